@@ -1,0 +1,121 @@
+"""The command group and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from policyctl import __version__
+from policyctl.cli.options import Options, with_options
+from policyctl.errors import InvalidInput, PolicyctlError
+
+# Name → what it does. A command's module is imported when the command is used, so that --help stays quick.
+COMMANDS = {
+    "validate": "Check policy files, offline.",
+    "plan": "Show what apply would change.",
+    "apply": "Make the remote what the files say.",
+    "schema": "Print the JSON Schema of a policy file.",
+}
+
+
+class Commands(click.Group):
+    """Commands by name, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"policyctl.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+EPILOG = """\b
+Example:
+  policyctl validate
+  policyctl plan
+  policyctl apply --yes
+
+\b
+Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),
+3 refused by a safety rule, 4 stale plan, 5 not all applied, 64 usage."""
+
+
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    context_settings={"auto_envvar_prefix": "POLICYCTL", "help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="policyctl", message="%(prog)s %(version)s")
+@with_options
+def policyctl(options: Options) -> None:
+    """Model policies in Git: a directory of YAML files says what should exist, plan shows what would change, apply makes
+    it so."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The program: run and exit."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. Whatever goes wrong ends as one clear message on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show → gets \u2192, not a traceback
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = policyctl.main(args, prog_name="policyctl", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return 64 if isinstance(error, click.UsageError) else 1
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except InvalidInput as error:
+        return _tell_problems(error)
+    except PolicyctlError as error:
+        click.echo(f"error: {_visible(str(error))}", err=True)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has gone; nothing is left to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - the boundary
+        return _tell_bug(error, args)
+    return code if isinstance(code, int) else 0
+
+
+def _tell_problems(error: InvalidInput) -> int:
+    from policyctl.report.style import Style
+    from policyctl.report.validation import problem_lines
+
+    for line in problem_lines(error.problems, Style()):
+        click.echo(line, err=True)
+    return error.exit_code
+
+
+def _visible(text: str) -> str:
+    """A message's text, line by line, with nothing in it that a terminal obeys."""
+    from policyctl.report.plain import plain
+
+    return "\n".join(map(plain, text.split("\n")))
+
+
+def _tell_bug(error: Exception, args: Sequence[str] | None) -> int:
+    click.echo(f"error: a bug in policyctl: {type(error).__name__}: {_visible(str(error))}", err=True)
+    if any(arg.startswith("-vv") for arg in (sys.argv[1:] if args is None else args)):
+        traceback.print_exception(error)
+    else:
+        click.echo("run it again with -vv and report what it prints", err=True)
+    return 1

@@ -1,0 +1,58 @@
+"""From the global options to a directory's policies, its environment, and its remote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policyctl.cli.console import Console
+from policyctl.cli.options import Options
+from policyctl.errors import InvalidInput, Mark, Problem, UsageError, errors_in
+from policyctl.load.config import LOCAL, Config, Environment, find_config, load_config, remote_complaint
+from policyctl.load.directory import Files, Loaded, find_files
+
+_SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command works: the configuration, the chosen environment, and its remote's URL."""
+
+    config: Config
+    environment: Environment
+    remote: str
+
+
+def find_place(options: Options, environment: str | None = None) -> Place:
+    """Settle the environment (the one named, else --env, else the default) and the remote's URL."""
+    config = load_config(find_config(options.dir))
+    chosen = config.environment(environment or options.env)
+    if options.remote is not None and (complaint := remote_complaint(options.remote)):
+        raise UsageError(f"--remote {complaint}")
+    base = Path() if options.remote is not None or config.path is None else config.path.parent
+    return Place(config, chosen, _remote_url(options.remote or chosen.remote, chosen.name, options.dir, base))
+
+
+def load_policies(options: Options, place: Place, console: Console) -> Loaded:
+    """The directory's policies for the chosen environment. Raises InvalidInput with every error; warnings are printed."""
+    found = find_files(options.dir)
+    own = place.config.path.resolve() if place.config.path else None
+    nested = [path for path in found.configs if path.resolve() != own]
+    message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
+    found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
+    loaded = Files(found.files, found.problems, options.dir).load(place.environment)
+    if errors_in(loaded.problems):
+        raise InvalidInput(loaded.problems)
+    if not loaded.policies:
+        raise InvalidInput([Problem(Mark(str(options.dir)), "P016", f"holds no policy for {place.environment.name}")])
+    console.problems(loaded.problems)
+    return loaded
+
+
+def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:
+    """The URL behind `local`, and relative database paths made relative to where they were written."""
+    if remote == LOCAL:
+        return f"{_SQLITE}{directory.absolute().parent / '.policyctl' / environment}.db"
+    if remote.startswith(_SQLITE):
+        return f"{_SQLITE}{base / remote.removeprefix(_SQLITE)}"
+    return remote

@@ -1,0 +1,69 @@
+"""The options that every command takes, before its name or after it; the one after wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+_NAMES = ("dir", "env", "remote", "color", "verbose")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The global options, settled."""
+
+    dir: Path = Path("policies")
+    env: str | None = None
+    remote: str | None = None
+    color: str = "auto"
+    verbose: int = 0
+
+
+def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command (or the group) the global options; it is called with `options` as its first argument."""
+
+    @wraps(function)
+    def settled(*args: Any, **values: Any) -> Any:
+        context = click.get_current_context()
+        before = context.parent.obj if context.parent is not None else Options()
+        given = {name: value for name in _NAMES if (value := values.pop(name)) not in (None, 0)}
+        context.obj = replace(before, **given)
+        return function(context.obj, *args, **values)
+
+    for names, more in reversed(_OPTIONS):
+        settled = click.option(*names, **more)(settled)
+    return settled
+
+
+# The group also listens to POLICYCTL_… (see main.py); a command does not: a variable must not beat an option before it.
+_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (
+        ("--dir",),
+        {
+            "type": click.Path(path_type=Path),
+            "metavar": "DIR",
+            "help": "The directory of policy files.  [POLICYCTL_DIR; default: policies]",
+        },
+    ),
+    (("--env",), {"metavar": "NAME", "help": "The environment of policyctl.yaml.  [POLICYCTL_ENV]"}),
+    (
+        ("--remote",),
+        {
+            "metavar": "URL",
+            "help": "Another remote than the environment's: local, or sqlite:///PATH.  [POLICYCTL_REMOTE]",
+        },
+    ),
+    (
+        ("--color",),
+        {
+            "type": click.Choice(["auto", "always", "never"]),
+            "help": "When to use colour.  [POLICYCTL_COLOR; default: auto]",
+        },
+    ),
+    (("-v", "--verbose"), {"count": True, "help": "Say more; -vv for a bug report.  [POLICYCTL_VERBOSE]"}),
+)

@@ -1,0 +1,31 @@
+"""policyctl schema."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.options import Options, with_options
+from policyctl.report.schemas import SCHEMAS, schema_of
+
+EPILOG = """\b
+Example:
+  policyctl schema > policy.schema.json
+then, as the first line of a policy file, for the YAML language server:
+  # yaml-language-server: $schema=policy.schema.json"""
+
+
+@click.command("schema", epilog=EPILOG)
+@click.argument("of", type=click.Choice(SCHEMAS), default="policy")
+@with_options
+def command(options: Options, of: str) -> int:
+    """Print a JSON Schema (draft 2020-12): of a policy file, of policyctl.yaml (config), or of the JSON that plan and
+    validate print."""
+    return schema(options, of)
+
+
+def schema(options: Options, of: str) -> int:
+    Console(options).result(json.dumps(schema_of(of), indent=2, ensure_ascii=False) + "\n")
+    return 0

@@ -1,0 +1,37 @@
+"""policyctl validate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.options import Options, with_options
+from policyctl.load.validation import validate_paths
+from policyctl.report.validation import validation_json, validation_text
+
+EPILOG = """\b
+Example:
+  policyctl validate
+  policyctl validate policies/anygem.yaml other/
+  policyctl validate --format json | jq -r '.problems[].code'"""
+
+
+@click.command("validate", epilog=EPILOG)
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_options
+def command(options: Options, paths: tuple[Path, ...], form: str) -> int:
+    """Check policy files and directories, offline: every problem of every file, in every environment.
+
+    Without a PATH it checks the policy directory. Exit code 0 means valid (warnings allowed), 1 not.
+    """
+    return validate(options, paths, form)
+
+
+def validate(options: Options, paths: tuple[Path, ...], form: str) -> int:
+    console = Console(options)
+    validation = validate_paths(paths or (options.dir,))
+    console.result(validation_json(validation) if form == "json" else validation_text(validation, console.out_style))
+    return 0 if validation.valid else 1

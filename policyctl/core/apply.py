@@ -1,0 +1,107 @@
+"""Apply's rules, without doing anything: what may run now, what a look at the remote means, what is skipped and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Literal
+
+from policyctl.core.change import Change
+from policyctl.core.diff import Field, fields_between
+from policyctl.core.order import before_each
+from policyctl.model.live import Live
+from policyctl.model.normal import canonical_text, normal_form
+
+Status = Literal["applied", "already", "failed", "skipped"]
+STATUSES: tuple[Status, ...] = ("applied", "already", "failed", "skipped")
+GOOD: frozenset[Status] = frozenset({"applied", "already"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one change, and why where it did not take."""
+
+    change: Change
+    status: Status
+    reason: str = ""
+
+
+class Verdict(Enum):
+    """What the live policy says about a change."""
+
+    DO = auto()  # live is as the plan saw it
+    ALREADY = auto()  # live is as the plan wants it
+    STALE = auto()  # live is neither
+
+
+def judge(change: Change, live: Live | None) -> Verdict:
+    """Compare the live policy of that name (None: there is none) with what the change replaces and what it wants.
+
+    Asked three times: for all changes before the first write, for each directly before its write, and to find out what
+    became of a write whose answer was lost.
+    """
+    text = None if live is None else live.text
+    if text == (None if change.after is None else canonical_text(normal_form(change.after))):
+        return Verdict.ALREADY
+    if text != (None if change.before is None else canonical_text(change.before)):
+        return Verdict.STALE
+    return Verdict.STALE if live is not None and live.id != change.id else Verdict.DO
+
+
+def moved(change: Change, live: Live | None) -> tuple[Field, ...]:
+    """Which fields of the live policy moved since the plan was made; for a stale change."""
+    if live is None:
+        return (Field("policy", "live", None),)
+    if change.before is None:
+        return (Field("policy", None, "live"),)
+    fields = fields_between(change.before, live.document)
+    return fields or (Field("id", change.id, live.id),)
+
+
+def missed(change: Change, live: Live | None) -> tuple[str, ...]:
+    """Which fields of the live policy are not as the change wants them; for one that did not take."""
+    if live is None:
+        return ("it is not there",)
+    if change.after is None:
+        return ("it is still there",)
+    return tuple(field.path for field in fields_between(live.document, change.after))
+
+
+class Schedule:
+    """Which changes may run now. A change waits for those that must come before it, and is skipped when one of them failed."""
+
+    def __init__(self, changes: Iterable[Change]) -> None:
+        self._waiting = {change.name: change for change in changes}
+        self._needs = before_each(self._waiting.values())
+        self._missing = {name: len(needs) for name, needs in self._needs.items()}
+        self._dependents: defaultdict[str, list[str]] = defaultdict(list)
+        for name, needs in self._needs.items():
+            for need in needs:
+                self._dependents[need].append(name)
+        self._ready = deque(name for name in self._waiting if not self._missing[name])
+        self._bad: set[str] = set()
+
+    def batch(self, size: int) -> list[Change]:
+        """Up to `size` changes that may run at once. Each is handed out once; empty when all have been."""
+        if not self._ready and self._waiting:
+            # Live policies that target each other in a circle, all to be removed: any of them may be first.
+            self._ready.append(next(iter(self._waiting)))
+        names = [self._ready.popleft() for _ in range(min(size, len(self._ready)))]
+        return [self._waiting.pop(name) for name in names]
+
+    def finish(self, outcome: Outcome) -> None:
+        """Take note of what became of a change that was handed out."""
+        name = outcome.change.name
+        if outcome.status not in GOOD:
+            self._bad.add(name)
+        for dependent in self._dependents[name]:
+            self._missing[dependent] -= 1
+            if not self._missing[dependent] and dependent in self._waiting:
+                self._ready.append(dependent)
+
+    def why_skip(self, change: Change) -> str | None:
+        """Why a change must not run although its turn has come: something it needs did not work."""
+        failed = sorted(self._needs[change.name] & self._bad)
+        return f"{', '.join(failed)} did not work" if failed else None

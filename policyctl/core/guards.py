@@ -1,0 +1,93 @@
+"""The safety rules that a plan must pass, asked by `plan` already, so that the pull request fails and not the merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from policyctl.core.plan import Plan
+from policyctl.core.settings import Settings
+from policyctl.model.live import Observed
+from policyctl.model.names import canonical_name, matches
+from policyctl.model.normal import references
+
+MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A plan with what the safety rules say: `refusals` stop it, `notes` are worth knowing."""
+
+    plan: Plan
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def review(plan: Plan, observed: Observed, settings: Settings) -> Review:
+    """Hold a plan against the rules. Each refusal is one sentence with the value, the limit and what overrides it."""
+    refusals = (
+        *_protected(plan, settings),
+        *_too_many_removes(plan, settings),
+        *_too_much_change(plan, settings),
+        *_emptied(plan),
+        *_still_targeted(plan, observed),
+    )
+    return Review(plan, refusals, (*_unreadable(plan, observed), *_done_allowances(observed, settings)))
+
+
+def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:
+    blocking = {block.name for block in plan.blocked}
+    for row in observed.unreadable:
+        if row.name not in blocking:
+            yield f"a row of the remote is left alone: {row.reason} (name {row.name or 'unknown'}, id {row.id or 'unknown'})"
+
+
+def _done_allowances(observed: Observed, settings: Settings) -> Iterator[str]:
+    """Entries of `allow_remove` that name nothing live any more have done their work."""
+    live = {*observed.live, *(twins.name for twins in observed.twins)}
+    for name in settings.allow_remove:
+        if canonical_name(name) not in live:
+            yield f"allow_remove names {name}, and nothing live has that name; take it out of policyctl.yaml"
+
+
+def _protected(plan: Plan, settings: Settings) -> Iterator[str]:
+    allowed = {canonical_name(name) for name in settings.allow_remove}
+    for change in plan.changes:
+        if change.action == "remove" and change.name not in allowed and matches(change.name, settings.protect):
+            yield f"{change.name} is protected and would be removed (allow it with --allow-remove {change.name})"
+
+
+def _too_many_removes(plan: Plan, settings: Settings) -> Iterator[str]:
+    removes, limit = plan.count("remove"), settings.limits.max_removes
+    if removes > limit:
+        yield f"{removes} policies would be removed, more than max_removes {limit} (allow it with --max-removes {removes})"
+
+
+def _too_much_change(plan: Plan, settings: Settings) -> Iterator[str]:
+    live, limit = plan.counts.managed, settings.limits.max_change_percent
+    changed = plan.count("update") + plan.count("remove")
+    if live >= MIN_FOR_PERCENT and changed * 100 > limit * live:
+        percent = changed * 100 / live
+        yield (
+            f"{changed} of {live} live policies would change, {percent:.2f} % and more than max_change_percent {limit:g} "
+            f"(allow it with --max-change-percent {-(-changed * 100 // live)})"
+        )
+
+
+def _emptied(plan: Plan) -> Iterator[str]:
+    removes = plan.count("remove")
+    if removes and removes == plan.counts.managed and not plan.count("add"):
+        yield f"all {removes} live policies in scope would be removed; policyctl never empties a scope"
+
+
+def _still_targeted(plan: Plan, observed: Observed) -> Iterator[str]:
+    """A removed policy must not be left as a target of one that stays, in scope or not."""
+    removed = {change.name for change in plan.changes if change.action == "remove"}
+    if not removed:
+        return
+    after = {change.name: change.after for change in plan.changes}
+    rows = [*observed.live.values(), *(row for twins in observed.twins for row in twins.rows)]
+    for row in sorted(rows, key=lambda row: row.name):
+        document = after.get(row.name, row.document)
+        for name in sorted(references(document) & removed) if document is not None else ():
+            yield f"{name} would be removed, but {row.name} still targets it (change or remove that one too)"

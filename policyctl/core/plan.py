@@ -1,0 +1,159 @@
+"""A plan: ordered changes as a value, with its digest and what else was seen on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from policyctl.core.change import ACTIONS, Action, Change, add, remove, update
+from policyctl.core.order import ordered
+from policyctl.core.settings import Settings
+from policyctl.errors import Refused
+from policyctl.model.live import Live, Observed
+from policyctl.model.names import matches
+from policyctl.model.normal import digest
+from policyctl.model.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A policy that cannot be planned, because of the rows that the remote holds: which ids, and why."""
+
+    name: str
+    ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Live policies that the plan leaves alone: equal, out of scope, in scope but not to be removed, not selected.
+
+    `managed` is the number of live policies that the directory speaks for; limits in percent are shares of it.
+    """
+
+    unchanged: int = 0
+    outside_scope: int = 0
+    unmanaged: int = 0
+    unselected: int = 0
+    managed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What apply would do: to which environment on which remote, under which configuration, and the changes in order."""
+
+    environment: str
+    remote: str
+    config: str
+    changes: tuple[Change, ...]
+    counts: Counts = Counts()
+    blocked: tuple[Blocked, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The hash of what apply would do. It holds no time, no file and no policy that the plan leaves alone."""
+        return digest(
+            {
+                "environment": self.environment,
+                "remote": self.remote,
+                "config": self.config,
+                "changes": [[c.action, c.name, c.id, c.before, c.after] for c in self.changes],
+            }
+        )
+
+    def count(self, action: Action) -> int:
+        """How many changes of one kind the plan has."""
+        return Counter(change.action for change in self.changes)[action]
+
+    @property
+    def totals(self) -> dict[Action, int]:
+        """How many changes of each kind the plan has."""
+        return {action: self.count(action) for action in ACTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which policies a run is about: those that match `only` (all, when empty) and not `exclude`."""
+
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, name: str) -> bool:
+        return (not self.only or matches(name, self.only)) and not matches(name, self.exclude)
+
+
+def make_plan(
+    *,
+    environment: str,
+    remote: str,
+    config: str,
+    desired: Sequence[Policy],
+    observed: Observed,
+    settings: Settings,
+    removes: bool,
+    selection: Selection = Selection(),
+) -> Plan:
+    """Compare what the directory says with what the remote has.
+
+    `removes` says whether live policies that no file names may be removed at all (scope written, or the embedded remote,
+    and prune on). Raises Refused when the selection takes a change but not the new policy that it needs.
+    """
+    wanted = {policy.name: policy for policy in desired}
+    blocked = tuple(_blocked(wanted, observed, settings))
+    names = {block.name for block in blocked}
+    changes, counts = [], Counter[str]()
+    for policy in desired:
+        if policy.name in names:
+            continue
+        live = observed.live.get(policy.name)
+        change = add(policy) if live is None else update(policy, live)
+        if change is None:
+            counts["unchanged"] += 1
+        else:
+            changes.append(change)
+    for live in observed.live.values():
+        if live.name not in wanted:
+            _consider_remove(live, settings, removes, changes, counts)
+    selected = [change for change in changes if selection.takes(change.name)]
+    _refuse_missing_needs(selected, [change for change in changes if not selection.takes(change.name)])
+    named = sum(policy.name in observed.live for policy in desired)
+    removable = sum(change.action == "remove" for change in changes)
+    totals = Counts(
+        unchanged=counts["unchanged"],
+        outside_scope=counts["outside_scope"],
+        unmanaged=counts["unmanaged"],
+        unselected=len(changes) - len(selected),
+        managed=named + removable,
+    )
+    return Plan(environment, remote, config, ordered(selected), totals, blocked)
+
+
+def _consider_remove(live: Live, settings: Settings, removes: bool, changes: list[Change], counts: Counter[str]) -> None:
+    if not settings.in_scope(live.name):
+        counts["outside_scope"] += 1
+    elif removes:
+        changes.append(remove(live))
+    else:
+        counts["unmanaged"] += 1
+
+
+def _blocked(wanted: dict[str, Policy], observed: Observed, settings: Settings) -> Iterator[Blocked]:
+    """Twins in scope, and unreadable rows that a file names: reported, and left alone."""
+    for twins in observed.twins:
+        if settings.in_scope(twins.name):
+            yield Blocked(
+                twins.name,
+                twins.ids,
+                "the remote has several policies of this name; remove all but one by id",
+            )
+    for row in observed.unreadable:
+        if row.name in wanted and row.name is not None:
+            yield Blocked(row.name, (row.id,) if row.id else (), f"{row.reason}; repair it on the remote")
+
+
+def _refuse_missing_needs(selected: list[Change], unselected: list[Change]) -> None:
+    new = {change.name for change in unselected if change.action == "add"}
+    for change in selected:
+        for name in sorted(change.needs & new):
+            raise Refused(f"{change.name} targets the new policy {name}, which is not selected; select both")

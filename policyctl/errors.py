@@ -1,0 +1,107 @@
+"""What can go wrong, and the exit code that each of it ends with.
+
+    PolicyctlError                1   anything that a person can mend; always one clear line
+    ├── InvalidInput              1   files with problems; carries all of them
+    ├── UsageError               64   the command line asks for something that cannot be
+    ├── Refused                   3   a safety rule or a guard says no
+    ├── StalePlan                 4   the remote or the configuration moved since the plan was made
+    ├── Incomplete                5   partly applied, not verified, or rows that block
+    └── RemoteError               1   the remote cannot do it, or does not answer
+        ├── Conflict                  a policy of that name is already there
+        ├── NotFound                  that policy is not there any more
+        └── LostAnswer                a write whose outcome is unknown: read again, then decide
+
+A `Problem` is not an exception: it is a finding in a file, collected with all the others before anything stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Severity = Literal["error", "warning", "info"]
+
+
+class Mark(NamedTuple):
+    """Where a problem is: a file as the user named it, a line and a column, both counted from 1."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Problem:
+    """A finding in a file: where, its rule's stable code, what is wrong and what to do."""
+
+    mark: Mark
+    code: str
+    message: str
+    severity: Severity = "error"
+
+    def __str__(self) -> str:
+        kind = "" if self.severity == "error" else f"{self.severity}: "
+        return f"{self.mark}: {self.code} {kind}{self.message}"
+
+
+def errors_in(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems that must stop a plan: those of severity "error"."""
+    return [problem for problem in problems if problem.severity == "error"]
+
+
+class PolicyctlError(Exception):
+    """The base of everything that ends a command with a message instead of a traceback."""
+
+    exit_code = 1
+
+
+class InvalidInput(PolicyctlError):
+    """Files with problems. `problems` holds every one of them, sorted by place."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class UsageError(PolicyctlError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 64
+
+
+class Refused(PolicyctlError):
+    """A safety rule (design: limits, protect, scope, references) or a guard says no."""
+
+    exit_code = 3
+
+
+class StalePlan(PolicyctlError):
+    """The remote or the configuration moved since the plan was made; nothing was written."""
+
+    exit_code = 4
+
+
+class Incomplete(PolicyctlError):
+    """Something was applied and something was not, or what was applied cannot be seen on the remote."""
+
+    exit_code = 5
+
+
+class RemoteError(PolicyctlError):
+    """The remote refuses, fails or cannot be reached."""
+
+
+class Conflict(RemoteError):
+    """A policy of that name is already there, or the row changed under the writer."""
+
+
+class NotFound(RemoteError):
+    """That policy is not there any more."""
+
+
+class LostAnswer(RemoteError):
+    """A write was sent and its outcome is unknown. Never repeat it blindly: read again, then decide."""

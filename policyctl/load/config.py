@@ -1,0 +1,256 @@
+"""policyctl.yaml: the environments and their safety settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from policyctl.core.settings import DEFAULT_MAX_CHANGE_PERCENT, DEFAULT_MAX_REMOVES, Limits, Settings
+from policyctl.errors import InvalidInput, Problem, UsageError
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.locate import to_problems
+from policyctl.load.source import read_source
+from policyctl.model.complaints import Complaint, complaints, did_you_mean
+from policyctl.model.normal import digest
+from policyctl.model.policy import FileModel
+
+LOCAL = "local"
+
+
+def _check_secret(text: str) -> str:
+    if not text.startswith(("env:", "file:")) or not text.partition(":")[2]:
+        # The text is not shown: it may be the secret itself.
+        raise PydanticCustomError("secret", "must be a reference, env:NAME or file:PATH; the secret itself never stands here")
+    return text
+
+
+def _check_remote(text: str) -> str:
+    if complaint := remote_complaint(text):
+        raise PydanticCustomError("remote", "{complaint}", {"complaint": complaint})
+    return text
+
+
+def remote_complaint(remote: str) -> str | None:
+    """Why this cannot be a remote, or None when it can. Never repeats the text: it may hold a password."""
+    if remote == LOCAL:
+        return None
+    parts = urlsplit(remote)
+    if "@" in parts.netloc:
+        return "must not hold a user or password; use auth with env:NAME or file:PATH"
+    if parts.scheme == "sqlite":
+        return None if remote.startswith("sqlite:///") and len(parts.path) > 1 else "must be sqlite:///path/to/file"
+    if parts.scheme in ("http", "https"):
+        return None if parts.hostname else "has no host"
+    return "must be local, sqlite:///path, or an https:// URL"
+
+
+Secret = Annotated[str, AfterValidator(_check_secret)]
+Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
+
+
+class AuthFile(FileModel):
+    """How to log in to a remote. Secrets are references: `env:NAME` or `file:PATH`."""
+
+    type: Literal["ibm_iam", "mcsp", "mcsp_v1", "mcsp_v2", "cpd", "zen_api_key", "bearer", "local"]
+    url: str | None = None
+    username: str | None = None
+    api_key: Secret | None = None
+    password: Secret | None = None
+    token: Secret | None = None
+
+
+class LimitsFile(FileModel):
+    """How much one plan may change."""
+
+    max_removes: Annotated[int, Field(ge=0)] | None = None
+    max_change_percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+
+
+class SafetyFile(FileModel):
+    """The settings that may stand for all environments or in one, where they win."""
+
+    scope: Patterns | None = None
+    prune: bool | None = None
+    protect: Names | None = None
+    allow_remove: Names | None = None
+    include: Patterns | None = None
+    limits: LimitsFile | None = None
+
+
+class EnvironmentFile(SafetyFile):
+    """One environment: a remote, how to log in, its variables, and its own safety settings."""
+
+    remote: Annotated[str, AfterValidator(_check_remote)] = LOCAL
+    auth: AuthFile | None = None
+    ca_file: str | None = None
+    vars: dict[str, Any] = Field(default_factory=dict)
+
+
+class ConfigFile(SafetyFile):
+    """policyctl.yaml."""
+
+    default: str | None = None
+    environments: Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One environment, resolved: what plan and apply need to know."""
+
+    name: str
+    remote: str = LOCAL
+    auth: AuthFile | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    vars: dict[str, Any] = field(default_factory=dict)
+    include: tuple[str, ...] | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that decides what a plan of this environment says; auth and remote are not part of it."""
+        settings = self.settings
+        return digest(
+            {
+                "vars": self.vars,
+                "include": _listed(self.include),
+                "scope": _listed(settings.scope),
+                "prune": settings.prune,
+                "protect": list(settings.protect),
+                "allow_remove": list(settings.allow_remove),
+                "limits": [settings.limits.max_removes, settings.limits.max_change_percent],
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A policyctl.yaml that was read, or what holds without one."""
+
+    path: Path | None
+    environments: dict[str, Environment]
+    default: str | None
+
+    def environment(self, name: str | None) -> Environment:
+        """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""
+        chosen = name or self.default or (next(iter(self.environments)) if len(self.environments) == 1 else None)
+        known = sorted(self.environments)
+        if chosen is None:
+            raise UsageError(f"there are several environments and no default; choose one with --env: {', '.join(known)}")
+        if chosen not in self.environments:
+            where = self.path or f"there is no {CONFIG_FILE}"
+            raise UsageError(f"unknown environment {chosen}{did_you_mean(chosen, known)}; known: {', '.join(known)} ({where})")
+        return self.environments[chosen]
+
+
+NO_CONFIG = Config(None, {LOCAL: Environment(LOCAL)}, LOCAL)
+
+
+def find_config(start: Path) -> Path | None:
+    """The nearest policyctl.yaml, from a directory upward to the top of the repository (or of the file system)."""
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        if (folder / CONFIG_FILE).exists():
+            return _as_given(folder / CONFIG_FILE)
+        if (folder / ".git").exists():
+            break
+    return None
+
+
+def load_config(path: Path | None) -> Config:
+    """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
+    if path is None:
+        return NO_CONFIG
+    source = read_source(path)
+    data = source.documents[0].data if source.documents else None
+    problems = [problem for document in source.documents for problem in document.problems]
+    if len(source.documents) > 1:
+        problems.append(Problem(source.documents[1].mark, "P301", f"{CONFIG_FILE} is one document"))
+    if data is None:
+        return NO_CONFIG if not problems else _raise(problems)
+    found = _check(data)
+    known = {problem.mark for problem in problems}
+    problems += [problem for problem in to_problems(source, 0, found) if problem.mark not in known]
+    if problems:
+        _raise(problems)
+    return _resolve(ConfigFile.model_validate(data), path)
+
+
+def config_problems(path: Path) -> list[Problem]:
+    """Everything that is wrong with a policyctl.yaml."""
+    try:
+        load_config(path)
+    except InvalidInput as error:
+        return list(error.problems)
+    return []
+
+
+def _raise(problems: Iterable[Problem]) -> Any:
+    raise InvalidInput(problems)
+
+
+def _check(data: Any) -> list[Complaint]:
+    try:
+        config = ConfigFile.model_validate(data)
+    except ValidationError as error:
+        return list(complaints(error, ConfigFile))
+    environments = config.environments or {}
+    found = [
+        Complaint(("environments", name, "vars", key), "P303", f"the variable {key} cannot be a secret's reference")
+        for name, environment in environments.items()
+        for key, value in environment.vars.items()
+        if isinstance(value, str) and value.startswith(("env:", "file:"))
+    ]
+    if config.default is not None and config.default not in (environments or [LOCAL]):
+        guess = did_you_mean(config.default, list(environments))
+        found.append(Complaint(("default",), "P302", f"there is no environment {config.default}{guess}"))
+    return found
+
+
+def _resolve(file: ConfigFile, path: Path) -> Config:
+    files = file.environments or {LOCAL: EnvironmentFile()}
+    environments = {name: _environment(name, environment, file) for name, environment in files.items()}
+    return Config(path, environments, file.default)
+
+
+def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Environment:
+    def either(key: str) -> Any:
+        own = getattr(file, key)
+        return getattr(shared, key) if own is None else own
+
+    prune = either("prune")
+    settings = Settings(
+        scope=either("scope"),
+        prune=True if prune is None else prune,
+        protect=either("protect") or (),
+        allow_remove=either("allow_remove") or (),
+        limits=Limits(
+            _limit("max_removes", file.limits, shared.limits, DEFAULT_MAX_REMOVES),
+            _limit("max_change_percent", file.limits, shared.limits, DEFAULT_MAX_CHANGE_PERCENT),
+        ),
+    )
+    return Environment(name, file.remote, file.auth, file.ca_file, file.vars, either("include"), settings)
+
+
+def _limit(key: str, own: LimitsFile | None, shared: LimitsFile | None, default: Any) -> Any:
+    """A limit of the environment, else the shared one, else the default: each limit for itself."""
+    values = (getattr(limits, key) for limits in (own, shared) if limits is not None)
+    return next((value for value in values if value is not None), default)
+
+
+def _listed(values: tuple[str, ...] | None) -> list[str] | None:
+    return None if values is None else list(values)
+
+
+def _as_given(path: Path) -> Path:
+    """The path below the working directory where it lies there, as a person would write it."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -1,0 +1,155 @@
+"""A directory of policy files as one set of policies, with the rules that hold across files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from policyctl.core.order import find_cycle
+from policyctl.errors import InvalidInput, Mark, Problem
+from policyctl.load.config import Environment
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.locate import to_problems
+from policyctl.load.policies import Contents, is_templated, read_contents
+from policyctl.load.source import SUFFIXES, Source, read_source
+from policyctl.model.complaints import Complaint
+from policyctl.model.normal import references
+from policyctl.model.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a directory says for one environment. `policies` are those without errors, sorted by name."""
+
+    policies: tuple[Policy, ...]
+    models: frozenset[str]
+    problems: tuple[Problem, ...]
+    skipped: Counter[str]
+    files: int
+
+
+class Files:
+    """Policy files, each read and parsed once, whatever is asked of them afterwards."""
+
+    def __init__(self, paths: Iterable[Path], problems: Iterable[Problem] = (), root: Path | None = None) -> None:
+        """`problems` are those of finding the files; `root` is what `include` patterns are relative to."""
+        self.root = root
+        self.sources: dict[str, Source] = {}
+        self.problems = list(problems)
+        self._contents: dict[str, Contents] = {}
+        for path in paths:
+            try:
+                source = read_source(path)
+            except InvalidInput as error:
+                self.problems += error.problems
+            else:
+                self.sources[source.file] = source
+
+    def load(self, environment: Environment) -> Loaded:
+        """What the files say for one environment."""
+        everything, files = Contents(problems=list(self.problems)), 0
+        for source in self.sources.values():
+            if self._is_included(source, environment):
+                everything.add(self._read(source, environment))
+                files += 1
+        everything.problems += self._across_files(everything.policies, environment)
+        policies = sorted(everything.policies, key=lambda policy: policy.name)
+        problems = sorted(set(everything.problems))
+        return Loaded(tuple(policies), frozenset(everything.models), tuple(problems), everything.skipped, files)
+
+    def mark_of(self, policy: Policy, complaint: Complaint) -> Problem:
+        """A complaint about a policy of these files, as a problem at its place."""
+        return to_problems(self.sources[policy.file], policy.index, [complaint])[0]
+
+    def _is_included(self, source: Source, environment: Environment) -> bool:
+        if environment.include is None or self.root is None:
+            return True
+        relative = Path(source.file).relative_to(self.root).as_posix()
+        return any(fnmatchcase(relative, pattern) for pattern in environment.include)
+
+    def _read(self, source: Source, environment: Environment) -> Contents:
+        if is_templated(source):
+            return read_contents(source, environment.vars)
+        if source.file not in self._contents:
+            self._contents[source.file] = read_contents(source, {})
+        return self._contents[source.file]
+
+    def _across_files(self, policies: list[Policy], environment: Environment) -> Iterator[Problem]:
+        yield from self._duplicates(policies)
+        for policy in policies:
+            if not environment.settings.in_scope(policy.name):
+                message = f"{policy.name} is outside the scope of environment {environment.name}; widen scope or rename it"
+                yield self.mark_of(policy, Complaint(("name",), "P203", message))
+        graph = {policy.name: references(policy.document) for policy in policies}
+        if cycle := find_cycle(graph):
+            first = next(policy for policy in policies if policy.name == cycle[0])
+            message = f"policies target each other in a circle: {' → '.join(cycle)}"
+            yield self.mark_of(first, Complaint(("name",), "P202", message))
+
+    def _duplicates(self, policies: list[Policy]) -> Iterator[Problem]:
+        by_name: defaultdict[str, list[Policy]] = defaultdict(list)
+        for policy in policies:
+            by_name[policy.name].append(policy)
+        for name, same in by_name.items():
+            if len(same) > 1:
+                places = [self.mark_of(policy, Complaint(("name",), "P201", "")).mark for policy in same]
+                others = ", ".join(str(place) for place in places[1:])
+                yield Problem(places[0], "P201", f"{name} is also written at {others}; keep one")
+
+
+@dataclass(slots=True)
+class Found:
+    """What lies below a directory: policy files, configurations, and what is wrong with the rest."""
+
+    files: list[Path] = field(default_factory=list)
+    configs: list[Path] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def find_files(root: Path) -> Found:
+    """Everything below a directory that concerns policyctl, sorted; hidden files are left out.
+
+    Raises InvalidInput when there is no such directory, or no policy file in it: nothing to read never means "remove all".
+    """
+    if not root.is_dir():
+        why = "is not a directory" if root.exists() else "there is no such directory; make it, or name another with --dir"
+        raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
+    found = Found()
+    _walk(root, root.resolve(), found)
+    if not found.files and not found.problems:
+        raise InvalidInput([Problem(Mark(str(root)), "P016", "holds no policy file (*.yaml, *.yml or *.json)")])
+    return found
+
+
+def _walk(folder: Path, top: Path, found: Found) -> None:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        found.problems.append(Problem(Mark(str(folder)), "P001", f"cannot be read: {error.strerror}"))
+        return
+    for entry in entries:
+        path = folder / entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_symlink() and (complaint := _link_complaint(path, top)):
+            if path.suffix in SUFFIXES or path.is_dir():
+                found.problems.append(Problem(Mark(str(path)), "P008", complaint))
+        elif entry.is_dir():
+            _walk(path, top, found)
+        elif entry.name == CONFIG_FILE:
+            found.configs.append(path)
+        elif path.suffix in SUFFIXES and path.stem == "policyctl":
+            found.problems.append(Problem(Mark(str(path)), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
+        elif path.suffix in SUFFIXES:
+            found.files.append(path)
+
+
+def _link_complaint(path: Path, top: Path) -> str | None:
+    target = path.resolve()
+    if not target.is_relative_to(top):
+        return "is a link that leads out of the directory; copy the file instead"
+    return "is a link to a directory; links to directories are not followed" if target.is_dir() else None

@@ -1,0 +1,108 @@
+"""From the documents of one file to policies, for one environment's variables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from policyctl.errors import Mark, Problem
+from policyctl.lint import lint
+from policyctl.load.kinds import Kind, is_test_file, kind_of
+from policyctl.load.locate import to_problems
+from policyctl.load.source import Source
+from policyctl.load.template import has_template, is_template, render
+from policyctl.load.yaml_text import RawDocument
+from policyctl.model.complaints import Complaint, complaints, too_deep
+from policyctl.model.policy import Policy, PolicyFile, policy_from_file
+
+
+@dataclass(slots=True)
+class Contents:
+    """What one file (or a whole directory) says."""
+
+    policies: list[Policy] = field(default_factory=list)
+    models: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Contents) -> None:
+        self.policies += other.policies
+        self.models |= other.models
+        self.problems += other.problems
+        self.skipped += other.skipped
+
+
+def is_templated(source: Source) -> bool:
+    """Whether what a file says depends on the environment."""
+    return is_template(source.text)
+
+
+def read_contents(source: Source, variables: Mapping[str, Any]) -> Contents:
+    """The policies of one file and everything that is wrong with it. A policy with a problem is not among the policies."""
+    contents = Contents()
+    if is_test_file(Path(source.file).name):
+        contents.skipped["test"] += 1
+        return contents
+    written = [(index, document) for index, document in enumerate(source.documents) if document.data is not None]
+    if not written:
+        contents.problems.append(Problem(Mark(source.file), "P011", "the file is empty; write a policy or delete it"))
+    for index, document in written:
+        _read_document(source, index, document, variables, contents)
+    return contents
+
+
+def _read_document(source: Source, index: int, document: RawDocument, variables: Mapping[str, Any], contents: Contents) -> None:
+    kind = kind_of(document.data)
+    if kind is Kind.OTHER or kind is Kind.TEST:
+        contents.skipped[str(document.data["kind"])] += 1
+        return
+    if isinstance(kind, Complaint):
+        found = [kind]
+    elif kind is Kind.MODEL:
+        found = _read_model(document.data, contents)
+    else:
+        found = _read_policy(source, index, document, variables, contents)
+    # A scalar that cannot be read needs no second line about what it is not.
+    known = {problem.mark for problem in document.problems}
+    contents.problems += document.problems
+    contents.problems += [problem for problem in to_problems(source, index, found) if problem.mark not in known]
+
+
+def _read_model(data: dict[str, Any], contents: Contents) -> list[Complaint]:
+    name = data.get("name")
+    if not isinstance(name, str) or not name:
+        return [Complaint((), "P102", "missing key name (a virtual model declares a name)", "key")]
+    contents.models.add(name)
+    return []
+
+
+def _read_policy(
+    source: Source, index: int, document: RawDocument, variables: Mapping[str, Any], contents: Contents
+) -> list[Complaint]:
+    data = document.data
+    unrendered: list[Complaint] = []
+    if has_template(data):
+        data, unrendered = render_document(data, variables)
+    if deep := too_deep(data):
+        return [*unrendered, deep]
+    try:
+        PolicyFile.model_validate(data)
+    except ValidationError as error:
+        places = {complaint.path for complaint in unrendered}  # what these would have been cannot be judged
+        return [*unrendered, *(found for found in complaints(error, PolicyFile) if found.path not in places)]
+    policy = policy_from_file(data, source.file, index)
+    if not document.problems and not unrendered:
+        contents.policies.append(policy)
+    return [*unrendered, *lint(policy.document)]
+
+
+def render_document(data: dict[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:
+    """The document with its templates rendered (never in `kind` and `spec_version`), and what could not be rendered."""
+    fixed = {key: data[key] for key in ("kind", "spec_version") if key in data}
+    rendered, failed = render({key: value for key, value in data.items() if key not in fixed}, variables)
+    return {**fixed, **rendered}, [Complaint(path, "P015", message) for path, message in failed]

@@ -1,0 +1,183 @@
+"""Templates inside scalars: `{{ expressions }}` over an environment's `vars`, after parsing, so that positions stay true.
+
+A template is an expression, not a program. What could loop, explode or reach the machine is not in the language: no
+statements, no calls, no Python attributes (`x.y` is `x["y"]`), a short list of filters, bounded arithmetic, bounded sizes.
+A scalar that is exactly one expression takes the expression's type; everything else becomes text, never parsed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
+
+MAX_TEMPLATE = 65_536  # characters of one scalar
+MAX_OUTPUT = 65_536  # characters of one rendered scalar
+_MAX_INT_BITS = 256
+_MAX_TOKENS = 1_000  # of one scalar, white space counted; a string is one token, however long
+_FILTERS = (
+    "abs default first float int last length lower max min round string sum title trim upper".split()
+)  # none of them makes its input much larger
+_FORBIDDEN = {
+    nodes.Call: "calls",
+    nodes.CallBlock: "calls",
+    nodes.Slice: "slices",
+}
+_MARKERS = ("{{", "{%", "{#")
+
+
+class BadTemplate(Exception):
+    """A template that cannot be rendered; the message says why."""
+
+
+def is_template(text: str) -> bool:
+    """Whether a scalar holds template syntax at all."""
+    return "{" in text and any(marker in text for marker in _MARKERS)
+
+
+def has_template(value: Any) -> bool:
+    """Whether a plain value holds a template in any of its scalars (keys never count)."""
+    if isinstance(value, str):
+        return is_template(value)
+    if isinstance(value, dict):
+        return any(map(has_template, value.values()))
+    return isinstance(value, list) and any(map(has_template, value))
+
+
+def render(value: Any, variables: Mapping[str, Any]) -> tuple[Any, list[tuple[tuple[str | int, ...], str]]]:
+    """The value with every scalar rendered, and (path, message) for each that could not be (it stays as written)."""
+    complaints: list[tuple[tuple[str | int, ...], str]] = []
+
+    def walk(item: Any, path: tuple[str | int, ...]) -> Any:
+        if isinstance(item, dict):
+            return {key: walk(child, (*path, key)) for key, child in item.items()}
+        if isinstance(item, list):
+            return [walk(child, (*path, position)) for position, child in enumerate(item)]
+        if not isinstance(item, str) or not is_template(item):
+            return item
+        try:
+            return render_scalar(item, variables)
+        except BadTemplate as error:
+            complaints.append((path, str(error)))
+            return item
+
+    return walk(value, ()), complaints
+
+
+def render_scalar(text: str, variables: Mapping[str, Any]) -> Any:
+    """One scalar, rendered. Raises BadTemplate when it cannot be: bad syntax, an unknown variable, too large."""
+    try:
+        result = _compile(text)(variables)
+    except BadTemplate:
+        raise
+    except UndefinedError as error:
+        known = ", ".join(sorted(variables)) or "none"
+        raise BadTemplate(f"{_first_line(error)} (vars of this environment: {known})") from None
+    except TemplateError as error:
+        raise BadTemplate(f"this is not a template: {_first_line(error)}") from None
+    except (RecursionError, MemoryError, SyntaxError):
+        raise BadTemplate("the template is nested too deeply; simplify it") from None
+    except Exception as error:  # noqa: BLE001 - whatever an expression does wrong is the template's problem
+        raise BadTemplate(f"the template fails: {_first_line(error)}") from None
+    _check_size(result)
+    return result
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Arithmetic with bounds: a product or a sum may not make anything large."""
+
+    intercepted_binops = frozenset({"*", "**", "%", "+"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        numbers = isinstance(left, int | float) and isinstance(right, int | float)
+        if operator == "**" or (operator in "%*" and not numbers):
+            raise BadTemplate(f"the template uses {operator} on something other than two numbers, or **")
+        result: Any = super().call_binop(context, operator, left, right)
+        if isinstance(result, int) and result.bit_length() > _MAX_INT_BITS:
+            raise BadTemplate("the template computes a number that is too large")
+        _check_size(result)
+        return result
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        return self.getitem(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Keys of mappings and positions of lists; never an attribute of the Python object behind."""
+        try:
+            return obj[argument]
+        except (TypeError, LookupError):
+            return self.undefined(obj=obj, name=argument)
+
+
+def _environment() -> SandboxedEnvironment:
+    environment = _Sandbox(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment.globals.clear()
+    environment.filters = {name: environment.filters[name] for name in _FILTERS}
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+@lru_cache(maxsize=4096)
+def _compile(text: str) -> Any:
+    """A function from variables to the rendered value."""
+    if len(text) > MAX_TEMPLATE:
+        raise BadTemplate(f"the template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are rendered")
+    tokens = [kind for _, kind, _ in islice(_ENVIRONMENT.lex(text), _MAX_TOKENS + 1)]
+    if len(tokens) > _MAX_TOKENS:
+        raise BadTemplate(f"the template has more than {_MAX_TOKENS} tokens; simplify it")
+    if "block_begin" in tokens or "comment_begin" in tokens:
+        raise BadTemplate("only {{ expressions }} are rendered; to write the characters, use {{ '{%' }}")
+    tree = _ENVIRONMENT.parse(text)
+    _refuse_programs(tree)
+    expression = _whole_expression(text, tree)
+    if expression is None:
+        template = _ENVIRONMENT.from_string(tree)
+        return lambda variables: template.render(variables)
+    compiled = _ENVIRONMENT.compile_expression(expression, undefined_to_none=False)
+    return lambda variables: _plain(compiled(variables))
+
+
+def _refuse_programs(tree: nodes.Template) -> None:
+    for kind, name in _FORBIDDEN.items():
+        if tree.find(kind) is not None:
+            raise BadTemplate(f"templates have no {name}")
+
+
+def _whole_expression(text: str, tree: nodes.Template) -> str | None:
+    """The source of the one expression that the scalar consists of, or None when there is more to it."""
+    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
+        return None
+    parts = tree.body[0].nodes
+    if len(parts) != 1 or isinstance(parts[0], nodes.TemplateData) or not text.startswith("{{"):
+        return None
+    inside = text.strip()[2:-2]
+    return inside.removeprefix("-").removesuffix("-") if inside[:1] == "-" or inside[-1:] == "-" else inside
+
+
+def _plain(value: Any) -> Any:
+    """The expression's value, if it is one that a file could have said itself."""
+    if isinstance(value, Undefined):
+        value._fail_with_undefined_error()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    raise BadTemplate(f"the template gives a {type(value).__name__}, which no file can say")
+
+
+def _check_size(value: Any) -> None:
+    size = len(value) if isinstance(value, str | list | tuple | dict) else 0
+    if size > MAX_OUTPUT:
+        raise BadTemplate(f"the template gives more than {MAX_OUTPUT:,} characters")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

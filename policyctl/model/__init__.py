@@ -1,0 +1,1 @@
+"""What a policy is: the strict file model, the lenient normal form, the JSON Schema."""

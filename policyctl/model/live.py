@@ -1,0 +1,90 @@
+"""What a remote holds: rows, read leniently. A row is only unreadable when it cannot be told which policy it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from policyctl.model.names import bare_name, canonical_name
+from policyctl.model.normal import Document, canonical_text, is_server_key, normal_form
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One live policy: its canonical name, the remote's id, and its document (the row less the server's own keys).
+
+    `document["name"]` keeps the row's own spelling, which an update must write.
+    """
+
+    name: str
+    id: str
+    document: Document
+    normal: Document = field(repr=False)
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A row that cannot be told apart: shown, never touched, never fatal to the others."""
+
+    reason: str
+    name: str | None
+    id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Rows that share one canonical name. Which one counts is not for policyctl to guess."""
+
+    name: str
+    rows: tuple[Live, ...]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(row.id for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything a remote holds, sorted out: policies by canonical name, twins, and unreadable rows."""
+
+    live: dict[str, Live]
+    twins: tuple[Twins, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+def read_row(row: Any) -> Live | Unreadable:
+    """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is."""
+    if not isinstance(row, dict):
+        return Unreadable("the row is not an object", None, None)
+    name, identifier = row.get("name"), row.get("id")
+    identifier = str(identifier) if isinstance(identifier, str | int) and identifier != "" else None
+    if not isinstance(name, str) or not bare_name(name):
+        return Unreadable("the row has no usable name", None, identifier)
+    canonical = canonical_name(name)
+    if identifier is None:
+        return Unreadable("the row has no usable id", canonical, None)
+    if not isinstance(row.get("policy"), dict):
+        return Unreadable("the row has no policy", canonical, identifier)
+    document = {key: value for key, value in row.items() if not is_server_key(key) and value is not None}
+    try:
+        normal = normal_form(document)
+        return Live(canonical, identifier, document, normal, canonical_text(normal))
+    except RecursionError:
+        return Unreadable("the row's policy is nested too deeply", canonical, identifier)
+
+
+def observe_rows(rows: Iterable[Any]) -> Observed:
+    """Sort out the rows of a remote's list. Every row ends in exactly one of the three places."""
+    live: dict[str, list[Live]] = {}
+    unreadable = []
+    for row in rows:
+        match read_row(row):
+            case Live() as policy:
+                live.setdefault(policy.name, []).append(policy)
+            case Unreadable() as bad:
+                unreadable.append(bad)
+    twins = tuple(Twins(name, tuple(same)) for name, same in sorted(live.items()) if len(same) > 1)
+    single = {name: same[0] for name, same in live.items() if len(same) == 1}
+    return Observed(single, twins, tuple(unreadable))

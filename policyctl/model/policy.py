@@ -1,0 +1,174 @@
+"""The strict model of a policy file: what a file may say, and nothing else.
+
+The format is the platform's own (its ADK's `kind: model` with a `policy`), with the limits that its gateway sets at run
+time: a `retry` without `attempts` or a `strategy` without `mode` makes it refuse the whole policy, so both are required here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from policyctl.model.names import canonical_name, name_complaint
+
+Mode = Literal["loadbalance", "fallback", "single"]
+LEAF, GROUP = "<leaf>", "<group>"  # tags of the target union; no key of the format looks like this
+MAX_DEPTH = 64  # groups within groups; the gateway was seen to take 21
+MAX_ATTEMPTS = 100
+
+
+def _check_name(name: str) -> str:
+    if complaint := name_complaint(name):
+        raise PydanticCustomError("policy_name", "{complaint}", {"complaint": complaint})
+    return name
+
+
+Name = Annotated[str, Field(description="The policy's name; virtual-policy/ is added when missing.")]
+Weight = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the requests, relative to the sum of the weights of its group.",
+    ),
+]
+StatusCode = Annotated[int, Field(ge=100, le=599)]
+StatusCodes = Annotated[tuple[StatusCode, ...], Field(strict=False)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class FileModel(BaseModel):
+    """The base of everything that is read from a file: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Strategy(FileModel):
+    """How a group chooses among its targets."""
+
+    mode: Annotated[
+        Mode,
+        Field(description="loadbalance draws one target by weight, fallback moves on when one fails, single uses the first."),
+    ]
+    on_status_codes: Annotated[
+        StatusCodes | None,
+        Field(description="The statuses after which a fallback moves on. Absent: every status outside 200 to 299."),
+    ] = None
+
+
+class Retry(FileModel):
+    """How often each target is asked again before its answer counts."""
+
+    attempts: Annotated[
+        int,
+        Field(ge=0, le=MAX_ATTEMPTS, description="Repeats after the first call, with waits of 1, 2, 4, … s."),
+    ]
+    on_status_codes: Annotated[
+        StatusCodes | None,
+        Field(description="The statuses that are asked again. Absent: 429, 500, 502, 503 and 504."),
+    ] = None
+
+
+class Cache(FileModel):
+    """The gateway's answer cache."""
+
+    mode: Annotated[Text, Field(description="The kind of cache, for example simple.")]
+
+
+class Leaf(FileModel):
+    """A target that is one model, or another policy."""
+
+    model_name: Annotated[Text, Field(description="virtual-model/<provider>/<model>, or another policy's name.")]
+    weight: Weight | None = None
+
+
+def _target_kind(value: Any) -> str:
+    """Which shape a target means to be. `model_name` decides, so that one typo gives one problem."""
+    if isinstance(value, dict):
+        if "model_name" in value:
+            return LEAF
+        if not value.keys().isdisjoint(("targets", "strategy", "retry")):
+            return GROUP
+        if any(get_close_matches(str(key), ("targets", "strategy")) for key in value):
+            return GROUP
+    return GROUP if isinstance(value, Group) else LEAF
+
+
+Target = Annotated[
+    Annotated[Leaf, Tag(LEAF)] | Annotated["Group", Tag(GROUP)],
+    Discriminator(_target_kind),
+]
+Targets = Annotated[tuple[Target, ...], Field(strict=False, min_length=1)]
+
+
+class Group(FileModel):
+    """A target that is a policy of its own: a strategy over targets, with its own retry and a weight."""
+
+    strategy: Strategy
+    retry: Retry | None = None
+    weight: Weight | None = None
+    targets: Targets
+
+
+class Body(FileModel):
+    """The `policy` of a file: what the gateway runs."""
+
+    strategy: Strategy
+    retry: Retry | None = None
+    cache: Cache | None = None
+    targets: Targets
+
+
+class PolicyFile(FileModel):
+    """A model policy: several models that act as one."""
+
+    spec_version: Literal["v1"]
+    kind: Literal["model"]
+    name: Annotated[Name, AfterValidator(_check_name)]
+    display_name: Annotated[str | None, Field(description="Default: the canonical name.")] = None
+    description: Annotated[str | None, Field(description="Default: the canonical name.")] = None
+    policy: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One desired policy.
+
+    `document` is what the remote is to hold: canonical name, texts filled, no nulls, targets in the file's order.
+    `file` and `index` say which document of which file wrote it.
+    """
+
+    name: str
+    document: dict[str, Any]
+    file: str
+    index: int = 0
+
+
+def policy_from_file(data: dict[str, Any], file: str, index: int = 0) -> Policy:
+    """The policy that a valid file's data (see `PolicyFile`) stands for, defaults filled and nulls dropped."""
+    name = canonical_name(data["name"])
+    document = {
+        "name": name,
+        "display_name": _or(data.get("display_name"), name),
+        "description": _or(data.get("description"), name),
+        "policy": without_nulls(data["policy"]),
+    }
+    return Policy(name, document, file, index)
+
+
+def _or(text: str | None, default: str) -> str:
+    return default if text is None else text
+
+
+def without_nulls(value: Any) -> Any:
+    """The same plain value with every null key dropped, at any depth; null means absent in this format."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value

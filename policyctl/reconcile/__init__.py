@@ -1,0 +1,1 @@
+"""The shell around core: observing, planning, applying, verifying."""

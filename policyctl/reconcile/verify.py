@@ -1,0 +1,35 @@
+"""Reading back what apply did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from policyctl.core.apply import GOOD, Outcome, Verdict, judge, missed
+from policyctl.errors import RemoteError
+from policyctl.reconcile.observe import observe
+from policyctl.remote.protocol import Reader
+
+WAITS = (0.2, 0.5, 1.0)  # seconds between re-reads, for a remote that shows a write late
+
+
+def verify(outcomes: Iterable[Outcome], reader: Reader, sleep: Callable[[float], None]) -> list[str]:
+    """What did not take, one line each; empty when the remote is as the applied changes wanted it."""
+    good = [outcome.change for outcome in outcomes if outcome.status in GOOD]
+    if not good:
+        return []
+    unverified: list[str] = []
+    for wait in (*WAITS, None):
+        try:
+            observed = observe(reader)
+        except RemoteError as error:
+            unverified = [f"the result could not be read back: {error}"]
+        else:
+            unverified = [
+                f"{change.name} did not take: {', '.join(missed(change, observed.live.get(change.name)))}"
+                for change in good
+                if judge(change, observed.live.get(change.name)) is not Verdict.ALREADY
+            ]
+        if not unverified or wait is None:
+            break
+        sleep(wait)
+    return unverified

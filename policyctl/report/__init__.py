@@ -1,0 +1,1 @@
+"""Values in, text out. Nothing here decides anything, reads or writes."""

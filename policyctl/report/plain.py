@@ -1,0 +1,68 @@
+"""Values as one line of text that a terminal only shows and never obeys."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from policyctl.core.diff import ORDER, Field
+from policyctl.model.names import short_model
+from policyctl.model.normal import Document
+
+_WORD = re.compile(r"[\w./:@+-]+")
+_LONGEST = 100
+
+
+def plain(text: str) -> str:
+    """The text with everything escaped that is not plainly visible: control characters, escapes, direction marks."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def value(item: Any, *, longest: int | None = _LONGEST) -> str:
+    """A plain value in one line, in YAML's flow style: `{attempts: 1, on_status_codes: [503]}`; None is `absent`."""
+    text = "absent" if item is None else _flow(item)
+    return text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
+
+
+def field_line(field: Field, *, longest: int | None = _LONGEST) -> str:
+    """`path: before → after`."""
+    if field.path.endswith(ORDER):
+        before, after = plain(field.before), plain(field.after)
+    else:
+        before, after = value(field.before, longest=longest), value(field.after, longest=longest)
+    return f"{plain(field.path)}: {before} → {after}"
+
+
+def describe(document: Document) -> str:
+    """A policy in one line: `loadbalance of google/gemini-2.0-flash (0.75), google/gemini-2.0-flash-lite (0.25)`."""
+    return _describe_group(document["policy"])
+
+
+def _describe_group(group: Document) -> str:
+    targets = ", ".join(_describe_target(target, group["strategy"]["mode"]) for target in group["targets"])
+    return f"{group['strategy']['mode']} of {targets}"
+
+
+def _describe_target(target: Document, mode: str) -> str:
+    text = plain(short_model(target["model_name"])) if "model_name" in target else f"[{_describe_group(target)}]"
+    return f"{text} ({value(target.get('weight', 1))})" if mode == "loadbalance" else text
+
+
+def _flow(item: Any) -> str:
+    if isinstance(item, dict):
+        return "{" + ", ".join(f"{plain(str(key))}: {_flow(child)}" for key, child in item.items()) + "}"
+    if isinstance(item, list):
+        return "[" + ", ".join(map(_flow, item)) + "]"
+    if isinstance(item, str):
+        return item if _WORD.fullmatch(item) else plain(json.dumps(item, ensure_ascii=False))
+    return json.dumps(item)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 policy`, `2 policies`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"

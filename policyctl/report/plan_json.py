@@ -1,0 +1,51 @@
+"""A plan for machines: only what changes, versioned. Its schema is `plan.schema.json` beside this module."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from policyctl.core.change import Change
+from policyctl.core.guards import Review
+
+FORMAT = "policyctl/plan"
+VERSION = 1
+
+
+def plan_json(review: Review) -> str:
+    """The reviewed plan as JSON text."""
+    return json.dumps(plan_data(review), indent=2, ensure_ascii=False) + "\n"
+
+
+def plan_data(review: Review) -> dict[str, Any]:
+    """The reviewed plan as a plain value."""
+    plan = review.plan
+    counts = plan.counts
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "environment": plan.environment,
+        "remote": plan.remote,
+        "digest": plan.digest,
+        "has_changes": bool(plan.changes),
+        "summary": {
+            **plan.totals,
+            "unchanged": counts.unchanged,
+            "unselected": counts.unselected,
+            "unmanaged": counts.unmanaged,
+            "outside_scope": counts.outside_scope,
+            "blocked": len(plan.blocked),
+        },
+        "changes": [_change(change) for change in plan.changes],
+        "blocked": [{"name": block.name, "ids": list(block.ids), "reason": block.reason} for block in plan.blocked],
+        "refusals": list(review.refusals),
+        "notes": list(review.notes),
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    plain: dict[str, Any] = {"action": change.action, "name": change.name}
+    if change.file is not None:
+        plain["file"] = change.file
+    plain["fields"] = [{key: item for key, item in field._asdict().items() if item is not None} for field in change.fields]
+    return plain

@@ -1,0 +1,77 @@
+"""A plan for people at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyctl.core.change import Action, Change
+from policyctl.core.guards import Review
+from policyctl.core.plan import Plan
+from policyctl.report.plain import count, describe, field_line, plain
+from policyctl.report.style import Style
+
+SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}
+_LOOKS: dict[Action, str] = {"add": "green", "update": "yellow", "remove": "red"}
+
+
+def plan_text(review: Review, style: Style, *, verbose: bool = False) -> str:
+    """The whole plan: every change with its fields, what blocks, what was refused, and one summary line, the last."""
+    plan = review.plan
+    blocks = [_change_text(change, style, verbose) for change in plan.changes]
+    if plan.blocked:
+        blocks.append("\n".join(_blocked_lines(plan, style)))
+    if review.notes:
+        blocks.append("\n".join(f"{style.paint('note', 'cyan')}  {plain(note)}" for note in review.notes))
+    if review.refusals:
+        blocks.append("\n".join(f"{style.paint('refused', 'red', 'bold')}  {plain(why)}" for why in review.refusals))
+    return "\n\n".join([*blocks, summary_line(plan, style)]) + "\n"
+
+
+def summary_line(plan: Plan, style: Style) -> str:
+    """`Plan: 1 to add, 2 to update, 0 to remove. 5 unchanged, 3 outside the scope.`"""
+    rest = ", ".join(_rest(plan))
+    if plan.changes:
+        totals = ", ".join(
+            style.paint(f"{number} to {action}", *([_LOOKS[action]] if number else []))
+            for action, number in plan.totals.items()
+        )
+        return f"{style.paint('Plan:', 'bold')} {totals}." + (f" {rest}." if rest else "")
+    if plan.blocked:
+        return f"{style.paint('Nothing to apply, but not all could be compared.', 'bold', 'yellow')} {rest}.".replace(" .", "")
+    nothing = style.paint("No changes.", "bold", "green")
+    return f"{nothing} {plain(plan.environment)} is as the files say" + (f": {rest}." if rest else ".")
+
+
+def _rest(plan: Plan) -> Iterator[str]:
+    counts = plan.counts
+    if counts.unchanged:
+        yield f"{counts.unchanged:,} unchanged"
+    if counts.unselected:
+        yield f"{counts.unselected:,} not selected"
+    if counts.unmanaged:
+        yield f"{counts.unmanaged:,} unmanaged (live, in no file, not removed)"
+    if counts.outside_scope:
+        yield f"{counts.outside_scope:,} outside the scope"
+    if plan.blocked:
+        yield f"{len(plan.blocked):,} blocked"
+
+
+def _change_text(change: Change, style: Style, verbose: bool) -> str:
+    look = _LOOKS[change.action]
+    source = f"  {style.paint(plain(change.file), 'dim')}" if change.file else ""
+    lines = [f"{style.paint(SYMBOLS[change.action], look, 'bold')} {style.paint(plain(change.name), 'bold')}{source}"]
+    if change.action == "add" and change.after is not None:
+        lines.append(f"    {describe(change.after)}")
+    lines += [f"    {field_line(field, longest=None if verbose else 100)}" for field in change.fields]
+    return "\n".join(lines)
+
+
+def _blocked_lines(plan: Plan, style: Style) -> Iterator[str]:
+    for block in plan.blocked:
+        ids = f" (ids {', '.join(map(plain, block.ids))})" if block.ids else ""
+        yield f"{style.paint('blocked', 'red', 'bold')}  {plain(block.name)}: {plain(block.reason)}{ids}"
+
+
+def heading(plan: Plan, remote: str, files: int, style: Style) -> str:
+    """One line about what is compared with what."""
+    return style.paint(f"{plain(plan.environment)}: {count(files, 'file')} against {plain(remote)}", "dim")

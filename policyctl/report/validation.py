@@ -1,0 +1,69 @@
+"""What validating found, for people and for machines. The JSON's schema is `validate.schema.json` beside this module."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from policyctl.errors import Problem, Severity
+from policyctl.load.validation import Validation
+from policyctl.report.plain import count, plain
+from policyctl.report.style import Style
+
+FORMAT = "policyctl/validate"
+VERSION = 1
+_LOOKS: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cyan"}
+
+
+def validation_text(validation: Validation, style: Style) -> str:
+    """One line a problem, and a summary line, the last."""
+    return "".join(f"{line}\n" for line in [*problem_lines(validation.problems, style), _summary(validation, style)])
+
+
+def problem_lines(problems: Sequence[Problem], style: Style) -> list[str]:
+    """`file:line:col: CODE message`, one line each; a severity other than error is named."""
+    return [_line(problem, style) for problem in problems]
+
+
+def validation_json(validation: Validation) -> str:
+    """The same as JSON text."""
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "valid": validation.valid,
+        "files": validation.files,
+        "policies": validation.policies,
+        "skipped": dict(sorted(validation.skipped.items())),
+        "problems": [
+            {
+                "file": problem.mark.file,
+                "line": problem.mark.line,
+                "column": problem.mark.column,
+                "code": problem.code,
+                "severity": problem.severity,
+                "message": problem.message,
+            }
+            for problem in validation.problems
+        ],
+    }
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _line(problem: Problem, style: Style) -> str:
+    severity = "" if problem.severity == "error" else f"{problem.severity}: "
+    code = style.paint(problem.code, _LOOKS[problem.severity], "bold")
+    return f"{style.paint(plain(str(problem.mark)), 'bold')}: {code} {severity}{plain(problem.message)}"
+
+
+def _summary(validation: Validation, style: Style) -> str:
+    found = Counter(problem.severity for problem in validation.problems)
+    said = ", ".join(count(found[severity], severity) for severity in _LOOKS if found[severity])
+    seen = f"{count(validation.policies, 'policy')} in {count(validation.files, 'file')}"
+    if validation.skipped:
+        kinds = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(validation.skipped.items()))
+        seen += f", skipped: {kinds}"
+    if validation.valid:
+        verdict = style.paint("Valid", "green", "bold")
+        return f"{verdict}: {seen}" + (f", {said}." if said else ".")
+    return f"{style.paint('Not valid', 'red', 'bold')}: {said} ({seen})."
