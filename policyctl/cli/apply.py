@@ -62,7 +62,7 @@ def apply(
         place, reviewed = _plan_afresh(options, console, selection, overrides)
     else:
         place, reviewed = _read_saved(options, planfile, selection, overrides)
-    console.result(plan_text(reviewed, console.out_style, verbose=console.verbose))
+    console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
     if reviewed.refusals or not reviewed.plan.changes:
         raise_if_unsafe(reviewed)
         return 0
@@ -76,7 +76,7 @@ def apply(
 def _plan_afresh(options: Options, console: Console, selection: Selection, overrides: Overrides) -> tuple[Place, Review]:
     place = find_place(options)
     loaded = load_policies(options, place, console)
-    with open_reader(place.remote) as reader:
+    with open_reader(place.url) as reader:
         settings = overrides.on(place.environment.settings)
         return place, plan_directory(reader, loaded.policies, place.environment, settings, selection)
 
@@ -89,7 +89,7 @@ def _read_saved(options: Options, planfile: Path, selection: Selection, override
     if options.env is not None and options.env != plan.environment:
         raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.env}")
     place = find_place(options, plan.environment)
-    with open_reader(place.remote) as reader:
+    with open_reader(place.url) as reader:
         if reader.identity != plan.remote:
             raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")
         if place.environment.digest != plan.config:
@@ -111,7 +111,7 @@ def _read_plan(path: Path) -> Plan:
 
 def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: int) -> int:
     plan = reviewed.plan
-    with open_writer(place.remote) as writer, _stop_on_signals() as stopped:
+    with open_writer(place.url) as writer, _stop_on_signals() as stopped:
         with _progress(console, len(plan.changes)) as on_outcome:
             outcomes = apply_changes(
                 plan.changes,

@@ -16,11 +16,12 @@ _SQLITE = "sqlite:///"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a command works: the configuration, the chosen environment, and its remote's URL."""
+    """Where a command works: the configuration, the chosen environment, and its remote: as written, and its URL."""
 
     config: Config
     environment: Environment
     remote: str
+    url: str
 
 
 def find_place(options: Options, environment: str | None = None) -> Place:
@@ -30,7 +31,8 @@ def find_place(options: Options, environment: str | None = None) -> Place:
     if options.remote is not None and (complaint := remote_complaint(options.remote)):
         raise UsageError(f"--remote {complaint}")
     base = Path() if options.remote is not None or config.path is None else config.path.parent
-    return Place(config, chosen, _remote_url(options.remote or chosen.remote, chosen.name, options.dir, base))
+    remote = options.remote or chosen.remote
+    return Place(config, chosen, remote, _remote_url(remote, chosen.name, options.dir, base))
 
 
 def load_policies(options: Options, place: Place, console: Console) -> Loaded:

@@ -48,12 +48,14 @@ def plan(
     place = find_place(options)
     loaded = load_policies(options, place, console)
     settings = overrides.on(place.environment.settings)
-    with open_reader(place.remote) as reader:
+    with open_reader(place.url) as reader:
         review = plan_directory(reader, loaded.policies, place.environment, settings, selection)
     if out is not None:
         write_atomically(out, write_plan(review.plan))
-    text = plan_json(review) if form == "json" else plan_text(review, console.out_style, verbose=console.verbose)
-    console.result(text)
+    if form == "json":
+        console.result(plan_json(review))
+    else:
+        console.result(plan_text(review, place.remote, console.out_style, verbose=console.verbose))
     raise_if_unsafe(review)
     return 2 if detailed_exitcode and review.plan.changes else 0
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
-from policyctl.report.schemas import SCHEMAS, schema_of
+from policyctl.report.schemas import SCHEMAS, schema_text
 
 EPILOG = """\b
 Example:
@@ -27,5 +25,5 @@ def command(options: Options, of: str) -> int:
 
 
 def schema(options: Options, of: str) -> int:
-    Console(options).result(json.dumps(schema_of(of), indent=2, ensure_ascii=False) + "\n")
+    Console(options).result(schema_text(of))
     return 0

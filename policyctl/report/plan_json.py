@@ -1,4 +1,4 @@
-"""A plan for machines: only what changes, versioned. Its schema is `plan.schema.json` beside this module."""
+"""A plan for machines: only what changes, versioned. Its schema is `schemas/plan.schema.json`."""
 
 from __future__ import annotations
 

@@ -7,24 +7,28 @@ from collections.abc import Iterator
 from policyctl.core.change import Action, Change
 from policyctl.core.guards import Review
 from policyctl.core.plan import Plan
-from policyctl.report.plain import count, describe, field_line, plain
+from policyctl.report.plain import describe, field_line, plain
 from policyctl.report.style import Style
 
 SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}
 _LOOKS: dict[Action, str] = {"add": "green", "update": "yellow", "remove": "red"}
 
 
-def plan_text(review: Review, style: Style, *, verbose: bool = False) -> str:
-    """The whole plan: every change with its fields, what blocks, what was refused, and one summary line, the last."""
+def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = False) -> str:
+    """The whole plan: every change with its fields, what blocks, what was refused, and one summary line, the last.
+
+    `remote` is the remote as the user wrote it. `verbose` shows long values whole.
+    """
     plan = review.plan
-    blocks = [_change_text(change, style, verbose) for change in plan.changes]
-    if plan.blocked:
-        blocks.append("\n".join(_blocked_lines(plan, style)))
-    if review.notes:
-        blocks.append("\n".join(f"{style.paint('note', 'cyan')}  {plain(note)}" for note in review.notes))
-    if review.refusals:
-        blocks.append("\n".join(f"{style.paint('refused', 'red', 'bold')}  {plain(why)}" for why in review.refusals))
-    return "\n\n".join([*blocks, summary_line(plan, style)]) + "\n"
+    blocks = [
+        [style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim")],
+        [_change_text(change, style, verbose) for change in plan.changes],
+        list(_blocked_lines(plan, style)),
+        [f"{style.paint('note', 'cyan')}  {plain(note)}" for note in review.notes],
+        [f"{style.paint('refused', 'red', 'bold')}  {plain(why)}" for why in review.refusals],
+        [summary_line(plan, style)],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
 def summary_line(plan: Plan, style: Style) -> str:
@@ -70,8 +74,3 @@ def _blocked_lines(plan: Plan, style: Style) -> Iterator[str]:
     for block in plan.blocked:
         ids = f" (ids {', '.join(map(plain, block.ids))})" if block.ids else ""
         yield f"{style.paint('blocked', 'red', 'bold')}  {plain(block.name)}: {plain(block.reason)}{ids}"
-
-
-def heading(plan: Plan, remote: str, files: int, style: Style) -> str:
-    """One line about what is compared with what."""
-    return style.paint(f"{plain(plan.environment)}: {count(files, 'file')} against {plain(remote)}", "dim")

@@ -1,4 +1,4 @@
-"""What validating found, for people and for machines. The JSON's schema is `validate.schema.json` beside this module."""
+"""What validating found, for people and for machines. The JSON's schema is `schemas/validate.schema.json`."""
 
 from __future__ import annotations
 
