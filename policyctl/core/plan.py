@@ -117,7 +117,7 @@ def make_plan(
             _consider_remove(live, settings, removes, changes, counts)
     selected = [change for change in changes if selection.takes(change.name)]
     _refuse_missing_needs(selected, [change for change in changes if not selection.takes(change.name)])
-    named = sum(policy.name in observed.live for policy in desired)
+    named = sum(policy.name in observed.live and settings.in_scope(policy.name) for policy in desired)
     removable = sum(change.action == "remove" for change in changes)
     totals = Counts(
         unchanged=counts["unchanged"],

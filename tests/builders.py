@@ -1,0 +1,61 @@
+"""Short ways to say a policy, a live row, a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from policyctl.core.plan import Plan, Selection, make_plan
+from policyctl.core.settings import Settings
+from policyctl.model.live import Live, Observed, observe_rows, read_row
+from policyctl.model.policy import Policy, policy_from_file
+
+
+def body(*targets: str, mode: str = "fallback") -> dict[str, Any]:
+    """A policy body over these models."""
+    return {"strategy": {"mode": mode}, "targets": [{"model_name": target} for target in targets or ("virtual-model/x/a",)]}
+
+
+def policy(name: str, *targets: str, **more: Any) -> Policy:
+    """A desired policy over these models."""
+    return policy_from_file({"name": name, "policy": {**body(*targets), **more}}, f"policies/{name}.yaml")
+
+
+def row(name: str, *targets: str, **more: Any) -> dict[str, Any]:
+    """A remote's row, whose id is made of its name."""
+    return {"id": f"id-{name}", "name": name, "policy": {**body(*targets), **more}}
+
+
+def live(name: str, *targets: str, **more: Any) -> Live:
+    """A live policy."""
+    found = read_row(row(name, *targets, **more))
+    assert isinstance(found, Live)
+    return found
+
+
+def plan(
+    desired: Sequence[Policy],
+    rows: Sequence[Any] | Observed,
+    settings: Settings = Settings(),
+    *,
+    removes: bool = True,
+    selection: Selection = Selection(),
+) -> Plan:
+    """The plan for these policies against these rows."""
+    observed = rows if isinstance(rows, Observed) else observe_rows(rows)
+    return make_plan(
+        environment="dev",
+        remote="sqlite:///x.db",
+        config="sha256:0",
+        desired=desired,
+        observed=observed,
+        settings=settings,
+        removes=removes,
+        selection=selection,
+    )
+
+
+def names(plan: Plan) -> list[str]:
+    """`+ name`, `~ name`, `- name`, in the plan's order."""
+    symbols = {"add": "+", "update": "~", "remove": "-"}
+    return [f"{symbols[change.action]} {change.name.removeprefix('virtual-policy/')}" for change in plan.changes]

@@ -1,0 +1,72 @@
+"""Rows of a remote: each ends in exactly one place, and none breaks the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyctl.model.live import Live, Unreadable, observe_rows, read_row
+from tests.strategies import json_values, loose_documents
+
+GOOD = {"id": "1", "name": "x", "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}}
+
+READABLE = {
+    "weight 250": {**GOOD, "policy": {"targets": [{"model_name": "a", "weight": 250}]}},
+    "no strategy": {**GOOD, "policy": {}},
+    "a number as id": {**GOOD, "id": 7},
+    "nulls everywhere": {**GOOD, "display_name": None, "description": None, "policy": {"retry": None, "targets": None}},
+}
+
+UNREADABLE = {
+    "no object": "x",
+    "no name": {**GOOD, "name": None},
+    "an empty name": {**GOOD, "name": ""},
+    "only the prefix": {**GOOD, "name": "virtual-policy/"},
+    "a name that is no text": {**GOOD, "name": 3},
+    "no id": {**GOOD, "id": None},
+    "an empty id": {**GOOD, "id": ""},
+    "no policy": {**GOOD, "policy": None},
+    "a policy that is a list": {**GOOD, "policy": []},
+}
+
+
+@pytest.mark.parametrize("case", READABLE)
+def test_readable(case: str) -> None:
+    assert isinstance(read_row(READABLE[case]), Live)
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_unreadable(case: str) -> None:
+    assert isinstance(read_row(UNREADABLE[case]), Unreadable)
+
+
+def test_a_policy_nested_too_deeply_is_unreadable() -> None:
+    policy: dict[str, Any] = {}
+    for _ in range(5000):
+        policy = {"targets": [policy]}
+    assert isinstance(read_row({**GOOD, "policy": policy}), Unreadable)
+
+
+def test_the_document_keeps_the_rows_spelling_and_unknown_keys_but_not_the_servers() -> None:
+    row = {**GOOD, "tenant_id": "t", "created_on": "now", "labels": ["a"], "description": None}
+    live = read_row(row)
+    assert isinstance(live, Live)
+    assert live.name == "virtual-policy/x"
+    assert live.document == {"name": "x", "policy": GOOD["policy"], "labels": ["a"]}
+
+
+def test_rows_of_one_name_in_either_spelling_are_twins() -> None:
+    observed = observe_rows([GOOD, {**GOOD, "id": "2", "name": "virtual-policy/x"}, {**GOOD, "id": "3", "name": "y"}])
+    assert [twins.ids for twins in observed.twins] == [("1", "2")]
+    assert list(observed.live) == ["virtual-policy/y"]
+
+
+@given(st.lists(st.tuples(loose_documents | json_values, json_values)))
+def test_every_row_ends_in_one_place(parts: list[tuple[Any, Any]]) -> None:
+    rows = [{**row, "id": identifier} if isinstance(row, dict) else row for row, identifier in parts]
+    observed = observe_rows(rows)
+    twins = sum(len(twins.rows) for twins in observed.twins)
+    assert len(observed.live) + twins + len(observed.unreadable) == len(rows)

@@ -1,0 +1,73 @@
+"""Random policies, good ones and ones that only a remote could hold, and random sets of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+MODELS = [f"virtual-model/{provider}/{model}" for provider in ("google", "openai", "x") for model in ("a", "b", "c")]
+
+codes = st.lists(st.integers(100, 599), max_size=4)
+weights = st.one_of(st.just(1), st.floats(0.001, 1, allow_nan=False))
+modes = st.sampled_from(["loadbalance", "fallback", "single"])
+
+
+def _optional(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def _merged(*parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.tuples(*parts).map(lambda dicts: {key: value for one in dicts for key, value in one.items()})
+
+
+strategy = _merged(st.fixed_dictionaries({"mode": modes}), _optional(on_status_codes=codes))
+retry = _merged(st.fixed_dictionaries({"attempts": st.integers(0, 5)}), _optional(on_status_codes=codes))
+leaf = _merged(st.fixed_dictionaries({"model_name": st.sampled_from(MODELS)}), _optional(weight=weights))
+
+
+def _group(targets: st.SearchStrategy[Any], **more: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    required = st.fixed_dictionaries({"strategy": strategy, "targets": st.lists(targets, min_size=1, max_size=4)})
+    return _merged(required, _optional(retry=retry, **more))
+
+
+targets = st.recursive(leaf, lambda inner: _group(inner, weight=weights), max_leaves=6)
+bodies = _group(targets, cache=st.fixed_dictionaries({"mode": st.just("simple")}))
+names = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=30)
+
+
+def documents(name: st.SearchStrategy[str] = names) -> st.SearchStrategy[dict[str, Any]]:
+    """Documents that a file may say."""
+    required = st.fixed_dictionaries({"name": name, "policy": bodies})
+    return _merged(required, _optional(display_name=texts, description=texts))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+_loose_codes = st.lists(st.integers(-5, 700) | st.sampled_from([True, "503", 503.0, None]), max_size=4) | json_values
+_loose_part = _optional(mode=modes | json_values, attempts=st.integers(-3, 9) | json_values, on_status_codes=_loose_codes)
+_loose_leaf = _optional(model_name=st.sampled_from(MODELS) | json_values, weight=weights | json_values, extra=json_values)
+
+
+def _loose_group(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    part = _loose_part | json_values
+    return _optional(
+        strategy=part,
+        retry=part,
+        cache=part,
+        weight=weights | json_values,
+        extra=json_values,
+        targets=st.lists(inner | json_values, max_size=4) | json_values,
+    )
+
+
+loose_bodies = st.recursive(_loose_leaf, _loose_group, max_leaves=6)
+loose_documents = _merged(
+    st.fixed_dictionaries({"name": names, "policy": loose_bodies}),
+    _optional(display_name=texts | json_values, description=texts | json_values, extra=json_values),
+)
