@@ -1,0 +1,196 @@
+"""The command line itself: options before and after, help, colour, exit codes, streams."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from policyctl import __version__
+from policyctl.cli.main import COMMANDS
+from tests.conftest import ANYGEM, Policyctl, Project
+
+POLICYCTL = (sys.executable, "-m", "policyctl")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, policyctl: Policyctl) -> None:
+    ran = policyctl(command, "--help")
+    assert ran.code == 0
+    assert "Example:" in ran.out
+    assert "--dir" in ran.out
+
+
+def test_help_lists_every_command_and_imports_click_alone() -> None:
+    heavy = "pydantic yaml deepdiff httpx jinja2 sqlite3 starlette uvicorn"
+    code = f"""
+import sys
+from policyctl.cli.main import run
+run(["--help"])
+print([name for name in {heavy.split()!r} if name in sys.modules], file=sys.stderr)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stderr == "[]\n"
+    assert all(f"  {name} " in ran.stdout for name in COMMANDS)
+
+
+def test_version(policyctl: Policyctl) -> None:
+    assert policyctl("--version") == (0, f"policyctl {__version__}\n", "")
+
+
+USAGE = {
+    "no command": (),
+    "an unknown command": ("plann",),
+    "an unknown option": ("plan", "--nope"),
+    "a bad choice": ("plan", "--format", "xml"),
+    "an unknown environment": ("plan", "--env", "prod"),
+    "an unknown kind of remote": ("plan", "--remote", "ftp://x"),
+    "a password in the remote": ("plan", "--remote", "https://user:hunter2@example.com/"),
+    "nobody to answer": ("apply",),
+    "too many at once": ("apply", "--parallelism", "1000"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_usage_errors_exit_with_64(case: str, project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    ran = policyctl(*USAGE[case])
+    assert ran.code == 64
+    assert ran.err
+    assert "hunter2" not in ran.out + ran.err
+
+
+def test_the_option_after_the_command_wins_then_the_one_before_then_the_variable(
+    project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("anygem.yaml")
+    project.write("policyctl.yaml", "default: a\nenvironments: {a: {}, b: {}, c: {}, d: {}}\n")
+    assert policyctl("plan").out.startswith("environment a,")
+    monkeypatch.setenv("POLICYCTL_ENV", "b")
+    assert policyctl("plan").out.startswith("environment b,")
+    assert policyctl("--env", "c", "plan").out.startswith("environment c,")
+    assert policyctl("--env", "c", "plan", "--env", "d").out.startswith("environment d,")
+
+
+def test_every_global_option_has_a_variable(project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.write("anygem.yaml")
+    (project.folder / "elsewhere").mkdir()
+    project.policies.rename(project.folder / "elsewhere/p")
+    monkeypatch.setenv("POLICYCTL_DIR", "elsewhere/p")
+    monkeypatch.setenv("POLICYCTL_REMOTE", "sqlite:///x.db")
+    monkeypatch.setenv("POLICYCTL_COLOR", "always")
+    monkeypatch.setenv("POLICYCTL_VERBOSE", "1")
+    ran = policyctl("apply", "--yes")
+    assert ran.code == 0
+    assert "remote sqlite:///x.db" in ran.out
+    assert "\x1b[" in ran.out
+    assert Path("x.db").exists()
+
+
+COLOURS = {
+    "a pipe": ({}, (), False),
+    "asked for": ({}, ("--color", "always"), True),
+    "forced": ({"FORCE_COLOR": "1"}, (), True),
+    "NO_COLOR beats FORCE_COLOR": ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, (), False),
+    "the option beats NO_COLOR": ({"NO_COLOR": "1"}, ("--color", "always"), True),
+    "never": ({"FORCE_COLOR": "1"}, ("--color", "never"), False),
+}
+
+
+@pytest.mark.parametrize("case", COLOURS)
+def test_colour(case: str, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.write("anygem.yaml")
+    environ, options, expected = COLOURS[case]
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert ("\x1b[" in policyctl("plan", *options).out) == expected
+
+
+def test_json_is_alone_on_standard_output(project: Project, policyctl: Policyctl) -> None:
+    project.policy("two", "virtual-model/x/a", "virtual-model/x/b", mode="single")
+    ran = policyctl("plan", "--format", "json")
+    assert ran.out.startswith("{\n")
+    assert "P401 warning:" in ran.err
+
+
+def test_progress_is_a_line_a_change_on_standard_error(project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    assert policyctl("apply", "--yes").err == "+ virtual-policy/anygem  applied\n"
+
+
+def _in_a_terminal(answer: str, *args: str) -> tuple[int, str]:
+    """Run policyctl on a pseudo-terminal, answer its question, and give its exit code and everything it showed."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*POLICYCTL, *args])
+    shown = b""
+    while True:
+        try:
+            piece = os.read(terminal, 65_536)
+        except OSError:  # Linux: the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+        if shown.endswith(b"[y/N]: "):
+            os.write(terminal, answer.encode() + b"\n")
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), shown.decode()
+
+
+def test_on_a_terminal_apply_asks_and_yes_applies(project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    code, shown = _in_a_terminal("y", "apply")
+    assert code == 0
+    assert "Apply 1 change to local? [y/N]: " in shown
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
+def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project) -> None:
+    project.write("anygem.yaml")
+    code, shown = _in_a_terminal("n", "apply")
+    assert code == 1
+    assert "declined; nothing was written" in shown
+    assert not Path(".policyctl").exists()
+
+
+def test_an_output_that_cannot_show_an_arrow_is_no_traceback(project: Project) -> None:
+    project.write("anygem.yaml")
+    subprocess.run([*POLICYCTL, "apply", "--yes"], check=True, capture_output=True)
+    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4"))
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    ran = subprocess.run([*POLICYCTL, "plan"], capture_output=True, env=environ, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert rb"0.25 \u2192 0.4" in ran.stdout
+
+
+def test_a_reader_that_goes_away_is_no_traceback(project: Project) -> None:
+    for number in range(2000):
+        project.policy(f"p{number}")
+    with subprocess.Popen([*POLICYCTL, "plan"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.wait()
+
+
+def test_names_that_would_act_on_a_terminal_are_shown_escaped(project: Project, policyctl: Policyctl) -> None:
+    project.write("a.yaml", ANYGEM.replace("Any Gem", '"\\e[2J\\u202edone"').replace("display_name", "descripton"))
+    ran = policyctl("plan")
+    assert "\x1b" not in ran.err + ran.out
+    assert ran.code == 1
+
+
+def test_completion_is_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {**os.environ, "_POLICYCTL_COMPLETE": "bash_complete", "COMP_WORDS": "policyctl va", "COMP_CWORD": "1"}
+    ran = subprocess.run(
+        [str(Path(sys.executable).with_name("policyctl"))], env=environ, capture_output=True, text=True, check=False
+    )
+    assert "validate" in ran.stdout
