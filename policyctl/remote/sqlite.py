@@ -42,8 +42,9 @@ class SqliteReader:
 
     embedded = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = path.absolute()
+        self.busy_seconds = busy_seconds
         self.identity = f"sqlite:///{self.path}"
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -83,7 +84,11 @@ class SqliteReader:
         with self._lock, self._told():
             if self._connection is None and self.path.exists():
                 self._connection = self._open("rw", "PRAGMA query_only = ON")
-            yield self._connection
+            yield self._if_filled()
+
+    def _if_filled(self) -> sqlite3.Connection | None:
+        """The connection, if there is anything to read: a file that a killed writer had only just made is empty."""
+        return None if self._connection is None or _is_blank(self._connection) else self._connection
 
     def _open(self, mode: str, *pragmas: str) -> sqlite3.Connection:
         """Connect and check whose database this is.
@@ -106,7 +111,7 @@ class SqliteReader:
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode={mode}",
             uri=True,
-            timeout=BUSY_SECONDS,
+            timeout=self.busy_seconds,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -135,8 +140,13 @@ class SqliteReader:
 class SqliteRemote(SqliteReader):
     """Reads and writes an embedded remote; the file and its directory are made when missing."""
 
-    def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        super().__init__(path)
+    def __init__(
+        self,
+        path: Path,
+        busy_seconds: float = BUSY_SECONDS,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        super().__init__(path, busy_seconds)
         self._now = now
 
     def add(self, document: Document) -> str:
@@ -175,7 +185,7 @@ class SqliteRemote(SqliteReader):
         with self._lock, self._told():
             if self._connection is None and self.path.exists():
                 self._connection = self._open("rw")
-            yield self._connection
+            yield self._if_filled()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -226,11 +236,11 @@ def _is_blank(connection: sqlite3.Connection) -> bool:
 def _explain(error: sqlite3.DatabaseError) -> str:
     text = str(error)
     if "locked" in text:
-        return f"the database is locked by another program; nothing was written after {BUSY_SECONDS:.0f} s of waiting"
+        return "the database is locked by another program, which did not let go; try again later"
     if "readonly" in text:
         return "the database is read-only; make it writable, or choose another remote"
     if "malformed" in text or "not a database" in text:
         return "this is no intact SQLite database; restore it from a backup, or move it away to start afresh"
-    if "unable to open" in text:
-        return "the database cannot be opened; check the path and its permissions"
+    if "unable to open" in text or "disk I/O" in text:
+        return f"the database cannot be opened or used ({text}); check the path, its permissions and the disk"
     return f"the database fails: {text}"
