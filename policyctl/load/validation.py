@@ -35,8 +35,9 @@ def validate_paths(paths: Iterable[Path]) -> Validation:
     for path in dict.fromkeys(paths):
         _collect(path, found)
     groups: defaultdict[Path | None, list[Path]] = defaultdict(list)
+    config_above = cache(find_config)
     for file in dict.fromkeys(found.files):
-        groups[_config_above(file.parent)].append(file)
+        groups[config_above(file.parent)].append(file)
     for config in found.configs:
         groups.setdefault(config, [])
     problems, names, skipped = list(found.problems), set[str](), Counter[str]()
@@ -46,11 +47,6 @@ def validate_paths(paths: Iterable[Path]) -> Validation:
         names |= group_names
         skipped += group_skipped
     return Validation(tuple(sorted(set(problems))), len(set(found.files)), len(names), skipped)
-
-
-@cache
-def _config_above(folder: Path) -> Path | None:
-    return find_config(folder)
 
 
 def _collect(path: Path, found: Found) -> None:

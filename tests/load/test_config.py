@@ -1,0 +1,116 @@
+"""policyctl.yaml: what each setting means, where it wins, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from policyctl.core.settings import Limits
+from policyctl.errors import InvalidInput, UsageError
+from policyctl.load.config import find_config, load_config
+from tests.conftest import Project
+
+FULL = """
+default: dev
+environments:
+  dev: {remote: local, vars: {a: 1}}
+  prod:
+    remote: https://api.example.com/instances/1
+    auth: {type: ibm_iam, api_key: "env:KEY"}
+    scope: ["team-*"]
+    prune: false
+    limits: {max_removes: 0}
+    include: ["prod/*"]
+scope: ["*"]
+protect: ["prod-*"]
+limits: {max_removes: 7, max_change_percent: 50}
+"""
+
+
+def test_what_stands_in_an_environment_wins_there(project: Project) -> None:
+    config = load_config(project.write("policyctl.yaml", FULL))
+    dev, prod = config.environments["dev"], config.environments["prod"]
+    assert (dev.settings.scope, prod.settings.scope) == (("*",), ("team-*",))
+    assert (dev.settings.prune, prod.settings.prune) == (True, False)
+    assert dev.settings.protect == prod.settings.protect == ("prod-*",)
+    assert (dev.settings.limits, prod.settings.limits) == (Limits(7, 50), Limits(0, 50))
+    assert (dev.include, prod.include) == (None, ("prod/*",))
+    assert config.environment(None) is dev
+
+
+def test_without_a_file_there_is_one_environment_the_embedded_remote(project: Project) -> None:
+    config = load_config(None)
+    assert (config.environment(None).name, config.environment(None).remote) == ("local", "local")
+    assert config.environment(None).settings.limits == Limits(5, 30)
+
+
+def test_an_empty_file_is_as_none(project: Project) -> None:
+    assert load_config(project.write("policyctl.yaml", "# nothing yet\n")).environment(None).name == "local"
+
+
+def test_several_environments_without_a_default_need_env(project: Project) -> None:
+    config = load_config(project.write("policyctl.yaml", "environments: {dev: {}, prod: {}}\n"))
+    with pytest.raises(UsageError, match="choose one with --env: dev, prod"):
+        config.environment(None)
+    with pytest.raises(UsageError, match=r"unknown environment prd \(did you mean prod\?\)"):
+        config.environment("prd")
+
+
+def test_the_nearest_one_upward_holds_up_to_the_top_of_the_repository(project: Project) -> None:
+    (project.folder / "policyctl.yaml").write_text("default: x\n")
+    assert find_config(project.policies) == Path("policyctl.yaml")
+    own = project.write("policyctl.yaml", "")
+    assert find_config(project.policies) == own
+    assert find_config(project.policies / "not" / "there") == own
+    own.unlink()
+    (project.policies / ".git").mkdir()
+    assert find_config(project.policies) is None
+
+
+def test_the_digest_moves_with_what_decides_a_plan_and_not_with_auth(project: Project) -> None:
+    digests = set()
+    for text in (FULL, FULL.replace("env:KEY", "env:OTHER"), FULL.replace("max_removes: 0", "max_removes: 1")):
+        digests.add(load_config(project.write("policyctl.yaml", text)).environments["prod"].digest)
+    assert len(digests) == 2
+
+
+BAD = {
+    "unknown key": ("scopes: [a]", '1:1: P101 unknown key "scopes" (did you mean scope?)'),
+    "unknown key in an environment": ("environments: {dev: {remot: local}}", '1:22: P101 unknown key "remot"'),
+    "unknown key in limits": ("limits: {max_remove: 1}", '1:10: P101 unknown key "max_remove" (did you mean max_removes?)'),
+    "duplicate key": ("prune: true\nprune: false", "2:1: P003 duplicate key"),
+    "prune: no is read in two ways": ("prune: no", "1:8: P004 no is false in YAML 1.1 and text in YAML 1.2"),
+    "prune as text": ('prune: "true"', '1:8: P104 prune must be true or false, got "true"'),
+    "a negative limit": ("limits: {max_removes: -1}", "1:23: P103 max_removes must be 0 or more, got -1"),
+    "a percentage over 100": ("limits: {max_change_percent: 101}", "1:30: P103 max_change_percent must be from 0 to 100"),
+    "an empty scope": ("scope: []", "1:8: P106 scope must not be empty"),
+    "a scope that is no list": ("scope: team-*", "1:8: P104 scope must be a list"),
+    "no environments": ("environments: {}", "1:15: P106 environments must not be empty"),
+    "an unknown default": (
+        "default: prd\nenvironments: {prod: {}}",
+        "1:10: P302 there is no environment prd (did you mean prod?)",
+    ),
+    "a default without environments": ("default: prod", "1:10: P302 there is no environment prod"),
+    "a secret in place": (
+        "environments: {p: {auth: {type: bearer, token: hunter2}}}",
+        "P304 token must be a reference, env:NAME or file:PATH",
+    ),
+    "a password in the remote": ("environments: {p: {remote: 'https://u:hunter2@x/'}}", "P304 remote must not hold a user"),
+    "an unknown kind of remote": ("environments: {p: {remote: 'ftp://x'}}", "P304 remote must be local, sqlite:///path"),
+    "an unknown kind of auth": ("environments: {p: {auth: {type: basic}}}", "P105 type must be ibm_iam,"),
+    "a variable that is a secret": ("environments: {p: {vars: {key: 'env:HOME'}}}", "P303 the variable key cannot be a secret"),
+    "two documents": ("prune: true\n---\nprune: false", "2:1: P301 policyctl.yaml is one document"),
+    "a list": ("- a", "1:1: P104 the document must be a mapping"),
+    "broken YAML": ("a: [", "P002 this is not YAML"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_configurations(case: str, project: Project) -> None:
+    text, expected = BAD[case]
+    with pytest.raises(InvalidInput) as caught:
+        load_config(project.write("policyctl.yaml", text))
+    assert expected in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert len(caught.value.problems) == 1

@@ -1,0 +1,192 @@
+"""Directories: what is read, what is left out, and the rules that hold across files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ANYGEM, Policyctl, Project
+
+
+def test_files_are_found_at_any_depth_and_hidden_ones_left_out(project: Project, policyctl: Policyctl) -> None:
+    project.write("a.yaml", ANYGEM.replace("name: anygem", "name: a"))
+    project.write("deep/er/b.yml", ANYGEM.replace("name: anygem", "name: b"))
+    project.write(".hidden.yaml", "nonsense: [")
+    project.write(".hidden/c.yaml", "nonsense: [")
+    project.write("README.md", "# not a policy")
+    assert policyctl("validate").out == "Valid: 2 policies in 2 files.\n"
+
+
+def test_json_files_are_policies_too(project: Project, policyctl: Policyctl) -> None:
+    project.write(
+        "a.json",
+        r'{"spec_version": "v1", "kind": "model", "name": "a", "description": "\ud83d\ude00",'
+        r' "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": "virtual-model/x/a"}]}}',
+    )
+    assert policyctl("validate").out == "Valid: 1 policy in 1 file.\n"
+
+
+def test_all_problems_of_all_files_in_one_run(project: Project, policyctl: Policyctl) -> None:
+    project.write("a.yaml", ANYGEM.replace("0.75", "75").replace("attempts: 1", "attempts: -1"))
+    project.write("b.yaml", "a: [")
+    project.write("c.yaml", ANYGEM.replace("policy:", "polcy:"))
+    ran = policyctl("validate")
+    assert ran.code == 1
+    assert ran.out.splitlines() == [
+        "policies/a.yaml:10:15: P103 attempts must be from 0 to 100, got -1",
+        "policies/a.yaml:14:15: P103 weight must be greater than 0 and at most 1, got 75 (did you mean 0.75?)",
+        "policies/b.yaml:2:1: P002 this is not YAML: did not find expected node content while parsing a flow node",
+        'policies/c.yaml:6:1: P101 unknown key "polcy" (did you mean policy?)',
+        "Not valid: 4 errors (0 policies in 3 files).",
+    ]
+
+
+def test_two_files_with_one_policy_are_one_problem_naming_both(project: Project, policyctl: Policyctl) -> None:
+    project.write("a.yaml")
+    project.write("b.yaml", ANYGEM.replace("name: anygem", "name: virtual-policy/anygem"))
+    assert policyctl("validate").out.splitlines()[:-1] == [
+        "policies/a.yaml:3:7: P201 virtual-policy/anygem is also written at policies/b.yaml:3:7; keep one"
+    ]
+
+
+def test_policies_that_target_each_other_in_a_circle_are_one_problem_naming_it(project: Project, policyctl: Policyctl) -> None:
+    for name, target in (("a", "b"), ("b", "c"), ("c", "a")):
+        project.policy(name, f"virtual-policy/{target}")
+    ran = policyctl("plan")
+    assert ran.code == 1
+    assert ran.err == (
+        "policies/a.yaml:3:7: P202 policies target each other in a circle: "
+        "virtual-policy/a → virtual-policy/b → virtual-policy/c → virtual-policy/a\n"
+    )
+
+
+def test_a_policy_outside_the_scope_is_a_problem_where_it_stands(project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    project.write("policyctl.yaml", "environments: {dev: {}, prod: {scope: ['team-*']}}\ndefault: dev\n")
+    assert policyctl("plan").code == 0
+    ran = policyctl("plan", "--env", "prod")
+    assert ran.code == 1
+    assert ran.err == (
+        "policies/anygem.yaml:3:7: P203 virtual-policy/anygem is outside the scope of environment prod; "
+        "widen scope or rename it\n"
+    )
+    assert "outside the scope of environment prod" in policyctl("validate").out
+
+
+def test_include_chooses_files_by_environment(project: Project, policyctl: Policyctl) -> None:
+    project.write("both/a.yaml", ANYGEM.replace("name: anygem", "name: a"))
+    project.write("prod/b.yaml", ANYGEM.replace("name: anygem", "name: b"))
+    project.write("policyctl.yaml", "default: dev\nenvironments: {dev: {include: ['both/*']}, prod: {}}\n")
+    assert "Plan: 1 to add" in policyctl("plan").out
+    assert "Plan: 2 to add" in policyctl("plan", "--env", "prod").out
+
+
+def test_what_an_environment_alone_gets_wrong_is_told_with_its_name(project: Project, policyctl: Policyctl) -> None:
+    project.write("a.yaml", ANYGEM.replace("0.25", '"{{ lite }}"'))
+    project.write("policyctl.yaml", "default: a\nenvironments: {a: {vars: {lite: 0.25}}, b: {vars: {lite: 25}}, c: {}}\n")
+    assert policyctl("validate").out.splitlines()[:-1] == [
+        "policies/a.yaml:16:15: P015 'lite' is undefined (vars of this environment: none) (environment c)",
+        "policies/a.yaml:16:15: P103 weight must be greater than 0 and at most 1, got 25 (did you mean 0.25?) (environment b)",
+    ]
+    assert policyctl("plan").code == 0
+
+
+def test_each_file_answers_to_the_nearest_configuration(project: Project, policyctl: Policyctl) -> None:
+    templated = ANYGEM.replace("0.25", '"{{ lite }}"')
+    project.write("a/a.yaml", templated.replace("name: anygem", "name: a"))
+    project.write("a/policyctl.yaml", "environments: {dev: {vars: {lite: 0.5}}}\n")
+    project.write("b.yaml", templated)
+    assert policyctl("validate").out.splitlines()[:-1] == [
+        "policies/b.yaml:16:15: P015 'lite' is undefined (vars of this environment: none)"
+    ]
+    assert policyctl("validate", "policies/a/a.yaml").code == 0
+    assert "P305 a second configuration" in policyctl("plan").err
+
+
+OTHERS = {
+    "another kind of the platform's": ("kind: agent\nname: x\n", "1 agent"),
+    "a virtual model": ("spec_version: v1\nkind: model\nname: virtual-model/x/a\nprovider_config: {}\n", ""),
+    "a test": ("kind: policy_test\n", "1 policy_test"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_documents_that_are_no_policies_are_counted(case: str, project: Project, policyctl: Policyctl) -> None:
+    text, counted = OTHERS[case]
+    project.write("anygem.yaml")
+    project.write("other.yaml", text)
+    skipped = f", skipped: {counted}" if counted else ""
+    assert policyctl("validate").out == f"Valid: 1 policy in 2 files{skipped}.\n"
+
+
+def test_a_test_file_is_never_a_policy(project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    project.write("anygem.test.yaml")
+    assert policyctl("plan").out.endswith("Plan: 1 to add, 0 to update, 0 to remove.\n")
+
+
+NO_DIRECTORY = {
+    "no directory": lambda project: project.policies.rmdir(),
+    "an empty directory": lambda project: None,
+    "only hidden files": lambda project: project.write(".a.yaml"),
+    "only a configuration": lambda project: project.write("policyctl.yaml", ""),
+    "a file": lambda project: (project.policies.rmdir(), project.policies.write_text("")),
+    "only tests": lambda project: project.write("a.test.yaml"),
+    "only other kinds": lambda project: project.write("a.yaml", "kind: agent\n"),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+@pytest.mark.parametrize("case", NO_DIRECTORY)
+def test_nothing_to_read_never_means_remove_everything(case: str, command: str, project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    assert policyctl("apply", "--yes").code == 0
+    before = Path(".policyctl/local.db").read_bytes()
+    (project.policies / "anygem.yaml").unlink()
+    NO_DIRECTORY[case](project)
+    ran = policyctl(command, *(["--yes"] if command == "apply" else []))
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
+    assert ran.err.startswith("policies:1:1: P016 ")
+    assert Path(".policyctl/local.db").read_bytes() == before
+
+
+def test_links_and_odd_files(project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    (project.folder / "outside.yaml").write_text(ANYGEM)
+    (project.folder / "folder").mkdir()
+    (project.policies / "out.yaml").symlink_to("../outside.yaml")
+    (project.policies / "broken.yaml").symlink_to("nowhere.yaml")
+    (project.policies / "folder").symlink_to("../folder")
+    (project.policies / "inside").mkdir()
+    (project.policies / "loop").symlink_to("inside")
+    (project.policies / "notes.txt").symlink_to("../outside.yaml")
+    os.mkfifo(project.policies / "pipe.yaml")
+    (project.policies / "policyctl.yml").write_text("")
+    assert policyctl("validate").out.splitlines()[:-1] == [
+        "policies/broken.yaml:1:1: P001 cannot be read: No such file or directory",
+        "policies/folder:1:1: P008 is a link that leads out of the directory; copy the file instead",
+        "policies/loop:1:1: P008 is a link to a directory; links to directories are not followed",
+        "policies/out.yaml:1:1: P008 is a link that leads out of the directory; copy the file instead",
+        "policies/pipe.yaml:1:1: P001 is not a regular file; leave it out of the directory",
+        "policies/policyctl.yml:1:1: P017 the configuration is called policyctl.yaml; rename it",
+    ]
+
+
+def test_a_link_inside_the_directory_is_the_file_it_leads_to(project: Project, policyctl: Policyctl) -> None:
+    """As a mounted configuration map has it: `anygem.yaml -> ..data/anygem.yaml`."""
+    project.write("..data/anygem.yaml")
+    (project.policies / "anygem.yaml").symlink_to("..data/anygem.yaml")
+    assert policyctl("validate").out == "Valid: 1 policy in 1 file.\n"
+
+
+def test_a_file_that_may_not_be_read(project: Project, policyctl: Policyctl) -> None:
+    path = project.write("anygem.yaml")
+    path.unlink()
+    path.mkdir()
+    assert policyctl("validate", path, "nowhere.yaml").out.splitlines() == [
+        "nowhere.yaml:1:1: P001 cannot be read: No such file or directory",
+        "policies/anygem.yaml:1:1: P016 holds no policy file (*.yaml, *.yml or *.json)",
+        "Not valid: 2 errors (0 policies in 1 file).",
+    ]

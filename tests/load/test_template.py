@@ -1,0 +1,114 @@
+"""Templates: expressions with bounds, and one clear line for everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyctl.load.template import MAX_OUTPUT, BadTemplate, has_template, render, render_scalar
+from tests.strategies import json_values
+
+VARS = {"w": 0.75, "name": "x", "codes": [429, 503], "nested": {"a": {"b": 1}}, "yes": True, "none": None}
+
+GOOD: dict[str, Any] = {
+    "{{ w }}": 0.75,
+    "{{w}}": 0.75,
+    "{{- w -}}": 0.75,
+    "{{ w }} ": "0.75 ",
+    "{{ w }}{{ w }}": "0.750.75",
+    "{{ 1 - w }}": 0.25,
+    "{{ -w }}": -0.75,
+    "{{ w * 2 }}": 1.5,
+    "a-{{ name }}-b": "a-x-b",
+    "{{ name ~ '-' ~ w }}": "x-0.75",
+    "{{ codes }}": [429, 503],
+    "{{ codes[0] }}": 429,
+    "{{ nested.a.b }}": 1,
+    "{{ nested['a'] }}": {"b": 1},
+    "{{ w if yes else 1 }}": 0.75,
+    "{{ nope | default(0.5) }}": 0.5,
+    "{{ none }}": None,
+    "{{ yes }}": True,
+    "{{ '{{ literal }} {% x %} {# y #}' }}": "{{ literal }} {% x %} {# y #}",
+    "{{ w | round(1) }}": 0.8,
+    "{{ '5' | int }}": 5,
+    "no template": "no template",
+    "}} alone": "}} alone",
+}
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_a_scalar_that_is_one_expression_takes_its_type_anything_else_is_text(text: str) -> None:
+    rendered = render_scalar(text, VARS)
+    assert (rendered, type(rendered)) == (GOOD[text], type(GOOD[text]))
+
+
+def test_what_a_template_gives_is_never_rendered_again() -> None:
+    assert render_scalar("{{ a }}", {"a": "{{ b }}"}) == "{{ b }}"
+
+
+def complaint_about(text: str, variables: dict[str, Any]) -> str:
+    try:
+        render_scalar(text, variables)
+    except BadTemplate as error:
+        return str(error)
+    return ""
+
+
+BAD = {
+    "{{ nope }}": "'nope' is undefined (vars of this environment: codes, name, nested, none, w, yes)",
+    "{% for i in codes %}x{% endfor %}": "only {{ expressions }} are rendered",
+    "{# comment #}": "only {{ expressions }} are rendered",
+    "{{": "not a template",
+    "{{ }}": "not a template",
+    "{{ w": "not a template",
+    "{{ range(9) }}": "templates have no calls",
+    "{{ name.upper() }}": "templates have no calls",
+    "{{ codes[:1] }}": "templates have no slices",
+    "{{ name.__class__ }}": "no attribute '__class__'",
+    "{{ name | attr('x') }}": "No filter named 'attr'",
+    "{{ 'a' * 1000000 }}": "on something other than two numbers",
+    "{{ '%1000000000d' % 1 }}": "on something other than two numbers",
+    "{{ 9 ** 9 ** 9 }}": "on something other than two numbers, or **",
+    "{{ " + " * ".join(["9999999999"] * 30) + " }}": "a number that is too large",
+    "{{ " + "9" * 5000 + " }}": "digits",
+    "{{ 1 / 0 }}": "division by zero",
+    "{{ self }}": "which no file can say",
+    "{{ " + "(" * 400 + "1" + ")" * 400 + " }}": "nested too deeply",
+    "{{ " + "1+" * 20_000 + "1 }}": "more than 1000 tokens",
+    "{{ " + "not " * 9_000 + "1 }}": "more than 1000 tokens",
+    "{{ 'a' }}" + "x" * 70_000: "characters; at most",
+    "{{ a ~ a }}": "'a' is undefined",
+}
+
+
+@pytest.mark.parametrize("text", BAD, ids=lambda text: text[:30])
+def test_bad_templates_are_one_clear_line(text: str) -> None:
+    with pytest.raises(BadTemplate) as caught:
+        render_scalar(text, VARS)
+    assert BAD[text] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{{ big ~ big }}", "{{ big + big }}", "{{ big }}{{ big }}", "{{ [big, big] | join }}"])
+def test_output_is_capped(text: str) -> None:
+    with pytest.raises(BadTemplate):
+        render_scalar(text, {"big": "x" * (MAX_OUTPUT - 1)})
+
+
+def test_every_bad_scalar_of_a_document_is_told_with_its_path() -> None:
+    value = {"a": "{{ nope }}", "b": [1, "{{ w }}", "{{"], "{{ key }}": "kept"}
+    rendered, complaints = render(value, VARS)
+    assert rendered == {"a": "{{ nope }}", "b": [1, 0.75, "{{"], "{{ key }}": "kept"}
+    assert [path for path, _ in complaints] == [("a",), ("b", 2)]
+    assert has_template(value)
+    assert not has_template({"{{ key }}": ["x", {"y": "z"}]})
+
+
+@given(st.text(st.sampled_from("{}%#-+*/|~()[]'\"w1. ,:\\\nif"), max_size=60) | st.text(max_size=40), json_values)
+def test_no_text_whatever_makes_it_fail_otherwise(text: str, value: Any) -> None:
+    for scalar in (text, "{{" + text + "}}", "{{ '" + text + "' }}"):
+        assert "\n" not in complaint_about(scalar, {"w": value})
