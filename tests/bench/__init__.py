@@ -1,0 +1,1 @@
+"""The benchmark: a program, not a test. See bench.py."""
