@@ -63,7 +63,8 @@ def rows() -> list[Row]:
 def measure(command: list[str]) -> Cost:
     """Run one command to its end, its output thrown away. Raises RuntimeError when it fails."""
     begin = time.perf_counter()
-    pid = os.posix_spawnp(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)])
+    silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
+    pid = os.posix_spawnp(command[0], command, os.environ, file_actions=silent)
     _, status, usage = os.wait4(pid, 0)
     seconds = time.perf_counter() - begin
     if os.waitstatus_to_exitcode(status) != 0:
@@ -104,14 +105,19 @@ def _summary(name: str, costs: list[Cost], found: dict[str, list[Cost]]) -> dict
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table."""
     lines = [
-        f"{result['files']:,} policy files, median of {result['rounds']} rounds, {result['machine']['cores']} cores, "
-        f"Python {result['machine']['python']}:",
+        _title(result),
         "",
         "| work | seconds | × loader | peak memory |",
         "|---|---:|---:|---:|",
     ]
     lines += [f"| {r['name']} | {r['seconds']:.2f} | {r['ratio']:.2f} | {r['megabytes']:.0f} MB |" for r in result["rows"]]
     return "\n".join(lines)
+
+
+def _title(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    about = f"median of {result['rounds']} rounds, {machine['cores']} cores, Python {machine['python']}"
+    return f"{result['files']:,} policy files, {about}:"
 
 
 def main() -> None:
