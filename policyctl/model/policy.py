@@ -27,6 +27,13 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _check_model_name(name: str) -> str:
+    if name != name.strip() or not name.isprintable():
+        complaint = "model_name must not start or end with white space, or contain control characters"
+        raise PydanticCustomError("policy_name", "{complaint}", {"complaint": complaint})
+    return name
+
+
 Name = Annotated[str, Field(description="The policy's name; virtual-policy/ is added when missing.")]
 Weight = Annotated[
     float,
@@ -83,7 +90,11 @@ class Cache(FileModel):
 class Leaf(FileModel):
     """A target that is one model, or another policy."""
 
-    model_name: Annotated[Text, Field(description="virtual-model/<provider>/<model>, or another policy's name.")]
+    model_name: Annotated[
+        Text,
+        AfterValidator(_check_model_name),
+        Field(description="virtual-model/<provider>/<model>, or another policy's name."),
+    ]
     weight: Weight | None = None
 
 
