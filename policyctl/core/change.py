@@ -7,7 +7,7 @@ from typing import Literal
 
 from policyctl.core.diff import Field, fields_between
 from policyctl.model.live import Live
-from policyctl.model.normal import Document, digest, normal_form, references
+from policyctl.model.normal import Document, canonical_text, digest, normal_form, references
 from policyctl.model.policy import Policy
 
 Action = Literal["add", "update", "remove"]
@@ -54,9 +54,9 @@ def add(policy: Policy) -> Change:
 
 def update(policy: Policy, live: Live) -> Change | None:
     """What differs between the desired and the live policy, or None when they say the same."""
-    fields = fields_between(live.document, policy.document)
-    if not fields:
+    if canonical_text(normal_form(policy.document)) == live.text:
         return None
+    fields = fields_between(live.document, policy.document)
     return Change("update", policy.name, live.id, live.normal, policy.document, fields, policy.file)
 
 
