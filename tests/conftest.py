@@ -61,8 +61,9 @@ class Project:
         path.write_text(text, "utf-8")
         return path.relative_to(self.folder)
 
-    def policy(self, name: str, *targets: str, mode: str = "fallback", **more: str) -> Path:
-        """Write a policy over these models; `more` are lines of the policy."""
+    def policy(self, name: str, *targets: str, mode: str | None = None, **more: str) -> Path:
+        """Write a policy over these models, a fallback where there are several; `more` are lines of the policy."""
+        mode = mode or ("fallback" if len(targets) > 1 else "single")
         lines = [f"spec_version: v1\nkind: model\nname: {name}\npolicy:\n  strategy: {{mode: {mode}}}\n"]
         lines += [f"  {key}: {value}\n" for key, value in more.items()]
         lines += ["  targets:\n", *(f"    - model_name: {target}\n" for target in targets or ("virtual-model/x/a",))]

@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": "Show what apply would change.",
     "apply": "Make the remote what the files say.",
     "schema": "Print the JSON Schema of a policy file.",
+    "rules": "List the rules of validate, or explain one.",
 }
 
 

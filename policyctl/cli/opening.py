@@ -42,7 +42,8 @@ def load_policies(options: Options, place: Place, console: Console) -> Loaded:
     nested = [path for path in found.configs if path.resolve() != own]
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
     found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
-    loaded = Files(found.files, found.problems, options.dir).load(place.environment)
+    files = Files(found.files, found.problems, options.dir, codes=place.config.lint.codes(), whole=True)
+    loaded = files.load(place.environment)
     if errors_in(loaded.problems):
         raise InvalidInput(loaded.problems)
     if not loaded.policies:

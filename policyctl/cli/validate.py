@@ -25,13 +25,15 @@ Example:
 def command(options: Options, paths: tuple[Path, ...], form: str) -> int:
     """Check policy files and directories, offline: every problem of every file, in every environment.
 
-    Without a PATH it checks the policy directory. Exit code 0 means valid (warnings allowed), 1 not.
+    Without a PATH it checks the policy directory. Exit code 0 means valid (warnings allowed), 1 not. Findings of severity
+    info are shown with -v, or when lint.select in policyctl.yaml names their rules. A lint rule (see policyctl rules) is
+    silenced for a line with a comment there: # policyctl: ignore[P405]
     """
     return validate(options, paths, form)
 
 
 def validate(options: Options, paths: tuple[Path, ...], form: str) -> int:
     console = Console(options)
-    validation = validate_paths(paths or (options.dir,))
+    validation = validate_paths(paths or (options.dir,), options.dir, infos=console.verbose)
     console.result(validation_json(validation) if form == "json" else validation_text(validation, console.out_style))
     return 0 if validation.valid else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,10 +13,12 @@ from pydantic_core import PydanticCustomError
 
 from policyctl.core.settings import DEFAULT_MAX_CHANGE_PERCENT, DEFAULT_MAX_REMOVES, Limits, Settings
 from policyctl.errors import InvalidInput, Problem, UsageError
+from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
 from policyctl.load.source import read_source
 from policyctl.model.complaints import Complaint, complaints, did_you_mean
+from policyctl.model.names import matches
 from policyctl.model.normal import digest
 from policyctl.model.policy import FileModel
 
@@ -93,10 +95,18 @@ class EnvironmentFile(SafetyFile):
     vars: dict[str, Any] = Field(default_factory=dict)
 
 
+class LintFile(FileModel):
+    """Which lint rules run: codes, or beginnings of codes such as P4. Without `select`, all but those of severity info."""
+
+    select: Names | None = None
+    ignore: Names | None = None
+
+
 class ConfigFile(SafetyFile):
     """policyctl.yaml."""
 
     default: str | None = None
+    lint: LintFile | None = None
     environments: Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None = None
 
 
@@ -111,6 +121,12 @@ class Environment:
     vars: dict[str, Any] = field(default_factory=dict)
     include: tuple[str, ...] | None = None
     settings: Settings = field(default_factory=Settings)
+
+    def speaks_for(self, name: str) -> bool:
+        """Whether a policy of that name can only be what a file says: it is in scope, and removed when no file names it."""
+        settings = self.settings
+        written = settings.scope is not None or self.remote == LOCAL or self.remote.startswith("sqlite:")
+        return written and settings.prune and settings.in_scope(name) and not matches(name, settings.protect)
 
     @property
     def digest(self) -> str:
@@ -136,6 +152,7 @@ class Config:
     path: Path | None
     environments: dict[str, Environment]
     default: str | None
+    lint: Chosen = field(default_factory=Chosen)
 
     def environment(self, name: str | None) -> Environment:
         """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""
@@ -201,7 +218,7 @@ def _check(data: Any) -> list[Complaint]:
     except ValidationError as error:
         return list(complaints(error, ConfigFile))
     environments = config.environments or {}
-    found = [
+    found = list(_unknown_rules(config.lint)) + [
         Complaint(("environments", name, "vars", key), "P303", f"the variable {key} cannot be a secret's reference")
         for name, environment in environments.items()
         for key, value in environment.vars.items()
@@ -213,10 +230,20 @@ def _check(data: Any) -> list[Complaint]:
     return found
 
 
+def _unknown_rules(file: LintFile | None) -> Iterator[Complaint]:
+    for key in ("select", "ignore"):
+        for position, code in enumerate((file and getattr(file, key)) or ()):
+            if not with_prefix(code):
+                always = bool(with_prefix(code, RULES))
+                why = "is always shown; only lint rules" if always else f"names no rule{guess_rule(code)}; only lint rules"
+                yield Complaint(("lint", key, position), "P306", f"{code} {why} can be chosen (policyctl rules P4 lists them)")
+
+
 def _resolve(file: ConfigFile, path: Path) -> Config:
     files = file.environments or {LOCAL: EnvironmentFile()}
     environments = {name: _environment(name, environment, file) for name, environment in files.items()}
-    return Config(path, environments, file.default)
+    lint = Chosen(file.lint.select, file.lint.ignore or ()) if file.lint else Chosen()
+    return Config(path, environments, file.default, lint)
 
 
 def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Environment:

@@ -10,13 +10,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from policyctl.core.order import find_cycle
-from policyctl.errors import InvalidInput, Mark, Problem
+from policyctl.errors import InvalidInput, Mark, Problem, errors_in
+from policyctl.lint.catalogue import DEFAULT_CODES
+from policyctl.lint.references import REFERENCE_CODES
+from policyctl.lint.references import check as check_references
 from policyctl.load.config import Environment
+from policyctl.load.ignoring import Ignored
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
 from policyctl.load.policies import Contents, is_templated, read_contents
 from policyctl.load.source import SUFFIXES, Source, read_source
 from policyctl.model.complaints import Complaint
+from policyctl.model.names import MODEL_PREFIX
 from policyctl.model.normal import references
 from policyctl.model.policy import Policy
 
@@ -35,12 +40,28 @@ class Loaded:
 class Files:
     """Policy files, each read and parsed once, whatever is asked of them afterwards."""
 
-    def __init__(self, paths: Iterable[Path], problems: Iterable[Problem] = (), root: Path | None = None) -> None:
-        """`problems` are those of finding the files; `root` is what `include` patterns are relative to."""
+    def __init__(
+        self,
+        paths: Iterable[Path],
+        problems: Iterable[Problem] = (),
+        root: Path | None = None,
+        *,
+        codes: frozenset[str] = DEFAULT_CODES,
+        whole: bool = False,
+    ) -> None:
+        """`problems` are those of finding the files; `root` is what `include` patterns are relative to.
+
+        `codes` are those of the lint rules to run. `whole` says that these are all files of their directory, so that a
+        name that none of them declares is declared nowhere.
+        """
         self.root = root
+        self.codes = codes
+        self.whole = whole
         self.sources: dict[str, Source] = {}
         self.problems = list(problems)
         self._contents: dict[str, Contents] = {}
+        self._linted: dict[str, None] = {}  # the files without errors so far, in order
+        self._broken: set[str] = set()
         for path in paths:
             try:
                 source = read_source(path)
@@ -48,6 +69,7 @@ class Files:
                 self.problems += error.problems
             else:
                 self.sources[source.file] = source
+        self._ignored = Ignored(self.sources)
 
     def load(self, environment: Environment) -> Loaded:
         """What the files say for one environment."""
@@ -55,11 +77,22 @@ class Files:
         for source in self.sources.values():
             if self._is_included(source, environment):
                 everything.add(self._read(source, environment))
+                self._linted[source.file] = None
                 files += 1
         everything.problems += self._across_files(everything.policies, environment)
+        errors = errors_in(everything.problems)
+        self._broken.update(problem.mark.file for problem in errors)
+        if self.whole and not errors:
+            everything.problems += self._unknown(everything, environment)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
-        problems = sorted(set(everything.problems))
+        problems = sorted(set(self._ignored.without_ignored(everything.problems)))
         return Loaded(tuple(policies), frozenset(everything.models), tuple(problems), everything.skipped, files)
+
+    def comment_problems(self) -> list[Problem]:
+        """What is wrong with the ignore comments; asked when every environment was loaded, since each may need them."""
+        judged = self.codes if self.whole and not self._broken else self.codes - REFERENCE_CODES
+        files = [file for file in self._linted if file not in self._broken]
+        return [problem for problem in self._ignored.problems(judged, files) if problem.code in self.codes]
 
     def mark_of(self, policy: Policy, complaint: Complaint) -> Problem:
         """A complaint about a policy of these files, as a problem at its place."""
@@ -73,9 +106,9 @@ class Files:
 
     def _read(self, source: Source, environment: Environment) -> Contents:
         if is_templated(source):
-            return read_contents(source, environment.vars)
+            return read_contents(source, environment.vars, self.codes)
         if source.file not in self._contents:
-            self._contents[source.file] = read_contents(source, {})
+            self._contents[source.file] = read_contents(source, {}, self.codes)
         return self._contents[source.file]
 
     def _across_files(self, policies: list[Policy], environment: Environment) -> Iterator[Problem]:
@@ -89,6 +122,16 @@ class Files:
             first = next(policy for policy in policies if policy.name == cycle[0])
             message = f"policies target each other in a circle: {' → '.join(cycle)}"
             yield self.mark_of(first, Complaint(("name",), "P202", message))
+
+    def _unknown(self, everything: Contents, environment: Environment) -> Iterator[Problem]:
+        """Targets that no file declares; only where that is certain to be all there is."""
+        policies = {policy.name for policy in everything.policies}
+        models = {name if name.startswith(MODEL_PREFIX) else MODEL_PREFIX + name for name in everything.models}
+        for policy in everything.policies:
+            if models or references(policy.document):
+                for complaint in check_references(policy.document, policies, models, environment.speaks_for):
+                    if complaint.code in self.codes:
+                        yield self.mark_of(policy, complaint)
 
     def _duplicates(self, policies: list[Policy]) -> Iterator[Problem]:
         by_name: defaultdict[str, list[Policy]] = defaultdict(list)

@@ -5,6 +5,7 @@ Only asked when there is a problem: the file is parsed a second time, with nodes
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -19,7 +20,7 @@ def to_problems(source: Source, index: int, complaints: list[Complaint]) -> list
     """Complaints about one document of a file, as problems at their places."""
     if not complaints:
         return []
-    nodes = _nodes(source)
+    nodes = _nodes(source.text)
     root = nodes[index] if index < len(nodes) else None
     start = source.documents[index].mark
     return [
@@ -28,9 +29,11 @@ def to_problems(source: Source, index: int, complaints: list[Complaint]) -> list
     ]
 
 
-def _nodes(source: Source) -> list[Any]:
+@lru_cache(maxsize=1)
+def _nodes(text: str) -> list[Any]:
+    """The nodes of a text's documents; kept until the next file, since every document of a file may have problems."""
     try:
-        return list(yaml.compose_all(source.text, Loader=Loader))
+        return list(yaml.compose_all(text, Loader=Loader))
     except yaml.YAMLError:  # JSON that is no YAML: then the start of the file is the best there is
         return []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from policyctl.errors import Mark, Problem
 from policyctl.lint import lint
+from policyctl.lint.catalogue import DEFAULT_CODES
 from policyctl.load.kinds import Kind, is_test_file, kind_of
 from policyctl.load.locate import to_problems
 from policyctl.load.source import Source
@@ -42,8 +43,11 @@ def is_templated(source: Source) -> bool:
     return is_template(source.text)
 
 
-def read_contents(source: Source, variables: Mapping[str, Any]) -> Contents:
-    """The policies of one file and everything that is wrong with it. A policy with a problem is not among the policies."""
+def read_contents(source: Source, variables: Mapping[str, Any], codes: Collection[str] = DEFAULT_CODES) -> Contents:
+    """The policies of one file and everything that is wrong with it. A policy with an error is not among the policies.
+
+    `codes` are those of the lint rules to run; comments that suppress a finding are not looked at here.
+    """
     contents = Contents()
     if is_test_file(Path(source.file).name):
         contents.skipped["test"] += 1
@@ -53,6 +57,8 @@ def read_contents(source: Source, variables: Mapping[str, Any]) -> Contents:
         contents.problems.append(Problem(Mark(source.file), "P011", "the file is empty; write a policy or delete it"))
     for index, document in written:
         _read_document(source, index, document, variables, contents)
+    for policy in contents.policies:
+        contents.problems += to_problems(source, policy.index, list(lint(policy.document, codes)))
     return contents
 
 
@@ -95,10 +101,9 @@ def _read_policy(
     except ValidationError as error:
         places = {complaint.path for complaint in unrendered}  # what these would have been cannot be judged
         return [*unrendered, *(found for found in complaints(error, PolicyFile) if found.path not in places)]
-    policy = policy_from_file(data, source.file, index)
     if not document.problems and not unrendered:
-        contents.policies.append(policy)
-    return [*unrendered, *lint(policy.document)]
+        contents.policies.append(policy_from_file(data, source.file, index))
+    return unrendered
 
 
 def render_document(data: dict[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -29,43 +29,69 @@ class Validation:
         return not errors_in(self.problems)
 
 
-def validate_paths(paths: Iterable[Path]) -> Validation:
-    """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward."""
-    found = Found()
-    for path in dict.fromkeys(paths):
-        _collect(path, found)
-    groups: defaultdict[Path | None, list[Path]] = defaultdict(list)
-    config_above = cache(find_config)
-    for file in dict.fromkeys(found.files):
-        groups[config_above(file.parent)].append(file)
-    for config in found.configs:
-        groups.setdefault(config, [])
-    problems, names, skipped = list(found.problems), set[str](), Counter[str]()
-    for above, files in groups.items():
-        group_problems, group_names, group_skipped = _validate_group(above, files)
+@dataclass(slots=True)
+class _Group:
+    """Files that share one configuration, and the arguments that led to them."""
+
+    files: dict[Path, None] = field(default_factory=dict)
+    roots: set[Path] = field(default_factory=set)
+
+    def is_whole(self, config: Path | None, directory: Path | None) -> bool:
+        """Whether these are all files that the configuration is for: then a name that none of them declares is unknown."""
+        return all(root.is_dir() and (root == directory or _covers(root, config)) for root in self.roots)
+
+
+def validate_paths(paths: Iterable[Path], directory: Path | None = None, *, infos: bool = False) -> Validation:
+    """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
+
+    `directory` is the one that plan would read. `infos` asks for findings of severity info where no rules are selected.
+    """
+    problems, groups = _collect(paths)
+    files, names, skipped = set[Path](), set[str](), Counter[str]()
+    for above, group in groups.items():
+        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos)
         problems += group_problems
+        files.update(group.files)
         names |= group_names
         skipped += group_skipped
-    return Validation(tuple(sorted(set(problems))), len(set(found.files)), len(names), skipped)
+    return Validation(tuple(sorted(set(problems))), len(files), len(names), skipped)
 
 
-def _collect(path: Path, found: Found) -> None:
+def _collect(paths: Iterable[Path]) -> tuple[list[Problem], dict[Path | None, _Group]]:
+    """What finding the files already shows to be wrong, and the files by configuration."""
+    problems: list[Problem] = []
+    groups: defaultdict[Path | None, _Group] = defaultdict(_Group)
+    above = cache(find_config)
+    for path in dict.fromkeys(paths):
+        found = _find(path)
+        problems += found.problems
+        for file in found.files:
+            group = groups[above(file.parent)]
+            group.files[file] = None
+            group.roots.add(path)
+        for config in found.configs:
+            groups[config]  # checked even when it is for no file
+    return problems, groups
+
+
+def _find(path: Path) -> Found:
     if path.name == CONFIG_FILE:
-        found.configs.append(path)
-    elif not path.is_dir():
-        found.files.append(path)
-    else:
-        try:
-            below = find_files(path)
-        except InvalidInput as error:
-            found.problems += error.problems
-        else:
-            found.files += below.files
-            found.configs += below.configs
-            found.problems += below.problems
+        return Found(configs=[path])
+    if not path.is_dir():
+        return Found(files=[path])
+    try:
+        return find_files(path)
+    except InvalidInput as error:
+        return Found(problems=list(error.problems))
 
 
-def _validate_group(path: Path | None, paths: list[Path]) -> tuple[list[Problem], set[str], Counter[str]]:
+def _covers(folder: Path, config: Path | None) -> bool:
+    return config is None or config.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _validate_group(
+    path: Path | None, group: _Group, directory: Path | None, infos: bool
+) -> tuple[list[Problem], set[str], Counter[str]]:
     """The problems, the policies' names and what was skipped, of the files that share one configuration."""
     problems: list[Problem] = []
     try:
@@ -73,11 +99,17 @@ def _validate_group(path: Path | None, paths: list[Path]) -> tuple[list[Problem]
     except InvalidInput as error:
         problems += error.problems
         config = Config(path, {}, None)  # the files are still checked, as far as that goes without variables
-    files = Files(paths, root=path.parent if path else None)
+    files = Files(
+        group.files,
+        root=path.parent if path else None,
+        codes=config.lint.codes(infos=infos),
+        whole=group.is_whole(path, directory),
+    )
     environments = list(config.environments.values())
     loaded = [files.load(environment) for environment in environments or [Environment("local")]]
     by_environment = {environment.name: one.problems for environment, one in zip(environments, loaded, strict=False)}
     problems += _merged(by_environment) if by_environment else [p for p in loaded[0].problems if p.code != "P015"]
+    problems += files.comment_problems()
     return problems, {policy.name for one in loaded for policy in one.policies}, loaded[0].skipped
 
 

@@ -107,7 +107,13 @@ def test_each_file_answers_to_the_nearest_configuration(project: Project, policy
 
 OTHERS = {
     "another kind of the platform's": ("kind: agent\nname: x\n", "1 agent"),
-    "a virtual model": ("spec_version: v1\nkind: model\nname: virtual-model/x/a\nprovider_config: {}\n", ""),
+    "a virtual model": (
+        "".join(
+            f"---\nspec_version: v1\nkind: model\nname: virtual-model/google/gemini-2.0-{model}\nprovider_config: {{}}\n"
+            for model in ("flash", "flash-lite")
+        ),
+        "",
+    ),
     "a test": ("kind: policy_test\n", "1 policy_test"),
 }
 

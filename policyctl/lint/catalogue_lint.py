@@ -1,0 +1,207 @@
+"""The lint rules, P4xx: what a policy may say but hardly means. All of it follows from gateway profile portkey-1.15.2.
+
+A rule of severity warning finds what is almost surely a slip; one of severity info says what a policy means where people
+are often surprised.
+"""
+
+from __future__ import annotations
+
+from policyctl.lint.rule import Rule
+
+_TARGETS = (
+    Rule(
+        "P401",
+        "dead-single-targets",
+        "warning",
+        "Under single only the first target is ever called; the others are never used, whatever the first one answers. "
+        "Whoever reads the file believes in a protection that is not there. Remove the other targets, or use fallback.",
+    ),
+    Rule(
+        "P402",
+        "fallback-never-moves-on",
+        "warning",
+        "An empty on_status_codes makes a fallback move on after nothing at all: it is not the default, which needs the key "
+        "to be absent. The same holds for a list of nothing but 205, 304 and 407, which never come out of a target. The "
+        "targets after the first are never called. List codes, or remove on_status_codes.",
+    ),
+    Rule(
+        "P403",
+        "one-target-fallback",
+        "warning",
+        "A fallback with one target has nothing to fall back on: it does exactly what single does. Add a second target, or "
+        "write mode: single.",
+    ),
+    Rule(
+        "P404",
+        "one-target-loadbalance",
+        "info",
+        "A load balance of one target always draws that one: it does exactly what single does. Add a second target, or "
+        "write mode: single.",
+    ),
+    Rule(
+        "P405",
+        "duplicate-target",
+        "warning",
+        "One group has the same model twice. Under loadbalance both draw for it and their shares add up; under fallback it "
+        "is asked a second time at once, after it just failed. Remove one of them; to ask a model again after a wait, use "
+        "retry.",
+    ),
+)
+
+_CODES = (
+    Rule(
+        "P411",
+        "fallback-on-success",
+        "warning",
+        "A fallback moves on after exactly the codes in its list, a success among them: a good and paid answer is thrown "
+        "away and the next target is asked. Remove the codes from 200 to 299.",
+    ),
+    Rule(
+        "P412",
+        "retry-on-success",
+        "warning",
+        "A retry repeats after exactly the codes in its list, a success among them: a good and paid answer is thrown away "
+        "and the same target is asked again after a wait. Remove the codes from 200 to 299.",
+    ),
+    Rule(
+        "P413",
+        "code-never-triggers",
+        "warning",
+        "No target's result ever has this status, so a fallback can not move on after it: 407 reaches it as a broken "
+        "connection (500), and after 205 and 304 the gateway ends the whole request with a 500 of its own. List what you "
+        "mean (500 for broken connections), or remove it.",
+    ),
+    Rule(
+        "P414",
+        "duplicate-code",
+        "warning",
+        "A list of status codes has the same code twice. The second one does nothing, and may have been meant to be "
+        "another (502 for 503). Correct or remove it.",
+    ),
+    Rule(
+        "P415",
+        "fallback-without-codes",
+        "info",
+        "A fallback without on_status_codes moves on after every status outside 200 to 299. So a bad request (400) or a bad "
+        "key (401) is sent on to every target too, and each may cost time and money. If that is not meant, list the codes, "
+        "for example [408, 429, 500, 502, 503, 504].",
+    ),
+    Rule(
+        "P416",
+        "codes-ignored",
+        "info",
+        "Only a fallback looks at its strategy's on_status_codes. Under loadbalance the drawn target's failure is the "
+        "group's, and single never moves on, whatever the list says. Remove the list, or use fallback; for repeats, write "
+        "retry.on_status_codes.",
+    ),
+)
+
+_RETRIES = (
+    Rule(
+        "P421",
+        "codes-without-attempts",
+        "warning",
+        "A retry with attempts: 0 repeats nothing, so its on_status_codes are never looked at. Raise attempts, or remove the "
+        "list.",
+    ),
+    Rule(
+        "P422",
+        "retry-without-effect",
+        "info",
+        "attempts: 0 means no repeats, which is what holds without a retry too. It has an effect only in a nested group "
+        "below a retry with attempts, which it switches off. Remove it, or raise attempts.",
+    ),
+    Rule(
+        "P423",
+        "retry-on-no-status",
+        "warning",
+        "An empty on_status_codes is not the default list: no status is retried. Only broken connections (refused, closed, "
+        "not set up in time) are still asked again, as they are whatever the list says. Remove on_status_codes for 429, 500, "
+        "502, 503 and 504, or list codes.",
+    ),
+    Rule(
+        "P424",
+        "retry-overridden",
+        "warning",
+        "A retry is inherited by the targets below, and the nearest one wins as a whole. Here every target that can be called "
+        "lies in a group with its own retry, so this one is never used, and nothing of it is merged into the others. Remove "
+        "it, or the ones below.",
+    ),
+)
+
+_WEIGHTS = (
+    Rule(
+        "P431",
+        "missing-weight",
+        "warning",
+        "A target without a weight counts 1, also beside fractions: next to 0.25 it gets 80 % of the requests, not 75 %. Write "
+        "a weight at every target of the load balance, or at none.",
+    ),
+    Rule(
+        "P432",
+        "weights-sum",
+        "info",
+        "The weights of a load balance do not sum to 1. They need not: a target's share is its weight divided by the sum. But "
+        "then a weight is not the share that it looks like. Make them sum to 1.",
+    ),
+    Rule(
+        "P433",
+        "weight-ignored",
+        "info",
+        "Weights mean something under loadbalance only. A fallback asks its targets in the order written, single asks the "
+        "first. Remove the weight, or use loadbalance.",
+    ),
+)
+
+_NAMES = (
+    Rule(
+        "P441",
+        "no-prefix",
+        "warning",
+        "A target's name begins with neither virtual-model/ nor virtual-policy/. By IBM's documentation a policy may target "
+        "only models whose names begin with virtual-model/; the platform takes other names and fails when they are called. "
+        "Write the whole name.",
+    ),
+    Rule(
+        "P442",
+        "no-provider",
+        "warning",
+        "A model's name has the form virtual-model/<provider>/<model>, and a part of this one is missing. Write the whole "
+        "name.",
+    ),
+    Rule(
+        "P451",
+        "unknown-policy",
+        "warning",
+        "A target is a policy that no file of the directory declares, though the directory speaks for that name (its scope "
+        "covers it and what it does not name is removed). After an apply there is no such policy to call. Correct the name, "
+        "or add the policy. Checked when a whole directory without errors is validated.",
+    ),
+    Rule(
+        "P452",
+        "unknown-model",
+        "warning",
+        "The directory declares virtual models, and this target's model is not among them. It may be declared elsewhere, but "
+        "most often it is a typo, and every call to it fails. Correct the name, or declare the model. Checked when a whole "
+        "directory without errors is validated.",
+    ),
+)
+
+_COMMENTS = (
+    Rule(
+        "P491",
+        "useless-ignore",
+        "warning",
+        "A comment `# policyctl: ignore[CODE]` suppresses nothing: in no environment does that rule find anything on its "
+        "line. It would hide the next real finding. Remove it, or move it to the line that is reported.",
+    ),
+    Rule(
+        "P492",
+        "bad-ignore",
+        "warning",
+        "A comment `# policyctl: ignore[…]` names no code, an unknown one, or one that cannot be ignored: only lint rules can, "
+        "since what the others find cannot be applied. Several codes stand in one pair of brackets, with commas.",
+    ),
+)
+
+LINT_RULES = (*_TARGETS, *_CODES, *_RETRIES, *_WEIGHTS, *_NAMES, *_COMMENTS)

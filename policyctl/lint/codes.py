@@ -1,0 +1,63 @@
+"""P41x: what the status codes of a fallback and of a retry do, and where they do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyctl.lint.catalogue import finding
+from policyctl.lint.places import NEVER_A_RESULT, Place
+from policyctl.model.complaints import Complaint, Path
+
+_USUAL = "[408, 429, 500, 502, 503, 504]"
+_SUCCESS = frozenset(range(200, 300))
+_UNWANTED = _SUCCESS | NEVER_A_RESULT
+
+
+def check(place: Place) -> Iterator[Complaint]:
+    """What the code lists of one group's strategy and retry say that they hardly mean."""
+    if place.mode != "fallback":
+        if place.codes is not None:
+            what = "never moves on" if place.mode == "single" else "gives the drawn target's failure to the caller"
+            message = f"these codes are ignored: a {place.mode} {what} (remove them, or use fallback)"
+            yield finding((*place.path, "strategy", "on_status_codes"), "P416", message, "key")
+    elif place.codes is not None:
+        yield from _twice((*place.path, "strategy", "on_status_codes"), place.codes)
+        if place.moves_on:
+            yield from _fallback_codes(place, place.codes)
+    elif place.moves_on:
+        message = f"without codes every status outside 200 to 299 moves on, 400 and 401 too (list codes, such as {_USUAL})"
+        yield finding((*place.path, "strategy"), "P415", message, "key")
+    if place.retry is not None and (codes := place.retry.get("on_status_codes")):
+        yield from _retry_codes(place, codes, place.retry["attempts"])
+
+
+def _fallback_codes(place: Place, codes: list[int]) -> Iterator[Complaint]:
+    if _UNWANTED.isdisjoint(codes):
+        return
+    for position, code in enumerate(codes):
+        path = (*place.path, "strategy", "on_status_codes", position)
+        if code in NEVER_A_RESULT:
+            why = "reaches it as 500, a broken connection" if code == 407 else "makes the gateway end the request with a 500"
+            yield finding(path, "P413", f"a fallback never moves on after {code}: it {why} (remove it)")
+        elif code in _SUCCESS:
+            message = f"{code} is a success: a good answer is thrown away and the next target asked (remove it)"
+            yield finding(path, "P411", message)
+
+
+def _retry_codes(place: Place, codes: list[int], attempts: int) -> Iterator[Complaint]:
+    path: Path = (*place.path, "retry", "on_status_codes")
+    yield from _twice(path, codes)
+    if not attempts or _SUCCESS.isdisjoint(codes):
+        return
+    for position, code in enumerate(codes):
+        if code in _SUCCESS:
+            message = f"{code} is a success: a good answer is thrown away and asked for again (remove it)"
+            yield finding((*path, position), "P412", message)
+
+
+def _twice(path: Path, codes: list[int]) -> Iterator[Complaint]:
+    if len(set(codes)) == len(codes):
+        return
+    for position, code in enumerate(codes):
+        if code in codes[:position]:
+            yield finding((*path, position), "P414", f"{code} is in this list already (remove it, or write the code you mean)")

@@ -1,0 +1,40 @@
+"""P45x: targets that no file of the directory declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from difflib import get_close_matches
+
+from policyctl.lint.catalogue import finding
+from policyctl.lint.places import leaves
+from policyctl.model.complaints import Complaint
+from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX
+from policyctl.model.normal import Document
+
+REFERENCE_CODES = frozenset({"P451", "P452"})
+_MAX_GUESSED = 500  # looking for a near miss among more names takes longer than it helps
+
+
+def check(
+    document: Document, policies: Collection[str], models: Collection[str], speaks_for: Callable[[str], bool]
+) -> Iterator[Complaint]:
+    """Targets of one policy that are neither among the directory's `policies` nor among its `models` (full names).
+
+    `speaks_for` says whether a policy of that name can exist only as a file. Without any `models` every model will do.
+    """
+    for path, name in leaves(document):
+        if name.startswith(POLICY_PREFIX):
+            if name not in policies and speaks_for(name):
+                guess = _guess(name, POLICY_PREFIX, policies)
+                yield finding(path, "P451", f"no file here declares the policy {name}{guess}")
+        elif models and name.startswith(MODEL_PREFIX) and name not in models:
+            guess = _guess(name, MODEL_PREFIX, models)
+            yield finding(path, "P452", f"{name} is none of the virtual models that the files here declare{guess}")
+
+
+def _guess(name: str, prefix: str, known: Collection[str]) -> str:
+    """A near miss among the known names; the prefix that all share must not make everything look alike."""
+    if len(known) > _MAX_GUESSED:
+        return ""
+    close = get_close_matches(name.removeprefix(prefix), [other.removeprefix(prefix) for other in known], n=1, cutoff=0.6)
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""

@@ -1,0 +1,34 @@
+"""P42x: retries that do nothing, or less than they seem to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from policyctl.lint.catalogue import finding
+from policyctl.lint.places import Place, live_targets
+from policyctl.model.complaints import Complaint
+
+
+def check(place: Place) -> Iterator[Complaint]:
+    """What is idle about one group's own retry. A retry belongs to each target below it that has none nearer."""
+    if place.retry is None:
+        return
+    path, codes = (*place.path, "retry"), place.retry.get("on_status_codes")
+    if not any(map(_inherits, place.live)):
+        message = "this retry is never used: the targets below have their own, and the nearest holds as a whole (remove one)"
+        yield finding(path, "P424", message, "key")
+    elif place.retry["attempts"] == 0:
+        if codes is not None:
+            message = "attempts is 0, so these codes are never looked at (raise attempts, or remove the codes)"
+            yield finding((*path, "on_status_codes"), "P421", message, "key")
+        elif place.outer_retry is None or place.outer_retry["attempts"] == 0:
+            yield finding((*path, "attempts"), "P422", "0 attempts is what holds without a retry too (remove it, or raise it)")
+    elif codes == []:
+        message = "an empty code list retries no status, only broken connections (remove it for 429, 500, 502, 503, 504)"
+        yield finding((*path, "on_status_codes"), "P423", message)
+
+
+def _inherits(target: dict[str, Any]) -> bool:
+    """Whether a retry around this target holds for it, or for a target in it that can be called."""
+    return "targets" not in target or ("retry" not in target and any(map(_inherits, live_targets(target))))

@@ -1,0 +1,51 @@
+"""The rules that problems come from, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from textwrap import fill
+
+from policyctl.errors import Severity
+from policyctl.lint.catalogue import LINT_CODES
+from policyctl.lint.rule import Rule
+from policyctl.report.style import Style
+
+FORMAT = "policyctl/rules"
+VERSION = 1
+_LOOKS: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cyan"}
+
+
+def rules_text(rules: Iterable[Rule], style: Style) -> str:
+    """One line a rule: code, severity, short name."""
+    return "".join(f"{_code(rule, style)}  {rule.severity:7}  {rule.name}\n" for rule in rules)
+
+
+def rule_text(rule: Rule, style: Style) -> str:
+    """One rule with its explanation and how to silence it, if it can be."""
+    if rule.code in LINT_CODES:
+        silence = (
+            f"Silence it on one line with the comment `# policyctl: ignore[{rule.code}]`, "
+            "everywhere with lint.ignore in policyctl.yaml."
+        )
+    else:
+        silence = "It cannot be silenced."
+    return f"{_code(rule, style)} {rule.name} ({rule.severity})\n\n{_wrapped(rule.text)}\n\n{_wrapped(silence)}\n"
+
+
+def rules_json(rules: Iterable[Rule]) -> str:
+    """The rules as JSON text, with their explanations."""
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "rules": [{**rule._asdict(), "ignorable": rule.code in LINT_CODES} for rule in rules],
+    }
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _code(rule: Rule, style: Style) -> str:
+    return style.paint(rule.code, _LOOKS[rule.severity], "bold")
+
+
+def _wrapped(text: str) -> str:
+    return fill(text, 88, break_long_words=False, break_on_hyphens=False)
