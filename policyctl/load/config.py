@@ -42,7 +42,10 @@ def remote_complaint(remote: str) -> str | None:
     """Why this cannot be a remote, or None when it can. Never repeats the text: it may hold a password."""
     if remote == LOCAL:
         return None
-    parts = urlsplit(remote)
+    try:
+        parts = urlsplit(remote)
+    except ValueError:  # an opening bracket without its closing one
+        return "is no URL"
     if "@" in parts.netloc:
         return "must not hold a user or password; use auth with env:NAME or file:PATH"
     if parts.scheme == "sqlite":

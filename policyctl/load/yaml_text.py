@@ -75,12 +75,14 @@ def read_yaml(text: str, file: str) -> list[RawDocument]:
 class _Frame:
     """A mapping or list that is being built."""
 
-    __slots__ = ("anchor", "key", "key_mark", "merges", "start", "value")
+    __slots__ = ("anchor", "key", "key_mark", "mark", "merge_mark", "merges", "start", "value")
 
-    def __init__(self, value: Any, anchor: str | None, start: int) -> None:
+    def __init__(self, value: Any, anchor: str | None, start: int, mark: Any) -> None:
         self.value = value
         self.anchor = anchor
         self.start = start
+        self.mark = mark
+        self.merge_mark: Any = None
         self.key: Any = _NO_KEY
         self.key_mark: Any = None
         self.merges: list[Any] | None = None
@@ -111,7 +113,7 @@ class _Builder:
             elif kind is MappingStartEvent or kind is SequenceStartEvent:
                 self._open(event, {} if kind is MappingStartEvent else [])
             elif kind is MappingEndEvent or kind is SequenceEndEvent:
-                self._close(event)
+                self._close()
             elif kind is AliasEvent:
                 self._alias(event)
             elif kind is DocumentStartEvent:
@@ -128,15 +130,15 @@ class _Builder:
         if event.tag not in _PLAIN_TAGS:
             self._problem(event.start_mark, "P012", f"the tag {show(event.tag)} means nothing here; remove it")
         self.count += 1
-        self.stack.append(_Frame(value, event.anchor, self.count))
+        self.stack.append(_Frame(value, event.anchor, self.count, event.start_mark))
         if event.anchor is not None:
             self.anchors.pop(event.anchor, None)
 
-    def _close(self, event: Any) -> None:
+    def _close(self) -> None:
         frame = self.stack.pop()
         if frame.merges is not None:
-            self._merge(frame, event)
-        self._attach(frame.value, event.start_mark, frame.anchor, self.count - frame.start + 1)
+            self._merge(frame)
+        self._attach(frame.value, frame.mark, frame.anchor, self.count - frame.start + 1)
 
     def _attach(self, value: Any, mark: Any, anchor: str | None, size: int) -> None:
         """Put a finished value where it belongs: the document, a list, or as key or value of a mapping."""
@@ -152,6 +154,7 @@ class _Builder:
             frame.key, frame.key_mark = self._key(frame, value, mark), mark
         else:
             if frame.key is _MERGE_KEY:
+                frame.merge_mark = frame.key_mark
                 frame.merges = [*(frame.merges or []), *(value if isinstance(value, list) else [value])]
             elif frame.key is not None:
                 frame.value[frame.key] = value
@@ -195,11 +198,11 @@ class _Builder:
             self._fail(event, "P005", f"the aliases stand for more than {MAX_ALIASED:,} values; write them out")
         self._attach(value, event.start_mark, None, size)
 
-    def _merge(self, frame: _Frame, event: Any) -> None:
+    def _merge(self, frame: _Frame) -> None:
         """YAML 1.1's merge key: what the mapping does not say itself comes from the merged ones, first one first."""
         for merged in frame.merges or ():
             if not isinstance(merged, dict):
-                self._problem(event.start_mark, "P014", "<< takes a mapping or a list of mappings")
+                self._problem(frame.merge_mark, "P014", "<< takes a mapping or a list of mappings")
                 return
             for key, value in merged.items():
                 frame.value.setdefault(key, value)

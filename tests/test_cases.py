@@ -1,0 +1,133 @@
+"""The cases below `cases/` are what a policy file may be, must not be, and had better not be.
+
+* `valid`: `policyctl validate CASE` finds nothing, and the file is one by the JSON Schema too;
+* `invalid`: it prints exactly `CASE.txt` and exits with 1;
+* `linted`: `policyctl validate -v CASE` prints exactly `CASE.txt` and exits with 0.
+
+A case is a file or a directory. To add one, write it, run the command in its directory and read what you keep.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from policyctl.cli.main import run
+from policyctl.lint.catalogue import RULES
+from policyctl.load.source import read_source
+from policyctl.model.schema import policy_schema
+
+CASES = Path(__file__).parent / "cases"
+# Codes that no stored case can have, and why.
+WITHOUT_CASE = {
+    "P007": "a file of more than 8 MiB is made by the test below",
+    "P109": "the net under what pydantic may say one day; no input is known to reach it",
+    "P305": "found by plan and apply, which read one directory",
+}
+
+
+# Links that belong to a case, made here because archives and checkouts lose them: (the case, the link, where it leads).
+LINKS = (
+    ("P001-dangling-link", "gone.yaml", "nowhere.yaml"),
+    ("P008-links", "out.yaml", "../outside.yaml"),
+    ("P008-links", "folder", "."),
+)
+
+
+def cases(kind: str) -> list[str]:
+    """The names of the cases of a kind."""
+    return sorted(path.name for path in (CASES / kind).iterdir() if path.suffix != ".txt")
+
+
+def copied(kind: str, name: str, folder: Path) -> None:
+    """Put a case where nothing above it is a configuration of anything else."""
+    source = CASES / kind / name
+    if source.is_dir():
+        shutil.copytree(source, folder / name)
+        for case, link, target in LINKS:
+            if case == name:
+                (folder / name / link).symlink_to(target)
+    else:
+        shutil.copy(source, folder)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def validated(kind: str, name: str, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    """The exit code and the output of validate; nothing may stand on standard error."""
+    copied(kind, name, Path.cwd())
+    code = run(["validate", *options, name])
+    output = capsys.readouterr()
+    assert output.err == ""
+    return code, output.out
+
+
+@pytest.mark.parametrize("name", cases("valid"))
+def test_a_valid_file_has_no_problem(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not one finding, infos included: the summary line is all there is."""
+    code, output = validated("valid", name, capsys, "-v")
+    assert code == 0
+    assert re.fullmatch(r"Valid: \d polic(y|ies) in \d files?(, skipped: 1 (test|agent))?\.\n", output)
+
+
+@pytest.mark.parametrize("name", cases("invalid"))
+def test_an_invalid_file_is_told_every_problem(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where, what, and what to do: to the letter."""
+    assert validated("invalid", name, capsys) == (1, (CASES / "invalid" / f"{name}.txt").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", cases("linted"))
+def test_a_doubtful_file_is_valid_with_findings(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """To the letter too."""
+    assert validated("linted", name, capsys, "-v") == (0, (CASES / "linted" / f"{name}.txt").read_text("utf-8"))
+
+
+def test_every_code_has_a_case_and_every_case_named_after_a_code_has_it() -> None:
+    """A problem that no case shows is a problem that nobody has seen."""
+    shown = {path.name: set(re.findall(r": (P\d{3}) ", path.read_text("utf-8"))) for path in CASES.glob("*/*.txt")}
+    assert set().union(*shown.values()) == RULES.keys() - WITHOUT_CASE.keys()
+    for name, codes in shown.items():
+        if re.match(r"P\d{3}-", name):
+            assert name[:4] in codes, name
+
+
+def test_every_expectation_belongs_to_a_case() -> None:
+    """One that is left over would be checked by nothing."""
+    assert all(path.with_suffix("").exists() for path in CASES.glob("*/*.txt"))
+
+
+@pytest.mark.parametrize("kind", ["valid", "linted"])
+def test_valid_policies_are_valid_by_the_json_schema(kind: str) -> None:
+    """What validate accepts, no editor marks as wrong."""
+    validator = Draft202012Validator(policy_schema())
+    for path in (CASES / kind).rglob("*.y*ml"):
+        for data in [document.data for document in read_source(path).documents]:
+            if data and "policy" in data and data["kind"] == "model":
+                assert [error.message for error in validator.iter_errors(data)] == [], path.name
+
+
+def test_a_file_of_more_than_8_mib_is_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, at once, whatever is in it."""
+    Path("large.yaml").write_text("# padding\n" * 900_000)
+    assert run(["validate", "large.yaml"]) == 1
+    assert capsys.readouterr().out.splitlines()[0] == "large.yaml:1:1: P007 has more than 8 MiB; split it"
+
+
+def test_a_second_configuration_stops_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its settings would not hold."""
+    for folder in ("policies", "policies/team"):
+        Path(folder).mkdir()
+        Path(folder, "policyctl.yaml").write_text("default: local\n")
+        shutil.copy(CASES / "valid" / "minimal.yaml", folder)
+    assert run(["plan"]) == 1
+    assert (
+        "policies/team/policyctl.yaml:1:1: P305 a second configuration; plan this directory by itself"
+        in capsys.readouterr().err
+    )
