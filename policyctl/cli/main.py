@@ -8,39 +8,25 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
 
 import click
 
 from policyctl import __version__
+from policyctl.cli.commands import Commands
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import InvalidInput, PolicyctlError
 
-# Name → what it does. A command's module is imported when the command is used, so that --help stays quick.
+# Name → what it does.
 COMMANDS = {
     "validate": "Check policy files, offline.",
     "plan": "Show what apply would change.",
     "apply": "Make the remote what the files say.",
+    "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
+    "pull": "Write the live policies as policy files.",
+    "init": "Make a policy directory to start from.",
     "schema": "Print the JSON Schema of a policy file.",
     "rules": "List the rules of validate, or explain one.",
 }
-
-
-class Commands(click.Group):
-    """Commands by name, each loaded when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"policyctl.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
 
 
 EPILOG = """\b
@@ -56,6 +42,8 @@ Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),
 
 @click.group(
     cls=Commands,
+    package="policyctl.cli",
+    table=COMMANDS,
     epilog=EPILOG,
     context_settings={"auto_envvar_prefix": "POLICYCTL", "help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -9,7 +9,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, UsageError, errors_in
 from policyctl.load.config import LOCAL, Config, Environment, find_config, load_config, remote_complaint
-from policyctl.load.directory import Files, Loaded, find_files
+from policyctl.load.directory import Files, Found, Loaded, find_files
 
 _SQLITE = "sqlite:///"
 
@@ -37,19 +37,33 @@ def find_place(options: Options, environment: str | None = None) -> Place:
 
 def load_policies(options: Options, place: Place, console: Console) -> Loaded:
     """The directory's policies for the chosen environment. Raises InvalidInput with every error; warnings are printed."""
-    found = find_files(options.dir)
-    own = place.config.path.resolve() if place.config.path else None
-    nested = [path for path in found.configs if path.resolve() != own]
-    message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
-    found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
-    files = Files(found.files, found.problems, options.dir, codes=place.config.lint.codes(), whole=True)
-    loaded = files.load(place.environment)
+    loaded = _files(options, place, find_files(options.dir)).load(place.environment)
     if errors_in(loaded.problems):
         raise InvalidInput(loaded.problems)
     if not loaded.policies:
         raise InvalidInput([Problem(Mark(str(options.dir)), "P016", f"holds no policy for {place.environment.name}")])
     console.problems(loaded.problems)
     return loaded
+
+
+def read_directory(options: Options, place: Place) -> tuple[Files, Loaded]:
+    """The directory's files and what they say, problems and all. One that is missing or holds no file says nothing."""
+    try:
+        found = find_files(options.dir)
+    except InvalidInput:
+        if options.dir.exists() and not options.dir.is_dir():
+            raise
+        found = Found()
+    files = _files(options, place, found)
+    return files, files.load(place.environment)
+
+
+def _files(options: Options, place: Place, found: Found) -> Files:
+    own = place.config.path.resolve() if place.config.path else None
+    nested = [path for path in found.configs if path.resolve() != own]
+    message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
+    found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
+    return Files(found.files, found.problems, options.dir, codes=place.config.lint.codes(), whole=True)
 
 
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:

@@ -75,7 +75,7 @@ class Files:
         """What the files say for one environment."""
         everything, files = Contents(problems=list(self.problems)), 0
         for source in self.sources.values():
-            if self._is_included(source, environment):
+            if self.includes(source.file, environment):
                 everything.add(self._read(source, environment))
                 self._linted[source.file] = None
                 files += 1
@@ -94,15 +94,16 @@ class Files:
         files = [file for file in self._linted if file not in self._broken]
         return [problem for problem in self._ignored.problems(judged, files) if problem.code in self.codes]
 
+    def includes(self, file: str, environment: Environment) -> bool:
+        """Whether a file of the directory is one of those that the environment takes."""
+        if environment.include is None or self.root is None:
+            return True
+        relative = Path(file).relative_to(self.root).as_posix()
+        return any(fnmatchcase(relative, pattern) for pattern in environment.include)
+
     def mark_of(self, policy: Policy, complaint: Complaint) -> Problem:
         """A complaint about a policy of these files, as a problem at its place."""
         return to_problems(self.sources[policy.file], policy.index, [complaint])[0]
-
-    def _is_included(self, source: Source, environment: Environment) -> bool:
-        if environment.include is None or self.root is None:
-            return True
-        relative = Path(source.file).relative_to(self.root).as_posix()
-        return any(fnmatchcase(relative, pattern) for pattern in environment.include)
 
     def _read(self, source: Source, environment: Environment) -> Contents:
         if is_templated(source):

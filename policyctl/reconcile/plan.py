@@ -1,13 +1,19 @@
-"""From a directory and a remote to a reviewed plan."""
+"""From what is desired (a directory, or one policy) and a remote to a reviewed plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from policyctl.core.guards import Review, review
-from policyctl.core.plan import Selection, make_plan
+from policyctl.core.plan import Counts, Selection, make_plan
 from policyctl.core.settings import Settings
+from policyctl.errors import Incomplete, PolicyctlError, Refused
 from policyctl.load.config import Environment
+from policyctl.model.complaints import did_you_mean
+from policyctl.model.live import Observed
+from policyctl.model.names import canonical_name
+from policyctl.model.normal import references
 from policyctl.model.policy import Policy
 from policyctl.reconcile.observe import observe
 from policyctl.remote.protocol import Reader
@@ -29,8 +35,72 @@ def plan_directory(
         desired=desired,
         observed=observed,
         settings=settings,
-        # Elsewhere than on the embedded remote, only a written scope says what a directory may remove.
-        removes=settings.prune and (reader.embedded or settings.scope is not None),
+        removes=may_remove(reader, settings),
         selection=selection,
     )
     return review(plan, observed, settings)
+
+
+def may_remove(reader: Reader, settings: Settings) -> bool:
+    """Whether a directory may remove what it does not name. Only on the embedded remote it may without a written scope."""
+    return settings.prune and (reader.embedded or settings.scope is not None)
+
+
+def plan_policy(reader: Reader, policy: Policy, environment: Environment) -> Review:
+    """The plan that adds one policy, or updates the live one of its name, whatever the directory says.
+
+    Scope, prune and limits do not bind it. Raises Refused when the policy would target itself by way of live ones.
+    """
+    observed = observe(reader)
+    _refuse_circle(policy, observed)
+    return _plan_one(reader, policy.name, [policy], environment, environment.settings, observed)
+
+
+def plan_removal(reader: Reader, name: str, environment: Environment, settings: Settings) -> Review:
+    """The plan that removes one live policy by its canonical name. Only `protect` and what targets it hold it back.
+
+    Raises PolicyctlError when there is no such policy, and Incomplete when its row is unreadable.
+    """
+    observed = observe(reader)
+    names = {*observed.live, *(twins.name for twins in observed.twins)}
+    if name not in names:
+        bad = next((row for row in observed.unreadable if row.name == name), None)
+        if bad is not None:
+            raise Incomplete(f"{name} cannot be removed: {bad.reason} (id {bad.id or 'unknown'}); repair it on the remote")
+        raise PolicyctlError(f"there is no policy {name} on {environment.name}{did_you_mean(name, sorted(names))}")
+    return _plan_one(reader, name, [], environment, settings, observed)
+
+
+def _plan_one(
+    reader: Reader, name: str, desired: Sequence[Policy], environment: Environment, settings: Settings, observed: Observed
+) -> Review:
+    """A plan over one name; the rules look at everything that is live."""
+    plan = make_plan(
+        environment=environment.name,
+        remote=reader.identity,
+        config=environment.digest,
+        desired=desired,
+        observed=Observed(
+            {name: live for name, live in [(name, observed.live.get(name))] if live is not None},
+            tuple(twins for twins in observed.twins if twins.name == name),
+            tuple(row for row in observed.unreadable if row.name == name),
+        ),
+        settings=Settings(),
+        removes=True,
+    )
+    allowed = tuple(other for other in settings.allow_remove if canonical_name(other) == name)
+    rules = Settings(protect=settings.protect, allow_remove=allowed)
+    # No counts: one policy is no share of anything, and the others were not compared.
+    return review(replace(plan, counts=Counts()), Observed(observed.live, observed.twins), rules)
+
+
+def _refuse_circle(policy: Policy, observed: Observed) -> None:
+    """Raise Refused when a policy's targets lead back to it."""
+    pending, seen = list(references(policy.document)), set[str]()
+    while pending:
+        name = pending.pop()
+        if name == policy.name:
+            raise Refused(f"{policy.name} would target itself, by way of other policies or at once; change its targets")
+        if name in observed.live and name not in seen:
+            seen.add(name)
+            pending += references(observed.live[name].document)

@@ -22,7 +22,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     plan = review.plan
     blocks = [
         [style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim")],
-        [_change_text(change, style, verbose) for change in plan.changes],
+        [change_text(change, style, verbose) for change in plan.changes],
         list(_blocked_lines(plan, style)),
         [f"{style.paint('note', 'cyan')}  {plain(note)}" for note in review.notes],
         [f"{style.paint('refused', 'red', 'bold')}  {plain(why)}" for why in review.refusals],
@@ -60,7 +60,8 @@ def _rest(plan: Plan) -> Iterator[str]:
         yield f"{len(plan.blocked):,} blocked"
 
 
-def _change_text(change: Change, style: Style, verbose: bool) -> str:
+def change_text(change: Change, style: Style, verbose: bool) -> str:
+    """One change: its name and file, and a line a field."""
     look = _LOOKS[change.action]
     source = f"  {style.paint(plain(change.file), 'dim')}" if change.file else ""
     lines = [f"{style.paint(SYMBOLS[change.action], look, 'bold')} {style.paint(plain(change.name), 'bold')}{source}"]

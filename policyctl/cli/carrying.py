@@ -1,0 +1,88 @@
+"""Asking, carrying out, verifying: what every command that writes to a remote does with its reviewed plan."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import Place
+from policyctl.cli.plan import raise_if_unsafe
+from policyctl.core.apply import GOOD, Outcome
+from policyctl.core.guards import Review
+from policyctl.errors import Incomplete
+from policyctl.reconcile.apply import apply_changes
+from policyctl.reconcile.verify import verify
+from policyctl.remote.open import open_writer
+from policyctl.report.apply_text import apply_text, outcome_line
+from policyctl.report.plain import count
+
+
+def ask_and_carry_out(reviewed: Review, place: Place, console: Console, *, yes: bool, parallelism: int = 1) -> int:
+    """Carry out a plan that was printed already, once somebody agrees, and return the exit code.
+
+    Raises Refused, before asking, for a plan that must not be applied, and Incomplete when not all of it was.
+    """
+    if reviewed.refusals or not reviewed.plan.changes:
+        raise_if_unsafe(reviewed)
+        return 0
+    changes = count(len(reviewed.plan.changes), "change")
+    if not console.confirm(f"Apply {changes} to {place.environment.name}?", yes=yes):
+        console.say("declined; nothing was written")
+        return 1
+    return _carry_out(reviewed, place, console, parallelism)
+
+
+def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: int) -> int:
+    plan = reviewed.plan
+    with open_writer(place.url) as writer, _stop_on_signals() as stopped:
+        with _progress(console, len(plan.changes)) as on_outcome:
+            outcomes = apply_changes(
+                plan.changes,
+                writer,
+                parallelism=parallelism,
+                on_outcome=on_outcome,
+                stopped=lambda: stopped() is not None,
+            )
+        unverified = [] if stopped() else verify(outcomes, writer, time.sleep)
+        console.result(apply_text(outcomes, unverified, console.out_style))
+        if number := stopped():
+            return 128 + number
+    if unverified or any(outcome.status not in GOOD for outcome in outcomes):
+        raise Incomplete("not everything was applied; see above, then plan again")
+    raise_if_unsafe(reviewed)
+    return 0
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Callable[[Outcome], None]]:
+    """A bar on a terminal, a line a change elsewhere."""
+    stream = sys.stderr
+    if not stream.isatty():
+        yield lambda outcome: console.say(outcome_line(outcome, console.err_style))
+        return
+    with click.progressbar(length=total, label="Applying", file=stream) as bar:
+        yield lambda _: bar.update(1)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], int | None]]:
+    """Let SIGINT and SIGTERM finish what was begun; the second one stops at once. Yields a function that gives the signal."""
+    caught: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        caught.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield lambda: caught[0] if caught else None
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,70 @@
+"""policyctl init."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.options import Options, with_options
+from policyctl.load.files import make_folder, write_atomically
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.source import SUFFIXES
+from policyctl.load.starting import CONFIG, EXAMPLE, pre_commit
+from policyctl.report.plain import plain
+
+EPILOG = """\b
+Example:
+  policyctl init
+  policyctl init --dir policies && policyctl validate && policyctl plan"""
+
+_PRE_COMMIT = ".pre-commit-config.yaml"
+
+
+@click.command("init", epilog=EPILOG)
+@with_options
+def command(options: Options) -> int:
+    """Make a policy directory to start from: policyctl.yaml with comments, one example policy, and a pre-commit hook.
+
+    Nothing that is there already is changed, and where there are policies no example is added. For the policies of a
+    remote that is in use, run pull afterwards.
+    """
+    return init(options)
+
+
+def init(options: Options) -> int:
+    console = Console(options)
+    folder = options.dir
+    make_folder(folder)
+    _write(folder / CONFIG_FILE, CONFIG, console)
+    if not any(path.suffix in SUFFIXES and path.name != CONFIG_FILE for path in folder.rglob("*")):
+        _write(folder / "example.yaml", EXAMPLE, console)  # beside real policies it would be one more to apply
+    hooks = _repository(folder) / _PRE_COMMIT
+    entry = pre_commit(_below(folder, hooks.parent))
+    if not _write(hooks, f"repos:\n{entry}", console):
+        console.result(f"\nAdd this under repos: in {plain(str(hooks))}, if it is not there yet:\n\n{entry}")
+    console.say("next: policyctl validate, then policyctl plan")
+    return 0
+
+
+def _write(path: Path, text: str, console: Console) -> bool:
+    """Write a file unless there is one, and say which; True when it was written."""
+    if path.exists() or path.is_symlink():
+        console.result(f"= {plain(str(path))} is there already, left as it is\n")
+        return False
+    write_atomically(path, text)
+    console.result(f"+ {plain(str(path))}\n")
+    return True
+
+
+def _repository(folder: Path) -> Path:
+    """The top of the Git repository that the directory is in, else the directory's parent; relative where it can be."""
+    above = folder.absolute().parents
+    top = next((parent for parent in above if (parent / ".git").exists()), folder.absolute().parent)
+    return _below(top, Path.cwd())
+
+
+def _below(path: Path, top: Path) -> Path:
+    absolute, top = path.absolute(), top.absolute()
+    return absolute.relative_to(top) if absolute.is_relative_to(top) else absolute

@@ -1,0 +1,30 @@
+"""policyctl policy: single policies on a remote, as the platform's own `orchestrate models policy` has them."""
+
+from __future__ import annotations
+
+import click
+
+from policyctl.cli.commands import Commands
+from policyctl.cli.options import Options, with_options
+
+COMMANDS = {
+    "add": "Add a policy over some models, or update the one of that name.",
+    "import": "Add or update the policy of a file.",
+    "remove": "Remove a policy.",
+    "export": "Write a live policy as a file.",
+    "list": "List the live policies.",
+    "show": "Show one live policy.",
+}
+
+EPILOG = """\b
+Example:
+  policyctl policy list
+  policyctl policy add --name anygem --strategy fallback --model virtual-model/a/x --model virtual-model/b/y
+  policyctl policy import --file anygem.yaml --dry-run"""
+
+
+@click.group("policy", cls=Commands, package="policyctl.cli.policy", table=COMMANDS, epilog=EPILOG)
+@with_options
+def command(options: Options) -> None:
+    """Single policies on a remote, for when there is no time for a pull request. The files of a directory still win at the
+    next apply; add --save to change them instead."""

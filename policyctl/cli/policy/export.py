@@ -1,0 +1,58 @@
+"""policyctl policy export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import find_place
+from policyctl.cli.options import Options, with_options
+from policyctl.cli.policy.finding import find_live
+from policyctl.cli.policy.options import with_name
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.archive import policy_archive
+from policyctl.load.files import write_atomically
+from policyctl.load.write import policy_text, reasons
+from policyctl.model.names import canonical_name
+from policyctl.remote.open import open_reader
+
+EPILOG = """\b
+Example:
+  policyctl policy export --name anygem --output anygem.yaml
+  policyctl policy export --name anygem --output anygem.zip
+  policyctl policy export --name anygem --output -"""
+
+
+@click.command("export", epilog=EPILOG)
+@with_name
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    metavar="FILE",
+    help="FILE.yaml, FILE.zip (as the platform's own command), or - to print it.",
+)
+@with_options
+def command(options: Options, name: str, output: str) -> int:
+    """Write a live policy as a policy file. The same policy gives the same bytes; a file that is there is written over."""
+    return export(options, canonical_name(name), output)
+
+
+def export(options: Options, name: str, output: str) -> int:
+    console = Console(options)
+    path = Path(output)
+    if output != "-" and path.suffix not in (".yaml", ".yml", ".zip"):
+        raise UsageError(f"--output: {output} is none of .yaml, .yml, .zip, -")
+    place = find_place(options)
+    with open_reader(place.url) as reader:
+        text = policy_text(find_live(reader, name, place.environment.name).document)
+    if not isinstance(text, str):
+        raise PolicyctlError(f"{name} cannot be a policy file: {'; '.join(reasons(text))}")
+    if output == "-":
+        console.result(text)
+        return 0
+    write_atomically(path, policy_archive(name, text, path.stem) if path.suffix == ".zip" else text)
+    console.say(f"wrote {output}")
+    return 0

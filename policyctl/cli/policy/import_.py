@@ -1,0 +1,52 @@
+"""policyctl policy import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import Place, find_place
+from policyctl.cli.options import Options, with_options
+from policyctl.cli.policy.changing import write_policy
+from policyctl.cli.policy.options import How, with_how
+from policyctl.errors import InvalidInput, UsageError, errors_in
+from policyctl.load.policies import read_contents
+from policyctl.load.source import SUFFIXES, read_source
+from policyctl.model.policy import Policy
+
+EPILOG = """\b
+Example:
+  policyctl policy import --file anygem.yaml
+  policyctl policy import --file anygem.json --env prod --dry-run"""
+
+
+@click.command("import", epilog=EPILOG)
+@click.option(
+    "--file", "-f", required=True, type=click.Path(path_type=Path), metavar="FILE", help="One policy, as YAML or JSON."
+)
+@with_how
+@with_options
+def command(options: Options, how: How, file: Path) -> int:
+    """Add the policy of a file, or update the live one of its name."""
+    return import_policy(options, how, file)
+
+
+def import_policy(options: Options, how: How, file: Path) -> int:
+    place = find_place(options)
+    return write_policy(read_policy(file, place, Console(options)), options, place, how)
+
+
+def read_policy(file: Path, place: Place, console: Console) -> Policy:
+    """The one policy of a file, for the environment's vars. Raises InvalidInput with every error; warnings are printed."""
+    if file.suffix not in SUFFIXES:
+        why = "; Python is not run here, write the policy as YAML" if file.suffix == ".py" else ""
+        raise UsageError(f"--file: {file} is none of {', '.join(SUFFIXES)}{why}")
+    contents = read_contents(read_source(file), place.environment.vars)
+    if errors_in(contents.problems):
+        raise InvalidInput(contents.problems)
+    if len(contents.policies) != 1:
+        raise UsageError(f"--file: {file} holds {len(contents.policies) or 'no'} policies; one is imported at a time")
+    console.problems(contents.problems)
+    return contents.policies[0]

@@ -1,0 +1,38 @@
+"""policyctl policy list."""
+
+from __future__ import annotations
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import find_place
+from policyctl.cli.options import Options, with_options
+from policyctl.reconcile.observe import observe
+from policyctl.remote.open import open_reader
+from policyctl.report.policies import policies_json, policies_text
+
+EPILOG = """\b
+Example:
+  policyctl policy list
+  policyctl policy list --format json | jq -r '.policies[].name'"""
+
+
+@click.command("list", epilog=EPILOG)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_options
+def command(options: Options, form: str) -> int:
+    """List every policy on the remote, in scope or not."""
+    return list_policies(options, form)
+
+
+def list_policies(options: Options, form: str) -> int:
+    console = Console(options)
+    place = find_place(options)
+    with open_reader(place.url) as reader:
+        observed = observe(reader)
+        remote = reader.identity
+    if form == "json":
+        console.result(policies_json(observed, place.environment.name, remote))
+    else:
+        console.result(policies_text(observed, place.environment.name, place.remote, console.out_style))
+    return 0

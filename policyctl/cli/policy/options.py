@@ -1,0 +1,34 @@
+"""The options that the commands share which change a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import click
+
+with_name = click.option("--name", "-n", required=True, metavar="NAME", help="The policy, with or without virtual-policy/.")
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to carry out a change: only show it, write it to the directory instead of the remote, do not ask."""
+
+    dry_run: bool
+    save: bool
+    yes: bool
+
+
+def with_how(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --dry-run, --save and --yes, as `how`."""
+
+    @click.option("--dry-run", is_flag=True, help="Show the change and stop.")
+    @click.option("--save", is_flag=True, help="Change the policy directory instead of the remote.")
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @wraps(function)
+    def settled(*args: Any, dry_run: bool, save: bool, yes: bool, **more: Any) -> Any:
+        return function(*args, how=How(dry_run, save, yes), **more)
+
+    return settled

@@ -1,0 +1,41 @@
+"""policyctl policy remove."""
+
+from __future__ import annotations
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import find_place
+from policyctl.cli.options import Options, with_options
+from policyctl.cli.policy.changing import next_apply, show_and_change
+from policyctl.cli.policy.options import How, with_how, with_name
+from policyctl.cli.policy.saving import save_removal
+from policyctl.model.names import canonical_name
+from policyctl.reconcile.plan import plan_removal
+from policyctl.remote.open import open_reader
+
+EPILOG = """\b
+Example:
+  policyctl policy remove --name anygem
+  policyctl policy remove --name prod-old --allow-remove prod-old --yes"""
+
+
+@click.command("remove", epilog=EPILOG)
+@with_name
+@click.option("--allow-remove", multiple=True, metavar="NAME", help="Allow this protected policy's removal; repeatable.")
+@with_how
+@with_options
+def command(options: Options, how: How, name: str, allow_remove: tuple[str, ...]) -> int:
+    """Remove a policy. One that is protected, or that another live policy targets, is not removed."""
+    return remove(options, how, canonical_name(name), allow_remove)
+
+
+def remove(options: Options, how: How, name: str, allow_remove: tuple[str, ...]) -> int:
+    console = Console(options)
+    place = find_place(options)
+    if how.save:
+        return save_removal(name, options, place, console, how)
+    settings = place.environment.settings.overridden(None, None, allow_remove)
+    with open_reader(place.url) as reader:
+        review = plan_removal(reader, name, place.environment, settings)
+    return show_and_change(review, next_apply(name, None, options, place, prunes=False), place, console, how)

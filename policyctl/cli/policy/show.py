@@ -1,0 +1,40 @@
+"""policyctl policy show."""
+
+from __future__ import annotations
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import find_place
+from policyctl.cli.options import Options, with_options
+from policyctl.cli.policy.finding import find_live
+from policyctl.cli.policy.options import with_name
+from policyctl.model.live import Observed
+from policyctl.model.names import canonical_name
+from policyctl.remote.open import open_reader
+from policyctl.report.policies import policies_json, policy_text_or_why
+
+EPILOG = """\b
+Example:
+  policyctl policy show --name anygem
+  policyctl policy show --name anygem --format json"""
+
+
+@click.command("show", epilog=EPILOG)
+@with_name
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_options
+def command(options: Options, name: str, form: str) -> int:
+    """Show one live policy: as a policy file, or as JSON."""
+    return show(options, canonical_name(name), form)
+
+
+def show(options: Options, name: str, form: str) -> int:
+    place = find_place(options)
+    with open_reader(place.url) as reader:
+        live = find_live(reader, name, place.environment.name)
+        remote = reader.identity
+    as_json = form == "json"
+    text = policies_json(Observed({name: live}), place.environment.name, remote) if as_json else policy_text_or_why(live)
+    Console(options).result(text)
+    return 0

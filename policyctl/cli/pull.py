@@ -1,0 +1,77 @@
+"""policyctl pull."""
+
+from __future__ import annotations
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import Place, find_place, read_directory
+from policyctl.cli.options import Options, with_options
+from policyctl.core.plan import Plan, Selection
+from policyctl.errors import Incomplete, InvalidInput, errors_in
+from policyctl.load.directory import Files, Loaded
+from policyctl.load.files import make_folder, write_atomically
+from policyctl.load.homes import Homes
+from policyctl.load.pulling import Pull, plan_pull
+from policyctl.reconcile.observe import observe
+from policyctl.reconcile.plan import plan_directory
+from policyctl.remote.open import open_reader
+from policyctl.remote.protocol import Reader
+from policyctl.report.plain import count
+from policyctl.report.pull_text import pull_text
+
+EPILOG = """\b
+Example:
+  policyctl pull
+  policyctl pull --env prod --dir policies --overwrite"""
+
+
+@click.command("pull", epilog=EPILOG)
+@click.option("--overwrite", is_flag=True, help="Write over files that say otherwise than the live policy.")
+@with_options
+def command(options: Options, overwrite: bool) -> int:
+    """Write every live policy in scope as a policy file, so that plan has nothing to change.
+
+    A policy that a file already says stays in that file, and files whose policy is not live are left alone. Exit code 5
+    means that some live policy is not said by a file: it cannot be, or its file says otherwise.
+    """
+    return pull(options, overwrite)
+
+
+def pull(options: Options, overwrite: bool) -> int:
+    console = Console(options)
+    place = find_place(options)
+    files, loaded = _read(options, place)
+    homes = Homes(options.dir, files, loaded, place.environment)
+    with open_reader(place.url) as reader:
+        observed = observe(reader)
+        done = plan_pull(observed, homes, place.environment.settings, overwrite=overwrite)
+        _write(done, options)
+        plan = _plan(options, place, reader) if done.writes or loaded.policies else None
+    console.result(pull_text(done, observed, plan, console.out_style))
+    if done.kept or done.left:
+        missing = count(len(done.kept) + len(done.left), "live policy")
+        raise Incomplete(f"{missing} not pulled; see above. Until that is settled, look at plan before you apply")
+    return 0
+
+
+def _read(options: Options, place: Place) -> tuple[Files, Loaded]:
+    """What the directory says. Raises InvalidInput with every error; warnings are for validate and plan to print."""
+    files, loaded = read_directory(options, place)
+    if errors_in(loaded.problems):
+        raise InvalidInput(loaded.problems)
+    return files, loaded
+
+
+def _write(done: Pull, options: Options) -> None:
+    if done.writes:
+        make_folder(options.dir)
+    for path, text, _ in done.writes:
+        write_atomically(path, text)
+
+
+def _plan(options: Options, place: Place, reader: Reader) -> Plan:
+    """What plan says now, from the files as they were written and the remote read again."""
+    _, loaded = _read(options, place)
+    settings = place.environment.settings
+    return plan_directory(reader, loaded.policies, place.environment, settings, Selection()).plan

@@ -1,0 +1,191 @@
+"""A policy as the text of a policy file, or why it can be none.
+
+What is written here reads back the same through `source` and `policies`: a text that YAML 1.1 or 1.2 would take for
+something else is quoted, one with template syntax is written as a template that renders to it, and what is not plainly
+visible is escaped. The same policy gives the same bytes, whoever asks and whenever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from policyctl.lint import lint
+from policyctl.load.source import MAX_BYTES
+from policyctl.load.template import MAX_TEMPLATE, is_template
+from policyctl.load.yaml_text import resolve
+from policyctl.model.complaints import Complaint, Path, complaints, show, too_deep
+from policyctl.model.names import canonical_name
+from policyctl.model.normal import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
+from policyctl.model.policy import PolicyFile, policy_from_file
+
+_GROUP_ORDER = ("model_name", "weight", "strategy", "retry", "cache", "targets")
+_PART_ORDER = ("mode", "attempts", "on_status_codes")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Where a plain scalar may start and what it may hold; YAML allows more, but no reader misunderstands these.
+_PLAIN = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`](?:[^:#]|:(?=[^\s:])|(?<=\S)#)*")
+
+
+def policy_text(document: Document) -> str | list[Complaint]:
+    """The text of the policy file that says what a document says, or every reason why no file can.
+
+    `document` may be a live policy's (lenient, with keys that the format does not know, which are left out) or a desired
+    one's. The paths of the complaints are paths into the document.
+    """
+    if deep := too_deep(document):
+        return [deep]
+    try:
+        data = _file_data(document)
+        PolicyFile.model_validate(data)
+    except ValidationError as error:
+        return list(complaints(error, PolicyFile))
+    except RecursionError:
+        return [Complaint(("policy",), "P107", "it is nested too deeply; flatten the policy")]
+    found = [complaint for complaint in lint(policy_from_file(data, "").document) if complaint.severity == "error"]
+    found += _bad_texts(data, ())
+    if found:
+        return found
+    text = "".join(f"{line}\n" for line in _lines(data, ""))
+    if len(text.encode()) > MAX_BYTES:
+        return [Complaint((), "P007", f"its file would have more than {MAX_BYTES // (1024 * 1024)} MiB; split the policy")]
+    return text
+
+
+def reasons(found: Iterable[Complaint]) -> list[str]:
+    """Complaints as lines for people who have no file to look at: `policy.targets[0].weight: weight must be …`."""
+    return [_reason(_dotted(complaint.path), complaint.message) for complaint in found]
+
+
+def _reason(place: str, message: str) -> str:
+    return message if not place or message.startswith(f"{place} ") else f"{place}: {message}"
+
+
+def _dotted(path: Path) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def _file_data(document: Document) -> Document:
+    """What the file says, in the format's order: texts always written, no nulls, no key that the format does not know."""
+    name = document["name"]
+    texts = {key: document.get(key) for key in ("display_name", "description")}
+    return {
+        "spec_version": "v1",
+        "kind": "model",
+        "name": name,
+        **{key: canonical_name(name) if text is None else text for key, text in texts.items()},
+        "policy": _group(document.get("policy"), BODY_KEYS),
+    }
+
+
+def _group(group: Any, known: frozenset[str]) -> Any:
+    if not isinstance(group, dict):
+        return group
+    written: Document = {}
+    for key in _GROUP_ORDER:
+        value = group.get(key)
+        if value is None or key not in known:
+            continue
+        if key == "targets" and isinstance(value, list):
+            written[key] = [_group(target, TARGET_KEYS) for target in value]
+        elif key in PART_KEYS and isinstance(value, dict):
+            written[key] = _part(value, PART_KEYS[key])
+        else:
+            written[key] = _number(value)
+    return written
+
+
+def _part(part: Document, known: frozenset[str]) -> Document:
+    kept = {key: part[key] for key in _PART_ORDER if key in known and part.get(key) is not None}
+    return {key: [*map(_number, value)] if isinstance(value, list) else _number(value) for key, value in kept.items()}
+
+
+def _number(value: Any) -> Any:
+    """A whole number without its point, as the normal form has it; everything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _bad_texts(value: Any, path: Path) -> Iterator[Complaint]:
+    """Texts that no file can hold: half a surrogate pair, or template syntax in more text than a template may be."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from _bad_texts(child, (*path, key))
+    elif isinstance(value, list):
+        for position, child in enumerate(value):
+            yield from _bad_texts(child, (*path, position))
+    elif isinstance(value, str):
+        if _SURROGATE.search(value):
+            yield Complaint(path, "P104", f"it must be valid Unicode text, got {show(value)}")
+        elif is_template(value) and len(_template(value)) > MAX_TEMPLATE:
+            message = f"it holds template syntax and is longer than the {MAX_TEMPLATE:,} characters that a template may have"
+            yield Complaint(path, "P015", f"{message}; shorten it")
+
+
+def _lines(mapping: Document, indent: str) -> Iterator[str]:
+    """A mapping in block style."""
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            yield f"{indent}{key}:"
+            yield from _lines(value, indent + "  ")
+        elif key == "targets":
+            yield f"{indent}{key}:"
+            for target in value:
+                first, *rest = _lines(target, indent + "    ")
+                yield f"{indent}  - {first.lstrip(' ')}"
+                yield from rest
+        elif isinstance(value, list):
+            yield f"{indent}{key}: [{', '.join(map(str, value))}]"
+        else:
+            yield f"{indent}{key}: {_scalar(value, indent + '  ')}"
+
+
+def _scalar(value: str | float, indent: str) -> str:
+    if not isinstance(value, str):
+        text = repr(value)
+        # Without a point, `1e-07` is text to YAML 1.1.
+        return text.replace("e", ".0e") if "e" in text and "." not in text else text
+    if is_template(value):
+        return _single_quoted(_template(value))
+    if _is_plain(value):
+        return value
+    if _is_paragraph(value):
+        lines = value.removesuffix("\n").split("\n")
+        return "\n".join(["|" if value.endswith("\n") else "|-", *(f"{indent}{line}" if line else "" for line in lines)])
+    return _single_quoted(value) if value.isprintable() and ('"' in value or "\\" in value) else _double_quoted(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text may stand without quotes: printable, in one line, and text to every reader of YAML."""
+    if not text.isprintable() or text != text.strip() or not _PLAIN.fullmatch(text):
+        return False
+    value, complaint = resolve(text)
+    return complaint is None and value == text and isinstance(value, str)
+
+
+def _is_paragraph(text: str) -> bool:
+    """Whether a text of several lines may stand as it is: nothing hidden in it, no white space that an editor would strip."""
+    lines = text.removesuffix("\n").split("\n")
+    visible = all(line.isprintable() and line == line.rstrip() for line in lines)
+    return "\n" in text and visible and bool(lines[0].strip()) and lines[0][0] != " " and lines[-1] != ""
+
+
+def _template(text: str) -> str:
+    """A template that renders to the text: one expression, a string."""
+    return "{{ " + _double_quoted(text) + " }}"
+
+
+def _single_quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _double_quoted(text: str) -> str:
+    """The text in double quotes, with escapes that YAML and templates read alike."""
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char == '"':
+        return '\\"'
+    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()

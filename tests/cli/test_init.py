@@ -1,0 +1,85 @@
+"""init: a directory to start from."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ANYGEM, Policyctl, Project
+from tests.databases import put, row
+
+
+def test_what_init_makes_is_valid_and_can_be_applied(bare: Path, policyctl: Policyctl) -> None:
+    ran = policyctl("init")
+    assert (ran.code, ran.out) == (0, "+ policies/policyctl.yaml\n+ policies/example.yaml\n+ .pre-commit-config.yaml\n")
+    assert policyctl("validate").out == "Valid: 1 policy in 1 file.\n"
+    assert policyctl("apply", "--yes").code == 0
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
+def test_every_setting_in_the_comments_is_one_that_may_be_written(bare: Path, policyctl: Policyctl) -> None:
+    policyctl("init")
+    config = Path("policies/policyctl.yaml")
+    lines = config.read_text("utf-8").splitlines()
+    settings = [line for line in lines if ":" in line and not line.startswith(("# W", "# E", "# T", "# P", "# H"))]
+    config.write_text("\n".join(line.replace("# ", "", 1) if "#" in line[:3] else line for line in settings), "utf-8")
+    assert {"scope", "prune", "protect", "allow_remove", "limits"} <= yaml.safe_load(config.read_text("utf-8")).keys()
+    assert "prod" in yaml.safe_load(config.read_text("utf-8"))["environments"]
+    assert policyctl("validate", "policies/policyctl.yaml") == (0, "Valid: 0 policies in 0 files.\n", "")
+
+
+def test_init_again_changes_nothing_and_prints_the_hook(bare: Path, policyctl: Policyctl) -> None:
+    policyctl("init")
+    for path in (Path("policies/policyctl.yaml"), Path("policies/example.yaml"), Path(".pre-commit-config.yaml")):
+        path.write_text(f"# mine\n{path.read_text('utf-8')}", "utf-8")
+    before = {path: path.read_bytes() for path in bare.rglob("*") if path.is_file()}
+    ran = policyctl("init")
+    assert ran.code == 0
+    assert ran.out.startswith(
+        "= policies/policyctl.yaml is there already, left as it is\n"
+        "= .pre-commit-config.yaml is there already, left as it is\n\nAdd this under repos: in .pre-commit-config.yaml"
+    )
+    assert "entry: policyctl validate\n" in ran.out
+    assert {path: path.read_bytes() for path in bare.rglob("*") if path.is_file()} == before
+
+
+def test_beside_policies_there_is_no_example(project: Project, policyctl: Policyctl) -> None:
+    project.write("team/anygem.yaml", ANYGEM)
+    policyctl("init")
+    assert not (project.policies / "example.yaml").exists()
+
+
+@pytest.mark.parametrize("folder", ["policies", "deep/er/policies", "with blank"])
+def test_the_hook_runs_on_the_directory_from_the_repositorys_top(
+    folder: str, bare: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(".git").mkdir()
+    Path("sub").mkdir()
+    monkeypatch.chdir("sub")
+    assert policyctl("init", "--dir", folder).code == 0
+    (repo,) = yaml.safe_load((bare / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    (hook,) = repo["hooks"]
+    assert hook["args"] == [f"sub/{folder}"]
+    assert hook["files"].replace("\\", "") == f"^sub/{folder}/"
+    monkeypatch.chdir(bare)
+    command = [sys.executable, "-m", *hook["entry"].split(), *hook["args"]]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "Valid: 1 policy in 1 file.\n")
+
+
+def test_init_then_pull_adds_the_live_policies_beside_the_example(bare: Path, policyctl: Policyctl) -> None:
+    put([row("a")])
+    policyctl("init")
+    assert policyctl("pull").out.endswith("the plan is not empty: 1 to add.\n")
+    Path("policies/example.yaml").unlink()
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
+def test_a_file_in_the_way_is_an_error(bare: Path, policyctl: Policyctl) -> None:
+    Path("policies").write_text("mine", "utf-8")
+    ran = policyctl("init")
+    assert (ran.code, ran.err) == (1, "error: policies cannot be made: File exists\n")

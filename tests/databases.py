@@ -1,0 +1,44 @@
+"""The embedded remote's file, filled and read behind policyctl's back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from policyctl.model.names import canonical_name
+from policyctl.remote.sqlite import SqliteRemote
+
+LOCAL = Path(".policyctl/local.db")
+LEAF = {"model_name": "virtual-model/a/one"}
+
+
+def row(name: str, **more: Any) -> dict[str, Any]:
+    """A row with one model; `more` are its other keys."""
+    return {"name": f"virtual-policy/{name}", "policy": {"strategy": {"mode": "fallback"}, "targets": [LEAF]}, **more}
+
+
+def put(rows: Iterable[dict[str, Any]], path: Path = LOCAL) -> None:
+    """Store rows as they are, whatever they are. A row's `id` is its id, its `canonical` the name that it is filed under."""
+    with SqliteRemote(path) as remote:
+        remote.remove(remote.add({"name": "first", "policy": {}}))  # makes the file
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany("INSERT INTO policy VALUES (?, ?, ?, '', '')", map(_values, rows))
+
+
+def live_documents(path: Path = LOCAL) -> dict[str, dict[str, Any]]:
+    """The stored documents by name."""
+    if not path.exists():
+        return {}
+    with closing(sqlite3.connect(path)) as connection:
+        found = [json.loads(text) for (text,) in connection.execute("SELECT document FROM policy")]
+    return {document["name"]: document for document in found}
+
+
+def _values(row: dict[str, Any]) -> tuple[str, str, str]:
+    document = {key: value for key, value in row.items() if key not in ("id", "canonical")}
+    filed_under = row.get("canonical", canonical_name(row["name"]))
+    return row.get("id", f"id-{filed_under}"), filed_under, json.dumps(document)
