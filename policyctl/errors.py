@@ -8,6 +8,7 @@
     ├── Incomplete                5   partly applied, not verified, or rows that block
     └── RemoteError               1   the remote cannot do it, or does not answer
         ├── Conflict                  a policy of that name is already there
+        │   └── Moved                 the row is not as the writer last read it
         ├── NotFound                  that policy is not there any more
         └── LostAnswer                a write whose outcome is unknown: read again, then decide
 
@@ -97,6 +98,10 @@ class RemoteError(PolicyctlError):
 
 class Conflict(RemoteError):
     """A policy of that name is already there, or the row changed under the writer."""
+
+
+class Moved(Conflict):
+    """The row is not the version that the writer says it replaces."""
 
 
 class NotFound(RemoteError):

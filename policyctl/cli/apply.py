@@ -17,7 +17,7 @@ from policyctl.core.saved import BadPlan, read_plan
 from policyctl.errors import StalePlan, UsageError
 from policyctl.reconcile.apply import preflight
 from policyctl.reconcile.observe import observe
-from policyctl.reconcile.plan import plan_directory
+from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.report.plan_text import plan_text
 
@@ -60,9 +60,10 @@ def apply(
 def _plan_afresh(options: Options, console: Console, selection: Selection, overrides: Overrides) -> tuple[Place, Review]:
     place = find_place(options)
     loaded = load_policies(options, place, console)
-    with open_reader(place.url) as reader:
+    with open_reader(place.url, place.access) as reader:
         settings = overrides.on(place.environment.settings)
-        return place, plan_directory(reader, loaded.policies, place.environment, settings, selection)
+        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection)
+        return place, check_models(reader, reviewed, loaded)
 
 
 def _read_saved(options: Options, planfile: Path, selection: Selection, overrides: Overrides) -> tuple[Place, Review]:
@@ -73,7 +74,7 @@ def _read_saved(options: Options, planfile: Path, selection: Selection, override
     if options.env is not None and options.env != plan.environment:
         raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.env}")
     place = find_place(options, plan.environment)
-    with open_reader(place.url) as reader:
+    with open_reader(place.url, place.access) as reader:
         if reader.identity != plan.remote:
             raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")
         if place.environment.digest != plan.config:

@@ -40,7 +40,7 @@ def ask_and_carry_out(reviewed: Review, place: Place, console: Console, *, yes: 
 
 def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: int) -> int:
     plan = reviewed.plan
-    with open_writer(place.url) as writer, _stop_on_signals() as stopped:
+    with open_writer(place.url, place.access) as writer, _stop_on_signals() as stopped:
         with _progress(console, len(plan.changes)) as on_outcome:
             outcomes = apply_changes(
                 plan.changes,

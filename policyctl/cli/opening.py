@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from policyctl.cli.console import Console
@@ -10,18 +10,20 @@ from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, UsageError, errors_in
 from policyctl.load.config import LOCAL, Config, Environment, find_config, load_config, remote_complaint
 from policyctl.load.directory import Files, Found, Loaded, find_files
+from policyctl.remote.open import Access
 
 _SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a command works: the configuration, the chosen environment, and its remote: as written, and its URL."""
+    """Where a command works: the configuration, the chosen environment, and its remote: as written, its URL, how to get in."""
 
     config: Config
     environment: Environment
     remote: str
     url: str
+    access: Access = field(default_factory=Access)
 
 
 def find_place(options: Options, environment: str | None = None) -> Place:
@@ -30,9 +32,11 @@ def find_place(options: Options, environment: str | None = None) -> Place:
     chosen = config.environment(environment or options.env)
     if options.remote is not None and (complaint := remote_complaint(options.remote)):
         raise UsageError(f"--remote {complaint}")
-    base = Path() if options.remote is not None or config.path is None else config.path.parent
+    folder = Path() if config.path is None else config.path.parent
+    base = Path() if options.remote is not None else folder
     remote = options.remote or chosen.remote
-    return Place(config, chosen, remote, _remote_url(remote, chosen.name, options.dir, base))
+    url = _remote_url(remote, chosen.name, options.dir, base)
+    return Place(config, chosen, remote, url, Access(chosen.auth, chosen.ca_file, folder).for_remote(url, chosen.remote))
 
 
 def load_policies(options: Options, place: Place, console: Console) -> Loaded:

@@ -55,7 +55,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--remote",),
         {
             "metavar": "URL",
-            "help": "Another remote than the environment's: local, or sqlite:///PATH.  [POLICYCTL_REMOTE]",
+            "help": "Another remote than the environment's: local, sqlite:///PATH, or an https:// URL.  [POLICYCTL_REMOTE]",
         },
     ),
     (

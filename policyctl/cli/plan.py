@@ -15,7 +15,7 @@ from policyctl.core.plan import Selection
 from policyctl.core.saved import write_plan
 from policyctl.errors import Incomplete, Refused
 from policyctl.load.files import write_atomically
-from policyctl.reconcile.plan import plan_directory
+from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.report.plain import count
 from policyctl.report.plan_json import plan_json
@@ -48,8 +48,9 @@ def plan(
     place = find_place(options)
     loaded = load_policies(options, place, console)
     settings = overrides.on(place.environment.settings)
-    with open_reader(place.url) as reader:
+    with open_reader(place.url, place.access) as reader:
         review = plan_directory(reader, loaded.policies, place.environment, settings, selection)
+        review = check_models(reader, review, loaded)
     if out is not None:
         write_atomically(out, write_plan(review.plan))
     if form == "json":

@@ -43,7 +43,7 @@ def pull(options: Options, overwrite: bool) -> int:
     place = find_place(options)
     files, loaded = _read(options, place)
     homes = Homes(options.dir, files, loaded, place.environment)
-    with open_reader(place.url) as reader:
+    with open_reader(place.url, place.access) as reader:
         observed = observe(reader)
         done = plan_pull(observed, homes, place.environment.settings, overwrite=overwrite)
         _write(done, options)

@@ -16,11 +16,15 @@ MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A plan with what the safety rules say: `refusals` stop it, `notes` are worth knowing."""
+    """A plan with what the safety rules say: `refusals` stop it, `notes` are worth knowing.
+
+    `live` holds the names of all policies that the remote has, in scope or not.
+    """
 
     plan: Plan
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    live: frozenset[str] = frozenset()
 
 
 def review(plan: Plan, observed: Observed, settings: Settings) -> Review:
@@ -32,7 +36,9 @@ def review(plan: Plan, observed: Observed, settings: Settings) -> Review:
         *_emptied(plan),
         *_still_targeted(plan, observed),
     )
-    return Review(plan, refusals, (*_unreadable(plan, observed), *_done_allowances(observed, settings)))
+    notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings))
+    live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
+    return Review(plan, refusals, notes, live)
 
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:

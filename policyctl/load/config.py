@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -14,22 +13,17 @@ from pydantic_core import PydanticCustomError
 from policyctl.core.settings import DEFAULT_MAX_CHANGE_PERCENT, DEFAULT_MAX_REMOVES, Limits, Settings
 from policyctl.errors import InvalidInput, Problem, UsageError
 from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
+from policyctl.load.auth import AuthFile, auth_complaints
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
 from policyctl.load.source import read_source
+from policyctl.load.urls import http_complaint
 from policyctl.model.complaints import Complaint, complaints, did_you_mean
 from policyctl.model.names import matches
 from policyctl.model.normal import digest
 from policyctl.model.policy import FileModel
 
 LOCAL = "local"
-
-
-def _check_secret(text: str) -> str:
-    if not text.startswith(("env:", "file:")) or not text.partition(":")[2]:
-        # The text is not shown: it may be the secret itself.
-        raise PydanticCustomError("secret", "must be a reference, env:NAME or file:PATH; the secret itself never stands here")
-    return text
 
 
 def _check_remote(text: str) -> str:
@@ -42,33 +36,15 @@ def remote_complaint(remote: str) -> str | None:
     """Why this cannot be a remote, or None when it can. Never repeats the text: it may hold a password."""
     if remote == LOCAL:
         return None
-    try:
-        parts = urlsplit(remote)
-    except ValueError:  # an opening bracket without its closing one
-        return "is no URL"
-    if "@" in parts.netloc:
-        return "must not hold a user or password; use auth with env:NAME or file:PATH"
-    if parts.scheme == "sqlite":
-        return None if remote.startswith("sqlite:///") and len(parts.path) > 1 else "must be sqlite:///path/to/file"
-    if parts.scheme in ("http", "https"):
-        return None if parts.hostname else "has no host"
+    if remote.startswith("sqlite:"):
+        return None if remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") else "must be sqlite:///path/to/file"
+    if remote.startswith(("http:", "https:")):
+        return http_complaint(remote)
     return "must be local, sqlite:///path, or an https:// URL"
 
 
-Secret = Annotated[str, AfterValidator(_check_secret)]
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
-
-
-class AuthFile(FileModel):
-    """How to log in to a remote. Secrets are references: `env:NAME` or `file:PATH`."""
-
-    type: Literal["ibm_iam", "mcsp", "mcsp_v1", "mcsp_v2", "cpd", "zen_api_key", "bearer", "local"]
-    url: str | None = None
-    username: str | None = None
-    api_key: Secret | None = None
-    password: Secret | None = None
-    token: Secret | None = None
 
 
 class LimitsFile(FileModel):
@@ -226,6 +202,12 @@ def _check(data: Any) -> list[Complaint]:
         for name, environment in environments.items()
         for key, value in environment.vars.items()
         if isinstance(value, str) and value.startswith(("env:", "file:"))
+    ]
+    found += [
+        complaint._replace(path=("environments", name, *complaint.path))
+        for name, environment in environments.items()
+        if environment.auth is not None
+        for complaint in auth_complaints(environment.auth, environment.remote)
     ]
     if config.default is not None and config.default not in (environments or [LOCAL]):
         guess = did_you_mean(config.default, list(environments))

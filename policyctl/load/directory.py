@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,13 +28,17 @@ from policyctl.model.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a directory says for one environment. `policies` are those without errors, sorted by name."""
+    """What a directory says for one environment. `policies` are those without errors, sorted by name.
+
+    `models` are the virtual models that it declares; `mark_of` gives a complaint about one of the policies its place.
+    """
 
     policies: tuple[Policy, ...]
     models: frozenset[str]
     problems: tuple[Problem, ...]
     skipped: Counter[str]
     files: int
+    mark_of: Callable[[Policy, Complaint], Problem]
 
 
 class Files:
@@ -86,7 +90,7 @@ class Files:
             everything.problems += self._unknown(everything, environment)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
         problems = sorted(set(self._ignored.without_ignored(everything.problems)))
-        return Loaded(tuple(policies), frozenset(everything.models), tuple(problems), everything.skipped, files)
+        return Loaded(tuple(policies), frozenset(everything.models), tuple(problems), everything.skipped, files, self.mark_of)
 
     def comment_problems(self) -> list[Problem]:
         """What is wrong with the ignore comments; asked when every environment was loaded, since each may need them."""

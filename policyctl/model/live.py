@@ -14,7 +14,8 @@ from policyctl.model.normal import Document, canonical_text, is_server_key, norm
 class Live:
     """One live policy: its canonical name, the remote's id, and its document (the row less the server's own keys).
 
-    `document["name"]` keeps the row's own spelling, which an update must write.
+    `document["name"]` keeps the row's own spelling, which an update must write. `version` is the row's `etag`, where the
+    remote gives one: a write that says it is refused when the row moved since.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Live:
     document: Document
     normal: Document = field(repr=False)
     text: str = field(repr=False)
+    version: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,9 @@ def read_row(row: Any) -> Live | Unreadable:
     document = {key: value for key, value in row.items() if not is_server_key(key) and value is not None}
     try:
         normal = normal_form(document)
-        return Live(canonical, identifier, document, normal, canonical_text(normal))
+        version = row.get("etag")
+        version = version if isinstance(version, str) and version else None
+        return Live(canonical, identifier, document, normal, canonical_text(normal), version)
     except RecursionError:
         return Unreadable("the row's policy is nested too deeply", canonical, identifier)
 

@@ -31,7 +31,7 @@ PART_KEYS = {
     "cache": frozenset({"mode"}),
 }
 # Written by the platform; never sent, shown or hashed. Prefixes, because the set grows with the platform.
-SERVER_KEYS = ("id", "spec_version", "kind")
+SERVER_KEYS = ("id", "etag", "spec_version", "kind")
 SERVER_PREFIXES = ("tenant_", "created_", "updated_")
 
 

@@ -105,8 +105,8 @@ def _carry_out(change: Change, observed: Observed, writer: Writer) -> Outcome:
 def _write(change: Change, live: Live | None, writer: Writer) -> None:
     if change.after is None:
         assert live is not None  # noqa: S101 - judge said DO, so the policy is there
-        writer.remove(live.id)
+        writer.remove(live.id, live.version)
     elif live is None:
         writer.add(change.after)
     else:
-        writer.update(live.id, carry_unknown(live.document, change.after))
+        writer.update(live.id, carry_unknown(live.document, change.after), live.version)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from policyctl.core.guards import Review, review
+from policyctl.core.models import unknown_targets
 from policyctl.core.plan import Counts, Selection, make_plan
 from policyctl.core.settings import Settings
-from policyctl.errors import Incomplete, PolicyctlError, Refused
+from policyctl.errors import Incomplete, InvalidInput, PolicyctlError, Refused
 from policyctl.load.config import Environment
+from policyctl.load.directory import Loaded
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.live import Observed
 from policyctl.model.names import canonical_name
@@ -104,3 +106,28 @@ def _refuse_circle(policy: Policy, observed: Observed) -> None:
         if name in observed.live and name not in seen:
             seen.add(name)
             pending += references(observed.live[name].document)
+
+
+def check_models(reader: Reader, reviewed: Review, loaded: Loaded) -> Review:
+    """Hold the targets of what the plan writes against the models and policies that there will be.
+
+    Raises InvalidInput with a problem for every target that is neither. Where no model at all is known, on the remote or
+    in the directory, the review says in a note that nothing was checked.
+    """
+    written = {change.name for change in reviewed.plan.changes if change.after is not None}
+    if not written:
+        return reviewed
+    models = reader.models() | loaded.models
+    if not models:
+        note = "the remote knows no models, so it was not checked whether the targets' models exist"
+        return replace(reviewed, notes=(*reviewed.notes, note))
+    policies = reviewed.live | {policy.name for policy in loaded.policies}
+    problems = [
+        loaded.mark_of(policy, complaint)
+        for policy in loaded.policies
+        if policy.name in written
+        for complaint in unknown_targets(policy.document, models, policies)
+    ]
+    if problems:
+        raise InvalidInput(problems)
+    return reviewed

@@ -27,6 +27,10 @@ class Reader(Protocol):
         """The rows whose policy has one of these canonical names, in either spelling; nothing else."""
         ...
 
+    def models(self) -> frozenset[str]:
+        """The names of the models that the remote knows; empty when it cannot say."""
+        ...
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Self: ...
@@ -35,16 +39,23 @@ class Reader(Protocol):
 
 
 class Writer(Reader, Protocol):
-    """Writing, one policy at a time. Every method may raise LostAnswer when it cannot be told what became of the write."""
+    """Writing, one policy at a time. Every method may raise LostAnswer when it cannot be told what became of the write.
 
-    def add(self, document: Document) -> str:
-        """Add a policy and return its id. Raises Conflict when there is one of that name, in either spelling."""
+    `version` is the `etag` of the row that is to be replaced. Where it is given and the remote has versions, the write is
+    refused with Moved when the row is not that version any more: looking and writing are then one step.
+    """
+
+    def add(self, document: Document) -> str | None:
+        """Add a policy and return its id (None: the remote does not say it).
+
+        Raises Conflict when there is one of that name, in either spelling.
+        """
         ...
 
-    def update(self, id: str, document: Document) -> None:  # noqa: A002 - the platform's word
-        """Write a policy over the one with that id. Raises NotFound when it is gone."""
+    def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        """Write a policy over the one with that id. Raises NotFound when it is gone, Moved when it moved."""
         ...
 
-    def remove(self, id: str) -> None:  # noqa: A002 - the platform's word
-        """Remove the policy with that id. Raises NotFound when it is gone."""
+    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        """Remove the policy with that id. Raises NotFound when it is gone, Moved when it moved."""
         ...

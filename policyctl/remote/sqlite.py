@@ -1,40 +1,30 @@
 """The embedded remote: policies in one SQLite file, with the behaviour of the platform's API where that is known.
 
-Ids are UUIDs; rows carry `created_on` and `updated_at`; keys it does not know are kept; a second policy of one name (in
-either spelling) is refused. Every write is one transaction in SQLite's rollback journal, so two processes may write at
-once and a killed one leaves the row as it was or as it was to be.
+Ids are UUIDs; rows carry `created_on`, `updated_at` and an `etag` that changes with every write; keys it does not know are
+kept; a second policy of one name (in either spelling) is refused, unless the file was made to allow it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from policyctl.errors import Conflict, NotFound, RemoteError
+from policyctl.errors import Conflict, Moved, NotFound
 from policyctl.model.names import canonical_name
 from policyctl.model.normal import Document, is_server_key
+from policyctl.remote.database import BUSY_SECONDS, Database, has_models
 
-APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else
-VERSION = 1
-BUSY_SECONDS = 10.0
 _IN_ONE_QUERY = 500
-_SCHEMA = """
-CREATE TABLE policy (
-    id         TEXT PRIMARY KEY,
-    canonical  TEXT NOT NULL UNIQUE,
-    document   TEXT NOT NULL,
-    created_on TEXT NOT NULL,
-    updated_at TEXT NOT NULL
-) WITHOUT ROWID
-"""
+_SELECT = "SELECT id, document, created_on, updated_at FROM policy"
+_INSERT = "INSERT INTO policy (id, document, created_on, updated_at, canonical) VALUES (?, ?, ?, ?, ?)"
+_UPDATE = "UPDATE policy SET canonical = ?, document = ?, updated_at = ? WHERE id = ?"
 
 
 class SqliteReader:
@@ -42,36 +32,40 @@ class SqliteReader:
 
     embedded = True
 
-    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
-        self.path = path.absolute()
-        self.busy_seconds = busy_seconds
+    def __init__(self, path: Path) -> None:
+        self._use(Database(path, writable=False))
+
+    def _use(self, database: Database) -> None:
+        self.database = database
+        self.path = database.path
         self.identity = f"sqlite:///{self.path}"
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
 
     def rows(self) -> list[Any]:
-        with self._reading() as connection:
+        with self.database.reading() as connection:
             if connection is None:
                 return []
-            return [_row(values) for values in connection.execute(_SELECT + "ORDER BY canonical")]
+            return [_row(values) for values in connection.execute(f"{_SELECT} ORDER BY canonical")]
 
     def find(self, names: Collection[str]) -> list[Any]:
-        rows: list[Any] = []
-        wanted = sorted(names)
-        with self._reading() as connection:
-            if connection is None:
-                return []
-            for start in range(0, len(wanted), _IN_ONE_QUERY):
-                some = wanted[start : start + _IN_ONE_QUERY]
-                marks = ",".join("?" * len(some))
-                found = connection.execute(f"{_SELECT} WHERE canonical IN ({marks})", some)
-                rows += [_row(values) for values in found]
-        return rows
+        return self._where("canonical", sorted(names))
+
+    def by_id(self, ids: Collection[str]) -> list[Any]:
+        """The rows with these ids; ids that there are not are left out."""
+        return self._where("id", sorted(ids))
+
+    def count(self) -> int:
+        """How many policies there are."""
+        with self.database.reading() as connection:
+            return 0 if connection is None else int(connection.execute("SELECT count(*) FROM policy").fetchone()[0])
+
+    def models(self) -> frozenset[str]:
+        with self.database.reading() as connection:
+            if connection is None or not has_models(connection):
+                return frozenset()
+            return frozenset(name for (name,) in connection.execute("SELECT name FROM model"))
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -79,62 +73,9 @@ class SqliteReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        with self._lock, self._told():
-            if self._connection is None and self.path.exists():
-                self._connection = self._open("rw", "PRAGMA query_only = ON")
-            yield self._if_filled()
-
-    def _if_filled(self) -> sqlite3.Connection | None:
-        """The connection, if there is anything to read: a file that a killed writer had only just made is empty."""
-        return None if self._connection is None or _is_blank(self._connection) else self._connection
-
-    def _open(self, mode: str, *pragmas: str) -> sqlite3.Connection:
-        """Connect and check whose database this is.
-
-        Reading opens read-write with `query_only`: a file that a killed writer left in mid-write must be rolled back
-        before it can be read. Where the file cannot be opened so (read-only disk), it is opened read-only.
-        """
-        try:
-            connection = self._connect(mode)
-        except sqlite3.OperationalError:
-            if mode != "rw":
-                raise
-            connection = self._connect("ro")
-        for pragma in pragmas:
-            connection.execute(pragma)
-        self._check(connection)
-        return connection
-
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode={mode}",
-            uri=True,
-            timeout=self.busy_seconds,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.execute("PRAGMA schema_version")  # the first real look at the file
-        return connection
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if application != APPLICATION_ID and not _is_blank(connection):
-            raise RemoteError(f"{self.path} is a database of something else; choose another file")
-        if version > VERSION:
-            raise RemoteError(f"{self.path} is from a newer policyctl (format {version}); update policyctl")
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """SQLite's errors in the user's words."""
-        try:
-            yield
-        except sqlite3.IntegrityError:
-            raise
-        except sqlite3.DatabaseError as error:
-            raise RemoteError(f"{self.path}: {_explain(error)}") from None
+    def _where(self, column: str, values: list[str]) -> list[Any]:
+        with self.database.reading() as connection:
+            return [] if connection is None else [_row(found) for found in _select(connection, column, values)]
 
 
 class SqliteRemote(SqliteReader):
@@ -143,104 +84,90 @@ class SqliteRemote(SqliteReader):
     def __init__(
         self,
         path: Path,
-        busy_seconds: float = BUSY_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        unique_names: bool = True,
+        busy_seconds: float = BUSY_SECONDS,
     ) -> None:
-        super().__init__(path, busy_seconds)
+        self._use(Database(path, writable=True, unique_names=unique_names, busy_seconds=busy_seconds))
         self._now = now
 
     def add(self, document: Document) -> str:
-        identifier, now = str(uuid.uuid4()), self._time()
-        values = (identifier, canonical_name(document["name"]), _text(document), now, now)
+        return str(self.insert(document)["id"])
+
+    def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        self.replace(id, document, version)
+
+    def insert(self, document: Document) -> Document:
+        """Add a policy and return its row as it was written, which only the write itself can tell."""
+        now = timestamp(self._now())
+        values = (str(uuid.uuid4()), stored_text(document), now, now)
+        name = canonical_name(document["name"])
         try:
-            with self._writing() as connection:
-                connection.execute("INSERT INTO policy VALUES (?, ?, ?, ?, ?)", values)
+            with self.database.writing() as connection:
+                connection.execute(_INSERT, (*values, name))
         except sqlite3.IntegrityError:
-            raise Conflict(f"there is a policy {values[1]} already") from None
-        return identifier
+            raise Conflict(f"there is a policy {name} already") from None
+        return _row(values)
 
-    def update(self, id: str, document: Document) -> None:  # noqa: A002 - the platform's word
+    def replace(self, id: str, document: Document, version: str | None = None) -> Document:  # noqa: A002 - as above
+        """Write a policy over the one with that id and return its row as it was written."""
+        name = ""
         try:
-            with self._writing() as connection:
-                found = connection.execute("SELECT document FROM policy WHERE id = ?", (id,)).fetchone()
-                if found is None:
-                    raise NotFound(f"there is no policy with the id {id}")
-                merged = {**json.loads(found[0]), **document}
-                values = (canonical_name(merged["name"]), _text(merged), self._time(), id)
-                connection.execute("UPDATE policy SET canonical = ?, document = ?, updated_at = ? WHERE id = ?", values)
+            with self.database.writing() as connection:
+                stored = _stored(connection, id, version)
+                merged = {**stored, **document}
+                name = canonical_name(merged["name"])
+                values = (id, stored_text(merged), stored["created_on"], timestamp(self._now()))
+                connection.execute(
+                    "UPDATE policy SET canonical = ?, document = ?, updated_at = ? WHERE id = ?",
+                    (name, values[1], values[3], id),
+                )
         except sqlite3.IntegrityError:
-            raise Conflict(f"there is a policy {canonical_name(document['name'])} already") from None
+            raise Conflict(f"there is a policy {name} already") from None
+        return _row(values)
 
-    def remove(self, id: str) -> None:  # noqa: A002 - the platform's word
-        with self._writing() as connection:
-            if connection.execute("DELETE FROM policy WHERE id = ?", (id,)).rowcount == 0:
-                raise NotFound(f"there is no policy with the id {id}")
-
-    def _time(self) -> str:
-        return self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A writer reads through its own connection, so that it sees what it wrote."""
-        with self._lock, self._told():
-            if self._connection is None and self.path.exists():
-                self._connection = self._open("rw")
-            yield self._if_filled()
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: whole or not at all, whatever happens to this process."""
-        with self._lock, self._told():
-            if self._connection is None:
-                self._make_folder()
-                self._connection = self._open("rwc")
-            connection = self._connection
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                if _is_blank(connection):
-                    connection.execute(_SCHEMA)
-                    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {VERSION}")
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    def _make_folder(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RemoteError(f"{self.path.parent} cannot be made: {error.strerror}") from None
+    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        with self.database.writing() as connection:
+            _stored(connection, id, version)
+            connection.execute("DELETE FROM policy WHERE id = ?", (id,))
 
 
-_SELECT = "SELECT id, document, created_on, updated_at FROM policy "
+def timestamp(time: datetime) -> str:
+    """RFC 3339 in UTC, to the microsecond, as the platform writes times."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _row(values: tuple[str, str, str, str]) -> Document:
-    identifier, document, created_on, updated_at = values
-    return {**json.loads(document), "id": identifier, "created_on": created_on, "updated_at": updated_at}
-
-
-def _text(document: Document) -> str:
-    """What is stored: everything but the server's own keys."""
+def stored_text(document: Document) -> str:
+    """What is stored of a document: everything but the server's own keys."""
     return json.dumps({key: value for key, value in document.items() if not is_server_key(key)})
 
 
-def _is_blank(connection: sqlite3.Connection) -> bool:
-    """Whether the file holds no table yet."""
-    return bool(connection.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()[0])
+def _stored(connection: sqlite3.Connection, identifier: str, version: str | None) -> Document:
+    """A row that is about to be written over; asked inside the write's own transaction."""
+    found = next(_select(connection, "id", [identifier]), None)
+    if found is None:
+        raise NotFound(f"there is no policy with the id {identifier}")
+    row = _row(found)
+    if version is not None and row["etag"] != version:
+        raise Moved(f"the policy {row['name']} was written by someone else meanwhile")
+    return row
 
 
-def _explain(error: sqlite3.DatabaseError) -> str:
-    text = str(error)
-    if "locked" in text:
-        return "the database is locked by another program, which did not let go; try again later"
-    if "readonly" in text:
-        return "the database is read-only; make it writable, or choose another remote"
-    if "malformed" in text or "not a database" in text:
-        return "this is no intact SQLite database; restore it from a backup, or move it away to start afresh"
-    if "unable to open" in text or "disk I/O" in text:
-        return f"the database cannot be opened or used ({text}); check the path, its permissions and the disk"
-    return f"the database fails: {text}"
+def _select(connection: sqlite3.Connection, column: str, values: list[str]) -> Iterator[Any]:
+    for start in range(0, len(values), _IN_ONE_QUERY):
+        some = values[start : start + _IN_ONE_QUERY]
+        marks = ",".join("?" * len(some))
+        yield from connection.execute(f"{_SELECT} WHERE {column} IN ({marks}) ORDER BY canonical", some)
+
+
+def _row(values: Iterable[str]) -> Document:
+    identifier, document, created_on, updated_at = values
+    version = hashlib.sha256(f"{identifier} {updated_at} {document}".encode()).hexdigest()[:32]
+    return {
+        **json.loads(document),
+        "id": identifier,
+        "created_on": created_on,
+        "updated_at": updated_at,
+        "etag": version,
+    }

@@ -29,12 +29,12 @@ class FaultyRemote(SqliteRemote):
     def add(self, document: Document) -> str:
         return self._write(document["name"], lambda: SqliteRemote.add(self, document))
 
-    def update(self, id: str, document: Document) -> None:  # noqa: A002 - the platform's word
-        self._write(document["name"], lambda: SqliteRemote.update(self, id, document))
+    def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        self._write(document["name"], lambda: SqliteRemote.update(self, id, document, version))
 
-    def remove(self, id: str) -> None:  # noqa: A002 - the platform's word
+    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
         name = next(row["name"] for row in self.rows() if row["id"] == id)
-        self._write(name, lambda: SqliteRemote.remove(self, id))
+        self._write(name, lambda: SqliteRemote.remove(self, id, version))
 
     def _write(self, name: str, write: Callable[[], Any]) -> Any:
         match self.fault_of(name):

@@ -42,7 +42,7 @@ def test_a_readers_connection_refuses_to_write(remote: SqliteRemote) -> None:
     remote.add(DOCUMENT)
     with SqliteReader(remote.path) as reader:
         reader.rows()
-        connection = reader._connection
+        connection = reader.database._connection
         assert connection is not None
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             connection.execute("DELETE FROM policy")

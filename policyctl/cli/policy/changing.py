@@ -27,7 +27,7 @@ def write_policy(policy: Policy, options: Options, place: Place, how: How) -> in
     console = Console(options)
     if how.save:
         return save_policy(policy, options, place, console, how)
-    with open_reader(place.url) as reader:
+    with open_reader(place.url, place.access) as reader:
         review = plan_policy(reader, policy, place.environment)
         prunes = may_remove(reader, place.environment.settings)
     note = next_apply(policy.name, policy.document, options, place, prunes=prunes)

@@ -46,7 +46,7 @@ def export(options: Options, name: str, output: str) -> int:
     if output != "-" and path.suffix not in (".yaml", ".yml", ".zip"):
         raise UsageError(f"--output: {output} is none of .yaml, .yml, .zip, -")
     place = find_place(options)
-    with open_reader(place.url) as reader:
+    with open_reader(place.url, place.access) as reader:
         text = policy_text(find_live(reader, name, place.environment.name).document)
     if not isinstance(text, str):
         raise PolicyctlError(f"{name} cannot be a policy file: {'; '.join(reasons(text))}")

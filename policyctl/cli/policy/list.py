@@ -28,7 +28,7 @@ def command(options: Options, form: str) -> int:
 def list_policies(options: Options, form: str) -> int:
     console = Console(options)
     place = find_place(options)
-    with open_reader(place.url) as reader:
+    with open_reader(place.url, place.access) as reader:
         observed = observe(reader)
         remote = reader.identity
     if form == "json":

@@ -31,7 +31,7 @@ def command(options: Options, name: str, form: str) -> int:
 
 def show(options: Options, name: str, form: str) -> int:
     place = find_place(options)
-    with open_reader(place.url) as reader:
+    with open_reader(place.url, place.access) as reader:
         live = find_live(reader, name, place.environment.name)
         remote = reader.identity
     as_json = form == "json"

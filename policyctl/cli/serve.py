@@ -1,0 +1,122 @@
+"""policyctl serve."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import find_place
+from policyctl.cli.options import Options, with_options
+from policyctl.errors import PolicyctlError, Refused, UsageError
+from policyctl.report.plain import plain
+
+if TYPE_CHECKING:
+    from policyctl.remote.sqlite import SqliteRemote
+
+EPILOG = """\b
+Example:
+  policyctl serve
+  policyctl plan --remote http://127.0.0.1:4321
+  WXO_TOKEN=… policyctl serve --host 0.0.0.0 --token-from env:WXO_TOKEN"""
+
+_NEEDS = ("starlette", "uvicorn")
+
+
+@click.command("serve", epilog=EPILOG)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=4321, show_default=True, help="The port; 0 takes a free one.")
+@click.option("--token-from", metavar="REF", help="Where the secret that callers need is: env:NAME or file:PATH.")
+@click.option(
+    "--token-seconds", type=click.IntRange(1), default=3600, show_default=True, help="How long a login's token lasts."
+)
+@click.option("--allow-duplicate-names", is_flag=True, help="Take a second policy of one name (settled when the file is made).")
+@click.option("--max-policies", type=click.IntRange(0), help="Refuse another policy from that number on, as a quota does.")
+@with_options
+def command(
+    options: Options,
+    host: str,
+    port: int,
+    token_from: str | None,
+    token_seconds: int,
+    allow_duplicate_names: bool,
+    max_policies: int | None,
+) -> int:
+    """Serve the embedded remote over HTTP, as the platform's control plane: its model-policy and model endpoints, below /v1,
+    /api/v1 and …/v1/orchestrate, and its logins.
+
+    Off this machine a secret is needed. It is the bearer token, and the API key or password that the logins take. Logs are
+    JSON on standard error; /openapi.json describes the interface. SIGTERM and SIGINT end it when what was begun is done.
+    """
+    return serve(options, host, port, token_from, token_seconds, allow_duplicate_names, max_policies)
+
+
+def serve(
+    options: Options,
+    host: str,
+    port: int,
+    token_from: str | None,
+    token_seconds: int,
+    allow_duplicate_names: bool,
+    max_policies: int | None,
+) -> int:
+    if missing := [name for name in _NEEDS if find_spec(name) is None]:
+        raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
+    from policyctl.remote.sqlite_models import SqliteModels
+    from policyctl.server.app import is_loopback, make_app
+    from policyctl.server.exchange import Service
+    from policyctl.server.log import JsonLog
+    from policyctl.server.run import listen, run, url_of
+    from policyctl.server.tokens import Keeper
+
+    secret = None if token_from is None else _secret(token_from)
+    if secret is None and not is_loopback(host):
+        raise Refused(f"{host} is not only this machine, so a secret is needed; add --token-from env:NAME or file:PATH")
+    with _store(options, unique_names=not allow_duplicate_names) as policies, listen(host, port) as listener:
+        Console(options).result(f"Serving {plain(policies.identity)} at {url_of(listener)}\n")
+        sys.stdout.flush()
+        service = Service(policies, SqliteModels(policies.database), Keeper(secret, token_seconds), max_policies)
+        log = JsonLog(sys.stderr)
+        run(make_app(service, log), listener, log)
+    return 0
+
+
+def _store(options: Options, *, unique_names: bool) -> SqliteRemote:
+    """The embedded remote to serve. Raises UsageError when the environment's is another, or made for other names."""
+    from policyctl.remote.open import sqlite_path
+    from policyctl.remote.sqlite import SqliteRemote
+
+    place = find_place(options)
+    if not place.url.startswith("sqlite:"):
+        raise UsageError(
+            f"serve needs an embedded remote, and {place.environment.name} has another; add --remote sqlite:///PATH"
+        )
+    store = SqliteRemote(sqlite_path(place.url), unique_names=unique_names)
+    if store.database.names_are_unique() is not unique_names:
+        takes, flag = ("refuses", "without") if not unique_names else ("takes", "with")
+        raise UsageError(
+            f"{store.path} {takes} a second policy of one name, which was settled when it was made; "
+            f"run {flag} --allow-duplicate-names, or choose another file"
+        )
+    return store
+
+
+def _secret(reference: str) -> str:
+    """The secret that a reference points at. Raises UsageError when it is no reference or there is nothing."""
+    kind, _, where = reference.partition(":")
+    if kind not in ("env", "file") or not where:
+        raise UsageError("--token-from must be a reference, env:NAME or file:PATH; the secret itself never stands here")
+    try:
+        text = os.environ.get(where, "") if kind == "env" else Path(where).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--token-from: {reference} cannot be read ({type(error).__name__})") from None
+    if not text:
+        raise UsageError(f"--token-from: {reference} is not set or empty")
+    if not (text.isascii() and text.isprintable()):
+        raise UsageError(f"--token-from: {reference} is not one line of ASCII, as a header must be")
+    return text

@@ -1,0 +1,64 @@
+"""What can be told from a remote's URL without asking anybody."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+_PORTS = {"http": 80, "https": 443}
+# IBM's CLI takes a URL that starts so for the Developer Edition: a case-sensitive test on the text as it was typed.
+_LOCAL = ("http://localhost", "http://127.0.0.1", "http://[::1]", "http://0.0.0.0", "http://host.docker.internal")
+
+
+class Origin(NamedTuple):
+    """Whom a URL leads to: scheme, host and port, each written one way."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+def is_http(url: str) -> bool:
+    """Whether a URL is one of http or https."""
+    return urlsplit(url).scheme in _PORTS
+
+
+def origin(url: str) -> Origin:
+    """The origin of a URL. Raises ValueError when the text is no URL."""
+    parts = urlsplit(url)
+    return Origin(parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme))
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL has the layout of the Developer Edition, by the rule of IBM's CLI."""
+    return url.startswith(_LOCAL)
+
+
+def is_safe_for_secrets(url: str) -> bool:
+    """Whether a secret may be sent to a URL: over TLS, or without leaving this machine."""
+    to = origin(url)
+    return to.scheme == "https" or (to.scheme == "http" and _is_loopback(to.host))
+
+
+def http_complaint(url: str) -> str | None:
+    """Why this cannot be the URL of an http(s) service, or None when it can. Never repeats the text: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is no URL"
+    if "@" in parts.netloc:
+        return "must not hold a user or password; use auth with env:NAME or file:PATH"
+    if parts.scheme not in _PORTS:
+        return "must be an https:// URL"
+    if not parts.hostname or port == 0 or not url.isprintable():
+        return "has no usable host"
+    return "must not have a query or a fragment (? or #)" if parts.query or parts.fragment else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,76 @@
+"""Secrets: fetched from where a reference points, at the last moment, and kept out of every message."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+from policyctl.errors import RemoteError
+from policyctl.load.auth import AuthFile
+
+HIDDEN = "***"
+
+
+class Scrubber:
+    """Takes secrets out of text. A server may echo what it was sent, as it is or encoded."""
+
+    def __init__(self) -> None:
+        self._secrets: frozenset[str] = frozenset()
+
+    def hide(self, secret: str) -> None:
+        """Keep this secret out of every text from now on."""
+        forms = {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]}
+        self._secrets |= forms - {""}
+
+    def __call__(self, text: str) -> str:
+        """The text without the secrets, the longest first, since one may contain another."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, HIDDEN)
+        return text
+
+
+class Credentials:
+    """The fields of an environment's `auth`, its secrets resolved when they are asked for and never before."""
+
+    def __init__(self, auth: AuthFile, scrub: Scrubber, base: Path = Path(), environ: Mapping[str, str] = os.environ) -> None:
+        """`base` is what relative paths of `file:` references start from."""
+        self.scrub = scrub
+        self._auth = auth
+        self._base = base
+        self._environ = environ
+
+    @property
+    def username(self) -> str:
+        return self._auth.username or ""
+
+    @property
+    def url(self) -> str | None:
+        """The token endpoint's URL where one is written, without a slash at its end."""
+        return self._auth.url.rstrip("/") if self._auth.url is not None else None
+
+    def secret(self, field: str) -> str:
+        """The secret that `auth.<field>` refers to. Raises RemoteError when it is not to be had."""
+        reference: str = getattr(self._auth, field) or ""
+        kind, _, where = reference.partition(":")
+        text = self._environ.get(where, "") if kind == "env" else self._read(field, where)
+        if not text:
+            raise RemoteError(f"auth.{field} refers to {reference}, which is not set or empty")
+        if not text.isprintable():
+            raise RemoteError(f"auth.{field} refers to {reference}, which is not one line of plain text")
+        self.scrub.hide(text)
+        return text
+
+    def has(self, field: str) -> bool:
+        """Whether `auth.<field>` is written."""
+        return getattr(self._auth, field) is not None
+
+    def _read(self, field: str, where: str) -> str:
+        try:
+            return (self._base / where).read_text("utf-8").strip("\r\n")
+        except OSError as error:
+            raise RemoteError(f"auth.{field} refers to file:{where}, which cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise RemoteError(f"auth.{field} refers to file:{where}, which is not text") from None

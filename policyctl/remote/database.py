@@ -1,0 +1,190 @@
+"""The file of an embedded remote: whose it is, which format it has, and transactions in it.
+
+Every write is one transaction in SQLite's rollback journal, so two processes may write at once and a killed one leaves the
+rows as they were or as they were to be. Format 1 has the policies; format 2 adds the virtual models. A file of format 1 is
+read as it is and becomes one of format 2 at its first write.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from policyctl.errors import RemoteError
+
+APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else
+VERSION = 2
+BUSY_SECONDS = 10.0
+
+# Whether names are unique is a fact of the file, settled when it is made: the constraint is its record.
+_POLICY = """
+CREATE TABLE policy (
+    id         TEXT PRIMARY KEY,
+    canonical  TEXT NOT NULL {unique},
+    document   TEXT NOT NULL,
+    created_on TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID
+"""
+_POLICY_INDEX = "CREATE INDEX policy_canonical ON policy (canonical)"
+_MODEL = """
+CREATE TABLE model (
+    id         TEXT PRIMARY KEY,
+    name       TEXT NOT NULL UNIQUE,
+    document   TEXT NOT NULL,
+    created_on TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID
+"""
+
+
+class Database:
+    """One connection to one file, shared by threads in turn. A file that is not there is made by the first write only.
+
+    `unique_names` says whether a file that is made here refuses a second policy of one name; a file that is there already
+    says so itself.
+    """
+
+    def __init__(self, path: Path, *, writable: bool, unique_names: bool = True, busy_seconds: float = BUSY_SECONDS) -> None:
+        self.path = path.absolute()
+        self._busy_seconds = busy_seconds
+        self._writable = writable
+        self._unique_names = unique_names
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection | None]:
+        """A connection to read with, or None when there is nothing to read: no file, or one that nothing was written to yet.
+
+        A writer reads through its own connection, so that it sees what it wrote.
+        """
+        with self._lock, self._told():
+            if self._connection is None and self.path.exists():
+                self._connection = self._open("rw") if self._writable else self._open("rw", "PRAGMA query_only = ON")
+            connection = self._connection
+            yield None if connection is None or _is_blank(connection) else connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: whole or not at all, whatever happens to this process."""
+        with self._lock, self._told():
+            if self._connection is None:
+                self._make_folder()
+                self._connection = self._open("rwc")
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._bring_up_to_date(connection)
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def names_are_unique(self) -> bool:
+        """Whether this file (or, while there is none, the one that would be made) refuses a second policy of one name."""
+        with self.reading() as connection:
+            if connection is None:
+                return self._unique_names
+            found = connection.execute("SELECT count(*) FROM pragma_index_list('policy') WHERE \"unique\" AND origin = 'u'")
+            return bool(found.fetchone()[0])
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _open(self, mode: str, *pragmas: str) -> sqlite3.Connection:
+        """Connect and check whose database this is.
+
+        Reading opens read-write with `query_only`: a file that a killed writer left in mid-write must be rolled back
+        before it can be read. Where the file cannot be opened so (read-only disk), it is opened read-only.
+        """
+        try:
+            connection = self._connect(mode)
+        except sqlite3.OperationalError:
+            if mode != "rw":
+                raise
+            connection = self._connect("ro")
+        for pragma in pragmas:
+            connection.execute(pragma)
+        self._check(connection)
+        return connection
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode={mode}",
+            uri=True,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA schema_version")  # the first real look at the file
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        if application != APPLICATION_ID and not _is_blank(connection):
+            raise RemoteError(f"{self.path} is a database of something else; choose another file")
+        if (version := _version(connection)) > VERSION:
+            raise RemoteError(f"{self.path} is from a newer policyctl (format {version}); update policyctl")
+
+    def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
+        if _is_blank(connection):
+            connection.execute(_POLICY.format(unique="UNIQUE" if self._unique_names else ""))
+            if not self._unique_names:
+                connection.execute(_POLICY_INDEX)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        if _version(connection) < VERSION:
+            connection.execute(_MODEL)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """SQLite's errors in the user's words."""
+        try:
+            yield
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise RemoteError(f"{self.path}: {_explain(error)}") from None
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RemoteError(f"{self.path.parent} cannot be made: {error.strerror}") from None
+
+
+def has_models(connection: sqlite3.Connection) -> bool:
+    """Whether the file is of a format that has the table of models."""
+    return _version(connection) >= 2
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    """Whether the file holds no table yet."""
+    return bool(connection.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()[0])
+
+
+def _explain(error: sqlite3.DatabaseError) -> str:
+    text = str(error)
+    if "locked" in text:
+        return "the database is locked by another program, which did not let go; try again later"
+    if "readonly" in text:
+        return "the database is read-only; make it writable, or choose another remote"
+    if "malformed" in text or "not a database" in text:
+        return "this is no intact SQLite database; restore it from a backup, or move it away to start afresh"
+    if "unable to open" in text or "disk I/O" in text:
+        return f"the database cannot be opened or used ({text}); check the path, its permissions and the disk"
+    return f"the database fails: {text}"

@@ -1,0 +1,206 @@
+"""The real remote: the model-policy API of watsonx Orchestrate, over http(s).
+
+Paths, bodies and statuses are those of IBM's API reference and of what its CLI sends. Where it is not known what the service
+does, both ways work: ids may be withheld, a filter may be ignored or answer 404, any 2xx is a success whatever its body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from types import TracebackType
+from typing import Any, NoReturn, Protocol, Self
+from urllib.parse import quote, quote_plus
+
+from policyctl.errors import Conflict, Moved, NotFound, RemoteError
+from policyctl.load.urls import is_local, origin
+from policyctl.model.names import canonical_name, spellings
+from policyctl.model.normal import Document
+from policyctl.remote.answers import describe, is_quota
+from policyctl.remote.credentials import Scrubber
+from policyctl.remote.wire import Answer, Ask, host_of
+
+QUERY = 4000  # characters of one query: gateways commonly refuse request lines of more than 8 KiB
+_ETAG = re.compile(r"[\x21\x23-\x7e]+")
+
+
+class Sender(Protocol):
+    """What sends requests: a `Wire`, or a `Session` that logs in."""
+
+    def send(self, ask: Ask, *, writes: bool = False) -> Answer: ...
+
+    def close(self) -> None: ...
+
+
+class OrchestrateReader:
+    """Reads the policies of one instance. It has no method that writes."""
+
+    embedded = False
+
+    def __init__(self, url: str, sender: Sender, scrub: Scrubber) -> None:
+        """`url` is the instance's, as IBM's CLI takes it; the API's own path is added."""
+        url = url.rstrip("/")
+        self.identity = _identity(url)
+        self._api = _api(url)
+        self._policies = f"{self._api}/model_policy"
+        self._sender = sender
+        self._scrub = scrub
+
+    def rows(self) -> list[Any]:
+        answer = self._sender.send(Ask("GET", self._policies))
+        return self._rows_of(answer)
+
+    def find(self, names: Collection[str]) -> list[Any]:
+        if not all(map(_is_sendable, names)):
+            return _named(self.rows(), names)
+        found: list[Any] = []
+        for query in _queries(names):
+            answer = self._sender.send(Ask("GET", self._policies, query))
+            # Not found may be how a filter says "none"; the whole list tells that from a wrong URL.
+            found += self.rows() if answer.status == 404 else self._rows_of(answer)
+        return _named(found, names)
+
+    def models(self) -> frozenset[str]:
+        answer = self._sender.send(Ask("GET", f"{self._api}/models/list"))
+        if answer.status == 404:  # a remote without models; were the URL wrong, its policies would have said so
+            return frozenset()
+        if not answer.good:
+            self._refuse(answer)
+        models = answer.content.get("resources") if isinstance(answer.content, dict) else answer.content
+        entries = models if isinstance(models, list) else []
+        return frozenset(entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
+
+    def close(self) -> None:
+        self._sender.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _rows_of(self, answer: Answer) -> list[Any]:
+        if not answer.good:
+            self._refuse(answer)
+        if not isinstance(answer.content, list):
+            said = f"{_host(answer)} answered {answer.status} without a list of policies"
+            raise RemoteError(f"{said}; check the URL of the remote")
+        return answer.content
+
+    def _refuse(self, answer: Answer) -> NoReturn:
+        """Raise what an answer that is no success means, wherever it was asked."""
+        status, said = answer.status, f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
+        match status:
+            case 401:
+                hint = "check auth in policyctl.yaml (it only goes to the origin of the environment's own remote)"
+                raise RemoteError(f"{said}; {hint}")
+            case 403:
+                raise RemoteError(f"{said}; this login may not do that")
+            case 404 | 405:
+                raise RemoteError(f"{said} to {self._policies}; the URL of the remote is probably wrong")
+            case 429 if is_quota(answer.response):
+                raise RemoteError(f"{said} (the tenant is full; waiting does not help)")
+            case _ if 300 <= status < 400:
+                raise RemoteError(f"{said}, a redirect; write the URL that it leads to as the remote, if that is right")
+        raise RemoteError(said)
+
+
+class OrchestrateRemote(OrchestrateReader):
+    """Reads and writes the policies of one instance."""
+
+    def add(self, document: Document) -> str | None:
+        answer = self._sender.send(Ask("POST", self._policies, body=document), writes=True)
+        if not answer.good:
+            self._refuse_write(answer)
+        identifier = answer.content.get("id") if isinstance(answer.content, dict) else None
+        return identifier if isinstance(identifier, str) else None
+
+    def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        ask = Ask("PUT", self._policy(id), body=document, headers=_only_if(version))
+        self._write_one(ask, id)
+
+    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        self._write_one(Ask("DELETE", self._policy(id), headers=_only_if(version)), id)
+
+    def _policy(self, identifier: str) -> str:
+        if identifier in (".", "..") or not _is_sendable(identifier):
+            raise RemoteError(f"the id {identifier!r} cannot stand in a URL; repair that policy on the remote")
+        return f"{self._policies}/{quote(identifier, safe='')}"
+
+    def _write_one(self, ask: Ask, identifier: str) -> None:
+        answer = self._sender.send(ask, writes=True)
+        if answer.status in (404, 410):
+            raise NotFound(f"{_host(answer)} has no policy with the id {identifier} any more")
+        if not answer.good:
+            self._refuse_write(answer)
+
+    def _refuse_write(self, answer: Answer) -> NoReturn:
+        said = f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
+        if answer.status == 409:
+            raise Conflict(said)
+        if answer.status == 412:
+            raise Moved(said)
+        self._refuse(answer)
+
+
+def _api(url: str) -> str:
+    """The API's base: `/v1` for the Developer Edition, `/v1/orchestrate` elsewhere, unless the URL has it already."""
+    prefix = "/v1" if is_local(url) else "/v1/orchestrate"
+    return url if url.endswith(prefix) else url + prefix
+
+
+def _identity(url: str) -> str:
+    """Origin and path, each remote written one way."""
+    scheme, host, port = origin(url)
+    usual = {"http": 80, "https": 443}.get(scheme)
+    path = url.partition("://")[2].partition("/")[2]
+    name = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{name}{'' if port == usual else f':{port}'}" + (f"/{path}" if path else "")
+
+
+def _queries(names: Collection[str]) -> Iterator[tuple[tuple[str, str], ...]]:
+    """The names, each in both spellings, as queries of bounded length; both spellings of a name stay together."""
+    query: list[tuple[str, str]] = []
+    length = 0
+    for name in sorted(names):
+        pair = [("name", spelling) for spelling in spellings(name)]
+        size = sum(len(quote_plus(spelling)) + len("&name=") for _, spelling in pair)
+        if query and length + size > QUERY:
+            yield tuple(query)
+            query, length = [], 0
+        query += pair
+        length += size
+    if query:
+        yield tuple(query)
+
+
+def _named(rows: list[Any], names: Collection[str]) -> list[Any]:
+    """The rows of these policies: a remote's filter may know nothing of spellings, or do nothing at all."""
+    wanted, seen, found = set(names), set[str](), []
+    for row in rows:
+        name = row.get("name") if isinstance(row, dict) else None
+        if not isinstance(name, str) or canonical_name(name) not in wanted:
+            continue
+        identifier = row.get("id")
+        if identifier is None or str(identifier) not in seen:  # a row that several queries brought counts once
+            found.append(row)
+            seen.add(str(identifier))
+    return found
+
+
+def _only_if(version: str | None) -> dict[str, str]:
+    """The header that binds a write to the version it replaces, where the remote gave one that can be said."""
+    return {"If-Match": f'"{version}"'} if version is not None and _ETAG.fullmatch(version) else {}
+
+
+def _is_sendable(text: str) -> bool:
+    """Whether a text can stand in a URL: a lone surrogate, which JSON can carry, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _host(answer: Answer) -> str:
+    return host_of(str(answer.response.url))

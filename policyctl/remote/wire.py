@@ -1,0 +1,191 @@
+"""Requests over HTTP: with timeouts, repeated where that is safe, and every failure as one clear line.
+
+What is safe to repeat: a read; anything that was never sent; what was refused with 429, or with 503 and a `Retry-After`. A
+write that was sent and not answered, or answered by a failing gateway, may have happened: that is LostAnswer, and whoever
+asked for it looks before writing again.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Mapping
+from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import httpx
+
+from policyctl import __version__
+from policyctl.errors import LostAnswer, RemoteError
+from policyctl.remote.answers import BadContent, content_of, describe, is_quota, retry_after
+from policyctl.remote.credentials import Scrubber
+from policyctl.remote.patience import Patience
+
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds
+CONNECTIONS = 64  # as many as apply may have threads
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+
+
+class Ask(NamedTuple):
+    """One request, before anything is sent: `query` as pairs in order, a JSON body or a form, extra headers."""
+
+    method: str
+    url: str
+    query: tuple[tuple[str, str], ...] = ()
+    body: Mapping[str, Any] | None = None
+    form: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+class Answer(NamedTuple):
+    """An answer that came in whole: the response, and its JSON value when it is a success (None when empty)."""
+
+    response: httpx.Response
+    content: Any
+
+    @property
+    def status(self) -> int:
+        return self.response.status_code
+
+    @property
+    def good(self) -> bool:
+        return self.response.is_success
+
+
+class _Again(Exception):
+    """A failure after which it is safe to ask again; `error` is what to say when that does not help."""
+
+    def __init__(self, error: RemoteError, after: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.after = after
+
+
+class Wire:
+    """Sends requests through one pool of connections; several threads may use it at once."""
+
+    def __init__(
+        self,
+        scrub: Scrubber,
+        ca_file: Path | None = None,
+        timeout: httpx.Timeout = TIMEOUT,
+        patience: Patience = Patience(),
+    ) -> None:
+        """`ca_file` holds authorities to trust besides the usual ones. Raises RemoteError when it is unusable."""
+        self.scrub = scrub
+        self._patience = patience
+        self._client = _client(ca_file, timeout)
+
+    def send(self, ask: Ask, *, writes: bool = False) -> Answer:
+        """The answer, whatever its status, but for those that say "later" or "broken", which are repeated or raised.
+
+        Raises LostAnswer for a write (`writes`) that may have happened, RemoteError for what never was answered.
+        """
+        waiting = self._patience.begin()
+        while True:
+            try:
+                return self._once(ask, writes)
+            except _Again as again:
+                if not waiting.again(again.after):
+                    raise again.error from None
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _once(self, ask: Ask, writes: bool) -> Answer:
+        try:
+            response = self._client.request(
+                ask.method,
+                ask.url,
+                params=ask.query or None,
+                content=None if ask.body is None else json.dumps(ask.body).encode(),
+                data=ask.form,
+                headers={**ask.headers, **({} if ask.body is None else {"Content-Type": "application/json"})},
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise self._unanswered(error, ask, writes) from None
+        return self._judge(response, ask, writes)
+
+    def _judge(self, response: httpx.Response, ask: Ask, writes: bool) -> Answer:
+        """A response as an answer, unless it says that something is broken or busy."""
+        status, after = response.status_code, retry_after(response)
+        said = f"{host_of(ask.url)} answered {describe(response, self.scrub)}" if status >= 400 else ""
+        refused = status == 429 or (status == 503 and after is not None)
+        if refused and not is_quota(response):
+            asks = "" if after is None else f" (asks to wait {after:.0f} s)"
+            raise _Again(RemoteError(said + asks), after)
+        if status >= 500 or status == 408:
+            raise LostAnswer(said) if writes else _Again(RemoteError(said), after)
+        return Answer(response, self._content(response, ask, writes) if response.is_success else None)
+
+    def _content(self, response: httpx.Response, ask: Ask, writes: bool) -> Any:
+        try:
+            return content_of(response)
+        except BadContent as error:
+            said = f"{host_of(ask.url)} answered {response.status_code} with {error}"
+            if writes:
+                raise LostAnswer(said) from None
+            if error.whole:
+                raise RemoteError(f"{said}; check the URL of the remote, and what stands between") from None
+            raise _Again(RemoteError(said)) from None
+
+    def _unanswered(self, error: Exception, ask: Ask, writes: bool) -> Exception:
+        """What a failure without a whole answer means for this request."""
+        host = host_of(ask.url)
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return RemoteError(f"{host} has a certificate that is not trusted ({_reason(error)}); set ca_file to its authority")
+        if isinstance(error, _UNSENT):
+            return _Again(RemoteError(f"{host} cannot be reached: {self.scrub(_reason(error))}"))
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL | UnicodeError):
+            # Not in the error's own words: they may quote a header.
+            return RemoteError(f"{host} cannot be asked: the request cannot be written as HTTP")
+        late = isinstance(error, httpx.TimeoutException)
+        said = f"{host} did not answer in time" if late else f"{host} broke off before its answer was whole"
+        return LostAnswer(said) if writes else _Again(RemoteError(said))
+
+
+def host_of(url: str) -> str:
+    """The host and port of a URL, as a message names a service."""
+    return httpx.URL(url).netloc.decode("ascii")
+
+
+def _reason(error: Exception) -> str:
+    """An error of the network in few words: `Connection refused`, `unable to get local issuer certificate`."""
+    if isinstance(error, httpx.TimeoutException):
+        return "no connection in time"
+    text = str(error).partition(" (_ssl.c")[0]
+    return text.rpartition("] ")[2].removeprefix("certificate verify failed: ") or type(error).__name__
+
+
+def _client(ca_file: Path | None, timeout: httpx.Timeout) -> httpx.Client:
+    try:
+        return httpx.Client(
+            verify=_trust(ca_file),
+            timeout=timeout,
+            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            follow_redirects=False,  # a redirect must not take a token elsewhere
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # nor may one service set what another is sent
+            headers={"User-Agent": f"policyctl/{__version__}", "Accept": "application/json"},
+        )
+    except (ValueError, ImportError, httpx.InvalidURL):
+        # Not in the error's own words: a proxy's URL may hold a password.
+        raise RemoteError(
+            "the proxy that the environment variables name cannot be used; check HTTPS_PROXY and its like"
+        ) from None
+
+
+@cache  # reading the usual authorities takes 0.1 s, and apply opens a reader and then a writer
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    context = httpx.create_ssl_context()
+    if ca_file is None:
+        return context
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except ssl.SSLError:
+        raise RemoteError(f"ca_file {ca_file} holds no certificate in PEM form") from None
+    except OSError as error:
+        raise RemoteError(f"ca_file {ca_file} cannot be read: {error.strerror}") from None
+    return context

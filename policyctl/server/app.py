@@ -1,0 +1,165 @@
+"""The web application: from HTTP to handlers and back, and the limits that hold before a handler is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import Receive, Scope, Send
+
+from policyctl.errors import Conflict, Moved, NotFound, PolicyctlError
+from policyctl.server.exchange import Answer, Call, Failure, Service
+from policyctl.server.log import Log, Watch
+from policyctl.server.openapi import description
+from policyctl.server.operations import HEALTH, LOGINS, PREFIXES, RESOURCES, Operation, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one request may take: bytes of its URL and headers, bytes of its body, seconds until its body is there."""
+
+    head_bytes: int = 32 * 1024
+    body_bytes: int = 1 << 20  # a policy has about a thousand
+    body_seconds: float = 10.0
+
+
+def make_app(service: Service, log: Log, limits: Limits = Limits()) -> Starlette:
+    """The application over one service; every request is logged."""
+    app = Starlette(
+        routes=_routes(service, limits),
+        middleware=[Middleware(Watch, log=log)],
+        exception_handlers={HTTPException: _unrouted, Failure: _failed, PolicyctlError: _refused},
+    )
+    app.router.redirect_slashes = False
+    app.state.log = log
+    return app
+
+
+def _routes(service: Service, limits: Limits) -> list[BaseRoute]:
+    described = description(open_to_all=service.keeper.open)
+    itself = Operation("GET", lambda *_: Answer(200, described), "This description.", public=True)
+    root = [_route(place, service, limits) for place in (*LOGINS, HEALTH, Place("/openapi.json", (itself,)))]
+    resources = Router([_route(place, service, limits) for place in RESOURCES], redirect_slashes=False)
+    return [*root, *(Mount(prefix, app=resources) for prefix in PREFIXES)]
+
+
+def _route(place: Place, service: Service, limits: Limits) -> Route:
+    return Route(place.path, Endpoint(place, service, limits))
+
+
+class Endpoint:
+    """One path: from a request to its operation's handler, and back."""
+
+    def __init__(self, place: Place, service: Service, limits: Limits) -> None:
+        self._operations = place.by_method
+        self._service = service
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        operation = self._operations.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._operations))})
+        _check_head(request, self._limits)
+        check_caller(operation, self._service, _host(request), request.headers.get("authorization", ""))
+        call = Call(
+            path=request.path_params,
+            query={key: request.query_params.getlist(key) for key in request.query_params},
+            body=b"" if operation.takes is None else await _body(request, operation, self._limits),
+            if_match=request.headers.get("if-match"),
+        )
+        return await run_in_threadpool(lambda: _response(operation.handler(self._service, call)))
+
+
+def check_caller(operation: Operation, service: Service, host: str, authorization: str) -> None:
+    """Raise Failure when who asks may not.
+
+    A server that admits everyone answers to loopback names only: a web page that made its own name mean this machine (DNS
+    rebinding) would otherwise write through its visitor's browser.
+    """
+    if service.keeper.open and not is_loopback(host):
+        raise Failure(403, "a server without a token answers to loopback names only; ask for 127.0.0.1 or localhost")
+    if not operation.public and not service.keeper.admits(authorization):
+        raise Failure(401, "the token is missing, wrong or expired; log in again", {"WWW-Authenticate": "Bearer"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address means this machine, whatever a name server says."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _host(request: Request) -> str:
+    """The name or address in the Host header, without the port; whatever else stands there is no loopback name."""
+    host = request.headers.get("host", "")
+    return host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+
+
+def _check_head(request: Request, limits: Limits) -> None:
+    headers = sum(len(key) + len(value) for key, value in request.headers.raw)
+    size = len(request.scope["path"]) + len(request.scope["query_string"]) + headers
+    if size > limits.head_bytes:
+        raise Failure(431, f"the URL and the headers have more than {limits.head_bytes} bytes")
+
+
+async def _body(request: Request, operation: Operation, limits: Limits) -> bytes:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    wanted = "application/x-www-form-urlencoded" if operation.form else "application/json"
+    if kind != wanted:  # also what keeps a web page elsewhere from writing without the browser asking us first
+        raise Failure(415, f"the body must be {wanted}")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.body_bytes:
+                    raise Failure(413, f"the body has more than {limits.body_bytes} bytes", _CLOSE)
+    except TimeoutError:
+        raise Failure(408, f"the body was not there after {limits.body_seconds:g} s", _CLOSE) from None
+    return bytes(body)
+
+
+def _response(answer: Answer) -> Response:
+    if answer.status == 204:
+        return Response(status_code=204)
+    text = json.dumps(answer.body, ensure_ascii=False, separators=(",", ":"))
+    return Response(text.encode(), answer.status, dict(answer.headers), "application/json")
+
+
+async def _unrouted(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is the handler of these
+    return _response(Answer(error.status_code, {"detail": error.detail}, error.headers or {}))
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Failure)  # noqa: S101 - it is the handler of these
+    return _response(error.answer)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """A store's refusal is the client's to read; a store's failure is the log's, for it names files."""
+    for kind, status in _STATUSES.items():
+        if isinstance(error, kind):
+            return _response(Answer(status, {"detail": str(error)}))
+    log: Any = request.app.state.log
+    log("error", "store", message=str(error))
+    return _response(Answer(503, {"detail": "the store cannot be used now; see the server's log"}, {"Retry-After": "1"}))
+
+
+_CLOSE = {"Connection": "close"}  # what is left of the body is not read
+_STATUSES: dict[type[PolicyctlError], int] = {Moved: 412, Conflict: 409, NotFound: 404}

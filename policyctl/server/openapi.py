@@ -1,0 +1,120 @@
+"""The OpenAPI 3.1 description, made of the list of operations and the shapes, so that it says what is so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from policyctl import __version__
+from policyctl.server.operations import HEALTH, LOGINS, RESOURCES, Operation, Place
+from policyctl.server.shapes import Fault, Invalid, QuotaFault, Shape
+
+_DESCRIPTION = """The model-policy and model endpoints of IBM watsonx Orchestrate, as far as their clients use them, over one
+embedded database. Everything below /v1 is also below /api/v1 and below <anything>/v1/orchestrate."""
+
+_FAULTS = {
+    400: "The request is no HTTP that can be understood.",
+    401: "No token, or one that is not valid (any more); or the key or password is wrong.",
+    403: "A server without a token answers to the names of this machine only.",
+    404: "There is nothing here.",
+    405: "This path has no such method.",
+    408: "The body took too long.",
+    409: "There is one of that name already.",
+    412: "The policy is not the version that If-Match names.",
+    413: "The body is too large.",
+    415: "The body is of another content type.",
+    422: "The body is not of the right shape.",
+    429: "The server keeps no more policies than it has.",
+    431: "The URL and the headers are too large.",
+    503: "The store cannot be used now; ask again later.",
+}
+_SHAPES: dict[int, type[Shape]] = {422: Invalid, 429: QuotaFault}
+_ALWAYS = (403, 431, 503)  # statuses that every operation may have
+_BODIED = (408, 413, 415)  # and those that every operation with a body may have
+
+
+def description(*, open_to_all: bool) -> dict[str, Any]:
+    """The whole description, as JSON, of a server that needs a token or of one that is open to all."""
+    places = [*(Place(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS, HEALTH]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "policyctl serve", "version": __version__, "description": _DESCRIPTION},
+        "servers": [{"url": "/"}],
+        "security": [] if open_to_all else [{"token": []}],
+        "paths": {place.path: {op.method.lower(): _operation(op, place.path) for op in place.operations} for place in places},
+        "components": {
+            "schemas": _schemas(operation for place in places for operation in place.operations),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+    }
+
+
+def _operation(operation: Operation, path: str) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": f"{operation.method.lower()}{path.replace('/', '_')}".replace("{", "").replace("}", ""),
+        "summary": operation.summary,
+        "parameters": [*_path_parameters(path), *map(_query_parameter, operation.query), *_version_parameters(operation)],
+        "responses": {str(status): _fault(status) for status in _statuses(operation)},
+    }
+    described["responses"][str(operation.status)] = _success(operation)
+    if operation.takes is not None:
+        kind = "application/x-www-form-urlencoded" if operation.form else "application/json"
+        described["requestBody"] = {"required": True, "content": {kind: {"schema": _ref(operation.takes)}}}
+    if operation.public:
+        described["security"] = []
+    return described
+
+
+def _statuses(operation: Operation) -> list[int]:
+    private = () if operation.public else (401,)
+    bodied = () if operation.takes is None else _BODIED
+    return sorted({*_ALWAYS, *private, *bodied, *operation.faults})
+
+
+def _fault(status: int) -> dict[str, Any]:
+    shape = _SHAPES.get(status, Fault)
+    return {"description": _FAULTS[status], "content": {"application/json": {"schema": _ref(shape)}}}
+
+
+def _success(operation: Operation) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": "Done."}
+    if operation.versioned and operation.gives is not None:
+        answer["headers"] = {"ETag": {"description": "The policy's version, for If-Match.", "schema": {"type": "string"}}}
+    if operation.gives is not None:
+        one = _ref(operation.gives)
+        schema = {"type": "array", "items": one} if operation.many else one
+        answer["content"] = {"application/json": {"schema": schema}}
+    return answer
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    found = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in found]
+
+
+def _query_parameter(name: str) -> dict[str, Any]:
+    schema = {"type": "array", "items": {"type": "string"}}
+    return {"name": name, "in": "query", "required": False, "style": "form", "explode": True, "schema": schema}
+
+
+def _version_parameters(operation: Operation) -> list[dict[str, Any]]:
+    if 412 not in operation.faults:
+        return []
+    text = "The versions that may be written over: entity tags, or *."
+    return [{"name": "If-Match", "in": "header", "required": False, "description": text, "schema": {"type": "string"}}]
+
+
+def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
+    used: set[type[Shape]] = {Fault, Invalid, QuotaFault}
+    for operation in operations:
+        used |= {shape for shape in (operation.takes, operation.gives) if shape is not None}
+    ordered = sorted(used, key=lambda shape: shape.__name__)
+    _, schema = models_json_schema([(shape, "validation") for shape in ordered], ref_template="#/components/schemas/{model}")
+    found: dict[str, Any] = schema["$defs"]
+    return found
+
+
+def _ref(shape: type[Shape]) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{shape.__name__}"}

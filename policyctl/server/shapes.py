@@ -1,0 +1,210 @@
+"""The shapes of what goes over the wire, for checking bodies and for describing the API.
+
+Types are checked, ranges are not, and keys that are not known are kept: so does the platform, as far as is known. An unknown
+`mode` is refused, since one row with it makes every policy command of IBM's CLI fail. Null means "not said" everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from policyctl.model.policy import Mode
+
+Filled = Annotated[str, Field(min_length=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Shape(BaseModel):
+    """The base of all shapes: strict about types, open to unknown keys."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Strategy(Shape):
+    mode: Mode | None = None
+    on_status_codes: list[int] | None = None
+
+
+class Retry(Shape):
+    attempts: int | None = None
+    on_status_codes: list[int] | None = None
+
+
+class Cache(Shape):
+    mode: str | None = None
+
+
+class Target(Shape):
+    """A model, or a group of targets."""
+
+    model_name: str | None = None
+    weight: Number | None = None
+    strategy: Strategy | None = None
+    retry: Retry | None = None
+    targets: list[Target] | None = None
+
+
+class Body(Shape):
+    strategy: Strategy | None = None
+    retry: Retry | None = None
+    cache: Cache | None = None
+    targets: list[Target] | None = None
+
+
+class NewPolicy(Shape):
+    """A policy to add. A null description is stored as an empty one."""
+
+    name: Filled
+    display_name: str
+    description: str | None
+    policy: Body
+
+
+class PolicyUpdate(Shape):
+    """What to write over a policy. Keys that are absent or null stay as they are; `policy` is replaced as a whole."""
+
+    name: Filled | None = None
+    display_name: str | None = None
+    description: str | None = None
+    policy: Body | None = None
+
+
+class PolicyRow(Shape):
+    """A policy as the server gives it; `etag` changes with every write."""
+
+    id: str
+    name: str
+    display_name: str = ""
+    description: str = ""
+    policy: Body
+    created_on: str
+    updated_at: str
+    etag: str
+
+
+class ModelUpdate(Shape):
+    """What to write over a virtual model. Keys that are absent or null stay as they are."""
+
+    name: Filled | None = None
+    display_name: str | None = None
+    description: str | None = None
+    config: dict[str, Any] | None = None
+    provider_config: dict[str, Any] | None = None
+    tags: list[str] | None = None
+    model_type: str | None = None
+    connection_id: str | None = None
+
+
+class NewModel(ModelUpdate):
+    """A virtual model to add."""
+
+    name: Filled
+
+
+class ModelRow(Shape):
+    """A virtual model as the server gives it."""
+
+    id: str
+    name: str
+    created_on: str
+    updated_at: str
+
+
+class ModelEntry(Shape):
+    """A model in the list of all models, where `id` is its name."""
+
+    id: str
+    description: str
+    tags: list[str]
+
+
+class ModelEntries(Shape):
+    resources: list[ModelEntry]
+
+
+class ModelQuestion(Shape):
+    """Which model to try."""
+
+    model: Filled
+
+
+class ModelReport(Shape):
+    """What trying a model found. This server calls no model, so it never runs a test."""
+
+    model: str
+    overall_status: str
+    summary: dict[str, int]
+    tests: list[dict[str, Any]]
+
+
+class KeyLogin(Shape):
+    """Logging in with an API key."""
+
+    apikey: Filled
+
+
+class UserLogin(Shape):
+    """Logging in with a user name and a password or an API key."""
+
+    username: Filled
+    password: str | None = None
+    api_key: str | None = None
+
+
+class IamToken(Shape):
+    access_token: str
+    token_type: str
+    expires_in: int
+    expiration: int
+
+
+class AccountToken(Shape):
+    token: str
+    token_type: str
+    expires_in: int
+    expiration: int
+
+
+class Tenant(Shape):
+    id: str
+    name: str
+    title: str
+
+
+class Health(Shape):
+    status: str
+
+
+class Mistake(Shape):
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class Invalid(Shape):
+    """What is wrong with a body, one entry a mistake."""
+
+    detail: list[Mistake]
+
+
+class Fault(Shape):
+    """Why a request failed."""
+
+    detail: str
+
+
+class Quota(Shape):
+    code: str
+    message: str
+    resource: str
+    current: int
+    requested: int
+    limit: int
+
+
+class QuotaFault(Shape):
+    """A tenant's lasting limit refuses to add another one; asking again does not help."""
+
+    detail: Quota

@@ -1,0 +1,92 @@
+"""Who may ask: the one secret that a server was given, and the JSON Web Tokens that logging in with it gives.
+
+Tokens are JWTs (RFC 7519) signed with HMAC-SHA256 under a key of this process, so that none outlives it. Comparisons take
+the same time whatever is right about a guess.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+TOKEN_SECONDS = 3600  # as long as an IBM Cloud IAM token lasts
+
+
+class Keeper:
+    """Tells who may ask. Without a secret everyone may, and any key logs in."""
+
+    def __init__(self, secret: str | None = None, seconds: int = TOKEN_SECONDS, now: Callable[[], float] = time.time) -> None:
+        self.seconds = seconds
+        self._secret = secret
+        self._now = now
+        self._key = secrets.token_bytes(32)
+
+    @property
+    def open(self) -> bool:
+        """Whether everyone may ask."""
+        return self._secret is None
+
+    def knows(self, key: str) -> bool:
+        """Whether an API key or a password is the server's secret."""
+        return self._secret is None or _equal(key, self._secret)
+
+    def admits(self, authorization: str) -> bool:
+        """Whether an Authorization header lets in: a token made here that still lasts, or the secret itself."""
+        if self._secret is None:
+            return True
+        scheme, _, value = authorization.strip().partition(" ")
+        value = value.strip()
+        match scheme.lower():
+            case "bearer":
+                return self.knows(value) or self._lasts(value)
+            case "zenapikey":
+                return self.knows(_zen_key(value))
+        return False
+
+    def issue(self, subject: str) -> tuple[str, int]:
+        """A new token, and when it ends (seconds since 1970)."""
+        issued = int(self._now())
+        claims = {"iss": "policyctl", "sub": subject, "iat": issued, "exp": issued + self.seconds}
+        signed = f"{_part({'alg': 'HS256', 'typ': 'JWT'})}.{_part(claims)}"
+        return f"{signed}.{self._signature(signed)}", issued + self.seconds
+
+    def _lasts(self, token: str) -> bool:
+        signed, _, signature = token.rpartition(".")
+        if not _equal(signature, self._signature(signed)):
+            return False
+        claims = json.loads(_decoded(signed.partition(".")[2]))
+        return bool(claims["exp"] > self._now())
+
+    def _signature(self, signed: str) -> str:
+        return _text(hmac.new(self._key, signed.encode(), hashlib.sha256).digest())
+
+
+def _equal(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _zen_key(value: str) -> str:
+    """The API key of a ZenApiKey header, base64 of `<username>:<api key>`; empty when it is none."""
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return ""
+
+
+def _part(value: dict[str, Any]) -> str:
+    return _text(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

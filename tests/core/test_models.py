@@ -1,0 +1,51 @@
+"""Whether what a policy targets exists."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from policyctl.core.models import unknown_targets
+
+MODELS = frozenset({"virtual-model/google/gemini-2.0-flash", "watsonx/built-in", "virtual-model/x/a"})
+POLICIES = frozenset({"virtual-policy/other", "virtual-policy/virtual-model/odd"})
+
+
+def document(*targets: Any) -> dict[str, Any]:
+    return {"name": "virtual-policy/p", "policy": {"strategy": {"mode": "fallback"}, "targets": list(targets)}}
+
+
+def leaf(name: str) -> dict[str, Any]:
+    return {"model_name": name}
+
+
+def group(*targets: Any) -> dict[str, Any]:
+    return {"strategy": {"mode": "single"}, "targets": list(targets)}
+
+
+@pytest.mark.parametrize("name", [*sorted(MODELS), "other", "virtual-policy/other", "virtual-model/odd"])
+def test_a_known_model_or_policy_in_either_spelling_is_no_complaint(name: str) -> None:
+    assert list(unknown_targets(document(leaf(name), group(group(leaf(name)))), MODELS, POLICIES)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("virtual-model/google/gemini-2.0-flsh", "no model .*did you mean virtual-model/google/gemini-2.0-flash"),
+        ("zzz", r"no model \"zzz\" \(add it there first, or correct the name\)"),
+        ("virtual-policy/othr", "no policy .*did you mean virtual-policy/other"),
+        ("Virtual-Model/x/a", "no model .*did you mean virtual-model/x/a"),
+    ],
+)
+def test_an_unknown_target_is_a_complaint_at_its_name(name: str, said: str) -> None:
+    (complaint,) = unknown_targets(document(leaf("other"), group(leaf("other"), group(leaf(name)))), MODELS, POLICIES)
+    assert complaint.path == ("policy", "targets", 1, "targets", 1, "targets", 0, "model_name")
+    assert (complaint.code, complaint.severity) == ("P204", "error")
+    assert re.search(said, complaint.message)
+
+
+def test_every_unknown_target_is_told() -> None:
+    found = list(unknown_targets(document(leaf("a1"), leaf("b2"), leaf("a1")), MODELS, POLICIES))
+    assert [complaint.path[2] for complaint in found] == [0, 1, 2]

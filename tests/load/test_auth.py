@@ -1,0 +1,128 @@
+"""How an environment says to log in, and what is wrong with that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyctl.errors import InvalidInput
+from policyctl.load.auth import AuthFile, login_type
+from policyctl.load.config import load_config, remote_complaint
+from policyctl.load.urls import is_local, is_safe_for_secrets, origin
+
+KEY, PASSWORD, TOKEN, USER = {"api_key": "env:K"}, {"password": "env:P"}, {"token": "env:T"}, {"username": "u"}
+INSTANCE = "https://api.us-south.watson-orchestrate.ibm.com/instances/x"
+
+
+def problems(tmp_path: Path, remote: str, auth: dict[str, Any]) -> list[str]:
+    """What load says about a configuration with one environment."""
+    path = tmp_path / "policyctl.yaml"
+    written = "".join(f"      {key}: {value}\n" for key, value in auth.items())
+    path.write_text(f"environments:\n  prod:\n    remote: {remote}\n    auth:\n{written}")
+    try:
+        load_config(path)
+    except InvalidInput as error:
+        return [f"{problem.mark.line}:{problem.mark.column} {problem.code} {problem.message}" for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("auth", "remote", "kind"),
+    [
+        ({"type": "bearer", **TOKEN}, INSTANCE, "bearer"),
+        ({"type": "cpd", **USER, **KEY}, "https://x.cloud.ibm.com/instances/x", "cpd"),
+        ({"type": "ibm_iam", **KEY}, "http://localhost:1", "ibm_iam"),
+        (TOKEN, INSTANCE, "bearer"),
+        ({**USER, **PASSWORD}, "http://localhost:4321", "local"),
+        ({**USER, **PASSWORD}, "http://127.0.0.1:4321", "local"),
+        (KEY, "https://api.us-south.watson-orchestrate.cloud.ibm.com/instances/x", "ibm_iam"),
+        ({**USER, **KEY}, "https://cpd-ns.apps.example.com/orchestrate/ns/instances/1", "cpd"),
+        ({**USER, **KEY}, "https://CPD.example.com/orchestrate/ns/instances/1", "cpd"),
+        (KEY, INSTANCE, "mcsp"),
+        (KEY, "https://localhost:1", "mcsp"),
+    ],
+)
+def test_the_way_to_log_in_is_the_one_written_else_the_urls(
+    auth: dict[str, str], remote: str, kind: str, tmp_path: Path
+) -> None:
+    assert login_type(AuthFile.model_validate(auth), remote) == kind
+    assert problems(tmp_path, remote, auth) == []
+
+
+@pytest.mark.parametrize(
+    ("remote", "auth", "said"),
+    [
+        (INSTANCE, {"type": "ibm_iam"}, "4:5 P306 auth of type ibm_iam needs api_key"),
+        (INSTANCE, {"type": "ibm_iam", **KEY, **PASSWORD}, "7:7 P306 auth of type ibm_iam takes no password"),
+        (INSTANCE, {"type": "bearer", **TOKEN, "url": "https://x"}, "7:7 P306 auth of type bearer takes no url"),
+        (INSTANCE, {"type": "zen_api_key", **KEY}, "4:5 P306 auth of type zen_api_key needs username"),
+        (INSTANCE, {"type": "cpd", **USER}, "4:5 P306 auth of type cpd needs exactly one of password and api_key"),
+        (INSTANCE, {"type": "cpd", **USER, **KEY, **PASSWORD}, "4:5 P306 auth of type cpd needs exactly one of"),
+        (INSTANCE, {"type": "local", **USER}, "4:5 P306 auth of type local needs password"),
+        (INSTANCE, {**USER, **KEY}, "5:7 P306 auth for this remote (type mcsp) takes no username"),
+        (INSTANCE, {"type": "nonsense", **KEY}, "5:13 P105 type must be ibm_iam, mcsp"),
+        ("http://example.com", {"type": "bearer", **TOKEN}, "3:13 P306 remote must be an https:// URL, because auth"),
+        (INSTANCE, {**KEY, "url": "http://example.com"}, "6:12 P306 url must be an https:// URL"),
+        (INSTANCE, {**KEY, "url": "https://u:hunter2@example.com"}, "6:12 P306 url must not hold a user or password"),
+        (INSTANCE, {**KEY, "url": "example.com"}, "6:12 P306 url must be an https:// URL"),
+        (INSTANCE, {"api_key": "hunter2"}, "5:16 P304 api_key must be a reference"),
+    ],
+)
+def test_what_is_wrong_is_told_at_its_place_and_never_shows_a_secret(
+    remote: str, auth: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    found = problems(tmp_path, remote, auth)
+    assert any(problem.startswith(said) for problem in found), found
+    assert "hunter2" not in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("remote", "said"),
+    [
+        ("https://u:p@example.com", "must not hold a user or password"),
+        ("https://", "has no usable host"),
+        ("https://x:99999", "is no URL"),
+        ("https://[::1", "is no URL"),
+        ("https://x/?a=b", "must not have a query or a fragment"),
+        ("https://x/#a", "must not have a query or a fragment"),
+        ("https://x\n.example.com", "has no usable host"),
+        ("ftp://x", "must be local, sqlite:///path, or an https:// URL"),
+        ("sqlite://x", "must be sqlite:///path/to/file"),
+    ],
+)
+def test_a_remote_that_cannot_be_one_is_told(remote: str, said: str) -> None:
+    assert (remote_complaint(remote) or "").startswith(said)
+
+
+@pytest.mark.parametrize("remote", ["local", "sqlite:///x.db", "https://x", "http://[::1]:1/a", "https://x:8443/instances/1"])
+def test_a_usable_remote_is_no_complaint(remote: str) -> None:
+    assert remote_complaint(remote) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "local", "safe"),
+    [
+        ("http://localhost:4321", True, True),
+        ("http://127.0.0.1", True, True),
+        ("http://[::1]:1", True, True),
+        ("http://0.0.0.0:1", True, False),
+        ("http://host.docker.internal:1", True, False),
+        ("http://127.0.0.10", True, True),
+        ("http://localhost.example.com", True, False),
+        ("https://localhost", False, True),
+        ("http://LOCALHOST", False, True),
+        ("http://127.0.0.2", False, True),
+        ("http://example.com", False, False),
+        ("https://example.com", False, True),
+    ],
+)
+def test_what_is_local_is_the_vendors_rule_and_what_is_safe_is_ours(url: str, local: bool, safe: bool) -> None:
+    assert (is_local(url), is_safe_for_secrets(url)) == (local, safe)
+
+
+def test_an_origin_is_written_one_way() -> None:
+    assert origin("https://X.example.com/a") == origin("https://x.example.com:443/b")
+    assert origin("https://x") != origin("http://x")
+    assert origin("https://x") != origin("https://x:8443")

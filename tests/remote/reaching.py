@@ -1,0 +1,70 @@
+"""Short ways to reach a remote over http in tests: with a clock that only moves when somebody sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from policyctl.load.auth import AuthFile
+from policyctl.remote.auth import Session
+from policyctl.remote.credentials import Credentials, Scrubber
+from policyctl.remote.orchestrate import OrchestrateRemote, Sender
+from policyctl.remote.patience import Patience
+from policyctl.remote.wire import Wire
+
+SHORT = httpx.Timeout(0.25, connect=5)  # only a server that hangs on purpose is waited for
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until somebody sleeps; `slept` keeps the waits."""
+
+    time: float = 1_000_000.0
+    slept: list[float] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds
+
+    def patience(self, **more: Any) -> Patience:
+        """Patience by this clock, that always draws the longest wait."""
+        return Patience(sleep=self.sleep, clock=self.now, chance=lambda: 1.0, **more)
+
+
+def reach(
+    url: str,
+    auth: AuthFile | None = None,
+    environ: Mapping[str, str] = {},
+    *,
+    clock: Clock | None = None,
+    ca_file: Path | None = None,
+    timeout: httpx.Timeout = httpx.Timeout(10),
+    base: Path = Path(),
+) -> OrchestrateRemote:
+    """A remote at a URL, with injected time."""
+    clock = clock or Clock()
+    scrub = Scrubber()
+    wire = Wire(scrub, ca_file, timeout, clock.patience())
+    sender: Sender = wire
+    if auth is not None:
+        sender = Session(wire, auth, url, Credentials(auth, scrub, base, environ), clock.now)
+    return OrchestrateRemote(url, sender, scrub)
+
+
+def row(name: str, *models: str, **more: Any) -> dict[str, Any]:
+    """A remote's row, whose id is made of its name."""
+    return {"id": f"id-{name}", **document(name, *models), **more}
+
+
+def document(name: str, *models: str, **policy: Any) -> dict[str, Any]:
+    """A policy's document."""
+    targets = [{"model_name": model} for model in models or ("virtual-model/x/a",)]
+    body = {"strategy": {"mode": "fallback"}, "targets": targets, **policy}
+    return {"name": name, "display_name": name, "description": name, "policy": body}

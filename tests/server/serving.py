@@ -1,0 +1,107 @@
+"""Ways to have a server: in this process, or as the real program on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from policyctl.remote.sqlite import SqliteRemote
+from policyctl.remote.sqlite_models import SqliteModels
+from policyctl.server.app import make_app
+from policyctl.server.exchange import Service
+from policyctl.server.tokens import Keeper
+
+HOST = "http://127.0.0.1"
+
+
+@dataclass
+class Events:
+    """A log that keeps what it is told."""
+
+    kept: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, level: str, event: str, **fields: Any) -> None:
+        self.kept.append({"level": level, "event": event, **fields})
+
+
+class InProcess(httpx.BaseTransport):
+    """httpx's ASGI transport for a client that is not asynchronous."""
+
+    def __init__(self, app: Any) -> None:
+        self._inner = httpx.ASGITransport(app)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return asyncio.run(self._ask(request))
+
+    async def _ask(self, request: httpx.Request) -> httpx.Response:
+        outgoing = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
+        response = await self._inner.handle_async_request(outgoing)
+        return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
+
+
+@dataclass
+class Inside:
+    """An application in this process, its client, its store and its log."""
+
+    client: httpx.Client
+    store: SqliteRemote
+    events: Events
+
+
+@contextmanager
+def inside(store: SqliteRemote, keeper: Keeper | None = None, quota: int | None = None) -> Iterator[Inside]:
+    events = Events()
+    service = Service(store, SqliteModels(store.database), keeper or Keeper(), quota)
+    with httpx.Client(transport=InProcess(make_app(service, events)), base_url=HOST) as client:
+        yield Inside(client, store, events)
+
+
+@dataclass
+class Served:
+    """A running `policyctl serve`."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it logged so far; every line must be JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def serving(database: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """Run the real program on a free port; it is ended with SIGTERM."""
+    log = database.with_suffix(".log")
+    program = [sys.executable, "-W", "error", "-m", "policyctl", "serve", "--port", "0", "--remote", f"sqlite:///{database}"]
+    environment = {**os.environ, **(environ or {})}
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [*program, *arguments], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=database.parent
+        ) as process,
+    ):
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, f"{line!r}, then {log.read_text()}"
+        try:
+            yield Served(found.group(), process, log)
+        finally:
+            process.terminate()
+            process.wait(30)

@@ -1,0 +1,134 @@
+"""The OpenAPI description: it is valid, complete, and nothing that is sent gets an answer that it does not name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck
+from jsonschema import Draft202012Validator
+from schemathesis.checks import load_all_checks, not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    ignored_auth,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from policyctl.server.openapi import description
+from policyctl.server.operations import HEALTH, LOGINS, RESOURCES
+from tests.server.serving import Inside, Served, serving
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+    unsupported_method,
+]
+
+SECRET = "the-secret-of-the-described-server"
+load_all_checks()
+open_schema = schemathesis.openapi.from_dict(description(open_to_all=True))
+guarded_schema = schemathesis.openapi.from_dict(description(open_to_all=False))
+fuzzed = hypothesis.settings(
+    max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server that needs a token."""
+    path = tmp_path_factory.mktemp("guarded") / "guarded.db"
+    with serving(path, "--token-from", "env:SERVE_SECRET", environ={"SERVE_SECRET": SECRET}) as running:
+        yield running
+
+
+@open_schema.parametrize()
+@fuzzed
+def test_an_open_server_gives_only_answers_that_are_described(case: schemathesis.Case, served: Served) -> None:
+    case.call_and_validate(base_url=served.url, checks=CHECKS)
+
+
+@guarded_schema.parametrize()
+@fuzzed
+def test_a_guarded_server_gives_only_answers_that_are_described(case: schemathesis.Case, guarded: Served) -> None:
+    """And none but a 401 to who has no token. (What must be rejected is seen above: here the test adds the header itself.)"""
+    checks = [check for check in CHECKS if check is not negative_data_rejection]
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    case.call_and_validate(base_url=guarded.url, headers=headers, checks=[*checks, ignored_auth])
+
+
+def test_the_description_is_served_as_it_is(client: httpx.Client) -> None:
+    assert client.get("/openapi.json").json() == description(open_to_all=True)
+
+
+def test_the_description_names_every_operation() -> None:
+    """A route that is not described, or a description without a route, would show here."""
+    routed = {(f"/v1{place.path}", method.lower()) for place in RESOURCES for method in place.by_method}
+    routed |= {(place.path, method.lower()) for place in (*LOGINS, HEALTH) for method in place.by_method}
+    described = {(path, method) for path, methods in description(open_to_all=True)["paths"].items() for method in methods}
+    assert described == routed
+
+
+def test_every_schema_is_a_valid_json_schema_and_every_reference_leads_somewhere() -> None:
+    document = description(open_to_all=True)
+    for shape in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(shape)
+    for reference in _references(document):
+        found: Any = document
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+
+
+def test_operation_ids_are_unique() -> None:
+    ids = [
+        operation["operationId"]
+        for methods in description(open_to_all=True)["paths"].values()
+        for operation in methods.values()
+    ]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_answers_of_a_filled_store_are_of_the_described_shape(server: Inside, method: str) -> None:
+    """Schemathesis checks what it happens to make; this is a policy and a model with everything in it."""
+    policy = {
+        "name": "a",
+        "display_name": "A",
+        "description": "",
+        "policy": {
+            "strategy": {"mode": "loadbalance", "on_status_codes": [503]},
+            "retry": {"attempts": 1, "on_status_codes": [503]},
+            "cache": {"mode": "simple"},
+            "targets": [{"model_name": "m", "weight": 0.5}, {"strategy": {"mode": "single"}, "weight": 1, "targets": []}],
+        },
+    }
+    added = {
+        "/v1/model_policy": server.client.post("/v1/model_policy", json=policy),
+        "/v1/models": server.client.post("/v1/models", json={"name": "m", "tags": ["x"]}),
+    }
+    for path, answer in added.items():
+        answer = answer if method == "POST" else server.client.get(path)
+        responses = description(open_to_all=True)["paths"][path][method.lower()]["responses"]
+        shape = responses[str(answer.status_code)]["content"]["application/json"]["schema"]
+        validator = Draft202012Validator({**shape, "components": description(open_to_all=True)["components"]})
+        assert list(validator.iter_errors(answer.json())) == []
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [found for item in value.values() for found in _references(item)]
+    return [found for item in value for found in _references(item)] if isinstance(value, list) else []
