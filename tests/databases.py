@@ -18,7 +18,7 @@ LEAF = {"model_name": "virtual-model/a/one"}
 
 def row(name: str, **more: Any) -> dict[str, Any]:
     """A row with one model; `more` are its other keys."""
-    return {"name": f"virtual-policy/{name}", "policy": {"strategy": {"mode": "fallback"}, "targets": [LEAF]}, **more}
+    return {"name": f"virtual-policy/{name}", "policy": {"strategy": {"mode": "single"}, "targets": [LEAF]}, **more}
 
 
 def put(rows: Iterable[dict[str, Any]], path: Path = LOCAL) -> None:

@@ -172,6 +172,12 @@ _ACROSS = (
         "The policy's name is outside the scope that the environment is given in policyctl.yaml. Names outside the scope "
         "are never touched, so this file would never be applied. Widen scope, or rename the policy.",
     ),
+    _error(
+        "P204",
+        "unknown-on-remote",
+        "A target names a model or a policy that the remote does not have and that no file declares, so requests that "
+        "come to it would fail. Add it there first, declare it in the directory, or correct the name.",
+    ),
 )
 
 _CONFIG = (
@@ -205,6 +211,12 @@ _CONFIG = (
         "unknown-rule",
         "lint.select and lint.ignore list lint rules, as a code (P401) or the beginning of one (P4). This one is no lint "
         "rule's: it is misspelled, or it is the code of a problem that can never be ignored. `policyctl rules` lists all.",
+    ),
+    _error(
+        "P307",
+        "bad-environment-name",
+        "The name of an environment is also part of a file's name, that of its embedded remote. Use letters, digits, dots, "
+        "dashes and underscores, and begin with a letter, a digit or an underscore.",
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,14 @@ from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
 from policyctl.load.source import read_source
 from policyctl.load.urls import http_complaint
-from policyctl.model.complaints import Complaint, complaints, did_you_mean
+from policyctl.model.complaints import Complaint, complaints, did_you_mean, show
 from policyctl.model.names import matches
 from policyctl.model.normal import digest
 from policyctl.model.policy import FileModel
 
 LOCAL = "local"
+# An environment's name is part of a file's name (that of its embedded remote).
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def _check_remote(text: str) -> str:
@@ -208,6 +211,11 @@ def _check(data: Any) -> list[Complaint]:
         for name, environment in environments.items()
         if environment.auth is not None
         for complaint in auth_complaints(environment.auth, environment.remote)
+    ]
+    found += [
+        Complaint(("environments", name), "P307", f"{show(name)} is no name; use letters, digits, dots, dashes, _", "key")
+        for name in environments
+        if not _ENVIRONMENT_NAME.fullmatch(name)
     ]
     if config.default is not None and config.default not in (environments or [LOCAL]):
         guess = did_you_mean(config.default, list(environments))

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from policyctl.errors import errors_in
 from policyctl.load.config import Environment
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.file_names import file_names
@@ -54,6 +55,6 @@ class Homes:
             return "is JSON, and policyctl writes YAML; edit it by hand"
         if sum(document.data is not None for document in source.documents) > 1:
             return "holds more than this policy; edit it by hand"
-        if is_templated(source) and read_contents(source, {}).problems:
+        if is_templated(source) and errors_in(read_contents(source, {}).problems):
             return "depends on the environment's vars; edit it by hand"
         return None

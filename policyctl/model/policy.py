@@ -34,6 +34,15 @@ def _check_model_name(name: str) -> str:
     return name
 
 
+def _check_unicode(text: str) -> str:
+    """JSON can say half of a surrogate pair, which no remote can be sent and no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("string_unicode", "not Unicode") from None
+    return text
+
+
 Name = Annotated[str, Field(description="The policy's name; virtual-policy/ is added when missing.")]
 Weight = Annotated[
     float,
@@ -46,7 +55,8 @@ Weight = Annotated[
 ]
 StatusCode = Annotated[int, Field(ge=100, le=599)]
 StatusCodes = Annotated[tuple[StatusCode, ...], Field(strict=False)]
-Text = Annotated[str, Field(min_length=1)]
+Unicode = Annotated[str, AfterValidator(_check_unicode)]
+Text = Annotated[Unicode, Field(min_length=1)]
 
 
 class FileModel(BaseModel):
@@ -141,8 +151,8 @@ class PolicyFile(FileModel):
     spec_version: Literal["v1"]
     kind: Literal["model"]
     name: Annotated[Name, AfterValidator(_check_name)]
-    display_name: Annotated[str | None, Field(description="Default: the canonical name.")] = None
-    description: Annotated[str | None, Field(description="Default: the canonical name.")] = None
+    display_name: Annotated[Unicode | None, Field(description="Default: the canonical name.")] = None
+    description: Annotated[Unicode | None, Field(description="Default: the canonical name.")] = None
     policy: Body
 
 

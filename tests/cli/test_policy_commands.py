@@ -182,7 +182,7 @@ def test_an_update_keeps_the_id_the_spelling_and_what_the_format_does_not_know(b
         "display_name": "virtual-policy/x",
         "description": "virtual-policy/x",
         "policy": {
-            "strategy": {"mode": "fallback", "sticky": True},
+            "strategy": {"mode": "single", "sticky": True},
             "targets": [{**LEAF, "weight": 0.5, "region": "eu"}],
         },
     }

@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.databases import LEAF, LOCAL, live_documents, put, row
 
-ADD = ("policy", "add", "--name", "x", "--strategy", "fallback", "--model", "virtual-model/a/one")
+ADD = ("policy", "add", "--name", "x", "--strategy", "single", "--model", "virtual-model/a/one")
 
 SAVED = """\
 spec_version: v1
@@ -28,7 +28,7 @@ display_name: virtual-policy/x
 description: virtual-policy/x
 policy:
   strategy:
-    mode: fallback
+    mode: single
   targets:
     - model_name: virtual-model/a/one
 """
@@ -37,7 +37,7 @@ policy:
 def test_save_writes_a_new_file_and_no_remote_and_apply_takes_it(bare: Path, policyctl: Policyctl) -> None:
     ran = policyctl(*ADD, "--save")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out == "+ virtual-policy/x  policies/x.yaml\n    fallback of a/one\nWrote policies/x.yaml.\n"
+    assert ran.out == "+ virtual-policy/x  policies/x.yaml\n    single of a/one\nWrote policies/x.yaml.\n"
     assert Path("policies/x.yaml").read_text("utf-8") == SAVED
     assert not LOCAL.exists()
     assert policyctl(*ADD, "--save").out == "No changes: policies/x.yaml says the same.\n"
@@ -63,7 +63,7 @@ CANNOT_SAVE: dict[str, tuple[dict[str, str], int, str]] = {
     "several documents": ({"a.yaml": f"{SAVED}---\n{ANYGEM}"}, 1, "error: policies/a.yaml holds more than this policy"),
     "vars": (
         {
-            "a.yaml": SAVED.replace("fallback", '"{{ mode }}"'),
+            "a.yaml": SAVED.replace("single", '"{{ mode }}"'),
             "policyctl.yaml": "environments: {dev: {vars: {mode: single}}}\n",
         },
         1,
@@ -212,7 +212,7 @@ def test_list_shows_every_row_in_one_line_and_nothing_that_a_terminal_obeys(bare
         "environment local, remote local\n\n"
         "virtual-policy/esc\\x1b[31m  not a valid policy: name must not contain control or invisible formatting characters,"
         ' got "virtual-policy/esc\\u001b[31m"\n'
-        "virtual-policy/good  fallback of a/one\n"
+        "virtual-policy/good  single of a/one\n"
         "virtual-policy/percent  not a valid policy: policy.targets[0].weight: weight must be greater than 0 and at most 1,"
         " got 250\n"
         "several  virtual-policy/twin (ids 1, 2); remove all but one by id\n"

@@ -102,6 +102,10 @@ BAD = {
     "a variable that is a secret": ("environments: {p: {vars: {key: 'env:HOME'}}}", "P303 the variable key cannot be a secret"),
     "two documents": ("prune: true\n---\nprune: false", "2:1: P301 policyctl.yaml is one document"),
     "a list": ("- a", "1:1: P104 the document must be a mapping"),
+    "an environment's name that is a path": (
+        "environments: {../x: {}}",
+        '1:16: P307 "../x" is no name; use letters, digits, dots, dashes, _',
+    ),
     "broken YAML": ("a: [", "P002 this is not YAML"),
 }
 

@@ -28,6 +28,15 @@ def test_json_files_are_policies_too(project: Project, policyctl: Policyctl) -> 
     assert policyctl("validate").out == "Valid: 1 policy in 1 file.\n"
 
 
+def test_half_a_surrogate_pair_is_a_problem(project: Project, policyctl: Policyctl) -> None:
+    project.write(
+        "a.json",
+        r'{"spec_version": "v1", "kind": "model", "name": "a", "description": "\ud83d",'
+        r' "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": "virtual-model/x/a"}]}}',
+    )
+    assert "P104 description must be valid Unicode text" in policyctl("validate").out
+
+
 def test_all_problems_of_all_files_in_one_run(project: Project, policyctl: Policyctl) -> None:
     project.write("a.yaml", ANYGEM.replace("0.75", "75").replace("attempts: 1", "attempts: -1"))
     project.write("b.yaml", "a: [")

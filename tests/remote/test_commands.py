@@ -19,7 +19,7 @@ spec_version: v1
 kind: model
 name: {name}
 policy:
-  strategy: {{mode: fallback}}
+  strategy: {{mode: single}}
   targets:
     - model_name: {model}
 """
