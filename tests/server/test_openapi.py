@@ -42,9 +42,14 @@ SECRET = "the-secret-of-the-described-server"
 load_all_checks()
 open_schema = schemathesis.openapi.from_dict(description(open_to_all=True))
 guarded_schema = schemathesis.openapi.from_dict(description(open_to_all=False))
-fuzzed = hypothesis.settings(
-    max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+
+
+def fuzzed(examples: int) -> hypothesis.settings:
+    """That many requests an operation, the same ones in every run."""
+    checks = list(HealthCheck)
+    return hypothesis.settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=checks
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +61,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @open_schema.parametrize()
-@fuzzed
+@fuzzed(10)
 def test_an_open_server_gives_only_answers_that_are_described(case: schemathesis.Case, served: Served) -> None:
     case.call_and_validate(base_url=served.url, checks=CHECKS)
 
 
 @guarded_schema.parametrize()
-@fuzzed
+@fuzzed(4)
 def test_a_guarded_server_gives_only_answers_that_are_described(case: schemathesis.Case, guarded: Served) -> None:
     """And none but a 401 to who has no token. (What must be rejected is seen above: here the test adds the header itself.)"""
     checks = [check for check in CHECKS if check is not negative_data_rejection]

@@ -60,6 +60,28 @@ def test_of_many_writers_with_one_version_one_wins(served: Served) -> None:
         assert sorted(pool.map(write, range(16))) == [200] + [412] * 15
 
 
+def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
+    """Killed in the midst of writes, it has lost none that it had answered, and doubled none."""
+    answered: list[str] = []
+
+    def write(number: int) -> None:
+        try:
+            answer = client.post("/v1/model_policy", json={**POLICY, "name": f"policy-{number}"})
+        except httpx.TransportError:
+            return  # the server is gone; what became of this one nobody was told
+        answered.append(answer.json()["name"])
+        if len(answered) == 20:
+            served.process.kill()
+
+    with serving(tmp_path / "a.db") as served, httpx.Client(base_url=served.url) as client, ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(60)))
+    with serving(tmp_path / "a.db") as served:
+        kept = [row["name"] for row in httpx.get(f"{served.url}/v1/model_policy").json()]
+    assert len(answered) >= 20
+    assert set(answered) <= set(kept)
+    assert len(kept) == len(set(kept)) < 60
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_what_was_begun_is_done(tmp_path: Path, number: signal.Signals) -> None:
     """A request whose body is still arriving when the signal comes is answered."""
@@ -91,6 +113,7 @@ def test_a_request_that_cannot_be_read_is_a_400_and_the_end_of_its_connection(se
         connection.sendall(BAD_HEADS[case])
         with connection.makefile("rb") as answer:
             assert answer.readline().startswith(b"HTTP/1.1 400")
+    assert served.events()[-1]["event"] == "library", "what the HTTP library says is a line of JSON too"
     assert httpx.get(f"{served.url}/healthz").status_code == 200
 
 
