@@ -1,0 +1,71 @@
+"""What one target does when its answers are known only by their chances: attempts, repeats, the outcome.
+
+Chances are floats, deliberately: they are products and sums of numbers from 0 to 1, so rounding stays near 1 in 10^15, and
+they are a hundred times faster than fractions. What is compared for *equality* never goes through them: see `canonical`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from policyctl.effect.profile import Answer, Answers, Retry, asked_again, distribution, outcome_of, waits_of
+from policyctl.effect.tree import Leaf
+
+Outcomes = Mapping[int, float]  # the chance of each outcome
+
+HEALTHY: Outcomes = {200: 1.0}
+
+
+class Ending(NamedTuple):
+    """One way in which asking a target may end."""
+
+    outcome: int
+    calls: int
+    seconds: int
+
+
+def endings(retry: Retry, answers: Answers) -> dict[Ending, float]:
+    """Every way in which asking a target may end, with its chance: the outcome, the calls made, the seconds waited."""
+    attempts = list(_attempts(distribution(answers)))
+    found: defaultdict[Ending, float] = defaultdict(float)
+    going = {0: 1.0}  # calls made so far → its chance
+    for repeat in range(retry.repeats + 1):
+        after: defaultdict[int, float] = defaultdict(float)
+        for calls, chance in going.items():
+            for answer, made, share in attempts:
+                if repeat < retry.repeats and asked_again(answer, retry):
+                    after[calls + made] += chance * share
+                else:
+                    found[Ending(outcome_of(answer, retry), calls + made, waits_of(repeat))] += chance * share
+        going = after
+    return dict(found)
+
+
+def _attempts(answers: Mapping[Answer, float]) -> Iterator[tuple[Answer, int, float]]:
+    """Each answer that an attempt may end with, the calls it takes, its chance. A 421 is sent once more by the client."""
+    doubled = answers.get(421, 0.0)
+    for answer, chance in answers.items():
+        if chance and answer != 421:
+            yield answer, 1, chance
+        if chance and doubled:
+            yield answer, 2, doubled * chance
+
+
+def asked(leaves: Sequence[Leaf], answers: Mapping[str, Answers]) -> list[dict[Ending, float]]:
+    """The endings of every leaf. A model without answers answers 200."""
+    known: dict[tuple[str, Retry], dict[Ending, float]] = {}
+    for leaf in leaves:
+        key = (leaf.model, leaf.retry)
+        if key not in known:
+            known[key] = endings(leaf.retry, answers.get(leaf.model, 200))
+    return [known[leaf.model, leaf.retry] for leaf in leaves]
+
+
+def outcomes_in(endings: Mapping[Ending, float]) -> Outcomes:
+    """The chance of each outcome, whatever it took."""
+    found: defaultdict[int, float] = defaultdict(float)
+    for ending, chance in endings.items():
+        found[ending.outcome] += chance
+    return found

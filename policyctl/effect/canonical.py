@@ -1,0 +1,139 @@
+"""When two policies do the same: the canonical form, and how a change is classed by it.
+
+Equal forms mean equal behaviour under the profile, for every answer of every model. Unequal forms may still behave alike: the
+form is sound, not complete, so nothing is ever called different because of it alone. It is built of whole numbers and
+fractions, never of floats. What it irons out:
+
+* retries are those of each target, as they hold there (inherited, the usual codes, 1.5 attempts as 2);
+* lists are sets, without the codes that no outcome has;
+* groups of one target are that target; `single` is its first target;
+* a load balance in a load balance is one, with the shares multiplied; equal targets are one, with the shares added; their
+  order is that of their texts;
+* a fallback in a fallback with the same list is one; targets that nothing leads to are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
+
+from policyctl.effect.profile import NO_ANSWER, Retry, moves_on
+from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree, read_tree
+from policyctl.model.normal import Document, normal_form
+
+Kind = Literal["metadata", "equivalent", "effective"]
+
+
+class Ask(NamedTuple):
+    """Asking a model."""
+
+    model: str
+    repeats: int
+    codes: tuple[int, ...]
+
+
+class Always(NamedTuple):
+    """An outcome without a call."""
+
+    outcome: int
+
+
+class First(NamedTuple):
+    """Asking in order, while the outcome is on the list; None is any failure."""
+
+    codes: tuple[int, ...] | None
+    forms: tuple[Form, ...]
+
+
+class Drawn(NamedTuple):
+    """Drawing one: the share and the form of each; that nobody is drawn is a form of its own."""
+
+    forms: tuple[tuple[Fraction, Form], ...]
+
+
+Form = Ask | Always | First | Drawn
+
+
+def classify(before: Document | None, after: Document | None) -> Kind:
+    """How a change is classed: `metadata` (the gateway gets the same policy), `equivalent` (another text that does the same
+    under the profile), or `effective`. An added or removed policy (None on one side) is effective.
+    """
+    if before is None or after is None:
+        return "effective"
+    return kind_of(before, after, read_tree(before), read_tree(after))
+
+
+def kind_of(before: Document, after: Document, old: Tree, new: Tree) -> Kind:
+    """The same for documents whose trees are there already."""
+    if canonical_form(old) == canonical_form(new):
+        left, right = normal_form(before)["policy"], normal_form(after)["policy"]
+        if left == right:
+            return "metadata"
+        if _cache(left) == _cache(right):
+            return "equivalent"
+    return "effective"
+
+
+def canonical_form(tree: Tree) -> Form:
+    """The canonical form of a policy, comparable and hashable. The answer cache is no part of it."""
+    return _form(tree.root)
+
+
+def _cache(policy: Any) -> Any:
+    """A cache answers requests without any call; two caches are the same only when they say the same."""
+    return policy.get("cache") if isinstance(policy, dict) else None
+
+
+def _form(node: Node) -> Form:
+    if isinstance(node, Leaf):
+        return Ask(node.model, node.retry.repeats, _codes(node.retry))
+    if isinstance(node, Fixed):
+        return Always(node.outcome)
+    if isinstance(node, Balance):
+        return _drawn(node)
+    return _first(node)
+
+
+def _codes(retry: Retry) -> tuple[int, ...]:
+    """The codes that matter: 407 is asked again without them; where nothing is repeated, only 204 ends otherwise."""
+    return tuple(sorted(code for code in retry.codes if code != 407 and (retry.repeats or code == 204)))
+
+
+def _drawn(node: Balance) -> Form:
+    shares: dict[Form, Fraction] = {}
+    for part, target in zip(node.draw.parts, node.targets, strict=True):
+        form, share = _form(target), Fraction(part, node.draw.total)
+        for own, inner in form.forms if isinstance(form, Drawn) else ((Fraction(1), form),):
+            shares[inner] = shares.get(inner, Fraction(0)) + share * own
+    if left := 1 - sum(shares.values()):
+        nobody = Always(NO_ANSWER)
+        shares[nobody] = shares.get(nobody, Fraction(0)) + left
+    if len(shares) == 1:
+        return next(iter(shares))
+    return Drawn(tuple(sorted(((share, form) for form, share in shares.items()), key=_text)))
+
+
+def _text(drawn: tuple[Fraction, Form]) -> str:
+    return repr(drawn[1])
+
+
+def _first(node: Fallback) -> Form:
+    codes = None if node.codes is None else tuple(sorted(node.codes))
+    forms: list[Form] = []
+    for target in node.targets:
+        form = _form(target)
+        forms += form.forms if isinstance(form, First) and form.codes == codes else [form]
+    kept = list(_led_to(forms, node.codes))
+    return kept[0] if len(kept) == 1 else First(codes, tuple(kept))
+
+
+def _led_to(forms: list[Form], codes: frozenset[int] | None) -> Iterator[Form]:
+    """The forms that something leads to, without those that ask nobody and are always passed over."""
+    for form in forms[:-1]:
+        passed = isinstance(form, Always) and moves_on(form.outcome, codes)
+        if not passed:
+            yield form
+        if codes == frozenset() or (isinstance(form, Always) and not passed):
+            return
+    yield forms[-1]

@@ -1,0 +1,76 @@
+"""The draw of a load balance.
+
+The gateway takes a random point from 0 to the sum of the weights, goes through the targets in order and takes the first
+whose weight is above the point, lowering the point by each weight that it passes. For weights of 0 and more that is the share
+that everybody expects; negative weights are accepted, and distort.
+
+Shares are made of the weights *as written*, scaled to whole numbers (0.7, 0.2, 0.1 are 7, 2, 1 parts of 10), so that two
+ways to write one draw are the same draw and not nearly the same. The gateway itself adds binary floats; the difference is
+below one request in 10^15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+from math import lcm
+from typing import NamedTuple
+
+
+class Draw(NamedTuple):
+    """The parts of `total` that each target is drawn for; where they sum to less, nobody may be drawn."""
+
+    parts: tuple[int, ...]
+    total: int
+
+    def position(self, point: float) -> int | None:
+        """The position that a point from 0 to 1 (less than 1) draws, or None when it draws nobody."""
+        passed = 0
+        for position, part in enumerate(self.parts):
+            passed += part
+            if point < passed / self.total:
+                return position
+        return None
+
+
+def draw_of(weights: Sequence[float]) -> Draw:
+    """The draw that these weights make."""
+    whole = _whole(weights)
+    total = sum(whole)
+    if total > 0 and min(whole) >= 0:
+        return Draw(tuple(whole), total)
+    return _interval_draw(whole, total) if total else _point_draw(whole)
+
+
+def _whole(weights: Sequence[float]) -> list[int]:
+    exact = [_as_written(weight) for weight in weights]
+    scale = lcm(*[weight.denominator for weight in exact])
+    return [weight.numerator * (scale // weight.denominator) for weight in exact]
+
+
+@lru_cache(maxsize=4096)
+def _as_written(weight: float) -> Fraction:
+    return Fraction(repr(weight))
+
+
+def _point_draw(weights: Sequence[int]) -> Draw:
+    """Weights that sum to 0: the point is 0, so there is nothing to draw."""
+    parts, point = [0] * len(weights), 0
+    for position, weight in enumerate(weights):
+        if point < weight:
+            parts[position] = 1
+            break
+        point -= weight
+    return Draw(tuple(parts), 1)
+
+
+def _interval_draw(weights: Sequence[int], total: int) -> Draw:
+    """The points still to be had are always one interval; a target takes the part of it below its weight."""
+    low, high = min(total, 0), max(total, 0)
+    parts = []
+    for weight in weights:
+        cut = min(max(weight, low), high)
+        parts.append(cut - low)
+        low, high = cut - weight, high - weight
+    return Draw(tuple(parts), abs(total))

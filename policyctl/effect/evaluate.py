@@ -1,0 +1,141 @@
+"""What a policy does, exactly, when models answer as given: one answer for good, or a chance for each answer.
+
+Answers are drawn anew and independently for every call, and no outcome depends on how a target was reached, so the
+distribution at a place of the tree is put together from the distributions below it. Nothing is sampled and no sequence of
+answers is enumerated: the time is the size of the policy times its depth.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from policyctl.effect.asking import HEALTHY, Outcomes, asked, outcomes_in
+from policyctl.effect.profile import NO_ANSWER, Answers, is_served, moves_on, status_of
+from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One request, in chances from 0 to 1.
+
+    `statuses` is the distribution of the status that the client sees (None: it never gets an answer). Per model: `calls` how
+    many calls to expect, `reached` the chance that it is called at all, `serves` the chance that the client gets its answer
+    and that this is a success.
+    """
+
+    statuses: dict[int | None, float]
+    calls: dict[str, float]
+    reached: dict[str, float]
+    serves: dict[str, float]
+
+    @property
+    def served(self) -> float:
+        """The chance that the client gets what it asked for."""
+        return rounded(sum(chance for status, chance in self.statuses.items() if status and is_served(status)))
+
+
+def rounded(chance: float) -> float:
+    """A chance without the last digits, which rounding makes: 0.9999999999999999 is 1."""
+    return round(chance, 12)
+
+
+def evaluate(tree: Tree, answers: Mapping[str, Answers]) -> Evaluation:
+    """What one request runs into. `answers` are per model (of `tree.models`); the others answer 200."""
+    found = asked(tree.leaves, answers)
+    at = [outcomes_in(endings) for endings in found]
+    visits = visit(tree, at)
+    calls: defaultdict[str, float] = defaultdict(float)
+    serves: defaultdict[str, float] = defaultdict(float)
+    for leaf, endings, visited, served in zip(tree.leaves, found, visits.reached, visits.serves, strict=True):
+        calls[leaf.model] += visited * sum(ending.calls * chance for ending, chance in endings.items())
+        serves[leaf.model] += served
+    statuses: defaultdict[int | None, float] = defaultdict(float)
+    for outcome, chance in outcomes(tree.root, at).items():
+        statuses[status_of(outcome)] += chance
+    reached = {model: _reached(tree, at, model, visits.reached) for model in tree.models}
+    return Evaluation(dict(statuses), dict(calls), reached, dict(serves))
+
+
+def outcomes(node: Node, at: Sequence[Outcomes]) -> Outcomes:
+    """The chance of each outcome of one place of the tree; `at` has those of the leaves, by their number."""
+    if isinstance(node, Leaf):
+        return at[node.number]
+    if isinstance(node, Fixed):
+        return {node.outcome: 1.0}
+    return _drawn(node, at) if isinstance(node, Balance) else _fallen(node, at)
+
+
+def _drawn(node: Balance, at: Sequence[Outcomes]) -> Outcomes:
+    found = {NO_ANSWER: node.nobody} if node.nobody else {}
+    for target, share in zip(node.targets, node.shares, strict=True):
+        for outcome, chance in outcomes(target, at).items():
+            found[outcome] = found.get(outcome, 0.0) + share * chance
+    return found
+
+
+def _fallen(node: Fallback, at: Sequence[Outcomes]) -> Outcomes:
+    found: dict[int, float] = {}
+    going, last = 1.0, len(node.targets) - 1
+    for position, target in enumerate(node.targets):
+        on = 0.0
+        for outcome, chance in outcomes(target, at).items():
+            if position < last and moves_on(outcome, node.codes):
+                on += chance
+            else:
+                found[outcome] = found.get(outcome, 0.0) + going * chance
+        going *= on
+        if not going:
+            break
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """Per leaf, by its number: the chance that it is asked, and that the client gets its answer as a success."""
+
+    reached: list[float]
+    serves: list[float]
+
+
+def visit(tree: Tree, at: Sequence[Outcomes]) -> Visits:
+    """How often each leaf is asked and serves."""
+    visits = Visits([0.0] * len(tree.leaves), [0.0] * len(tree.leaves))
+    _visit(tree.root, 1.0, (), at, visits)
+    return visits
+
+
+def _visit(node: Node, chance: float, above: tuple[frozenset[int], ...], at: Sequence[Outcomes], visits: Visits) -> None:
+    """`above` are the lists of the fallbacks that may throw this place's success away and go on."""
+    if isinstance(node, Leaf):
+        visits.reached[node.number] += chance
+        for outcome, share in at[node.number].items():
+            if is_served(outcome) and not any(outcome in codes for codes in above):
+                visits.serves[node.number] += chance * share
+    elif isinstance(node, Balance):
+        for target, share in zip(node.targets, node.shares, strict=True):
+            _visit(target, chance * share, above, at, visits)
+    elif isinstance(node, Fallback):
+        inside = above if node.codes is None else (*above, node.codes)
+        for target in node.targets[:-1]:
+            _visit(target, chance, inside, at, visits)
+            chance *= sum(share for outcome, share in outcomes(target, at).items() if moves_on(outcome, node.codes))
+            if not chance:
+                return
+        _visit(node.targets[-1], chance, above, at, visits)
+
+
+def _reached(tree: Tree, at: Sequence[Outcomes], model: str, reached: list[float]) -> float:
+    """The chance that a model is called at all."""
+    own = [leaf.number for leaf in tree.leaves if leaf.model == model]
+    if len(own) == 1:
+        return reached[own[0]]
+    # Requests that come to one of the model's leaves get lost there; what still has an outcome never came to any.
+    without = [{} if leaf.model == model else found for leaf, found in zip(tree.leaves, at, strict=True)]
+    return 1.0 - sum(outcomes(tree.root, without).values())
+
+
+def healthy(tree: Tree) -> list[Outcomes]:
+    """The outcomes of the leaves when every model answers 200."""
+    return [HEALTHY] * len(tree.leaves)

@@ -1,0 +1,49 @@
+"""The whole picture of one policy: shares, outage matrix, bounds and reach, each worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from policyctl.effect.bounds import Bound, max_calls, max_failover, max_latency
+from policyctl.effect.outages import Outages, outages
+from policyctl.effect.reach import Condition, reach
+from policyctl.effect.routes import Routes
+from policyctl.effect.shares import model_shares, provider_shares
+from policyctl.effect.tree import Tree, read_tree
+from policyctl.model.normal import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a policy does. Shares and chances are from 0 to 1; `reach` has the models that a request can come to."""
+
+    tree: Tree
+    models: Mapping[str, float]
+    providers: Mapping[str, float]
+    outages: Outages
+    calls: Bound
+    failover: Bound
+    latency: Bound | None
+    reach: Mapping[str, Condition]
+
+
+def picture(
+    document: Document,
+    policies: Mapping[str, Document] | None = None,
+    timeouts: Mapping[str, float] | None = None,
+) -> Picture:
+    """The picture of a policy document (see `read_tree`); `timeouts` are the models' own, in seconds, where known."""
+    tree = read_tree(document, policies)
+    routes = Routes(tree)
+    shares = model_shares(tree)
+    return Picture(
+        tree=tree,
+        models=shares,
+        providers=provider_shares(shares),
+        outages=outages(tree),
+        calls=max_calls(routes),
+        failover=max_failover(routes),
+        latency=max_latency(routes, timeouts) if timeouts else None,
+        reach=reach(routes),
+    )

@@ -1,0 +1,85 @@
+"""What the gateway refuses before it calls anybody: the client gets a 400 for every request.
+
+The gateway looks at the whole policy, also at targets that it would never ask. Its check knows no null, takes no text for a
+number, and does not mind unknown keys. What passes may still fail at run time; that is the tree's business.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from policyctl.errors import PolicyctlError
+
+MODES = ("single", "fallback", "loadbalance")
+
+
+def refusal(policy: Any, max_depth: int) -> str | None:
+    """Why the gateway refuses a policy's body, with the place, or None when it does not.
+
+    Raises PolicyctlError when groups are nested deeper than `max_depth`: nobody knows what becomes of such a policy.
+    """
+    if not isinstance(policy, dict):
+        return "policy is not a mapping"
+    if policy.get("targets") is None:
+        return "policy has no targets"
+    pending: list[tuple[Any, tuple[int, ...]]] = [(policy, ())]
+    while pending:
+        group, path = pending.pop()
+        if len(path) > max_depth:
+            raise PolicyctlError(f"groups are nested more than {max_depth} deep; that is too deep to evaluate")
+        if complaint := _complaint(group):
+            return "".join(["policy", *(f".targets[{place}]" for place in path), " ", complaint])
+        if targets := group.get("targets"):
+            pending += [(target, (*path, place)) for place, target in enumerate(targets)][::-1]
+    return None
+
+
+def _complaint(group: Any) -> str | None:
+    """What is wrong with a group or target itself, to be read after its place."""
+    if not isinstance(group, dict):
+        return "is not a mapping"
+    if "targets" in group and not isinstance(group["targets"], list):
+        return "has targets that are not a list"
+    if "weight" in group and not _is_number(group["weight"]):
+        return "has a weight that is not a number"
+    if "strategy" in group and (complaint := _strategy_complaint(group["strategy"])):
+        return complaint
+    if "retry" in group:
+        return _retry_complaint(group["retry"])
+    if "cache" in group or "model_name" in group or ("strategy" in group and "targets" in group):
+        return None
+    if "strategy" in group:
+        return "has no targets"
+    return "has no strategy" if "targets" in group else None
+
+
+def _strategy_complaint(strategy: Any) -> str | None:
+    if not isinstance(strategy, dict):
+        return "has a strategy that is not a mapping"
+    if "mode" not in strategy:
+        return "has a strategy without mode"
+    if strategy["mode"] not in MODES:
+        return f"has a mode other than {', '.join(MODES)}"
+    return _codes_complaint(strategy)
+
+
+def _retry_complaint(retry: Any) -> str | None:
+    if not isinstance(retry, dict):
+        return "has a retry that is not a mapping"
+    if "attempts" not in retry:
+        return "has a retry without attempts"
+    if not _is_number(retry["attempts"]):
+        return "has attempts that are not a number"
+    return _codes_complaint(retry)
+
+
+def _codes_complaint(part: dict[str, Any]) -> str | None:
+    codes = part.get("on_status_codes", ())
+    if not isinstance(codes, list | tuple) or not all(map(_is_number, codes)):
+        return "has on_status_codes that are not a list of numbers"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))

@@ -1,0 +1,37 @@
+"""Who gets the traffic when nothing is broken: per model and per provider."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import lru_cache
+
+from policyctl.effect.evaluate import healthy, rounded, visit
+from policyctl.effect.tree import Tree
+from policyctl.model.names import MODEL_PREFIX
+
+
+def model_shares(tree: Tree) -> dict[str, float]:
+    """The share of requests that each model serves when every model answers 200; models that serve none have 0."""
+    found: dict[str, float] = dict.fromkeys(tree.models, 0.0)
+    for leaf, share in zip(tree.leaves, visit(tree, healthy(tree)).serves, strict=True):
+        found[leaf.model] += share
+    return {model: rounded(share) for model, share in found.items()}
+
+
+def provider_shares(shares: Mapping[str, float]) -> dict[str, float]:
+    """The shares of models added up by provider; a model without one counts nowhere."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for model, share in shares.items():
+        if provider := provider_of(model):
+            found[provider] += share
+    return {provider: rounded(share) for provider, share in found.items()}
+
+
+@lru_cache(maxsize=4096)
+def provider_of(model: str) -> str | None:
+    """The provider in a model's name: what stands between `virtual-model/` and the next `/`."""
+    if not model.startswith(MODEL_PREFIX):
+        return None
+    provider, slash, _ = model.removeprefix(MODEL_PREFIX).partition("/")
+    return provider if slash and provider else None

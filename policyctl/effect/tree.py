@@ -1,0 +1,170 @@
+"""A policy document as the tree that the gateway walks, with everything settled that does not depend on an answer.
+
+The document may be any plain value that a remote holds. `single` is gone (its first target stands in its place), and so are
+targets that are never drawn; retries are pushed down to the targets that they hold for. What the gateway refuses to run is a
+tree of one fixed outcome, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from policyctl.effect.draw import Draw, draw_of
+from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, retry_of
+from policyctl.effect.refusal import refusal
+from policyctl.model.names import POLICY_PREFIX, canonical_name
+from policyctl.model.normal import Document
+
+Path = tuple[int, ...]  # positions in `targets`, from the outermost group inward
+MAX_DEPTH = 200  # groups within groups; a file may have 64, the gateway was seen to take 21
+
+
+class Leaf(NamedTuple):
+    """A target that is asked. `number` is its place in `Tree.leaves`; `path` is empty for those of another policy."""
+
+    number: int
+    model: str
+    retry: Retry
+    path: Path
+
+
+class Fallback(NamedTuple):
+    """Targets asked in order, while the outcome is one of `codes` (None: while it is no success)."""
+
+    targets: tuple[Node, ...]
+    codes: frozenset[int] | None
+
+
+class Balance(NamedTuple):
+    """Targets of which one is drawn, with the draw's parts and as shares from 0 to 1; `nobody` is the chance that none is."""
+
+    targets: tuple[Node, ...]
+    draw: Draw
+    shares: tuple[float, ...]
+    nobody: float
+
+
+class Fixed(NamedTuple):
+    """A place where nobody is asked and the outcome is always the same."""
+
+    outcome: int
+
+
+Node = Leaf | Fallback | Balance | Fixed
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A policy, ready to be walked.
+
+    `lists` are the different code lists of its fallbacks. `plain` is whether a success is always final and there is always
+    somebody to ask, as in nearly every policy. `refused` says why the gateway would not run the policy, `assumed` which
+    targets are other policies.
+    """
+
+    root: Node
+    leaves: tuple[Leaf, ...] = ()
+    lists: tuple[frozenset[int] | None, ...] = ()
+    plain: bool = False
+    refused: str | None = None
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that a draw or a fallback may lead to, each once, in the order written."""
+        return tuple(dict.fromkeys(leaf.model for leaf in self.leaves))
+
+
+def read_tree(document: Document, policies: Mapping[str, Document] | None = None) -> Tree:
+    """The tree of a policy document, file or live, in which null must already mean absent (the gateway refuses null).
+
+    A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all;
+    any other is a model. Raises PolicyctlError when groups are nested deeper than `MAX_DEPTH`.
+    """
+    return _Reader(policies or {}).read(document)
+
+
+class _Reader:
+    """Numbers the leaves while it goes."""
+
+    def __init__(self, policies: Mapping[str, Document]) -> None:
+        self.policies = policies
+        self.leaves: list[Leaf] = []
+        self.lists: dict[frozenset[int] | None, None] = {}
+        self.plain = True
+        self.assumed: dict[str, None] = {}
+        self.reading: list[str] = []
+
+    def read(self, document: Document) -> Tree:
+        body = document.get("policy")
+        if reason := refusal(body, MAX_DEPTH):
+            return Tree(Fixed(400), refused=reason)
+        root = self._body(body, (), own=True)
+        return Tree(root, tuple(self.leaves), tuple(self.lists), self.plain, None, tuple(self.assumed))
+
+    def _body(self, body: Any, path: Path, own: bool) -> Node:
+        return self._node(body, NO_RETRY, path, own) if "strategy" in body else self._fixed(ENDED)
+
+    def _fixed(self, outcome: int) -> Fixed:
+        self.plain = False
+        return Fixed(outcome)
+
+    def _node(self, group: Any, retry: Retry, path: Path, own: bool) -> Node:
+        if "retry" in group:
+            retry = retry_of(group["retry"]["attempts"], group["retry"].get("on_status_codes"))
+        if "strategy" not in group:
+            is_leaf = "model_name" in group or "targets" not in group
+            return self._leaf(group, retry, path, own) if is_leaf else self._fixed(ENDED)
+        mode, codes = group["strategy"]["mode"], group["strategy"].get("on_status_codes")
+        targets = group.get("targets")
+        if not targets:
+            return self._fixed(NO_ANSWER if targets is not None and mode != "single" else ENDED)
+        if mode == "single":
+            return self._node(targets[0], retry, (*path, 0), own)
+        if mode == "loadbalance":
+            return self._balance(targets, retry, path, own)
+        nodes = tuple([self._node(target, retry, (*path, position), own) for position, target in enumerate(targets)])
+        return Fallback(nodes, self._listed(codes))
+
+    def _listed(self, codes: list[float] | None) -> frozenset[int] | None:
+        """A fallback's codes, without those that no outcome ever has."""
+        listed = None
+        if codes is not None:
+            listed = frozenset(int(code) for code in codes if code == int(code) and 200 <= code <= 599) - NEVER_AN_OUTCOME
+            self.plain = self.plain and 200 not in listed
+        self.lists[listed] = None
+        return listed
+
+    def _balance(self, targets: list[Any], retry: Retry, path: Path, own: bool) -> Node:
+        draw = draw_of([target.get("weight", 1) for target in targets])
+        drawn = [position for position, part in enumerate(draw.parts) if part]
+        if not drawn:
+            return self._fixed(NO_ANSWER)
+        nodes = tuple([self._node(targets[position], retry, (*path, position), own) for position in drawn])
+        parts = tuple([draw.parts[position] for position in drawn])
+        nobody = draw.total - sum(parts)
+        self.plain = self.plain and not nobody
+        return Balance(nodes, Draw(parts, draw.total), tuple([part / draw.total for part in parts]), nobody / draw.total)
+
+    def _leaf(self, target: Any, retry: Retry, path: Path, own: bool) -> Node:
+        model = target.get("model_name", "")
+        model = model if isinstance(model, str) else str(model)
+        if model.startswith(POLICY_PREFIX) or (self.policies and canonical_name(model) in self.policies):
+            name = canonical_name(model)
+            self.assumed[name] = None
+            if name in self.policies and name not in self.reading:
+                return self._policy(name, path)
+        leaf = Leaf(len(self.leaves), model, retry, path if own else ())
+        self.leaves.append(leaf)
+        return leaf
+
+    def _policy(self, name: str, path: Path) -> Node:
+        body = self.policies[name].get("policy")
+        if refusal(body, MAX_DEPTH - len(path)):
+            return self._fixed(400)
+        self.reading.append(name)
+        node = self._body(body, path, own=False)
+        self.reading.pop()
+        return node

@@ -1,0 +1,51 @@
+"""Random policies that the gateway runs, some of which only a remote could hold, and random answers for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.strategies import _merged, _optional
+
+MODELS = ("virtual-model/x/a", "virtual-model/x/b", "virtual-model/y/c", "virtual-model/y/d")
+ANSWERS = (200, 201, 204, 205, 304, 400, 407, 408, 421, 429, 500, 503, 600, "refused", "hang", "broken-body")
+
+codes = st.lists(st.sampled_from([200, 204, 205, 304, 400, 407, 408, 421, 429, 500, 503, 600]), max_size=4)
+weights = st.sampled_from([0, 1, 0.25, 0.7, 3])
+strategy = _merged(
+    st.fixed_dictionaries({"mode": st.sampled_from(["loadbalance", "fallback", "fallback", "single"])}),
+    _optional(on_status_codes=codes),
+)
+retry = _merged(
+    st.fixed_dictionaries({"attempts": st.sampled_from([0, 1, 2, 1.5, -1])}),
+    _optional(on_status_codes=codes),
+)
+leaf = _merged(st.fixed_dictionaries({"model_name": st.sampled_from(MODELS)}), _optional(weight=weights, retry=retry))
+
+
+def group(targets: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    required = st.fixed_dictionaries({"strategy": strategy, "targets": st.lists(targets, min_size=0, max_size=3)})
+    return _merged(required, _optional(retry=retry, weight=weights))
+
+
+bodies = group(st.recursive(leaf, group, max_leaves=5))
+small_bodies = group(st.one_of(leaf, group(leaf)))
+constant_answers = st.dictionaries(st.sampled_from(MODELS), st.sampled_from(ANSWERS), max_size=4)
+scripts = st.dictionaries(st.sampled_from(MODELS), st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4), max_size=4)
+
+
+@st.composite
+def chances(draw: st.DrawFn) -> dict[Any, float]:
+    """Up to three answers and their chances, in quarters."""
+    answers = draw(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=3, unique=True))
+    parts = [1.0] if len(answers) == 1 else [0.25, 0.75] if len(answers) == 2 else [0.25, 0.25, 0.5]
+    return dict(zip(answers, parts, strict=True))
+
+
+answers = st.dictionaries(st.sampled_from(MODELS), chances(), max_size=4)
+
+
+def document(body: dict[str, Any]) -> dict[str, Any]:
+    """The body as a policy document."""
+    return {"name": "virtual-policy/p", "policy": body}

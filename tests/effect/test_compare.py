@@ -1,0 +1,132 @@
+"""What a change does to traffic: only what moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from policyctl.effect.compare import Cell, Effect, Moved, Reached, compare
+from policyctl.effect.picture import picture
+from policyctl.effect.profile import FAILURES
+from policyctl.effect.tree import read_tree
+from policyctl.errors import PolicyctlError
+from tests.effect.policies import bodies, document
+from tests.effect.test_bounds import body_of
+from tests.effect.test_outages import NEW, OLD, A, B
+
+
+def test_the_worked_example_says_what_the_diff_does_not() -> None:
+    """Balance to fallback on 429 and 503: fixes two failures of one model, makes its other failures total."""
+    effect = compare(document(OLD), document(NEW), timeouts={A: 30, B: 30})
+    assert effect.kind == "effective"
+    assert effect.models == (Moved(A, 0.75, 1), Moved(B, 0.25, 0))
+    assert effect.providers == (Moved("google", 0.75, 1), Moved("openai", 0.25, 0))
+    assert effect.traffic == 0.25
+    a_fails = (400, 401, 403, 404, 408, 500, 502, 504, 529, "refused", "broken-body")
+    assert effect.worse == (Cell("model", A, a_fails, 0.25, 0), Cell("provider", "google", a_fails, 0.25, 0))
+    assert Cell("model", A, (429, 503, "hang"), 0.25, 1) in effect.better
+    assert Cell("model", B, FAILURES, 0.75, 1) in effect.better
+    assert effect.calls == Moved("calls", 4, 8)
+    assert effect.failover == Moved("failover", 0, 7)
+    assert effect.latency == Moved("latency", 127, 254)
+    assert (effect.added, effect.removed, effect.refused) == ((), (), None)
+
+
+def test_a_model_that_only_a_failure_leads_to_is_newly_reachable() -> None:
+    flash, lite = "virtual-model/google/gemini-2.0-flash", "virtual-model/openai/gpt-4o"
+    effect = compare(document(body_of("single", flash)), document(body_of("fallback", flash, lite, codes=[429])))
+    assert effect.added == (Reached(lite, "when gemini-2.0-flash answers 429"),)
+    assert effect.models == ()
+    assert effect.better == (
+        Cell("model", flash, (429,), 0, 1),
+        Cell("provider", "google", (429,), 0, 1),
+    )
+    back = compare(document(body_of("fallback", flash, lite, codes=[429])), document(body_of("single", flash)))
+    assert back.removed == (Reached(lite, "when gemini-2.0-flash answers 429"),)
+    assert back.worse == tuple(cell._replace(before=cell.after, after=cell.before) for cell in effect.better)
+
+
+@settings(max_examples=120)
+@given(one=bodies, other=bodies)
+def test_nothing_moves_between_equivalents_and_back_is_the_reverse(one: dict[str, Any], other: dict[str, Any]) -> None:
+    there, back = compare(document(one), document(other)), compare(document(other), document(one))
+    assert there.kind == back.kind
+    if there.kind != "effective":
+        assert there == Effect(there.kind)
+    assert {moved.name: (moved.after, moved.before) for moved in there.models} == {
+        moved.name: (moved.before, moved.after) for moved in back.models
+    }
+    assert {(cell.kind, cell.name, failure) for cell in there.worse for failure in cell.failures} == {
+        (cell.kind, cell.name, failure) for cell in back.better for failure in cell.failures
+    }
+    assert set(there.added) == set(back.removed)
+
+
+@given(body=bodies)
+def test_a_policy_does_not_move_against_itself(body: dict[str, Any]) -> None:
+    assert compare(document(body), document(body)) == Effect("metadata")
+
+
+def test_a_change_that_the_numbers_do_not_show_is_still_effective() -> None:
+    """Another list of codes to repeat moves no share and no outage cell; it is no equivalent change for all that."""
+    one, other = ({**body_of("single", A), "retry": {"attempts": 1, "on_status_codes": codes}} for codes in ([429], [503]))
+    assert compare(document(one), document(other)) == Effect("effective")
+
+
+def test_a_policy_that_the_gateway_begins_to_refuse_says_why() -> None:
+    broken = {**OLD, "retry": {"on_status_codes": [503]}}
+    effect = compare(document(OLD), document(broken))
+    assert effect.refused == "policy has a retry without attempts"
+    assert {cell.after for cell in effect.worse} == {0}
+
+
+def test_an_added_policy_has_all_its_models_newly_reachable() -> None:
+    effect = compare(None, document(OLD))
+    assert effect.models == (Moved(A, 0, 0.75), Moved(B, 0, 0.25))
+    assert effect.added == (Reached(A, ""), Reached(B, ""))
+    assert effect.calls == Moved("calls", None, 4)
+    assert (effect.worse, effect.better) == ((), ())
+
+
+INNER = {"name": "virtual-policy/inner", "policy": {**body_of("loadbalance", A, B), "retry": {"attempts": 2}}}
+
+
+def test_a_target_that_is_another_policy_is_that_policys_outcome() -> None:
+    """Its own retries hold inside, the outer ones do not."""
+    outer = {**body_of("fallback", "virtual-policy/inner", "virtual-model/x/c"), "retry": {"attempts": 5}}
+    resolved = picture(document(outer), {"virtual-policy/inner": INNER})
+    assert resolved.tree.assumed == ("virtual-policy/inner",)
+    assert resolved.models == {A: 0.5, B: 0.5, "virtual-model/x/c": 0}
+    assert resolved.calls.value == 3 + 6
+
+
+def test_a_policy_that_is_not_known_is_a_leaf() -> None:
+    alone = picture(document(body_of("fallback", "virtual-policy/inner", "virtual-model/x/c")))
+    assert alone.tree.assumed == ("virtual-policy/inner",)
+    assert alone.models["virtual-policy/inner"] == 1
+
+
+def test_a_bare_name_may_be_another_policy() -> None:
+    assert picture(document(body_of("single", "inner")), {"virtual-policy/inner": INNER}).models == {A: 0.5, B: 0.5}
+
+
+def test_policies_that_target_each_other_end_at_a_leaf() -> None:
+    one, other = document(body_of("single", "virtual-policy/other")), document(body_of("single", "virtual-policy/one"))
+    tree = read_tree(one, {"virtual-policy/one": one, "virtual-policy/other": other})
+    assert len(tree.leaves) == 1
+
+
+def test_a_refused_policy_as_a_target_answers_400() -> None:
+    broken = {"name": "virtual-policy/inner", "policy": {"targets": []}}
+    seen = picture(document(body_of("fallback", "virtual-policy/inner", A)), {"virtual-policy/inner": broken})
+    assert seen.models == {A: 1}
+
+
+def test_what_is_nested_without_end_is_an_error_not_a_crash() -> None:
+    body: dict[str, Any] = body_of("single", A)
+    for _ in range(400):
+        body = body_of("single", body)
+    with pytest.raises(PolicyctlError, match="nested more than 200 deep"):
+        read_tree(document(body))
