@@ -17,14 +17,13 @@ from policyctl.lint import lint
 from policyctl.load.source import MAX_BYTES
 from policyctl.load.template import MAX_TEMPLATE, is_template
 from policyctl.load.yaml_text import resolve
-from policyctl.model.complaints import Complaint, Path, complaints, show, too_deep
+from policyctl.model.complaints import Complaint, Path, complaints, too_deep
 from policyctl.model.names import canonical_name
 from policyctl.model.normal import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
 from policyctl.model.policy import PolicyFile, policy_from_file
 
 _GROUP_ORDER = ("model_name", "weight", "strategy", "retry", "cache", "targets")
 _PART_ORDER = ("mode", "attempts", "on_status_codes")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # Where a plain scalar may start and what it may hold; YAML allows more, but no reader misunderstands these.
 _PLAIN = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`](?:[^:#]|:(?=[^\s:])|(?<=\S)#)*")
 
@@ -108,19 +107,16 @@ def _number(value: Any) -> Any:
 
 
 def _bad_texts(value: Any, path: Path) -> Iterator[Complaint]:
-    """Texts that no file can hold: half a surrogate pair, or template syntax in more text than a template may be."""
+    """Texts that no file can hold: template syntax in more text than a template may be."""
     if isinstance(value, dict):
         for key, child in value.items():
             yield from _bad_texts(child, (*path, key))
     elif isinstance(value, list):
         for position, child in enumerate(value):
             yield from _bad_texts(child, (*path, position))
-    elif isinstance(value, str):
-        if _SURROGATE.search(value):
-            yield Complaint(path, "P104", f"it must be valid Unicode text, got {show(value)}")
-        elif is_template(value) and len(_template(value)) > MAX_TEMPLATE:
-            message = f"it holds template syntax and is longer than the {MAX_TEMPLATE:,} characters that a template may have"
-            yield Complaint(path, "P015", f"{message}; shorten it")
+    elif isinstance(value, str) and is_template(value) and len(_template(value)) > MAX_TEMPLATE:
+        message = f"it holds template syntax and is longer than the {MAX_TEMPLATE:,} characters that a template may have"
+        yield Complaint(path, "P015", f"{message}; shorten it")
 
 
 def _lines(mapping: Document, indent: str) -> Iterator[str]:

@@ -188,7 +188,7 @@ def _nested(depth: int) -> dict[str, Any]:
         (one(policy={}), ("policy",), "missing key strategy"),
         (one(name=" x"), ("name",), "name must not start or end with white space"),
         (one(name="x\n"), ("name",), "name must not start or end with white space"),
-        (one(description="\ud800"), ("description",), "it must be valid Unicode text"),
+        (one(description="\ud800"), ("description",), "must be valid Unicode text"),
         (one(display_name=5), ("display_name",), "display_name must be a string, got 5"),
         (one(description="{{" + "x" * 70_000), ("description",), "holds template syntax and is longer"),
         (one(description="x" * (9 * 1024 * 1024)), (), "its file would have more than 8 MiB"),

@@ -66,5 +66,5 @@ def row(name: str, *models: str, **more: Any) -> dict[str, Any]:
 def document(name: str, *models: str, **policy: Any) -> dict[str, Any]:
     """A policy's document."""
     targets = [{"model_name": model} for model in models or ("virtual-model/x/a",)]
-    body = {"strategy": {"mode": "fallback"}, "targets": targets, **policy}
+    body = {"strategy": {"mode": "single"}, "targets": targets, **policy}
     return {"name": name, "display_name": name, "description": name, "policy": body}
