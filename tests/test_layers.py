@@ -40,7 +40,7 @@ OWNERS = {
 
 # What decides must not look, wait or tell the time.
 PURE_ROOMS = ("core", "effect", "lint", "model")
-IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess", "sys", "random", "io", "threading"}
+IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess", "sys", "io", "threading"}
 
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
