@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "Check policy files, offline.",
     "plan": "Show what apply would change.",
     "apply": "Make the remote what the files say.",
+    "effect": "Show what a policy does to traffic.",
     "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
     "pull": "Write the live policies as policy files.",
     "init": "Make a policy directory to start from.",

@@ -98,7 +98,9 @@ class _Reader:
         self.reading: list[str] = []
 
     def read(self, document: Document) -> Tree:
-        body = document.get("policy")
+        body, name = document.get("policy"), document.get("name")
+        if isinstance(name, str):
+            self.reading.append(canonical_name(name))
         if reason := refusal(body, MAX_DEPTH):
             return Tree(Fixed(400), refused=reason)
         root = self._body(body, (), own=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import NamedTuple
 
 from policyctl.effect.profile import NO_ANSWER, Answer, asked_again, moves_on, outcome_of, status_of, wait_before
@@ -40,13 +39,10 @@ class Walk:
         return sum(call.wait for call in self.calls)
 
 
-def seeded(seed: int) -> Callable[[], float]:
-    """A sequence of draws that is the same for the same seed."""
-    return Random(seed).random  # noqa: S311 - a load balance is no secret
-
-
 def walk(tree: Tree, script: Script, point: Callable[[], float]) -> Walk:
-    """Walk one request. A model without a script answers 200; `point` gives a number from 0 up to 1 for each load balance."""
+    """Walk one request. A model without a script answers 200; `point` gives a number from 0 to less than 1 for each load
+    balance that is passed, such as `random.Random(seed).random`.
+    """
     walker = _Walker(script, point)
     status = status_of(walker.ask(tree.root))
     return Walk(status, tuple(walker.calls))

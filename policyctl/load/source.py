@@ -26,9 +26,13 @@ class Source:
 
 def read_source(path: Path) -> Source:
     """Read one file. Raises InvalidInput with one problem when it cannot be read or parsed."""
-    file = str(path)
-    text = _decode(_read_bytes(path), file)
-    return Source(file, text, read_json(text, file) if path.suffix == ".json" else read_yaml(text, file))
+    return source_of(_read_bytes(path), str(path))
+
+
+def source_of(content: bytes, file: str) -> Source:
+    """A file's content as a source; `file` is its name, by which JSON is told. Raises InvalidInput as `read_source` does."""
+    text = _decode(content, file)
+    return Source(file, text, read_json(text, file) if file.endswith(".json") else read_yaml(text, file))
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from policyctl.effect.bounds import Bound, Leg, max_calls, max_failover, max_latency, max_waits
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Balance, Fallback, Leaf, Node, Path, Tree, read_tree
-from policyctl.effect.walk import Walk, seeded, walk
+from policyctl.effect.walk import Walk, walk
 from tests.effect.policies import MODELS, bodies, document, scripts
 
 # The HTTP client below the gateway repeats a 421 by itself; the bounds leave that out, so no list has it here.
@@ -83,7 +84,7 @@ def test_bounds_are_attained(body: dict[str, Any]) -> None:
 def test_bounds_are_never_exceeded(body: dict[str, Any], script: dict[str, list[Any]], seed: int) -> None:
     routes = routes_of(body)
     script = {model: [answer for answer in given if answer != 421] or [500] for model, given in script.items()}
-    walked = walk(routes.tree, script, seeded(seed))
+    walked = walk(routes.tree, script, Random(seed).random)
     assert len(walked.calls) <= max_calls(routes).value
     assert walked.waited <= max_waits(routes).value
     assert sum(TIMEOUTS[call.model] + call.wait for call in walked.calls) <= (latency_of(routes) + 1e-9)

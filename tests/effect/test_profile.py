@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 
 from policyctl.effect.profile import FAILURES, MAX_REPEATS, Answer, read_answer
 from policyctl.effect.tree import read_tree
-from policyctl.effect.walk import Walk, seeded, walk
+from policyctl.effect.walk import Walk, walk
 
 
 def single(**retry: Any) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def fallback(*codes: int, listed: bool = True, targets: tuple[Any, ...] = ("a", 
 
 def ask(body: Any, **script: list[Answer]) -> tuple[int | None, str]:
     """The status, and the calls as one word."""
-    walked = walk(read_tree({"policy": body}), script, seeded(0))
+    walked = walk(read_tree({"policy": body}), script, Random(0).random)
     return walked.status, "".join(walked.models)
 
 
@@ -146,7 +147,7 @@ NOT_WHOLE: dict[str, tuple[Any, int | None]] = {
 def test_what_is_not_whole_calls_nobody(case: str) -> None:
     body, status = NOT_WHOLE[case]
     tree = read_tree({"policy": body})
-    assert walk(tree, {}, seeded(0)) == Walk(status, ())
+    assert walk(tree, {}, Random(0).random) == Walk(status, ())
     assert (tree.refused is not None) == (status == 400)
 
 
@@ -165,17 +166,19 @@ def test_a_target_has_its_own_retry_or_the_nearest_one_whole() -> None:
 
 def test_a_target_without_a_model_is_asked_for_the_model_of_the_request() -> None:
     assert ask({"strategy": {"mode": "fallback"}, "targets": [{"weight": 1}, {}]}) == (200, "")
-    assert len(walk(read_tree({"policy": {"strategy": {"mode": "fallback"}, "targets": [{}]}}), {}, seeded(0)).calls) == 1
+    assert (
+        len(walk(read_tree({"policy": {"strategy": {"mode": "fallback"}, "targets": [{}]}}), {}, Random(0).random).calls) == 1
+    )
 
 
 def test_waits_double_and_stop_at_the_next_target() -> None:
-    walked = walk(read_tree({"policy": fallback(listed=False, retry={"attempts": 4})}), {"a": [500]}, seeded(0))
+    walked = walk(read_tree({"policy": fallback(listed=False, retry={"attempts": 4})}), {"a": [500]}, Random(0).random)
     assert [(call.model, call.wait) for call in walked.calls] == [("a", 0), ("a", 1), ("a", 2), ("a", 4), ("a", 8), ("b", 0)]
     assert walked.waited == 15
 
 
 def test_attempts_without_end_are_cut() -> None:
-    walked = walk(read_tree({"policy": single(attempts=1e300)}), {"a": [500]}, seeded(0))
+    walked = walk(read_tree({"policy": single(attempts=1e300)}), {"a": [500]}, Random(0).random)
     assert len(walked.calls) == MAX_REPEATS + 1
 
 

@@ -1,0 +1,103 @@
+"""Which policies a question is about: names of the directory's policies, files, and what each was before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import find_place, load_policies
+from policyctl.cli.options import Options
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.config import find_config, load_config
+from policyctl.load.git import read_at
+from policyctl.load.loosely import read_loosely
+from policyctl.load.policies import is_templated
+from policyctl.load.source import SUFFIXES, Source, read_source
+from policyctl.model.complaints import did_you_mean
+from policyctl.model.names import POLICY_PREFIX, canonical_name
+from policyctl.model.normal import Document
+from policyctl.model.policy import Policy
+from policyctl.reconcile.observe import look_up
+from policyctl.remote.open import open_reader
+
+GIT = "git:"
+LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """The policies asked about, and all policies that their targets may name."""
+
+    policies: tuple[Policy, ...]
+    known: Mapping[str, Document]
+
+
+def find_subjects(options: Options, arguments: tuple[str, ...], console: Console) -> Subjects:
+    """The policies behind names and files; without any, all of the directory. The directory is read only for names."""
+    found: list[Policy] = []
+    known: dict[str, Document] = {}
+    if not arguments or any(not _is_file(argument) for argument in arguments):
+        directory = load_policies(options, find_place(options), console).policies
+        known = {policy.name: policy.document for policy in directory}
+        found += _named(directory, [argument for argument in arguments if not _is_file(argument)], options)
+    for argument in arguments:
+        if _is_file(argument):
+            policies, problems = read_loosely(*_opened(options, read_source(Path(argument)), Path(argument)))
+            console.problems(problems)
+            found += policies
+    return Subjects(tuple(found), {**known, **{policy.name: policy.document for policy in found}})
+
+
+def versions_against(options: Options, subjects: Subjects, against: str) -> list[Document | None]:
+    """What each policy was at `git:REF`, or is on the remote (`live`), in their order; None where there was or is none."""
+    if against == LIVE:
+        return _live(options, subjects)
+    if not against.startswith(GIT) or against == GIT:
+        raise UsageError(f"--against takes git:REF or live, not {against!r}")
+    return [_at(options, policy, against.removeprefix(GIT)) for policy in subjects.policies]
+
+
+def _is_file(argument: str) -> bool:
+    """Whether an argument means a file: there is one, or it looks like nothing else."""
+    if Path(argument).is_file():
+        return True
+    return argument.endswith(SUFFIXES) and not argument.startswith(POLICY_PREFIX)
+
+
+def _named(directory: tuple[Policy, ...], names: list[str], options: Options) -> list[Policy]:
+    if not names:
+        return list(directory)
+    by_name = {policy.name: policy for policy in directory}
+    for name in names:
+        if canonical_name(name) not in by_name:
+            guess = did_you_mean(canonical_name(name), list(by_name))
+            raise UsageError(f"{options.dir} has no policy {name}{guess}; name one of its policies, or a file")
+    return [by_name[canonical_name(name)] for name in dict.fromkeys(names)]
+
+
+def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Mapping[str, object]]:
+    """A source and the variables for its templates, for which alone a policyctl.yaml is looked up."""
+    if not is_templated(source):
+        return source, {}
+    return source, load_config(find_config(path.parent)).environment(options.env).vars
+
+
+def _at(options: Options, policy: Policy, revision: str) -> Document | None:
+    path = Path(policy.file)
+    source = read_at(path, revision)
+    if source is None:
+        return None
+    policies, _ = read_loosely(*_opened(options, source, path))
+    return next((one.document for one in policies if one.name == policy.name), None)
+
+
+def _live(options: Options, subjects: Subjects) -> list[Document | None]:
+    names = [policy.name for policy in subjects.policies]
+    with open_reader(find_place(options).url) as reader:
+        observed = look_up(reader, set(names))
+    if observed.twins:
+        twins = observed.twins[0]
+        raise PolicyctlError(f"the remote has several policies named {twins.name} (ids {', '.join(twins.ids)})")
+    return [observed.live[name].normal if name in observed.live else None for name in names]

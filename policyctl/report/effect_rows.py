@@ -1,0 +1,192 @@
+"""Views of `effect` as titled rows of words, from which text and markdown are made."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from policyctl.effect.bounds import Bound
+from policyctl.effect.canonical import Kind
+from policyctl.effect.compare import Cell, Effect, Moved
+from policyctl.effect.costs import Cost
+from policyctl.effect.outages import Row
+from policyctl.effect.picture import Picture
+from policyctl.effect.profile import FAILURES, Answer
+from policyctl.effect.reach import short_names
+from policyctl.effect.shares import provider_of
+from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, View, model, percent, said_failures, seconds
+from policyctl.report.plain import count, plain
+
+_MOST_COSTS = 8  # rows of one status
+
+
+class Section(NamedTuple):
+    """Rows under a title."""
+
+    title: str
+    rows: tuple[str, ...]
+
+
+def sections(view: View) -> list[Section]:
+    """Everything that a view has to say; sections without rows are left out."""
+    match view:
+        case Pictured():
+            found = list(_pictured(view))
+        case Supposed():
+            found = list(_supposed(view))
+        case Traced():
+            found = list(_traced(view))
+        case Compared():
+            found = [Section("effect", tuple(effect_rows(view.effect)))]
+    return [section for section in found if section.rows]
+
+
+def effect_rows(effect: Effect) -> Iterator[str]:
+    """What a change moves, one row each; a plan shows these under the change."""
+    if effect.refused:
+        yield f"the gateway refuses this policy, every request gets 400: {plain(effect.refused)}"
+    if effect.was_refused:
+        yield f"the gateway refused it before: {plain(effect.was_refused)}"
+    if shares := [f"{model(one.name)} {_moved(one, percent)}" for one in effect.models]:
+        yield f"traffic: {', '.join(shares)}"
+    for word, reached in (("newly reachable", effect.added), ("no longer reachable", effect.removed)):
+        yield from (" ".join([model(name), word, plain(when)]).rstrip() for name, when in reached)
+    for word, cells in (("worse", effect.worse), ("better", effect.better)):
+        yield from (f"{word}: {_cell(cell)}" for cell in _telling(cells))
+    yield from _moved_bounds(effect)
+    if effect == Effect(effect.kind):
+        yield _NOTHING_MOVES[effect.kind]
+
+
+_NOTHING_MOVES: dict[Kind, str] = {
+    "metadata": "the gateway gets the same policy",
+    "equivalent": "equivalent: other words for the same behaviour",
+    "effective": "no share, outage or bound moves, but what happens on the way may",
+}
+
+
+def _moved_bounds(effect: Effect) -> Iterator[str]:
+    if effect.calls:
+        yield f"most calls of a request: {_moved(effect.calls, '{:,.0f}'.format)}"
+    if effect.failover and (effect.failover.before or effect.failover.after):
+        yield f"most back-off before failover: {_moved(effect.failover, seconds)}"
+    if effect.latency:
+        yield f"worst-case latency: {_moved(effect.latency, seconds)}"
+
+
+def _moved(moved: Moved, said: Callable[[float], str]) -> str:
+    return " → ".join("none" if value is None else said(value) for value in (moved.before, moved.after))
+
+
+def _telling(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells without those of a provider that say what one of its models says already."""
+    known = {(provider_of(cell.name), *cell[2:]) for cell in cells if cell.kind == "model"}
+    return (cell for cell in cells if cell.kind == "model" or cell[1:] not in known)
+
+
+def _cell(cell: Cell) -> str:
+    name = model(cell.name) if cell.kind == "model" else f"provider {plain(cell.name)}"
+    return f"{name} down with {said_failures(cell.failures)}: served {percent(cell.before)} → {percent(cell.after)}"
+
+
+def _pictured(view: Pictured) -> Iterator[Section]:
+    seen = view.picture
+    if seen.tree.refused:
+        yield Section("refused", (f"every request gets 400: {plain(seen.tree.refused)}",))
+        return
+    yield Section("traffic", tuple(_traffic(seen)))
+    yield Section("providers", tuple(f"{percent(share):>6}  {plain(name)}" for name, share in _falling(seen.providers)))
+    yield Section("outages", tuple(_outages(seen)))
+    yield Section("worst case", tuple(_worst(seen)))
+    yield Section("dead", tuple(f"{one.path}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead))
+    yield Section("assumed", tuple(f"{plain(name)} does what its own policy does" for name in seen.tree.assumed))
+
+
+def _falling(shares: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(shares.items(), key=lambda pair: -pair[1])
+
+
+def _traffic(seen: Picture) -> Iterator[str]:
+    names = short_names(seen.tree.models)
+    for name, share in _falling(seen.models):
+        when = seen.reach[name].said(names) if name in seen.reach else "never asked"
+        yield f"{percent(share):>6}  {model(name)}{f'  {plain(when)}' if when else ''}"
+
+
+def _outages(seen: Picture) -> Iterator[str]:
+    rows = [(model(name), row) for name, row in seen.outages.models.items()]
+    single = {provider_of(name): row for name, row in seen.outages.models.items()}
+    rows += [(f"provider {plain(name)}", row) for name, row in seen.outages.providers.items() if single.get(name) != row]
+    for name, row in rows:
+        yield f"{name} down: {_row(row)}"
+
+
+def _row(row: Row) -> str:
+    """`40% served with 400, 401; otherwise 100%`: what is rarer is listed."""
+    alike: defaultdict[float, list[Answer]] = defaultdict(list)
+    for failure, chance in zip(FAILURES, row, strict=True):
+        alike[chance].append(failure)
+    *rarer, (most, _) = sorted(alike.items(), key=lambda pair: (len(pair[1]), pair[0]))
+    said = [f"{percent(chance)} served with {', '.join(map(str, failures))}" for chance, failures in rarer]
+    return "; ".join([*said, f"otherwise {percent(most)}"]) if said else f"{percent(most)} served"
+
+
+def _worst(seen: Picture) -> Iterator[str]:
+    yield f"{count(int(seen.calls.value), 'call')}{_legs(seen.calls)}"
+    if seen.failover.value:
+        yield f"{seconds(seen.failover.value)} of back-off before the last failover{_legs(seen.failover)}"
+    if seen.latency:
+        yield f"{seconds(seen.latency.value)} in all, when every call takes its whole timeout{_legs(seen.latency)}"
+
+
+def _legs(bound: Bound) -> str:
+    return f": {', '.join(f'{model(leg.model)} × {leg.calls}' for leg in bound.legs)}" if bound.legs else ""
+
+
+def _supposed(view: Supposed) -> Iterator[Section]:
+    seen = view.evaluation
+    yield Section("supposed", tuple(map(plain, view.given)))
+    yield Section("served", (percent(seen.served),))
+    yield Section("answers", tuple(_answers(view)))
+    yield Section(
+        "models",
+        tuple(
+            f"{model(name)}: serves {percent(seen.serves[name])}, is asked by {percent(reached)} of the requests, "
+            f"{seen.calls[name]:.4g} calls a request"
+            for name, reached in seen.reached.items()
+        ),
+    )
+
+
+def _answers(view: Supposed) -> Iterator[str]:
+    for status, chance in sorted(view.evaluation.statuses.items(), key=lambda pair: -pair[1]):
+        yield f"{percent(chance):>6}  {_status(status)}"
+        spread = sorted(view.costs.get(status, {}).items(), key=lambda pair: -pair[1])
+        for cost, share in spread[:_MOST_COSTS]:
+            yield f"        {percent(share)} after {_cost(cost)}"
+        if len(spread) > _MOST_COSTS:
+            yield f"        … and {count(len(spread) - _MOST_COSTS, 'rarer way')}"
+
+
+def _cost(cost: Cost) -> str:
+    return count(cost.calls, "call") + (f" and {seconds(cost.seconds)} of back-off" if cost.seconds else "")
+
+
+def _status(status: int | None) -> str:
+    return "no answer at all" if status is None else str(status)
+
+
+def _traced(view: Traced) -> Iterator[Section]:
+    walk = view.walk
+    if view.refused:
+        yield Section("refused", (f"the gateway calls nobody: {plain(view.refused)}",))
+    yield Section("calls", tuple(_calls(view)))
+    ending = f"{_status(walk.status)} after {count(len(walk.calls), 'call')}"
+    yield Section("answer", (ending + (f" and {seconds(walk.waited)} of back-off" if walk.waited else ""),))
+
+
+def _calls(view: Traced) -> Iterator[str]:
+    for number, call in enumerate(view.walk.calls, 1):
+        wait = f" (after {seconds(call.wait)})" if call.wait else ""
+        yield f"{number}. {model(call.model)}: {call.answer}{wait}"

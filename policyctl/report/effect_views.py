@@ -1,0 +1,90 @@
+"""What `effect` has to show, as values: a picture, a what-if, a trace, a comparison; and how numbers and failures are said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from policyctl.effect.compare import Effect
+from policyctl.effect.costs import Cost
+from policyctl.effect.dead import Dead
+from policyctl.effect.evaluate import Evaluation
+from policyctl.effect.picture import Picture
+from policyctl.effect.profile import FAILURES, Answer
+from policyctl.effect.walk import Walk
+from policyctl.model.names import short_model
+from policyctl.report.plain import plain
+
+Costs = Mapping[int | None, Mapping[Cost, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictured:
+    """The whole picture of one policy."""
+
+    name: str
+    file: str
+    picture: Picture
+    dead: tuple[Dead, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Supposed:
+    """What one policy does while some models answer as supposed (in words, as on the command line)."""
+
+    name: str
+    file: str
+    given: tuple[str, ...]
+    evaluation: Evaluation
+    costs: Costs
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """One request, walked step by step; `seed` decided its draws."""
+
+    name: str
+    file: str
+    walk: Walk
+    seed: int
+    refused: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What one policy's change does; `against` says what it was compared with."""
+
+    name: str
+    file: str
+    against: str
+    effect: Effect
+
+
+View = Pictured | Supposed | Traced | Compared
+
+
+def percent(chance: float) -> str:
+    """`75%`, `33.33%`; what is not quite nothing or everything does not read as such."""
+    text = f"{chance * 100:.2f}".rstrip("0").rstrip(".")
+    if text == "100" and chance < 1:
+        return ">99.99%"
+    return "<0.01%" if text == "0" and chance > 0 else f"{text}%"
+
+
+def seconds(value: float) -> str:
+    """`7 s`, `0.5 s`."""
+    return f"{value:,.10g} s"
+
+
+def model(name: str) -> str:
+    """A model as shown to people."""
+    return plain(short_model(name)) or "(the request's own model)"
+
+
+def said_failures(failures: Sequence[Answer]) -> str:
+    """`429, 503, hang`; long lists by what is not on them."""
+    if len(failures) == len(FAILURES):
+        return "any failure"
+    if len(failures) > len(FAILURES) // 2:
+        return f"any failure but {', '.join(str(one) for one in FAILURES if one not in failures)}"
+    return ", ".join(map(str, failures))

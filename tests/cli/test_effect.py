@@ -1,0 +1,330 @@
+"""`policyctl effect`: pictures, suppositions, traces, comparisons and graphs, of names and of files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from policyctl.effect.profile import PROFILE
+from policyctl.report.schemas import schema_text
+from tests.conftest import ANYGEM, Policyctl, Project
+
+SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_text("effect")))
+CASES = json.loads((Path(__file__).parent.parent / "effect/data/cases.json").read_text("utf-8"))
+FLASH, LITE = "virtual-model/google/gemini-2.0-flash", "virtual-model/google/gemini-2.0-flash-lite"
+
+
+@pytest.fixture
+def machine(policyctl: Policyctl) -> Any:
+    """Run `effect … --format json`, hold its output to the shipped schema, and give it as a value."""
+
+    def call(*args: str | Path) -> Any:
+        ran = policyctl("effect", *args, "--format", "json")
+        assert ran.code == 0, ran.err
+        data = json.loads(ran.out)
+        SCHEMA.validate(data)
+        assert data["profile"] == PROFILE
+        return data
+
+    return call
+
+
+def write(folder: Path, policy: Any, name: str = "p.yaml", **more: Any) -> Path:
+    path = folder / name
+    path.write_text(json.dumps({"spec_version": "v1", "kind": "model", "name": "p", "policy": policy, **more}), "utf-8")
+    return path
+
+
+def fallback(*models: str, codes: list[int] | None = None, **more: Any) -> dict[str, Any]:
+    strategy = {"mode": "fallback", **({} if codes is None else {"on_status_codes": codes})}
+    return {"strategy": strategy, "targets": [{"model_name": f"virtual-model/{model}"} for model in models], **more}
+
+
+def test_a_file_needs_no_directory_and_no_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real process, in an empty folder, leaves nothing behind."""
+    path = tmp_path / "elsewhere" / "anygem.yaml"
+    path.parent.mkdir()
+    path.write_text(ANYGEM, "utf-8")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    args = [sys.executable, "-m", "policyctl", "effect", str(path)]
+    ran = subprocess.run(args, cwd=empty, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "   75%  google/gemini-2.0-flash\n" in ran.stdout
+    assert "google/gemini-2.0-flash down: 25% served\n" in ran.stdout
+    assert "2 calls: google/gemini-2.0-flash × 2\n" in ran.stdout
+    assert ran.stdout.splitlines()[-1].startswith(f"behaviour by profile {PROFILE}, ")
+    assert list(empty.iterdir()) == []
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_whole_picture_as_json(tmp_path: Path, machine: Any) -> None:
+    path = write(tmp_path, fallback("google/a", "openai/b", codes=[429, 503], retry={"attempts": 1}))
+    [seen] = machine(path, "--timeout", "*=30")["policies"]
+    assert seen["shares"] == {
+        "models": {"virtual-model/google/a": 1, "virtual-model/openai/b": 0},
+        "providers": {"google": 1, "openai": 0},
+    }
+    row = seen["outages"]["providers"]["google"]
+    assert {failure for failure, chance in row.items() if chance} == {"429", "503", "hang"}
+    assert seen["bounds"]["calls"]["value"] == 4
+    assert seen["bounds"]["failover_seconds"]["value"] == 1
+    assert seen["bounds"]["latency_seconds"]["value"] == 122
+    assert seen["reachable"]["virtual-model/openai/b"] == "when a answers 429 or 503"
+    assert seen["dead"] == []
+
+
+def test_names_are_of_the_directory_and_none_is_all(project: Project, machine: Any) -> None:
+    project.write("anygem.yaml")
+    project.policy("other", "virtual-model/x/a")
+    assert [one["name"] for one in machine()["policies"]] == ["virtual-policy/anygem", "virtual-policy/other"]
+    assert [one["name"] for one in machine("virtual-policy/other")["policies"]] == ["virtual-policy/other"]
+    assert [one["name"] for one in machine("anygem")["policies"]] == ["virtual-policy/anygem"]
+
+
+def test_a_target_that_is_a_policy_of_the_directory_does_what_that_does(project: Project, machine: Any) -> None:
+    project.write("anygem.yaml")
+    project.policy("outer", "virtual-policy/anygem", "virtual-model/x/a")
+    [seen] = machine("outer")["policies"]
+    assert seen["shares"]["models"] == {FLASH: 0.75, LITE: 0.25, "virtual-model/x/a": 0}
+    assert seen["assumed"] == ["virtual-policy/anygem"]
+
+
+def test_variables_of_the_environment_are_used(project: Project, machine: Any) -> None:
+    (project.policies / "policyctl.yaml").write_text(
+        "default: dev\nenvironments:\n  dev: {vars: {lite: 0.25}}\n  prod: {vars: {lite: 0.75}}\n", "utf-8"
+    )
+    path = project.write("anygem.yaml", ANYGEM.replace("weight: 0.25", 'weight: "{{ lite }}"'))
+    assert machine(path)["policies"][0]["shares"]["models"][LITE] == 0.25
+    assert machine(path, "--env", "prod")["policies"][0]["shares"]["models"][LITE] == 0.5
+
+
+def test_what_happens_while_something_is_down(project: Project, machine: Any, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    [seen] = machine("anygem", "--down", "gemini-2.0-flash=503")["policies"]
+    assert seen["served"] == 0.25
+    failed, served = sorted(seen["statuses"], key=lambda one: -one["status"])
+    assert (failed["status"], failed["chance"], failed["costs"]) == (503, 0.75, [{"calls": 2, "seconds": 1, "chance": 0.75}])
+    assert served["costs"] == [{"calls": 1, "seconds": 0, "chance": 0.25}]
+    assert machine("anygem", "--down", "google=refused")["policies"][0]["served"] == 0
+    assert machine("anygem", "--down", "*-lite=400")["policies"][0]["served"] == 0.75
+    text = policyctl("effect", "anygem", "--down", f"{FLASH}=503").out
+    assert "   75%  503\n            75% after 2 calls and 1 s of back-off\n" in text
+
+
+def test_what_happens_in_a_partial_outage(project: Project, machine: Any) -> None:
+    """A tenth of the calls fail, and each is asked again once: a hundredth of the requests fails."""
+    project.write("anygem.yaml")
+    [seen] = machine("anygem", "--rate", "google=503:0.1")["policies"]
+    assert seen["served"] == pytest.approx(0.99)
+    assert seen["models"][FLASH]["calls"] == pytest.approx(0.75 * 1.1)
+    [seen] = machine("anygem", "--rate", f"{FLASH}=503:0.5", "--rate", f"{FLASH}=500:0.5")["policies"]
+    assert {one["status"] for one in seen["statuses"]} == {200, 500, 503}
+    assert seen["models"][FLASH]["serves"] == 0
+
+
+def test_a_trace_walks_one_request(tmp_path: Path, machine: Any, policyctl: Policyctl) -> None:
+    path = write(tmp_path, fallback("x/a", "x/b", codes=[503], retry={"attempts": 2}))
+    seen = machine(path, "--trace", "virtual-model/x/a=500,503", "--trace", "virtual-model/x/b=200")
+    assert seen["status"] == 200
+    assert seen["calls"] == ["virtual-model/x/a"] * 3 + ["virtual-model/x/b"]
+    assert seen["waits"] == [0, 1, 2, 0]
+    assert seen["answers"] == [500, 503, 503, 200]
+    text = policyctl("effect", path, "--trace", "a=500,503").out
+    assert "    2. x/a: 503 (after 1 s)\n" in text
+    assert "    200 after 4 calls and 3 s of back-off\n" in text
+
+
+def test_the_seed_decides_the_draw(project: Project, machine: Any) -> None:
+    project.write("anygem.yaml")
+    drawn = {seed: machine("anygem", "--trace", f"{FLASH}=200", "--seed", str(seed))["calls"] for seed in range(20)}
+    assert {call for calls in drawn.values() for call in calls} == {FLASH, LITE}
+    assert drawn[3] == machine("anygem", "--trace", f"{FLASH}=200", "--seed", "3")["calls"]
+
+
+def test_a_client_that_never_gets_an_answer(tmp_path: Path, machine: Any, policyctl: Policyctl) -> None:
+    path = write(tmp_path, {"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": "virtual-model/x/a", "weight": 0}]})
+    assert machine(path, "--trace", "a=200")["status"] is None
+    assert "no answer at all after 0 calls" in policyctl("effect", path, "--trace", "a=200").out
+
+
+# In a file null means absent, which no policy's gateway ever sees; the recorded gateway was sent it and refused.
+FROM_A_FILE = [case for case in CASES if case["script"] and "null" not in json.dumps(case["policy"])]
+
+
+@pytest.mark.parametrize("case", FROM_A_FILE[::6], ids=lambda case: case["id"])
+def test_a_trace_of_a_file_is_what_the_gateway_was_recorded_doing(case: dict[str, Any], tmp_path: Path, machine: Any) -> None:
+    """Also of policies that no valid file may be."""
+    traces = [f"--trace={model}={','.join(map(str, answers))}" for model, answers in case["script"].items()]
+    seen = machine(write(tmp_path, case["policy"]), *traces)
+    assert {key: seen[key] for key in ("status", "calls")} == case["expect"]
+
+
+def test_what_no_file_may_say_is_shown_with_what_is_wrong(tmp_path: Path, policyctl: Policyctl) -> None:
+    path = write(
+        tmp_path, {"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": "virtual-model/x/a", "weight": 250}]}
+    )
+    ran = policyctl("effect", path)
+    assert ran.code == 0
+    assert "weight must be greater than 0 and at most 1, got 250" in ran.err
+    assert "  100%  x/a\n" in ran.out
+
+
+def test_a_policy_that_the_gateway_refuses_says_so(tmp_path: Path, policyctl: Policyctl) -> None:
+    ran = policyctl("effect", write(tmp_path, fallback("x/a", retry={"on_status_codes": [503]})))
+    assert ran.code == 0
+    assert "every request gets 400: policy has a retry without attempts" in ran.out
+
+
+def git(folder: Path, *args: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    subprocess.run(["git", "-C", str(folder), *identity, *args], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(project: Project) -> Project:
+    """anygem, committed; then its weights changed, and a new policy beside it."""
+    git(project.folder, "init", "-q")
+    project.write("anygem.yaml")
+    git(project.folder, "add", ".")
+    git(project.folder, "commit", "-qm", "one")
+    project.write("anygem.yaml", ANYGEM.replace("loadbalance", "fallback"))
+    project.policy("new", "virtual-model/x/a")
+    return project
+
+
+def test_a_comparison_with_a_revision_says_only_what_moved(repository: Project, machine: Any, policyctl: Policyctl) -> None:
+    [seen] = machine("anygem", "--against", "git:HEAD")["policies"]
+    assert seen["class"] == "effective"
+    assert seen["models"] == {FLASH: {"before": 0.75, "after": 1}, LITE: {"before": 0.25, "after": 0}}
+    assert seen["calls"] == {"before": 2, "after": 4}
+    assert "newly_reachable" not in seen
+    ran = policyctl("effect", "policies/anygem.yaml", "--against", "git:HEAD")
+    assert "better: google/gemini-2.0-flash down with any failure but broken-body: served 25% → 100%\n" in ran.out
+    assert "worse: google/gemini-2.0-flash down with broken-body: served 25% → 0%\n" in ran.out
+    assert (repository.folder / ".git/index").exists()
+
+
+def test_a_policy_that_was_not_there_is_new(repository: Project, machine: Any) -> None:
+    [seen] = machine("new", "--against", "git:HEAD")["policies"]
+    assert seen["newly_reachable"] == [{"model": "virtual-model/x/a", "when": ""}]
+
+
+def test_reading_a_revision_touches_neither_files_nor_index(repository: Project, machine: Any) -> None:
+    before = {path: path.read_bytes() for path in repository.folder.rglob("*") if path.is_file()}
+    machine("anygem", "--against", "git:HEAD")
+    assert {path: path.read_bytes() for path in repository.folder.rglob("*") if path.is_file()} == before
+
+
+def test_metadata_and_equivalent_changes_are_said_to_be_such(repository: Project, machine: Any, policyctl: Policyctl) -> None:
+    repository.write("anygem.yaml", ANYGEM.replace("Any Gem", "All Gems"))
+    assert machine("anygem", "--against", "git:HEAD")["policies"][0]["class"] == "metadata"
+    repository.write("anygem.yaml", ANYGEM.replace("weight: 0.75", "weight: 0.6").replace("weight: 0.25", "weight: 0.2"))
+    assert machine("anygem", "--against", "git:HEAD")["policies"][0]["class"] == "equivalent"
+    assert "equivalent: other words for the same behaviour" in policyctl("effect", "anygem", "--against", "git:HEAD").out
+
+
+def test_a_comparison_with_the_remote(project: Project, machine: Any, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    assert machine("anygem", "--against", "live")["policies"][0]["newly_reachable"]
+    assert policyctl("apply", "--yes").code == 0
+    assert machine("anygem", "--against", "live")["policies"][0]["class"] == "metadata"
+    project.write("anygem.yaml", ANYGEM.replace("attempts: 1", "attempts: 3"))
+    assert machine("anygem", "--against", "live")["policies"][0]["calls"] == {"before": 2, "after": 4}
+
+
+def test_markdown_lets_nothing_of_a_policy_act(tmp_path: Path, policyctl: Policyctl) -> None:
+    name = "virtual-model/x/<img>@team|*bold*[link](http://x)\x1b[2J"
+    ran = policyctl("effect", write(tmp_path, fallback("x/a", name[14:])), "--format", "markdown")
+    assert ran.code == 0
+    assert "### virtual-policy/p" in ran.out
+    assert [part for part in ("<img", "@team", "\x1b") if part in ran.out] == []
+    assert r"\*bold\*\[link\]" in ran.out
+
+
+def test_a_graph_has_the_shares_on_its_arrows(project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    project.policy("outer", "virtual-policy/anygem", "virtual-model/x/a")
+    chart = policyctl("effect", "--graph").out
+    assert chart.splitlines()[0] == "flowchart LR"
+    assert '  p0["virtual-policy/anygem<br>loadbalance<br>retry × 1"]' in chart
+    assert '  p0 -- "75%" --> m0' in chart
+    assert '  p1 -- "100%" --> p0' in chart
+    assert '  p1 -. "0%" .-> m2' in chart
+    assert policyctl("effect", "--graph", "--format", "markdown").out == f"```mermaid\n{chart}```\n"
+
+
+def test_a_graph_label_cannot_end_early(tmp_path: Path, policyctl: Policyctl) -> None:
+    chart = policyctl("effect", write(tmp_path, fallback('x/"]; click a "http://x"')), "--graph").out
+    assert '(["x/#quot;]; click a #quot;http://x#quot;"])' in chart
+
+
+USAGE: dict[str, tuple[tuple[str, ...], str]] = {
+    "an unknown name": (("nope",), "policies has no policy nope"),
+    "a near miss": (("anygen",), "did you mean virtual-policy/anygem?"),
+    "two questions": (("anygem", "--down", "google=503", "--trace", "google=503"), "are different questions"),
+    "a graph as json": (("--graph", "--format", "json"), "leave out --format json"),
+    "a trace of several": (("--trace", "google=503"), "name one"),
+    "an unknown model": (("anygem", "--down", "gogle=503"), "no model matches gogle (did you mean google?)"),
+    "no answer": (("anygem", "--down", "google"), "--down takes MODEL=…"),
+    "a bad answer": (("anygem", "--down", "google=5xx"), "'5xx' is no answer"),
+    "down twice": (("anygem", "--down", "google=503", "--down", "google=500"), "cannot be down in two ways"),
+    "a bad rate": (("anygem", "--rate", "google=503:2"), "is no rate"),
+    "no rate": (("anygem", "--rate", "google=503"), "is no rate"),
+    "rates above 1": (("anygem", "--rate", "google=503:0.6", "--rate", "google=500:0.6"), "more than all of its calls"),
+    "down and a rate": (("anygem", "--down", "google=503", "--rate", "google=500:0.6"), "more than all of its calls"),
+    "two scripts": (("anygem", "--trace", "google=503", "--trace", f"{FLASH}=500"), "has a script already"),
+    "a bad timeout": (("anygem", "--timeout", "google=-1"), "is no timeout"),
+    "against what": (("anygem", "--against", "main"), "--against takes git:REF or live"),
+    "against no revision": (("anygem", "--against", "git:"), "--against takes git:REF or live"),
+    "against an unknown revision": (("anygem", "--against", "git:nope"), "git knows no revision 'nope'"),
+    "against an option": (("anygem", "--against", "git:--output=x"), "git knows no revision"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_usage_errors_are_one_line_and_64(case: str, project: Project, policyctl: Policyctl) -> None:
+    git(project.folder, "init", "-q")
+    project.write("anygem.yaml")
+    project.policy("other")
+    args, message = USAGE[case]
+    ran = policyctl("effect", *args)
+    assert (ran.code, ran.out) == (64, "")
+    assert message in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_outside_a_repository_there_is_no_revision(tmp_path: Path, policyctl: Policyctl) -> None:
+    ran = policyctl("effect", write(tmp_path, fallback("x/a")), "--against", "git:HEAD")
+    assert ran.code == 1
+    assert "is in no git repository" in ran.err
+
+
+BROKEN = {
+    "no such file": (None, "cannot be read"),
+    "no policy": ('{"spec_version": "v1", "kind": "agent"}', "holds no policy"),
+    "not YAML": ("a: [", "this is not YAML"),
+    "a template without its variable": (
+        json.dumps({"kind": "model", "name": "p", "policy": {"x": "{{ y }}"}}),
+        "'y' is undefined",
+    ),
+    "a key written twice": ("kind: model\nname: p\npolicy: {}\npolicy: {}\n", "duplicate key"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_file_that_cannot_be_made_out_is_an_error(case: str, tmp_path: Path, policyctl: Policyctl) -> None:
+    content, message = BROKEN[case]
+    path = tmp_path / "p.yaml"
+    if content is not None:
+        path.write_text(content, "utf-8")
+    ran = policyctl("effect", path)
+    assert (ran.code, ran.out) == (1, "")
+    assert message in ran.err
+    assert "bug" not in ran.err

@@ -1,0 +1,36 @@
+"""Whatever a remote holds can be asked about: the engine has an answer for every plain document."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from policyctl.effect.canonical import classify
+from policyctl.effect.compare import compare
+from policyctl.effect.costs import costs
+from policyctl.effect.dead import dead_configuration
+from policyctl.effect.evaluate import evaluate
+from policyctl.effect.picture import picture
+from policyctl.effect.tree import read_tree
+from policyctl.effect.walk import walk
+from tests import strategies
+
+
+@given(document=strategies.loose_documents, other=strategies.loose_documents)
+def test_nothing_crashes_and_chances_sum_to_one(document: dict[str, Any], other: dict[str, Any]) -> None:
+    tree = read_tree(document)
+    evaluation = evaluate(tree, {})
+    assert sum(evaluation.statuses.values()) == pytest.approx(1)
+    assert sum(sum(spread.values()) for spread in costs(tree, {}).values()) == pytest.approx(1)
+    assert walk(tree, {}, Random(1).random).status in evaluation.statuses
+    assert picture(document, timeouts={"a": 1.0}).outages.usual == pytest.approx(evaluation.served)
+    assert classify(document, other) == compare(document, other).kind
+    assert (tree.refused is not None) <= (dead_configuration(document) == ())
+
+
+@pytest.mark.parametrize("document", [{}, {"policy": None}, {"name": 7, "policy": {}}, {"policy": {"targets": [None]}}])
+def test_what_is_no_policy_is_refused(document: dict[str, Any]) -> None:
+    assert evaluate(read_tree(document), {}).statuses == {400: 1.0}
