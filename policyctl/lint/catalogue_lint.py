@@ -181,8 +181,9 @@ _NAMES = (
         "P452",
         "unknown-model",
         "warning",
-        "The directory declares virtual models, and this target's model is not among them. It may be declared elsewhere, but "
-        "most often it is a typo, and every call to it fails. Correct the name, or declare the model. Checked when a whole "
+        "The directory declares virtual models of this provider, or one of nearly this name, and this target's model is not "
+        "among them. It may be declared elsewhere, but most often it is a typo, and every call to it fails. Correct the name, "
+        "or declare the model. Checked when a whole "
         "directory without errors is validated.",
     ),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import lru_cache
 
 from policyctl.lint.catalogue import finding
 from policyctl.lint.places import leaves
@@ -16,11 +17,12 @@ _MAX_GUESSED = 500  # looking for a near miss among more names takes longer than
 
 
 def check(
-    document: Document, policies: Collection[str], models: Collection[str], speaks_for: Callable[[str], bool]
+    document: Document, policies: frozenset[str], models: frozenset[str], speaks_for: Callable[[str], bool]
 ) -> Iterator[Complaint]:
     """Targets of one policy that are neither among the directory's `policies` nor among its `models` (full names).
 
-    `speaks_for` says whether a policy of that name can exist only as a file. Without any `models` every model will do.
+    `speaks_for` says whether a policy of that name can exist only as a file. A model may well be declared elsewhere, so it
+    is one only when the directory declares models of its provider, or one of nearly that name.
     """
     for path, name in leaves(document):
         if name.startswith(POLICY_PREFIX):
@@ -29,12 +31,23 @@ def check(
                 yield finding(path, "P451", f"no file here declares the policy {name}{guess}")
         elif models and name.startswith(MODEL_PREFIX) and name not in models:
             guess = _guess(name, MODEL_PREFIX, models)
-            yield finding(path, "P452", f"{name} is none of the virtual models that the files here declare{guess}")
+            if guess or _provider(name) in _providers(models):
+                yield finding(path, "P452", f"{name} is none of the virtual models that the files here declare{guess}")
 
 
-def _guess(name: str, prefix: str, known: Collection[str]) -> str:
+def _provider(name: str) -> str:
+    return name.removeprefix(MODEL_PREFIX).partition("/")[0]
+
+
+@lru_cache(maxsize=8)
+def _providers(models: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(_provider, models))
+
+
+@lru_cache(maxsize=4096)  # thousands of policies target the same few models
+def _guess(name: str, prefix: str, known: frozenset[str]) -> str:
     """A near miss among the known names; the prefix that all share must not make everything look alike."""
     if len(known) > _MAX_GUESSED:
         return ""
-    close = get_close_matches(name.removeprefix(prefix), [other.removeprefix(prefix) for other in known], n=1, cutoff=0.6)
+    close = get_close_matches(name.removeprefix(prefix), sorted(other.removeprefix(prefix) for other in known), n=1, cutoff=0.8)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""

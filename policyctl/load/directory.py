@@ -130,8 +130,8 @@ class Files:
 
     def _unknown(self, everything: Contents, environment: Environment) -> Iterator[Problem]:
         """Targets that no file declares; only where that is certain to be all there is."""
-        policies = {policy.name for policy in everything.policies}
-        models = {name if name.startswith(MODEL_PREFIX) else MODEL_PREFIX + name for name in everything.models}
+        policies = frozenset(policy.name for policy in everything.policies)
+        models = frozenset(name if name.startswith(MODEL_PREFIX) else MODEL_PREFIX + name for name in everything.models)
         for policy in everything.policies:
             if models or references(policy.document):
                 for complaint in check_references(policy.document, policies, models, environment.speaks_for):

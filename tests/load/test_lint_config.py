@@ -191,15 +191,33 @@ REFERENCES: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
         ["policies/x.yaml:8:60: P491"],
     ),
     "a model, and no models declared": ({"x.yaml": policy("x", GPT, CLAUDE)}, [], []),
-    "an unknown model": ({"x.yaml": policy("x", GPT, CLAUDE), "models.yaml": DECLARED}, [], [P452]),
+    "an unknown model of a provider that has models": (
+        {"x.yaml": policy("x", GPT, "virtual-model/openai/o3"), "models.yaml": DECLARED},
+        [],
+        [P452],
+    ),
+    "nearly a declared model": (
+        {"x.yaml": policy("x", GPT, "virtual-model/opnai/gpt-4o"), "models.yaml": DECLARED},
+        [],
+        [P452],
+    ),
+    "a model of another provider may be declared elsewhere": (
+        {"x.yaml": policy("x", GPT, CLAUDE), "models.yaml": DECLARED},
+        [],
+        [],
+    ),
     "an unknown model, ignored": (
-        {"x.yaml": policy("x", GPT, CLAUDE), "models.yaml": DECLARED, "policyctl.yaml": "lint: {ignore: [P452]}\n"},
+        {
+            "x.yaml": policy("x", GPT, "virtual-model/openai/o3"),
+            "models.yaml": DECLARED,
+            "policyctl.yaml": "lint: {ignore: [P452]}\n",
+        },
         [],
         [],
     ),
     "known models, in both spellings": ({"x.yaml": policy("x", GPT, "virtual-model/x/y"), "models.yaml": DECLARED}, [], []),
     "an unknown model, one file": (
-        {"x.yaml": policy("x", GPT, CLAUDE), "models.yaml": DECLARED},
+        {"x.yaml": policy("x", GPT, "virtual-model/openai/o3"), "models.yaml": DECLARED},
         ["policies/x.yaml"],
         [],
     ),
