@@ -62,7 +62,7 @@ def _plan_afresh(options: Options, console: Console, selection: Selection, overr
     loaded = load_policies(options, place, console)
     with open_reader(place.url, place.access) as reader:
         settings = overrides.on(place.environment.settings)
-        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection)
+        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)
         return place, check_models(reader, reviewed, loaded)
 
 

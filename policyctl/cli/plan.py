@@ -49,7 +49,7 @@ def plan(
     loaded = load_policies(options, place, console)
     settings = overrides.on(place.environment.settings)
     with open_reader(place.url, place.access) as reader:
-        review = plan_directory(reader, loaded.policies, place.environment, settings, selection)
+        review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)
         review = check_models(reader, review, loaded)
     if out is not None:
         write_atomically(out, write_plan(review.plan))

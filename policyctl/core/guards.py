@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+from policyctl.core.effects import effects_of
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
+from policyctl.effect.compare import Effect
 from policyctl.model.live import Observed
 from policyctl.model.names import canonical_name, matches
 from policyctl.model.normal import references
@@ -18,17 +20,22 @@ MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
 class Review:
     """A plan with what the safety rules say: `refusals` stop it, `notes` are worth knowing.
 
-    `live` holds the names of all policies that the remote has, in scope or not.
+    `live` holds the names of all policies that the remote has, in scope or not; `effects` says by name what the plan's
+    updates do to traffic.
     """
 
     plan: Plan
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     live: frozenset[str] = frozenset()
+    effects: Mapping[str, Effect] = field(default_factory=dict)
 
 
-def review(plan: Plan, observed: Observed, settings: Settings) -> Review:
-    """Hold a plan against the rules. Each refusal is one sentence with the value, the limit and what overrides it."""
+def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping[str, float] | None = None) -> Review:
+    """Hold a plan against the rules. Each refusal is one sentence with the value, the limit and what overrides it.
+
+    `timeouts` are the models' own, in seconds, as far as they are known.
+    """
     refusals = (
         *_protected(plan, settings),
         *_too_many_removes(plan, settings),
@@ -38,7 +45,7 @@ def review(plan: Plan, observed: Observed, settings: Settings) -> Review:
     )
     notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings))
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
-    return Review(plan, refusals, notes, live)
+    return Review(plan, refusals, notes, live, effects_of(plan, observed, timeouts))
 
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,7 +21,7 @@ from policyctl.load.locate import to_problems
 from policyctl.load.policies import Contents, is_templated, read_contents
 from policyctl.load.source import SUFFIXES, Source, read_source
 from policyctl.model.complaints import Complaint
-from policyctl.model.names import MODEL_PREFIX
+from policyctl.model.names import full_model
 from policyctl.model.normal import references
 from policyctl.model.policy import Policy
 
@@ -30,7 +30,8 @@ from policyctl.model.policy import Policy
 class Loaded:
     """What a directory says for one environment. `policies` are those without errors, sorted by name.
 
-    `models` are the virtual models that it declares; `mark_of` gives a complaint about one of the policies its place.
+    `models` are the virtual models that it declares, `timeouts` what they say of their own (seconds, by full name);
+    `mark_of` gives a complaint about one of the policies its place.
     """
 
     policies: tuple[Policy, ...]
@@ -39,6 +40,7 @@ class Loaded:
     skipped: Counter[str]
     files: int
     mark_of: Callable[[Policy, Complaint], Problem]
+    timeouts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Files:
@@ -90,7 +92,15 @@ class Files:
             everything.problems += self._unknown(everything, environment)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
         problems = sorted(set(self._ignored.without_ignored(everything.problems)))
-        return Loaded(tuple(policies), frozenset(everything.models), tuple(problems), everything.skipped, files, self.mark_of)
+        return Loaded(
+            tuple(policies),
+            frozenset(everything.models),
+            tuple(problems),
+            everything.skipped,
+            files,
+            self.mark_of,
+            everything.timeouts,
+        )
 
     def comment_problems(self) -> list[Problem]:
         """What is wrong with the ignore comments; asked when every environment was loaded, since each may need them."""
@@ -131,7 +141,7 @@ class Files:
     def _unknown(self, everything: Contents, environment: Environment) -> Iterator[Problem]:
         """Targets that no file declares; only where that is certain to be all there is."""
         policies = frozenset(policy.name for policy in everything.policies)
-        models = frozenset(name if name.startswith(MODEL_PREFIX) else MODEL_PREFIX + name for name in everything.models)
+        models = frozenset(map(full_model, everything.models))
         for policy in everything.policies:
             if models or references(policy.document):
                 for complaint in check_references(policy.document, policies, models, environment.speaks_for):

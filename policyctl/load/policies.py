@@ -19,6 +19,7 @@ from policyctl.load.source import Source
 from policyctl.load.template import has_template, is_template, render
 from policyctl.load.yaml_text import RawDocument
 from policyctl.model.complaints import Complaint, complaints, too_deep
+from policyctl.model.names import full_model
 from policyctl.model.policy import Policy, PolicyFile, policy_from_file
 
 
@@ -28,12 +29,14 @@ class Contents:
 
     policies: list[Policy] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
+    timeouts: dict[str, float] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Contents) -> None:
         self.policies += other.policies
         self.models |= other.models
+        self.timeouts |= other.timeouts
         self.problems += other.problems
         self.skipped += other.skipped
 
@@ -84,6 +87,10 @@ def _read_model(data: dict[str, Any], contents: Contents) -> list[Complaint]:
     if not isinstance(name, str) or not name:
         return [Complaint((), "P102", "missing key name (a virtual model declares a name)", "key")]
     contents.models.add(name)
+    provider = data.get("provider_config")
+    timeout = provider.get("request_timeout") if isinstance(provider, dict) else None
+    if isinstance(timeout, int | float) and timeout > 0:
+        contents.timeouts[full_model(name)] = timeout / 1000  # the gateway takes milliseconds
     return []
 
 

@@ -33,6 +33,11 @@ def short_model(model_name: str) -> str:
     return model_name.removeprefix(MODEL_PREFIX)
 
 
+def full_model(name: str) -> str:
+    """A virtual model's name with the platform's prefix, which a declaration may leave out."""
+    return name if name.startswith(MODEL_PREFIX) else MODEL_PREFIX + name
+
+
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether a policy's name, in either spelling, matches one of the globs (case counts, `*` crosses `/`)."""
     both = spellings(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from policyctl.core.guards import Review, review
@@ -27,8 +27,12 @@ def plan_directory(
     environment: Environment,
     settings: Settings,
     selection: Selection,
+    timeouts: Mapping[str, float] | None = None,
 ) -> Review:
-    """Read the remote and compare. `settings` are the environment's, with what the command line overrides."""
+    """Read the remote and compare. `settings` are the environment's, with what the command line overrides.
+
+    `timeouts` are the models' own, in seconds, as far as the directory declares them.
+    """
     observed = observe(reader)
     plan = make_plan(
         environment=environment.name,
@@ -40,7 +44,7 @@ def plan_directory(
         removes=may_remove(reader, settings),
         selection=selection,
     )
-    return review(plan, observed, settings)
+    return review(plan, observed, settings, timeouts)
 
 
 def may_remove(reader: Reader, settings: Settings) -> bool:

@@ -50,6 +50,8 @@ def effect_rows(effect: Effect) -> Iterator[str]:
         yield f"the gateway refused it before: {plain(effect.was_refused)}"
     if shares := [f"{model(one.name)} {_moved(one, percent)}" for one in effect.models]:
         yield f"traffic: {', '.join(shares)}"
+    if providers := [f"{plain(one.name)} {_moved(one, percent)}" for one in effect.providers]:
+        yield f"traffic by provider: {', '.join(providers)}"
     for word, reached in (("newly reachable", effect.added), ("no longer reachable", effect.removed)):
         yield from (" ".join([model(name), word, plain(when)]).rstrip() for name, when in reached)
     for word, cells in (("worse", effect.worse), ("better", effect.better)):
@@ -60,7 +62,7 @@ def effect_rows(effect: Effect) -> Iterator[str]:
 
 
 _NOTHING_MOVES: dict[Kind, str] = {
-    "metadata": "the gateway gets the same policy",
+    "metadata": "metadata only: the gateway gets the same policy",
     "equivalent": "equivalent: other words for the same behaviour",
     "effective": "no share, outage or bound moves, but what happens on the way may",
 }

@@ -7,6 +7,9 @@ from typing import Any
 
 from policyctl.core.change import Change
 from policyctl.core.guards import Review
+from policyctl.effect.compare import Effect
+from policyctl.effect.profile import PROFILE
+from policyctl.report.effect_json import effect_data
 
 FORMAT = "policyctl/plan"
 VERSION = 1
@@ -26,6 +29,7 @@ def plan_data(review: Review) -> dict[str, Any]:
         "version": VERSION,
         "environment": plan.environment,
         "remote": plan.remote,
+        "profile": PROFILE,
         "digest": plan.digest,
         "has_changes": bool(plan.changes),
         "summary": {
@@ -36,16 +40,18 @@ def plan_data(review: Review) -> dict[str, Any]:
             "outside_scope": counts.outside_scope,
             "blocked": len(plan.blocked),
         },
-        "changes": [_change(change) for change in plan.changes],
+        "changes": [_change(change, review.effects.get(change.name)) for change in plan.changes],
         "blocked": [{"name": block.name, "ids": list(block.ids), "reason": block.reason} for block in plan.blocked],
         "refusals": list(review.refusals),
         "notes": list(review.notes),
     }
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _change(change: Change, effect: Effect | None) -> dict[str, Any]:
     plain: dict[str, Any] = {"action": change.action, "name": change.name}
     if change.file is not None:
         plain["file"] = change.file
     plain["fields"] = [{key: item for key, item in field._asdict().items() if item is not None} for field in change.fields]
+    if effect is not None:
+        plain["effect"] = effect_data(effect)
     return plain

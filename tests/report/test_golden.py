@@ -43,6 +43,10 @@ PLANS = {
     "update": reviewed(
         [policy("a", "one", "two", retry={"attempts": 3}, cache={"mode": "simple"})], [row("a", "two", "one", "three")]
     ),
+    "equivalent": reviewed(
+        [policy("a", "one", "two", description="new"), policy("b", "x", retry={"attempts": 0})],
+        [row("a", "one", "two"), row("b", "x")],
+    ),
     "remove": reviewed([policy("a")], [row("a"), row("b"), row("c")]),
     "mixed": reviewed(
         [policy("new"), policy("changed", "b"), policy("same"), policy("twin"), policy("bad")],

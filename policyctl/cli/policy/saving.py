@@ -82,7 +82,7 @@ def _change(policy: Policy, home: Home) -> Change | None:
 
 
 def _show(change: Change, console: Console) -> None:
-    console.result(change_text(change, console.out_style, console.verbose) + "\n")
+    console.result(change_text(change, None, console.out_style, console.verbose) + "\n")
 
 
 def _declined(console: Console) -> int:
