@@ -179,7 +179,10 @@ def _client(ca_file: Path | None, timeout: httpx.Timeout) -> httpx.Client:
 
 @cache  # reading the usual authorities takes 0.1 s, and apply opens a reader and then a writer
 def _trust(ca_file: Path | None) -> ssl.SSLContext:
-    context = httpx.create_ssl_context()
+    try:
+        context = httpx.create_ssl_context()
+    except OSError as error:
+        raise RemoteError(f"SSL_CERT_FILE or SSL_CERT_DIR leads to nothing usable: {error.strerror}") from None
     if ca_file is None:
         return context
     try:

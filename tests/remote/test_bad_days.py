@@ -19,7 +19,7 @@ from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.verify import verify
 from policyctl.remote.orchestrate import OrchestrateRemote
 from tests.remote.reaching import SHORT, Clock, document, reach, row
-from tests.remote.standin import Reply, Seen, Silence, standing_in
+from tests.remote.standin import Reply, Seen, Silence, closed_port, standing_in
 from tests.remote.tenant import Tenant
 
 PAGE = Reply(200, b"<!doctype html><title>Log in</title>", {"Content-Type": "text/html"})
@@ -292,6 +292,14 @@ def test_a_login_that_ends_in_mid_apply_is_renewed_and_everything_is_written_onc
     assert [outcome.status for outcome in outcomes] == ["applied"] * 20
     assert len(tenant.rows) == 20
     assert len(tokens) > 5
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_remote_that_went_away_is_told_for_each_change(action: str) -> None:
+    with reach(f"http://127.0.0.1:{closed_port()}") as remote:
+        (outcome,) = carry_out(changes_for(*ACTIONS[action]), remote)
+    assert outcome.status == "failed"
+    assert outcome.reason.endswith("cannot be reached: Connection refused")
 
 
 def test_stand_in_and_engine_agree_on_a_good_day() -> None:

@@ -385,6 +385,12 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         assert server.seen[0].target == "http://api.invalid/instances/x/v1/orchestrate/model_policy"
 
 
+def test_authorities_of_the_environment_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(RemoteError, match="SSL_CERT_FILE or SSL_CERT_DIR leads to nothing usable: No such file"):
+        reach("https://api.invalid", ca_file=tmp_path / "another.pem")
+
+
 @pytest.mark.parametrize("proxy", ["nonsense://u:hunter2@host", "http://u:hunter2@host:port"])
 def test_a_proxy_that_cannot_be_used_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)

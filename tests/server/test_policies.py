@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,25 @@ def test_a_version_that_was_overwritten_is_refused(client: httpx.Client) -> None
     assert client.put(path, json={"display_name": "mine"}, headers=old).status_code == 200
     assert client.put(path, json={"display_name": "yours"}, headers=old).status_code == 412
     assert client.get(path).json()["display_name"] == "mine"
+
+
+class Raced(SqliteRemote):
+    """A store into which another program writes between a look at a row and the write over it."""
+
+    def by_id(self, ids: Collection[str]) -> list[Any]:
+        rows = super().by_id(ids)
+        self.update(rows[0]["id"], {"display_name": "theirs"})
+        return rows
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_the_version_still_counts_when_the_write_is_made(tmp_path: Path, method: str) -> None:
+    with Raced(tmp_path / "a.db") as store, inside(store) as server:
+        row = add(server.client)
+        headers = {"If-Match": f'"{row["etag"]}"'}
+        answer = server.client.request(method, f"/v1/model_policy/{row['id']}", headers=headers, json={"display_name": "mine"})
+        assert answer.status_code == 412
+        assert [row["display_name"] for row in store.rows()] == ["theirs"]
 
 
 def test_the_quota_is_a_lasting_429(tmp_path: Path) -> None:
