@@ -20,7 +20,11 @@ from policyctl.load.template import has_template, is_template, render
 from policyctl.load.yaml_text import RawDocument
 from policyctl.model.complaints import Complaint, complaints, too_deep
 from policyctl.model.names import full_model
+from policyctl.model.normal import is_server_key
 from policyctl.model.policy import Policy, PolicyFile, policy_from_file
+
+
+_OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 
 
 @dataclass(slots=True)
@@ -97,7 +101,8 @@ def _read_model(data: dict[str, Any], contents: Contents) -> list[Complaint]:
 def _read_policy(
     source: Source, index: int, document: RawDocument, variables: Mapping[str, Any], contents: Contents
 ) -> list[Complaint]:
-    data = document.data
+    # The platform's own CLI exports a row with the server's bookkeeping, and such a file is a policy file too.
+    data = {key: value for key, value in document.data.items() if key in _OURS or not is_server_key(key)}
     unrendered: list[Complaint] = []
     if has_template(data):
         data, unrendered = render_document(data, variables)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from policyctl.model.normal import SERVER_KEYS, SERVER_PREFIXES
 from policyctl.model.policy import PolicyFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -24,6 +25,9 @@ def policy_schema() -> dict[str, Any]:
         fields = definition.get("properties", {})
         fields.update((name, _or_template(field)) for name, field in fields.items() if name not in _NEVER_TEMPLATED)
     schema["$defs"]["Template"] = _TEMPLATE
+    # What the platform's own CLI leaves in an exported file; accepted and left out.
+    schema["properties"] |= {key: {} for key in SERVER_KEYS if key not in schema["properties"]}
+    schema["patternProperties"] = {f"^{prefix}": {} for prefix in SERVER_PREFIXES}
     return schema
 
 

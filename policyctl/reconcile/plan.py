@@ -12,7 +12,7 @@ from policyctl.core.settings import Settings
 from policyctl.errors import Incomplete, InvalidInput, PolicyctlError, Refused
 from policyctl.load.config import Environment
 from policyctl.load.directory import Loaded
-from policyctl.model.complaints import did_you_mean
+from policyctl.model.complaints import Complaint, did_you_mean
 from policyctl.model.live import Observed
 from policyctl.model.names import canonical_name
 from policyctl.model.normal import references
@@ -118,20 +118,43 @@ def check_models(reader: Reader, reviewed: Review, loaded: Loaded) -> Review:
     Raises InvalidInput with a problem for every target that is neither. Where no model at all is known, on the remote or
     in the directory, the review says in a note that nothing was checked.
     """
+    found = _unknown_targets(reader, reviewed, loaded.policies, loaded.models)
+    if found is None:
+        return _unchecked(reviewed)
+    if found:
+        raise InvalidInput(loaded.mark_of(policy, complaint) for policy, complaint in found)
+    return reviewed
+
+
+def check_policy(reader: Reader, reviewed: Review, policy: Policy) -> Review:
+    """The same for a plan over one policy that no file says. Raises PolicyctlError with a line for every unknown target."""
+    found = _unknown_targets(reader, reviewed, [policy], frozenset())
+    if found is None:
+        return _unchecked(reviewed)
+    if found:
+        raise PolicyctlError("; ".join(complaint.message for _, complaint in found))
+    return reviewed
+
+
+def _unknown_targets(
+    reader: Reader, reviewed: Review, desired: Sequence[Policy], declared: frozenset[str]
+) -> list[tuple[Policy, Complaint]] | None:
+    """The targets that the plan would write and nobody knows; None when no model is known at all."""
     written = {change.name for change in reviewed.plan.changes if change.after is not None}
     if not written:
-        return reviewed
-    models = reader.models() | loaded.models
+        return []
+    models = reader.models() | declared
     if not models:
-        note = "the remote knows no models, so it was not checked whether the targets' models exist"
-        return replace(reviewed, notes=(*reviewed.notes, note))
-    policies = reviewed.live | {policy.name for policy in loaded.policies}
-    problems = [
-        loaded.mark_of(policy, complaint)
-        for policy in loaded.policies
+        return None
+    policies = reviewed.live | {policy.name for policy in desired}
+    return [
+        (policy, complaint)
+        for policy in desired
         if policy.name in written
         for complaint in unknown_targets(policy.document, models, policies)
     ]
-    if problems:
-        raise InvalidInput(problems)
-    return reviewed
+
+
+def _unchecked(reviewed: Review) -> Review:
+    note = "the remote knows no models, so it was not checked whether the targets' models exist"
+    return replace(reviewed, notes=(*reviewed.notes, note))

@@ -171,7 +171,7 @@ UNWRITABLE = [
     ),
     (row("modeless", policy={"targets": [LEAF]}), "policy: missing key strategy"),
     (row("empty", policy={"strategy": {"mode": "single"}, "targets": []}), "policy.targets: targets must not be empty"),
-    (row("half", description="\ud800"), "description: description must be valid Unicode text"),
+    (row("half", description="\ud800"), "description must be valid Unicode text"),
     (row("bell\x07"), "name must not contain control or invisible"),
     (row("n" * 600), "name must have at most 512 characters"),
     (row("long", description="{{" + "x" * 70_000), "description: it holds template syntax and is longer"),

@@ -28,6 +28,16 @@ def test_json_files_are_policies_too(project: Project, policyctl: Policyctl) -> 
     assert policyctl("validate").out == "Valid: 1 policy in 1 file.\n"
 
 
+def test_a_file_that_the_vendors_cli_exported_is_a_policy_file(project: Project, policyctl: Policyctl) -> None:
+    """Its export keeps whatever the server added to the row."""
+    exported = ANYGEM + "id: 7c1\netag: 2\ntenant_id: t\ntenant_name: x\ncreated_on: now\nupdated_at: now\n"
+    project.write("anygem.yaml", exported)
+    assert policyctl("validate").out == "Valid: 1 policy in 1 file.\n"
+    assert policyctl("apply", "--yes").code == 0
+    project.write("anygem.yaml")
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
 def test_half_a_surrogate_pair_is_a_problem(project: Project, policyctl: Policyctl) -> None:
     project.write(
         "a.json",

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import socket
 import ssl
 import struct
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-DATA = Path(__file__).parent / "data"
+import trustme
+
+
+@cache
+def certificates() -> Path:
+    """A folder with an authority's certificate, `ca.pem`, and a server's with its key, `server.pem`; made anew for each run."""
+    folder = Path(tempfile.mkdtemp(prefix="policyctl-certificates-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class StandIn:
         self._server = _Server(self)
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(DATA / "server.pem")
+            context.load_cert_chain(certificates() / "server.pem")
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -16,7 +16,7 @@ from policyctl.errors import Refused, RemoteError
 from policyctl.load.auth import AuthFile
 from policyctl.remote.orchestrate import OrchestrateRemote
 from tests.remote.reaching import Clock, reach, row
-from tests.remote.standin import DATA, Reply, Seen, StandIn, standing_in
+from tests.remote.standin import Reply, Seen, StandIn, certificates, standing_in
 from tests.remote.tenant import Tenant
 
 SECRET = 'k/e+y with "quotes" & 100%'
@@ -361,7 +361,7 @@ def test_the_token_request_trusts_no_other_authority_than_the_rest(clock: Clock)
     service = Service("access_token", clock)
     with standing_in(service, tls=True) as server:
         auth = AuthFile(type="ibm_iam", api_key="env:KEY", url=server.url)
-        with reach(server.url, auth, ENVIRON, clock=clock, ca_file=DATA / "ca.pem") as remote:
+        with reach(server.url, auth, ENVIRON, clock=clock, ca_file=certificates() / "ca.pem") as remote:
             assert remote.rows() == []
         before = len(server.seen)
         with (

@@ -10,7 +10,7 @@ import pytest
 
 from policyctl.cli.main import run
 from tests.remote.reaching import row
-from tests.remote.standin import DATA, Reply, Seen, Silence, StandIn, standing_in
+from tests.remote.standin import Reply, Seen, Silence, StandIn, certificates, standing_in
 from tests.remote.tenant import Tenant
 from tests.server.serving import Served, serving
 
@@ -224,7 +224,7 @@ def test_without_a_written_scope_nothing_is_removed_over_http(directory: Path, c
 
 
 def test_a_ca_file_is_found_beside_the_configuration(directory: Path) -> None:
-    (directory / "ca.pem").write_bytes((DATA / "ca.pem").read_bytes())
+    (directory / "ca.pem").write_bytes((certificates() / "ca.pem").read_bytes())
     with standing_in(lambda _: Reply(200, []), tls=True) as server:
         configure(directory, prod={"remote": server.url, "ca_file": "ca.pem"})
         assert run(["plan", "--dir", str(directory)]) == 0

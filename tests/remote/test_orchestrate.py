@@ -18,7 +18,7 @@ from policyctl.remote.open import open_reader
 from policyctl.remote.orchestrate import OrchestrateReader, OrchestrateRemote
 from policyctl.remote.wire import Answer, Ask
 from tests.remote.reaching import SHORT, Clock, document, reach, row
-from tests.remote.standin import DATA, Handler, Reply, Seen, Silence, closed_port, standing_in
+from tests.remote.standin import Handler, Reply, Seen, Silence, certificates, closed_port, standing_in
 from tests.remote.tenant import Tenant
 
 
@@ -150,7 +150,7 @@ def test_a_connection_that_is_refused_before_a_write_is_no_lost_answer() -> None
 def test_a_certificate_is_trusted_by_ca_file_only() -> None:
     with standing_in(tenant_of(row("a")), tls=True) as server:
         with (
-            reach(server.url.replace("127.0.0.1", "localhost"), ca_file=DATA / "ca.pem") as remote,
+            reach(server.url.replace("127.0.0.1", "localhost"), ca_file=certificates() / "ca.pem") as remote,
             pytest.raises(RemoteError, match="404"),
         ):
             remote.rows()  # https://localhost has the layout of an instance

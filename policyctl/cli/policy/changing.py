@@ -16,7 +16,7 @@ from policyctl.core.guards import Review
 from policyctl.errors import InvalidInput, errors_in
 from policyctl.model.normal import Document
 from policyctl.model.policy import Policy
-from policyctl.reconcile.plan import may_remove, plan_policy
+from policyctl.reconcile.plan import check_policy, may_remove, plan_policy
 from policyctl.remote.open import open_reader
 from policyctl.report.plain import count, plain
 from policyctl.report.plan_text import plan_text
@@ -28,7 +28,7 @@ def write_policy(policy: Policy, options: Options, place: Place, how: How) -> in
     if how.save:
         return save_policy(policy, options, place, console, how)
     with open_reader(place.url, place.access) as reader:
-        review = plan_policy(reader, policy, place.environment)
+        review = check_policy(reader, plan_policy(reader, policy, place.environment), policy)
         prunes = may_remove(reader, place.environment.settings)
     note = next_apply(policy.name, policy.document, options, place, prunes=prunes)
     return show_and_change(review, note, place, console, how)
