@@ -47,7 +47,7 @@ class Effect:
     """What moved between two versions of a policy; everything else stayed.
 
     `traffic` is the part of all requests that another model serves. `calls`, `failover` (seconds) and `latency` (seconds) are
-    the worst case of one request. `refused` and `was_refused` say why the gateway does not run the policy.
+    the worst case of one request. `refused` and `was_refused` say why the gateway begins or ceases to refuse the policy.
     """
 
     kind: Kind
@@ -99,8 +99,8 @@ def compare_pictures(old: Picture | None, new: Picture | None) -> Effect:
         latency=_bound("latency", _latency(old), _latency(new)),
         added=_only_in(new, old),
         removed=_only_in(old, new),
-        was_refused=old.tree.refused if old else None,
-        refused=new.tree.refused if new else None,
+        was_refused=_refused_only(old, new),
+        refused=_refused_only(new, old),
     )
 
 
@@ -132,6 +132,11 @@ def _differ(one: float, other: float) -> bool:
 
 def _bound(name: str, before: float | None, after: float | None) -> Moved | None:
     return None if before == after else Moved(name, before, after)
+
+
+def _refused_only(one: Picture | None, other: Picture | None) -> str | None:
+    """Why the gateway refuses one of two versions, when it does not refuse the other as well."""
+    return one.tree.refused if one and not (other and other.tree.refused) else None
 
 
 def _latency(picture: Picture | None) -> float | None:

@@ -82,6 +82,12 @@ def test_a_policy_that_the_gateway_begins_to_refuse_says_why() -> None:
     assert {cell.after for cell in effect.worse} == {0}
 
 
+def test_a_policy_that_stays_refused_does_not_move() -> None:
+    one, other = ({**OLD, "retry": {"on_status_codes": [code]}} for code in (503, 429))
+    assert compare(document(one), document(other)) == Effect("equivalent")
+    assert compare(document(one), document(OLD)).was_refused == "policy has a retry without attempts"
+
+
 def test_an_added_policy_has_all_its_models_newly_reachable() -> None:
     effect = compare(None, document(OLD))
     assert effect.models == (Moved(A, 0, 0.75), Moved(B, 0, 0.25))
