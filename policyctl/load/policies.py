@@ -23,7 +23,6 @@ from policyctl.model.names import full_model
 from policyctl.model.normal import is_server_key
 from policyctl.model.policy import Policy, PolicyFile, policy_from_file
 
-
 _OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 
 
