@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +11,7 @@ import click
 from policyctl.cli.console import Console
 from policyctl.cli.opening import find_place
 from policyctl.cli.options import Options, with_options
-from policyctl.errors import PolicyctlError, Refused, UsageError
+from policyctl.errors import PolicyctlError, Refused, RemoteError, UsageError
 from policyctl.report.plain import plain
 
 if TYPE_CHECKING:
@@ -107,16 +105,16 @@ def _store(options: Options, *, unique_names: bool) -> SqliteRemote:
 
 
 def _secret(reference: str) -> str:
-    """The secret that a reference points at. Raises UsageError when it is no reference or there is nothing."""
+    """The secret that a reference points at. Raises UsageError when it is no reference, or there is no usable secret."""
+    from policyctl.remote.credentials import resolve_secret
+
     kind, _, where = reference.partition(":")
     if kind not in ("env", "file") or not where:
         raise UsageError("--token-from must be a reference, env:NAME or file:PATH; the secret itself never stands here")
     try:
-        text = os.environ.get(where, "") if kind == "env" else Path(where).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--token-from: {reference} cannot be read ({type(error).__name__})") from None
-    if not text:
-        raise UsageError(f"--token-from: {reference} is not set or empty")
-    if not (text.isascii() and text.isprintable()):
-        raise UsageError(f"--token-from: {reference} is not one line of ASCII, as a header must be")
-    return text
+        secret = resolve_secret("--token-from", reference)
+    except RemoteError as error:
+        raise UsageError(str(error)) from None
+    if not secret.isascii():
+        raise UsageError(f"--token-from refers to {reference}, which is not ASCII, as a header must be")
+    return secret

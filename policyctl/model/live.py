@@ -81,14 +81,15 @@ def read_row(row: Any) -> Live | Unreadable:
 
 def observe_rows(rows: Iterable[Any]) -> Observed:
     """Sort out the rows of a remote's list. Every row ends in exactly one of the three places."""
-    live: dict[str, list[Live]] = {}
+    live: dict[str, dict[str, Live]] = {}
     unreadable = []
     for row in rows:
         match read_row(row):
             case Live() as policy:
-                live.setdefault(policy.name, []).append(policy)
+                # A list that grew while it was read may show a row twice; by its id it is one.
+                live.setdefault(policy.name, {})[policy.id] = policy
             case Unreadable() as bad:
                 unreadable.append(bad)
-    twins = tuple(Twins(name, tuple(same)) for name, same in sorted(live.items()) if len(same) > 1)
-    single = {name: same[0] for name, same in live.items() if len(same) == 1}
+    twins = tuple(Twins(name, tuple(same.values())) for name, same in sorted(live.items()) if len(same) > 1)
+    single = {name: policy for name, same in live.items() if len(same) == 1 for policy in same.values()}
     return Observed(single, twins, tuple(unreadable))

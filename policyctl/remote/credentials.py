@@ -53,13 +53,7 @@ class Credentials:
 
     def secret(self, field: str) -> str:
         """The secret that `auth.<field>` refers to. Raises RemoteError when it is not to be had."""
-        reference: str = getattr(self._auth, field) or ""
-        kind, _, where = reference.partition(":")
-        text = self._environ.get(where, "") if kind == "env" else self._read(field, where)
-        if not text:
-            raise RemoteError(f"auth.{field} refers to {reference}, which is not set or empty")
-        if not text.isprintable():
-            raise RemoteError(f"auth.{field} refers to {reference}, which is not one line of plain text")
+        text = resolve_secret(f"auth.{field}", getattr(self._auth, field) or "", self._base, self._environ)
         self.scrub.hide(text)
         return text
 
@@ -67,10 +61,25 @@ class Credentials:
         """Whether `auth.<field>` is written."""
         return getattr(self._auth, field) is not None
 
-    def _read(self, field: str, where: str) -> str:
-        try:
-            return (self._base / where).read_text("utf-8").strip("\r\n")
-        except OSError as error:
-            raise RemoteError(f"auth.{field} refers to file:{where}, which cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise RemoteError(f"auth.{field} refers to file:{where}, which is not text") from None
+
+def resolve_secret(what: str, reference: str, base: Path = Path(), environ: Mapping[str, str] = os.environ) -> str:
+    """The secret that a reference (`env:NAME` or `file:PATH`) points at; `what` holds the reference, for the message.
+
+    Raises RemoteError when there is none, or when it is no single line of text. The message never holds the secret.
+    """
+    kind, _, where = reference.partition(":")
+    text = environ.get(where, "") if kind == "env" else _read(f"{what} refers to {reference}", base / where)
+    if not text:
+        raise RemoteError(f"{what} refers to {reference}, which is not set or empty")
+    if not text.isprintable():
+        raise RemoteError(f"{what} refers to {reference}, which is not one line of plain text")
+    return text
+
+
+def _read(said: str, path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip("\r\n")
+    except OSError as error:
+        raise RemoteError(f"{said}, which cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RemoteError(f"{said}, which is not text") from None
