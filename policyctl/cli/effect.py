@@ -11,11 +11,13 @@ from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.subjects import Subjects, find_subjects, versions_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
+from policyctl.effect.bounds import max_waits
 from policyctl.effect.compare import compare
 from policyctl.effect.costs import costs
 from policyctl.effect.dead import dead_configuration
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.picture import picture
+from policyctl.effect.routes import Routes
 from policyctl.effect.tree import read_tree
 from policyctl.effect.walk import walk
 from policyctl.errors import UsageError
@@ -132,7 +134,7 @@ def _views(options: Options, subjects: Subjects, asked: Asked) -> list[View]:
 
 def _pictured(policy: Policy, subjects: Subjects, timeouts: dict[str, float]) -> Pictured:
     seen = picture(policy.document, subjects.known, timeouts)
-    return Pictured(policy.name, policy.file, seen, dead_configuration(policy.document))
+    return Pictured(policy.name, policy.file, seen, max_waits(Routes(seen.tree)), dead_configuration(policy.document))
 
 
 def _supposed(policy: Policy, subjects: Subjects, supposition: Supposition) -> Supposed:

@@ -95,7 +95,8 @@ def _at(options: Options, policy: Policy, revision: str) -> Document | None:
 
 def _live(options: Options, subjects: Subjects) -> list[Document | None]:
     names = [policy.name for policy in subjects.policies]
-    with open_reader(find_place(options).url) as reader:
+    place = find_place(options)
+    with open_reader(place.url, place.access) as reader:
         observed = look_up(reader, set(names))
     if observed.twins:
         twins = observed.twins[0]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isclose
 from typing import Literal, NamedTuple
 
 from policyctl.effect.canonical import Kind, kind_of
+from policyctl.effect.evaluate import rounded
 from policyctl.effect.outages import Outages
 from policyctl.effect.picture import Picture, picture
 from policyctl.effect.profile import FAILURES, Answer
@@ -46,7 +48,7 @@ class Reached(NamedTuple):
 class Effect:
     """What moved between two versions of a policy; everything else stayed.
 
-    `traffic` is the part of all requests that another model serves. `calls`, `failover` (seconds) and `latency` (seconds) are
+    `traffic` is the part of all requests that another model serves, or none. `calls`, `failover` and `latency` (seconds) are
     the worst case of one request. `refused` and `was_refused` say why the gateway begins or ceases to refuse the policy.
     """
 
@@ -91,7 +93,7 @@ def compare_pictures(old: Picture | None, new: Picture | None) -> Effect:
         kind="effective",
         models=models,
         providers=_moved(old.providers if old else {}, new.providers if new else {}),
-        traffic=round(sum(abs((one.after or 0) - (one.before or 0)) for one in models) / 2, 12) if old and new else 1.0,
+        traffic=_traffic(old.models, new.models) if old and new else 1.0,
         worse=tuple(cell for cell in cells if cell.after < cell.before),
         better=tuple(cell for cell in cells if cell.after > cell.before),
         calls=_bound("calls", old.calls.value if old else None, new.calls.value if new else None),
@@ -109,6 +111,12 @@ def _moved(old: Mapping[str, float], new: Mapping[str, float]) -> tuple[Moved, .
     names = dict.fromkeys([*new, *old])
     pairs = [Moved(name, old.get(name, 0.0), new.get(name, 0.0)) for name in names]
     return tuple(one for one in pairs if _differ(one.before or 0, one.after or 0))
+
+
+def _traffic(old: Mapping[str, float], new: Mapping[str, float]) -> float:
+    """The part of all requests that another model serves, or nobody any more: half of all that moved."""
+    moved = [abs(new.get(name, 0.0) - old.get(name, 0.0)) for name in {*old, *new}]
+    return rounded((sum(moved) + abs(sum(new.values()) - sum(old.values()))) / 2)
 
 
 def _cells(old: Outages, new: Outages) -> Iterator[Cell]:
@@ -131,7 +139,9 @@ def _differ(one: float, other: float) -> bool:
 
 
 def _bound(name: str, before: float | None, after: float | None) -> Moved | None:
-    return None if before == after else Moved(name, before, after)
+    if before is not None and after is not None and isclose(before, after):
+        return None
+    return None if before is after is None else Moved(name, before, after)
 
 
 def _refused_only(one: Picture | None, other: Picture | None) -> str | None:

@@ -44,7 +44,6 @@ ENDED = -500
 FAILURES: tuple[Answer, ...] = (400, 401, 403, 404, 408, 429, 500, 502, 503, 504, 529, "refused", "hang", "broken-body")
 
 RETRIED = frozenset({429, 500, 502, 503, 504})
-HANG_SECONDS = 10  # the HTTP client gives up connecting
 MAX_REPEATS = 100  # the wait before the 100th repeat would be longer than the universe is old
 
 _CONNECTION: dict[Answer, int] = {"refused": 500, "hang": 503, 407: 500}  # asked again whatever the list says

@@ -85,6 +85,7 @@ def _pictured(view: Pictured) -> dict[str, Any]:
         },
         "bounds": {
             "calls": _bound(seen.calls),
+            "backoff_seconds": _bound(view.waits),
             "failover_seconds": _bound(seen.failover),
             "latency_seconds": _bound(seen.latency) if seen.latency else None,
         },

@@ -100,7 +100,7 @@ def _pictured(view: Pictured) -> Iterator[Section]:
     yield Section("traffic", tuple(_traffic(seen)))
     yield Section("providers", tuple(f"{percent(share):>6}  {plain(name)}" for name, share in _falling(seen.providers)))
     yield Section("outages", tuple(_outages(seen)))
-    yield Section("worst case", tuple(_worst(seen)))
+    yield Section("worst case", tuple(_worst(view)))
     yield Section("dead", tuple(f"{one.path}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead))
     yield Section("assumed", tuple(f"{plain(name)} does what its own policy does" for name in seen.tree.assumed))
 
@@ -134,10 +134,13 @@ def _row(row: Row) -> str:
     return "; ".join([*said, f"otherwise {percent(most)}"]) if said else f"{percent(most)} served"
 
 
-def _worst(seen: Picture) -> Iterator[str]:
+def _worst(view: Pictured) -> Iterator[str]:
+    seen = view.picture
     yield f"{count(int(seen.calls.value), 'call')}{_legs(seen.calls)}"
+    if view.waits.value:
+        yield f"{seconds(view.waits.value)} of back-off{_legs(view.waits)}"
     if seen.failover.value:
-        yield f"{seconds(seen.failover.value)} of back-off before the last failover{_legs(seen.failover)}"
+        yield f"{seconds(seen.failover.value)} of it before the last failover{_legs(seen.failover)}"
     if seen.latency:
         yield f"{seconds(seen.latency.value)} in all, when every call takes its whole timeout{_legs(seen.latency)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from policyctl.effect.bounds import Bound
 from policyctl.effect.compare import Effect
 from policyctl.effect.costs import Cost
 from policyctl.effect.dead import Dead
@@ -20,11 +21,12 @@ Costs = Mapping[int | None, Mapping[Cost, float]]
 
 @dataclass(frozen=True, slots=True)
 class Pictured:
-    """The whole picture of one policy."""
+    """The whole picture of one policy; `waits` is the most back-off of a request."""
 
     name: str
     file: str
     picture: Picture
+    waits: Bound
     dead: tuple[Dead, ...]
 
 

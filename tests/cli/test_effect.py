@@ -74,6 +74,7 @@ def test_the_whole_picture_as_json(tmp_path: Path, machine: Any) -> None:
     row = seen["outages"]["providers"]["google"]
     assert {failure for failure, chance in row.items() if chance} == {"429", "503", "hang"}
     assert seen["bounds"]["calls"]["value"] == 4
+    assert seen["bounds"]["backoff_seconds"]["value"] == 2
     assert seen["bounds"]["failover_seconds"]["value"] == 1
     assert seen["bounds"]["latency_seconds"]["value"] == 122
     assert seen["reachable"]["virtual-model/openai/b"] == "when a answers 429 or 503"

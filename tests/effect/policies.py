@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
 
 from tests.strategies import _merged, _optional
 
+_WEIGHTS = (0, 1, 0.25, 0.7, 3)
 MODELS = ("virtual-model/x/a", "virtual-model/x/b", "virtual-model/y/c", "virtual-model/y/d")
 ANSWERS = (200, 201, 204, 205, 304, 400, 407, 408, 421, 429, 500, 503, 600, "refused", "hang", "broken-body")
 
 codes = st.lists(st.sampled_from([200, 204, 205, 304, 400, 407, 408, 421, 429, 500, 503, 600]), max_size=4)
-weights = st.sampled_from([0, 1, 0.25, 0.7, 3])
 strategy = _merged(
     st.fixed_dictionaries({"mode": st.sampled_from(["loadbalance", "fallback", "fallback", "single"])}),
     _optional(on_status_codes=codes),
@@ -21,17 +22,28 @@ retry = _merged(
     st.fixed_dictionaries({"attempts": st.sampled_from([0, 1, 2, 1.5, -1])}),
     _optional(on_status_codes=codes),
 )
-leaf = _merged(st.fixed_dictionaries({"model_name": st.sampled_from(MODELS)}), _optional(weight=weights, retry=retry))
 
 
-def group(targets: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    required = st.fixed_dictionaries({"strategy": strategy, "targets": st.lists(targets, min_size=0, max_size=3)})
-    return _merged(required, _optional(retry=retry, weight=weights))
+def bodies_with(*weights: float) -> st.SearchStrategy[dict[str, Any]]:
+    """Bodies of up to five targets at any depth, with these weights."""
+    leaf, group = _parts(st.sampled_from(weights))
+    return group(st.recursive(leaf, group, max_leaves=5))
 
 
-bodies = group(st.recursive(leaf, group, max_leaves=5))
-small_bodies = group(st.one_of(leaf, group(leaf)))
-constant_answers = st.dictionaries(st.sampled_from(MODELS), st.sampled_from(ANSWERS), max_size=4)
+def _parts(weights: st.SearchStrategy[float]) -> tuple[st.SearchStrategy[Any], Callable[[Any], st.SearchStrategy[Any]]]:
+    leaf = _merged(st.fixed_dictionaries({"model_name": st.sampled_from(MODELS)}), _optional(weight=weights, retry=retry))
+
+    def group(targets: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+        required = st.fixed_dictionaries({"strategy": strategy, "targets": st.lists(targets, min_size=0, max_size=3)})
+        return _merged(required, _optional(retry=retry, weight=weights))
+
+    return leaf, group
+
+
+_leaf, _group = _parts(st.sampled_from(_WEIGHTS))
+bodies = bodies_with(*_WEIGHTS)
+distorted_bodies = bodies_with(*_WEIGHTS, -0.5, -2)
+small_bodies = _group(st.one_of(_leaf, _group(_leaf)))
 scripts = st.dictionaries(st.sampled_from(MODELS), st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4), max_size=4)
 
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from policyctl.effect.bounds import max_calls, max_waits
 from policyctl.effect.canonical import Always, Ask, Drawn, First, Form, canonical_form, classify
+from policyctl.effect.compare import compare
 from policyctl.effect.costs import costs
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Tree, read_tree
 from policyctl.model.normal import normal_form
-from tests.effect.policies import answers, bodies, document
-from tests.effect.test_bounds import body_of
+from tests.effect.policies import answers, bodies, distorted_bodies, document
+from tests.effect.test_bounds import TIMEOUTS, body_of
 
 
 def form_of(body: dict[str, Any]) -> Form:
@@ -41,7 +42,7 @@ def written(form: Form) -> dict[str, Any]:
 
 
 @settings(max_examples=120)
-@given(body=bodies, answers=answers)
+@given(body=distorted_bodies, answers=answers)
 def test_the_form_never_changes_an_outcome(body: dict[str, Any], answers: dict[str, Any]) -> None:
     """Statuses, calls, reach and costs are those of the policy itself, whatever the models answer."""
     one, other = read_tree(document(body)), read_tree(document(written(form_of(body))))
@@ -60,16 +61,21 @@ def _spent(tree: Tree, answers: dict[str, Any]) -> dict[Any, float]:
     return {(status, cost): chance for status, spread in found.items() for cost, chance in spread.items() if chance > 1e-9}
 
 
-@given(body=bodies)
+@given(body=distorted_bodies)
 def test_the_form_has_the_same_bounds(body: dict[str, Any]) -> None:
     one, other = (Routes(read_tree(document(each))) for each in (body, written(form_of(body))))
     assert max_calls(one).value == max_calls(other).value
     assert max_waits(one).value == max_waits(other).value
 
 
-@given(body=bodies)
+@given(body=distorted_bodies)
 def test_the_form_of_a_form_is_itself(body: dict[str, Any]) -> None:
     assert form_of(written(form_of(body))) == form_of(body)
+
+
+@given(body=distorted_bodies)
+def test_nothing_moves_between_a_policy_and_its_form(body: dict[str, Any]) -> None:
+    assert compare(document(body), document(written(form_of(body))), timeouts=TIMEOUTS).kind != "effective"
 
 
 @given(body=bodies, seed=st.integers(0, 99))

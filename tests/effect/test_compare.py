@@ -80,6 +80,7 @@ def test_a_policy_that_the_gateway_begins_to_refuse_says_why() -> None:
     effect = compare(document(OLD), document(broken))
     assert effect.refused == "policy has a retry without attempts"
     assert {cell.after for cell in effect.worse} == {0}
+    assert effect.traffic == 1
 
 
 def test_a_policy_that_stays_refused_does_not_move() -> None:
