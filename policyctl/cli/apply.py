@@ -18,7 +18,7 @@ from policyctl.errors import StalePlan, UsageError
 from policyctl.reconcile.apply import preflight
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import check_models, plan_directory
-from policyctl.remote.open import open_reader
+from policyctl.remote.open import open_reader, require_writable
 from policyctl.report.plan_text import plan_text
 
 EPILOG = """\b
@@ -59,6 +59,7 @@ def apply(
 
 def _plan_afresh(options: Options, console: Console, selection: Selection, overrides: Overrides) -> tuple[Place, Review]:
     place = find_place(options)
+    require_writable(place.url)
     loaded = load_policies(options, place, console)
     with open_reader(place.url, place.access) as reader:
         settings = overrides.on(place.environment.settings)
@@ -74,6 +75,8 @@ def _read_saved(options: Options, planfile: Path, selection: Selection, override
     if options.env is not None and options.env != plan.environment:
         raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.env}")
     place = find_place(options, plan.environment)
+    require_writable(plan.remote)
+    require_writable(place.url)
     with open_reader(place.url, place.access) as reader:
         if reader.identity != plan.remote:
             raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")

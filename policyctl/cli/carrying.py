@@ -18,7 +18,7 @@ from policyctl.core.guards import Review
 from policyctl.errors import Incomplete
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.verify import verify
-from policyctl.remote.open import open_writer
+from policyctl.remote.open import open_writer, require_writable
 from policyctl.report.apply_text import apply_text, outcome_line
 from policyctl.report.plain import count
 
@@ -26,8 +26,10 @@ from policyctl.report.plain import count
 def ask_and_carry_out(reviewed: Review, place: Place, console: Console, *, yes: bool, parallelism: int = 1) -> int:
     """Carry out a plan that was printed already, once somebody agrees, and return the exit code.
 
-    Raises Refused, before asking, for a plan that must not be applied, and Incomplete when not all of it was.
+    Raises UsageError or Refused, before asking, for a remote that can only be read or a plan that must not be applied, and
+    Incomplete when not all of it was.
     """
+    require_writable(place.url)
     if reviewed.refusals or not reviewed.plan.changes:
         raise_if_unsafe(reviewed)
         return 0

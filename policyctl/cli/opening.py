@@ -36,7 +36,8 @@ def find_place(options: Options, environment: str | None = None) -> Place:
     base = Path() if options.remote is not None else folder
     remote = options.remote or chosen.remote
     url = _remote_url(remote, chosen.name, options.dir, base)
-    return Place(config, chosen, remote, url, Access(chosen.auth, chosen.ca_file, folder).for_remote(url, chosen.remote))
+    access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen).for_remote(url, chosen.remote)
+    return Place(config, chosen, remote, url, access)
 
 
 def load_policies(options: Options, place: Place, console: Console) -> Loaded:

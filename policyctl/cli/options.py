@@ -55,7 +55,8 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--remote",),
         {
             "metavar": "URL",
-            "help": "Another remote than the environment's: local, sqlite:///PATH, or an https:// URL.  [POLICYCTL_REMOTE]",
+            "help": "Another remote than the environment's: local, sqlite:///PATH, an https:// URL, or, to plan against, "
+            "git:REVISION.  [POLICYCTL_REMOTE]",
         },
     ),
     (

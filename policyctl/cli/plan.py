@@ -25,6 +25,7 @@ EPILOG = """\b
 Example:
   policyctl plan
   policyctl plan --env prod --detailed-exitcode
+  policyctl plan --remote git:origin/main
   policyctl plan --out plan.json && policyctl apply plan.json"""
 
 

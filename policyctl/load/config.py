@@ -17,8 +17,8 @@ from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
 from policyctl.load.auth import AuthFile, auth_complaints
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
-from policyctl.load.source import read_source
-from policyctl.load.urls import http_complaint
+from policyctl.load.source import Source, read_source
+from policyctl.load.urls import GIT, http_complaint, is_git, revision_complaint
 from policyctl.model.complaints import Complaint, complaints, did_you_mean, show
 from policyctl.model.names import matches
 from policyctl.model.normal import digest
@@ -43,7 +43,9 @@ def remote_complaint(remote: str) -> str | None:
         return None if remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") else "must be sqlite:///path/to/file"
     if remote.startswith(("http:", "https:")):
         return http_complaint(remote)
-    return "must be local, sqlite:///path, or an https:// URL"
+    if is_git(remote):
+        return revision_complaint(remote.removeprefix(GIT))
+    return "must be local, sqlite:///path, git:REVISION, or an https:// URL"
 
 
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
@@ -107,7 +109,7 @@ class Environment:
     def speaks_for(self, name: str) -> bool:
         """Whether a policy of that name can only be what a file says: it is in scope, and removed when no file names it."""
         settings = self.settings
-        written = settings.scope is not None or self.remote == LOCAL or self.remote.startswith("sqlite:")
+        written = settings.scope is not None or self.remote == LOCAL or self.remote.startswith(("sqlite:", GIT))
         return written and settings.prune and settings.in_scope(name) and not matches(name, settings.protect)
 
     @property
@@ -164,9 +166,11 @@ def find_config(start: Path) -> Path | None:
 
 def load_config(path: Path | None) -> Config:
     """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
-    if path is None:
-        return NO_CONFIG
-    source = read_source(path)
+    return NO_CONFIG if path is None else config_of(read_source(path))
+
+
+def config_of(source: Source) -> Config:
+    """The configuration that a file's text says. Raises InvalidInput with every problem."""
     data = source.documents[0].data if source.documents else None
     problems = [problem for document in source.documents for problem in document.problems]
     if len(source.documents) > 1:
@@ -178,7 +182,7 @@ def load_config(path: Path | None) -> Config:
     problems += [problem for problem in to_problems(source, 0, found) if problem.mark not in known]
     if problems:
         _raise(problems)
-    return _resolve(ConfigFile.model_validate(data), path)
+    return _resolve(ConfigFile.model_validate(data), Path(source.file))
 
 
 def config_problems(path: Path) -> list[Problem]:

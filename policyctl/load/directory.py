@@ -54,11 +54,12 @@ class Files:
         *,
         codes: frozenset[str] = DEFAULT_CODES,
         whole: bool = False,
+        read: Callable[[Path], Source] = read_source,
     ) -> None:
         """`problems` are those of finding the files; `root` is what `include` patterns are relative to.
 
         `codes` are those of the lint rules to run. `whole` says that these are all files of their directory, so that a
-        name that none of them declares is declared nowhere.
+        name that none of them declares is declared nowhere. `read` gives a file, or raises InvalidInput.
         """
         self.root = root
         self.codes = codes
@@ -70,7 +71,7 @@ class Files:
         self._broken: set[str] = set()
         for path in paths:
             try:
-                source = read_source(path)
+                source = read(path)
             except InvalidInput as error:
                 self.problems += error.problems
             else:

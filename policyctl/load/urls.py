@@ -6,7 +6,9 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+GIT = "git:"  # git:REVISION is the policies of a git revision, as a remote that can only be read
 _PORTS = {"http": 80, "https": 443}
+_LONGEST_REVISION = 1000
 # IBM's CLI takes a URL that starts so for the Developer Edition: a case-sensitive test on the text as it was typed.
 _LOCAL = ("http://localhost", "http://127.0.0.1", "http://[::1]", "http://0.0.0.0", "http://host.docker.internal")
 
@@ -55,6 +57,18 @@ def http_complaint(url: str) -> str | None:
     if not parts.hostname or port == 0 or not url.isprintable():
         return "has no usable host"
     return "must not have a query or a fragment (? or #)" if parts.query or parts.fragment else None
+
+
+def is_git(url: str) -> bool:
+    """Whether a remote is the policies of a git revision."""
+    return url.startswith(GIT)
+
+
+def revision_complaint(revision: str) -> str | None:
+    """Why this cannot be a git revision, or None when it can: nothing that git could take for an option or for two lines."""
+    if not revision or not revision.isprintable() or len(revision) > _LONGEST_REVISION:
+        return "must be a branch, a tag or a commit, such as origin/main"
+    return "must not begin with -, / or ^" if revision.startswith(("-", "/", "^")) else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -58,6 +58,8 @@ class Observed:
 
 def read_row(row: Any) -> Live | Unreadable:
     """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is."""
+    if isinstance(row, Unreadable):
+        return row
     if not isinstance(row, dict):
         return Unreadable("the row is not an object", None, None)
     name, identifier = row.get("name"), row.get("id")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from policyctl.errors import RemoteError
+from policyctl.errors import RemoteError, UsageError
 from policyctl.load.auth import AuthFile
-from policyctl.load.urls import http_complaint, origin
+from policyctl.load.config import LOCAL, Environment
+from policyctl.load.urls import http_complaint, is_git, origin
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
@@ -22,19 +23,28 @@ _SQLITE = "sqlite:///"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What may be used to reach a remote: how to log in, authorities to trust, and what relative paths start from."""
+    """What may be used to reach a remote: how to log in, authorities to trust, and what relative paths start from.
+
+    A git revision is asked for a policy directory, as an environment has it.
+    """
 
     auth: AuthFile | None = None
     ca_file: str | None = None
     base: Path = Path()
+    directory: Path = Path("policies")
+    environment: Environment = field(default_factory=lambda: Environment(LOCAL))
 
     def for_remote(self, url: str, own: str) -> Access:
         """The access to a remote other than the environment's `own`: auth only goes to the same origin (design: rule 9)."""
-        return self if origin(url) == origin(own) else Access(None, self.ca_file, self.base)
+        return self if origin(url) == origin(own) else replace(self, auth=None)
 
 
 def open_reader(url: str, access: Access = Access()) -> Reader:
     """A remote that can only be read."""
+    if is_git(url):
+        from policyctl.remote.gitrev import GitReader
+
+        return GitReader(url, access.directory, access.environment)
     if not _is_http(url):
         return SqliteReader(sqlite_path(url))
     from policyctl.remote.orchestrate import OrchestrateReader
@@ -43,12 +53,19 @@ def open_reader(url: str, access: Access = Access()) -> Reader:
 
 
 def open_writer(url: str, access: Access = Access()) -> Writer:
-    """A remote that can be read and written."""
+    """A remote that can be read and written. Raises UsageError for one that can only be read."""
+    require_writable(url)
     if not _is_http(url):
         return SqliteRemote(sqlite_path(url))
     from policyctl.remote.orchestrate import OrchestrateRemote
 
     return OrchestrateRemote(url, *_sender(url, access))
+
+
+def require_writable(url: str) -> None:
+    """Raise UsageError when nothing can be applied to a remote, whatever its state."""
+    if is_git(url):
+        raise UsageError(f"{url} is a git revision: it can be planned against, and nothing can be applied to it; name a remote")
 
 
 def _is_http(url: str) -> bool:
@@ -74,5 +91,7 @@ def sqlite_path(url: str) -> Path:
     """`sqlite:///a.db` is relative to the working directory, `sqlite:////a.db` is absolute, as SQLAlchemy has it."""
     if not url.startswith(_SQLITE):
         scheme = url.partition(":")[0]
-        raise RemoteError(f"no remote of the kind {scheme}: is known; use local, sqlite:///path or an https:// URL")
+        raise RemoteError(
+            f"no remote of the kind {scheme}: is known; use local, sqlite:///path, git:REVISION or an https:// URL"
+        )
     return Path(unquote(url.removeprefix(_SQLITE)))

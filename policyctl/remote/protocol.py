@@ -10,7 +10,7 @@ from policyctl.model.normal import Document
 
 
 class Reader(Protocol):
-    """Reading. Rows are plain JSON objects as the service gives them, not yet judged.
+    """Reading. Rows are plain JSON objects as the service gives them, not yet judged, or `Unreadable` already.
 
     `identity` is the remote's origin and path, without user, password or query: it is written into saved plans.
     `embedded` remotes belong to the directory, so that without a written scope it speaks for everything on them.

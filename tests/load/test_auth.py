@@ -88,7 +88,7 @@ def test_what_is_wrong_is_told_at_its_place_and_never_shows_a_secret(
         ("https://x/?a=b", "must not have a query or a fragment"),
         ("https://x/#a", "must not have a query or a fragment"),
         ("https://x\n.example.com", "has no usable host"),
-        ("ftp://x", "must be local, sqlite:///path, or an https:// URL"),
+        ("ftp://x", "must be local, sqlite:///path, git:REVISION, or an https:// URL"),
         ("sqlite://x", "must be sqlite:///path/to/file"),
     ],
 )

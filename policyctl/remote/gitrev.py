@@ -1,0 +1,124 @@
+"""The policies of a git revision as a remote that can only be read: what was merged, taken as live.
+
+A pull request from a fork has no credentials; its plan against the branch it is for needs none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+
+from policyctl.core.settings import Settings
+from policyctl.errors import InvalidInput, Mark, Problem, errors_in
+from policyctl.load.config import NO_CONFIG, Config, Environment, config_of
+from policyctl.load.directory import Files
+from policyctl.load.git import Entry, Revision
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
+from policyctl.load.urls import GIT
+from policyctl.model.live import Unreadable
+from policyctl.model.names import canonical_name
+from policyctl.model.policy import Policy
+
+
+class GitReader:
+    """Reads what the policy directory said at a revision, for one environment.
+
+    Variables and `include` are those of the revision's own policyctl.yaml, for the environment of the same name: so the rows
+    are what an apply of that revision wrote, and a variable that changed since is a change in the plan. Where it has no such
+    environment, today's hold. A directory that was not there yet reads as empty. Files that are invalid at the revision are
+    unreadable rows without a name, so that a plan that mends one is not blocked by it.
+    """
+
+    embedded = True  # everything in the directory at that revision is the directory's own
+
+    def __init__(self, url: str, directory: Path, environment: Environment) -> None:
+        """`url` is `git:REVISION`. Raises UsageError for an unknown revision, PolicyctlError without git or a repository."""
+        self.identity = url
+        self._revision = Revision(directory, url.removeprefix(GIT))
+        self._environment = environment
+        self._rows: list[Any] | None = None
+
+    def rows(self) -> list[Any]:
+        if self._rows is None:
+            environment, problems = self._environment_then()
+            self._rows = self._read(replace(environment, settings=Settings()), problems)
+        return self._rows
+
+    def find(self, names: Collection[str]) -> list[Any]:
+        return [row for row in self.rows() if isinstance(row, dict) and canonical_name(row["name"]) in names]
+
+    def models(self) -> frozenset[str]:
+        return frozenset()
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _environment_then(self) -> tuple[Environment, Sequence[Problem]]:
+        """The environment as it was at the revision, else today's; and what was wrong with the configuration then."""
+        try:
+            config = self._config_then()
+        except InvalidInput as error:
+            return self._environment, error.problems
+        return config.environments.get(self._environment.name, self._environment), ()
+
+    def _config_then(self) -> Config:
+        folders = PurePosixPath(f"{self._revision.folder}{CONFIG_FILE}").parents
+        found = self._revision.entries([str(folder / CONFIG_FILE) for folder in folders])
+        if not found:
+            return NO_CONFIG
+        nearest = max(found, key=lambda entry: entry.path.count("/"))
+        return config_of(_source(nearest, self._revision.contents([nearest])))
+
+    def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
+        """The rows: a document for every policy, and one `Unreadable` for every file with errors."""
+        folder = self._revision.folder
+        entries = {Path(entry.path): entry for entry in self._revision.files() if _concerns(entry, folder)}
+        contents = self._revision.contents([entry for entry in entries.values() if _is_readable(entry)])
+        files = Files(entries, problems, Path(folder), codes=frozenset(), read=lambda path: _source(entries[path], contents))
+        loaded = files.load(environment)
+        named = Counter(policy.name for policy in loaded.policies)
+        single = [policy for policy in loaded.policies if named[policy.name] == 1]
+        return [*map(_row, single), *self._unreadable(errors_in(loaded.problems))]
+
+    def _unreadable(self, problems: Sequence[Problem]) -> Iterator[Unreadable]:
+        by_file: defaultdict[str, list[Problem]] = defaultdict(list)
+        for problem in problems:
+            by_file[problem.mark.file].append(problem)
+        for file, found in by_file.items():
+            more = f" (and {len(found) - 1} more in this file)" if len(found) > 1 else ""
+            yield Unreadable(f"{self.identity.removeprefix(GIT)}:{found[0]}{more}", None, file)
+
+
+def _row(policy: Policy) -> dict[str, Any]:
+    return {"id": f"{policy.file}#{policy.index + 1}", **policy.document}
+
+
+def _concerns(entry: Entry, folder: str) -> bool:
+    """Whether the loader of a directory would look at it: no hidden path, no configuration."""
+    path = PurePosixPath(entry.path.removeprefix(folder))
+    if any(part.startswith(".") for part in path.parts) or path.stem == "policyctl":
+        return False
+    return entry.kind == "submodule" or path.suffix in SUFFIXES
+
+
+def _is_readable(entry: Entry) -> bool:
+    return entry.kind == "file" and entry.size <= MAX_BYTES
+
+
+def _source(entry: Entry, contents: dict[str, bytes]) -> Source:
+    if entry.kind != "file":
+        raise InvalidInput([Problem(Mark(entry.path), "P008", f"is a {entry.kind}, which is not followed at a git revision")])
+    if not _is_readable(entry):
+        raise InvalidInput([Problem(Mark(entry.path), "P007", f"has more than {MAX_BYTES // (1024 * 1024)} MiB")])
+    return source_of(contents[entry.path], entry.path)

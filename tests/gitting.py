@@ -1,0 +1,32 @@
+"""Git repositories for tests, made with the git command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+# Nothing of the machine's own configuration decides what a test's repository is.
+_SURROUNDINGS = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_AUTHOR_NAME": "test",
+    "GIT_AUTHOR_EMAIL": "test@example.invalid",
+    "GIT_COMMITTER_NAME": "test",
+    "GIT_COMMITTER_EMAIL": "test@example.invalid",
+}
+
+
+def git(folder: Path, *args: str) -> str:
+    """What a git command prints in a folder."""
+    ran = subprocess.run(["git", "-C", str(folder), *args], env=_SURROUNDINGS, capture_output=True, text=True, check=True)
+    return ran.stdout
+
+
+def commit(folder: Path) -> str:
+    """Commit everything below a folder, which becomes a repository if it is none; the commit's id."""
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", "--all", "--force")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
+    return git(folder, "rev-parse", "HEAD").strip()

@@ -1,0 +1,124 @@
+"""Reading files at a git revision, from repositories that git made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.git import Revision, read_at
+from policyctl.load.urls import revision_complaint
+from tests.gitting import commit, git
+
+HOSTILE = ("-x", "^main", "--output=pwned", "/etc/passwd", "", "a\nb", "a\0b", "\x1b[2J", "main\n--all", "x" * 1001)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with files of all kinds in `policies`, which are gone from the working tree."""
+    folder = tmp_path / "policies"
+    (folder / "team x").mkdir(parents=True)
+    (folder / "a.yaml").write_bytes(b"a: 1\r\n")
+    (folder / "empty.yaml").write_bytes(b"")
+    (folder / "team x" / "é\n.yaml").write_bytes(b"\x00\xff")
+    (folder / "link.yaml").symlink_to("a.yaml")
+    (tmp_path / "policies-too.yaml").write_text("not below")
+    commit(tmp_path)
+    for path in ("a.yaml", "empty.yaml", "team x/é\n.yaml", "link.yaml"):
+        (folder / path).unlink()
+    return tmp_path
+
+
+def test_files_below_a_directory_are_listed_with_what_they_are(repository: Path) -> None:
+    found = Revision(repository / "policies", "main").files()
+    assert [(entry.path, entry.kind, entry.size) for entry in found] == [
+        ("policies/a.yaml", "file", 6),
+        ("policies/empty.yaml", "file", 0),
+        ("policies/link.yaml", "link", 6),
+        ("policies/team x/é\n.yaml", "file", 2),
+    ]
+
+
+def test_contents_come_byte_for_byte(repository: Path) -> None:
+    revision = Revision(repository / "policies", "HEAD")
+    contents = revision.contents(revision.files())
+    assert contents["policies/a.yaml"] == b"a: 1\r\n"
+    assert contents["policies/empty.yaml"] == b""
+    assert contents["policies/team x/é\n.yaml"] == b"\x00\xff"
+    assert revision.contents([]) == {}
+
+
+@pytest.mark.parametrize("folder", ["policies", "policies/team x", "policies/gone/deeper", "."])
+def test_it_works_from_every_directory_of_the_repository(repository: Path, folder: str) -> None:
+    revision = Revision(repository / folder, "main")
+    assert revision.folder == ("" if folder == "." else f"{folder}/")
+    everything = Revision(repository, "main").files()
+    assert revision.files() == [entry for entry in everything if entry.path.startswith(revision.folder)]
+    assert len(everything) == 5
+
+
+@pytest.mark.parametrize("name", [":(glob)x", "*", "-r", "[a]"])
+def test_a_directory_name_is_never_a_pattern_or_an_option(tmp_path: Path, name: str) -> None:
+    for folder in (name, "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.yaml").write_text("x")
+    commit(tmp_path)
+    assert [entry.path for entry in Revision(tmp_path / name, "HEAD").files()] == [f"{name}/a.yaml"]
+
+
+def test_a_submodule_is_told_apart(repository: Path) -> None:
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},policies/sub")
+    git(repository, "commit", "--quiet", "--message=sub")
+    found = Revision(repository / "policies", "HEAD").files()
+    assert [entry.path for entry in found if entry.kind == "submodule"] == ["policies/sub"]
+
+
+def test_one_file_is_read_and_a_missing_one_is_none(repository: Path) -> None:
+    source = read_at(repository / "policies" / "a.yaml", "main")
+    assert source is not None
+    assert source.text == "a: 1\r\n"
+    assert read_at(repository / "policies" / "never.yaml", "main") is None
+
+
+@pytest.mark.parametrize("revision", HOSTILE)
+def test_hostile_revisions_are_refused_before_git_sees_them(repository: Path, revision: str) -> None:
+    assert revision_complaint(revision)
+    with pytest.raises(UsageError, match=r"^the git revision must .*$"):
+        Revision(repository, revision)
+    assert sorted(os.listdir(repository)) == [".git", "policies", "policies-too.yaml"]
+
+
+@pytest.mark.parametrize("revision", ["nope", "main:policies", "main..HEAD", "HEAD~9", "0" * 40, "main --all"])
+def test_what_is_no_commit_is_an_unknown_revision(repository: Path, revision: str) -> None:
+    with pytest.raises(UsageError, match="git knows no revision"):
+        Revision(repository, revision)
+
+
+def test_no_repository_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(PolicyctlError, match=rf"^{tmp_path} is in no git repository, so .*$"):
+        Revision(tmp_path, "main")
+
+
+def test_no_git_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PolicyctlError, match=r"^git is not installed"):
+        Revision(tmp_path, "main")
+
+
+def test_a_missing_object_is_one_clear_line(repository: Path) -> None:
+    revision = Revision(repository / "policies", "main")
+    gone = revision.files()[0]._replace(id="1" * 40)
+    with pytest.raises(PolicyctlError, match=r"^git has no object 1111"):
+        revision.contents([gone])
+
+
+def test_the_variables_of_a_hook_do_not_lead_to_another_repository(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    commit(other)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    assert len(Revision(repository / "policies", "main").files()) == 4
