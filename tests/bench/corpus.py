@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 _PROVIDERS = ("openai", "anthropic", "google", "mistral", "watsonx")
+_MODELS = [f"virtual-model/{provider}/model-{number}" for provider in _PROVIDERS for number in range(20)]
 _CODES = (408, 429, 500, 502, 503, 504, 529)
 
 
@@ -26,11 +28,12 @@ def _policy(rng: random.Random, number: int) -> str:
         f"description: Spreads and guards requests of team {rng.randrange(100)}",
         "policy:",
     ]
-    lines += _group(rng, "  ", rng.randint(2, 5), nested=rng.random() < 0.2)
+    models = iter(rng.sample(_MODELS, 8))
+    lines += _group(rng, models, "  ", rng.randint(2, 5), nested=rng.random() < 0.2)
     return "\n".join(lines) + "\n"
 
 
-def _group(rng: random.Random, indent: str, size: int, *, nested: bool) -> list[str]:
+def _group(rng: random.Random, models: Iterator[str], indent: str, size: int, *, nested: bool) -> list[str]:
     mode = rng.choice(("loadbalance", "fallback"))
     codes = ", ".join(map(str, sorted(rng.sample(_CODES, 3))))
     lines = [f"{indent}strategy:", f"{indent}  mode: {mode}"]
@@ -40,11 +43,10 @@ def _group(rng: random.Random, indent: str, size: int, *, nested: bool) -> list[
     lines.append(f"{indent}targets:")
     for position in range(size):
         if nested and position == 0:
-            inner = _group(rng, f"{indent}    ", 2, nested=False)
+            inner = _group(rng, models, f"{indent}    ", 2, nested=False)
             lines += [f"{indent}  - {inner[0].strip()}", *inner[1:]]
         else:
-            model = f"virtual-model/{rng.choice(_PROVIDERS)}/model-{rng.randrange(20)}"
-            lines.append(f"{indent}  - model_name: {model}")
+            lines.append(f"{indent}  - model_name: {next(models)}")
         if mode == "loadbalance":
             lines.append(f"{indent}    weight: {round(1 / size, 3)}")
     return lines
