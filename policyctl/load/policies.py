@@ -103,7 +103,7 @@ def _read_policy(
     # The platform's own CLI exports a row with the server's bookkeeping, and such a file is a policy file too.
     data = {key: value for key, value in document.data.items() if key in _OURS or not is_server_key(key)}
     unrendered: list[Complaint] = []
-    if has_template(data):
+    if is_templated(source) and has_template(data):
         data, unrendered = render_document(data, variables)
     if deep := too_deep(data):
         return [*unrendered, deep]
