@@ -70,8 +70,7 @@ def _waits(routes: Routes) -> list[int]:
 
 
 def _worst(routes: Routes, weights: Sequence[float]) -> Bound:
-    anything = (1 << len(routes.classes)) - 1
-    return _bound(routes, routes.heaviest(routes.tree.root, anything, weights) or Route())
+    return _bound(routes, routes.heaviest(weights))
 
 
 def _bound(routes: Routes, route: Route) -> Bound:

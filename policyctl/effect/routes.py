@@ -15,7 +15,9 @@ set `wanted` and has the greatest weight, the sum of the weights of its steps:
 * a fallback that stops at its n-th target went through each one before with an outcome that moves it on, and through the n-th
   with one of `wanted` that does not (the last target may end with any).
 
-That is a sum of maxima: no sequence of answers is ever enumerated, and the route found is always attained by some script.
+That is a sum of maxima: no sequence of answers is ever enumerated, and the route found is always attained by some script. What
+was found for a group and a set is kept: going down, a set either starts anew with what moves a fallback on or loses that, so
+there are no more sets for a group than groups around it, and the work is the size of the policy times its depth.
 A 421 is not among the answers here: the HTTP client below the gateway sends such a call twice, and no provider answers so.
 """
 
@@ -61,8 +63,9 @@ class Routes:
         self.tree = tree
         lists = {codes for codes in tree.lists if codes is not None}
         self.classes = (Class(NO_ANSWER), Class(ENDED), *_classes(lists))
-        self.healthy = self._bits(lambda one: 200 in (one.codes or (one.stands,)))
+        self.healthy = self.of(200)
         self._any_status = self._bits(lambda one: one.stands > 0)
+        self._ended = self.of(ENDED)
         self._moving: dict[frozenset[int] | None, Bits] = {}
 
     def members(self, outcomes: Bits) -> list[Class]:
@@ -75,58 +78,92 @@ class Routes:
             self._moving[node.codes] = self._bits(lambda one: moves_on(one.stands, node.codes))
         return self._moving[node.codes]
 
-    def heaviest(self, node: Node, wanted: Bits, weights: Sequence[float], free: Bits = 0) -> Route | None:
-        """The heaviest route through `node` to an outcome of `wanted`, or None when there is none.
-
-        `weights` are those of the leaves, by their number; a step that may end with an outcome of `free` weighs nothing.
-        """
-        if isinstance(node, Leaf):
-            possible = wanted & self._possible(node)
-            return Route(0 if possible & free else weights[node.number], (Step(node, possible),)) if possible else None
-        if isinstance(node, Fixed):
-            return Route() if wanted & self._bits(lambda one: one.stands == node.outcome) else None
-        if isinstance(node, Balance):
-            best = Route() if node.nobody and wanted & 1 else None
-            for target in node.targets:
-                best = _heavier(best, self.heaviest(target, wanted, weights, free))
-            return best
-        moving, before, best = self.moving(node), Route(), None
-        for target in node.targets[:-1]:
-            best = _heavier(best, _joined(before, self.heaviest(target, wanted & ~moving, weights, free)))
-            on = _joined(before, self.heaviest(target, moving, weights, free))
-            if on is None:
-                return best
-            before = on
-        return _heavier(best, _joined(before, self.heaviest(node.targets[-1], wanted, weights, free)))
+    def heaviest(self, weights: Sequence[float]) -> Route:
+        """The heaviest route that a request may take; `weights` are those of the leaves, by their number."""
+        anything = (1 << len(self.classes)) - 1
+        return _Search(self, weights).heaviest(self.tree.root, anything) or Route()
 
     def arrivals(self, weights: Sequence[float], free: Bits = 0) -> list[Route | None]:
-        """For each leaf the heaviest route that leads to it (without it), or None when no request comes there."""
-        found: list[Route | None] = [None] * len(self.tree.leaves)
-        self._arrive(self.tree.root, Route(), weights, free, found)
-        return found
+        """For each leaf the heaviest route that leads to it (without it), or None when no request comes there.
 
-    def _arrive(self, node: Node, before: Route, weights: Sequence[float], free: Bits, found: list[Route | None]) -> None:
-        if isinstance(node, Leaf):
-            found[node.number] = before
-        elif isinstance(node, Balance):
-            for target in node.targets:
-                self._arrive(target, before, weights, free, found)
-        elif isinstance(node, Fallback):
-            for target in node.targets[:-1]:
-                self._arrive(target, before, weights, free, found)
-                on = _joined(before, self.heaviest(target, self.moving(node), weights, free))
-                if on is None:
-                    return
-                before = on
-            self._arrive(node.targets[-1], before, weights, free, found)
+        A step that may end with an outcome of `free` weighs nothing.
+        """
+        search = _Search(self, weights, free)
+        search.arrive(self.tree.root, Route())
+        return search.arrivals
 
-    def _possible(self, leaf: Leaf) -> Bits:
+    def possible(self, leaf: Leaf) -> Bits:
+        """The outcomes that a leaf can end with."""
         if 204 not in leaf.retry.codes:
-            return self._any_status | 2
+            return self._any_status | self._ended
         return self._bits(lambda one: one.stands != NO_ANSWER and one.codes != (204,))
+
+    def of(self, outcome: int) -> Bits:
+        """The class that an outcome is in."""
+        if outcome <= 0:
+            return self._bits(lambda one: one.stands == outcome)
+        return self._bits(lambda one: outcome in one.codes) or self._bits(
+            lambda one: not one.codes and one.stands > 0 and is_served(one.stands) == is_served(outcome)
+        )
 
     def _bits(self, has: Callable[[Class], bool]) -> Bits:
         return sum([1 << place for place, one in enumerate(self.classes) if has(one)])
+
+
+class _Search:
+    """One search for heaviest routes: with these weights, keeping what was found for each group and set."""
+
+    def __init__(self, routes: Routes, weights: Sequence[float], free: Bits = 0) -> None:
+        self.routes = routes
+        self.weights = weights
+        self.free = free
+        self.found: dict[tuple[int, Bits], Route | None] = {}
+        self.arrivals: list[Route | None] = [None] * len(routes.tree.leaves)
+
+    def heaviest(self, node: Node, wanted: Bits) -> Route | None:
+        """The heaviest route through `node` to an outcome of `wanted`, or None when there is none."""
+        if isinstance(node, Leaf):
+            possible = wanted & self.routes.possible(node)
+            weight = 0 if possible & self.free else self.weights[node.number]
+            return Route(weight, (Step(node, possible),)) if possible else None
+        if isinstance(node, Fixed):
+            return Route() if wanted & self.routes.of(node.outcome) else None
+        key = (id(node), wanted)  # the tree outlives the search
+        if key not in self.found:
+            self.found[key] = self._drawn(node, wanted) if isinstance(node, Balance) else self._fallen(node, wanted)
+        return self.found[key]
+
+    def _drawn(self, node: Balance, wanted: Bits) -> Route | None:
+        best = Route() if node.nobody and wanted & self.routes.of(NO_ANSWER) else None
+        for target in node.targets:
+            best = _heavier(best, self.heaviest(target, wanted))
+        return best
+
+    def _fallen(self, node: Fallback, wanted: Bits) -> Route | None:
+        moving, before, best = self.routes.moving(node), Route(), None
+        for target in node.targets[:-1]:
+            best = _heavier(best, _joined(before, self.heaviest(target, wanted & ~moving)))
+            on = _joined(before, self.heaviest(target, moving))
+            if on is None:
+                return best
+            before = on
+        return _heavier(best, _joined(before, self.heaviest(node.targets[-1], wanted)))
+
+    def arrive(self, node: Node, before: Route) -> None:
+        """Note for every leaf of `node` the heaviest route to it, when `before` is the one to `node`."""
+        if isinstance(node, Leaf):
+            self.arrivals[node.number] = before
+        elif isinstance(node, Balance):
+            for target in node.targets:
+                self.arrive(target, before)
+        elif isinstance(node, Fallback):
+            for target in node.targets[:-1]:
+                self.arrive(target, before)
+                on = _joined(before, self.heaviest(target, self.routes.moving(node)))
+                if on is None:
+                    return
+                before = on
+            self.arrive(node.targets[-1], before)
 
 
 def _classes(lists: set[frozenset[int]]) -> list[Class]:

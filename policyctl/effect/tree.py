@@ -18,6 +18,7 @@ from policyctl.model.names import POLICY_PREFIX, canonical_name
 from policyctl.model.normal import Document
 
 Path = tuple[int, ...]  # positions in `targets`, from the outermost group inward
+MAX_POLICIES = 1000  # targets that are other policies, followed in one tree; further ones stay leaves
 MAX_DEPTH = 200  # groups within groups; a file may have 64, the gateway was seen to take 21
 
 
@@ -80,8 +81,9 @@ class Tree:
 def read_tree(document: Document, policies: Mapping[str, Document] | None = None) -> Tree:
     """The tree of a policy document, file or live, in which null must already mean absent (the gateway refuses null).
 
-    A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all;
-    any other is a model. Raises PolicyctlError when groups are nested deeper than `MAX_DEPTH`.
+    A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all. Any
+    other is a model; so are policies that target each other, where the circle closes. Raises PolicyctlError when groups are
+    nested deeper than `MAX_DEPTH`.
     """
     return _Reader(policies or {}).read(document)
 
@@ -96,6 +98,7 @@ class _Reader:
         self.plain = True
         self.assumed: dict[str, None] = {}
         self.reading: list[str] = []
+        self.followed = 0
 
     def read(self, document: Document) -> Tree:
         body, name = document.get("policy"), document.get("name")
@@ -156,7 +159,8 @@ class _Reader:
         if model.startswith(POLICY_PREFIX) or (self.policies and canonical_name(model) in self.policies):
             name = canonical_name(model)
             self.assumed[name] = None
-            if name in self.policies and name not in self.reading:
+            if name in self.policies and name not in self.reading and self.followed < MAX_POLICIES:
+                self.followed += 1
                 return self._policy(name, path)
         leaf = Leaf(len(self.leaves), model, retry, path if own else ())
         self.leaves.append(leaf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -129,6 +130,25 @@ def test_a_refused_policy_as_a_target_answers_400() -> None:
     broken = {"name": "virtual-policy/inner", "policy": {"targets": []}}
     seen = picture(document(body_of("fallback", "virtual-policy/inner", A)), {"virtual-policy/inner": broken})
     assert seen.models == {A: 1}
+    assert set(seen.reach) == {A}
+    assert seen.calls.value == 1
+
+
+def test_policies_that_double_at_every_step_are_followed_only_so_far() -> None:
+    """Thirty policies, each targeting the next one twice, stand for a billion targets."""
+    names = [f"virtual-policy/{number}" for number in range(31)]
+    known = {name: document(body_of("fallback", after, after)) for name, after in pairwise(names)}
+    assert len(read_tree(known[names[0]], known).leaves) < 3000
+
+
+def test_work_does_not_double_with_every_level() -> None:
+    """Sixty fallbacks in one another, each with a list of its own."""
+    body: dict[str, Any] = {"model_name": A}
+    for level in range(60):
+        body = body_of("fallback", body, f"virtual-model/x/{level}", body_of("single", B), codes=[400 + level, 429])
+    seen = picture(document(body))
+    assert seen.calls.value == 1 + 60 * 2
+    assert len(seen.reach) == 62
 
 
 def test_what_is_nested_without_end_is_an_error_not_a_crash() -> None:
