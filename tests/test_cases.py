@@ -2,7 +2,8 @@
 
 * `valid`: `policyctl validate CASE` finds nothing, and the file is one by the JSON Schema too;
 * `invalid`: it prints exactly `CASE.txt` and exits with 1;
-* `linted`: `policyctl validate -v CASE` prints exactly `CASE.txt` and exits with 0.
+* `linted`: `policyctl validate -v CASE` prints exactly `CASE.txt` and exits with 0;
+* `deep`: `policyctl validate --deep -v CASE` does.
 
 A case is a file or a directory. To add one, write it, run the command in its directory and read what you keep.
 """
@@ -88,6 +89,14 @@ def test_an_invalid_file_is_told_every_problem(name: str, capsys: pytest.Capture
 def test_a_doubtful_file_is_valid_with_findings(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """To the letter too."""
     assert validated("linted", name, capsys, "-v") == (0, (CASES / "linted" / f"{name}.txt").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", cases("deep"))
+def test_what_only_the_effect_engine_finds(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Found when it is asked for, and only then."""
+    assert validated("deep", name, capsys, "--deep", "-v") == (0, (CASES / "deep" / f"{name}.txt").read_text("utf-8"))
+    assert run(["validate", "-v", name]) == 0
+    assert not re.search("P50|P491", capsys.readouterr().out)
 
 
 def test_every_code_has_a_case_and_every_case_named_after_a_code_has_it() -> None:

@@ -53,7 +53,7 @@ def test_there_are_six_to_ten_and_the_first_one_is_the_formats_own_example() -> 
 
 
 def test_the_examples_are_valid_in_every_environment(policyctl: Policyctl) -> None:
-    ran = policyctl("validate", ROOT / "policies")
+    ran = policyctl("validate", "--deep", ROOT / "policies")
     assert (ran.code, ran.err) == (0, "")
     assert "warning" not in ran.out
 

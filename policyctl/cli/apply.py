@@ -60,7 +60,7 @@ def apply(
 def _plan_afresh(options: Options, console: Console, selection: Selection, overrides: Overrides) -> tuple[Place, Review]:
     place = find_place(options)
     require_writable(place.url)
-    loaded = load_policies(options, place, console)
+    loaded = load_policies(options, place, console, deep=True)
     with open_reader(place.url, place.access) as reader:
         settings = overrides.on(place.environment.settings)
         reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)

@@ -40,9 +40,12 @@ def find_place(options: Options, environment: str | None = None) -> Place:
     return Place(config, chosen, remote, url, access)
 
 
-def load_policies(options: Options, place: Place, console: Console) -> Loaded:
-    """The directory's policies for the chosen environment. Raises InvalidInput with every error; warnings are printed."""
-    loaded = _files(options, place, find_files(options.dir)).load(place.environment)
+def load_policies(options: Options, place: Place, console: Console, *, deep: bool = False) -> Loaded:
+    """The directory's policies for the chosen environment. Raises InvalidInput with every error; warnings are printed.
+
+    `deep` asks for the warnings of the effect engine too.
+    """
+    loaded = _files(options, place, find_files(options.dir), deep=deep).load(place.environment)
     if errors_in(loaded.problems):
         raise InvalidInput(loaded.problems)
     if not loaded.policies:
@@ -63,12 +66,12 @@ def read_directory(options: Options, place: Place) -> tuple[Files, Loaded]:
     return files, files.load(place.environment)
 
 
-def _files(options: Options, place: Place, found: Found) -> Files:
+def _files(options: Options, place: Place, found: Found, *, deep: bool = False) -> Files:
     own = place.config.path.resolve() if place.config.path else None
     nested = [path for path in found.configs if path.resolve() != own]
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
     found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
-    return Files(found.files, found.problems, options.dir, codes=place.config.lint.codes(), whole=True)
+    return Files(found.files, found.problems, options.dir, codes=place.config.lint.codes(), whole=True, deep=deep)
 
 
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:

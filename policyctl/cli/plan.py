@@ -47,7 +47,7 @@ def plan(
 ) -> int:
     console = Console(options)
     place = find_place(options)
-    loaded = load_policies(options, place, console)
+    loaded = load_policies(options, place, console, deep=True)
     settings = overrides.on(place.environment.settings)
     with open_reader(place.url, place.access) as reader:
         review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)

@@ -1,4 +1,4 @@
-"""The options that plan and apply share: which policies, and which limit to override."""
+"""The options that plan and apply share: which policies, and which limit or guard to override."""
 
 from __future__ import annotations
 
@@ -9,18 +9,40 @@ from typing import Any
 import click
 
 from policyctl.core.plan import Selection
-from policyctl.core.settings import Settings
+from policyctl.core.settings import GUARDS, GuardException, Settings
+from policyctl.model.complaints import did_you_mean
 
 
 class Overrides:
-    """The limits that the command line overrides by name."""
+    """The limits and guards that the command line overrides by name."""
 
-    def __init__(self, max_removes: int | None, max_change_percent: float | None, allow_remove: tuple[str, ...]) -> None:
-        self._values = (max_removes, max_change_percent, allow_remove)
+    def __init__(
+        self,
+        max_removes: int | None,
+        max_change_percent: float | None,
+        allow_remove: tuple[str, ...],
+        allow_guard: tuple[GuardException, ...],
+    ) -> None:
+        self._values = (max_removes, max_change_percent, allow_remove, allow_guard)
 
     def on(self, settings: Settings) -> Settings:
         """The environment's settings with the overrides."""
         return settings.overridden(*self._values)
+
+
+def _allowed_guards(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[GuardException, ...]:
+    return tuple(map(_allowed_guard, values))
+
+
+def _allowed_guard(text: str) -> GuardException:
+    """`max_calls` passes the guard over for every policy, `max_calls=NAME` for those of that name or glob."""
+    word, equals, policy = text.partition("=")
+    guard = next((guard for guard in GUARDS if guard == word), None)
+    if guard is None:
+        raise click.BadParameter(f"there is no guard {word}{did_you_mean(word, list(GUARDS))}; known: {', '.join(GUARDS)}")
+    if equals and not policy:
+        raise click.BadParameter(f"write {guard} alone, or {guard}=NAME")
+    return GuardException(guard, policy or "*", f"--allow-guard {text}")
 
 
 def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,6 +58,13 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Allow that share of the live policies to change this once.",
     )
     @click.option("--allow-remove", multiple=True, metavar="NAME", help="Allow this protected policy's removal; repeatable.")
+    @click.option(
+        "--allow-guard",
+        multiple=True,
+        callback=_allowed_guards,
+        metavar="GUARD[=NAME]",
+        help="Pass over this guard once, for one policy or for all; repeatable.",
+    )
     @wraps(function)
     def settled(
         *args: Any,
@@ -44,9 +73,10 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         max_removes: int | None,
         max_change_percent: float | None,
         allow_remove: tuple[str, ...],
+        allow_guard: tuple[GuardException, ...],
         **more: Any,
     ) -> Any:
-        overrides = Overrides(max_removes, max_change_percent, allow_remove)
+        overrides = Overrides(max_removes, max_change_percent, allow_remove, allow_guard)
         return function(*args, selection=Selection(only, exclude), overrides=overrides, **more)
 
     return settled

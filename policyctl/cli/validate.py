@@ -15,25 +15,27 @@ EPILOG = """\b
 Example:
   policyctl validate
   policyctl validate policies/anygem.yaml other/
+  policyctl validate --deep -v
   policyctl validate --format json | jq -r '.problems[].code'"""
 
 
 @click.command("validate", epilog=EPILOG)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
+@click.option("--deep", is_flag=True, help="Also check what the policies do to traffic, as plan does (rules P5).")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options
-def command(options: Options, paths: tuple[Path, ...], form: str) -> int:
+def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str) -> int:
     """Check policy files and directories, offline: every problem of every file, in every environment.
 
     Without a PATH it checks the policy directory. Exit code 0 means valid (warnings allowed), 1 not. Findings of severity
     info are shown with -v, or when lint.select in policyctl.yaml names their rules. A lint rule (see policyctl rules) is
     silenced for a line with a comment there: # policyctl: ignore[P405]
     """
-    return validate(options, paths, form)
+    return validate(options, paths, deep, form)
 
 
-def validate(options: Options, paths: tuple[Path, ...], form: str) -> int:
+def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str) -> int:
     console = Console(options)
-    validation = validate_paths(paths or (options.dir,), options.dir, infos=console.verbose)
+    validation = validate_paths(paths or (options.dir,), options.dir, infos=console.verbose, deep=deep)
     console.result(validation_json(validation) if form == "json" else validation_text(validation, console.out_style))
     return 0 if validation.valid else 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from policyctl.core.effects import effects_of
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
+from policyctl.core.traffic_guards import traffic_refusals
 from policyctl.effect.compare import Effect
 from policyctl.model.live import Observed
 from policyctl.model.names import canonical_name, matches
@@ -36,16 +37,19 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
 
     `timeouts` are the models' own, in seconds, as far as they are known.
     """
+    effects = effects_of(plan, observed, timeouts)
+    guarded, allowed = traffic_refusals(plan, observed, settings, effects)
     refusals = (
         *_protected(plan, settings),
         *_too_many_removes(plan, settings),
         *_too_much_change(plan, settings),
         *_emptied(plan),
         *_still_targeted(plan, observed),
+        *guarded,
     )
-    notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings))
+    notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *allowed)
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
-    return Review(plan, refusals, notes, live, effects_of(plan, observed, timeouts))
+    return Review(plan, refusals, notes, live, effects)
 
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:

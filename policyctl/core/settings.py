@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
-from policyctl.model.names import matches
+from policyctl.effect.profile import Answer
+from policyctl.model.names import canonical_name, matches
 
 DEFAULT_MAX_REMOVES = 5
 DEFAULT_MAX_CHANGE_PERCENT = 30.0
+
+Part = Literal["provider", "model"]  # what may go down, or be new
+Guard = Literal[
+    "max_traffic_shift", "max_calls", "max_failover_seconds", "survive", "deny_new", "allow_providers", "deny_providers"
+]
+GUARDS: tuple[Guard, ...] = get_args(Guard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,50 @@ class Limits:
 
     max_removes: int = DEFAULT_MAX_REMOVES
     max_change_percent: float = DEFAULT_MAX_CHANGE_PERCENT
+
+
+@dataclass(frozen=True, slots=True)
+class Survive:
+    """Every request must be served while `any` one provider, or any one model, is down with one of these answers."""
+
+    any: Part
+    down_with: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What a changed policy may do to traffic; None means that nothing is asked.
+
+    `max_traffic_shift` is the percentage of the requests that another model may serve after the change. `max_calls` and
+    `max_failover_seconds` (of back-off) hold for the worst case of one request. `deny_new` keeps out providers, or models,
+    that the live policy could not reach. The lists of providers are globs over those that requests may come to.
+    """
+
+    max_traffic_shift: float | None = None
+    max_calls: int | None = None
+    max_failover_seconds: float | None = None
+    survive: Survive | None = None
+    deny_new: Part | None = None
+    allow_providers: tuple[str, ...] | None = None
+    deny_providers: tuple[str, ...] | None = None
+
+    @property
+    def active(self) -> tuple[Guard, ...]:
+        """The guards that ask for something."""
+        return tuple(guard for guard in GUARDS if getattr(self, guard) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardException:
+    """Policies (a name or a glob) that a guard does not hold for, and why: a reason, or what named it once."""
+
+    guard: Guard
+    policy: str
+    reason: str
+
+    def covers(self, name: str) -> bool:
+        """Whether the exception is for the policy of that canonical name."""
+        return canonical_name(self.policy) == name or matches(name, (self.policy,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +82,28 @@ class Settings:
     protect: tuple[str, ...] = ()
     allow_remove: tuple[str, ...] = ()
     limits: Limits = Limits()
+    guards: Guards = Guards()
+    guard_exceptions: tuple[GuardException, ...] = ()
 
     def in_scope(self, name: str) -> bool:
         """Whether the directory speaks for that policy."""
         return self.scope is None or matches(name, self.scope)
 
-    def overridden(self, max_removes: int | None, max_change_percent: float | None, allow_remove: tuple[str, ...]) -> Settings:
+    def overridden(
+        self,
+        max_removes: int | None,
+        max_change_percent: float | None,
+        allow_remove: tuple[str, ...],
+        allow_guard: tuple[GuardException, ...] = (),
+    ) -> Settings:
         """The settings with what the command line overrides by name."""
         limits = Limits(
             self.limits.max_removes if max_removes is None else max_removes,
             self.limits.max_change_percent if max_change_percent is None else max_change_percent,
         )
-        return replace(self, limits=limits, allow_remove=(*self.allow_remove, *allow_remove))
+        return replace(
+            self,
+            limits=limits,
+            allow_remove=(*self.allow_remove, *allow_remove),
+            guard_exceptions=(*self.guard_exceptions, *allow_guard),
+        )

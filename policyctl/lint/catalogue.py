@@ -1,7 +1,8 @@
 """Every code that a problem can have: its short name, its severity, and what it means.
 
 A code never changes its meaning and is never used again: P0xx the text of a file, P1xx the format, P2xx what holds across
-files, P3xx policyctl.yaml, P4xx lint rules. Only lint rules can be selected and ignored.
+files, P3xx policyctl.yaml, P4xx lint rules, P5xx those of them that the effect engine decides. Only lint rules can be
+selected and ignored.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from policyctl.errors import Severity
+from policyctl.lint.catalogue_deep import DEEP_RULES
 from policyctl.lint.catalogue_files import FILE_RULES
 from policyctl.lint.catalogue_lint import LINT_RULES
 from policyctl.lint.rule import Rule
 from policyctl.model.complaints import Complaint, Path, did_you_mean
 
-RULES: dict[str, Rule] = {rule.code: rule for rule in (*FILE_RULES, *LINT_RULES)}
-LINT_CODES = frozenset(rule.code for rule in LINT_RULES)
+RULES: dict[str, Rule] = {rule.code: rule for rule in (*FILE_RULES, *LINT_RULES, *DEEP_RULES)}
+DEEP_CODES = frozenset(rule.code for rule in DEEP_RULES)
+LINT_CODES = frozenset(rule.code for rule in LINT_RULES) | DEEP_CODES
 
 
 def finding(path: Path, code: str, message: str, at: Literal["key", "value"] = "value") -> Complaint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from policyctl.core.settings import DEFAULT_MAX_CHANGE_PERCENT, DEFAULT_MAX_REMO
 from policyctl.errors import InvalidInput, Problem, UsageError
 from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
 from policyctl.load.auth import AuthFile, auth_complaints
+from policyctl.load.guards import GuardExceptions, GuardsFile, exceptions_of, guards_of
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
 from policyctl.load.source import Source, read_source
@@ -68,6 +69,8 @@ class SafetyFile(FileModel):
     allow_remove: Names | None = None
     include: Patterns | None = None
     limits: LimitsFile | None = None
+    guards: GuardsFile | None = None
+    guard_exceptions: GuardExceptions | None = None
 
 
 class EnvironmentFile(SafetyFile):
@@ -125,6 +128,8 @@ class Environment:
                 "protect": list(settings.protect),
                 "allow_remove": list(settings.allow_remove),
                 "limits": [settings.limits.max_removes, settings.limits.max_change_percent],
+                "guards": asdict(settings.guards),
+                "guard_exceptions": [asdict(exception) for exception in settings.guard_exceptions],
             }
         )
 
@@ -233,7 +238,7 @@ def _unknown_rules(file: LintFile | None) -> Iterator[Complaint]:
             if not with_prefix(code):
                 always = bool(with_prefix(code, RULES))
                 why = "is always shown; only lint rules" if always else f"names no rule{guess_rule(code)}; only lint rules"
-                yield Complaint(("lint", key, position), "P306", f"{code} {why} can be chosen (policyctl rules P4 lists them)")
+                yield Complaint(("lint", key, position), "P306", f"{code} {why} can be chosen (policyctl rules lists all)")
 
 
 def _resolve(file: ConfigFile, path: Path) -> Config:
@@ -258,6 +263,8 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
             _limit("max_removes", file.limits, shared.limits, DEFAULT_MAX_REMOVES),
             _limit("max_change_percent", file.limits, shared.limits, DEFAULT_MAX_CHANGE_PERCENT),
         ),
+        guards=guards_of(file.guards, shared.guards),
+        guard_exceptions=exceptions_of(either("guard_exceptions") or ()),
     )
     return Environment(name, file.remote, file.auth, file.ca_file, file.vars, either("include"), settings)
 

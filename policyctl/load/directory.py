@@ -11,7 +11,8 @@ from pathlib import Path
 
 from policyctl.core.order import find_cycle
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.lint.catalogue import DEFAULT_CODES
+from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES
+from policyctl.lint.deep import check as check_deep
 from policyctl.lint.references import REFERENCE_CODES
 from policyctl.lint.references import check as check_references
 from policyctl.load.config import Environment
@@ -54,15 +55,17 @@ class Files:
         *,
         codes: frozenset[str] = DEFAULT_CODES,
         whole: bool = False,
+        deep: bool = False,
         read: Callable[[Path], Source] = read_source,
     ) -> None:
         """`problems` are those of finding the files; `root` is what `include` patterns are relative to.
 
         `codes` are those of the lint rules to run. `whole` says that these are all files of their directory, so that a
-        name that none of them declares is declared nowhere. `read` gives a file, or raises InvalidInput.
+        name that none of them declares is declared nowhere. `deep` asks for the rules of the effect engine too. `read` gives
+        a file, or raises InvalidInput.
         """
         self.root = root
-        self.codes = codes
+        self.codes = codes if deep else codes - DEEP_CODES
         self.whole = whole
         self.sources: dict[str, Source] = {}
         self.problems = list(problems)
@@ -91,6 +94,7 @@ class Files:
         self._broken.update(problem.mark.file for problem in errors)
         if self.whole and not errors:
             everything.problems += self._unknown(everything, environment)
+        everything.problems += self._deep(everything.policies)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
         problems = sorted(set(self._ignored.without_ignored(everything.problems)))
         return Loaded(
@@ -105,7 +109,7 @@ class Files:
 
     def comment_problems(self) -> list[Problem]:
         """What is wrong with the ignore comments; asked when every environment was loaded, since each may need them."""
-        judged = self.codes if self.whole and not self._broken else self.codes - REFERENCE_CODES
+        judged = self.codes if self.whole and not self._broken else self.codes - REFERENCE_CODES - DEEP_CODES
         files = [file for file in self._linted if file not in self._broken]
         return [problem for problem in self._ignored.problems(judged, files) if problem.code in self.codes]
 
@@ -148,6 +152,14 @@ class Files:
                 for complaint in check_references(policy.document, policies, models, environment.speaks_for):
                     if complaint.code in self.codes:
                         yield self.mark_of(policy, complaint)
+
+    def _deep(self, policies: list[Policy]) -> Iterator[Problem]:
+        """What the effect engine finds; a target that is one of these policies does what that one does."""
+        if codes := self.codes & DEEP_CODES:
+            documents = {policy.name: policy.document for policy in policies}
+            for policy in policies:
+                for complaint in check_deep(policy.document, documents, codes):
+                    yield self.mark_of(policy, complaint)
 
     def _duplicates(self, policies: list[Policy]) -> Iterator[Problem]:
         by_name: defaultdict[str, list[Policy]] = defaultdict(list)

@@ -41,15 +41,18 @@ class _Group:
         return all(root.is_dir() and (root == directory or _covers(root, config)) for root in self.roots)
 
 
-def validate_paths(paths: Iterable[Path], directory: Path | None = None, *, infos: bool = False) -> Validation:
+def validate_paths(
+    paths: Iterable[Path], directory: Path | None = None, *, infos: bool = False, deep: bool = False
+) -> Validation:
     """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
 
-    `directory` is the one that plan would read. `infos` asks for findings of severity info where no rules are selected.
+    `directory` is the one that plan would read. `infos` asks for findings of severity info where no rules are selected,
+    `deep` for those of the effect engine.
     """
     problems, groups = _collect(paths)
     files, names, skipped = set[Path](), set[str](), Counter[str]()
     for above, group in groups.items():
-        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos)
+        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos, deep)
         problems += group_problems
         files.update(group.files)
         names |= group_names
@@ -90,7 +93,7 @@ def _covers(folder: Path, config: Path | None) -> bool:
 
 
 def _validate_group(
-    path: Path | None, group: _Group, directory: Path | None, infos: bool
+    path: Path | None, group: _Group, directory: Path | None, infos: bool, deep: bool
 ) -> tuple[list[Problem], set[str], Counter[str]]:
     """The problems, the policies' names and what was skipped, of the files that share one configuration."""
     problems: list[Problem] = []
@@ -104,6 +107,7 @@ def _validate_group(
         root=path.parent if path else None,
         codes=config.lint.codes(infos=infos),
         whole=group.is_whole(path, directory),
+        deep=deep,
     )
     environments = list(config.environments.values())
     loaded = [files.load(environment) for environment in environments or [Environment("local")]]

@@ -37,6 +37,9 @@ _MUST_BE = {
     "on_status_codes[]": ("a whole number", "from 100 to 599"),
     "max_removes": ("a whole number", "0 or more"),
     "max_change_percent": ("a number", "from 0 to 100"),
+    "max_traffic_shift": ("a number", "from 0 to 100"),
+    "max_calls": ("a whole number", "1 or more"),
+    "max_failover_seconds": ("a number", "0 or more"),
 }
 _TYPES = {
     "string_type": "a string",

@@ -150,3 +150,18 @@ def test_the_legs_name_the_targets_in_order() -> None:
     bound = max_calls(routes_of(body_of("fallback", A, B, codes=[429], attempts=1)))
     assert [(leg.model, leg.path, leg.calls, leg.seconds) for leg in bound.legs] == [(A, (0,), 2, 1), (B, (1,), 2, 1)]
     assert bound.legs[0].status == 429
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Fallbacks within fallbacks, each with a list of its own."""
+    body = body_of("fallback", MODELS[0], MODELS[1], codes=[503])
+    for level in range(depth):
+        body = body_of("fallback", body, MODELS[level % 4], codes=[408 + level])
+    return body
+
+
+def test_as_many_groups_within_groups_as_a_file_may_have_are_searched_level_by_level() -> None:
+    """Doubling the work with every level would never end."""
+    routes = routes_of(nested(63))
+    assert max_calls(routes).value == 65
+    assert None not in routes.arrivals([1.0] * 65)

@@ -10,11 +10,12 @@ import pytest
 
 import policyctl
 from policyctl.lint.catalogue import DEFAULT_CODES, LINT_CODES, RULES, Chosen, with_prefix
+from policyctl.lint.catalogue_deep import DEEP_RULES
 from policyctl.lint.catalogue_files import FILE_RULES
 from policyctl.lint.catalogue_lint import LINT_RULES
 
 SOURCE = Path(policyctl.__file__).parent
-INFOS = {"P404", "P415", "P416", "P422", "P432", "P433"}
+INFOS = {"P404", "P415", "P416", "P422", "P432", "P433", "P503"}
 
 
 def raised_codes() -> set[str]:
@@ -30,7 +31,7 @@ def test_every_code_that_is_raised_is_in_the_catalogue_and_the_other_way_round()
 
 def test_no_code_and_no_name_is_used_twice_and_they_stand_in_order() -> None:
     """Two meanings of one code, or two codes of one name, could not be told apart."""
-    rules = (*FILE_RULES, *LINT_RULES)
+    rules = (*FILE_RULES, *LINT_RULES, *DEEP_RULES)
     assert all(left.code < right.code for left, right in pairwise(rules))
     assert len({rule.name for rule in rules}) == len(rules)
 
@@ -39,7 +40,7 @@ def test_no_code_and_no_name_is_used_twice_and_they_stand_in_order() -> None:
 def test_a_rule_explains_itself(code: str) -> None:
     """A plain short name, and one paragraph of at least two sentences."""
     rule = RULES[code]
-    assert re.fullmatch(r"P[0-4]\d\d", rule.code)
+    assert re.fullmatch(r"P[0-5]\d\d", rule.code)
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", rule.name)
     assert rule.text.endswith(".")
     assert "\n" not in rule.text
@@ -50,8 +51,9 @@ def test_a_rule_explains_itself(code: str) -> None:
 def test_only_lint_rules_can_be_less_than_an_error() -> None:
     """What the others find cannot be applied."""
     assert {rule.severity for rule in FILE_RULES} == {"error"}
-    assert {rule.code for rule in LINT_RULES if rule.severity == "info"} == INFOS
-    assert not any(rule.severity == "error" for rule in LINT_RULES)
+    lint_rules = (*LINT_RULES, *DEEP_RULES)
+    assert {rule.code for rule in lint_rules if rule.severity == "info"} == INFOS
+    assert not any(rule.severity == "error" for rule in lint_rules)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +61,16 @@ def test_only_lint_rules_can_be_less_than_an_error() -> None:
     [
         (Chosen(), False, LINT_CODES - INFOS),
         (Chosen(), True, LINT_CODES),
-        (Chosen(ignore=("P4",)), True, frozenset()),
+        (Chosen(ignore=("P4", "P5")), True, frozenset()),
+        (Chosen(ignore=("P4",)), False, {"P501", "P502"}),
         (Chosen(ignore=("P40", "P415")), False, LINT_CODES - INFOS - {"P401", "P402", "P403", "P405"}),
         (Chosen(select=("P415",)), False, {"P415"}),
         (Chosen(select=("P40",)), False, {"P401", "P402", "P403", "P404", "P405"}),
-        (Chosen(select=("P4",), ignore=("P40",)), False, {code for code in LINT_CODES if not code.startswith("P40")}),
+        (
+            Chosen(select=("P4",), ignore=("P40",)),
+            False,
+            {code for code in LINT_CODES if code.startswith("P4") and not code.startswith("P40")},
+        ),
         (Chosen(select=("P401",)), True, {"P401"}),
         (Chosen(select=()), True, frozenset()),
     ],

@@ -78,16 +78,59 @@ def test_plan_shows_what_is_selected(capsys: pytest.CaptureFixture[str]) -> None
     assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["P415"]
 
 
+# One policy with P415 and P503 (infos) and, on line 5, P501 (a warning).
+NO_408 = policy("x", "virtual-model/x/a", "virtual-model/y/b", strategy="{mode: fallback, on_status_codes: [503]}")
+P501, P503 = "policies/x.yaml:5:30: P501", "policies/x.yaml:7:19: P503"
+
+
+@pytest.mark.parametrize(
+    ("lint", "options", "expected"),
+    [
+        ("{}", [], []),
+        ("{}", ["-v"], []),
+        ("{}", ["--deep"], [P501]),
+        ("{}", ["--deep", "-v"], [P501, P503]),
+        ("{select: [P5]}", [], []),
+        ("{select: [P5]}", ["--deep"], [P501, P503]),
+        ("{select: [P4]}", ["--deep"], []),
+        ("{ignore: [P501]}", ["--deep", "-v"], [P503]),
+    ],
+)
+def test_deep_rules_are_asked_for_and_chosen_like_all_others(
+    lint: str, options: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Selecting them does not run them: they take their time."""
+    write({"x.yaml": NO_408, "policyctl.yaml": f"lint: {lint}\n"})
+    assert found(capsys, *options) == expected
+
+
+def test_plan_and_apply_run_the_deep_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    """As warnings: what they find stops nothing."""
+    write({"x.yaml": NO_408})
+    for command in (["plan"], ["apply", "--yes"]):
+        assert run(command) == 0
+        assert [" ".join(line.split()[:2]) for line in capsys.readouterr().err.splitlines() if "P5" in line] == [P501]
+
+
+def test_a_target_is_the_policy_of_another_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """The fallback from a policy to the model that it rests on is none."""
+    x = policy("x", "virtual-policy/inner", "virtual-model/y/b", strategy="{mode: fallback, on_status_codes: [408, 500, 503]}")
+    write({"x.yaml": x})
+    assert found(capsys, "--deep", "-v") == ["policies/x.yaml:7:19: P451"]
+    write({"inner.yaml": policy("inner", "virtual-model/y/b", strategy="{mode: single}")})
+    assert found(capsys, "--deep", "-v") == ["policies/inner.yaml:7:19: P503", "policies/x.yaml:5:3: P503"]
+
+
 @pytest.mark.parametrize(
     ("lint", "problem"),
     [
-        ("{select: [P9]}", "1:17: P306 P9 names no rule; only lint rules can be chosen (policyctl rules P4 lists them)"),
+        ("{select: [P9]}", "1:17: P306 P9 names no rule; only lint rules can be chosen (policyctl rules lists all)"),
         (
             "{ignore: [P405, P4O5]}",
-            "1:23: P306 P4O5 names no rule (did you mean P405?); only lint rules can be chosen (policyctl rules P4 lists them)",
+            "1:23: P306 P4O5 names no rule (did you mean P405?); only lint rules can be chosen (policyctl rules lists all)",
         ),
-        ("{ignore: [P101]}", "1:17: P306 P101 is always shown; only lint rules can be chosen (policyctl rules P4 lists them)"),
-        ("{ignore: [P1]}", "1:17: P306 P1 is always shown; only lint rules can be chosen (policyctl rules P4 lists them)"),
+        ("{ignore: [P101]}", "1:17: P306 P101 is always shown; only lint rules can be chosen (policyctl rules lists all)"),
+        ("{ignore: [P1]}", "1:17: P306 P1 is always shown; only lint rules can be chosen (policyctl rules lists all)"),
         ("{ignore: ['']}", "1:17: P106 ignore item must not be empty"),
         ("{ignore: P405}", '1:16: P104 ignore must be a list, got "P405"'),
         ("{ignores: [P405]}", '1:8: P101 unknown key "ignores" (did you mean ignore?)'),

@@ -1,0 +1,205 @@
+"""The guards: what the changed policies of a plan may do to traffic, by what their pictures and effects say.
+
+A guard judges adds and updates only, and only the policies that change. Each breach names the value, the limit, and the
+route, the outage or the condition that attains the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from policyctl.core.change import Change
+from policyctl.core.effects import planned
+from policyctl.core.plan import Plan
+from policyctl.core.settings import Guard, GuardException, Guards, Part, Settings, Survive
+from policyctl.effect.bounds import Leg
+from policyctl.effect.compare import Effect
+from policyctl.effect.outages import Outages
+from policyctl.effect.picture import Picture, picture
+from policyctl.effect.profile import FAILURES
+from policyctl.effect.reach import short_names
+from policyctl.effect.shares import provider_of
+from policyctl.errors import PolicyctlError
+from policyctl.model.live import Observed
+from policyctl.model.names import short_model
+
+
+class Breach(NamedTuple):
+    """A policy that does what a guard does not allow, in words."""
+
+    policy: str
+    guard: Guard
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a change leads to: the policy's picture afterwards, and for an update what moves (None for an add)."""
+
+    after: Picture
+    effect: Effect | None
+
+
+def traffic_refusals(
+    plan: Plan, observed: Observed, settings: Settings, effects: Mapping[str, Effect]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the guards refuse, one sentence each, and as notes what they would refuse but for an exception.
+
+    `effects` are those of the plan's updates, by name.
+    """
+    refusals, notes = [], []
+    for breach in _breaches(plan, observed, settings.guards, effects):
+        if exception := _exception(breach, settings.guard_exceptions):
+            notes.append(f"{breach.policy} {breach.said}; allowed: {exception.reason}")
+        else:
+            override = f"--allow-guard {breach.guard}={breach.policy}"
+            refusals.append(f"{breach.policy} {breach.said} (allow it with {override}, or in guard_exceptions)")
+    return tuple(refusals), tuple(notes)
+
+
+def _exception(breach: Breach, exceptions: tuple[GuardException, ...]) -> GuardException | None:
+    found = (one for one in exceptions if one.guard == breach.guard and one.covers(breach.policy))
+    return next(found, None)
+
+
+def _breaches(plan: Plan, observed: Observed, guards: Guards, effects: Mapping[str, Effect]) -> Iterator[Breach]:
+    written = [change for change in plan.changes if change.after is not None]
+    if not guards.active or not written:
+        return
+    policies = planned(plan, observed)
+    for change in written:
+        try:
+            case = Case(picture(policies[change.name], policies), effects.get(change.name))
+        except PolicyctlError as error:
+            yield from _unjudged(change, guards.active, str(error))
+            continue
+        if change.action == "update" and case.effect is None:
+            asked = tuple(guard for guard in guards.active if guard in _OF_UPDATES)
+            yield from _unjudged(change, asked, "what the live policy does cannot be told")
+        for guard in guards.active:
+            yield from (Breach(change.name, guard, said) for said in _JUDGES[guard](case, guards))
+
+
+def _unjudged(change: Change, guards: tuple[Guard, ...], why: str) -> Iterator[Breach]:
+    return (Breach(change.name, guard, f"cannot be judged by {guard}: {why}") for guard in guards)
+
+
+def _traffic_shift(case: Case, guards: Guards) -> Iterator[str]:
+    limit = guards.max_traffic_shift
+    if limit is not None and case.effect is not None and round(case.effect.traffic * 100, 9) > limit:
+        moved = ", ".join(
+            f"{short_model(one.name)} {_percent(one.before or 0)} → {_percent(one.after or 0)}" for one in case.effect.models
+        )
+        what = f"would have {_percent(case.effect.traffic)} of its requests served by another model"
+        yield f"{what}, more than max_traffic_shift {limit:g}: {moved}"
+
+
+def _calls(case: Case, guards: Guards) -> Iterator[str]:
+    bound, limit = case.after.calls, guards.max_calls
+    if limit is not None and bound.value > limit:
+        *before, last = bound.legs
+        route = ", then ".join([*(f"{_calls_of(leg)} ending with {leg.status}" for leg in before), _calls_of(last)])
+        yield f"may make {bound.value:g} calls for one request, more than max_calls {limit}: {route}"
+
+
+def _calls_of(leg: Leg) -> str:
+    return f"{leg.calls} × {short_model(leg.model)}"
+
+
+def _failover(case: Case, guards: Guards) -> Iterator[str]:
+    bound, limit = case.after.failover, guards.max_failover_seconds
+    if limit is not None and bound.value > limit:
+        route = ", then ".join(f"{leg.seconds} s at {short_model(leg.model)} ending with {leg.status}" for leg in bound.legs)
+        yield f"may wait {bound.value:,g} s before its last failover, more than max_failover_seconds {limit:g}: {route}"
+
+
+def _survive(case: Case, guards: Guards) -> Iterator[str]:
+    survive, outages = guards.survive, case.after.outages
+    if survive is None:
+        return
+    failed = list(_not_survived(outages, survive))
+    if outages.usual < 1:
+        failed = [f"{_percent(outages.usual)} with nothing down"]
+    if failed:
+        answers = ", ".join(map(str, survive.down_with))
+        yield f"serves {'; '.join(failed)}; survive asks for 100 % while any one {survive.any} is down with {answers}"
+
+
+def _not_survived(outages: Outages, survive: Survive) -> Iterator[str]:
+    """`40 % while openai is down with 429, 503`, for each part that may be down and each chance of being served."""
+    rows = dict(outages.models)
+    if survive.any == "provider":
+        rows = {**outages.providers, **{name: row for name, row in rows.items() if provider_of(name) is None}}
+    for name, row in rows.items():
+        alike: dict[float, list[str]] = {}
+        for failure, chance in zip(FAILURES, row, strict=True):
+            if failure in survive.down_with and chance < 1:
+                alike.setdefault(chance, []).append(str(failure))
+        for chance, failures in alike.items():
+            yield f"{_percent(chance)} while {short_model(name)} is down with {', '.join(failures)}"
+
+
+def _deny_new(case: Case, guards: Guards) -> Iterator[str]:
+    part = guards.deny_new
+    if part is None or case.effect is None:
+        return
+    added, removed = ({one.model for one in some} for some in (case.effect.added, case.effect.removed))
+    known = {_part(model, part) for model in (case.after.reach.keys() - added) | removed}
+    for name, how in _reached(case.after, part).items():
+        if name not in known:
+            yield f"would reach {how}, a new {part}, and deny_new is {part}"
+
+
+def _allow_providers(case: Case, guards: Guards) -> Iterator[str]:
+    allowed = guards.allow_providers or ()
+    for name, how in _reached(case.after, "provider").items():
+        if not _is_one_of(name, allowed):
+            yield f"may reach {how}, which is not among allow_providers {', '.join(allowed)}"
+
+
+def _deny_providers(case: Case, guards: Guards) -> Iterator[str]:
+    denied = guards.deny_providers or ()
+    for name, how in _reached(case.after, "provider").items():
+        if _is_one_of(name, denied):
+            yield f"may reach {how}, which is among deny_providers {', '.join(denied)}"
+
+
+def _is_one_of(provider: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(provider, glob) for glob in globs)
+
+
+def _reached(after: Picture, part: Part) -> dict[str, str]:
+    """The models or providers that requests may come to, each in words: `openai (gpt-4o, when gemini-2.0 answers 429)`."""
+    names = short_names(after.tree.models)
+    found: dict[str, str] = {}
+    for model, condition in sorted(after.reach.items(), key=lambda pair: len(pair[1].failures)):
+        name = _part(model, part)
+        details = [names[model]] if name != model else []
+        if when := condition.said(names):
+            details.append(when)
+        found.setdefault(name, short_model(name) + (f" ({', '.join(details)})" if details else ""))
+    return found
+
+
+def _part(model: str, part: Part) -> str:
+    """A model's provider, or itself; one without a provider stands for itself, so that no list lets it pass unseen."""
+    return (provider_of(model) or model) if part == "provider" else model
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.6g} %"
+
+
+_OF_UPDATES = frozenset({"max_traffic_shift", "deny_new"})
+_JUDGES: dict[Guard, Callable[[Case, Guards], Iterator[str]]] = {
+    "max_traffic_shift": _traffic_shift,
+    "max_calls": _calls,
+    "max_failover_seconds": _failover,
+    "survive": _survive,
+    "deny_new": _deny_new,
+    "allow_providers": _allow_providers,
+    "deny_providers": _deny_providers,
+}

@@ -1,0 +1,108 @@
+"""P50x: what the effect engine finds out about a policy. These rules take longer than the others and are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from policyctl.effect.bounds import Leg, max_calls
+from policyctl.effect.outages import outages
+from policyctl.effect.profile import FAILURES
+from policyctl.effect.routes import Routes
+from policyctl.effect.shares import provider_of
+from policyctl.effect.tree import Leaf, Tree, read_tree
+from policyctl.errors import PolicyctlError
+from policyctl.lint.catalogue import finding
+from policyctl.lint.places import places
+from policyctl.model.complaints import Complaint, Path
+from policyctl.model.names import short_model
+from policyctl.model.normal import Document
+
+MAX_CALLS = 12  # of one request
+_TIMEOUT = FAILURES.index(408)
+_DOWN = (500, 503)
+
+
+def check(document: Document, policies: Mapping[str, Document], codes: Collection[str]) -> Iterator[Complaint]:
+    """Every finding of the deep rules with these codes in one policy; targets may be `policies` (by canonical name)."""
+    try:
+        tree = read_tree(document, policies)
+    except PolicyctlError:  # by way of other policies, nested deeper than can be followed: nothing can be told
+        return
+    if "P501" in codes:
+        yield from _timeouts(document, policies, tree)
+    if "P502" in codes:
+        yield from _calls(tree)
+    if "P503" in codes:
+        yield from _single_points(tree)
+
+
+def _timeouts(document: Document, policies: Mapping[str, Document], tree: Tree) -> Iterator[Complaint]:
+    """Lists without 408 whose policy would serve more requests with it, while a model times out."""
+    lacking = [place for place in places(document) if place.moves_on and place.codes and 408 not in place.codes]
+    now = outages(tree) if lacking else None
+    for place in lacking:
+        with_it = outages(read_tree(_with_408(document, place.path), policies))
+        for model, row in with_it.models.items():
+            if now is not None and row[_TIMEOUT] > now.models[model][_TIMEOUT]:
+                message = f"without 408 a timeout of {short_model(model)} ends the request here; another target could serve it"
+                yield finding((*place.path, "strategy", "on_status_codes"), "P501", f"{message} (add 408)", "key")
+                break
+
+
+def _with_408(node: Any, path: Path) -> Any:
+    """The document with 408 added to the list of the group at a path."""
+    if not path:
+        strategy = node["strategy"]
+        return {**node, "strategy": {**strategy, "on_status_codes": [*strategy["on_status_codes"], 408]}}
+    step, rest = path[0], path[1:]
+    if isinstance(node, list):
+        return [_with_408(item, rest) if position == step else item for position, item in enumerate(node)]
+    return {**node, step: _with_408(node[step], rest)}
+
+
+def _calls(tree: Tree) -> Iterator[Complaint]:
+    if sum(leaf.retry.repeats + 1 for leaf in tree.leaves) <= MAX_CALLS:
+        return
+    bound = max_calls(Routes(tree))
+    if bound.value > MAX_CALLS:
+        message = f"one request may become {bound.value:g} calls, more than {MAX_CALLS}: {_said(bound.legs)}"
+        yield finding(("policy", "strategy"), "P502", f"{message} (lower attempts, or list fewer targets)", "key")
+
+
+def _said(legs: tuple[Leg, ...]) -> str:
+    """`6 × openai/gpt-4o, 6 × google/gemini-2.5-pro`; of many targets the first three."""
+    said = [f"{leg.calls} × {short_model(leg.model)}" for leg in legs]
+    return ", ".join(said if len(said) <= 4 else [*said[:3], f"and {len(said) - 3} more targets"])
+
+
+def _single_points(tree: Tree) -> Iterator[Complaint]:
+    """The models, and the providers of which no one model is enough, without which nothing is served."""
+    matrix = outages(tree)
+    alone = {model: failures for model, row in matrix.models.items() if (failures := _fatal(row))}
+    for model, failures in alone.items():
+        leaf = next(leaf for leaf in tree.leaves if leaf.model == model)
+        message = f"no request is served while {short_model(model)} answers {failures}"
+        yield finding(_place(leaf), "P503", f"{message} (have a fallback move on then)", "value" if leaf.path else "key")
+    providers = {provider_of(model) for model in alone}
+    for provider, row in matrix.providers.items():
+        if provider not in providers and (failures := _fatal(row)):
+            message = f"no request is served while all of {provider} answers {failures}"
+            yield finding(
+                ("policy", "strategy"), "P503", f"{message} (have a fallback move on to another provider then)", "key"
+            )
+
+
+def _fatal(row: tuple[float, ...]) -> str:
+    """`500 or 503`: those of the two that leave nothing served."""
+    return " or ".join(str(failure) for failure in _DOWN if row[FAILURES.index(failure)] == 0)
+
+
+def _place(leaf: Leaf) -> Path:
+    """Where a target stands in the document; for one of another policy, the strategy."""
+    if not leaf.path:
+        return "policy", "strategy"
+    steps: Path = ("policy",)
+    for position in leaf.path:
+        steps = (*steps, "targets", position)
+    return *steps, "model_name"

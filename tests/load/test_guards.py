@@ -1,0 +1,78 @@
+"""Guards in policyctl.yaml: where each one wins, and what is wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from policyctl.core.settings import GuardException, Guards, Survive
+from policyctl.errors import InvalidInput
+from policyctl.load.config import load_config
+from tests.conftest import Project
+
+FULL = """
+environments:
+  dev: {}
+  prod:
+    guards: {max_calls: 6, survive: {any: model, down_with: [408]}}
+    guard_exceptions: []
+guards:
+  max_traffic_shift: 25
+  max_calls: 12
+  max_failover_seconds: 10
+  survive: {any: provider, down_with: [429, 500, refused, broken-body]}
+  deny_new: provider
+  allow_providers: [openai, goo*]
+guard_exceptions:
+  - {policy: chat, guard: max_calls, reason: until June}
+"""
+
+SHARED = Guards(25, 12, 10, Survive("provider", (429, 500, "refused", "broken-body")), "provider", ("openai", "goo*"))
+
+
+def test_each_guard_of_an_environment_wins_there(project: Project) -> None:
+    config = load_config(project.write("policyctl.yaml", FULL))
+    dev, prod = (config.environments[name].settings for name in ("dev", "prod"))
+    assert (dev.guards, dev.guard_exceptions) == (SHARED, (GuardException("max_calls", "chat", "until June"),))
+    assert prod.guards == replace(SHARED, max_calls=6, survive=Survive("model", (408,)))
+    assert prod.guard_exceptions == ()
+
+
+def test_without_guards_nothing_is_asked(project: Project) -> None:
+    config = load_config(project.write("policyctl.yaml", "default: local\n"))
+    assert config.environment(None).settings.guards.active == ()
+    assert SHARED.active == ("max_traffic_shift", "max_calls", "max_failover_seconds", "survive", "deny_new", "allow_providers")
+
+
+BAD = {
+    "guards: {max_call: 6}": '1:10: P101 unknown key "max_call" (did you mean max_calls?)',
+    "guards: 6": "1:9: P104 guards must be a mapping, got 6",
+    "guards: {max_calls: 0}": "1:21: P103 max_calls must be 1 or more, got 0",
+    "guards: {max_calls: six}": '1:21: P104 max_calls must be a whole number, got "six"',
+    "guards: {max_traffic_shift: 101}": "1:29: P103 max_traffic_shift must be from 0 to 100, got 101",
+    "guards: {max_failover_seconds: -1}": "1:32: P103 max_failover_seconds must be 0 or more, got -1",
+    "guards: {max_failover_seconds: .inf}": "1:32: P103 max_failover_seconds must be 0 or more, got inf",
+    "guards: {survive: {any: region, down_with: [429]}}": '1:25: P105 any must be provider or model, got "region"',
+    "guards: {survive: {any: model}}": "1:10: P102 missing key down_with",
+    "guards: {survive: {any: model, down_with: []}}": "1:43: P106 down_with must not be empty",
+    "guards: {survive: {any: model, down_with: [200]}}": "1:44: P105 down_with item must be 400, 401, 403, 404, 408, 429, 500, "
+    "502, 503, 504, 529, refused, hang or broken-body, got 200",
+    "guards: {deny_new: providers}": '1:20: P105 deny_new must be provider or model, got "providers" (did you mean provider?)',
+    "guards: {allow_providers: openai}": '1:27: P104 allow_providers must be a list, got "openai"',
+    "guards: {allow_providers: []}": "1:27: P106 allow_providers must not be empty",
+    "guards: {deny_providers: ['']}": "1:27: P106 deny_providers item must not be empty",
+    "guard_exceptions: {policy: p}": '1:19: P104 guard_exceptions must be a list, got {"policy": "p"}',
+    "guard_exceptions: [{policy: p, guard: max_calls}]": "1:20: P102 missing key reason",
+    "guard_exceptions: [{policy: p, guard: max_calls, reason: ''}]": "1:58: P106 reason must not be empty",
+    "guard_exceptions: [{policy: p, guard: max_call, reason: r}]": "1:39: P105 guard must be max_traffic_shift, max_calls, "
+    "max_failover_seconds, survive, deny_new, allow_providers or deny_providers, got "
+    '"max_call" (did you mean max_calls?)',
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_problem_says_where_what_and_what_to_do(project: Project, text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        load_config(project.write("policyctl.yaml", f"{text}\n"))
+    assert [str(problem) for problem in caught.value.problems] == [f"policies/policyctl.yaml:{BAD[text]}"]
