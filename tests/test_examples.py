@@ -12,12 +12,14 @@ import jsonschema
 import pytest
 import yaml
 
+from policyctl.load.yaml_text import read_yaml
 from policyctl.report.schemas import SCHEMAS, schema_text
 from tests.conftest import ANYGEM, Policyctl
 
 ROOT = Path(__file__).parent.parent
 POLICIES = sorted((ROOT / "policies").glob("*.yaml"))
 EXAMPLES = [path for path in POLICIES if path.name != "policyctl.yaml" and not path.name.endswith(".test.yaml")]
+TESTS = [path for path in POLICIES if path.name.endswith(".test.yaml")]
 
 
 def validator(name: str) -> Any:
@@ -41,6 +43,22 @@ def test_every_example_validates_against_the_schema_that_its_first_line_names(pa
     schema = (path.parent / first.removeprefix("# yaml-language-server: $schema=")).resolve()
     assert json.loads(schema.read_text("utf-8")) == json.loads(schema_text("policy"))
     validator("policy").validate(yaml.safe_load(path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_every_test_file_validates_against_the_schema_that_its_first_line_names(path: Path) -> None:
+    first, *_ = path.read_text("utf-8").splitlines()
+    schema = (path.parent / first.removeprefix("# yaml-language-server: $schema=")).resolve()
+    assert json.loads(schema.read_text("utf-8")) == json.loads(schema_text("test"))
+    for document in read_yaml(path.read_text("utf-8"), path.name, number_keys=True):
+        validator("test").validate(document.data)
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_the_examples_own_tests_pass_in_every_environment(environment: str, policyctl: Policyctl) -> None:
+    ran = policyctl("--dir", ROOT / "policies", "test", "--env", environment)
+    assert (ran.code, ran.err) == (0, "")
+    assert all(path.name in ran.out for path in TESTS)
 
 
 def test_the_configuration_validates_against_its_schema() -> None:

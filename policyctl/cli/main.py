@@ -19,6 +19,7 @@ from policyctl.errors import InvalidInput, PolicyctlError
 # Name → what it does.
 COMMANDS = {
     "validate": "Check policy files, offline.",
+    "test": "Run the scenario tests beside the policies.",
     "plan": "Show what apply would change.",
     "apply": "Make the remote what the files say.",
     "effect": "Show what a policy does to traffic.",

@@ -40,14 +40,15 @@ def find_place(options: Options, environment: str | None = None) -> Place:
     return Place(config, chosen, remote, url, access)
 
 
-def load_policies(options: Options, place: Place, console: Console, *, deep: bool = False) -> Loaded:
+def load_policies(options: Options, place: Place, console: Console, *, deep: bool = False, tests: bool = False) -> Loaded:
     """The directory's policies for the chosen environment. Raises InvalidInput with every error; warnings are printed.
 
-    `deep` asks for the warnings of the effect engine too.
+    `deep` asks for the warnings of the effect engine too; with `tests` the problems of scenario tests count too.
     """
     loaded = _files(options, place, find_files(options.dir), deep=deep).load(place.environment)
-    if errors_in(loaded.problems):
-        raise InvalidInput(loaded.problems)
+    problems = (*loaded.problems, *(loaded.test_problems if tests else ()))
+    if errors_in(problems):
+        raise InvalidInput(problems)
     if not loaded.policies:
         raise InvalidInput([Problem(Mark(str(options.dir)), "P016", f"holds no policy for {place.environment.name}")])
     console.problems(loaded.problems)

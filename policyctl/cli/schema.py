@@ -19,8 +19,8 @@ then, as the first line of a policy file, for the YAML language server:
 @click.argument("of", type=click.Choice(SCHEMAS), default="policy")
 @with_options
 def command(options: Options, of: str) -> int:
-    """Print a JSON Schema (draft 2020-12): of a policy file, of policyctl.yaml (config), or of the JSON that plan,
-    validate and policy list print."""
+    """Print a JSON Schema (draft 2020-12): of a policy file, of scenario tests (test), of policyctl.yaml (config), or of the
+    JSON that plan, validate and policy list print."""
     return schema(options, of)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from policyctl.cli.subjects import Subjects
+from policyctl.effect.matching import fitting, names_of
 from policyctl.effect.profile import Answer, Answers, read_answer
-from policyctl.effect.shares import provider_of
 from policyctl.effect.tree import read_tree
 from policyctl.errors import UsageError
 from policyctl.model.complaints import did_you_mean
@@ -81,20 +80,15 @@ def _each(option: str, text: str, models: tuple[str, ...], read: Callable[[str],
     pattern, equals, value = text.rpartition("=")
     if not equals or not pattern:
         raise UsageError(f"{option} takes MODEL=…, not {text!r}")
-    found = [model for model in models if any(fnmatchcase(name, pattern) for name in _names(model))]
+    found = fitting(pattern, models)
     if not found:
-        known = sorted({name for model in models for name in _names(model)})
+        known = sorted({name for model in models for name in names_of(model)})
         asked = ", ".join(sorted(map(short_model, models))) or "none"
         raise UsageError(f"{option} {text}: no model matches {pattern}{did_you_mean(pattern, known)}; models: {asked}")
     try:
         return [(model, read(value)) for model in found]
     except ValueError as error:
         raise UsageError(f"{option} {text}: {error}") from None
-
-
-def _names(model: str) -> list[str]:
-    """What a model may be called: in full, without the prefix, by its provider, by its last part."""
-    return [model, short_model(model), provider_of(model) or model, model.rpartition("/")[2]]
 
 
 def _read_rate(text: str) -> tuple[Answer, float]:

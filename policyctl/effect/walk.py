@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from policyctl.effect.profile import NO_ANSWER, Answer, asked_again, moves_on, outcome_of, status_of, wait_before
-from policyctl.effect.tree import Fallback, Fixed, Leaf, Node, Path, Tree
+from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Path, Tree
 
 Script = Mapping[str, Sequence[Answer]]  # per model the answers that it gives, in order; the last one sticks
 
@@ -43,19 +43,54 @@ def walk(tree: Tree, script: Script, point: Callable[[], float]) -> Walk:
     """Walk one request. A model without a script answers 200; `point` gives a number from 0 to less than 1 for each load
     balance that is passed, such as `random.Random(seed).random`.
     """
-    walker = _Walker(script, point)
-    status = status_of(walker.ask(tree.root))
-    return Walk(status, tuple(walker.calls))
+    return _Walker(script, lambda node: node.draw.position(point())).walk(tree)
+
+
+def every_walk(tree: Tree, script: Script) -> Iterator[tuple[float, Walk]]:
+    """Every way in which one request may go, one for each sequence of draws, with its chance; the chances sum to 1.
+
+    There may be many: the load balances that a request passes multiply.
+    """
+    pending: list[tuple[int, ...]] = [()]
+    while pending:
+        draws = _Draws(pending.pop())
+        walked = _Walker(script, draws.position).walk(tree)
+        yield draws.chance, walked
+        pending += draws.others
+
+
+class _Draws:
+    """One sequence of draws: the positions given, then the first of each load balance. `others` are the ways not taken."""
+
+    def __init__(self, given: tuple[int, ...]) -> None:
+        self.given = given
+        self.taken: tuple[int, ...] = ()
+        self.others: list[tuple[int, ...]] = []
+        self.chance = 1.0
+
+    def position(self, node: Balance) -> int | None:
+        chances = [*node.shares, node.nobody] if node.nobody else node.shares
+        if len(self.taken) < len(self.given):
+            position = self.given[len(self.taken)]
+        else:
+            position = 0
+            self.others += [(*self.taken, other) for other in range(1, len(chances))]
+        self.taken = (*self.taken, position)
+        self.chance *= chances[position]
+        return position if position < len(node.targets) else None
 
 
 class _Walker:
     """What was called so far, and how far each model is in its script."""
 
-    def __init__(self, script: Script, point: Callable[[], float]) -> None:
+    def __init__(self, script: Script, draw: Callable[[Balance], int | None]) -> None:
         self.script = script
-        self.point = point
+        self.draw = draw
         self.given: dict[str, int] = {}
         self.calls: list[Call] = []
+
+    def walk(self, tree: Tree) -> Walk:
+        return Walk(status_of(self.ask(tree.root)), tuple(self.calls))
 
     def ask(self, node: Node) -> int:
         """The outcome of one place of the tree."""
@@ -65,7 +100,7 @@ class _Walker:
             return node.outcome
         if isinstance(node, Fallback):
             return self._fallback(node)
-        position = node.draw.position(self.point())
+        position = self.draw(node)
         return NO_ANSWER if position is None else self.ask(node.targets[position])
 
     def _fallback(self, node: Fallback) -> int:

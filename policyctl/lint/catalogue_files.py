@@ -178,6 +178,19 @@ _ACROSS = (
         "A target names a model or a policy that the remote does not have and that no file declares, so requests that "
         "come to it would fail. Add it there first, declare it in the directory, or correct the name.",
     ),
+    _error(
+        "P205",
+        "test-without-policy",
+        "Scenario tests name a policy that the directory does not have in this environment, so they test nothing. Correct "
+        "the name, or delete the tests together with the policy. Plan and apply do not look at tests.",
+    ),
+    _error(
+        "P206",
+        "test-without-model",
+        "A scenario test says what a model answers, or expects it to serve, and the policy never calls a model of that "
+        "name: the test would hold whatever it says. A model is named in full, without virtual-model/, by its provider, by "
+        "its last part, or by a glob over these. Correct the name; to state that a model is not called, use never.",
+    ),
 )
 
 _CONFIG = (

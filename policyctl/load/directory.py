@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from policyctl.core.judge import misfits
 from policyctl.core.order import find_cycle
+from policyctl.core.scenario import Suite
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
 from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES
 from policyctl.lint.deep import check as check_deep
@@ -20,6 +22,7 @@ from policyctl.load.ignoring import Ignored
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
 from policyctl.load.policies import Contents, is_templated, read_contents
+from policyctl.load.scenarios import holds_tests, read_suites
 from policyctl.load.source import SUFFIXES, Source, read_source
 from policyctl.model.complaints import Complaint
 from policyctl.model.names import full_model
@@ -32,7 +35,8 @@ class Loaded:
     """What a directory says for one environment. `policies` are those without errors, sorted by name.
 
     `models` are the virtual models that it declares, `timeouts` what they say of their own (seconds, by full name);
-    `mark_of` gives a complaint about one of the policies its place.
+    `mark_of` gives a complaint about one of the policies, or about its tests, its place. `suites` are the scenario tests
+    without problems; `test_problems` stop nobody who only plans or applies.
     """
 
     policies: tuple[Policy, ...]
@@ -40,8 +44,10 @@ class Loaded:
     problems: tuple[Problem, ...]
     skipped: Counter[str]
     files: int
-    mark_of: Callable[[Policy, Complaint], Problem]
+    mark_of: Callable[[Policy | Suite, Complaint], Problem]
     timeouts: Mapping[str, float] = field(default_factory=dict)
+    suites: tuple[Suite, ...] = ()
+    test_problems: tuple[Problem, ...] = ()
 
 
 class Files:
@@ -95,6 +101,7 @@ class Files:
         if self.whole and not errors:
             everything.problems += self._unknown(everything, environment)
         everything.problems += self._deep(everything.policies)
+        suites, test_problems = self._tests(environment, None if errors else everything.policies)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
         problems = sorted(set(self._ignored.without_ignored(everything.problems)))
         return Loaded(
@@ -105,6 +112,8 @@ class Files:
             files,
             self.mark_of,
             everything.timeouts,
+            suites,
+            test_problems,
         )
 
     def comment_problems(self) -> list[Problem]:
@@ -120,9 +129,23 @@ class Files:
         relative = Path(file).relative_to(self.root).as_posix()
         return any(fnmatchcase(relative, pattern) for pattern in environment.include)
 
-    def mark_of(self, policy: Policy, complaint: Complaint) -> Problem:
-        """A complaint about a policy of these files, as a problem at its place."""
-        return to_problems(self.sources[policy.file], policy.index, [complaint])[0]
+    def mark_of(self, about: Policy | Suite, complaint: Complaint) -> Problem:
+        """A complaint about a policy of these files, or about tests, as a problem at its place."""
+        return to_problems(self.sources[about.file], about.index, [complaint])[0]
+
+    def _tests(self, environment: Environment, policies: list[Policy] | None) -> tuple[tuple[Suite, ...], tuple[Problem, ...]]:
+        """The scenario tests and what is wrong with them; `policies` are all there are, None when that is not known."""
+        suites: list[Suite] = []
+        problems: list[Problem] = []
+        for source in self.sources.values():
+            if holds_tests(source) and self.includes(source.file, environment):
+                own, found = read_suites(source, environment.vars)
+                suites += own
+                problems += found
+        if self.whole and policies is not None:
+            documents = {policy.name: policy.document for policy in policies}
+            problems += [self.mark_of(suite, complaint) for suite in suites for complaint in misfits(suite, documents)]
+        return tuple(suites), tuple(sorted(problems))
 
     def _read(self, source: Source, environment: Environment) -> Contents:
         if is_templated(source):

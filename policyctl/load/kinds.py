@@ -9,6 +9,7 @@ from typing import Any
 from policyctl.model.complaints import Complaint, did_you_mean, show
 
 CONFIG_FILE = "policyctl.yaml"
+TEST_KIND = "policy_test"
 
 # The platform's other kinds, as its ADK 2.19 names them in `kind:`. Such documents are not policyctl's business.
 _OTHER_KINDS = frozenset(
@@ -42,7 +43,7 @@ def kind_of(data: Any) -> Kind | Complaint:
     if not isinstance(data, dict):
         return Complaint((), "P010", f"a policy file is a mapping, got {show(data)}")
     kind = data.get("kind")
-    if kind == "policy_test":
+    if kind == TEST_KIND:
         return Kind.TEST
     if "policy" in data:
         return Kind.POLICY

@@ -111,8 +111,9 @@ def _validate_group(
     )
     environments = list(config.environments.values())
     loaded = [files.load(environment) for environment in environments or [Environment("local")]]
-    by_environment = {environment.name: one.problems for environment, one in zip(environments, loaded, strict=False)}
-    problems += _merged(by_environment) if by_environment else [p for p in loaded[0].problems if p.code != "P015"]
+    found = [(*one.problems, *one.test_problems) for one in loaded]
+    by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
+    problems += _merged(by_environment) if by_environment else [p for p in found[0] if p.code != "P015"]
     problems += files.comment_problems()
     return problems, {policy.name for one in loaded for policy in one.policies}, loaded[0].skipped
 

@@ -62,10 +62,13 @@ class RawDocument:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_yaml(text: str, file: str) -> list[RawDocument]:
-    """The documents of a YAML text; raises InvalidInput with one problem when the text cannot be parsed."""
+def read_yaml(text: str, file: str, *, number_keys: bool = False) -> list[RawDocument]:
+    """The documents of a YAML text; raises InvalidInput with one problem when the text cannot be parsed.
+
+    With `number_keys` a whole number may be a key, and is its text.
+    """
     try:
-        return _Builder(file, Loader(text)).documents()
+        return _Builder(file, Loader(text), number_keys=number_keys).documents()
     except yaml.reader.ReaderError as error:
         raise InvalidInput([_unreadable(error, text, file)]) from None
     except yaml.MarkedYAMLError as error:
@@ -94,8 +97,9 @@ _NO_KEY = object()
 class _Builder:
     """Turns the events of one text into documents."""
 
-    def __init__(self, file: str, loader: Any) -> None:
+    def __init__(self, file: str, loader: Any, *, number_keys: bool) -> None:
         self.file = file
+        self.number_keys = number_keys
         self.next_event = loader.get_event
         self.found: list[RawDocument] = []
         self.anchors: dict[str, tuple[Any, int]] = {}
@@ -164,6 +168,8 @@ class _Builder:
         """The key to use; None when it is a problem and its value is to be passed over."""
         if key is _MERGE_KEY:
             return key
+        if self.number_keys and type(key) is int:
+            key = str(key)
         if not isinstance(key, str):
             self._problem(mark, "P013", f"a key must be text, got {show(key)} (quote it)")
             return None

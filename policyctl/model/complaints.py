@@ -38,8 +38,8 @@ _MUST_BE = {
     "max_removes": ("a whole number", "0 or more"),
     "max_change_percent": ("a number", "from 0 to 100"),
     "max_traffic_shift": ("a number", "from 0 to 100"),
-    "max_calls": ("a whole number", "1 or more"),
     "max_failover_seconds": ("a number", "0 or more"),
+    "max_wait_seconds": ("a number", "0 or more"),
 }
 _TYPES = {
     "string_type": "a string",
@@ -89,7 +89,7 @@ def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Compl
             continue
         if detail["type"] == "too_short" and detail["input"]:
             continue  # pydantic counts the valid items only; the invalid ones have complaints of their own
-        yield _complaint(detail, model)
+        yield _key_complaint(detail) if detail["loc"][-1:] == ("[key]",) else _complaint(detail, model)
 
 
 def too_deep(data: Any) -> Complaint | None:
@@ -110,7 +110,7 @@ def too_deep(data: Any) -> Complaint | None:
 
 def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> Complaint:
     kind, loc, value = detail["type"], detail["loc"], detail["input"]
-    path = tuple(part for part in loc if part not in (LEAF, GROUP))
+    path = tuple(part for part in loc if not _is_tag(part))
     field = _field(path)
     if kind == "extra_forbidden":
         return Complaint(path, "P101", _unknown_key(str(loc[-1]), _keys_at(model, loc[:-1]), loc), "key")
@@ -118,7 +118,7 @@ def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> Complaint:
         why = _WHY_NEEDED.get(str(path[-1]))
         return Complaint(path[:-1], "P102", f"missing key {path[-1]}" + (f" ({why})" if why else ""), "key")
     if kind in _RANGES or kind == "finite_number":
-        expected = _MUST_BE.get(field, ("", ""))[1] or detail["msg"].removeprefix("Input should be ")
+        expected = _MUST_BE.get(field, ("", ""))[1] or _range(detail)
         return Complaint(path, "P103", f"{_say(field)} must be {expected}, got {show(value)}{_scaled(field, value)}")
     if kind == "literal_error":
         choices = _choices(detail)
@@ -133,7 +133,28 @@ def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> Complaint:
     if kind in _TYPES:
         expected = _MUST_BE.get(field, ("", ""))[0] or _TYPES[kind]
         return Complaint(path, "P104", f"{_say(field)} must be {expected}, got {show(value)}{_mend(value, kind)}")
-    return Complaint(path, "P109", f"{_say(field)}: {detail['msg'].removeprefix('Value error, ')}")
+    colon = "" if kind == "scenario" else ":"
+    return Complaint(path, "P109", f"{_say(field)}{colon} {detail['msg'].removeprefix('Value error, ')}")
+
+
+def _key_complaint(detail: ErrorDetails) -> Complaint:
+    """A complaint about a key that is a user's own word; pydantic's location ends with it and `[key]`."""
+    path = tuple(part for part in detail["loc"][:-1] if not _is_tag(part))
+    message = "must not be empty" if detail["type"].endswith("too_short") else detail["msg"]
+    return Complaint(path, "P109", f"a key of {_say(_field(path[:-1]))} {message}", "key")
+
+
+def _is_tag(part: str | int) -> bool:
+    """Whether a part of pydantic's location is the tag of a union (such as `LEAF`), which the data does not have."""
+    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
+
+
+def _range(detail: ErrorDetails) -> str:
+    """The bound that a number is outside of: `1 or more`."""
+    bounds = detail.get("ctx", {})
+    if "ge" in bounds:
+        return f"{bounds['ge']:g} or more"
+    return f"{bounds['le']:g} or less" if "le" in bounds else detail["msg"].removeprefix("Input should be ")
 
 
 def _field(path: Path) -> str:
@@ -188,6 +209,8 @@ def _keys_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     """The keys that the model knows at a pydantic location."""
     here: Any = model
     for part in loc:
+        if isinstance(part, int):
+            continue
         if part == LEAF:
             here = Leaf
         elif part == GROUP:

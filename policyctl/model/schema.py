@@ -20,7 +20,12 @@ _NEVER_TEMPLATED = ("kind", "spec_version")
 
 def policy_schema() -> dict[str, Any]:
     """The schema of one policy document, as a plain value."""
-    schema = model_schema(PolicyFile, "policyctl policy file")
+    return templated_schema(PolicyFile, "policyctl policy file")
+
+
+def templated_schema(model: type[BaseModel], title: str) -> dict[str, Any]:
+    """The schema of a kind of document in which templates may stand."""
+    schema = model_schema(model, title)
     for definition in [schema, *schema["$defs"].values()]:
         fields = definition.get("properties", {})
         fields.update((name, _or_template(field)) for name, field in fields.items() if name not in _NEVER_TEMPLATED)

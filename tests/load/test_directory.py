@@ -133,7 +133,10 @@ OTHERS = {
         ),
         "",
     ),
-    "a test": ("kind: policy_test\n", "1 policy_test"),
+    "a test": (
+        "spec_version: v1\nkind: policy_test\npolicy: anygem\ntests: [{name: it answers, expect: {status: {200: 1}}}]\n",
+        "1 policy_test",
+    ),
 }
 
 

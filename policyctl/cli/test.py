@@ -1,0 +1,101 @@
+"""policyctl test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import find_place, load_policies
+from policyctl.cli.options import Options, with_options
+from policyctl.core.judge import judge
+from policyctl.core.scenario import Suite
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.directory import Loaded
+from policyctl.model.complaints import Complaint
+from policyctl.report.scenarios import Ran, scenarios_json, scenarios_text
+from policyctl.report.scenarios_junit import scenarios_junit
+
+EPILOG = """\b
+Example:
+  policyctl test
+  policyctl test --env prod policies/assistant.test.yaml
+  policyctl test --format junit > report.xml
+
+\b
+A test file, such as policies/assistant.test.yaml:
+  spec_version: v1
+  kind: policy_test
+  policy: assistant
+  tests:
+    - name: Anthropic is down
+      given: {anthropic: 503}
+      expect: {status: 200, served_by: openai/gpt-4o, max_calls: 3}
+    - name: a tenth of the calls is one too many
+      given: {anthropic: {429: 0.1}, openai: {429: 0.1}}
+      expect: {served: ">= 0.999", served_by: {anthropic: "> 0.9"}, never: [deepseek]}
+
+\b
+given      what models answer; the others answer 200
+  503, refused, hang or broken-body    to every call
+  [500, 500, 200]                      in order; the last one sticks
+  {429: 0.1, 500: 0.05}                by chance, anew for every call; what is left is 200
+expect     what must hold; what is not named is not checked
+  status: 200 | {200: 0.75, 503: 0.25} of every request, or of a part
+  served: 1                            the part that ends with a success
+  served_by: openai | {openai: 0.75}   who serves every request, or a part
+  never: [deepseek]                    who is not called at all
+  max_calls: 3, max_wait_seconds: 3    of one request; waits are the back-off
+
+\b
+Models are named virtual-model/openai/gpt-4o, openai/gpt-4o, gpt-4o, openai (the provider), or by a
+glob over these; of several in given that fit a model the last one holds. A part is a number from 0
+to 1, or ">= 0.99", "> 0.2", "<= 0.5", "< 0.1" (in quotes); numbers that differ by at most 0.000001
+are equal, and templates may compute them: "{{ 1 / 3 }}"."""
+
+
+@click.command("test", epilog=EPILOG)
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
+@click.option("--format", "form", type=click.Choice(["text", "junit", "json"]), default="text", show_default=True)
+@with_options
+def command(options: Options, paths: tuple[Path, ...], form: str) -> int:
+    """Run the scenario tests beside the policies (*.test.yaml, or documents of kind: policy_test), offline and exactly.
+
+    Without a PATH it runs all tests of the policy directory; a PATH is a file or a directory in it. Exit code 0 means that
+    all passed, 1 that a test failed, that there are no tests, or that the policies or tests have problems.
+    """
+    return test(options, paths, form)
+
+
+def test(options: Options, paths: tuple[Path, ...], form: str) -> int:
+    console = Console(options)
+    place = find_place(options)
+    loaded = load_policies(options, place, console, tests=True)
+    policies = {policy.name: policy.document for policy in loaded.policies}
+    verdicts = [verdict for suite in _chosen(loaded, options.dir, paths) for verdict in judge(suite, policies)]
+    ran = Ran(place.environment.name, tuple(verdicts), lambda suite, path: loaded.mark_of(suite, Complaint(path, "", "")).mark)
+    if form == "junit":
+        console.result(scenarios_junit(ran))
+    elif form == "json":
+        console.result(scenarios_json(ran))
+    else:
+        console.result(scenarios_text(ran, console.out_style, verbose=console.verbose))
+    return 1 if ran.failed else 0
+
+
+def _chosen(loaded: Loaded, directory: Path, paths: tuple[Path, ...]) -> list[Suite]:
+    """The tests in these files and directories, by default in the whole directory, sorted by file.
+
+    Raises UsageError for a path that is not in the directory, PolicyctlError for one without tests.
+    """
+    chosen: dict[tuple[str, int], Suite] = {}
+    for path in paths or (directory,):
+        below = path.resolve()
+        if not path.exists() or not below.is_relative_to(directory.resolve()):
+            raise UsageError(f"{path} is not in the policy directory {directory}; name a file of it, or another one with --dir")
+        found = [suite for suite in loaded.suites if Path(suite.file).resolve().is_relative_to(below)]
+        if not found:
+            raise PolicyctlError(f"there are no scenario tests in {path} (policyctl test --help shows how to write one)")
+        chosen.update(((suite.file, suite.index), suite) for suite in found)
+    return [chosen[key] for key in sorted(chosen)]

@@ -1,0 +1,176 @@
+"""The strict model of a file of scenario tests: what it may say, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from policyctl.core.scenario import Amount, Expect, Scenario, read_amount
+from policyctl.effect.observe import Given
+from policyctl.effect.profile import Answer, read_answer
+from policyctl.model.complaints import did_you_mean, show
+from policyctl.model.policy import FileModel, Text
+
+# Tags of the unions; no key of the format looks like this.
+_ONE, _ORDER, _PARTS = "<one>", "<order>", "<parts>"
+_BROKEN = ("refused", "hang", "broken-body")
+_TEMPLATE = {"type": "string", "pattern": r"\{\{"}
+
+
+def _check_answer(value: Any) -> Answer:
+    if type(value) is int or value in _BROKEN:
+        try:
+            return read_answer(str(value))
+        except ValueError:
+            pass
+    guess = did_you_mean(value, list(_BROKEN)) if isinstance(value, str) else ""
+    raise _wrong("must be a status from 200 to 999, refused, hang or broken-body, got {got}", f"{show(value)}{guess}")
+
+
+def _check_answer_key(key: Any) -> Answer:
+    return _check_answer(int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 4 else key)
+
+
+def _check_status_key(key: Any) -> int:
+    if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) == 3 and key >= "200":
+        return int(key)
+    raise _wrong("must be a status from 200 to 999, got {got}", show(key))
+
+
+def _check_amount(value: Any) -> Amount:
+    if type(value) in (int, float) and 0 <= value <= 1:
+        return Amount(value)
+    try:
+        if isinstance(value, str):
+            return read_amount(value)
+    except ValueError:
+        pass
+    raise _wrong('must be a number from 0 to 1, or a comparison such as ">= 0.99", got {got}', show(value))
+
+
+def _wrong(message: str, got: str) -> PydanticCustomError:
+    return PydanticCustomError("scenario", message, {"got": got})
+
+
+def _check_chances(chances: dict[Answer, float]) -> dict[Answer, float]:
+    total = sum(chances.values())
+    if total > 1 + 1e-9 or (200 in chances and total < 1 - 1e-9):
+        raise _wrong(
+            "has chances that sum to {got}; they must sum to 1 (where 200 has none it gets what is left)", f"{total:.9g}"
+        )
+    left = 1 - total
+    return {**chances, 200: left} if left > 1e-9 else chances
+
+
+def _shape(value: Any) -> str:
+    """Which of its shapes a value means to be."""
+    return _PARTS if isinstance(value, Mapping) else _ORDER if isinstance(value, list | tuple) else _ONE
+
+
+def _one_or_parts(value: Any) -> str:
+    return _PARTS if isinstance(value, Mapping) else _ONE
+
+
+_ANSWER_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 200, "maximum": 999}, {"enum": list(_BROKEN)}, _TEMPLATE]}
+_KEY_SCHEMA = {"type": "string", "pattern": "^([2-9][0-9][0-9]|refused|hang|broken-body)$"}
+_STATUS_SCHEMA = {"type": "string", "pattern": "^[2-9][0-9][0-9]$"}
+_AMOUNT_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {"type": "string", "pattern": r"^\s*(>=|<=|>|<|=)?\s*(0?\.[0-9]+|0|1(\.0+)?)\s*$|\{\{"},
+    ]
+}
+
+_CHANCE_SCHEMA = {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}, _TEMPLATE]}
+_ONLY_THESE: Any = Field(min_length=1, json_schema_extra={"additionalProperties": False})
+
+OneAnswer = Annotated[Answer, PlainValidator(_check_answer), WithJsonSchema(_ANSWER_SCHEMA)]
+AnswerKey = Annotated[Answer, PlainValidator(_check_answer_key), WithJsonSchema(_KEY_SCHEMA)]
+StatusKey = Annotated[int, PlainValidator(_check_status_key), WithJsonSchema(_STATUS_SCHEMA)]
+Part = Annotated[Amount, PlainValidator(_check_amount), WithJsonSchema(_AMOUNT_SCHEMA)]
+Chance = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), WithJsonSchema(_CHANCE_SCHEMA)]
+
+OrderedAnswers = Annotated[tuple[OneAnswer, ...], Field(strict=False, min_length=1)]
+Chances = Annotated[dict[AnswerKey, Chance], _ONLY_THESE, AfterValidator(_check_chances)]
+GivenAnswers = Annotated[
+    Annotated[OneAnswer, Tag(_ONE)] | Annotated[OrderedAnswers, Tag(_ORDER)] | Annotated[Chances, Tag(_PARTS)],
+    Discriminator(_shape),
+]
+Statuses = Annotated[
+    Annotated[int, Field(ge=200, le=999), Tag(_ONE)] | Annotated[dict[StatusKey, Part], _ONLY_THESE, Tag(_PARTS)],
+    Discriminator(_one_or_parts),
+]
+Servers = Annotated[
+    Annotated[Text, Tag(_ONE)] | Annotated[dict[Text, Part], Field(min_length=1), Tag(_PARTS)],
+    Discriminator(_one_or_parts),
+]
+
+
+class ExpectFile(FileModel):
+    """What must hold. Parts of all requests are numbers from 0 to 1 or comparisons; what is not named is not checked."""
+
+    status: Annotated[Statuses | None, Field(description="The status of every request, or status → part.")] = None
+    served: Annotated[Part | None, Field(description="The part of the requests that ends with a success.")] = None
+    served_by: Annotated[
+        Servers | None, Field(description="Who serves every request, or model, provider or glob → the part that it serves.")
+    ] = None
+    never: Annotated[
+        tuple[Text, ...] | None,
+        Field(strict=False, min_length=1, description="Models, providers or globs that are not called at all."),
+    ] = None
+    max_calls: Annotated[int | None, Field(ge=0, description="The most calls that one request may need.")] = None
+    max_wait_seconds: Annotated[
+        float | None, Field(ge=0, allow_inf_nan=False, description="The most back-off of one request, in seconds.")
+    ] = None
+
+
+def _check_given(given: dict[str, Given]) -> dict[str, Given]:
+    if {tuple, dict} <= {type(answers) for answers in given.values()}:
+        message = "has answers in order beside chances, which cannot be followed together; write two tests"
+        raise PydanticCustomError("scenario", message)
+    return given
+
+
+def _check_expect(expect: ExpectFile) -> ExpectFile:
+    if all(value is None for _, value in expect):
+        raise PydanticCustomError(
+            "scenario", "must expect something (known: {keys})", {"keys": ", ".join(ExpectFile.model_fields)}
+        )
+    return expect
+
+
+class ScenarioFile(FileModel):
+    """One test: given what models answer, what to expect."""
+
+    name: Text
+    given: Annotated[
+        dict[Text, GivenAnswers],
+        AfterValidator(_check_given),
+        Field(
+            description="Model, provider or glob → its answer, a list of answers in order (the last one sticks), or "
+            "answer → chance. Of several that fit a model the last one holds; models that none fits answer 200."
+        ),
+    ] = Field(default_factory=dict)
+    expect: Annotated[ExpectFile, AfterValidator(_check_expect)]
+
+
+class SuiteFile(FileModel):
+    """Scenario tests of one policy."""
+
+    spec_version: Literal["v1"]
+    kind: Literal["policy_test"]
+    policy: Annotated[Text, Field(description="The name of a policy of the directory.")]
+    tests: Annotated[tuple[ScenarioFile, ...], Field(strict=False, min_length=1)]
+
+
+def scenario_of(file: ScenarioFile) -> Scenario:
+    """The test that a file's entry stands for."""
+    expect = file.expect
+    return Scenario(
+        file.name,
+        file.given,
+        Expect(expect.status, expect.served, expect.served_by, expect.never or (), expect.max_calls, expect.max_wait_seconds),
+    )
