@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
 from policyctl.cli.carrying import ask_and_carry_out
 from policyctl.cli.console import Console
+from policyctl.cli.github import tell_plan
 from policyctl.cli.opening import Place, find_place, load_policies
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
@@ -21,6 +23,8 @@ from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader, require_writable
 from policyctl.report.plan_text import plan_text
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
 EPILOG = """\b
 Example:
   policyctl apply
@@ -32,29 +36,59 @@ Example:
 @click.argument("planfile", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--parallelism", type=click.IntRange(1, 64), default=4, show_default=True, help="Changes at once.")
+@click.option("--expect-digest", metavar="DIGEST", help="Apply only if the plan made now has this digest (sha256:…).")
 @with_selection
 @with_options
 def command(
-    options: Options, planfile: Path | None, yes: bool, parallelism: int, selection: Selection, overrides: Overrides
+    options: Options,
+    planfile: Path | None,
+    yes: bool,
+    parallelism: int,
+    expect_digest: str | None,
+    selection: Selection,
+    overrides: Overrides,
 ) -> int:
     """Make the remote what the files say: add, update, remove, then read back and verify.
 
     With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote moved since. It can be
     applied again after it was interrupted.
     """
-    return apply(options, planfile, yes, parallelism, selection, overrides)
+    return apply(options, planfile, yes, parallelism, expect_digest, selection, overrides)
 
 
 def apply(
-    options: Options, planfile: Path | None, yes: bool, parallelism: int, selection: Selection, overrides: Overrides
+    options: Options,
+    planfile: Path | None,
+    yes: bool,
+    parallelism: int,
+    expect_digest: str | None,
+    selection: Selection,
+    overrides: Overrides,
 ) -> int:
     console = Console(options)
+    _check_expectation(expect_digest, planfile)
     if planfile is None:
         place, reviewed = _plan_afresh(options, console, selection, overrides)
     else:
         place, reviewed = _read_saved(options, planfile, selection, overrides)
     console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
+    tell_plan(reviewed, place.remote, planfile, console)
+    if expect_digest not in (None, reviewed.plan.digest):
+        raise StalePlan(
+            f"this is not the plan that was approved: its digest is {reviewed.plan.digest}, not {expect_digest}; "
+            "nothing was written, have the plan above approved"
+        )
     return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism)
+
+
+def _check_expectation(digest: str | None, planfile: Path | None) -> None:
+    """Raise UsageError for an expected digest that none can be; an empty one too, lest a missing output reads as consent."""
+    if digest is None:
+        return
+    if planfile is not None:
+        raise UsageError("--expect-digest is for a plan made now; a saved plan is applied as it is")
+    if not _DIGEST.fullmatch(digest):
+        raise UsageError("--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them")
 
 
 def _plan_afresh(options: Options, console: Console, selection: Selection, overrides: Overrides) -> tuple[Place, Review]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import click
 
 from policyctl.cli.console import Console
+from policyctl.cli.github import tell_outcome
 from policyctl.cli.opening import Place
 from policyctl.cli.plan import raise_if_unsafe
 from policyctl.core.apply import GOOD, Outcome
@@ -21,6 +22,7 @@ from policyctl.reconcile.verify import verify
 from policyctl.remote.open import open_writer, require_writable
 from policyctl.report.apply_text import apply_text, outcome_line
 from policyctl.report.plain import count
+from policyctl.report.style import Style
 
 
 def ask_and_carry_out(reviewed: Review, place: Place, console: Console, *, yes: bool, parallelism: int = 1) -> int:
@@ -53,6 +55,7 @@ def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: in
             )
         unverified = [] if stopped() else verify(outcomes, writer, time.sleep)
         console.result(apply_text(outcomes, unverified, console.out_style))
+        tell_outcome(apply_text(outcomes, unverified, Style()), console)
         if number := stopped():
             return 128 + number
     if unverified or any(outcome.status not in GOOD for outcome in outcomes):

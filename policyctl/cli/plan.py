@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from policyctl.cli.console import Console
+from policyctl.cli.github import tell_plan
 from policyctl.cli.opening import find_place, load_policies
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
@@ -58,6 +59,7 @@ def plan(
         console.result(plan_json(review))
     else:
         console.result(plan_text(review, place.remote, console.out_style, verbose=console.verbose))
+    tell_plan(review, place.remote, out, console)
     raise_if_unsafe(review)
     return 2 if detailed_exitcode and review.plan.changes else 0
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from policyctl.cli.console import Console
+from policyctl.cli.github import is_github, repository_path
 from policyctl.cli.options import Options, with_options
-from policyctl.load.validation import validate_paths
-from policyctl.report.validation import validation_json, validation_text
+from policyctl.load.validation import Validation, validate_paths
+from policyctl.report.style import Style
+from policyctl.report.validation import validation_json, validation_summary, validation_text
 
 EPILOG = """\b
 Example:
@@ -22,9 +24,14 @@ Example:
 @click.command("validate", epilog=EPILOG)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @click.option("--deep", is_flag=True, help="Also check what the policies do to traffic, as plan does (rules P5).")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "github", "sarif"]),
+    help="github: annotations of GitHub Actions, the default there; sarif: for code scanners.  [default: text]",
+)
 @with_options
-def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str) -> int:
+def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
     """Check policy files and directories, offline: every problem of every file, in every environment.
 
     Without a PATH it checks the policy directory. Exit code 0 means valid (warnings allowed), 1 not. Findings of severity
@@ -34,8 +41,22 @@ def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str) ->
     return validate(options, paths, deep, form)
 
 
-def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str) -> int:
+def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
     console = Console(options)
     validation = validate_paths(paths or (options.dir,), options.dir, infos=console.verbose, deep=deep)
-    console.result(validation_json(validation) if form == "json" else validation_text(validation, console.out_style))
+    console.result(_printed(validation, form or ("github" if is_github() else "text"), console.out_style))
     return 0 if validation.valid else 1
+
+
+def _printed(validation: Validation, form: str, style: Style) -> str:
+    if form == "json":
+        return validation_json(validation)
+    if form == "text":
+        return validation_text(validation, style)
+    if form == "github":
+        from policyctl.report.github import github_annotations
+
+        return github_annotations(validation.problems, repository_path) + validation_summary(validation, style)
+    from policyctl.report.sarif import sarif
+
+    return sarif(validation.problems, repository_path)

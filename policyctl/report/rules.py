@@ -23,14 +23,17 @@ def rules_text(rules: Iterable[Rule], style: Style) -> str:
 
 def rule_text(rule: Rule, style: Style) -> str:
     """One rule with its explanation and how to silence it, if it can be."""
-    if rule.code in LINT_CODES:
-        silence = (
-            f"Silence it on one line with the comment `# policyctl: ignore[{rule.code}]`, "
-            "everywhere with lint.ignore in policyctl.yaml."
-        )
-    else:
-        silence = "It cannot be silenced."
-    return f"{_code(rule, style)} {rule.name} ({rule.severity})\n\n{_wrapped(rule.text)}\n\n{_wrapped(silence)}\n"
+    silence = _wrapped(how_to_silence(rule.code))
+    return f"{_code(rule, style)} {rule.name} ({rule.severity})\n\n{_wrapped(rule.text)}\n\n{silence}\n"
+
+
+def how_to_silence(code: str) -> str:
+    """How the rule with that code is silenced, or that it cannot be."""
+    if code not in LINT_CODES:
+        return "It cannot be silenced."
+    return (
+        f"Silence it on one line with the comment `# policyctl: ignore[{code}]`, everywhere with lint.ignore in policyctl.yaml."
+    )
 
 
 def rules_json(rules: Iterable[Rule]) -> str:

@@ -18,7 +18,8 @@ _LOOKS: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cya
 
 def validation_text(validation: Validation, style: Style) -> str:
     """One line a problem, and a summary line, the last."""
-    return "".join(f"{line}\n" for line in [*problem_lines(validation.problems, style), _summary(validation, style)])
+    lines = "".join(f"{line}\n" for line in problem_lines(validation.problems, style))
+    return lines + validation_summary(validation, style)
 
 
 def problem_lines(problems: Sequence[Problem], style: Style) -> list[str]:
@@ -56,7 +57,8 @@ def _line(problem: Problem, style: Style) -> str:
     return f"{style.paint(plain(str(problem.mark)), 'bold')}: {code} {severity}{plain(problem.message)}"
 
 
-def _summary(validation: Validation, style: Style) -> str:
+def validation_summary(validation: Validation, style: Style) -> str:
+    """One line: the verdict, and what was looked at."""
     found = Counter(problem.severity for problem in validation.problems)
     said = ", ".join(count(found[severity], severity) for severity in _LOOKS if found[severity])
     seen = f"{count(validation.policies, 'policy')} in {count(validation.files, 'file')}"
@@ -65,5 +67,5 @@ def _summary(validation: Validation, style: Style) -> str:
         seen += f", skipped: {kinds}"
     if validation.valid:
         verdict = style.paint("Valid", "green", "bold")
-        return f"{verdict}: {seen}" + (f", {said}." if said else ".")
-    return f"{style.paint('Not valid', 'red', 'bold')}: {said} ({seen})."
+        return f"{verdict}: {seen}" + (f", {said}.\n" if said else ".\n")
+    return f"{style.paint('Not valid', 'red', 'bold')}: {said} ({seen}).\n"

@@ -285,7 +285,7 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "against what": (("anygem", "--against", "main"), "--against takes git:REF or live"),
     "against no revision": (("anygem", "--against", "git:"), "--against takes git:REF or live"),
     "against an unknown revision": (("anygem", "--against", "git:nope"), "git knows no revision 'nope'"),
-    "against an option": (("anygem", "--against", "git:--output=x"), "git knows no revision"),
+    "against an option": (("anygem", "--against", "git:--output=x"), "the git revision must not begin with -"),
 }
 
 

@@ -1,0 +1,110 @@
+"""What GitHub Actions understands: annotations, and the files for a step's summary and outputs.
+
+The rules and limits are those of GitHub's documentation of workflow commands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from policyctl.core.guards import Review
+from policyctl.errors import Problem, Severity
+from policyctl.lint.catalogue import RULES
+from policyctl.report.plain import count, plain
+
+MOST = 10  # annotations of one type that GitHub shows of one step; it drops further ones in silence
+SUMMARY_BYTES = 1024 * 1024  # that a step's summary may have; a longer one is not shown at all
+_COMMANDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "notice"}
+
+
+def github_annotations(problems: Sequence[Problem], path_of: Callable[[str], str]) -> str:
+    """A line for each problem, errors first, at most ten of a type; the rest is counted in one last annotation.
+
+    `path_of` gives a file's path from the repository's top, which is how GitHub finds it.
+    """
+    found = {severity: [problem for problem in problems if problem.severity == severity] for severity in _COMMANDS}
+    over = any(len(some) > MOST for some in found.values())
+    # The last annotation is a notice, and must itself be one of the ten.
+    shown = {severity: some[: MOST - (over and severity == "info")] for severity, some in found.items()}
+    lines = [_annotation(problem, path_of) for some in shown.values() for problem in some]
+    if over:
+        rest = [(len(found[severity]) - len(shown[severity]), command) for severity, command in _COMMANDS.items()]
+        said = ", ".join(count(number, f"further {command}") for number, command in rest if number)
+        lines.append(f"::notice title=policyctl::{said} not shown here (policyctl validate --format text lists all)")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def step_summary(review: Review, text: str, room: int = SUMMARY_BYTES) -> str:
+    """A plan as Markdown for a step's summary: a heading with the counts, and the plan's text as it is printed.
+
+    `room` is how many bytes it may have; what does not fit is left out by whole lines, and said.
+    """
+    totals = ", ".join(f"{number} to {action}" for action, number in review.plan.totals.items())
+    heading = f"### policyctl: {totals}\n\n"
+    return heading + fenced(text, room - len(heading))
+
+
+def fenced(text: str, room: int = SUMMARY_BYTES) -> str:
+    """Text in a block of code that nothing in the text can end, in at most `room` bytes."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    lines = text.splitlines()
+    kept = _fitting(lines, room - 2 * len(fence) - 100)
+    if kept < len(lines):
+        lines[kept:] = [f"… and {count(len(lines) - kept, 'further line')}; the step's log has all"]
+    return "\n".join((f"{fence}text", *lines, fence)) + "\n\n"
+
+
+def step_outputs(review: Review, plan_file: str | None) -> str:
+    """What later steps may ask: has_changes (true or false), counts, the digest, and the saved plan's path if there is one."""
+    plan = review.plan
+    values: dict[str, str] = {
+        "has_changes": "true" if plan.changes else "false",
+        **{str(action): str(number) for action, number in plan.totals.items()},
+        "blocked": str(len(plan.blocked)),
+        "refusals": str(len(review.refusals)),
+        "digest": plan.digest,
+    }
+    if plan_file is not None:
+        values["plan_path"] = plan_file
+    return "".join(_output(name, value) for name, value in values.items())
+
+
+def _annotation(problem: Problem, path_of: Callable[[str], str]) -> str:
+    return f"::{_COMMANDS[problem.severity]} {','.join(_properties(problem, path_of))}::{_escaped(problem.message)}"
+
+
+def _properties(problem: Problem, path_of: Callable[[str], str]) -> Iterator[str]:
+    rule = RULES.get(problem.code)
+    values = {
+        "file": path_of(problem.mark.file),
+        "line": str(problem.mark.line),
+        "col": str(problem.mark.column),
+        "title": f"{problem.code} {rule.name}" if rule else problem.code,
+    }
+    for name, value in values.items():
+        yield f"{name}={_escaped(value).replace(':', '%3A').replace(',', '%2C')}"
+
+
+def _escaped(text: str) -> str:
+    """One visible line in which nothing reads as an escape; `plain` leaves no line's end."""
+    return plain(text).replace("%", "%25")
+
+
+def _fitting(lines: Sequence[str], room: int) -> int:
+    """How many of the first lines have at most `room` bytes together."""
+    for number, line in enumerate(lines):
+        room -= len(line.encode(errors="backslashreplace")) + 1
+        if room < 0:
+            return number
+    return len(lines)
+
+
+def _output(name: str, value: str) -> str:
+    """`name=value`; a value of several lines stands between two lines that it does not have itself."""
+    if "\n" not in value and "\r" not in value:
+        return f"{name}={value}\n"
+    delimiter = "END"
+    while delimiter in value:
+        delimiter += "_"
+    return f"{name}<<{delimiter}\n{value}\n{delimiter}\n"
