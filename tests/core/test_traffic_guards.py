@@ -167,6 +167,12 @@ CASES: dict[str, Judged] = {
     "a denied provider": Judged(
         None, HALF, Guards(deny_providers=("x*",)), "may reach x (a), which is among deny_providers x*"
     ),
+    "a denied provider, by the model that is easiest to reach": Judged(
+        None,
+        group("loadbalance", group("fallback", A, C), "virtual-model/y/d"),
+        Guards(deny_providers=("y",)),
+        "may reach y (d), which is among deny_providers y",
+    ),
     "a denied provider that is never reached": Judged(None, group("single", A, C), Guards(deny_providers=("y",)), None),
 }
 

@@ -78,6 +78,17 @@ def test_plan_shows_what_is_selected(capsys: pytest.CaptureFixture[str]) -> None
     assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["P415"]
 
 
+def test_a_comment_on_what_another_file_makes_is_not_called_useless_without_that_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By itself the policy makes one call, with the one that it targets thirteen."""
+    models = [f"virtual-model/x/{number}" for number in range(13)]
+    write({"x.yaml": policy("x", "virtual-policy/inner", strategy="{mode: single} # policyctl: ignore[P502]")})
+    write({"inner.yaml": policy("inner", *models, strategy="{mode: fallback}")})
+    assert found(capsys, "--deep", "policies/x.yaml") == []
+    assert found(capsys, "--deep") == ["policies/inner.yaml:5:3: P502"]
+
+
 # One policy with P415 and P503 (infos) and, on line 5, P501 (a warning).
 NO_408 = policy("x", "virtual-model/x/a", "virtual-model/y/b", strategy="{mode: fallback, on_status_codes: [503]}")
 P501, P503 = "policies/x.yaml:5:30: P501", "policies/x.yaml:7:19: P503"
