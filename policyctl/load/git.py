@@ -38,7 +38,12 @@ class Revision:
         self._base = _existing(directory.resolve())
         below = directory.resolve().relative_to(self._base).parts
         self.commit = _commit(self._base, directory, revision)
-        prefix = _output(self._base, "rev-parse", "--show-prefix").removesuffix(b"\n")
+        inside, _, prefix = _output(self._base, "rev-parse", "--is-inside-work-tree", "--show-prefix").partition(b"\n")
+        if inside != b"true":
+            raise PolicyctlError(
+                f"{directory} is in no working tree, so it cannot be told which directory of the revision it is"
+            )
+        prefix = prefix.removesuffix(b"\n")
         self.folder = os.fsdecode(prefix) + "".join(f"{part}/" for part in below)
 
     def files(self) -> list[Entry]:

@@ -123,6 +123,6 @@ def test_apply_refuses_it_and_a_plan_that_was_saved_from_it(merged: Project, pol
 
 
 def test_the_commands_for_one_policy_refuse_to_write_to_it(merged: Project, policyctl: Policyctl) -> None:
-    ran = policyctl("policy", "remove", "--name", "gone", "--remote", "git:main", "--yes")
+    ran = policyctl("policy", "remove", "--name", "gone", "--remote", "git:main")
     assert ran.code == 64
     assert ran.err.startswith("error: git:main is a git revision")

@@ -101,6 +101,11 @@ def test_no_repository_is_one_clear_line(tmp_path: Path) -> None:
         Revision(tmp_path, "main")
 
 
+def test_a_directory_inside_git_s_own_is_one_clear_line(repository: Path) -> None:
+    with pytest.raises(PolicyctlError, match=r"hooks is in no working tree"):
+        Revision(repository / ".git" / "hooks", "main")
+
+
 def test_no_git_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PolicyctlError, match=r"^git is not installed"):

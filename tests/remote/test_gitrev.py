@@ -67,6 +67,22 @@ def test_variables_are_those_of_the_revision_where_it_has_the_environment(
     assert len(unreadable(live)) == problems
 
 
+def test_the_nearest_configuration_of_the_revision_counts(project: Project) -> None:
+    (project.folder / "policyctl.yaml").write_text("environments: {local: {vars: {big: 0.1}}}")
+    project.write("policyctl.yaml", "environments: {local: {vars: {big: 0.2}}}")
+    project.write("anygem.yaml", TEMPLATED)
+    commit(project.folder)
+    assert reader().rows()[0]["policy"]["targets"][0]["weight"] == 0.2
+
+
+def test_what_was_outside_the_scope_then_is_a_row_all_the_same(project: Project) -> None:
+    project.write("policyctl.yaml", "scope: [team-*]")
+    project.write("anygem.yaml")
+    commit(project.folder)
+    live = reader()
+    assert (names(live), unreadable(live)) == (["virtual-policy/anygem"], [])
+
+
 def test_without_a_configuration_then_the_built_in_environment_has_no_variables(project: Project) -> None:
     project.write("anygem.yaml")
     commit(project.folder)
@@ -87,6 +103,7 @@ def test_invalid_files_are_unreadable_rows_and_never_fatal(project: Project) -> 
     live = reader()
     assert names(live) == ["virtual-policy/good"]
     assert all(row.name is None for row in live.rows() if isinstance(row, Unreadable))
+    assert observe_rows(live.rows()).twins == ()
     reasons = sorted(unreadable(live))
     assert [reason.split(": ")[0] for reason in reasons] == [
         "main:policies/bad.yaml:10:15",
