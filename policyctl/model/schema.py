@@ -20,7 +20,11 @@ _NEVER_TEMPLATED = ("kind", "spec_version")
 
 def policy_schema() -> dict[str, Any]:
     """The schema of one policy document, as a plain value."""
-    return templated_schema(PolicyFile, "policyctl policy file")
+    schema = templated_schema(PolicyFile, "policyctl policy file")
+    # What the platform's own CLI leaves in an exported file; accepted and left out.
+    schema["properties"] |= {key: {} for key in SERVER_KEYS if key not in schema["properties"]}
+    schema["patternProperties"] = {f"^{prefix}": {} for prefix in SERVER_PREFIXES}
+    return schema
 
 
 def templated_schema(model: type[BaseModel], title: str) -> dict[str, Any]:
@@ -30,9 +34,6 @@ def templated_schema(model: type[BaseModel], title: str) -> dict[str, Any]:
         fields = definition.get("properties", {})
         fields.update((name, _or_template(field)) for name, field in fields.items() if name not in _NEVER_TEMPLATED)
     schema["$defs"]["Template"] = _TEMPLATE
-    # What the platform's own CLI leaves in an exported file; accepted and left out.
-    schema["properties"] |= {key: {} for key in SERVER_KEYS if key not in schema["properties"]}
-    schema["patternProperties"] = {f"^{prefix}": {} for prefix in SERVER_PREFIXES}
     return schema
 
 
