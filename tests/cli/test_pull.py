@@ -12,6 +12,7 @@ import pytest
 from policyctl.model.names import canonical_name, name_complaint
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.databases import LEAF, put, row
+from tests.server.serving import serving
 
 NAMES = (
     "policyctl policyctl.x policyctl.yaml x.test x.test.yaml .x ..x .. . -x x- con NUL aux.yaml lpt1.x AnyGem ANYGEM anygem"
@@ -117,6 +118,15 @@ def test_a_thousand_policies_with_hostile_names_and_texts_become_a_directory_wit
     Path("policies").rename("first")
     policyctl("pull")
     assert files_of(Path("policies")) == files_of(Path("first"))
+
+
+def test_a_served_tenant_becomes_a_directory_with_an_empty_plan(bare: Path, policyctl: Policyctl) -> None:
+    """The same policies over HTTP, whose list and look-ups by name must bring every name back as it is."""
+    database = bare / "served.db"
+    put(random_rows(1_000, seed=2), database)
+    with serving(database) as served:
+        assert policyctl("pull", "--remote", served.url).out.endswith("1,000 files written, 0 as before; the plan is empty.\n")
+        assert policyctl("plan", "--remote", served.url, "--detailed-exitcode").code == 0
 
 
 def test_a_policy_that_a_file_says_stays_in_that_file(project: Project, policyctl: Policyctl) -> None:
