@@ -99,6 +99,8 @@ def latency_of(routes: Routes) -> float:
 
 
 A, B, C = MODELS[:3]
+# Half of the requests draw the first, which ends the walk, and half draw nobody.
+NOBODY_OR_ENDED = [{**body_of("single"), "weight": -1}, {"model_name": A, "weight": -1}]
 PINNED = {
     "three targets with 5 attempts each": (body_of("fallback", A, B, C, attempts=5), 18, 93, 62),
     "a load balance is as bad as its worst target": (
@@ -115,6 +117,18 @@ PINNED = {
         6,
         3,
         2,
+    ),
+    "a 204 that is asked again is never an outcome": (
+        {**body_of("fallback", A, B, codes=[204]), "retry": {"attempts": 1, "on_status_codes": [204]}},
+        2,
+        1,
+        0,
+    ),
+    "a draw that may draw nobody is passed over": (
+        body_of("fallback", {"strategy": {"mode": "loadbalance"}, "targets": NOBODY_OR_ENDED}, B, attempts=1),
+        2,
+        1,
+        0,
     ),
     "nobody is asked": (body_of("fallback"), 0, 0, 0),
 }

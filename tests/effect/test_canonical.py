@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import lcm
 from random import Random
 from typing import Any
@@ -209,9 +210,9 @@ def test_what_looks_alike_and_is_not(case: str) -> None:
 
 
 def test_a_draw_that_may_draw_nobody_keeps_that_chance() -> None:
-    """Two weights of which the sum is below zero: the profile's arithmetic draws nobody at times."""
-    form = form_of(weighed(-1, 0.5, 0.25))
-    assert isinstance(form, Drawn | Always)
+    """Twice a weight of -1: by the gateway's arithmetic half of the requests draw the first, and half draw nobody."""
+    half = Fraction(1, 2)
+    assert form_of(weighed(-1, -1)) == Drawn(((half, Always(0)), (half, Ask(A, 0, ()))))
 
 
 @settings(max_examples=60)
