@@ -67,7 +67,8 @@ def plan(
 def raise_if_unsafe(review: Review) -> None:
     """Raise Refused or Incomplete for a plan that must not, or cannot wholly, be applied; its report says why."""
     if review.refusals:
-        raise Refused(f"refused by {count(len(review.refusals), 'safety rule')}: {'; '.join(review.refusals)}")
+        lead = "\n  " if len(review.refusals) > 1 else " "
+        raise Refused(f"refused by {count(len(review.refusals), 'safety rule')}:{lead}{lead.join(review.refusals)}")
     if review.plan.blocked:
         names = ", ".join(block.name for block in review.plan.blocked)
         raise Incomplete(f"rows on the remote block {names}")

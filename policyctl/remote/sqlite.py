@@ -119,10 +119,7 @@ class SqliteRemote(SqliteReader):
                 merged = {**stored, **document}
                 name = canonical_name(merged["name"])
                 values = (id, stored_text(merged), stored["created_on"], timestamp(self._now()))
-                connection.execute(
-                    "UPDATE policy SET canonical = ?, document = ?, updated_at = ? WHERE id = ?",
-                    (name, values[1], values[3], id),
-                )
+                connection.execute(_UPDATE, (name, values[1], values[3], id))
         except sqlite3.IntegrityError:
             raise Conflict(f"there is a policy {name} already") from None
         return _row(values)

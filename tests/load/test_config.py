@@ -9,7 +9,7 @@ import pytest
 from policyctl.core.settings import Limits
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.config import find_config, load_config
-from tests.conftest import Project
+from tests.conftest import Policyctl, Project
 
 FULL = """
 default: dev
@@ -45,8 +45,10 @@ def test_without_a_file_there_is_one_environment_the_embedded_remote(project: Pr
     assert config.environment(None).settings.limits == Limits(5, 30)
 
 
-def test_an_empty_file_is_as_none(project: Project) -> None:
+def test_an_empty_file_is_as_none(project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
     assert load_config(project.write("policyctl.yaml", "# nothing yet\n")).environment(None).name == "local"
+    assert policyctl("plan").code == 0
 
 
 def test_several_environments_without_a_default_need_env(project: Project) -> None:
