@@ -208,16 +208,18 @@ def _or(choices: list[str]) -> str:
 def _keys_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     """The keys that the model knows at a pydantic location."""
     here: Any = model
+    named = False  # the next part is a name of the user's, such as an environment's
     for part in loc:
-        if isinstance(part, int):
-            continue
-        if part == LEAF:
+        if named or isinstance(part, int):
+            named = False
+        elif part == LEAF:
             here = Leaf
         elif part == GROUP:
             here = Group
         elif isinstance(here, type) and issubclass(here, BaseModel):
             known = here.model_fields.get(str(part))
             here = _model_in(known.annotation) if known else None
+            named = known is not None and "dict[" in str(known.annotation)
     return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
 
 
