@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -219,8 +219,13 @@ def _keys_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
         elif isinstance(here, type) and issubclass(here, BaseModel):
             known = here.model_fields.get(str(part))
             here = _model_in(known.annotation) if known else None
-            named = known is not None and "dict[" in str(known.annotation)
+            named = known is not None and _is_mapping(known.annotation)
     return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+
+
+def _is_mapping(annotation: Any) -> bool:
+    """Whether an annotation is `dict[str, Model]`, or that or None."""
+    return any(get_origin(part) is dict for part in (annotation, *get_args(annotation)))
 
 
 def _model_in(annotation: Any) -> Any:

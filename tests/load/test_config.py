@@ -79,7 +79,10 @@ def test_the_digest_moves_with_what_decides_a_plan_and_not_with_auth(project: Pr
 
 BAD = {
     "unknown key": ("scopes: [a]", '1:1: P101 unknown key "scopes" (did you mean scope?)'),
-    "unknown key in an environment": ("environments: {dev: {remot: local}}", '1:22: P101 unknown key "remot" (did you mean remote?)'),
+    "unknown key in an environment": (
+        "environments: {dev: {remot: local}}",
+        '1:22: P101 unknown key "remot" (did you mean remote?)',
+    ),
     "unknown key in limits": ("limits: {max_remove: 1}", '1:10: P101 unknown key "max_remove" (did you mean max_removes?)'),
     "duplicate key": ("prune: true\nprune: false", "2:1: P003 duplicate key"),
     "prune: no is read in two ways": ("prune: no", "1:8: P004 no is false in YAML 1.1 and text in YAML 1.2"),
