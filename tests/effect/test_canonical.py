@@ -127,6 +127,7 @@ ALIKE = {
     "the usual codes written": (retried(body_of("single", A), 2), retried(body_of("single", A), 2, 504, 503, 502, 500, 429)),
     "a fraction of an attempt": (retried(body_of("single", A), 1.5), retried(body_of("single", A), 2)),
     "no attempts": (retried(body_of("fallback", A, B), 0, 500), body_of("fallback", A, B)),
+    "negative attempts": (retried(body_of("single", A), -1, 500), body_of("single", A)),
     "retry here or there": (
         retried(body_of("fallback", A, B), 1),
         body_of("fallback", retried(body_of("single", A), 1), retried(body_of("single", B), 1)),

@@ -91,6 +91,13 @@ def test_a_provider_down_takes_all_its_models_down() -> None:
     assert outages(read_tree(document(body))).providers["google"][FAILURES.index(500)] == 1
 
 
+def test_a_draw_of_nobody_is_no_failure_that_a_list_has() -> None:
+    """Half of the requests draw the failing model and fall, half draw nobody and end there."""
+    drawn = {"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": A, "weight": -1}, {"model_name": B, "weight": -1}]}
+    body = {"strategy": {"mode": "fallback", "on_status_codes": [500]}, "targets": [drawn, {"model_name": B}]}
+    assert outages(read_tree(document(body))).models[A][FAILURES.index(500)] == 0.5
+
+
 def test_what_a_policy_does_not_use_may_fail() -> None:
     matrix = outages(read_tree(document(OLD)))
     assert matrix.row("model", "virtual-model/x/unused") == (1,) * len(FAILURES)
