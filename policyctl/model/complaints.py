@@ -224,8 +224,8 @@ def _keys_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
 
 
 def _is_mapping(annotation: Any) -> bool:
-    """Whether an annotation is `dict[str, Model]`, or that or None."""
-    return any(get_origin(part) is dict for part in (annotation, *get_args(annotation)))
+    """Whether an annotation is `dict[str, Model]`, with conditions or None beside it or not."""
+    return get_origin(annotation) is dict or any(map(_is_mapping, get_args(annotation)))
 
 
 def _model_in(annotation: Any) -> Any:
