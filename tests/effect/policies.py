@@ -44,6 +44,7 @@ _leaf, _group = _parts(st.sampled_from(_WEIGHTS))
 bodies = bodies_with(*_WEIGHTS)
 distorted_bodies = bodies_with(*_WEIGHTS, -0.5, -2)
 small_bodies = _group(st.one_of(_leaf, _group(_leaf)))
+constant_answers = st.dictionaries(st.sampled_from(MODELS), st.sampled_from(ANSWERS), max_size=4)
 scripts = st.dictionaries(st.sampled_from(MODELS), st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4), max_size=4)
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.effect.bounds import Bound, Leg, max_calls, max_failover, max_latency, max_waits
+from policyctl.effect.profile import ENDED
 from policyctl.effect.routes import Routes
-from policyctl.effect.tree import Balance, Fallback, Leaf, Node, Path, Tree, read_tree
+from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Path, Tree, read_tree
 from policyctl.effect.walk import Walk, walk
 from tests.effect.policies import MODELS, bodies, document, scripts
 
@@ -39,6 +40,15 @@ def paths_below(node: Node) -> set[Path]:
     return {path for target in node.targets for path in paths_below(target)} if isinstance(node, Fallback | Balance) else set()
 
 
+def leads_on(node: Node) -> bool:
+    """Whether a place where nobody is asked lets the walk go on: it does not end it."""
+    if isinstance(node, Fixed):
+        return node.outcome != ENDED
+    if isinstance(node, Balance):
+        return node.nobody or any(map(leads_on, node.targets))
+    return isinstance(node, Fallback) and all(map(leads_on, node.targets))
+
+
 def points(node: Node, legs: list[Leg]) -> Iterator[float]:
     """The points that make the load balances draw what these legs need; uses the legs up."""
     if isinstance(node, Leaf) and legs:
@@ -47,7 +57,7 @@ def points(node: Node, legs: list[Leg]) -> Iterator[float]:
         nexts = {legs[0].path} if legs else set()
         fits = [place for place, target in enumerate(node.targets) if paths_below(target) & nexts]
         empty = [place for place, target in enumerate(node.targets) if not paths_below(target)]
-        place = (fits or empty or [0])[0]
+        place = (fits or [place for place in empty if leads_on(node.targets[place])] or empty or [0])[0]
         yield sum(node.shares[:place]) + node.shares[place] / 2
         yield from points(node.targets[place], legs)
     elif isinstance(node, Fallback):

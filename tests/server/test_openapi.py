@@ -63,7 +63,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @open_schema.parametrize()
 @fuzzed(10)
 def test_an_open_server_gives_only_answers_that_are_described(case: schemathesis.Case, served: Served) -> None:
-    case.call_and_validate(base_url=served.url, checks=CHECKS)
+    # In a form, and in a query, every value is text: what violates a type there cannot be told, nor need be rejected.
+    form = case.media_type == "application/x-www-form-urlencoded"
+    case.call_and_validate(
+        base_url=served.url, checks=[check for check in CHECKS if not form or check is not negative_data_rejection]
+    )
 
 
 @guarded_schema.parametrize()
