@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, settings
 
 from policyctl.cli.main import run as run_main
 
-settings.register_profile("policyctl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# In CI the same examples in every run, so that a red run means a change; elsewhere new ones each time, to find more.
+settings.register_profile(
+    "policyctl",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("policyctl")
 
 ANYGEM = """\
