@@ -15,7 +15,6 @@ from policyctl.model.live import Live
 from policyctl.model.normal import canonical_text, normal_form
 
 Status = Literal["applied", "already", "failed", "skipped"]
-STATUSES: tuple[Status, ...] = ("applied", "already", "failed", "skipped")
 GOOD: frozenset[Status] = frozenset({"applied", "already"})
 
 

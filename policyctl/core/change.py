@@ -43,9 +43,6 @@ class Change:
     def before_digest(self) -> str | None:
         return None if self.before is None else digest(self.before)
 
-    def after_digest(self) -> str | None:
-        return None if self.after is None else digest(normal_form(self.after))
-
 
 def add(policy: Policy) -> Change:
     """A policy that the directory names and the remote does not have."""

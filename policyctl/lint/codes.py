@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyctl.effect.profile import NEVER_AN_OUTCOME
 from policyctl.lint.catalogue import finding
-from policyctl.lint.places import NEVER_A_RESULT, Place
+from policyctl.lint.places import Place
 from policyctl.model.complaints import Complaint, Path
 
 _USUAL = "[408, 429, 500, 502, 503, 504]"
 _SUCCESS = frozenset(range(200, 300))
-_UNWANTED = _SUCCESS | NEVER_A_RESULT
+_UNWANTED = _SUCCESS | NEVER_AN_OUTCOME
 
 
 def check(place: Place) -> Iterator[Complaint]:
@@ -36,7 +37,7 @@ def _fallback_codes(place: Place, codes: list[int]) -> Iterator[Complaint]:
         return
     for position, code in enumerate(codes):
         path = (*place.path, "strategy", "on_status_codes", position)
-        if code in NEVER_A_RESULT:
+        if code in NEVER_AN_OUTCOME:
             why = "reaches it as 500, a broken connection" if code == 407 else "makes the gateway end the request with a 500"
             yield finding(path, "P413", f"a fallback never moves on after {code}: it {why} (remove it)")
         elif code in _SUCCESS:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from policyctl.effect.profile import NEVER_AN_OUTCOME
 from policyctl.model.complaints import Path
 from policyctl.model.normal import Document
-
-# No target's result has these (gateway profile portkey-1.15.2): 407 counts as a broken connection (500), and 205 and 304
-# make the gateway end the whole request with a 500 of its own.
-NEVER_A_RESULT = frozenset({205, 304, 407})
 
 
 class Place(NamedTuple):
@@ -36,7 +33,7 @@ class Place(NamedTuple):
 
 def can_trigger(codes: list[int] | None) -> bool:
     """Whether any result can make a fallback with this list move on; None is the default list."""
-    return codes is None or not NEVER_A_RESULT.issuperset(codes)
+    return codes is None or not NEVER_AN_OUTCOME.issuperset(codes)
 
 
 def live_targets(group: dict[str, Any]) -> list[dict[str, Any]]:

@@ -190,15 +190,6 @@ def config_of(source: Source) -> Config:
     return _resolve(ConfigFile.model_validate(data), Path(source.file))
 
 
-def config_problems(path: Path) -> list[Problem]:
-    """Everything that is wrong with a policyctl.yaml."""
-    try:
-        load_config(path)
-    except InvalidInput as error:
-        return list(error.problems)
-    return []
-
-
 def _raise(problems: Iterable[Problem]) -> Any:
     raise InvalidInput(problems)
 
