@@ -16,11 +16,11 @@ from policyctl.core.plan import Selection
 from policyctl.core.saved import write_plan
 from policyctl.errors import Incomplete, Refused
 from policyctl.load.files import write_atomically
+from policyctl.model.complaints import did_you_mean
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.report.plain import count
-from policyctl.report.plan_json import plan_json
-from policyctl.report.plan_text import plan_text
+from policyctl.report.renderings import FORMS, Form, Subject, render
 
 EPILOG = """\b
 Example:
@@ -30,21 +30,59 @@ Example:
   policyctl plan --out plan.json && policyctl apply plan.json"""
 
 
+Reports = tuple[tuple[Form, Path], ...]
+
+
+def _reports(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Reports:
+    return tuple(map(_report, values))
+
+
+def _report(text: str) -> tuple[Form, Path]:
+    """`markdown=plan.md`: a format, and the file to write it to."""
+    word, _, path = text.partition("=")
+    form = next((form for form in FORMS if form == word), None)
+    if form is None:
+        raise click.BadParameter(f"there is no format {word}{did_you_mean(word, list(FORMS))}; known: {', '.join(FORMS)}")
+    if not path:
+        raise click.BadParameter(f"write {form}=FILE")
+    return form, Path(path)
+
+
 @click.command("plan", epilog=EPILOG)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMS), default="text", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Save the plan, for apply.")
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    callback=_reports,
+    metavar="FORMAT=FILE",
+    help=f"Write the plan in this format ({', '.join(FORMS)}) too; repeatable.",
+)
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when there are changes.")
 @with_selection
 @with_options
 def command(
-    options: Options, form: str, out: Path | None, detailed_exitcode: bool, selection: Selection, overrides: Overrides
+    options: Options,
+    form: Form,
+    out: Path | None,
+    reports: Reports,
+    detailed_exitcode: bool,
+    selection: Selection,
+    overrides: Overrides,
 ) -> int:
     """Show what apply would change, field by field. Nothing is written to the remote."""
-    return plan(options, form, out, detailed_exitcode, selection, overrides)
+    return plan(options, form, out, reports, detailed_exitcode, selection, overrides)
 
 
 def plan(
-    options: Options, form: str, out: Path | None, detailed_exitcode: bool, selection: Selection, overrides: Overrides
+    options: Options,
+    form: Form,
+    out: Path | None,
+    reports: Reports,
+    detailed_exitcode: bool,
+    selection: Selection,
+    overrides: Overrides,
 ) -> int:
     console = Console(options)
     place = find_place(options)
@@ -55,10 +93,10 @@ def plan(
         review = check_models(reader, review, loaded)
     if out is not None:
         write_atomically(out, write_plan(review.plan))
-    if form == "json":
-        console.result(plan_json(review))
-    else:
-        console.result(plan_text(review, place.remote, console.out_style, verbose=console.verbose))
+    subject = Subject(review, place.remote, console.verbose)
+    for report_form, path in reports:
+        write_atomically(path, render(report_form, subject))
+    console.result(render(form, subject, console.out_style))
     tell_plan(review, place.remote, out, console)
     raise_if_unsafe(review)
     return 2 if detailed_exitcode and review.plan.changes else 0

@@ -12,16 +12,13 @@ from policyctl.model.live import Observed
 from policyctl.model.normal import Document, normal_form
 
 
-def effects_of(plan: Plan, observed: Observed, timeouts: Mapping[str, float] | None = None) -> dict[str, Effect]:
+def effects_of(plan: Plan, policies: Mapping[str, Document], timeouts: Mapping[str, float] | None = None) -> dict[str, Effect]:
     """The effect of every update of a plan, by canonical name.
 
-    Policies that are targets count with what they will do when the plan is applied. `timeouts` are the models' own, in
-    seconds, as far as they are known.
+    `policies` are all as they will be when the plan is applied (see `planned`): targets that are policies count with what
+    those do. `timeouts` are the models' own, in seconds, as far as they are known.
     """
     updates = {change.name: change for change in plan.changes if change.action == "update"}
-    if not updates:
-        return {}
-    policies = planned(plan, observed)
     effects = {}
     for name, change in updates.items():
         # A live policy may be nested deeper than can be followed; of that one nothing is said.
@@ -31,7 +28,9 @@ def effects_of(plan: Plan, observed: Observed, timeouts: Mapping[str, float] | N
 
 
 def planned(plan: Plan, observed: Observed) -> dict[str, Document]:
-    """Every policy as it will be when the plan is applied, in normal form, by canonical name."""
+    """Every policy as it will be when the plan is applied, in normal form and by name; none for a plan without changes."""
+    if not plan.changes:
+        return {}
     policies = {name: live.normal for name, live in observed.live.items()}
     for change in plan.changes:
         if change.after is not None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from policyctl.core.effects import effects_of
+from policyctl.core.effects import effects_of, planned
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
 from policyctl.core.traffic_guards import traffic_refusals
 from policyctl.effect.compare import Effect
 from policyctl.model.live import Observed
 from policyctl.model.names import canonical_name, matches
-from policyctl.model.normal import references
+from policyctl.model.normal import Document, references
 
 MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
 
@@ -22,7 +22,8 @@ class Review:
     """A plan with what the safety rules say: `refusals` stop it, `notes` are worth knowing.
 
     `live` holds the names of all policies that the remote has, in scope or not; `effects` says by name what the plan's
-    updates do to traffic.
+    updates do to traffic. `policies` are all as they will be when the plan is applied, in normal form and by name, where it
+    has changes; `timeouts` are the models' own, in seconds, as far as they are known. Both are for those who draw policies.
     """
 
     plan: Plan
@@ -30,6 +31,8 @@ class Review:
     notes: tuple[str, ...] = ()
     live: frozenset[str] = frozenset()
     effects: Mapping[str, Effect] = field(default_factory=dict)
+    policies: Mapping[str, Document] = field(default_factory=dict)
+    timeouts: Mapping[str, float] = field(default_factory=dict)
 
 
 def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping[str, float] | None = None) -> Review:
@@ -37,8 +40,9 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
 
     `timeouts` are the models' own, in seconds, as far as they are known.
     """
-    effects = effects_of(plan, observed, timeouts)
-    guarded, allowed = traffic_refusals(plan, observed, settings, effects)
+    policies = planned(plan, observed)
+    effects = effects_of(plan, policies, timeouts)
+    guarded, allowed = traffic_refusals(plan, policies, settings, effects)
     refusals = (
         *_protected(plan, settings),
         *_too_many_removes(plan, settings),
@@ -49,7 +53,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     )
     notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *allowed)
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
-    return Review(plan, refusals, notes, live, effects)
+    return Review(plan, refusals, notes, live, effects, policies, timeouts or {})
 
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:

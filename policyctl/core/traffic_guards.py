@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from policyctl.core.change import Change
-from policyctl.core.effects import planned
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Guard, GuardException, Guards, Part, Settings, Survive
 from policyctl.effect.bounds import Leg
@@ -23,8 +22,8 @@ from policyctl.effect.profile import FAILURES
 from policyctl.effect.reach import short_names
 from policyctl.effect.shares import provider_of
 from policyctl.errors import PolicyctlError
-from policyctl.model.live import Observed
 from policyctl.model.names import short_model
+from policyctl.model.normal import Document
 
 
 class Breach(NamedTuple):
@@ -44,14 +43,14 @@ class Case:
 
 
 def traffic_refusals(
-    plan: Plan, observed: Observed, settings: Settings, effects: Mapping[str, Effect]
+    plan: Plan, policies: Mapping[str, Document], settings: Settings, effects: Mapping[str, Effect]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, one sentence each, and as notes what they would refuse but for an exception.
 
-    `effects` are those of the plan's updates, by name.
+    `policies` are all as they will be, `effects` those of the plan's updates, both by name.
     """
     refusals, notes = [], []
-    for breach in _breaches(plan, observed, settings.guards, effects):
+    for breach in _breaches(plan, policies, settings.guards, effects):
         if exception := _exception(breach, settings.guard_exceptions):
             notes.append(f"{breach.policy} {breach.said}; allowed: {exception.reason}")
         else:
@@ -65,11 +64,10 @@ def _exception(breach: Breach, exceptions: tuple[GuardException, ...]) -> GuardE
     return next(found, None)
 
 
-def _breaches(plan: Plan, observed: Observed, guards: Guards, effects: Mapping[str, Effect]) -> Iterator[Breach]:
+def _breaches(plan: Plan, policies: Mapping[str, Document], guards: Guards, effects: Mapping[str, Effect]) -> Iterator[Breach]:
     written = [change for change in plan.changes if change.after is not None]
     if not guards.active or not written:
         return
-    policies = planned(plan, observed)
     for change in written:
         try:
             case = Case(picture(policies[change.name], policies), effects.get(change.name))

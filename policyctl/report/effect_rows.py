@@ -55,7 +55,7 @@ def effect_rows(effect: Effect) -> Iterator[str]:
     for word, reached in (("newly reachable", effect.added), ("no longer reachable", effect.removed)):
         yield from (" ".join([model(name), word, plain(when)]).rstrip() for name, when in reached)
     for word, cells in (("worse", effect.worse), ("better", effect.better)):
-        yield from (f"{word}: {_cell(cell)}" for cell in _telling(cells))
+        yield from (f"{word}: {cell_row(cell)}" for cell in _telling(cells))
     yield from _moved_bounds(effect)
     if effect == Effect(effect.kind):
         yield _NOTHING_MOVES[effect.kind]
@@ -87,7 +87,8 @@ def _telling(cells: Sequence[Cell]) -> Iterator[Cell]:
     return (cell for cell in cells if cell.kind == "model" or cell[1:] not in known)
 
 
-def _cell(cell: Cell) -> str:
+def cell_row(cell: Cell) -> str:
+    """`google/gemini down with 500: served 100% → 0%`."""
     name = model(cell.name) if cell.kind == "model" else f"provider {plain(cell.name)}"
     return f"{name} down with {said_failures(cell.failures)}: served {percent(cell.before)} → {percent(cell.after)}"
 
