@@ -17,7 +17,7 @@ from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES
 from policyctl.lint.deep import check as check_deep
 from policyctl.lint.references import REFERENCE_CODES
 from policyctl.lint.references import check as check_references
-from policyctl.load.config import Environment
+from policyctl.load.environment import Environment
 from policyctl.load.ignoring import Ignored
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems

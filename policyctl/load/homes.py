@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policyctl.errors import errors_in
-from policyctl.load.config import Environment
 from policyctl.load.directory import Files, Loaded
+from policyctl.load.environment import Environment
 from policyctl.load.file_names import file_names
 from policyctl.load.policies import is_templated, read_contents
 from policyctl.model.policy import Policy

@@ -18,10 +18,12 @@ from policyctl.load.locate import to_problems
 from policyctl.load.source import Source
 from policyctl.load.template import has_template, is_template, render
 from policyctl.load.yaml_text import RawDocument
-from policyctl.model.complaints import Complaint, complaints, too_deep
+from policyctl.model.complaints import Complaint
+from policyctl.model.explain import complaints, too_deep
 from policyctl.model.names import full_model
 from policyctl.model.normal import is_server_key
-from policyctl.model.policy import Policy, PolicyFile, policy_from_file
+from policyctl.model.policy import Policy, policy_from_file
+from policyctl.model.policy_file import PolicyFile
 
 _OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 

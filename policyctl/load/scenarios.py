@@ -17,7 +17,8 @@ from policyctl.load.scenario_file import SuiteFile, scenario_of
 from policyctl.load.source import Source
 from policyctl.load.template import has_template
 from policyctl.load.yaml_text import RawDocument, read_yaml
-from policyctl.model.complaints import Complaint, complaints, did_you_mean, show
+from policyctl.model.complaints import Complaint, did_you_mean, show
+from policyctl.model.explain import complaints
 from policyctl.model.names import canonical_name
 
 

@@ -14,8 +14,9 @@ from typing import Any, Self
 
 from policyctl.core.settings import Settings
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.load.config import NO_CONFIG, Config, Environment, config_of
+from policyctl.load.config import config_of
 from policyctl.load.directory import Files
+from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git import Entry, Revision
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of

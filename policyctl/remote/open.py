@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from policyctl.errors import RemoteError, UsageError
 from policyctl.load.auth import AuthFile
-from policyctl.load.config import LOCAL, Environment
+from policyctl.load.environment import LOCAL, Environment
 from policyctl.load.urls import http_complaint, is_git, origin
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
