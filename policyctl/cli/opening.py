@@ -8,9 +8,9 @@ from pathlib import Path
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, UsageError, errors_in
-from policyctl.load.config import load_config, remote_complaint
 from policyctl.load.directory import Files, Found, Loaded, find_files
-from policyctl.load.environment import LOCAL, Config, Environment, find_config
+from policyctl.load.environment import Config, Environment, find_config, load_config
+from policyctl.load.urls import LOCAL, remote_complaint
 from policyctl.remote.open import Access
 
 _SQLITE = "sqlite:///"

@@ -10,8 +10,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.opening import find_place, load_policies
 from policyctl.cli.options import Options
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.config import load_config
-from policyctl.load.environment import find_config
+from policyctl.load.environment import find_config, load_config
 from policyctl.load.git import read_at
 from policyctl.load.loosely import read_loosely
 from policyctl.load.policies import is_templated

@@ -15,12 +15,12 @@ from policyctl.core.settings import DEFAULT_MAX_CHANGE_PERCENT, DEFAULT_MAX_REMO
 from policyctl.errors import InvalidInput, Problem
 from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
 from policyctl.load.auth import AuthFile, auth_complaints
-from policyctl.load.environment import LOCAL, NO_CONFIG, Config, Environment
+from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.guards import GuardExceptions, GuardsFile, exceptions_of, guards_of
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
-from policyctl.load.source import Source, read_source
-from policyctl.load.urls import GIT, http_complaint, is_git, revision_complaint
+from policyctl.load.source import Source
+from policyctl.load.urls import LOCAL, remote_complaint
 from policyctl.model.complaints import Complaint, did_you_mean, show
 from policyctl.model.explain import complaints
 from policyctl.model.policy_file import FileModel
@@ -33,19 +33,6 @@ def _check_remote(text: str) -> str:
     if complaint := remote_complaint(text):
         raise PydanticCustomError("remote", "{complaint}", {"complaint": complaint})
     return text
-
-
-def remote_complaint(remote: str) -> str | None:
-    """Why this cannot be a remote, or None when it can. Never repeats the text: it may hold a password."""
-    if remote == LOCAL:
-        return None
-    if remote.startswith("sqlite:"):
-        return None if remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") else "must be sqlite:///path/to/file"
-    if remote.startswith(("http:", "https:")):
-        return http_complaint(remote)
-    if is_git(remote):
-        return revision_complaint(remote.removeprefix(GIT))
-    return "must be local, sqlite:///path, git:REVISION, or an https:// URL"
 
 
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
@@ -94,11 +81,6 @@ class ConfigFile(SafetyFile):
     default: str | None = None
     lint: LintFile | None = None
     environments: Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None = None
-
-
-def load_config(path: Path | None) -> Config:
-    """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
-    return NO_CONFIG if path is None else config_of(read_source(path))
 
 
 def config_of(source: Source) -> Config:

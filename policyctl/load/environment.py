@@ -10,15 +10,13 @@ from policyctl.core.settings import Settings
 from policyctl.errors import UsageError
 from policyctl.lint.catalogue import Chosen
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.urls import GIT
+from policyctl.load.urls import GIT, LOCAL
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.names import matches
 from policyctl.model.normal import digest
 
 if TYPE_CHECKING:
     from policyctl.load.auth import AuthFile
-
-LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,16 @@ def find_config(start: Path) -> Path | None:
         if (folder / ".git").exists():
             break
     return None
+
+
+def load_config(path: Path | None) -> Config:
+    """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
+    if path is None:
+        return NO_CONFIG
+    from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
+    from policyctl.load.source import read_source
+
+    return config_of(read_source(path))
 
 
 def _listed(values: tuple[str, ...] | None) -> list[str] | None:

@@ -9,9 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from policyctl.errors import InvalidInput, Problem, errors_in
-from policyctl.load.config import load_config
 from policyctl.load.directory import Files, Found, find_files
-from policyctl.load.environment import Config, Environment, find_config
+from policyctl.load.environment import Config, Environment, find_config, load_config
 from policyctl.load.kinds import CONFIG_FILE
 
 
