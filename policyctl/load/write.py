@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from policyctl.lint import lint
+from policyctl.load.markers import is_template
 from policyctl.load.source import MAX_BYTES
-from policyctl.load.template import MAX_TEMPLATE, is_template
+from policyctl.load.template import MAX_TEMPLATE
 from policyctl.load.yaml_text import resolve
 from policyctl.model.complaints import Complaint, Path
 from policyctl.model.explain import complaints, too_deep
