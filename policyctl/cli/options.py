@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from policyctl.load.cache import Cache
 
 _NAMES = ("dir", "env", "remote", "no_cache", "color", "verbose")
 
@@ -23,6 +27,12 @@ class Options:
     no_cache: bool = False
     color: str = "auto"
     verbose: int = 0
+
+    def open_cache(self) -> Cache:
+        """What earlier runs found out about files."""
+        from policyctl.load.cache import Cache, cache_folder
+
+        return Cache(None if self.no_cache else cache_folder(os.environ))
 
 
 def with_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from policyctl.core.change import Change
+if TYPE_CHECKING:
+    from policyctl.core.change import Change
 
 
 def find_cycle(graph: Mapping[str, Iterable[str]]) -> list[str] | None:

@@ -111,7 +111,7 @@ def _installed() -> Iterator[tuple[str, int]]:
 
 
 def _modules(folder: str | Path) -> Iterator[tuple[str, int, int]]:
-    for entry in os.scandir(folder):
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.endswith(".py"):
             state = entry.stat()
             yield entry.path, state.st_mtime_ns, state.st_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -38,7 +38,7 @@ class Reading:
 
     def contents(self, variables: Mapping[str, Any]) -> dict[str, Contents | InvalidInput]:
         """What every file says with these variables; for one that cannot be parsed the problem."""
-        keys = {file: self._key(file, variables) for file in self._files if file not in self._same}
+        keys = self._keys((file for file in self._files if file not in self._same), variables)
         said: dict[str, Contents | InvalidInput] = {}
         for file, key in keys.items():
             if key and (plain := self._cache.get(key)) is not None:
@@ -52,13 +52,23 @@ class Reading:
         self._same.update((file, contents) for file, contents in said.items() if not is_templated(self._files[file]))
         return said | self._same
 
-    def _key(self, file: str, variables: Mapping[str, Any]) -> str | None:
-        """A digest of everything that decides what a file says; None for scenario tests, which are no such question."""
-        if is_test_file(file):
-            return None
-        content = self._files[file]
-        read_with = [file.endswith(".json"), sorted(self._codes), variables if is_templated(content) else None]
-        return hashlib.blake2b(canonical_text(read_with).encode() + b"\0" + content, digest_size=16).hexdigest()
+    def _keys(self, files: Iterable[str], variables: Mapping[str, Any]) -> dict[str, str | None]:
+        """For each file a digest of everything that decides what it says; None for scenario tests: that is no such question."""
+        # The first part of each is one of four.
+        begun = {
+            (json, templated): hashlib.blake2b(
+                canonical_text([json, sorted(self._codes), variables if templated else None]).encode() + b"\0", digest_size=16
+            )
+            for json in (False, True)
+            for templated in (False, True)
+        }
+        keys: dict[str, str | None] = {}
+        for file in files:
+            content = self._files[file]
+            digest = begun[file.endswith(".json"), is_templated(content)].copy()
+            digest.update(content)
+            keys[file] = None if is_test_file(file) else digest.hexdigest()
+        return keys
 
     def _read(self, files: list[str], variables: Mapping[str, Any]) -> Iterator[tuple[str, Contents | InvalidInput]]:
         if len(files) < MANY or not can_fork():

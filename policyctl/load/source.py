@@ -49,10 +49,13 @@ def read_bytes(path: Path | str) -> bytes:
     except OSError as error:
         raise InvalidInput([Problem(Mark(file), "P001", f"cannot be read: {error.strerror}")]) from None
     with open(descriptor, "rb", closefd=True) as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise InvalidInput([Problem(Mark(file), "P001", "is not a regular file; leave it out of the directory")])
         try:
-            content = stream.read(MAX_BYTES + 1)
+            content = stream.read(min(status.st_size, MAX_BYTES) + 1)  # asking for more than there is costs, for every file
+            if len(content) > status.st_size:  # it is growing, or tells no size
+                content += stream.read(MAX_BYTES + 1 - len(content))
         except OSError as error:
             raise InvalidInput([Problem(Mark(file), "P001", f"cannot be read: {error.strerror}")]) from None
     if len(content) > MAX_BYTES:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from policyctl.errors import RemoteError, UsageError
-from policyctl.load.auth import AuthFile
 from policyctl.load.environment import Environment
 from policyctl.load.urls import LOCAL, http_complaint, is_git, origin
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:
+    from policyctl.load.auth import AuthFile
     from policyctl.remote.credentials import Scrubber
     from policyctl.remote.orchestrate import Sender
 
