@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +22,7 @@ class Contents:
     models: set[str] = field(default_factory=set)
     timeouts: dict[str, float] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Contents) -> None:
         self.policies += other.policies
@@ -33,8 +32,12 @@ class Contents:
         if other.models:
             self.models |= other.models
             self.timeouts |= other.timeouts
-        if other.skipped:
-            self.skipped += other.skipped
+        for kind, number in other.skipped.items():
+            self.skip(kind, number)
+
+    def skip(self, kind: str, number: int = 1) -> None:
+        """Count what is left alone."""
+        self.skipped[kind] = self.skipped.get(kind, 0) + number
 
 
 def holds_tests(file: str, contents: Contents) -> bool:
@@ -63,5 +66,5 @@ def from_plain(plain: list[Any], file: str) -> Contents:
         set(models),
         timeouts,
         [Problem(Mark(file, line, column), code, message, severity) for line, column, code, message, severity in problems],
-        Counter(skipped),
+        skipped,
     )

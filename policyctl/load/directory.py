@@ -111,7 +111,7 @@ class Files:
             tuple(policies),
             frozenset(everything.models),
             tuple(problems),
-            everything.skipped,
+            Counter(everything.skipped),
             files,
             self.mark_of,
             everything.timeouts,

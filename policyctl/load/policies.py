@@ -38,7 +38,7 @@ def read_contents(
     """
     contents = Contents()
     if is_test_file(Path(source.file).name):
-        contents.skipped["test"] += 1
+        contents.skip("test")
         return contents
     written = [(index, document) for index, document in enumerate(source.documents) if document.data is not None]
     if not written:
@@ -64,7 +64,7 @@ def _deep(policy: Policy, codes: Collection[str]) -> Iterator[Complaint]:
 def _read_document(source: Source, index: int, document: RawDocument, variables: Mapping[str, Any], contents: Contents) -> None:
     kind = kind_of(document.data)
     if kind is Kind.OTHER or kind is Kind.TEST:
-        contents.skipped[str(document.data["kind"])] += 1
+        contents.skip(str(document.data["kind"]))
         return
     if isinstance(kind, Complaint):
         found = [kind]

@@ -48,16 +48,18 @@ def read_bytes(path: Path | str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise InvalidInput([Problem(Mark(file), "P001", f"cannot be read: {error.strerror}")]) from None
-    with open(descriptor, "rb", closefd=True) as stream:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InvalidInput([Problem(Mark(file), "P001", "is not a regular file; leave it out of the directory")])
-        try:
-            content = stream.read(min(status.st_size, MAX_BYTES) + 1)  # asking for more than there is costs, for every file
-            if len(content) > status.st_size:  # it is growing, or tells no size
+        content = os.read(descriptor, min(status.st_size, MAX_BYTES) + 1)
+        if len(content) != status.st_size:  # it is being written, or tells no size
+            with open(descriptor, "rb", closefd=False) as stream:
                 content += stream.read(MAX_BYTES + 1 - len(content))
-        except OSError as error:
-            raise InvalidInput([Problem(Mark(file), "P001", f"cannot be read: {error.strerror}")]) from None
+    except OSError as error:
+        raise InvalidInput([Problem(Mark(file), "P001", f"cannot be read: {error.strerror}")]) from None
+    finally:
+        os.close(descriptor)
     if len(content) > MAX_BYTES:
         limit = MAX_BYTES // (1024 * 1024)
         raise InvalidInput([Problem(Mark(file), "P007", f"has more than {limit} MiB; split it")])
