@@ -13,9 +13,7 @@ from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
-from policyctl.core.saved import write_plan
 from policyctl.errors import Incomplete, Refused
-from policyctl.load.files import write_atomically
 from policyctl.model.complaints import did_you_mean
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
@@ -91,15 +89,24 @@ def plan(
     with open_reader(place.url, place.access) as reader:
         review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)
         review = check_models(reader, review, loaded)
-    if out is not None:
-        write_atomically(out, write_plan(review.plan))
     subject = Subject(review, place.remote, console.verbose)
-    for report_form, path in reports:
-        write_atomically(path, render(report_form, subject))
+    if out is not None or reports:
+        _write_files(out, reports, subject)
     console.result(render(form, subject, console.out_style))
     tell_plan(review, place.remote, out, console)
     raise_if_unsafe(review)
     return 2 if detailed_exitcode and review.plan.changes else 0
+
+
+def _write_files(out: Path | None, reports: Reports, subject: Subject) -> None:
+    """Write the plan for apply, and its renderings, where they are asked for."""
+    from policyctl.core.saved import write_plan  # with pydantic behind it
+    from policyctl.load.files import write_atomically
+
+    if out is not None:
+        write_atomically(out, write_plan(subject.review.plan))
+    for form, path in reports:
+        write_atomically(path, render(form, subject))
 
 
 def raise_if_unsafe(review: Review) -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from policyctl.core.plan import Plan
-from policyctl.effect.compare import Effect, compare
 from policyctl.errors import PolicyctlError
 from policyctl.model.live import Observed
 from policyctl.model.normal import Document, normal_form
+
+if TYPE_CHECKING:
+    from policyctl.effect.compare import Effect
 
 
 def effects_of(plan: Plan, policies: Mapping[str, Document], timeouts: Mapping[str, float] | None = None) -> dict[str, Effect]:
     """The effect of every update of a plan, by canonical name.
 
-    `policies` are all as they will be when the plan is applied (see `planned`): targets that are policies count with what
+    `policies` are all as they will be when the plan is applied (see `Planned`): targets that are policies count with what
     those do. `timeouts` are the models' own, in seconds, as far as they are known.
     """
     updates = {change.name: change for change in plan.changes if change.action == "update"}
+    if not updates:
+        return {}
+    from policyctl.effect.compare import compare  # most plans change nothing, and then nobody asks the effect engine
+
     effects = {}
     for name, change in updates.items():
         # A live policy may be nested deeper than can be followed; of that one nothing is said.
@@ -27,14 +34,31 @@ def effects_of(plan: Plan, policies: Mapping[str, Document], timeouts: Mapping[s
     return effects
 
 
-def planned(plan: Plan, observed: Observed) -> dict[str, Document]:
-    """Every policy as it will be when the plan is applied, in normal form and by name; none for a plan without changes."""
-    if not plan.changes:
-        return {}
-    policies = {name: live.normal for name, live in observed.live.items()}
-    for change in plan.changes:
-        if change.after is not None:
-            policies[change.name] = normal_form(change.after)
-        else:
-            policies.pop(change.name, None)
-    return policies
+class Planned(Mapping[str, Document]):
+    """Every policy as it will be when a plan is applied, in normal form, by canonical name.
+
+    A normal form is made when it is asked for: of thousands of policies few are.
+    """
+
+    def __init__(self, plan: Plan, observed: Observed) -> None:
+        self._live = observed.live
+        self._after = {change.name: change.after for change in plan.changes}
+        self._normal: dict[str, Document] = {}
+
+    def __getitem__(self, name: str) -> Document:
+        if name not in self._after:
+            return self._live[name].normal
+        if name not in self._normal:
+            if (after := self._after[name]) is None:
+                raise KeyError(name)
+            self._normal[name] = normal_form(after)
+        return self._normal[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._live if name not in self._after else self._after[str(name)] is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in {**self._live, **self._after} if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from policyctl.core.effects import effects_of, planned
+from policyctl.core.effects import Planned, effects_of
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
-from policyctl.core.traffic_guards import traffic_refusals
-from policyctl.effect.compare import Effect
 from policyctl.model.live import Observed
 from policyctl.model.names import canonical_name, matches
 from policyctl.model.normal import Document, references
+
+if TYPE_CHECKING:
+    from policyctl.effect.compare import Effect
 
 MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
 
@@ -40,9 +42,9 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
 
     `timeouts` are the models' own, in seconds, as far as they are known.
     """
-    policies = planned(plan, observed)
+    policies = Planned(plan, observed)
     effects = effects_of(plan, policies, timeouts)
-    guarded, allowed = traffic_refusals(plan, policies, settings, effects)
+    guarded, allowed = _by_traffic(plan, policies, settings, effects)
     refusals = (
         *_protected(plan, settings),
         *_too_many_removes(plan, settings),
@@ -54,6 +56,17 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *allowed)
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(plan, refusals, notes, live, effects, policies, timeouts or {})
+
+
+def _by_traffic(
+    plan: Plan, policies: Mapping[str, Document], settings: Settings, effects: Mapping[str, Effect]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the guards refuse, and what they would but for an exception."""
+    if not settings.guards.active or not plan.changes:
+        return (), ()
+    from policyctl.core.traffic_guards import traffic_refusals  # with the effect engine behind it
+
+    return traffic_refusals(plan, policies, settings, effects)
 
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from policyctl.model.names import bare_name, canonical_name
-from policyctl.model.normal import Document, canonical_text, is_server_key, normal_form
+from policyctl.model.normal import Document, canonical_text, is_server_key, normal_form, plainly_same
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Live:
     """One live policy: its canonical name, the remote's id, and its document (the row less the server's own keys).
 
     `document["name"]` keeps the row's own spelling, which an update must write. `version` is the row's `etag`, where the
-    remote gives one: a write that says it is refused when the row moved since.
+    remote gives one: a write that says it is refused when the row moved since. The normal form and its text are made when
+    they are asked for; of most policies they never are.
     """
 
     name: str
     id: str
     document: Document
-    normal: Document = field(repr=False)
-    text: str = field(repr=False)
     version: str | None = field(default=None, repr=False)
+
+    @cached_property
+    def normal(self) -> Document:
+        return normal_form(self.document)
+
+    @cached_property
+    def text(self) -> str:
+        return canonical_text(self.normal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +65,11 @@ class Observed:
     unreadable: tuple[Unreadable, ...] = ()
 
 
-def read_row(row: Any) -> Live | Unreadable:
-    """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is."""
+def read_row(row: Any, desired: Mapping[str, Document] = MappingProxyType({})) -> Live | Unreadable:
+    """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is.
+
+    `desired` are valid documents by canonical name: a row that says just what its own says is read as that very document.
+    """
     if isinstance(row, Unreadable):
         return row
     if not isinstance(row, dict):
@@ -71,22 +83,25 @@ def read_row(row: Any) -> Live | Unreadable:
         return Unreadable("the row has no usable id", canonical, None)
     if not isinstance(row.get("policy"), dict):
         return Unreadable("the row has no policy", canonical, identifier)
-    document = {key: value for key, value in row.items() if not is_server_key(key) and value is not None}
+    version = row.get("etag")
+    version = version if isinstance(version, str) and version else None
+    if canonical in desired and plainly_same(row, desired[canonical]):
+        return Live(canonical, identifier, desired[canonical], version)
+    document = {key: value for key, value in row.items() if value is not None and not is_server_key(key)}
+    live = Live(canonical, identifier, document, version)
     try:
-        normal = normal_form(document)
-        version = row.get("etag")
-        version = version if isinstance(version, str) and version else None
-        return Live(canonical, identifier, document, normal, canonical_text(normal), version)
+        live.text  # noqa: B018 - made now, because only here a row can still be called unreadable
     except RecursionError:
         return Unreadable("the row's policy is nested too deeply", canonical, identifier)
+    return live
 
 
-def observe_rows(rows: Iterable[Any]) -> Observed:
-    """Sort out the rows of a remote's list. Every row ends in exactly one of the three places."""
+def observe_rows(rows: Iterable[Any], desired: Mapping[str, Document] = MappingProxyType({})) -> Observed:
+    """Sort out the rows of a remote's list (see `read_row`). Every row ends in exactly one of the three places."""
     live: dict[str, dict[str, Live]] = {}
     unreadable = []
     for row in rows:
-        match read_row(row):
+        match read_row(row, desired):
             case Live() as policy:
                 # A list that grew while it was read may show a row twice; by its id it is one.
                 live.setdefault(policy.name, {})[policy.id] = policy

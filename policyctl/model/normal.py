@@ -55,6 +55,17 @@ def normal_form(document: Document, *, sort: bool = True) -> Document:
     }
 
 
+def plainly_same(document: Document, valid: Document) -> bool:
+    """Whether a document says just what a valid one says: then their normal forms are equal. False says nothing.
+
+    Asked first, because it costs a small part of what the normal forms cost.
+    """
+    return (
+        all(document.get(key) == valid[key] for key in KNOWN_KEYS)
+        and not _holds_boolean(document["policy"])  # True is 1 to Python, and no number to anybody else
+    )
+
+
 def target_text(target: Any) -> str:
     """A target's canonical text: what two targets have in common when they say the same thing."""
     return canonical_text(_group(target, TARGET_KEYS, True))
@@ -92,6 +103,14 @@ def model_names(document: Document) -> Iterator[str]:
                 if isinstance(target.get("model_name"), str):
                     yield target["model_name"]
                 pending.append(target)
+
+
+def _holds_boolean(value: Any) -> bool:
+    for item in value.values() if type(value) is dict else value:
+        kind = type(item)
+        if kind is bool or ((kind is dict or kind is list) and _holds_boolean(item)):
+            return True
+    return False
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))

@@ -33,7 +33,7 @@ def plan_directory(
 
     `timeouts` are the models' own, in seconds, as far as the directory declares them.
     """
-    observed = observe(reader)
+    observed = observe(reader, desired)
     plan = make_plan(
         environment=environment.name,
         remote=reader.identity,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from policyctl.core.change import Action, Change
 from policyctl.core.guards import Review
 from policyctl.core.plan import Plan
-from policyctl.effect.compare import Effect
 from policyctl.effect.profile import ASSUMED
-from policyctl.report.effect_rows import effect_rows
 from policyctl.report.plain import describe, field_line, plain
 from policyctl.report.style import Style
+
+if TYPE_CHECKING:
+    from policyctl.effect.compare import Effect
 
 SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}
 _LOOKS: dict[Action, str] = {"add": "green", "update": "yellow", "remove": "red"}
@@ -52,6 +54,8 @@ def change_text(change: Change, effect: Effect | None, style: Style, verbose: bo
 
 
 def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:
+    from policyctl.report.effect_rows import effect_rows  # with the effect engine behind it
+
     rows = list(effect_rows(effect))
     shown = rows if verbose or len(rows) <= _MOST_ROWS + 1 else rows[:_MOST_ROWS]
     for row in shown:

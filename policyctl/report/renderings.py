@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from policyctl.core.guards import Review
-from policyctl.report.plan_json import plan_json
 from policyctl.report.plan_text import plan_text
 from policyctl.report.style import Style
 
@@ -26,5 +25,7 @@ class Subject:
 def render(form: Form, subject: Subject, style: Style = Style()) -> str:
     """The plan in one format; `style` colours the text of a terminal."""
     if form == "json":
+        from policyctl.report.plan_json import plan_json
+
         return plan_json(subject.review)
     return plan_text(subject.review, subject.remote, style, verbose=subject.verbose)

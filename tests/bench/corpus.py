@@ -1,4 +1,7 @@
-"""A directory of policy files of realistic size: 2 to 5 targets each, one in five nested, about 550 bytes."""
+"""A directory of policy files of realistic size: 2 to 5 targets each, one in five nested, about 550 bytes.
+
+It is well kept: no rule warns of anything in it, not even those of the effect engine.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 _PROVIDERS = ("openai", "anthropic", "google", "mistral", "watsonx")
 _MODELS = [f"virtual-model/{provider}/model-{number}" for provider in _PROVIDERS for number in range(20)]
-_CODES = (408, 429, 500, 502, 503, 504, 529)
+_CODES = (429, 500, 502, 503, 504, 529)
 
 
 def write_corpus(folder: Path, count: int, seed: int = 1) -> None:
@@ -35,11 +38,11 @@ def _policy(rng: random.Random, number: int) -> str:
 
 def _group(rng: random.Random, models: Iterator[str], indent: str, size: int, *, nested: bool) -> list[str]:
     mode = rng.choice(("loadbalance", "fallback"))
-    codes = ", ".join(map(str, sorted(rng.sample(_CODES, 3))))
+    codes = ", ".join(map(str, sorted((408, *rng.sample(_CODES, 2)))))
     lines = [f"{indent}strategy:", f"{indent}  mode: {mode}"]
     if mode == "fallback":
         lines.append(f"{indent}  on_status_codes: [{codes}]")
-    lines += [f"{indent}retry:", f"{indent}  attempts: {rng.randint(1, 3)}", f"{indent}  on_status_codes: [429, 503]"]
+    lines += [f"{indent}retry:", f"{indent}  attempts: 1", f"{indent}  on_status_codes: [429, 503]"]
     lines.append(f"{indent}targets:")
     for position in range(size):
         if nested and position == 0:
