@@ -51,7 +51,7 @@ def add(policy: Policy) -> Change:
 
 def update(policy: Policy, live: Live) -> Change | None:
     """What differs between the desired and the live policy, or None when they say the same."""
-    if live.document is policy.document or canonical_text(normal_form(policy.document)) == live.text:
+    if live.said == policy.text or canonical_text(normal_form(policy.document)) == live.text:
         return None
     fields = fields_between(live.document, policy.document)
     return Change("update", policy.name, live.id, live.normal, policy.document, fields, policy.file)

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from policyctl import __version__
 
@@ -26,16 +24,16 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 class Cache:
-    """Entries by key: plain values, as JSON has them. Without a folder it knows nothing and keeps nothing."""
+    """Entries by key, each one line of ASCII. Without a folder it knows nothing and keeps nothing."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._state = "" if folder is None else program_state()
-        self._parts: dict[str, dict[str, Any]] = {}
+        self._parts: dict[str, dict[str, str]] = {}
         self._used: set[str] = set()
         self._new: set[str] = set()  # parts that have entries which no file has
 
-    def get(self, key: str) -> Any:
+    def get(self, key: str) -> str | None:
         """The entry of that key (hexadecimal digits); None when there is none."""
         if self._folder is None:
             return None
@@ -45,7 +43,7 @@ class Cache:
         self._used.add(key)
         return part.get(key)
 
-    def put(self, key: str, entry: Any) -> None:
+    def put(self, key: str, entry: str) -> None:
         """Remember an entry that `get` did not have."""
         if self._folder is not None:
             self._parts[key[:2]][key] = entry
@@ -62,21 +60,21 @@ class Cache:
                     self._write(self._folder / name, self._parts[name])
         self._new.clear()
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def _read(self, path: Path) -> dict[str, str]:
         try:
             head, _, body = path.read_bytes().partition(b"\n")
             if head == self._head(body):
-                entries: dict[str, Any] = json.loads(body)
-                return entries
-        except (OSError, ValueError, RecursionError):
+                lines = (line.partition(" ") for line in body.decode("ascii").splitlines())
+                return {key: entry for key, _, entry in lines}
+        except (OSError, ValueError):
             pass
         return {}
 
-    def _write(self, path: Path, part: Mapping[str, Any]) -> None:
+    def _write(self, path: Path, part: Mapping[str, str]) -> None:
         """Replace a file in one step. It need not reach the disk: a cache that is lost is no loss."""
-        body = json.dumps(part).encode()
+        body = _body(part.items())
         if len(body) > MAX_BYTES:
-            body = json.dumps({key: entry for key, entry in part.items() if key in self._used}).encode()
+            body = _body((key, entry) for key, entry in part.items() if key in self._used)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
         try:
             with open(descriptor, "wb") as stream:
@@ -89,6 +87,10 @@ class Cache:
 
     def _head(self, body: bytes) -> bytes:
         return hashlib.blake2b(self._state.encode() + body).hexdigest().encode()
+
+
+def _body(entries: Iterable[tuple[str, str]]) -> bytes:
+    return "".join(f"{key} {entry}\n" for key, entry in entries).encode("ascii")
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import Any
 
 from policyctl.errors import Mark, Problem
 from policyctl.load.kinds import TEST_KIND, is_test_file
@@ -45,26 +45,29 @@ def holds_tests(file: str, contents: Contents) -> bool:
     return is_test_file(file) or TEST_KIND in contents.skipped
 
 
-def to_plain(contents: Contents) -> list[Any]:
-    """One file's contents as a plain value, without the file's name."""
-    return [
-        [[policy.index, policy.document] for policy in contents.policies],
-        {name: sorted(names) for name, names in contents.references.items()},
-        sorted(contents.models),
-        contents.timeouts,
-        [[*problem.mark[1:], problem.code, problem.message, problem.severity] for problem in contents.problems],
-        contents.skipped,
-    ]
+def to_line(contents: Contents) -> str:
+    """One file's contents as one line of text, without the file's name: what there is as JSON, then the policies' texts."""
+    said = {
+        "policies": [(policy.index, policy.name) for policy in contents.policies],
+        "references": {name: sorted(names) for name, names in contents.references.items()},
+        "models": sorted(contents.models),
+        "timeouts": contents.timeouts,
+        "problems": [(*problem.mark[1:], problem.code, problem.message, problem.severity) for problem in contents.problems],
+        "skipped": contents.skipped,
+    }
+    there = json.dumps({key: value for key, value in said.items() if value})
+    return "\t".join([there, *(policy.text for policy in contents.policies)])  # JSON has no tab or line end of its own
 
 
-def from_plain(plain: list[Any], file: str) -> Contents:
-    """The contents that a plain value stands for, as those of this file."""
-    policies, references, models, timeouts, problems, skipped = plain
+def from_line(line: str, file: str) -> Contents:
+    """The contents that a line stands for, as those of this file."""
+    there, *texts = line.split("\t")
+    said = json.loads(there)
     return Contents(
-        [Policy(document["name"], document, file, index) for index, document in policies],
-        {name: frozenset(names) for name, names in references.items()},
-        set(models),
-        timeouts,
-        [Problem(Mark(file, line, column), code, message, severity) for line, column, code, message, severity in problems],
-        skipped,
+        [Policy(name, text, file, index) for (index, name), text in zip(said.get("policies", ()), texts, strict=True)],
+        {name: frozenset(names) for name, names in said.get("references", {}).items()},
+        set(said.get("models", ())),
+        said.get("timeouts", {}),
+        [Problem(Mark(file, line, column), *rest) for line, column, *rest in said.get("problems", ())],
+        said.get("skipped", {}),
     )

@@ -11,7 +11,7 @@ from typing import Any
 from policyctl.errors import InvalidInput
 from policyctl.lint.catalogue import DEEP_CODES
 from policyctl.load.cache import Cache
-from policyctl.load.contents import Contents, from_plain, to_plain
+from policyctl.load.contents import Contents, from_line, to_line
 from policyctl.load.kinds import is_test_file
 from policyctl.load.markers import is_templated
 from policyctl.load.second import begin, can_fork
@@ -41,13 +41,13 @@ class Reading:
         keys = self._keys((file for file in self._files if file not in self._same), variables)
         said: dict[str, Contents | InvalidInput] = {}
         for file, key in keys.items():
-            if key and (plain := self._cache.get(key)) is not None:
-                said[file] = from_plain(plain, file)
-        missing = [file for file in keys if file not in said]
-        for file, contents in self._read(missing, variables):
-            said[file] = contents
-            if isinstance(contents, Contents) and (key := keys[file]):
-                self._cache.put(key, to_plain(contents))
+            if key and (line := self._cache.get(key)) is not None:
+                said[file] = from_line(line, file)
+        for file, found in self._read([file for file in keys if file not in said], variables):
+            # What was read takes the same way as what was known: there is no second form of it.
+            said[file] = found if isinstance(found, InvalidInput) else from_line(found, file)
+            if isinstance(found, str) and (key := keys[file]):
+                self._cache.put(key, found)
         self._cache.save()
         self._same.update((file, contents) for file, contents in said.items() if not is_templated(self._files[file]))
         return said | self._same
@@ -70,27 +70,25 @@ class Reading:
             keys[file] = None if is_test_file(file) else digest.hexdigest()
         return keys
 
-    def _read(self, files: list[str], variables: Mapping[str, Any]) -> Iterator[tuple[str, Contents | InvalidInput]]:
+    def _read(self, files: list[str], variables: Mapping[str, Any]) -> Iterator[tuple[str, str | InvalidInput]]:
+        """What these files say, as lines; for one that cannot be parsed the problem."""
         if len(files) < MANY or not can_fork():
             for file in files:
                 yield file, self._read_one(file, variables)
             return
-        other = begin(lambda: [self._plain(file, variables) for file in files[1::2]])
-        for file in files[::2]:
+        # A line without anything is a file that cannot be parsed, which the first process then tells.
+        halves = files[::2], files[1::2]
+        other = begin(lambda: (line if isinstance(line := self._read_one(file, variables), str) else "" for file in halves[1]))
+        for file in halves[0]:
             yield file, self._read_one(file, variables)
-        for file, plain in zip_longest(files[1::2], other() or ()):
-            yield file, self._read_one(file, variables) if plain is None else from_plain(plain, file)
+        for file, line in zip_longest(halves[1], other()):
+            yield file, line or self._read_one(file, variables)
 
-    def _plain(self, file: str, variables: Mapping[str, Any]) -> list[Any] | None:
-        """What a file says as a plain value; None when it cannot be parsed, which the other process then tells."""
-        contents = self._read_one(file, variables)
-        return to_plain(contents) if isinstance(contents, Contents) else None
-
-    def _read_one(self, file: str, variables: Mapping[str, Any]) -> Contents | InvalidInput:
+    def _read_one(self, file: str, variables: Mapping[str, Any]) -> str | InvalidInput:
         from policyctl.load.policies import read_contents  # pydantic and the models cost 0.1 s
 
         deep = not self._codes.isdisjoint(DEEP_CODES)
         try:
-            return read_contents(self.source(file), variables, self._codes, deep=deep)
+            return to_line(read_contents(self.source(file), variables, self._codes, deep=deep))
         except InvalidInput as error:
             return error

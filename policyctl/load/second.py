@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 
 def can_fork() -> bool:
@@ -17,28 +15,25 @@ def can_fork() -> bool:
     return cores > 1
 
 
-def begin(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Begin work in another process. The function that comes back waits for its result, a plain value.
+def begin(work: Callable[[], Iterable[str]]) -> Callable[[], list[str]]:
+    """Begin work in another process. The function that comes back waits for its result, lines of text.
 
-    It gives None when the other process failed, in whatever way: then nothing is known, and the work is still to be done.
+    Where the other process fails, in whatever way, lines are missing at the end: that work is still to be done.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            with open(writing, "wb") as stream:
-                stream.write(json.dumps(work()).encode())
+            with open(writing, "w", encoding="ascii") as stream:
+                stream.writelines(f"{line}\n" for line in work())
         finally:
             os._exit(0)  # nothing of the first process's may be flushed, closed or told twice
     os.close(writing)
 
-    def result() -> Any:
-        with open(reading, "rb") as stream:
-            text = stream.read()
+    def result() -> list[str]:
+        with open(reading, encoding="ascii") as stream:
+            lines = stream.read().split("\n")
         os.waitpid(child, 0)
-        try:
-            return json.loads(text)
-        except ValueError:
-            return None
+        return lines[:-1]  # what comes after the last line end is half a line
 
     return result

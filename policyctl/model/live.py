@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from policyctl.model.names import bare_name, canonical_name
-from policyctl.model.normal import Document, canonical_text, is_server_key, normal_form, plainly_same
+from policyctl.model.normal import KNOWN_KEYS, Document, canonical_text, is_server_key, normal_form
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,15 @@ class Live:
     """One live policy: its canonical name, the remote's id, and its document (the row less the server's own keys).
 
     `document["name"]` keeps the row's own spelling, which an update must write. `version` is the row's `etag`, where the
-    remote gives one: a write that says it is refused when the row moved since. The normal form and its text are made when
-    they are asked for; of most policies they never are.
+    remote gives one: a write that says it is refused when the row moved since. `said` is the text of the desired document
+    where the row says just that: of those nobody needs the normal form, so that one and its `text` are made when asked for.
     """
 
     name: str
     id: str
     document: Document
     version: str | None = field(default=None, repr=False)
+    said: str | None = field(default=None, repr=False)
 
     @cached_property
     def normal(self) -> Document:
@@ -65,10 +66,10 @@ class Observed:
     unreadable: tuple[Unreadable, ...] = ()
 
 
-def read_row(row: Any, desired: Mapping[str, Document] = MappingProxyType({})) -> Live | Unreadable:
+def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Live | Unreadable:
     """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is.
 
-    `desired` are valid documents by canonical name: a row that says just what its own says is read as that very document.
+    `desired` are the canonical texts of desired documents, by canonical name.
     """
     if isinstance(row, Unreadable):
         return row
@@ -85,18 +86,18 @@ def read_row(row: Any, desired: Mapping[str, Document] = MappingProxyType({})) -
         return Unreadable("the row has no policy", canonical, identifier)
     version = row.get("etag")
     version = version if isinstance(version, str) and version else None
-    if canonical in desired and plainly_same(row, desired[canonical]):
-        return Live(canonical, identifier, desired[canonical], version)
     document = {key: value for key, value in row.items() if value is not None and not is_server_key(key)}
-    live = Live(canonical, identifier, document, version)
     try:
+        if canonical in desired and canonical_text({key: row.get(key) for key in KNOWN_KEYS}) == desired[canonical]:
+            return Live(canonical, identifier, document, version, desired[canonical])
+        live = Live(canonical, identifier, document, version)
         live.text  # noqa: B018 - made now, because only here a row can still be called unreadable
     except RecursionError:
         return Unreadable("the row's policy is nested too deeply", canonical, identifier)
     return live
 
 
-def observe_rows(rows: Iterable[Any], desired: Mapping[str, Document] = MappingProxyType({})) -> Observed:
+def observe_rows(rows: Iterable[Any], desired: Mapping[str, str] = MappingProxyType({})) -> Observed:
     """Sort out the rows of a remote's list (see `read_row`). Every row ends in exactly one of the three places."""
     live: dict[str, dict[str, Live]] = {}
     unreadable = []

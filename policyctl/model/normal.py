@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from policyctl.model.names import MODEL_PREFIX, canonical_name
@@ -35,6 +36,7 @@ SERVER_KEYS = ("id", "etag", "spec_version", "kind")
 SERVER_PREFIXES = ("tenant_", "created_", "updated_")
 
 
+@lru_cache(maxsize=1024)  # asked of every key of every row, and there are few
 def is_server_key(key: str) -> bool:
     """Whether a top-level key of a row is the platform's own bookkeeping."""
     return key in SERVER_KEYS or key.startswith(SERVER_PREFIXES)
@@ -53,17 +55,6 @@ def normal_form(document: Document, *, sort: bool = True) -> Document:
         "description": name if description is None else _plain(description),
         "policy": _group(document["policy"], BODY_KEYS, sort),
     }
-
-
-def plainly_same(document: Document, valid: Document) -> bool:
-    """Whether a document says just what a valid one says: then their normal forms are equal. False says nothing.
-
-    Asked first, because it costs a small part of what the normal forms cost.
-    """
-    return (
-        all(document.get(key) == valid[key] for key in KNOWN_KEYS)
-        and not _holds_boolean(document["policy"])  # True is 1 to Python, and no number to anybody else
-    )
 
 
 def target_text(target: Any) -> str:
@@ -103,14 +94,6 @@ def model_names(document: Document) -> Iterator[str]:
                 if isinstance(target.get("model_name"), str):
                     yield target["model_name"]
                 pending.append(target)
-
-
-def _holds_boolean(value: Any) -> bool:
-    for item in value.values() if type(value) is dict else value:
-        kind = type(item)
-        if kind is bool or ((kind is dict or kind is list) and _holds_boolean(item)):
-            return True
-    return False
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))

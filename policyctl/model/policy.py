@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
 from typing import Any
 
 from policyctl.model.names import canonical_name
+from policyctl.model.normal import Document, canonical_text
 
 
-@dataclass(frozen=True, slots=True)
 class Policy:
     """One desired policy.
 
-    `document` is what the remote is to hold: canonical name, texts filled, no nulls, targets in the file's order.
-    `file` and `index` say which document of which file wrote it.
+    `document` is what the remote is to hold: canonical name, texts filled, no nulls, targets in the file's order; `text` is
+    the canonical text of that. Either is made from the other when it is asked for: of most policies one is enough. `file` and
+    `index` say which document of which file wrote it.
     """
 
-    name: str
-    document: dict[str, Any]
-    file: str
-    index: int = 0
+    __slots__ = ("_document", "_text", "file", "index", "name")
+
+    def __init__(self, name: str, document: Document | str, file: str, index: int = 0) -> None:
+        """`document` is the document, or its canonical text."""
+        self.name = name
+        self.file = file
+        self.index = index
+        self._text = document if isinstance(document, str) else None
+        self._document = None if isinstance(document, str) else document
+
+    @property
+    def document(self) -> Document:
+        if self._document is None:
+            document: Document = json.loads(self.text)
+            self._document = document
+        return self._document
+
+    @property
+    def text(self) -> str:
+        if self._text is None:
+            self._text = canonical_text(self._document)
+        return self._text
 
 
 def policy_from_file(data: dict[str, Any], file: str, index: int = 0) -> Policy:

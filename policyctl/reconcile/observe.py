@@ -11,7 +11,7 @@ from policyctl.remote.protocol import Reader
 
 def observe(reader: Reader, desired: Sequence[Policy] = ()) -> Observed:
     """Everything on the remote. What is there just as it is desired is not looked at any further."""
-    return observe_rows(reader.rows(), {policy.name: policy.document for policy in desired})
+    return observe_rows(reader.rows(), {policy.name: policy.text for policy in desired})
 
 
 def look_up(reader: Reader, names: Collection[str]) -> Observed:
