@@ -18,7 +18,6 @@ A `Problem` is not an exception: it is a finding in a file, collected with all t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning", "info"]
@@ -35,8 +34,7 @@ class Mark(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """A finding in a file: where, its rule's stable code, what is wrong and what to do."""
 
     mark: Mark

@@ -6,7 +6,6 @@ import gc
 import io
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
@@ -110,6 +109,8 @@ def _visible(text: str) -> str:
 def _tell_bug(error: Exception, args: Sequence[str] | None) -> int:
     click.echo(f"error: a bug in policyctl: {type(error).__name__}: {_visible(str(error))}", err=True)
     if any(arg.startswith("-vv") for arg in (sys.argv[1:] if args is None else args)):
+        import traceback
+
         traceback.print_exception(error)
     else:
         click.echo("run it again with -vv and report what it prints", err=True)

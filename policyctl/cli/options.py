@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 _NAMES = ("dir", "env", "remote", "no_cache", "color", "verbose")
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """The global options, settled."""
 
     dir: Path = Path("policies")
@@ -43,7 +41,7 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
         context = click.get_current_context()
         before = context.parent.obj if context.parent is not None else Options()
         given = {name: value for name in _NAMES if (value := values.pop(name)) not in (None, 0)}
-        context.obj = replace(before, **given)
+        context.obj = before._replace(**given)
         return function(context.obj, *args, **values)
 
     for names, more in reversed(_OPTIONS):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from policyctl.effect.profile import Answer
 from policyctl.model.names import canonical_name, matches
+
+if TYPE_CHECKING:
+    from policyctl.effect.profile import Answer
 
 DEFAULT_MAX_REMOVES = 5
 DEFAULT_MAX_CHANGE_PERCENT = 30.0
@@ -18,24 +19,21 @@ Guard = Literal[
 GUARDS: tuple[Guard, ...] = get_args(Guard)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How much one plan may change: removes by count, updates and removes by percent of what is live."""
 
     max_removes: int = DEFAULT_MAX_REMOVES
     max_change_percent: float = DEFAULT_MAX_CHANGE_PERCENT
 
 
-@dataclass(frozen=True, slots=True)
-class Survive:
+class Survive(NamedTuple):
     """Every request must be served while `any` one provider, or any one model, is down with one of these answers."""
 
     any: Part
     down_with: tuple[Answer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Guards:
+class Guards(NamedTuple):
     """What a changed policy may do to traffic; None means that nothing is asked.
 
     `max_traffic_shift` is the percentage of the requests that another model may serve after the change. `max_calls` and
@@ -57,8 +55,7 @@ class Guards:
         return tuple(guard for guard in GUARDS if getattr(self, guard) is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class GuardException:
+class GuardException(NamedTuple):
     """Policies (a name or a glob) that a guard does not hold for, and why: a reason, or what named it once."""
 
     guard: Guard
@@ -70,8 +67,7 @@ class GuardException:
         return canonical_name(self.policy) == name or matches(name, (self.policy,))
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The safety settings of one environment.
 
     `scope` None means that none is written: everything on the embedded remote, only what files name elsewhere.
@@ -101,8 +97,7 @@ class Settings:
             self.limits.max_removes if max_removes is None else max_removes,
             self.limits.max_change_percent if max_change_percent is None else max_change_percent,
         )
-        return replace(
-            self,
+        return self._replace(
             limits=limits,
             allow_remove=(*self.allow_remove, *allow_remove),
             guard_exceptions=(*self.guard_exceptions, *allow_guard),

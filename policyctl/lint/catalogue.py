@@ -8,8 +8,7 @@ selected and ignored.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from policyctl.errors import Severity
 from policyctl.lint.catalogue_deep import DEEP_RULES
@@ -20,6 +19,7 @@ from policyctl.model.complaints import Complaint, Path, did_you_mean
 
 RULES: dict[str, Rule] = {rule.code: rule for rule in (*FILE_RULES, *LINT_RULES, *DEEP_RULES)}
 DEEP_CODES = frozenset(rule.code for rule in DEEP_RULES)
+REFERENCE_CODES = frozenset({"P451", "P452"})  # what needs every file of the directory
 LINT_CODES = frozenset(rule.code for rule in LINT_RULES) | DEEP_CODES
 
 
@@ -43,8 +43,7 @@ def guess_rule(code: str, codes: Iterable[str] = LINT_CODES) -> str:
     return did_you_mean(code.upper().replace("O", "0"), sorted(codes)) if len(code) > 3 else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """Which lint rules somebody wants: codes or beginnings of codes (`P4`), as `lint` of policyctl.yaml has them.
 
     `select` None means that none is written: every rule, but rules of severity info only for who asks for more.

@@ -11,7 +11,6 @@ from policyctl.model.complaints import Complaint, near
 from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX
 from policyctl.model.normal import Document
 
-REFERENCE_CODES = frozenset({"P451", "P452"})
 _MAX_GUESSED = 500  # looking for a near miss among more names takes longer than it helps
 
 

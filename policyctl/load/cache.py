@@ -13,7 +13,6 @@ import hashlib
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -75,6 +74,8 @@ class Cache:
         body = _body(part.items())
         if len(body) > MAX_BYTES:
             body = _body((key, entry) for key, entry in part.items() if key in self._used)
+        import tempfile  # with half a dozen modules behind it, which a run without news does not need
+
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
         try:
             with open(descriptor, "wb") as stream:

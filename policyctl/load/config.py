@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,7 +89,7 @@ def config_of(source: Source) -> Config:
     if len(source.documents) > 1:
         problems.append(Problem(source.documents[1].mark, "P301", f"{CONFIG_FILE} is one document"))
     if data is None:
-        return replace(NO_CONFIG, path=Path(source.file)) if not problems else _raise(problems)
+        return NO_CONFIG._replace(path=Path(source.file)) if not problems else _raise(problems)
     found = _check(data)
     known = {problem.mark for problem in problems}
     problems += [problem for problem in to_problems(source, 0, found) if problem.mark not in known]

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.core.order import find_cycle
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES
-from policyctl.lint.references import REFERENCE_CODES
-from policyctl.lint.references import check as check_references
+from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, REFERENCE_CODES
 from policyctl.load.cache import Cache
 from policyctl.load.contents import Contents, holds_tests
 from policyctl.load.environment import Environment
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
     from policyctl.core.scenario import Suite
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """What a directory says for one environment. `policies` are those without errors, sorted by name.
 
     `models` are the virtual models that it declares, `timeouts` what they say of their own (seconds, by full name);
@@ -45,7 +43,7 @@ class Loaded:
     skipped: Counter[str]
     files: int
     mark_of: Callable[[Policy | Suite, Complaint], Problem]
-    timeouts: Mapping[str, float] = field(default_factory=dict)
+    timeouts: Mapping[str, float] = MappingProxyType({})
     suites: tuple[Suite, ...] = ()
     test_problems: tuple[Problem, ...] = ()
 
@@ -178,6 +176,8 @@ class Files:
         """Targets that no file declares; only where that is certain to be all there is."""
         if not everything.models and not everything.references:
             return
+        from policyctl.lint.references import check as check_references
+
         policies = frozenset(policy.name for policy in everything.policies)
         models = frozenset(map(full_model, everything.models))
         for policy in everything.policies:

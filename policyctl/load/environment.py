@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.core.settings import Settings
 from policyctl.errors import UsageError
@@ -41,6 +41,7 @@ class Environment:
     def digest(self) -> str:
         """A hash of everything that decides what a plan of this environment says; auth and remote are not part of it."""
         settings = self.settings
+        survive = settings.guards.survive
         return digest(
             {
                 "vars": self.vars,
@@ -50,20 +51,19 @@ class Environment:
                 "protect": list(settings.protect),
                 "allow_remove": list(settings.allow_remove),
                 "limits": [settings.limits.max_removes, settings.limits.max_change_percent],
-                "guards": asdict(settings.guards),
-                "guard_exceptions": [asdict(exception) for exception in settings.guard_exceptions],
+                "guards": {**settings.guards._asdict(), "survive": survive and survive._asdict()},
+                "guard_exceptions": [exception._asdict() for exception in settings.guard_exceptions],
             }
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """A policyctl.yaml that was read, or what holds without one."""
 
     path: Path | None
     environments: dict[str, Environment]
     default: str | None
-    lint: Chosen = field(default_factory=Chosen)
+    lint: Chosen = Chosen()
 
     def environment(self, name: str | None) -> Environment:
         """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""

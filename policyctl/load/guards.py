@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -58,9 +57,9 @@ GuardExceptions = Annotated[tuple[GuardExceptionFile, ...], Field(strict=False)]
 def guards_of(own: GuardsFile | None, shared: GuardsFile | None) -> Guards:
     """The guards of an environment: each its own, else the shared one, else none."""
     found = {}
-    for field in fields(Guards):
-        values = (getattr(file, field.name) for file in (own, shared) if file is not None)
-        found[field.name] = next((value for value in values if value is not None), None)
+    for name in Guards._fields:
+        values = (getattr(file, name) for file in (own, shared) if file is not None)
+        found[name] = next((value for value in values if value is not None), None)
     survive = found.pop("survive")
     return Guards(**found, survive=None if survive is None else Survive(survive.any, survive.down_with))
 

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from policyctl.errors import Mark, Problem
 from policyctl.lint.catalogue import LINT_CODES, RULES, guess_rule, severity_of
 from policyctl.model.complaints import show
 
-_COMMENT = re.compile(r"#[ \t]*policyctl:[ \t]*ignore\b[ \t]*(?P<codes>\[[^\]\r\n]*\])?")
-_CODE = re.compile(r"[^\s,\[\]]+")
-_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
-
-
-@dataclass(frozen=True, slots=True)
-class IgnoreComment:
-    """One such comment: where it stands, and each code with its place, as written."""
-
-    mark: Mark
-    codes: tuple[tuple[str, Mark], ...]
+if TYPE_CHECKING:
+    from policyctl.load.comments import IgnoreComment
 
 
 @dataclass(slots=True)
@@ -64,43 +54,15 @@ class Ignored:
 
     def _comments_of(self, file: str) -> tuple[IgnoreComment, ...]:
         if file not in self._comments:
-            self._comments[file] = ignore_comments(self.contents.get(file, b""), file)
+            self._comments[file] = self._read(file)
         return self._comments[file]
 
+    def _read(self, file: str) -> tuple[IgnoreComment, ...]:
+        if b"policyctl:" not in self.contents.get(file, b"") or file.endswith(".json"):  # JSON has no comments
+            return ()
+        from policyctl.load.comments import ignore_comments  # few files have such comments
 
-def ignore_comments(content: bytes, file: str) -> tuple[IgnoreComment, ...]:
-    """The ignore comments of a YAML file, in order. JSON has no comments, and text in a scalar is none."""
-    if b"policyctl:" not in content or file.endswith(".json"):
-        return ()
-    text = content.decode("utf-8-sig")
-    found = list(_COMMENT.finditer(text))
-    if not found:
-        return ()
-    scalars = _scalars(text)
-    starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
-    return tuple(
-        _comment(match, starts, file) for match in found if not any(start <= match.start() < end for start, end in scalars)
-    )
-
-
-def _comment(match: re.Match[str], starts: list[int], file: str) -> IgnoreComment:
-    def mark(position: int) -> Mark:
-        line = bisect_right(starts, position)
-        return Mark(file, line, position - starts[line - 1] + 1)
-
-    listed, offset = match["codes"] or "", match.start("codes")
-    codes = tuple((code.group(), mark(offset + code.start())) for code in _CODE.finditer(listed))
-    return IgnoreComment(mark(match.start()), codes)
-
-
-def _scalars(text: str) -> list[tuple[int, int]]:
-    """Where the scalars of a YAML text stand, which was parsed before."""
-    import yaml  # few files have such comments
-
-    from policyctl.load.yaml_text import Loader
-
-    marks = [(event.start_mark, event.end_mark) for event in yaml.parse(text, Loader) if isinstance(event, yaml.ScalarEvent)]
-    return [(start.index, end.index) for start, end in marks if start and end]
+        return ignore_comments(self.contents[file], file)
 
 
 def _code_complaint(code: str) -> str | None:

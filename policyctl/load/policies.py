@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from policyctl.errors import Mark, Problem
-from policyctl.lint import lint
 from policyctl.lint.catalogue import DEFAULT_CODES
+from policyctl.lint.families import lint
 from policyctl.load.contents import Contents
 from policyctl.load.kinds import Kind, is_test_file, kind_of
 from policyctl.load.locate import to_problems

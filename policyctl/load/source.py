@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem
 
@@ -17,8 +16,7 @@ MAX_BYTES = 8 * 1024 * 1024
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A file that was read: its name as the user gave it, its text, its documents."""
 
     file: str

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from policyctl.errors import InvalidInput, Problem, errors_in
 from policyctl.load.cache import Cache
@@ -16,8 +17,7 @@ from policyctl.load.environment import Config, Environment, find_config, load_co
 from policyctl.load.kinds import CONFIG_FILE
 
 
-@dataclass(frozen=True, slots=True)
-class Validation:
+class Validation(NamedTuple):
     """What was looked at and everything that was found, sorted by place."""
 
     problems: tuple[Problem, ...]

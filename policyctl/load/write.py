@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from policyctl.lint import lint
+from policyctl.lint.families import lint
 from policyctl.load.markers import is_template
 from policyctl.load.source import MAX_BYTES
 from policyctl.load.template import MAX_TEMPLATE

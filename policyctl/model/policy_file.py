@@ -61,7 +61,8 @@ Text = Annotated[Unicode, Field(min_length=1)]
 class FileModel(BaseModel):
     """The base of everything that is read from a file: frozen, strict, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # Built when first used: most models are only parts of another, which is built whole.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Strategy(FileModel):

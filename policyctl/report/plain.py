@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from policyctl.core.diff import ORDER, Field
 from policyctl.model.names import short_model
 from policyctl.model.normal import Document
+
+if TYPE_CHECKING:
+    from policyctl.core.diff import Field
 
 _WORD = re.compile(r"[\w./:@+-]+")
 _LONGEST = 100
@@ -29,6 +31,8 @@ def value(item: Any, *, longest: int | None = _LONGEST) -> str:
 
 def field_line(field: Field, *, longest: int | None = _LONGEST) -> str:
     """`path: before → after`."""
+    from policyctl.core.diff import ORDER
+
     if field.path.endswith(ORDER):
         before, after = plain(field.before), plain(field.after)
     else:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.lint import lint
 from policyctl.lint.catalogue import LINT_CODES
+from policyctl.lint.families import lint
 
 MODELS = [f"virtual-model/x/{name}" for name in "abc"]
 CODES = [200, 205, 304, 400, 407, 429, 500, 503]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from policyctl.core.settings import GuardException, Guards, Survive
@@ -35,7 +33,7 @@ def test_each_guard_of_an_environment_wins_there(project: Project) -> None:
     config = load_config(project.write("policyctl.yaml", FULL))
     dev, prod = (config.environments[name].settings for name in ("dev", "prod"))
     assert (dev.guards, dev.guard_exceptions) == (SHARED, (GuardException("max_calls", "chat", "until June"),))
-    assert prod.guards == replace(SHARED, max_calls=6, survive=Survive("model", (408,)))
+    assert prod.guards == SHARED._replace(max_calls=6, survive=Survive("model", (408,)))
     assert prod.guard_exceptions == ()
 
 

@@ -12,7 +12,7 @@ from policyctl.cli.options import Options, with_options
 from policyctl.cli.policy.changing import write_policy
 from policyctl.cli.policy.options import How, with_how, with_name
 from policyctl.errors import UsageError
-from policyctl.lint import lint
+from policyctl.lint.families import lint
 from policyctl.load.write import policy_text
 from policyctl.model.complaints import Complaint
 from policyctl.model.normal import Document
