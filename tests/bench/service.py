@@ -1,16 +1,14 @@
-"""The smallest service that policyctl can plan against and apply to: `python -m tests.bench.service [ROWS.json]`.
+"""The smallest service that policyctl can plan against and apply to: `python -m tests.bench.service`.
 
 It prints its port. It keeps rows in memory, checks nothing, and answers as quickly as the standard library lets it, so that
-what is measured is the client. `GET /stop` ends it.
+what is measured is the client. `GET /requests` gives what was asked since the last `DELETE` of everything.
 """
 
 from __future__ import annotations
 
 import json
 import socket
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,6 +20,7 @@ class Service(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     rows: ClassVar[dict[str, Any]] = {}  # by name
+    requests: ClassVar[list[tuple[str, str, str | None]]] = []
     listed: ClassVar[bytes | None] = None  # the whole list as it was last said
 
     def setup(self) -> None:
@@ -29,22 +28,25 @@ class Service(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def do_GET(self) -> None:
+        if self.path == "/requests":
+            self._answer(200, json.dumps(self.requests).encode())
+            return
+        self.requests.append(("GET", self.path, None))
         url = urlsplit(self.path)
-        if url.path == "/stop":
-            self._answer(200, b"{}")
-            self.server._BaseServer__shutdown_request = True
-        elif url.path != PATH:
-            self._answer(404, b"{}")
-        elif url.query:
+        if url.query:
             asked = parse_qs(url.query)["name"]
             self._answer(200, json.dumps([self.rows[name] for name in asked if name in self.rows]).encode())
-        else:
+        elif url.path == PATH:
             if Service.listed is None:
                 Service.listed = json.dumps(list(self.rows.values())).encode()
             self._answer(200, Service.listed)
+        else:
+            self._answer(200, b"[]")
 
     def do_POST(self) -> None:
-        row = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.requests.append(("POST", self.path, body.decode()))
+        row = json.loads(body)
         row["id"] = f"id-{len(self.rows)}"
         self.rows[row["name"]] = row
         Service.listed = None
@@ -53,6 +55,7 @@ class Service(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         """Forget everything, between two measurements."""
         self.rows.clear()
+        self.requests.clear()
         Service.listed = None
         self._answer(200, b"{}")
 
@@ -65,12 +68,10 @@ class Service(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        Service.rows.update((row["name"], row) for row in json.loads(Path(sys.argv[1]).read_bytes()))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
     server.daemon_threads = True
     print(server.server_address[1], flush=True)
-    server.serve_forever(poll_interval=0.1)
+    server.serve_forever()
 
 
 if __name__ == "__main__":
