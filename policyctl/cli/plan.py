@@ -88,8 +88,8 @@ def plan(
     place = find_place(options)
     loaded = load_policies(options, place, console, deep=True)
     settings = overrides.on(place.environment.settings)
-    with open_reader(place.url, place.access) as reader:
-        review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)
+    with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
+        review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
         review = check_models(reader, review, loaded)
     if out is not None:
         write_atomically(out, write_plan(review.plan))

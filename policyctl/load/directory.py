@@ -63,12 +63,13 @@ class Files:
         whole: bool = False,
         deep: bool = False,
         read: Callable[[Path], Source] = read_source,
+        on_file: Callable[[], object] = lambda: None,
     ) -> None:
         """`problems` are those of finding the files; `root` is what `include` patterns are relative to.
 
         `codes` are those of the lint rules to run. `whole` says that these are all files of their directory, so that a
         name that none of them declares is declared nowhere. `deep` asks for the rules of the effect engine too. `read` gives
-        a file, or raises InvalidInput.
+        a file, or raises InvalidInput; `on_file` is told of each one that was looked at.
         """
         self.root = root
         self.codes = codes if deep else codes - DEEP_CODES
@@ -85,6 +86,7 @@ class Files:
                 self.problems += error.problems
             else:
                 self.sources[source.file] = source
+            on_file()
         self._ignored = Ignored(self.sources)
 
     def load(self, environment: Environment) -> Loaded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -42,17 +42,22 @@ class _Group:
 
 
 def validate_paths(
-    paths: Iterable[Path], directory: Path | None = None, *, infos: bool = False, deep: bool = False
+    paths: Iterable[Path],
+    directory: Path | None = None,
+    *,
+    infos: bool = False,
+    deep: bool = False,
+    on_file: Callable[[], object] = lambda: None,
 ) -> Validation:
     """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
 
     `directory` is the one that plan would read. `infos` asks for findings of severity info where no rules are selected,
-    `deep` for those of the effect engine.
+    `deep` for those of the effect engine. `on_file` is told of each file that was read.
     """
     problems, groups = _collect(paths)
     files, names, skipped = set[Path](), set[str](), Counter[str]()
     for above, group in groups.items():
-        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos, deep)
+        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos, deep, on_file)
         problems += group_problems
         files.update(group.files)
         names |= group_names
@@ -93,7 +98,7 @@ def _covers(folder: Path, config: Path | None) -> bool:
 
 
 def _validate_group(
-    path: Path | None, group: _Group, directory: Path | None, infos: bool, deep: bool
+    path: Path | None, group: _Group, directory: Path | None, infos: bool, deep: bool, on_file: Callable[[], object]
 ) -> tuple[list[Problem], set[str], Counter[str]]:
     """The problems, the policies' names and what was skipped, of the files that share one configuration."""
     problems: list[Problem] = []
@@ -108,6 +113,7 @@ def _validate_group(
         codes=config.lint.codes(infos=infos),
         whole=group.is_whole(path, directory),
         deep=deep,
+        on_file=on_file,
     )
     environments = list(config.environments.values())
     loaded = [files.load(environment) for environment in environments or [Environment("local")]]

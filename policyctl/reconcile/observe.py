@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 from policyctl.model.live import Observed, observe_rows
 from policyctl.remote.protocol import Reader
 
 
-def observe(reader: Reader) -> Observed:
-    """Everything on the remote."""
-    return observe_rows(reader.rows())
+def observe(reader: Reader, on_row: Callable[[], object] = lambda: None) -> Observed:
+    """Everything on the remote; `on_row` is told of each row that was looked at."""
+    return observe_rows(_told(reader.rows(), on_row))
 
 
 def look_up(reader: Reader, names: Collection[str]) -> Observed:
     """The policies of these canonical names, as they are right now."""
     return observe_rows(reader.find(names))
+
+
+def _told(rows: Iterable[Any], on_row: Callable[[], object]) -> Iterator[Any]:
+    for row in rows:
+        yield row
+        on_row()

@@ -10,45 +10,57 @@ from policyctl.core.plan import Plan
 from policyctl.effect.compare import Effect
 from policyctl.effect.profile import ASSUMED
 from policyctl.report.effect_rows import effect_rows
-from policyctl.report.plain import describe, field_line, plain
+from policyctl.report.fields import field_lines
+from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
+from policyctl.report.verdict import verdict
+from policyctl.report.wrapping import Line, laid_out
 
 SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}
 _LOOKS: dict[Action, str] = {"add": "green", "update": "yellow", "remove": "red"}
 _MOST_ROWS = 8  # of one change's effect, unless all are asked for
+_SCREEN = 40  # lines of changes; with more of them the verdict comes first
 _STAYS = {"metadata", "equivalent"}
 
 
 def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = False) -> str:
     """The whole plan: every change with its fields and its effect, what blocks, what was refused, and one summary line, the
-    last.
+    last. A long plan begins with its verdict.
 
-    `remote` is the remote as the user wrote it. `verbose` shows long values and long effects whole.
+    `remote` is the remote as the user wrote it. `verbose` leaves nothing out (see `change_text`).
     """
     plan, effects = review.plan, review.effects
+    changes = [line for change in plan.changes for line in _change_lines(change, effects.get(change.name), style, verbose)]
     blocks = [
-        [style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim")],
-        [change_text(change, effects.get(change.name), style, verbose) for change in plan.changes],
-        [style.paint(ASSUMED, "dim")] if plan.changes else [],
+        [Line("", style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim"))],
+        list(_verdict_lines(review, style)) if len(changes) > _SCREEN else [],
+        changes,
+        [Line("", style.paint(ASSUMED, "dim"))] if plan.changes else [],
         list(_blocked_lines(plan, style)),
-        [f"{style.paint('note', 'cyan')}  {plain(note)}" for note in review.notes],
-        [f"{style.paint('refused', 'red', 'bold')}  {plain(why)}" for why in review.refusals],
-        [_summary_line(review, style)],
+        [Line(f"{style.paint('note', 'cyan')}  ", plain(note)) for note in review.notes],
+        [Line(f"{style.paint('refused', 'red', 'bold')}  ", plain(why)) for why in review.refusals],
+        [Line("", _summary_line(review, style))],
     ]
-    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+    return "\n\n".join(laid_out(lines, style.width) for lines in blocks if lines) + "\n"
 
 
 def change_text(change: Change, effect: Effect | None, style: Style, verbose: bool) -> str:
-    """One change: its name and file, a line a field, and a line for each thing that it moves in the traffic."""
+    """One change: its name and file, a line a field, and a line for each thing that it moves in the traffic.
+
+    `verbose` shows values and effects whole, and of an update what the policy will be.
+    """
+    return laid_out(_change_lines(change, effect, style, verbose), style.width)
+
+
+def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: bool) -> Iterator[Line]:
     look = _LOOKS[change.action]
     source = f"  {style.paint(plain(change.file), 'dim')}" if change.file else ""
-    lines = [f"{style.paint(SYMBOLS[change.action], look, 'bold')} {style.paint(plain(change.name), 'bold')}{source}"]
-    if change.action == "add" and change.after is not None:
-        lines.append(f"    {describe(change.after)}")
-    lines += [f"    {field_line(field, longest=None if verbose else 100)}" for field in change.fields]
-    if effect is not None:
-        lines += [f"      {row}" for row in _effect_lines(effect, style, verbose)]
-    return "\n".join(lines)
+    yield Line(f"{style.paint(SYMBOLS[change.action], look, 'bold')} ", style.paint(plain(change.name), "bold") + source)
+    if change.after is not None and (verbose or change.action == "add"):
+        yield Line("    ", describe(change.after))
+    yield from field_lines(change.fields, style.width, whole=verbose)
+    for row in _effect_lines(effect, style, verbose) if effect is not None else ():
+        yield Line("      ", row)
 
 
 def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:
@@ -64,6 +76,15 @@ def _looks_of(row: str) -> tuple[str, ...]:
     if row.startswith(("worse:", "the gateway refuses")):
         return ("red",)
     return ("green",) if row.startswith("better:") else ("cyan",)
+
+
+def _verdict_lines(review: Review, style: Style) -> Iterator[Line]:
+    """What to know first: how much changes, the riskiest of it, and what the rules say; the reasons follow at the end."""
+    counts, risk, rules, passed = verdict(review)
+    yield Line("changes   ", counts)
+    if risk is not None:
+        yield Line("riskiest  ", style.paint(f"{plain(risk.policy)}: {risk.said}", "yellow"))
+    yield Line("rules     ", style.paint(rules, "green" if passed else "red"))
 
 
 def _summary_line(review: Review, style: Style) -> str:
@@ -101,7 +122,7 @@ def _rest(plan: Plan) -> Iterator[str]:
         yield f"{len(plan.blocked):,} blocked"
 
 
-def _blocked_lines(plan: Plan, style: Style) -> Iterator[str]:
+def _blocked_lines(plan: Plan, style: Style) -> Iterator[Line]:
     for block in plan.blocked:
         ids = f" (ids {', '.join(map(plain, block.ids))})" if block.ids else ""
-        yield f"{style.paint('blocked', 'red', 'bold')}  {plain(block.name)}: {plain(block.reason)}{ids}"
+        yield Line(f"{style.paint('blocked', 'red', 'bold')}  ", f"{plain(block.name)}: {plain(block.reason)}{ids}")
