@@ -20,20 +20,25 @@ _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 def field_lines(fields: Sequence[Field], width: int | None, *, whole: bool = False) -> Iterator[Line]:
-    """`path: before → after`; on a terminal the values stand below each other where there is room.
+    """`path: before → after`, a line a field. `whole` leaves nothing out.
 
-    `whole` leaves nothing out.
+    On a terminal those that fit stand in columns, and of one that does not the values stand below each other.
     """
     rows = [(f"{_INDENT}{plain(field.path)}: ", *sides(field, whole=whole)) for field in fields]
-    paths = _column([path for path, _, _ in rows], width // 2) if width else 0
-    befores = _column([before for _, before, _ in rows], _BEFORES) if width else 0
+    fitting = [row for row in rows if width is not None and columns(_joined(*row)) <= width]
+    paths = max((columns(path) for path, _, _ in fitting), default=0)
+    befores = max((size for _, before, _ in fitting if (size := columns(before)) <= _BEFORES), default=0)
     for path, before, after in rows:
-        yield Line(padded(path, paths), f"{padded(before, befores)} → {after}")
+        plainly = _joined(path, before, after)
+        in_columns = _joined(padded(path, paths), padded(before, befores), after)
+        if width is None or columns(plainly) <= width:
+            yield Line(in_columns if width is None or columns(in_columns) <= width else plainly)
+        else:
+            yield from (Line(path.rstrip()), Line(f"{_INDENT}    ", before), Line(f"{_INDENT}  → ", after))
 
 
-def _column(texts: Sequence[str], most: int) -> int:
-    """The width that lines up those of the texts that have at most so many columns."""
-    return max((size for size in map(columns, texts) if size <= most), default=0)
+def _joined(path: str, before: str, after: str) -> str:
+    return f"{path}{before} → {after}"
 
 
 def sides(field: Field, *, whole: bool = False) -> tuple[str, str]:
@@ -86,7 +91,8 @@ def _end_of(text: str) -> str:
     if len(text) <= _AROUND:
         return text
     kept = text[-_AROUND:]
-    return "…" + (kept.partition(" ")[2] or kept)
+    words = kept.partition(" ")[2]
+    return f"… {words}" if words else f"…{kept}"
 
 
 def _start_of(text: str) -> str:
@@ -94,7 +100,8 @@ def _start_of(text: str) -> str:
     if len(text) <= _AROUND:
         return text
     kept = text[:_AROUND]
-    return (kept.rpartition(" ")[0] or kept) + "…"
+    words = kept.rpartition(" ")[0]
+    return f"{words} …" if words else f"{kept}…"
 
 
 def _cut(text: str) -> str:

@@ -39,7 +39,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         list(_blocked_lines(plan, style)),
         [Line(f"{style.paint('note', 'cyan')}  ", plain(note)) for note in review.notes],
         [Line(f"{style.paint('refused', 'red', 'bold')}  ", plain(why)) for why in review.refusals],
-        [Line("", _summary_line(review, style))],
+        [Line("", _summary_line(review, style), 2)],
     ]
     return "\n\n".join(laid_out(lines, style.width) for lines in blocks if lines) + "\n"
 
@@ -57,10 +57,10 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
     source = f"  {style.paint(plain(change.file), 'dim')}" if change.file else ""
     yield Line(f"{style.paint(SYMBOLS[change.action], look, 'bold')} ", style.paint(plain(change.name), "bold") + source)
     if change.after is not None and (verbose or change.action == "add"):
-        yield Line("    ", describe(change.after))
+        yield Line("    ", describe(change.after), 2)
     yield from field_lines(change.fields, style.width, whole=verbose)
     for row in _effect_lines(effect, style, verbose) if effect is not None else ():
-        yield Line("      ", row)
+        yield Line("      ", row, 2)
 
 
 def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:

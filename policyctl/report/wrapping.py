@@ -18,10 +18,12 @@ _NARROWEST = 20  # columns; with fewer nothing can be read, and the terminal may
 
 
 class Line(NamedTuple):
-    """One line of text. Where it is too long, what continues it stands under `text`, as far as `lead` leaves room."""
+    """One line of text. Where it is too long, what continues it stands under `text`, or `deeper` by so many columns; as far
+    as that leaves room."""
 
     lead: str
     text: str = ""
+    deeper: int = 0
 
 
 def laid_out(lines: Iterable[Line], width: int | None) -> str:
@@ -52,13 +54,13 @@ def _rows(line: Line, width: int | None) -> Iterator[str]:
     text = line.lead + line.text
     if width is None or columns(text) <= (width := max(width, _NARROWEST)):
         return iter([text])
-    return _broken(text, width, _hang(line.lead, width))
+    return _broken(text, width, _hang(line, width))
 
 
-def _hang(lead: str, width: int) -> int:
-    """How far continuations are indented; a lead that takes half of the width would leave too little beside it."""
-    under = columns(lead)
-    return under if under <= width // 2 else min(_indentation(lead) + 4, width // 2)
+def _hang(line: Line, width: int) -> int:
+    """How far continuations are indented; what takes half of the width would leave too little beside it."""
+    under = columns(line.lead) + line.deeper
+    return under if under <= width // 2 else min(_indentation(line.lead) + 4, width // 2)
 
 
 def _indentation(text: str) -> int:
