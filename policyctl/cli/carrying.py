@@ -72,8 +72,8 @@ def _stop_on_signals() -> Iterator[Callable[[], int | None]]:
     caught: list[int] = []
 
     def handle(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # before anybody is told, or a second one could come too early
         caught.append(number)
-        signal.signal(number, signal.SIG_DFL)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(number, handle) for number in numbers]
