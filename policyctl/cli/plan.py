@@ -27,6 +27,7 @@ Example:
   policyctl plan
   policyctl plan --env prod --detailed-exitcode
   policyctl plan --remote git:origin/main
+  policyctl plan --format json | jq -r '.changes[].name'
   policyctl plan --out plan.json && policyctl apply plan.json"""
 
 
@@ -71,7 +72,11 @@ def command(
     selection: Selection,
     overrides: Overrides,
 ) -> int:
-    """Show what apply would change, field by field. Nothing is written to the remote."""
+    """Show what apply would change, field by field. Nothing is written to the remote.
+
+    Long runs that a change leaves as they are read as …, and of a long effect the first rows are shown; -v shows both whole,
+    and each policy as it will be. On a terminal the text is as wide as that is (or as COLUMNS says).
+    """
     return plan(options, form, out, reports, detailed_exitcode, selection, overrides)
 
 
