@@ -72,10 +72,10 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
     found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
     codes = place.config.lint.codes()
-    with console.progress.of("Loading", "file", len(found.files)) as step:
+    with console.progress.of("Loading", "file", len(found.files), at_once=False) as step:
         files = Files(found.files, found.problems, options.dir, codes=codes, whole=True, deep=deep, on_file=step)
-    with console.progress.of("Checking", "policy"):
-        return files, files.load(place.environment)
+    with console.progress.of("Checking", "file", len(found.files), at_once=False) as step:
+        return files, files.load(place.environment, step)
 
 
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:

@@ -65,11 +65,18 @@ class Progress:
 
     @contextmanager
     def of(
-        self, label: str, noun: str, total: int | None = None, *, stopped: Callable[[], bool] = lambda: False
+        self,
+        label: str,
+        noun: str,
+        total: int | None = None,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        at_once: bool = True,
     ) -> Iterator[Step]:
         """Show a piece of work while it lasts. Yields what the work calls, from one thread, with each thing that is done.
 
-        Once `stopped` says yes, that is said in a line that stays, and nothing is drawn any more.
+        Once `stopped` says yes, that is said in a line that stays, and nothing is drawn any more. Unless `at_once`, the thread
+        begins with the first thing that is done: work that doubles the process must be the only thread until then.
         """
         work = Work(label, noun, total)
         if self._width() is None:
@@ -77,12 +84,20 @@ class Progress:
             return
         over = self._new_event()
         drawer = threading.Thread(target=self._draw, args=(work, over, stopped), daemon=True)
-        drawer.start()
+
+        def step(*_: object) -> None:
+            if drawer.ident is None:
+                drawer.start()
+            work.step()
+
+        if at_once:
+            drawer.start()
         try:
-            yield work.step
+            yield step
         finally:
             over.set()
-            drawer.join()
+            if drawer.ident is not None:
+                drawer.join()
 
     def _draw(self, work: Work, over: threading.Event, stopped: Callable[[], bool]) -> None:
         """Draw until the work is over, then erase the line."""

@@ -89,14 +89,15 @@ class Files:
             on_file()
         self._ignored = Ignored(self.sources)
 
-    def load(self, environment: Environment) -> Loaded:
-        """What the files say for one environment."""
+    def load(self, environment: Environment, on_file: Callable[[], object] = lambda: None) -> Loaded:
+        """What the files say for one environment; `on_file` is told of each one that was looked at."""
         everything, files = Contents(problems=list(self.problems)), 0
         for source in self.sources.values():
             if self.includes(source.file, environment):
                 everything.add(self._read(source, environment))
                 self._linted[source.file] = None
                 files += 1
+            on_file()
         everything.problems += self._across_files(everything.policies, environment)
         errors = errors_in(everything.problems)
         self._broken.update(problem.mark.file for problem in errors)

@@ -52,7 +52,7 @@ def validate_paths(
     """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
 
     `directory` is the one that plan would read. `infos` asks for findings of severity info where no rules are selected,
-    `deep` for those of the effect engine. `on_file` is told of each file that was read.
+    `deep` for those of the effect engine. `on_file` is told of each file that was checked.
     """
     problems, groups = _collect(paths)
     files, names, skipped = set[Path](), set[str](), Counter[str]()
@@ -113,10 +113,10 @@ def _validate_group(
         codes=config.lint.codes(infos=infos),
         whole=group.is_whole(path, directory),
         deep=deep,
-        on_file=on_file,
     )
     environments = list(config.environments.values())
-    loaded = [files.load(environment) for environment in environments or [Environment("local")]]
+    first, *others = environments or [Environment("local")]
+    loaded = [files.load(first, on_file), *map(files.load, others)]
     found = [(*one.problems, *one.test_problems) for one in loaded]
     by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
     problems += _merged(by_environment) if by_environment else [p for p in found[0] if p.code != "P015"]

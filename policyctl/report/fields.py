@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
-from policyctl.core.diff import ORDER, Field
-from policyctl.report.plain import plain, value
+from policyctl.core.diff import Field
+from policyctl.report.plain import field_values, plain
 from policyctl.report.wrapping import Line, columns, padded
 
 _INDENT = "    "
@@ -43,12 +43,11 @@ def _joined(path: str, before: str, after: str) -> str:
 
 def sides(field: Field, *, whole: bool = False) -> tuple[str, str]:
     """Both values as text that shows how they differ: never the same text twice."""
-    if field.path.endswith(ORDER):
-        before, after = plain(field.before), plain(field.after)
-    else:
-        longest = None if whole or (field.before is not None and field.after is not None) else 100
-        before, after = value(field.before, longest=longest), value(field.after, longest=longest)
-    return (before, after) if whole else elided(before, after)
+    if whole:
+        return field_values(field, longest=None)
+    if field.before is None or field.after is None:
+        return field_values(field)
+    return elided(*field_values(field, longest=None))
 
 
 def elided(before: str, after: str) -> tuple[str, str]:

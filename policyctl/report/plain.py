@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from policyctl.core.diff import ORDER, Field
 from policyctl.model.names import short_model
 from policyctl.model.normal import Document
 
@@ -28,6 +29,13 @@ def value(item: Any, *, longest: int | None = _LONGEST) -> str:
     """
     text = "absent" if item is None else _flow(item)
     return text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
+
+
+def field_values(field: Field, *, longest: int | None = _LONGEST) -> tuple[str, str]:
+    """What a field has before and after."""
+    if field.path.endswith(ORDER):
+        return plain(field.before), plain(field.after)
+    return value(field.before, longest=longest), value(field.after, longest=longest)
 
 
 def describe(document: Document) -> str:
