@@ -76,6 +76,7 @@ def on_terminal(
 ) -> Iterator[Terminal]:
     """Run a Python program on a terminal of its own; `stdout` may go elsewhere."""
     terminal, inner = os.openpty()
+    own = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # that of whoever runs the tests
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     with subprocess.Popen(
         [sys.executable, "-c", _TAKE, sys.executable, *args],
@@ -83,7 +84,7 @@ def on_terminal(
         stdout=inner if stdout is None else stdout,
         stderr=inner,
         start_new_session=True,
-        env={**os.environ, "TERM": "xterm", **(environ or {})},
+        env={**own, "TERM": "xterm", **(environ or {})},
     ) as process:
         os.close(inner)
         try:
