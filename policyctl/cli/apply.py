@@ -70,7 +70,7 @@ def apply(
     if planfile is None:
         place, reviewed = _plan_afresh(options, console, selection, overrides)
     else:
-        place, reviewed = _read_saved(options, planfile, selection, overrides)
+        place, reviewed = _read_saved(options, console, planfile, selection, overrides)
     console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
     tell_plan(reviewed, place.remote, planfile, console)
     if expect_digest not in (None, reviewed.plan.digest):
@@ -95,13 +95,15 @@ def _plan_afresh(options: Options, console: Console, selection: Selection, overr
     place = find_place(options)
     require_writable(place.url)
     loaded = load_policies(options, place, console, deep=True)
-    with open_reader(place.url, place.access) as reader:
-        settings = overrides.on(place.environment.settings)
-        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)
+    settings = overrides.on(place.environment.settings)
+    with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
+        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
         return place, check_models(reader, reviewed, loaded)
 
 
-def _read_saved(options: Options, planfile: Path, selection: Selection, overrides: Overrides) -> tuple[Place, Review]:
+def _read_saved(
+    options: Options, console: Console, planfile: Path, selection: Selection, overrides: Overrides
+) -> tuple[Place, Review]:
     """A saved plan, held against the environment it is for, the remote as it is now, and the safety rules."""
     if selection != Selection():
         raise UsageError("--only and --exclude belong to plan; a saved plan is applied as it is")
@@ -116,7 +118,8 @@ def _read_saved(options: Options, planfile: Path, selection: Selection, override
             raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")
         if place.environment.digest != plan.config:
             raise StalePlan(f"policyctl.yaml changed what holds for {plan.environment} since the plan was made; plan again")
-        observed = observe(reader)
+        with console.progress.of("Listing", "live policy") as step:
+            observed = observe(reader, on_row=step)
     preflight(plan, observed)
     return place, review(plan, observed, overrides.on(place.environment.settings))
 

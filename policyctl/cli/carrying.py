@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.github import tell_outcome
@@ -45,15 +42,15 @@ def ask_and_carry_out(reviewed: Review, place: Place, console: Console, *, yes: 
 def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: int) -> int:
     plan = reviewed.plan
     with open_writer(place.url, place.access) as writer, _stop_on_signals() as stopped:
-        with _progress(console, len(plan.changes)) as on_outcome:
-            outcomes = apply_changes(
-                plan.changes,
-                writer,
-                parallelism=parallelism,
-                on_outcome=on_outcome,
-                stopped=lambda: stopped() is not None,
-            )
-        unverified = [] if stopped() else verify(outcomes, writer, time.sleep)
+
+        def is_stopped() -> bool:
+            return stopped() is not None
+
+        with console.progress.of("Applying", "change", len(plan.changes), stopped=is_stopped) as step:
+            on_outcome = step if console.draws else _tell(console)
+            outcomes = apply_changes(plan.changes, writer, parallelism=parallelism, on_outcome=on_outcome, stopped=is_stopped)
+        with console.progress.of("Verifying", "change"):
+            unverified = [] if stopped() else verify(outcomes, writer, time.sleep)
         console.result(apply_text(outcomes, unverified, console.out_style))
         tell_outcome(apply_text(outcomes, unverified, Style()), console)
         if number := stopped():
@@ -64,15 +61,9 @@ def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: in
     return 0
 
 
-@contextmanager
-def _progress(console: Console, total: int) -> Iterator[Callable[[Outcome], None]]:
-    """A bar on a terminal, a line a change elsewhere."""
-    stream = sys.stderr
-    if not stream.isatty():
-        yield lambda outcome: console.say(outcome_line(outcome, console.err_style))
-        return
-    with click.progressbar(length=total, label="Applying", file=stream) as bar:
-        yield lambda _: bar.update(1)
+def _tell(console: Console) -> Callable[[Outcome], None]:
+    """Where no bar can be drawn, a line a change."""
+    return lambda outcome: console.say(outcome_line(outcome, console.err_style))
 
 
 @contextmanager
@@ -81,8 +72,8 @@ def _stop_on_signals() -> Iterator[Callable[[], int | None]]:
     caught: list[int] = []
 
     def handle(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # before anybody is told, or a second one could come too early
         caught.append(number)
-        signal.signal(number, signal.SIG_DFL)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(number, handle) for number in numbers]

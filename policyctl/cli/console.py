@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TextIO
 
 import click
 
 from policyctl.cli.options import Options
+from policyctl.cli.progress import Progress
 from policyctl.errors import Problem, UsageError
 from policyctl.report.style import Style, wants_colour
+
+_USUAL = 80  # columns of a terminal that does not say
 
 
 class Console:
     """Where a command writes, and how colourful."""
 
     def __init__(self, options: Options) -> None:
-        self.out_style = Style(wants_colour(options.color, sys.stdout.isatty(), os.environ))
-        self.err_style = Style(wants_colour(options.color, sys.stderr.isatty(), os.environ))
+        out, err = sys.stdout, sys.stderr
+        self.out_style = Style(wants_colour(options.color, out.isatty(), os.environ), terminal_width(out, os.environ))
+        self.err_style = Style(wants_colour(options.color, err.isatty(), os.environ))
         self.verbose = options.verbose > 0
+        # What cannot move its cursor cannot be drawn on.
+        self.draws = err.isatty() and os.environ.get("TERM") != "dumb"
+        self.progress = Progress(err, lambda: terminal_width(err, os.environ) if self.draws else None)
 
     def result(self, text: str) -> None:
         """Print a command's result."""
@@ -43,3 +51,15 @@ class Console:
         if not sys.stdin.isatty():
             raise UsageError("nobody can answer here (standard input is no terminal); add --yes to go on without asking")
         return click.confirm(question, default=False, err=True)
+
+
+def terminal_width(stream: TextIO, environ: Mapping[str, str]) -> int | None:
+    """The columns of the terminal that a stream is, COLUMNS first; None when it is none."""
+    if not stream.isatty():
+        return None
+    if (said := environ.get("COLUMNS", "")).isdecimal() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL
+    except OSError:
+        return _USUAL

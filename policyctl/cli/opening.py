@@ -46,7 +46,7 @@ def load_policies(options: Options, place: Place, console: Console, *, deep: boo
 
     `deep` asks for the warnings of the effect engine too; with `tests` the problems of scenario tests count too.
     """
-    loaded = _files(options, place, find_files(options.dir), deep=deep).load(place.environment)
+    _, loaded = _load(options, place, find_files(options.dir), console, deep=deep)
     problems = (*loaded.problems, *(loaded.test_problems if tests else ()))
     if errors_in(problems):
         raise InvalidInput(problems)
@@ -56,7 +56,7 @@ def load_policies(options: Options, place: Place, console: Console, *, deep: boo
     return loaded
 
 
-def read_directory(options: Options, place: Place) -> tuple[Files, Loaded]:
+def read_directory(options: Options, place: Place, console: Console) -> tuple[Files, Loaded]:
     """The directory's files and what they say, problems and all. One that is missing or holds no file says nothing."""
     try:
         found = find_files(options.dir)
@@ -64,24 +64,27 @@ def read_directory(options: Options, place: Place) -> tuple[Files, Loaded]:
         if options.dir.exists() and not options.dir.is_dir():
             raise
         found = Found()
-    files = _files(options, place, found)
-    return files, files.load(place.environment)
+    return _load(options, place, found, console)
 
 
-def _files(options: Options, place: Place, found: Found, *, deep: bool = False) -> Files:
+def _load(options: Options, place: Place, found: Found, console: Console, *, deep: bool = False) -> tuple[Files, Loaded]:
     own = place.config.path.resolve() if place.config.path else None
     nested = [path for path in found.configs if path.resolve() != own]
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
     found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
-    return Files(
-        found.files,
-        found.problems,
-        options.dir,
-        codes=place.config.lint.codes(),
-        whole=True,
-        deep=deep,
-        cache=options.open_cache(),
-    )
+    with console.progress.of("Loading", "file", len(found.files), at_once=False) as step:
+        files = Files(
+            found.files,
+            found.problems,
+            options.dir,
+            codes=place.config.lint.codes(),
+            whole=True,
+            deep=deep,
+            cache=options.open_cache(),
+            on_file=step,
+        )
+    with console.progress.of("Checking", "file", len(found.files), at_once=False) as step:
+        return files, files.load(place.environment, step)
 
 
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:

@@ -25,6 +25,7 @@ Example:
   policyctl plan
   policyctl plan --env prod --detailed-exitcode
   policyctl plan --remote git:origin/main
+  policyctl plan --format json | jq -r '.changes[].name'
   policyctl plan --out plan.json && policyctl apply plan.json"""
 
 
@@ -69,7 +70,11 @@ def command(
     selection: Selection,
     overrides: Overrides,
 ) -> int:
-    """Show what apply would change, field by field. Nothing is written to the remote."""
+    """Show what apply would change, field by field. Nothing is written to the remote.
+
+    Long runs that a change leaves as they are read as …, and of a long effect the first rows are shown; -v shows both whole,
+    and each policy as it will be. On a terminal the text is as wide as that is (or as COLUMNS says).
+    """
     return plan(options, form, out, reports, detailed_exitcode, selection, overrides)
 
 
@@ -86,8 +91,8 @@ def plan(
     place = find_place(options)
     loaded = load_policies(options, place, console, deep=True)
     settings = overrides.on(place.environment.settings)
-    with open_reader(place.url, place.access) as reader:
-        review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)
+    with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
+        review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
         review = check_models(reader, review, loaded)
     subject = Subject(review, place.remote, console.verbose)
     if out is not None or reports:

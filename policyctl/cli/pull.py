@@ -41,13 +41,14 @@ def command(options: Options, overwrite: bool) -> int:
 def pull(options: Options, overwrite: bool) -> int:
     console = Console(options)
     place = find_place(options)
-    files, loaded = _read(options, place)
+    files, loaded = _read(options, place, console)
     homes = Homes(options.dir, files, loaded, place.environment)
     with open_reader(place.url, place.access) as reader:
-        observed = observe(reader)
+        with console.progress.of("Listing", "live policy") as step:
+            observed = observe(reader, on_row=step)
         done = plan_pull(observed, homes, place.environment.settings, overwrite=overwrite)
-        _write(done, options)
-        plan = _plan(options, place, reader) if done.writes or loaded.policies else None
+        _write(done, options, console)
+        plan = _plan(options, place, reader, console) if done.writes or loaded.policies else None
     console.result(pull_text(done, observed, plan, console.out_style))
     if done.kept or done.left:
         missing = count(len(done.kept) + len(done.left), "live policy")
@@ -55,23 +56,26 @@ def pull(options: Options, overwrite: bool) -> int:
     return 0
 
 
-def _read(options: Options, place: Place) -> tuple[Files, Loaded]:
+def _read(options: Options, place: Place, console: Console) -> tuple[Files, Loaded]:
     """What the directory says. Raises InvalidInput with every error; warnings are for validate and plan to print."""
-    files, loaded = read_directory(options, place)
+    files, loaded = read_directory(options, place, console)
     if errors_in(loaded.problems):
         raise InvalidInput(loaded.problems)
     return files, loaded
 
 
-def _write(done: Pull, options: Options) -> None:
+def _write(done: Pull, options: Options, console: Console) -> None:
     if done.writes:
         make_folder(options.dir)
-    for path, text, _ in done.writes:
-        write_atomically(path, text)
+    with console.progress.of("Writing", "file", len(done.writes)) as step:
+        for path, text, _ in done.writes:
+            write_atomically(path, text)
+            step()
 
 
-def _plan(options: Options, place: Place, reader: Reader) -> Plan:
+def _plan(options: Options, place: Place, reader: Reader, console: Console) -> Plan:
     """What plan says now, from the files as they were written and the remote read again."""
-    _, loaded = _read(options, place)
+    _, loaded = _read(options, place, console)
     settings = place.environment.settings
-    return plan_directory(reader, loaded.policies, place.environment, settings, Selection()).plan
+    with console.progress.of("Comparing", "live policy") as step:
+        return plan_directory(reader, loaded.policies, place.environment, settings, Selection(), on_row=step).plan

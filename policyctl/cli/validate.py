@@ -43,9 +43,15 @@ def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str | N
 
 def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
     console = Console(options)
-    validation = validate_paths(
-        paths or (options.dir,), options.dir, infos=console.verbose, deep=deep, cache=options.open_cache()
-    )
+    with console.progress.of("Checking", "file", at_once=False) as step:
+        validation = validate_paths(
+            paths or (options.dir,),
+            options.dir,
+            infos=console.verbose,
+            deep=deep,
+            cache=options.open_cache(),
+            on_file=step,
+        )
     console.result(_printed(validation, form or ("github" if is_github() else "text"), console.out_style))
     return 0 if validation.valid else 1
 

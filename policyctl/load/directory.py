@@ -62,12 +62,13 @@ class Files:
         deep: bool = False,
         read: Callable[[str], bytes] = read_bytes,
         cache: Cache | None = None,
+        on_file: Callable[[], object] = lambda: None,
     ) -> None:
         """`problems` are those of finding the files; `root` is what `include` patterns are relative to.
 
         `codes` are those of the lint rules to run. `whole` says that these are all files of their directory, so that a
         name that none of them declares is declared nowhere. `deep` asks for the rules of the effect engine too. `read` gives
-        what a file holds, or raises InvalidInput. `cache` may know what files say.
+        what a file holds, or raises InvalidInput. `cache` may know what files say. `on_file` is told of each one that was read.
         """
         self.root = root
         self.codes = codes if deep else codes - DEEP_CODES
@@ -81,13 +82,14 @@ class Files:
                 contents[file] = read(file)
             except InvalidInput as error:
                 self.problems += error.problems
+            on_file()
         self._reading = Reading(contents, self.codes, cache or Cache())
         self._ignored = Ignored(contents)
 
-    def load(self, environment: Environment) -> Loaded:
-        """What the files say for one environment."""
+    def load(self, environment: Environment, on_file: Callable[[], object] = lambda: None) -> Loaded:
+        """What the files say for one environment; `on_file` is told of each one that had to be read."""
         everything, tests, files = Contents(problems=list(self.problems)), [], 0
-        for file, contents in self._reading.contents(environment.vars).items():
+        for file, contents in self._reading.contents(environment.vars, on_file).items():
             if isinstance(contents, InvalidInput):
                 everything.problems += contents.problems
             elif self.includes(file, environment):

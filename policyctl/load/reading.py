@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -36,14 +36,20 @@ class Reading:
         """A file's text and documents. Raises InvalidInput."""
         return source_of(self._files[file], file)
 
-    def contents(self, variables: Mapping[str, Any]) -> dict[str, Contents | InvalidInput]:
-        """What every file says with these variables; for one that cannot be parsed the problem."""
+    def contents(
+        self, variables: Mapping[str, Any], on_file: Callable[[], object] = lambda: None
+    ) -> dict[str, Contents | InvalidInput]:
+        """What every file says with these variables; for one that cannot be parsed the problem.
+
+        `on_file` is told of each one that had to be read.
+        """
         keys = self._keys((file for file in self._files if file not in self._same), variables)
         said: dict[str, Contents | InvalidInput] = {}
         for file, key in keys.items():
             if key and (line := self._cache.get(key)) is not None:
                 said[file] = from_line(line, file)
         for file, found in self._read([file for file in keys if file not in said], variables):
+            on_file()
             # What was read takes the same way as what was known: there is no second form of it.
             said[file] = found if isinstance(found, InvalidInput) else from_line(found, file)
             if isinstance(found, str) and (key := keys[file]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -50,16 +50,18 @@ def validate_paths(
     infos: bool = False,
     deep: bool = False,
     cache: Cache | None = None,
+    on_file: Callable[[], object] = lambda: None,
 ) -> Validation:
     """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
 
     `directory` is the one that plan would read. `infos` asks for findings of severity info where no rules are selected,
-    `deep` for those of the effect engine. `cache` may know what files say.
+    `deep` for those of the effect engine. `cache` may know what files say. `on_file` is told of each one that had to be
+    read.
     """
     problems, groups = _collect(paths)
     files, names, skipped = set[str](), set[str](), Counter[str]()
     for above, group in groups.items():
-        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos, deep, cache)
+        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos, deep, cache, on_file)
         problems += group_problems
         files.update(group.files)
         names |= group_names
@@ -100,7 +102,13 @@ def _covers(folder: Path, config: Path | None) -> bool:
 
 
 def _validate_group(
-    path: Path | None, group: _Group, directory: Path | None, infos: bool, deep: bool, cache: Cache | None
+    path: Path | None,
+    group: _Group,
+    directory: Path | None,
+    infos: bool,
+    deep: bool,
+    cache: Cache | None,
+    on_file: Callable[[], object],
 ) -> tuple[list[Problem], set[str], Counter[str]]:
     """The problems, the policies' names and what was skipped, of the files that share one configuration."""
     problems: list[Problem] = []
@@ -118,7 +126,8 @@ def _validate_group(
         cache=cache,
     )
     environments = list(config.environments.values())
-    loaded = [files.load(environment) for environment in environments or [Environment("local")]]
+    first, *others = environments or [Environment("local")]
+    loaded = [files.load(first, on_file), *map(files.load, others)]
     found = [(*one.problems, *one.test_problems) for one in loaded]
     by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
     problems += _merged(by_environment) if by_environment else [p for p in found[0] if p.code != "P015"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from policyctl.core.guards import Review, review
@@ -28,12 +28,14 @@ def plan_directory(
     settings: Settings,
     selection: Selection,
     timeouts: Mapping[str, float] | None = None,
+    on_row: Callable[[], object] = lambda: None,
 ) -> Review:
     """Read the remote and compare. `settings` are the environment's, with what the command line overrides.
 
-    `timeouts` are the models' own, in seconds, as far as the directory declares them.
+    `timeouts` are the models' own, in seconds, as far as the directory declares them. `on_row` is told of each row that the
+    remote holds.
     """
-    observed = observe(reader, desired)
+    observed = observe(reader, desired, on_row)
     plan = make_plan(
         environment=environment.name,
         remote=reader.identity,

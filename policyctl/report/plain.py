@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from policyctl.core.diff import Field
 
 _WORD = re.compile(r"[\w./:@+-]+")
+_TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # bare, they are no text
 _LONGEST = 100
 
 
@@ -24,20 +25,21 @@ def plain(text: str) -> str:
 
 
 def value(item: Any, *, longest: int | None = _LONGEST) -> str:
-    """A plain value in one line, in YAML's flow style: `{attempts: 1, on_status_codes: [503]}`; None is `absent`."""
+    """A plain value in one line, in YAML's flow style: `{attempts: 1, on_status_codes: [503]}`; None is `absent`.
+
+    Two values that differ are two texts that differ, unless they are cut: the text "3" is not written as the number is.
+    """
     text = "absent" if item is None else _flow(item)
     return text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
 
 
-def field_line(field: Field, *, longest: int | None = _LONGEST) -> str:
-    """`path: before → after`."""
+def field_values(field: Field, *, longest: int | None = _LONGEST) -> tuple[str, str]:
+    """What a field has before and after."""
     from policyctl.core.diff import ORDER
 
     if field.path.endswith(ORDER):
-        before, after = plain(field.before), plain(field.after)
-    else:
-        before, after = value(field.before, longest=longest), value(field.after, longest=longest)
-    return f"{plain(field.path)}: {before} → {after}"
+        return plain(field.before), plain(field.after)
+    return value(field.before, longest=longest), value(field.after, longest=longest)
 
 
 def describe(document: Document) -> str:
@@ -57,11 +59,12 @@ def _describe_target(target: Document, mode: str) -> str:
 
 def _flow(item: Any) -> str:
     if isinstance(item, dict):
-        return "{" + ", ".join(f"{plain(str(key))}: {_flow(child)}" for key, child in item.items()) + "}"
+        return "{" + ", ".join(f"{_flow(str(key))}: {_flow(child)}" for key, child in item.items()) + "}"
     if isinstance(item, list):
         return "[" + ", ".join(map(_flow, item)) + "]"
     if isinstance(item, str):
-        return item if _WORD.fullmatch(item) else plain(json.dumps(item, ensure_ascii=False))
+        bare = _WORD.fullmatch(item) and not _TAKEN.fullmatch(item)
+        return item if bare else plain(json.dumps(item, ensure_ascii=False))
     return json.dumps(item)
 
 

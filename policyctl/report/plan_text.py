@@ -9,8 +9,9 @@ from policyctl.core.change import Action, Change
 from policyctl.core.guards import Review
 from policyctl.core.plan import Plan
 from policyctl.effect.profile import ASSUMED
-from policyctl.report.plain import describe, field_line, plain
+from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
+from policyctl.report.wrapping import Line, laid_out
 
 if TYPE_CHECKING:
     from policyctl.effect.compare import Effect
@@ -18,39 +19,51 @@ if TYPE_CHECKING:
 SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}
 _LOOKS: dict[Action, str] = {"add": "green", "update": "yellow", "remove": "red"}
 _MOST_ROWS = 8  # of one change's effect, unless all are asked for
+_SCREEN = 40  # lines of changes; with more of them the verdict comes first
 _STAYS = {"metadata", "equivalent"}
 
 
 def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = False) -> str:
     """The whole plan: every change with its fields and its effect, what blocks, what was refused, and one summary line, the
-    last.
+    last. A long plan begins with its verdict.
 
-    `remote` is the remote as the user wrote it. `verbose` shows long values and long effects whole.
+    `remote` is the remote as the user wrote it. `verbose` leaves nothing out (see `change_text`).
     """
     plan, effects = review.plan, review.effects
+    changes = [line for change in plan.changes for line in _change_lines(change, effects.get(change.name), style, verbose)]
     blocks = [
-        [style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim")],
-        [change_text(change, effects.get(change.name), style, verbose) for change in plan.changes],
-        [style.paint(ASSUMED, "dim")] if plan.changes else [],
+        [Line("", style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim"))],
+        list(_verdict_lines(review, style)) if len(changes) > _SCREEN else [],
+        changes,
+        [Line("", style.paint(ASSUMED, "dim"))] if plan.changes else [],
         list(_blocked_lines(plan, style)),
-        [f"{style.paint('note', 'cyan')}  {plain(note)}" for note in review.notes],
-        [f"{style.paint('refused', 'red', 'bold')}  {plain(why)}" for why in review.refusals],
-        [_summary_line(review, style)],
+        [Line(f"{style.paint('note', 'cyan')}  ", plain(note)) for note in review.notes],
+        [Line(f"{style.paint('refused', 'red', 'bold')}  ", plain(why)) for why in review.refusals],
+        [Line("", _summary_line(review, style), 2)],
     ]
-    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+    return "\n\n".join(laid_out(lines, style.width) for lines in blocks if lines) + "\n"
 
 
 def change_text(change: Change, effect: Effect | None, style: Style, verbose: bool) -> str:
-    """One change: its name and file, a line a field, and a line for each thing that it moves in the traffic."""
+    """One change: its name and file, a line a field, and a line for each thing that it moves in the traffic.
+
+    `verbose` shows values and effects whole, and of an update what the policy will be.
+    """
+    return laid_out(_change_lines(change, effect, style, verbose), style.width)
+
+
+def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: bool) -> Iterator[Line]:
     look = _LOOKS[change.action]
     source = f"  {style.paint(plain(change.file), 'dim')}" if change.file else ""
-    lines = [f"{style.paint(SYMBOLS[change.action], look, 'bold')} {style.paint(plain(change.name), 'bold')}{source}"]
-    if change.action == "add" and change.after is not None:
-        lines.append(f"    {describe(change.after)}")
-    lines += [f"    {field_line(field, longest=None if verbose else 100)}" for field in change.fields]
-    if effect is not None:
-        lines += [f"      {row}" for row in _effect_lines(effect, style, verbose)]
-    return "\n".join(lines)
+    yield Line(f"{style.paint(SYMBOLS[change.action], look, 'bold')} ", style.paint(plain(change.name), "bold") + source)
+    if change.after is not None and (verbose or change.action == "add"):
+        yield Line("    ", describe(change.after), 2)
+    if change.fields:
+        from policyctl.report.fields import field_lines  # with difflib behind it
+
+        yield from field_lines(change.fields, style.width, whole=verbose)
+    for row in _effect_lines(effect, style, verbose) if effect is not None else ():
+        yield Line("      ", row, 2)
 
 
 def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:
@@ -68,6 +81,17 @@ def _looks_of(row: str) -> tuple[str, ...]:
     if row.startswith(("worse:", "the gateway refuses")):
         return ("red",)
     return ("green",) if row.startswith("better:") else ("cyan",)
+
+
+def _verdict_lines(review: Review, style: Style) -> Iterator[Line]:
+    """What to know first: how much changes, the riskiest of it, and what the rules say; the reasons follow at the end."""
+    from policyctl.report.verdict import verdict  # with the effect engine behind it
+
+    counts, risk, rules, passed = verdict(review)
+    yield Line("changes   ", counts)
+    if risk is not None:
+        yield Line("riskiest  ", style.paint(f"{plain(risk.policy)}: {risk.said}", "yellow"))
+    yield Line("rules     ", style.paint(rules, "green" if passed else "red"))
 
 
 def _summary_line(review: Review, style: Style) -> str:
@@ -105,7 +129,7 @@ def _rest(plan: Plan) -> Iterator[str]:
         yield f"{len(plan.blocked):,} blocked"
 
 
-def _blocked_lines(plan: Plan, style: Style) -> Iterator[str]:
+def _blocked_lines(plan: Plan, style: Style) -> Iterator[Line]:
     for block in plan.blocked:
         ids = f" (ids {', '.join(map(plain, block.ids))})" if block.ids else ""
-        yield f"{style.paint('blocked', 'red', 'bold')}  {plain(block.name)}: {plain(block.reason)}{ids}"
+        yield Line(f"{style.paint('blocked', 'red', 'bold')}  ", f"{plain(block.name)}: {plain(block.reason)}{ids}")

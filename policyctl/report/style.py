@@ -1,4 +1,4 @@
-"""Colour, where it is wanted."""
+"""How text looks on one stream: its colours, and how wide it may be."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 
 
 class Style(NamedTuple):
-    """Paints text, or leaves it alone."""
+    """Paints text, or leaves it alone. `width` is the terminal's, in columns; None where there is none."""
 
     on: bool = False
+    width: int | None = None
 
     def paint(self, text: str, *looks: str) -> str:
         """The text in these looks (see `_CODES`); unchanged when colour is off."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from policyctl import __version__
 from policyctl.cli.main import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.terminal import on_terminal
 
 POLICYCTL = (sys.executable, "-m", "policyctl")
 
@@ -123,24 +123,11 @@ def test_progress_is_a_line_a_change_on_standard_error(project: Project, policyc
 
 
 def _in_a_terminal(answer: str, *args: str) -> tuple[int, str]:
-    """Run policyctl on a pseudo-terminal, answer its question, and give its exit code and everything it showed."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [*POLICYCTL, *args])
-    shown = b""
-    while True:
-        try:
-            piece = os.read(terminal, 65_536)
-        except OSError:  # Linux: the other end is closed
-            break
-        if not piece:
-            break
-        shown += piece
-        if shown.endswith(b"[y/N]: "):
-            os.write(terminal, answer.encode() + b"\n")
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status), shown.decode()
+    """Run policyctl on a terminal, answer its question, and give its exit code and everything it showed."""
+    with on_terminal("-m", "policyctl", *args) as terminal:
+        terminal.until("[y/N]: ")
+        terminal.type(f"{answer}\n")
+        return terminal.end(), terminal.shown
 
 
 def test_on_a_terminal_apply_asks_and_yes_applies(project: Project, policyctl: Policyctl) -> None:

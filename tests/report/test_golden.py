@@ -23,6 +23,7 @@ from policyctl.report.plan_text import plan_text
 from policyctl.report.schemas import schema_text
 from policyctl.report.style import Style
 from policyctl.report.validation import validation_json, validation_text
+from policyctl.report.wrapping import columns
 from tests.builders import plan, policy, row
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,6 +96,14 @@ def same(name: str, text: str) -> None:
 @pytest.mark.parametrize("case", PLANS)
 def test_plan_text(case: str) -> None:
     same(f"plan-{case}.txt", plan_text(PLANS[case], "local", Style()))
+
+
+@pytest.mark.parametrize("width", [60, 100])
+@pytest.mark.parametrize("case", ["mixed", "hostile"])
+def test_plan_text_on_a_terminal(case: str, width: int) -> None:
+    text = plan_text(PLANS[case], "local", Style(width=width))
+    assert max(map(columns, text.splitlines())) <= width
+    same(f"plan-{case}-{width}.txt", text)
 
 
 def test_plan_text_in_colour() -> None:

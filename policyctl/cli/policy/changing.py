@@ -27,10 +27,10 @@ def write_policy(policy: Policy, options: Options, place: Place, how: How) -> in
     console = Console(options)
     if how.save:
         return save_policy(policy, options, place, console, how)
-    with open_reader(place.url, place.access) as reader:
+    with open_reader(place.url, place.access) as reader, console.progress.of("Listing", "live policy"):
         review = check_policy(reader, plan_policy(reader, policy, place.environment), policy)
         prunes = may_remove(reader, place.environment.settings)
-    note = next_apply(policy.name, policy.document, options, place, prunes=prunes)
+    note = next_apply(policy.name, policy.document, options, place, console, prunes=prunes)
     return show_and_change(review, note, place, console, how)
 
 
@@ -50,13 +50,15 @@ def show_and_change(review: Review, note: str | None, place: Place, console: Con
     return ask_and_carry_out(review, place, console, yes=how.yes)
 
 
-def next_apply(name: str, after: Document | None, options: Options, place: Place, *, prunes: bool) -> str | None:
+def next_apply(
+    name: str, after: Document | None, options: Options, place: Place, console: Console, *, prunes: bool
+) -> str | None:
     """What the next apply makes of a policy that is about to be `after` (None: removed), when that is not what it leaves alone.
 
     The directory need not be there, nor valid: this only informs.
     """
     try:
-        _, loaded = read_directory(options, place)
+        _, loaded = read_directory(options, place, console)
     except InvalidInput:
         return None
     said = next((policy for policy in loaded.policies if policy.name == name), None)

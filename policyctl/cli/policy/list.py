@@ -29,7 +29,8 @@ def list_policies(options: Options, form: str) -> int:
     console = Console(options)
     place = find_place(options)
     with open_reader(place.url, place.access) as reader:
-        observed = observe(reader)
+        with console.progress.of("Listing", "live policy") as step:
+            observed = observe(reader, on_row=step)
         remote = reader.identity
     if form == "json":
         console.result(policies_json(observed, place.environment.name, remote))

@@ -36,6 +36,7 @@ def remove(options: Options, how: How, name: str, allow_remove: tuple[str, ...])
     if how.save:
         return save_removal(name, options, place, console, how)
     settings = place.environment.settings.overridden(None, None, allow_remove)
-    with open_reader(place.url, place.access) as reader:
+    with open_reader(place.url, place.access) as reader, console.progress.of("Listing", "live policy"):
         review = plan_removal(reader, name, place.environment, settings)
-    return show_and_change(review, next_apply(name, None, options, place, prunes=False), place, console, how)
+    note = next_apply(name, None, options, place, console, prunes=False)
+    return show_and_change(review, note, place, console, how)

@@ -25,7 +25,7 @@ def save_policy(policy: Policy, options: Options, place: Place, console: Console
     if not place.environment.settings.in_scope(policy.name):
         scope = ", ".join(place.environment.settings.scope or ())
         raise UsageError(f"{policy.name} is outside the scope of environment {place.environment.name} ({scope})")
-    home = _home(policy.name, options, place)
+    home = _home(policy.name, options, place, console)
     text = policy_text(policy.document)
     if not isinstance(text, str):
         raise PolicyctlError(f"{policy.name} cannot be a policy file: {'; '.join(reasons(text))}")
@@ -46,7 +46,7 @@ def save_policy(policy: Policy, options: Options, place: Place, console: Console
 
 def save_removal(name: str, options: Options, place: Place, console: Console, how: How) -> int:
     """Delete the file of a policy."""
-    home = _home(name, options, place)
+    home = _home(name, options, place, console)
     if home.policy is None:
         raise PolicyctlError(f"no file of {options.dir} has the policy {name}")
     _show(Change("remove", name, None, None, None, file=str(home.path)), console)
@@ -62,9 +62,9 @@ def save_removal(name: str, options: Options, place: Place, console: Console, ho
     return 0
 
 
-def _home(name: str, options: Options, place: Place) -> Home:
+def _home(name: str, options: Options, place: Place, console: Console) -> Home:
     """The policy's file. Raises InvalidInput for a directory with errors, PolicyctlError for a file not to be rewritten."""
-    files, loaded = read_directory(options, place)
+    files, loaded = read_directory(options, place, console)
     if errors_in(loaded.problems):
         raise InvalidInput(loaded.problems)
     home = Homes(Path(options.dir), files, loaded, place.environment).of(name)

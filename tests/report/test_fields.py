@@ -1,0 +1,111 @@
+"""A change's fields: both values, what they have in common left out, and never the same text twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from policyctl.core.diff import Field
+from policyctl.report.fields import elided, field_lines, sides
+from policyctl.report.plain import value
+from policyctl.report.wrapping import columns, laid_out
+from tests.strategies import json_values
+
+LOREM = "This policy serves the chat of the shop and is looked after by the people of the shop, who sleep at night. "
+
+SIDES = {
+    "short values are whole": (0.25, 0.4, "0.25 → 0.4"),
+    "a key that was absent": (None, [429, 503], "absent → [429, 503]"),
+    "a text is not what its letters read as": (None, "absent", 'absent → "absent"'),
+    "nor as a number": ("3", 3, '"3" → 3'),
+    "nor as a truth": (True, "true", 'true → "true"'),
+    "one word of a long text": (
+        f"{LOREM}{LOREM}Call Ann. {LOREM}",
+        f"{LOREM}{LOREM}Call Bob. {LOREM}",
+        "… at night. Call Ann. This policy … → … at night. Call Bob. This policy …",
+    ),
+    "two words far from each other": (
+        f"Old {LOREM}{LOREM}old",
+        f"New {LOREM}{LOREM}new",
+        '"Old This policy serves … sleep at night. old" → "New This policy serves … sleep at night. new"',
+    ),
+    "a word at the end of a text": (LOREM, f"{LOREM}Really.", '… sleep at night. " → … sleep at night. Really."'),
+    "a code in a long list": (
+        [*range(400, 420), 503],
+        [*range(400, 420), 500, 503],
+        "… 417, 418, 419, 503] → … 417, 418, 419, 500, 503]",
+    ),
+    "a word without spaces": ("x" * 200 + "a", "x" * 200 + "b", f"…{'x' * 20}a → …{'x' * 20}b"),
+}
+
+
+@pytest.mark.parametrize("case", SIDES)
+def test_both_sides(case: str) -> None:
+    before, after, expected = SIDES[case]
+    assert " → ".join(sides(Field("description", before, after))) == expected
+
+
+def test_nothing_is_left_out_when_all_is_wanted() -> None:
+    before, after = sides(Field("description", f"{LOREM * 9}one", f"{LOREM * 9}two"), whole=True)
+    assert (before, after) == (f'"{LOREM * 9}one"', f'"{LOREM * 9}two"')
+
+
+def test_an_order_in_which_two_far_targets_changed_places_shows_both() -> None:
+    names = [f"vendor/model-{number:02}" for number in range(20)]
+    moved = [names[-1], *names[1:-1], names[0]]
+    before, after = sides(Field("policy.targets order", ", ".join(names), ", ".join(moved)))
+    assert (before.split(", ")[0], after.split(", ")[0]) == (names[0], names[-1])
+    assert "…" in before + after
+    assert max(len(before), len(after)) <= 200
+
+
+letters = st.text("ab ", max_size=200)
+joined = st.builds(lambda parts, end: f"{LOREM * 2}".join(parts) + end, st.lists(letters, min_size=1, max_size=4), letters)
+
+
+@given(joined, joined)
+@example(LOREM * 3, LOREM * 4)
+@example("a " * 300, "a " * 299 + "b ")
+@example("a " * 900, "b" + "a " * 900)
+def test_two_texts_that_differ_never_look_the_same(before: str, after: str) -> None:
+    shown = elided(before, after)
+    assert (shown[0] == shown[1]) == (before == after)
+    assert max(map(len, shown)) <= 200
+
+
+@given(json_values, json_values)
+def test_two_values_that_differ_never_look_the_same(before: Any, after: Any) -> None:
+    shown = [value(one, longest=None) for one in (before, after)]
+    assert (shown[0] == shown[1]) == (repr(before) == repr(after))
+
+
+FIELDS = (Field("a", 1, 2), Field("policy.targets[b].weight", "absent", 3), Field("c", "long " * 9, 4))
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (None, ["    a: 1 → 2", '    policy.targets[b].weight: "absent" → 3', f'    c: "{"long " * 9}" → 4']),
+        (
+            50,
+            [
+                "    a:                        1        → 2",
+                '    policy.targets[b].weight: "absent" → 3',
+                "    c:",
+                '        "long long long long long long long long',
+                '        long "',
+                "      → 4",
+            ],
+        ),
+    ],
+)
+def test_on_a_terminal_values_stand_in_columns_or_below_each_other(width: int | None, expected: list[str]) -> None:
+    assert laid_out(field_lines(FIELDS, width), width).split("\n") == expected
+
+
+@given(st.lists(st.builds(Field, st.sampled_from(["a", "policy.retry", "description"]), json_values, json_values), max_size=5))
+def test_columns_never_make_a_line_too_wide(fields: list[Field]) -> None:
+    assert all(columns(row) <= 40 for row in laid_out(field_lines(fields, 40), 40).split("\n"))
