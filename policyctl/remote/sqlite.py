@@ -42,9 +42,8 @@ class SqliteReader:
 
     def rows(self) -> list[Any]:
         with self.database.reading() as connection:
-            if connection is None:
-                return []
-            return [_row(values) for values in connection.execute(f"{_SELECT} ORDER BY canonical")]
+            found = [] if connection is None else connection.execute(f"{_SELECT} ORDER BY canonical").fetchall()
+        return [_row(values) for values in found]
 
     def find(self, names: Collection[str]) -> list[Any]:
         return self._where("canonical", sorted(names))
@@ -75,7 +74,8 @@ class SqliteReader:
 
     def _where(self, column: str, values: list[str]) -> list[Any]:
         with self.database.reading() as connection:
-            return [] if connection is None else [_row(found) for found in _select(connection, column, values)]
+            found = [] if connection is None else list(_select(connection, column, values))
+        return [_row(values) for values in found]
 
 
 class SqliteRemote(SqliteReader):
@@ -155,7 +155,8 @@ def _select(connection: sqlite3.Connection, column: str, values: list[str]) -> I
     for start in range(0, len(values), _IN_ONE_QUERY):
         some = values[start : start + _IN_ONE_QUERY]
         marks = ",".join("?" * len(some))
-        yield from connection.execute(f"{_SELECT} WHERE {column} IN ({marks}) ORDER BY canonical", some)
+        # Fetched at once: a query that is left in the middle, by a row that cannot be read, keeps the file locked.
+        yield from connection.execute(f"{_SELECT} WHERE {column} IN ({marks}) ORDER BY canonical", some).fetchall()
 
 
 def _row(values: Iterable[str]) -> Document:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,18 +18,10 @@ from starlette.types import Receive, Scope, Send
 
 from policyctl.errors import Conflict, Moved, NotFound, PolicyctlError
 from policyctl.server.exchange import Answer, Call, Failure, Service
+from policyctl.server.limits import Limits
 from policyctl.server.log import Log, Watch
 from policyctl.server.openapi import description
 from policyctl.server.operations import HEALTH, LOGINS, PREFIXES, RESOURCES, Operation, Place
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one request may take: bytes of its URL and headers, bytes of its body, seconds until its body is there."""
-
-    head_bytes: int = 32 * 1024
-    body_bytes: int = 1 << 20  # a policy has about a thousand
-    body_seconds: float = 10.0
 
 
 def make_app(service: Service, log: Log, limits: Limits = Limits()) -> Starlette:
@@ -47,7 +38,7 @@ def make_app(service: Service, log: Log, limits: Limits = Limits()) -> Starlette
 
 def _routes(service: Service, limits: Limits) -> list[BaseRoute]:
     described = description(open_to_all=service.keeper.open)
-    itself = Operation("GET", lambda *_: Answer(200, described), "This description.", public=True)
+    itself = Operation("GET", lambda *_: Answer(200, described), "This description.")
     root = [_route(place, service, limits) for place in (*LOGINS, HEALTH, Place("/openapi.json", (itself,)))]
     resources = Router([_route(place, service, limits) for place in RESOURCES], redirect_slashes=False)
     return [*root, *(Mount(prefix, app=resources) for prefix in PREFIXES)]
@@ -115,22 +106,30 @@ def _check_head(request: Request, limits: Limits) -> None:
     size = len(request.scope["path"]) + len(request.scope["query_string"]) + headers
     if size > limits.head_bytes:
         raise Failure(431, f"the URL and the headers have more than {limits.head_bytes} bytes")
+    if "content-length" in request.headers and "transfer-encoding" in request.headers:
+        # Whoever passed it on may have gone by the other one, and taken a part of it for the next client's request.
+        raise Failure(400, "the body has two lengths, Content-Length and Transfer-Encoding", _CLOSE)
 
 
 async def _body(request: Request, operation: Operation, limits: Limits) -> bytes:
+    """The whole body. What is too large is refused before it is read, or where the excess begins."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     wanted = "application/x-www-form-urlencoded" if operation.form else "application/json"
     if kind != wanted:  # also what keeps a web page elsewhere from writing without the browser asking us first
         raise Failure(415, f"the body must be {wanted}")
+    most = limits.login_bytes if operation.public else limits.body_bytes
+    too_large = Failure(413, f"the body has more than {most} bytes")
+    if int(request.headers.get("content-length", 0)) > most:
+        raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(limits.body_seconds):
+        async with asyncio.timeout(limits.client_seconds):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > limits.body_bytes:
-                    raise Failure(413, f"the body has more than {limits.body_bytes} bytes", _CLOSE)
+                if len(body) > most:
+                    raise too_large
     except TimeoutError:
-        raise Failure(408, f"the body was not there after {limits.body_seconds:g} s", _CLOSE) from None
+        raise Failure(408, f"the body was not there after {limits.client_seconds:g} s", _CLOSE) from None
     return bytes(body)
 
 

@@ -31,7 +31,7 @@ _FAULTS = {
     503: "The store cannot be used now; ask again later.",
 }
 _SHAPES: dict[int, type[Shape]] = {422: Invalid, 429: QuotaFault}
-_ALWAYS = (403, 431, 503)  # statuses that every operation may have
+_ALWAYS = (400, 403, 431, 503)  # statuses that every operation may have
 _BODIED = (408, 413, 415)  # and those that every operation with a body may have
 
 

@@ -69,7 +69,8 @@ class Keeper:
 
 
 def _equal(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())
+    # Of digests, since comparing texts of two lengths is quicker and so tells the secret's.
+    return hmac.compare_digest(*(hashlib.sha256(text.encode()).digest() for text in (one, other)))
 
 
 def _zen_key(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-VERSION = "2.19.1"
+LOCK = Path(__file__).parent / "requirements.txt"  # .ci/lock makes it
 CACHE = "POLICYCTL_TEST_CACHE"  # the directory to keep it in; by default .policyctl-cache in the repository
 
 
@@ -19,10 +20,11 @@ def orchestrate_program() -> Path:
     """The program `orchestrate` of the package ibm-watsonx-orchestrate."""
     default = Path(__file__).parents[2] / ".policyctl-cache"
     cache = Path(os.environ.get(CACHE, default)).absolute()
-    home = cache / f"orchestrate-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
+    lock = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+    home = cache / f"orchestrate-{lock}-py{sys.version_info.major}.{sys.version_info.minor}"
     cache.mkdir(parents=True, exist_ok=True)
-    with home.with_suffix(".lock").open("w") as lock:  # one test process makes it, the others wait
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with home.with_suffix(".lock").open("w") as turn:  # one test process makes it, the others wait
+        fcntl.flock(turn, fcntl.LOCK_EX)
         if not (home / "complete").exists():
             _make(home)
     return home / "bin" / "orchestrate"
@@ -30,6 +32,6 @@ def orchestrate_program() -> Path:
 
 def _make(home: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-    install = [str(home / "bin" / "pip"), "install", "--quiet", f"ibm-watsonx-orchestrate=={VERSION}"]
+    install = [str(home / "bin" / "pip"), "install", "--quiet", "--require-hashes", "--requirement", str(LOCK)]
     subprocess.run(install, check=True, capture_output=True, timeout=900)
     (home / "complete").touch()

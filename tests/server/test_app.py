@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.server.app import Limits, is_loopback
+from policyctl.server.app import is_loopback
+from policyctl.server.limits import Limits
 from policyctl.server.log import JsonLog
 from policyctl.server.tokens import Keeper
 from tests.server.serving import Inside, inside
@@ -44,10 +45,20 @@ def test_head_is_get_without_the_body(client: httpx.Client) -> None:
     assert client.head("/v1/model_policy").status_code == 200
 
 
-def test_a_body_over_the_limit_is_a_413_and_one_at_the_limit_is_read(client: httpx.Client) -> None:
-    for size, status in ((Limits().body_bytes + 1, 413), (Limits().body_bytes, 422)):
-        headers = {"Content-Type": "application/json"}
-        assert client.post("/v1/model_policy", content=b" " * size, headers=headers).status_code == status
+@pytest.mark.parametrize(
+    ("path", "kind", "most"),
+    [
+        ("/v1/model_policy", "application/json", Limits().body_bytes),
+        ("/identity/token", "application/x-www-form-urlencoded", Limits().login_bytes),
+        ("/v1/authorize", "application/json", Limits().login_bytes),
+    ],
+)
+def test_a_body_over_the_limit_is_a_413_and_one_at_the_limit_is_read(
+    client: httpx.Client, path: str, kind: str, most: int
+) -> None:
+    """Of those who are not known yet less is read."""
+    for size, status in ((most + 1, 413), (most, 422)):
+        assert client.post(path, content=b" " * size, headers={"Content-Type": kind}).status_code == status
 
 
 HEADS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from policyctl.remote.sqlite import SqliteRemote
+from policyctl.server import login, operations, tokens
+from policyctl.server.operations import HEALTH, PREFIXES, RESOURCES, Place
 from policyctl.server.tokens import Keeper
 from tests.server.serving import Inside, inside
 
@@ -162,31 +165,26 @@ def test_a_token_that_another_signed_is_refused(guarded: Inside, clock: Clock, a
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/v1/model_policy"),
-        ("POST", "/v1/model_policy"),
-        ("GET", "/v1/model_policy/x"),
-        ("PUT", "/v1/model_policy/x"),
-        ("DELETE", "/v1/model_policy/x"),
-        ("GET", "/v1/models"),
-        ("POST", "/v1/models"),
-        ("GET", "/v1/models/list"),
-        ("POST", "/v1/models/validate"),
-        ("PUT", "/v1/models/x"),
-        ("DELETE", "/v1/models/x"),
-        ("GET", "/v1/knowledge-bases"),
-        ("GET", "/api/v1/tenants"),
-        ("GET", "/x/v1/orchestrate/model_policy"),
-    ],
+    "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": SECRET}, {"Authorization": f"Basic {SECRET}"}]
 )
-def test_everything_but_logins_and_health_needs_a_token(guarded: Inside, method: str, path: str) -> None:
-    assert guarded.client.request(method, path).status_code == 401
+def test_everything_but_logins_and_health_needs_a_token(guarded: Inside, headers: dict[str, str]) -> None:
+    """Whatever the operations are, at every place that they are served at."""
+    public = {"/healthz", *(place.path for place in operations.LOGINS)} - {"/api/v1/tenants"}
+    below = [prefix.replace("{instance:path}", "x/y") for prefix in PREFIXES]
+    resources = [Place(f"{prefix}{place.path}", place.operations) for prefix in below for place in RESOURCES]
+    for place in (*resources, *operations.LOGINS, HEALTH):
+        for method in place.by_method:
+            status = guarded.client.request(method, place.path.replace("{id}", "x"), headers=headers).status_code
+            assert (status != 401) is (place.path in public), (method, place.path, status)
+    assert guarded.client.get("/openapi.json", headers=headers).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/openapi.json"])
-def test_health_and_description_need_none(guarded: Inside, path: str) -> None:
-    assert guarded.client.get(path).status_code == 200
+def test_secrets_are_compared_in_constant_time_alone() -> None:
+    """No `==`, `!=` or `in` where secrets are compared: what is left is hmac.compare_digest."""
+    for module in (tokens, login):
+        tree = ast.parse(Path(module.__file__).read_text("utf-8"))
+        operators = [type(operator) for node in ast.walk(tree) if isinstance(node, ast.Compare) for operator in node.ops]
+        assert not {ast.Eq, ast.NotEq, ast.In, ast.NotIn} & set(operators)
 
 
 def test_the_one_tenant_is_the_developer_editions(client: httpx.Client) -> None:

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from policyctl.server.openapi import description
-from policyctl.server.operations import HEALTH, LOGINS, RESOURCES
+from policyctl.server.operations import HEALTH, LOGINS, RESOURCES, Place
 from tests.server.serving import Inside, Served, serving
 
 CHECKS = [
@@ -77,6 +77,33 @@ def test_a_guarded_server_gives_only_answers_that_are_described(case: schemathes
     checks = [check for check in CHECKS if check is not negative_data_rejection]
     headers = {"Authorization": f"Bearer {SECRET}"}
     case.call_and_validate(base_url=guarded.url, headers=headers, checks=[*checks, ignored_auth])
+
+
+GARBAGE = {
+    "nothing": b"",
+    "half of it": b'{"name":',
+    "bytes": bytes(range(256)),
+    "null": b"null",
+    "a list": b"[]",
+    "text": b'"name"',
+    "infinity": b'{"name": 1e999, "apikey": 1e999, "model": 1e999, "username": 1e999}',
+    "half a surrogate": b'{"name": "\\ud800"}',
+    "too deep": b"[" * 100_000,
+    "too many digits": b'{"name": %s}' % (b"9" * 5_000),
+    "another encoding": '{"name": "x"}'.encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("case", GARBAGE)
+def test_what_is_no_body_at_all_is_a_422_everywhere(client: httpx.Client, case: str) -> None:
+    """Schemathesis sends JSON of the wrong shape; this is not even that."""
+    for place in (*(Place(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS):
+        for operation in place.operations:
+            if operation.takes is not None:
+                kind = "application/x-www-form-urlencoded" if operation.form else "application/json"
+                path, headers = place.path.replace("{id}", "x"), {"Content-Type": kind}
+                status = client.request(operation.method, path, content=GARBAGE[case], headers=headers).status_code
+                assert status == (413 if operation.public and len(GARBAGE[case]) > 16_384 else 422), (place.path, status)
 
 
 def test_the_description_is_served_as_it_is(client: httpx.Client) -> None:

@@ -7,22 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
 
 import httpx
 import pytest
-import uvicorn
 
-from policyctl.remote.sqlite import SqliteRemote
-from policyctl.remote.sqlite_models import SqliteModels
-from policyctl.server.app import Limits, make_app
-from policyctl.server.exchange import Service
-from policyctl.server.run import ImpatientProtocol, configure, listen
-from policyctl.server.tokens import Keeper
-from tests.server.serving import Events, Served, serving
+from policyctl.server.run import listen
+from tests.server.serving import Served, serving
 
 POLICY = {"name": "a", "display_name": "A", "description": "", "policy": {"strategy": {"mode": "single"}, "targets": []}}
 
@@ -117,54 +109,6 @@ def test_a_request_that_cannot_be_read_is_a_400_and_the_end_of_its_connection(se
     assert httpx.get(f"{served.url}/healthz").status_code == 200
 
 
-class Hasty(ImpatientProtocol):
-    """The same protocol with less patience."""
-
-    head_seconds = 0.2
-
-
-@pytest.fixture
-def hasty(tmp_path: Path) -> Iterator[int]:
-    """The port of a server in this process that waits 0.2 s where the real one waits 10."""
-    with SqliteRemote(tmp_path / "a.db") as store, listen("127.0.0.1", 0) as listener:
-        service = Service(store, SqliteModels(store.database), Keeper())
-        running = uvicorn.Server(configure(make_app(service, Events(), Limits(body_seconds=0.2)), Hasty))
-        thread = Thread(target=running.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield listener.getsockname()[1]
-        running.should_exit = True
-        thread.join()
-
-
-HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-BODIED = b"POST /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
-STALLED: dict[str, tuple[list[bytes], list[bytes]]] = {
-    "silence": ([], []),
-    "half a head": ([HEAD], []),
-    "half a head after a whole one": ([HEAD + b"\r\n", HEAD], [b"200"]),
-    "half a body": ([BODIED + b"{"], [b"408"]),
-}
-
-
-@pytest.mark.parametrize("case", STALLED)
-def test_a_client_that_stalls_loses_its_connection(hasty: int, case: str) -> None:
-    """Else a few hundred of them would shut everyone else out."""
-    pieces, expected = STALLED[case]
-    received = b""
-    with socket.create_connection(("127.0.0.1", hasty), timeout=20) as connection:
-        for piece in pieces:
-            connection.sendall(piece)
-            received += connection.recv(4096)  # an answer, or the end
-        while more := connection.recv(4096):
-            received += more
-    assert [line[9:12] for line in received.splitlines() if line.startswith(b"HTTP/1.1 ")] == expected
-
-
-def test_a_connection_that_keeps_asking_is_kept(hasty: int) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{hasty}") as client:
-        assert {client.get("/healthz").status_code for _ in range(9)} == {200}
-
-
 def test_logs_are_json_and_hold_no_secret(tmp_path: Path) -> None:
     secret = "canary-5419-of-the-server"
     with serving(tmp_path / "a.db", "--token-from", "env:SERVE_SECRET", environ={"SERVE_SECRET": secret}) as served:
@@ -219,6 +163,8 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
         "cannot listen on 192.0.2.1",
     ),
     "a port out of range": (["--port", "65536"], 64, "65536"),
+    "no time for clients": (["--client-seconds", "0"], 64, "--client-seconds"),
+    "no place for clients": (["--max-connections", "0"], 64, "--max-connections"),
 }
 
 
