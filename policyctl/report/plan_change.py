@@ -16,7 +16,7 @@ from policyctl.report.markdown import block, code, html_code, prose, row
 from policyctl.report.plain import count, describe, plain, value
 from policyctl.report.verdict import Risk
 
-TABLE = row(("change", "policy", "riskiest effect")) + "|---|---|---|\n"
+TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
 _MOST_FIELDS = 20
 _MOST_ROWS = 8  # of an effect
@@ -54,7 +54,7 @@ def effect(item: Item) -> str:
     rows = list(effect_rows(item.effect))
     shown = rows if item.verbose or len(rows) <= _MOST_ROWS + 1 else rows[:_MOST_ROWS]
     more = [f"and {len(rows) - len(shown)} more"] if len(shown) < len(rows) else []
-    return "".join(f"- {prose(line)}\n" for line in (*shown, *more)) + "\n"
+    return "".join(f"- {_said(line)}\n" for line in (*shown, *more)) + "\n"
 
 
 def graphs(item: Item) -> str:
@@ -73,6 +73,11 @@ def shape(target: Any) -> Any:
     strategy = target.get("strategy")
     drawn = isinstance(strategy, dict) and strategy.get("mode") == "loadbalance"
     return (strategy, sorted(shapes, key=repr) if drawn else shapes)
+
+
+def _said(line: str) -> str:
+    text = prose(line)
+    return f"**worse:**{text.removeprefix('worse:')}" if text.startswith("worse:") else text
 
 
 def _in_short(item: Item) -> str:

@@ -7,6 +7,7 @@ workflow finds the comment to update, the second holds the plan's digest; neithe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from urllib.parse import quote
@@ -24,6 +25,7 @@ COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a
 LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
 _FRAME = 2_000  # bytes kept for what stands around the blocks
 _FIRST = 25  # changes that are shown unfolded, and given room before all others
+_ALIKE = 3  # of these with the same risk
 _MOST_LINES = 20  # of refusals and the like
 
 
@@ -35,8 +37,7 @@ def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
     left = _Room(room - len((head + foot).encode()) - _FRAME)
     alerts = _alerts(review, left)
     notes = _listed("Notes:", review.notes, left)
-    items = _items(subject)
-    first, others = _Shown(items[:_FIRST], left), _Shown(items[_FIRST:], left)
+    first, others = (_Shown(items, left) for items in _parted(_items(subject)))
     return "".join([head, *alerts, first.text(), _folded(others), _cut((first, others), subject), notes, foot])
 
 
@@ -94,9 +95,12 @@ def _head(subject: Subject, said: Verdict) -> str:
 
 def _sentence(review: Review, said: Verdict) -> str:
     if said.risk is not None:
-        text = f"**Riskiest:** {code(said.risk.policy)}: {prose(said.risk.said)}."
+        alike = f" ({count(said.alike, 'other change')} alike)" if said.alike else ""
+        text = f"**Riskiest:** {code(said.risk.policy)}: {prose(said.risk.said)}{alike}."
+    elif review.plan.changes:
+        text = "Nothing here makes traffic worse."
     else:
-        text = "Nothing here makes traffic worse." if review.plan.changes else "What could be compared is as the files say."
+        return "Everything is as the files say." if said.passed else "What could be compared is as the files say."
     return f"{text} {said.rules.capitalize()}." if said.passed else text
 
 
@@ -133,11 +137,25 @@ def _items(subject: Subject) -> list[Item]:
     return sorted(items, key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
 
 
+def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """The changes to show first, and the others: what many changes do alike does not hide what else there is."""
+    if len(items) <= _FIRST:
+        return list(items), []
+    first: list[Item] = []
+    others: list[Item] = []
+    alike = Counter[str]()
+    for item in items:
+        said = item.risk.said if item.risk else item.change.action
+        alike[said] += 1
+        (first if len(first) < _FIRST and alike[said] <= _ALIKE else others).append(item)
+    return first, others
+
+
 def _folded(others: _Shown) -> str:
     if not others.rows:
         return ""
     listed = f", {len(others.rows):,} of them listed" if len(others.rows) < len(others.items) else ""
-    return f"<details><summary>{count(len(others.items), 'less risky change')}{listed}</summary>\n\n{others.text()}{END}"
+    return f"<details><summary>{count(len(others.items), 'further change')}{listed}</summary>\n\n{others.text()}{END}"
 
 
 def _cut(parts: Sequence[_Shown], subject: Subject) -> str:
@@ -153,5 +171,7 @@ def _cut(parts: Sequence[_Shown], subject: Subject) -> str:
 
 def _foot(subject: Subject) -> str:
     plan = subject.review.plan
-    left = f" {', '.join(rest_of(plan))}." if any(rest_of(plan)) else ""
-    return f"Remote {code(subject.remote)}.{left} {prose(ASSUMED).capitalize()}.\n"
+    sentences = [f"Remote {code(subject.remote)}.", *(f"{', '.join(some)}." for some in [list(rest_of(plan))] if some)]
+    if plan.changes:
+        sentences.append(f"{prose(ASSUMED).capitalize()}.")
+    return " ".join(sentences) + "\n"

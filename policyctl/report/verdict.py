@@ -23,12 +23,15 @@ class Risk(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Three answers. `risk` is None where traffic stays as it is, `passed` False where the plan cannot wholly be applied."""
+    """Three answers. `risk` is None where nothing gets worse; `alike` other changes do the same. `passed` is False where the
+    plan cannot wholly be applied.
+    """
 
     counts: str
     risk: Risk | None
     rules: str
     passed: bool
+    alike: int = 0
 
 
 def verdict(review: Review) -> Verdict:
@@ -37,12 +40,9 @@ def verdict(review: Review) -> Verdict:
     counts = ", ".join(f"{number:,} to {action}" for action, number in plan.totals.items() if number) or "no changes"
     risks = [risk for change in plan.changes if (risk := risk_of(change, review.effects.get(change.name)))]
     # Of equal risks the first in the plan's order, so that the same plan gives the same line.
-    return Verdict(
-        counts,
-        max(risks, key=lambda risk: risk.rank, default=None),
-        _rules(review),
-        not (review.stale or review.refusals or plan.blocked),
-    )
+    worst = max(risks, key=lambda risk: risk.rank, default=None)
+    alike = sum(worst is not None and risk.said == worst.said for risk in risks) - bool(worst)
+    return Verdict(counts, worst, _rules(review), not (review.stale or review.refusals or plan.blocked), alike)
 
 
 def risk_of(change: Change, effect: Effect | None) -> Risk | None:
@@ -53,7 +53,7 @@ def risk_of(change: Change, effect: Effect | None) -> Risk | None:
 def _rules(review: Review) -> str:
     said = []
     if review.stale:
-        said.append(f"stale: {count(len(review.stale), 'policy')} moved since the plan was made")
+        said.append(f"stale, {count(len(review.stale), 'policy')} moved since the plan was made")
     if review.refusals:
         said.append(f"refused by {count(len(review.refusals), 'safety rule')}")
     if review.plan.blocked:
