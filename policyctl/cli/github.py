@@ -45,7 +45,7 @@ def tell_plan(subject: Subject, plan_file: Path | None, console: Console) -> Non
         except OSError as error:
             raise PolicyctlError(f"GITHUB_OUTPUT: {path} cannot be written: {error.strerror}") from None
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        _summarise(path, lambda room: plan_markdown(subject, room), console)
+        _summarise(path, lambda room: plan_markdown(subject, room - 1) + "\n", console)
 
 
 def tell_outcome(text: str, console: Console) -> None:

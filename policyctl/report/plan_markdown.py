@@ -86,11 +86,16 @@ def _head(subject: Subject, said: Verdict) -> str:
     plan = subject.review.plan
     environment = code(plan.environment)
     return (
-        f"<!-- policyctl:plan environment={quote(plan.environment, safe='')} directory={quote(subject.directory)} -->\n"
+        f"<!-- policyctl:plan environment={_marked(plan.environment)} directory={_marked(subject.directory)} -->\n"
         f"<!-- policyctl:digest {plan.digest} -->\n"
         f"### policyctl: {said.counts} in {environment}{'' if said.passed else f': {prose(said.rules)}'}\n\n"
         f"{_sentence(subject.review, said)}\n\n"
     )
+
+
+def _marked(text: str) -> str:
+    """A text in a marker, in percent encoding, so that nothing in it ends the marker."""
+    return quote(text, errors="backslashreplace")
 
 
 def _sentence(review: Review, said: Verdict) -> str:

@@ -9,6 +9,10 @@ from typing import NamedTuple
 from cmarkgfm import github_flavored_markdown_to_html
 from cmarkgfm.cmark import Options
 
+# The elements that a plan's page is made of.
+TAGS = {"h3", "p", "strong", "b", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "details", "summary"}
+TAGS |= {"ul", "li", "blockquote", "a"}
+
 _VOID = {"br", "hr", "img", "input"}
 # What the page makes links or pictures of in text outside code: mentions, issues, commits, advisories, emoji, formulas.
 _MAGIC = re.compile(r"@\w|#\d|\bGH-\d|\b[0-9a-f]{7,40}\b|\b(?:CVE|GHSA)-|:\w+:|\$|https?://|www\.|\w@\w", re.IGNORECASE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.report.verdict import risk_of, verdict
@@ -84,6 +84,7 @@ def test_of_equal_risks_it_is_always_the_same_that_is_named(names: list[str]) ->
 
 
 @given(some.documents(), some.documents())
+@settings(max_examples=30)
 def test_nothing_is_worse_only_when_no_outage_share_or_reach_is(before: dict[str, Any], after: dict[str, Any]) -> None:
     rows = [{"id": "1", "name": "p", "policy": before["policy"]}]
     review = reviewed([policy("p", **after["policy"])], rows)
