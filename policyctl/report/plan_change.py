@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from policyctl.core.change import Change
-from policyctl.core.diff import ORDER, Field
+from policyctl.core.diff import ORDER, Field, fields_between
 from policyctl.effect.compare import Effect
+from policyctl.model.names import bare_name
 from policyctl.model.normal import Document
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_rows import effect_rows
@@ -37,14 +38,16 @@ class Item:
 
 def table_row(item: Item) -> str:
     """What the change is and the worst that it does."""
-    return row((item.change.action, code(item.change.name), _in_short(item)))
+    return row((item.change.action, code(bare_name(item.change.name)), _in_short(item)))
 
 
 def opened(item: Item) -> str:
     """The beginning of the folded part, and what differs. The part ends with END."""
     change = item.change
     file = f" in {html_code(change.file)}" if change.file else ""
-    return f"<details><summary><b>{change.action}</b> {html_code(change.name)}{file}</summary>\n\n{_difference(item)}\n"
+    return (
+        f"<details><summary><b>{change.action}</b> {html_code(bare_name(change.name))}{file}</summary>\n\n{_difference(item)}\n"
+    )
 
 
 def effect(item: Item) -> str:
@@ -90,16 +93,21 @@ def _in_short(item: Item) -> str:
 
 
 def _difference(item: Item) -> str:
-    change = item.change
-    if change.action == "add" and change.after is not None:
-        return block("diff", [f"+ {describe(change.after)}"])
-    if change.action == "remove" and change.before is not None:
-        return block("diff", [f"- policy: {value(change.before['policy'], longest=_LONGEST)}"])
-    shown = change.fields if item.verbose else change.fields[:_MOST_FIELDS]
+    fields = _fields(item.change)
+    shown = fields if item.verbose else fields[:_MOST_FIELDS]
     lines = [line for field in shown for line in _both(field, None if item.verbose else _LONGEST)]
-    if len(shown) < len(change.fields):
-        lines.append(f"… and {count(len(change.fields) - len(shown), 'further field')}")
+    if len(shown) < len(fields):
+        lines.append(f"… and {count(len(fields) - len(shown), 'further field')}")
     return block("diff", lines)
+
+
+def _fields(change: Change) -> tuple[Field, ...]:
+    """What differs; of a policy that comes or goes everything in it."""
+    document = change.after or change.before
+    if change.action == "update" or document is None:
+        return change.fields
+    nothing = {**document, "policy": {"targets": []}}
+    return fields_between(nothing, document) if change.action == "add" else fields_between(document, nothing)
 
 
 def _both(field: Field, longest: int | None) -> Iterator[str]:

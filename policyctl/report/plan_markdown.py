@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from policyctl.core.guards import Review
 from policyctl.effect.profile import ASSUMED
+from policyctl.model.names import bare_name
 from policyctl.report.markdown import code, prose
 from policyctl.report.plain import count
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, opened, table_row
@@ -101,7 +102,7 @@ def _marked(text: str) -> str:
 def _sentence(review: Review, said: Verdict) -> str:
     if said.risk is not None:
         alike = f" ({count(said.alike, 'other change')} alike)" if said.alike else ""
-        text = f"**Riskiest:** {code(said.risk.policy)}: {prose(said.risk.said)}{alike}."
+        text = f"**Riskiest:** {code(bare_name(said.risk.policy))}: {prose(said.risk.said)}{alike}."
     elif review.plan.changes:
         text = "Nothing here makes traffic worse."
     else:

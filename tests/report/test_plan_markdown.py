@@ -116,10 +116,9 @@ def test_a_thousand_changes_fit_by_whole_blocks(room: int) -> None:
         assert "```mermaid" in text
 
 
-def test_more_room_never_shows_less() -> None:
-    shown = [len(Page(page(PLANS["thousand"], room)).texts("tr")) for room in (8_000, 16_000, 32_000, 64_000, 128_000)]
-    assert shown == sorted(shown)
-    assert len(set(shown)) > 3
+def test_more_room_shows_more() -> None:
+    shown = [len(Page(page(PLANS["thousand"], room)).texts("tr")) for room in (16_000, 32_000, 64_000, 128_000)]
+    assert shown == sorted(set(shown))
 
 
 def test_what_is_left_out_is_pointed_at() -> None:
