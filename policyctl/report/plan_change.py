@@ -44,10 +44,8 @@ def table_row(item: Item) -> str:
 def opened(item: Item) -> str:
     """The beginning of the folded part, and what differs. The part ends with END."""
     change = item.change
-    file = f" in {html_code(change.file)}" if change.file else ""
-    return (
-        f"<details><summary><b>{change.action}</b> {html_code(bare_name(change.name))}{file}</summary>\n\n{_difference(item)}\n"
-    )
+    name = html_code(bare_name(change.name)) + (f" in {html_code(change.file)}" if change.file else "")
+    return f"<details><summary><b>{change.action}</b> {name}</summary>\n\n{_difference(item)}\n"
 
 
 def effect(item: Item) -> str:
