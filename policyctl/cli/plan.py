@@ -27,6 +27,7 @@ Example:
   policyctl plan
   policyctl plan --env prod --detailed-exitcode
   policyctl plan --remote git:origin/main
+  policyctl plan --out plan.json --report markdown=plan.md
   policyctl plan --out plan.json && policyctl apply plan.json"""
 
 

@@ -101,7 +101,7 @@ def _marked(text: str) -> str:
 
 def _sentence(review: Review, said: Verdict) -> str:
     if said.risk is not None:
-        alike = f" ({count(said.alike, 'other change')} alike)" if said.alike else ""
+        alike = f" ({count(said.risk.alike, 'other change')} alike)" if said.risk.alike else ""
         text = f"**Riskiest:** {code(bare_name(said.risk.policy))}: {prose(said.risk.said)}{alike}."
     elif review.plan.changes:
         text = "Nothing here makes traffic worse."

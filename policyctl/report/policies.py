@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,7 +43,7 @@ def policy_text_or_why(live: Live) -> str:
     if isinstance(text, str):
         return text
     why = "".join(f"# not a valid policy: {plain(reason)}\n" for reason in reasons(text))
-    return why + json.dumps(normal_form(live.document, sort=False), indent=2) + "\n"
+    return why + json_text(normal_form(live.document, sort=False))
 
 
 def _policy(live: Live) -> dict[str, Any]:

@@ -15,23 +15,21 @@ from policyctl.report.plain import count, plain
 
 
 class Risk(NamedTuple):
-    """What one change does to traffic, in words; the greater `rank`, the worse."""
+    """What one change does to traffic, in words; the greater `rank`, the worse. `alike` other changes of the plan do the same."""
 
     rank: tuple[int, float]
     policy: str
     said: str
+    alike: int = 0
 
 
 class Verdict(NamedTuple):
-    """Three answers. `risk` is None where nothing gets worse; `alike` other changes do the same. `passed` is False where the
-    plan cannot wholly be applied.
-    """
+    """Three answers. `risk` is None where nothing gets worse, `passed` False where the plan cannot wholly be applied."""
 
     counts: str
     risk: Risk | None
     rules: str
     passed: bool
-    alike: int = 0
 
 
 def verdict(review: Review) -> Verdict:
@@ -41,8 +39,9 @@ def verdict(review: Review) -> Verdict:
     risks = [risk for change in plan.changes if (risk := risk_of(change, review.effects.get(change.name)))]
     # Of equal risks the first in the plan's order, so that the same plan gives the same line.
     worst = max(risks, key=lambda risk: risk.rank, default=None)
-    alike = sum(worst is not None and risk.said == worst.said for risk in risks) - bool(worst)
-    return Verdict(counts, worst, _rules(review), not (review.stale or review.refusals or plan.blocked), alike)
+    if worst is not None:
+        worst = worst._replace(alike=sum(risk.said == worst.said for risk in risks) - 1)
+    return Verdict(counts, worst, _rules(review), not (review.stale or review.refusals or plan.blocked))
 
 
 def risk_of(change: Change, effect: Effect | None) -> Risk | None:
