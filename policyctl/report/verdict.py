@@ -15,7 +15,7 @@ from policyctl.report.plain import count, plain
 
 
 class Risk(NamedTuple):
-    """What one change does to traffic, in words; the greater `rank`, the worse. `alike` other changes of the plan do the same."""
+    """What one change does to traffic, in words; the greater `rank`, the worse. `alike` others of the plan do the same."""
 
     rank: tuple[int, float]
     policy: str
