@@ -22,7 +22,7 @@ def test_a_plan_of_more_than_a_screen_begins_with_its_verdict_and_ends_with_its_
         "environment dev, remote local",
         "",
         "changes   20 to add, 1 to update, 1 to remove",
-        "riskiest  virtual-policy/old: removed: requests that name it fail",
+        "riskiest  virtual-policy/old: removed; requests that name it fail",
         "rules     safety rules and guards passed",
         "",
     ]
