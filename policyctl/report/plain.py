@@ -29,11 +29,15 @@ def value(item: Any, *, longest: int | None = _LONGEST) -> str:
 
 def field_line(field: Field, *, longest: int | None = _LONGEST) -> str:
     """`path: before → after`."""
-    if field.path.endswith(ORDER):
-        before, after = plain(field.before), plain(field.after)
-    else:
-        before, after = value(field.before, longest=longest), value(field.after, longest=longest)
+    before, after = field_values(field, longest=longest)
     return f"{plain(field.path)}: {before} → {after}"
+
+
+def field_values(field: Field, *, longest: int | None = _LONGEST) -> tuple[str, str]:
+    """What a field has before and after."""
+    if field.path.endswith(ORDER):
+        return plain(field.before), plain(field.after)
+    return value(field.before, longest=longest), value(field.after, longest=longest)
 
 
 def describe(document: Document) -> str:

@@ -10,7 +10,7 @@ from policyctl.report.plan_json import plan_json
 from policyctl.report.plan_text import plan_text
 from policyctl.report.style import Style
 
-Form = Literal["text", "json"]
+Form = Literal["text", "json", "html"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
@@ -27,4 +27,8 @@ def render(form: Form, subject: Subject, style: Style = Style()) -> str:
     """The plan in one format; `style` colours the text of a terminal."""
     if form == "json":
         return plan_json(subject.review)
+    if form == "html":
+        from policyctl.report.plan_html import plan_html  # the page's libraries are loaded for those who want a page
+
+        return plan_html(subject.review, subject.remote)
     return plan_text(subject.review, subject.remote, style, verbose=subject.verbose)

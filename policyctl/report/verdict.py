@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from policyctl.core.change import Change
 from policyctl.core.guards import Review
 from policyctl.effect.compare import Effect, Moved
 from policyctl.report.effect_rows import cell_row
 from policyctl.report.effect_views import model, percent
 from policyctl.report.plain import count, plain
+
+_BREAKS = 4  # the least first rank of what makes requests fail
 
 
 class Risk(NamedTuple):
@@ -18,6 +21,11 @@ class Risk(NamedTuple):
     rank: tuple[int, float]
     policy: str
     said: str
+
+    @property
+    def breaks(self) -> bool:
+        """Whether requests fail that were served before."""
+        return self.rank[0] >= _BREAKS
 
 
 class Verdict(NamedTuple):
@@ -33,10 +41,18 @@ def verdict(review: Review) -> Verdict:
     """What to know of a plan before anything else."""
     plan = review.plan
     counts = ", ".join(f"{number:,} to {action}" for action, number in plan.totals.items()) if plan.changes else "no changes"
-    risks = [risk for change in plan.changes for risk in _risks(change.name, change.action, review.effects.get(change.name))]
-    # Of equal risks the first in the plan's order, so that the same plan gives the same line.
-    worst = max(risks, key=lambda risk: risk.rank, default=None)
-    return Verdict(counts, worst, _rules(review), not (review.refusals or plan.blocked))
+    risks = [risk for change in plan.changes if (risk := risk_of(change, review.effects.get(change.name)))]
+    return Verdict(counts, _worst(risks), _rules(review), not (review.refusals or plan.blocked))
+
+
+def risk_of(change: Change, effect: Effect | None) -> Risk | None:
+    """The worst that one change does to traffic."""
+    return _worst(_risks(change.name, change.action, effect))
+
+
+def _worst(risks: Iterable[Risk]) -> Risk | None:
+    """Of equal risks the first in the plan's order, so that the same plan gives the same line."""
+    return max(risks, key=lambda risk: risk.rank, default=None)
 
 
 def _rules(review: Review) -> str:
@@ -57,7 +73,7 @@ def _risks(name: str, action: str, effect: Effect | None) -> Iterator[Risk]:
     if effect.refused:
         yield Risk((5, 0.5), name, f"the gateway refuses it, every request gets 400: {plain(effect.refused)}")
     for cell in effect.worse:
-        yield Risk((4, cell.before - cell.after), name, cell_row(cell))
+        yield Risk((_BREAKS, cell.before - cell.after), name, cell_row(cell))
     for one in effect.added:
         yield Risk((3, 0.0), name, " ".join([model(one.model), "newly reachable", plain(one.when)]).rstrip())
     if effect.traffic:

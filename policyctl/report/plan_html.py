@@ -1,0 +1,160 @@
+"""A plan as one page for a browser. All of it is in one file: it needs no network, and runs no script but its own."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from itertools import islice
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from policyctl.core.change import Action, Change
+from policyctl.core.guards import Review
+from policyctl.effect.profile import ASSUMED
+from policyctl.model.names import bare_name
+from policyctl.report.change_pictures import Pictures, change_pictures
+from policyctl.report.effect_rows import effect_rows
+from policyctl.report.effect_views import percent
+from policyctl.report.plain import describe, field_values, plain
+from policyctl.report.verdict import Risk, risk_of, verdict
+
+_SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "−"}
+_REST = {
+    "unchanged": "unchanged",
+    "unselected": "not selected",
+    "unmanaged": "unmanaged",
+    "outside_scope": "outside the scope",
+}
+_NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
+_LONGEST = 2000  # of a value
+_MOST_ROWS = 8  # of an effect in words; the pictures have all
+_OPEN = 3  # a plan of so many changes is shown opened
+
+
+class Shown(NamedTuple):
+    """One change on the page. `number` is its place in the plan, `told` what to know of it in one line."""
+
+    number: int
+    symbol: str
+    change: Change
+    name: str
+    told: str
+    breaks: bool
+    fields: tuple[tuple[str, str, str], ...]
+    rows: tuple[str, ...]
+    more: int
+    pictures: Pictures | None
+
+
+class Notice(NamedTuple):
+    """Something that is said above all changes; `kind` is the word before it."""
+
+    kind: str
+    about: str
+    text: str
+
+
+def plan_html(review: Review, remote: str) -> str:
+    """The whole page; `remote` is the remote as the user wrote it."""
+    page = _environment()
+    script, style = _asset(page, "plan.js"), _asset(page, "plan.css")
+    shown = _shown(review)
+    return page.get_template("plan.html").render(
+        plan=review.plan,
+        remote=remote,
+        verdict=verdict(review),
+        first=shown[0] if shown else None,
+        notices=list(_notices(review)),
+        tiles=list(_tiles(review, shown)),
+        assumed=ASSUMED,
+        shown=shown,
+        all_open=len(shown) <= _OPEN,
+        script=script,
+        style=style,
+        allowed=f"{_NOTHING}; script-src {_hash(script)}; style-src {_hash(style)}",
+    )
+
+
+def _environment() -> Environment:
+    """Every value that a template writes is escaped twice over: nothing in it is markup, and nothing in it is invisible."""
+    page = Environment(
+        loader=PackageLoader("policyctl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
+    page.filters["share"] = lambda share: None if share is None else percent(share)
+    page.filters["breaks"] = lambda name: escape(plain(name)).replace("/", Markup("/<wbr>"))
+    page.filters["wide"] = lambda share: f"{share * 100:.4g}"
+    return page
+
+
+def _visible(value: Any) -> Any:
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _asset(page: Environment, name: str) -> Markup:
+    """A file of ours that stands in the page as it is."""
+    return Markup(page.get_template(name).render())  # noqa: S704 - no value goes into it
+
+
+def _hash(text: str) -> str:
+    """What a content security policy calls a script or a style that it lets in."""
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _notices(review: Review) -> Iterator[Notice]:
+    """What stands above everything else, the gravest first."""
+    yield from (Notice("refused", "", why) for why in review.refusals)
+    for block in review.plan.blocked:
+        ids = f" (ids {', '.join(block.ids)})" if block.ids else ""
+        yield Notice("blocked", block.name, block.reason + ids)
+    yield from (Notice("note", "", note) for note in review.notes)
+
+
+def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, int, str]]:
+    """A kind, a symbol, a number and what it counts."""
+    plan = review.plan
+    yield from ((action, _SYMBOLS[action], number, f"to {action}") for action, number in plan.totals.items())
+    if plan.changes:
+        yield "breaks", "▼", sum(one.breaks for one in shown), "make requests fail"
+    yield from (("rest", "", number, said) for key, said in _REST.items() if (number := getattr(plan.counts, key)))
+    if plan.blocked:
+        yield "blocked", "!", len(plan.blocked), "blocked"
+
+
+def _shown(review: Review) -> list[Shown]:
+    """The changes, the riskiest first; of equal risks in the plan's order."""
+    pairs = [(change, risk_of(change, review.effects.get(change.name))) for change in review.plan.changes]
+    shown = [(_one(number, change, risk, review), risk) for number, (change, risk) in enumerate(pairs, 1)]
+    return [one for one, _ in sorted(shown, key=lambda pair: pair[1].rank if pair[1] else (0, 0.0), reverse=True)]
+
+
+def _one(number: int, change: Change, risk: Risk | None, review: Review) -> Shown:
+    effect = review.effects.get(change.name)
+    rows = list(effect_rows(effect)) if effect else []
+    return Shown(
+        number=number,
+        symbol=_SYMBOLS[change.action],
+        change=change,
+        name=bare_name(change.name),
+        told=_told(change, risk, rows),
+        breaks=risk is not None and risk.breaks,
+        fields=tuple((field.path, *field_values(field, longest=_LONGEST)) for field in change.fields),
+        rows=tuple(islice(rows, _MOST_ROWS)),
+        more=max(0, len(rows) - _MOST_ROWS),
+        pictures=change_pictures(change, review),
+    )
+
+
+def _told(change: Change, risk: Risk | None, rows: Sequence[str]) -> str:
+    if risk is not None:
+        return risk.said
+    if change.action == "add" and change.after is not None:
+        return describe(change.after)
+    return rows[0] if rows else ""

@@ -1,0 +1,53 @@
+"use strict";
+(() => {
+  const one = (selector) => document.querySelector(selector);
+  const changes = [...document.querySelectorAll("details.change")];
+  const form = one("#filter");
+  const open = (id) => {
+    const change = changes.find((each) => each.id === id);
+    if (!change) return;
+    if (change.hidden) form.reset(), show();
+    change.open = true;
+    change.scrollIntoView();
+    change.firstElementChild.focus({ preventScroll: true });
+  };
+  // What is searched is what is read; it is gathered once, when the first letter is typed.
+  let texts;
+  const show = () => {
+    const words = form.text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    if (words.length) texts ??= changes.map((change) => change.textContent.toLowerCase());
+    let left = 0;
+    changes.forEach((change, place) => {
+      const kind = form.kind.value;
+      const fits =
+        (!kind || change.dataset.kind === kind) &&
+        (!form.breaks.checked || "breaks" in change.dataset) &&
+        words.every((word) => texts[place].includes(word));
+      change.hidden = !fits;
+      left += fits;
+    });
+    const count = (number) => number.toLocaleString("en");
+    one("#count").textContent =
+      left === changes.length ? `all ${count(left)} changes` : `${count(left)} of ${count(changes.length)} changes`;
+    one("#none").hidden = left > 0;
+  };
+  addEventListener("hashchange", () => open(location.hash.slice(1)));
+  if (form) {
+    one("#controls").hidden = false;
+    form.addEventListener("input", show);
+    form.addEventListener("reset", () => setTimeout(show));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    one("#expand").addEventListener("click", () => changes.forEach((change) => (change.open ||= !change.hidden)));
+    one("#collapse").addEventListener("click", () => changes.forEach((change) => (change.open = false)));
+    addEventListener("keydown", (event) => {
+      if (event.key === "/" && !event.ctrlKey && !event.metaKey && !event.altKey && event.target !== form.text) {
+        event.preventDefault();
+        form.text.focus();
+      } else if (event.key === "Escape" && event.target === form.text) {
+        form.reset();
+      }
+    });
+    show();
+  }
+  open(location.hash.slice(1));
+})();
