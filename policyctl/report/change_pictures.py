@@ -11,7 +11,7 @@ from policyctl.effect.picture import Picture, picture
 from policyctl.effect.reach import short_names
 from policyctl.errors import PolicyctlError
 from policyctl.model.normal import Document
-from policyctl.report.drawing import Drawing, drawing
+from policyctl.report.drawing import Drawing, as_one, drawing
 from policyctl.report.effect_views import model, seconds
 from policyctl.report.heat_map import HeatMap, heat_map
 from policyctl.report.plain import plain
@@ -114,9 +114,10 @@ _BOUNDS: tuple[tuple[str, Callable[[Picture], float | None], Callable[[float], s
 
 def _graphs(before: Document | None, after: Document | None) -> Iterator[tuple[str, Drawing]]:
     old, new = (drawing(document) if document else None for document in (before, after))
-    if old and new and old == new:
-        yield "Before and after", new
-    if old and old != new:
+    if old and new and (both := as_one(old, new)):
+        yield "Before and after", both
+        return
+    if old:
         yield "Before", old
-    if new and old != new:
+    if new:
         yield "After", new

@@ -14,7 +14,7 @@ from policyctl.report.plain import plain
 
 _LONGEST = 36  # characters of a line; the rest is cut out of its middle
 _LETTER, _LINE = 7.3, 16  # the width of a letter and the height of a line, in the page's font for drawings
-_PAD, _GAP, _BETWEEN = 10, 12, 84  # inside a box, between boxes of one column, between columns
+_PAD, _GAP, _BETWEEN = 10, 12, 116  # inside a box, between boxes of one column, between columns
 
 
 class Node(NamedTuple):
@@ -29,24 +29,19 @@ class Node(NamedTuple):
     whole: str | None
 
 
-class Edge(NamedTuple):
-    """An arrow from one box's right side to another's left, and the share, written at its middle."""
-
-    path: str
-    x: int
-    y: int
-    share: str
-    idle: bool
-
-
 class Drawing(NamedTuple):
-    """All of it; `said` is the same in words."""
+    """All of it; `said` is the same in words.
+
+    `busy` and `idle` are the paths of the arrows that healthy requests take and do not take; `shares` stand at their middles.
+    """
 
     width: int
     height: int
     said: str
     nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
+    busy: str
+    idle: str
+    shares: tuple[tuple[int, int, str], ...]
 
 
 def drawing(document: Document) -> Drawing:
@@ -54,16 +49,37 @@ def drawing(document: Document) -> Drawing:
     parts = list(chart([document]))
     boxes = {part.key: part for part in parts if isinstance(part, Box)}
     arrows = [part for part in parts if isinstance(part, Arrow)]
-    onward = [arrow for arrow in arrows if boxes[arrow.end].kind != "policy"]  # a live policy may ask itself
-    columns = _columns(boxes, onward)
-    middles = _middles(boxes, onward, columns)
-    lefts, widths = _lefts(boxes, columns)
-    nodes = {key: _node(box, lefts[columns[key]], middles[key], widths[columns[key]]) for key, box in boxes.items()}
-    width = max(node.x + node.width for node in nodes.values()) + 1
-    height = max(node.y + node.height for node in nodes.values()) + 1
+    nodes = _nodes(boxes, [arrow for arrow in arrows if boxes[arrow.end].kind != "policy"])  # a live policy may ask itself
+    edges = [(arrow.share, *_edge(nodes[arrow.start], nodes[arrow.end])) for arrow in arrows]
     said = "; ".join(f"{boxes[one.start].lines[0]} to {boxes[one.end].lines[0]} {percent(one.share)}" for one in arrows)
-    edges = tuple(_edge(nodes[one.start], nodes[one.end], one) for one in arrows)
-    return Drawing(width, height, plain(said), tuple(nodes.values()), edges)
+    return Drawing(
+        width=max(node.x + node.width for node in nodes.values()) + 1,
+        height=max(node.y + node.height for node in nodes.values()) + 1,
+        said=plain(said),
+        nodes=tuple(nodes.values()),
+        busy="".join(path for share, path, _, _ in edges if share),
+        idle="".join(path for share, path, _, _ in edges if not share),
+        shares=tuple((x, y, percent(share)) for share, _, x, y in edges),
+    )
+
+
+def as_one(before: Drawing, after: Drawing) -> Drawing | None:
+    """Both in one drawing, with the shares that moved, where nothing else differs; None where something does."""
+    if (before.width, before.nodes) != (after.width, after.nodes) or len(before.shares) != len(after.shares):
+        return None
+    shares = []
+    for (x, y, old), (to_x, to_y, new) in zip(before.shares, after.shares, strict=True):
+        if (x, y) != (to_x, to_y):
+            return None
+        shares.append((x, y, new if old == new else f"{old} → {new}"))
+    return after._replace(shares=tuple(shares), said=f"before: {before.said}; after: {after.said}")
+
+
+def _nodes(boxes: dict[str, Box], arrows: Sequence[Arrow]) -> dict[str, Node]:
+    columns = _columns(boxes, arrows)
+    middles = _middles(boxes, arrows, columns)
+    lefts, widths = _lefts(boxes, columns)
+    return {key: _node(box, lefts[columns[key]], middles[key], widths[columns[key]]) for key, box in boxes.items()}
 
 
 def _columns(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> dict[str, int]:
@@ -126,12 +142,12 @@ def _height(box: Box) -> int:
     return len(box.lines) * _LINE + _PAD
 
 
-def _edge(start: Node, end: Node, arrow: Arrow) -> Edge:
+def _edge(start: Node, end: Node) -> tuple[str, int, int]:
+    """From one box's right side to another's left, and where a share is written on the way."""
     x, y = start.x + start.width, start.y + start.height // 2
     to_x, to_y = end.x, end.y + end.height // 2
     middle = (x + to_x) // 2
-    path = f"M{x} {y}C{middle} {y} {middle} {to_y} {to_x} {to_y}"
-    return Edge(path, middle, (y + to_y) // 2, percent(arrow.share), not arrow.share)
+    return f"M{x} {y}C{middle} {y} {middle} {to_y} {to_x} {to_y}", middle, (y + to_y) // 2 + 4
 
 
 def _cut(line: str) -> str:

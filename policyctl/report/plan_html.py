@@ -35,7 +35,10 @@ _OPEN = 3  # a plan of so many changes is shown opened
 
 
 class Shown(NamedTuple):
-    """One change on the page. `number` is its place in the plan, `told` what to know of it in one line."""
+    """One change on the page. `number` is its place in the plan, `told` what to know of it in one line.
+
+    `about` is the description of a policy that comes or goes; of one that stays it is a field when it changes.
+    """
 
     number: int
     symbol: str
@@ -43,6 +46,7 @@ class Shown(NamedTuple):
     name: str
     told: str
     breaks: bool
+    about: str
     fields: tuple[tuple[str, str, str], ...]
     rows: tuple[str, ...]
     more: int
@@ -145,11 +149,19 @@ def _one(number: int, change: Change, risk: Risk | None, review: Review) -> Show
         name=bare_name(change.name),
         told=_told(change, risk, rows),
         breaks=risk is not None and risk.breaks,
+        about=_about(change),
         fields=tuple((field.path, *field_values(field, longest=_LONGEST)) for field in change.fields),
         rows=tuple(islice(rows, _MOST_ROWS)),
         more=max(0, len(rows) - _MOST_ROWS),
         pictures=change_pictures(change, review),
     )
+
+
+def _about(change: Change) -> str:
+    if change.action == "update":
+        return ""
+    description = (change.after or change.before or {}).get("description")
+    return "" if description in (None, change.name) else str(description)[:_LONGEST]
 
 
 def _told(change: Change, risk: Risk | None, rows: Sequence[str]) -> str:
