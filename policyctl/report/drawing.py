@@ -14,7 +14,7 @@ from policyctl.report.plain import plain
 
 _LONGEST = 36  # characters of a line; the rest is cut out of its middle
 _LETTER, _LINE = 7.3, 16  # the width of a letter and the height of a line, in the page's font for drawings
-_PAD, _GAP, _BETWEEN = 10, 12, 116  # inside a box, between boxes of one column, between columns
+_PAD, _GAP, _BETWEEN = 10, 14, 116  # inside a box, between boxes of one column, between columns
 
 
 class Node(NamedTuple):

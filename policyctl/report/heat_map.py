@@ -31,12 +31,10 @@ class HeatMap(NamedTuple):
 
 def heat_map(before: Outages | None, after: Outages | None) -> HeatMap:
     """The matrix of a change; one side may be missing, not both."""
-    pairs = dict(_pairs(before or after, after or before))
-    columns = _columns(list(pairs.values()))
+    found = list(_pairs(before or after, after or before))
+    columns = _columns([pair for _, pair in found])
     heads = tuple(said_failures([FAILURES[place] for place in places]) for places in columns)
-    rows = tuple(
-        (name, tuple(_heat(old[places[0]], new[places[0]]) for places in columns)) for name, (old, new) in pairs.items()
-    )
+    rows = tuple((name, tuple(_heat(old[places[0]], new[places[0]]) for places in columns)) for name, (old, new) in found)
     return HeatMap(heads, rows)
 
 

@@ -45,7 +45,7 @@ class Shown(NamedTuple):
     change: Change
     name: str
     told: str
-    breaks: bool
+    worse: bool
     about: str
     fields: tuple[tuple[str, str, str], ...]
     rows: tuple[str, ...]
@@ -93,7 +93,7 @@ def _environment() -> Environment:
         finalize=_visible,
     )
     page.filters["share"] = lambda share: None if share is None else percent(share)
-    page.filters["breaks"] = lambda name: escape(plain(name)).replace("/", Markup("/<wbr>"))
+    page.filters["folds"] = lambda name: escape(plain(name)).replace("/", Markup("/<wbr>"))
     page.filters["wide"] = lambda share: f"{share * 100:.4g}"
     return page
 
@@ -126,7 +126,7 @@ def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, i
     plan = review.plan
     yield from ((action, _SYMBOLS[action], number, f"to {action}") for action, number in plan.totals.items())
     if plan.changes:
-        yield "breaks", "▼", sum(one.breaks for one in shown), "make requests fail"
+        yield "worse", "▼", sum(one.worse for one in shown), "worse"
     yield from (("rest", "", number, said) for key, said in _REST.items() if (number := getattr(plan.counts, key)))
     if plan.blocked:
         yield "blocked", "!", len(plan.blocked), "blocked"
@@ -148,7 +148,7 @@ def _one(number: int, change: Change, risk: Risk | None, review: Review) -> Show
         change=change,
         name=bare_name(change.name),
         told=_told(change, risk, rows),
-        breaks=risk is not None and risk.breaks,
+        worse=risk is not None and risk.worse,
         about=_about(change),
         fields=tuple((field.path, *field_values(field, longest=_LONGEST)) for field in change.fields),
         rows=tuple(islice(rows, _MOST_ROWS)),

@@ -12,7 +12,7 @@ from policyctl.report.effect_rows import cell_row
 from policyctl.report.effect_views import model, percent
 from policyctl.report.plain import count, plain
 
-_BREAKS = 4  # the least first rank of what makes requests fail
+_WORSE = 4  # the least first rank of what makes requests fail
 
 
 class Risk(NamedTuple):
@@ -23,9 +23,9 @@ class Risk(NamedTuple):
     said: str
 
     @property
-    def breaks(self) -> bool:
+    def worse(self) -> bool:
         """Whether requests fail that were served before."""
-        return self.rank[0] >= _BREAKS
+        return self.rank[0] >= _WORSE
 
 
 class Verdict(NamedTuple):
@@ -73,7 +73,7 @@ def _risks(name: str, action: str, effect: Effect | None) -> Iterator[Risk]:
     if effect.refused:
         yield Risk((5, 0.5), name, f"the gateway refuses it, every request gets 400: {plain(effect.refused)}")
     for cell in effect.worse:
-        yield Risk((_BREAKS, cell.before - cell.after), name, cell_row(cell))
+        yield Risk((_WORSE, cell.before - cell.after), name, cell_row(cell))
     for one in effect.added:
         yield Risk((3, 0.0), name, " ".join([model(one.model), "newly reachable", plain(one.when)]).rstrip())
     if effect.traffic:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from policyctl.core.settings import Settings
 from policyctl.errors import Mark, Problem
 from policyctl.load.validation import Validation
 from policyctl.model.live import observe_rows
+from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_json import plan_json
 from policyctl.report.plan_text import plan_text
 from policyctl.report.schemas import schema_text
@@ -108,6 +110,13 @@ def test_plan_json(case: str) -> None:
     jsonschema.Draft202012Validator(json.loads(schema_text("plan"))).validate(json.loads(text))
 
 
+@pytest.mark.parametrize("case", PLANS)
+def test_plan_html(case: str) -> None:
+    """Without the style, the script and their hashes, which are the same in every page."""
+    text = re.sub(r"(?s)(<style>|<script>|'sha256-).*?(</style>|</script>|')", r"\1\2", plan_html(PLANS[case], "local"))
+    same(f"plan-{case}.html", text)
+
+
 @pytest.mark.parametrize("case", VALIDATIONS)
 def test_validation(case: str) -> None:
     same(f"validate-{case}.txt", validation_text(VALIDATIONS[case], Style()))
@@ -116,7 +125,7 @@ def test_validation(case: str) -> None:
     jsonschema.Draft202012Validator(json.loads(schema_text("validate"))).validate(json.loads(text))
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.txt")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted([*GOLDEN.glob("*.txt"), *GOLDEN.glob("*.html")]), ids=lambda path: path.name)
 def test_text_holds_nothing_that_a_terminal_obeys(path: Path) -> None:
     text = path.read_text("utf-8")
     if "colour" not in path.name:

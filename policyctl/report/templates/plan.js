@@ -8,6 +8,7 @@
     if (!change) return;
     if (change.hidden) form.reset(), show();
     change.open = true;
+    change.style.contentVisibility = "visible"; // its whole height must count, or it cannot be scrolled to the top
     change.scrollIntoView();
     change.firstElementChild.focus({ preventScroll: true });
   };
@@ -21,7 +22,7 @@
       const kind = form.kind.value;
       const fits =
         (!kind || change.dataset.kind === kind) &&
-        (!form.breaks.checked || "breaks" in change.dataset) &&
+        (!form.worse.checked || "worse" in change.dataset) &&
         words.every((word) => texts[place].includes(word));
       change.hidden = !fits;
       left += fits;
