@@ -14,11 +14,12 @@ from typing import Any, Self
 
 from policyctl.core.settings import Settings
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.load.config import NO_CONFIG, Config, Environment, config_of
+from policyctl.load.config import config_of
 from policyctl.load.directory import Files
+from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git import Entry, Revision
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
+from policyctl.load.source import MAX_BYTES, SUFFIXES, source_of
 from policyctl.load.urls import GIT
 from policyctl.model.live import Unreadable
 from policyctl.model.names import canonical_name
@@ -78,14 +79,14 @@ class GitReader:
         if not found:
             return NO_CONFIG
         nearest = max(found, key=lambda entry: entry.path.count("/"))
-        return config_of(_source(nearest, self._revision.contents([nearest])))
+        return config_of(source_of(_content(nearest, self._revision.contents([nearest])), nearest.path))
 
     def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
         """The rows: a document for every policy, and one `Unreadable` for every file with errors."""
         folder = self._revision.folder
-        entries = {Path(entry.path): entry for entry in self._revision.files() if _concerns(entry, folder)}
+        entries = {entry.path: entry for entry in self._revision.files() if _concerns(entry, folder)}
         contents = self._revision.contents([entry for entry in entries.values() if _is_readable(entry)])
-        files = Files(entries, problems, Path(folder), codes=frozenset(), read=lambda path: _source(entries[path], contents))
+        files = Files(entries, problems, Path(folder), codes=frozenset(), read=lambda file: _content(entries[file], contents))
         loaded = files.load(environment)
         named = Counter(policy.name for policy in loaded.policies)
         single = [policy for policy in loaded.policies if named[policy.name] == 1]
@@ -116,9 +117,9 @@ def _is_readable(entry: Entry) -> bool:
     return entry.kind == "file" and entry.size <= MAX_BYTES
 
 
-def _source(entry: Entry, contents: dict[str, bytes]) -> Source:
+def _content(entry: Entry, contents: dict[str, bytes]) -> bytes:
     if entry.kind != "file":
         raise InvalidInput([Problem(Mark(entry.path), "P008", f"is a {entry.kind}, which is not followed at a git revision")])
     if not _is_readable(entry):
         raise InvalidInput([Problem(Mark(entry.path), "P007", f"has more than {MAX_BYTES // (1024 * 1024)} MiB")])
-    return source_of(contents[entry.path], entry.path)
+    return contents[entry.path]
