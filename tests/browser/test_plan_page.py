@@ -234,6 +234,11 @@ def test_nothing_is_wider_than_a_phone(page_of: PageOf, show: Open, make: Callab
     page = show(page_of(make), viewport={"width": 390, "height": 844})
     page.get_by_role("button", name="Expand all").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    scrolled = page.locator(".wide").evaluate_all(
+        "all => all.map(one => [one.scrollWidth > one.clientWidth, one.tabIndex === 0])"
+    )
+    assert any(wide for wide, _ in scrolled)
+    assert all(wide == focusable for wide, focusable in scrolled)
 
 
 def test_what_people_write_is_text_and_nothing_else(page_of: PageOf, show: Open) -> None:

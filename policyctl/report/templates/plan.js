@@ -32,6 +32,10 @@
       left === changes.length ? `all ${count(left)} changes` : `${count(left)} of ${count(changes.length)} changes`;
     one("#none").hidden = left > 0;
   };
+  // What can be scrolled sideways can be reached by keyboard, in every browser.
+  const reach = (event) =>
+    event.target.querySelectorAll(".wide").forEach((wide) => (wide.tabIndex = wide.scrollWidth > wide.clientWidth ? 0 : -1));
+  addEventListener("toggle", reach, true);
   addEventListener("hashchange", () => open(location.hash.slice(1)));
   if (form) {
     one("#controls").hidden = false;
