@@ -19,7 +19,9 @@ from policyctl.report.change_pictures import Pictures, change_pictures
 from policyctl.report.effect_rows import effect_rows
 from policyctl.report.effect_views import percent
 from policyctl.report.plain import describe, field_values, plain
-from policyctl.report.verdict import Risk, risk_of, verdict
+from policyctl.report.plan_change import Item, fields_of, items_of
+from policyctl.report.subject import Subject
+from policyctl.report.verdict import Risk, verdict
 
 _SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "−"}
 _REST = {
@@ -35,10 +37,7 @@ _OPEN = 3  # a plan of so many changes is shown opened
 
 
 class Shown(NamedTuple):
-    """One change on the page. `number` is its place in the plan, `told` what to know of it in one line.
-
-    `about` is the description of a policy that comes or goes; of one that stays it is a field when it changes.
-    """
+    """One change on the page. `number` is its place in the plan, `told` what to know of it in one line."""
 
     number: int
     symbol: str
@@ -46,7 +45,6 @@ class Shown(NamedTuple):
     name: str
     told: str
     worse: bool
-    about: str
     fields: tuple[tuple[str, str, str], ...]
     rows: tuple[str, ...]
     more: int
@@ -61,14 +59,15 @@ class Notice(NamedTuple):
     text: str
 
 
-def plan_html(review: Review, remote: str) -> str:
-    """The whole page; `remote` is the remote as the user wrote it."""
+def plan_html(subject: Subject) -> str:
+    """The whole page."""
+    review = subject.review
     page = _environment()
     script, style = _asset(page, "plan.js"), _asset(page, "plan.css")
-    shown = _shown(review)
+    shown = _shown(subject)
     return page.get_template("plan.html").render(
         plan=review.plan,
-        remote=remote,
+        remote=subject.remote,
         verdict=verdict(review),
         first=shown[0] if shown else None,
         notices=list(_notices(review)),
@@ -114,6 +113,7 @@ def _hash(text: str) -> str:
 
 def _notices(review: Review) -> Iterator[Notice]:
     """What stands above everything else, the gravest first."""
+    yield from (Notice("stale", "", why) for why in review.stale)
     yield from (Notice("refused", "", why) for why in review.refusals)
     for block in review.plan.blocked:
         ids = f" (ids {', '.join(block.ids)})" if block.ids else ""
@@ -132,16 +132,14 @@ def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, i
         yield "blocked", "!", len(plan.blocked), "blocked"
 
 
-def _shown(review: Review) -> list[Shown]:
-    """The changes, the riskiest first; of equal risks in the plan's order."""
-    pairs = [(change, risk_of(change, review.effects.get(change.name))) for change in review.plan.changes]
-    shown = [(_one(number, change, risk, review), risk) for number, (change, risk) in enumerate(pairs, 1)]
-    return [one for one, _ in sorted(shown, key=lambda pair: pair[1].rank if pair[1] else (0, 0.0), reverse=True)]
+def _shown(subject: Subject) -> list[Shown]:
+    places = {change.name: place for place, change in enumerate(subject.review.plan.changes, 1)}
+    return [_one(places[item.change.name], item, subject.review) for item in items_of(subject)]
 
 
-def _one(number: int, change: Change, risk: Risk | None, review: Review) -> Shown:
-    effect = review.effects.get(change.name)
-    rows = list(effect_rows(effect)) if effect else []
+def _one(number: int, item: Item, review: Review) -> Shown:
+    change, risk = item.change, item.risk
+    rows = list(effect_rows(item.effect)) if item.effect else []
     return Shown(
         number=number,
         symbol=_SYMBOLS[change.action],
@@ -149,19 +147,11 @@ def _one(number: int, change: Change, risk: Risk | None, review: Review) -> Show
         name=bare_name(change.name),
         told=_told(change, risk, rows),
         worse=risk is not None and risk.worse,
-        about=_about(change),
-        fields=tuple((field.path, *field_values(field, longest=_LONGEST)) for field in change.fields),
+        fields=tuple((field.path, *field_values(field, longest=_LONGEST)) for field in fields_of(change)),
         rows=tuple(islice(rows, _MOST_ROWS)),
         more=max(0, len(rows) - _MOST_ROWS),
         pictures=change_pictures(change, review),
     )
-
-
-def _about(change: Change) -> str:
-    if change.action == "update":
-        return ""
-    description = (change.after or change.before or {}).get("description")
-    return "" if description in (None, change.name) else str(description)[:_LONGEST]
 
 
 def _told(change: Change, risk: Risk | None, rows: Sequence[str]) -> str:

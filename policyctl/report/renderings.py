@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
-from policyctl.core.guards import Review
 from policyctl.report.plan_json import plan_json
+from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
 from policyctl.report.style import Style
+from policyctl.report.subject import Subject
 
-Form = Literal["text", "json", "html"]
+Form = Literal["text", "json", "markdown", "html"]
 FORMS: tuple[Form, ...] = get_args(Form)
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A plan to show: reviewed, its remote as the user wrote it, and whether all of it is wanted."""
-
-    review: Review
-    remote: str
-    verbose: bool = False
 
 
 def render(form: Form, subject: Subject, style: Style = Style()) -> str:
@@ -30,5 +21,7 @@ def render(form: Form, subject: Subject, style: Style = Style()) -> str:
     if form == "html":
         from policyctl.report.plan_html import plan_html  # the page's libraries are loaded for those who want a page
 
-        return plan_html(subject.review, subject.remote)
+        return plan_html(subject)
+    if form == "markdown":
+        return plan_markdown(subject)
     return plan_text(subject.review, subject.remote, style, verbose=subject.verbose)

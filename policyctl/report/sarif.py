@@ -15,7 +15,7 @@ from urllib.parse import quote
 from policyctl import __version__
 from policyctl.errors import Problem, Severity
 from policyctl.lint.catalogue import RULES
-from policyctl.report.plain import plain
+from policyctl.report.plain import json_text, plain
 from policyctl.report.rules import how_to_silence
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -40,7 +40,7 @@ def sarif(problems: Sequence[Problem], path_of: Callable[[str], str]) -> str:
             for problem, fingerprint in zip(problems, prints, strict=True)
         ],
     }
-    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
+    return json_text({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _rule(code: str) -> dict[str, Any]:

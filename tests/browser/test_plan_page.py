@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from policyctl.core.guards import Review
 from policyctl.report.plan_html import plan_html
+from policyctl.report.subject import Subject
 from tests.browser import plans
 from tests.browser.conftest import Open
 
@@ -25,7 +26,7 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> PageOf:
     def write(make: Callable[[], Review]) -> Path:
         path = folder / f"{make.__name__}.html"
         if not path.exists():
-            path.write_text(plan_html(make(), "https://api.example.test/instances/1"), "utf-8")
+            path.write_text(plan_html(Subject(make(), "https://api.example.test/instances/1")), "utf-8")
         return path
 
     return write
@@ -51,7 +52,7 @@ def test_the_summary_says_how_much_how_risky_and_whether_the_rules_let_it_pass(m
     tiles = [re.sub(r"\s+", " ", tile) for tile in mixed.locator(".tiles li").all_inner_texts()]
     assert tiles == ["+1 to add", "~4 to update", "−2 to remove", "▼4 worse"]
     expect(mixed.locator(".verdict")).to_contain_text("refused by 1 safety rule")
-    expect(mixed.locator(".verdict")).to_contain_text("old-router removed: requests that name it fail")
+    expect(mixed.locator(".verdict")).to_contain_text("old-router removed; requests that name it fail (and 1 more alike)")
     expect(mixed.locator(".notices li").first).to_contain_text("refused virtual-policy/old-router is protected")
     expect(mixed.locator("footer")).to_contain_text("https://api.example.test/instances/1")
     expect(mixed.locator("footer")).to_contain_text(re.compile("sha256:[0-9a-f]{64}"))
