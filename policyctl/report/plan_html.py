@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from policyctl.core.change import Action, Change
+from policyctl.core.diff import Field
 from policyctl.core.guards import Review
 from policyctl.effect.profile import ASSUMED
 from policyctl.model.names import bare_name
@@ -37,7 +38,10 @@ _OPEN = 3  # a plan of so many changes is shown opened
 
 
 class Shown(NamedTuple):
-    """One change on the page. `number` is its place in the plan, `told` what to know of it in one line."""
+    """One change on the page. `number` is its place in the plan, `told` what to know of it in one line.
+
+    `about` is the description of a policy that comes or goes; of one that stays it is a field when it changes.
+    """
 
     number: int
     symbol: str
@@ -45,7 +49,8 @@ class Shown(NamedTuple):
     name: str
     told: str
     worse: bool
-    fields: tuple[tuple[str, str, str], ...]
+    about: str
+    fields: tuple[tuple[str, str | None, str | None], ...]
     rows: tuple[str, ...]
     more: int
     pictures: Pictures | None
@@ -147,11 +152,23 @@ def _one(number: int, item: Item, review: Review) -> Shown:
         name=bare_name(change.name),
         told=_told(change, risk, rows),
         worse=risk is not None and risk.worse,
-        fields=tuple((field.path, *field_values(field, longest=_LONGEST)) for field in fields_of(change)),
+        about=_about(change),
+        fields=tuple(_field(field) for field in fields_of(change)),
         rows=tuple(islice(rows, _MOST_ROWS)),
         more=max(0, len(rows) - _MOST_ROWS),
         pictures=change_pictures(change, review),
     )
+
+
+def _field(field: Field) -> tuple[str, str | None, str | None]:
+    """Where, and both values; None where there is none."""
+    before, after = field_values(field, longest=_LONGEST)
+    return field.path, None if field.before is None else before, None if field.after is None else after
+
+
+def _about(change: Change) -> str:
+    description = (change.after or change.before or {}).get("description")
+    return "" if change.action == "update" or description in (None, change.name) else str(description)[:_LONGEST]
 
 
 def _told(change: Change, risk: Risk | None, rows: Sequence[str]) -> str:
