@@ -14,6 +14,7 @@ from policyctl.report.plan_html import plan_html
 from policyctl.report.subject import Subject
 from tests.browser import plans
 from tests.browser.conftest import Open
+from tests.conftest import Policyctl, Project
 
 PageOf = Callable[[Callable[[], Review]], Path]
 
@@ -294,3 +295,11 @@ def test_a_plan_without_changes_says_so_and_has_nothing_to_filter(page_of: PageO
     expect(page.get_by_role("heading", name="No changes")).to_be_visible()
     expect(page.get_by_role("searchbox")).to_have_count(0)
     expect(page.locator(".tiles")).to_contain_text("1 unchanged")
+
+
+def test_the_command_line_leaves_the_page(project: Project, policyctl: Policyctl, show: Open) -> None:
+    project.policy("mine", plans.GPT, plans.CLAUDE)
+    assert policyctl("plan", "--report", "html=plan.html").code == 0
+    page = show(project.folder / "plan.html")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Plan for local")
+    expect(change(page, "mine")).to_contain_text("policies/mine.yaml")
