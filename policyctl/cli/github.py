@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from policyctl.cli.console import Console
 from policyctl.errors import PolicyctlError
-from policyctl.report.subject import Subject
 
 if TYPE_CHECKING:
     from policyctl.core.guards import Review
+    from policyctl.report.subject import Subject
 
 _RUN = re.compile(r"https?://[\w.:-]+/[\w.-]+/[\w.-]+/actions/runs/\d+")
 
@@ -32,6 +32,8 @@ def repository_path(file: str) -> str:
 
 def subject_of(review: Review, remote: str, directory: Path, console: Console) -> Subject:
     """A plan to show, with where it belongs; `remote` is as the user wrote it."""
+    from policyctl.report.subject import Subject
+
     return Subject(review, remote, console.verbose, repository_path(str(directory)), _artifacts())
 
 

@@ -2,87 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
-from policyctl.effect.evaluate import healthy, visit
 from policyctl.effect.profile import ASSUMED
-from policyctl.effect.tree import Path, read_tree
-from policyctl.model.names import canonical_name
 from policyctl.model.normal import Document
-from policyctl.report.effect_views import model, percent
+from policyctl.report.chart import Arrow, Box, chart
+from policyctl.report.effect_views import percent
 from policyctl.report.plain import plain
+
+_SHAPES = {"policy": ("[", "]"), "group": ("{{", "}}"), "model": ("([", "])")}
 
 
 def effect_graph(documents: Sequence[Document]) -> str:
-    """One chart of all these policies, from left to right. Models and policies that several use are drawn once.
+    """One chart of all these policies, from left to right.
 
     A dashed arrow is one that no healthy request takes.
     """
-    chart = _Chart({document["name"]: f"p{number}" for number, document in enumerate(documents)})
-    lines = [line for document in documents for line in chart.policy(document)]
+    lines = [_box(part) if isinstance(part, Box) else _arrow(part) for part in chart(documents)]
     return "\n".join(["flowchart LR", f"  %% {ASSUMED}", *lines]) + "\n"
 
 
-@dataclass
-class _Chart:
-    """Names for the boxes: policies and models by what they are, groups by where they stand."""
-
-    policies: Mapping[str, str]
-    models: dict[str, str] = field(default_factory=dict)
-
-    def policy(self, document: Document) -> Iterator[str]:
-        name = document["name"]
-        box = self.policies[name]
-        tree = read_tree(document)
-        if tree.refused:
-            yield f'  {box}["{_label(name)}<br>refused: {_label(tree.refused)}"]'
-            return
-        reached = visit(tree, healthy(tree)).reached
-        shares = {leaf.path: share for leaf, share in zip(tree.leaves, reached, strict=True)}
-        body = document["policy"]
-        yield f'  {box}["{_label(name)}<br>{_what(body)}"]'
-        yield from self._arrows(body, box, (), shares)
-
-    def _arrows(self, group: Any, box: str, path: Path, shares: Mapping[Path, float]) -> Iterator[str]:
-        for place, target in enumerate(group.get("targets", ()) if "strategy" in group else ()):
-            at = (*path, place)
-            share = _arriving(target, at, shares)
-            yield from self._target(target, box, at, share, shares)
-
-    def _target(self, target: Any, box: str, at: Path, share: float, shares: Mapping[Path, float]) -> Iterator[str]:
-        arrow = f'-- "{percent(share)}" -->' if share else '-. "0%" .->'
-        if "strategy" in target:
-            own = f"{box}_{at[-1]}"
-            yield f'  {own}{{{{"{_what(target)}"}}}}'
-            yield f"  {box} {arrow} {own}"
-            yield from self._arrows(target, own, at, shares)
-            return
-        name = str(target.get("model_name", ""))
-        known = self.policies.get(canonical_name(name))
-        if known is None and name not in self.models:
-            self.models[name] = f"m{len(self.models)}"
-            yield f'  {self.models[name]}(["{_label(model(name))}"])'
-        yield f"  {box} {arrow} {known or self.models[name]}"
+def _box(box: Box) -> str:
+    left, right = _SHAPES[box.kind]
+    return f'  {box.key}{left}"{"<br>".join(map(_label, box.lines))}"{right}'
 
 
-def _arriving(target: Any, at: Path, shares: Mapping[Path, float]) -> float:
-    """The share of healthy requests that come to a target: all that is drawn below it, or what its first target gets."""
-    if "strategy" not in target:
-        return shares.get(at, 0.0)
-    places = range(len(target.get("targets", ())))
-    below = [_arriving(target["targets"][place], (*at, place), shares) for place in places]
-    return sum(below) if target["strategy"]["mode"] == "loadbalance" else max(below, default=0.0)
-
-
-def _what(group: Any) -> str:
-    if "strategy" not in group:
-        return "no strategy"
-    mode, codes = group["strategy"]["mode"], group["strategy"].get("on_status_codes")
-    listed = f" on {', '.join(map(str, codes)) or 'nothing'}" if mode == "fallback" and codes is not None else ""
-    retry = group["retry"]["attempts"] if "retry" in group else 0
-    return f"{mode}{listed}" + (f"<br>retry × {retry:g}" if retry else "")
+def _arrow(arrow: Arrow) -> str:
+    line = f'-- "{percent(arrow.share)}" -->' if arrow.share else '-. "0%" .->'
+    return f"  {arrow.start} {line} {arrow.end}"
 
 
 def _label(text: str) -> str:

@@ -15,7 +15,8 @@ from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_rows import effect_rows
 from policyctl.report.markdown import block, code, html_code, prose, row
 from policyctl.report.plain import count, describe, plain, value
-from policyctl.report.verdict import Risk
+from policyctl.report.subject import Subject
+from policyctl.report.verdict import Risk, risk_of
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
@@ -34,6 +35,17 @@ class Item:
     risk: Risk | None
     after: Document | None
     verbose: bool
+
+
+def items_of(subject: Subject) -> list[Item]:
+    """The changes from the riskiest down; those without a risk come last, and what is equal stays in the plan's order."""
+    review = subject.review
+    items = []
+    for change in review.plan.changes:
+        moves = review.effects.get(change.name)
+        after = review.policies.get(change.name) if change.after is not None else None
+        items.append(Item(change, moves, risk_of(change, moves), after, subject.verbose))
+    return sorted(items, key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
 
 
 def table_row(item: Item) -> str:
@@ -91,7 +103,7 @@ def _in_short(item: Item) -> str:
 
 
 def _difference(item: Item) -> str:
-    fields = _fields(item.change)
+    fields = fields_of(item.change)
     shown = fields if item.verbose else fields[:_MOST_FIELDS]
     lines = [line for field in shown for line in _both(field, None if item.verbose else _LONGEST)]
     if len(shown) < len(fields):
@@ -99,7 +111,7 @@ def _difference(item: Item) -> str:
     return block("diff", lines)
 
 
-def _fields(change: Change) -> tuple[Field, ...]:
+def fields_of(change: Change) -> tuple[Field, ...]:
     """What differs; of a policy that comes or goes everything in it."""
     document = change.after or change.before
     if change.action == "update" or document is None:

@@ -17,10 +17,10 @@ from policyctl.effect.profile import ASSUMED
 from policyctl.model.names import bare_name
 from policyctl.report.markdown import code, prose
 from policyctl.report.plain import count
-from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, opened, table_row
+from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
 from policyctl.report.plan_text import rest_of
 from policyctl.report.subject import Subject
-from policyctl.report.verdict import Verdict, risk_of, verdict
+from policyctl.report.verdict import Verdict, verdict
 
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
 LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
@@ -38,7 +38,7 @@ def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
     left = _Room(room - len((head + foot).encode()) - _FRAME)
     alerts = _alerts(review, left)
     notes = _listed("Notes:", review.notes, left)
-    first, others = (_Shown(items, left) for items in _parted(_items(subject)))
+    first, others = (_Shown(items, left) for items in _parted(items_of(subject)))
     return "".join([head, *alerts, first.text(), _folded(others), _cut((first, others), subject), notes, foot])
 
 
@@ -130,17 +130,6 @@ def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "") -> 
     taken = room.take(f"{quoted}- {prose(line)}\n" for line in lines[:_MOST_LINES])
     more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
     return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
-
-
-def _items(subject: Subject) -> list[Item]:
-    """The changes from the riskiest down; those without a risk come last, and what is equal stays in the plan's order."""
-    review = subject.review
-    items = []
-    for change in review.plan.changes:
-        moves = review.effects.get(change.name)
-        after = review.policies.get(change.name) if change.after is not None else None
-        items.append(Item(change, moves, risk_of(change, moves), after, subject.verbose))
-    return sorted(items, key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
 
 
 def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:

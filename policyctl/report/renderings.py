@@ -8,7 +8,7 @@ from policyctl.report.plan_text import plan_text
 from policyctl.report.style import Style
 from policyctl.report.subject import Subject
 
-Form = Literal["text", "json", "markdown"]
+Form = Literal["text", "json", "markdown", "html"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
@@ -18,6 +18,10 @@ def render(form: Form, subject: Subject, style: Style = Style()) -> str:
         from policyctl.report.plan_json import plan_json
 
         return plan_json(subject.review)
+    if form == "html":
+        from policyctl.report.plan_html import plan_html  # the page's libraries are loaded for those who want a page
+
+        return plan_html(subject)
     if form == "markdown":
         from policyctl.report.plan_markdown import plan_markdown
 

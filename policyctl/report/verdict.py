@@ -13,6 +13,8 @@ from policyctl.report.effect_rows import before_after, cell_row, telling
 from policyctl.report.effect_views import model, percent, seconds
 from policyctl.report.plain import count, plain
 
+_WORSE = 4  # the least first rank of what makes requests fail
+
 
 class Risk(NamedTuple):
     """What one change does to traffic, in words; the greater `rank`, the worse. `alike` others of the plan do the same."""
@@ -21,6 +23,11 @@ class Risk(NamedTuple):
     policy: str
     said: str
     alike: int = 0
+
+    @property
+    def worse(self) -> bool:
+        """Whether requests fail that were served before, or nobody can tell."""
+        return self.rank[0] >= _WORSE
 
 
 class Verdict(NamedTuple):
@@ -67,7 +74,7 @@ def _risks(change: Change, effect: Effect | None) -> Iterator[Risk]:
         yield Risk((5, 1.0), name, "removed; requests that name it fail")
     if effect is None:
         if change.action == "update":
-            yield Risk((4, 1.0), name, "what this does to traffic cannot be told")
+            yield Risk((_WORSE, 1.0), name, "what this does to traffic cannot be told")
         return
     if effect.refused:
         yield Risk((5, 0.5), name, f"the gateway refuses it, every request gets 400: {plain(effect.refused)}")
@@ -75,7 +82,7 @@ def _risks(change: Change, effect: Effect | None) -> Iterator[Risk]:
     added = {one.model for one in effect.added}
     for cell in telling(effect.worse):
         if cell.name not in added:
-            yield Risk((4, cell.before - cell.after), name, cell_row(cell))
+            yield Risk((_WORSE, cell.before - cell.after), name, cell_row(cell))
     for one in effect.added:
         share = next((moved.after or 0.0 for moved in effect.models if moved.name == one.model), 0.0)
         when = plain(one.when) or f"by {percent(share)} of the requests"

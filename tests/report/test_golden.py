@@ -1,6 +1,6 @@
 """What plan and validate print, compared as text over one set of plans; the JSON also against its shipped schema.
 
-Of a thousand changes the JSON is compared by its hash: the smaller plans show how it looks.
+Of a thousand changes the JSON and the HTML are compared by their hash: the smaller plans show how it looks.
 
 `POLICYCTL_WRITE_GOLDEN=1 pytest tests/report` writes the files anew; read the difference before you commit it.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from policyctl.errors import Mark, Problem
 from policyctl.load.validation import Validation
+from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_json import plan_json
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
@@ -77,6 +79,17 @@ def test_plan_markdown(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", PLANS)
+def test_plan_html(case: str) -> None:
+    """Without the style, the script and their hashes, which are the same in every page."""
+    text = plan_html(Subject(PLANS[case], "local"))
+    text = re.sub(r"(?s)(<style>|<script>|'sha256-).*?(</style>|</script>|')", r"\1\2", text)
+    if case == "thousand":
+        same(f"plan-{case}.html.sha256", hashlib.sha256(text.encode()).hexdigest() + "\n")
+    else:
+        same(f"plan-{case}.html", text)
+
+
+@pytest.mark.parametrize("case", PLANS)
 def test_plan_json(case: str) -> None:
     text = plan_json(PLANS[case])
     if case == "thousand":
@@ -94,7 +107,7 @@ def test_validation(case: str) -> None:
     jsonschema.Draft202012Validator(json.loads(schema_text("validate"))).validate(json.loads(text))
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.txt")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted([*GOLDEN.glob("*.txt"), *GOLDEN.glob("*.html")]), ids=lambda path: path.name)
 def test_text_holds_nothing_that_a_terminal_obeys(path: Path) -> None:
     text = path.read_text("utf-8")
     if "colour" not in path.name:

@@ -1,0 +1,179 @@
+"""A plan as one page for a browser. All of it is in one file: it needs no network, and runs no script but its own."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from itertools import islice
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from policyctl.core.change import Action, Change
+from policyctl.core.diff import Field
+from policyctl.core.guards import Review
+from policyctl.effect.profile import ASSUMED
+from policyctl.model.names import bare_name
+from policyctl.report.change_pictures import Pictures, change_pictures
+from policyctl.report.effect_rows import effect_rows
+from policyctl.report.effect_views import percent
+from policyctl.report.plain import describe, field_values, plain
+from policyctl.report.plan_change import Item, fields_of, items_of
+from policyctl.report.subject import Subject
+from policyctl.report.verdict import Risk, verdict
+
+_SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "−"}
+_REST = {
+    "unchanged": "unchanged",
+    "unselected": "not selected",
+    "unmanaged": "unmanaged",
+    "outside_scope": "outside the scope",
+}
+_NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
+_LONGEST = 2000  # of a value
+_MOST_ROWS = 8  # of an effect in words; the pictures have all
+_OPEN = 3  # a plan of so many changes is shown opened
+
+
+class Shown(NamedTuple):
+    """One change on the page. `number` is its place in the plan, `told` what to know of it in one line.
+
+    `about` is the description of a policy that comes or goes; of one that stays it is a field when it changes.
+    """
+
+    number: int
+    symbol: str
+    change: Change
+    name: str
+    told: str
+    worse: bool
+    about: str
+    fields: tuple[tuple[str, str | None, str | None], ...]
+    rows: tuple[str, ...]
+    more: int
+    pictures: Pictures | None
+
+
+class Notice(NamedTuple):
+    """Something that is said above all changes; `kind` is the word before it."""
+
+    kind: str
+    about: str
+    text: str
+
+
+def plan_html(subject: Subject) -> str:
+    """The whole page."""
+    review = subject.review
+    page = _environment()
+    script, style = _asset(page, "plan.js"), _asset(page, "plan.css")
+    shown = _shown(subject)
+    return page.get_template("plan.html").render(
+        plan=review.plan,
+        remote=subject.remote,
+        verdict=verdict(review),
+        first=shown[0] if shown else None,
+        notices=list(_notices(review)),
+        tiles=list(_tiles(review, shown)),
+        assumed=ASSUMED,
+        shown=shown,
+        all_open=len(shown) <= _OPEN,
+        script=script,
+        style=style,
+        allowed=f"{_NOTHING}; script-src {_hash(script)}; style-src {_hash(style)}",
+    )
+
+
+def _environment() -> Environment:
+    """Every value that a template writes is escaped twice over: nothing in it is markup, and nothing in it is invisible."""
+    page = Environment(
+        loader=PackageLoader("policyctl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
+    page.filters["share"] = lambda share: None if share is None else percent(share)
+    page.filters["folds"] = lambda name: escape(plain(name)).replace("/", Markup("/<wbr>"))
+    page.filters["wide"] = lambda share: f"{share * 100:.4g}"
+    return page
+
+
+def _visible(value: Any) -> Any:
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _asset(page: Environment, name: str) -> Markup:
+    """A file of ours that stands in the page as it is."""
+    return Markup(page.get_template(name).render())  # noqa: S704 - no value goes into it
+
+
+def _hash(text: str) -> str:
+    """What a content security policy calls a script or a style that it lets in."""
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _notices(review: Review) -> Iterator[Notice]:
+    """What stands above everything else, the gravest first."""
+    yield from (Notice("stale", "", why) for why in review.stale)
+    yield from (Notice("refused", "", why) for why in review.refusals)
+    for block in review.plan.blocked:
+        ids = f" (ids {', '.join(block.ids)})" if block.ids else ""
+        yield Notice("blocked", block.name, block.reason + ids)
+    yield from (Notice("note", "", note) for note in review.notes)
+
+
+def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, int, str]]:
+    """A kind, a symbol, a number and what it counts."""
+    plan = review.plan
+    yield from ((action, _SYMBOLS[action], number, f"to {action}") for action, number in plan.totals.items())
+    if plan.changes:
+        yield "worse", "▼", sum(one.worse for one in shown), "worse"
+    yield from (("rest", "", number, said) for key, said in _REST.items() if (number := getattr(plan.counts, key)))
+    if plan.blocked:
+        yield "blocked", "!", len(plan.blocked), "blocked"
+
+
+def _shown(subject: Subject) -> list[Shown]:
+    places = {change.name: place for place, change in enumerate(subject.review.plan.changes, 1)}
+    return [_one(places[item.change.name], item, subject.review) for item in items_of(subject)]
+
+
+def _one(number: int, item: Item, review: Review) -> Shown:
+    change, risk = item.change, item.risk
+    rows = list(effect_rows(item.effect)) if item.effect else []
+    return Shown(
+        number=number,
+        symbol=_SYMBOLS[change.action],
+        change=change,
+        name=bare_name(change.name),
+        told=_told(change, risk, rows),
+        worse=risk is not None and risk.worse,
+        about=_about(change),
+        fields=tuple(_field(field) for field in fields_of(change)),
+        rows=tuple(islice(rows, _MOST_ROWS)),
+        more=max(0, len(rows) - _MOST_ROWS),
+        pictures=change_pictures(change, review),
+    )
+
+
+def _field(field: Field) -> tuple[str, str | None, str | None]:
+    """Where, and both values; None where there is none."""
+    before, after = field_values(field, longest=_LONGEST)
+    return field.path, None if field.before is None else before, None if field.after is None else after
+
+
+def _about(change: Change) -> str:
+    description = (change.after or change.before or {}).get("description")
+    return "" if change.action == "update" or description in (None, change.name) else str(description)[:_LONGEST]
+
+
+def _told(change: Change, risk: Risk | None, rows: Sequence[str]) -> str:
+    if risk is not None:
+        return risk.said
+    if change.action == "add" and change.after is not None:
+        return describe(change.after)
+    return rows[0] if rows else ""

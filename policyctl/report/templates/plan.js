@@ -1,0 +1,58 @@
+"use strict";
+(() => {
+  const one = (selector) => document.querySelector(selector);
+  const changes = [...document.querySelectorAll("details.change")];
+  const form = one("#filter");
+  const open = (id) => {
+    const change = changes.find((each) => each.id === id);
+    if (!change) return;
+    if (change.hidden) form.reset(), show();
+    change.open = true;
+    change.style.contentVisibility = "visible"; // its whole height must count, or it cannot be scrolled to the top
+    change.scrollIntoView();
+    change.firstElementChild.focus({ preventScroll: true });
+  };
+  // What is searched is what is read; it is gathered once, when the first letter is typed.
+  let texts;
+  const show = () => {
+    const words = form.text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    if (words.length) texts ??= changes.map((change) => change.textContent.toLowerCase());
+    let left = 0;
+    changes.forEach((change, place) => {
+      const kind = form.kind.value;
+      const fits =
+        (!kind || change.dataset.kind === kind) &&
+        (!form.worse.checked || "worse" in change.dataset) &&
+        words.every((word) => texts[place].includes(word));
+      change.hidden = !fits;
+      left += fits;
+    });
+    const count = (number) => number.toLocaleString("en");
+    one("#count").textContent =
+      left === changes.length ? `all ${count(left)} changes` : `${count(left)} of ${count(changes.length)} changes`;
+    one("#none").hidden = left > 0;
+  };
+  // What can be scrolled sideways can be reached by keyboard, in every browser.
+  const reach = (event) =>
+    event.target.querySelectorAll(".wide").forEach((wide) => (wide.tabIndex = wide.scrollWidth > wide.clientWidth ? 0 : -1));
+  addEventListener("toggle", reach, true);
+  addEventListener("hashchange", () => open(location.hash.slice(1)));
+  if (form) {
+    one("#controls").hidden = false;
+    form.addEventListener("input", show);
+    form.addEventListener("reset", () => setTimeout(show));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    one("#expand").addEventListener("click", () => changes.forEach((change) => (change.open ||= !change.hidden)));
+    one("#collapse").addEventListener("click", () => changes.forEach((change) => (change.open = false)));
+    addEventListener("keydown", (event) => {
+      if (event.key === "/" && !event.ctrlKey && !event.metaKey && !event.altKey && event.target !== form.text) {
+        event.preventDefault();
+        form.text.focus();
+      } else if (event.key === "Escape" && event.target === form.text) {
+        form.reset();
+      }
+    });
+    show();
+  }
+  open(location.hash.slice(1));
+})();
