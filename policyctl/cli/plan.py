@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.github import tell_plan
-from policyctl.cli.opening import find_place, load_policies
+from policyctl.cli.opening import Place, find_place, load_policies
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
 from policyctl.core.saved import write_plan
 from policyctl.errors import Incomplete, Refused
+from policyctl.load.base import Base, read_base
 from policyctl.load.files import write_atomically
 from policyctl.model.complaints import did_you_mean
 from policyctl.reconcile.plan import check_models, plan_directory
@@ -27,6 +29,7 @@ Example:
   policyctl plan
   policyctl plan --env prod --detailed-exitcode
   policyctl plan --remote git:origin/main
+  policyctl plan --base origin/main --out plan.json
   policyctl plan --out plan.json && policyctl apply plan.json"""
 
 
@@ -60,6 +63,11 @@ def _report(text: str) -> tuple[Form, Path]:
     help=f"Write the plan in this format ({', '.join(FORMS)}) too; repeatable.",
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when there are changes.")
+@click.option(
+    "--base",
+    metavar="REVISION",
+    help="Take remote, auth and safety settings from where this branch left REVISION, and say first what it changes in them.",
+)
 @with_selection
 @with_options
 def command(
@@ -68,11 +76,12 @@ def command(
     out: Path | None,
     reports: Reports,
     detailed_exitcode: bool,
+    base: str | None,
     selection: Selection,
     overrides: Overrides,
 ) -> int:
     """Show what apply would change, field by field. Nothing is written to the remote."""
-    return plan(options, form, out, reports, detailed_exitcode, selection, overrides)
+    return plan(options, form, out, reports, detailed_exitcode, base, selection, overrides)
 
 
 def plan(
@@ -81,16 +90,20 @@ def plan(
     out: Path | None,
     reports: Reports,
     detailed_exitcode: bool,
+    base: str | None,
     selection: Selection,
     overrides: Overrides,
 ) -> int:
     console = Console(options)
-    place = find_place(options)
+    held = None if base is None else read_base(options.dir, base)
+    place = find_place(options, base=held)
     loaded = load_policies(options, place, console, deep=True)
     settings = overrides.on(place.environment.settings)
     with open_reader(place.url, place.access) as reader:
         review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)
         review = check_models(reader, review, loaded)
+    if held is not None:
+        review = _as_merged(review, place, held)
     if out is not None:
         write_atomically(out, write_plan(review.plan))
     subject = Subject(review, place.remote, console.verbose)
@@ -100,6 +113,13 @@ def plan(
     tell_plan(review, place.remote, out, console)
     raise_if_unsafe(review)
     return 2 if detailed_exitcode and review.plan.changes else 0
+
+
+def _as_merged(review: Review, place: Place, base: Base) -> Review:
+    """The review with what the branch changes in the settings. The plan is one under the branch's own configuration, so that
+    its digest is that of the same plan after the merge."""
+    config = place.config.environment(place.environment.name).digest
+    return replace(review, plan=replace(review.plan, config=config), settings=base.settings(place.config))
 
 
 def raise_if_unsafe(review: Review) -> None:

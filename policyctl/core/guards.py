@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from policyctl.core.diff import Field
 from policyctl.core.effects import effects_of, planned
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
@@ -24,6 +25,7 @@ class Review:
     `live` holds the names of all policies that the remote has, in scope or not; `effects` says by name what the plan's
     updates do to traffic. `policies` are all as they will be when the plan is applied, in normal form and by name, where it
     has changes; `timeouts` are the models' own, in seconds, as far as they are known. Both are for those who draw policies.
+    `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet.
     """
 
     plan: Plan
@@ -33,6 +35,7 @@ class Review:
     effects: Mapping[str, Effect] = field(default_factory=dict)
     policies: Mapping[str, Document] = field(default_factory=dict)
     timeouts: Mapping[str, float] = field(default_factory=dict)
+    settings: tuple[Field, ...] = ()
 
 
 def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping[str, float] | None = None) -> Review:

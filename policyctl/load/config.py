@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -136,16 +136,22 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A policyctl.yaml that was read, or what holds without one."""
+    """A policyctl.yaml that was read, or what holds without one.
+
+    `shared` is what an environment has that writes nothing itself. `written` are the settings that decide what is reached and
+    how much may change, as they are written, by path: all but variables and lint rules.
+    """
 
     path: Path | None
     environments: dict[str, Environment]
     default: str | None
     lint: Chosen = field(default_factory=Chosen)
+    shared: Environment = field(default_factory=lambda: Environment(LOCAL))
+    written: Mapping[str, Any] = field(default_factory=lambda: {"default": LOCAL, f"environments.{LOCAL}.remote": LOCAL})
 
     def environment(self, name: str | None) -> Environment:
         """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""
-        chosen = name or self.default or (next(iter(self.environments)) if len(self.environments) == 1 else None)
+        chosen = name or self.default
         known = sorted(self.environments)
         if chosen is None:
             raise UsageError(f"there are several environments and no default; choose one with --env: {', '.join(known)}")
@@ -236,7 +242,20 @@ def _resolve(file: ConfigFile, path: Path) -> Config:
     files = file.environments or {LOCAL: EnvironmentFile()}
     environments = {name: _environment(name, environment, file) for name, environment in files.items()}
     lint = Chosen(file.lint.select, file.lint.ignore or ()) if file.lint else Chosen()
-    return Config(path, environments, file.default, lint)
+    default = file.default or (next(iter(files)) if len(files) == 1 else None)
+    written = file.model_copy(update={"environments": files, "default": default}).model_dump(
+        mode="json", exclude_none=True, exclude={"lint": True, "environments": {"__all__": {"vars"}}}
+    )
+    return Config(path, environments, default, lint, _environment(LOCAL, EnvironmentFile(), file), dict(_leaves(written)))
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands in nested mappings, by path; lists are whole."""
+    for key, item in tree.items():
+        if isinstance(item, Mapping):
+            yield from _leaves(item, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", item
 
 
 def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Environment:

@@ -27,6 +27,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     """
     plan, effects = review.plan, review.effects
     blocks = [
+        list(_settings_lines(review, style)),
         [style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim")],
         [change_text(change, effects.get(change.name), style, verbose) for change in plan.changes],
         [style.paint(ASSUMED, "dim")] if plan.changes else [],
@@ -36,6 +37,15 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         [_summary_line(review, style)],
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+
+
+def _settings_lines(review: Review, style: Style) -> Iterator[str]:
+    """What the branch changes in the safety settings, whole: they decide what is reached and what may change."""
+    if review.settings:
+        yield style.paint(
+            "Safety settings change in policyctl.yaml; until they are merged the old ones hold:", "bold", "yellow"
+        )
+        yield from (f"    {field_line(field, longest=None)}" for field in review.settings)
 
 
 def change_text(change: Change, effect: Effect | None, style: Style, verbose: bool) -> str:

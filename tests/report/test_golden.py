@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from policyctl.core.diff import Field
 from policyctl.core.guards import Review, review
 from policyctl.core.settings import Settings
 from policyctl.errors import Mark, Problem
@@ -46,6 +48,10 @@ PLANS = {
     "equivalent": reviewed(
         [policy("a", "one", "two", description="new"), policy("b", "x", retry={"attempts": 0})],
         [row("a", "one", "two"), row("b", "x")],
+    ),
+    "settings": replace(
+        reviewed([policy("a")], [row("a")]),
+        settings=(Field("limits.max_removes", 5, 50), Field(f"environments.{HOSTILE}.protect", [HOSTILE, LONG], None)),
     ),
     "remove": reviewed([policy("a")], [row("a"), row("b"), row("c")]),
     "mixed": reviewed(
