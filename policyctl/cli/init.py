@@ -59,7 +59,10 @@ def _write_workflows(service: Service, folder: Path, console: Console) -> None:
         make_folder((top / name).parent)
         if not _write(top / name, text, console) and service == "gitlab":
             console.result(f"\nThe jobs for it, if they are not there yet:\n\n{text}")
-    console.say(f"the workflows install {package}; change POLICYCTL_PACKAGE in them where policyctl comes from elsewhere")
+    if package is None:
+        console.say(
+            "say in the workflows' POLICYCTL_PACKAGE what pip installs to have policyctl; here it came from a directory"
+        )
 
 
 def _write(path: Path, text: str, console: Console) -> bool:

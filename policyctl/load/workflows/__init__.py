@@ -31,26 +31,39 @@ class _Text(Template):
     delimiter = "@@"  # $ and {{ are the workflows' own
 
 
-def workflows(service: Service, folder: Path, package: str) -> dict[Path, str]:
+PLACEHOLDER = "policyctl @ git+https://example.invalid/policyctl@COMMIT"  # fails, until somebody says where it comes from
+
+
+def workflows(service: Service, folder: Path, package: str | None) -> dict[Path, str]:
     """The files for a service, by path from the repository's top.
 
-    `folder` is the policy directory from there; `package` is what pip installs to have policyctl.
+    `folder` is the policy directory from there; `package` is what pip installs to have policyctl, where that is known.
     """
     path = folder.as_posix()
     below = "**" if path == "." else f"{_PATTERN.sub(lambda found: chr(92) + found[0], path)}/**"
     filters = (below, "**/policyctl.yaml", ".github/workflows/policyctl-*.yml")
-    values = {"folder": _scalar(path), "package": _scalar(package), "paths": ", ".join(map(json.dumps, filters)), **_ACTIONS}
+    values = {
+        "folder": _scalar(path),
+        "package": _scalar(package or PLACEHOLDER),
+        "paths": ", ".join(map(json.dumps, filters)),
+        **_ACTIONS,
+    }
     return {Path(name): _Text(_read(file)).substitute(values) for name, file in _FILES[service].items()}
 
 
-def installable() -> str:
-    """What pip installs to have this policyctl elsewhere: the commit that it was installed from, else its version."""
+def installable(origin: str | None = None) -> str | None:
+    """What pip installs to have this policyctl elsewhere: the version of an index or the commit that it was installed from.
+
+    `origin` is what pip keeps of where it got it from (direct_url.json). None for a directory of this machine: a guess could
+    install what somebody else calls policyctl.
+    """
     own = distribution("policyctl")
-    origin = json.loads(own.read_text("direct_url.json") or "{}")
-    url, commit = origin.get("url", ""), origin.get("vcs_info", {}).get("commit_id")
-    if commit and http_complaint(url) is None:
-        return f"policyctl @ git+{url}@{commit}"
-    return f"policyctl=={own.version}"
+    kept = origin or own.read_text("direct_url.json")
+    if kept is None:
+        return f"policyctl=={own.version}"
+    found = json.loads(kept)
+    url, commit = found.get("url", ""), found.get("vcs_info", {}).get("commit_id")
+    return f"policyctl @ git+{url}@{commit}" if commit and http_complaint(url) is None else None
 
 
 def _read(name: str) -> str:
