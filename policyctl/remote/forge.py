@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 from policyctl.errors import PolicyctlError, RemoteError
@@ -82,16 +83,18 @@ def open_forge(environ: Mapping[str, str]) -> Iterator[Forge | None]:
 class _Service:
     """Requests to one service, as one user."""
 
-    def __init__(self, api: str, header: str, lead: str, token: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, api: str, header: str, secret: str, author: tuple[str, str]) -> None:
+        """`header` carries the token, after the words before it; `author` is where a row says who wrote it, and who asks."""
         if complaint := http_complaint(api):
             raise PolicyctlError(f"the address of the service {complaint}")
         if not is_safe_for_secrets(api):
             raise PolicyctlError(f"{host_of(api)} is not asked: the token would be sent in the clear")
+        name, _, lead = header.partition(": ")
         self._scrub = Scrubber()
-        secret = resolve_secret("the token", f"env:{token}", environ=environ)
         self._scrub.hide(secret)
         self._api = api
-        self._headers = {header: f"{lead}{secret}"}
+        self._headers = {name: f"{lead}{secret}"}
+        self._author = author
         self._wire = Wire(self._scrub)
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] = {}) -> Any:
@@ -103,18 +106,36 @@ class _Service:
         kind = NotAllowed if answer.status in (401, 403, 404) else RemoteError
         raise kind(f"{host_of(self._api)} answered {describe(answer.response, self._scrub)}")
 
-    def close(self) -> None:
-        self._wire.close()
-
-    def rows(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
+    def rows(self, path: str, query: Mapping[str, str] = {}) -> Iterator[dict[str, Any]]:
         """All rows of a list, page after page."""
-        for page in range(1, 1000):
+        for page in count(1):
             found = self.ask("GET", path, query={**query, "per_page": str(_PAGE), "page": str(page)})
-            if not isinstance(found, list):
-                raise RemoteError(f"{host_of(self._api)} answered something else than a list")
+            if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+                raise RemoteError(f"{host_of(self._api)} answered something else than a list of objects")
             yield from found
             if len(found) < _PAGE:
                 return
+
+    def posts(self, path: str, number: str, text: str, query: Mapping[str, str] = {}) -> list[Post]:
+        """Those rows of a list that the token's user wrote: anybody may write what looks like ours.
+
+        `number` and `text` are the keys of a row's id and its text. GitHub lists pull requests among the issues.
+        """
+        found = [row for row in self.rows(path, query) if "pull_request" not in row]
+        me = self._me() if found else None
+        key, name = self._author
+        return [Post(str(row.get(number)), str(row.get(text) or "")) for row in found if (row.get(key) or {}).get(name) == me]
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._wire.close()
+
+    def _me(self) -> str:
+        try:
+            found = self.ask("GET", "/user")
+        except NotAllowed:
+            return _BOT
+        return str(found.get(self._author[1])) if isinstance(found, dict) else _BOT
 
 
 class GitHub:
@@ -124,20 +145,21 @@ class GitHub:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         api = environ.get("GITHUB_API_URL", "https://api.github.com")
-        self._service = _Service(api, "Authorization", "Bearer ", "GITHUB_TOKEN", environ)
+        self._service = _Service(api, "Authorization: Bearer ", _token("GITHUB_TOKEN", environ), ("user", "login"))
         self._repository = f"/repos/{environ.get('GITHUB_REPOSITORY', '')}"
         self._ref = environ.get("GITHUB_REF", "")
         self._commit = environ.get("GITHUB_SHA", "")
         server, run = environ.get("GITHUB_SERVER_URL", "https://github.com"), environ.get("GITHUB_RUN_ID", "")
         self.link = f"{server}/{environ.get('GITHUB_REPOSITORY', '')}/actions/runs/{run}"
+        self.close = self._service.close
 
     def comments(self) -> list[Post]:
         return self._comments(self._number())
 
     def merged(self) -> list[Post]:
         pulls = self._service.rows(f"{self._repository}/commits/{self._commit}/pulls")
-        numbers = [pull["number"] for pull in pulls if pull.get("merged_at") and pull.get("merge_commit_sha") == self._commit]
-        return [post for number in numbers for post in self._comments(number)]
+        made = [pull for pull in pulls if pull.get("merged_at") and pull.get("merge_commit_sha") == self._commit]
+        return [post for pull in made for post in self._comments(pull.get("number"))]
 
     def comment(self, body: str, old: Post | None) -> None:
         if old is None:
@@ -146,8 +168,7 @@ class GitHub:
             self._service.ask("PATCH", f"{self._repository}/issues/comments/{old.id}", {"body": body})
 
     def issues(self) -> list[Post]:
-        found = self._service.rows(f"{self._repository}/issues", state="open", labels=LABEL)
-        return [Post(str(row["number"]), row["body"] or "") for row in self._own(found) if "pull_request" not in row]
+        return self._service.posts(f"{self._repository}/issues", "number", "body", {"state": "open", "labels": LABEL})
 
     def issue(self, title: str, body: str, old: Post | None) -> None:
         if old is None:
@@ -158,21 +179,8 @@ class GitHub:
     def close_issue(self, old: Post) -> None:
         self._service.ask("PATCH", f"{self._repository}/issues/{old.id}", {"state": "closed"})
 
-    def close(self) -> None:
-        """Let the connection go."""
-        self._service.close()
-
-    def _comments(self, number: int | str) -> list[Post]:
-        found = self._own(self._service.rows(f"{self._repository}/issues/{number}/comments"))
-        return [Post(str(row["id"]), row["body"] or "") for row in found]
-
-    def _own(self, rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those that the token's user wrote: anybody may write a comment that looks like ours."""
-        try:
-            me = self._service.ask("GET", "/user")["login"]
-        except NotAllowed:
-            me = _BOT
-        return [row for row in rows if (row.get("user") or {}).get("login") == me]
+    def _comments(self, number: Any) -> list[Post]:
+        return self._service.posts(f"{self._repository}/issues/{number}/comments", "id", "body")
 
     def _number(self) -> str:
         found = re.fullmatch(r"refs/pull/([0-9]+)/(?:merge|head)", self._ref)
@@ -188,35 +196,31 @@ class GitLab:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         api = environ.get("CI_API_V4_URL", "https://gitlab.com/api/v4")
-        self._service = _Service(api, "PRIVATE-TOKEN", "", "GITLAB_TOKEN", environ)
+        self._service = _Service(api, "PRIVATE-TOKEN: ", _token("GITLAB_TOKEN", environ), ("author", "username"))
         self._project = f"/projects/{environ.get('CI_PROJECT_ID', '')}"
         self._number = environ.get("CI_MERGE_REQUEST_IID", "")
         self._commit = environ.get("CI_COMMIT_SHA", "")
         self.link = environ.get("CI_PIPELINE_URL", "")
+        self.close = self._service.close
 
     def comments(self) -> list[Post]:
-        return self._notes(self._asked())
+        return self._service.posts(self._notes(), "id", "body")
 
     def merged(self) -> list[Post]:
         requests = self._service.rows(f"{self._project}/repository/commits/{self._commit}/merge_requests")
-        commits = ("merge_commit_sha", "squash_commit_sha", "sha")
-        numbers = [
-            request["iid"]
-            for request in requests
-            if request.get("state") == "merged" and self._commit in (request.get(name) for name in commits)
-        ]
-        return [post for number in numbers for post in self._notes(number)]
+        keys = ("merge_commit_sha", "squash_commit_sha", "sha")
+        made = [one for one in requests if one.get("state") == "merged" and self._commit in map(one.get, keys)]
+        paths = [f"{self._project}/merge_requests/{one.get('iid')}/notes" for one in made]
+        return [post for path in paths for post in self._service.posts(path, "id", "body")]
 
     def comment(self, body: str, old: Post | None) -> None:
-        notes = f"{self._project}/merge_requests/{self._asked()}/notes"
         if old is None:
-            self._service.ask("POST", notes, {"body": body})
+            self._service.ask("POST", self._notes(), {"body": body})
         else:
-            self._service.ask("PUT", f"{notes}/{old.id}", {"body": body})
+            self._service.ask("PUT", f"{self._notes()}/{old.id}", {"body": body})
 
     def issues(self) -> list[Post]:
-        found = self._own(self._service.rows(f"{self._project}/issues", state="opened", labels=LABEL))
-        return [Post(str(row["iid"]), row["description"] or "") for row in found]
+        return self._service.posts(f"{self._project}/issues", "iid", "description", {"state": "opened", "labels": LABEL})
 
     def issue(self, title: str, body: str, old: Post | None) -> None:
         if old is None:
@@ -227,19 +231,11 @@ class GitLab:
     def close_issue(self, old: Post) -> None:
         self._service.ask("PUT", f"{self._project}/issues/{old.id}", {"state_event": "close"})
 
-    def close(self) -> None:
-        """Let the connection go."""
-        self._service.close()
-
-    def _notes(self, number: int | str) -> list[Post]:
-        found = self._own(self._service.rows(f"{self._project}/merge_requests/{number}/notes"))
-        return [Post(str(row["id"]), row["body"] or "") for row in found]
-
-    def _own(self, rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-        me = self._service.ask("GET", "/user")["username"]
-        return [row for row in rows if (row.get("author") or {}).get("username") == me]
-
-    def _asked(self) -> str:
+    def _notes(self) -> str:
         if not self._number.isdigit():
             raise PolicyctlError("this pipeline is for no merge request (CI_MERGE_REQUEST_IID is not set)")
-        return self._number
+        return f"{self._project}/merge_requests/{self._number}/notes"
+
+
+def _token(name: str, environ: Mapping[str, str]) -> str:
+    return resolve_secret("the token", f"env:{name}", environ=environ)

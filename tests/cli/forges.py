@@ -94,39 +94,20 @@ class Forge:
             )
         if self.read_only and seen.method != "GET":
             return Reply(403, {"message": "Resource not accessible by integration"})
-        return (self._github if self.kind == "github" else self._gitlab)(seen)
-
-    def _github(self, seen: Seen) -> Reply:
-        path = seen.path.removeprefix("/repos/org/repo")
-        if found := re.fullmatch(r"/issues/(\d+)/comments", path):
-            return self._listed(
-                seen, self.comments.get(int(found[1]), []), lambda body: self.write(body["body"], number=int(found[1]))
-            )
-        if found := re.fullmatch(r"/issues/comments/(\d+)", path):
-            return self._changed(seen, found[1], [one for some in self.comments.values() for one in some])
-        if path == f"/commits/{COMMIT}/pulls":
+        path = seen.path.removeprefix("/repos/org/repo").removeprefix("/projects/7")
+        written = [one for some in self.comments.values() for one in some]
+        if found := re.fullmatch(r"/(?:issues/(\d+)/comments|merge_requests/(\d+)/notes)", path):
+            number = int(found[1] or found[2])
+            return self._listed(seen, self.comments.get(number, []), lambda body: self.write(body["body"], number=number))
+        if found := re.fullmatch(r"/(?:issues/comments|merge_requests/\d+/notes)/(\d+)", path):
+            return self._changed(seen, found[1], written)
+        if path in (f"/commits/{COMMIT}/pulls", f"/repository/commits/{COMMIT}/merge_requests"):
             return self._listed(seen, self.merges)
         if path == "/issues":
             return self._listed(seen, [one for one in self.issues if one["state"] == "open"], self._issue)
         if found := re.fullmatch(r"/issues/(\d+)", path):
             return self._changed(seen, found[1], self.issues)
         return Reply(404, {"message": "Not Found"})
-
-    def _gitlab(self, seen: Seen) -> Reply:
-        path = seen.path.removeprefix("/projects/7")
-        if found := re.fullmatch(r"/merge_requests/(\d+)/notes", path):
-            return self._listed(
-                seen, self.comments.get(int(found[1]), []), lambda body: self.write(body["body"], number=int(found[1]))
-            )
-        if found := re.fullmatch(r"/merge_requests/\d+/notes/(\d+)", path):
-            return self._changed(seen, found[1], [one for some in self.comments.values() for one in some])
-        if path == f"/repository/commits/{COMMIT}/merge_requests":
-            return self._listed(seen, self.merges)
-        if path == "/issues":
-            return self._listed(seen, [one for one in self.issues if one["state"] == "open"], self._issue)
-        if found := re.fullmatch(r"/issues/(\d+)", path):
-            return self._changed(seen, found[1], self.issues)
-        return Reply(404, {"message": "404 Not found"})
 
     def _issue(self, body: dict[str, Any]) -> dict[str, Any]:
         self.next_id += 1

@@ -12,7 +12,7 @@ from tests.cli.forges import COMMIT, TOKEN, Forge, forge_of
 from tests.conftest import Policyctl, Project
 from tests.databases import put, row
 from tests.gitting import commit
-from tests.remote.standin import closed_port
+from tests.remote.standin import Reply, closed_port
 
 PAGE = "<!-- a page of local -->\n# A plan\n\n<!-- policyctl local sha256:{} -->\n"
 SHOW = ("ci", "comment", "plan.md", "--plan", "plan.json")
@@ -223,6 +223,22 @@ def test_a_drift_check_without_a_plan_or_a_right_fails(forge: Forge, digest: str
     Path("plan.json").unlink()
     ran = policyctl(*DRIFT)
     assert (ran.code, ran.err) == (1, "error: plan.json cannot be read: No such file or directory; did plan write it?\n")
+
+
+@pytest.mark.parametrize("answer", [{"message": "hm"}, [1], "x", [{"user": None, "body": None}]])
+def test_an_answer_that_is_no_list_of_comments_is_no_traceback(
+    answer: object, digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with forge_of("github") as forge:
+        for name, value in forge.environ.items():
+            monkeypatch.setenv(name, value)
+        assert forge.server is not None
+        forge.server.handler = lambda _: Reply(200, answer)
+        ran = policyctl(*SHOW)
+    assert "bug" not in ran.err
+    assert (ran.code, "answered something else" in ran.err) == (
+        (0, False) if answer == [{"user": None, "body": None}] else (1, True)
+    )
 
 
 WRONG = {
