@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from policyctl.cli.console import Console
-from policyctl.core.guards import Review
 from policyctl.errors import PolicyctlError
-from policyctl.report.github import SUMMARY_BYTES, fenced, step_outputs, step_summary
-from policyctl.report.plan_text import plan_text
-from policyctl.report.style import Style
+
+if TYPE_CHECKING:
+    from policyctl.core.guards import Review
 
 _LEAST = 1000  # bytes; with less room nothing that helps can be said
 
@@ -34,11 +34,17 @@ def tell_plan(review: Review, remote: str, plan_file: Path | None, console: Cons
     Raises PolicyctlError when the outputs cannot be written: what comes later decides by them.
     """
     if path := os.environ.get("GITHUB_OUTPUT"):
+        from policyctl.report.github import step_outputs
+
         try:
             _append(path, step_outputs(review, None if plan_file is None else str(plan_file)))
         except OSError as error:
             raise PolicyctlError(f"GITHUB_OUTPUT: {path} cannot be written: {error.strerror}") from None
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        from policyctl.report.github import step_summary
+        from policyctl.report.plan_text import plan_text
+        from policyctl.report.style import Style
+
         text = plan_text(review, remote, Style(), verbose=console.verbose)
         _summarise(path, lambda room: step_summary(review, text, room), console)
 
@@ -46,6 +52,8 @@ def tell_plan(review: Review, remote: str, plan_file: Path | None, console: Cons
 def tell_outcome(text: str, console: Console) -> None:
     """Add what became of a plan to the step's summary, where the workflow asks for one."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        from policyctl.report.github import fenced
+
         _summarise(path, lambda room: fenced(text, room), console)
 
 
@@ -67,6 +75,8 @@ def _append(path: str, text: str) -> None:
 
 def _room(path: str) -> int:
     """How much may still be added to a step's summary."""
+    from policyctl.report.github import SUMMARY_BYTES
+
     file = Path(path)
     return SUMMARY_BYTES - (file.stat().st_size if file.is_file() else 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from policyctl.cli.console import Console
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, UsageError, errors_in
 from policyctl.load.base import Base
-from policyctl.load.config import LOCAL, Config, Environment, find_config, load_config, remote_complaint
+from policyctl.load.cache import Cache, cache_folder
 from policyctl.load.directory import Files, Found, Loaded, find_files
+from policyctl.load.environment import Config, Environment, find_config, load_config
+from policyctl.load.urls import LOCAL, remote_complaint
 from policyctl.remote.open import Access
 
 _SQLITE = "sqlite:///"
@@ -63,6 +66,11 @@ def load_policies(options: Options, place: Place, console: Console, *, deep: boo
     return loaded
 
 
+def open_cache(options: Options) -> Cache:
+    """What earlier runs found out about files."""
+    return Cache(None if options.no_cache else cache_folder(os.environ))
+
+
 def read_directory(options: Options, place: Place) -> tuple[Files, Loaded]:
     """The directory's files and what they say, problems and all. One that is missing or holds no file says nothing."""
     try:
@@ -80,7 +88,15 @@ def _files(options: Options, place: Place, found: Found, *, deep: bool = False) 
     nested = [path for path in found.configs if path.resolve() != own]
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
     found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
-    return Files(found.files, found.problems, options.dir, codes=place.config.lint.codes(), whole=True, deep=deep)
+    return Files(
+        found.files,
+        found.problems,
+        options.dir,
+        codes=place.config.lint.codes(),
+        whole=True,
+        deep=deep,
+        cache=open_cache(options),
+    )
 
 
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-_NAMES = ("dir", "env", "remote", "color", "verbose")
+_NAMES = ("dir", "env", "remote", "no_cache", "color", "verbose")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Options:
     dir: Path = Path("policies")
     env: str | None = None
     remote: str | None = None
+    no_cache: bool = False
     color: str = "auto"
     verbose: int = 0
 
@@ -58,6 +59,10 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
             "help": "Another remote than the environment's: local, sqlite:///PATH, an https:// URL, or, to plan against, "
             "git:REVISION.  [POLICYCTL_REMOTE]",
         },
+    ),
+    (
+        ("--no-cache",),
+        {"is_flag": True, "help": "Read every file afresh, and keep nothing for the next run.  [POLICYCTL_NO_CACHE]"},
     ),
     (
         ("--color",),

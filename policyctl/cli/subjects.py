@@ -10,10 +10,10 @@ from policyctl.cli.console import Console
 from policyctl.cli.opening import find_place, load_policies
 from policyctl.cli.options import Options
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.config import find_config, load_config
+from policyctl.load.environment import find_config, load_config
 from policyctl.load.git import read_at
 from policyctl.load.loosely import read_loosely
-from policyctl.load.policies import is_templated
+from policyctl.load.markers import is_template
 from policyctl.load.source import SUFFIXES, Source, read_source
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.names import POLICY_PREFIX, canonical_name
@@ -79,7 +79,7 @@ def _named(directory: tuple[Policy, ...], names: list[str], options: Options) ->
 
 def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Mapping[str, object]]:
     """A source and the variables for its templates, for which alone a policyctl.yaml is looked up."""
-    if not is_templated(source):
+    if not is_template(source.text):
         return source, {}
     return source, load_config(find_config(path.parent)).environment(options.env).vars
 

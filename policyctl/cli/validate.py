@@ -8,6 +8,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.github import is_github, repository_path
+from policyctl.cli.opening import open_cache
 from policyctl.cli.options import Options, with_options
 from policyctl.load.validation import Validation, validate_paths
 from policyctl.report.style import Style
@@ -43,7 +44,9 @@ def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str | N
 
 def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
     console = Console(options)
-    validation = validate_paths(paths or (options.dir,), options.dir, infos=console.verbose, deep=deep)
+    validation = validate_paths(
+        paths or (options.dir,), options.dir, infos=console.verbose, deep=deep, cache=open_cache(options)
+    )
     console.result(_printed(validation, form or ("github" if is_github() else "text"), console.out_style))
     return 0 if validation.valid else 1
 

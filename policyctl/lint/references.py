@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from functools import lru_cache
 
 from policyctl.lint.catalogue import finding
 from policyctl.lint.places import leaves
-from policyctl.model.complaints import Complaint
+from policyctl.model.complaints import Complaint, near
 from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX
 from policyctl.model.normal import Document
 
@@ -49,5 +48,5 @@ def _guess(name: str, prefix: str, known: frozenset[str]) -> str:
     """A near miss among the known names; the prefix that all share must not make everything look alike."""
     if len(known) > _MAX_GUESSED:
         return ""
-    close = get_close_matches(name.removeprefix(prefix), sorted(other.removeprefix(prefix) for other in known), n=1, cutoff=0.8)
+    close = near(name.removeprefix(prefix), sorted(other.removeprefix(prefix) for other in known), cutoff=0.8)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""

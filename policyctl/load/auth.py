@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from policyctl.load.urls import http_complaint, is_http, is_local, is_safe_for_secrets
 from policyctl.model.complaints import Complaint
-from policyctl.model.policy import FileModel
+from policyctl.model.policy_file import FileModel
 
 LoginType = Literal["ibm_iam", "mcsp", "mcsp_v1", "mcsp_v2", "cpd", "zen_api_key", "bearer", "local"]
 FIELDS = ("url", "username", "api_key", "password", "token")

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from policyctl.core.diff import Field
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused
-from policyctl.load.config import LOCAL, NO_CONFIG, Config, Environment, config_of
+from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git import Entry, Revision, merge_base
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import MAX_BYTES, Source, source_of
+from policyctl.load.source import MAX_BYTES, source_of
+from policyctl.load.urls import LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,10 @@ def config_at(revision: Revision) -> Config:
     found = revision.entries([str(folder / CONFIG_FILE) for folder in folders])
     if not found:
         return NO_CONFIG
+    from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
+
     nearest = max(found, key=lambda entry: entry.path.count("/"))
-    return config_of(source_at(nearest, revision.contents([nearest])))
+    return config_of(source_of(content_at(nearest, revision.contents([nearest])), nearest.path))
 
 
 def is_readable(entry: Entry) -> bool:
@@ -79,10 +82,10 @@ def is_readable(entry: Entry) -> bool:
     return entry.kind == "file" and entry.size <= MAX_BYTES
 
 
-def source_at(entry: Entry, contents: Mapping[str, bytes]) -> Source:
-    """What an entry of a revision held. Raises InvalidInput when it is no file, is too big, or cannot be parsed."""
+def content_at(entry: Entry, contents: Mapping[str, bytes]) -> bytes:
+    """What an entry of a revision held. Raises InvalidInput when it is no file, or too big."""
     if entry.kind != "file":
         raise InvalidInput([Problem(Mark(entry.path), "P008", f"is a {entry.kind}, which is not followed at a git revision")])
     if not is_readable(entry):
         raise InvalidInput([Problem(Mark(entry.path), "P007", f"has more than {MAX_BYTES // (1024 * 1024)} MiB")])
-    return source_of(contents[entry.path], entry.path)
+    return contents[entry.path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,20 +12,19 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from policyctl.core.settings import DEFAULT_MAX_CHANGE_PERCENT, DEFAULT_MAX_REMOVES, Limits, Settings
-from policyctl.errors import InvalidInput, Problem, UsageError
+from policyctl.errors import InvalidInput, Problem
 from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
 from policyctl.load.auth import AuthFile, auth_complaints
+from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.guards import GuardExceptions, GuardsFile, exceptions_of, guards_of
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
-from policyctl.load.source import Source, read_source
-from policyctl.load.urls import GIT, http_complaint, is_git, revision_complaint
-from policyctl.model.complaints import Complaint, complaints, did_you_mean, show
-from policyctl.model.names import matches
-from policyctl.model.normal import digest
-from policyctl.model.policy import FileModel
+from policyctl.load.source import Source
+from policyctl.load.urls import LOCAL, remote_complaint
+from policyctl.model.complaints import Complaint, did_you_mean, show
+from policyctl.model.explain import complaints
+from policyctl.model.policy_file import FileModel
 
-LOCAL = "local"
 # An environment's name is part of a file's name (that of its embedded remote).
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -34,19 +33,6 @@ def _check_remote(text: str) -> str:
     if complaint := remote_complaint(text):
         raise PydanticCustomError("remote", "{complaint}", {"complaint": complaint})
     return text
-
-
-def remote_complaint(remote: str) -> str | None:
-    """Why this cannot be a remote, or None when it can. Never repeats the text: it may hold a password."""
-    if remote == LOCAL:
-        return None
-    if remote.startswith("sqlite:"):
-        return None if remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") else "must be sqlite:///path/to/file"
-    if remote.startswith(("http:", "https:")):
-        return http_complaint(remote)
-    if is_git(remote):
-        return revision_complaint(remote.removeprefix(GIT))
-    return "must be local, sqlite:///path, git:REVISION, or an https:// URL"
 
 
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
@@ -95,89 +81,6 @@ class ConfigFile(SafetyFile):
     default: str | None = None
     lint: LintFile | None = None
     environments: Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """One environment, resolved: what plan and apply need to know."""
-
-    name: str
-    remote: str = LOCAL
-    auth: AuthFile | None = field(default=None, repr=False)
-    ca_file: str | None = None
-    vars: dict[str, Any] = field(default_factory=dict)
-    include: tuple[str, ...] | None = None
-    settings: Settings = field(default_factory=Settings)
-
-    def speaks_for(self, name: str) -> bool:
-        """Whether a policy of that name can only be what a file says: it is in scope, and removed when no file names it."""
-        settings = self.settings
-        written = settings.scope is not None or self.remote == LOCAL or self.remote.startswith(("sqlite:", GIT))
-        return written and settings.prune and settings.in_scope(name) and not matches(name, settings.protect)
-
-    @property
-    def digest(self) -> str:
-        """A hash of everything that decides what a plan of this environment says; auth and remote are not part of it."""
-        settings = self.settings
-        return digest(
-            {
-                "vars": self.vars,
-                "include": _listed(self.include),
-                "scope": _listed(settings.scope),
-                "prune": settings.prune,
-                "protect": list(settings.protect),
-                "allow_remove": list(settings.allow_remove),
-                "limits": [settings.limits.max_removes, settings.limits.max_change_percent],
-                "guards": asdict(settings.guards),
-                "guard_exceptions": [asdict(exception) for exception in settings.guard_exceptions],
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A policyctl.yaml that was read, or what holds without one.
-
-    `shared` is what an environment has that writes nothing itself. `written` are the settings that decide what is reached and
-    how much may change, as they are written, by path: all but variables and lint rules.
-    """
-
-    path: Path | None
-    environments: dict[str, Environment]
-    default: str | None
-    lint: Chosen = field(default_factory=Chosen)
-    shared: Environment = field(default_factory=lambda: Environment(LOCAL))
-    written: Mapping[str, Any] = field(default_factory=lambda: {"default": LOCAL, f"environments.{LOCAL}.remote": LOCAL})
-
-    def environment(self, name: str | None) -> Environment:
-        """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""
-        chosen = name or self.default
-        known = sorted(self.environments)
-        if chosen is None:
-            raise UsageError(f"there are several environments and no default; choose one with --env: {', '.join(known)}")
-        if chosen not in self.environments:
-            where = self.path or f"there is no {CONFIG_FILE}"
-            raise UsageError(f"unknown environment {chosen}{did_you_mean(chosen, known)}; known: {', '.join(known)} ({where})")
-        return self.environments[chosen]
-
-
-NO_CONFIG = Config(None, {LOCAL: Environment(LOCAL)}, LOCAL)
-
-
-def find_config(start: Path) -> Path | None:
-    """The nearest policyctl.yaml, from a directory upward to the top of the repository (or of the file system)."""
-    start = start.absolute()
-    for folder in (start, *start.parents):
-        if (folder / CONFIG_FILE).exists():
-            return _as_given(folder / CONFIG_FILE)
-        if (folder / ".git").exists():
-            break
-    return None
-
-
-def load_config(path: Path | None) -> Config:
-    """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
-    return NO_CONFIG if path is None else config_of(read_source(path))
 
 
 def config_of(source: Source) -> Config:
@@ -283,15 +186,3 @@ def _limit(key: str, own: LimitsFile | None, shared: LimitsFile | None, default:
     """A limit of the environment, else the shared one, else the default: each limit for itself."""
     values = (getattr(limits, key) for limits in (own, shared) if limits is not None)
     return next((value for value in values if value is not None), default)
-
-
-def _listed(values: tuple[str, ...] | None) -> list[str] | None:
-    return None if values is None else list(values)
-
-
-def _as_given(path: Path) -> Path:
-    """The path below the working directory where it lies there, as a person would write it."""
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path

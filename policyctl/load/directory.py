@@ -8,26 +8,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from policyctl.core.judge import misfits
 from policyctl.core.order import find_cycle
-from policyctl.core.scenario import Suite
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
 from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES
-from policyctl.lint.deep import check as check_deep
 from policyctl.lint.references import REFERENCE_CODES
 from policyctl.lint.references import check as check_references
-from policyctl.load.config import Environment
+from policyctl.load.cache import Cache
+from policyctl.load.contents import Contents, holds_tests
+from policyctl.load.environment import Environment
 from policyctl.load.ignoring import Ignored
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.locate import to_problems
-from policyctl.load.policies import Contents, is_templated, read_contents
-from policyctl.load.scenarios import holds_tests, read_suites
-from policyctl.load.source import SUFFIXES, Source, read_source
+from policyctl.load.reading import Reading
+from policyctl.load.source import SUFFIXES, Source, read_bytes
 from policyctl.model.complaints import Complaint
 from policyctl.model.names import full_model
-from policyctl.model.normal import references
 from policyctl.model.policy import Policy
+
+if TYPE_CHECKING:
+    from policyctl.core.scenario import Suite
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,53 +55,56 @@ class Files:
 
     def __init__(
         self,
-        paths: Iterable[Path],
+        files: Iterable[str],
         problems: Iterable[Problem] = (),
         root: Path | None = None,
         *,
         codes: frozenset[str] = DEFAULT_CODES,
         whole: bool = False,
         deep: bool = False,
-        read: Callable[[Path], Source] = read_source,
+        read: Callable[[str], bytes] = read_bytes,
+        cache: Cache | None = None,
     ) -> None:
         """`problems` are those of finding the files; `root` is what `include` patterns are relative to.
 
         `codes` are those of the lint rules to run. `whole` says that these are all files of their directory, so that a
         name that none of them declares is declared nowhere. `deep` asks for the rules of the effect engine too. `read` gives
-        a file, or raises InvalidInput.
+        what a file holds, or raises InvalidInput. `cache` may know what files say.
         """
         self.root = root
         self.codes = codes if deep else codes - DEEP_CODES
         self.whole = whole
-        self.sources: dict[str, Source] = {}
         self.problems = list(problems)
-        self._contents: dict[str, Contents] = {}
         self._linted: dict[str, None] = {}  # the files without errors so far, in order
         self._broken: set[str] = set()
-        for path in paths:
+        contents: dict[str, bytes] = {}
+        for file in files:
             try:
-                source = read(path)
+                contents[file] = read(file)
             except InvalidInput as error:
                 self.problems += error.problems
-            else:
-                self.sources[source.file] = source
-        self._ignored = Ignored(self.sources)
+        self._reading = Reading(contents, self.codes, cache or Cache())
+        self._ignored = Ignored(contents)
 
     def load(self, environment: Environment) -> Loaded:
         """What the files say for one environment."""
-        everything, files = Contents(problems=list(self.problems)), 0
-        for source in self.sources.values():
-            if self.includes(source.file, environment):
-                everything.add(self._read(source, environment))
-                self._linted[source.file] = None
+        everything, tests, files = Contents(problems=list(self.problems)), [], 0
+        for file, contents in self._reading.contents(environment.vars).items():
+            if isinstance(contents, InvalidInput):
+                everything.problems += contents.problems
+            elif self.includes(file, environment):
+                everything.add(contents)
+                self._linted[file] = None
                 files += 1
-        everything.problems += self._across_files(everything.policies, environment)
+                if holds_tests(file, contents):
+                    tests.append(file)
+        everything.problems += self._across_files(everything, environment)
         errors = errors_in(everything.problems)
         self._broken.update(problem.mark.file for problem in errors)
         if self.whole and not errors:
             everything.problems += self._unknown(everything, environment)
-        everything.problems += self._deep(everything.policies)
-        suites, test_problems = self._tests(environment, None if errors else everything.policies)
+        everything.problems += self._deep(everything)
+        suites, test_problems = self._tests(tests, environment, None if errors else everything.policies)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
         problems = sorted(set(self._ignored.without_ignored(everything.problems)))
         return Loaded(
@@ -115,6 +118,10 @@ class Files:
             suites,
             test_problems,
         )
+
+    def source(self, file: str) -> Source:
+        """One of the files, parsed once more."""
+        return self._reading.source(file)
 
     def comment_problems(self) -> list[Problem]:
         """What is wrong with the ignore comments; asked when every environment was loaded, since each may need them."""
@@ -131,56 +138,64 @@ class Files:
 
     def mark_of(self, about: Policy | Suite, complaint: Complaint) -> Problem:
         """A complaint about a policy of these files, or about tests, as a problem at its place."""
-        return to_problems(self.sources[about.file], about.index, [complaint])[0]
+        from policyctl.load.locate import to_problems
 
-    def _tests(self, environment: Environment, policies: list[Policy] | None) -> tuple[tuple[Suite, ...], tuple[Problem, ...]]:
+        return to_problems(self.source(about.file), about.index, [complaint])[0]
+
+    def _tests(
+        self, files: list[str], environment: Environment, policies: list[Policy] | None
+    ) -> tuple[tuple[Suite, ...], tuple[Problem, ...]]:
         """The scenario tests and what is wrong with them; `policies` are all there are, None when that is not known."""
+        if not files:
+            return (), ()
+        from policyctl.core.judge import misfits  # with the effect engine behind it, and pydantic behind the other
+        from policyctl.load.scenarios import read_suites
+
         suites: list[Suite] = []
         problems: list[Problem] = []
-        for source in self.sources.values():
-            if holds_tests(source) and self.includes(source.file, environment):
-                own, found = read_suites(source, environment.vars)
-                suites += own
-                problems += found
+        for file in files:
+            own, found = read_suites(self.source(file), environment.vars)
+            suites += own
+            problems += found
         if self.whole and policies is not None:
             documents = {policy.name: policy.document for policy in policies}
             problems += [self.mark_of(suite, complaint) for suite in suites for complaint in misfits(suite, documents)]
         return tuple(suites), tuple(sorted(problems))
 
-    def _read(self, source: Source, environment: Environment) -> Contents:
-        if is_templated(source):
-            return read_contents(source, environment.vars, self.codes)
-        if source.file not in self._contents:
-            self._contents[source.file] = read_contents(source, {}, self.codes)
-        return self._contents[source.file]
-
-    def _across_files(self, policies: list[Policy], environment: Environment) -> Iterator[Problem]:
+    def _across_files(self, everything: Contents, environment: Environment) -> Iterator[Problem]:
+        policies = everything.policies
         yield from self._duplicates(policies)
         for policy in policies:
             if not environment.settings.in_scope(policy.name):
                 message = f"{policy.name} is outside the scope of environment {environment.name}; widen scope or rename it"
                 yield self.mark_of(policy, Complaint(("name",), "P203", message))
-        graph = {policy.name: references(policy.document) for policy in policies}
-        if cycle := find_cycle(graph):
+        if cycle := find_cycle(everything.references):
             first = next(policy for policy in policies if policy.name == cycle[0])
             message = f"policies target each other in a circle: {' → '.join(cycle)}"
             yield self.mark_of(first, Complaint(("name",), "P202", message))
 
     def _unknown(self, everything: Contents, environment: Environment) -> Iterator[Problem]:
         """Targets that no file declares; only where that is certain to be all there is."""
+        if not everything.models and not everything.references:
+            return
         policies = frozenset(policy.name for policy in everything.policies)
         models = frozenset(map(full_model, everything.models))
         for policy in everything.policies:
-            if models or references(policy.document):
+            if models or policy.name in everything.references:
                 for complaint in check_references(policy.document, policies, models, environment.speaks_for):
                     if complaint.code in self.codes:
                         yield self.mark_of(policy, complaint)
 
-    def _deep(self, policies: list[Policy]) -> Iterator[Problem]:
-        """What the effect engine finds; a target that is one of these policies does what that one does."""
-        if codes := self.codes & DEEP_CODES:
-            documents = {policy.name: policy.document for policy in policies}
-            for policy in policies:
+    def _deep(self, everything: Contents) -> Iterator[Problem]:
+        """What the effect engine finds in policies that target others; such a target does what that policy does."""
+        codes = self.codes & DEEP_CODES
+        if not codes or not everything.references:
+            return
+        from policyctl.lint.deep import check as check_deep
+
+        documents = {policy.name: policy.document for policy in everything.policies}
+        for policy in everything.policies:
+            if policy.name in everything.references:
                 for complaint in check_deep(policy.document, documents, codes):
                     yield self.mark_of(policy, complaint)
 
@@ -188,7 +203,7 @@ class Files:
         by_name: defaultdict[str, list[Policy]] = defaultdict(list)
         for policy in policies:
             by_name[policy.name].append(policy)
-        for name, same in by_name.items():
+        for name, same in by_name.items() if len(by_name) < len(policies) else ():
             if len(same) > 1:
                 places = [self.mark_of(policy, Complaint(("name",), "P201", "")).mark for policy in same]
                 others = ", ".join(str(place) for place in places[1:])
@@ -199,7 +214,7 @@ class Files:
 class Found:
     """What lies below a directory: policy files, configurations, and what is wrong with the rest."""
 
-    files: list[Path] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     configs: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -225,20 +240,22 @@ def _walk(folder: Path, top: Path, found: Found) -> None:
     except OSError as error:
         found.problems.append(Problem(Mark(str(folder)), "P001", f"cannot be read: {error.strerror}"))
         return
+    prefix = str(folder / "_")[:-1]
     for entry in entries:
-        path = folder / entry.name
-        if entry.name.startswith("."):
+        name, path = entry.name, prefix + entry.name
+        if name.startswith("."):
             continue
-        if entry.is_symlink() and (complaint := _link_complaint(path, top)):
-            if path.suffix in SUFFIXES or path.is_dir():
-                found.problems.append(Problem(Mark(str(path)), "P008", complaint))
+        stem, suffix = os.path.splitext(name)
+        if entry.is_symlink() and (complaint := _link_complaint(Path(path), top)):
+            if suffix in SUFFIXES or entry.is_dir():
+                found.problems.append(Problem(Mark(path), "P008", complaint))
         elif entry.is_dir():
-            _walk(path, top, found)
-        elif entry.name == CONFIG_FILE:
-            found.configs.append(path)
-        elif path.suffix in SUFFIXES and path.stem == "policyctl":
-            found.problems.append(Problem(Mark(str(path)), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
-        elif path.suffix in SUFFIXES:
+            _walk(Path(path), top, found)
+        elif name == CONFIG_FILE:
+            found.configs.append(Path(path))
+        elif suffix in SUFFIXES and stem == "policyctl":
+            found.problems.append(Problem(Mark(path), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
+        elif suffix in SUFFIXES:
             found.files.append(path)
 
 

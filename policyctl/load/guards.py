@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from policyctl.core.settings import Guard, GuardException, Guards, Part, Survive
-from policyctl.model.policy import FileModel
+from policyctl.model.policy_file import FileModel
 
 # One of the failures of the outage matrix.
 Failure = Literal[400, 401, 403, 404, 408, 429, 500, 502, 503, 504, 529, "refused", "hang", "broken-body"]

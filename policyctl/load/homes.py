@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policyctl.errors import errors_in
-from policyctl.load.config import Environment
 from policyctl.load.directory import Files, Loaded
+from policyctl.load.environment import Environment
 from policyctl.load.file_names import file_names
-from policyctl.load.policies import is_templated, read_contents
+from policyctl.load.markers import is_template
+from policyctl.load.policies import read_contents
 from policyctl.model.policy import Policy
 
 
@@ -50,11 +51,11 @@ class Homes:
         return Home(path)
 
     def _why_not(self, policy: Policy) -> str | None:
-        source = self._files.sources[policy.file]
+        source = self._files.source(policy.file)
         if policy.file.endswith(".json"):
             return "is JSON, and policyctl writes YAML; edit it by hand"
         if sum(document.data is not None for document in source.documents) > 1:
             return "holds more than this policy; edit it by hand"
-        if is_templated(source) and errors_in(read_contents(source, {}).problems):
+        if is_template(source.text) and errors_in(read_contents(source, {}).problems):
             return "depends on the environment's vars; edit it by hand"
         return None

@@ -7,12 +7,8 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import yaml
-
 from policyctl.errors import Mark, Problem
 from policyctl.lint.catalogue import LINT_CODES, RULES, guess_rule, severity_of
-from policyctl.load.source import Source
-from policyctl.load.yaml_text import Loader
 from policyctl.model.complaints import show
 
 _COMMENT = re.compile(r"#[ \t]*policyctl:[ \t]*ignore\b[ \t]*(?P<codes>\[[^\]\r\n]*\])?")
@@ -32,7 +28,7 @@ class IgnoreComment:
 class Ignored:
     """The ignore comments of some files, and which of their codes have suppressed something so far."""
 
-    sources: Mapping[str, Source]
+    contents: Mapping[str, bytes]
     _comments: dict[str, tuple[IgnoreComment, ...]] = field(default_factory=dict)
     _used: set[tuple[Mark, str]] = field(default_factory=set)
 
@@ -68,25 +64,22 @@ class Ignored:
 
     def _comments_of(self, file: str) -> tuple[IgnoreComment, ...]:
         if file not in self._comments:
-            source = self.sources.get(file)
-            self._comments[file] = () if source is None else ignore_comments(source)
+            self._comments[file] = ignore_comments(self.contents.get(file, b""), file)
         return self._comments[file]
 
 
-def ignore_comments(source: Source) -> tuple[IgnoreComment, ...]:
+def ignore_comments(content: bytes, file: str) -> tuple[IgnoreComment, ...]:
     """The ignore comments of a YAML file, in order. JSON has no comments, and text in a scalar is none."""
-    text = source.text
-    if "policyctl:" not in text or source.file.endswith(".json"):
+    if b"policyctl:" not in content or file.endswith(".json"):
         return ()
+    text = content.decode("utf-8-sig")
     found = list(_COMMENT.finditer(text))
     if not found:
         return ()
     scalars = _scalars(text)
     starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
     return tuple(
-        _comment(match, starts, source.file)
-        for match in found
-        if not any(start <= match.start() < end for start, end in scalars)
+        _comment(match, starts, file) for match in found if not any(start <= match.start() < end for start, end in scalars)
     )
 
 
@@ -102,6 +95,10 @@ def _comment(match: re.Match[str], starts: list[int], file: str) -> IgnoreCommen
 
 def _scalars(text: str) -> list[tuple[int, int]]:
     """Where the scalars of a YAML text stand, which was parsed before."""
+    import yaml  # few files have such comments
+
+    from policyctl.load.yaml_text import Loader
+
     marks = [(event.start_mark, event.end_mark) for event in yaml.parse(text, Loader) if isinstance(event, yaml.ScalarEvent)]
     return [(start.index, end.index) for start, end in marks if start and end]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from enum import Enum, auto
 from typing import Any
 
-from policyctl.model.complaints import Complaint, did_you_mean, show
+from policyctl.model.complaints import Complaint, did_you_mean, near, show
 
 CONFIG_FILE = "policyctl.yaml"
 TEST_KIND = "policy_test"
@@ -51,7 +50,7 @@ def kind_of(data: Any) -> Kind | Complaint:
         return Kind.OTHER
     unknown = [key for key in data if key not in _MODEL_KEYS and key not in _POLICY_TOP]
     for key in unknown:
-        if get_close_matches(key, ["policy"], cutoff=0.7):
+        if near(key, ["policy"], cutoff=0.7):
             return Complaint((key,), "P101", f"unknown key {show(key)} (did you mean policy?)", "key")
     if kind == "model" and not _MODEL_KEYS.isdisjoint(data):
         return Kind.MODEL

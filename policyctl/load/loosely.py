@@ -8,9 +8,9 @@ from typing import Any
 
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.kinds import Kind, kind_of
+from policyctl.load.markers import has_template
 from policyctl.load.policies import read_contents, render_document
 from policyctl.load.source import Source
-from policyctl.load.template import has_template
 from policyctl.model.names import bare_name, canonical_name
 from policyctl.model.policy import Policy, without_nulls
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +11,30 @@ from pydantic import ValidationError
 from policyctl.errors import Mark, Problem
 from policyctl.lint import lint
 from policyctl.lint.catalogue import DEFAULT_CODES
+from policyctl.load.contents import Contents
 from policyctl.load.kinds import Kind, is_test_file, kind_of
 from policyctl.load.locate import to_problems
+from policyctl.load.markers import has_template, is_template
 from policyctl.load.source import Source
-from policyctl.load.template import has_template, is_template, render
 from policyctl.load.yaml_text import RawDocument
-from policyctl.model.complaints import Complaint, complaints, too_deep
+from policyctl.model.complaints import Complaint
+from policyctl.model.explain import complaints, too_deep
 from policyctl.model.names import full_model
-from policyctl.model.normal import is_server_key
-from policyctl.model.policy import Policy, PolicyFile, policy_from_file
+from policyctl.model.normal import is_server_key, references
+from policyctl.model.policy import Policy, policy_from_file
+from policyctl.model.policy_file import PolicyFile
 
 _OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 
 
-@dataclass(slots=True)
-class Contents:
-    """What one file (or a whole directory) says."""
-
-    policies: list[Policy] = field(default_factory=list)
-    models: set[str] = field(default_factory=set)
-    timeouts: dict[str, float] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Contents) -> None:
-        self.policies += other.policies
-        self.models |= other.models
-        self.timeouts |= other.timeouts
-        self.problems += other.problems
-        self.skipped += other.skipped
-
-
-def is_templated(source: Source) -> bool:
-    """Whether what a file says depends on the environment."""
-    return is_template(source.text)
-
-
-def read_contents(source: Source, variables: Mapping[str, Any], codes: Collection[str] = DEFAULT_CODES) -> Contents:
+def read_contents(
+    source: Source, variables: Mapping[str, Any], codes: Collection[str] = DEFAULT_CODES, *, deep: bool = False
+) -> Contents:
     """The policies of one file and everything that is wrong with it. A policy with an error is not among the policies.
 
-    `codes` are those of the lint rules to run; comments that suppress a finding are not looked at here.
+    `codes` are those of the lint rules to run, those of the effect engine only with `deep`, and only on policies that target
+    no other: what they find in one that does is for the whole directory to tell. Comments that suppress a finding are not
+    looked at here.
     """
     contents = Contents()
     if is_test_file(Path(source.file).name):
@@ -64,8 +46,19 @@ def read_contents(source: Source, variables: Mapping[str, Any], codes: Collectio
     for index, document in written:
         _read_document(source, index, document, variables, contents)
     for policy in contents.policies:
-        contents.problems += to_problems(source, policy.index, list(lint(policy.document, codes)))
+        found = list(lint(policy.document, codes))
+        if names := references(policy.document):
+            contents.references[policy.name] = names
+        elif deep:
+            found += _deep(policy, codes)
+        contents.problems += to_problems(source, policy.index, found)
     return contents
+
+
+def _deep(policy: Policy, codes: Collection[str]) -> Iterator[Complaint]:
+    from policyctl.lint.deep import check  # with the effect engine behind it, which few commands ask here
+
+    return check(policy.document, {}, codes)
 
 
 def _read_document(source: Source, index: int, document: RawDocument, variables: Mapping[str, Any], contents: Contents) -> None:
@@ -103,7 +96,7 @@ def _read_policy(
     # The platform's own CLI exports a row with the server's bookkeeping, and such a file is a policy file too.
     data = {key: value for key, value in document.data.items() if key in _OURS or not is_server_key(key)}
     unrendered: list[Complaint] = []
-    if is_templated(source) and has_template(data):
+    if is_template(source.text) and has_template(data):
         data, unrendered = render_document(data, variables)
     if deep := too_deep(data):
         return [*unrendered, deep]
@@ -120,5 +113,7 @@ def _read_policy(
 def render_document(data: dict[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:
     """The document with its templates rendered (never in `kind` and `spec_version`), and what could not be rendered."""
     fixed = {key: data[key] for key in ("kind", "spec_version") if key in data}
+    from policyctl.load.template import render  # with jinja2 behind it
+
     rendered, failed = render({key: value for key, value in data.items() if key not in fixed}, variables)
     return {**fixed, **rendered}, [Complaint(path, "P015", message) for path, message in failed]

@@ -12,7 +12,7 @@ from policyctl.core.scenario import Amount, Expect, Scenario, read_amount
 from policyctl.effect.observe import Given
 from policyctl.effect.profile import Answer, read_answer
 from policyctl.model.complaints import did_you_mean, show
-from policyctl.model.policy import FileModel, Text
+from policyctl.model.policy_file import FileModel, Text
 
 # Tags of the unions; no key of the format looks like this.
 _ONE, _ORDER, _PARTS = "<one>", "<order>", "<parts>"

@@ -12,18 +12,14 @@ from policyctl.core.scenario import Suite
 from policyctl.errors import Mark, Problem
 from policyctl.load.kinds import TEST_KIND, is_test_file
 from policyctl.load.locate import to_problems
+from policyctl.load.markers import has_template
 from policyctl.load.policies import render_document
 from policyctl.load.scenario_file import SuiteFile, scenario_of
 from policyctl.load.source import Source
-from policyctl.load.template import has_template
 from policyctl.load.yaml_text import RawDocument, read_yaml
-from policyctl.model.complaints import Complaint, complaints, did_you_mean, show
+from policyctl.model.complaints import Complaint, did_you_mean, show
+from policyctl.model.explain import complaints
 from policyctl.model.names import canonical_name
-
-
-def holds_tests(source: Source) -> bool:
-    """Whether a file has scenario tests: by its own name, or in a document of that kind."""
-    return is_test_file(Path(source.file).name) or any(_is_test(document.data) for document in source.documents)
 
 
 def read_suites(source: Source, variables: Mapping[str, Any]) -> tuple[list[Suite], list[Problem]]:

@@ -6,10 +6,12 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from policyctl.errors import InvalidInput, Mark, Problem
-from policyctl.load.json_text import read_json
-from policyctl.load.yaml_text import RawDocument, read_yaml
+
+if TYPE_CHECKING:
+    from policyctl.load.yaml_text import RawDocument
 
 MAX_BYTES = 8 * 1024 * 1024
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -26,16 +28,20 @@ class Source:
 
 def read_source(path: Path) -> Source:
     """Read one file. Raises InvalidInput with one problem when it cannot be read or parsed."""
-    return source_of(_read_bytes(path), str(path))
+    return source_of(read_bytes(path), str(path))
 
 
 def source_of(content: bytes, file: str) -> Source:
     """A file's content as a source; `file` is its name, by which JSON is told. Raises InvalidInput as `read_source` does."""
+    from policyctl.load.json_text import read_json  # with PyYAML behind it, which files that were seen before do not need
+    from policyctl.load.yaml_text import read_yaml
+
     text = _decode(content, file)
     return Source(file, text, read_json(text, file) if file.endswith(".json") else read_yaml(text, file))
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path | str) -> bytes:
+    """What a file holds. Raises InvalidInput with one problem when it cannot be read."""
     file = str(path)
     try:
         # A pipe or a device would block or never end; opened without blocking, then asked what it is.

@@ -15,6 +15,8 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
+from policyctl.load.markers import is_template
+
 MAX_TEMPLATE = 65_536  # characters of one scalar
 MAX_OUTPUT = 65_536  # characters of one rendered scalar
 _MAX_INT_BITS = 256
@@ -27,25 +29,10 @@ _FORBIDDEN = {
     nodes.CallBlock: "calls",
     nodes.Slice: "slices",
 }
-_MARKERS = ("{{", "{%", "{#")
 
 
 class BadTemplate(Exception):
     """A template that cannot be rendered; the message says why."""
-
-
-def is_template(text: str) -> bool:
-    """Whether a scalar holds template syntax at all."""
-    return "{" in text and any(marker in text for marker in _MARKERS)
-
-
-def has_template(value: Any) -> bool:
-    """Whether a plain value holds a template in any of its scalars (keys never count)."""
-    if isinstance(value, str):
-        return is_template(value)
-    if isinstance(value, dict):
-        return any(map(has_template, value.values()))
-    return isinstance(value, list) and any(map(has_template, value))
 
 
 def render(value: Any, variables: Mapping[str, Any]) -> tuple[Any, list[tuple[tuple[str | int, ...], str]]]:

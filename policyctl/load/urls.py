@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+LOCAL = "local"  # the embedded remote beside the directory
 GIT = "git:"  # git:REVISION is the policies of a git revision, as a remote that can only be read
 _PORTS = {"http": 80, "https": 443}
 _LONGEST_REVISION = 1000
@@ -76,3 +77,16 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def remote_complaint(remote: str) -> str | None:
+    """Why this cannot be a remote, or None when it can. Never repeats the text: it may hold a password."""
+    if remote == LOCAL:
+        return None
+    if remote.startswith("sqlite:"):
+        return None if remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") else "must be sqlite:///path/to/file"
+    if remote.startswith(("http:", "https:")):
+        return http_complaint(remote)
+    if is_git(remote):
+        return revision_complaint(remote.removeprefix(GIT))
+    return "must be local, sqlite:///path, git:REVISION, or an https:// URL"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,9 @@ from functools import cache
 from pathlib import Path
 
 from policyctl.errors import InvalidInput, Problem, errors_in
-from policyctl.load.config import Config, Environment, find_config, load_config
+from policyctl.load.cache import Cache
 from policyctl.load.directory import Files, Found, find_files
+from policyctl.load.environment import Config, Environment, find_config, load_config
 from policyctl.load.kinds import CONFIG_FILE
 
 
@@ -33,7 +35,7 @@ class Validation:
 class _Group:
     """Files that share one configuration, and the arguments that led to them."""
 
-    files: dict[Path, None] = field(default_factory=dict)
+    files: dict[str, None] = field(default_factory=dict)
     roots: set[Path] = field(default_factory=set)
 
     def is_whole(self, config: Path | None, directory: Path | None) -> bool:
@@ -42,17 +44,22 @@ class _Group:
 
 
 def validate_paths(
-    paths: Iterable[Path], directory: Path | None = None, *, infos: bool = False, deep: bool = False
+    paths: Iterable[Path],
+    directory: Path | None = None,
+    *,
+    infos: bool = False,
+    deep: bool = False,
+    cache: Cache | None = None,
 ) -> Validation:
     """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
 
     `directory` is the one that plan would read. `infos` asks for findings of severity info where no rules are selected,
-    `deep` for those of the effect engine.
+    `deep` for those of the effect engine. `cache` may know what files say.
     """
     problems, groups = _collect(paths)
-    files, names, skipped = set[Path](), set[str](), Counter[str]()
+    files, names, skipped = set[str](), set[str](), Counter[str]()
     for above, group in groups.items():
-        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos, deep)
+        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos, deep, cache)
         problems += group_problems
         files.update(group.files)
         names |= group_names
@@ -64,12 +71,12 @@ def _collect(paths: Iterable[Path]) -> tuple[list[Problem], dict[Path | None, _G
     """What finding the files already shows to be wrong, and the files by configuration."""
     problems: list[Problem] = []
     groups: defaultdict[Path | None, _Group] = defaultdict(_Group)
-    above = cache(find_config)
+    above = cache(lambda folder: find_config(Path(folder)))
     for path in dict.fromkeys(paths):
         found = _find(path)
         problems += found.problems
         for file in found.files:
-            group = groups[above(file.parent)]
+            group = groups[above(os.path.dirname(file))]
             group.files[file] = None
             group.roots.add(path)
         for config in found.configs:
@@ -81,7 +88,7 @@ def _find(path: Path) -> Found:
     if path.name == CONFIG_FILE:
         return Found(configs=[path])
     if not path.is_dir():
-        return Found(files=[path])
+        return Found(files=[str(path)])
     try:
         return find_files(path)
     except InvalidInput as error:
@@ -93,7 +100,7 @@ def _covers(folder: Path, config: Path | None) -> bool:
 
 
 def _validate_group(
-    path: Path | None, group: _Group, directory: Path | None, infos: bool, deep: bool
+    path: Path | None, group: _Group, directory: Path | None, infos: bool, deep: bool, cache: Cache | None
 ) -> tuple[list[Problem], set[str], Counter[str]]:
     """The problems, the policies' names and what was skipped, of the files that share one configuration."""
     problems: list[Problem] = []
@@ -108,6 +115,7 @@ def _validate_group(
         codes=config.lint.codes(infos=infos),
         whole=group.is_whole(path, directory),
         deep=deep,
+        cache=cache,
     )
     environments = list(config.environments.values())
     loaded = [files.load(environment) for environment in environments or [Environment("local")]]

@@ -14,13 +14,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from policyctl.lint import lint
+from policyctl.load.markers import is_template
 from policyctl.load.source import MAX_BYTES
-from policyctl.load.template import MAX_TEMPLATE, is_template
+from policyctl.load.template import MAX_TEMPLATE
 from policyctl.load.yaml_text import resolve
-from policyctl.model.complaints import Complaint, Path, complaints, too_deep
+from policyctl.model.complaints import Complaint, Path
+from policyctl.model.explain import complaints, too_deep
 from policyctl.model.names import canonical_name
 from policyctl.model.normal import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
-from policyctl.model.policy import PolicyFile, policy_from_file
+from policyctl.model.policy import policy_from_file
+from policyctl.model.policy_file import PolicyFile
 
 _GROUP_ORDER = ("model_name", "weight", "strategy", "retry", "cache", "targets")
 _PART_ORDER = ("mode", "attempts", "on_status_codes")

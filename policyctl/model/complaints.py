@@ -1,20 +1,12 @@
-"""What is wrong with a file's data, in the user's words: pydantic's errors, one clear line each.
-
-Every complaint names a path into the data; `load` turns the path into a line and a column.
-"""
+"""A complaint: what is wrong with a file's data, at a path into it; `load` turns the path into a line and a column."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from difflib import get_close_matches
-from typing import Any, Literal, NamedTuple, get_args, get_origin
-
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 from policyctl.errors import Severity
-from policyctl.model.policy import GROUP, LEAF, MAX_ATTEMPTS, MAX_DEPTH, Group, Leaf
 
 Path = tuple[str | int, ...]
 
@@ -29,207 +21,20 @@ class Complaint(NamedTuple):
     severity: Severity = "error"
 
 
-# What a field must be: (its type, its range). Both end the sentence "<field> must be …".
-_MUST_BE = {
-    "weight": ("a number", "greater than 0 and at most 1"),
-    "attempts": ("a whole number", f"from 0 to {MAX_ATTEMPTS}"),
-    "on_status_codes": ("a list of status codes", ""),
-    "on_status_codes[]": ("a whole number", "from 100 to 599"),
-    "max_removes": ("a whole number", "0 or more"),
-    "max_change_percent": ("a number", "from 0 to 100"),
-    "max_traffic_shift": ("a number", "from 0 to 100"),
-    "max_failover_seconds": ("a number", "0 or more"),
-    "max_wait_seconds": ("a number", "0 or more"),
-}
-_TYPES = {
-    "string_type": "a string",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_unicode": "valid Unicode text",
-}
-_RANGES = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
-_WHY_NEEDED = {
-    "attempts": "the gateway refuses a retry without it",
-    "spec_version": "write spec_version: v1",
-    "kind": "write kind: model",
-}
-
-
 def did_you_mean(word: str, known: list[str]) -> str:
     """` (did you mean x?)` for a near miss, else an empty string."""
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    close = near(word, known)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def near(word: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The nearest of the known words, if one is near at all."""
+    from difflib import get_close_matches  # nothing is looked for where all is well
+
+    return get_close_matches(word, list(known), n=1, cutoff=cutoff)
 
 
 def show(value: Any, limit: int = 60) -> str:
     """A value as it may stand in a message: one line, nothing that a terminal acts on, not long."""
     text = json.dumps(value, default=repr) if not isinstance(value, float) else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Complaint]:
-    """pydantic's errors as complaints, in the order of the data; a misspelled key is one complaint, not two."""
-    details = error.errors(include_url=False)
-    misspelled: set[Path] = set()
-    for detail in details:
-        if detail["type"] == "extra_forbidden":
-            *parent, key = detail["loc"]
-            close = get_close_matches(str(key), _keys_at(model, tuple(parent)), n=1, cutoff=0.6)
-            misspelled.update((*parent, name) for name in close)
-    for detail in details:
-        if detail["type"] == "missing" and detail["loc"] in misspelled:
-            continue
-        if detail["type"] == "too_short" and detail["input"]:
-            continue  # pydantic counts the valid items only; the invalid ones have complaints of their own
-        yield _key_complaint(detail) if detail["loc"][-1:] == ("[key]",) else _complaint(detail, model)
-
-
-def too_deep(data: Any) -> Complaint | None:
-    """A complaint when groups are nested deeper than `MAX_DEPTH`; asked before pydantic, which would recurse."""
-    level: list[tuple[Path, Any]] = [(("policy",), data.get("policy"))]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            ((*path, "targets", position), target)
-            for path, group in level
-            if isinstance(group, dict) and isinstance(group.get("targets"), list)
-            for position, target in enumerate(group["targets"])
-            if isinstance(target, dict) and "targets" in target
-        ]
-        if not level:
-            return None
-    return Complaint(level[0][0], "P107", f"groups are nested more than {MAX_DEPTH} deep; flatten the policy", "value")
-
-
-def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> Complaint:
-    kind, loc, value = detail["type"], detail["loc"], detail["input"]
-    path = tuple(part for part in loc if not _is_tag(part))
-    field = _field(path)
-    if kind == "extra_forbidden":
-        return Complaint(path, "P101", _unknown_key(str(loc[-1]), _keys_at(model, loc[:-1]), loc), "key")
-    if kind == "missing":
-        why = _WHY_NEEDED.get(str(path[-1]))
-        return Complaint(path[:-1], "P102", f"missing key {path[-1]}" + (f" ({why})" if why else ""), "key")
-    if kind in _RANGES or kind == "finite_number":
-        expected = _MUST_BE.get(field, ("", ""))[1] or _range(detail)
-        return Complaint(path, "P103", f"{_say(field)} must be {expected}, got {show(value)}{_scaled(field, value)}")
-    if kind == "literal_error":
-        choices = _choices(detail)
-        guess = did_you_mean(value, choices) if isinstance(value, str) else ""
-        return Complaint(path, "P105", f"{_say(field)} must be {_or(choices)}, got {show(value)}{guess}")
-    if kind == "too_short" or kind == "string_too_short":
-        return Complaint(path, "P106", f"{_say(field)} must not be empty")
-    if kind in ("secret", "remote"):
-        return Complaint(path, "P304", f"{_say(field)} {detail['msg']}")
-    if kind == "policy_name":
-        return Complaint(path, "P108", f"{detail['msg']}, got {show(value)}")
-    if kind in _TYPES:
-        expected = _MUST_BE.get(field, ("", ""))[0] or _TYPES[kind]
-        return Complaint(path, "P104", f"{_say(field)} must be {expected}, got {show(value)}{_mend(value, kind)}")
-    colon = "" if kind == "scenario" else ":"
-    return Complaint(path, "P109", f"{_say(field)}{colon} {detail['msg'].removeprefix('Value error, ')}")
-
-
-def _key_complaint(detail: ErrorDetails) -> Complaint:
-    """A complaint about a key that is a user's own word; pydantic's location ends with it and `[key]`."""
-    path = tuple(part for part in detail["loc"][:-1] if not _is_tag(part))
-    message = "must not be empty" if detail["type"].endswith("too_short") else detail["msg"]
-    return Complaint(path, "P109", f"a key of {_say(_field(path[:-1]))} {message}", "key")
-
-
-def _is_tag(part: str | int) -> bool:
-    """Whether a part of pydantic's location is the tag of a union (such as `LEAF`), which the data does not have."""
-    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
-
-
-def _range(detail: ErrorDetails) -> str:
-    """The bound that a number is outside of: `1 or more`."""
-    bounds = detail.get("ctx", {})
-    if "ge" in bounds:
-        return f"{bounds['ge']:g} or more"
-    return f"{bounds['le']:g} or less" if "le" in bounds else detail["msg"].removeprefix("Input should be ")
-
-
-def _field(path: Path) -> str:
-    """The field that a path ends in; `name[]` for an item of a list."""
-    if not path:
-        return "the document"
-    if isinstance(path[-1], int):
-        return f"{_field(path[:-1])}[]"
-    return path[-1]
-
-
-def _say(field: str) -> str:
-    return {"on_status_codes[]": "a status code", "targets[]": "a target"}.get(field, field.replace("[]", " item"))
-
-
-def _unknown_key(key: str, known: list[str], loc: tuple[str | int, ...]) -> str:
-    if LEAF in loc[-2:] and key in Group.model_fields and key not in Leaf.model_fields:
-        return f"a target with model_name takes no {key} (make it a group with strategy and targets)"
-    if GROUP in loc[-2:] and key == "cache":
-        return "a nested group takes no cache (only the whole policy has one)"
-    return f"unknown key {show(key)}" + (did_you_mean(key, known) or f" (known: {', '.join(known)})")
-
-
-def _mend(value: Any, kind: str) -> str:
-    """What to do about a value of the wrong type, where that is plain."""
-    if isinstance(value, str) and kind in ("int_type", "float_type") and value.replace(".", "", 1).isdigit():
-        return " (remove the quotes)"
-    if isinstance(value, float) and kind.startswith("int_") and value.is_integer():
-        return f" (did you mean {int(value)}?)"
-    if isinstance(value, int | float) and kind == "string_type":
-        return " (quote it)"
-    return ""
-
-
-def _scaled(field: str, value: Any) -> str:
-    """The likeliest slip with a weight: percent instead of a fraction."""
-    if field == "weight" and 1 < value <= 100 and value == int(value):
-        return f" (did you mean {value / 100:g}?)"
-    return ""
-
-
-def _choices(detail: ErrorDetails) -> list[str]:
-    expected = str(detail.get("ctx", {}).get("expected", ""))
-    return [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
-
-
-def _or(choices: list[str]) -> str:
-    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
-
-
-def _keys_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that the model knows at a pydantic location."""
-    here: Any = model
-    named = False  # the next part is a name of the user's, such as an environment's
-    for part in loc:
-        if named or isinstance(part, int):
-            named = False
-        elif part == LEAF:
-            here = Leaf
-        elif part == GROUP:
-            here = Group
-        elif isinstance(here, type) and issubclass(here, BaseModel):
-            known = here.model_fields.get(str(part))
-            here = _model_in(known.annotation) if known else None
-            named = known is not None and _is_mapping(known.annotation)
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
-
-
-def _is_mapping(annotation: Any) -> bool:
-    """Whether an annotation is `dict[str, Model]`, with conditions or None beside it or not."""
-    return get_origin(annotation) is dict or any(map(_is_mapping, get_args(annotation)))
-
-
-def _model_in(annotation: Any) -> Any:
-    """The first model class inside an annotation such as `dict[str, Model]` or `Model | None`."""
-    if isinstance(annotation, type) and not get_args(annotation):
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from policyctl.model.normal import SERVER_KEYS, SERVER_PREFIXES
-from policyctl.model.policy import PolicyFile
+from policyctl.model.policy_file import PolicyFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "A template, rendered before validation."}

@@ -10,8 +10,8 @@ from policyctl.core.models import unknown_targets
 from policyctl.core.plan import Counts, Selection, make_plan
 from policyctl.core.settings import Settings
 from policyctl.errors import Incomplete, InvalidInput, PolicyctlError, Refused
-from policyctl.load.config import Environment
 from policyctl.load.directory import Loaded
+from policyctl.load.environment import Environment
 from policyctl.model.complaints import Complaint, did_you_mean
 from policyctl.model.live import Observed
 from policyctl.model.names import canonical_name

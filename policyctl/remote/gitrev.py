@@ -14,9 +14,9 @@ from typing import Any, Self
 
 from policyctl.core.settings import Settings
 from policyctl.errors import InvalidInput, Problem, errors_in
-from policyctl.load.base import config_at, is_readable, source_at
-from policyctl.load.config import Environment
+from policyctl.load.base import config_at, content_at, is_readable
 from policyctl.load.directory import Files
+from policyctl.load.environment import Environment
 from policyctl.load.git import Entry, Revision
 from policyctl.load.source import SUFFIXES
 from policyctl.load.urls import GIT
@@ -75,9 +75,9 @@ class GitReader:
     def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
         """The rows: a document for every policy, and one `Unreadable` for every file with errors."""
         folder = self._revision.folder
-        entries = {Path(entry.path): entry for entry in self._revision.files() if _concerns(entry, folder)}
+        entries = {entry.path: entry for entry in self._revision.files() if _concerns(entry, folder)}
         contents = self._revision.contents([entry for entry in entries.values() if is_readable(entry)])
-        files = Files(entries, problems, Path(folder), codes=frozenset(), read=lambda path: source_at(entries[path], contents))
+        files = Files(entries, problems, Path(folder), codes=frozenset(), read=lambda file: content_at(entries[file], contents))
         loaded = files.load(environment)
         named = Counter(policy.name for policy in loaded.policies)
         single = [policy for policy in loaded.policies if named[policy.name] == 1]

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from policyctl.errors import RemoteError, UsageError
 from policyctl.load.auth import AuthFile
-from policyctl.load.config import LOCAL, Environment
-from policyctl.load.urls import http_complaint, is_git, origin
+from policyctl.load.environment import Environment
+from policyctl.load.urls import LOCAL, http_complaint, is_git, origin
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 

@@ -8,7 +8,7 @@ import pytest
 
 from policyctl.core.settings import GuardException, Guards, Survive
 from policyctl.errors import InvalidInput
-from policyctl.load.config import load_config
+from policyctl.load.environment import load_config
 from tests.conftest import Project
 
 FULL = """

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.load.template import MAX_OUTPUT, BadTemplate, has_template, render, render_scalar
+from policyctl.load.markers import has_template
+from policyctl.load.template import MAX_OUTPUT, BadTemplate, render, render_scalar
 from tests.strategies import json_values
 
 VARS = {"w": 0.75, "name": "x", "codes": [429, 503], "nested": {"a": {"b": 1}}, "yes": True, "none": None}

@@ -17,7 +17,7 @@ from policyctl.core.apply import GOOD, Outcome
 from policyctl.core.plan import Plan, Selection
 from policyctl.core.settings import Settings
 from policyctl.errors import StalePlan
-from policyctl.load.config import Environment
+from policyctl.load.environment import Environment
 from policyctl.model.live import observe_rows
 from policyctl.model.normal import canonical_text, normal_form
 from policyctl.model.policy import Policy, policy_from_file

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import UsageError
-from policyctl.load.config import Environment
+from policyctl.load.environment import Environment
 from policyctl.model.live import Unreadable, observe_rows
 from policyctl.remote.gitrev import GitReader
 from policyctl.remote.open import Access, open_reader, open_writer

@@ -8,7 +8,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
-from policyctl.load.config import find_config, load_config
+from policyctl.load.environment import find_config, load_config
 from policyctl.remote.forge import open_forge
 from policyctl.report.posts import approved_in
 

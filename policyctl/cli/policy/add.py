@@ -16,7 +16,8 @@ from policyctl.lint import lint
 from policyctl.load.write import policy_text
 from policyctl.model.complaints import Complaint
 from policyctl.model.normal import Document
-from policyctl.model.policy import Mode, Policy, policy_from_file
+from policyctl.model.policy import Policy, policy_from_file
+from policyctl.model.policy_file import Mode
 from policyctl.report.plain import plain
 
 EPILOG = """\b

@@ -1,0 +1,120 @@
+"""The environments of a policyctl.yaml, resolved: what plan and apply need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policyctl.core.settings import Settings
+from policyctl.errors import UsageError
+from policyctl.lint.catalogue import Chosen
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.urls import GIT, LOCAL
+from policyctl.model.complaints import did_you_mean
+from policyctl.model.names import matches
+from policyctl.model.normal import digest
+
+if TYPE_CHECKING:
+    from policyctl.load.auth import AuthFile
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One environment, resolved: what plan and apply need to know."""
+
+    name: str
+    remote: str = LOCAL
+    auth: AuthFile | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    vars: dict[str, Any] = field(default_factory=dict)
+    include: tuple[str, ...] | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    def speaks_for(self, name: str) -> bool:
+        """Whether a policy of that name can only be what a file says: it is in scope, and removed when no file names it."""
+        settings = self.settings
+        written = settings.scope is not None or self.remote == LOCAL or self.remote.startswith(("sqlite:", GIT))
+        return written and settings.prune and settings.in_scope(name) and not matches(name, settings.protect)
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that decides what a plan of this environment says; auth and remote are not part of it."""
+        settings = self.settings
+        return digest(
+            {
+                "vars": self.vars,
+                "include": _listed(self.include),
+                "scope": _listed(settings.scope),
+                "prune": settings.prune,
+                "protect": list(settings.protect),
+                "allow_remove": list(settings.allow_remove),
+                "limits": [settings.limits.max_removes, settings.limits.max_change_percent],
+                "guards": asdict(settings.guards),
+                "guard_exceptions": [asdict(exception) for exception in settings.guard_exceptions],
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A policyctl.yaml that was read, or what holds without one.
+
+    `shared` is what an environment has that writes nothing itself. `written` are the settings that decide what is reached and
+    how much may change, as they are written, by path: all but variables and lint rules.
+    """
+
+    path: Path | None
+    environments: dict[str, Environment]
+    default: str | None
+    lint: Chosen = field(default_factory=Chosen)
+    shared: Environment = field(default_factory=lambda: Environment(LOCAL))
+    written: Mapping[str, Any] = field(default_factory=lambda: {"default": LOCAL, f"environments.{LOCAL}.remote": LOCAL})
+
+    def environment(self, name: str | None) -> Environment:
+        """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""
+        chosen = name or self.default
+        known = sorted(self.environments)
+        if chosen is None:
+            raise UsageError(f"there are several environments and no default; choose one with --env: {', '.join(known)}")
+        if chosen not in self.environments:
+            where = self.path or f"there is no {CONFIG_FILE}"
+            raise UsageError(f"unknown environment {chosen}{did_you_mean(chosen, known)}; known: {', '.join(known)} ({where})")
+        return self.environments[chosen]
+
+
+NO_CONFIG = Config(None, {LOCAL: Environment(LOCAL)}, LOCAL)
+
+
+def find_config(start: Path) -> Path | None:
+    """The nearest policyctl.yaml, from a directory upward to the top of the repository (or of the file system)."""
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        if (folder / CONFIG_FILE).exists():
+            return _as_given(folder / CONFIG_FILE)
+        if (folder / ".git").exists():
+            break
+    return None
+
+
+def load_config(path: Path | None) -> Config:
+    """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
+    if path is None:
+        return NO_CONFIG
+    from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
+    from policyctl.load.source import read_source
+
+    return config_of(read_source(path))
+
+
+def _listed(values: tuple[str, ...] | None) -> list[str] | None:
+    return None if values is None else list(values)
+
+
+def _as_given(path: Path) -> Path:
+    """The path below the working directory where it lies there, as a person would write it."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

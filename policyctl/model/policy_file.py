@@ -1,0 +1,155 @@
+"""The strict model of a policy file: what a file may say, and nothing else.
+
+The format is the platform's own (its ADK's `kind: model` with a `policy`), with the limits that its gateway sets at run
+time: a `retry` without `attempts` or a `strategy` without `mode` makes it refuse the whole policy, so both are required here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from policyctl.model.complaints import near
+from policyctl.model.names import name_complaint
+
+Mode = Literal["loadbalance", "fallback", "single"]
+LEAF, GROUP = "<leaf>", "<group>"  # tags of the target union; no key of the format looks like this
+MAX_DEPTH = 64  # groups within groups; the gateway was seen to take 21
+MAX_ATTEMPTS = 100
+
+
+def _check_name(name: str) -> str:
+    if complaint := name_complaint(name):
+        raise PydanticCustomError("policy_name", "{complaint}", {"complaint": complaint})
+    return name
+
+
+def _check_model_name(name: str) -> str:
+    if name != name.strip() or not name.isprintable():
+        complaint = "model_name must not start or end with white space, or contain control characters"
+        raise PydanticCustomError("policy_name", "{complaint}", {"complaint": complaint})
+    return name
+
+
+def _check_unicode(text: str) -> str:
+    """JSON can say half of a surrogate pair, which no remote can be sent and no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("string_unicode", "not Unicode") from None
+    return text
+
+
+Name = Annotated[str, Field(description="The policy's name; virtual-policy/ is added when missing.")]
+Weight = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the requests, relative to the sum of the weights of its group.",
+    ),
+]
+StatusCode = Annotated[int, Field(ge=100, le=599)]
+StatusCodes = Annotated[tuple[StatusCode, ...], Field(strict=False)]
+Unicode = Annotated[str, AfterValidator(_check_unicode)]
+Text = Annotated[Unicode, Field(min_length=1)]
+
+
+class FileModel(BaseModel):
+    """The base of everything that is read from a file: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Strategy(FileModel):
+    """How a group chooses among its targets."""
+
+    mode: Annotated[
+        Mode,
+        Field(description="loadbalance draws one target by weight, fallback moves on when one fails, single uses the first."),
+    ]
+    on_status_codes: Annotated[
+        StatusCodes | None,
+        Field(description="The statuses after which a fallback moves on. Absent: every status outside 200 to 299."),
+    ] = None
+
+
+class Retry(FileModel):
+    """How often each target is asked again before its answer counts."""
+
+    attempts: Annotated[
+        int,
+        Field(ge=0, le=MAX_ATTEMPTS, description="Repeats after the first call, with waits of 1, 2, 4, … s."),
+    ]
+    on_status_codes: Annotated[
+        StatusCodes | None,
+        Field(description="The statuses that are asked again. Absent: 429, 500, 502, 503 and 504."),
+    ] = None
+
+
+class Cache(FileModel):
+    """The gateway's answer cache."""
+
+    mode: Annotated[Text, Field(description="The kind of cache, for example simple.")]
+
+
+class Leaf(FileModel):
+    """A target that is one model, or another policy."""
+
+    model_name: Annotated[
+        Text,
+        AfterValidator(_check_model_name),
+        Field(description="virtual-model/<provider>/<model>, or another policy's name."),
+    ]
+    weight: Weight | None = None
+
+
+def _target_kind(value: Any) -> str:
+    """Which shape a target means to be. `model_name` decides, so that one typo gives one problem."""
+    if isinstance(value, dict):
+        if "model_name" in value:
+            return LEAF
+        if not value.keys().isdisjoint(("targets", "strategy", "retry")):
+            return GROUP
+        if any(near(str(key), ("targets", "strategy")) for key in value):
+            return GROUP
+    return GROUP if isinstance(value, Group) else LEAF
+
+
+Target = Annotated[
+    Annotated[Leaf, Tag(LEAF)] | Annotated["Group", Tag(GROUP)],
+    Discriminator(_target_kind),
+]
+Targets = Annotated[tuple[Target, ...], Field(strict=False, min_length=1)]
+
+
+class Group(FileModel):
+    """A target that is a policy of its own: a strategy over targets, with its own retry and a weight."""
+
+    strategy: Strategy
+    retry: Retry | None = None
+    weight: Weight | None = None
+    targets: Targets
+
+
+class Body(FileModel):
+    """The `policy` of a file: what the gateway runs."""
+
+    strategy: Strategy
+    retry: Retry | None = None
+    cache: Cache | None = None
+    targets: Targets
+
+
+class PolicyFile(FileModel):
+    """A model policy: several models that act as one."""
+
+    spec_version: Literal["v1"]
+    kind: Literal["model"]
+    name: Annotated[Name, AfterValidator(_check_name)]
+    display_name: Annotated[Unicode | None, Field(description="Default: the canonical name.")] = None
+    description: Annotated[Unicode | None, Field(description="Default: the canonical name.")] = None
+    policy: Body
