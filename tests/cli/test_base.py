@@ -197,12 +197,16 @@ def test_a_new_environment_has_what_the_base_says_for_all(project: Project, poli
     assert (ran.code, "is protected" in ran.err) == (3, True)
 
 
-def test_relative_paths_of_the_base_start_from_its_own_file(project: Project, policyctl: Policyctl) -> None:
+def test_relative_paths_of_the_base_start_from_its_own_file(
+    project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project.policy("a")
     (project.folder / "policyctl.yaml").write_text("environments: {x: {remote: 'sqlite:///here.db'}}\n", "utf-8")
     commit(project.folder)
     (project.folder / "policyctl.yaml").rename(project.policies / "policyctl.yaml")
-    assert planned(policyctl, "--base", "main")["remote"] == f"sqlite:///{project.folder}/here.db"
+    for folder, name in ((project.folder, "policies"), (project.policies, ".")):
+        monkeypatch.chdir(folder)
+        assert planned(policyctl, "--base", "main", "--dir", name)["remote"] == f"sqlite:///{project.folder}/here.db"
 
 
 def test_the_digest_is_that_of_the_plan_after_the_merge(branch: Project, policyctl: Policyctl) -> None:
