@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from policyctl.cli.carrying import ask_and_carry_out
 from policyctl.cli.console import Console
-from policyctl.cli.github import tell_plan
+from policyctl.cli.github import subject_of, tell_plan
 from policyctl.cli.opening import Place, find_place, load_policies
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
@@ -17,7 +18,7 @@ from policyctl.core.guards import Review, review
 from policyctl.core.plan import Plan, Selection
 from policyctl.core.saved import BadPlan, read_plan
 from policyctl.errors import StalePlan, UsageError
-from policyctl.reconcile.apply import preflight
+from policyctl.reconcile.apply import stale_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader, require_writable
@@ -77,7 +78,10 @@ def apply(
     else:
         place, reviewed = _read_saved(options, planfile, selection, overrides)
     console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
-    tell_plan(reviewed, place.remote, planfile, console)
+    tell_plan(subject_of(reviewed, place.remote, options.dir, console), planfile, console)
+    if reviewed.stale:
+        listed = "\n  ".join(reviewed.stale)
+        raise StalePlan(f"the remote moved since the plan was made; nothing was written, plan again\n  {listed}")
     if expect_digest == NONE and reviewed.plan.changes:
         raise StalePlan(
             f"nobody has approved a plan for this commit; nothing was written. Read the plan above, then approve its digest, "
@@ -127,8 +131,8 @@ def _read_saved(options: Options, planfile: Path, selection: Selection, override
         if place.environment.digest != plan.config:
             raise StalePlan(f"policyctl.yaml changed what holds for {plan.environment} since the plan was made; plan again")
         observed = observe(reader)
-    preflight(plan, observed)
-    return place, review(plan, observed, overrides.on(place.environment.settings))
+    reviewed = review(plan, observed, overrides.on(place.environment.settings))
+    return place, replace(reviewed, stale=stale_changes(plan, observed))
 
 
 def _read_plan(path: Path) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ from policyctl.errors import PolicyctlError
 
 if TYPE_CHECKING:
     from policyctl.core.guards import Review
+    from policyctl.report.subject import Subject
 
-_LEAST = 1000  # bytes; with less room nothing that helps can be said
+_RUN = re.compile(r"https?://[\w.:-]+/[\w.-]+/[\w.-]+/actions/runs/\d+")
 
 
 def is_github() -> bool:
@@ -28,8 +30,15 @@ def repository_path(file: str) -> str:
     return path.relative_to(top).as_posix() if path.is_relative_to(top) else path.as_posix()
 
 
-def tell_plan(review: Review, remote: str, plan_file: Path | None, console: Console) -> None:
-    """Leave a plan's summary and outputs for the workflow, where it asks for them; `remote` is as the user wrote it.
+def subject_of(review: Review, remote: str, directory: Path, console: Console) -> Subject:
+    """A plan to show, with where it belongs; `remote` is as the user wrote it."""
+    from policyctl.report.subject import Subject
+
+    return Subject(review, remote, console.verbose, repository_path(str(directory)), _artifacts())
+
+
+def tell_plan(subject: Subject, plan_file: Path | None, console: Console) -> None:
+    """Leave a plan's summary and outputs for the workflow, where it asks for them.
 
     Raises PolicyctlError when the outputs cannot be written: what comes later decides by them.
     """
@@ -37,16 +46,13 @@ def tell_plan(review: Review, remote: str, plan_file: Path | None, console: Cons
         from policyctl.report.github import step_outputs
 
         try:
-            _append(path, step_outputs(review, None if plan_file is None else str(plan_file)))
+            _append(path, step_outputs(subject.review, None if plan_file is None else str(plan_file)))
         except OSError as error:
             raise PolicyctlError(f"GITHUB_OUTPUT: {path} cannot be written: {error.strerror}") from None
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        from policyctl.report.github import step_summary
-        from policyctl.report.plan_text import plan_text
-        from policyctl.report.style import Style
+        from policyctl.report.plan_markdown import plan_markdown
 
-        text = plan_text(review, remote, Style(), verbose=console.verbose)
-        _summarise(path, lambda room: step_summary(review, text, room), console)
+        _summarise(path, lambda room: plan_markdown(subject, room - 1) + "\n", console)
 
 
 def tell_outcome(text: str, console: Console) -> None:
@@ -57,10 +63,19 @@ def tell_outcome(text: str, console: Console) -> None:
         _summarise(path, lambda room: fenced(text, room), console)
 
 
+def _artifacts() -> str | None:
+    """The page of this run of a workflow, which has the files that it saved."""
+    server, repository, run = (os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
+    url = f"{server}/{repository}/actions/runs/{run}"
+    return url if _RUN.fullmatch(url) else None
+
+
 def _summarise(path: str, text_within: Callable[[int], str], console: Console) -> None:
     """Add a text of at most so many bytes to a step's summary; that is for reading only, and stops nothing if it cannot be."""
+    from policyctl.report.plan_markdown import LEAST_BYTES
+
     try:
-        if (room := _room(path)) < _LEAST:
+        if (room := _room(path)) < LEAST_BYTES:
             console.say("GITHUB_STEP_SUMMARY: the step's summary is full; this is not in it")
         else:
             _append(path, text_within(room))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.github import tell_plan
+from policyctl.cli.github import subject_of, tell_plan
 from policyctl.cli.opening import Place, find_place, load_policies
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
@@ -22,7 +22,7 @@ from policyctl.model.complaints import did_you_mean
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.report.plain import count
-from policyctl.report.renderings import FORMS, Form, Subject, render
+from policyctl.report.renderings import FORMS, Form, render
 
 EPILOG = """\b
 Example:
@@ -106,11 +106,11 @@ def plan(
         review = _as_merged(review, place, held)
     if out is not None:
         write_atomically(out, write_plan(review.plan))
-    subject = Subject(review, place.remote, console.verbose)
+    subject = subject_of(review, place.remote, options.dir, console)
     for report_form, path in reports:
         write_atomically(path, render(report_form, subject))
     console.result(render(form, subject, console.out_style))
-    tell_plan(review, place.remote, out, console)
+    tell_plan(subject, out, console)
     raise_if_unsafe(review)
     return 2 if detailed_exitcode and review.plan.changes else 0
 

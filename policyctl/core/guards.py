@@ -22,6 +22,8 @@ MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
 class Review:
     """A plan with what the safety rules say: `refusals` stop it, `notes` are worth knowing.
 
+    `stale` stops a saved plan: what moved on the remote since it was made.
+
     `live` holds the names of all policies that the remote has, in scope or not; `effects` says by name what the plan's
     updates do to traffic. `policies` are all as they will be when the plan is applied, in normal form and by name, where it
     has changes; `timeouts` are the models' own, in seconds, as far as they are known. Both are for those who draw policies.
@@ -31,6 +33,7 @@ class Review:
     plan: Plan
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
     live: frozenset[str] = frozenset()
     effects: Mapping[str, Effect] = field(default_factory=dict)
     policies: Mapping[str, Document] = field(default_factory=dict)
@@ -56,7 +59,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     )
     notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *allowed)
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
-    return Review(plan, refusals, notes, live, effects, policies, timeouts or {})
+    return Review(plan, refusals, notes, live=live, effects=effects, policies=policies, timeouts=timeouts or {})
 
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:

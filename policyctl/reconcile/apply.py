@@ -1,4 +1,4 @@
-"""Carrying out a plan: preflight, then batch by batch, each write preceded by a look at what it replaces."""
+"""Carrying out a plan: what makes it stale, then batch by batch, each write preceded by a look at what it replaces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from policyctl.core.apply import Outcome, Schedule, Verdict, judge, moved
 from policyctl.core.carry import carry_unknown
 from policyctl.core.change import Change
 from policyctl.core.plan import Plan
-from policyctl.errors import Conflict, LostAnswer, NotFound, RemoteError, StalePlan
+from policyctl.errors import Conflict, LostAnswer, NotFound, RemoteError
 from policyctl.model.live import Live, Observed
 from policyctl.reconcile.observe import look_up
 from policyctl.remote.protocol import Writer
@@ -18,8 +18,8 @@ BATCH = 64  # changes that one look-up covers; the time between look and write i
 TRIES = 3
 
 
-def preflight(plan: Plan, observed: Observed) -> None:
-    """Raise StalePlan, before any write, when a live policy is neither as the plan saw it nor as it wants it."""
+def stale_changes(plan: Plan, observed: Observed) -> tuple[str, ...]:
+    """What makes a saved plan stale, one line a change: a live policy that is neither as the plan saw it nor as it wants it."""
     stale = [
         f"{change.name}: {', '.join(field.path for field in moved(change, live))} moved"
         for change in plan.changes
@@ -27,9 +27,7 @@ def preflight(plan: Plan, observed: Observed) -> None:
     ]
     twins = {twins.name for twins in observed.twins}
     stale += [f"{change.name}: the remote has several of that name now" for change in plan.changes if change.name in twins]
-    if stale:
-        listed = "\n  ".join(stale)
-        raise StalePlan(f"the remote moved since the plan was made; nothing was written, plan again\n  {listed}")
+    return tuple(stale)
 
 
 def apply_changes(

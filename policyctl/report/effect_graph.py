@@ -86,6 +86,6 @@ def _what(group: Any) -> str:
 
 
 def _label(text: str) -> str:
-    """Text inside a quoted label: nothing in it may end the label, start a tag or an entity."""
+    """Text inside a quoted label: nothing in it may end the label, start a tag, an entity, a directive or a formula."""
     escaped = plain(text).replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
-    return escaped.replace("`", "#96;").replace("\\", "#92;")
+    return escaped.replace("`", "#96;").replace("\\", "#92;").replace("%", "#37;").replace("$", "#36;")

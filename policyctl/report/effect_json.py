@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from policyctl.effect.outages import Row
 from policyctl.effect.profile import ASSUMED, FAILURES, PROFILE
 from policyctl.effect.reach import short_names
 from policyctl.report.effect_views import Compared, Costs, Pictured, Supposed, Traced, View
+from policyctl.report.plain import json_text
 
 FORMAT = "policyctl/effect"
 VERSION = 1
@@ -24,7 +24,7 @@ def effect_json(views: Sequence[View]) -> str:
     head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "profile": PROFILE, "assumption": ASSUMED}
     traces = [view for view in views if isinstance(view, Traced)]
     body = _traced(traces[0]) if traces else {"policies": [view_data(view) for view in views]}
-    return json.dumps({**head, **body}, indent=2, ensure_ascii=False) + "\n"
+    return json_text({**head, **body})
 
 
 def view_data(view: View) -> dict[str, Any]:

@@ -48,14 +48,14 @@ def effect_rows(effect: Effect) -> Iterator[str]:
         yield f"the gateway refuses this policy, every request gets 400: {plain(effect.refused)}"
     if effect.was_refused:
         yield f"the gateway refused it before: {plain(effect.was_refused)}"
-    if shares := [f"{model(one.name)} {_moved(one, percent)}" for one in effect.models]:
+    if shares := [f"{model(one.name)} {before_after(one, percent)}" for one in effect.models]:
         yield f"traffic: {', '.join(shares)}"
-    if providers := [f"{plain(one.name)} {_moved(one, percent)}" for one in effect.providers]:
+    if providers := [f"{plain(one.name)} {before_after(one, percent)}" for one in effect.providers]:
         yield f"traffic by provider: {', '.join(providers)}"
     for word, reached in (("newly reachable", effect.added), ("no longer reachable", effect.removed)):
         yield from (" ".join([model(name), word, plain(when)]).rstrip() for name, when in reached)
     for word, cells in (("worse", effect.worse), ("better", effect.better)):
-        yield from (f"{word}: {cell_row(cell)}" for cell in _telling(cells))
+        yield from (f"{word}: {cell_row(cell)}" for cell in telling(cells))
     yield from _moved_bounds(effect)
     if effect == Effect(effect.kind):
         yield _NOTHING_MOVES[effect.kind]
@@ -70,18 +70,19 @@ _NOTHING_MOVES: dict[Kind, str] = {
 
 def _moved_bounds(effect: Effect) -> Iterator[str]:
     if effect.calls:
-        yield f"most calls of a request: {_moved(effect.calls, '{:,.0f}'.format)}"
+        yield f"most calls of a request: {before_after(effect.calls, '{:,.0f}'.format)}"
     if effect.failover and (effect.failover.before or effect.failover.after):
-        yield f"most back-off before failover: {_moved(effect.failover, seconds)}"
+        yield f"most back-off before failover: {before_after(effect.failover, seconds)}"
     if effect.latency:
-        yield f"worst-case latency: {_moved(effect.latency, seconds)}"
+        yield f"worst-case latency: {before_after(effect.latency, seconds)}"
 
 
-def _moved(moved: Moved, said: Callable[[float], str]) -> str:
+def before_after(moved: Moved, said: Callable[[float], str]) -> str:
+    """`75% → 100%`, each value said by `said`."""
     return " → ".join("none" if value is None else said(value) for value in (moved.before, moved.after))
 
 
-def _telling(cells: Sequence[Cell]) -> Iterator[Cell]:
+def telling(cells: Sequence[Cell]) -> Iterator[Cell]:
     """The cells without those of a provider that say what one of its models says already."""
     known = {(provider_of(cell.name), *cell[2:]) for cell in cells if cell.kind == "model"}
     return (cell for cell in cells if cell.kind == "model" or cell[1:] not in known)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from policyctl.effect.profile import ASSUMED
 from policyctl.report.effect_rows import sections
 from policyctl.report.effect_views import Compared, View
+from policyctl.report.markdown import code, prose
 from policyctl.report.plain import plain
 from policyctl.report.style import Style
-
-_MARKDOWN = re.compile(r"([\\`*_\[\]#|~]|^[-+])")
 
 
 def effect_text(views: Sequence[View], style: Style) -> str:
@@ -30,15 +28,9 @@ def effect_markdown(views: Sequence[View]) -> str:
     """The same as markdown: a heading a policy, a list a section."""
     blocks = []
     for view in views:
-        against = f" against {_escaped(view.against)}" if isinstance(view, Compared) else ""
-        lines = [f"### {_escaped(view.name)}{against}"]
+        against = f" against {code(view.against)}" if isinstance(view, Compared) else ""
+        lines = [f"### {code(view.name)}{against}"]
         for title, rows in sections(view):
-            lines += ["", f"**{title}**", "", *(f"- {_escaped(row.strip())}" for row in rows)]
+            lines += ["", f"**{title}**", "", *(f"- {prose(row)}" for row in rows)]
         blocks.append("\n".join(lines))
-    return "\n\n".join([*blocks, f"_{_escaped(ASSUMED)}_"]) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """Text that markdown shows as it is: no link, no mention, no tag, no emphasis, no heading."""
-    escaped = _MARKDOWN.sub(r"\\\1", plain(text))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
+    return "\n\n".join([*blocks, f"_{prose(ASSUMED)}_"]) + "\n"

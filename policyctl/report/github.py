@@ -5,12 +5,12 @@ The rules and limits are those of GitHub's documentation of workflow commands.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 from policyctl.core.guards import Review
 from policyctl.errors import Problem, Severity
 from policyctl.lint.catalogue import RULES
+from policyctl.report.markdown import block
 from policyctl.report.plain import count, plain
 
 MOST = 10  # annotations of one type that GitHub shows of one step; it drops further ones in silence
@@ -35,24 +35,14 @@ def github_annotations(problems: Sequence[Problem], path_of: Callable[[str], str
     return "".join(f"{line}\n" for line in lines)
 
 
-def step_summary(review: Review, text: str, room: int = SUMMARY_BYTES) -> str:
-    """A plan as Markdown for a step's summary: a heading with the counts, and the plan's text as it is printed.
-
-    `room` is how many bytes it may have; what does not fit is left out by whole lines, and said.
-    """
-    totals = ", ".join(f"{number} to {action}" for action, number in review.plan.totals.items())
-    heading = f"### policyctl: {totals}\n\n"
-    return heading + fenced(text, room - len(heading))
-
-
 def fenced(text: str, room: int = SUMMARY_BYTES) -> str:
     """Text in a block of code that nothing in the text can end, in at most `room` bytes."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     lines = text.splitlines()
-    kept = _fitting(lines, room - 2 * len(fence) - 100)
+    frame = len(block("text", lines)) - len("\n".join(lines)) + 100
+    kept = _fitting(lines, room - frame)
     if kept < len(lines):
         lines[kept:] = [f"… and {count(len(lines) - kept, 'further line')}; the step's log has all"]
-    return "\n".join((f"{fence}text", *lines, fence)) + "\n\n"
+    return block("text", lines) + "\n"
 
 
 def step_outputs(review: Review, plan_file: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Values as one line of text that a terminal only shows and never obeys."""
+"""Values as one line of text that a terminal or a runner's log only shows and never obeys."""
 
 from __future__ import annotations
 
@@ -12,13 +12,30 @@ from policyctl.model.normal import Document
 
 _WORD = re.compile(r"[\w./:@+-]+")
 _LONGEST = 100
+_COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` where a line may begin, `##[` anywhere in one
 
 
 def plain(text: str) -> str:
-    """The text with everything escaped that is not plainly visible: control characters, escapes, direction marks."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    """The text with everything escaped that is not plainly visible: control characters, escapes, direction marks.
+
+    So is the first character of what a runner of CI obeys when it is printed: `::error::…`, `##[error]…`.
+    """
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return _COMMAND.sub(_escaped, text) if "::" in text or "##" in text else text
+
+
+def _escaped(command: re.Match[str]) -> str:
+    return "\\x23" if command[0] == "#" else f"{command[1]}\\x3a"
+
+
+def json_text(data: Any) -> str:
+    """Data as indented JSON to print: the same data when it is read again, and nothing in it that is obeyed or unseen."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    if not text.replace("\n", "").isprintable():
+        text = "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+    # Two of these stand in strings only.
+    return text.replace("##", "#\\u0023") + "\n"
 
 
 def value(item: Any, *, longest: int | None = _LONGEST) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from policyctl.core.change import Change
@@ -11,6 +10,7 @@ from policyctl.core.guards import Review
 from policyctl.effect.compare import Effect
 from policyctl.effect.profile import PROFILE
 from policyctl.report.effect_json import effect_data
+from policyctl.report.plain import json_text
 
 FORMAT = "policyctl/plan"
 VERSION = 1
@@ -18,7 +18,7 @@ VERSION = 1
 
 def plan_json(review: Review) -> str:
     """The reviewed plan as JSON text."""
-    return json.dumps(plan_data(review), indent=2, ensure_ascii=False) + "\n"
+    return json_text(plan_data(review))
 
 
 def plan_data(review: Review) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         [style.paint(ASSUMED, "dim")] if plan.changes else [],
         list(_blocked_lines(plan, style)),
         [f"{style.paint('note', 'cyan')}  {plain(note)}" for note in review.notes],
+        [f"{style.paint('stale', 'red', 'bold')}  {plain(why)}" for why in review.stale],
         [f"{style.paint('refused', 'red', 'bold')}  {plain(why)}" for why in review.refusals],
         [_summary_line(review, style)],
     ]
@@ -78,7 +79,7 @@ def _looks_of(row: str) -> tuple[str, ...]:
 
 def _summary_line(review: Review, style: Style) -> str:
     """`Plan: 1 to add, 2 to update, 0 to remove. 5 unchanged, 3 outside the scope.`"""
-    plan, rest = review.plan, ", ".join(_rest(review.plan))
+    plan, rest = review.plan, ", ".join(rest_of(review.plan))
     if plan.changes:
         totals = ", ".join(
             style.paint(f"{number} to {action}", *([_LOOKS[action]] if number else []))
@@ -97,7 +98,8 @@ def _traffic_stays(review: Review) -> bool:
     return all(change.name in review.effects and review.effects[change.name].kind in _STAYS for change in review.plan.changes)
 
 
-def _rest(plan: Plan) -> Iterator[str]:
+def rest_of(plan: Plan) -> Iterator[str]:
+    """What there is besides the changes, each with its number."""
     counts = plan.counts
     if counts.unchanged:
         yield f"{counts.unchanged:,} unchanged"

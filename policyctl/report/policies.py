@@ -9,7 +9,7 @@ from typing import Any
 from policyctl.load.write import policy_text, reasons
 from policyctl.model.live import Live, Observed
 from policyctl.model.normal import normal_form
-from policyctl.report.plain import count, describe, plain
+from policyctl.report.plain import count, describe, json_text, plain
 from policyctl.report.style import Style
 
 FORMAT = "policyctl/policies"
@@ -35,7 +35,7 @@ def policies_json(observed: Observed, environment: str, remote: str) -> str:
         "twins": [{"name": twins.name, "ids": list(twins.ids)} for twins in observed.twins],
         "unreadable": [{"name": row.name, "id": row.id, "reason": row.reason} for row in observed.unreadable],
     }
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return json_text(data)
 
 
 def policy_text_or_why(live: Live) -> str:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
-from policyctl.core.guards import Review
 from policyctl.report.plan_json import plan_json
+from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
 from policyctl.report.style import Style
+from policyctl.report.subject import Subject
 
-Form = Literal["text", "json"]
+Form = Literal["text", "json", "markdown"]
 FORMS: tuple[Form, ...] = get_args(Form)
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A plan to show: reviewed, its remote as the user wrote it, and whether all of it is wanted."""
-
-    review: Review
-    remote: str
-    verbose: bool = False
 
 
 def render(form: Form, subject: Subject, style: Style = Style()) -> str:
     """The plan in one format; `style` colours the text of a terminal."""
     if form == "json":
         return plan_json(subject.review)
+    if form == "markdown":
+        return plan_markdown(subject)
     return plan_text(subject.review, subject.remote, style, verbose=subject.verbose)

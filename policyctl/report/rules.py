@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from textwrap import fill
 
 from policyctl.errors import Severity
 from policyctl.lint.catalogue import LINT_CODES
 from policyctl.lint.rule import Rule
+from policyctl.report.plain import json_text
 from policyctl.report.style import Style
 
 FORMAT = "policyctl/rules"
@@ -43,7 +43,7 @@ def rules_json(rules: Iterable[Rule]) -> str:
         "version": VERSION,
         "rules": [{**rule._asdict(), "ignorable": rule.code in LINT_CODES} for rule in rules],
     }
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return json_text(data)
 
 
 def _code(rule: Rule, style: Style) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,7 +12,7 @@ from policyctl.core.scenario import Suite
 from policyctl.effect.profile import ASSUMED, PROFILE
 from policyctl.errors import Mark
 from policyctl.model.complaints import Path
-from policyctl.report.plain import plain
+from policyctl.report.plain import json_text, plain
 from policyctl.report.style import Style
 
 FORMAT = "policyctl/test"
@@ -63,7 +62,7 @@ def scenarios_json(ran: Ran) -> str:
         "failed": ran.failed,
         "tests": [_test(ran, verdict) for verdict in ran.verdicts],
     }
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return json_text(data)
 
 
 def failure_line(ran: Ran, verdict: Verdict, failure: Failure) -> str:

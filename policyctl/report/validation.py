@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 
 from policyctl.errors import Problem, Severity
 from policyctl.load.validation import Validation
-from policyctl.report.plain import count, plain
+from policyctl.report.plain import count, json_text, plain
 from policyctl.report.style import Style
 
 FORMAT = "policyctl/validate"
@@ -48,7 +47,7 @@ def validation_json(validation: Validation) -> str:
             for problem in validation.problems
         ],
     }
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return json_text(data)
 
 
 def _line(problem: Problem, style: Style) -> str:

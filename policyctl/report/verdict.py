@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import NamedTuple
 
+from policyctl.core.change import Change
 from policyctl.core.guards import Review
-from policyctl.effect.compare import Effect, Moved
-from policyctl.report.effect_rows import cell_row
-from policyctl.report.effect_views import model, percent
+from policyctl.effect.compare import Effect
+from policyctl.report.effect_rows import before_after, cell_row, telling
+from policyctl.report.effect_views import model, percent, seconds
 from policyctl.report.plain import count, plain
 
 
@@ -21,26 +23,37 @@ class Risk(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Three answers. `risk` is None where traffic stays as it is, `passed` False where the plan cannot wholly be applied."""
+    """Three answers. `risk` is None where nothing gets worse; `alike` other changes do the same. `passed` is False where the
+    plan cannot wholly be applied.
+    """
 
     counts: str
     risk: Risk | None
     rules: str
     passed: bool
+    alike: int = 0
 
 
 def verdict(review: Review) -> Verdict:
     """What to know of a plan before anything else."""
     plan = review.plan
-    counts = ", ".join(f"{number:,} to {action}" for action, number in plan.totals.items()) if plan.changes else "no changes"
-    risks = [risk for change in plan.changes for risk in _risks(change.name, change.action, review.effects.get(change.name))]
+    counts = ", ".join(f"{number:,} to {action}" for action, number in plan.totals.items() if number) or "no changes"
+    risks = [risk for change in plan.changes if (risk := risk_of(change, review.effects.get(change.name)))]
     # Of equal risks the first in the plan's order, so that the same plan gives the same line.
     worst = max(risks, key=lambda risk: risk.rank, default=None)
-    return Verdict(counts, worst, _rules(review), not (review.refusals or plan.blocked))
+    alike = sum(worst is not None and risk.said == worst.said for risk in risks) - bool(worst)
+    return Verdict(counts, worst, _rules(review), not (review.stale or review.refusals or plan.blocked), alike)
+
+
+def risk_of(change: Change, effect: Effect | None) -> Risk | None:
+    """The worst that a change does, or None when nothing gets worse, slower, dearer or another's."""
+    return max(_risks(change, effect), key=lambda risk: risk.rank, default=None)
 
 
 def _rules(review: Review) -> str:
     said = []
+    if review.stale:
+        said.append(f"stale, {count(len(review.stale), 'policy')} moved since the plan was made")
     if review.refusals:
         said.append(f"refused by {count(len(review.refusals), 'safety rule')}")
     if review.plan.blocked:
@@ -48,24 +61,37 @@ def _rules(review: Review) -> str:
     return ", ".join(said) or "safety rules and guards passed"
 
 
-def _risks(name: str, action: str, effect: Effect | None) -> Iterator[Risk]:
+def _risks(change: Change, effect: Effect | None) -> Iterator[Risk]:
     """What a change may break, from what ends every request down to what only makes one slower or dearer."""
-    if action == "remove":
-        yield Risk((5, 1.0), name, "removed: requests that name it fail")
+    name = change.name
+    if change.action == "remove":
+        yield Risk((5, 1.0), name, "removed; requests that name it fail")
     if effect is None:
+        if change.action == "update":
+            yield Risk((4, 1.0), name, "what this does to traffic cannot be told")
         return
     if effect.refused:
         yield Risk((5, 0.5), name, f"the gateway refuses it, every request gets 400: {plain(effect.refused)}")
-    for cell in effect.worse:
-        yield Risk((4, cell.before - cell.after), name, cell_row(cell))
+    # What a model does that nobody asked before is no outage that was survived until now.
+    added = {one.model for one in effect.added}
+    for cell in telling(effect.worse):
+        if cell.name not in added:
+            yield Risk((4, cell.before - cell.after), name, cell_row(cell))
     for one in effect.added:
-        yield Risk((3, 0.0), name, " ".join([model(one.model), "newly reachable", plain(one.when)]).rstrip())
+        share = next((moved.after or 0.0 for moved in effect.models if moved.name == one.model), 0.0)
+        when = plain(one.when) or f"by {percent(share)} of the requests"
+        yield Risk((3, share), name, f"{model(one.model)} newly reachable {when}")
     if effect.traffic:
         yield Risk((2, effect.traffic), name, f"{percent(effect.traffic)} of its requests served by another model")
-    for what, moved in (("most calls of a request", effect.calls), ("most back-off in seconds", effect.failover)):
-        if moved and (grown := _growth(moved)) > 0:
-            yield Risk((1, grown), name, f"{what} {moved.before or 0:,.10g} → {moved.after or 0:,.10g}")
+    yield from (Risk((1, grown), name, said) for grown, said in _costlier(effect))
 
 
-def _growth(moved: Moved) -> float:
-    return (moved.after or 0) - (moved.before or 0)
+def _costlier(effect: Effect) -> Iterator[tuple[float, str]]:
+    """The bounds of one request that grow: how many times over, and in words."""
+    for what, moved, said in (
+        ("worst-case latency", effect.latency, seconds),
+        ("most back-off before failover", effect.failover, seconds),
+        ("most calls of a request", effect.calls, "{:,.0f}".format),
+    ):
+        if moved is not None and moved.before is not None and moved.after is not None and moved.after > moved.before:
+            yield moved.after / moved.before if moved.before else inf, f"{what}: {before_after(moved, said)}"

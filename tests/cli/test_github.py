@@ -14,7 +14,6 @@ ANNOTATION = (
     "::error file={},line=14,col=15,title=P103 out-of-range::"
     "weight must be greater than 0 and at most 1, got 75 (did you mean 0.75?)\n"
 )
-HOSTILE = '"`````\\n</details>\\n::error::x\\n@team \\e[2J"'
 
 
 @pytest.fixture
@@ -100,10 +99,63 @@ def test_plan_leaves_a_summary_and_outputs(project: Project, policyctl: Policyct
         "digest": digest,
         "plan_path": "plan.json",
     }
-    uncoloured = policyctl("plan", "--color", "never").out
-    heading = "### policyctl: 1 to add, 0 to update, 0 to remove\n\n"
-    once = f"{heading}```text\n{uncoloured}```\n\n"
+    assert "Plan:" in ran.out, "the log has the text"
+    once = (files / "summary").read_text("utf-8")
+    page = policyctl("plan", "--format", "markdown").out
+    assert page.startswith(
+        f"<!-- policyctl:plan environment=local directory=policies -->\n<!-- policyctl:digest {digest} -->\n"
+    )
+    assert once == f"{page}\n"
     assert (files / "summary").read_text("utf-8") == once * 2
+
+
+def test_one_run_leaves_several_renderings_and_its_own_output(project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    ran = policyctl(
+        "plan", "--format", "json", "--out", "plan.json", "--report", "markdown=plan.md", "--report", "text=plan.txt"
+    )
+    assert ran.code == 0
+    assert json.loads(ran.out)["digest"] == json.loads(Path("plan.json").read_text("utf-8"))["digest"]
+    assert Path("plan.md").read_text("utf-8") == policyctl("plan", "--format", "markdown").out
+    assert Path("plan.txt").read_text("utf-8") == policyctl("plan").out
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ("markdwn=plan.md", "there is no format markdwn (did you mean markdown?)"),
+        ("markdown", "write markdown=FILE"),
+        ("markdown=", "write markdown=FILE"),
+    ],
+)
+def test_a_report_that_cannot_be_is_a_usage_error(project: Project, policyctl: Policyctl, report: str, said: str) -> None:
+    project.write("anygem.yaml")
+    ran = policyctl("plan", "--report", report)
+    assert ran.code == 64
+    assert said in ran.err
+
+
+def test_a_comment_points_at_the_run_that_has_the_files(
+    project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(400):
+        project.policy(f"policy-{number}", *(f"virtual-model/provider/model-{number}-{place}" for place in range(9)))
+    for variable, value in (("SERVER_URL", "https://github.com"), ("REPOSITORY", "a/b"), ("RUN_ID", "7")):
+        monkeypatch.setenv(f"GITHUB_{variable}", value)
+    page = policyctl("plan", "--format", "markdown").out
+    assert len(page) <= 65_536
+    assert "all of it is in [this run's artifacts](https://github.com/a/b/actions/runs/7)" in page
+    monkeypatch.setenv("GITHUB_RUN_ID", "7) [x](https://x.example")
+    assert "x.example" not in policyctl("plan", "--format", "markdown").out
+
+
+def test_a_directory_is_named_from_the_repository_s_top(
+    project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("anygem.yaml")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(project.folder.parent))
+    marker = f"<!-- policyctl:plan environment=local directory={project.folder.name}/policies -->\n"
+    assert policyctl("plan", "--format", "markdown").out.startswith(marker)
 
 
 def test_a_refused_plan_leaves_them_too(project: Project, policyctl: Policyctl, files: Path) -> None:
@@ -115,7 +167,19 @@ def test_a_refused_plan_leaves_them_too(project: Project, policyctl: Policyctl, 
     project.write("policyctl.yaml", "protect: [a]")
     assert policyctl("plan").code == 3
     assert (outputs(files)["remove"], outputs(files)["refusals"]) == ("1", "1")
-    assert "virtual-policy/a is protected" in (files / "summary").read_text("utf-8")
+    assert "`virtual-policy/a` is protected" in (files / "summary").read_text("utf-8")
+
+
+def test_a_stale_plan_leaves_what_moved(project: Project, policyctl: Policyctl, files: Path) -> None:
+    project.write("anygem.yaml")
+    assert policyctl("plan", "--out", "plan.json").code == 0
+    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.1"))
+    assert policyctl("apply", "--yes").code == 0
+    (files / "summary").write_text("")
+    ran = policyctl("apply", "plan.json", "--yes")
+    assert ran.code == 4
+    assert "stale  virtual-policy/anygem: policy moved\n" in ran.out
+    assert "> - `virtual-policy/anygem`: policy moved\n" in (files / "summary").read_text("utf-8")
 
 
 def test_apply_leaves_its_plan_and_what_became_of_it(project: Project, policyctl: Policyctl, files: Path) -> None:
@@ -123,25 +187,13 @@ def test_apply_leaves_its_plan_and_what_became_of_it(project: Project, policyctl
     ran = policyctl("apply", "--yes")
     assert ran.code == 0
     summary = (files / "summary").read_text("utf-8")
-    assert summary.count("```text\n") == 2
+    assert summary.count("### policyctl: 1 to add in `local`\n") == 1
+    assert summary.count("\n\n```text\n") == 1
     assert summary.endswith("Applied: 1 added; read back and verified.\n```\n\n")
     assert outputs(files)["has_changes"] == "true"
     (files / "out").write_text("")
     assert policyctl("apply", "--yes").code == 0
     assert outputs(files)["has_changes"] == "false"
-
-
-def test_text_from_policies_stays_in_its_block(project: Project, policyctl: Policyctl, files: Path) -> None:
-    project.write("anygem.yaml", ANYGEM)
-    assert policyctl("apply", "--yes").code == 0
-    (files / "summary").write_text("")
-    project.write("anygem.yaml", ANYGEM.replace("Any Gem", HOSTILE))
-    assert policyctl("plan").code == 0
-    _, _, block = (files / "summary").read_text("utf-8").partition("\n\n")
-    first, *inside, last, _, _ = block.split("\n")
-    assert (first, last) == ("``````text", "``````")
-    assert "\x1b" not in block
-    assert not any(line.lstrip().startswith(("`", "::", "<", "@")) for line in inside)
 
 
 def test_a_summary_that_cannot_be_written_stops_nothing(
@@ -165,12 +217,12 @@ def test_outputs_that_cannot_be_written_end_it_before_any_write(
 
 
 def test_a_summary_stays_below_github_s_limit(project: Project, policyctl: Policyctl, files: Path) -> None:
-    (files / "summary").write_text("x" * (1024 * 1024 - 2000))
-    for number in range(40):
+    (files / "summary").write_text("x" * (1024 * 1024 - 9000))
+    for number in range(90):
         project.policy(f"policy-{number}")
     assert policyctl("plan").code == 0
     size = (files / "summary").stat().st_size
-    assert 1024 * 1024 - 500 < size <= 1024 * 1024
+    assert 1024 * 1024 - 3000 < size <= 1024 * 1024
     ran = policyctl("plan")
     assert (ran.code, (files / "summary").stat().st_size) == (0, size)
     assert "GITHUB_STEP_SUMMARY: the step's summary is full; this is not in it" in ran.err

@@ -9,19 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.core.apply import GOOD, Outcome
 from policyctl.core.plan import Plan, Selection
 from policyctl.core.settings import Settings
-from policyctl.errors import StalePlan
 from policyctl.load.environment import Environment
 from policyctl.model.live import observe_rows
 from policyctl.model.normal import canonical_text, normal_form
 from policyctl.model.policy import Policy, policy_from_file
-from policyctl.reconcile.apply import apply_changes, preflight
+from policyctl.reconcile.apply import apply_changes, stale_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import plan_directory
 from policyctl.reconcile.verify import WAITS, verify
@@ -142,12 +140,12 @@ def test_a_policy_that_moved_between_plan_and_write_is_not_overwritten() -> None
         assert held(writer)["virtual-policy/a"] == wanted([policy("a", "theirs")])["virtual-policy/a"]
 
 
-def test_preflight_writes_nothing_when_one_policy_moved() -> None:
+def test_a_policy_that_moved_makes_a_plan_stale() -> None:
     with remote() as writer:
         plan = plan_for(writer, [policy("a"), policy("b")])
+        assert stale_changes(plan, observe(writer)) == ()
         writer.add({"name": "a", "policy": {}})
-        with pytest.raises(StalePlan, match="virtual-policy/a: policy moved"):
-            preflight(plan, observe(writer))
+        assert stale_changes(plan, observe(writer)) == ("virtual-policy/a: policy moved",)
 
 
 def test_once_stopped_nothing_new_is_begun_and_the_rest_is_told_as_skipped() -> None:

@@ -12,7 +12,7 @@ from policyctl.core.guards import review
 from policyctl.core.settings import Settings
 from policyctl.errors import Mark, Problem, Severity
 from policyctl.model.live import observe_rows
-from policyctl.report.github import fenced, github_annotations, step_outputs, step_summary
+from policyctl.report.github import fenced, github_annotations, step_outputs
 from tests.builders import plan, policy, row
 
 LINE = re.compile(r"::(error|warning|notice)(?: ([^:\r\n]*))?::([^\r\n]*)")
@@ -87,13 +87,6 @@ def test_without_problems_nothing_is_said() -> None:
 
 
 REVIEWED = review(plan([policy("a"), policy("b", "z")], [row("b"), row("c")]), observe_rows([row("b"), row("c")]), Settings())
-
-
-def test_a_summary_has_the_counts_and_the_text_in_a_block() -> None:
-    assert (
-        step_summary(REVIEWED, "one\ntwo\n")
-        == "### policyctl: 1 to add, 1 to update, 1 to remove\n\n```text\none\ntwo\n```\n\n"
-    )
 
 
 @given(st.lists(st.sampled_from(["`", "```", "`````", "~~~", "\n", " ", "a", "</details>"])).map("".join))

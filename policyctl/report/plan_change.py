@@ -1,0 +1,122 @@
+"""One change of a plan as markdown: its row in the table, and what is folded below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from policyctl.core.change import Change
+from policyctl.core.diff import ORDER, Field, fields_between
+from policyctl.effect.compare import Effect
+from policyctl.model.names import bare_name
+from policyctl.model.normal import Document
+from policyctl.report.effect_graph import effect_graph
+from policyctl.report.effect_rows import effect_rows
+from policyctl.report.markdown import block, code, html_code, prose, row
+from policyctl.report.plain import count, describe, plain, value
+from policyctl.report.verdict import Risk
+
+TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
+END = "</details>\n\n"
+_MOST_FIELDS = 20
+_MOST_ROWS = 8  # of an effect
+_LONGEST = 200  # characters of a value
+_BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, and nobody reads it
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A change, what it does (None: that cannot be told, or it is no update), the worst of it, and the policy afterwards."""
+
+    change: Change
+    effect: Effect | None
+    risk: Risk | None
+    after: Document | None
+    verbose: bool
+
+
+def table_row(item: Item) -> str:
+    """What the change is and the worst that it does."""
+    return row((item.change.action, code(bare_name(item.change.name)), _in_short(item)))
+
+
+def opened(item: Item) -> str:
+    """The beginning of the folded part, and what differs. The part ends with END."""
+    change = item.change
+    name = html_code(bare_name(change.name)) + (f" in {html_code(change.file)}" if change.file else "")
+    return f"<details><summary><b>{change.action}</b> {name}</summary>\n\n{_difference(item)}\n"
+
+
+def effect(item: Item) -> str:
+    """What an update moves in the traffic, as a list."""
+    if item.effect is None:
+        return ""
+    rows = list(effect_rows(item.effect))
+    shown = rows if item.verbose or len(rows) <= _MOST_ROWS + 1 else rows[:_MOST_ROWS]
+    more = [f"and {len(rows) - len(shown)} more"] if len(shown) < len(rows) else []
+    return "".join(f"- {_said(line)}\n" for line in (*shown, *more)) + "\n"
+
+
+def graphs(item: Item) -> str:
+    """The policy before and after, drawn, where an update changes its shape."""
+    before = item.change.before
+    if item.effect is None or before is None or item.after is None or shape(before["policy"]) == shape(item.after["policy"]):
+        return ""
+    return "".join(f"{title}:\n\n{_graph(policy)}\n" for title, policy in (("Before", before), ("After", item.after)))
+
+
+def shape(target: Any) -> Any:
+    """What a target is made of, whatever its weight: the model, or the strategy over what targets."""
+    if not isinstance(target, dict) or not isinstance(target.get("targets"), list):
+        return target.get("model_name") if isinstance(target, dict) else target
+    shapes = [shape(one) for one in target["targets"]]
+    strategy = target.get("strategy")
+    drawn = isinstance(strategy, dict) and strategy.get("mode") == "loadbalance"
+    return (strategy, sorted(shapes, key=repr) if drawn else shapes)
+
+
+def _said(line: str) -> str:
+    text = prose(line)
+    return f"**worse:**{text.removeprefix('worse:')}" if text.startswith("worse:") else text
+
+
+def _in_short(item: Item) -> str:
+    if item.risk is not None:
+        return prose(item.risk.said)
+    if item.effect is not None:
+        return prose(next(effect_rows(item.effect)))
+    text = describe(item.change.after) if item.change.after is not None else ""
+    return code(text) if "[" in text else prose(text)
+
+
+def _difference(item: Item) -> str:
+    fields = _fields(item.change)
+    shown = fields if item.verbose else fields[:_MOST_FIELDS]
+    lines = [line for field in shown for line in _both(field, None if item.verbose else _LONGEST)]
+    if len(shown) < len(fields):
+        lines.append(f"… and {count(len(fields) - len(shown), 'further field')}")
+    return block("diff", lines)
+
+
+def _fields(change: Change) -> tuple[Field, ...]:
+    """What differs; of a policy that comes or goes everything in it."""
+    document = change.after or change.before
+    if change.action == "update" or document is None:
+        return change.fields
+    nothing = {**document, "policy": {"targets": []}}
+    return fields_between(nothing, document) if change.action == "add" else fields_between(document, nothing)
+
+
+def _both(field: Field, longest: int | None) -> Iterator[str]:
+    for sign, item in (("-", field.before), ("+", field.after)):
+        if item is not None:
+            said = plain(item) if field.path.endswith(ORDER) else value(item, longest=longest)
+            yield f"{sign} {plain(field.path)}: {said}"
+
+
+def _graph(policy: Document) -> str:
+    source = effect_graph([policy])
+    if len(source) > _BIGGEST_GRAPH:
+        return "too big to be drawn here\n"
+    return block("mermaid", source.splitlines())

@@ -1,0 +1,199 @@
+"""A plan as GitHub's markdown, for a comment on a pull request or a step's summary: to be judged in two minutes.
+
+The verdict comes first, then what stops the plan, then the changes from the riskiest down: a table, and each change folded.
+What does not fit is left out by whole blocks, the least important first, and said. The first line is a marker by which a
+workflow finds the comment to update, the second holds the plan's digest; neither is shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from urllib.parse import quote
+
+from policyctl.core.guards import Review
+from policyctl.effect.profile import ASSUMED
+from policyctl.model.names import bare_name
+from policyctl.report.markdown import code, prose
+from policyctl.report.plain import count, field_line
+from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, opened, table_row
+from policyctl.report.plan_text import rest_of
+from policyctl.report.subject import Subject
+from policyctl.report.verdict import Verdict, risk_of, verdict
+
+COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
+LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
+_FRAME = 2_000  # bytes kept for what stands around the blocks
+_FIRST = 25  # changes that are shown unfolded, and given room before all others
+_ALIKE = 3  # of these with the same risk
+_LONGEST = 1_000  # characters of a setting's value
+_MOST_LINES = 20  # of refusals and the like
+
+
+def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
+    """The page, in at most `room` bytes (at least LEAST_BYTES)."""
+    review = subject.review
+    said = verdict(review)
+    markers, head, foot = _markers(subject), _head(subject, said), _foot(subject)
+    left = _Room(room - len((markers + head + foot).encode()) - _FRAME)
+    settings = _settings(review, left)
+    alerts = _alerts(review, left)
+    notes = _listed("Notes:", review.notes, left)
+    first, others = (_Shown(items, left) for items in _parted(_items(subject)))
+    return "".join(
+        [markers, settings, head, *alerts, first.text(), _folded(others), _cut((first, others), subject), notes, foot]
+    )
+
+
+class _Room:
+    """The bytes that are left; a byte is at most a character, however those are counted."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, texts: Iterable[str]) -> list[str]:
+        """The first of these texts, as many as fit."""
+        taken = []
+        for text in texts:
+            size = len(text.encode())
+            if size > self.left:
+                break
+            self.left -= size
+            taken.append(text)
+        return taken
+
+
+class _Shown:
+    """What fits of some changes: rows, then the folded parts of the riskiest, then what those do, then how they look."""
+
+    def __init__(self, items: Sequence[Item], room: _Room) -> None:
+        self.items = items
+        self.rows = room.take(map(table_row, items))
+        self.opened = room.take(opened(item) + END for item in items[: len(self.rows)])
+        self.effects = room.take(map(effect, items[: len(self.opened)]))
+        self.graphs = room.take(map(graphs, items[: len(self.opened)]))
+
+    def text(self) -> str:
+        if not self.rows:
+            return ""
+        parts = zip_longest(self.opened, self.effects, self.graphs, fillvalue="")
+        folded = (f"{opening.removesuffix(END)}{does}{looks}{END}" for opening, does, looks in parts)
+        return f"{TABLE}{''.join(self.rows)}\n{''.join(folded)}"
+
+    @property
+    def whole(self) -> int:
+        """How many of the changes are shown with all there is to say."""
+        return min(map(len, (self.rows, self.opened, self.effects, self.graphs)))
+
+
+def _markers(subject: Subject) -> str:
+    plan = subject.review.plan
+    return (
+        f"<!-- policyctl:plan environment={_marked(plan.environment)} directory={_marked(subject.directory)} -->\n"
+        f"<!-- policyctl:digest {plan.digest} -->\n"
+    )
+
+
+def _head(subject: Subject, said: Verdict) -> str:
+    plan = subject.review.plan
+    environment = code(plan.environment)
+    return (
+        f"### policyctl: {said.counts} in {environment}{'' if said.passed else f': {prose(said.rules)}'}\n\n"
+        f"{_sentence(subject.review, said)}\n\n"
+    )
+
+
+def _marked(text: str) -> str:
+    """A text in a marker, in percent encoding, so that nothing in it ends the marker."""
+    return quote(text, errors="backslashreplace")
+
+
+def _sentence(review: Review, said: Verdict) -> str:
+    if said.risk is not None:
+        alike = f" ({count(said.alike, 'other change')} alike)" if said.alike else ""
+        text = f"**Riskiest:** {code(bare_name(said.risk.policy))}: {prose(said.risk.said)}{alike}."
+    elif review.plan.changes:
+        text = "Nothing here makes traffic worse."
+    else:
+        return "Everything is as the files say." if said.passed else "What could be compared is as the files say."
+    return f"{text} {said.rules.capitalize()}." if said.passed else text
+
+
+def _settings(review: Review, room: _Room) -> str:
+    """What the branch changes in the safety settings, before everything else."""
+    title = "> [!IMPORTANT]\n> Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
+    return _listed(title, [field_line(field, longest=_LONGEST) for field in review.settings], room, "> ")
+
+
+def _alerts(review: Review, room: _Room) -> list[str]:
+    blocked = [f"{block.name}: {block.reason}{_ids(block.ids)}" for block in review.plan.blocked]
+    return [
+        _listed("> [!CAUTION]\n> Stale, nothing was written; plan again:", review.stale, room, "> "),
+        _listed("> [!CAUTION]\n> Refused by the safety rules:", review.refusals, room, "> "),
+        _listed("> [!WARNING]\n> Blocked by rows on the remote:", blocked, room, "> "),
+    ]
+
+
+def _ids(ids: Sequence[str]) -> str:
+    return f" (ids {', '.join(ids)})" if ids else ""
+
+
+def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "") -> str:
+    """A title, and a list of these lines; those that are too many are counted."""
+    if not lines:
+        return ""
+    taken = room.take(f"{quoted}- {prose(line)}\n" for line in lines[:_MOST_LINES])
+    more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
+    return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
+
+
+def _items(subject: Subject) -> list[Item]:
+    """The changes from the riskiest down; those without a risk come last, and what is equal stays in the plan's order."""
+    review = subject.review
+    items = []
+    for change in review.plan.changes:
+        moves = review.effects.get(change.name)
+        after = review.policies.get(change.name) if change.after is not None else None
+        items.append(Item(change, moves, risk_of(change, moves), after, subject.verbose))
+    return sorted(items, key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
+
+
+def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """The changes to show first, and the others: what many changes do alike does not hide what else there is."""
+    if len(items) <= _FIRST:
+        return list(items), []
+    first: list[Item] = []
+    others: list[Item] = []
+    alike = Counter[str]()
+    for item in items:
+        said = item.risk.said if item.risk else item.change.action
+        alike[said] += 1
+        (first if len(first) < _FIRST and alike[said] <= _ALIKE else others).append(item)
+    return first, others
+
+
+def _folded(others: _Shown) -> str:
+    if not others.rows:
+        return ""
+    listed = f", {len(others.rows):,} of them listed" if len(others.rows) < len(others.items) else ""
+    return f"<details><summary>{count(len(others.items), 'further change')}{listed}</summary>\n\n{others.text()}{END}"
+
+
+def _cut(parts: Sequence[_Shown], subject: Subject) -> str:
+    """What had to be left out, and where it is."""
+    items = sum(len(part.items) for part in parts)
+    unlisted, short = (items - sum(some) for some in zip(*((len(part.rows), part.whole) for part in parts), strict=True))
+    if not short:
+        return ""
+    missing = f"{unlisted:,} of {count(items, 'change')} are not listed, and {short:,} lack" if unlisted else f"{short:,} lack"
+    where = f"[this run's artifacts]({subject.artifacts})" if subject.artifacts else "what `policyctl plan` prints"
+    return f"Cut to what GitHub shows: {missing} some detail here; all of it is in {where}.\n\n"
+
+
+def _foot(subject: Subject) -> str:
+    plan = subject.review.plan
+    sentences = [f"Remote {code(subject.remote)}.", *(f"{', '.join(some)}." for some in [list(rest_of(plan))] if some)]
+    if plan.changes:
+        sentences.append(f"{prose(ASSUMED).capitalize()}.")
+    return " ".join(sentences) + "\n"

@@ -1,0 +1,22 @@
+"""What every format of a plan is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policyctl.core.guards import Review
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A plan to show: reviewed, its remote as the user wrote it, and whether all of it is wanted.
+
+    `directory` is that of the policies, from the repository's top; `artifacts` the page of the CI run that has what was
+    saved, if there is one.
+    """
+
+    review: Review
+    remote: str
+    verbose: bool = False
+    directory: str = "policies"
+    artifacts: str | None = None

@@ -1,0 +1,101 @@
+"""The plans that every format is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from policyctl.core.diff import Field
+from policyctl.core.guards import Review, review
+from policyctl.core.settings import Limits, Settings
+from policyctl.model.live import observe_rows
+from policyctl.model.policy import Policy, policy_from_file
+from policyctl.reconcile.apply import stale_changes
+from tests.builders import plan, policy, row
+
+
+def reviewed(desired: Sequence[Policy], rows: list[Any], settings: Settings = Settings()) -> Review:
+    return review(plan(desired, rows, settings), observe_rows(rows), settings)
+
+
+def stale() -> Review:
+    """A saved plan, held against a remote that moved since."""
+    desired = [policy("a", "one", "two"), policy("b", "x")]
+    moved = observe_rows([row("a", "three")])
+    saved = plan(desired, [row("a", "one")])
+    return replace(review(saved, moved, Settings()), stale=stale_changes(saved, moved))
+
+
+def balanced(weight: float, *more: str, **body: Any) -> dict[str, Any]:
+    """A load balance of two models, the second one with this weight, and of more."""
+    targets = [
+        {"model_name": "virtual-model/openai/gpt-4o"},
+        {"model_name": "virtual-model/anthropic/claude-sonnet-4", "weight": weight},
+        *({"model_name": name} for name in more),
+    ]
+    return {"strategy": {"mode": "loadbalance"}, "targets": targets, **body}
+
+
+def thousand() -> Review:
+    """A thousand changes: of three policies one is new, one is gone, and one changes, in one of five ways."""
+    desired, rows = [], []
+    for number in range(1000):
+        name, before = f"team-{number % 7}/p{number:03}", balanced(0.5)
+        after = (
+            balanced((number % 9 + 1) / 20),
+            {**before, "strategy": {"mode": "fallback", "on_status_codes": [429, 503]}},
+            balanced(0.5, "virtual-model/google/gemini-2.5-pro"),
+            balanced(0.5, retry={"attempts": number % 4 + 1}),
+            before,
+        )[number % 5]
+        if number % 3:
+            rows.append({"id": f"id-{number}", "name": name, "policy": before})
+        if number % 3 != 1:
+            text = f"For team {number % 7}"
+            desired.append(policy_from_file({"name": name, "description": text, "policy": after}, f"policies/{name}.yaml"))
+    return reviewed(desired, rows, Settings(limits=Limits(1000, 100)))
+
+
+LONG = "A description that goes on and on, " * 8
+HOSTILE = "\x1b[2J‮::error::</details>\n@team `x` | y"
+
+PLANS = {
+    "none": reviewed([policy("a")], [row("a"), row("other")], Settings(scope=("a",))),
+    "empty": reviewed([policy("a")], [row("a")]),
+    "add": reviewed([policy("a", "virtual-model/google/g"), policy("b", "x", retry={"attempts": 1})], []),
+    "update": reviewed(
+        [policy("a", "one", "two", retry={"attempts": 3}, cache={"mode": "simple"})], [row("a", "two", "one", "three")]
+    ),
+    "equivalent": reviewed(
+        [policy("a", "one", "two", description="new"), policy("b", "x", retry={"attempts": 0})],
+        [row("a", "one", "two"), row("b", "x")],
+    ),
+    "settings": replace(
+        reviewed([policy("a")], [row("a")]),
+        settings=(Field("limits.max_removes", 5, 50), Field(f"environments.{HOSTILE}.protect", [HOSTILE, LONG], None)),
+    ),
+    "remove": reviewed([policy("a")], [row("a"), row("b"), row("c")]),
+    "mixed": reviewed(
+        [policy("new"), policy("changed", "b"), policy("same"), policy("twin"), policy("bad")],
+        [
+            row("changed"),
+            row("same"),
+            row("old"),
+            row("twin"),
+            row("virtual-policy/twin"),
+            {"id": "7", "name": "bad"},
+            {"id": "8"},
+        ],
+        Settings(allow_remove=("gone",)),
+    ),
+    "refused": reviewed(
+        [policy("a")], [row("prod-a"), *(row(f"r{number}") for number in range(6))], Settings(protect=("prod-*",))
+    ),
+    "stale": stale(),
+    "thousand": thousand(),
+    "hostile": reviewed(
+        [policy("new"), policy("changed", f"virtual-model/{HOSTILE}")],
+        [row("changed", LONG), {**row(HOSTILE), "description": HOSTILE}],
+    ),
+}

@@ -1,0 +1,120 @@
+"""Nothing that a policy says acts in any format of a plan: not on a terminal, in a runner's log, or in what parses it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policyctl.core.guards import Review
+from policyctl.core.settings import Settings
+from policyctl.errors import Mark, Problem
+from policyctl.report.effect_graph import effect_graph
+from policyctl.report.plain import json_text, plain
+from policyctl.report.plan_json import plan_data
+from policyctl.report.renderings import FORMS, Form, render
+from policyctl.report.style import Style
+from policyctl.report.subject import Subject
+from policyctl.report.validation import problem_lines
+from tests.builders import policy, row
+from tests.report.github_html import TAGS, Page
+from tests.report.plans import reviewed
+
+VISIBLE = """
+` a`b </details> <script>alert(1)</script> <img/src=x/onerror=alert(1)> @team @org/team ::error::x ::stop-commands::x ##[error]x
+###[set-output]x ##vso[task.complete]x %%{init:{}}%% $$x$$ {{x}} &lt; #123 1. --> https://x.example ![x](https://x.example)
+"""
+UNSEEN = ["\x1b[2J\x1b]0;x\x07", "\x9b2J", "\u202egnp.exe", "\u2066", "\x00", "\ud800", "a\nb", "```\n"]
+BREAKS = [f"a{end}::error::b" for end in ("\r\n", "\u2028", "\x85", "\x0b")]
+TRAPS = [*VISIBLE.split(), *UNSEEN, *BREAKS, "a | b", "  ::error::x"]
+# A runner obeys a line that begins so, white space aside, or holds the other one anywhere.
+COMMAND = re.compile(r"^\s*::|##\w*\[", re.MULTILINE)
+
+
+texts = st.text(st.characters() | st.sampled_from(":#[ \n\x1b\x9b\ud800ab"), max_size=12)
+
+
+def hostile(text: str) -> Review:
+    """A plan in which everything that others write says this text."""
+    names = [f"{text}{end}" for end in ("", " is new", " changes", " goes")]
+    desired = [
+        policy(names[1], text, f"virtual-model/{text}/{text}"),
+        replace(policy(names[2], f"{text}-after", retry={"attempts": 1}), file=f"{text}/{text}.yaml"),
+        policy(names[0], "x"),
+    ]
+    rows = [
+        {**row(names[2], f"{text}-before"), "description": text, "display_name": f"{text}2"},
+        row(names[3], text, cache={"mode": text}),
+        row(names[0]),
+        row(f"virtual-policy/{names[0]}"),
+        {"id": text, "name": text, "policy": text},
+    ]
+    review = reviewed(desired, rows, Settings(protect=("*",), allow_remove=(text,)))
+    return replace(review, stale=(text,))
+
+
+def acting(text: str) -> list[str]:
+    """What in a printed text is not plainly visible, or a command to a runner."""
+    unseen = {char for char in text if not char.isprintable() and char != "\n"}
+    return [*map(repr, unseen), *(found[0] for found in COMMAND.finditer(text))]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("trap", TRAPS)
+def test_no_format_of_a_plan_holds_anything_that_acts(form: Form, trap: str) -> None:
+    text = render(form, Subject(hostile(trap), f"sqlite:///{trap}", verbose=True))
+    assert acting(text) == []
+    text.encode()
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_the_markdown_has_no_element_that_was_not_meant(trap: str) -> None:
+    page = Page(render("markdown", Subject(hostile(trap), f"sqlite:///{trap}", directory=trap)))
+    assert {element.tag for element in page.elements} <= TAGS - {"a"}
+    assert {key for element in page.elements for key in element.attributes} <= {"lang"}
+    assert (page.magic, page.wrong, len(page.comments)) == ([], [], 2)
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_the_json_still_says_what_the_policies_say(trap: str) -> None:
+    review = hostile(trap)
+    assert json.loads(render("json", Subject(review, "local"))) == json.loads(json.dumps(plan_data(review)))
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_problem_in_a_file_acts_no_more(trap: str) -> None:
+    problem = Problem(Mark(f"{trap}/a.yaml", 1, 1), "P401", trap)
+    assert acting("\n".join(problem_lines([problem], Style()))) == []
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_no_label_of_a_graph_is_more_than_a_label(trap: str) -> None:
+    text = effect_graph([policy(trap, f"virtual-model/{trap}").document])
+    labels = re.findall(r'^  \w+(?:\["|\(\["|\{\{")(.*)(?:"\]|"\]\)|"\}\})$', text, re.MULTILINE)
+    assert len(labels) == 2
+    for label in labels:
+        assert not re.search(r'["`\\$%]|<(?!br>)|#(?!\w+;)', label)
+
+
+@given(texts)
+def test_plain_text_is_one_line_that_nothing_obeys(text: str) -> None:
+    assert acting(plain(text)) == []
+    assert "\n" not in plain(text)
+    if text.isprintable() and not COMMAND.search(text):
+        assert plain(text) == text
+
+
+@given(
+    st.recursive(
+        st.text() | st.text(st.sampled_from(":#[\x9b\ud800a")), lambda some: st.lists(some) | st.dictionaries(st.text(), some)
+    )
+)
+@settings(max_examples=40)
+def test_json_to_print_is_the_same_data(data: object) -> None:
+    text = json_text({"x": data})
+    assert json.loads(text) == {"x": data}
+    assert acting(text) == []

@@ -1,0 +1,165 @@
+"""A plan as GitHub's markdown: what stands first, what is drawn, and what is left out when it does not all fit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policyctl.core.guards import Review
+from policyctl.report.plan_change import shape
+from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, plan_markdown
+from policyctl.report.subject import Subject
+from tests import strategies as some
+from tests.builders import body, policy, row
+from tests.report.github_html import TAGS, Page
+from tests.report.plans import PLANS, balanced, reviewed
+
+
+def page(review: Review, room: int = COMMENT_BYTES, **more: Any) -> str:
+    return plan_markdown(Subject(review, "local", **more), room)
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_it_is_a_page_of_the_elements_that_were_meant(case: str) -> None:
+    seen = Page(page(PLANS[case]))
+    assert {element.tag for element in seen.elements} <= TAGS
+    assert {key for element in seen.elements for key in element.attributes} <= {"lang"}
+    assert (seen.magic, seen.wrong) == ([], [])
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_two_markers_come_first_and_are_the_only_comments(case: str) -> None:
+    text = page(PLANS[case], directory="teams/a b-->/policies")
+    first, second = text.splitlines()[:2]
+    assert first == "<!-- policyctl:plan environment=dev directory=teams/a%20b--%3E/policies -->"
+    assert second == f"<!-- policyctl:digest {PLANS[case].plan.digest} -->"
+    assert Page(text).comments == [first[5:-4], second[5:-4]]
+
+
+@pytest.mark.parametrize("case", [case for case in PLANS if PLANS[case].plan.changes and case != "thousand"])
+def test_every_change_has_a_row_and_a_folded_part_from_the_riskiest_down(case: str) -> None:
+    seen = Page(page(PLANS[case]))
+    names = [re.split(" (?:in )?", text)[1:] for text in seen.texts("summary")]
+    assert seen.texts("th") == ["change", "policy", "effect"]
+    assert len(seen.texts("td")) == 3 * len(names) == 3 * len(PLANS[case].plan.changes)
+    assert len(seen.texts("details")) == len(names)
+    if risky := re.search(r"Riskiest: (.*?): ", seen.texts("p")[0]):
+        assert seen.texts("td")[1] == risky[1]
+
+
+def test_what_stops_a_plan_stands_before_its_changes() -> None:
+    for case, said in (
+        ("refused", "is protected"),
+        ("stale", "`policy.targets[three]` moved"),
+        ("mixed", "several policies of this name"),
+    ):
+        text = page(PLANS[case])
+        assert text.index("> [!") < text.index(said) < text.index("| change |")
+
+
+def test_many_refusals_are_counted() -> None:
+    many = replace(PLANS["refused"], refusals=tuple(f"refusal {number}" for number in range(50)))
+    items = Page(page(many)).texts("li")
+    assert items[-1] == "and 30 more"
+    assert items[:-1] == [f"refusal {number}" for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "drawn"),
+    [
+        (body("a", "b"), body("a", "b", mode="single"), True),
+        (body("a", "b"), body("b", "a"), True),
+        (body("a"), body("b"), True),
+        (balanced(0.5), balanced(0.7), False),
+        (balanced(0.5), balanced(0.5, "virtual-model/x/a"), True),
+        (balanced(0.5), balanced(0.5, retry={"attempts": 2}), False),
+        (body("a"), {**body(), "targets": [{**body("a")}]}, True),
+    ],
+)
+def test_a_policy_is_drawn_before_and_after_where_its_shape_changed(
+    before: dict[str, Any], after: dict[str, Any], drawn: bool
+) -> None:
+    text = page(reviewed([policy("p", **after)], [{"id": "1", "name": "p", "policy": before}]))
+    assert text.count("```mermaid") == (2 if drawn else 0)
+
+
+def test_the_order_of_a_load_balance_is_no_shape() -> None:
+    assert shape(body("a", "b", mode="loadbalance")) == shape(body("b", "a", mode="loadbalance"))
+    assert shape(body("a", "b")) != shape(body("b", "a"))
+
+
+def test_a_graph_that_nobody_could_read_is_not_drawn() -> None:
+    text = page(reviewed([policy("p", *(f"model-{number}" for number in range(200)))], [row("p", "a")]))
+    assert text.count("```mermaid") == 1
+    assert "After:\n\ntoo big to be drawn here\n" in text
+
+
+@pytest.mark.parametrize("room", [LEAST_BYTES, 20_000, COMMENT_BYTES, 300_000, 1024 * 1024])
+def test_a_thousand_changes_fit_by_whole_blocks(room: int) -> None:
+    text = page(PLANS["thousand"], room)
+    assert len(text.encode()) <= room
+    seen = Page(text)
+    assert (seen.wrong, len(seen.texts("h3"))) == ([], 1)
+    listed = len(seen.texts("td")) // 3
+    cut = re.search(r"(?:([\d,]+) of 1,000 changes are not listed, and )?([\d,]+) lack some detail here", text)
+    assert (cut is None) == (room == 1024 * 1024)
+    assert listed == 1000 - int(cut[1] or "0" if cut else "0")
+    if room >= COMMENT_BYTES:
+        # The riskiest are all there, with their graphs; the rest is folded.
+        assert len(seen.texts("pre")) > 25
+        assert listed > 400
+        assert "```mermaid" in text
+
+
+def test_more_room_shows_more() -> None:
+    shown = [len(Page(page(PLANS["thousand"], room)).texts("tr")) for room in (16_000, 32_000, 64_000, 128_000)]
+    assert shown == sorted(set(shown))
+
+
+def test_what_is_left_out_is_pointed_at() -> None:
+    assert "all of it is in what `policyctl plan` prints." in page(PLANS["thousand"])
+    run = "https://github.com/a/b/actions/runs/1"
+    (link,) = (one for one in Page(page(PLANS["thousand"], artifacts=run)).elements if one.tag == "a")
+    assert (link.attributes, link.text) == ({"href": run}, "this run's artifacts")
+
+
+def test_many_changes_alike_do_not_hide_the_others() -> None:
+    first = page(PLANS["thousand"]).split("<details>")[0]
+    assert first.count("| remove |") == 3
+    assert first.count("| update |") == 22
+
+
+def test_verbose_shows_all_that_a_change_does() -> None:
+    names = [f"virtual-model/{provider}/{model}" for provider in "abcd" for model in "xyz"]
+    review = reviewed([policy("p", *names, mode="loadbalance")], [row("p", "virtual-model/b/x")])
+    assert re.search(r"^- and \d+ more$", page(review), re.MULTILINE)
+    assert "more" not in page(review, verbose=True).split("<details>")[1]
+
+
+@given(st.lists(st.tuples(some.names, some.loose_documents, some.documents()), max_size=5), st.integers(LEAST_BYTES, 30_000))
+@settings(max_examples=20)
+def test_whatever_the_policies_are_it_fits_and_nothing_in_it_acts(
+    pairs: list[tuple[str, dict[str, Any], dict[str, Any]]], room: int
+) -> None:
+    rows = [{**before, "id": str(place), "name": name} for place, (name, before, _) in enumerate(pairs)]
+    desired = {name: policy(name, **after["policy"]) for name, _, after in pairs[:3]}
+    text = page(reviewed(list(desired.values()), rows), room)
+    seen = Page(text)
+    assert len(text.encode()) <= room
+    assert {element.tag for element in seen.elements} <= TAGS
+    assert (seen.magic, seen.wrong) == ([], [])
+
+
+@given(st.lists(st.text(st.sampled_from("𝔘`|\\<@é\u202e :[1.)"), min_size=400), min_size=1, max_size=30))
+@settings(max_examples=20)
+def test_the_verdict_fits_in_the_least_room(texts: list[str]) -> None:
+    rows = [row(text, text) for text in texts]
+    review = replace(reviewed([policy("a")], rows), refusals=tuple(texts), notes=tuple(texts), stale=tuple(texts))
+    text = page(review, LEAST_BYTES)
+    assert len(text.encode()) <= LEAST_BYTES
+    assert Page(text).wrong == []
