@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 # Nothing of the machine's own configuration decides what a test's repository is.
-_SURROUNDINGS = {
+SURROUNDINGS = {
     **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -20,7 +20,7 @@ _SURROUNDINGS = {
 
 def git(folder: Path, *args: str) -> str:
     """What a git command prints in a folder."""
-    ran = subprocess.run(["git", "-C", str(folder), *args], env=_SURROUNDINGS, capture_output=True, text=True, check=True)
+    ran = subprocess.run(["git", "-C", str(folder), *args], env=SURROUNDINGS, capture_output=True, text=True, check=True)
     return ran.stdout
 
 

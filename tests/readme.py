@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.gitting import SURROUNDINGS
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -24,12 +26,19 @@ def rerun(text: str, folder: Path) -> str:
 
 def _replay(transcript: str, folder: Path) -> str:
     commands = [line.removeprefix("$ ") for line in transcript.splitlines() if line.startswith("$ ")]
-    return "".join(f"$ {command}\n{_shell(command, folder)}" for command in commands)
+    said = ""
+    for command in commands:
+        if command.startswith("cd "):
+            folder /= command.removeprefix("cd ")
+            said += f"$ {command}\n"
+        else:
+            said += f"$ {command}\n{_shell(command, folder)}"
+    return said
 
 
 def _shell(command: str, folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    keep = {name: value for name, value in os.environ.items() if not name.startswith(("POLICYCTL_", "GITHUB_"))}
+    keep = {name: value for name, value in SURROUNDINGS.items() if not name.startswith(("POLICYCTL_", "GITHUB_"))}
     ran = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,

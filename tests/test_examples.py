@@ -34,7 +34,7 @@ def test_every_schema_is_a_schema(name: str) -> None:
 
 
 def test_the_schemas_of_files_are_those_of_their_models() -> None:
-    subprocess.run([sys.executable, ".ci/schemas", "--check"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, ".ci/made", "--check"], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

@@ -23,6 +23,7 @@ from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader, require_writable
 from policyctl.report.plan_text import plan_text
+from policyctl.report.posts import NONE
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -37,7 +38,11 @@ Example:
 @click.argument("planfile", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--parallelism", type=click.IntRange(1, 64), default=4, show_default=True, help="Changes at once.")
-@click.option("--expect-digest", metavar="DIGEST", help="Apply only if the plan made now has this digest (sha256:…).")
+@click.option(
+    "--expect-digest",
+    metavar="DIGEST",
+    help="Apply only if the plan made now has this digest (sha256:…); none: only if it is empty.",
+)
 @with_selection
 @with_options
 def command(
@@ -77,7 +82,12 @@ def apply(
     if reviewed.stale:
         listed = "\n  ".join(reviewed.stale)
         raise StalePlan(f"the remote moved since the plan was made; nothing was written, plan again\n  {listed}")
-    if expect_digest not in (None, reviewed.plan.digest):
+    if expect_digest == NONE and reviewed.plan.changes:
+        raise StalePlan(
+            f"nobody has approved a plan for this commit; nothing was written. Read the plan above, then approve its digest, "
+            f"{reviewed.plan.digest}"
+        )
+    if expect_digest not in (None, NONE, reviewed.plan.digest):
         raise StalePlan(
             f"this is not the plan that was approved: its digest is {reviewed.plan.digest}, not {expect_digest}; "
             "nothing was written, have the plan above approved"
@@ -91,8 +101,8 @@ def _check_expectation(digest: str | None, planfile: Path | None) -> None:
         return
     if planfile is not None:
         raise UsageError("--expect-digest is for a plan made now; a saved plan is applied as it is")
-    if not _DIGEST.fullmatch(digest):
-        raise UsageError("--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them")
+    if digest != NONE and not _DIGEST.fullmatch(digest):
+        raise UsageError("--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them, or none")
 
 
 def _plan_afresh(options: Options, console: Console, selection: Selection, overrides: Overrides) -> tuple[Place, Review]:

@@ -12,28 +12,31 @@ from policyctl.load.files import make_folder, write_atomically
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES
 from policyctl.load.starting import CONFIG, EXAMPLE, pre_commit
+from policyctl.load.workflows import SERVICES, Service, installable, workflows
 from policyctl.report.plain import plain
 
 EPILOG = """\b
 Example:
   policyctl init
+  policyctl init --ci github
   policyctl init --dir policies && policyctl validate && policyctl plan"""
 
 _PRE_COMMIT = ".pre-commit-config.yaml"
 
 
 @click.command("init", epilog=EPILOG)
+@click.option("--ci", type=click.Choice(SERVICES), help="Workflows too, for this service: plan, apply on merge, drift.")
 @with_options
-def command(options: Options) -> int:
+def command(options: Options, ci: Service | None) -> int:
     """Make a policy directory to start from: policyctl.yaml with comments, one example policy, and a pre-commit hook.
 
     Nothing that is there already is changed, and where there are policies no example is added. For the policies of a
     remote that is in use, run pull afterwards.
     """
-    return init(options)
+    return init(options, ci)
 
 
-def init(options: Options) -> int:
+def init(options: Options, ci: Service | None) -> int:
     console = Console(options)
     folder = options.dir
     make_folder(folder)
@@ -44,8 +47,22 @@ def init(options: Options) -> int:
     entry = pre_commit(_below(folder, hooks.parent))
     if not _write(hooks, f"repos:\n{entry}", console):
         console.result(f"\nAdd this under repos: in {plain(str(hooks))}, if it is not there yet:\n\n{entry}")
+    if ci is not None:
+        _write_workflows(ci, folder, console)
     console.say("next: policyctl validate, then policyctl plan")
     return 0
+
+
+def _write_workflows(service: Service, folder: Path, console: Console) -> None:
+    top, package = _repository(folder), installable()
+    for name, text in workflows(service, _below(folder, top), package).items():
+        make_folder((top / name).parent)
+        if not _write(top / name, text, console) and service == "gitlab":
+            console.result(f"\nThe jobs for it, if they are not there yet:\n\n{text}")
+    if package is None:
+        console.say(
+            "say in the workflows' POLICYCTL_PACKAGE what pip installs to have policyctl; here it came from a directory"
+        )
 
 
 def _write(path: Path, text: str, console: Console) -> bool:

@@ -25,6 +25,7 @@ COMMANDS = {
     "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
     "pull": "Write the live policies as policy files.",
     "init": "Make a policy directory to start from.",
+    "ci": "Steps of a workflow: comment a plan, find the approved one, keep an issue about drift.",
     "serve": "Serve the embedded remote over HTTP, as the platform's control plane.",
     "schema": "Print the JSON Schema of a policy file.",
     "rules": "List the rules of validate, or explain one.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
@@ -12,6 +13,9 @@ from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment, find_config, load_config
 from policyctl.load.urls import LOCAL, remote_complaint
 from policyctl.remote.open import Access
+
+if TYPE_CHECKING:
+    from policyctl.load.base import Base
 
 _SQLITE = "sqlite:///"
 
@@ -27,16 +31,23 @@ class Place:
     access: Access = field(default_factory=Access)
 
 
-def find_place(options: Options, environment: str | None = None) -> Place:
-    """Settle the environment (the one named, else --env, else the default) and the remote's URL."""
-    config = load_config(find_config(options.dir))
-    chosen = config.environment(environment or options.env)
+def find_place(options: Options, environment: str | None = None, base: Base | None = None) -> Place:
+    """Settle the environment (the one named, else --env, else the default) and the remote's URL.
+
+    With a `base`, everything of the environment but its variables and `include` is as it is there.
+    """
+    config = settled = load_config(find_config(options.dir))
+    if base is None:
+        chosen = config.environment(environment or options.env)
+    else:
+        chosen = base.holds_for(base.choose(environment or options.env, config), own_remote=options.remote is None)
+        settled = base.config
     if options.remote is not None and (complaint := remote_complaint(options.remote)):
         raise UsageError(f"--remote {complaint}")
-    folder = Path() if config.path is None else config.path.parent
-    base = Path() if options.remote is not None else folder
+    folder = Path() if settled.path is None else settled.path.parent
+    start = Path() if options.remote is not None else folder
     remote = options.remote or chosen.remote
-    url = _remote_url(remote, chosen.name, options.dir, base)
+    url = _remote_url(remote, chosen.name, options.dir, start)
     access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen).for_remote(url, chosen.remote)
     return Place(config, chosen, remote, url, access)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan
-from policyctl.cli.opening import find_place, load_policies
+from policyctl.cli.opening import Place, find_place, load_policies
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review
@@ -21,6 +23,9 @@ from policyctl.report.plain import count
 from policyctl.report.renderings import FORMS, Form, render
 from policyctl.report.subject import Subject
 
+if TYPE_CHECKING:
+    from policyctl.load.base import Base
+
 EPILOG = """\b
 Example:
   policyctl plan
@@ -28,6 +33,7 @@ Example:
   policyctl plan --remote git:origin/main
   policyctl plan --format json | jq -r '.changes[].name'
   policyctl plan --out plan.json --report markdown=plan.md
+  policyctl plan --base origin/main --out plan.json
   policyctl plan --out plan.json && policyctl apply plan.json"""
 
 
@@ -61,6 +67,11 @@ def _report(text: str) -> tuple[Form, Path]:
     help=f"Write the plan in this format ({', '.join(FORMS)}) too; repeatable.",
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when there are changes.")
+@click.option(
+    "--base",
+    metavar="REVISION",
+    help="Take remote, auth and safety settings from where this branch left REVISION, and say first what it changes in them.",
+)
 @with_selection
 @with_options
 def command(
@@ -69,6 +80,7 @@ def command(
     out: Path | None,
     reports: Reports,
     detailed_exitcode: bool,
+    base: str | None,
     selection: Selection,
     overrides: Overrides,
 ) -> int:
@@ -77,7 +89,7 @@ def command(
     Long runs that a change leaves as they are read as …, and of a long effect the first rows are shown; -v shows both whole,
     and each policy as it will be. On a terminal the text is as wide as that is (or as COLUMNS says).
     """
-    return plan(options, form, out, reports, detailed_exitcode, selection, overrides)
+    return plan(options, form, out, reports, detailed_exitcode, base, selection, overrides)
 
 
 def plan(
@@ -86,16 +98,20 @@ def plan(
     out: Path | None,
     reports: Reports,
     detailed_exitcode: bool,
+    base: str | None,
     selection: Selection,
     overrides: Overrides,
 ) -> int:
     console = Console(options)
-    place = find_place(options)
+    held = None if base is None else _read_base(options, base)
+    place = find_place(options, base=held)
     loaded = load_policies(options, place, console, deep=True)
     settings = overrides.on(place.environment.settings)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
         review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
         review = check_models(reader, review, loaded)
+    if held is not None:
+        review = _as_merged(review, place, held)
     subject = subject_of(review, place.remote, options.dir, console)
     if out is not None or reports:
         _write_files(out, reports, subject)
@@ -103,6 +119,12 @@ def plan(
     tell_plan(subject, out, console)
     raise_if_unsafe(review)
     return 2 if detailed_exitcode and review.plan.changes else 0
+
+
+def _read_base(options: Options, revision: str) -> Base:
+    from policyctl.load.base import read_base  # with git behind it
+
+    return read_base(options.dir, revision)
 
 
 def _write_files(out: Path | None, reports: Reports, subject: Subject) -> None:
@@ -114,6 +136,13 @@ def _write_files(out: Path | None, reports: Reports, subject: Subject) -> None:
         write_atomically(out, write_plan(subject.review.plan))
     for form, path in reports:
         write_atomically(path, render(form, subject))
+
+
+def _as_merged(review: Review, place: Place, base: Base) -> Review:
+    """The review with what the branch changes in the settings. The plan is one under the branch's own configuration, so that
+    its digest is that of the same plan after the merge."""
+    config = place.config.environment(place.environment.name).digest
+    return replace(review, plan=replace(review.plan, config=config), settings=base.settings(place.config))
 
 
 def raise_if_unsafe(review: Review) -> None:

@@ -58,22 +58,23 @@ are equal, and templates may compute them: "{{ 1 / 3 }}"."""
 @click.command("test", epilog=EPILOG)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @click.option("--format", "form", type=click.Choice(["text", "junit", "json"]), default="text", show_default=True)
+@click.option("--if-any", is_flag=True, help="That there are no tests is no error.")
 @with_options
-def command(options: Options, paths: tuple[Path, ...], form: str) -> int:
+def command(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
     """Run the scenario tests beside the policies (*.test.yaml, or documents of kind: policy_test), offline and exactly.
 
     Without a PATH it runs all tests of the policy directory; a PATH is a file or a directory in it. Exit code 0 means that
     all passed, 1 that a test failed, that there are no tests, or that the policies or tests have problems.
     """
-    return test(options, paths, form)
+    return test(options, paths, form, if_any)
 
 
-def test(options: Options, paths: tuple[Path, ...], form: str) -> int:
+def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
     console = Console(options)
     place = find_place(options)
     loaded = load_policies(options, place, console, tests=True)
     policies = {policy.name: policy.document for policy in loaded.policies}
-    verdicts = [verdict for suite in _chosen(loaded, options.dir, paths) for verdict in judge(suite, policies)]
+    verdicts = [verdict for suite in _chosen(loaded, options.dir, paths, if_any) for verdict in judge(suite, policies)]
     ran = Ran(place.environment.name, tuple(verdicts), lambda suite, path: loaded.mark_of(suite, Complaint(path, "", "")).mark)
     if form == "junit":
         console.result(scenarios_junit(ran))
@@ -84,10 +85,10 @@ def test(options: Options, paths: tuple[Path, ...], form: str) -> int:
     return 1 if ran.failed else 0
 
 
-def _chosen(loaded: Loaded, directory: Path, paths: tuple[Path, ...]) -> list[Suite]:
+def _chosen(loaded: Loaded, directory: Path, paths: tuple[Path, ...], if_any: bool) -> list[Suite]:
     """The tests in these files and directories, by default in the whole directory, sorted by file.
 
-    Raises UsageError for a path that is not in the directory, PolicyctlError for one without tests.
+    Raises UsageError for a path that is not in the directory, PolicyctlError for one without tests, but `if_any`.
     """
     chosen: dict[tuple[str, int], Suite] = {}
     for path in paths or (directory,):
@@ -95,7 +96,7 @@ def _chosen(loaded: Loaded, directory: Path, paths: tuple[Path, ...]) -> list[Su
         if not path.exists() or not below.is_relative_to(directory.resolve()):
             raise UsageError(f"{path} is not in the policy directory {directory}; name a file of it, or another one with --dir")
         found = [suite for suite in loaded.suites if Path(suite.file).resolve().is_relative_to(below)]
-        if not found:
+        if not found and not if_any:
             raise PolicyctlError(f"there are no scenario tests in {path} (policyctl test --help shows how to write one)")
         chosen.update(((suite.file, suite.index), suite) for suite in found)
     return [chosen[key] for key in sorted(chosen)]

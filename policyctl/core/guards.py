@@ -14,6 +14,7 @@ from policyctl.model.names import canonical_name, matches
 from policyctl.model.normal import Document, references
 
 if TYPE_CHECKING:
+    from policyctl.core.diff import Field
     from policyctl.effect.compare import Effect
 
 MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
@@ -28,6 +29,7 @@ class Review:
     `live` holds the names of all policies that the remote has, in scope or not; `effects` says by name what the plan's
     updates do to traffic. `policies` are all as they will be when the plan is applied, in normal form and by name, where it
     has changes; `timeouts` are the models' own, in seconds, as far as they are known. Both are for those who draw policies.
+    `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet.
     """
 
     plan: Plan
@@ -38,6 +40,7 @@ class Review:
     effects: Mapping[str, Effect] = field(default_factory=dict)
     policies: Mapping[str, Document] = field(default_factory=dict)
     timeouts: Mapping[str, float] = field(default_factory=dict)
+    settings: tuple[Field, ...] = ()
 
 
 def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping[str, float] | None = None) -> Review:

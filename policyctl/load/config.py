@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -144,7 +144,20 @@ def _resolve(file: ConfigFile, path: Path) -> Config:
     files = file.environments or {LOCAL: EnvironmentFile()}
     environments = {name: _environment(name, environment, file) for name, environment in files.items()}
     lint = Chosen(file.lint.select, file.lint.ignore or ()) if file.lint else Chosen()
-    return Config(path, environments, file.default, lint)
+    default = file.default or (next(iter(files)) if len(files) == 1 else None)
+    written = file.model_copy(update={"environments": files, "default": default}).model_dump(
+        mode="json", exclude_none=True, exclude={"lint": True, "environments": {"__all__": {"vars"}}}
+    )
+    return Config(path, environments, default, lint, _environment(LOCAL, EnvironmentFile(), file), dict(_leaves(written)))
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands in nested mappings, by path; lists are whole."""
+    for key, item in tree.items():
+        if isinstance(item, Mapping):
+            yield from _leaves(item, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", item
 
 
 def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Environment:

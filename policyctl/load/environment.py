@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.core.settings import Settings
@@ -58,16 +60,22 @@ class Environment:
 
 
 class Config(NamedTuple):
-    """A policyctl.yaml that was read, or what holds without one."""
+    """A policyctl.yaml that was read, or what holds without one.
+
+    `shared` is what an environment has that writes nothing itself. `written` are the settings that decide what is reached and
+    how much may change, as they are written, by path: all but variables and lint rules.
+    """
 
     path: Path | None
     environments: dict[str, Environment]
     default: str | None
     lint: Chosen = Chosen()
+    shared: Environment = Environment(LOCAL)
+    written: Mapping[str, Any] = MappingProxyType({"default": LOCAL, f"environments.{LOCAL}.remote": LOCAL})
 
     def environment(self, name: str | None) -> Environment:
         """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""
-        chosen = name or self.default or (next(iter(self.environments)) if len(self.environments) == 1 else None)
+        chosen = name or self.default
         known = sorted(self.environments)
         if chosen is None:
             raise UsageError(f"there are several environments and no default; choose one with --env: {', '.join(known)}")

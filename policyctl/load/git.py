@@ -30,7 +30,8 @@ class Entry(NamedTuple):
 class Revision:
     """One commit of the repository around a directory. The directory itself need not be there any more.
 
-    `folder` is the directory's path from the repository's top, with `/` at the end; empty for the top itself.
+    `folder` is the directory's path from the repository's top, with `/` at the end; empty for the top itself. `top` is where
+    the repository lies.
     """
 
     def __init__(self, directory: Path, revision: str) -> None:
@@ -45,6 +46,8 @@ class Revision:
             )
         prefix = prefix.removesuffix(b"\n")
         self.folder = os.fsdecode(prefix) + "".join(f"{part}/" for part in below)
+        whole = directory.resolve().parts
+        self.top = Path(*whole[: len(whole) - self.folder.count("/")])
 
     def files(self) -> list[Entry]:
         """Everything below the directory, sorted by path; nothing when it was not there."""
@@ -75,6 +78,21 @@ def read_at(path: Path, revision: str) -> Source | None:
     commit = _commit(folder, path, revision)
     blob = _git(folder, "cat-file", "blob", f"{commit}:./{path.name}")
     return None if blob.returncode else source_of(blob.stdout, f"{revision}:{path}")
+
+
+def merge_base(directory: Path, revision: str) -> str:
+    """The id of the commit at which the checked out branch left a revision.
+
+    Raises UsageError for an unknown revision, PolicyctlError without git, a repository, or a common commit.
+    """
+    folder = _existing(directory.resolve())
+    ran = _git(folder, "merge-base", _commit(folder, directory, revision), _commit(folder, directory, "HEAD"))
+    if ran.returncode:
+        raise PolicyctlError(
+            f"the checked out commit has no commit in common with {revision}; fetch the whole history "
+            "(actions/checkout: fetch-depth: 0, GitLab: GIT_DEPTH: 0)"
+        )
+    return ran.stdout.decode().strip()
 
 
 def _existing(path: Path) -> Path:

@@ -13,13 +13,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from policyctl.core.settings import Settings
-from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.load.config import config_of
+from policyctl.errors import InvalidInput, Problem, errors_in
+from policyctl.load.base import config_at, content_at, is_readable
 from policyctl.load.directory import Files
-from policyctl.load.environment import NO_CONFIG, Config, Environment
+from policyctl.load.environment import Environment
 from policyctl.load.git import Entry, Revision
-from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import MAX_BYTES, SUFFIXES, source_of
+from policyctl.load.source import SUFFIXES
 from policyctl.load.urls import GIT
 from policyctl.model.live import Unreadable
 from policyctl.model.names import canonical_name
@@ -68,25 +67,17 @@ class GitReader:
     def _environment_then(self) -> tuple[Environment, Sequence[Problem]]:
         """The environment as it was at the revision, else today's; and what was wrong with the configuration then."""
         try:
-            config = self._config_then()
+            config = config_at(self._revision)
         except InvalidInput as error:
             return self._environment, error.problems
         return config.environments.get(self._environment.name, self._environment), ()
-
-    def _config_then(self) -> Config:
-        folders = PurePosixPath(f"{self._revision.folder}{CONFIG_FILE}").parents
-        found = self._revision.entries([str(folder / CONFIG_FILE) for folder in folders])
-        if not found:
-            return NO_CONFIG
-        nearest = max(found, key=lambda entry: entry.path.count("/"))
-        return config_of(source_of(_content(nearest, self._revision.contents([nearest])), nearest.path))
 
     def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
         """The rows: a document for every policy, and one `Unreadable` for every file with errors."""
         folder = self._revision.folder
         entries = {entry.path: entry for entry in self._revision.files() if _concerns(entry, folder)}
-        contents = self._revision.contents([entry for entry in entries.values() if _is_readable(entry)])
-        files = Files(entries, problems, Path(folder), codes=frozenset(), read=lambda file: _content(entries[file], contents))
+        contents = self._revision.contents([entry for entry in entries.values() if is_readable(entry)])
+        files = Files(entries, problems, Path(folder), codes=frozenset(), read=lambda file: content_at(entries[file], contents))
         loaded = files.load(environment)
         named = Counter(policy.name for policy in loaded.policies)
         single = [policy for policy in loaded.policies if named[policy.name] == 1]
@@ -111,15 +102,3 @@ def _concerns(entry: Entry, folder: str) -> bool:
     if any(part.startswith(".") for part in path.parts) or path.stem == "policyctl":
         return False
     return entry.kind == "submodule" or path.suffix in SUFFIXES
-
-
-def _is_readable(entry: Entry) -> bool:
-    return entry.kind == "file" and entry.size <= MAX_BYTES
-
-
-def _content(entry: Entry, contents: dict[str, bytes]) -> bytes:
-    if entry.kind != "file":
-        raise InvalidInput([Problem(Mark(entry.path), "P008", f"is a {entry.kind}, which is not followed at a git revision")])
-    if not _is_readable(entry):
-        raise InvalidInput([Problem(Mark(entry.path), "P007", f"has more than {MAX_BYTES // (1024 * 1024)} MiB")])
-    return contents[entry.path]

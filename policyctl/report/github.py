@@ -53,6 +53,7 @@ def step_outputs(review: Review, plan_file: str | None) -> str:
         **{str(action): str(number) for action, number in plan.totals.items()},
         "blocked": str(len(plan.blocked)),
         "refusals": str(len(review.refusals)),
+        "settings": str(len(review.settings)),
         "digest": plan.digest,
     }
     if plan_file is not None:

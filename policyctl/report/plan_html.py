@@ -21,7 +21,7 @@ from policyctl.report.effect_rows import effect_rows
 from policyctl.report.effect_views import percent
 from policyctl.report.plain import describe, field_values, plain
 from policyctl.report.plan_change import Item, fields_of, items_of
-from policyctl.report.subject import Subject
+from policyctl.report.subject import SETTINGS_TOLD, Subject
 from policyctl.report.verdict import Risk, verdict
 
 _SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "−"}
@@ -73,6 +73,8 @@ def plan_html(subject: Subject) -> str:
     return page.get_template("plan.html").render(
         plan=review.plan,
         remote=subject.remote,
+        settings=[_field(field) for field in review.settings],
+        settings_told=SETTINGS_TOLD,
         verdict=verdict(review),
         first=shown[0] if shown else None,
         notices=list(_notices(review)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from policyctl.core.change import Change
+from policyctl.core.diff import Field
 from policyctl.core.guards import Review
 from policyctl.effect.compare import Effect
 from policyctl.effect.profile import PROFILE
@@ -27,6 +28,7 @@ def plan_data(review: Review) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
+        "settings": [_field(field) for field in review.settings],
         "environment": plan.environment,
         "remote": plan.remote,
         "profile": PROFILE,
@@ -51,7 +53,11 @@ def _change(change: Change, effect: Effect | None) -> dict[str, Any]:
     plain: dict[str, Any] = {"action": change.action, "name": change.name}
     if change.file is not None:
         plain["file"] = change.file
-    plain["fields"] = [{key: item for key, item in field._asdict().items() if item is not None} for field in change.fields]
+    plain["fields"] = [_field(field) for field in change.fields]
     if effect is not None:
         plain["effect"] = effect_data(effect)
     return plain
+
+
+def _field(field: Field) -> dict[str, Any]:
+    return {key: item for key, item in field._asdict().items() if item is not None}

@@ -16,10 +16,10 @@ from policyctl.core.guards import Review
 from policyctl.effect.profile import ASSUMED
 from policyctl.model.names import bare_name
 from policyctl.report.markdown import code, prose
-from policyctl.report.plain import count
+from policyctl.report.plain import count, field_values
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
 from policyctl.report.plan_text import rest_of
-from policyctl.report.subject import Subject
+from policyctl.report.subject import SETTINGS_TOLD, Subject
 from policyctl.report.verdict import Verdict, verdict
 
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
@@ -27,6 +27,7 @@ LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
 _FRAME = 2_000  # bytes kept for what stands around the blocks
 _FIRST = 25  # changes that are shown unfolded, and given room before all others
 _ALIKE = 3  # of these with the same risk
+_LONGEST = 1_000  # characters of a setting's value
 _MOST_LINES = 20  # of refusals and the like
 
 
@@ -34,12 +35,15 @@ def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
     """The page, in at most `room` bytes (at least LEAST_BYTES)."""
     review = subject.review
     said = verdict(review)
-    head, foot = _head(subject, said), _foot(subject)
-    left = _Room(room - len((head + foot).encode()) - _FRAME)
+    markers, head, foot = _markers(subject), _head(subject, said), _foot(subject)
+    left = _Room(room - len((markers + head + foot).encode()) - _FRAME)
+    settings = _settings(review, left)
     alerts = _alerts(review, left)
     notes = _listed("Notes:", review.notes, left)
     first, others = (_Shown(items, left) for items in _parted(items_of(subject)))
-    return "".join([head, *alerts, first.text(), _folded(others), _cut((first, others), subject), notes, foot])
+    return "".join(
+        [markers, settings, head, *alerts, first.text(), _folded(others), _cut((first, others), subject), notes, foot]
+    )
 
 
 class _Room:
@@ -83,12 +87,18 @@ class _Shown:
         return min(map(len, (self.rows, self.opened, self.effects, self.graphs)))
 
 
+def _markers(subject: Subject) -> str:
+    plan = subject.review.plan
+    return (
+        f"<!-- policyctl:plan environment={_marked(plan.environment)} directory={_marked(subject.directory)} -->\n"
+        f"<!-- policyctl:digest {plan.digest} -->\n"
+    )
+
+
 def _head(subject: Subject, said: Verdict) -> str:
     plan = subject.review.plan
     environment = code(plan.environment)
     return (
-        f"<!-- policyctl:plan environment={_marked(plan.environment)} directory={_marked(subject.directory)} -->\n"
-        f"<!-- policyctl:digest {plan.digest} -->\n"
         f"### policyctl: {said.counts} in {environment}{'' if said.passed else f': {prose(said.rules)}'}\n\n"
         f"{_sentence(subject.review, said)}\n\n"
     )
@@ -108,6 +118,13 @@ def _sentence(review: Review, said: Verdict) -> str:
     else:
         return "Everything is as the files say." if said.passed else "What could be compared is as the files say."
     return f"{text} {said.rules.capitalize()}." if said.passed else text
+
+
+def _settings(review: Review, room: _Room) -> str:
+    """What the branch changes in the safety settings, before everything else."""
+    title = f"> [!IMPORTANT]\n> {SETTINGS_TOLD}"
+    fields = [(field.path, *field_values(field, longest=_LONGEST)) for field in review.settings]
+    return _listed(title, [f"{path}: {before} → {after}" for path, before, after in fields], room, "> ")
 
 
 def _alerts(review: Review, room: _Room) -> list[str]:

@@ -11,6 +11,7 @@ from policyctl.core.plan import Plan
 from policyctl.effect.profile import ASSUMED
 from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
+from policyctl.report.subject import SETTINGS_TOLD
 from policyctl.report.wrapping import Line, laid_out
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     plan, effects = review.plan, review.effects
     changes = [line for change in plan.changes for line in _change_lines(change, effects.get(change.name), style, verbose)]
     blocks = [
+        list(_settings_lines(review, style)),
         [Line("", style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim"))],
         list(_verdict_lines(review, style)) if len(changes) > _SCREEN else [],
         changes,
@@ -43,6 +45,15 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         [Line("", _summary_line(review, style), 2)],
     ]
     return "\n\n".join(laid_out(lines, style.width) for lines in blocks if lines) + "\n"
+
+
+def _settings_lines(review: Review, style: Style) -> Iterator[Line]:
+    """What the branch changes in the safety settings, whole: they decide what is reached and what may change."""
+    if review.settings:
+        from policyctl.report.fields import field_lines  # with difflib behind it
+
+        yield Line("", style.paint(SETTINGS_TOLD, "bold", "yellow"))
+        yield from field_lines(review.settings, style.width, whole=True)
 
 
 def change_text(change: Change, effect: Effect | None, style: Style, verbose: bool) -> str:

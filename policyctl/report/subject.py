@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from policyctl.core.guards import Review
 
+SETTINGS_TOLD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -95,6 +95,7 @@ def test_plan_leaves_a_summary_and_outputs(project: Project, policyctl: Policyct
         "remove": "0",
         "blocked": "0",
         "refusals": "0",
+        "settings": "0",
         "digest": digest,
         "plan_path": "plan.json",
     }

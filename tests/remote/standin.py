@@ -165,7 +165,7 @@ class _Handling(BaseHTTPRequestHandler):
         else:
             self._keep_silent(reply)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815 - the names that http.server calls
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - the names that http.server calls
 
     def _answer(self, reply: Reply) -> None:
         content = reply.content

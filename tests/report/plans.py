@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from policyctl.core.diff import Field
 from policyctl.core.guards import Review, review
 from policyctl.core.settings import Limits, Settings
 from policyctl.model.live import observe_rows
@@ -69,6 +70,10 @@ PLANS = {
     "equivalent": reviewed(
         [policy("a", "one", "two", description="new"), policy("b", "x", retry={"attempts": 0})],
         [row("a", "one", "two"), row("b", "x")],
+    ),
+    "settings": replace(
+        reviewed([policy("a")], [row("a")]),
+        settings=(Field("limits.max_removes", 5, 50), Field(f"environments.{HOSTILE}.protect", [HOSTILE, LONG], None)),
     ),
     "remove": reviewed([policy("a")], [row("a"), row("b"), row("c")]),
     "mixed": reviewed(

@@ -120,6 +120,7 @@ def test_outputs_say_what_later_steps_ask() -> None:
         "remove=1",
         "blocked=0",
         "refusals=0",
+        "settings=0",
         f"digest={REVIEWED.plan.digest}",
         "plan_path=out dir/plan.json",
     ]

@@ -1,4 +1,4 @@
-"""The JSON Schemas that policyctl ships: of its files (made from their models, see .ci/schemas) and of its own output."""
+"""The JSON Schemas that policyctl ships: of its files (made from their models, see .ci/made) and of its own output."""
 
 from __future__ import annotations
 

@@ -1,0 +1,26 @@
+"""policyctl ci: what the workflows do besides planning and applying."""
+
+from __future__ import annotations
+
+import click
+
+from policyctl.cli.commands import Commands
+from policyctl.cli.options import Options, with_options
+
+COMMANDS = {
+    "comment": "Show a plan as a comment on the pull request, always the same one.",
+    "approved": "Print the digest of the plan that was approved by the merge.",
+    "drift": "Open, update or close the issue about a remote that is not as the files say.",
+}
+
+EPILOG = """\b
+Example:
+  policyctl plan --base origin/main --out plan.json --report text=plan.txt
+  policyctl ci comment plan.txt --plan plan.json"""
+
+
+@click.group("ci", cls=Commands, package="policyctl.cli.ci", table=COMMANDS, epilog=EPILOG)
+@with_options
+def command(options: Options) -> None:
+    """Steps of GitHub Actions and GitLab CI, as `policyctl init --ci` writes them. They speak with the token in GITHUB_TOKEN or
+    GITLAB_TOKEN, and see and change only what its user wrote."""

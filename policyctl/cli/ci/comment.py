@@ -1,0 +1,58 @@
+"""policyctl ci comment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from policyctl.cli.ci.pages import read_page, with_page
+from policyctl.cli.console import Console
+from policyctl.cli.options import Options, with_options
+from policyctl.remote.forge import Forge, NotAllowed, open_forge
+from policyctl.report.posts import is_of, is_ours, outdated, post
+
+EPILOG = """\b
+Example:
+  policyctl plan --base origin/main --out plan.json --report text=plan.txt
+  policyctl ci comment plan.txt --plan plan.json"""
+
+
+@click.command("comment", epilog=EPILOG)
+@with_page
+@with_options
+def command(options: Options, page: Path, planfile: Path) -> int:
+    """Show a plan as a comment on the pull request that this run is for.
+
+    There is one comment for each first line that a PAGE may have; it is updated. Where plan has left no files, the comment
+    says so, lest an old plan reads as that of the newest commit. Where the token may not comment, that is said, and no error.
+    """
+    return comment(options, page, planfile)
+
+
+def comment(options: Options, page: Path, planfile: Path) -> int:
+    console = Console(options)
+    try:
+        with open_forge(os.environ) as forge:
+            if forge is None:
+                console.say("there is no token, so there is no comment; the plan is in the step's summary and log")
+            elif page.exists() and planfile.exists():
+                _show(forge, page, planfile)
+            else:
+                _outdate(forge)
+    except NotAllowed as error:
+        console.say(f"there is no comment, the plan is in the step's summary and log: {error}")
+    return 0
+
+
+def _show(forge: Forge, page: Path, planfile: Path) -> None:
+    text, plan = read_page(page, planfile)
+    old = next((one for one in forge.comments() if is_of(one.body, text)), None)
+    forge.comment(post(text, plan, forge.link, forge.longest), old)
+
+
+def _outdate(forge: Forge) -> None:
+    for old in forge.comments():
+        if is_ours(old.body):
+            forge.comment(outdated(old.body, forge.link), old)

@@ -1,0 +1,53 @@
+"""policyctl ci drift."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from policyctl.cli.ci.pages import read_page, with_page
+from policyctl.cli.console import Console
+from policyctl.cli.options import Options, with_options
+from policyctl.core.plan import Plan
+from policyctl.errors import PolicyctlError
+from policyctl.remote.forge import Forge, open_forge
+from policyctl.report.posts import is_of, post
+
+EPILOG = """\b
+Example:
+  policyctl plan --out plan.json --report text=plan.txt
+  policyctl ci drift plan.txt --plan plan.json"""
+
+
+@click.command("drift", epilog=EPILOG)
+@with_page
+@with_options
+def command(options: Options, page: Path, planfile: Path) -> int:
+    """Keep one open issue while a plan has changes: open it, update it, close it when the plan is empty."""
+    return drift(options, page, planfile)
+
+
+def drift(options: Options, page: Path, planfile: Path) -> int:
+    console = Console(options)
+    text, plan = read_page(page, planfile)
+    with open_forge(os.environ) as forge:
+        if forge is None:
+            raise PolicyctlError("there is no token to open an issue with; set GITHUB_TOKEN or GITLAB_TOKEN")
+        if done := _keep(forge, text, plan):
+            console.say(done)
+    return 0
+
+
+def _keep(forge: Forge, text: str, plan: Plan) -> str | None:
+    """Bring the issue to what the plan says; what was done, None when it is so already."""
+    old = next((one for one in forge.issues() if is_of(one.body, text)), None)
+    if plan.changes:
+        body = post(text, plan, forge.link, forge.longest)
+        forge.issue(f"policyctl: {plan.environment} is not as the files say", body, old)
+        return "the issue was updated" if old else "an issue was opened"
+    if old is None:
+        return None
+    forge.close_issue(old)
+    return "the issue was closed"

@@ -1,0 +1,34 @@
+"""The files that plan leaves for the steps after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyctl.core.plan import Plan
+from policyctl.core.saved import read_plan
+from policyctl.errors import PolicyctlError
+
+
+def with_page(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command PAGE and --plan, the two files of one plan."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    plan = click.option("--plan", "planfile", type=file, required=True, metavar="FILE", help="The plan that plan --out saved.")
+    return click.argument("page", type=file)(plan(function))
+
+
+def read_page(page: Path, planfile: Path) -> tuple[str, Plan]:
+    """A plan's page and the plan. Raises PolicyctlError when either is not to be had."""
+    return _text(page), read_plan(_text(planfile), str(planfile))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise PolicyctlError(f"{path} cannot be read: {error.strerror}; did plan write it?") from None
+    except UnicodeDecodeError:
+        raise PolicyctlError(f"{path} is not text") from None

@@ -1,0 +1,150 @@
+"""GitHub and GitLab as a workflow's step sees them: little servers that keep comments and issues, as the real ones answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.remote.standin import Reply, Seen, StandIn, standing_in
+
+TOKEN = "canary-token"
+ME = {"github": "github-actions[bot]", "gitlab": "project_7_bot"}
+COMMIT = "c" * 40
+
+
+@dataclass
+class Forge:
+    """What a service has: comments by pull request, issues, and which pull requests which commit merged."""
+
+    kind: str
+    comments: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: {5: []})
+    issues: list[dict[str, Any]] = field(default_factory=list)
+    merges: list[dict[str, Any]] = field(default_factory=list)
+    read_only: bool = False
+    knows_me: bool = False  # a workflow's own token may not ask who it is
+    next_id: int = 100
+    server: StandIn | None = None
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables of a step that checks pull request 5."""
+        assert self.server is not None
+        if self.kind == "github":
+            return {
+                "GITHUB_ACTIONS": "true",
+                "GITHUB_API_URL": self.server.url,
+                "GITHUB_SERVER_URL": "https://forge.example",
+                "GITHUB_REPOSITORY": "org/repo",
+                "GITHUB_RUN_ID": "9",
+                "GITHUB_REF": "refs/pull/5/merge",
+                "GITHUB_SHA": COMMIT,
+                "GITHUB_TOKEN": TOKEN,
+            }
+        return {
+            "GITLAB_CI": "true",
+            "CI_API_V4_URL": self.server.url,
+            "CI_PROJECT_ID": "7",
+            "CI_MERGE_REQUEST_IID": "5",
+            "CI_COMMIT_SHA": COMMIT,
+            "CI_PIPELINE_URL": "https://forge.example/run",
+            "GITLAB_TOKEN": TOKEN,
+        }
+
+    @property
+    def bodies(self) -> list[str]:
+        """The comments on the pull request."""
+        return [one["body"] for one in self.comments[5]]
+
+    @property
+    def issue_texts(self) -> list[tuple[str, str]]:
+        """The issues: open or closed, and their text."""
+        return [(one["state"], one["body" if self.kind == "github" else "description"]) for one in self.issues]
+
+    def write(self, body: str, user: str | None = None, number: int = 5) -> dict[str, Any]:
+        """A comment that somebody wrote, we if nobody is named."""
+        self.next_id += 1
+        name = user or ME[self.kind]
+        made = {"id": self.next_id, "body": body, "user": {"login": name}, "author": {"username": name}}
+        self.comments.setdefault(number, []).append(made)
+        return made
+
+    def merge(self, number: int, commit: str = COMMIT, *, merged: bool = True) -> None:
+        """A pull request that belongs to the commit."""
+        self.merges.append(
+            {
+                "number": number,
+                "iid": number,
+                "merged_at": "2026-01-01" if merged else None,
+                "state": "merged" if merged else "opened",
+                "merge_commit_sha": commit,
+            }
+        )
+
+    def answer(self, seen: Seen) -> Reply:
+        header = seen.headers.get("authorization" if self.kind == "github" else "private-token", "")
+        if header.removeprefix("Bearer ") != TOKEN:
+            return Reply(401, {"message": "Bad credentials"})
+        if seen.path == "/user":
+            me = {"login": ME["github"], "username": ME["gitlab"]}
+            return (
+                Reply(200, me) if self.kind == "gitlab" or self.knows_me else Reply(403, {"message": "Resource not accessible"})
+            )
+        if self.read_only and seen.method != "GET":
+            return Reply(403, {"message": "Resource not accessible by integration"})
+        path = seen.path.removeprefix("/repos/org/repo").removeprefix("/projects/7")
+        written = [one for some in self.comments.values() for one in some]
+        if found := re.fullmatch(r"/(?:issues/(\d+)/comments|merge_requests/(\d+)/notes)", path):
+            number = int(found[1] or found[2])
+            return self._listed(seen, self.comments.get(number, []), lambda body: self.write(body["body"], number=number))
+        if found := re.fullmatch(r"/(?:issues/comments|merge_requests/\d+/notes)/(\d+)", path):
+            return self._changed(seen, found[1], written)
+        if path in (f"/commits/{COMMIT}/pulls", f"/repository/commits/{COMMIT}/merge_requests"):
+            return self._listed(seen, self.merges)
+        if path == "/issues":
+            return self._listed(seen, [one for one in self.issues if one["state"] == "open"], self._issue)
+        if found := re.fullmatch(r"/issues/(\d+)", path):
+            return self._changed(seen, found[1], self.issues)
+        return Reply(404, {"message": "Not Found"})
+
+    def _issue(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.next_id += 1
+        name = ME[self.kind]
+        made = {
+            **body,
+            "id": self.next_id,
+            "number": self.next_id,
+            "iid": self.next_id,
+            "state": "open",
+            "user": {"login": name},
+            "author": {"username": name},
+        }
+        self.issues.append(made)
+        return made
+
+    def _listed(self, seen: Seen, rows: list[dict[str, Any]], make: Any = None) -> Reply:
+        if seen.method == "POST" and make is not None:
+            return Reply(201, make(seen.json))
+        query = dict(seen.query)
+        page, size = int(query["page"]), int(query["per_page"])
+        return Reply(200, rows[(page - 1) * size : page * size])
+
+    def _changed(self, seen: Seen, identifier: str, rows: list[dict[str, Any]]) -> Reply:
+        assert seen.method == {"github": "PATCH", "gitlab": "PUT"}[self.kind]
+        row = next(one for one in rows if str(one["id"]) == identifier)
+        change = seen.json
+        if change.pop("state_event", None) == "close":
+            change["state"] = "closed"
+        row.update(change)
+        return Reply(200, row)
+
+
+@contextmanager
+def forge_of(kind: str) -> Iterator[Forge]:
+    """Run a service for a while."""
+    forge = Forge(kind)
+    with standing_in(forge.answer) as server:
+        forge.server = server
+        yield forge

@@ -1,0 +1,275 @@
+"""policyctl ci, against little servers that answer as GitHub and GitLab do: one comment, one issue, one approved digest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.forges import COMMIT, TOKEN, Forge, forge_of
+from tests.conftest import Policyctl, Project
+from tests.databases import put, row
+from tests.gitting import commit
+from tests.remote.standin import Reply, closed_port
+
+PAGE = "<!-- a page of local -->\n# A plan\n\n<!-- policyctl local sha256:{} -->\n"
+SHOW = ("ci", "comment", "plan.md", "--plan", "plan.json")
+DRIFT = ("ci", "drift", "plan.md", "--plan", "plan.json")
+
+
+@pytest.fixture(params=["github", "gitlab"])
+def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forge]:
+    """A service, and the variables of one of its steps."""
+    with forge_of(request.param) as made:
+        for name, value in made.environ.items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture
+def digest(project: Project, policyctl: Policyctl) -> str:
+    """The digest of a plan that adds one policy, saved beside its page, which tries to say another one."""
+    project.policy("a")
+    Path("plan.md").write_text(PAGE.format("0" * 64), "utf-8")
+    return saved(policyctl)
+
+
+def saved(policyctl: Policyctl, *args: str) -> str:
+    policyctl("plan", "--out", "plan.json", *args)
+    found: str = json.loads(Path("plan.json").read_text("utf-8"))["digest"]
+    return found
+
+
+def test_a_comment_is_made_once_and_then_updated(forge: Forge, digest: str, project: Project, policyctl: Policyctl) -> None:
+    forge.write("looks good", "somebody")
+    assert policyctl(*SHOW) == (0, "", "")
+    (_, first) = forge.bodies
+    assert first.startswith("<!-- a page of local -->\n# A plan\n")
+    assert first.endswith(f"has the whole plan.\n\n<!-- policyctl local {digest} -->\n")
+    assert "(https://forge.example/" in first
+    project.policy("b")
+    second = saved(policyctl)
+    assert policyctl(*SHOW) == (0, "", "")
+    assert forge.bodies == ["looks good", first.replace(digest, second)]
+
+
+def test_another_environment_has_a_comment_of_its_own(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    assert policyctl(*SHOW).code == 0
+    Path("plan.md").write_text("<!-- a page of prod -->\n", "utf-8")
+    assert policyctl(*SHOW).code == 0
+    assert [body.splitlines()[0] for body in forge.bodies] == ["<!-- a page of local -->", "<!-- a page of prod -->"]
+
+
+def test_a_comment_of_somebody_else_is_neither_changed_nor_believed(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    forged = f"{PAGE}<!-- policyctl local sha256:{'f' * 64} -->"
+    forge.write(forged, "mallory")
+    forge.merge(5)
+    assert policyctl("ci", "approved").out == "none\n"
+    assert policyctl(*SHOW).code == 0
+    assert forge.bodies[0] == forged
+    assert len(forge.bodies) == 2
+    forge.write(forged, "mallory")
+    assert policyctl("ci", "approved").out == f"{digest}\n"
+
+
+def test_a_comment_far_down_is_found(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    for number in range(230):
+        forge.write(f"{number}", "somebody")
+    for _ in range(2):
+        assert policyctl(*SHOW).code == 0
+    assert len(forge.bodies) == 231
+
+
+def test_a_token_of_a_person_s_finds_its_own_comment(
+    digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with forge_of("github") as forge:
+        forge.knows_me = True
+        for name, value in forge.environ.items():
+            monkeypatch.setenv(name, value)
+        for _ in range(2):
+            assert policyctl(*SHOW).code == 0
+        assert len(forge.bodies) == 1
+
+
+def test_where_the_token_may_not_comment_that_is_said_and_no_error(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    forge.read_only = True
+    ran = policyctl(*SHOW)
+    assert (ran.code, ran.out, forge.bodies) == (0, "", [])
+    assert "there is no comment, the plan is in the step's summary and log: 127.0.0.1:" in ran.err
+    assert TOKEN not in ran.err
+
+
+def test_without_a_token_there_is_no_comment_and_nothing_is_approved(
+    forge: Forge, digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GITHUB_TOKEN" if forge.kind == "github" else "GITLAB_TOKEN")
+    assert policyctl(*SHOW).code == 0
+    assert policyctl("ci", "approved") == (0, "none\n", "")
+    ran = policyctl(*DRIFT)
+    assert (ran.code, "there is no token" in ran.err) == (1, True)
+    assert forge.server is not None
+    assert forge.server.seen == []
+
+
+def test_a_commit_without_a_plan_takes_the_old_one_away(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    forge.write("looks good", "somebody")
+    assert policyctl(*SHOW).code == 0
+    Path("plan.json").unlink()
+    assert policyctl(*SHOW).code == 0
+    forge.merge(5)
+    assert policyctl("ci", "approved").out == "none\n"
+    assert forge.bodies[0] == "looks good"
+    assert "There is no plan for the newest commit" in forge.bodies[1]
+    saved(policyctl)
+    assert policyctl(*SHOW).code == 0
+    assert [digest in body for body in forge.bodies] == [False, True]
+
+
+def test_a_plan_that_is_too_long_is_linked_and_keeps_its_digest(
+    digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with forge_of("github") as forge:
+        for name, value in forge.environ.items():
+            monkeypatch.setenv(name, value)
+        with Path("plan.md").open("a", encoding="utf-8") as page:
+            page.write("é" * 65_536)
+        for _ in range(2):
+            assert policyctl(*SHOW).code == 0
+        (body,) = forge.bodies
+        assert len(body) < 1000
+        assert body.endswith(f"<!-- policyctl local {digest} -->\n")
+
+
+def test_a_plan_against_a_revision_approves_nothing(forge: Forge, digest: str, project: Project, policyctl: Policyctl) -> None:
+    commit(project.folder)
+    saved(policyctl, "--remote", "git:main")
+    assert policyctl(*SHOW).code == 0
+    forge.merge(5)
+    assert forge.bodies[0].endswith("<!-- policyctl local none -->\n")
+    assert policyctl("ci", "approved").out == "none\n"
+
+
+@pytest.mark.parametrize(
+    ("merges", "found"),
+    [
+        ([], False),
+        ([(5, COMMIT, True)], True),
+        ([(5, COMMIT, False)], False),  # still open
+        ([(5, "d" * 40, True)], False),  # the commit is in it, and is not its merge
+        ([(6, COMMIT, True)], False),  # another one, without a plan
+        ([(6, "d" * 40, True), (5, COMMIT, True)], True),
+    ],
+)
+def test_what_the_merge_approved_is_found(
+    merges: list[tuple[int, str, bool]], found: bool, forge: Forge, digest: str, policyctl: Policyctl
+) -> None:
+    assert policyctl(*SHOW).code == 0
+    for number, commit_id, merged in merges:
+        forge.merge(number, commit_id, merged=merged)
+    assert policyctl("ci", "approved").out == (f"{digest}\n" if found else "none\n")
+
+
+def test_the_plan_of_another_environment_was_not_approved(
+    forge: Forge, digest: str, project: Project, policyctl: Policyctl
+) -> None:
+    assert policyctl(*SHOW).code == 0
+    forge.merge(5)
+    project.write("policyctl.yaml", "environments: {local: {}, prod: {}}\n")
+    assert policyctl("ci", "approved", "--env", "prod").out == "none\n"
+    assert policyctl("ci", "approved", "--env", "local").out == f"{digest}\n"
+
+
+def test_what_a_person_approved_by_hand_comes_first(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    assert policyctl("ci", "approved", "--digest", "sha256:x").out == "sha256:x\n"
+    assert policyctl("ci", "approved", "--digest", "").out == "none\n"
+
+
+def test_an_issue_is_opened_once_updated_and_closed(forge: Forge, digest: str, project: Project, policyctl: Policyctl) -> None:
+    assert policyctl(*DRIFT) == (0, "", "an issue was opened\n")
+    project.policy("b")
+    second = saved(policyctl)
+    assert policyctl(*DRIFT) == (0, "", "the issue was updated\n")
+    ((state, text),) = forge.issue_texts
+    assert (state, text.endswith(f"<!-- policyctl local {second} -->\n")) == ("open", True)
+    assert forge.issues[0]["title"] == "policyctl: local is not as the files say"
+    assert "policyctl-drift" in forge.issues[0]["labels"]
+    put([row("a"), row("b")])
+    assert policyctl("apply", "--yes").code == 0
+    saved(policyctl)
+    assert policyctl(*DRIFT) == (0, "", "the issue was closed\n")
+    assert [state for state, _ in forge.issue_texts] == ["closed"]
+    assert policyctl(*DRIFT) == (0, "", "")
+    project.policy("c")
+    saved(policyctl)
+    assert policyctl(*DRIFT) == (0, "", "an issue was opened\n")
+    assert [state for state, _ in forge.issue_texts] == ["closed", "open"]
+
+
+def test_an_issue_of_somebody_else_s_is_left_alone(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    assert policyctl(*DRIFT).code == 0
+    forge.issues[0].update(user={"login": "somebody"}, author={"username": "somebody"})
+    before = list(forge.issue_texts)
+    assert policyctl(*DRIFT).err == "an issue was opened\n"
+    assert forge.issue_texts[:1] == before
+
+
+def test_a_drift_check_without_a_plan_or_a_right_fails(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    forge.read_only = True
+    ran = policyctl(*DRIFT)
+    assert (ran.code, "answered 403 Forbidden" in ran.err) == (1, True)
+    Path("plan.json").unlink()
+    ran = policyctl(*DRIFT)
+    assert (ran.code, ran.err) == (1, "error: plan.json cannot be read: No such file or directory; did plan write it?\n")
+
+
+@pytest.mark.parametrize("answer", [{"message": "hm"}, [1], "x", [{"user": None, "body": None}]])
+def test_an_answer_that_is_no_list_of_comments_is_no_traceback(
+    answer: object, digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with forge_of("github") as forge:
+        for name, value in forge.environ.items():
+            monkeypatch.setenv(name, value)
+        assert forge.server is not None
+        forge.server.handler = lambda _: Reply(200, answer)
+        ran = policyctl(*SHOW)
+    assert "bug" not in ran.err
+    assert (ran.code, "answered something else" in ran.err) == (
+        (0, False) if answer == [{"user": None, "body": None}] else (1, True)
+    )
+
+
+WRONG = {
+    "elsewhere": ({"GITHUB_ACTIONS": ""}, "this is no step of GitHub Actions or GitLab CI, so there is nobody to tell"),
+    "no pull request": ({"GITHUB_REF": "refs/heads/main"}, "this run is for no pull request (GITHUB_REF is 'refs/heads/main')"),
+    "in the clear": (
+        {"GITHUB_API_URL": "http://forge.example"},
+        "forge.example is not asked: the token would be sent in the clear",
+    ),
+    "no URL": ({"GITHUB_API_URL": "nonsense"}, "the address of the service must be an https:// URL"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_is_one_clear_line(
+    case: str, digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, said = WRONG[case]
+    environ = {"GITHUB_ACTIONS": "true", "GITHUB_API_URL": f"http://127.0.0.1:{closed_port()}", "GITHUB_TOKEN": TOKEN}
+    for name, value in {**environ, **change}.items():
+        monkeypatch.setenv(name, value)
+    assert policyctl(*SHOW) == (1, "", f"error: {said}\n")
+
+
+def test_without_approval_only_an_empty_plan_is_applied(digest: str, policyctl: Policyctl) -> None:
+    ran = policyctl("apply", "--yes", "--expect-digest", "none")
+    assert ran.code == 4
+    assert ran.err == (
+        "error: nobody has approved a plan for this commit; nothing was written. "
+        f"Read the plan above, then approve its digest, {digest}\n"
+    )
+    assert not Path(".policyctl").exists()
+    assert policyctl("apply", "--yes", "--expect-digest", digest).code == 0
+    assert policyctl("apply", "--yes", "--expect-digest", "none").code == 0
