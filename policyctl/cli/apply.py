@@ -15,8 +15,9 @@ from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review, review
 from policyctl.core.plan import Plan, Selection
-from policyctl.core.saved import BadPlan, read_plan
+from policyctl.core.saved import MAX_BYTES, BadPlan, read_plan
 from policyctl.errors import StalePlan, UsageError
+from policyctl.load.files import read_bounded
 from policyctl.reconcile.apply import preflight
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import check_models, plan_directory
@@ -123,7 +124,7 @@ def _read_saved(options: Options, planfile: Path, selection: Selection, override
 
 def _read_plan(path: Path) -> Plan:
     try:
-        text = path.read_text("utf-8")
+        text = read_bounded(path, MAX_BYTES).decode()
     except OSError as error:
         raise BadPlan(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

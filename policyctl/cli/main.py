@@ -108,9 +108,12 @@ def _visible(text: str) -> str:
 
 
 def _tell_bug(error: Exception, args: Sequence[str] | None) -> int:
-    click.echo(f"error: a bug in policyctl: {type(error).__name__}: {_visible(str(error))}", err=True)
+    # A bug's words are nobody's here, and may be a request with its headers.
+    credentials = sys.modules.get("policyctl.remote.credentials")  # not imported: no secret was read
+    scrub = credentials.scrub_everything if credentials else str
+    click.echo(f"error: a bug in policyctl: {type(error).__name__}: {_visible(scrub(str(error)))}", err=True)
     if any(arg.startswith("-vv") for arg in (sys.argv[1:] if args is None else args)):
-        traceback.print_exception(error)
+        click.echo(_visible(scrub("".join(traceback.format_exception(error)))), nl=False, err=True)
     else:
         click.echo("run it again with -vv and report what it prints", err=True)
     return 1

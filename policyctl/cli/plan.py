@@ -54,7 +54,7 @@ def plan(
         review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts)
         review = check_models(reader, review, loaded)
     if out is not None:
-        write_atomically(out, write_plan(review.plan))
+        write_atomically(out, write_plan(review.plan), private=True)
     if form == "json":
         console.result(plan_json(review))
     else:

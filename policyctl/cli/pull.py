@@ -67,7 +67,7 @@ def _write(done: Pull, options: Options) -> None:
     if done.writes:
         make_folder(options.dir)
     for path, text, _ in done.writes:
-        write_atomically(path, text)
+        write_atomically(path, text, inside=options.dir)
 
 
 def _plan(options: Options, place: Place, reader: Reader) -> Plan:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -19,10 +20,11 @@ from policyctl.load.guards import GuardExceptions, GuardsFile, exceptions_of, gu
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
 from policyctl.load.source import Source, read_source
+from policyctl.load.template import MAX_VARIABLES
 from policyctl.load.urls import GIT, http_complaint, is_git, revision_complaint
 from policyctl.model.complaints import Complaint, complaints, did_you_mean, show
 from policyctl.model.names import matches
-from policyctl.model.normal import digest
+from policyctl.model.normal import canonical_text, digest
 from policyctl.model.policy import FileModel
 
 LOCAL = "local"
@@ -41,7 +43,8 @@ def remote_complaint(remote: str) -> str | None:
     if remote == LOCAL:
         return None
     if remote.startswith("sqlite:"):
-        return None if remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") else "must be sqlite:///path/to/file"
+        named = remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") and "\0" not in unquote(remote)
+        return None if named else "must be sqlite:///path/to/file"
     if remote.startswith(("http:", "https:")):
         return http_complaint(remote)
     if is_git(remote):
@@ -205,6 +208,11 @@ def _check(data: Any) -> list[Complaint]:
         for name, environment in environments.items()
         for key, value in environment.vars.items()
         if isinstance(value, str) and value.startswith(("env:", "file:"))
+    ]
+    found += [
+        Complaint(("environments", name, "vars"), "P005", f"vars hold more than {MAX_VARIABLES:,} characters; shorten them")
+        for name, environment in environments.items()
+        if len(canonical_text(environment.vars)) > MAX_VARIABLES
     ]
     found += [
         complaint._replace(path=("environments", name, *complaint.path))

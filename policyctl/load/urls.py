@@ -39,8 +39,7 @@ def is_local(url: str) -> bool:
 
 def is_safe_for_secrets(url: str) -> bool:
     """Whether a secret may be sent to a URL: over TLS, or without leaving this machine."""
-    to = origin(url)
-    return to.scheme == "https" or (to.scheme == "http" and _is_loopback(to.host))
+    return origin(url).scheme == "https" or (origin(url).scheme == "http" and is_loopback(url))
 
 
 def http_complaint(url: str) -> str | None:
@@ -71,7 +70,9 @@ def revision_complaint(revision: str) -> str | None:
     return "must not begin with -, / or ^" if revision.startswith(("-", "/", "^")) else None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    host = origin(url).host
     try:
         return ip_address(host).is_loopback
     except ValueError:
