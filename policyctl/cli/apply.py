@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from policyctl.cli.auditing import Audit, with_audit
 from policyctl.cli.carrying import ask_and_carry_out
 from policyctl.cli.console import Console
 from policyctl.cli.github import tell_plan
@@ -38,6 +39,7 @@ Example:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--parallelism", type=click.IntRange(1, 64), default=4, show_default=True, help="Changes at once.")
 @click.option("--expect-digest", metavar="DIGEST", help="Apply only if the plan made now has this digest (sha256:…).")
+@with_audit
 @with_selection
 @with_options
 def command(
@@ -48,13 +50,14 @@ def command(
     expect_digest: str | None,
     selection: Selection,
     overrides: Overrides,
+    audit: Audit | None,
 ) -> int:
     """Make the remote what the files say: add, update, remove, then read back and verify.
 
     With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote moved since. It can be
     applied again after it was interrupted.
     """
-    return apply(options, planfile, yes, parallelism, expect_digest, selection, overrides)
+    return apply(options, planfile, yes, parallelism, expect_digest, selection, overrides, audit)
 
 
 def apply(
@@ -65,6 +68,7 @@ def apply(
     expect_digest: str | None,
     selection: Selection,
     overrides: Overrides,
+    audit: Audit | None,
 ) -> int:
     console = Console(options)
     _check_expectation(expect_digest, planfile)
@@ -79,7 +83,7 @@ def apply(
             f"this is not the plan that was approved: its digest is {reviewed.plan.digest}, not {expect_digest}; "
             "nothing was written, have the plan above approved"
         )
-    return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism)
+    return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism, audit=audit)
 
 
 def _check_expectation(digest: str | None, planfile: Path | None) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "effect": "Show what a policy does to traffic.",
     "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
     "pull": "Write the live policies as policy files.",
+    "history": "Show who changed what, from the file that apply --audit adds to.",
     "init": "Make a policy directory to start from.",
     "serve": "Serve the embedded remote over HTTP, as the platform's control plane.",
     "schema": "Print the JSON Schema of a policy file.",

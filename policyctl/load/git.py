@@ -13,6 +13,7 @@ from policyctl.load.source import Source, source_of
 from policyctl.load.urls import revision_complaint
 
 _SECONDS = 60
+_LONGEST_SUBJECT = 200  # characters
 # A hook runs with these set, and they would lead away from the repository around the directory.
 _LEADS_AWAY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 _KINDS: dict[str, Literal["file", "link", "submodule"]] = {"120000": "link", "160000": "submodule"}
@@ -75,6 +76,27 @@ def read_at(path: Path, revision: str) -> Source | None:
     commit = _commit(folder, path, revision)
     blob = _git(folder, "cat-file", "blob", f"{commit}:./{path.name}")
     return None if blob.returncode else source_of(blob.stdout, f"{revision}:{path}")
+
+
+class Head(NamedTuple):
+    """The commit that is checked out: its id, its first line, and whether a directory is not as it has it."""
+
+    commit: str
+    subject: str
+    dirty: bool
+
+
+def head(directory: Path) -> Head | None:
+    """The commit that a directory is at; None without git, a repository or a commit: nothing depends on it."""
+    try:
+        folder = _existing(directory.resolve())
+        commit, _, subject = (
+            _output(folder, "log", "-1", "--no-show-signature", "--format=%H %s").decode(errors="replace").partition(" ")
+        )
+        changed = _output(folder, "-c", "core.fsmonitor=false", "--no-optional-locks", "status", "--porcelain", "--", ".")
+    except PolicyctlError:
+        return None
+    return Head(commit, subject.strip()[:_LONGEST_SUBJECT], bool(changed))
 
 
 def _existing(path: Path) -> Path:
