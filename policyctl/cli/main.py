@@ -110,8 +110,8 @@ def _visible(text: str) -> str:
 
 def _tell_bug(error: Exception, args: Sequence[str] | None) -> int:
     # A bug's words are nobody's here, and may be a request with its headers.
-    credentials = sys.modules.get("policyctl.remote.credentials")  # not imported: no secret was read
-    scrub = credentials.scrub_everything if credentials else str
+    scrubbing = sys.modules.get("policyctl.remote.scrubbing")  # not imported: no secret was read
+    scrub = scrubbing.scrub_everything if scrubbing else str
     click.echo(f"error: a bug in policyctl: {type(error).__name__}: {_visible(scrub(str(error)))}", err=True)
     if any(arg.startswith("-vv") for arg in (sys.argv[1:] if args is None else args)):
         click.echo(_visible(scrub("".join(traceback.format_exception(error)))), nl=False, err=True)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.source import Source, source_of
 from policyctl.load.urls import revision_complaint
+from policyctl.model.complaints import without_userinfo
 
 _SECONDS = 60
 _LONGEST_SUBJECT = 200  # characters
@@ -140,7 +141,7 @@ def _output(folder: Path, *args: str, given: bytes | None = None) -> bytes:
     """What a git command prints. Raises PolicyctlError with git's own first line when it fails."""
     ran = _git(folder, *args, given=given)
     if ran.returncode:
-        said = ran.stderr.decode(errors="replace").strip().partition("\n")[0]
+        said = without_userinfo(ran.stderr.decode(errors="replace").strip().partition("\n")[0])
         raise PolicyctlError(f"git cannot read the repository around {folder}: {said.removeprefix('fatal: ')}")
     return ran.stdout
 

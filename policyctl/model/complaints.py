@@ -6,6 +6,7 @@ Every complaint names a path into the data; `load` turns the path into a line an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -17,6 +18,7 @@ from policyctl.errors import Severity
 from policyctl.model.policy import GROUP, LEAF, MAX_ATTEMPTS, MAX_DEPTH, Group, Leaf
 
 Path = tuple[str | int, ...]
+HIDDEN = "***"
 
 
 class Complaint(NamedTuple):
@@ -55,6 +57,7 @@ _TYPES = {
     "finite_number": "a finite number",
     "string_unicode": "valid Unicode text",
 }
+_USERINFO = re.compile(r"://[^/\s\"'@]*@")
 _RANGES = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _WHY_NEEDED = {
     "attempts": "the gateway refuses a retry without it",
@@ -69,9 +72,15 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def without_userinfo(text: str) -> str:
+    """The text with `***` for the user and the password of every URL in it."""
+    return _USERINFO.sub("://***@", text)
+
+
 def show(value: Any, limit: int = 60) -> str:
     """A value as it may stand in a message: one line, nothing that a terminal acts on, not long."""
     text = json.dumps(value, default=repr) if not isinstance(value, float) else repr(value)
+    text = without_userinfo(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -109,8 +118,10 @@ def too_deep(data: Any) -> Complaint | None:
 
 
 def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> Complaint:
-    kind, loc, value = detail["type"], detail["loc"], detail["input"]
+    kind, loc = detail["type"], detail["loc"]
     path = tuple(part for part in loc if not _is_tag(part))
+    # Below auth a value may be a secret that somebody wrote there.
+    value = HIDDEN if "auth" in path and path[-1] != "type" else detail["input"]
     field = _field(path)
     if kind == "extra_forbidden":
         return Complaint(path, "P101", _unknown_key(str(loc[-1]), _keys_at(model, loc[:-1]), loc), "key")

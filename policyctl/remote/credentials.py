@@ -2,79 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
-from collections.abc import Collection, Mapping
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
-from urllib.request import getproxies
 
 from policyctl.errors import RemoteError
 from policyctl.load.auth import AuthFile
 from policyctl.load.files import read_bounded
+from policyctl.remote.scrubbing import Scrubber
 
-HIDDEN = "***"
-_SHORTEST = 8  # characters; what is shorter is found in texts that mean something else
 MAX_SECRET = 65_536  # bytes of a file that holds one
-
-
-class Scrubber:
-    """Takes secrets out of text. A server may echo what it was sent, as it is or encoded."""
-
-    def __init__(self) -> None:
-        self._secrets: frozenset[str] = frozenset()
-
-    def hide(self, secret: str) -> None:
-        """Keep this secret out of every text from now on."""
-        self._secrets |= _forms(secret)
-        if len(secret) >= _SHORTEST:
-            _everything.update(_forms(secret))
-
-    def __call__(self, text: str) -> str:
-        return _without(self._secrets, text)
-
-    def finds(self, value: Any) -> bool:
-        """Whether a plain value holds a secret. Short ones are not looked for: they may be anybody's words."""
-        secrets = [secret for secret in self._secrets if len(secret) >= _SHORTEST]
-        text = json.dumps(value, ensure_ascii=False) if secrets else ""
-        return any(secret in text for secret in secrets)
-
-
-def scrub_everything(text: str) -> str:
-    """The text without any secret that this process has used, short ones aside: for messages that nobody here wrote."""
-    return _without(_everything, text)
-
-
-def hide_proxies(scrub: Scrubber, proxies: Mapping[str, str] | None = None) -> None:
-    """Hide the passwords that the URLs of proxies (those of the environment) hold; a proxy may echo what it was sent."""
-    for url in (getproxies() if proxies is None else proxies).values():
-        try:
-            parts = urlsplit(url if "://" in url else f"http://{url}")
-        except ValueError:
-            continue
-        user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        for secret in (password or user, f"{user}:{password}" if user else ""):
-            scrub.hide(secret)
-
-
-_everything: set[str] = set()
-
-
-def _forms(secret: str) -> frozenset[str]:
-    """A secret in the ways that somebody may write it who was sent it."""
-    packed = base64.b64encode(secret.encode()).decode()
-    ways = (quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1], escape(secret))
-    return frozenset({secret, *ways, packed, packed.rstrip("="), quote(packed, safe="")} - {""})
-
-
-def _without(secrets: Collection[str], text: str) -> str:
-    """The text without the secrets, the longest first, since one may contain another."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    return text
 
 
 class Credentials:

@@ -17,7 +17,7 @@ from policyctl.load.urls import is_local, origin
 from policyctl.model.names import canonical_name, spellings
 from policyctl.model.normal import Document
 from policyctl.remote.answers import describe, is_quota
-from policyctl.remote.credentials import Scrubber
+from policyctl.remote.scrubbing import Scrubber
 from policyctl.remote.wire import Answer, Ask, host_of
 
 QUERY = 4000  # characters of one query: gateways commonly refuse request lines of more than 8 KiB

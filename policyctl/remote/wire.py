@@ -24,8 +24,8 @@ from policyctl.load.files import read_bounded
 from policyctl.load.urls import is_loopback
 from policyctl.remote.answers import BadContent, content_of, describe, is_quota, retry_after
 from policyctl.remote.bodies import ENCODING, Unbearable, read_whole
-from policyctl.remote.credentials import Scrubber, hide_proxies
 from policyctl.remote.patience import Patience
+from policyctl.remote.scrubbing import Scrubber, hide_proxies
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds
 MAX_CERTIFICATES = 8 * 1024 * 1024  # bytes of a ca_file
