@@ -18,12 +18,13 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.core.apply import Outcome
-from policyctl.core.audit import Origin, entry_line
+from policyctl.core.audit import Origin, entry_line, entry_of
 from policyctl.core.change import Change
 from policyctl.core.plan import Plan
 from policyctl.errors import PolicyctlError
 from policyctl.load.audit import AuditFile
 from policyctl.load.git import head
+from policyctl.remote.sqlite import timestamp
 
 VARIABLE = "POLICYCTL_AUDIT"
 
@@ -36,17 +37,16 @@ class Audit:
     command: str
 
 
+def audit_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--audit, as `audit_file`, with what it does."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    return click.option("--audit", "audit_file", type=path, envvar=VARIABLE, metavar="FILE", help=f"{text}  [{VARIABLE}]")
+
+
 def with_audit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --audit, as `audit`: an Audit, or None."""
 
-    @click.option(
-        "--audit",
-        "audit_file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        envvar=VARIABLE,
-        metavar="FILE",
-        help=f"Add who changed what to this file, a JSON line a change; see history.  [{VARIABLE}]",
-    )
+    @audit_option("Add who changed what to this file, in lines of JSON; see history.")
     @wraps(function)
     def settled(*args: Any, audit_file: Path | None, **more: Any) -> Any:
         command = click.get_current_context().command_path.removeprefix("policyctl ")
@@ -75,15 +75,18 @@ def noting(audit: Audit | None, plan: Plan, directory: Path, console: Console) -
         return
     file, origin, identifier = AuditFile(audit.file), _origin(audit.command, directory), str(uuid.uuid4())
 
+    def note(change: Change, outcome: Outcome | None) -> None:
+        file.add(entry_line(entry_of(plan, origin, identifier, timestamp(datetime.now(UTC)), change, outcome)))
+
     def begun(change: Change) -> None:
         try:
-            file.add(entry_line(plan, origin, identifier, datetime.now(UTC), change, None))
+            note(change, None)
         except OSError as error:
             raise PolicyctlError(f"not written, because the audit file {file.path} takes no line: {error.strerror}") from None
 
     def became(outcome: Outcome) -> None:
         try:
-            file.add(entry_line(plan, origin, identifier, datetime.now(UTC), outcome.change, outcome))
+            note(outcome.change, outcome)
         except OSError as error:
             notes.lost.append(outcome.change.name)
             console.say(f"the audit file {file.path} takes no line: {error.strerror}; {outcome.change.name} is not noted in it")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from policyctl.cli.auditing import VARIABLE
+from policyctl.cli.auditing import VARIABLE, audit_option
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.core.audit import Entry
@@ -26,22 +26,15 @@ Example:
 
 @click.command("history", epilog=EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
-@click.option(
-    "--audit",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar=VARIABLE,
-    metavar="FILE",
-    help=f"The file that apply --audit adds to.  [{VARIABLE}]",
-)
+@audit_option("The file that apply --audit adds to.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options
-def command(options: Options, names: tuple[str, ...], file: Path | None, form: str) -> int:
+def command(options: Options, names: tuple[str, ...], audit_file: Path | None, form: str) -> int:
     """Show who changed what, when, and from which commit; the last change is the last line.
 
     NAME is a policy, with or without virtual-policy/, or a glob. With --env only that environment's changes are shown.
     """
-    return history(options, names, file, form)
+    return history(options, names, audit_file, form)
 
 
 def history(options: Options, names: tuple[str, ...], file: Path | None, form: str) -> int:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, Literal, get_args
 
 from policyctl.core.apply import GOOD, Outcome, Status
-from policyctl.core.change import Action, Change
+from policyctl.core.change import ACTIONS, Action, Change
 from policyctl.core.plan import Plan
 from policyctl.errors import PolicyctlError
 from policyctl.model.normal import digest, normal_form
@@ -43,21 +40,16 @@ class Origin:
     subject: str | None = None
 
 
-class Entry(BaseModel):
-    """One line. The digests are those of normal forms, None where there was, or will be, no policy."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line. `time` is RFC 3339 in UTC, `id` is that of the apply, which all its lines share.
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    The digests are those of normal forms, None where there was, or will be, no policy.
+    """
 
-    format: Literal["policyctl/audit"]
-    version: Literal[1]
     time: str
-    id: str  # of the apply: what it writes shares it
-    who: str
-    command: str
-    run: str | None = None
-    commit: str | None = None
-    dirty: bool | None = None
-    subject: str | None = None
+    id: str
+    origin: Origin
     environment: str
     remote: str
     plan: str
@@ -68,26 +60,41 @@ class Entry(BaseModel):
     outcome: Status | Literal["begun"]
     reason: str = ""
 
+    def plain(self) -> dict[str, Any]:
+        """The entry as a plain value, without what is not known of its origin."""
+        data = asdict(self)
+        origin = {key: value for key, value in data.pop("origin").items() if value is not None}
+        return {"time": data.pop("time"), "id": data.pop("id"), **origin, **data}
 
-def entry_line(plan: Plan, origin: Origin, identifier: str, time: datetime, change: Change, outcome: Outcome | None) -> str:
-    """The line for a change of a plan, with its end; without an outcome it is only begun."""
-    data = {
-        "format": FORMAT,
-        "version": VERSION,
-        "time": time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "id": identifier,
-        **asdict(origin),
-        "environment": plan.environment,
-        "remote": plan.remote,
-        "plan": plan.digest,
-        "action": change.action,
-        "name": change.name,
-        "before": change.before_digest(),
-        "after": None if change.after is None else digest(normal_form(change.after)),
-        "outcome": "begun" if outcome is None else outcome.status,
-        "reason": "" if outcome is None else outcome.reason,
-    }
-    return json.dumps(data) + "\n"
+
+def entry_of(plan: Plan, origin: Origin, identifier: str, time: str, change: Change, outcome: Outcome | None) -> Entry:
+    """The entry for a change of a plan; without an outcome it is only begun."""
+    return Entry(
+        time=time,
+        id=identifier,
+        origin=origin,
+        environment=plan.environment,
+        remote=plan.remote,
+        plan=plan.digest,
+        action=change.action,
+        name=change.name,
+        before=change.before_digest(),
+        after=None if change.after is None else digest(normal_form(change.after)),
+        outcome="begun" if outcome is None else outcome.status,
+        reason="" if outcome is None else outcome.reason,
+    )
+
+
+def entry_line(entry: Entry) -> str:
+    """The line that says an entry, with its end."""
+    return json.dumps({"format": FORMAT, "version": VERSION, **entry.plain()}) + "\n"
+
+
+# What a line's keys may hold; what it says besides is passed over.
+_TEXTS = ("time", "id", "who", "command", "environment", "remote", "plan", "name", "reason")
+_PERHAPS: dict[str, type] = {"run": str, "commit": str, "subject": str, "dirty": bool}
+_DIGESTS = ("before", "after")
+_CHOICES = {"action": ACTIONS, "outcome": ("begun", *get_args(Status))}
 
 
 def read_entry(line: bytes) -> Entry:
@@ -100,10 +107,18 @@ def read_entry(line: bytes) -> Entry:
         raise BadEntry(f"does not say {FORMAT}")
     if data.get("version") != VERSION:
         raise BadEntry(f"is of a version that this policyctl does not read (it reads {VERSION})")
-    try:
-        return Entry.model_validate(data)
-    except ValidationError as error:
-        raise BadEntry(f"is no entry: {'.'.join(map(str, error.errors()[0]['loc']))} is missing or wrong") from None
+    for key in _wrong(data):
+        raise BadEntry(f"is no entry: {key} is missing or wrong")
+    origin = Origin(data["who"], data["command"], **{key: data.get(key) for key in _PERHAPS})
+    return Entry(origin=origin, **{key: data[key] for key in Entry.__dataclass_fields__ if key != "origin"})
+
+
+def _wrong(data: dict[str, Any]) -> Iterator[str]:
+    """The keys that are not there, or do not hold what they must."""
+    yield from (key for key in _TEXTS if not isinstance(data.get(key), str))
+    yield from (key for key, kind in _PERHAPS.items() if not isinstance(data.get(key), kind | None))
+    yield from (key for key in _DIGESTS if key not in data or not isinstance(data[key], str | None))
+    yield from (key for key, known in _CHOICES.items() if data.get(key) not in known)
 
 
 def fold(entries: Iterable[Entry]) -> list[Entry]:

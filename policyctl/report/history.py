@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-from policyctl.core.audit import Entry, fold, gaps
+from policyctl.core.audit import Entry, Origin, fold, gaps
 from policyctl.report.apply_text import LOOKS
 from policyctl.report.plain import count, plain
 from policyctl.report.plan_text import SYMBOLS
@@ -27,7 +26,7 @@ def history_text(entries: Sequence[Entry], wanted: Callable[[Entry], bool], styl
 
 def history_json(entries: Sequence[Entry], wanted: Callable[[Entry], bool]) -> str:
     """The same as JSON text. `gap` says that the policy was changed before by somebody who left no entry."""
-    changes = [_data(entry, gap) for entry, gap in _rows(entries, wanted)]
+    changes = [{**entry.plain(), "gap": gap} for entry, gap in _rows(entries, wanted)]
     return json.dumps({"format": FORMAT, "version": VERSION, "changes": changes}, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -41,24 +40,16 @@ def _lines(entry: Entry, gap: bool, style: Style) -> Iterator[str]:
     painted = style.paint(plain(outcome), LOOKS.get(entry.outcome, "yellow"))
     when = style.paint(plain(entry.time[:19].replace("T", " ")), "dim")
     yield f"{when}  {plain(entry.environment)}  {SYMBOLS[entry.action]} {plain(entry.name)}  {painted}"
-    yield style.paint(plain(f"    by {entry.who} with {entry.command}{_source(entry)}"), "dim")
-    if entry.run is not None:
-        yield style.paint(plain(f"    in {entry.run}"), "dim")
+    origin = entry.origin
+    yield style.paint(plain(f"    by {origin.who} with {origin.command}{_source(origin)}"), "dim")
+    if origin.run is not None:
+        yield style.paint(plain(f"    in {origin.run}"), "dim")
     if gap:
         yield f"    {style.paint('note', 'cyan')}  {_GAP}"
 
 
-def _source(entry: Entry) -> str:
-    if entry.commit is None:
+def _source(origin: Origin) -> str:
+    if origin.commit is None:
         return ""
-    changed = ", with changes that are in no commit" if entry.dirty else ""
-    return f" at {entry.commit[:12]} ({entry.subject}){changed}"
-
-
-def _data(entry: Entry, gap: bool) -> dict[str, Any]:
-    return {**entry.model_dump(exclude={"format", "version"}, exclude_none=True), **_digests(entry), "gap": gap}
-
-
-def _digests(entry: Entry) -> dict[str, Any]:
-    """These say something also where they are null: there was, or there is to be, no policy."""
-    return {"before": entry.before, "after": entry.after}
+    changed = ", with changes that are in no commit" if origin.dirty else ""
+    return f" at {origin.commit[:12]} ({origin.subject}){changed}"
