@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -34,6 +35,7 @@ class Ignored:
 
     sources: Mapping[str, Source]
     _comments: dict[str, tuple[IgnoreComment, ...]] = field(default_factory=dict)
+    _lines: dict[str, dict[int, list[IgnoreComment]]] = field(default_factory=dict)
     _used: set[tuple[Mark, str]] = field(default_factory=set)
 
     def without_ignored(self, problems: list[Problem]) -> list[Problem]:
@@ -58,13 +60,20 @@ class Ignored:
     def _suppresses(self, problem: Problem) -> bool:
         uses = [
             (mark, code)
-            for comment in self._comments_of(problem.mark.file)
-            if comment.mark.line == problem.mark.line
+            for comment in self._on_lines(problem.mark.file).get(problem.mark.line, ())
             for code, mark in comment.codes
             if code == problem.code
         ]
         self._used.update(uses)
         return bool(uses)
+
+    def _on_lines(self, file: str) -> dict[int, list[IgnoreComment]]:
+        """The comments of a file by their lines."""
+        if file not in self._lines:
+            self._lines[file] = defaultdict(list)
+            for comment in self._comments_of(file):
+                self._lines[file][comment.mark.line].append(comment)
+        return self._lines[file]
 
     def _comments_of(self, file: str) -> tuple[IgnoreComment, ...]:
         if file not in self._comments:
@@ -81,12 +90,12 @@ def ignore_comments(source: Source) -> tuple[IgnoreComment, ...]:
     found = list(_COMMENT.finditer(text))
     if not found:
         return ()
-    scalars = _scalars(text)
+    begins, ends = _scalars(text)
     starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
     return tuple(
         _comment(match, starts, source.file)
         for match in found
-        if not any(start <= match.start() < end for start, end in scalars)
+        if not (before := bisect_right(begins, match.start())) or match.start() >= ends[before - 1]
     )
 
 
@@ -100,10 +109,11 @@ def _comment(match: re.Match[str], starts: list[int], file: str) -> IgnoreCommen
     return IgnoreComment(mark(match.start()), codes)
 
 
-def _scalars(text: str) -> list[tuple[int, int]]:
-    """Where the scalars of a YAML text stand, which was parsed before."""
+def _scalars(text: str) -> tuple[list[int], list[int]]:
+    """Where the scalars of a YAML text, which was parsed before, begin and end, in order."""
     marks = [(event.start_mark, event.end_mark) for event in yaml.parse(text, Loader) if isinstance(event, yaml.ScalarEvent)]
-    return [(start.index, end.index) for start, end in marks if start and end]
+    both = [(start.index, end.index) for start, end in marks if start and end]
+    return [start for start, _ in both], [end for _, end in both]
 
 
 def _code_complaint(code: str) -> str | None:

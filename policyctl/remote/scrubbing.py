@@ -91,7 +91,9 @@ def _secret(text: str) -> _Secret:
     return _Secret(len(text), core, re.compile("".join(map(_written, re.sub(r"\\+", r"\\", text)))))
 
 
-_BACKSLASH, _AND, _HASH, _END = (rf"(?:{char}|%(?:25)*{ord(char[-1]):02x})" for char in (r"\\", "&", "#", ";"))
+# Bounded, since a text may consist of these: a text of a million backslashes is gone through once and not a million times.
+_BACKSLASH, _AND, _HASH, _END = (rf"(?:{char}|%(?:25){{0,4}}{ord(char[-1]):02x})" for char in (r"\\", "&", "#", ";"))
+_ESCAPED, _AGAIN, _PERCENT = f"{_BACKSLASH}{{0,8}}", f"(?:amp{_END}){{0,4}}", "%(?:25){0,4}"
 
 
 def _written(char: str) -> str:
@@ -101,15 +103,15 @@ def _written(char: str) -> str:
     code = ord(char)
     data, units = char.encode("utf-8", "surrogatepass"), char.encode("utf-16-be", "surrogatepass")
     known = [name for name in (codepoint2name.get(code), "apos" if char == "'" else None) if name]
-    references = "|".join([f"{_HASH}0*{code}", f"{_HASH}x0*{code:x}", *known])
+    references = "|".join([f"{_HASH}0{{0,6}}{code}", f"{_HASH}x0{{0,6}}{code:x}", *known])
     ways = [
-        f"{_BACKSLASH}*{_AND}(?:amp{_END})*(?:{references}){_END}",
-        "".join(f"{_BACKSLASH}+x{byte:02x}" for byte in data),
-        f"{_BACKSLASH}+(?:x{code:02x}|U{code:08x})",
-        "".join(f"{_BACKSLASH}+u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)),
-        f"{_BACKSLASH}*" + "".join(f"%(?:25)*{byte:02x}" for byte in data),
-        *([f"{_BACKSLASH}+"] if char == "\\" else []),
-        f"{_BACKSLASH}*{re.escape(char)}" + (f"(?:amp{_END})*" if char == "&" else ""),
-        *([r"(?:\+|%(?:25)*2b)"] if char == " " else []),
+        f"{_ESCAPED}{_AND}{_AGAIN}(?:{references}){_END}",
+        "".join(f"{_BACKSLASH}{{1,8}}x{byte:02x}" for byte in data),
+        f"{_BACKSLASH}{{1,8}}(?:x{code:02x}|U{code:08x})",
+        "".join(f"{_BACKSLASH}{{1,8}}u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)),
+        _ESCAPED + "".join(f"{_PERCENT}{byte:02x}" for byte in data),
+        *([f"{_BACKSLASH}{{1,64}}"] if char == "\\" else []),
+        f"{_ESCAPED}{re.escape(char)}" + (_AGAIN if char == "&" else ""),
+        *([r"(?:\+|%(?:25){0,4}2b)"] if char == " " else []),
     ]
     return f"(?i:{'|'.join(ways)})"

@@ -286,6 +286,14 @@ def test_no_way_of_writing_a_secret_gets_past_once_or_twice(secret: str) -> None
         assert len(said) <= len(then(first("<***>"))) + 6, written
 
 
+@pytest.mark.parametrize("noise", ["\\", "%25", "&amp;", "0", "/"])
+def test_a_text_of_nothing_but_escapes_is_gone_through_once(noise: str) -> None:
+    scrub = Scrubber()
+    scrub.hide("/\\&%zqCANARYKEYqz/&")
+    text = noise * 300_000 + "CANARYKEY"
+    assert scrub(text) == text
+
+
 def test_another_remote_hears_nothing(home: Home) -> None:
     with two_servers(service(Tenant())) as (remote, other):
         home.configure(remote=remote.url, auth=AUTHS["key from the environment"](remote.url))

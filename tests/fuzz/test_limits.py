@@ -69,6 +69,10 @@ CASES = {
     "many merges": Case({"a.yaml": "<<: {}\n" * 200_000}, "P010"),
     "many merges of one": Case({"a.yaml": "a: &a {b: 1}\nc:\n" + "  <<: *a\n" * MANY}, "P005 the aliases stand for more than"),
     "documents": Case({"a.yaml": "---\n" * 10_001}, "P005 more than 10,000 documents in one file; split it"),
+    "many policies with comments": Case(
+        {"a.yaml": "---\n".join(["# policyctl: ignore[P401]\n" + POLICY + "# {{ no }}\n"] * 8_000)},
+        "P201 virtual-policy/x is also",
+    ),
     "one key again and again": Case({"a.json": "{" + ",".join(['"a":1'] * MANY) + "}"}, "99,899 more duplicate keys"),
     "many keys twice": Case(
         {"a.json": "{" + ",".join(f'"k{n}":1,"k{n}":1' for n in range(MANY)) + "}"}, "99,900 more duplicate keys"
