@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from policyctl.cli.auditing import Audit, with_audit
 from policyctl.cli.carrying import ask_and_carry_out
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan
@@ -16,8 +17,9 @@ from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review, review
 from policyctl.core.plan import Plan, Selection
-from policyctl.core.saved import BadPlan, read_plan
+from policyctl.core.saved import MAX_BYTES, BadPlan, read_plan
 from policyctl.errors import StalePlan, UsageError
+from policyctl.load.files import read_bounded
 from policyctl.reconcile.apply import stale_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import check_models, plan_directory
@@ -43,6 +45,7 @@ Example:
     metavar="DIGEST",
     help="Apply only if the plan made now has this digest (sha256:…); none: only if it is empty.",
 )
+@with_audit
 @with_selection
 @with_options
 def command(
@@ -53,13 +56,14 @@ def command(
     expect_digest: str | None,
     selection: Selection,
     overrides: Overrides,
+    audit: Audit | None,
 ) -> int:
     """Make the remote what the files say: add, update, remove, then read back and verify.
 
     With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote moved since. It can be
     applied again after it was interrupted.
     """
-    return apply(options, planfile, yes, parallelism, expect_digest, selection, overrides)
+    return apply(options, planfile, yes, parallelism, expect_digest, selection, overrides, audit)
 
 
 def apply(
@@ -70,6 +74,7 @@ def apply(
     expect_digest: str | None,
     selection: Selection,
     overrides: Overrides,
+    audit: Audit | None,
 ) -> int:
     console = Console(options)
     _check_expectation(expect_digest, planfile)
@@ -92,7 +97,7 @@ def apply(
             f"this is not the plan that was approved: its digest is {reviewed.plan.digest}, not {expect_digest}; "
             "nothing was written, have the plan above approved"
         )
-    return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism)
+    return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism, audit=audit)
 
 
 def _check_expectation(digest: str | None, planfile: Path | None) -> None:
@@ -140,7 +145,7 @@ def _read_saved(
 
 def _read_plan(path: Path) -> Plan:
     try:
-        text = path.read_text("utf-8")
+        text = read_bounded(path, MAX_BYTES).decode()
     except OSError as error:
         raise BadPlan(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

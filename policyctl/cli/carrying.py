@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from policyctl.cli.auditing import Audit, Notes, noting
 from policyctl.cli.console import Console
 from policyctl.cli.github import tell_outcome
 from policyctl.cli.opening import Place
@@ -22,7 +23,9 @@ from policyctl.report.plain import count
 from policyctl.report.style import Style
 
 
-def ask_and_carry_out(reviewed: Review, place: Place, console: Console, *, yes: bool, parallelism: int = 1) -> int:
+def ask_and_carry_out(
+    reviewed: Review, place: Place, console: Console, *, yes: bool, parallelism: int = 1, audit: Audit | None = None
+) -> int:
     """Carry out a plan that was printed already, once somebody agrees, and return the exit code.
 
     Raises UsageError or Refused, before asking, for a remote that can only be read or a plan that must not be applied, and
@@ -36,10 +39,14 @@ def ask_and_carry_out(reviewed: Review, place: Place, console: Console, *, yes: 
     if not console.confirm(f"Apply {changes} to {place.environment.name}?", yes=yes):
         console.say("declined; nothing was written")
         return 1
-    return _carry_out(reviewed, place, console, parallelism)
+    with noting(audit, reviewed.plan, place.access.directory, console) as notes:
+        code = _carry_out(reviewed, place, console, parallelism, notes)
+    if notes.lost:
+        raise Incomplete(f"the audit file lacks what became of {count(len(notes.lost), 'change')}; see above")
+    return code
 
 
-def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: int) -> int:
+def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: int, notes: Notes) -> int:
     plan = reviewed.plan
     with open_writer(place.url, place.access) as writer, _stop_on_signals() as stopped:
 
@@ -47,8 +54,20 @@ def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: in
             return stopped() is not None
 
         with console.progress.of("Applying", "change", len(plan.changes), stopped=is_stopped) as step:
-            on_outcome = step if console.draws else _tell(console)
-            outcomes = apply_changes(plan.changes, writer, parallelism=parallelism, on_outcome=on_outcome, stopped=is_stopped)
+            tell = step if console.draws else _tell(console)
+
+            def told(outcome: Outcome) -> None:
+                notes.became(outcome)
+                tell(outcome)
+
+            outcomes = apply_changes(
+                plan.changes,
+                writer,
+                parallelism=parallelism,
+                on_outcome=told,
+                stopped=is_stopped,
+                on_begin=notes.begun,
+            )
         with console.progress.of("Verifying", "change"):
             unverified = [] if stopped() else verify(outcomes, writer, time.sleep)
         console.result(apply_text(outcomes, unverified, console.out_style))

@@ -24,6 +24,7 @@ COMMANDS = {
     "effect": "Show what a policy does to traffic.",
     "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
     "pull": "Write the live policies as policy files.",
+    "history": "Show who changed what, from the file that apply --audit adds to.",
     "init": "Make a policy directory to start from.",
     "ci": "Steps of a workflow: comment a plan, find the approved one, keep an issue about drift.",
     "serve": "Serve the embedded remote over HTTP, as the platform's control plane.",
@@ -108,11 +109,14 @@ def _visible(text: str) -> str:
 
 
 def _tell_bug(error: Exception, args: Sequence[str] | None) -> int:
-    click.echo(f"error: a bug in policyctl: {type(error).__name__}: {_visible(str(error))}", err=True)
+    # A bug's words are nobody's here, and may be a request with its headers.
+    scrubbing = sys.modules.get("policyctl.remote.scrubbing")  # not imported: no secret was read
+    scrub = scrubbing.scrub_everything if scrubbing else str
+    click.echo(f"error: a bug in policyctl: {type(error).__name__}: {_visible(scrub(str(error)))}", err=True)
     if any(arg.startswith("-vv") for arg in (sys.argv[1:] if args is None else args)):
         import traceback
 
-        traceback.print_exception(error)
+        click.echo(_visible(scrub("".join(traceback.format_exception(error)))), nl=False, err=True)
     else:
         click.echo("run it again with -vv and report what it prints", err=True)
     return 1

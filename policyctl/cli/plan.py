@@ -133,7 +133,7 @@ def _write_files(out: Path | None, reports: Reports, subject: Subject) -> None:
     from policyctl.load.files import write_atomically
 
     if out is not None:
-        write_atomically(out, write_plan(subject.review.plan))
+        write_atomically(out, write_plan(subject.review.plan), private=True)
     for form, path in reports:
         write_atomically(path, render(form, subject))
 

@@ -69,7 +69,7 @@ def _write(done: Pull, options: Options, console: Console) -> None:
         make_folder(options.dir)
     with console.progress.of("Writing", "file", len(done.writes)) as step:
         for path, text, _ in done.writes:
-            write_atomically(path, text)
+            write_atomically(path, text, inside=options.dir)
             step()
 
 

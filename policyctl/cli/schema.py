@@ -20,7 +20,7 @@ then, as the first line of a policy file, for the YAML language server:
 @with_options
 def command(options: Options, of: str) -> int:
     """Print a JSON Schema (draft 2020-12): of a policy file, of scenario tests (test), of policyctl.yaml (config), or of the
-    JSON that plan, validate and policy list print."""
+    JSON that plan, validate, policy list, effect and history print."""
     return schema(options, of)
 
 

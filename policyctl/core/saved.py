@@ -11,10 +11,16 @@ from policyctl.core.change import Action, Change
 from policyctl.core.diff import Field as DiffField
 from policyctl.core.plan import Counts, Plan
 from policyctl.errors import PolicyctlError
-from policyctl.model.normal import digest
+from policyctl.model.complaints import show
+from policyctl.model.explain import too_deep
+from policyctl.model.names import canonical_name
+from policyctl.model.normal import Document, digest, normal_form
+from policyctl.model.policy import policy_from_file
+from policyctl.model.policy_file import PolicyFile
 
 FORMAT = "policyctl/saved-plan"
 VERSION = 1
+MAX_BYTES = 256 * 1024 * 1024  # of a plan's text
 
 
 class BadPlan(PolicyctlError):
@@ -40,6 +46,15 @@ class _SavedChange(BaseModel):
     file: str | None = None
 
 
+class _SavedCounts(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    unchanged: int
+    outside_scope: int
+    unmanaged: int
+    unselected: int
+    managed: int
+
+
 class _SavedPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     format: Literal["policyctl/saved-plan"]
@@ -49,7 +64,7 @@ class _SavedPlan(BaseModel):
     environment: str
     remote: str
     config: str
-    counts: dict[str, int]
+    counts: _SavedCounts
     changes: list[_SavedChange]
 
 
@@ -79,13 +94,15 @@ def read_plan(text: str, file: str) -> Plan:
     if data.get("version") != VERSION:
         message = f"{file} is a plan of version {data.get('version')!r}; this policyctl reads {VERSION}"
         raise BadPlan(f"{message}; make it again with this policyctl")
-    rest = {key: value for key, value in data.items() if key != "checksum"}
-    if digest(rest) != data.get("checksum"):
-        raise BadPlan(f"{file} was changed after it was made; make it again with plan --out")
     try:
+        rest = {key: value for key, value in data.items() if key != "checksum"}
+        if digest(rest) != data.get("checksum"):
+            raise BadPlan(f"{file} was changed after it was made; make it again with plan --out")
         return _plan_from(_SavedPlan.model_validate(data))
-    except (ValidationError, TypeError) as error:
+    except (ValidationError, ValueError) as error:
         raise BadPlan(f"{file} is no plan: {str(error).splitlines()[0]}; make it again with plan --out") from None
+    except RecursionError:
+        raise BadPlan(f"{file} is no plan: it is nested too deeply; make it again with plan --out") from None
 
 
 def _change_to_plain(change: Change) -> dict[str, Any]:
@@ -115,4 +132,34 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         )
         for change in saved.changes
     )
-    return Plan(saved.environment, saved.remote, saved.config, changes, Counts(**saved.counts))
+    for change in changes:
+        _check(change)
+    if len({change.name for change in changes}) < len(changes):
+        raise ValueError("a policy is changed twice")
+    plan = Plan(saved.environment, saved.remote, saved.config, changes, Counts(**saved.counts.model_dump()))
+    if plan.digest != saved.digest:
+        raise ValueError("its digest is not that of its changes")
+    return plan
+
+
+def _check(change: Change) -> None:
+    """Raise ValueError for a change that no plan could have: whoever wrote the file, what is applied is a policy."""
+    if change.name != canonical_name(change.name):
+        raise ValueError(f"{show(change.name)} is no policy's whole name")
+    has = (change.before is not None, change.id is not None, change.after is not None)
+    if has != {"add": (False, False, True), "update": (True, True, True), "remove": (True, True, False)}[change.action]:
+        raise ValueError(f"the {change.action} of {show(change.name)} lacks what it replaces, or what it writes")
+    if change.after is not None:
+        _check_after(change.name, change.after)
+    if change.before is not None:
+        named = isinstance(change.before.get("name"), str) and canonical_name(change.before["name"]) == change.name
+        if not named or not isinstance(change.before.get("policy"), dict) or normal_form(change.before) != change.before:
+            raise ValueError(f"what {show(change.name)} is to replace is no live policy")
+
+
+def _check_after(name: str, after: Document) -> None:
+    if (deep := too_deep(after)) is not None:
+        raise ValueError(deep.message)
+    PolicyFile.model_validate({"spec_version": "v1", "kind": "model", **after})
+    if policy_from_file(after, "").document != after or after["name"] != name:
+        raise ValueError(f"what {show(name)} is to be is no policy as plan writes it")

@@ -39,9 +39,9 @@ _TEXT = (
     _error(
         "P005",
         "too-much",
-        "The file is nested too deeply, has too many documents, or has aliases that stand for too many values. Such files "
-        "are never meant; the limits keep a small file from using up the machine. Flatten it, split it, or write the "
-        "values out.",
+        "The file is nested too deeply, has too many documents, has aliases that stand for too many values, or has too much "
+        "in an environment's variables; or directories are nested too deeply. Such files are never meant; the limits keep a "
+        "small file from using up the machine. Flatten it, split it, or write the values out.",
     ),
     _error(
         "P006",

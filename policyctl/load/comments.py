@@ -29,10 +29,12 @@ def ignore_comments(content: bytes, file: str) -> tuple[IgnoreComment, ...]:
     found = list(_COMMENT.finditer(text))
     if not found:
         return ()
-    scalars = _scalars(text)
+    begins, ends = _scalars(text)
     starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
     return tuple(
-        _comment(match, starts, file) for match in found if not any(start <= match.start() < end for start, end in scalars)
+        _comment(match, starts, file)
+        for match in found
+        if not (before := bisect_right(begins, match.start())) or match.start() >= ends[before - 1]
     )
 
 
@@ -46,7 +48,8 @@ def _comment(match: re.Match[str], starts: list[int], file: str) -> IgnoreCommen
     return IgnoreComment(mark(match.start()), codes)
 
 
-def _scalars(text: str) -> list[tuple[int, int]]:
-    """Where the scalars of a YAML text stand, which was parsed before."""
+def _scalars(text: str) -> tuple[list[int], list[int]]:
+    """Where the scalars of a YAML text, which was parsed before, begin and end, in order."""
     marks = [(event.start_mark, event.end_mark) for event in yaml.parse(text, Loader) if isinstance(event, yaml.ScalarEvent)]
-    return [(start.index, end.index) for start, end in marks if start and end]
+    both = [(start.index, end.index) for start, end in marks if start and end]
+    return [start for start, _ in both], [end for _, end in both]

@@ -18,10 +18,12 @@ from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.guards import GuardExceptions, GuardsFile, exceptions_of, guards_of
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
+from policyctl.load.markers import MAX_VARIABLES
 from policyctl.load.source import Source
 from policyctl.load.urls import LOCAL, remote_complaint
 from policyctl.model.complaints import Complaint, did_you_mean, show
 from policyctl.model.explain import complaints
+from policyctl.model.normal import canonical_text
 from policyctl.model.policy_file import FileModel
 
 # An environment's name is part of a file's name (that of its embedded remote).
@@ -113,6 +115,11 @@ def _check(data: Any) -> list[Complaint]:
         for name, environment in environments.items()
         for key, value in environment.vars.items()
         if isinstance(value, str) and value.startswith(("env:", "file:"))
+    ]
+    found += [
+        Complaint(("environments", name, "vars"), "P005", f"vars hold more than {MAX_VARIABLES:,} characters; shorten them")
+        for name, environment in environments.items()
+        if len(canonical_text(environment.vars)) > MAX_VARIABLES
     ]
     found += [
         complaint._replace(path=("environments", name, *complaint.path))

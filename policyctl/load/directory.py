@@ -212,6 +212,9 @@ class Files:
                 yield Problem(places[0], "P201", f"{name} is also written at {others}; keep one")
 
 
+MAX_FOLDERS = 64  # directories within directories; a path of more is no layout that anybody made
+
+
 @dataclass(slots=True)
 class Found:
     """What lies below a directory: policy files, configurations, and what is wrong with the rest."""
@@ -230,13 +233,13 @@ def find_files(root: Path) -> Found:
         why = "is not a directory" if root.exists() else "there is no such directory; make it, or name another with --dir"
         raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
     found = Found()
-    _walk(root, root.resolve(), found)
+    _walk(root, root.resolve(), found, MAX_FOLDERS)
     if not found.files and not found.problems:
         raise InvalidInput([Problem(Mark(str(root)), "P016", "holds no policy file (*.yaml, *.yml or *.json)")])
     return found
 
 
-def _walk(folder: Path, top: Path, found: Found) -> None:
+def _walk(folder: Path, top: Path, found: Found, deeper: int) -> None:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -249,20 +252,31 @@ def _walk(folder: Path, top: Path, found: Found) -> None:
             continue
         stem, suffix = os.path.splitext(name)
         if entry.is_symlink() and (complaint := _link_complaint(Path(path), top)):
-            if suffix in SUFFIXES or entry.is_dir():
+            if suffix in SUFFIXES or Path(path).is_dir():  # the entry itself would fail on a link to itself
                 found.problems.append(Problem(Mark(path), "P008", complaint))
+        elif entry.is_dir() and not deeper:
+            message = f"is nested more than {MAX_FOLDERS} directories deep; flatten the directory"
+            found.problems.append(Problem(Mark(path), "P005", message))
         elif entry.is_dir():
-            _walk(Path(path), top, found)
+            _walk(Path(path), top, found, deeper - 1)
         elif name == CONFIG_FILE:
             found.configs.append(Path(path))
-        elif suffix in SUFFIXES and stem == "policyctl":
-            found.problems.append(Problem(Mark(path), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
         elif suffix in SUFFIXES:
-            found.files.append(path)
+            _take(path, stem, found)
+
+
+def _take(path: str, stem: str, found: Found) -> None:
+    if stem == "policyctl":
+        found.problems.append(Problem(Mark(path), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
+    else:
+        found.files.append(path)
 
 
 def _link_complaint(path: Path, top: Path) -> str | None:
-    target = path.resolve()
+    try:
+        target = path.resolve()
+    except RuntimeError:  # Python before 3.13 refuses to resolve it
+        return "is a link that leads back to itself; delete it"
     if not target.is_relative_to(top):
         return "is a link that leads out of the directory; copy the file instead"
     return "is a link to a directory; links to directories are not followed" if target.is_dir() else None

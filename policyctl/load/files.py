@@ -1,32 +1,54 @@
-"""Writing files whole or not at all."""
+"""Reading what may be endless, and writing files whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
 from policyctl.errors import PolicyctlError
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never half. Raises PolicyctlError when it cannot be."""
-    target = path.resolve() if path.is_symlink() else path
+def write_atomically(path: Path, content: str | bytes, *, inside: Path | None = None, private: bool = False) -> None:
+    """Write a file so that a reader sees the old or the new content, never half, and the disk keeps one of them.
+
+    A file that the user named may be a link to anywhere. With `inside` the path is one that policyctl found or made up, and
+    no link may lead it out of that directory. A `private` file is for its owner alone; any other keeps its mode, or gets
+    the one that the umask leaves. Raises PolicyctlError when it cannot be written; then the old file is as it was.
+    """
     temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        target = _target(path, inside)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)  # of mode 0600
         with open(descriptor, "wb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+            if not private:
+                os.fchmod(descriptor, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+            os.fsync(descriptor)
         os.replace(temporary, target)
+        temporary = None
+        _keep_name(target.parent)
     except OSError as error:
+        raise PolicyctlError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise PolicyctlError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """A file's content. Raises OSError also for more than `most` bytes, so that neither a device nor a mistake fills memory."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has such a name")
+    with open(path, "rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
+    return content
 
 
 def make_folder(path: Path) -> None:
@@ -35,6 +57,30 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PolicyctlError(f"{path} cannot be made: {error.strerror}") from None
+
+
+def _target(path: Path, inside: Path | None) -> Path:
+    """The file that is written, with links followed as far as they may be."""
+    try:
+        target = path.resolve() if inside is not None or path.is_symlink() else path
+        top = None if inside is None else inside.resolve()
+    except RuntimeError:  # Python before 3.13 refuses to resolve a link that leads back to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+    if top is not None and not target.is_relative_to(top):
+        raise PolicyctlError(f"{path} cannot be written: a link leads out of {inside}; remove it")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise PolicyctlError(f"{path} cannot be written: it is there and is no regular file; choose another")
+    return target
+
+
+def _keep_name(folder: Path) -> None:
+    """Ask the disk to keep what a directory's names lead to; file systems that cannot be asked do it by themselves."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _umask() -> int:

@@ -11,8 +11,10 @@ from typing import Literal, NamedTuple
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.source import Source, source_of
 from policyctl.load.urls import revision_complaint
+from policyctl.model.complaints import without_userinfo
 
 _SECONDS = 60
+_LONGEST_SUBJECT = 200  # characters
 # A hook runs with these set, and they would lead away from the repository around the directory.
 _LEADS_AWAY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 _KINDS: dict[str, Literal["file", "link", "submodule"]] = {"120000": "link", "160000": "submodule"}
@@ -95,6 +97,27 @@ def merge_base(directory: Path, revision: str) -> str:
     return ran.stdout.decode().strip()
 
 
+class Head(NamedTuple):
+    """The commit that is checked out: its id, its first line, and whether a directory is not as it has it."""
+
+    commit: str
+    subject: str
+    dirty: bool
+
+
+def head(directory: Path) -> Head | None:
+    """The commit that a directory is at; None without git, a repository or a commit: nothing depends on it."""
+    try:
+        folder = _existing(directory.resolve())
+        commit, _, subject = (
+            _output(folder, "log", "-1", "--no-show-signature", "--format=%H %s").decode(errors="replace").partition(" ")
+        )
+        changed = _output(folder, "-c", "core.fsmonitor=false", "--no-optional-locks", "status", "--porcelain", "--", ".")
+    except PolicyctlError:
+        return None
+    return Head(commit, subject.strip()[:_LONGEST_SUBJECT], bool(changed))
+
+
 def _existing(path: Path) -> Path:
     """The directory, or the nearest one above it that there is."""
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
@@ -136,7 +159,7 @@ def _output(folder: Path, *args: str, given: bytes | None = None) -> bytes:
     """What a git command prints. Raises PolicyctlError with git's own first line when it fails."""
     ran = _git(folder, *args, given=given)
     if ran.returncode:
-        said = ran.stderr.decode(errors="replace").strip().partition("\n")[0]
+        said = without_userinfo(ran.stderr.decode(errors="replace").strip().partition("\n")[0])
         raise PolicyctlError(f"git cannot read the repository around {folder}: {said.removeprefix('fatal: ')}")
     return ran.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ class Ignored:
 
     contents: Mapping[str, bytes]
     _comments: dict[str, tuple[IgnoreComment, ...]] = field(default_factory=dict)
+    _lines: dict[str, dict[int, list[IgnoreComment]]] = field(default_factory=dict)
     _used: set[tuple[Mark, str]] = field(default_factory=set)
 
     def without_ignored(self, problems: list[Problem]) -> list[Problem]:
@@ -44,13 +46,20 @@ class Ignored:
     def _suppresses(self, problem: Problem) -> bool:
         uses = [
             (mark, code)
-            for comment in self._comments_of(problem.mark.file)
-            if comment.mark.line == problem.mark.line
+            for comment in self._on_lines(problem.mark.file).get(problem.mark.line, ())
             for code, mark in comment.codes
             if code == problem.code
         ]
         self._used.update(uses)
         return bool(uses)
+
+    def _on_lines(self, file: str) -> dict[int, list[IgnoreComment]]:
+        """The comments of a file by their lines."""
+        if file not in self._lines:
+            self._lines[file] = defaultdict(list)
+            for comment in self._comments_of(file):
+                self._lines[file][comment.mark.line].append(comment)
+        return self._lines[file]
 
     def _comments_of(self, file: str) -> tuple[IgnoreComment, ...]:
         if file not in self._comments:

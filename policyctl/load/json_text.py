@@ -9,36 +9,67 @@ import json
 from typing import Any
 
 from policyctl.errors import InvalidInput, Mark, Problem
-from policyctl.load.yaml_text import RawDocument
+from policyctl.load.yaml_text import MAX_DEPTH, RawDocument
 from policyctl.model.complaints import show
+
+MAX_DUPLICATES = 100  # duplicate keys that are looked for in the text, each from its start; the others are counted
 
 
 def read_json(text: str, file: str) -> list[RawDocument]:
     """The document of a JSON text; raises InvalidInput with one problem when the text cannot be parsed."""
-    problems: list[Problem] = []
+    twice: list[str] = []
+    constants: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
         for key, value in items:
             if key in mapping:
-                problems.append(Problem(_second(text, key, file), "P003", f"duplicate key {show(key)}; keep one"))
+                twice.append(key)
             mapping.setdefault(key, value)
         return mapping
 
-    def constant(name: str) -> Any:
-        problems.append(Problem(_place(text, text.find(name), file), "P004", f"{name} is no JSON; write a number"))
-        return None
-
     try:
-        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constants.append)  # a constant is null from here on
     except json.JSONDecodeError as error:
         message = f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]}"
         raise InvalidInput([Problem(_place(text, error.pos, file), "P002", message)]) from None
     except RecursionError:
-        raise InvalidInput([Problem(Mark(file), "P005", "nested too deeply; flatten it")]) from None
+        raise InvalidInput([_too_deep(file)]) from None
     except ValueError as error:  # an integer of more digits than Python converts
         raise InvalidInput([Problem(Mark(file), "P004", f"a number is no usable value: {error}")]) from None
+    if _is_deep(data):
+        raise InvalidInput([_too_deep(file)])
+    problems = _duplicates(twice, text, file)
+    problems += [
+        Problem(_place(text, text.find(name), file), "P004", f"{name} is no JSON; write a number")
+        for name in dict.fromkeys(constants)
+    ]
     return [RawDocument(data, Mark(file), problems)]
+
+
+def _is_deep(data: Any) -> bool:
+    """Whether mappings and lists are nested more than `MAX_DEPTH` deep; level by level, since recursion has its own limit."""
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for item in level for child in _children(item) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _children(item: Any) -> Any:
+    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+
+
+def _too_deep(file: str) -> Problem:
+    return Problem(Mark(file), "P005", f"nested more than {MAX_DEPTH} deep; flatten it")
+
+
+def _duplicates(keys: list[str], text: str, file: str) -> list[Problem]:
+    found = [Problem(_second(text, key, file), "P003", f"duplicate key {show(key)}; keep one") for key in keys[:MAX_DUPLICATES]]
+    if len(keys) > MAX_DUPLICATES:
+        found.append(Problem(Mark(file), "P003", f"{len(keys) - MAX_DUPLICATES:,} more duplicate keys"))
+    return found
 
 
 def _second(text: str, key: str, file: str) -> Mark:
@@ -50,5 +81,5 @@ def _second(text: str, key: str, file: str) -> Mark:
 
 
 def _place(text: str, position: int, file: str) -> Mark:
-    before = text[: max(position, 0)]
-    return Mark(file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+    position = max(position, 0)
+    return Mark(file, text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position))

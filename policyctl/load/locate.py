@@ -15,6 +15,9 @@ from policyctl.load.source import Source
 from policyctl.load.yaml_text import Loader
 from policyctl.model.complaints import Complaint
 
+# Of each mapping's node (by identity) its pairs by key, and what is merged into it: one with many problems is read once.
+Keys = dict[int, tuple[dict[Any, tuple[Any, Any]], list[Any]]]
+
 
 def to_problems(source: Source, index: int, complaints: list[Complaint]) -> list[Problem]:
     """Complaints about one document of a file, as problems at their places."""
@@ -23,8 +26,9 @@ def to_problems(source: Source, index: int, complaints: list[Complaint]) -> list
     nodes = _nodes(source.text)
     root = nodes[index] if index < len(nodes) else None
     start = source.documents[index].mark
+    keys: Keys = {}
     return [
-        Problem(_mark(source.file, root, start, complaint), complaint.code, complaint.message, complaint.severity)
+        Problem(_mark(source.file, root, start, complaint, keys), complaint.code, complaint.message, complaint.severity)
         for complaint in complaints
     ]
 
@@ -38,12 +42,12 @@ def _nodes(text: str) -> list[Any]:
         return []
 
 
-def _mark(file: str, root: Any, start: Mark, complaint: Complaint) -> Mark:
+def _mark(file: str, root: Any, start: Mark, complaint: Complaint, keys: Keys) -> Mark:
     if root is None:
         return start
     found = root
     for depth, part in enumerate(complaint.path):
-        pair = _child(found, part)
+        pair = _child(found, part, keys)
         if pair is None:
             break
         key, value = pair
@@ -52,18 +56,20 @@ def _mark(file: str, root: Any, start: Mark, complaint: Complaint) -> Mark:
     return Mark(file, found.start_mark.line + 1, found.start_mark.column + 1)
 
 
-def _child(node: Any, part: str | int) -> tuple[Any, Any] | None:
-    """The (key, value) nodes of one step down; for a list both are the item."""
+def _child(node: Any, part: str | int, keys: Keys) -> tuple[Any, Any] | None:
+    """The (key, value) nodes of one step down; for a list both are the item. `keys` is filled with what was looked through."""
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part]
     if not isinstance(node, yaml.MappingNode):
         return None
-    for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value == part:
-            return key, value
-    merged = [value for key, value in node.value if isinstance(key, yaml.ScalarNode) and key.value == "<<"]
+    if id(node) not in keys:
+        pairs = [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+        keys[id(node)] = {key.value: (key, value) for key, value in reversed(pairs)}, [v for k, v in pairs if k.value == "<<"]
+    written, merged = keys[id(node)]
+    if part in written:
+        return written[part]
     for value in merged:
         for mapping in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-            if (pair := _child(mapping, part)) is not None:
+            if (pair := _child(mapping, part, keys)) is not None:
                 return pair
     return None

@@ -1,9 +1,10 @@
-"""Whether there is a template at all: told without jinja2, which most files need not."""
+"""Whether there is a template at all, and what it may use: told without jinja2, which most files need not."""
 
 from __future__ import annotations
 
 from typing import Any
 
+MAX_VARIABLES = 65_536  # characters of all variables of an environment together
 _MARKERS = ("{{", "{%", "{#")
 _BYTES = tuple(marker.encode() for marker in _MARKERS)
 

@@ -43,8 +43,9 @@ def read_contents(
     written = [(index, document) for index, document in enumerate(source.documents) if document.data is not None]
     if not written:
         contents.problems.append(Problem(Mark(source.file), "P011", "the file is empty; write a policy or delete it"))
+    templated = is_template(source.text)  # asked once: the text may be long, and the documents many
     for index, document in written:
-        _read_document(source, index, document, variables, contents)
+        _read_document(source, index, document, variables if templated else None, contents)
     for policy in contents.policies:
         found = list(lint(policy.document, codes))
         if names := references(policy.document):
@@ -61,7 +62,10 @@ def _deep(policy: Policy, codes: Collection[str]) -> Iterator[Complaint]:
     return check(policy.document, {}, codes)
 
 
-def _read_document(source: Source, index: int, document: RawDocument, variables: Mapping[str, Any], contents: Contents) -> None:
+def _read_document(
+    source: Source, index: int, document: RawDocument, variables: Mapping[str, Any] | None, contents: Contents
+) -> None:
+    """Add what a document says; without `variables` its file holds no template."""
     kind = kind_of(document.data)
     if kind is Kind.OTHER or kind is Kind.TEST:
         contents.skip(str(document.data["kind"]))
@@ -91,12 +95,12 @@ def _read_model(data: dict[str, Any], contents: Contents) -> list[Complaint]:
 
 
 def _read_policy(
-    source: Source, index: int, document: RawDocument, variables: Mapping[str, Any], contents: Contents
+    source: Source, index: int, document: RawDocument, variables: Mapping[str, Any] | None, contents: Contents
 ) -> list[Complaint]:
     # The platform's own CLI exports a row with the server's bookkeeping, and such a file is a policy file too.
     data = {key: value for key, value in document.data.items() if key in _OURS or not is_server_key(key)}
     unrendered: list[Complaint] = []
-    if is_template(source.text) and has_template(data):
+    if variables is not None and has_template(data):
         data, unrendered = render_document(data, variables)
     if deep := too_deep(data):
         return [*unrendered, deep]

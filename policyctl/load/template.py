@@ -12,7 +12,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, nodes
+from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, nodes, pass_environment
+from jinja2.filters import do_round, do_sum
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from policyctl.load.markers import is_template
@@ -20,6 +21,7 @@ from policyctl.load.markers import is_template
 MAX_TEMPLATE = 65_536  # characters of one scalar
 MAX_OUTPUT = 65_536  # characters of one rendered scalar
 _MAX_INT_BITS = 256
+_MAX_PRECISION = 30  # digits that a number is rounded to
 _MAX_TOKENS = 1_000  # of one scalar, white space counted; a string is one token, however long
 _FILTERS = (
     "abs default first float int last length lower max min round string sum title trim upper".split()
@@ -70,7 +72,8 @@ def render_scalar(text: str, variables: Mapping[str, Any]) -> Any:
         raise BadTemplate("the template is nested too deeply; simplify it") from None
     except Exception as error:  # noqa: BLE001 - whatever an expression does wrong is the template's problem
         raise BadTemplate(f"the template fails: {_first_line(error)}") from None
-    _check_size(result)
+    if _size(result) > MAX_OUTPUT:
+        raise _too_large()
     return result
 
 
@@ -103,8 +106,23 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 def _environment() -> SandboxedEnvironment:
     environment = _Sandbox(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.globals.clear()
-    environment.filters = {name: environment.filters[name] for name in _FILTERS}
+    environment.filters = {name: environment.filters[name] for name in _FILTERS} | {"round": _round, "sum": _sum}
     return environment
+
+
+def _round(value: Any, precision: int = 0, method: str = "common") -> Any:
+    """jinja's `round`, which with `ceil` and `floor` computes 10 to the power of the precision."""
+    if not isinstance(precision, int) or abs(precision) > _MAX_PRECISION:
+        raise BadTemplate(f"the template rounds to more than {_MAX_PRECISION} digits")
+    return do_round(value, precision, method)  # type: ignore[arg-type]  # a wrong method is the template's problem
+
+
+@pass_environment
+def _sum(environment: Any, values: Any, attribute: Any = None, start: Any = 0) -> Any:
+    """jinja's `sum`, of numbers only: lists would be copied again and again."""
+    if not isinstance(start, int | float):
+        raise BadTemplate("the template adds up something other than numbers")
+    return do_sum(environment, values, attribute, start)
 
 
 _ENVIRONMENT = _environment()
@@ -163,7 +181,20 @@ def _plain(value: Any) -> Any:
 def _check_size(value: Any) -> None:
     size = len(value) if isinstance(value, str | list | tuple | dict) else 0
     if size > MAX_OUTPUT:
-        raise BadTemplate(f"the template gives more than {MAX_OUTPUT:,} characters")
+        raise _too_large()
+
+
+def _size(value: Any) -> int:
+    """The characters and items of a value, at every depth: a list may hold one long text a hundred times."""
+    if isinstance(value, dict):
+        return sum(len(key) + _size(child) for key, child in value.items())
+    if isinstance(value, list):
+        return len(value) + sum(map(_size, value))
+    return len(value) if isinstance(value, str) else 0
+
+
+def _too_large() -> BadTemplate:
+    return BadTemplate(f"the template gives more than {MAX_OUTPUT:,} characters")
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 LOCAL = "local"  # the embedded remote beside the directory
 GIT = "git:"  # git:REVISION is the policies of a git revision, as a remote that can only be read
@@ -40,8 +40,7 @@ def is_local(url: str) -> bool:
 
 def is_safe_for_secrets(url: str) -> bool:
     """Whether a secret may be sent to a URL: over TLS, or without leaving this machine."""
-    to = origin(url)
-    return to.scheme == "https" or (to.scheme == "http" and _is_loopback(to.host))
+    return origin(url).scheme == "https" or (origin(url).scheme == "http" and is_loopback(url))
 
 
 def http_complaint(url: str) -> str | None:
@@ -72,7 +71,9 @@ def revision_complaint(revision: str) -> str | None:
     return "must not begin with -, / or ^" if revision.startswith(("-", "/", "^")) else None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    host = origin(url).host
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -84,7 +85,8 @@ def remote_complaint(remote: str) -> str | None:
     if remote == LOCAL:
         return None
     if remote.startswith("sqlite:"):
-        return None if remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") else "must be sqlite:///path/to/file"
+        named = remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") and "\0" not in unquote(remote)
+        return None if named else "must be sqlite:///path/to/file"
     if remote.startswith(("http:", "https:")):
         return http_complaint(remote)
     if is_git(remote):

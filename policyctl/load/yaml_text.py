@@ -159,7 +159,9 @@ class _Builder:
         else:
             if frame.key is _MERGE_KEY:
                 frame.merge_mark = frame.key_mark
-                frame.merges = [*(frame.merges or []), *(value if isinstance(value, list) else [value])]
+                if frame.merges is None:
+                    frame.merges = []
+                frame.merges += value if isinstance(value, list) else [value]
             elif frame.key is not None:
                 frame.value[frame.key] = value
             frame.key = _NO_KEY

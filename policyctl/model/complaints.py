@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from policyctl.errors import Severity
 
 Path = tuple[str | int, ...]
+HIDDEN = "***"
+_USERINFO = re.compile(r"://[^/\s\"'@]*@")
 
 
 class Complaint(NamedTuple):
@@ -34,7 +37,13 @@ def near(word: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
     return get_close_matches(word, list(known), n=1, cutoff=cutoff)
 
 
+def without_userinfo(text: str) -> str:
+    """The text with `***` for the user and the password of every URL in it."""
+    return _USERINFO.sub("://***@", text)
+
+
 def show(value: Any, limit: int = 60) -> str:
     """A value as it may stand in a message: one line, nothing that a terminal acts on, not long."""
     text = json.dumps(value, default=repr) if not isinstance(value, float) else repr(value)
+    text = without_userinfo(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"

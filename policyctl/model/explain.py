@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from policyctl.model.complaints import Complaint, Path, did_you_mean, near, show
+from policyctl.model.complaints import HIDDEN, Complaint, Path, did_you_mean, near, show
 from policyctl.model.policy_file import GROUP, LEAF, MAX_ATTEMPTS, MAX_DEPTH, Group, Leaf
 
 # What a field must be: (its type, its range). Both end the sentence "<field> must be …".
@@ -79,8 +79,10 @@ def too_deep(data: Any) -> Complaint | None:
 
 
 def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> Complaint:
-    kind, loc, value = detail["type"], detail["loc"], detail["input"]
+    kind, loc = detail["type"], detail["loc"]
     path = tuple(part for part in loc if not _is_tag(part))
+    # Below auth a value may be a secret that somebody wrote there.
+    value = HIDDEN if "auth" in path and path[-1] != "type" else detail["input"]
     field = _field(path)
     if kind == "extra_forbidden":
         return Complaint(path, "P101", _unknown_key(str(loc[-1]), _keys_at(model, loc[:-1]), loc), "key")

@@ -9,7 +9,7 @@ from policyctl.core.apply import Outcome, Schedule, Verdict, judge, moved
 from policyctl.core.carry import carry_unknown
 from policyctl.core.change import Change
 from policyctl.core.plan import Plan
-from policyctl.errors import Conflict, LostAnswer, NotFound, RemoteError
+from policyctl.errors import Conflict, LostAnswer, NotFound, PolicyctlError, RemoteError
 from policyctl.model.live import Live, Observed
 from policyctl.reconcile.observe import look_up
 from policyctl.remote.protocol import Writer
@@ -37,9 +37,11 @@ def apply_changes(
     parallelism: int,
     on_outcome: Callable[[Outcome], None],
     stopped: Callable[[], bool],
+    on_begin: Callable[[Change], None] = lambda _: None,
 ) -> list[Outcome]:
     """Carry out changes and say what became of each; never raises for what one change runs into.
 
+    `on_begin` is called directly before a change's write; what it raises (PolicyctlError) is why that write is not made.
     `stopped` is asked before every write; once it says yes nothing new is begun, and what was begun is finished.
     """
     schedule, outcomes = Schedule(changes), []
@@ -54,7 +56,7 @@ def apply_changes(
                     return Outcome(change, "skipped", reason)
                 if isinstance(observed, RemoteError):
                     return Outcome(change, "failed", str(observed))
-                return _carry_out(change, observed, writer)
+                return _carry_out(change, observed, writer, on_begin)
 
             for outcome in pool.map(carry_out, batch):
                 schedule.finish(outcome)
@@ -70,7 +72,7 @@ def _look(batch: list[Change], writer: Writer) -> Observed | RemoteError:
         return error
 
 
-def _carry_out(change: Change, observed: Observed, writer: Writer) -> Outcome:
+def _carry_out(change: Change, observed: Observed, writer: Writer, on_begin: Callable[[Change], None]) -> Outcome:
     """One change. A write whose answer was lost, or that met another writer, is resolved by looking again."""
     problem: RemoteError | None = None
     for tries_left in reversed(range(TRIES + 1)):
@@ -86,10 +88,11 @@ def _carry_out(change: Change, observed: Observed, writer: Writer) -> Outcome:
         if not tries_left:
             break
         try:
+            on_begin(change)
             _write(change, live, writer)
         except (LostAnswer, Conflict, NotFound) as error:
             problem = error
-        except RemoteError as error:
+        except PolicyctlError as error:
             return Outcome(change, "failed", str(error))
         else:
             return Outcome(change, "applied")

@@ -72,7 +72,7 @@ def retry_after(response: httpx.Response) -> float | None:
 def _date(text: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
@@ -89,7 +89,8 @@ def _words_of(response: httpx.Response) -> str:
     try:
         content = content_of(response)
     except BadContent as error:
-        return str(error) if error.whole else response.text
+        # As UTF-8, whatever encoding the header claims: some of Python's codecs fail, or never end.
+        return str(error) if error.whole else response.content.decode("utf-8", "replace")
     return _words(content)
 
 

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 from policyctl.errors import RemoteError
 from policyctl.load.auth import AuthFile
+from policyctl.load.files import read_bounded
+from policyctl.remote.scrubbing import Scrubber
 
-HIDDEN = "***"
-
-
-class Scrubber:
-    """Takes secrets out of text. A server may echo what it was sent, as it is or encoded."""
-
-    def __init__(self) -> None:
-        self._secrets: frozenset[str] = frozenset()
-
-    def hide(self, secret: str) -> None:
-        """Keep this secret out of every text from now on."""
-        forms = {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]}
-        self._secrets |= forms - {""}
-
-    def __call__(self, text: str) -> str:
-        """The text without the secrets, the longest first, since one may contain another."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, HIDDEN)
-        return text
+MAX_SECRET = 65_536  # bytes of a file that holds one
 
 
 class Credentials:
@@ -78,7 +60,7 @@ def resolve_secret(what: str, reference: str, base: Path = Path(), environ: Mapp
 
 def _read(said: str, path: Path) -> str:
     try:
-        return path.read_text("utf-8").strip("\r\n")
+        return read_bounded(path, MAX_SECRET).decode().strip("\r\n")
     except OSError as error:
         raise RemoteError(f"{said}, which cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

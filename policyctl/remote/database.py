@@ -7,6 +7,7 @@ read as it is and becomes one of format 2 at its first write.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ class Database:
         A writer reads through its own connection, so that it sees what it wrote.
         """
         with self._lock, self._told():
-            if self._connection is None and self.path.exists():
+            if self._connection is None and self._is_there():
                 self._connection = self._open("rw") if self._writable else self._open("rw", "PRAGMA query_only = ON")
             connection = self._connection
             yield None if connection is None or _is_blank(connection) else connection
@@ -73,8 +74,8 @@ class Database:
         """One transaction: whole or not at all, whatever happens to this process."""
         with self._lock, self._told():
             if self._connection is None:
-                self._make_folder()
-                self._connection = self._open("rwc")
+                self._make_file()
+                self._connection = self._open("rw")
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -129,8 +130,8 @@ class Database:
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        if application != APPLICATION_ID and not _is_blank(connection):
+        # In this order: a file that another process is making gets its tables and its mark in one moment.
+        if not _is_blank(connection) and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise RemoteError(f"{self.path} is a database of something else; choose another file")
         if (version := _version(connection)) > VERSION:
             raise RemoteError(f"{self.path} is from a newer policyctl (format {version}); update policyctl")
@@ -155,11 +156,23 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise RemoteError(f"{self.path}: {_explain(error)}") from None
 
-    def _make_folder(self) -> None:
+    def _is_there(self) -> bool:
+        try:
+            return self.path.exists()
+        except OSError as error:
+            raise RemoteError(f"{self.path}: {error.strerror}") from None
+
+    def _make_file(self) -> None:
+        """An empty file for its owner alone, since models hold their providers' settings; SQLite's journal takes its mode."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RemoteError(f"{self.path.parent} cannot be made: {error.strerror}") from None
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            if not self._is_there():  # one that may only be read is told by its first write
+                raise RemoteError(f"{self.path} cannot be made: {error.strerror}") from None
 
 
 def has_models(connection: sqlite3.Connection) -> bool:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.urls import http_complaint, is_safe_for_secrets
 from policyctl.remote.answers import describe
-from policyctl.remote.credentials import Scrubber, resolve_secret
+from policyctl.remote.credentials import resolve_secret
+from policyctl.remote.scrubbing import Scrubber
 from policyctl.remote.wire import Ask, Wire, host_of
 
 LABEL = "policyctl-drift"

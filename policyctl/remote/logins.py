@@ -87,7 +87,8 @@ def mcsp(credentials: Credentials, remote: str) -> Conversation:
 
 def cpd(credentials: Credentials, remote: str) -> Conversation:
     """On-premises (Software Hub): a user with a password or an API key."""
-    base = credentials.url or f"{remote.partition('/orchestrate')[0]}/icp4d-api"
+    path = urlsplit(remote).path.partition("/orchestrate")[0]  # the path's, not the host's: a host may be called so
+    base = credentials.url or f"{_origin(remote)}{path}/icp4d-api"
     url = base if base.endswith("/v1/authorize") else f"{base}/v1/authorize"
     field = "password" if credentials.has("password") else "api_key"
     body = {"username": credentials.username, field: credentials.secret(field)}
@@ -188,4 +189,7 @@ def _claims(token: str) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    except OverflowError:
+        return None

@@ -15,8 +15,8 @@ from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:
     from policyctl.load.auth import AuthFile
-    from policyctl.remote.credentials import Scrubber
     from policyctl.remote.orchestrate import Sender
+    from policyctl.remote.scrubbing import Scrubber
 
 _SQLITE = "sqlite:///"
 
@@ -75,7 +75,8 @@ def _is_http(url: str) -> bool:
 def _sender(url: str, access: Access) -> tuple[Sender, Scrubber]:
     """What sends the requests, logged in where `access` says how. httpx is imported here: embedded remotes need none."""
     from policyctl.remote.auth import Session
-    from policyctl.remote.credentials import Credentials, Scrubber
+    from policyctl.remote.credentials import Credentials
+    from policyctl.remote.scrubbing import Scrubber
     from policyctl.remote.wire import Wire
 
     if complaint := http_complaint(url):

@@ -17,7 +17,7 @@ from policyctl.load.urls import is_local, origin
 from policyctl.model.names import canonical_name, spellings
 from policyctl.model.normal import Document
 from policyctl.remote.answers import describe, is_quota
-from policyctl.remote.credentials import Scrubber
+from policyctl.remote.scrubbing import Scrubber
 from policyctl.remote.wire import Answer, Ask, host_of
 
 QUERY = 4000  # characters of one query: gateways commonly refuse request lines of more than 8 KiB
@@ -66,6 +66,7 @@ class OrchestrateReader:
             return frozenset()
         if not answer.good:
             self._refuse(answer)
+        self._keep_out_secrets(answer)
         models = answer.content.get("resources") if isinstance(answer.content, dict) else answer.content
         entries = models if isinstance(models, list) else []
         return frozenset(entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
@@ -85,7 +86,13 @@ class OrchestrateReader:
         if not isinstance(answer.content, list):
             said = f"{_host(answer)} answered {answer.status} without a list of policies"
             raise RemoteError(f"{said}; check the URL of the remote")
+        self._keep_out_secrets(answer)
         return answer.content
+
+    def _keep_out_secrets(self, answer: Answer) -> None:
+        """Raise RemoteError for rows that hold what this process logs in with: they would be shown, saved and compared."""
+        if self._scrub.finds(answer.content):
+            raise RemoteError(f"{_host(answer)} answered with the secret that it was sent; nothing of it is used or shown")
 
     def _refuse(self, answer: Answer) -> NoReturn:
         """Raise what an answer that is no success means, wherever it was asked."""

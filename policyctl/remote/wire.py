@@ -20,11 +20,15 @@ import httpx
 
 from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError
+from policyctl.load.files import read_bounded
+from policyctl.load.urls import is_loopback
 from policyctl.remote.answers import BadContent, content_of, describe, is_quota, retry_after
-from policyctl.remote.credentials import Scrubber
+from policyctl.remote.bodies import ENCODING, Unbearable, read_whole
 from policyctl.remote.patience import Patience
+from policyctl.remote.scrubbing import Scrubber, hide_proxies
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds
+MAX_CERTIFICATES = 8 * 1024 * 1024  # bytes of a ca_file
 CONNECTIONS = 64  # as many as apply may have threads
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
@@ -77,7 +81,9 @@ class Wire:
         """`ca_file` holds authorities to trust besides the usual ones. Raises RemoteError when it is unusable."""
         self.scrub = scrub
         self._patience = patience
-        self._client = _client(ca_file, timeout)
+        # What goes to this machine goes past the proxies: a secret may be on its way in the clear.
+        self._near, self._far = _client(ca_file, timeout, proxies=False), _client(ca_file, timeout, proxies=True)
+        hide_proxies(scrub)
 
     def send(self, ask: Ask, *, writes: bool = False) -> Answer:
         """The answer, whatever its status, but for those that say "later" or "broken", which are repeated or raised.
@@ -93,11 +99,13 @@ class Wire:
                     raise again.error from None
 
     def close(self) -> None:
-        self._client.close()
+        self._near.close()
+        self._far.close()
 
     def _once(self, ask: Ask, writes: bool) -> Answer:
+        client = self._near if is_loopback(ask.url) else self._far
         try:
-            response = self._client.request(
+            request = client.build_request(
                 ask.method,
                 ask.url,
                 params=ask.query or None,
@@ -105,6 +113,10 @@ class Wire:
                 data=ask.form,
                 headers={**ask.headers, **({} if ask.body is None else {"Content-Type": "application/json"})},
             )
+            response = read_whole(client.send(request, stream=True), self._patience.clock)
+        except Unbearable as error:
+            said = f"{host_of(ask.url)} answered with {error}"
+            raise (LostAnswer if writes else RemoteError)(f"{said}; check the URL of the remote") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._unanswered(error, ask, writes) from None
         return self._judge(response, ask, writes)
@@ -160,15 +172,16 @@ def _reason(error: Exception) -> str:
     return text.rpartition("] ")[2].removeprefix("certificate verify failed: ") or type(error).__name__
 
 
-def _client(ca_file: Path | None, timeout: httpx.Timeout) -> httpx.Client:
+def _client(ca_file: Path | None, timeout: httpx.Timeout, *, proxies: bool) -> httpx.Client:
     try:
         return httpx.Client(
             verify=_trust(ca_file),
             timeout=timeout,
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            trust_env=proxies,
             follow_redirects=False,  # a redirect must not take a token elsewhere
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # nor may one service set what another is sent
-            headers={"User-Agent": f"policyctl/{__version__}", "Accept": "application/json"},
+            headers={"User-Agent": f"policyctl/{__version__}", "Accept": "application/json", "Accept-Encoding": ENCODING},
         )
     except (ValueError, ImportError, httpx.InvalidURL):
         # Not in the error's own words: a proxy's URL may hold a password.
@@ -186,6 +199,7 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is None:
         return context
     try:
+        read_bounded(ca_file, MAX_CERTIFICATES)  # OpenSSL would read a device to its end
         context.load_verify_locations(cafile=ca_file)
     except ssl.SSLError:
         raise RemoteError(f"ca_file {ca_file} holds no certificate in PEM form") from None

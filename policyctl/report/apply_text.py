@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from policyctl.core.apply import Outcome, Status
+from policyctl.core.apply import Outcome
 from policyctl.report.plain import plain
 from policyctl.report.plan_text import SYMBOLS
 from policyctl.report.style import Style
 
 _PAST = {"add": "added", "update": "updated", "remove": "removed"}
-_LOOKS: dict[Status, str] = {"applied": "green", "already": "cyan", "failed": "red", "skipped": "yellow"}
+LOOKS: dict[str, str] = {"applied": "green", "already": "cyan", "failed": "red", "skipped": "yellow"}
 
 
 def outcome_line(outcome: Outcome, style: Style) -> str:
     """`+ virtual-policy/anygem  applied`, with the reason where it did not take."""
-    status = style.paint(outcome.status, _LOOKS[outcome.status])
+    status = style.paint(outcome.status, LOOKS[outcome.status])
     line = f"{SYMBOLS[outcome.change.action]} {plain(outcome.change.name)}  {status}"
     return f"{line}: {plain(outcome.reason)}" if outcome.reason else line
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, RULES
+from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES
 from policyctl.lint.families import lint
-from policyctl.lint.references import REFERENCE_CODES
 
 COMMENT_CODES = {"P491", "P492"}
 Target = dict[str, Any]

@@ -11,9 +11,10 @@ import httpx
 
 from policyctl.load.auth import AuthFile
 from policyctl.remote.auth import Session
-from policyctl.remote.credentials import Credentials, Scrubber
+from policyctl.remote.credentials import Credentials
 from policyctl.remote.orchestrate import OrchestrateRemote, Sender
 from policyctl.remote.patience import Patience
+from policyctl.remote.scrubbing import Scrubber
 from policyctl.remote.wire import Wire
 
 SHORT = httpx.Timeout(0.25, connect=5)  # only a server that hangs on purpose is waited for

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.remote.answers import describe, is_quota, retry_after
-from policyctl.remote.credentials import Scrubber
+from policyctl.remote.scrubbing import Scrubber
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(),

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from policyctl.errors import NotFound, RemoteError
 from policyctl.model.live import Twins, observe_rows
-from policyctl.remote.credentials import Scrubber
 from policyctl.remote.open import open_reader
 from policyctl.remote.orchestrate import OrchestrateReader, OrchestrateRemote
+from policyctl.remote.scrubbing import Scrubber
 from policyctl.remote.wire import Answer, Ask
 from tests.remote.reaching import SHORT, Clock, document, reach, row
 from tests.remote.standin import Handler, Reply, Seen, Silence, certificates, closed_port, standing_in

@@ -47,7 +47,7 @@ def show_and_change(review: Review, note: str | None, place: Place, console: Con
     if how.dry_run or review.plan.blocked:
         raise_if_unsafe(review)
         return 0
-    return ask_and_carry_out(review, place, console, yes=how.yes)
+    return ask_and_carry_out(review, place, console, yes=how.yes, audit=how.audit)
 
 
 def next_apply(

@@ -9,26 +9,30 @@ from typing import Any
 
 import click
 
+from policyctl.cli.auditing import Audit, with_audit
+
 with_name = click.option("--name", "-n", required=True, metavar="NAME", help="The policy, with or without virtual-policy/.")
 
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How to carry out a change: only show it, write it to the directory instead of the remote, do not ask."""
+    """How to carry out a change: only show it, write it to the directory instead of the remote, do not ask, note it."""
 
     dry_run: bool
     save: bool
     yes: bool
+    audit: Audit | None
 
 
 def with_how(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --dry-run, --save and --yes, as `how`."""
+    """Give a command --dry-run, --save, --yes and --audit, as `how`."""
 
     @click.option("--dry-run", is_flag=True, help="Show the change and stop.")
     @click.option("--save", is_flag=True, help="Change the policy directory instead of the remote.")
     @click.option("--yes", is_flag=True, help="Do not ask.")
+    @with_audit
     @wraps(function)
-    def settled(*args: Any, dry_run: bool, save: bool, yes: bool, **more: Any) -> Any:
-        return function(*args, how=How(dry_run, save, yes), **more)
+    def settled(*args: Any, dry_run: bool, save: bool, yes: bool, audit: Audit | None, **more: Any) -> Any:
+        return function(*args, how=How(dry_run, save, yes, audit), **more)
 
     return settled

@@ -39,7 +39,7 @@ def save_policy(policy: Policy, options: Options, place: Place, console: Console
     if home.policy is not None and not console.confirm(f"Write over {home.path}?", yes=how.yes):
         return _declined(console)
     make_folder(options.dir)
-    write_atomically(home.path, text)
+    write_atomically(home.path, text, inside=options.dir)
     console.result(f"Wrote {plain(str(home.path))}.\n")
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-SCHEMAS = ("policy", "test", "config", "plan", "validate", "policies", "effect")
+SCHEMAS = ("policy", "test", "config", "plan", "validate", "policies", "effect", "history")
 
 
 def schema_text(name: str) -> str:

@@ -1,0 +1,68 @@
+"""policyctl history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from policyctl.cli.auditing import VARIABLE, audit_option
+from policyctl.cli.console import Console
+from policyctl.cli.options import Options, with_options
+from policyctl.core.audit import Entry
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.audit import read_audit
+from policyctl.model.names import canonical_name, matches
+from policyctl.report.history import history_json, history_text
+from policyctl.report.plain import count, plain
+
+EPILOG = """\b
+Example:
+  policyctl apply --audit audit.jsonl
+  policyctl history --audit audit.jsonl
+  policyctl history --audit audit.jsonl anygem 'prod-*' --format json"""
+
+
+@click.command("history", epilog=EPILOG)
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@audit_option("The file that apply --audit adds to.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_options
+def command(options: Options, names: tuple[str, ...], audit_file: Path | None, form: str) -> int:
+    """Show who changed what, when, and from which commit; the last change is the last line.
+
+    NAME is a policy, with or without virtual-policy/, or a glob. With --env only that environment's changes are shown.
+    """
+    return history(options, names, audit_file, form)
+
+
+def history(options: Options, names: tuple[str, ...], file: Path | None, form: str) -> int:
+    console = Console(options)
+    if file is None:
+        raise UsageError(f"which file? name it with --audit or {VARIABLE}; policyctl apply --audit FILE adds to it")
+    bad: list[int] = []
+    entries = list(_entries(file, bad, console))
+
+    def wanted(entry: Entry) -> bool:
+        named = not names or matches(entry.name, names) or entry.name in map(canonical_name, names)
+        return named and options.env in (None, entry.environment)
+
+    if form == "json":
+        console.result(history_json(entries, wanted))
+    else:
+        console.result(history_text(entries, wanted, console.out_style))
+    if bad:
+        raise PolicyctlError(f"{file}: {count(len(bad), 'line')} could not be read; the history may not be whole")
+    return 0
+
+
+def _entries(file: Path, bad: list[int], console: Console) -> Iterator[Entry]:
+    """What the file says; what it does not say is told. A last line without its end is what a kill leaves, and no error."""
+    for line in read_audit(file):
+        if line.entry is not None:
+            yield line.entry
+            continue
+        console.say(plain(f"{file}:{line.number}: {line.complaint}; it is left out"))
+        if not line.unfinished:
+            bad.append(line.number)

@@ -1,0 +1,146 @@
+"""What an audit file says: one JSON line for each change that is about to be written, and one for what became of it.
+
+A line is written before the remote is, so that whatever happens to this process no change is without a line. One with the
+outcome `begun` is followed by one with the outcome; where it is not, what became of that change is not known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from policyctl.core.apply import GOOD, Outcome, Status
+from policyctl.core.change import ACTIONS, Action, Change
+from policyctl.core.plan import Plan
+from policyctl.errors import PolicyctlError
+from policyctl.model.normal import digest, normal_form
+
+FORMAT = "policyctl/audit"
+VERSION = 1
+
+
+class BadEntry(PolicyctlError):
+    """A line that says no change; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who changes something, with which command, in which run of which service, and from which commit; None: not known.
+
+    `dirty` says that the policy directory was not as the commit has it, `subject` is the commit's first line.
+    """
+
+    who: str
+    command: str
+    run: str | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line. `time` is RFC 3339 in UTC, `id` is that of the apply, which all its lines share.
+
+    The digests are those of normal forms, None where there was, or will be, no policy.
+    """
+
+    time: str
+    id: str
+    origin: Origin
+    environment: str
+    remote: str
+    plan: str
+    action: Action
+    name: str
+    before: str | None
+    after: str | None
+    outcome: Status | Literal["begun"]
+    reason: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """The entry as a plain value, without what is not known of its origin."""
+        data = asdict(self)
+        origin = {key: value for key, value in data.pop("origin").items() if value is not None}
+        return {"time": data.pop("time"), "id": data.pop("id"), **origin, **data}
+
+
+def entry_of(plan: Plan, origin: Origin, identifier: str, time: str, change: Change, outcome: Outcome | None) -> Entry:
+    """The entry for a change of a plan; without an outcome it is only begun."""
+    return Entry(
+        time=time,
+        id=identifier,
+        origin=origin,
+        environment=plan.environment,
+        remote=plan.remote,
+        plan=plan.digest,
+        action=change.action,
+        name=change.name,
+        before=change.before_digest(),
+        after=None if change.after is None else digest(normal_form(change.after)),
+        outcome="begun" if outcome is None else outcome.status,
+        reason="" if outcome is None else outcome.reason,
+    )
+
+
+def entry_line(entry: Entry) -> str:
+    """The line that says an entry, with its end."""
+    return json.dumps({"format": FORMAT, "version": VERSION, **entry.plain()}) + "\n"
+
+
+# What a line's keys may hold; what it says besides is passed over.
+_TEXTS = ("time", "id", "who", "command", "environment", "remote", "plan", "name", "reason")
+_PERHAPS: dict[str, type] = {"run": str, "commit": str, "subject": str, "dirty": bool}
+_DIGESTS = ("before", "after")
+_CHOICES = {"action": ACTIONS, "outcome": ("begun", *get_args(Status))}
+
+
+def read_entry(line: bytes) -> Entry:
+    """The entry of a line. Raises BadEntry for one that is torn, or no entry, or of another version."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadEntry("is no whole line of JSON") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise BadEntry(f"does not say {FORMAT}")
+    if data.get("version") != VERSION:
+        raise BadEntry(f"is of a version that this policyctl does not read (it reads {VERSION})")
+    for key in _wrong(data):
+        raise BadEntry(f"is no entry: {key} is missing or wrong")
+    origin = Origin(data["who"], data["command"], **{key: data.get(key) for key in _PERHAPS})
+    return Entry(origin=origin, **{key: data[key] for key in Entry.__dataclass_fields__ if key != "origin"})
+
+
+def _wrong(data: dict[str, Any]) -> Iterator[str]:
+    """The keys that are not there, or do not hold what they must."""
+    yield from (key for key in _TEXTS if not isinstance(data.get(key), str))
+    yield from (key for key, kind in _PERHAPS.items() if not isinstance(data.get(key), kind | None))
+    yield from (key for key in _DIGESTS if key not in data or not isinstance(data[key], str | None))
+    yield from (key for key, known in _CHOICES.items() if data.get(key) not in known)
+
+
+def fold(entries: Iterable[Entry]) -> list[Entry]:
+    """The entries with one for each change, in the order of their lines: what was begun stays only where nothing followed."""
+    kept: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        key = (entry.id, entry.name)
+        kept.pop(key, None)
+        kept[key] = entry
+    return list(kept.values())
+
+
+def gaps(entries: Iterable[Entry]) -> Iterator[bool]:
+    """For each entry whether the policy was changed before it by somebody who left no entry.
+
+    What one entry left is what the next one finds; only where an outcome is known can that be told.
+    """
+    left: dict[tuple[str, str], tuple[str | None]] = {}
+    for entry in entries:
+        key = (entry.remote, entry.name)
+        yield key in left and left[key] != (entry.before,) and entry.outcome != "already"
+        if entry.outcome in GOOD:
+            left[key] = (entry.after,)
+        elif entry.outcome != "skipped":
+            left.pop(key, None)

@@ -1,0 +1,74 @@
+"""An answer's body, read within bounds of size and time, whatever the other side sends."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import httpx
+
+MAX_LIST = 64 * 1024 * 1024  # bytes of an answer to a GET, unpacked
+MAX_ROW = 16 * 1024 * 1024  # bytes of any other answer
+LONGEST = 300.0  # seconds from an answer's first byte to its last
+ENCODING = "gzip"
+
+
+class Unbearable(Exception):
+    """A body that is not read to its end; the message ends the sentence "it answered 200 with …"."""
+
+
+def read_whole(response: httpx.Response, clock: Callable[[], float]) -> httpx.Response:
+    """The response with its body in memory, unpacked. Raises Unbearable for one of a success that is too much.
+
+    The words of a failure are left out where they are too much: nobody needs them, and half of them might end in half a
+    secret.
+    """
+    try:
+        content = _content(response, clock)
+    except Unbearable:
+        if response.is_success:
+            raise
+        content = b""
+    finally:
+        response.close()
+    kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_THE_BODY]
+    extensions = {"reason_phrase": response.extensions.get("reason_phrase", b"")}
+    return httpx.Response(response.status_code, headers=kept, content=content, request=response.request, extensions=extensions)
+
+
+_OF_THE_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
+
+
+def _content(response: httpx.Response, clock: Callable[[], float]) -> bytes:
+    most = MAX_LIST if response.request.method == "GET" else MAX_ROW
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", ENCODING):
+        raise Unbearable(f"a body in an encoding that was not asked for ({encoding[:40]!r})")
+    end, pieces, size = clock() + LONGEST, [], 0
+    for piece in response.iter_raw():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            raise _too_large(most)
+        if clock() > end:
+            raise httpx.ReadTimeout("", request=response.request)
+    content = b"".join(pieces)
+    return content if encoding == "identity" else _unpacked(content, most)
+
+
+def _unpacked(content: bytes, most: int) -> bytes:
+    """What gzip packed. A bomb is not let go off: no more than `most` bytes are ever unpacked."""
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        unpacked = unpacker.decompress(content, most + 1)
+    except zlib.error:
+        raise Unbearable("a body that is not the gzip it says it is") from None
+    if len(unpacked) > most:
+        raise _too_large(most)
+    if content and not unpacker.eof:
+        raise Unbearable("a body that is cut short")
+    return unpacked
+
+
+def _too_large(most: int) -> Unbearable:
+    return Unbearable(f"more than {most // (1024 * 1024)} MiB, which no list of policies needs")

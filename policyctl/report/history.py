@@ -1,0 +1,55 @@
+"""The history of policies, for people and for machines. The JSON's schema is `schemas/history.schema.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+
+from policyctl.core.audit import Entry, Origin, fold, gaps
+from policyctl.report.apply_text import LOOKS
+from policyctl.report.plain import count, plain
+from policyctl.report.plan_text import SYMBOLS
+from policyctl.report.style import Style
+
+FORMAT = "policyctl/history"
+VERSION = 1
+_UNKNOWN = "not known: the run ended before it told; plan shows what is live"
+_GAP = "it was changed before this by somebody who left no entry here"
+
+
+def history_text(entries: Sequence[Entry], wanted: Callable[[Entry], bool], style: Style) -> str:
+    """Two lines a change, the oldest first: when, what and its outcome; then who, how, and why."""
+    rows = list(_rows(entries, wanted))
+    lines = [line for entry, gap in rows for line in _lines(entry, gap, style)]
+    return "".join(f"{line}\n" for line in [*lines, *([""] if lines else []), f"{count(len(rows), 'change')}."])
+
+
+def history_json(entries: Sequence[Entry], wanted: Callable[[Entry], bool]) -> str:
+    """The same as JSON text. `gap` says that the policy was changed before by somebody who left no entry."""
+    changes = [{**entry.plain(), "gap": gap} for entry, gap in _rows(entries, wanted)]
+    return json.dumps({"format": FORMAT, "version": VERSION, "changes": changes}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _rows(entries: Sequence[Entry], wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, bool]]:
+    folded = fold(entries)
+    return ((entry, gap) for entry, gap in zip(folded, gaps(folded), strict=True) if wanted(entry))
+
+
+def _lines(entry: Entry, gap: bool, style: Style) -> Iterator[str]:
+    outcome = _UNKNOWN if entry.outcome == "begun" else entry.outcome + (f": {entry.reason}" if entry.reason else "")
+    painted = style.paint(plain(outcome), LOOKS.get(entry.outcome, "yellow"))
+    when = style.paint(plain(entry.time[:19].replace("T", " ")), "dim")
+    yield f"{when}  {plain(entry.environment)}  {SYMBOLS[entry.action]} {plain(entry.name)}  {painted}"
+    origin = entry.origin
+    yield style.paint(plain(f"    by {origin.who} with {origin.command}{_source(origin)}"), "dim")
+    if origin.run is not None:
+        yield style.paint(plain(f"    in {origin.run}"), "dim")
+    if gap:
+        yield f"    {style.paint('note', 'cyan')}  {_GAP}"
+
+
+def _source(origin: Origin) -> str:
+    if origin.commit is None:
+        return ""
+    changed = ", with changes that are in no commit" if origin.dirty else ""
+    return f" at {origin.commit[:12]} ({origin.subject}){changed}"
