@@ -16,15 +16,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import httpcore
 import httpx
 
 from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError
 from policyctl.remote.answers import BadContent, content_of, describe, is_quota, retry_after
 from policyctl.remote.credentials import Scrubber
+from policyctl.remote.deadline import Deadline, Network
 from policyctl.remote.patience import Patience
 
-TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds of each single wait
+WHOLE = 120.0  # seconds until an answer must be there as a whole, if every byte of it comes in time
 CONNECTIONS = 64  # as many as apply may have threads
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
@@ -73,11 +76,17 @@ class Wire:
         ca_file: Path | None = None,
         timeout: httpx.Timeout = TIMEOUT,
         patience: Patience = Patience(),
+        network: httpcore.NetworkBackend | None = None,
     ) -> None:
-        """`ca_file` holds authorities to trust besides the usual ones. Raises RemoteError when it is unusable."""
+        """`ca_file` holds authorities to trust besides the usual ones. Raises RemoteError when it is unusable.
+
+        `network` makes the connections where it is not to be the system's.
+        """
         self.scrub = scrub
         self._patience = patience
+        self._deadline = Deadline(WHOLE, patience.clock)
         self._client = _client(ca_file, timeout)
+        _bind(self._client, self._deadline, network)
 
     def send(self, ask: Ask, *, writes: bool = False) -> Answer:
         """The answer, whatever its status, but for those that say "later" or "broken", which are repeated or raised.
@@ -96,6 +105,7 @@ class Wire:
         self._client.close()
 
     def _once(self, ask: Ask, writes: bool) -> Answer:
+        self._deadline.begin()
         try:
             response = self._client.request(
                 ask.method,
@@ -175,6 +185,16 @@ def _client(ca_file: Path | None, timeout: httpx.Timeout) -> httpx.Client:
         raise RemoteError(
             "the proxy that the environment variables name cannot be used; check HTTPS_PROXY and its like"
         ) from None
+
+
+def _bind(client: httpx.Client, deadline: Deadline, network: httpcore.NetworkBackend | None) -> None:
+    """Let the client's connections, and those by way of a proxy, keep to the deadline.
+
+    httpx has no option for this, so its pools are told directly; a release that names them otherwise fails here and at once.
+    """
+    transports: list[Any] = [client._transport, *client._mounts.values()]
+    for pool in (transport._pool for transport in transports if transport is not None):
+        pool._network_backend = Network(network or pool._network_backend, deadline)
 
 
 @cache  # reading the usual authorities takes 0.1 s, and apply opens a reader and then a writer
