@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from policyctl.cli.carrying import ask_and_carry_out
+from policyctl.cli.carrying import LOCK_SECONDS, ask_and_carry_out
 from policyctl.cli.console import Console
 from policyctl.cli.github import tell_plan
 from policyctl.cli.opening import Place, find_place, load_policies
@@ -37,6 +37,14 @@ Example:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--parallelism", type=click.IntRange(1, 64), default=4, show_default=True, help="Changes at once.")
 @click.option("--expect-digest", metavar="DIGEST", help="Apply only if the plan made now has this digest (sha256:…).")
+@click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    default=LOCK_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another apply on the same embedded remote.",
+)
 @with_selection
 @with_options
 def command(
@@ -45,6 +53,7 @@ def command(
     yes: bool,
     parallelism: int,
     expect_digest: str | None,
+    lock_timeout: float,
     selection: Selection,
     overrides: Overrides,
 ) -> int:
@@ -53,7 +62,7 @@ def command(
     With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote moved since. It can be
     applied again after it was interrupted.
     """
-    return apply(options, planfile, yes, parallelism, expect_digest, selection, overrides)
+    return apply(options, planfile, yes, parallelism, expect_digest, lock_timeout, selection, overrides)
 
 
 def apply(
@@ -62,6 +71,7 @@ def apply(
     yes: bool,
     parallelism: int,
     expect_digest: str | None,
+    lock_timeout: float,
     selection: Selection,
     overrides: Overrides,
 ) -> int:
@@ -78,7 +88,7 @@ def apply(
             f"this is not the plan that was approved: its digest is {reviewed.plan.digest}, not {expect_digest}; "
             "nothing was written, have the plan above approved"
         )
-    return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism)
+    return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism, lock_seconds=lock_timeout)
 
 
 def _check_expectation(digest: str | None, planfile: Path | None) -> None:

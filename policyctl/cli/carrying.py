@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import click
 
@@ -17,19 +17,33 @@ from policyctl.cli.plan import raise_if_unsafe
 from policyctl.core.apply import GOOD, Outcome
 from policyctl.core.guards import Review
 from policyctl.errors import Incomplete
-from policyctl.reconcile.apply import apply_changes
+from policyctl.reconcile.apply import apply_changes, preflight
+from policyctl.reconcile.observe import look_up
 from policyctl.reconcile.verify import verify
-from policyctl.remote.open import open_writer, require_writable
+from policyctl.remote.lock import Waiting
+from policyctl.remote.open import alone, open_writer, require_writable
+from policyctl.remote.protocol import Writer
 from policyctl.report.apply_text import apply_text, outcome_line
-from policyctl.report.plain import count
+from policyctl.report.plain import count, plain
 from policyctl.report.style import Style
 
+LOCK_SECONDS = 30.0  # how long somebody else's apply on an embedded remote is waited for
 
-def ask_and_carry_out(reviewed: Review, place: Place, console: Console, *, yes: bool, parallelism: int = 1) -> int:
+
+def ask_and_carry_out(
+    reviewed: Review,
+    place: Place,
+    console: Console,
+    *,
+    yes: bool,
+    parallelism: int = 1,
+    lock_seconds: float = LOCK_SECONDS,
+) -> int:
     """Carry out a plan that was printed already, once somebody agrees, and return the exit code.
 
     Raises UsageError or Refused, before asking, for a remote that can only be read or a plan that must not be applied, and
-    Incomplete when not all of it was.
+    Incomplete when not all of it was. On an embedded remote somebody else's apply is waited for: Refused when that takes
+    more than `lock_seconds`, StalePlan when the policies of this plan moved meanwhile.
     """
     require_writable(place.url)
     if reviewed.refusals or not reviewed.plan.changes:
@@ -39,12 +53,20 @@ def ask_and_carry_out(reviewed: Review, place: Place, console: Console, *, yes: 
     if not console.confirm(f"Apply {changes} to {place.environment.name}?", yes=yes):
         console.say("declined; nothing was written")
         return 1
-    return _carry_out(reviewed, place, console, parallelism)
+    with _alone(place, console, lock_seconds), open_writer(place.url, place.access) as writer:
+        if writer.embedded:
+            preflight(reviewed.plan, look_up(writer, {change.name for change in reviewed.plan.changes}))
+        return _carry_out(reviewed, writer, console, parallelism)
 
 
-def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: int) -> int:
+def _alone(place: Place, console: Console, seconds: float) -> AbstractContextManager[None]:
+    command = click.get_current_context().command_path
+    return alone(place.url, command, Waiting(seconds), lambda line: console.say(plain(line)))
+
+
+def _carry_out(reviewed: Review, writer: Writer, console: Console, parallelism: int) -> int:
     plan = reviewed.plan
-    with open_writer(place.url, place.access) as writer, _stop_on_signals() as stopped:
+    with _stop_on_signals() as stopped:
         with _progress(console, len(plan.changes)) as on_outcome:
             outcomes = apply_changes(
                 plan.changes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from policyctl.errors import RemoteError, UsageError
 from policyctl.load.auth import AuthFile
 from policyctl.load.config import LOCAL, Environment
 from policyctl.load.urls import http_complaint, is_git, origin
+from policyctl.remote.lock import Waiting, apply_lock
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
@@ -60,6 +63,11 @@ def open_writer(url: str, access: Access = Access()) -> Writer:
     from policyctl.remote.orchestrate import OrchestrateRemote
 
     return OrchestrateRemote(url, *_sender(url, access))
+
+
+def alone(url: str, command: str, waiting: Waiting, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Be the only one who applies something to an embedded remote; elsewhere there is no lock. See `apply_lock`."""
+    return nullcontext() if _is_http(url) else apply_lock(sqlite_path(url), command, waiting, say)
 
 
 def require_writable(url: str) -> None:
