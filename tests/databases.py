@@ -21,9 +21,9 @@ def row(name: str, **more: Any) -> dict[str, Any]:
     return {"name": f"virtual-policy/{name}", "policy": {"strategy": {"mode": "single"}, "targets": [LEAF]}, **more}
 
 
-def put(rows: Iterable[dict[str, Any]], path: Path = LOCAL) -> None:
+def put(rows: Iterable[dict[str, Any]], path: Path = LOCAL, *, unique_names: bool = True) -> None:
     """Store rows as they are, whatever they are. A row's `id` is its id, its `canonical` the name that it is filed under."""
-    with SqliteRemote(path) as remote:
+    with SqliteRemote(path, unique_names=unique_names) as remote:
         remote.remove(remote.add({"name": "first", "policy": {}}))  # makes the file
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany("INSERT INTO policy VALUES (?, ?, ?, '', '')", map(_values, rows))
@@ -36,6 +36,13 @@ def live_documents(path: Path = LOCAL) -> dict[str, dict[str, Any]]:
     with closing(sqlite3.connect(path)) as connection:
         found = [json.loads(text) for (text,) in connection.execute("SELECT document FROM policy")]
     return {document["name"]: document for document in found}
+
+
+def stored(path: Path) -> dict[str, tuple[str, ...]]:
+    """Every row byte by byte, by its id."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT id, canonical, document, created_on, updated_at FROM policy")
+        return {row[0]: row[1:] for row in found}
 
 
 def _values(row: dict[str, Any]) -> tuple[str, str, str]:

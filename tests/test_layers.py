@@ -29,6 +29,7 @@ OWNERS = {
     "click": ("cli",),
     "yaml": ("load",),
     "httpx": ("remote",),
+    "httpcore": ("remote",),
     "sqlite3": ("remote",),
     "deepdiff": ("core/diff.py",),
     "jinja2": ("load", "report"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from policyctl.cli.auditing import Audit, with_audit
-from policyctl.cli.carrying import ask_and_carry_out
+from policyctl.cli.carrying import LOCK_SECONDS, ask_and_carry_out, raise_if_stale
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan
 from policyctl.cli.opening import Place, find_place, load_policies
@@ -45,6 +45,14 @@ Example:
     metavar="DIGEST",
     help="Apply only if the plan made now has this digest (sha256:…); none: only if it is empty.",
 )
+@click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    default=LOCK_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another apply on the same embedded remote.",
+)
 @with_audit
 @with_selection
 @with_options
@@ -54,6 +62,7 @@ def command(
     yes: bool,
     parallelism: int,
     expect_digest: str | None,
+    lock_timeout: float,
     selection: Selection,
     overrides: Overrides,
     audit: Audit | None,
@@ -63,7 +72,7 @@ def command(
     With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote moved since. It can be
     applied again after it was interrupted.
     """
-    return apply(options, planfile, yes, parallelism, expect_digest, selection, overrides, audit)
+    return apply(options, planfile, yes, parallelism, expect_digest, lock_timeout, selection, overrides, audit)
 
 
 def apply(
@@ -72,6 +81,7 @@ def apply(
     yes: bool,
     parallelism: int,
     expect_digest: str | None,
+    lock_timeout: float,
     selection: Selection,
     overrides: Overrides,
     audit: Audit | None,
@@ -84,9 +94,7 @@ def apply(
         place, reviewed = _read_saved(options, console, planfile, selection, overrides)
     console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
     tell_plan(subject_of(reviewed, place.remote, options.dir, console), planfile, console)
-    if reviewed.stale:
-        listed = "\n  ".join(reviewed.stale)
-        raise StalePlan(f"the remote moved since the plan was made; nothing was written, plan again\n  {listed}")
+    raise_if_stale(reviewed.stale)
     if expect_digest == NONE and reviewed.plan.changes:
         raise StalePlan(
             f"nobody has approved a plan for this commit; nothing was written. Read the plan above, then approve its digest, "
@@ -97,7 +105,7 @@ def apply(
             f"this is not the plan that was approved: its digest is {reviewed.plan.digest}, not {expect_digest}; "
             "nothing was written, have the plan above approved"
         )
-    return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism, audit=audit)
+    return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism, lock_seconds=lock_timeout, audit=audit)
 
 
 def _check_expectation(digest: str | None, planfile: Path | None) -> None:

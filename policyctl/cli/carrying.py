@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import click
 
 from policyctl.cli.auditing import Audit, Notes, noting
 from policyctl.cli.console import Console
@@ -14,22 +16,35 @@ from policyctl.cli.opening import Place
 from policyctl.cli.plan import raise_if_unsafe
 from policyctl.core.apply import GOOD, Outcome
 from policyctl.core.guards import Review
-from policyctl.errors import Incomplete
-from policyctl.reconcile.apply import apply_changes
+from policyctl.errors import Incomplete, StalePlan
+from policyctl.reconcile.apply import apply_changes, stale_changes
+from policyctl.reconcile.observe import look_up
 from policyctl.reconcile.verify import verify
-from policyctl.remote.open import open_writer, require_writable
+from policyctl.remote.lock import Waiting
+from policyctl.remote.open import alone, open_writer, require_writable
+from policyctl.remote.protocol import Writer
 from policyctl.report.apply_text import apply_text, outcome_line
-from policyctl.report.plain import count
+from policyctl.report.plain import count, plain
 from policyctl.report.style import Style
+
+LOCK_SECONDS = 30.0  # how long somebody else's apply on an embedded remote is waited for
 
 
 def ask_and_carry_out(
-    reviewed: Review, place: Place, console: Console, *, yes: bool, parallelism: int = 1, audit: Audit | None = None
+    reviewed: Review,
+    place: Place,
+    console: Console,
+    *,
+    yes: bool,
+    parallelism: int = 1,
+    lock_seconds: float = LOCK_SECONDS,
+    audit: Audit | None = None,
 ) -> int:
     """Carry out a plan that was printed already, once somebody agrees, and return the exit code.
 
     Raises UsageError or Refused, before asking, for a remote that can only be read or a plan that must not be applied, and
-    Incomplete when not all of it was.
+    Incomplete when not all of it was. On an embedded remote somebody else's apply is waited for: Refused when that takes
+    more than `lock_seconds`, StalePlan when the policies of this plan moved meanwhile.
     """
     require_writable(place.url)
     if reviewed.refusals or not reviewed.plan.changes:
@@ -39,16 +54,32 @@ def ask_and_carry_out(
     if not console.confirm(f"Apply {changes} to {place.environment.name}?", yes=yes):
         console.say("declined; nothing was written")
         return 1
-    with noting(audit, reviewed.plan, place.access.directory, console) as notes:
-        code = _carry_out(reviewed, place, console, parallelism, notes)
+    with _alone(place, console, lock_seconds), open_writer(place.url, place.access) as writer:
+        if writer.embedded:
+            changed = {change.name for change in reviewed.plan.changes}
+            raise_if_stale(stale_changes(reviewed.plan, look_up(writer, changed)))
+        with noting(audit, reviewed.plan, place.access.directory, console) as notes:
+            code = _carry_out(reviewed, writer, console, parallelism, notes)
     if notes.lost:
         raise Incomplete(f"the audit file lacks what became of {count(len(notes.lost), 'change')}; see above")
     return code
 
 
-def _carry_out(reviewed: Review, place: Place, console: Console, parallelism: int, notes: Notes) -> int:
+def raise_if_stale(stale: Sequence[str]) -> None:
+    """Raise StalePlan for what moved since a plan was made (see `stale_changes`), before any write."""
+    if stale:
+        listed = "\n  ".join(stale)
+        raise StalePlan(f"the remote moved since the plan was made; nothing was written, plan again\n  {listed}")
+
+
+def _alone(place: Place, console: Console, seconds: float) -> AbstractContextManager[None]:
+    command = click.get_current_context().command_path
+    return alone(place.url, command, Waiting(seconds), lambda line: console.say(plain(line)))
+
+
+def _carry_out(reviewed: Review, writer: Writer, console: Console, parallelism: int, notes: Notes) -> int:
     plan = reviewed.plan
-    with open_writer(place.url, place.access) as writer, _stop_on_signals() as stopped:
+    with _stop_on_signals() as stopped:
 
         def is_stopped() -> bool:
             return stopped() is not None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from policyctl.core.apply import GOOD, Outcome, Verdict, judge, missed
+from policyctl.core.change import Change
 from policyctl.errors import RemoteError
+from policyctl.model.live import Observed
 from policyctl.reconcile.observe import look_up
 from policyctl.remote.protocol import Reader
 
@@ -21,15 +23,29 @@ def verify(outcomes: Iterable[Outcome], reader: Reader, sleep: Callable[[float],
     unverified: list[str] = []
     for wait in (*WAITS, None) if pending else ():
         try:
-            live = look_up(reader, {change.name for change in pending}).live
+            observed = look_up(reader, {change.name for change in pending})
         except RemoteError as error:
             unverified = [f"the result could not be read back: {error}"]
         else:
-            pending = [change for change in pending if judge(change, live.get(change.name)) is not Verdict.ALREADY]
-            unverified = [
-                f"{change.name} did not take: {', '.join(missed(change, live.get(change.name)))}" for change in pending
-            ]
+            pending, unverified = _left(pending, observed)
         if not unverified or wait is None:
             break
         sleep(wait)
     return unverified
+
+
+def _left(changes: Iterable[Change], observed: Observed) -> tuple[list[Change], list[str]]:
+    """The changes that are not as they should be, and a line for each. Twins are never as they should be."""
+    twins = {twins.name: twins.ids for twins in observed.twins}
+    left, lines = [], []
+    for change in changes:
+        live = observed.live.get(change.name)
+        if change.name in twins:
+            ids = ", ".join(twins[change.name])
+            lines.append(f"{change.name} is there {len(twins[change.name])} times (ids {ids}); remove all but one by id")
+        elif judge(change, live) is not Verdict.ALREADY:
+            lines.append(f"{change.name} did not take: {', '.join(missed(change, live))}")
+        else:
+            continue
+        left.append(change)
+    return left, lines

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:
     from policyctl.load.auth import AuthFile
+    from policyctl.remote.lock import Waiting
     from policyctl.remote.orchestrate import Sender
     from policyctl.remote.scrubbing import Scrubber
 
@@ -60,6 +63,15 @@ def open_writer(url: str, access: Access = Access()) -> Writer:
     from policyctl.remote.orchestrate import OrchestrateRemote
 
     return OrchestrateRemote(url, *_sender(url, access))
+
+
+def alone(url: str, command: str, waiting: Waiting, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Be the only one who applies something to an embedded remote; elsewhere there is no lock. See `apply_lock`."""
+    if _is_http(url):
+        return nullcontext()
+    from policyctl.remote.lock import apply_lock
+
+    return apply_lock(sqlite_path(url), command, waiting, say)
 
 
 def require_writable(url: str) -> None:

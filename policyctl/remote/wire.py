@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import httpcore
 import httpx
 
 from policyctl import __version__
@@ -24,11 +25,13 @@ from policyctl.load.files import read_bounded
 from policyctl.load.urls import is_loopback
 from policyctl.remote.answers import BadContent, content_of, describe, is_quota, retry_after
 from policyctl.remote.bodies import ENCODING, Unbearable, read_whole
+from policyctl.remote.deadline import Deadline, Network
 from policyctl.remote.patience import Patience
 from policyctl.remote.scrubbing import Scrubber, hide_proxies
 
-TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds
 MAX_CERTIFICATES = 8 * 1024 * 1024  # bytes of a ca_file
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds of each single wait
+WHOLE = 120.0  # seconds until an answer must be there as a whole, if every byte of it comes in time
 CONNECTIONS = 64  # as many as apply may have threads
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
@@ -77,12 +80,19 @@ class Wire:
         ca_file: Path | None = None,
         timeout: httpx.Timeout = TIMEOUT,
         patience: Patience = Patience(),
+        network: httpcore.NetworkBackend | None = None,
     ) -> None:
-        """`ca_file` holds authorities to trust besides the usual ones. Raises RemoteError when it is unusable."""
+        """`ca_file` holds authorities to trust besides the usual ones. Raises RemoteError when it is unusable.
+
+        `network` makes the connections where it is not to be the system's.
+        """
         self.scrub = scrub
         self._patience = patience
         # What goes to this machine goes past the proxies: a secret may be on its way in the clear.
         self._near, self._far = _client(ca_file, timeout, proxies=False), _client(ca_file, timeout, proxies=True)
+        self._deadline = Deadline(WHOLE, patience.clock)
+        for client in (self._near, self._far):
+            _bind(client, self._deadline, network)
         hide_proxies(scrub)
 
     def send(self, ask: Ask, *, writes: bool = False) -> Answer:
@@ -104,6 +114,7 @@ class Wire:
 
     def _once(self, ask: Ask, writes: bool) -> Answer:
         client = self._near if is_loopback(ask.url) else self._far
+        self._deadline.begin()
         try:
             request = client.build_request(
                 ask.method,
@@ -113,7 +124,7 @@ class Wire:
                 data=ask.form,
                 headers={**ask.headers, **({} if ask.body is None else {"Content-Type": "application/json"})},
             )
-            response = read_whole(client.send(request, stream=True), self._patience.clock)
+            response = read_whole(client.send(request, stream=True))
         except Unbearable as error:
             said = f"{host_of(ask.url)} answered with {error}"
             raise (LostAnswer if writes else RemoteError)(f"{said}; check the URL of the remote") from None
@@ -188,6 +199,16 @@ def _client(ca_file: Path | None, timeout: httpx.Timeout, *, proxies: bool) -> h
         raise RemoteError(
             "the proxy that the environment variables name cannot be used; check HTTPS_PROXY and its like"
         ) from None
+
+
+def _bind(client: httpx.Client, deadline: Deadline, network: httpcore.NetworkBackend | None) -> None:
+    """Let the client's connections, and those by way of a proxy, keep to the deadline.
+
+    httpx has no option for this, so its pools are told directly; a release that names them otherwise fails here and at once.
+    """
+    transports: list[Any] = [client._transport, *client._mounts.values()]
+    for pool in (transport._pool for transport in transports if transport is not None):
+        pool._network_backend = Network(network or pool._network_backend, deadline)
 
 
 @cache  # reading the usual authorities takes 0.1 s, and apply opens a reader and then a writer

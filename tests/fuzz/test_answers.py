@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,11 +18,10 @@ from hypothesis import strategies as st
 from policyctl.errors import LostAnswer, PolicyctlError, RemoteError
 from policyctl.load.auth import AuthFile
 from policyctl.model.live import observe_rows
-from policyctl.remote.bodies import LONGEST
 from policyctl.report.policies import policies_json, policies_text
 from policyctl.report.style import Style
 from tests.fuzz.mutating import contents, values
-from tests.remote.reaching import Clock, document, reach, row
+from tests.remote.reaching import document, reach, row
 from tests.remote.standin import Reply, StandIn, standing_in
 from tests.strategies import json_values
 
@@ -165,18 +163,3 @@ def test_a_write_whose_answer_is_too_much_may_have_happened() -> None:
     told = pytest.raises(LostAnswer, match="more than 16 MiB")
     with saying(CHUNKED, itertools.repeat(CHUNK, 500)) as url, reach(url) as remote, told:
         remote.add(document("a"))
-
-
-class Hasty(Clock):
-    """A clock by which an hour passes between two looks at it."""
-
-    def now(self) -> float:
-        self.time += LONGEST
-        return self.time
-
-
-def test_an_answer_that_drips_for_ever_is_left() -> None:
-    drip = itertools.repeat(b"1\r\n \r\n", 100_000)
-    told = pytest.raises(RemoteError, match="did not answer in time")
-    with saying(CHUNKED, drip) as url, reach(url, clock=Hasty(), timeout=httpx.Timeout(60)) as remote, told:
-        remote.rows()

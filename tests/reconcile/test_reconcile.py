@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -176,3 +177,16 @@ def test_what_did_not_take_is_told_after_a_few_bounded_looks() -> None:
             "virtual-policy/a did not take: policy.targets[merged], policy.targets[x/a]"
         ]
         assert tuple(waited) == WAITS
+
+
+@pytest.mark.parametrize("desired", [[policy("a", "two")], []], ids=["update", "remove"])
+def test_a_policy_that_is_there_twice_is_never_verified(desired: list[Policy], tmp_path: Path) -> None:
+    """As when an add that timed out was carried out late, on a remote that takes a second policy of one name."""
+    with SqliteRemote(tmp_path / "twins.db", unique_names=False) as writer:
+        writer.add(policy("a").document)
+        outcomes = apply(writer, plan_for(writer, desired))
+        for _ in range(2):
+            writer.add(policy("a").document)
+        (line,) = verify(outcomes, writer, lambda seconds: None)
+        assert line.startswith(f"virtual-policy/a is there {len(writer.rows())} times (ids ")
+        assert all(row["id"] in line for row in writer.rows())

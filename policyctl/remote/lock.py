@@ -1,0 +1,110 @@
+"""One apply at a time on an embedded remote: a lock that shows who holds it, and that death releases.
+
+It is the operating system's lock (flock) on a file beside the database, `<database>.lock`, which says in one line of JSON who
+took it and when. Not a row in the database: a row would outlive its writer. Not a lock on the database itself: closing that
+file a second time would drop SQLite's own locks. The file stays; only who has it locked counts.
+
+Each single write is bound to the version of its row anyway; the lock is there so that two applies do not mix. Windows has no
+flock, so there the versions are all there is.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from policyctl.errors import Refused, RemoteError
+
+if sys.platform != "win32":
+    import fcntl
+
+POLL = 0.1  # seconds
+_LONGEST = 4096  # bytes of the file that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many seconds to wait for the lock, and the clocks and the sleep that a test may replace."""
+
+    seconds: float
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+
+
+@contextmanager
+def apply_lock(database: Path, command: str, waiting: Waiting, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a database, for `command`. Who has to wait `say`s so, once, and for whom.
+
+    Raises Refused when the lock is not to be had in time, RemoteError when its file cannot be made.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    path = database.resolve()  # one lock, whichever way leads to the file
+    descriptor = _open(path.with_name(f"{path.name}.lock"))
+    try:
+        _wait(descriptor, database, waiting, say)
+        owner = {"owner": _user(), "host": socket.gethostname(), "pid": os.getpid(), "command": command, "since": waiting.now()}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(owner).encode() + b"\n", 0)
+        yield
+    finally:
+        os.close(descriptor)  # which releases the lock, as death does
+
+
+def _wait(descriptor: int, database: Path, waiting: Waiting, say: Callable[[str], None]) -> None:
+    end, told = waiting.clock() + waiting.seconds, False
+    while not _lock(descriptor):
+        if waiting.clock() >= end:
+            raise Refused(
+                f"{database} is being written by {_holder(descriptor, waiting.now())}; nothing was written, "
+                "try again when that is done, or wait longer with apply --lock-timeout"
+            )
+        waiting.sleep(POLL)
+        if not told:  # after the first wait, so that whoever has just taken the lock has signed it
+            say(f"waiting up to {waiting.seconds:g} s for {_holder(descriptor, waiting.now())}")
+            told = True
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise RemoteError(f"the lock of apply cannot be taken: {error.strerror}; does the file system know locks?") from None
+    return True
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise RemoteError(f"{path}, the lock of apply, cannot be made: {error.strerror}") from None
+
+
+def _holder(descriptor: int, now: float) -> str:
+    """`somebody@host, pid 123 (policyctl apply, begun 12 s ago)`, as far as the file says it."""
+    try:
+        found = json.loads(os.pread(descriptor, _LONGEST, 0))
+        age = max(0, now - found["since"])
+        return f"{found['owner']}@{found['host']}, pid {found['pid']} ({found['command']}, begun {age:.0f} s ago)"
+    except (ValueError, KeyError, TypeError):
+        return "another policyctl"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container a user may have no name
+        return str(os.getuid())

@@ -1,0 +1,178 @@
+"""The lock of apply on an embedded remote: visible, with owner and age, and released by death."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from policyctl.errors import Refused, RemoteError
+from policyctl.remote.lock import Waiting, apply_lock
+from tests.conftest import Policyctl, Project
+from tests.databases import LEAF, LOCAL, live_documents, put, row
+from tests.remote.reaching import Clock
+
+ME = f"{getpass.getuser()}@{socket.gethostname()}"
+# Holds the lock until its standard input ends.
+HOLDER = """
+import sys
+from pathlib import Path
+from policyctl.remote.lock import Waiting, apply_lock
+
+with apply_lock(Path(sys.argv[1]), "policyctl apply", Waiting(0), print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(database: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process holds the lock of a database."""
+    command = [sys.executable, "-c", HOLDER, str(database)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def waiting(seconds: float, clock: Clock) -> Waiting:
+    return Waiting(seconds, clock.sleep, clock.now, clock.now)
+
+
+def never(line: str) -> None:
+    raise AssertionError(line)
+
+
+def take(database: Path) -> None:
+    """Take the lock at once, or raise, and let go of it."""
+    with apply_lock(database, "x", Waiting(0), never):
+        pass
+
+
+def test_whoever_comes_second_is_refused_with_owner_and_age_once_waiting_took_too_long(tmp_path: Path) -> None:
+    said: list[str] = []
+    clock = Clock()
+    database = tmp_path / "a.db"
+    with apply_lock(database, "policyctl apply", waiting(0, clock), never):
+        clock.time += 12
+        owner = rf"{ME}, pid {os.getpid()} \(policyctl apply, begun %d s ago\)"
+        late = rf"a\.db is being written by {owner % 22}; nothing was written, .* --lock-timeout$"
+        with pytest.raises(Refused, match=late), apply_lock(database, "policyctl apply", waiting(10, clock), said.append):
+            raise AssertionError("two hold it")
+    assert len(said) == 1
+    assert re.fullmatch(f"waiting up to 10 s for {owner % 12}", said[0])
+    take(database)
+    assert database.with_name("a.db.lock").exists()
+
+
+@pytest.mark.parametrize("end", ["in order", "killed"])
+def test_a_lock_ends_with_its_owner(tmp_path: Path, end: str) -> None:
+    database = tmp_path / "a.db"
+    with held(database) as process:
+        with pytest.raises(Refused, match=f"pid {process.pid} "):
+            take(database)
+        if end == "killed":
+            process.send_signal(signal.SIGKILL)
+        else:
+            process.communicate()
+        process.wait()
+        take(database)
+
+
+def test_one_database_has_one_lock_whichever_way_leads_to_it(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
+    with apply_lock(tmp_path / "a.db", "x", Waiting(0), never), pytest.raises(Refused):
+        take(tmp_path / "link.db")
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[]", '{"owner": 1}', '{"since": "then"}'])
+def test_a_lock_that_nobody_signed_holds_as_well(tmp_path: Path, text: str) -> None:
+    with apply_lock(tmp_path / "a.db", "x", Waiting(0), never):
+        (tmp_path / "a.db.lock").write_text(text)
+        with pytest.raises(Refused, match="written by another policyctl"):
+            take(tmp_path / "a.db")
+
+
+def test_a_lock_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.db.lock").mkdir()
+    with pytest.raises(RemoteError, match=r"a\.db\.lock, the lock of apply, cannot be made: Is a directory"):
+        take(tmp_path / "a.db")
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.2"])
+def test_apply_is_refused_and_writes_nothing(project: Project, policyctl: Policyctl, seconds: str) -> None:
+    project.policy("one")
+    with held(LOCAL) as process:
+        ran = policyctl("apply", "--yes", "--lock-timeout", seconds)
+        assert ran.code == 3
+        assert f"error: {LOCAL.absolute()} is being written by {ME}, pid {process.pid} (policyctl apply, begun " in ran.err
+        assert ("waiting up to 0.2 s for" in ran.err) == (seconds != "0")
+        assert live_documents() == {}
+    assert policyctl("apply", "--yes").code == 0
+
+
+def test_the_commands_of_single_policies_wait_too(project: Project, policyctl: Policyctl) -> None:
+    with held(LOCAL) as process:
+        add = ["policy", "add", "--name", "one", "--model", "virtual-model/x/a", "--strategy", "single", "--yes"]
+        with subprocess.Popen([sys.executable, "-m", "policyctl", *add], stderr=subprocess.PIPE, text=True) as second:
+            assert second.stderr is not None
+            while "waiting up to 30 s for" not in (line := second.stderr.readline()):
+                assert line, "it did not wait"
+            assert live_documents() == {}
+            process.kill()
+            second.communicate()
+            assert second.returncode == 0
+    assert live_documents().keys() == {"virtual-policy/one"}
+
+
+def test_what_only_looks_takes_no_lock_and_makes_no_file(project: Project, policyctl: Policyctl) -> None:
+    project.policy("one")
+    assert policyctl("plan").code == 0
+    assert not LOCAL.parent.exists()
+    assert policyctl("apply", "--yes").code == 0
+    with held(LOCAL):
+        assert policyctl("plan", "--detailed-exitcode").code == 0
+        assert policyctl("apply", "--yes", "--lock-timeout", "0").code == 0, "there is nothing to apply"
+
+
+def test_apply_waits_and_then_holds_its_plan_against_what_is_live_now(project: Project, policyctl: Policyctl) -> None:
+    """Whoever was waited for may have moved what the plan is about: exit 4, and nothing is written."""
+    project.policy("one")
+    project.policy("two")
+    with held(LOCAL) as process:
+        command = [sys.executable, "-m", "policyctl", "apply", "--yes"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as second:
+            assert second.stderr is not None
+            assert second.stderr.readline().startswith(f"waiting up to 30 s for {ME}, pid {process.pid} (policyctl apply")
+            put([row("one")])
+            process.kill()
+            said = second.stderr.read()
+            assert second.wait() == 4
+    assert (
+        "the remote moved since the plan was made; nothing was written, plan again\n  virtual-policy/one: policy moved" in said
+    )
+    assert live_documents().keys() == {"virtual-policy/one"}
+
+
+def test_apply_waits_and_then_finds_its_work_done(project: Project, policyctl: Policyctl) -> None:
+    project.policy("one", LEAF["model_name"])
+    with held(LOCAL) as process:
+        command = [sys.executable, "-m", "policyctl", "apply", "--yes"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as second:
+            assert second.stderr is not None
+            second.stderr.readline()
+            put([{**row("one"), "display_name": "virtual-policy/one", "description": "virtual-policy/one"}])
+            process.kill()
+            out, _ = second.communicate()
+            assert second.returncode == 0
+    assert out.endswith("1 already; read back and verified.\n")
