@@ -26,7 +26,7 @@ class Cache:
     """Entries by key, each one line of ASCII. Without a folder it knows nothing and keeps nothing."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+        self._folder = folder if folder is not None and _is_ours(folder) else None
         self._state = "" if folder is None else program_state()
         self._parts: dict[str, dict[str, str]] = {}
         self._used: set[str] = set()
@@ -54,9 +54,8 @@ class Cache:
             return
         with contextlib.suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if _is_ours(self._folder):
-                for name in self._new:
-                    self._write(self._folder / name, self._parts[name])
+            for name in self._new:
+                self._write(self._folder / name, self._parts[name])
         self._new.clear()
 
     def _read(self, path: Path) -> dict[str, str]:
@@ -100,9 +99,9 @@ def cache_folder(environ: Mapping[str, str]) -> Path | None:
     return Path(base, "policyctl") if os.path.isabs(base) else None
 
 
-def program_state() -> str:
+def program_state(package: Path = _PACKAGE) -> str:
     """A text that changes with this program, its libraries and its Python."""
-    return repr((__version__, sys.version, list(_installed()), list(_modules(_PACKAGE))))
+    return repr((__version__, sys.version, list(_installed()), list(_modules(package))))
 
 
 def _installed() -> Iterator[tuple[str, int]]:
@@ -123,6 +122,9 @@ def _modules(folder: str | Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nobody else can have written there."""
-    state = folder.stat()
+    """Whether nobody else can have written there, or could: it is this user's own, or still to be made."""
+    try:
+        state = folder.stat()
+    except OSError:
+        return True
     return state.st_uid == os.geteuid() and not stat.S_IMODE(state.st_mode) & 0o022

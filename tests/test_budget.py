@@ -1,0 +1,92 @@
+"""What the speed rests on, counted instead of timed: modules imported, files parsed, differences explained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from deepdiff import DeepDiff
+
+from policyctl.load.source import source_of
+from policyctl.model.normal import normal_form
+from tests.conftest import ANYGEM, Policyctl, Project
+from tests.counting import calls
+
+IMPORTED = """
+import sys
+from policyctl.cli.main import run
+code = run(sys.argv[1:])
+print(*sys.modules, file=sys.stderr)
+sys.exit(code)
+"""
+HEAVY = {"pydantic", "yaml", "jinja2", "httpx", "deepdiff", "sqlite3", "policyctl.effect.compare", "multiprocessing", "asyncio"}
+
+
+def imported(*args: str) -> set[str]:
+    """Those of the heavy modules that a command line imports, in a process of its own. It must succeed."""
+    ran = subprocess.run([sys.executable, "-c", IMPORTED, *args], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return HEAVY & set(ran.stderr.splitlines()[-1].split())
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    assert imported("--help") == set()
+    assert imported("--version") == set()
+
+
+def test_validate_imports_what_reads_files_and_seen_before_not_even_that(kept: Path, project: Project) -> None:
+    project.write("a.yaml")
+    assert imported("validate") == {"pydantic", "yaml"}
+    assert imported("validate") == set()
+
+
+def test_jinja_is_for_templates(kept: Path, project: Project) -> None:
+    project.write("a.yaml", ANYGEM.replace("attempts: 1", "attempts: '{{ 1 }}'"))
+    assert "jinja2" in imported("validate")
+    assert imported("validate") == set()
+
+
+def test_a_plan_without_a_change_explains_nothing(kept: Path, project: Project, policyctl: Policyctl) -> None:
+    project.write("a.yaml")
+    assert policyctl("apply", "--yes").code == 0
+    assert imported("plan") == {"sqlite3"}
+
+
+def test_a_plan_explains_what_changed(kept: Path, project: Project, policyctl: Policyctl) -> None:
+    project.write("a.yaml")
+    assert policyctl("apply", "--yes").code == 0
+    project.write("a.yaml", ANYGEM.replace("attempts: 1", "attempts: 2"))
+    assert {"deepdiff", "policyctl.effect.compare"} < imported("plan")
+
+
+@pytest.mark.parametrize("changed", [0, 1, 3])
+def test_each_change_is_explained_once_and_nothing_else_is_looked_at(
+    changed: int, kept: Path, project: Project, policyctl: Policyctl
+) -> None:
+    for number in range(12):
+        project.write(f"{number}.yaml", ANYGEM.replace("anygem", f"gem-{number}"))
+    assert policyctl("apply", "--yes").code == 0
+    for number in range(changed):
+        text = ANYGEM.replace("anygem", f"gem-{number}").replace("attempts: 1", "attempts: 2")
+        project.write(f"{number}.yaml", text)
+    explained, normalised = calls(lambda: policyctl("plan"), DeepDiff.__init__, normal_form)
+    assert explained == changed
+    assert (normalised > 0) == (changed > 0)
+
+
+def test_no_file_is_parsed_twice(kept: Path, project: Project, policyctl: Policyctl) -> None:
+    for number in range(5):
+        project.write(f"{number}.yaml", ANYGEM.replace("anygem", f"gem-{number}"))
+    assert calls(lambda: policyctl("apply", "--yes"), source_of) == [5]
+    assert calls(lambda: policyctl("plan"), source_of) == [0]
+    project.write("3.yaml", ANYGEM.replace("anygem", "gem-3").replace("attempts: 1", "attempts: 2"))
+    assert calls(lambda: policyctl("plan"), source_of) == [1]
