@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from policyctl.load.cache import MAX_BYTES, Cache, cache_folder, program_state
@@ -90,6 +90,8 @@ def _nowhere(about: object, complaint: object) -> Any:
     """In the place of what gives marks, which no two loads share."""
 
 
+@example([{f"{number}.yaml": text for number, text in enumerate(TEXTS)}])
+@example([{"a.yaml": TEXTS[0]}, {"a.yaml": TEXTS[1]}, {"a.yaml": TEXTS[3]}])
 @given(st.lists(edits, min_size=1, max_size=3))
 @settings(max_examples=30)
 def test_whatever_is_edited_the_cached_and_the_uncached_path_agree(
