@@ -18,7 +18,7 @@ from pathlib import Path
 
 from policyctl import __version__
 
-MAX_BYTES = 1024 * 1024  # of one file; what this run did not use is left out of one that would be larger
+ROOM = 65_536  # bytes of one file for what this run did not use; or three times what it did use, if that is more
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -71,8 +71,9 @@ class Cache:
     def _write(self, path: Path, part: Mapping[str, str]) -> None:
         """Replace a file in one step. It need not reach the disk: a cache that is lost is no loss."""
         body = _body(part.items())
-        if len(body) > MAX_BYTES:
-            body = _body((key, entry) for key, entry in part.items() if key in self._used)
+        if len(body) > ROOM:
+            used = _body((key, entry) for key, entry in part.items() if key in self._used)
+            body = used if len(body) - len(used) > max(ROOM, 3 * len(used)) else body
         import tempfile  # with half a dozen modules behind it, which a run without news does not need
 
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")

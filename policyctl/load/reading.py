@@ -29,6 +29,7 @@ class Reading:
         self._files = files
         self._codes = codes
         self._cache = cache
+        self._templated = {file for file, content in files.items() if is_templated(content)}
         self.source = lru_cache(maxsize=256)(self._source)  # one file is often asked for several times in a row
         self._same: dict[str, Contents | InvalidInput] = {}  # what files say whatever the variables are
 
@@ -39,7 +40,7 @@ class Reading:
     def contents(
         self, variables: Mapping[str, Any], on_file: Callable[[], object] = lambda: None
     ) -> dict[str, Contents | InvalidInput]:
-        """What every file says with these variables; for one that cannot be parsed the problem.
+        """What every file says with these variables, in the files' order; for one that cannot be parsed the problem.
 
         `on_file` is told of each one that had to be read.
         """
@@ -55,8 +56,9 @@ class Reading:
             if isinstance(found, str) and (key := keys[file]):
                 self._cache.put(key, found)
         self._cache.save()
-        self._same.update((file, contents) for file, contents in said.items() if not is_templated(self._files[file]))
-        return said | self._same
+        self._same.update((file, contents) for file, contents in said.items() if file not in self._templated)
+        known = said | self._same
+        return {file: known[file] for file in self._files}
 
     def _keys(self, files: Iterable[str], variables: Mapping[str, Any]) -> dict[str, str | None]:
         """For each file a digest of everything that decides what it says; None for scenario tests: that is no such question."""
@@ -70,9 +72,8 @@ class Reading:
         }
         keys: dict[str, str | None] = {}
         for file in files:
-            content = self._files[file]
-            digest = begun[file.endswith(".json"), is_templated(content)].copy()
-            digest.update(content)
+            digest = begun[file.endswith(".json"), file in self._templated].copy()
+            digest.update(self._files[file])
             keys[file] = None if is_test_file(file) else digest.hexdigest()
         return keys
 
