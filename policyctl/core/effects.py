@@ -42,23 +42,26 @@ class Planned(Mapping[str, Document]):
 
     def __init__(self, plan: Plan, observed: Observed) -> None:
         self._live = observed.live
-        self._after = {change.name: change.after for change in plan.changes}
+        self._after = {change.name: change.after for change in plan.changes if change.after is not None}
+        gone = {change.name for change in plan.changes if change.after is None}
+        self._names = [name for name in {**self._live, **self._after} if name not in gone]
+        self._known = frozenset(self._names)
         self._normal: dict[str, Document] = {}
 
     def __getitem__(self, name: str) -> Document:
+        if name not in self._known:
+            raise KeyError(name)
         if name not in self._after:
             return self._live[name].normal
         if name not in self._normal:
-            if (after := self._after[name]) is None:
-                raise KeyError(name)
-            self._normal[name] = normal_form(after)
+            self._normal[name] = normal_form(self._after[name])
         return self._normal[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._live if name not in self._after else self._after[str(name)] is not None
+        return name in self._known
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in {**self._live, **self._after} if name in self)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._names)
