@@ -24,8 +24,9 @@ def begin(work: Callable[[], Iterable[str]]) -> Callable[[], list[str]]:
     child = os.fork()
     if child == 0:
         try:
+            lines = "".join(f"{line}\n" for line in work())  # first all: a full pipe stops who writes until it is read
             with open(writing, "w", encoding="ascii") as stream:
-                stream.writelines(f"{line}\n" for line in work())
+                stream.write(lines)
         finally:
             os._exit(0)  # nothing of the first process's may be flushed, closed or told twice
     os.close(writing)
