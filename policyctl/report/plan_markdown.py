@@ -22,6 +22,7 @@ from policyctl.report.plan_text import rest_of
 from policyctl.report.subject import SETTINGS_TOLD, Subject
 from policyctl.report.verdict import Verdict, verdict
 
+MARKER = "<!-- policyctl:plan "  # with which a page begins, and nothing else does
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
 LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
 _FRAME = 2_000  # bytes kept for what stands around the blocks
@@ -89,7 +90,7 @@ class _Shown:
 
 def _marker(subject: Subject) -> str:
     environment = subject.review.plan.environment
-    return f"<!-- policyctl:plan environment={_marked(environment)} directory={_marked(subject.directory)} -->\n"
+    return f"{MARKER}environment={_marked(environment)} directory={_marked(subject.directory)} -->\n"
 
 
 def _head(subject: Subject, said: Verdict) -> str:
