@@ -133,6 +133,14 @@ def test_a_report_that_cannot_be_is_a_usage_error(project: Project, policyctl: P
     assert said in ran.err
 
 
+@pytest.mark.parametrize("args", [("--out", "one", "--report", "html=one"), ("--report", "html=one", "--report", "json=./one")])
+def test_two_outputs_in_one_file_are_a_usage_error(project: Project, policyctl: Policyctl, args: tuple[str, ...]) -> None:
+    project.write("anygem.yaml")
+    ran = policyctl("plan", *args)
+    assert (ran.code, ran.out, Path("one").exists()) == (64, "", False)
+    assert "one more than once; give each a file of its own" in ran.err
+
+
 def test_a_comment_points_at_the_run_that_has_the_files(
     project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
