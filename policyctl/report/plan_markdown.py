@@ -109,8 +109,7 @@ def _marked(text: str) -> str:
 
 def _sentence(review: Review, said: Verdict) -> str:
     if said.risk is not None:
-        alike = f" ({count(said.risk.alike, 'other change')} alike)" if said.risk.alike else ""
-        text = f"**Riskiest:** {code(bare_name(said.risk.policy))}: {prose(said.risk.said)}{alike}."
+        text = f"**Riskiest:** {code(bare_name(said.risk.policy))}: {prose(said.risk.said)}{said.risk.others}."
     elif review.plan.changes:
         text = "Nothing here makes traffic worse."
     else:
