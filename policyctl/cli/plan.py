@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from policyctl.errors import Incomplete, Refused
 from policyctl.model.complaints import did_you_mean
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
-from policyctl.report.plain import count
+from policyctl.report.plain import count, plain
 from policyctl.report.renderings import FORMS, Form, render
 from policyctl.report.subject import Subject
 
@@ -102,6 +103,7 @@ def plan(
     selection: Selection,
     overrides: Overrides,
 ) -> int:
+    _raise_if_one_file([*([out] if out else []), *(path for _, path in reports)])
     console = Console(options)
     held = None if base is None else _read_base(options, base)
     place = find_place(options, base=held)
@@ -119,6 +121,13 @@ def plan(
     tell_plan(subject, out, console)
     raise_if_unsafe(review)
     return 2 if detailed_exitcode and review.plan.changes else 0
+
+
+def _raise_if_one_file(paths: list[Path]) -> None:
+    """Raise UsageError when two outputs go to one file: the one that is written last would be all that is left."""
+    twice = [path for path, times in Counter(map(Path.absolute, paths)).items() if times > 1]
+    if twice:
+        raise click.UsageError(f"--out and --report write {plain(str(twice[0]))} more than once; give each a file of its own")
 
 
 def _read_base(options: Options, revision: str) -> Base:

@@ -1,8 +1,8 @@
 """A plan as GitHub's markdown, for a comment on a pull request or a step's summary: to be judged in two minutes.
 
 The verdict comes first, then what stops the plan, then the changes from the riskiest down: a table, and each change folded.
-What does not fit is left out by whole blocks, the least important first, and said. The first line is a marker by which a
-workflow finds the comment to update, the second holds the plan's digest; neither is shown.
+What does not fit is left out by whole blocks, the least important first, and said. The first line is a marker that is
+not shown, by which a workflow finds the comment to update.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from policyctl.report.plan_text import rest_of
 from policyctl.report.subject import SETTINGS_TOLD, Subject
 from policyctl.report.verdict import Verdict, verdict
 
+MARKER = "<!-- policyctl:plan "  # with which a page begins, and nothing else does
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
 LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
 _FRAME = 2_000  # bytes kept for what stands around the blocks
@@ -35,14 +36,14 @@ def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
     """The page, in at most `room` bytes (at least LEAST_BYTES)."""
     review = subject.review
     said = verdict(review)
-    markers, head, foot = _markers(subject), _head(subject, said), _foot(subject)
-    left = _Room(room - len((markers + head + foot).encode()) - _FRAME)
+    marker, head, foot = _marker(subject), _head(subject, said), _foot(subject)
+    left = _Room(room - len((marker + head + foot).encode()) - _FRAME)
     settings = _settings(review, left)
     alerts = _alerts(review, left)
     notes = _listed("Notes:", review.notes, left)
     first, others = (_Shown(items, left) for items in _parted(items_of(subject)))
     return "".join(
-        [markers, settings, head, *alerts, first.text(), _folded(others), _cut((first, others), subject), notes, foot]
+        [marker, settings, head, *alerts, first.text(), _folded(others), _cut((first, others), subject), notes, foot]
     )
 
 
@@ -87,12 +88,9 @@ class _Shown:
         return min(map(len, (self.rows, self.opened, self.effects, self.graphs)))
 
 
-def _markers(subject: Subject) -> str:
-    plan = subject.review.plan
-    return (
-        f"<!-- policyctl:plan environment={_marked(plan.environment)} directory={_marked(subject.directory)} -->\n"
-        f"<!-- policyctl:digest {plan.digest} -->\n"
-    )
+def _marker(subject: Subject) -> str:
+    environment = subject.review.plan.environment
+    return f"{MARKER}environment={_marked(environment)} directory={_marked(subject.directory)} -->\n"
 
 
 def _head(subject: Subject, said: Verdict) -> str:
@@ -111,8 +109,7 @@ def _marked(text: str) -> str:
 
 def _sentence(review: Review, said: Verdict) -> str:
     if said.risk is not None:
-        alike = f" ({count(said.risk.alike, 'other change')} alike)" if said.risk.alike else ""
-        text = f"**Riskiest:** {code(bare_name(said.risk.policy))}: {prose(said.risk.said)}{alike}."
+        text = f"**Riskiest:** {code(bare_name(said.risk.policy))}: {prose(said.risk.said)}{said.risk.others}."
     elif review.plan.changes:
         text = "Nothing here makes traffic worse."
     else:

@@ -29,6 +29,11 @@ class Risk(NamedTuple):
         """Whether requests fail that were served before, or nobody can tell."""
         return self.rank[0] >= _WORSE
 
+    @property
+    def others(self) -> str:
+        """How many other changes do the same, to stand behind what is said; nothing where there are none."""
+        return f" ({count(self.alike, 'other change')} alike)" if self.alike else ""
+
 
 class Verdict(NamedTuple):
     """Three answers. `risk` is None where nothing gets worse, `passed` False where the plan cannot wholly be applied."""

@@ -53,7 +53,7 @@ def test_the_summary_says_how_much_how_risky_and_whether_the_rules_let_it_pass(m
     tiles = [re.sub(r"\s+", " ", tile) for tile in mixed.locator(".tiles li").all_inner_texts()]
     assert tiles == ["+1 to add", "~4 to update", "−2 to remove", "▼4 worse"]
     expect(mixed.locator(".verdict")).to_contain_text("refused by 1 safety rule")
-    expect(mixed.locator(".verdict")).to_contain_text("old-router removed; requests that name it fail (and 1 more alike)")
+    expect(mixed.locator(".verdict")).to_contain_text("old-router removed; requests that name it fail (1 other change alike)")
     expect(mixed.locator(".notices li").first).to_contain_text("refused virtual-policy/old-router is protected")
     expect(mixed.locator("footer")).to_contain_text("https://api.example.test/instances/1")
     expect(mixed.locator("footer")).to_contain_text(re.compile("sha256:[0-9a-f]{64}"))

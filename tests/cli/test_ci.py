@@ -14,7 +14,7 @@ from tests.databases import put, row
 from tests.gitting import commit
 from tests.remote.standin import Reply, closed_port
 
-PAGE = "<!-- a page of local -->\n# A plan\n\n<!-- policyctl local sha256:{} -->\n"
+PAGE = "<!-- policyctl:plan of local -->\n# A plan\n\n<!-- policyctl local sha256:{} -->\n"
 SHOW = ("ci", "comment", "plan.md", "--plan", "plan.json")
 DRIFT = ("ci", "drift", "plan.md", "--plan", "plan.json")
 
@@ -46,7 +46,7 @@ def test_a_comment_is_made_once_and_then_updated(forge: Forge, digest: str, proj
     forge.write("looks good", "somebody")
     assert policyctl(*SHOW) == (0, "", "")
     (_, first) = forge.bodies
-    assert first.startswith("<!-- a page of local -->\n# A plan\n")
+    assert first.startswith("<!-- policyctl:plan of local -->\n# A plan\n")
     assert first.endswith(f"has the whole plan.\n\n<!-- policyctl local {digest} -->\n")
     assert "(https://forge.example/" in first
     project.policy("b")
@@ -55,11 +55,24 @@ def test_a_comment_is_made_once_and_then_updated(forge: Forge, digest: str, proj
     assert forge.bodies == ["looks good", first.replace(digest, second)]
 
 
+@pytest.mark.parametrize("form", ["text", "json", "html"])
+@pytest.mark.parametrize("command", ["comment", "drift"])
+def test_only_a_page_of_markdown_is_shown(form: str, command: str, forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    """In another format a policy's name could mention people."""
+    saved(policyctl, "--report", f"{form}=page.{form}")
+    ran = policyctl("ci", command, f"page.{form}", "--plan", "plan.json")
+    assert (ran.code, ran.out, forge.bodies) == (1, "", [])
+    assert ran.err == f"error: page.{form} is no plan as markdown; write it with plan --report markdown=page.{form}\n"
+
+
 def test_another_environment_has_a_comment_of_its_own(forge: Forge, digest: str, policyctl: Policyctl) -> None:
     assert policyctl(*SHOW).code == 0
-    Path("plan.md").write_text("<!-- a page of prod -->\n", "utf-8")
+    Path("plan.md").write_text("<!-- policyctl:plan of prod -->\n", "utf-8")
     assert policyctl(*SHOW).code == 0
-    assert [body.splitlines()[0] for body in forge.bodies] == ["<!-- a page of local -->", "<!-- a page of prod -->"]
+    assert [body.splitlines()[0] for body in forge.bodies] == [
+        "<!-- policyctl:plan of local -->",
+        "<!-- policyctl:plan of prod -->",
+    ]
 
 
 def test_a_comment_of_somebody_else_is_neither_changed_nor_believed(forge: Forge, digest: str, policyctl: Policyctl) -> None:

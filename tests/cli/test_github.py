@@ -102,9 +102,7 @@ def test_plan_leaves_a_summary_and_outputs(project: Project, policyctl: Policyct
     assert "Plan:" in ran.out, "the log has the text"
     once = (files / "summary").read_text("utf-8")
     page = policyctl("plan", "--format", "markdown").out
-    assert page.startswith(
-        f"<!-- policyctl:plan environment=local directory=policies -->\n<!-- policyctl:digest {digest} -->\n"
-    )
+    assert page.startswith("<!-- policyctl:plan environment=local directory=policies -->\n### ")
     assert once == f"{page}\n"
     assert (files / "summary").read_text("utf-8") == once * 2
 
@@ -133,6 +131,14 @@ def test_a_report_that_cannot_be_is_a_usage_error(project: Project, policyctl: P
     ran = policyctl("plan", "--report", report)
     assert ran.code == 64
     assert said in ran.err
+
+
+@pytest.mark.parametrize("args", [("--out", "one", "--report", "html=one"), ("--report", "html=one", "--report", "json=./one")])
+def test_two_outputs_in_one_file_are_a_usage_error(project: Project, policyctl: Policyctl, args: tuple[str, ...]) -> None:
+    project.write("anygem.yaml")
+    ran = policyctl("plan", *args)
+    assert (ran.code, ran.out, Path("one").exists()) == (64, "", False)
+    assert "one more than once; give each a file of its own" in ran.err
 
 
 def test_a_comment_points_at_the_run_that_has_the_files(

@@ -15,8 +15,8 @@ COMMANDS = {
 
 EPILOG = """\b
 Example:
-  policyctl plan --base origin/main --out plan.json --report text=plan.txt
-  policyctl ci comment plan.txt --plan plan.json"""
+  policyctl plan --base origin/main --out plan.json --report markdown=plan.md
+  policyctl ci comment plan.md --plan plan.json"""
 
 
 @click.group("ci", cls=Commands, package="policyctl.cli.ci", table=COMMANDS, epilog=EPILOG)

@@ -15,8 +15,8 @@ from policyctl.report.posts import is_of, is_ours, outdated, post
 
 EPILOG = """\b
 Example:
-  policyctl plan --base origin/main --out plan.json --report text=plan.txt
-  policyctl ci comment plan.txt --plan plan.json"""
+  policyctl plan --base origin/main --out plan.json --report markdown=plan.md
+  policyctl ci comment plan.md --plan plan.json"""
 
 
 @click.command("comment", epilog=EPILOG)
@@ -25,8 +25,9 @@ Example:
 def command(options: Options, page: Path, planfile: Path) -> int:
     """Show a plan as a comment on the pull request that this run is for.
 
-    There is one comment for each first line that a PAGE may have; it is updated. Where plan has left no files, the comment
-    says so, lest an old plan reads as that of the newest commit. Where the token may not comment, that is said, and no error.
+    PAGE is what plan --report markdown=PAGE wrote. Each environment and directory has one comment, which is updated. Where
+    plan has left no files, the comment says so, lest an old plan reads as that of the newest commit. Where the token may
+    not comment, that is said, and no error.
     """
     return comment(options, page, planfile)
 

@@ -17,8 +17,8 @@ from policyctl.report.posts import is_of, post
 
 EPILOG = """\b
 Example:
-  policyctl plan --out plan.json --report text=plan.txt
-  policyctl ci drift plan.txt --plan plan.json"""
+  policyctl plan --out plan.json --report markdown=plan.md
+  policyctl ci drift plan.md --plan plan.json"""
 
 
 @click.command("drift", epilog=EPILOG)

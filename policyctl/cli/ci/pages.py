@@ -11,6 +11,7 @@ import click
 from policyctl.core.plan import Plan
 from policyctl.core.saved import read_plan
 from policyctl.errors import PolicyctlError
+from policyctl.report.plan_markdown import MARKER
 
 
 def with_page(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,8 +22,14 @@ def with_page(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_page(page: Path, planfile: Path) -> tuple[str, Plan]:
-    """A plan's page and the plan. Raises PolicyctlError when either is not to be had."""
-    return _text(page), read_plan(_text(planfile), str(planfile))
+    """A plan's page and the plan. Raises PolicyctlError when either is not to be had.
+
+    Only the markdown page is taken: in the other formats names and descriptions would be read as markup, and mention people.
+    """
+    text = _text(page)
+    if not text.startswith(MARKER):
+        raise PolicyctlError(f"{page} is no plan as markdown; write it with plan --report markdown={page}")
+    return text, read_plan(_text(planfile), str(planfile))
 
 
 def _text(path: Path) -> str:
