@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -32,7 +33,6 @@ from policyctl.remote.scrubbing import Scrubber, hide_proxies
 MAX_CERTIFICATES = 8 * 1024 * 1024  # bytes of a ca_file
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds of each single wait
 WHOLE = 120.0  # seconds until an answer must be there as a whole, if every byte of it comes in time
-CONNECTIONS = 64  # as many as apply may have threads
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
@@ -72,7 +72,7 @@ class _Again(Exception):
 
 
 class Wire:
-    """Sends requests through one pool of connections; several threads may use it at once."""
+    """Sends requests; several threads may use it at once."""
 
     def __init__(
         self,
@@ -88,11 +88,9 @@ class Wire:
         """
         self.scrub = scrub
         self._patience = patience
-        # What goes to this machine goes past the proxies: a secret may be on its way in the clear.
-        self._near, self._far = _client(ca_file, timeout, proxies=False), _client(ca_file, timeout, proxies=True)
         self._deadline = Deadline(WHOLE, patience.clock)
-        for client in (self._near, self._far):
-            _bind(client, self._deadline, network)
+        self._clients = _Clients(lambda proxies: _client(ca_file, timeout, proxies=proxies), self._deadline, network)
+        self._clients.one(proxies=True)  # what is unusable is told at once
         hide_proxies(scrub)
 
     def send(self, ask: Ask, *, writes: bool = False) -> Answer:
@@ -109,11 +107,11 @@ class Wire:
                     raise again.error from None
 
     def close(self) -> None:
-        self._near.close()
-        self._far.close()
+        self._clients.close()
 
     def _once(self, ask: Ask, writes: bool) -> Answer:
-        client = self._near if is_loopback(ask.url) else self._far
+        # What goes to this machine goes past the proxies: a secret may be on its way in the clear.
+        client = self._clients.one(proxies=not is_loopback(ask.url))
         self._deadline.begin()
         try:
             request = client.build_request(
@@ -188,7 +186,6 @@ def _client(ca_file: Path | None, timeout: httpx.Timeout, *, proxies: bool) -> h
         return httpx.Client(
             verify=_trust(ca_file),
             timeout=timeout,
-            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             trust_env=proxies,
             follow_redirects=False,  # a redirect must not take a token elsewhere
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # nor may one service set what another is sent
@@ -199,6 +196,34 @@ def _client(ca_file: Path | None, timeout: httpx.Timeout, *, proxies: bool) -> h
         raise RemoteError(
             "the proxy that the environment variables name cannot be used; check HTTPS_PROXY and its like"
         ) from None
+
+
+class _Clients:
+    """Each thread's own clients, with and without proxies: threads that share a pool of connections wait for its lock."""
+
+    def __init__(
+        self, make: Callable[[bool], httpx.Client], deadline: Deadline, network: httpcore.NetworkBackend | None
+    ) -> None:
+        self._make = make
+        self._deadline = deadline
+        self._network = network
+        self._mine = threading.local()
+        self._all: list[httpx.Client] = []
+
+    def one(self, *, proxies: bool) -> httpx.Client:
+        """This thread's client, through the proxies that the environment names or past them."""
+        name = "far" if proxies else "near"
+        client: httpx.Client | None = getattr(self._mine, name, None)
+        if client is None:
+            client = self._make(proxies)
+            _bind(client, self._deadline, self._network)
+            setattr(self._mine, name, client)
+            self._all.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._all:
+            client.close()
 
 
 def _bind(client: httpx.Client, deadline: Deadline, network: httpcore.NetworkBackend | None) -> None:
