@@ -236,6 +236,8 @@ def test_nothing_is_wider_than_a_phone(page_of: PageOf, show: Open, make: Callab
     page = show(page_of(make), viewport={"width": 390, "height": 844})
     page.get_by_role("button", name="Expand all").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    # A change that opens is measured a moment later.
+    expect(page.locator(".wide[tabindex]")).to_have_count(page.locator(".wide").count())
     scrolled = page.locator(".wide").evaluate_all(
         "all => all.map(one => [one.scrollWidth > one.clientWidth, one.tabIndex === 0])"
     )
@@ -266,11 +268,11 @@ def test_a_script_that_got_in_would_not_run(page_of: PageOf, browser: Browser) -
         refused: list[str] = []
         page.on("console", lambda message: refused.append(message.text))
         page.goto(path.as_uri())
+        expect(page.get_by_role("status")).to_have_text("all 7 changes")
         assert page.evaluate("window.pwned") is None
         assert all("Content Security Policy" in text for text in refused)
         for what in ("inline script", "loading the image", "inline style"):
             assert any(what in text.lower() for text in refused), refused
-        expect(page.get_by_role("status")).to_have_text("all 7 changes")
 
 
 def test_a_thousand_changes_are_all_there_and_are_filtered(page_of: PageOf, show: Open) -> None:
