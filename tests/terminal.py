@@ -13,8 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-# Makes the terminal its own, so that ^C there is a signal for it, and becomes the program.
-_TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+# Makes the terminal its own, so that ^C there is a signal for it (also where who runs the tests ignores that), and becomes
+# the program.
+_TAKE = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 _TOKEN = re.compile(r"\x1b\[[\d;]*[A-Za-z]|.", re.DOTALL)
 CTRL_C = "\x03"
 
