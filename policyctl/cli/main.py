@@ -62,6 +62,8 @@ def main(args: Sequence[str] | None = None) -> None:
     """The program: run and exit."""
     # Loading thousands of policies makes many objects and no garbage; the collector would walk them all, again and again.
     gc.disable()
+    # No plugin of another package has a say here, and looking for one reads about every package that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.exit(run(args))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -10,7 +9,7 @@ from typing import Literal
 
 from policyctl.core.change import Change
 from policyctl.core.diff import Field, fields_between
-from policyctl.core.order import before_each
+from policyctl.core.order import Queue
 from policyctl.model.live import Live
 from policyctl.model.normal import canonical_text, normal_form
 
@@ -72,35 +71,20 @@ class Schedule:
     """Which changes may run now. A change waits for those that must come before it, and is skipped when one of them failed."""
 
     def __init__(self, changes: Iterable[Change]) -> None:
-        self._waiting = {change.name: change for change in changes}
-        self._needs = before_each(self._waiting.values())
-        self._missing = {name: len(needs) for name, needs in self._needs.items()}
-        self._dependents: defaultdict[str, list[str]] = defaultdict(list)
-        for name, needs in self._needs.items():
-            for need in needs:
-                self._dependents[need].append(name)
-        self._ready = deque(name for name in self._waiting if not self._missing[name])
+        self._queue = Queue(changes)
         self._bad: set[str] = set()
 
     def batch(self, size: int) -> list[Change]:
         """Up to `size` changes that may run at once. Each is handed out once; empty when all have been."""
-        if not self._ready and self._waiting:
-            # Live policies that target each other in a circle, all to be removed: any of them may be first.
-            self._ready.append(next(iter(self._waiting)))
-        names = [self._ready.popleft() for _ in range(min(size, len(self._ready)))]
-        return [self._waiting.pop(name) for name in names]
+        return self._queue.take(size)
 
     def finish(self, outcome: Outcome) -> None:
         """Take note of what became of a change that was handed out."""
-        name = outcome.change.name
         if outcome.status not in GOOD:
-            self._bad.add(name)
-        for dependent in self._dependents[name]:
-            self._missing[dependent] -= 1
-            if not self._missing[dependent] and dependent in self._waiting:
-                self._ready.append(dependent)
+            self._bad.add(outcome.change.name)
+        self._queue.finish(outcome.change.name)
 
     def why_skip(self, change: Change) -> str | None:
         """Why a change must not run although its turn has come: something it needs did not work."""
-        failed = sorted(self._needs[change.name] & self._bad)
+        failed = sorted(self._queue.needs[change.name] & self._bad)
         return f"{', '.join(failed)} did not work" if failed else None

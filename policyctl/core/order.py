@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import sys
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -44,15 +45,43 @@ def _from_smallest(cycle: list[str]) -> list[str]:
     return [*turned, turned[0]]
 
 
+class Queue:
+    """Changes of which each waits for those that must be done before it. Taking all of them takes linear time."""
+
+    def __init__(self, changes: Iterable[Change]) -> None:
+        self._waiting = {change.name: change for change in changes}
+        self.needs = before_each(self._waiting.values())
+        self._missing = {name: len(needs) for name, needs in self.needs.items()}
+        self._dependents: defaultdict[str, list[str]] = defaultdict(list)
+        for name, needs in self.needs.items():
+            for need in needs:
+                self._dependents[need].append(name)
+        self._ready = deque(name for name in self._waiting if not self._missing[name])
+
+    def take(self, most: int = sys.maxsize) -> list[Change]:
+        """Up to `most` changes that wait for nothing. Each is handed out once; empty when all have been."""
+        if not self._ready and self._waiting:
+            # Live policies that target each other in a circle, all to be removed: any of them may be first.
+            self._ready.append(next(iter(self._waiting)))
+        names = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+        return [self._waiting.pop(name) for name in names]
+
+    def finish(self, name: str) -> None:
+        """Take note that a change that was handed out is done; what waited for it alone is ready."""
+        for dependent in self._dependents[name]:
+            self._missing[dependent] -= 1
+            if not self._missing[dependent] and dependent in self._waiting:
+                self._ready.append(dependent)
+
+
 def ordered(changes: Iterable[Change]) -> tuple[Change, ...]:
     """The changes in an order in which they may be applied one after the other: what is needed first, removes last."""
-    waiting = {change.name: change for change in sorted(changes, key=_rank)}
-    prerequisites = before_each(waiting.values())
+    queue = Queue(sorted(changes, key=_rank))
     done: list[Change] = []
-    while waiting:
-        ready = [name for name in waiting if prerequisites[name].isdisjoint(waiting)]
-        # Live policies may target each other in a circle; when only such are left, any order is as good.
-        done += [waiting.pop(name) for name in ready or [next(iter(waiting))]]
+    while wave := queue.take():
+        done += sorted(wave, key=_rank)
+        for change in wave:
+            queue.finish(change.name)
     return tuple(done)
 
 

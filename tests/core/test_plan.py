@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyctl.core.change import add
 from policyctl.core.order import before_each, find_cycle, ordered
 from policyctl.core.plan import Counts, Selection
 from policyctl.core.settings import Settings
@@ -129,6 +131,36 @@ def test_the_order_keeps_every_prerequisite_except_in_circles(sets: tuple[list[A
     needs = before_each(changes)
     if find_cycle(needs) is None:
         assert all(position[need] < position[name] for name, all_needs in needs.items() for need in all_needs)
+
+
+class Name(str):
+    """A name that counts how often names are looked up."""
+
+    __slots__ = ()
+    lookups = 0
+
+    def __hash__(self) -> int:
+        Name.lookups += 1
+        return super().__hash__()
+
+    __eq__ = str.__eq__
+
+
+@pytest.mark.parametrize("chained", [False, True], ids=["side by side", "in a chain"])
+def test_twice_as_many_changes_take_twice_the_lookups(chained: bool) -> None:
+    """Else a first apply of a large directory would spend its time on the order."""
+
+    def lookups(count: int) -> int:
+        target = "virtual-policy/policy-{:04}" if chained else "virtual-model/m/{}"
+        changes = [
+            replace(change, name=Name(change.name))
+            for change in (add(policy(f"policy-{number:04}", target.format(number + 1))) for number in range(count))
+        ]
+        Name.lookups = 0
+        assert len(ordered(changes)) == count
+        return Name.lookups
+
+    assert 0 < lookups(400) <= 2.1 * lookups(200)
 
 
 def test_the_digest_holds_no_file_and_nothing_that_the_plan_leaves_alone() -> None:
