@@ -40,12 +40,15 @@ def judge(change: Change, live: Live | None) -> Verdict:
     Asked three times: for all changes before the first write, for each directly before its write, and to find out what
     became of a write whose answer was lost.
     """
-    text = None if live is None else live.text
-    if text == (None if change.after is None else canonical_text(normal_form(change.after))):
+    if live is None:
+        if change.after is None:
+            return Verdict.ALREADY
+        return Verdict.DO if change.before is None else Verdict.STALE
+    if change.after is not None and live.text == canonical_text(normal_form(change.after)):
         return Verdict.ALREADY
-    if text != (None if change.before is None else canonical_text(change.before)):
+    if change.before is None or live.text != canonical_text(change.before):
         return Verdict.STALE
-    return Verdict.STALE if live is not None and live.id != change.id else Verdict.DO
+    return Verdict.DO if live.id == change.id else Verdict.STALE
 
 
 def moved(change: Change, live: Live | None) -> tuple[Field, ...]:

@@ -132,15 +132,17 @@ class Wire:
 
     def _judge(self, response: httpx.Response, ask: Ask, writes: bool) -> Answer:
         """A response as an answer, unless it says that something is broken or busy."""
-        status, after = response.status_code, retry_after(response)
-        said = f"{host_of(ask.url)} answered {describe(response, self.scrub)}" if status >= 400 else ""
+        status = response.status_code
+        if status < 400:
+            return Answer(response, self._content(response, ask, writes) if response.is_success else None)
+        said, after = f"{host_of(ask.url)} answered {describe(response, self.scrub)}", retry_after(response)
         refused = status == 429 or (status == 503 and after is not None)
         if refused and not is_quota(response):
             asks = "" if after is None else f" (asks to wait {after:.0f} s)"
             raise _Again(RemoteError(said + asks), after)
         if status >= 500 or status == 408:
             raise LostAnswer(said) if writes else _Again(RemoteError(said), after)
-        return Answer(response, self._content(response, ask, writes) if response.is_success else None)
+        return Answer(response, None)
 
     def _content(self, response: httpx.Response, ask: Ask, writes: bool) -> Any:
         try:
