@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from policyctl.load.source import source_of
 from policyctl.model.normal import normal_form
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.counting import calls
+from tests.remote.standin import standing_in
+from tests.remote.tenant import Tenant
 
 IMPORTED = """
 import sys
@@ -90,3 +93,11 @@ def test_no_file_is_parsed_twice(kept: Path, project: Project, policyctl: Policy
     assert calls(lambda: policyctl("plan"), source_of) == [0]
     project.write("3.yaml", ANYGEM.replace("anygem", "gem-3").replace("attempts: 1", "attempts: 2"))
     assert calls(lambda: policyctl("plan"), source_of) == [1]
+
+
+def test_a_remote_on_this_machine_without_tls_needs_no_authorities(kept: Path, project: Project, policyctl: Policyctl) -> None:
+    """Reading them takes longer than everything else that is done of a plan without a change."""
+    project.write("a.yaml")
+    with standing_in(Tenant()) as server:
+        assert calls(lambda: policyctl("plan", "--remote", server.url), ssl.create_default_context) == [0]
+        assert ("GET", "/v1/model_policy") in {(seen.method, seen.path) for seen in server.seen}

@@ -11,6 +11,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from enum import Enum, auto
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -82,15 +83,14 @@ class Wire:
         patience: Patience = Patience(),
         network: httpcore.NetworkBackend | None = None,
     ) -> None:
-        """`ca_file` holds authorities to trust besides the usual ones. Raises RemoteError when it is unusable.
+        """`ca_file` holds authorities to trust besides the usual ones; `send` raises RemoteError where it is unusable.
 
         `network` makes the connections where it is not to be the system's.
         """
         self.scrub = scrub
         self._patience = patience
         self._deadline = Deadline(WHOLE, patience.clock)
-        self._clients = _Clients(lambda proxies: _client(ca_file, timeout, proxies=proxies), self._deadline, network)
-        self._clients.one(proxies=True)  # what is unusable is told at once
+        self._clients = _Clients(lambda way: _client(way, ca_file, timeout), self._deadline, network)
         hide_proxies(scrub)
 
     def send(self, ask: Ask, *, writes: bool = False) -> Answer:
@@ -110,8 +110,7 @@ class Wire:
         self._clients.close()
 
     def _once(self, ask: Ask, writes: bool) -> Answer:
-        # What goes to this machine goes past the proxies: a secret may be on its way in the clear.
-        client = self._clients.one(proxies=not is_loopback(ask.url))
+        client = self._clients.one(_way(ask.url))
         self._deadline.begin()
         try:
             request = client.build_request(
@@ -183,12 +182,26 @@ def _reason(error: Exception) -> str:
     return text.rpartition("] ")[2].removeprefix("certificate verify failed: ") or type(error).__name__
 
 
-def _client(ca_file: Path | None, timeout: httpx.Timeout, *, proxies: bool) -> httpx.Client:
+class _Way(Enum):
+    """How requests reach their host."""
+
+    FAR = auto()  # through the proxies that the environment names
+    NEAR = auto()  # on this machine, so past them: a secret may be on its way in the clear
+    NEAR_PLAIN = auto()  # without TLS besides, so that nobody's certificate is needed
+
+
+def _way(url: str) -> _Way:
+    if not is_loopback(url):
+        return _Way.FAR
+    return _Way.NEAR_PLAIN if url.startswith("http:") else _Way.NEAR
+
+
+def _client(way: _Way, ca_file: Path | None, timeout: httpx.Timeout) -> httpx.Client:
     try:
         return httpx.Client(
-            verify=_trust(ca_file),
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if way is _Way.NEAR_PLAIN else _trust(ca_file),
             timeout=timeout,
-            trust_env=proxies,
+            trust_env=way is _Way.FAR,
             follow_redirects=False,  # a redirect must not take a token elsewhere
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # nor may one service set what another is sent
             headers={"User-Agent": f"policyctl/{__version__}", "Accept": "application/json", "Accept-Encoding": ENCODING},
@@ -200,26 +213,31 @@ def _client(ca_file: Path | None, timeout: httpx.Timeout, *, proxies: bool) -> h
         ) from None
 
 
+class _Mine(threading.local):
+    """What one thread has."""
+
+    def __init__(self) -> None:
+        self.clients: dict[_Way, httpx.Client] = {}
+
+
 class _Clients:
-    """Each thread's own clients, with and without proxies: threads that share a pool of connections wait for its lock."""
+    """Each thread's own clients: threads that share a pool of connections wait for its lock."""
 
     def __init__(
-        self, make: Callable[[bool], httpx.Client], deadline: Deadline, network: httpcore.NetworkBackend | None
+        self, make: Callable[[_Way], httpx.Client], deadline: Deadline, network: httpcore.NetworkBackend | None
     ) -> None:
         self._make = make
         self._deadline = deadline
         self._network = network
-        self._mine = threading.local()
+        self._mine = _Mine()
         self._all: list[httpx.Client] = []
 
-    def one(self, *, proxies: bool) -> httpx.Client:
-        """This thread's client, through the proxies that the environment names or past them."""
-        name = "far" if proxies else "near"
-        client: httpx.Client | None = getattr(self._mine, name, None)
+    def one(self, way: _Way) -> httpx.Client:
+        """This thread's client for that way."""
+        client = self._mine.clients.get(way)
         if client is None:
-            client = self._make(proxies)
+            client = self._mine.clients[way] = self._make(way)
             _bind(client, self._deadline, self._network)
-            setattr(self._mine, name, client)
             self._all.append(client)
         return client
 

@@ -163,8 +163,11 @@ def test_a_certificate_is_trusted_by_ca_file_only() -> None:
 @pytest.mark.parametrize(("file", "why"), [("none.pem", "cannot be read: No such file"), ("ca.txt", "holds no certificate")])
 def test_a_ca_file_that_is_none_is_told(tmp_path: Any, file: str, why: str) -> None:
     (tmp_path / "ca.txt").write_text("no certificate")
-    with pytest.raises(RemoteError, match=f"ca_file .*{file} {why}"):
-        reach("https://127.0.0.1:1", ca_file=tmp_path / file)
+    with (
+        reach("https://127.0.0.1:1", ca_file=tmp_path / file) as remote,
+        pytest.raises(RemoteError, match=f"ca_file .*{file} {why}"),
+    ):
+        remote.rows()
 
 
 def test_names_are_escaped_and_asked_for_in_both_spellings() -> None:
@@ -387,13 +390,19 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_authorities_of_the_environment_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
-    with pytest.raises(RemoteError, match="SSL_CERT_FILE or SSL_CERT_DIR leads to nothing usable: No such file"):
-        reach("https://api.invalid", ca_file=tmp_path / "another.pem")
+    with (
+        reach("https://api.invalid", ca_file=tmp_path / "another.pem") as remote,
+        pytest.raises(RemoteError, match="SSL_CERT_FILE or SSL_CERT_DIR leads to nothing usable: No such file"),
+    ):
+        remote.rows()
 
 
 @pytest.mark.parametrize("proxy", ["nonsense://u:hunter2@host", "http://u:hunter2@host:port"])
 def test_a_proxy_that_cannot_be_used_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)
-    with pytest.raises(RemoteError, match="the proxy that the environment variables name cannot be used") as told:
-        reach("http://api.invalid/instances/x")
+    with (
+        reach("http://api.invalid/instances/x") as remote,
+        pytest.raises(RemoteError, match="the proxy that the environment variables name cannot be used") as told,
+    ):
+        remote.rows()
     assert "hunter2" not in str(told.value)
