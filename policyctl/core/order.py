@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -58,12 +57,13 @@ class Queue:
                 self._dependents[need].append(name)
         self._ready = deque(name for name in self._waiting if not self._missing[name])
 
-    def take(self, most: int = sys.maxsize) -> list[Change]:
-        """Up to `most` changes that wait for nothing. Each is handed out once; empty when all have been."""
+    def take(self, most: int | None = None) -> list[Change]:
+        """Up to `most` changes (None: all) that wait for nothing. Each is handed out once; empty when all have been."""
         if not self._ready and self._waiting:
             # Live policies that target each other in a circle, all to be removed: any of them may be first.
             self._ready.append(next(iter(self._waiting)))
-        names = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+        count = len(self._ready) if most is None else min(most, len(self._ready))
+        names = [self._ready.popleft() for _ in range(count)]
         return [self._waiting.pop(name) for name in names]
 
     def finish(self, name: str) -> None:

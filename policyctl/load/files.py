@@ -11,6 +11,8 @@ from pathlib import Path
 
 from policyctl.errors import PolicyctlError
 
+STATE_FOLDER = ".policyctl"  # beside the policy directory: the embedded remotes of its environments
+
 
 def write_atomically(path: Path, content: str | bytes, *, inside: Path | None = None, private: bool = False) -> None:
     """Write a file so that a reader sees the old or the new content, never half, and the disk keeps one of them.
@@ -57,6 +59,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PolicyctlError(f"{path} cannot be made: {error.strerror}") from None
+
+
+def make_state_folder(path: Path) -> None:
+    """Make the directory of an embedded remote. The one that policyctl made up tells Git that nothing in it is to be kept."""
+    is_new = path.name == STATE_FOLDER and not path.exists()
+    make_folder(path)
+    if is_new:
+        write_atomically(path / ".gitignore", "*\n")
 
 
 def _target(path: Path, inside: Path | None) -> Path:

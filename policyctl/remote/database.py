@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from policyctl.errors import RemoteError
+from policyctl.load.files import make_state_folder
 
 APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else
 VERSION = 2
@@ -164,10 +165,7 @@ class Database:
 
     def _make_file(self) -> None:
         """An empty file for its owner alone, since models hold their providers' settings; SQLite's journal takes its mode."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RemoteError(f"{self.path.parent} cannot be made: {error.strerror}") from None
+        make_state_folder(self.path.parent)
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:

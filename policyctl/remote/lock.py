@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policyctl.errors import Refused, RemoteError
+from policyctl.load.files import make_state_folder
 
 if sys.platform != "win32":
     import fcntl
@@ -86,8 +87,8 @@ def _lock(descriptor: int) -> bool:
 
 
 def _open(path: Path) -> int:
+    make_state_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise RemoteError(f"{path}, the lock of apply, cannot be made: {error.strerror}") from None

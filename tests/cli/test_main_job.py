@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.gitting import git
 
 DATABASE = Path(".policyctl/local.db")
 
@@ -189,3 +190,16 @@ def test_environments_have_remotes_and_variables_of_their_own(project: Project, 
     assert policyctl("--env", "dev", "plan", "--env", "prod", "--detailed-exitcode").code == 0
     assert (project.policies / "prod.db").exists()
     assert Path(".policyctl/dev.db").exists()
+
+
+def test_git_keeps_nothing_of_the_embedded_remote(project: Project, policyctl: Policyctl) -> None:
+    """Its file may hold the settings of models' providers. A folder that somebody else chose is theirs to ignore."""
+    project.policy("a")
+    git(project.folder, "init", "--quiet")
+    assert policyctl("apply", "--yes").code == 0
+    assert policyctl("apply", "--yes", "--remote", "sqlite:///data/other.db").code == 0
+    assert git(project.folder, "status", "--porcelain", "--untracked-files=all").splitlines() == [
+        "?? data/other.db",
+        "?? data/other.db.lock",
+        "?? policies/a.yaml",
+    ]

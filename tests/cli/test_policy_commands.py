@@ -391,5 +391,5 @@ def test_the_remote_and_the_environment_can_be_chosen(project: Project, policyct
     project.write("policyctl.yaml", "default: a\nenvironments: {a: {}, b: {}}\n")
     assert policyctl("policy", "--env", "b", *ADD[1:], "--yes").code == 0
     assert policyctl(*ADD, "--remote", "sqlite:///other.db", "--yes").code == 0
-    assert sorted(path.name for path in Path(".policyctl").iterdir()) == ["b.db", "b.db.lock"]
+    assert sorted(path.name for path in Path(".policyctl").iterdir()) == [".gitignore", "b.db", "b.db.lock"]
     assert list(live_documents(Path("other.db"))) == ["virtual-policy/x"]
