@@ -151,7 +151,7 @@ def test_a_file_that_never_ends_or_cannot_be_is_one_line(name: str, tmp_path: Pa
     keys, command, told = ENDLESS[name]
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies/x.yaml").write_text(POLICY)
-    settings = {"remote": "http://127.0.0.1:1/", **keys}
+    settings = {"remote": "https://127.0.0.1:1/", **keys}
     lines = "".join(f"    {key}: {value}\n" for key, value in settings.items())
     (tmp_path / "policies/policyctl.yaml").write_text(f"environments:\n  local:\n{lines}")
     ran = bounded(tmp_path, *command)
