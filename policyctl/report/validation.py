@@ -34,6 +34,7 @@ def validation_json(validation: Validation) -> str:
         "valid": validation.valid,
         "files": validation.files,
         "policies": validation.policies,
+        "tests": validation.tests,
         "skipped": dict(sorted(validation.skipped.items())),
         "problems": [
             {
@@ -60,7 +61,8 @@ def validation_summary(validation: Validation, style: Style) -> str:
     """One line: the verdict, and what was looked at."""
     found = Counter(problem.severity for problem in validation.problems)
     said = ", ".join(count(found[severity], severity) for severity in _LOOKS if found[severity])
-    seen = f"{count(validation.policies, 'policy')} in {count(validation.files, 'file')}"
+    tests = f" and {count(validation.tests, 'test')}" if validation.tests else ""
+    seen = f"{count(validation.policies, 'policy')}{tests} in {count(validation.files, 'file')}"
     if validation.skipped:
         kinds = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(validation.skipped.items()))
         seen += f", skipped: {kinds}"
