@@ -14,6 +14,7 @@ import pytest
 from policyctl.effect.profile import PROFILE
 from policyctl.report.schemas import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.databases import put, row
 from tests.report.github_html import Page
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_text("effect")))
@@ -239,6 +240,27 @@ def test_a_comparison_with_the_remote(project: Project, machine: Any, policyctl:
     assert machine("anygem", "--against", "live")["policies"][0]["class"] == "metadata"
     project.write("anygem.yaml", ANYGEM.replace("attempts: 1", "attempts: 3"))
     assert machine("anygem", "--against", "live")["policies"][0]["calls"] == {"before": 2, "after": 4}
+
+
+UNCLEAR = {
+    "several of one name": (
+        [row("anygem", id="1"), row("anygem", id="2")],
+        "several policies virtual-policy/anygem (ids 1, 2)",
+    ),
+    "an unreadable one": ([row("anygem", id="1", policy=None)], "virtual-policy/anygem cannot be read: the row has no policy"),
+}
+
+
+@pytest.mark.parametrize("case", UNCLEAR)
+def test_what_is_live_must_be_known_to_compare_with_it(case: str, project: Project, policyctl: Policyctl) -> None:
+    """It is not taken for a policy that is not there; `policy show` says the same of it."""
+    rows, message = UNCLEAR[case]
+    project.write("anygem.yaml")
+    put(rows, unique_names=False)
+    ran = policyctl("effect", "anygem", "--against", "live")
+    shown = policyctl("policy", "show", "--name", "anygem")
+    assert (ran.code, ran.out, ran.err) == (5, "", shown.err) == (shown.code, shown.out, shown.err)
+    assert message in ran.err
 
 
 def test_markdown_lets_nothing_of_a_policy_act(tmp_path: Path, policyctl: Policyctl) -> None:
