@@ -18,7 +18,7 @@ from policyctl.model.normal import Document
 from policyctl.model.policy import Policy
 from policyctl.reconcile.plan import check_policy, may_remove, plan_policy
 from policyctl.remote.open import open_reader
-from policyctl.report.plain import count, plain
+from policyctl.report.plain import count
 from policyctl.report.plan_text import plan_text
 
 
@@ -39,7 +39,7 @@ def show_and_change(review: Review, note: str | None, place: Place, console: Con
     if not review.plan.changes and not review.plan.blocked:
         console.result("No changes: the live policy says the same.\n")
         if note:
-            console.say(f"note  {plain(note)}")
+            console.say(f"note  {note}")
         return 0
     if note and review.plan.changes:
         review = replace(review, notes=(*review.notes, note))
