@@ -16,11 +16,11 @@ from policyctl.cli.options import Options, with_options
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
-from policyctl.errors import Incomplete, Refused
+from policyctl.errors import Incomplete, Refused, UsageError
 from policyctl.model.complaints import did_you_mean
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
-from policyctl.report.plain import count, plain
+from policyctl.report.plain import count
 from policyctl.report.renderings import FORMS, Form, render
 from policyctl.report.subject import Subject
 
@@ -127,7 +127,7 @@ def _raise_if_one_file(paths: list[Path]) -> None:
     """Raise UsageError when two outputs go to one file: the one that is written last would be all that is left."""
     twice = [path for path, times in Counter(map(Path.absolute, paths)).items() if times > 1]
     if twice:
-        raise click.UsageError(f"--out and --report write {plain(str(twice[0]))} more than once; give each a file of its own")
+        raise UsageError(f"--out and --report write {twice[0]} more than once; give each a file of its own")
 
 
 def _read_base(options: Options, revision: str) -> Base:

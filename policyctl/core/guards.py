@@ -79,7 +79,7 @@ def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:
     blocking = {block.name for block in plan.blocked}
     for row in observed.unreadable:
         if row.name not in blocking:
-            yield f"a row of the remote is left alone: {row.reason} (name {row.name or 'unknown'}, id {row.id or 'unknown'})"
+            yield f"a row of the remote is left alone: {row.reason} ({row.which})"
 
 
 def _done_allowances(observed: Observed, settings: Settings) -> Iterator[str]:
