@@ -13,7 +13,7 @@ from policyctl.cli.auditing import Audit, Notes, noting
 from policyctl.cli.console import Console
 from policyctl.cli.github import tell_outcome
 from policyctl.cli.opening import Place
-from policyctl.cli.plan import raise_if_unsafe
+from policyctl.cli.reviewing import raise_if_unsafe
 from policyctl.core.apply import GOOD, Outcome
 from policyctl.core.guards import Review
 from policyctl.errors import Incomplete, StalePlan

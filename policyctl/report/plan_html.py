@@ -114,8 +114,7 @@ def _notices(review: Review) -> Iterator[Notice]:
     """What stands above everything else, the gravest first."""
     yield from (Notice("stale", "", why) for why in review.stale)
     yield from (Notice("refused", "", why) for why in review.refusals)
-    for block in review.plan.blocked:
-        yield Notice("blocked", block.name, why_blocked(block))
+    yield from (Notice("blocked", block.name, why_blocked(block)) for block in review.plan.blocked)
     yield from (Notice("note", "", note) for note in review.notes)
 
 

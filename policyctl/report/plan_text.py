@@ -127,4 +127,4 @@ def _traffic_stays(review: Review) -> bool:
 
 def _blocked_lines(plan: Plan, style: Style) -> Iterator[Line]:
     for block in plan.blocked:
-        yield Line(f"{style.paint('blocked', 'red', 'bold')}  ", plain(f"{block.name}: {why_blocked(block)}"))
+        yield Line(f"{style.paint('blocked', 'red', 'bold')}  ", f"{plain(block.name)}: {plain(why_blocked(block))}")

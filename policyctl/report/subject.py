@@ -45,5 +45,5 @@ def rest_text(plan: Plan) -> str:
 
 
 def why_blocked(block: Blocked) -> str:
-    """Why a policy cannot be planned, with the ids of the rows that block it."""
-    return block.reason + (f" (ids {', '.join(block.ids)})" if block.ids else "")
+    """Why a policy is blocked, with the ids of the rows that block it."""
+    return f"{block.reason} (ids {', '.join(block.ids)})" if block.ids else block.reason

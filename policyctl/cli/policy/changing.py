@@ -8,9 +8,9 @@ from policyctl.cli.carrying import ask_and_carry_out
 from policyctl.cli.console import Console
 from policyctl.cli.opening import Place, read_directory
 from policyctl.cli.options import Options
-from policyctl.cli.plan import raise_if_unsafe
 from policyctl.cli.policy.options import How
 from policyctl.cli.policy.saving import save_policy
+from policyctl.cli.reviewing import raise_if_unsafe
 from policyctl.core.diff import differ
 from policyctl.core.guards import Review
 from policyctl.errors import InvalidInput, errors_in
