@@ -15,21 +15,21 @@ from policyctl.cli.commands import Commands
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import InvalidInput, PolicyctlError
 
-# Name → what it does.
+# Name → what it does, in the order of the README.
 COMMANDS = {
     "validate": "Check policy files, offline.",
     "test": "Run the scenario tests beside the policies.",
     "plan": "Show what apply would change.",
     "apply": "Make the remote what the files say.",
-    "effect": "Show what a policy does to traffic.",
-    "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
-    "pull": "Write the live policies as policy files.",
+    "effect": "Show what policies do to traffic.",
     "history": "Show who changed what, from the file that apply --audit adds to.",
     "init": "Make a policy directory to start from.",
+    "pull": "Write the live policies as policy files.",
+    "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
     "ci": "Steps of a workflow: comment a plan, find the approved one, keep an issue about drift.",
     "serve": "Serve the embedded remote over HTTP, as the platform's control plane.",
-    "schema": "Print the JSON Schema of a policy file.",
     "rules": "List the rules of validate, or explain one.",
+    "schema": "Print the JSON Schema of a policy file, of another file, or of what a command prints.",
 }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
+from policyctl.core.models import named_targets
 from policyctl.lint.catalogue import finding
-from policyctl.lint.places import leaves
 from policyctl.model.complaints import Complaint, near
 from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX
 from policyctl.model.normal import Document
@@ -22,7 +22,7 @@ def check(
     `speaks_for` says whether a policy of that name can exist only as a file. A model may well be declared elsewhere, so it
     is one only when the directory declares models of its provider, or one of nearly that name.
     """
-    for path, name in leaves(document):
+    for path, name in named_targets(document):
         if name.startswith(POLICY_PREFIX):
             if name not in policies and speaks_for(name):
                 guess = _guess(name, POLICY_PREFIX, policies)
