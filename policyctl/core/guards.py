@@ -109,7 +109,7 @@ def _too_much_change(plan: Plan, settings: Settings) -> Iterator[str]:
     if live >= MIN_FOR_PERCENT and changed * 100 > limit * live:
         percent = changed * 100 / live
         yield (
-            f"{changed} of {live} live policies would change, {percent:.2f} % and more than max_change_percent {limit:g} "
+            f"{changed} of {live} live policies would change, {percent:.2f}% and more than max_change_percent {limit:g} "
             f"(allow it with --max-change-percent {-(-changed * 100 // live)})"
         )
 
