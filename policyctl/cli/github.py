@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from policyctl.cli.console import Console
 from policyctl.errors import PolicyctlError
+from policyctl.load.environment import repository
 
 if TYPE_CHECKING:
     from policyctl.core.guards import Review
@@ -98,7 +99,7 @@ def _room(path: str) -> int:
 
 def _top() -> Path:
     """The checkout of the workflow, else the repository around the working directory, else that directory."""
-    here = Path.cwd().resolve()
     if workspace := os.environ.get("GITHUB_WORKSPACE"):
         return Path(workspace).resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
+    here = Path.cwd().resolve()
+    return repository(here) or here

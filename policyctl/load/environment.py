@@ -99,6 +99,11 @@ def find_config(start: Path) -> Path | None:
     return None
 
 
+def repository(folder: Path) -> Path | None:
+    """The top of the Git repository that a directory (an absolute path) is in, which may be that directory itself."""
+    return next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
+
+
 def load_config(path: Path | None) -> Config:
     """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
     if path is None:
