@@ -76,8 +76,7 @@ def run(args: Sequence[str] | None = None) -> int:
         code = policyctl.main(args, prog_name="policyctl", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        return 64 if isinstance(error, click.UsageError) else 1
+        return _tell_usage(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
@@ -92,6 +91,19 @@ def run(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the boundary
         return _tell_bug(error, args)
     return code if isinstance(code, int) else 0
+
+
+def _tell_usage(error: click.ClickException) -> int:
+    """click's own complaint, in one line as every other; a group without a command is told by its help."""
+    message = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if message.startswith("Usage:"):
+        error.show()
+    else:
+        line = " ".join(message.split()).rstrip(".")
+        see = f" (see {context.command_path} --help)" if context else ""
+        click.echo(f"error: {_visible(line[:1].lower() + line[1:])}{see}", err=True)
+    return 64 if isinstance(error, click.UsageError) else 1
 
 
 def _tell_problems(error: InvalidInput) -> int:

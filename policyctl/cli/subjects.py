@@ -72,7 +72,7 @@ def _named(directory: tuple[Policy, ...], names: list[str], options: Options) ->
     by_name = {policy.name: policy for policy in directory}
     for name in names:
         if canonical_name(name) not in by_name:
-            guess = did_you_mean(canonical_name(name), list(by_name))
+            guess = did_you_mean(canonical_name(name), by_name, POLICY_PREFIX)
             raise UsageError(f"{options.dir} has no policy {name}{guess}; name one of its policies, or a file")
     return [by_name[canonical_name(name)] for name in dict.fromkeys(names)]
 

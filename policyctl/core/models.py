@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from policyctl.model.complaints import Complaint, Path, did_you_mean, show
-from policyctl.model.names import POLICY_PREFIX, canonical_name
+from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX, canonical_name
 from policyctl.model.normal import Document
 
 
@@ -14,13 +14,14 @@ def unknown_targets(document: Document, models: frozenset[str], policies: frozen
     """A complaint for every target of a policy document that is no known model and no policy (by canonical name)."""
     for path, name in named_targets(document):
         if name not in models and canonical_name(name) not in policies:
-            kind, known = ("policy", policies) if name.startswith(POLICY_PREFIX) else ("model", models)
-            yield Complaint(path, "P204", f"the remote knows no {kind} {show(name)}{_mend(name, known)}")
+            is_policy = name.startswith(POLICY_PREFIX)
+            mend = _mend(name, policies, POLICY_PREFIX) if is_policy else _mend(name, models, MODEL_PREFIX)
+            yield Complaint(path, "P204", f"the remote knows no {'policy' if is_policy else 'model'} {show(name)}{mend}")
 
 
 @lru_cache(maxsize=1024)  # one wrong model is often in every policy, and guessing is slow
-def _mend(name: str, known: frozenset[str]) -> str:
-    return did_you_mean(name, sorted(known)) or " (add it there first, or correct the name)"
+def _mend(name: str, known: frozenset[str], prefix: str) -> str:
+    return did_you_mean(name, sorted(known), prefix) or " (add it there first, or correct the name)"
 
 
 def named_targets(document: Document) -> Iterator[tuple[Path, str]]:

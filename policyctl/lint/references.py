@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from policyctl.core.models import named_targets
 from policyctl.lint.catalogue import finding
-from policyctl.model.complaints import Complaint, near
+from policyctl.model.complaints import Complaint, did_you_mean
 from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX
 from policyctl.model.normal import Document
 
@@ -44,8 +44,5 @@ def _providers(models: frozenset[str]) -> frozenset[str]:
 
 @lru_cache(maxsize=4096)  # thousands of policies target the same few models
 def _guess(name: str, prefix: str, known: frozenset[str]) -> str:
-    """A near miss among the known names; the prefix that all share must not make everything look alike."""
-    if len(known) > _MAX_GUESSED:
-        return ""
-    close = near(name.removeprefix(prefix), sorted(other.removeprefix(prefix) for other in known), cutoff=0.8)
-    return f" (did you mean {prefix}{close[0]}?)" if close else ""
+    """A near miss among the known names."""
+    return "" if len(known) > _MAX_GUESSED else did_you_mean(name, sorted(known), prefix, cutoff=0.8)

@@ -132,7 +132,7 @@ def _check(data: Any) -> list[Complaint]:
         if not _ENVIRONMENT_NAME.fullmatch(name)
     ]
     if config.default is not None and config.default not in (environments or [LOCAL]):
-        guess = did_you_mean(config.default, list(environments))
+        guess = did_you_mean(config.default, environments)
         found.append(Complaint(("default",), "P302", f"there is no environment {config.default}{guess}"))
     return found
 

@@ -26,7 +26,7 @@ def _check_answer(value: Any) -> Answer:
             return read_answer(str(value))
         except ValueError:
             pass
-    guess = did_you_mean(value, list(_BROKEN)) if isinstance(value, str) else ""
+    guess = did_you_mean(value, _BROKEN) if isinstance(value, str) else ""
     raise _wrong("must be a status from 200 to 999, refused, hang or broken-body, got {got}", f"{show(value)}{guess}")
 
 

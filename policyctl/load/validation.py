@@ -60,7 +60,7 @@ def validate_paths(
     `deep` for those of the effect engine. `cache` may know what files say. `on_file` is told of each one that had to be
     read.
     """
-    problems, groups = _collect(paths)
+    problems, groups = _collect(paths, directory)
     files, names, tests, skipped = set[str](), set[str](), set[tuple[str, int, int]](), Counter[str]()
     for above, group in groups.items():
         found, loaded = _validate_group(above, group, directory, infos, deep, cache, on_file)
@@ -73,13 +73,13 @@ def validate_paths(
     return Validation(tuple(sorted(set(problems))), len(files), len(names), len(tests), skipped)
 
 
-def _collect(paths: Iterable[Path]) -> tuple[list[Problem], dict[Path | None, _Group]]:
+def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Problem], dict[Path | None, _Group]]:
     """What finding the files already shows to be wrong, and the files by configuration."""
     problems: list[Problem] = []
     groups: defaultdict[Path | None, _Group] = defaultdict(_Group)
     above = cache(lambda folder: find_config(Path(folder)))
     for path in dict.fromkeys(paths):
-        found = _find(path)
+        found = _find(path, directory)
         problems += found.problems
         for file in found.files:
             group = groups[above(os.path.dirname(file))]
@@ -90,10 +90,10 @@ def _collect(paths: Iterable[Path]) -> tuple[list[Problem], dict[Path | None, _G
     return problems, groups
 
 
-def _find(path: Path) -> Found:
+def _find(path: Path, directory: Path | None) -> Found:
     if path.name == CONFIG_FILE:
         return Found(configs=[path])
-    if not path.is_dir():
+    if path != directory and not path.is_dir():
         return Found(files=[str(path)])
     try:
         return find_files(path)

@@ -192,6 +192,14 @@ def test_nothing_to_read_never_means_remove_everything(case: str, command: str, 
     assert Path(".policyctl/local.db").read_bytes() == before
 
 
+@pytest.mark.parametrize("case", ["no directory", "an empty directory", "a file"])
+def test_validate_says_in_the_same_words_that_there_is_nothing_to_read(
+    case: str, project: Project, policyctl: Policyctl
+) -> None:
+    NO_DIRECTORY[case](project)
+    assert policyctl("validate").out == f"{policyctl('plan').err}Not valid: 1 error (0 policies in 0 files).\n"
+
+
 def test_links_and_odd_files(project: Project, policyctl: Policyctl) -> None:
     project.write("anygem.yaml")
     (project.folder / "outside.yaml").write_text(ANYGEM)
