@@ -75,7 +75,7 @@ def test_a_valid_file_has_no_problem(name: str, capsys: pytest.CaptureFixture[st
     """Not one finding, infos included: the summary line is all there is."""
     code, output = validated("valid", name, capsys, "-v")
     assert code == 0
-    assert re.fullmatch(r"Valid: \d polic(y|ies) in \d files?(, skipped: 1 (test|agent))?\.\n", output)
+    assert re.fullmatch(r"Valid: \d polic(y|ies)( and \d tests?)? in \d files?(, skipped: 1 agent)?\.\n", output)
 
 
 @pytest.mark.parametrize("name", cases("invalid"))

@@ -12,8 +12,9 @@ from policyctl.cli.auditing import Audit, with_audit
 from policyctl.cli.carrying import LOCK_SECONDS, ask_and_carry_out, raise_if_stale
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan
-from policyctl.cli.opening import Place, find_place, load_policies
+from policyctl.cli.opening import Place, find_place
 from policyctl.cli.options import Options, with_options
+from policyctl.cli.reviewing import review_directory
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review, review
 from policyctl.core.plan import Plan, Selection
@@ -22,7 +23,6 @@ from policyctl.errors import StalePlan, UsageError
 from policyctl.load.files import read_bounded
 from policyctl.reconcile.apply import stale_changes
 from policyctl.reconcile.observe import observe
-from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader, require_writable
 from policyctl.report.plan_text import plan_text
 from policyctl.report.posts import NONE
@@ -89,7 +89,9 @@ def apply(
     console = Console(options)
     _check_expectation(expect_digest, planfile)
     if planfile is None:
-        place, reviewed = _plan_afresh(options, console, selection, overrides)
+        place = find_place(options)
+        require_writable(place.url)
+        reviewed = review_directory(options, place, console, selection, overrides)
     else:
         place, reviewed = _read_saved(options, console, planfile, selection, overrides)
     console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
@@ -116,16 +118,6 @@ def _check_expectation(digest: str | None, planfile: Path | None) -> None:
         raise UsageError("--expect-digest is for a plan made now; a saved plan is applied as it is")
     if digest != NONE and not _DIGEST.fullmatch(digest):
         raise UsageError("--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them, or none")
-
-
-def _plan_afresh(options: Options, console: Console, selection: Selection, overrides: Overrides) -> tuple[Place, Review]:
-    place = find_place(options)
-    require_writable(place.url)
-    loaded = load_policies(options, place, console, deep=True)
-    settings = overrides.on(place.environment.settings)
-    with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
-        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
-        return place, check_models(reader, reviewed, loaded)
 
 
 def _read_saved(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import uuid
@@ -17,6 +16,7 @@ from typing import Any
 import click
 
 from policyctl.cli.console import Console
+from policyctl.cli.github import run_page
 from policyctl.core.apply import Outcome
 from policyctl.core.audit import Origin, entry_line, entry_of
 from policyctl.core.change import Change
@@ -24,6 +24,7 @@ from policyctl.core.plan import Plan
 from policyctl.errors import PolicyctlError
 from policyctl.load.audit import AuditFile
 from policyctl.load.git import head
+from policyctl.remote.lock import user_name
 from policyctl.remote.sqlite import timestamp
 
 VARIABLE = "POLICYCTL_AUDIT"
@@ -100,25 +101,12 @@ def noting(audit: Audit | None, plan: Plan, directory: Path, console: Console) -
 
 def _origin(command: str, directory: Path) -> Origin:
     source = head(directory)
-    if source is None:
-        return Origin(_who(), command, _run())
-    return Origin(_who(), command, _run(), source.commit, source.dirty, source.subject)
+    of_source = (source.commit, source.dirty, source.subject) if source else ()
+    return Origin(_who(), command, run_page() or os.environ.get("CI_JOB_URL"), *of_source)
 
 
 def _who() -> str:
     """The person that a CI service names, else the user and the machine."""
     if person := os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN"):
         return person
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # an id without a name, as containers have
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
-
-
-def _run() -> str | None:
-    """The page of the CI run that this is part of."""
-    parts = [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
-    if all(parts):
-        return "{}/{}/actions/runs/{}".format(*parts)
-    return os.environ.get("CI_JOB_URL")
+    return f"{user_name()}@{socket.gethostname()}"

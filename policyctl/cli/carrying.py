@@ -13,7 +13,7 @@ from policyctl.cli.auditing import Audit, Notes, noting
 from policyctl.cli.console import Console
 from policyctl.cli.github import tell_outcome
 from policyctl.cli.opening import Place
-from policyctl.cli.plan import raise_if_unsafe
+from policyctl.cli.reviewing import raise_if_unsafe
 from policyctl.core.apply import GOOD, Outcome
 from policyctl.core.guards import Review
 from policyctl.errors import Incomplete, StalePlan
@@ -24,7 +24,7 @@ from policyctl.remote.lock import Waiting
 from policyctl.remote.open import alone, open_writer, require_writable
 from policyctl.remote.protocol import Writer
 from policyctl.report.apply_text import apply_text, outcome_line
-from policyctl.report.plain import count, plain
+from policyctl.report.plain import count
 from policyctl.report.style import Style
 
 LOCK_SECONDS = 30.0  # how long somebody else's apply on an embedded remote is waited for
@@ -74,7 +74,7 @@ def raise_if_stale(stale: Sequence[str]) -> None:
 
 def _alone(place: Place, console: Console, seconds: float) -> AbstractContextManager[None]:
     command = click.get_current_context().command_path
-    return alone(place.url, command, Waiting(seconds), lambda line: console.say(plain(line)))
+    return alone(place.url, command, Waiting(seconds), console.say)
 
 
 def _carry_out(reviewed: Review, writer: Writer, console: Console, parallelism: int, notes: Notes) -> int:
@@ -113,7 +113,7 @@ def _carry_out(reviewed: Review, writer: Writer, console: Console, parallelism: 
 
 def _tell(console: Console) -> Callable[[Outcome], None]:
     """Where no bar can be drawn, a line a change."""
-    return lambda outcome: console.say(outcome_line(outcome, console.err_style))
+    return lambda outcome: console.say(outcome_line(outcome, console.err_style), painted=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import click
 from policyctl.cli.options import Options
 from policyctl.cli.progress import Progress
 from policyctl.errors import Problem, UsageError
+from policyctl.report.plain import plain
 from policyctl.report.style import Style, wants_colour
 
 _USUAL = 80  # columns of a terminal that does not say
@@ -33,16 +34,16 @@ class Console:
         """Print a command's result."""
         click.echo(text, nl=False, color=True)
 
-    def say(self, line: str) -> None:
-        """Print a line about the work."""
-        click.echo(line, err=True, color=True)
+    def say(self, line: str, *, painted: bool = False) -> None:
+        """Print a line about the work, with nothing in it that is obeyed; a `painted` one has nothing of that already."""
+        click.echo(line if painted else plain(line), err=True, color=True)
 
     def problems(self, problems: Iterable[Problem]) -> None:
         """Print problems that do not stop the work."""
         from policyctl.report.validation import problem_lines
 
         for line in problem_lines(list(problems), self.err_style):
-            self.say(line)
+            self.say(line, painted=True)
 
     def confirm(self, question: str, *, yes: bool) -> bool:
         """Whether to go on. Raises UsageError where nobody can answer and --yes was not given."""

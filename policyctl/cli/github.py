@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from policyctl.cli.console import Console
 from policyctl.errors import PolicyctlError
+from policyctl.load.environment import repository
 
 if TYPE_CHECKING:
     from policyctl.core.guards import Review
@@ -34,7 +35,7 @@ def subject_of(review: Review, remote: str, directory: Path, console: Console) -
     """A plan to show, with where it belongs; `remote` is as the user wrote it."""
     from policyctl.report.subject import Subject
 
-    return Subject(review, remote, console.verbose, repository_path(str(directory)), _artifacts())
+    return Subject(review, remote, console.verbose, repository_path(str(directory)), run_page())
 
 
 def tell_plan(subject: Subject, plan_file: Path | None, console: Console) -> None:
@@ -63,8 +64,8 @@ def tell_outcome(text: str, console: Console) -> None:
         _summarise(path, lambda room: fenced(text, room), console)
 
 
-def _artifacts() -> str | None:
-    """The page of this run of a workflow, which has the files that it saved."""
+def run_page() -> str | None:
+    """The page of the run of a workflow that this is part of, which has the files that it saved."""
     server, repository, run = (os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
     url = f"{server}/{repository}/actions/runs/{run}"
     return url if _RUN.fullmatch(url) else None
@@ -98,7 +99,7 @@ def _room(path: str) -> int:
 
 def _top() -> Path:
     """The checkout of the workflow, else the repository around the working directory, else that directory."""
-    here = Path.cwd().resolve()
     if workspace := os.environ.get("GITHUB_WORKSPACE"):
         return Path(workspace).resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
+    here = Path.cwd().resolve()
+    return repository(here) or here

@@ -15,7 +15,7 @@ from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.audit import read_audit
 from policyctl.model.names import canonical_name, matches
 from policyctl.report.history import history_json, history_text
-from policyctl.report.plain import count, plain
+from policyctl.report.plain import count
 
 EPILOG = """\b
 Example:
@@ -25,7 +25,7 @@ Example:
 
 
 @click.command("history", epilog=EPILOG)
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @audit_option("The file that apply --audit adds to.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options
@@ -63,6 +63,6 @@ def _entries(file: Path, bad: list[int], console: Console) -> Iterator[Entry]:
         if line.entry is not None:
             yield line.entry
             continue
-        console.say(plain(f"{file}:{line.number}: {line.complaint}; it is left out"))
+        console.say(f"{file}:{line.number}: {line.complaint}; it is left out")
         if not line.unfinished:
             bad.append(line.number)

@@ -8,6 +8,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
+from policyctl.load.environment import repository
 from policyctl.load.files import make_folder, write_atomically
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES
@@ -77,9 +78,8 @@ def _write(path: Path, text: str, console: Console) -> bool:
 
 def _repository(folder: Path) -> Path:
     """The top of the Git repository that the directory is in, else the directory's parent; relative where it can be."""
-    above = folder.absolute().parents
-    top = next((parent for parent in above if (parent / ".git").exists()), folder.absolute().parent)
-    return _below(top, Path.cwd())
+    absolute = folder.absolute()
+    return _below(repository(absolute) or absolute.parent, Path.cwd())
 
 
 def _below(path: Path, top: Path) -> Path:

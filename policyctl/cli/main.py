@@ -15,21 +15,21 @@ from policyctl.cli.commands import Commands
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import InvalidInput, PolicyctlError
 
-# Name → what it does.
+# Name → what it does, in the order of the README.
 COMMANDS = {
     "validate": "Check policy files, offline.",
     "test": "Run the scenario tests beside the policies.",
     "plan": "Show what apply would change.",
     "apply": "Make the remote what the files say.",
-    "effect": "Show what a policy does to traffic.",
-    "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
-    "pull": "Write the live policies as policy files.",
+    "effect": "Show what policies do to traffic.",
     "history": "Show who changed what, from the file that apply --audit adds to.",
     "init": "Make a policy directory to start from.",
+    "pull": "Write the live policies as policy files.",
+    "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
     "ci": "Steps of a workflow: comment a plan, find the approved one, keep an issue about drift.",
     "serve": "Serve the embedded remote over HTTP, as the platform's control plane.",
-    "schema": "Print the JSON Schema of a policy file.",
     "rules": "List the rules of validate, or explain one.",
+    "schema": "Print the JSON Schema of a policy file, of another file, or of what a command prints.",
 }
 
 
@@ -76,8 +76,7 @@ def run(args: Sequence[str] | None = None) -> int:
         code = policyctl.main(args, prog_name="policyctl", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        return 64 if isinstance(error, click.UsageError) else 1
+        return _tell_usage(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
@@ -92,6 +91,19 @@ def run(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the boundary
         return _tell_bug(error, args)
     return code if isinstance(code, int) else 0
+
+
+def _tell_usage(error: click.ClickException) -> int:
+    """click's own complaint, in one line as every other; a group without a command is told by its help."""
+    message = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if message.startswith("Usage:"):
+        error.show()
+    else:
+        line = " ".join(message.split()).rstrip(".")
+        see = f" (see {context.command_path} --help)" if context else ""
+        click.echo(f"error: {_visible(line[:1].lower() + line[1:])}{see}", err=True)
+    return 64 if isinstance(error, click.UsageError) else 1
 
 
 def _tell_problems(error: InvalidInput) -> int:

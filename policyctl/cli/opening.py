@@ -12,13 +12,11 @@ from policyctl.errors import InvalidInput, Mark, Problem, UsageError, errors_in
 from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment, find_config, load_config
 from policyctl.load.files import STATE_FOLDER
-from policyctl.load.urls import LOCAL, remote_complaint
+from policyctl.load.urls import LOCAL, SQLITE, remote_complaint
 from policyctl.remote.open import Access
 
 if TYPE_CHECKING:
     from policyctl.load.base import Base
-
-_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:
     """The URL behind `local`, and relative database paths made relative to where they were written."""
     if remote == LOCAL:
-        return f"{_SQLITE}{directory.absolute().parent / STATE_FOLDER / environment}.db"
-    if remote.startswith(_SQLITE):
-        return f"{_SQLITE}{base / remote.removeprefix(_SQLITE)}"
+        return f"{SQLITE}{directory.absolute().parent / STATE_FOLDER / environment}.db"
+    if remote.startswith(SQLITE):
+        return f"{SQLITE}{base / remote.removeprefix(SQLITE)}"
     return remote

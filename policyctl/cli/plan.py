@@ -11,16 +11,14 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan
-from policyctl.cli.opening import Place, find_place, load_policies
+from policyctl.cli.opening import Place, find_place
 from policyctl.cli.options import Options, with_options
+from policyctl.cli.reviewing import raise_if_unsafe, review_directory
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
-from policyctl.errors import Incomplete, Refused
+from policyctl.errors import UsageError
 from policyctl.model.complaints import did_you_mean
-from policyctl.reconcile.plan import check_models, plan_directory
-from policyctl.remote.open import open_reader
-from policyctl.report.plain import count, plain
 from policyctl.report.renderings import FORMS, Form, render
 from policyctl.report.subject import Subject
 
@@ -50,7 +48,7 @@ def _report(text: str) -> tuple[Form, Path]:
     word, _, path = text.partition("=")
     form = next((form for form in FORMS if form == word), None)
     if form is None:
-        raise click.BadParameter(f"there is no format {word}{did_you_mean(word, list(FORMS))}; known: {', '.join(FORMS)}")
+        raise click.BadParameter(f"there is no format {word}{did_you_mean(word, FORMS)}; known: {', '.join(FORMS)}")
     if not path:
         raise click.BadParameter(f"write {form}=FILE")
     return form, Path(path)
@@ -107,11 +105,7 @@ def plan(
     console = Console(options)
     held = None if base is None else _read_base(options, base)
     place = find_place(options, base=held)
-    loaded = load_policies(options, place, console, deep=True)
-    settings = overrides.on(place.environment.settings)
-    with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
-        review = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
-        review = check_models(reader, review, loaded)
+    review = review_directory(options, place, console, selection, overrides)
     if held is not None:
         review = _as_merged(review, place, held)
     subject = subject_of(review, place.remote, options.dir, console)
@@ -127,7 +121,7 @@ def _raise_if_one_file(paths: list[Path]) -> None:
     """Raise UsageError when two outputs go to one file: the one that is written last would be all that is left."""
     twice = [path for path, times in Counter(map(Path.absolute, paths)).items() if times > 1]
     if twice:
-        raise click.UsageError(f"--out and --report write {plain(str(twice[0]))} more than once; give each a file of its own")
+        raise UsageError(f"--out and --report write {twice[0]} more than once; give each a file of its own")
 
 
 def _read_base(options: Options, revision: str) -> Base:
@@ -152,13 +146,3 @@ def _as_merged(review: Review, place: Place, base: Base) -> Review:
     its digest is that of the same plan after the merge."""
     config = place.config.environment(place.environment.name).digest
     return replace(review, plan=replace(review.plan, config=config), settings=base.settings(place.config))
-
-
-def raise_if_unsafe(review: Review) -> None:
-    """Raise Refused or Incomplete for a plan that must not, or cannot wholly, be applied; its report says why."""
-    if review.refusals:
-        lead = "\n  " if len(review.refusals) > 1 else " "
-        raise Refused(f"refused by {count(len(review.refusals), 'safety rule')}:{lead}{lead.join(review.refusals)}")
-    if review.plan.blocked:
-        names = ", ".join(block.name for block in review.plan.blocked)
-        raise Incomplete(f"rows on the remote block {names}")

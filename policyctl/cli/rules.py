@@ -24,8 +24,8 @@ Example:
 def command(options: Options, code: str | None, form: str) -> int:
     """List the rules that validate checks, or explain the one with this CODE. The beginning of a code lists its family.
 
-    P0 is about a file's text, P1 about the format, P2 about files together, P3 about policyctl.yaml. P4 are the lint rules,
-    which can be selected and ignored.
+    P0 is about a file's text, P1 about the format, P2 about files together, P3 about policyctl.yaml. P4 and P5 are the lint
+    rules, which can be selected and ignored; P5 are those that validate checks with --deep only.
     """
     return rules(options, code, form)
 

@@ -39,7 +39,7 @@ def _allowed_guard(text: str) -> GuardException:
     word, equals, policy = text.partition("=")
     guard = next((guard for guard in GUARDS if guard == word), None)
     if guard is None:
-        raise click.BadParameter(f"there is no guard {word}{did_you_mean(word, list(GUARDS))}; known: {', '.join(GUARDS)}")
+        raise click.BadParameter(f"there is no guard {word}{did_you_mean(word, GUARDS)}; known: {', '.join(GUARDS)}")
     if equals and not policy:
         raise click.BadParameter(f"write {guard} alone, or {guard}=NAME")
     return GuardException(guard, policy or "*", f"--allow-guard {text}")

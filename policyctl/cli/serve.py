@@ -12,6 +12,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.opening import find_place
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import PolicyctlError, Refused, RemoteError, UsageError
+from policyctl.load.urls import is_loopback_host
 from policyctl.report.plain import plain
 
 if TYPE_CHECKING:
@@ -81,14 +82,14 @@ def serve(
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
     from policyctl.remote.sqlite_models import SqliteModels
-    from policyctl.server.app import is_loopback, make_app
+    from policyctl.server.app import make_app
     from policyctl.server.exchange import Service
     from policyctl.server.log import JsonLog
     from policyctl.server.run import listen, run, url_of
     from policyctl.server.tokens import Keeper
 
     secret = None if token_from is None else _secret(token_from)
-    if secret is None and not is_loopback(host):
+    if secret is None and not is_loopback_host(host):
         raise Refused(f"{host} is not only this machine, so a secret is needed; add --token-from env:NAME or file:PATH")
     with _store(options, unique_names=not allow_duplicate_names) as policies, listen(host, port) as listener:
         Console(options).result(f"Serving {plain(policies.identity)} at {url_of(listener)}\n")

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policyctl.cli.console import Console
+from policyctl.cli.finding import find_those
 from policyctl.cli.opening import find_place, load_policies
 from policyctl.cli.options import Options
-from policyctl.errors import PolicyctlError, UsageError
+from policyctl.errors import UsageError
 from policyctl.load.environment import find_config, load_config
 from policyctl.load.git import read_at
 from policyctl.load.loosely import read_loosely
 from policyctl.load.markers import is_template
 from policyctl.load.source import SUFFIXES, Source, read_source
+from policyctl.load.urls import GIT
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.names import POLICY_PREFIX, canonical_name
 from policyctl.model.normal import Document
 from policyctl.model.policy import Policy
-from policyctl.reconcile.observe import look_up
 from policyctl.remote.open import open_reader
 
-GIT = "git:"
 LIVE = "live"
 
 
@@ -72,7 +72,7 @@ def _named(directory: tuple[Policy, ...], names: list[str], options: Options) ->
     by_name = {policy.name: policy for policy in directory}
     for name in names:
         if canonical_name(name) not in by_name:
-            guess = did_you_mean(canonical_name(name), list(by_name))
+            guess = did_you_mean(canonical_name(name), by_name, POLICY_PREFIX)
             raise UsageError(f"{options.dir} has no policy {name}{guess}; name one of its policies, or a file")
     return [by_name[canonical_name(name)] for name in dict.fromkeys(names)]
 
@@ -97,8 +97,5 @@ def _live(options: Options, subjects: Subjects) -> list[Document | None]:
     names = [policy.name for policy in subjects.policies]
     place = find_place(options)
     with open_reader(place.url, place.access) as reader:
-        observed = look_up(reader, set(names))
-    if observed.twins:
-        twins = observed.twins[0]
-        raise PolicyctlError(f"the remote has several policies named {twins.name} (ids {', '.join(twins.ids)})")
-    return [observed.live[name].normal if name in observed.live else None for name in names]
+        found = find_those(reader, set(names))
+    return [found[name].normal if name in found else None for name in names]

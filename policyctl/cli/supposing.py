@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from policyctl.cli.subjects import Subjects
 from policyctl.effect.matching import fitting, names_of
-from policyctl.effect.profile import Answer, Answers, read_answer
+from policyctl.effect.profile import Answer, Answers, read_answer, with_rest
 from policyctl.effect.tree import read_tree
 from policyctl.errors import UsageError
 from policyctl.model.complaints import did_you_mean
@@ -49,7 +49,7 @@ def read_suppositions(down: Iterable[str], rate: Iterable[str], models: tuple[st
             own[answer] = own.get(answer, 0.0) + share
             if sum(own.values()) > 1 + 1e-9:
                 raise UsageError(f"--rate {text}: {short_model(model)} would answer more than all of its calls")
-    answers: dict[str, Answers] = {model: _whole(own) for model, own in chances.items()}
+    answers: dict[str, Answers] = {model: with_rest(own) for model, own in chances.items()}
     return Supposition(answers, (*(f"down {text}" for text in down), *(f"rate {text}" for text in rate)))
 
 
@@ -67,12 +67,6 @@ def read_scripts(trace: Iterable[str], models: tuple[str, ...]) -> Script:
 def read_timeouts(timeout: Iterable[str], models: tuple[str, ...]) -> dict[str, float]:
     """The models' own timeouts, in seconds."""
     return {model: seconds for text in timeout for model, seconds in _each("--timeout", text, models, _read_seconds)}
-
-
-def _whole(chances: dict[Answer, float]) -> dict[Answer, float]:
-    """The chances, with what is left over for a 200."""
-    left = 1.0 - sum(chances.values())
-    return {**chances, 200: chances.get(200, 0.0) + left} if left > 1e-12 else chances
 
 
 def _each(option: str, text: str, models: tuple[str, ...], read: Callable[[str], T]) -> list[tuple[str, T]]:

@@ -79,7 +79,7 @@ def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:
     blocking = {block.name for block in plan.blocked}
     for row in observed.unreadable:
         if row.name not in blocking:
-            yield f"a row of the remote is left alone: {row.reason} (name {row.name or 'unknown'}, id {row.id or 'unknown'})"
+            yield f"a row of the remote is left alone: {row.reason} ({row.which})"
 
 
 def _done_allowances(observed: Observed, settings: Settings) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _too_much_change(plan: Plan, settings: Settings) -> Iterator[str]:
     if live >= MIN_FOR_PERCENT and changed * 100 > limit * live:
         percent = changed * 100 / live
         yield (
-            f"{changed} of {live} live policies would change, {percent:.2f} % and more than max_change_percent {limit:g} "
+            f"{changed} of {live} live policies would change, {percent:.2f}% and more than max_change_percent {limit:g} "
             f"(allow it with --max-change-percent {-(-changed * 100 // live)})"
         )
 

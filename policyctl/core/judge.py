@@ -56,7 +56,7 @@ def misfits(suite: Suite, policies: Mapping[str, Document]) -> Iterator[Complain
     """
     if suite.policy not in policies:
         name = bare_name(suite.policy)
-        guess = did_you_mean(name, list(map(bare_name, policies))) or " (correct the name, or delete its tests)"
+        guess = did_you_mean(name, map(bare_name, policies)) or " (correct the name, or delete its tests)"
         yield Complaint(("policy",), "P205", f"there is no policy {name} to test{guess}")
         return
     try:

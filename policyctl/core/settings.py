@@ -9,9 +9,6 @@ from policyctl.model.names import canonical_name, matches
 if TYPE_CHECKING:
     from policyctl.effect.profile import Answer
 
-DEFAULT_MAX_REMOVES = 5
-DEFAULT_MAX_CHANGE_PERCENT = 30.0
-
 Part = Literal["provider", "model"]  # what may go down, or be new
 Guard = Literal[
     "max_traffic_shift", "max_calls", "max_failover_seconds", "survive", "deny_new", "allow_providers", "deny_providers"
@@ -22,8 +19,8 @@ GUARDS: tuple[Guard, ...] = get_args(Guard)
 class Limits(NamedTuple):
     """How much one plan may change: removes by count, updates and removes by percent of what is live."""
 
-    max_removes: int = DEFAULT_MAX_REMOVES
-    max_change_percent: float = DEFAULT_MAX_CHANGE_PERCENT
+    max_removes: int = 5
+    max_change_percent: float = 30.0
 
 
 class Survive(NamedTuple):

@@ -123,11 +123,11 @@ def _survive(case: Case, guards: Guards) -> Iterator[str]:
         failed = [f"{_percent(outages.usual)} with nothing down"]
     if failed:
         answers = ", ".join(map(str, survive.down_with))
-        yield f"serves {'; '.join(failed)}; survive asks for 100 % while any one {survive.any} is down with {answers}"
+        yield f"serves {'; '.join(failed)}; survive asks for 100% while any one {survive.any} is down with {answers}"
 
 
 def _not_survived(outages: Outages, survive: Survive) -> Iterator[str]:
-    """`40 % while openai is down with 429, 503`, for each part that may be down and each chance of being served."""
+    """`40% while openai is down with 429, 503`, for each part that may be down and each chance of being served."""
     rows = dict(outages.models)
     if survive.any == "provider":
         rows = {**outages.providers, **{name: row for name, row in rows.items() if provider_of(name) is None}}
@@ -188,7 +188,7 @@ def _part(model: str, part: Part) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.6g} %"
+    return f"{share * 100:.6g}%"
 
 
 _OF_UPDATES = frozenset({"max_traffic_shift", "deny_new"})

@@ -19,7 +19,7 @@ from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 from policyctl.effect.profile import NO_ANSWER, Retry, moves_on
-from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree, read_tree
+from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
 from policyctl.model.normal import Document, normal_form
 
 Kind = Literal["metadata", "equivalent", "effective"]
@@ -55,17 +55,10 @@ class Drawn(NamedTuple):
 Form = Ask | Always | First | Drawn
 
 
-def classify(before: Document | None, after: Document | None) -> Kind:
-    """How a change is classed: `metadata` (the gateway gets the same policy), `equivalent` (another text that does the same
-    under the profile), or `effective`. An added or removed policy (None on one side) is effective.
-    """
-    if before is None or after is None:
-        return "effective"
-    return kind_of(before, after, read_tree(before), read_tree(after))
-
-
 def kind_of(before: Document, after: Document, old: Tree, new: Tree) -> Kind:
-    """The same for documents whose trees are there already."""
+    """How a change between two documents, with their trees, is classed: `metadata` (the gateway gets the same policy),
+    `equivalent` (another text that does the same under the profile), or `effective`.
+    """
     if canonical_form(old) == canonical_form(new):
         left, right = normal_form(before)["policy"], normal_form(after)["policy"]
         if left == right:

@@ -33,7 +33,12 @@ class Evaluation:
     @property
     def served(self) -> float:
         """The chance that the client gets what it asked for."""
-        return rounded(sum(chance for status, chance in self.statuses.items() if status and is_served(status)))
+        return served_by(self.statuses)
+
+
+def served_by(statuses: Mapping[int | None, float]) -> float:
+    """The part of these statuses' chances that are successes."""
+    return rounded(sum(chance for status, chance in statuses.items() if status and is_served(status)))
 
 
 def rounded(chance: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from policyctl.effect.costs import costs
-from policyctl.effect.evaluate import evaluate, rounded
+from policyctl.effect.evaluate import evaluate, served_by
 from policyctl.effect.profile import Answer, Answers, is_served
 from policyctl.effect.tree import Tree
 from policyctl.effect.walk import every_walk
@@ -36,7 +36,7 @@ class Observation:
     @property
     def served(self) -> float:
         """The chance that the client gets what it asked for."""
-        return rounded(sum(chance for status, chance in self.statuses.items() if status and is_served(status)))
+        return served_by(self.statuses)
 
 
 def observe(tree: Tree, given: Mapping[str, Given]) -> Observation:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 PROFILE = "portkey-1.15.2"
 ASSUMED = f"behaviour by profile {PROFILE}, the open-source gateway: an assumption about the platform"
@@ -47,7 +47,7 @@ RETRIED = frozenset({429, 500, 502, 503, 504})
 MAX_REPEATS = 100  # the wait before the 100th repeat would be longer than the universe is old
 
 _CONNECTION: dict[Answer, int] = {"refused": 500, "hang": 503, 407: 500}  # asked again whatever the list says
-_BROKEN: dict[str, Broken] = {"refused": "refused", "hang": "hang", "broken-body": "broken-body"}
+_BROKEN: dict[str, Broken] = {word: word for word in get_args(Broken)}
 _NO_BODY = frozenset({205, 304})
 NEVER_AN_OUTCOME = frozenset({407}) | _NO_BODY
 
@@ -121,6 +121,12 @@ def read_answer(text: str) -> Answer:
     if text.isascii() and text.isdigit() and len(text) == 3 and text >= "200":
         return int(text)
     raise ValueError(f"{text!r} is no answer; write a status from 200 to 999, refused, hang or broken-body")
+
+
+def with_rest(chances: Mapping[Answer, float]) -> Mapping[Answer, float]:
+    """The chances of a call's answers, with what is left over for a 200."""
+    left = 1.0 - sum(chances.values())
+    return {**chances, 200: chances.get(200, 0.0) + left} if left > 1e-12 else chances
 
 
 def distribution(answers: Answers) -> Mapping[Answer, float]:

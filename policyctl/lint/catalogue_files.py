@@ -231,6 +231,12 @@ _CONFIG = (
         "The name of an environment is also part of a file's name, that of its embedded remote. Use letters, digits, dots, "
         "dashes and underscores, and begin with a letter, a digit or an underscore.",
     ),
+    _error(
+        "P308",
+        "login",
+        "The auth of an environment does not fit its remote, or its type: each way to log in needs some keys and takes no "
+        "others, and auth is only sent over https:// (http:// only to this machine). Write what the message names.",
+    ),
 )
 
 FILE_RULES = (*_TEXT, *_FORMAT, *_ACROSS, *_CONFIG)

@@ -134,7 +134,7 @@ _WEIGHTS = (
         "P431",
         "missing-weight",
         "warning",
-        "A target without a weight counts 1, also beside fractions: next to 0.25 it gets 80 % of the requests, not 75 %. Write "
+        "A target without a weight counts 1, also beside fractions: next to 0.25 it gets 80% of the requests, not 75%. Write "
         "a weight at every target of the load balance, or at none.",
     ),
     Rule(

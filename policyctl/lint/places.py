@@ -56,14 +56,3 @@ def places(document: Document) -> Iterator[Place]:
         pending += [
             ((*path, "targets", position), target, inherited) for position, target in enumerate(live) if "targets" in target
         ]
-
-
-def leaves(document: Document) -> Iterator[tuple[Path, str]]:
-    """Every target that is a model or a policy, at any depth, dead or not: its path and its `model_name`."""
-    pending: list[tuple[Path, dict[str, Any]]] = [(("policy",), document["policy"])]
-    for path, group in pending:
-        for position, target in enumerate(group["targets"]):
-            if "targets" in target:
-                pending.append(((*path, "targets", position), target))
-            else:
-                yield (*path, "targets", position, "model_name"), target["model_name"]

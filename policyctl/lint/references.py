@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
+from policyctl.core.models import named_targets
 from policyctl.lint.catalogue import finding
-from policyctl.lint.places import leaves
-from policyctl.model.complaints import Complaint, near
+from policyctl.model.complaints import Complaint, did_you_mean
 from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX
 from policyctl.model.normal import Document
 
@@ -22,7 +22,7 @@ def check(
     `speaks_for` says whether a policy of that name can exist only as a file. A model may well be declared elsewhere, so it
     is one only when the directory declares models of its provider, or one of nearly that name.
     """
-    for path, name in leaves(document):
+    for path, name in named_targets(document):
         if name.startswith(POLICY_PREFIX):
             if name not in policies and speaks_for(name):
                 guess = _guess(name, POLICY_PREFIX, policies)
@@ -44,8 +44,5 @@ def _providers(models: frozenset[str]) -> frozenset[str]:
 
 @lru_cache(maxsize=4096)  # thousands of policies target the same few models
 def _guess(name: str, prefix: str, known: frozenset[str]) -> str:
-    """A near miss among the known names; the prefix that all share must not make everything look alike."""
-    if len(known) > _MAX_GUESSED:
-        return ""
-    close = near(name.removeprefix(prefix), sorted(other.removeprefix(prefix) for other in known), cutoff=0.8)
-    return f" (did you mean {prefix}{close[0]}?)" if close else ""
+    """A near miss among the known names."""
+    return "" if len(known) > _MAX_GUESSED else did_you_mean(name, sorted(known), prefix, cutoff=0.8)

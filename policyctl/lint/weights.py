@@ -41,4 +41,4 @@ def _ignored(place: Place, written: list[float | None]) -> Iterator[Complaint]:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.4g} %"
+    return f"{share * 100:.4g}%"

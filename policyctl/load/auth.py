@@ -73,11 +73,11 @@ def auth_complaints(auth: AuthFile, remote: str) -> Iterator[Complaint]:
         return
     if not is_safe_for_secrets(remote):
         message = "remote must be an https:// URL, because auth would be sent in the clear (http:// only to this machine)"
-        yield Complaint(("remote",), "P306", message)
+        yield Complaint(("remote",), "P308", message)
     if auth.url is not None and (complaint := http_complaint(auth.url)):
-        yield Complaint(("auth", "url"), "P306", f"url {complaint}")
+        yield Complaint(("auth", "url"), "P308", f"url {complaint}")
     elif auth.url is not None and not is_safe_for_secrets(auth.url):
-        yield Complaint(("auth", "url"), "P306", "url must be an https:// URL (http:// only to this machine)")
+        yield Complaint(("auth", "url"), "P308", "url must be an https:// URL (http:// only to this machine)")
     yield from _field_complaints(auth, login_type(auth, remote))
 
 
@@ -86,9 +86,9 @@ def _field_complaints(auth: AuthFile, kind: LoginType) -> Iterator[Complaint]:
     given = [name for name in FIELDS if getattr(auth, name) is not None]
     for name in _NEEDS[kind]:
         if name not in given:
-            yield Complaint(("auth",), "P306", f"{said} needs {name}", "key")
+            yield Complaint(("auth",), "P308", f"{said} needs {name}", "key")
     for name in given:
         if name not in (*_NEEDS[kind], *_MAY.get(kind, ("url",))):
-            yield Complaint(("auth", name), "P306", f"{said} takes no {name}", "key")
+            yield Complaint(("auth", name), "P308", f"{said} takes no {name}", "key")
     if kind == "cpd" and (auth.password is None) == (auth.api_key is None):
-        yield Complaint(("auth",), "P306", f"{said} needs exactly one of password and api_key", "key")
+        yield Complaint(("auth",), "P308", f"{said} needs exactly one of password and api_key", "key")

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from policyctl.core.settings import DEFAULT_MAX_CHANGE_PERCENT, DEFAULT_MAX_REMOVES, Limits, Settings
+from policyctl.core.settings import Limits, Settings
 from policyctl.errors import InvalidInput, Problem
 from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
 from policyctl.load.auth import AuthFile, auth_complaints
 from policyctl.load.environment import NO_CONFIG, Config, Environment
-from policyctl.load.guards import GuardExceptions, GuardsFile, exceptions_of, guards_of
+from policyctl.load.guards import Globs, GuardExceptions, GuardsFile, exceptions_of, guards_of, own_or_shared
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
 from policyctl.load.markers import MAX_VARIABLES
@@ -36,7 +36,6 @@ def _check_remote(text: str) -> str:
     return text
 
 
-Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
 
 
@@ -50,11 +49,11 @@ class LimitsFile(FileModel):
 class SafetyFile(FileModel):
     """The settings that may stand for all environments or in one, where they win."""
 
-    scope: Patterns | None = None
+    scope: Globs | None = None
     prune: bool | None = None
     protect: Names | None = None
     allow_remove: Names | None = None
-    include: Patterns | None = None
+    include: Globs | None = None
     limits: LimitsFile | None = None
     guards: GuardsFile | None = None
     guard_exceptions: GuardExceptions | None = None
@@ -133,7 +132,7 @@ def _check(data: Any) -> list[Complaint]:
         if not _ENVIRONMENT_NAME.fullmatch(name)
     ]
     if config.default is not None and config.default not in (environments or [LOCAL]):
-        guess = did_you_mean(config.default, list(environments))
+        guess = did_you_mean(config.default, environments)
         found.append(Complaint(("default",), "P302", f"there is no environment {config.default}{guess}"))
     return found
 
@@ -169,26 +168,17 @@ def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Environment:
     def either(key: str) -> Any:
-        own = getattr(file, key)
-        return getattr(shared, key) if own is None else own
+        return own_or_shared(key, file, shared)
 
     prune = either("prune")
+    limits = {key: own_or_shared(key, file.limits, shared.limits) for key in Limits._fields}
     settings = Settings(
         scope=either("scope"),
         prune=True if prune is None else prune,
         protect=either("protect") or (),
         allow_remove=either("allow_remove") or (),
-        limits=Limits(
-            _limit("max_removes", file.limits, shared.limits, DEFAULT_MAX_REMOVES),
-            _limit("max_change_percent", file.limits, shared.limits, DEFAULT_MAX_CHANGE_PERCENT),
-        ),
+        limits=Limits(**{key: limit for key, limit in limits.items() if limit is not None}),
         guards=guards_of(file.guards, shared.guards),
         guard_exceptions=exceptions_of(either("guard_exceptions") or ()),
     )
     return Environment(name, file.remote, file.auth, file.ca_file, file.vars, either("include"), settings)
-
-
-def _limit(key: str, own: LimitsFile | None, shared: LimitsFile | None, default: Any) -> Any:
-    """A limit of the environment, else the shared one, else the default: each limit for itself."""
-    values = (getattr(limits, key) for limits in (own, shared) if limits is not None)
-    return next((value for value in values if value is not None), default)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from policyctl.errors import Mark, Problem
-from policyctl.load.kinds import TEST_KIND, is_test_file
+from policyctl.load.kinds import is_test_file
 from policyctl.model.policy import Policy
 
 
@@ -14,7 +14,8 @@ from policyctl.model.policy import Policy
 class Contents:
     """What one file (or a whole directory) says.
 
-    `references` are the policies that a policy's targets may mean, by its name, where there are any.
+    `references` are the policies that a policy's targets may mean, by its name, where there are any. `tests` says whether a
+    document of scenario tests is among the others.
     """
 
     policies: list[Policy] = field(default_factory=list)
@@ -23,6 +24,7 @@ class Contents:
     timeouts: dict[str, float] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
+    tests: bool = False
 
     def add(self, other: Contents) -> None:
         self.policies += other.policies
@@ -34,6 +36,7 @@ class Contents:
             self.timeouts |= other.timeouts
         for kind, number in other.skipped.items():
             self.skip(kind, number)
+        self.tests |= other.tests
 
     def skip(self, kind: str, number: int = 1) -> None:
         """Count what is left alone."""
@@ -42,7 +45,7 @@ class Contents:
 
 def holds_tests(file: str, contents: Contents) -> bool:
     """Whether a file has scenario tests: by its own name, or in a document of that kind."""
-    return is_test_file(file) or TEST_KIND in contents.skipped
+    return is_test_file(file) or contents.tests
 
 
 def to_line(contents: Contents) -> str:
@@ -54,6 +57,7 @@ def to_line(contents: Contents) -> str:
         "timeouts": contents.timeouts,
         "problems": [(*problem.mark[1:], problem.code, problem.message, problem.severity) for problem in contents.problems],
         "skipped": contents.skipped,
+        "tests": contents.tests,
     }
     there = json.dumps({key: value for key, value in said.items() if value})
     return "\t".join([there, *(policy.text for policy in contents.policies)])  # JSON has no tab or line end of its own
@@ -70,4 +74,5 @@ def from_line(line: str, file: str) -> Contents:
         said.get("timeouts", {}),
         [Problem(Mark(file, line, column), *rest) for line, column, *rest in said.get("problems", ())],
         said.get("skipped", {}),
+        said.get("tests", False),
     )

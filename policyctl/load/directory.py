@@ -230,7 +230,8 @@ def find_files(root: Path) -> Found:
     Raises InvalidInput when there is no such directory, or no policy file in it: nothing to read never means "remove all".
     """
     if not root.is_dir():
-        why = "is not a directory" if root.exists() else "there is no such directory; make it, or name another with --dir"
+        missing = "there is no such directory; make one with policyctl init, or name another with --dir"
+        why = "is not a directory; name one with --dir" if root.exists() else missing
         raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
     found = Found()
     _walk(root, root.resolve(), found, MAX_FOLDERS)

@@ -12,7 +12,7 @@ from policyctl.core.settings import Settings
 from policyctl.errors import UsageError
 from policyctl.lint.catalogue import Chosen
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.urls import GIT, LOCAL
+from policyctl.load.urls import LOCAL, is_http
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.names import matches
 from policyctl.model.normal import digest
@@ -36,7 +36,7 @@ class Environment:
     def speaks_for(self, name: str) -> bool:
         """Whether a policy of that name can only be what a file says: it is in scope, and removed when no file names it."""
         settings = self.settings
-        written = settings.scope is not None or self.remote == LOCAL or self.remote.startswith(("sqlite:", GIT))
+        written = settings.scope is not None or not is_http(self.remote)
         return written and settings.prune and settings.in_scope(name) and not matches(name, settings.protect)
 
     @property
@@ -97,6 +97,11 @@ def find_config(start: Path) -> Path | None:
         if (folder / ".git").exists():
             break
     return None
+
+
+def repository(folder: Path) -> Path | None:
+    """The top of the Git repository that a directory (an absolute path) is in, which may be that directory itself."""
+    return next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
 
 
 def load_config(path: Path | None) -> Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -54,12 +54,15 @@ class GuardExceptionFile(FileModel):
 GuardExceptions = Annotated[tuple[GuardExceptionFile, ...], Field(strict=False)]
 
 
+def own_or_shared(key: str, own: FileModel | None, shared: FileModel | None) -> Any:
+    """What an environment writes itself, else what is written for all, else None."""
+    values = (getattr(file, key) for file in (own, shared) if file is not None)
+    return next((value for value in values if value is not None), None)
+
+
 def guards_of(own: GuardsFile | None, shared: GuardsFile | None) -> Guards:
     """The guards of an environment: each its own, else the shared one, else none."""
-    found = {}
-    for name in Guards._fields:
-        values = (getattr(file, name) for file in (own, shared) if file is not None)
-        found[name] = next((value for value in values if value is not None), None)
+    found = {name: own_or_shared(name, own, shared) for name in Guards._fields}
     survive = found.pop("survive")
     return Guards(**found, survive=None if survive is None else Survive(survive.any, survive.down_with))
 

@@ -38,7 +38,6 @@ def read_contents(
     """
     contents = Contents()
     if is_test_file(Path(source.file).name):
-        contents.skip("test")
         return contents
     written = [(index, document) for index, document in enumerate(source.documents) if document.data is not None]
     if not written:
@@ -67,7 +66,10 @@ def _read_document(
 ) -> None:
     """Add what a document says; without `variables` its file holds no template."""
     kind = kind_of(document.data)
-    if kind is Kind.OTHER or kind is Kind.TEST:
+    if kind is Kind.TEST:
+        contents.tests = True
+        return
+    if kind is Kind.OTHER:
         contents.skip(str(document.data["kind"]))
         return
     if isinstance(kind, Complaint):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from policyctl.core.scenario import Amount, Expect, Scenario, read_amount
 from policyctl.effect.observe import Given
-from policyctl.effect.profile import Answer, read_answer
+from policyctl.effect.profile import Answer, Broken, read_answer, with_rest
 from policyctl.model.complaints import did_you_mean, show
 from policyctl.model.policy_file import FileModel, Text
 
 # Tags of the unions; no key of the format looks like this.
 _ONE, _ORDER, _PARTS = "<one>", "<order>", "<parts>"
-_BROKEN = ("refused", "hang", "broken-body")
+_BROKEN = get_args(Broken)
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
 
 
@@ -26,7 +26,7 @@ def _check_answer(value: Any) -> Answer:
             return read_answer(str(value))
         except ValueError:
             pass
-    guess = did_you_mean(value, list(_BROKEN)) if isinstance(value, str) else ""
+    guess = did_you_mean(value, _BROKEN) if isinstance(value, str) else ""
     raise _wrong("must be a status from 200 to 999, refused, hang or broken-body, got {got}", f"{show(value)}{guess}")
 
 
@@ -55,14 +55,13 @@ def _wrong(message: str, got: str) -> PydanticCustomError:
     return PydanticCustomError("scenario", message, {"got": got})
 
 
-def _check_chances(chances: dict[Answer, float]) -> dict[Answer, float]:
+def _check_chances(chances: dict[Answer, float]) -> Mapping[Answer, float]:
     total = sum(chances.values())
     if total > 1 + 1e-9 or (200 in chances and total < 1 - 1e-9):
         raise _wrong(
             "has chances that sum to {got}; they must sum to 1 (where 200 has none it gets what is left)", f"{total:.9g}"
         )
-    left = 1 - total
-    return {**chances, 200: left} if left > 1e-9 else chances
+    return with_rest(chances)
 
 
 def _shape(value: Any) -> str:

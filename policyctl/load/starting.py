@@ -72,4 +72,5 @@ _HOOK = """\
 def pre_commit(folder: Path) -> str:
     """The pre-commit entry that checks a directory (relative to the repository's top) before each commit."""
     path = folder.as_posix()
-    return _HOOK.format(folder=json.dumps(path), pattern=json.dumps(f"^{re.escape(path)}/"))
+    below = "" if path == "." else f"^{re.escape(path)}/"
+    return _HOOK.format(folder=json.dumps(path), pattern=json.dumps(below))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 LOCAL = "local"  # the embedded remote beside the directory
+SQLITE = "sqlite:///"
 GIT = "git:"  # git:REVISION is the policies of a git revision, as a remote that can only be read
 _PORTS = {"http": 80, "https": 443}
 _LONGEST_REVISION = 1000
@@ -73,11 +74,15 @@ def revision_complaint(revision: str) -> str | None:
 
 def is_loopback(url: str) -> bool:
     """Whether a URL leads to this machine."""
-    host = origin(url).host
+    return is_loopback_host(origin(url).host)
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a host's name or address means this machine, whatever a name server says."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 def remote_complaint(remote: str) -> str | None:
@@ -85,7 +90,7 @@ def remote_complaint(remote: str) -> str | None:
     if remote == LOCAL:
         return None
     if remote.startswith("sqlite:"):
-        named = remote.startswith("sqlite:///") and len(remote) > len("sqlite:///") and "\0" not in unquote(remote)
+        named = remote.startswith(SQLITE) and remote != SQLITE and "\0" not in unquote(remote)
         return None if named else "must be sqlite:///path/to/file"
     if remote.startswith(("http:", "https:")):
         return http_complaint(remote)

@@ -12,17 +12,19 @@ from typing import NamedTuple
 
 from policyctl.errors import InvalidInput, Problem, errors_in
 from policyctl.load.cache import Cache
-from policyctl.load.directory import Files, Found, find_files
+from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment, find_config, load_config
 from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.urls import LOCAL
 
 
 class Validation(NamedTuple):
-    """What was looked at and everything that was found, sorted by place."""
+    """What was looked at and everything that was found, sorted by place; `tests` are scenario tests."""
 
     problems: tuple[Problem, ...]
     files: int
     policies: int
+    tests: int
     skipped: Counter[str]
 
     @property
@@ -58,24 +60,26 @@ def validate_paths(
     `deep` for those of the effect engine. `cache` may know what files say. `on_file` is told of each one that had to be
     read.
     """
-    problems, groups = _collect(paths)
-    files, names, skipped = set[str](), set[str](), Counter[str]()
+    problems, groups = _collect(paths, directory)
+    files, names, tests, skipped = set[str](), set[str](), set[tuple[str, int, int]](), Counter[str]()
     for above, group in groups.items():
-        group_problems, group_names, group_skipped = _validate_group(above, group, directory, infos, deep, cache, on_file)
-        problems += group_problems
+        found, loaded = _validate_group(above, group, directory, infos, deep, cache, on_file)
+        problems += found
         files.update(group.files)
-        names |= group_names
-        skipped += group_skipped
-    return Validation(tuple(sorted(set(problems))), len(files), len(names), skipped)
+        names |= {policy.name for one in loaded for policy in one.policies}
+        suites = [suite for one in loaded for suite in one.suites]
+        tests |= {(suite.file, suite.index, place) for suite in suites for place in range(len(suite.scenarios))}
+        skipped += loaded[0].skipped
+    return Validation(tuple(sorted(set(problems))), len(files), len(names), len(tests), skipped)
 
 
-def _collect(paths: Iterable[Path]) -> tuple[list[Problem], dict[Path | None, _Group]]:
+def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Problem], dict[Path | None, _Group]]:
     """What finding the files already shows to be wrong, and the files by configuration."""
     problems: list[Problem] = []
     groups: defaultdict[Path | None, _Group] = defaultdict(_Group)
     above = cache(lambda folder: find_config(Path(folder)))
     for path in dict.fromkeys(paths):
-        found = _find(path)
+        found = _find(path, directory)
         problems += found.problems
         for file in found.files:
             group = groups[above(os.path.dirname(file))]
@@ -86,10 +90,10 @@ def _collect(paths: Iterable[Path]) -> tuple[list[Problem], dict[Path | None, _G
     return problems, groups
 
 
-def _find(path: Path) -> Found:
+def _find(path: Path, directory: Path | None) -> Found:
     if path.name == CONFIG_FILE:
         return Found(configs=[path])
-    if not path.is_dir():
+    if path != directory and not path.is_dir():
         return Found(files=[str(path)])
     try:
         return find_files(path)
@@ -109,8 +113,8 @@ def _validate_group(
     deep: bool,
     cache: Cache | None,
     on_file: Callable[[], object],
-) -> tuple[list[Problem], set[str], Counter[str]]:
-    """The problems, the policies' names and what was skipped, of the files that share one configuration."""
+) -> tuple[list[Problem], list[Loaded]]:
+    """What is wrong with the files that share one configuration, and what they say for each environment."""
     problems: list[Problem] = []
     try:
         config = load_config(path)
@@ -126,13 +130,13 @@ def _validate_group(
         cache=cache,
     )
     environments = list(config.environments.values())
-    first, *others = environments or [Environment("local")]
+    first, *others = environments or [Environment(LOCAL)]
     loaded = [files.load(first, on_file), *map(files.load, others)]
     found = [(*one.problems, *one.test_problems) for one in loaded]
     by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
     problems += _merged(by_environment) if by_environment else [p for p in found[0] if p.code != "P015"]
     problems += files.comment_problems()
-    return problems, {policy.name for one in loaded for policy in one.policies}, loaded[0].skipped
+    return problems, loaded
 
 
 def _merged(by_environment: Mapping[str, Sequence[Problem]]) -> list[Problem]:

@@ -24,10 +24,12 @@ class Complaint(NamedTuple):
     severity: Severity = "error"
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """` (did you mean x?)` for a near miss, else an empty string."""
-    close = near(word, known)
-    return f" (did you mean {close[0]}?)" if close else ""
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
+    """` (did you mean x?)` for a near miss, else an empty string. A `prefix` that all share must not make all look alike."""
+    shared = prefix if word.startswith(prefix) else ""
+    names = {name.removeprefix(shared): name for name in known}
+    close = near(word.removeprefix(shared), names, cutoff)
+    return f" (did you mean {names[close[0]]}?)" if close else ""
 
 
 def near(word: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:

@@ -44,6 +44,11 @@ class Unreadable:
     name: str | None
     id: str | None
 
+    @property
+    def which(self) -> str:
+        """What is known of the row: `name virtual-policy/x, id unknown`."""
+        return f"name {self.name or 'unknown'}, id {self.id or 'unknown'}"
+
 
 @dataclass(frozen=True, slots=True)
 class Twins:

@@ -54,7 +54,13 @@ def apply_lock(database: Path, command: str, waiting: Waiting, say: Callable[[st
     descriptor = _open(path.with_name(f"{path.name}.lock"))
     try:
         _wait(descriptor, database, waiting, say)
-        owner = {"owner": _user(), "host": socket.gethostname(), "pid": os.getpid(), "command": command, "since": waiting.now()}
+        owner = {
+            "owner": user_name(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "command": command,
+            "since": waiting.now(),
+        }
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(owner).encode() + b"\n", 0)
         yield
@@ -104,8 +110,9 @@ def _holder(descriptor: int, now: float) -> str:
         return "another policyctl"
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Who runs this program, as the system knows them."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # in a container a user may have no name
-        return str(os.getuid())
+    except (KeyError, OSError, ImportError):  # an id without a name, as containers have
+        return f"uid {os.getuid()}"

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from policyctl.errors import RemoteError, UsageError
 from policyctl.load.environment import Environment
-from policyctl.load.urls import LOCAL, http_complaint, is_git, origin
+from policyctl.load.urls import LOCAL, SQLITE, http_complaint, is_git, is_http, origin
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from policyctl.remote.lock import Waiting
     from policyctl.remote.orchestrate import Sender
     from policyctl.remote.scrubbing import Scrubber
-
-_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def open_reader(url: str, access: Access = Access()) -> Reader:
         from policyctl.remote.gitrev import GitReader
 
         return GitReader(url, access.directory, access.environment)
-    if not _is_http(url):
+    if not is_http(url):
         return SqliteReader(sqlite_path(url))
     from policyctl.remote.orchestrate import OrchestrateReader
 
@@ -58,7 +56,7 @@ def open_reader(url: str, access: Access = Access()) -> Reader:
 def open_writer(url: str, access: Access = Access()) -> Writer:
     """A remote that can be read and written. Raises UsageError for one that can only be read."""
     require_writable(url)
-    if not _is_http(url):
+    if not is_http(url):
         return SqliteRemote(sqlite_path(url))
     from policyctl.remote.orchestrate import OrchestrateRemote
 
@@ -67,7 +65,7 @@ def open_writer(url: str, access: Access = Access()) -> Writer:
 
 def alone(url: str, command: str, waiting: Waiting, say: Callable[[str], None]) -> AbstractContextManager[None]:
     """Be the only one who applies something to an embedded remote; elsewhere there is no lock. See `apply_lock`."""
-    if _is_http(url):
+    if is_http(url):
         return nullcontext()
     from policyctl.remote.lock import apply_lock
 
@@ -78,10 +76,6 @@ def require_writable(url: str) -> None:
     """Raise UsageError when nothing can be applied to a remote, whatever its state."""
     if is_git(url):
         raise UsageError(f"{url} is a git revision: it can be planned against, and nothing can be applied to it; name a remote")
-
-
-def _is_http(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
 
 
 def _sender(url: str, access: Access) -> tuple[Sender, Scrubber]:
@@ -102,9 +96,9 @@ def _sender(url: str, access: Access) -> tuple[Sender, Scrubber]:
 
 def sqlite_path(url: str) -> Path:
     """`sqlite:///a.db` is relative to the working directory, `sqlite:////a.db` is absolute, as SQLAlchemy has it."""
-    if not url.startswith(_SQLITE):
+    if not url.startswith(SQLITE):
         scheme = url.partition(":")[0]
         raise RemoteError(
             f"no remote of the kind {scheme}: is known; use local, sqlite:///path, git:REVISION or an https:// URL"
         )
-    return Path(unquote(url.removeprefix(_SQLITE)))
+    return Path(unquote(url.removeprefix(SQLITE)))

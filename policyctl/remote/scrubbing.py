@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
-HIDDEN = "***"
+from policyctl.model.complaints import HIDDEN
+
 _SHORTEST = 8  # characters; what is shorter is found in texts that mean something else
 
 

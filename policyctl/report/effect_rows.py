@@ -19,6 +19,7 @@ from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, 
 from policyctl.report.plain import count, plain
 
 _MOST_COSTS = 8  # rows of one status
+_MOST_ROWS = 8  # of what a change moves, unless all are wanted
 
 
 class Section(NamedTuple):
@@ -59,6 +60,13 @@ def effect_rows(effect: Effect) -> Iterator[str]:
     yield from _moved_bounds(effect)
     if effect == Effect(effect.kind):
         yield _NOTHING_MOVES[effect.kind]
+
+
+def first_rows(effect: Effect, *, whole: bool) -> tuple[list[str], int]:
+    """The rows of an effect, but not more than one can take in unless it is wanted `whole`; and how many are left out."""
+    rows = list(effect_rows(effect))
+    shown = rows if whole or len(rows) <= _MOST_ROWS + 1 else rows[:_MOST_ROWS]
+    return shown, len(rows) - len(shown)
 
 
 _NOTHING_MOVES: dict[Kind, str] = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
 from policyctl.core.diff import Field
-from policyctl.report.plain import field_values, plain
+from policyctl.report.plain import cut, field_values, plain
 from policyctl.report.wrapping import Line, columns, padded
 
 _INDENT = "    "
@@ -62,7 +62,7 @@ def elided(before: str, after: str) -> tuple[str, str]:
     end = _in_common(old[::-1], new[::-1])
     head, tail = _end_of(before[:start]), _start_of(old[len(old) - end :])
     left, right = _middles(old[: len(old) - end], new[: len(new) - end])
-    return _cut(head + left + tail), _cut(head + right + tail)
+    return cut(head + left + tail, _MOST), cut(head + right + tail, _MOST)
 
 
 def _in_common(one: str, other: str) -> int:
@@ -101,7 +101,3 @@ def _start_of(text: str) -> str:
     kept = text[:_AROUND]
     words = kept.rpartition(" ")[0]
     return f"{words} …" if words else f"{kept}…"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST else text[: _MOST - 1] + "…"

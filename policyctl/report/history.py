@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 
 from policyctl.core.audit import Entry, Origin, fold, gaps
 from policyctl.report.apply_text import LOOKS
-from policyctl.report.plain import count, plain
+from policyctl.report.plain import count, json_text, plain
 from policyctl.report.plan_text import SYMBOLS
 from policyctl.report.style import Style
 
@@ -27,7 +26,7 @@ def history_text(entries: Sequence[Entry], wanted: Callable[[Entry], bool], styl
 def history_json(entries: Sequence[Entry], wanted: Callable[[Entry], bool]) -> str:
     """The same as JSON text. `gap` says that the policy was changed before by somebody who left no entry."""
     changes = [{**entry.plain(), "gap": gap} for entry, gap in _rows(entries, wanted)]
-    return json.dumps({"format": FORMAT, "version": VERSION, "changes": changes}, indent=2, ensure_ascii=False) + "\n"
+    return json_text({"format": FORMAT, "version": VERSION, "changes": changes})
 
 
 def _rows(entries: Sequence[Entry], wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, bool]]:

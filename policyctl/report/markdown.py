@@ -10,7 +10,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from policyctl.report.plain import plain
+from policyctl.report.plain import cut, plain
 
 _LONGEST = 200  # characters of a name
 _LONGEST_SENTENCE = 600
@@ -23,14 +23,14 @@ _ITEM = re.compile(r"\d+[.)]")  # would begin a list
 
 def code(text: str) -> str:
     """A text in a code span, cut to what a line can hold."""
-    return _span(_cut(plain(text), _LONGEST))
+    return _span(cut(plain(text), _LONGEST))
 
 
 def prose(text: str) -> str:
     """A sentence with names in it: plain words and numbers stay, everything else is code."""
     said: list[str] = []
     names: list[str] = []  # that stand side by side, and so in one code span
-    for token in _cut(plain(text), _LONGEST_SENTENCE).split():
+    for token in cut(plain(text), _LONGEST_SENTENCE).split():
         before, name, after = _parts(token, not said and not names)
         if names and (before or not name):
             said.append(_span(" ".join(names)))
@@ -47,7 +47,7 @@ def prose(text: str) -> str:
 
 def html_code(text: str) -> str:
     """A text as code inside HTML, where markdown is not read."""
-    return f"<code>{html.escape(_cut(plain(text), _LONGEST))}</code>"
+    return f"<code>{html.escape(cut(plain(text), _LONGEST))}</code>"
 
 
 def block(language: str, lines: Sequence[str]) -> str:
@@ -79,10 +79,6 @@ def _parts(token: str, first: bool) -> tuple[str, str, str]:
     if _NUMBER.fullmatch(core) or (_WORD.fullmatch(core) and not _REFERENCE.fullmatch(core)):
         return "", "", ""
     return (before, core, after) if core else ("", token, "")
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _longest_run(text: str) -> int:

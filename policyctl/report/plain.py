@@ -47,7 +47,12 @@ def value(item: Any, *, longest: int | None = _LONGEST) -> str:
     Two values that differ are two texts that differ, unless they are cut: the text "3" is not written as the number is.
     """
     text = "absent" if item is None else _flow(item)
-    return text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
+    return text if longest is None else cut(text, longest)
+
+
+def cut(text: str, longest: int) -> str:
+    """The text, or as much of its beginning as leaves room for `…`."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def field_values(field: Field, *, longest: int | None = _LONGEST) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from policyctl.effect.compare import Effect
 from policyctl.model.names import bare_name
 from policyctl.model.normal import Document
 from policyctl.report.effect_graph import effect_graph
-from policyctl.report.effect_rows import effect_rows
+from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.markdown import block, code, html_code, prose, row
 from policyctl.report.plain import count, describe, plain, value
 from policyctl.report.subject import Subject
@@ -21,7 +21,6 @@ from policyctl.report.verdict import Risk, risk_of
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
 _MOST_FIELDS = 20
-_MOST_ROWS = 8  # of an effect
 _LONGEST = 200  # characters of a value
 _BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, and nobody reads it
 
@@ -64,10 +63,8 @@ def effect(item: Item) -> str:
     """What an update moves in the traffic, as a list."""
     if item.effect is None:
         return ""
-    rows = list(effect_rows(item.effect))
-    shown = rows if item.verbose or len(rows) <= _MOST_ROWS + 1 else rows[:_MOST_ROWS]
-    more = [f"and {len(rows) - len(shown)} more"] if len(shown) < len(rows) else []
-    return "".join(f"- {_said(line)}\n" for line in (*shown, *more)) + "\n"
+    rows, more = first_rows(item.effect, whole=item.verbose)
+    return "".join(f"- {_said(line)}\n" for line in (*rows, *([f"and {more} more"] if more else []))) + "\n"
 
 
 def graphs(item: Item) -> str:

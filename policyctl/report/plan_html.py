@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from itertools import islice
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,23 +16,16 @@ from policyctl.core.guards import Review
 from policyctl.effect.profile import ASSUMED
 from policyctl.model.names import bare_name
 from policyctl.report.change_pictures import Pictures, change_pictures
-from policyctl.report.effect_rows import effect_rows
+from policyctl.report.effect_rows import first_rows
 from policyctl.report.effect_views import percent
 from policyctl.report.plain import describe, field_values, plain
 from policyctl.report.plan_change import Item, fields_of, items_of
-from policyctl.report.subject import SETTINGS_TOLD, Subject
+from policyctl.report.subject import SETTINGS_TOLD, Subject, rest_of, why_blocked
 from policyctl.report.verdict import Risk, verdict
 
 _SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "−"}
-_REST = {
-    "unchanged": "unchanged",
-    "unselected": "not selected",
-    "unmanaged": "unmanaged",
-    "outside_scope": "outside the scope",
-}
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
 _LONGEST = 2000  # of a value
-_MOST_ROWS = 8  # of an effect in words; the pictures have all
 _OPEN = 3  # a plan of so many changes is shown opened
 
 
@@ -122,9 +114,7 @@ def _notices(review: Review) -> Iterator[Notice]:
     """What stands above everything else, the gravest first."""
     yield from (Notice("stale", "", why) for why in review.stale)
     yield from (Notice("refused", "", why) for why in review.refusals)
-    for block in review.plan.blocked:
-        ids = f" (ids {', '.join(block.ids)})" if block.ids else ""
-        yield Notice("blocked", block.name, block.reason + ids)
+    yield from (Notice("blocked", block.name, why_blocked(block)) for block in review.plan.blocked)
     yield from (Notice("note", "", note) for note in review.notes)
 
 
@@ -134,9 +124,8 @@ def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, i
     yield from ((action, _SYMBOLS[action], number, f"to {action}") for action, number in plan.totals.items())
     if plan.changes:
         yield "worse", "▼", sum(one.worse for one in shown), "worse"
-    yield from (("rest", "", number, said) for key, said in _REST.items() if (number := getattr(plan.counts, key)))
-    if plan.blocked:
-        yield "blocked", "!", len(plan.blocked), "blocked"
+    for number, said in rest_of(plan):
+        yield *(("blocked", "!") if said == "blocked" else ("rest", "")), number, said
 
 
 def _shown(subject: Subject) -> list[Shown]:
@@ -146,7 +135,7 @@ def _shown(subject: Subject) -> list[Shown]:
 
 def _one(number: int, item: Item, review: Review) -> Shown:
     change, risk = item.change, item.risk
-    rows = list(effect_rows(item.effect)) if item.effect else []
+    rows, more = first_rows(item.effect, whole=False) if item.effect else ([], 0)
     return Shown(
         number=number,
         symbol=_SYMBOLS[change.action],
@@ -156,8 +145,8 @@ def _one(number: int, item: Item, review: Review) -> Shown:
         worse=risk is not None and risk.worse,
         about=_about(change),
         fields=tuple(_field(field) for field in fields_of(change)),
-        rows=tuple(islice(rows, _MOST_ROWS)),
-        more=max(0, len(rows) - _MOST_ROWS),
+        rows=tuple(rows),
+        more=more,
         pictures=change_pictures(change, review),
     )
 

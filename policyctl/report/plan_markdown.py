@@ -18,8 +18,7 @@ from policyctl.model.names import bare_name
 from policyctl.report.markdown import code, prose
 from policyctl.report.plain import count, field_values
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
-from policyctl.report.plan_text import rest_of
-from policyctl.report.subject import SETTINGS_TOLD, Subject
+from policyctl.report.subject import SETTINGS_TOLD, Subject, rest_text, why_blocked
 from policyctl.report.verdict import Verdict, verdict
 
 MARKER = "<!-- policyctl:plan "  # with which a page begins, and nothing else does
@@ -125,16 +124,12 @@ def _settings(review: Review, room: _Room) -> str:
 
 
 def _alerts(review: Review, room: _Room) -> list[str]:
-    blocked = [f"{block.name}: {block.reason}{_ids(block.ids)}" for block in review.plan.blocked]
+    blocked = [f"{block.name}: {why_blocked(block)}" for block in review.plan.blocked]
     return [
         _listed("> [!CAUTION]\n> Stale, nothing was written; plan again:", review.stale, room, "> "),
         _listed("> [!CAUTION]\n> Refused by the safety rules:", review.refusals, room, "> "),
         _listed("> [!WARNING]\n> Blocked by rows on the remote:", blocked, room, "> "),
     ]
-
-
-def _ids(ids: Sequence[str]) -> str:
-    return f" (ids {', '.join(ids)})" if ids else ""
 
 
 def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "") -> str:
@@ -180,7 +175,8 @@ def _cut(parts: Sequence[_Shown], subject: Subject) -> str:
 
 def _foot(subject: Subject) -> str:
     plan = subject.review.plan
-    sentences = [f"Remote {code(subject.remote)}.", *(f"{', '.join(some)}." for some in [list(rest_of(plan))] if some)]
+    rest = rest_text(plan)
+    sentences = [f"Remote {code(subject.remote)}.", *([f"{rest}."] if rest else [])]
     if plan.changes:
         sentences.append(f"{prose(ASSUMED).capitalize()}.")
     return " ".join(sentences) + "\n"

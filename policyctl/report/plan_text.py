@@ -11,7 +11,7 @@ from policyctl.core.plan import Plan
 from policyctl.effect.profile import ASSUMED
 from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
-from policyctl.report.subject import SETTINGS_TOLD
+from policyctl.report.subject import SETTINGS_TOLD, rest_text, why_blocked
 from policyctl.report.wrapping import Line, laid_out
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}
 _LOOKS: dict[Action, str] = {"add": "green", "update": "yellow", "remove": "red"}
-_MOST_ROWS = 8  # of one change's effect, unless all are asked for
 _SCREEN = 40  # lines of changes; with more of them the verdict comes first
 _STAYS = {"metadata", "equivalent"}
 
@@ -79,14 +78,13 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
 
 
 def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:
-    from policyctl.report.effect_rows import effect_rows  # with the effect engine behind it
+    from policyctl.report.effect_rows import first_rows  # with the effect engine behind it
 
-    rows = list(effect_rows(effect))
-    shown = rows if verbose or len(rows) <= _MOST_ROWS + 1 else rows[:_MOST_ROWS]
-    for row in shown:
+    rows, more = first_rows(effect, whole=verbose)
+    for row in rows:
         yield style.paint(row, *_looks_of(row))
-    if len(shown) < len(rows):
-        yield style.paint(f"… and {len(rows) - len(shown)} more (-v)", "dim")
+    if more:
+        yield style.paint(f"… and {more} more (-v)", "dim")
 
 
 def _looks_of(row: str) -> tuple[str, ...]:
@@ -108,7 +106,7 @@ def _verdict_lines(review: Review, style: Style) -> Iterator[Line]:
 
 def _summary_line(review: Review, style: Style) -> str:
     """`Plan: 1 to add, 2 to update, 0 to remove. 5 unchanged, 3 outside the scope.`"""
-    plan, rest = review.plan, ", ".join(rest_of(review.plan))
+    plan, rest = review.plan, rest_text(review.plan)
     if plan.changes:
         totals = ", ".join(
             style.paint(f"{number} to {action}", *([_LOOKS[action]] if number else []))
@@ -127,22 +125,6 @@ def _traffic_stays(review: Review) -> bool:
     return all(change.name in review.effects and review.effects[change.name].kind in _STAYS for change in review.plan.changes)
 
 
-def rest_of(plan: Plan) -> Iterator[str]:
-    """What there is besides the changes, each with its number."""
-    counts = plan.counts
-    if counts.unchanged:
-        yield f"{counts.unchanged:,} unchanged"
-    if counts.unselected:
-        yield f"{counts.unselected:,} not selected"
-    if counts.unmanaged:
-        yield f"{counts.unmanaged:,} unmanaged (live, in no file, not removed)"
-    if counts.outside_scope:
-        yield f"{counts.outside_scope:,} outside the scope"
-    if plan.blocked:
-        yield f"{len(plan.blocked):,} blocked"
-
-
 def _blocked_lines(plan: Plan, style: Style) -> Iterator[Line]:
     for block in plan.blocked:
-        ids = f" (ids {', '.join(map(plain, block.ids))})" if block.ids else ""
-        yield Line(f"{style.paint('blocked', 'red', 'bold')}  ", f"{plain(block.name)}: {plain(block.reason)}{ids}")
+        yield Line(f"{style.paint('blocked', 'red', 'bold')}  ", f"{plain(block.name)}: {plain(why_blocked(block))}")

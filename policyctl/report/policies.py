@@ -64,5 +64,4 @@ def _strange(observed: Observed, style: Style) -> Iterator[str]:
         ids = ", ".join(map(plain, twins.ids))
         yield f"{style.paint('several', 'red', 'bold')}  {plain(twins.name)} (ids {ids}); remove all but one by id"
     for row in observed.unreadable:
-        name, identifier = plain(row.name or "unknown"), plain(row.id or "unknown")
-        yield f"{style.paint('unreadable', 'red', 'bold')}  {row.reason} (name {name}, id {identifier})"
+        yield f"{style.paint('unreadable', 'red', 'bold')}  {plain(f'{row.reason} ({row.which})')}"

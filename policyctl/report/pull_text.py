@@ -28,8 +28,7 @@ def _rest(pull: Pull, observed: Observed, style: Style) -> Iterator[str]:
     for why in pull.left:
         yield f"{style.paint('not pulled', 'red', 'bold')}  {plain(why)}"
     for row in observed.unreadable:
-        which = f"name {plain(row.name or 'unknown')}, id {plain(row.id or 'unknown')}"
-        yield f"{style.paint('note', 'cyan')}  a row of the remote is left alone: {row.reason} ({which})"
+        yield f"{style.paint('note', 'cyan')}  a row of the remote is left alone: {plain(f'{row.reason} ({row.which})')}"
 
 
 def _summary(pull: Pull, plan: Plan | None, style: Style) -> str:

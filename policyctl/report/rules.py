@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from textwrap import fill
 
-from policyctl.errors import Severity
 from policyctl.lint.catalogue import LINT_CODES
 from policyctl.lint.rule import Rule
 from policyctl.report.plain import json_text
-from policyctl.report.style import Style
+from policyctl.report.style import SEVERITIES, Style
 
 FORMAT = "policyctl/rules"
 VERSION = 1
-_LOOKS: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
 def rules_text(rules: Iterable[Rule], style: Style) -> str:
@@ -47,7 +45,7 @@ def rules_json(rules: Iterable[Rule]) -> str:
 
 
 def _code(rule: Rule, style: Style) -> str:
-    return style.paint(rule.code, _LOOKS[rule.severity], "bold")
+    return style.paint(rule.code, SEVERITIES[rule.severity], "bold")
 
 
 def _wrapped(text: str) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from policyctl.errors import Severity
+
+SEVERITIES: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cyan"}  # the worst first
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policyctl.core.guards import Review
+from policyctl.core.plan import Blocked, Plan
 
 SETTINGS_TOLD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
 
@@ -22,3 +23,27 @@ class Subject:
     verbose: bool = False
     directory: str = "policies"
     artifacts: str | None = None
+
+
+def rest_of(plan: Plan) -> list[tuple[int, str]]:
+    """What there is besides the changes: numbers greater than 0, and what they count."""
+    counts = plan.counts
+    rest = [
+        (counts.unchanged, "unchanged"),
+        (counts.unselected, "not selected"),
+        (counts.unmanaged, "unmanaged"),
+        (counts.outside_scope, "outside the scope"),
+        (len(plan.blocked), "blocked"),
+    ]
+    return [(number, said) for number, said in rest if number]
+
+
+def rest_text(plan: Plan) -> str:
+    """The same in words; nothing where there is nothing else."""
+    about = {"unmanaged": " (live, in no file, not removed)"}
+    return ", ".join(f"{number:,} {said}{about.get(said, '')}" for number, said in rest_of(plan))
+
+
+def why_blocked(block: Blocked) -> str:
+    """Why a policy is blocked, with the ids of the rows that block it."""
+    return f"{block.reason} (ids {', '.join(block.ids)})" if block.ids else block.reason

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from policyctl.errors import Problem, Severity
+from policyctl.errors import Problem
 from policyctl.load.validation import Validation
 from policyctl.report.plain import count, json_text, plain
-from policyctl.report.style import Style
+from policyctl.report.style import SEVERITIES, Style
 
 FORMAT = "policyctl/validate"
 VERSION = 1
-_LOOKS: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
 def validation_text(validation: Validation, style: Style) -> str:
@@ -34,6 +33,7 @@ def validation_json(validation: Validation) -> str:
         "valid": validation.valid,
         "files": validation.files,
         "policies": validation.policies,
+        "tests": validation.tests,
         "skipped": dict(sorted(validation.skipped.items())),
         "problems": [
             {
@@ -52,15 +52,16 @@ def validation_json(validation: Validation) -> str:
 
 def _line(problem: Problem, style: Style) -> str:
     severity = "" if problem.severity == "error" else f"{problem.severity}: "
-    code = style.paint(problem.code, _LOOKS[problem.severity], "bold")
+    code = style.paint(problem.code, SEVERITIES[problem.severity], "bold")
     return f"{style.paint(plain(str(problem.mark)), 'bold')}: {code} {severity}{plain(problem.message)}"
 
 
 def validation_summary(validation: Validation, style: Style) -> str:
     """One line: the verdict, and what was looked at."""
     found = Counter(problem.severity for problem in validation.problems)
-    said = ", ".join(count(found[severity], severity) for severity in _LOOKS if found[severity])
-    seen = f"{count(validation.policies, 'policy')} in {count(validation.files, 'file')}"
+    said = ", ".join(count(found[severity], severity) for severity in SEVERITIES if found[severity])
+    tests = f" and {count(validation.tests, 'test')}" if validation.tests else ""
+    seen = f"{count(validation.policies, 'policy')}{tests} in {count(validation.files, 'file')}"
     if validation.skipped:
         kinds = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(validation.skipped.items()))
         seen += f", skipped: {kinds}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 from typing import Any
 
@@ -17,6 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from policyctl.errors import Conflict, Moved, NotFound, PolicyctlError
+from policyctl.load.urls import is_loopback_host
 from policyctl.server.exchange import Answer, Call, Failure, Service
 from policyctl.server.limits import Limits
 from policyctl.server.log import Log, Watch
@@ -81,18 +81,10 @@ def check_caller(operation: Operation, service: Service, host: str, authorizatio
     A server that admits everyone answers to loopback names only: a web page that made its own name mean this machine (DNS
     rebinding) would otherwise write through its visitor's browser.
     """
-    if service.keeper.open and not is_loopback(host):
+    if service.keeper.open and not is_loopback_host(host):
         raise Failure(403, "a server without a token answers to loopback names only; ask for 127.0.0.1 or localhost")
     if not operation.public and not service.keeper.admits(authorization):
         raise Failure(401, "the token is missing, wrong or expired; log in again", {"WWW-Authenticate": "Bearer"})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name or address means this machine, whatever a name server says."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _host(request: Request) -> str:

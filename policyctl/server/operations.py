@@ -165,79 +165,34 @@ RESOURCES = (
     Place("/knowledge-bases", (Operation("GET", models.list_nothing, "List knowledge bases: none.", gives=Shape, many=True),)),
 )
 
-_CPD_LOGIN = Operation(
-    "POST",
-    login.cpd_token,
-    "Log in as on premises (Cloud Pak for Data).",
-    takes=UserLogin,
-    gives=AccountToken,
-    public=True,
-    faults=(401, 422),
-)
+
+def _login(
+    handler: Handler, where: str, takes: type[Shape], gives: type[Shape], *, form: bool = False, query: tuple[str, ...] = ()
+) -> Operation:
+    return Operation(
+        "POST",
+        handler,
+        f"Log in as on {where}.",
+        takes=takes,
+        gives=gives,
+        form=form,
+        query=query,
+        public=True,
+        faults=(401, 422),
+    )
+
+
+_CPD_LOGIN = _login(login.cpd_token, "premises (Cloud Pak for Data)", UserLogin, AccountToken)
+_LOCAL_LOGIN = _login(login.local_token, "the Developer Edition", UserLogin, IamToken, form=True, query=("tenant_id",))
 
 # At the root, wherever the client was told to log in.
 LOGINS = (
-    Place(
-        "/identity/token",
-        (
-            Operation(
-                "POST",
-                login.iam_token,
-                "Log in as on IBM Cloud.",
-                takes=KeyLogin,
-                form=True,
-                gives=IamToken,
-                public=True,
-                faults=(401, 422),
-            ),
-        ),
-    ),
-    Place(
-        "/siusermgr/api/1.0/apikeys/token",
-        (
-            Operation(
-                "POST",
-                login.mcsp_token,
-                "Log in as on AWS (MCSP version 1).",
-                takes=KeyLogin,
-                gives=AccountToken,
-                public=True,
-                faults=(401, 422),
-            ),
-        ),
-    ),
-    Place(
-        "/api/2.0/apikeys/token",
-        (
-            Operation(
-                "POST",
-                login.mcsp_token,
-                "Log in as on AWS (MCSP version 2).",
-                takes=KeyLogin,
-                gives=AccountToken,
-                public=True,
-                faults=(401, 422),
-            ),
-        ),
-    ),
+    Place("/identity/token", (_login(login.iam_token, "IBM Cloud", KeyLogin, IamToken, form=True),)),
+    Place("/siusermgr/api/1.0/apikeys/token", (_login(login.mcsp_token, "AWS (MCSP version 1)", KeyLogin, AccountToken),)),
+    Place("/api/2.0/apikeys/token", (_login(login.mcsp_token, "AWS (MCSP version 2)", KeyLogin, AccountToken),)),
     Place("/icp4d-api/v1/authorize", (_CPD_LOGIN,)),
     Place("/v1/authorize", (_CPD_LOGIN,)),  # where IBM's CLI goes when it is told another login URL
-    Place(
-        "/api/v1/auth/token",
-        (
-            Operation(
-                "POST",
-                login.local_token,
-                "Log in as on the Developer Edition.",
-                takes=UserLogin,
-                form=True,
-                gives=IamToken,
-                query=("tenant_id",),
-                public=True,
-                faults=(401, 422),
-            ),
-        ),
-    ),
+    Place("/api/v1/auth/token", (_LOCAL_LOGIN,)),
     Place("/api/v1/tenants", (Operation("GET", login.list_tenants, "List tenants: one.", gives=Tenant, many=True),)),
 )
 HEALTH = Place("/healthz", (Operation("GET", healthz, "Whether the server can read its store.", gives=Health, public=True),))

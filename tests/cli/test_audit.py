@@ -258,6 +258,21 @@ def test_history_as_json_is_what_its_schema_says(project: Project, policyctl: Po
     assert [(change["action"], change["gap"]) for change in data["changes"]] == [("add", False), ("remove", False)]
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_file_says_is_only_shown(form: str, project: Project, policyctl: Policyctl) -> None:
+    """Whoever may add to the file could otherwise write what a terminal or a runner's log obeys."""
+    project.write("anygem.yaml")
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    lines = [
+        {**json.loads(line), "command": "x\u001b]0;y\u0007 ##[error]z \u202e"} for line in AUDIT.read_text("utf-8").splitlines()
+    ]
+    AUDIT.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    ran = policyctl("history", "--audit", AUDIT, "--format", form)
+    assert ran.code == 0
+    assert ran.out.replace("\n", "").isprintable()
+    assert "##[" not in ran.out
+
+
 def test_a_change_that_nobody_noted_is_seen(project: Project, policyctl: Policyctl) -> None:
     for weight, audit in (("0.25", True), ("0.4", False), ("0.5", True)):
         project.write("anygem.yaml", ANYGEM.replace("0.25", weight))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from policyctl import __version__
+from policyctl.cli import ci, policy
 from policyctl.cli.main import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.terminal import on_terminal
@@ -17,9 +18,12 @@ from tests.terminal import on_terminal
 POLICYCTL = (sys.executable, "-m", "policyctl")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+SUBCOMMANDS = [*(f"policy {name}" for name in policy.COMMANDS), *(f"ci {name}" for name in ci.COMMANDS)]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
 def test_every_command_has_help_with_an_example(command: str, policyctl: Policyctl) -> None:
-    ran = policyctl(command, "--help")
+    ran = policyctl(*command.split(), "--help")
     assert ran.code == 0
     assert "Example:" in ran.out
     assert "--dir" in ran.out
@@ -45,6 +49,9 @@ def test_version(policyctl: Policyctl) -> None:
 USAGE = {
     "no command": (),
     "an unknown command": ("plann",),
+    "an unknown command of a group": ("policy", "lst"),
+    "a missing option": ("policy", "show"),
+    "a missing choice": ("policy", "add", "--name", "x", "--model", "y"),
     "an unknown option": ("plan", "--nope"),
     "a bad choice": ("plan", "--format", "xml"),
     "an unknown environment": ("plan", "--env", "prod"),
@@ -60,8 +67,13 @@ def test_usage_errors_exit_with_64(case: str, project: Project, policyctl: Polic
     project.write("anygem.yaml")
     ran = policyctl(*USAGE[case])
     assert ran.code == 64
-    assert ran.err
+    assert ran.err.startswith("Usage: policyctl") if case == "no command" else ran.err.startswith("error: ")
+    assert (ran.err.count("\n") == 1) == (case != "no command")
     assert "hunter2" not in ran.out + ran.err
+
+
+def test_a_misspelled_command_is_told_the_one_that_was_meant(policyctl: Policyctl) -> None:
+    assert policyctl("plann").err == "error: there is no command plann (did you mean plan?) (see policyctl --help)\n"
 
 
 def test_the_option_after_the_command_wins_then_the_one_before_then_the_variable(

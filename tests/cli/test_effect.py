@@ -14,6 +14,7 @@ import pytest
 from policyctl.effect.profile import PROFILE
 from policyctl.report.schemas import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.databases import put, row
 from tests.report.github_html import Page
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_text("effect")))
@@ -241,6 +242,27 @@ def test_a_comparison_with_the_remote(project: Project, machine: Any, policyctl:
     assert machine("anygem", "--against", "live")["policies"][0]["calls"] == {"before": 2, "after": 4}
 
 
+UNCLEAR = {
+    "several of one name": (
+        [row("anygem", id="1"), row("anygem", id="2")],
+        "several policies virtual-policy/anygem (ids 1, 2)",
+    ),
+    "an unreadable one": ([row("anygem", id="1", policy=None)], "virtual-policy/anygem cannot be read: the row has no policy"),
+}
+
+
+@pytest.mark.parametrize("case", UNCLEAR)
+def test_what_is_live_must_be_known_to_compare_with_it(case: str, project: Project, policyctl: Policyctl) -> None:
+    """It is not taken for a policy that is not there; `policy show` says the same of it."""
+    rows, message = UNCLEAR[case]
+    project.write("anygem.yaml")
+    put(rows, unique_names=False)
+    ran = policyctl("effect", "anygem", "--against", "live")
+    shown = policyctl("policy", "show", "--name", "anygem")
+    assert (ran.code, ran.out, ran.err) == (5, "", shown.err) == (shown.code, shown.out, shown.err)
+    assert message in ran.err
+
+
 def test_markdown_lets_nothing_of_a_policy_act(tmp_path: Path, policyctl: Policyctl) -> None:
     name = "virtual-model/x/<img>@team|*bold*[link](http://x)\x1b[2J"
     ran = policyctl("effect", write(tmp_path, fallback("x/a", name[14:])), "--format", "markdown")
@@ -285,6 +307,7 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "down and a rate": (("anygem", "--down", "google=503", "--rate", "google=500:0.6"), "more than all of its calls"),
     "two scripts": (("anygem", "--trace", "google=503", "--trace", f"{FLASH}=500"), "has a script already"),
     "a bad timeout": (("anygem", "--timeout", "google=-1"), "is no timeout"),
+    "a name that is near to none": (("zzz",), "policies has no policy zzz; name one of its policies, or a file"),
     "against what": (("anygem", "--against", "main"), "--against takes git:REF or live"),
     "against no revision": (("anygem", "--against", "git:"), "--against takes git:REF or live"),
     "against an unknown revision": (("anygem", "--against", "git:nope"), "git knows no revision 'nope'"),

@@ -113,10 +113,10 @@ def test_only_what_changes_is_judged(guarded: Project, policyctl: Policyctl) -> 
 
 
 UPDATES = {
-    "traffic": ("max_traffic_shift: 50", [B], "100 % of its requests served by another model, more than max_traffic_shift 50"),
+    "traffic": ("max_traffic_shift: 50", [B], "100% of its requests served by another model, more than max_traffic_shift 50"),
     "a new provider": ("deny_new: provider", [A, C], "would reach y (c, when a fails), a new provider"),
     "a denied provider": ("deny_providers: ['y']", [A, C], "may reach y (c, when a fails)"),
-    "an outage": ("survive: {any: model, down_with: [503]}", [B], "serves 0 % while x/b is down with 503"),
+    "an outage": ("survive: {any: model, down_with: [503]}", [B], "serves 0% while x/b is down with 503"),
 }
 
 

@@ -71,6 +71,20 @@ def test_the_hook_runs_on_the_directory_from_the_repositorys_top(
     assert (ran.returncode, ran.stdout) == (0, "Valid: 1 policy in 1 file.\n")
 
 
+def test_a_repository_may_be_the_directory_itself(bare: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written beside the repository, and the hook looks at all of its files."""
+    (bare / "repo/.git").mkdir(parents=True)
+    monkeypatch.chdir("repo")
+    made = ("policyctl.yaml", "example.yaml", ".pre-commit-config.yaml", ".gitlab-ci.yml")
+    ran = policyctl("init", "--dir", ".", "--ci", "gitlab")
+    assert (ran.code, ran.out) == (0, "".join(f"+ {name}\n" for name in made))
+    assert [path.name for path in bare.iterdir()] == ["repo"]
+    (repo,) = yaml.safe_load(Path(".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    assert (repo["hooks"][0]["args"], repo["hooks"][0]["files"]) == (["."], "")
+    assert yaml.safe_load(Path(".gitlab-ci.yml").read_text("utf-8"))[".policyctl"]["variables"]["POLICYCTL_DIR"] == "."
+    assert policyctl("validate", "--dir", ".").out == "Valid: 1 policy in 1 file.\n"
+
+
 def test_init_then_pull_adds_the_live_policies_beside_the_example(bare: Path, policyctl: Policyctl) -> None:
     put([row("a")])
     policyctl("init")

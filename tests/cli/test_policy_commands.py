@@ -124,7 +124,7 @@ def test_add_needs_a_name_a_strategy_and_a_model(missing: str, bare: Path, polic
     at = ADD.index(missing)
     ran = policyctl(*ADD[:at], *ADD[at + 2 :])
     assert ran.code == 64
-    assert f"Missing option '{missing}'" in ran.err
+    assert f"missing option '{missing}'" in ran.err
 
 
 def test_a_dry_run_shows_the_change_and_writes_nothing(bare: Path, policyctl: Policyctl) -> None:

@@ -252,6 +252,12 @@ def test_what_is_no_valid_policy_is_shown_with_the_reason(bare: Path, policyctl:
     assert json.loads(ran.out.partition("\n")[2])["policy"]["targets"] == [{**LEAF, "weight": 250}]
 
 
+def test_a_file_name_that_a_terminal_would_obey_is_only_shown(bare: Path, policyctl: Policyctl) -> None:
+    put([row("x")])
+    ran = policyctl("policy", "export", "--name", "x", "--output", "x\x1b[2J.yaml")
+    assert (ran.code, ran.err) == (0, "wrote x\\x1b[2J.yaml\n")
+
+
 def test_an_export_in_a_process_of_its_own_is_what_the_process_prints(bare: Path) -> None:
     """Through the program itself: standard output is the file and nothing else."""
     put([STORED])

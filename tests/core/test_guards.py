@@ -33,8 +33,8 @@ def test_six_removals_are_more_than_five() -> None:
 PERCENT = {
     "nine live, all changed: a percentage says nothing": (9, 9, None),
     "ten live, three changed: exactly the limit": (10, 3, None),
-    "ten live, four changed": (10, 4, "40.00 %"),
-    "eleven live, four changed": (11, 4, "36.36 %"),
+    "ten live, four changed": (10, 4, "40.00%"),
+    "eleven live, four changed": (11, 4, "36.36%"),
 }
 
 

@@ -34,6 +34,7 @@ def test_a_known_model_or_policy_in_either_spelling_is_no_complaint(name: str) -
     ("name", "said"),
     [
         ("virtual-model/google/gemini-2.0-flsh", "no model .*did you mean virtual-model/google/gemini-2.0-flash"),
+        ("virtual-model/zzz", r"no model \"virtual-model/zzz\" \(add it there first, or correct the name\)"),
         ("zzz", r"no model \"zzz\" \(add it there first, or correct the name\)"),
         ("virtual-policy/othr", "no policy .*did you mean virtual-policy/other"),
         ("Virtual-Model/x/a", "no model .*did you mean virtual-model/x/a"),

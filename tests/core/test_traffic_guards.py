@@ -59,8 +59,8 @@ CASES: dict[str, Judged] = {
         HALF,
         MOST,
         Guards(max_traffic_shift=24.9),
-        "would have 25 % of its requests served by another model, more than max_traffic_shift 24.9: "
-        "x/a 50 % → 75 %, x/b 50 % → 25 %",
+        "would have 25% of its requests served by another model, more than max_traffic_shift 24.9: "
+        "x/a 50% → 75%, x/b 50% → 25%",
     ),
     "traffic: an add has nothing to shift": Judged(None, MOST, Guards(max_traffic_shift=0), None),
     "traffic: other words shift nothing": Judged(
@@ -96,33 +96,33 @@ CASES: dict[str, Judged] = {
         None,
         LISTED,
         Guards(survive=ANY_PROVIDER),
-        "serves 0 % while x is down with 500; survive asks for 100 % while any one provider is down with 429, 500, hang",
+        "serves 0% while x is down with 500; survive asks for 100% while any one provider is down with 429, 500, hang",
     ),
     "survive: a load balance": Judged(
         None,
         group("loadbalance", (A, 0.75), (C, 0.25)),
         Guards(survive=ANY_MODEL),
-        "serves 25 % while x/a is down with 429; 75 % while y/c is down with 429; "
-        "survive asks for 100 % while any one model is down with 429",
+        "serves 25% while x/a is down with 429; 75% while y/c is down with 429; "
+        "survive asks for 100% while any one model is down with 429",
     ),
     "survive: two models of one provider, a model down": Judged(None, INNER, Guards(survive=ANY_MODEL), None),
     "survive: two models of one provider, the provider down": Judged(
         None,
         INNER,
         Guards(survive=Survive("provider", (429,))),
-        "serves 0 % while x is down with 429; survive asks for 100 % while any one provider is down with 429",
+        "serves 0% while x is down with 429; survive asks for 100% while any one provider is down with 429",
     ),
     "survive: a model without a provider counts as one": Judged(
         None,
         group("single", "gpt"),
         Guards(survive=Survive("provider", (429,))),
-        "serves 0 % while gpt is down with 429; survive asks for 100 % while any one provider is down with 429",
+        "serves 0% while gpt is down with 429; survive asks for 100% while any one provider is down with 429",
     ),
     "survive: nobody is asked at all": Judged(
         None,
         {"strategy": {"mode": "single"}, "retry": {}, "targets": [{"model_name": A}]},
         Guards(survive=ANY_MODEL),
-        "serves 0 % with nothing down; survive asks for 100 % while any one model is down with 429",
+        "serves 0% with nothing down; survive asks for 100% while any one model is down with 429",
     ),
     "new provider: reached when another fails": Judged(
         INNER,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from policyctl.effect.canonical import classify
+from policyctl.effect.canonical import kind_of
 from policyctl.effect.compare import compare
 from policyctl.effect.costs import costs
 from policyctl.effect.dead import dead_configuration
@@ -27,7 +27,7 @@ def test_nothing_crashes_and_chances_sum_to_one(document: dict[str, Any], other:
     assert sum(sum(spread.values()) for spread in costs(tree, {}).values()) == pytest.approx(1)
     assert walk(tree, {}, Random(1).random).status in evaluation.statuses
     assert picture(document, timeouts={"a": 1.0}).outages.usual == pytest.approx(evaluation.served)
-    assert classify(document, other) == compare(document, other).kind
+    assert kind_of(document, other, tree, read_tree(other)) == compare(document, other).kind
     assert (tree.refused is not None) <= (dead_configuration(document) == ())
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.effect.bounds import max_calls, max_waits
-from policyctl.effect.canonical import Always, Ask, Drawn, First, Form, canonical_form, classify
+from policyctl.effect.canonical import Always, Ask, Drawn, First, Form, Kind, canonical_form, kind_of
 from policyctl.effect.compare import compare
 from policyctl.effect.costs import costs
 from policyctl.effect.evaluate import evaluate
@@ -25,6 +25,10 @@ from tests.effect.test_bounds import TIMEOUTS, body_of
 
 def form_of(body: dict[str, Any]) -> Form:
     return canonical_form(read_tree(document(body)))
+
+
+def kind(one: dict[str, Any], other: dict[str, Any]) -> Kind:
+    return kind_of(one, other, read_tree(one), read_tree(other))
 
 
 def written(form: Form) -> dict[str, Any]:
@@ -143,7 +147,7 @@ ALIKE = {
 def test_other_words_for_the_same(case: str) -> None:
     one, other = ALIKE[case]
     assert form_of(one) == form_of(other)
-    assert classify(document(one), document(other)) == "equivalent"
+    assert kind(document(one), document(other)) == "equivalent"
 
 
 UNLIKE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -205,7 +209,7 @@ def test_what_looks_alike_and_is_not(case: str) -> None:
     """Pinned with the answers that tell the two apart."""
     one, other, answers = UNLIKE[case]
     assert form_of(one) != form_of(other)
-    assert classify(document(one), document(other)) == "effective"
+    assert kind(document(one), document(other)) == "effective"
     left, right = (evaluate(read_tree(document(body)), answers) for body in (one, other))
     assert not (left.statuses == pytest.approx(right.statuses) and left.calls == pytest.approx(right.calls))
 
@@ -220,23 +224,23 @@ def test_a_draw_that_may_draw_nobody_keeps_that_chance() -> None:
 @given(body=bodies)
 def test_metadata_is_what_the_gateway_does_not_get(body: dict[str, Any]) -> None:
     one = document(body)
-    assert classify(one, {**one, "description": "other", "display_name": "other"}) == "metadata"
-    assert classify(one, one) == "metadata"
+    assert kind(one, {**one, "description": "other", "display_name": "other"}) == "metadata"
+    assert kind(one, one) == "metadata"
 
 
 def test_the_normal_forms_differences_are_metadata() -> None:
     """What the plan would not even call a change is none here."""
     one = {**body_of("fallback", A, B, codes=[503, 429]), "unknown": 1}
     other = {**body_of("fallback", A, B, codes=[429, 503, 503])}
-    assert classify(document(one), document(other)) == "metadata"
+    assert kind(document(one), document(other)) == "metadata"
 
 
 def test_a_cache_is_never_ironed_out() -> None:
     """A cache answers requests without any call, so another cache is another policy."""
     body = body_of("fallback", A, B)
-    assert classify(document(body), document({**body, "cache": {"mode": "simple"}})) == "effective"
+    assert kind(document(body), document({**body, "cache": {"mode": "simple"}})) == "effective"
 
 
 def test_adding_and_removing_is_effective() -> None:
-    assert classify(None, document(body_of("single", A))) == "effective"
-    assert classify(document(body_of("single", A)), None) == "effective"
+    assert compare(None, document(body_of("single", A))).kind == "effective"
+    assert compare(document(body_of("single", A)), None).kind == "effective"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -125,17 +126,17 @@ def test_each_file_answers_to_the_nearest_configuration(project: Project, policy
 
 
 OTHERS = {
-    "another kind of the platform's": ("kind: agent\nname: x\n", "1 agent"),
+    "another kind of the platform's": ("kind: agent\nname: x\n", "1 policy in 2 files, skipped: 1 agent"),
     "a virtual model": (
         "".join(
             f"---\nspec_version: v1\nkind: model\nname: virtual-model/google/gemini-2.0-{model}\nprovider_config: {{}}\n"
             for model in ("flash", "flash-lite")
         ),
-        "",
+        "1 policy in 2 files",
     ),
     "a test": (
         "spec_version: v1\nkind: policy_test\npolicy: anygem\ntests: [{name: it answers, expect: {status: {200: 1}}}]\n",
-        "1 policy_test",
+        "1 policy and 1 test in 2 files",
     ),
 }
 
@@ -145,8 +146,19 @@ def test_documents_that_are_no_policies_are_counted(case: str, project: Project,
     text, counted = OTHERS[case]
     project.write("anygem.yaml")
     project.write("other.yaml", text)
-    skipped = f", skipped: {counted}" if counted else ""
-    assert policyctl("validate").out == f"Valid: 1 policy in 2 files{skipped}.\n"
+    assert policyctl("validate").out == f"Valid: {counted}.\n"
+
+
+def test_each_test_is_counted_once_whatever_environments_there_are(project: Project, policyctl: Policyctl) -> None:
+    """A document of two tests and another file of one, loaded for three environments: three tests."""
+    project.write("anygem.yaml")
+    one, other = (f"{{name: {name}, expect: {{status: {{200: 1}}}}}}" for name in ("one", "other"))
+    head = "spec_version: v1\nkind: policy_test\npolicy: anygem\ntests:"
+    project.write("a.test.yaml", f"{head} [{one}, {other}]\n")
+    project.write("b.yaml", f"{head} [{one}]\n")
+    project.write("policyctl.yaml", "environments: {a: {}, b: {}, c: {include: ['an*', 'a.*']}}\n")
+    assert policyctl("validate").out == "Valid: 1 policy and 3 tests in 3 files.\n"
+    assert json.loads(policyctl("validate", "--format", "json").out)["tests"] == 3
 
 
 def test_a_test_file_is_never_a_policy(project: Project, policyctl: Policyctl) -> None:
@@ -178,6 +190,14 @@ def test_nothing_to_read_never_means_remove_everything(case: str, command: str, 
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
     assert ran.err.startswith("policies:1:1: P016 ")
     assert Path(".policyctl/local.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("case", ["no directory", "an empty directory", "a file"])
+def test_validate_says_in_the_same_words_that_there_is_nothing_to_read(
+    case: str, project: Project, policyctl: Policyctl
+) -> None:
+    NO_DIRECTORY[case](project)
+    assert policyctl("validate").out == f"{policyctl('plan').err}Not valid: 1 error (0 policies in 0 files).\n"
 
 
 def test_links_and_odd_files(project: Project, policyctl: Policyctl) -> None:

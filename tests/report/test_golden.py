@@ -35,7 +35,7 @@ WRITE = os.environ.pop("POLICYCTL_WRITE_GOLDEN", "") == "1"
 
 
 VALIDATIONS = {
-    "good": Validation((), 2, 2, Counter()),
+    "good": Validation((), 3, 2, 4, Counter()),
     "bad": Validation(
         (
             Problem(Mark("policies/a.yaml", 3, 7), "P103", "weight must be greater than 0 and at most 1, got 75"),
@@ -44,6 +44,7 @@ VALIDATIONS = {
         ),
         3,
         1,
+        0,
         Counter({"agent": 2}),
     ),
 }

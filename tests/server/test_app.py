@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from policyctl.load.urls import is_loopback_host
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.server.app import is_loopback
 from policyctl.server.limits import Limits
 from policyctl.server.log import JsonLog
 from policyctl.server.tokens import Keeper
@@ -97,7 +97,7 @@ HOSTS = {
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_what_means_this_machine(host: str) -> None:
-    assert is_loopback(host) is HOSTS[host]
+    assert is_loopback_host(host) is HOSTS[host]
 
 
 @pytest.mark.parametrize("path", ["/v1/model_policy", "/healthz", "/openapi.json"])

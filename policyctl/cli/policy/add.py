@@ -18,7 +18,6 @@ from policyctl.model.complaints import Complaint
 from policyctl.model.normal import Document
 from policyctl.model.policy import Policy, policy_from_file
 from policyctl.model.policy_file import Mode
-from policyctl.report.plain import plain
 
 EPILOG = """\b
 Example:
@@ -66,7 +65,7 @@ def command(options: Options, how: How, **given: Any) -> int:
 def add(options: Options, how: How, policy: Policy) -> int:
     console = Console(options)
     for complaint in lint(policy.document):
-        console.say(plain(f"{complaint.severity}: {_say(complaint)}"))
+        console.say(f"{complaint.severity}: {_say(complaint)}")
     return write_policy(policy, options, find_place(options), how)
 
 

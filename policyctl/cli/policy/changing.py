@@ -8,9 +8,9 @@ from policyctl.cli.carrying import ask_and_carry_out
 from policyctl.cli.console import Console
 from policyctl.cli.opening import Place, read_directory
 from policyctl.cli.options import Options
-from policyctl.cli.plan import raise_if_unsafe
 from policyctl.cli.policy.options import How
 from policyctl.cli.policy.saving import save_policy
+from policyctl.cli.reviewing import raise_if_unsafe
 from policyctl.core.diff import differ
 from policyctl.core.guards import Review
 from policyctl.errors import InvalidInput, errors_in
@@ -18,7 +18,7 @@ from policyctl.model.normal import Document
 from policyctl.model.policy import Policy
 from policyctl.reconcile.plan import check_policy, may_remove, plan_policy
 from policyctl.remote.open import open_reader
-from policyctl.report.plain import count, plain
+from policyctl.report.plain import count
 from policyctl.report.plan_text import plan_text
 
 
@@ -39,7 +39,7 @@ def show_and_change(review: Review, note: str | None, place: Place, console: Con
     if not review.plan.changes and not review.plan.blocked:
         console.result("No changes: the live policy says the same.\n")
         if note:
-            console.say(f"note  {plain(note)}")
+            console.say(f"note  {note}")
         return 0
     if note and review.plan.changes:
         review = replace(review, notes=(*review.notes, note))

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from policyctl.cli.console import Console
+from policyctl.cli.finding import find_live
 from policyctl.cli.opening import find_place
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.policy.finding import find_live
 from policyctl.cli.policy.options import with_name
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.archive import policy_archive

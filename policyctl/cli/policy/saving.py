@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from policyctl.cli.console import Console
 from policyctl.cli.opening import Place, read_directory
 from policyctl.cli.options import Options
@@ -67,7 +65,7 @@ def _home(name: str, options: Options, place: Place, console: Console) -> Home:
     files, loaded = read_directory(options, place, console)
     if errors_in(loaded.problems):
         raise InvalidInput(loaded.problems)
-    home = Homes(Path(options.dir), files, loaded, place.environment).of(name)
+    home = Homes(options.dir, files, loaded, place.environment).of(name)
     if home.complaint is not None:
         raise PolicyctlError(f"{home.path} {home.complaint}")
     return home

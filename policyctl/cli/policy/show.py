@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from policyctl.cli.console import Console
+from policyctl.cli.finding import find_live
 from policyctl.cli.opening import find_place
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.policy.finding import find_live
 from policyctl.cli.policy.options import with_name
 from policyctl.model.live import Observed
 from policyctl.model.names import canonical_name

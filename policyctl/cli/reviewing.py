@@ -1,0 +1,37 @@
+"""From a directory to its reviewed plan, and what its review forbids: the same for plan and for apply."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from policyctl.cli.console import Console
+from policyctl.cli.opening import Place, load_policies
+from policyctl.cli.options import Options
+from policyctl.cli.selecting import Overrides
+from policyctl.core.guards import Review
+from policyctl.core.plan import Selection
+from policyctl.errors import Incomplete, Refused
+from policyctl.reconcile.plan import check_models, plan_directory
+from policyctl.remote.open import open_reader
+from policyctl.report.plain import count
+
+
+def review_directory(options: Options, place: Place, console: Console, selection: Selection, overrides: Overrides) -> Review:
+    """Read the directory and the remote, and compare. Raises InvalidInput with every error; warnings are printed."""
+    loaded = load_policies(options, place, console, deep=True)
+    settings = overrides.on(place.environment.settings)
+    with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
+        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
+        idle = selection.idle(reviewed.live | {policy.name for policy in loaded.policies})
+        notes = [f"{option} matches no policy, neither of the files nor on the remote" for option in idle]
+        return check_models(reader, replace(reviewed, notes=(*reviewed.notes, *notes)), loaded)
+
+
+def raise_if_unsafe(review: Review) -> None:
+    """Raise Refused or Incomplete for a plan that must not, or cannot wholly, be applied; its report says why."""
+    if review.refusals:
+        lead = "\n  " if len(review.refusals) > 1 else " "
+        raise Refused(f"refused by {count(len(review.refusals), 'safety rule')}:{lead}{lead.join(review.refusals)}")
+    if review.plan.blocked:
+        names = ", ".join(block.name for block in review.plan.blocked)
+        raise Incomplete(f"rows on the remote block {names}")
