@@ -21,7 +21,7 @@ from policyctl.report.effect_rows import effect_rows
 from policyctl.report.effect_views import percent
 from policyctl.report.plain import describe, field_values, plain
 from policyctl.report.plan_change import Item, fields_of, items_of
-from policyctl.report.subject import SETTINGS_TOLD, Subject
+from policyctl.report.subject import SETTINGS_TOLD, Subject, why_blocked
 from policyctl.report.verdict import Risk, verdict
 
 _SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "−"}
@@ -122,9 +122,7 @@ def _notices(review: Review) -> Iterator[Notice]:
     """What stands above everything else, the gravest first."""
     yield from (Notice("stale", "", why) for why in review.stale)
     yield from (Notice("refused", "", why) for why in review.refusals)
-    for block in review.plan.blocked:
-        ids = f" (ids {', '.join(block.ids)})" if block.ids else ""
-        yield Notice("blocked", block.name, block.reason + ids)
+    yield from (Notice("blocked", block.name, why_blocked(block)) for block in review.plan.blocked)
     yield from (Notice("note", "", note) for note in review.notes)
 
 

@@ -11,7 +11,7 @@ from policyctl.core.plan import Plan
 from policyctl.effect.profile import ASSUMED
 from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
-from policyctl.report.subject import SETTINGS_TOLD
+from policyctl.report.subject import SETTINGS_TOLD, why_blocked
 from policyctl.report.wrapping import Line, laid_out
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _verdict_lines(review: Review, style: Style) -> Iterator[Line]:
     counts, risk, rules, passed = verdict(review)
     yield Line("changes   ", counts)
     if risk is not None:
-        yield Line("riskiest  ", style.paint(f"{plain(risk.policy)}: {risk.said}", "yellow"))
+        yield Line("riskiest  ", style.paint(f"{plain(risk.policy)}: {risk.said}{risk.others}", "yellow"))
     yield Line("rules     ", style.paint(rules, "green" if passed else "red"))
 
 
@@ -144,5 +144,4 @@ def rest_of(plan: Plan) -> Iterator[str]:
 
 def _blocked_lines(plan: Plan, style: Style) -> Iterator[Line]:
     for block in plan.blocked:
-        ids = f" (ids {', '.join(map(plain, block.ids))})" if block.ids else ""
-        yield Line(f"{style.paint('blocked', 'red', 'bold')}  ", f"{plain(block.name)}: {plain(block.reason)}{ids}")
+        yield Line(f"{style.paint('blocked', 'red', 'bold')}  ", f"{plain(block.name)}: {plain(why_blocked(block))}")

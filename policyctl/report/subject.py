@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policyctl.core.guards import Review
+from policyctl.core.plan import Blocked
 
 SETTINGS_TOLD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
 
@@ -22,3 +23,8 @@ class Subject:
     verbose: bool = False
     directory: str = "policies"
     artifacts: str | None = None
+
+
+def why_blocked(block: Blocked) -> str:
+    """Why a policy is blocked, with the ids of the rows that block it."""
+    return f"{block.reason} (ids {', '.join(block.ids)})" if block.ids else block.reason
