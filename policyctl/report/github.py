@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from policyctl.core.guards import Review
 from policyctl.errors import Problem, Severity
 from policyctl.lint.catalogue import RULES
-from policyctl.report.markdown import block
+from policyctl.report.markdown import block, prose
 from policyctl.report.plain import count, plain
 
 MOST = 10  # annotations of one type that GitHub shows of one step; it drops further ones in silence
@@ -33,6 +33,11 @@ def github_annotations(problems: Sequence[Problem], path_of: Callable[[str], str
         said = ", ".join(count(number, f"further {command}") for number, command in rest if number)
         lines.append(f"::notice title=policyctl::{said} not shown here (policyctl validate --format text lists all)")
     return "".join(f"{line}\n" for line in lines)
+
+
+def alert(text: str) -> str:
+    """One sentence that nobody overlooks, of less than a few thousand bytes."""
+    return f"> [!CAUTION]\n> {prose(text)}\n\n"
 
 
 def fenced(text: str, room: int = SUMMARY_BYTES) -> str:

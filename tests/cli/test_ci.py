@@ -324,7 +324,7 @@ def test_without_approval_only_an_empty_plan_is_applied(digest: str, policyctl: 
     assert ran.code == 4
     assert ran.err == (
         "error: nobody has approved a plan for this commit; nothing was written. "
-        f"Read the plan above, then approve its digest, {digest}\n"
+        f"Read the plan, then approve its digest, {digest}\n"
     )
     assert not Path(".policyctl").exists()
     assert policyctl("apply", "--yes", "--expect-digest", digest).code == 0
