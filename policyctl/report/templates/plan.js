@@ -33,9 +33,10 @@
     one("#none").hidden = left > 0;
   };
   // What can be scrolled sideways can be reached by keyboard, in every browser.
-  const reach = (event) =>
-    event.target.querySelectorAll(".wide").forEach((wide) => (wide.tabIndex = wide.scrollWidth > wide.clientWidth ? 0 : -1));
-  addEventListener("toggle", reach, true);
+  const reach = (change) =>
+    change.querySelectorAll(".wide").forEach((wide) => (wide.tabIndex = wide.scrollWidth > wide.clientWidth ? 0 : -1));
+  addEventListener("toggle", (event) => reach(event.target), true);
+  changes.filter((change) => change.open).forEach(reach); // of what comes opened, that may have been told before anybody listened
   addEventListener("hashchange", () => open(location.hash.slice(1)));
   if (form) {
     one("#controls").hidden = false;
