@@ -184,6 +184,18 @@ def test_a_commit_without_a_plan_takes_the_old_one_away(forge: Forge, digest: st
     assert [digest in body for body in forge.bodies] == [False, True]
 
 
+def test_of_two_comments_the_one_that_is_read_is_the_one_that_is_updated(
+    forge: Forge, digest: str, project: Project, policyctl: Policyctl
+) -> None:
+    assert policyctl(*SHOW).code == 0
+    forge.write(forge.bodies[0])
+    project.policy("b")
+    second = saved(policyctl)
+    assert policyctl(*SHOW).code == 0
+    forge.merge(5)
+    assert policyctl("ci", "approved").out == f"{second}\n"
+
+
 def test_a_plan_that_is_too_long_is_linked_and_keeps_its_digest(
     digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

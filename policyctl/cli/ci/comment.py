@@ -50,7 +50,8 @@ def comment(options: Options, page: Path, planfile: Path) -> int:
 
 def _show(forge: Forge, page: Path, planfile: Path) -> None:
     text, plan = read_page(page, planfile)
-    old = next((one for one in forge.comments() if is_of(one.body, text)), None)
+    # Should two runs at once have made two, it is the last one that is read for what was approved.
+    old = next((one for one in reversed(forge.comments()) if is_of(one.body, text)), None)
     forge.comment(post(text, plan, forge.link, forge.longest), old)
 
 
