@@ -92,6 +92,20 @@ def test_the_filter_of_paths_reads_a_directory_s_name_as_it_is() -> None:
     assert PLACEHOLDER in text
 
 
+def test_what_is_merged_into_the_default_branch_is_applied(
+    tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    git(tmp_path, "init", "--quiet", "--initial-branch=trunk")
+    ran = policyctl("init", "--ci", "github")
+    assert "what is merged into trunk is applied; where that is another branch, write its name in the workflows\n" in ran.err
+    apply, drift = (parsed(Path(f".github/workflows/policyctl-{name}.yml")) for name in ("apply", "drift"))
+    assert apply[True]["push"]["branches"] == ["trunk"]
+    for workflow in (apply, drift):
+        (job,) = workflow["jobs"].values()
+        assert job["if"] == "vars.POLICYCTL_ENV != '' && github.ref == 'refs/heads/trunk'"
+
+
 @pytest.mark.parametrize(
     ("origin", "package"),
     [
