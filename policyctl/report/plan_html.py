@@ -35,6 +35,7 @@ _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no netwo
 _LONGEST = 2000  # of a value
 _MOST_ROWS = 8  # of an effect in words; the pictures have all
 _OPEN = 3  # a plan of so many changes is shown opened
+_PRINTED = 50  # a plan of so many changes is printed opened; of more, what is open on the page
 
 
 class Shown(NamedTuple):
@@ -82,6 +83,7 @@ def plan_html(subject: Subject) -> str:
         assumed=ASSUMED,
         shown=shown,
         all_open=len(shown) <= _OPEN,
+        many=len(shown) > _PRINTED,
         script=script,
         style=style,
         allowed=f"{_NOTHING}; script-src {_hash(script)}; style-src {_hash(style)}",

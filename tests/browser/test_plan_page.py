@@ -233,6 +233,16 @@ def test_in_print_everything_is_open_light_and_without_controls(page_of: PageOf,
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
+def test_in_print_a_thousand_changes_are_a_list_with_what_was_opened(page_of: PageOf, show: Open) -> None:
+    """All of them opened would be a thousand pages."""
+    page = show(page_of(plans.many))
+    page.emulate_media(media="print")
+    first, second = (page.locator("details.change").nth(place) for place in (0, 1))
+    expect(first.locator(".body")).to_be_visible()
+    expect(second.locator("summary")).to_be_visible()
+    expect(second.locator(".body")).to_be_hidden()
+
+
 @pytest.mark.parametrize("make", [plans.mixed, plans.hostile], ids=["mixed", "hostile"])
 def test_nothing_is_wider_than_a_phone(page_of: PageOf, show: Open, make: Callable[[], Review]) -> None:
     page = show(page_of(make), viewport={"width": 390, "height": 844})
