@@ -51,15 +51,19 @@ class Runner:
                 done.append(self._run(step["name"], step["run"], {key: self._value(item) for key, item in environ.items()}))
         return done
 
-    def gitlab(self, name: str, base: str) -> list[Step]:
-        """The script of a job of the checkout, and what comes after it."""
+    def gitlab(self, name: str, base: str, target: str = "") -> list[Step]:
+        """The script of a job of the checkout, and what comes after it.
+
+        `base` is where the branch left its target; `target` what it was merged into, where the pipeline is for the result.
+        """
         config = yaml.safe_load((self.checkout / ".gitlab-ci.yml").read_text("utf-8"))
         job, shared = config[f"policyctl {name}"], config[".policyctl"]["variables"]
         environ = {
             "POLICYCTL_DIR": str(shared["POLICYCTL_DIR"]),
             "CI_MERGE_REQUEST_DIFF_BASE_SHA": base,
+            "CI_MERGE_REQUEST_TARGET_BRANCH_SHA": target,
             "POLICYCTL_DIGEST": self.digest,
-            **({"POLICYCTL_ENV": self.environment} if self.environment else {"POLICYCTL_REMOTE": f"git:{base}"}),
+            "POLICYCTL_ENV": self.environment,
         }
         done = [self._run("script", "\n".join(job["script"]), environ)]
         return [*done, *(self._run("after_script", line, environ) for line in job.get("after_script", ()))]
@@ -77,7 +81,6 @@ class Runner:
                 **service,
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
                 "GITHUB_WORKFLOW": "policyctl" if self.forge.kind == "github" else "",
-                "GITHUB_BASE_REF": "main",
                 "GITHUB_STEP_SUMMARY": str(self.checkout.parent / "summary"),
                 "GITHUB_OUTPUT": str(self.checkout.parent / "outputs"),
                 **environ,
@@ -99,9 +102,7 @@ class Runner:
             "secrets.WXO_API_KEY": "" if self.fork else "canary-key",
             "github.token": TOKEN,
             "inputs.digest": self.digest,
-            "(vars.POLICYCTL_ENV == '' || github.event.pull_request.head.repo.full_name != github.repository) "
-            "&& format('git:origin/{0}', github.base_ref) || ''": "git:origin/main"
-            if self.fork or not self.environment
-            else "",
+            "(env.POLICYCTL_ENV == '' || github.event.pull_request.head.repo.full_name != github.repository) "
+            "&& 'git:HEAD^1' || ''": "git:HEAD^1" if self.fork or not self.environment else "",
         }
         return values[expression]

@@ -92,6 +92,20 @@ def test_the_filter_of_paths_reads_a_directory_s_name_as_it_is() -> None:
     assert PLACEHOLDER in text
 
 
+def test_what_is_merged_into_the_default_branch_is_applied(
+    tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    git(tmp_path, "init", "--quiet", "--initial-branch=trunk")
+    ran = policyctl("init", "--ci", "github")
+    assert "what is merged into trunk is applied; where that is another branch, write its name in the workflows\n" in ran.err
+    apply, drift = (parsed(Path(f".github/workflows/policyctl-{name}.yml")) for name in ("apply", "drift"))
+    assert apply[True]["push"]["branches"] == ["trunk"]
+    for workflow in (apply, drift):
+        (job,) = workflow["jobs"].values()
+        assert job["if"] == "vars.POLICYCTL_ENV != '' && github.ref == 'refs/heads/trunk'"
+
+
 @pytest.mark.parametrize(
     ("origin", "package"),
     [
@@ -268,6 +282,39 @@ def test_without_credentials_the_plan_is_one_against_the_base(
     assert re.search(r"\bnew\b", summary)
     assert "example" not in summary  # it is on main already
     assert len(github.bodies) == (0 if environment else 1)
+
+
+def test_what_comes_to_the_base_meanwhile_is_no_part_of_the_plan(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
+    """A run that is started again has the merge of then, and the branches of now."""
+    repository = made(tmp_path, github, policyctl, "")
+    repository.write("new")
+    repository.propose()
+    git(repository.upstream, "checkout", "-q", "main")
+    repository.write("meanwhile")
+    commit(repository.upstream)
+    git(repository.runner.checkout, "fetch", "-q", "origin")
+    assert codes(repository.runner.github("plan")) == PLANNED
+    assert "1 to add in `local`" in github.bodies[0]
+    assert "meanwhile" not in github.bodies[0]
+
+
+def test_a_merged_result_on_gitlab_is_held_against_what_it_was_merged_into(tmp_path: Path, policyctl: Policyctl) -> None:
+    with forge_of("gitlab") as forge:
+        repository = made(tmp_path, forge, policyctl, "")
+        left = git(repository.upstream, "rev-parse", "HEAD").strip()
+        repository.write("meanwhile")
+        repository.push()
+        repository.write("new")
+        target = repository.propose()
+        assert codes(repository.runner.gitlab("plan", left, target)) == [("script", 0), ("after_script", 0)]
+        assert "1 to add in `local`" in forge.bodies[0]
+
+
+def test_a_matrix_of_environments_leaves_an_artifact_for_each() -> None:
+    """An artifact's name may be given once in a run."""
+    steps = steps_of(parsed(ROOT / ".github" / "workflows" / "policyctl-plan.yml"))
+    (name,) = (step["with"]["name"] for step in steps if "actions/upload-artifact@" in step.get("uses", ""))
+    assert name == "plan${{ env.POLICYCTL_ENV && format('-{0}', env.POLICYCTL_ENV) }}"
 
 
 def test_invalid_files_take_an_old_plan_away(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:

@@ -11,7 +11,7 @@ import click
 from policyctl.cli.auditing import Audit, with_audit
 from policyctl.cli.carrying import LOCK_SECONDS, ask_and_carry_out, raise_if_stale
 from policyctl.cli.console import Console
-from policyctl.cli.github import subject_of, tell_plan
+from policyctl.cli.github import subject_of, tell_plan, tell_stop
 from policyctl.cli.opening import Place, find_place
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.reviewing import review_directory
@@ -95,19 +95,28 @@ def apply(
     else:
         place, reviewed = _read_saved(options, console, planfile, selection, overrides)
     console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
+    if unapproved := _unapproved(reviewed.plan, expect_digest):
+        tell_stop(unapproved, console)
     tell_plan(subject_of(reviewed, place.remote, options.dir, console), planfile, console)
     raise_if_stale(reviewed.stale)
-    if expect_digest == NONE and reviewed.plan.changes:
-        raise StalePlan(
-            f"nobody has approved a plan for this commit; nothing was written. Read the plan above, then approve its digest, "
-            f"{reviewed.plan.digest}"
-        )
-    if expect_digest not in (None, NONE, reviewed.plan.digest):
-        raise StalePlan(
-            f"this is not the plan that was approved: its digest is {reviewed.plan.digest}, not {expect_digest}; "
-            "nothing was written, have the plan above approved"
-        )
+    if unapproved:
+        raise StalePlan(unapproved)
     return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism, lock_seconds=lock_timeout, audit=audit)
+
+
+def _unapproved(plan: Plan, expected: str | None) -> str | None:
+    """Why a plan is not the one that was approved, where one was to be."""
+    if expected == NONE and plan.changes:
+        return (
+            "nobody has approved a plan for this commit; nothing was written. Read the plan, then approve its digest, "
+            f"{plan.digest}"
+        )
+    if expected not in (None, NONE, plan.digest):
+        return (
+            f"this is not the plan that was approved: its digest is {plan.digest}, not {expected}; "
+            "nothing was written, have this plan approved"
+        )
+    return None
 
 
 def _check_expectation(digest: str | None, planfile: Path | None) -> None:

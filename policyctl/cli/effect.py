@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -93,7 +94,11 @@ def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) ->
         text = effect_graph([policy.document for policy in subjects.policies])
         console.result(f"```mermaid\n{text}```\n" if form == "markdown" else text)
         return 0
-    views = _views(options, subjects, asked)
+    views: list[View] = []
+    with console.progress.of("Working out", "policy", len(subjects.policies)) as step:
+        for view in _views(options, subjects, asked):
+            views.append(view)
+            step()
     if form == "json":
         console.result(effect_json(views))
     else:
@@ -115,21 +120,22 @@ def _check(asked: Asked, form: str) -> None:
         raise UsageError("--graph is drawn as text or markdown; leave out --format json")
 
 
-def _views(options: Options, subjects: Subjects, asked: Asked) -> list[View]:
+def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]:
+    """What is shown, one policy after the other."""
     models = models_of(subjects)
     timeouts = read_timeouts(asked.timeout, models)
     if asked.trace:
-        return [_traced(subjects, read_scripts(asked.trace, models), asked.seed)]
-    if asked.down or asked.rate:
+        yield _traced(subjects, read_scripts(asked.trace, models), asked.seed)
+    elif asked.down or asked.rate:
         supposition = read_suppositions(asked.down, asked.rate, models)
-        return [_supposed(policy, subjects, supposition) for policy in subjects.policies]
-    if asked.against is None:
-        return [_pictured(policy, subjects, timeouts) for policy in subjects.policies]
-    before = versions_against(options, subjects, asked.against)
-    return [
-        Compared(policy.name, policy.file, asked.against, compare(old, policy.document, subjects.known, timeouts))
-        for policy, old in zip(subjects.policies, before, strict=True)
-    ]
+        yield from (_supposed(policy, subjects, supposition) for policy in subjects.policies)
+    elif asked.against is None:
+        yield from (_pictured(policy, subjects, timeouts) for policy in subjects.policies)
+    else:
+        before = versions_against(options, subjects, asked.against)
+        for policy, old in zip(subjects.policies, before, strict=True):
+            moves = compare(old, policy.document, subjects.known, timeouts)
+            yield Compared(policy.name, policy.file, asked.against, moves)
 
 
 def _pictured(policy: Policy, subjects: Subjects, timeouts: dict[str, float]) -> Pictured:

@@ -56,6 +56,14 @@ def tell_plan(subject: Subject, plan_file: Path | None, console: Console) -> Non
         _summarise(path, lambda room: plan_markdown(subject, room - 1) + "\n", console)
 
 
+def tell_stop(why: str, console: Console) -> None:
+    """Say in the step's summary, before the plan, why it is not carried out; where the workflow asks for one."""
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        from policyctl.report.github import alert
+
+        _summarise(path, lambda _: alert(why), console)
+
+
 def tell_outcome(text: str, console: Console) -> None:
     """Add what became of a plan to the step's summary, where the workflow asks for one."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):

@@ -10,6 +10,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.load.environment import repository
 from policyctl.load.files import make_folder, write_atomically
+from policyctl.load.git import default_branch
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES
 from policyctl.load.starting import CONFIG, EXAMPLE, pre_commit
@@ -55,11 +56,13 @@ def init(options: Options, ci: Service | None) -> int:
 
 
 def _write_workflows(service: Service, folder: Path, console: Console) -> None:
-    top, package = _repository(folder), installable()
-    for name, text in workflows(service, _below(folder, top), package).items():
+    top, package, branch = _repository(folder), installable(), default_branch(folder) or "main"
+    for name, text in workflows(service, _below(folder, top), package, branch).items():
         make_folder((top / name).parent)
         if not _write(top / name, text, console) and service == "gitlab":
             console.result(f"\nThe jobs for it, if they are not there yet:\n\n{text}")
+    if service == "github" and branch != "main":
+        console.say(f"what is merged into {branch} is applied; where that is another branch, write its name in the workflows")
     if package is None:
         console.say(
             "say in the workflows' POLICYCTL_PACKAGE what pip installs to have policyctl; here it came from a directory"

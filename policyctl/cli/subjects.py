@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +50,13 @@ def find_subjects(options: Options, arguments: tuple[str, ...], console: Console
     return Subjects(tuple(found), {**known, **{policy.name: policy.document for policy in found}})
 
 
-def versions_against(options: Options, subjects: Subjects, against: str) -> list[Document | None]:
+def versions_against(options: Options, subjects: Subjects, against: str) -> Iterator[Document | None]:
     """What each policy was at `git:REF`, or is on the remote (`live`), in their order; None where there was or is none."""
     if against == LIVE:
-        return _live(options, subjects)
+        return iter(_live(options, subjects))
     if not against.startswith(GIT) or against == GIT:
         raise UsageError(f"--against takes git:REF or live, not {against!r}")
-    return [_at(options, policy, against.removeprefix(GIT)) for policy in subjects.policies]
+    return (_at(options, policy, against.removeprefix(GIT)) for policy in subjects.policies)
 
 
 def _is_file(argument: str) -> bool:

@@ -80,6 +80,8 @@ def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> 
         console.result(scenarios_junit(ran))
     elif form == "json":
         console.result(scenarios_json(ran))
+    elif not verdicts:
+        console.say("there are no scenario tests to run")
     else:
         console.result(scenarios_text(ran, console.out_style, verbose=console.verbose))
     return 1 if ran.failed else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ _SECONDS = 60
 _LONGEST_SUBJECT = 200  # characters
 # A hook runs with these set, and they would lead away from the repository around the directory.
 _LEADS_AWAY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+_BRANCH = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)  # that means itself wherever it is written
 _KINDS: dict[str, Literal["file", "link", "submodule"]] = {"120000": "link", "160000": "submodule"}
 
 
@@ -95,6 +97,19 @@ def merge_base(directory: Path, revision: str) -> str:
             "(actions/checkout: fetch-depth: 0, GitLab: GIT_DEPTH: 0)"
         )
     return ran.stdout.decode().strip()
+
+
+def default_branch(directory: Path) -> str | None:
+    """The branch that changes are merged into: what `origin` has checked out, else what is checked out here. None where git
+    cannot tell, or no plain name says it."""
+    folder = _existing(directory.resolve())
+    for reference, before in (("refs/remotes/origin/HEAD", "refs/remotes/origin/"), ("HEAD", "refs/heads/")):
+        try:
+            name = _output(folder, "symbolic-ref", "--quiet", reference).decode(errors="replace").strip().removeprefix(before)
+        except PolicyctlError:
+            continue
+        return name if _BRANCH.fullmatch(name) else None
+    return None
 
 
 class Head(NamedTuple):

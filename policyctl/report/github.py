@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from policyctl.core.guards import Review
 from policyctl.errors import Problem, Severity
 from policyctl.lint.catalogue import RULES
-from policyctl.report.markdown import block
+from policyctl.report.markdown import block, prose
 from policyctl.report.plain import count, plain
+from policyctl.report.style import Style
+from policyctl.report.validation import problem_lines
 
 MOST = 10  # annotations of one type that GitHub shows of one step; it drops further ones in silence
 SUMMARY_BYTES = 1024 * 1024  # that a step's summary may have; a longer one is not shown at all
@@ -19,7 +21,8 @@ _COMMANDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info"
 
 
 def github_annotations(problems: Sequence[Problem], path_of: Callable[[str], str]) -> str:
-    """A line for each problem, errors first, at most ten of a type; the rest is counted in one last annotation.
+    """A line for each problem, errors first, at most ten of a type; the rest is counted in one last annotation, and follows as
+    text: the log of a step does not say where an annotation belongs, and has nothing of those that are not there.
 
     `path_of` gives a file's path from the repository's top, which is how GitHub finds it.
     """
@@ -29,10 +32,16 @@ def github_annotations(problems: Sequence[Problem], path_of: Callable[[str], str
     shown = {severity: some[: MOST - (over and severity == "info")] for severity, some in found.items()}
     lines = [_annotation(problem, path_of) for some in shown.values() for problem in some]
     if over:
-        rest = [(len(found[severity]) - len(shown[severity]), command) for severity, command in _COMMANDS.items()]
-        said = ", ".join(count(number, f"further {command}") for number, command in rest if number)
-        lines.append(f"::notice title=policyctl::{said} not shown here (policyctl validate --format text lists all)")
+        rest = {severity: some[len(shown[severity]) :] for severity, some in found.items()}
+        said = ", ".join(count(len(some), f"further {_COMMANDS[severity]}") for severity, some in rest.items() if some)
+        lines.append(f"::notice title=policyctl::{said} not shown here (the step's log lists what is left)")
+        lines += problem_lines([problem for some in rest.values() for problem in some], Style())
     return "".join(f"{line}\n" for line in lines)
+
+
+def alert(text: str) -> str:
+    """One sentence that nobody overlooks, of less than a few thousand bytes."""
+    return f"> [!CAUTION]\n> {prose(text)}\n\n"
 
 
 def fenced(text: str, room: int = SUMMARY_BYTES) -> str:

@@ -27,6 +27,7 @@ _SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "−"}
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
 _LONGEST = 2000  # of a value
 _OPEN = 3  # a plan of so many changes is shown opened
+_PRINTED = 50  # a plan of so many changes is printed opened; of more, what is open on the page
 
 
 class Shown(NamedTuple):
@@ -74,6 +75,7 @@ def plan_html(subject: Subject) -> str:
         assumed=ASSUMED,
         shown=shown,
         all_open=len(shown) <= _OPEN,
+        many=len(shown) > _PRINTED,
         script=script,
         style=style,
         allowed=f"{_NOTHING}; script-src {_hash(script)}; style-src {_hash(style)}",

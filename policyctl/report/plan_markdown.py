@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from urllib.parse import quote
 
 from policyctl.core.guards import Review
 from policyctl.effect.profile import ASSUMED
@@ -18,10 +17,10 @@ from policyctl.model.names import bare_name
 from policyctl.report.markdown import code, prose
 from policyctl.report.plain import count, field_values
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
+from policyctl.report.posts import marker
 from policyctl.report.subject import SETTINGS_TOLD, Subject, rest_text, why_blocked
 from policyctl.report.verdict import Verdict, verdict
 
-MARKER = "<!-- policyctl:plan "  # with which a page begins, and nothing else does
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
 LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
 _FRAME = 2_000  # bytes kept for what stands around the blocks
@@ -35,14 +34,15 @@ def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
     """The page, in at most `room` bytes (at least LEAST_BYTES)."""
     review = subject.review
     said = verdict(review)
-    marker, head, foot = _marker(subject), _head(subject, said), _foot(subject)
-    left = _Room(room - len((marker + head + foot).encode()) - _FRAME)
+    first = f"{marker(review.plan.environment, subject.directory)}\n"
+    head, foot = _head(subject, said), _foot(subject)
+    left = _Room(room - len((first + head + foot).encode()) - _FRAME)
     settings = _settings(review, left)
     alerts = _alerts(review, left)
     notes = _listed("Notes:", review.notes, left)
-    first, others = (_Shown(items, left) for items in _parted(items_of(subject)))
+    riskiest, others = (_Shown(items, left) for items in _parted(items_of(subject)))
     return "".join(
-        [marker, settings, head, *alerts, first.text(), _folded(others), _cut((first, others), subject), notes, foot]
+        [first, settings, head, *alerts, riskiest.text(), _folded(others), _cut((riskiest, others), subject), notes, foot]
     )
 
 
@@ -87,11 +87,6 @@ class _Shown:
         return min(map(len, (self.rows, self.opened, self.effects, self.graphs)))
 
 
-def _marker(subject: Subject) -> str:
-    environment = subject.review.plan.environment
-    return f"{MARKER}environment={_marked(environment)} directory={_marked(subject.directory)} -->\n"
-
-
 def _head(subject: Subject, said: Verdict) -> str:
     plan = subject.review.plan
     environment = code(plan.environment)
@@ -99,11 +94,6 @@ def _head(subject: Subject, said: Verdict) -> str:
         f"### policyctl: {said.counts} in {environment}{'' if said.passed else f': {prose(said.rules)}'}\n\n"
         f"{_sentence(subject.review, said)}\n\n"
     )
-
-
-def _marked(text: str) -> str:
-    """A text in a marker, in percent encoding, so that nothing in it ends the marker."""
-    return quote(text, errors="backslashreplace")
 
 
 def _sentence(review: Review, said: Verdict) -> str:

@@ -100,7 +100,7 @@ def _verdict_lines(review: Review, style: Style) -> Iterator[Line]:
     counts, risk, rules, passed = verdict(review)
     yield Line("changes   ", counts)
     if risk is not None:
-        yield Line("riskiest  ", style.paint(f"{plain(risk.policy)}: {risk.said}", "yellow"))
+        yield Line("riskiest  ", style.paint(f"{plain(risk.policy)}: {risk.said}{risk.others}", "yellow"))
     yield Line("rules     ", style.paint(rules, "green" if passed else "red"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
@@ -18,6 +18,8 @@ FLAGS = (
 )
 
 Open = Callable[..., Page]
+
+expect.set_options(timeout=30_000)  # milliseconds: a busy machine is slow, and nobody waits where all is well
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.databases import put, row
 from tests.gitting import commit
 from tests.remote.standin import Reply, closed_port
 
-PAGE = "<!-- policyctl:plan of local -->\n# A plan\n\n<!-- policyctl local sha256:{} -->\n"
+PAGE = "<!-- policyctl:plan environment=local directory=policies -->\n# A plan\n\n<!-- policyctl sha256:{} -->\n"
 SHOW = ("ci", "comment", "plan.md", "--plan", "plan.json")
 DRIFT = ("ci", "drift", "plan.md", "--plan", "plan.json")
 
@@ -46,8 +46,8 @@ def test_a_comment_is_made_once_and_then_updated(forge: Forge, digest: str, proj
     forge.write("looks good", "somebody")
     assert policyctl(*SHOW) == (0, "", "")
     (_, first) = forge.bodies
-    assert first.startswith("<!-- policyctl:plan of local -->\n# A plan\n")
-    assert first.endswith(f"has the whole plan.\n\n<!-- policyctl local {digest} -->\n")
+    assert first.startswith("<!-- policyctl:plan environment=local directory=policies -->\n# A plan\n")
+    assert first.endswith(f"has the whole plan.\n\n<!-- policyctl {digest} -->\n")
     assert "(https://forge.example/" in first
     project.policy("b")
     second = saved(policyctl)
@@ -67,16 +67,59 @@ def test_only_a_page_of_markdown_is_shown(form: str, command: str, forge: Forge,
 
 def test_another_environment_has_a_comment_of_its_own(forge: Forge, digest: str, policyctl: Policyctl) -> None:
     assert policyctl(*SHOW).code == 0
-    Path("plan.md").write_text("<!-- policyctl:plan of prod -->\n", "utf-8")
+    Path("plan.md").write_text("<!-- policyctl:plan environment=prod directory=policies -->\n", "utf-8")
     assert policyctl(*SHOW).code == 0
     assert [body.splitlines()[0] for body in forge.bodies] == [
-        "<!-- policyctl:plan of local -->",
-        "<!-- policyctl:plan of prod -->",
+        "<!-- policyctl:plan environment=local directory=policies -->",
+        "<!-- policyctl:plan environment=prod directory=policies -->",
     ]
 
 
+def test_plans_of_two_directories_are_told_apart(forge: Forge, digest: str, project: Project, policyctl: Policyctl) -> None:
+    """Both have an environment of the same name."""
+    other = ("--dir", "other/policies")
+    (project.folder / "other").mkdir()
+    project.policies.rename(project.folder / "other" / "policies")
+    project.policies.mkdir()
+    project.policy("b")
+    policyctl("plan", *other, "--out", "other.json", "--report", "markdown=other.md")
+    policyctl("plan", "--out", "plan.json", "--report", "markdown=plan.md")
+    assert policyctl(*SHOW).code == policyctl("ci", "comment", "other.md", "--plan", "other.json", *other).code == 0
+    forge.merge(5)
+    digests = [json.loads(Path(file).read_text("utf-8"))["digest"] for file in ("plan.json", "other.json")]
+    assert [policyctl("ci", "approved", *which).out for which in ((), other)] == [f"{one}\n" for one in digests]
+    Path("plan.json").unlink()
+    assert policyctl(*SHOW).code == 0
+    assert [policyctl("ci", "approved", *which).out for which in ((), other)] == ["none\n", f"{digests[1]}\n"]
+
+
+@pytest.mark.parametrize(("asked", "left"), [((), 0), (("--env", "local"), 1)])
+def test_a_commit_without_a_plan_for_one_environment_leaves_those_of_others(
+    asked: tuple[str, ...], left: int, forge: Forge, digest: str, project: Project, policyctl: Policyctl
+) -> None:
+    """Unless nobody says which: what keeps a plan from being made may be what says it."""
+    project.write("policyctl.yaml", "default: local\nenvironments: {local: {}, prod: {}}\n")
+    for environment in ("local", "prod"):
+        policyctl("plan", "--env", environment, "--out", "plan.json", "--report", "markdown=plan.md")
+        assert policyctl(*SHOW).code == 0
+    project.write("policyctl.yaml", "default: [")
+    Path("plan.json").unlink()
+    assert policyctl(*SHOW, *asked).code == 0
+    assert ["There is no plan" in body for body in forge.bodies] == [True, not left]
+
+
+@pytest.mark.parametrize("endless", ["plan.md", "plan.json"])
+def test_a_file_that_never_ends_is_not_read_to_its_end(endless: str, forge: Forge, digest: str, policyctl: Policyctl) -> None:
+    Path(endless).unlink()
+    Path(endless).symlink_to("/dev/zero")
+    ran = policyctl(*SHOW)
+    assert (ran.code, ran.out, forge.bodies) == (1, "", [])
+    most = {"plan.md": "1,048,576", "plan.json": "268,435,456"}[endless]
+    assert ran.err == f"error: {endless} cannot be read: it has more than {most} bytes; did plan write it?\n"
+
+
 def test_a_comment_of_somebody_else_is_neither_changed_nor_believed(forge: Forge, digest: str, policyctl: Policyctl) -> None:
-    forged = f"{PAGE}<!-- policyctl local sha256:{'f' * 64} -->"
+    forged = f"{PAGE}<!-- policyctl sha256:{'f' * 64} -->"
     forge.write(forged, "mallory")
     forge.merge(5)
     assert policyctl("ci", "approved").out == "none\n"
@@ -141,6 +184,18 @@ def test_a_commit_without_a_plan_takes_the_old_one_away(forge: Forge, digest: st
     assert [digest in body for body in forge.bodies] == [False, True]
 
 
+def test_of_two_comments_the_one_that_is_read_is_the_one_that_is_updated(
+    forge: Forge, digest: str, project: Project, policyctl: Policyctl
+) -> None:
+    assert policyctl(*SHOW).code == 0
+    forge.write(forge.bodies[0])
+    project.policy("b")
+    second = saved(policyctl)
+    assert policyctl(*SHOW).code == 0
+    forge.merge(5)
+    assert policyctl("ci", "approved").out == f"{second}\n"
+
+
 def test_a_plan_that_is_too_long_is_linked_and_keeps_its_digest(
     digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +208,7 @@ def test_a_plan_that_is_too_long_is_linked_and_keeps_its_digest(
             assert policyctl(*SHOW).code == 0
         (body,) = forge.bodies
         assert len(body) < 1000
-        assert body.endswith(f"<!-- policyctl local {digest} -->\n")
+        assert body.endswith(f"<!-- policyctl {digest} -->\n")
 
 
 def test_a_plan_against_a_revision_approves_nothing(forge: Forge, digest: str, project: Project, policyctl: Policyctl) -> None:
@@ -161,7 +216,7 @@ def test_a_plan_against_a_revision_approves_nothing(forge: Forge, digest: str, p
     saved(policyctl, "--remote", "git:main")
     assert policyctl(*SHOW).code == 0
     forge.merge(5)
-    assert forge.bodies[0].endswith("<!-- policyctl local none -->\n")
+    assert forge.bodies[0].endswith("<!-- policyctl none -->\n")
     assert policyctl("ci", "approved").out == "none\n"
 
 
@@ -206,7 +261,7 @@ def test_an_issue_is_opened_once_updated_and_closed(forge: Forge, digest: str, p
     second = saved(policyctl)
     assert policyctl(*DRIFT) == (0, "", "the issue was updated\n")
     ((state, text),) = forge.issue_texts
-    assert (state, text.endswith(f"<!-- policyctl local {second} -->\n")) == ("open", True)
+    assert (state, text.endswith(f"<!-- policyctl {second} -->\n")) == ("open", True)
     assert forge.issues[0]["title"] == "policyctl: local is not as the files say"
     assert "policyctl-drift" in forge.issues[0]["labels"]
     put([row("a"), row("b")])
@@ -281,7 +336,7 @@ def test_without_approval_only_an_empty_plan_is_applied(digest: str, policyctl: 
     assert ran.code == 4
     assert ran.err == (
         "error: nobody has approved a plan for this commit; nothing was written. "
-        f"Read the plan above, then approve its digest, {digest}\n"
+        f"Read the plan, then approve its digest, {digest}\n"
     )
     assert not Path(".policyctl").exists()
     assert policyctl("apply", "--yes", "--expect-digest", digest).code == 0

@@ -202,6 +202,19 @@ def test_apply_leaves_its_plan_and_what_became_of_it(project: Project, policyctl
     assert outputs(files)["has_changes"] == "false"
 
 
+@pytest.mark.parametrize("expected", ["none", f"sha256:{'0' * 64}"])
+def test_a_plan_that_was_not_approved_says_so_first_with_the_digest_to_approve(
+    expected: str, project: Project, policyctl: Policyctl, files: Path
+) -> None:
+    project.write("anygem.yaml")
+    ran = policyctl("apply", "--yes", "--expect-digest", expected)
+    assert ran.code == 4
+    summary = (files / "summary").read_text("utf-8")
+    assert summary.startswith("> [!CAUTION]\n> ")
+    assert f"`{outputs(files)['digest']}`" in summary.splitlines()[1]
+    assert "### policyctl: 1 to add in `local`\n" in summary
+
+
 def test_a_summary_that_cannot_be_written_stops_nothing(
     project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,6 +210,14 @@ def test_a_slow_remote_is_seen_on_the_terminal_and_nothing_of_that_is_left(two: 
     assert not [line for line in terminal.screen() if "Comparing" in line or "Loading" in line or "Checking" in line]
 
 
+def test_effects_of_many_policies_are_seen_one_by_one(two: Project) -> None:
+    with slowly("GET", "effect", "--against", "live") as (terminal, slow):
+        terminal.until("Working out [------------------------] 0 of 2 policies")
+        slow.go.set()
+        assert terminal.end() == 0
+    assert not [line for line in terminal.screen() if "Working out" in line]
+
+
 def test_json_stays_alone_on_standard_output(two: Project) -> None:
     with (
         Path("plan.json").open("wb") as file,

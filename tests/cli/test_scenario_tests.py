@@ -147,6 +147,13 @@ def test_the_environment_decides(project: Project, policyctl: Policyctl) -> None
     assert ran.out.startswith("environment prod; ")
 
 
+def test_that_there_are_no_tests_may_be_no_error(project: Project, policyctl: Policyctl) -> None:
+    project.policy("a")
+    assert policyctl("test", "--if-any") == (0, "", "there are no scenario tests to run\n")
+    assert json.loads(policyctl("test", "--if-any", "--format", "json").out)["tests"] == []
+    assert "<testsuites" in policyctl("test", "--if-any", "--format", "junit").out
+
+
 BAD = {
     "no tests": (lambda project: project.write("pair.test.yaml").unlink(), (), 1, "there are no scenario tests in policies"),
     "none in this file": (lambda _: None, ("policies/pair.yaml",), 1, "there are no scenario tests in policies/pair.yaml"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.git import Revision, read_at
+from policyctl.load.git import Revision, default_branch, read_at
 from policyctl.load.urls import revision_complaint
 from tests.gitting import commit, git
 
@@ -127,3 +127,19 @@ def test_the_variables_of_a_hook_do_not_lead_to_another_repository(
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
     assert len(Revision(repository / "policies", "main").files()) == 4
+
+
+def test_the_default_branch_is_the_origin_s_else_the_checked_out_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream, clone = tmp_path / "upstream", tmp_path / "clone"
+    upstream.mkdir()
+    assert default_branch(upstream / "policies") is None  # in no repository
+    git(upstream, "init", "--quiet", "--initial-branch=trunk")
+    assert default_branch(upstream / "policies") == "trunk"  # without a commit yet
+    commit(upstream)
+    git(tmp_path, "clone", "-q", str(upstream), str(clone))
+    git(clone, "switch", "-qc", "fast")
+    assert default_branch(clone) == "trunk"
+    git(upstream, "switch", "-qc", "it's")
+    assert default_branch(upstream) is None
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert default_branch(upstream) is None

@@ -75,11 +75,18 @@ def test_at_most_ten_of_a_type_errors_first_and_the_rest_counted(
 ) -> None:
     found = [*problems("info", infos), *problems("warning", warnings), *problems("error", errors)]
     lines = github_annotations(found, same).splitlines()
-    kinds = [line.removeprefix("::").split(" ")[0] for line in lines]
+    annotations = [line for line in lines if line.startswith("::")]
+    kinds = [line.removeprefix("::").split(" ")[0] for line in annotations]
     assert kinds == ["error"] * shown[0] + ["warning"] * shown[1] + ["notice"] * shown[2]
-    said = f"::notice title=policyctl::{last} not shown here (policyctl validate --format text lists all)"
+    said = f"::notice title=policyctl::{last} not shown here (the step's log lists what is left)"
     assert (said in lines) == (last is not None)
-    assert last is None or lines[-1] == said
+    assert last is None or annotations[-1] == said
+    # What has no annotation follows as text, with its place.
+    annotated = errors + warnings + infos - (len(lines) - len(annotations))
+    assert annotated == sum(shown) - (last is not None)
+    assert len([line for line in lines[len(annotations) :] if line.startswith("policies/a.yaml:")]) == len(lines) - len(
+        annotations
+    )
 
 
 def test_without_problems_nothing_is_said() -> None:

@@ -7,6 +7,7 @@ import os
 import click
 
 from policyctl.cli.console import Console
+from policyctl.cli.github import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.load.environment import find_config, load_config
 from policyctl.remote.forge import open_forge
@@ -21,7 +22,8 @@ Example:
 @click.option("--digest", default="", help="What a person approved by hand; where it is not empty, it is the answer.")
 @with_options
 def command(options: Options, digest: str) -> int:
-    """Print the digest of the environment's plan, from our comment on the pull request whose merge made this commit.
+    """Print the digest of the plan of the directory and environment, from our comment on the pull request whose merge made
+    this commit.
 
     Without a pull request, a comment or a token it is `none`, with which apply applies an empty plan and nothing else.
     """
@@ -33,6 +35,7 @@ def approved(options: Options, digest: str) -> int:
     if not digest:
         environment = load_config(find_config(options.dir)).environment(options.env).name
         with open_forge(os.environ) as forge:
-            digest = approved_in([] if forge is None else [one.body for one in forge.merged()], environment)
+            bodies = [] if forge is None else [one.body for one in forge.merged()]
+        digest = approved_in(bodies, environment, repository_path(str(options.dir)))
     console.result(f"{digest}\n")
     return 0

@@ -9,9 +9,10 @@ import click
 
 from policyctl.cli.ci.pages import read_page, with_page
 from policyctl.cli.console import Console
+from policyctl.cli.github import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.remote.forge import Forge, NotAllowed, open_forge
-from policyctl.report.posts import is_of, is_ours, outdated, post
+from policyctl.report.posts import is_in, is_of, outdated, post
 
 EPILOG = """\b
 Example:
@@ -41,7 +42,7 @@ def comment(options: Options, page: Path, planfile: Path) -> int:
             elif page.exists() and planfile.exists():
                 _show(forge, page, planfile)
             else:
-                _outdate(forge)
+                _outdate(forge, options)
     except NotAllowed as error:
         console.say(f"there is no comment, the plan is in the step's summary and log: {error}")
     return 0
@@ -49,11 +50,15 @@ def comment(options: Options, page: Path, planfile: Path) -> int:
 
 def _show(forge: Forge, page: Path, planfile: Path) -> None:
     text, plan = read_page(page, planfile)
-    old = next((one for one in forge.comments() if is_of(one.body, text)), None)
+    # Should two runs at once have made two, it is the last one that is read for what was approved.
+    old = next((one for one in reversed(forge.comments()) if is_of(one.body, text)), None)
     forge.comment(post(text, plan, forge.link, forge.longest), old)
 
 
-def _outdate(forge: Forge) -> None:
+def _outdate(forge: Forge, options: Options) -> None:
+    """Take away what is shown of the directory, in the environment that was asked for: without one, nobody read the
+    configuration, so it is not known which is the default."""
+    directory = repository_path(str(options.dir))
     for old in forge.comments():
-        if is_ours(old.body):
+        if is_in(old.body, options.env, directory):
             forge.comment(outdated(old.body, forge.link), old)

@@ -9,9 +9,12 @@ from typing import Any
 import click
 
 from policyctl.core.plan import Plan
-from policyctl.core.saved import read_plan
+from policyctl.core.saved import MAX_BYTES, read_plan
 from policyctl.errors import PolicyctlError
-from policyctl.report.plan_markdown import MARKER
+from policyctl.load.files import read_bounded
+from policyctl.report.posts import MARKER
+
+MAX_PAGE = 1024 * 1024  # bytes of a plan's page
 
 
 def with_page(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,15 +29,15 @@ def read_page(page: Path, planfile: Path) -> tuple[str, Plan]:
 
     Only the markdown page is taken: in the other formats names and descriptions would be read as markup, and mention people.
     """
-    text = _text(page)
+    text = _text(page, MAX_PAGE)
     if not text.startswith(MARKER):
         raise PolicyctlError(f"{page} is no plan as markdown; write it with plan --report markdown={page}")
-    return text, read_plan(_text(planfile), str(planfile))
+    return text, read_plan(_text(planfile, MAX_BYTES), str(planfile))
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, most: int) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_bounded(path, most).decode()
     except OSError as error:
         raise PolicyctlError(f"{path} cannot be read: {error.strerror}; did plan write it?") from None
     except UnicodeDecodeError:

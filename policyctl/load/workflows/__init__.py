@@ -34,10 +34,11 @@ class _Text(Template):
 PLACEHOLDER = "policyctl @ git+https://example.invalid/policyctl@COMMIT"  # fails, until somebody says where it comes from
 
 
-def workflows(service: Service, folder: Path, package: str | None) -> dict[Path, str]:
+def workflows(service: Service, folder: Path, package: str | None, branch: str = "main") -> dict[Path, str]:
     """The files for a service, by path from the repository's top.
 
-    `folder` is the policy directory from there; `package` is what pip installs to have policyctl, where that is known.
+    `folder` is the policy directory from there; `package` is what pip installs to have policyctl, where that is known;
+    `branch` the one that is applied when something is merged into it (GitLab knows it by itself).
     """
     path = folder.as_posix()
     below = "**" if path == "." else f"{_PATTERN.sub(lambda found: chr(92) + found[0], path)}/**"
@@ -45,6 +46,7 @@ def workflows(service: Service, folder: Path, package: str | None) -> dict[Path,
     values = {
         "folder": _scalar(path),
         "package": _scalar(package or PLACEHOLDER),
+        "branch": branch,
         "paths": ", ".join(map(json.dumps, filters)),
         **_ACTIONS,
     }

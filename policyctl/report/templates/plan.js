@@ -32,10 +32,16 @@
       left === changes.length ? `all ${count(left)} changes` : `${count(left)} of ${count(changes.length)} changes`;
     one("#none").hidden = left > 0;
   };
-  // What can be scrolled sideways can be reached by keyboard, in every browser.
-  const reach = (event) =>
-    event.target.querySelectorAll(".wide").forEach((wide) => (wide.tabIndex = wide.scrollWidth > wide.clientWidth ? 0 : -1));
-  addEventListener("toggle", reach, true);
+  // What can be scrolled sideways can be reached by keyboard, in every browser. Measuring lays it out, so only what is near.
+  const near = new IntersectionObserver(
+    (seen) => {
+      const shown = seen.filter((each) => each.isIntersecting).map((each) => each.target);
+      const scrolled = shown.map((each) => each.scrollWidth > each.clientWidth); // all of them, before anything changes
+      shown.forEach((each, place) => (each.tabIndex = scrolled[place] ? 0 : -1));
+    },
+    { rootMargin: "100%" },
+  );
+  document.querySelectorAll(".wide").forEach((wide) => near.observe(wide));
   addEventListener("hashchange", () => open(location.hash.slice(1)));
   if (form) {
     one("#controls").hidden = false;
