@@ -83,7 +83,7 @@ class Chaos:
     """The line to one server.
 
     Which fault meets a request depends on the seed, on what is asked, and on how often that was asked before: not on which
-    thread came first. `rate` is the share of requests that a fault meets; `late` says whether a write may arrive later or
+    thread came first. `rate` is the share of requests that a fault meets; `repeats` says whether a write may arrive later or
     twice (a server that takes twins cannot know such an add from a new one).
     """
 
@@ -103,7 +103,8 @@ class Chaos:
 
     def play(self, request: Request) -> Play:
         """Let a request through, or not, and say what the client gets to see."""
-        rng, fault = self._draw(request)
+        rng, drawn = self._draw(request)
+        fault = None if drawn is None else self._possible(drawn, request)
         self._deliver()
         if fault is None:
             return Play(((0.0, self._forward(request).raw),))
@@ -126,6 +127,14 @@ class Chaos:
             fault = rng.choice(LINE) if rng.random() < self.rate else None
             self._storm = rng.randrange(6) if fault is Fault.BUSY else 0
             return rng, fault
+
+    def _possible(self, fault: Fault, request: Request) -> Fault:
+        """The fault that meets a request, where not every one can: the figures say what happened."""
+        if fault is Fault.LATE and not (request.is_write and self.repeats):
+            return Fault.DROP_BEFORE
+        if fault is Fault.DUPLICATE and request.is_write and request.method == "POST" and not self.repeats:
+            return Fault.DROP_AFTER
+        return fault
 
     def _forward(self, request: Request) -> Answer:
         given = self.upstream(request)
@@ -156,8 +165,6 @@ class Chaos:
         return Play(((0.0, raw[: rng.randrange(len(raw) + 1)]),), End.RESET)
 
     def arrive_late(self, request: Request, rng: random.Random) -> Play:
-        if not request.is_write or not self.repeats:
-            return self._cut(b"", rng)
         with self._lock:
             self.late.add(request.subject)
             self._waiting.append((rng.randrange(12), request))
@@ -167,8 +174,7 @@ class Chaos:
 
     def deliver_twice(self, request: Request, rng: random.Random) -> Play:
         """The client sees either answer; not a 401 to the second alone, since a client must take a refusal at its word."""
-        first = self._forward(request)
-        second = self._forward(request) if self.repeats or request.method != "POST" else first
+        first, second = self._forward(request), self._forward(request)
         return Play(((0.0, (first if second.status == 401 else rng.choice((first, second))).raw),))
 
     def truncate(self, request: Request, rng: random.Random) -> Play:
