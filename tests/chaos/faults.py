@@ -22,7 +22,7 @@ class Fault(StrEnum):
     DUPLICATE = "delivered twice"
     TRUNCATED = "truncated answer"
     FAILED = "5xx, before or after the commit"
-    ECHO = "5xx that repeats the credentials"
+    ECHO = "4xx or 5xx that repeats the credentials"
     BUSY = "429 in a storm"
     DELAY = "delayed answer"
     DRIP = "slow drip"
@@ -191,11 +191,12 @@ class Chaos:
         return Play(((0.0, answer(rng.choice((500, 502, 503, 504)), body).raw),))
 
     def echo(self, request: Request, rng: random.Random) -> Play:
-        """As a gateway does that shows the request in its error page."""
-        if rng.random() < 0.5:
+        """As a gateway does that shows the request in its error page. A refusal is final, so that its words are told."""
+        status = rng.choice((400, 500, 502))
+        if status >= 500 and rng.random() < 0.5:
             self._forward(request)
         shown = (request.header(b"authorization") or b"") + b" " + request.body
-        return Play(((0.0, answer(rng.choice((500, 502)), {"detail": f"cannot handle {shown.decode()}"}).raw),))
+        return Play(((0.0, answer(status, {"detail": f"cannot handle {shown.decode()}"}).raw),))
 
     def be_busy(self, _: Request, rng: random.Random) -> Play:
         seconds = rng.choice((None, 0, 1, 20)) if self.pace is INJECTED else rng.choice((None, 0))
