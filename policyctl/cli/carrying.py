@@ -60,7 +60,7 @@ def ask_and_carry_out(
             raise_if_stale(stale_changes(reviewed.plan, look_up(writer, changed)))
         with noting(audit, reviewed.plan, place.access.directory, console) as notes:
             code = _carry_out(reviewed, writer, console, parallelism, notes)
-    if notes.lost:
+    if notes.lost and not code:  # an interruption stays one; what the file lacks was told as it came
         raise Incomplete(f"the audit file lacks what became of {count(len(notes.lost), 'change')}; see above")
     return code
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TextIO
 
 import click
 
 from policyctl.cli.options import Options
 from policyctl.cli.progress import Progress
-from policyctl.errors import Problem, UsageError
+from policyctl.errors import PolicyctlError, Problem, UsageError
 from policyctl.report.plain import plain
 from policyctl.report.style import Style, wants_colour
 
@@ -31,12 +32,21 @@ class Console:
         self.progress = Progress(err, lambda: terminal_width(err, os.environ) if self.draws else None)
 
     def result(self, text: str) -> None:
-        """Print a command's result."""
-        click.echo(text, nl=False, color=True)
+        """Print a command's result. Raises PolicyctlError where standard output does not take it."""
+        try:
+            click.echo(text, nl=False, color=True)
+        except BrokenPipeError:  # whoever read it had enough
+            raise
+        except OSError as error:
+            raise PolicyctlError(f"standard output cannot be written: {error.strerror}") from None
 
     def say(self, line: str, *, painted: bool = False) -> None:
-        """Print a line about the work, with nothing in it that is obeyed; a `painted` one has nothing of that already."""
-        click.echo(line if painted else plain(line), err=True, color=True)
+        """Print a line about the work, with nothing in it that is obeyed; a `painted` one has nothing of that already.
+
+        The work goes on where standard error takes none.
+        """
+        with suppress(OSError):
+            click.echo(line if painted else plain(line), err=True, color=True)
 
     def problems(self, problems: Iterable[Problem]) -> None:
         """Print problems that do not stop the work."""

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -69,6 +70,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Whatever goes wrong ends as one clear message on standard error."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show → gets \u2192, not a traceback
             stream.reconfigure(errors="backslashreplace")
@@ -78,18 +80,19 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _tell_usage(error)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        _say("interrupted")
         return 130
     except InvalidInput as error:
         return _tell_problems(error)
     except PolicyctlError as error:
-        click.echo(f"error: {_visible(str(error))}", err=True)
+        _say(f"error: {_visible(str(error))}")
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has gone; nothing is left to tell it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 - the boundary
         return _tell_bug(error, args)
+    finally:
+        _let_go()
     return code if isinstance(code, int) else 0
 
 
@@ -98,12 +101,34 @@ def _tell_usage(error: click.ClickException) -> int:
     message = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
     if message.startswith("Usage:"):
-        error.show()
+        _say(message)
     else:
         line = " ".join(message.split()).rstrip(".")
         see = f" (see {context.command_path} --help)" if context else ""
-        click.echo(f"error: {_visible(line[:1].lower() + line[1:])}{see}", err=True)
+        _say(f"error: {_visible(line[:1].lower() + line[1:])}{see}")
     return 64 if isinstance(error, click.UsageError) else 1
+
+
+def _open_streams() -> None:
+    """Let streams that the caller closed lead nowhere; else the next file that is opened would be taken for one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lasts
+
+
+def _let_go() -> None:
+    """Drop what standard output and error do not take, lest Python tries again at its end and makes an exit code of that."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _say(text: str) -> None:
+    """A line on standard error, where that takes it: the exit code says the same."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _tell_problems(error: InvalidInput) -> int:
@@ -111,7 +136,7 @@ def _tell_problems(error: InvalidInput) -> int:
     from policyctl.report.validation import problem_lines
 
     for line in problem_lines(error.problems, Style()):
-        click.echo(line, err=True)
+        _say(line)
     return error.exit_code
 
 
@@ -126,11 +151,11 @@ def _tell_bug(error: Exception, args: Sequence[str] | None) -> int:
     # A bug's words are nobody's here, and may be a request with its headers.
     scrubbing = sys.modules.get("policyctl.remote.scrubbing")  # not imported: no secret was read
     scrub = scrubbing.scrub_everything if scrubbing else str
-    click.echo(f"error: a bug in policyctl: {type(error).__name__}: {_visible(scrub(str(error)))}", err=True)
+    _say(f"error: a bug in policyctl: {type(error).__name__}: {_visible(scrub(str(error)))}")
     if any(arg.startswith("-vv") for arg in (sys.argv[1:] if args is None else args)):
         import traceback
 
-        click.echo(_visible(scrub("".join(traceback.format_exception(error)))), nl=False, err=True)
+        _say(_visible(scrub("".join(traceback.format_exception(error)))).removesuffix("\n"))
     else:
-        click.echo("run it again with -vv and report what it prints", err=True)
+        _say("run it again with -vv and report what it prints")
     return 1

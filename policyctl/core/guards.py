@@ -50,7 +50,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     """
     policies = Planned(plan, observed)
     effects = effects_of(plan, policies, timeouts)
-    guarded, allowed = _by_traffic(plan, policies, settings, effects)
+    guarded, allowed = by_traffic(plan, policies, settings, effects)
     refusals = (
         *_protected(plan, settings),
         *_too_many_removes(plan, settings),
@@ -64,7 +64,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     return Review(plan, refusals, notes, live=live, effects=effects, policies=policies, timeouts=timeouts or {})
 
 
-def _by_traffic(
+def by_traffic(
     plan: Plan, policies: Mapping[str, Document], settings: Settings, effects: Mapping[str, Effect]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, and what they would but for an exception."""

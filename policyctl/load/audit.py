@@ -71,14 +71,17 @@ def read_audit(path: Path) -> Iterator[Line]:
             number = 0
             while line := stream.readline(MAX_LINE):
                 number += 1
+                end = line
+                while len(end) == MAX_LINE and not end.endswith(b"\n"):  # no entry is that long
+                    end = stream.readline(MAX_LINE)
                 if line.strip():
-                    yield _line(number, line)
+                    yield _line(number, line, unfinished=not end.endswith(b"\n"))
     except OSError as error:
         raise PolicyctlError(f"the audit file {path} cannot be read: {error.strerror}") from None
 
 
-def _line(number: int, line: bytes) -> Line:
+def _line(number: int, line: bytes, *, unfinished: bool) -> Line:
     try:
         return Line(number, read_entry(line))
     except BadEntry as error:
-        return Line(number, None, str(error), not line.endswith(b"\n"))
+        return Line(number, None, str(error), unfinished)

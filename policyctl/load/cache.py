@@ -26,8 +26,9 @@ class Cache:
     """Entries by key, each one line of ASCII. Without a folder it knows nothing and keeps nothing."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder if folder is not None and _is_ours(folder) else None
-        self._state = "" if folder is None else program_state()
+        state = program_state() if folder is not None and _is_ours(folder) else None
+        self._folder = None if state is None else folder
+        self._state = state or ""
         self._parts: dict[str, dict[str, str]] = {}
         self._used: set[str] = set()
         self._new: set[str] = set()  # parts that have entries which no file has
@@ -100,9 +101,12 @@ def cache_folder(environ: Mapping[str, str]) -> Path | None:
     return Path(base, "policyctl") if os.path.isabs(base) else None
 
 
-def program_state(package: Path = _PACKAGE) -> str:
-    """A text that changes with this program, its libraries and its Python."""
-    return repr((__version__, sys.version, list(_installed()), list(_modules(package))))
+def program_state(package: Path = _PACKAGE) -> str | None:
+    """A text that changes with this program, its libraries and its Python; None where its files cannot be looked at."""
+    try:
+        return repr((__version__, sys.version, list(_installed()), list(_modules(package))))
+    except OSError:
+        return None
 
 
 def _installed() -> Iterator[tuple[str, int]]:

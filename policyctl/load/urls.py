@@ -66,8 +66,11 @@ def is_git(url: str) -> bool:
 
 
 def revision_complaint(revision: str) -> str | None:
-    """Why this cannot be a git revision, or None when it can: nothing that git could take for an option or for two lines."""
-    if not revision or not revision.isprintable() or len(revision) > _LONGEST_REVISION:
+    """Why this cannot be a git revision, or None when it can: nothing that git could take for an option or for two lines.
+
+    Nor a URL: no revision looks so, and a URL may hold a password, which would be repeated.
+    """
+    if not revision or not revision.isprintable() or len(revision) > _LONGEST_REVISION or "://" in revision:
         return "must be a branch, a tag or a commit, such as origin/main"
     return "must not begin with -, / or ^" if revision.startswith(("-", "/", "^")) else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from policyctl.core.guards import Review, review
+from policyctl.core.guards import Review, by_traffic, review
 from policyctl.core.models import unknown_targets
 from policyctl.core.plan import Counts, Selection, make_plan
 from policyctl.core.settings import Settings
@@ -57,7 +57,8 @@ def may_remove(reader: Reader, settings: Settings) -> bool:
 def plan_policy(reader: Reader, policy: Policy, environment: Environment) -> Review:
     """The plan that adds one policy, or updates the live one of its name, whatever the directory says.
 
-    Scope, prune and limits do not bind it. Raises Refused when the policy would target itself by way of live ones.
+    Scope, prune, limits and guards do not bind it; what guards would refuse is noted. Raises Refused when the policy would
+    target itself by way of live ones.
     """
     observed = observe(reader)
     _refuse_circle(policy, observed)
@@ -82,7 +83,7 @@ def plan_removal(reader: Reader, name: str, environment: Environment, settings: 
 def _plan_one(
     reader: Reader, name: str, desired: Sequence[Policy], environment: Environment, settings: Settings, observed: Observed
 ) -> Review:
-    """A plan over one name; the rules look at everything that is live."""
+    """A plan over one name; the rules look at everything that is live. What guards would refuse is only noted."""
     plan = make_plan(
         environment=environment.name,
         remote=reader.identity,
@@ -99,7 +100,9 @@ def _plan_one(
     allowed = tuple(other for other in settings.allow_remove if canonical_name(other) == name)
     rules = Settings(protect=settings.protect, allow_remove=allowed)
     # No counts: one policy is no share of anything, and the others were not compared.
-    return review(replace(plan, counts=Counts()), Observed(observed.live, observed.twins), rules)
+    reviewed = review(replace(plan, counts=Counts()), Observed(observed.live, observed.twins), rules)
+    breaches, _ = by_traffic(reviewed.plan, reviewed.policies, settings, reviewed.effects)
+    return replace(reviewed, notes=(*reviewed.notes, *(f"plan and apply would refuse this: {breach}" for breach in breaches)))
 
 
 def _refuse_circle(policy: Policy, observed: Observed) -> None:

@@ -75,7 +75,8 @@ class Database:
         """One transaction: whole or not at all, whatever happens to this process."""
         with self._lock, self._told():
             if self._connection is None:
-                self._make_file()
+                if not self._is_there():
+                    self._make_file()
                 self._connection = self._open("rw")
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
@@ -158,10 +159,14 @@ class Database:
             raise RemoteError(f"{self.path}: {_explain(error)}") from None
 
     def _is_there(self) -> bool:
+        """Whether there is a file. SQLite would wait for a pipe for ever, and take a device for an empty database."""
         try:
-            return self.path.exists()
+            there = self.path.exists()
         except OSError as error:
             raise RemoteError(f"{self.path}: {error.strerror}") from None
+        if there and not self.path.is_file():
+            raise RemoteError(f"{self.path} is no regular file; choose another")
+        return there
 
     def _make_file(self) -> None:
         """An empty file for its owner alone, since models hold their providers' settings; SQLite's journal takes its mode."""

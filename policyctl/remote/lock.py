@@ -14,10 +14,11 @@ import getpass
 import json
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,19 +51,10 @@ def apply_lock(database: Path, command: str, waiting: Waiting, say: Callable[[st
     if sys.platform == "win32":
         yield
         return
-    path = database.resolve()  # one lock, whichever way leads to the file
-    descriptor = _open(path.with_name(f"{path.name}.lock"))
+    descriptor = _open(database)
     try:
         _wait(descriptor, database, waiting, say)
-        owner = {
-            "owner": user_name(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "command": command,
-            "since": waiting.now(),
-        }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(owner).encode() + b"\n", 0)
+        _sign(descriptor, command, waiting.now())
         yield
     finally:
         os.close(descriptor)  # which releases the lock, as death does
@@ -92,22 +84,41 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _open(path: Path) -> int:
+def _open(database: Path) -> int:
+    try:
+        path = database.resolve()  # one lock, whichever way leads to the file
+    except RuntimeError:  # Python before 3.13 refuses to resolve a link that leads back to itself
+        raise RemoteError(f"{database} is a link that leads back to itself; remove it") from None
+    path = path.with_name(f"{path.name}.lock")
     make_state_folder(path.parent)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        # Without blocking, and only a file: a pipe of that name would be waited for, or cannot be signed.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         raise RemoteError(f"{path}, the lock of apply, cannot be made: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RemoteError(f"{path}, the lock of apply, is no regular file; remove it")
+    return descriptor
+
+
+def _sign(descriptor: int, command: str, now: float) -> None:
+    """Say in the file who holds the lock; on a full disk it is held without."""
+    owner = {"owner": user_name(), "host": socket.gethostname(), "pid": os.getpid(), "command": command, "since": now}
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(owner).encode() + b"\n", 0)
 
 
 def _holder(descriptor: int, now: float) -> str:
-    """`somebody@host, pid 123 (policyctl apply, begun 12 s ago)`, as far as the file says it."""
+    """`somebody@host, pid 123 (policyctl apply, begun 12 s ago)`, as far as the file says it in plain words."""
     try:
         found = json.loads(os.pread(descriptor, _LONGEST, 0))
         age = max(0, now - found["since"])
-        return f"{found['owner']}@{found['host']}, pid {found['pid']} ({found['command']}, begun {age:.0f} s ago)"
-    except (ValueError, KeyError, TypeError):
+        said = f"{found['owner']}@{found['host']}, pid {found['pid']} ({found['command']}, begun {age:.0f} s ago)"
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
         return "another policyctl"
+    return said if said.isprintable() else "another policyctl"
 
 
 def user_name() -> str:

@@ -22,7 +22,7 @@ from policyctl.model.normal import Document, is_server_key
 from policyctl.remote.database import BUSY_SECONDS, Database, has_models
 
 _IN_ONE_QUERY = 500
-_SELECT = "SELECT id, document, created_on, updated_at FROM policy"
+_SELECT = "SELECT id, document, created_on, updated_at, canonical FROM policy"
 _INSERT = "INSERT INTO policy (id, document, created_on, updated_at, canonical) VALUES (?, ?, ?, ?, ?)"
 _UPDATE = "UPDATE policy SET canonical = ?, document = ?, updated_at = ? WHERE id = ?"
 
@@ -101,11 +101,11 @@ class SqliteRemote(SqliteReader):
     def insert(self, document: Document) -> Document:
         """Add a policy and return its row as it was written, which only the write itself can tell."""
         now = timestamp(self._now())
-        values = (str(uuid.uuid4()), stored_text(document), now, now)
         name = canonical_name(document["name"])
+        values = (str(uuid.uuid4()), stored_text(document), now, now, name)
         try:
             with self.database.writing() as connection:
-                connection.execute(_INSERT, (*values, name))
+                connection.execute(_INSERT, values)
         except sqlite3.IntegrityError:
             raise Conflict(f"there is a policy {name} already") from None
         return _row(values)
@@ -118,7 +118,7 @@ class SqliteRemote(SqliteReader):
                 stored = _stored(connection, id, version)
                 merged = {**stored, **document}
                 name = canonical_name(merged["name"])
-                values = (id, stored_text(merged), stored["created_on"], timestamp(self._now()))
+                values = (id, stored_text(merged), stored["created_on"], timestamp(self._now()), name)
                 connection.execute(_UPDATE, (name, values[1], values[3], id))
         except sqlite3.IntegrityError:
             raise Conflict(f"there is a policy {name} already") from None
@@ -159,11 +159,21 @@ def _select(connection: sqlite3.Connection, column: str, values: list[str]) -> I
         yield from connection.execute(f"{_SELECT} WHERE {column} IN ({marks}) ORDER BY canonical", some).fetchall()
 
 
+def document_of(text: str) -> Document | None:
+    """A stored document; None for what somebody else wrote in its place."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _row(values: Iterable[str]) -> Document:
-    identifier, document, created_on, updated_at = values
+    """A row as it is told. One whose document is none has a name and no policy: shown, and not touched."""
+    identifier, document, created_on, updated_at, canonical = values
     version = hashlib.sha256(f"{identifier} {updated_at} {document}".encode()).hexdigest()[:32]
     return {
-        **json.loads(document),
+        **(document_of(document) or {"name": canonical}),
         "id": identifier,
         "created_on": created_on,
         "updated_at": updated_at,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import uuid
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 from policyctl.errors import Conflict, NotFound
 from policyctl.model.normal import Document
 from policyctl.remote.database import Database, has_models
-from policyctl.remote.sqlite import stored_text, timestamp
+from policyctl.remote.sqlite import document_of, stored_text, timestamp
 
 _SELECT = "SELECT id, document, created_on, updated_at FROM model"
 _INSERT = "INSERT INTO model (id, document, created_on, updated_at, name) VALUES (?, ?, ?, ?, ?)"
@@ -72,4 +71,4 @@ class SqliteModels:
 
 def _row(values: tuple[str, str, str, str]) -> Document:
     identifier, document, created_on, updated_at = values
-    return {**json.loads(document), "id": identifier, "created_on": created_on, "updated_at": updated_at}
+    return {**(document_of(document) or {}), "id": identifier, "created_on": created_on, "updated_at": updated_at}

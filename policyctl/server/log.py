@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
@@ -21,7 +22,7 @@ class Log(Protocol):
 
 
 class JsonLog:
-    """Writes events to a stream, with the time."""
+    """Writes events to a stream, with the time. What the stream does not take is lost; the work goes on."""
 
     def __init__(self, stream: TextIO, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._stream = stream
@@ -29,8 +30,9 @@ class JsonLog:
 
     def __call__(self, level: str, event: str, **fields: Any) -> None:
         time_text = self._now().isoformat(timespec="milliseconds")
-        self._stream.write(json.dumps({"time": time_text, "level": level, "event": event, **fields}) + "\n")
-        self._stream.flush()
+        with suppress(OSError):
+            self._stream.write(json.dumps({"time": time_text, "level": level, "event": event, **fields}) + "\n")
+            self._stream.flush()
 
 
 class LogHandler(logging.Handler):

@@ -22,7 +22,7 @@ class Fault(StrEnum):
     DUPLICATE = "delivered twice"
     TRUNCATED = "truncated answer"
     FAILED = "5xx, before or after the commit"
-    ECHO = "5xx that repeats the credentials"
+    ECHO = "4xx or 5xx that repeats the credentials"
     BUSY = "429 in a storm"
     DELAY = "delayed answer"
     DRIP = "slow drip"
@@ -83,7 +83,7 @@ class Chaos:
     """The line to one server.
 
     Which fault meets a request depends on the seed, on what is asked, and on how often that was asked before: not on which
-    thread came first. `rate` is the share of requests that a fault meets; `late` says whether a write may arrive later or
+    thread came first. `rate` is the share of requests that a fault meets; `repeats` says whether a write may arrive later or
     twice (a server that takes twins cannot know such an add from a new one).
     """
 
@@ -103,7 +103,8 @@ class Chaos:
 
     def play(self, request: Request) -> Play:
         """Let a request through, or not, and say what the client gets to see."""
-        rng, fault = self._draw(request)
+        rng, drawn = self._draw(request)
+        fault = None if drawn is None else self._possible(drawn, request)
         self._deliver()
         if fault is None:
             return Play(((0.0, self._forward(request).raw),))
@@ -126,6 +127,14 @@ class Chaos:
             fault = rng.choice(LINE) if rng.random() < self.rate else None
             self._storm = rng.randrange(6) if fault is Fault.BUSY else 0
             return rng, fault
+
+    def _possible(self, fault: Fault, request: Request) -> Fault:
+        """The fault that meets a request, where not every one can: the figures say what happened."""
+        if fault is Fault.LATE and not (request.is_write and self.repeats):
+            return Fault.DROP_BEFORE
+        if fault is Fault.DUPLICATE and request.is_write and request.method == "POST" and not self.repeats:
+            return Fault.DROP_AFTER
+        return fault
 
     def _forward(self, request: Request) -> Answer:
         given = self.upstream(request)
@@ -156,8 +165,6 @@ class Chaos:
         return Play(((0.0, raw[: rng.randrange(len(raw) + 1)]),), End.RESET)
 
     def arrive_late(self, request: Request, rng: random.Random) -> Play:
-        if not request.is_write or not self.repeats:
-            return self._cut(b"", rng)
         with self._lock:
             self.late.add(request.subject)
             self._waiting.append((rng.randrange(12), request))
@@ -167,8 +174,7 @@ class Chaos:
 
     def deliver_twice(self, request: Request, rng: random.Random) -> Play:
         """The client sees either answer; not a 401 to the second alone, since a client must take a refusal at its word."""
-        first = self._forward(request)
-        second = self._forward(request) if self.repeats or request.method != "POST" else first
+        first, second = self._forward(request), self._forward(request)
         return Play(((0.0, (first if second.status == 401 else rng.choice((first, second))).raw),))
 
     def truncate(self, request: Request, rng: random.Random) -> Play:
@@ -185,11 +191,12 @@ class Chaos:
         return Play(((0.0, answer(rng.choice((500, 502, 503, 504)), body).raw),))
 
     def echo(self, request: Request, rng: random.Random) -> Play:
-        """As a gateway does that shows the request in its error page."""
-        if rng.random() < 0.5:
+        """As a gateway does that shows the request in its error page. A refusal is final, so that its words are told."""
+        status = rng.choice((400, 500, 502))
+        if status >= 500 and rng.random() < 0.5:
             self._forward(request)
         shown = (request.header(b"authorization") or b"") + b" " + request.body
-        return Play(((0.0, answer(rng.choice((500, 502)), {"detail": f"cannot handle {shown.decode()}"}).raw),))
+        return Play(((0.0, answer(status, {"detail": f"cannot handle {shown.decode()}"}).raw),))
 
     def be_busy(self, _: Request, rng: random.Random) -> Play:
         seconds = rng.choice((None, 0, 1, 20)) if self.pace is INJECTED else rng.choice((None, 0))

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 import pytest
 
+from policyctl.errors import LostAnswer
+from policyctl.model.normal import Document
+from policyctl.remote.orchestrate import OrchestrateRemote
+from policyctl.remote.scrubbing import Scrubber
+from tests.chaos import inside
 from tests.chaos.faults import Fault
 from tests.chaos.figures import BROKEN, Figures
 from tests.chaos.harness import MARKED, run_all, section, with_section
@@ -18,6 +24,47 @@ def test_the_same_seed_gives_the_same_run() -> None:
     """Seed 4 writes with one thread; with several, the same faults may meet each other in another order."""
     one, other = (run_inside(4)[0] for _ in range(2))
     assert one.to_json() == other.to_json()
+
+
+class Telling(Scrubber):
+    """Takes nothing out of any text."""
+
+    def __call__(self, text: str) -> str:
+        return text
+
+
+class Believing(OrchestrateRemote):
+    """Takes a lost answer for a good one."""
+
+    def add(self, document: Document) -> str | None:
+        with suppress(LostAnswer):
+            return super().add(document)
+        return None
+
+
+class Insisting(OrchestrateRemote):
+    """Sends an add again whose answer was lost, without looking."""
+
+    def add(self, document: Document) -> str | None:
+        try:
+            return super().add(document)
+        except LostAnswer:
+            return self.add(document)
+
+
+CLIENTS: dict[str, tuple[type, str]] = {
+    "that tells what it was sent": (Telling, "leaks"),
+    "that believes in a lost answer": (Believing, "untrue reports"),
+    "that repeats a write without looking": (Insisting, "duplicates"),
+}
+
+
+@pytest.mark.parametrize("case", CLIENTS)
+def test_a_client_is_found_out(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the run of this seed it comes to each of these: where a figure is 0, somebody looked."""
+    client, kind = CLIENTS[case]
+    monkeypatch.setattr(inside, client.__mro__[1].__name__, client)
+    assert kind in {violation.kind for violation in run_inside(6)[1]}
 
 
 def test_it_sums_up_over_processes() -> None:

@@ -182,6 +182,38 @@ def test_nothing_is_written_that_cannot_be_noted(project: Project) -> None:
     assert 0 < len(written) < 16
 
 
+INTERRUPTED = """
+import os, signal
+import policyctl.cli.auditing as auditing
+from policyctl.cli.main import main
+
+class Full(auditing.AuditFile):
+    struck = False
+
+    def add(self, line):
+        if not self.struck:
+            self.struck = True
+            os.kill(os.getpid(), signal.SIGINT)
+        if '"outcome": "begun"' not in line:
+            raise OSError(28, "No space left on device")
+        super().add(line)
+
+auditing.AuditFile = Full
+main()
+"""
+
+
+def test_an_interrupted_apply_whose_outcomes_cannot_be_noted_is_still_an_interrupted_one(project: Project) -> None:
+    """The exit code says why it ended; what the file lacks is told change by change."""
+    for name in "abc":
+        project.policy(name)
+    program = [sys.executable, "-c", INTERRUPTED, "apply", "--yes", "--parallelism", "1", "--audit", str(AUDIT)]
+    ran = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert ran.returncode == 130
+    assert "No space left on device; virtual-policy/a is not noted in it" in ran.stderr
+    assert ran.stdout.count("skipped: interrupted") == 3 - len(live_documents())
+
+
 def test_a_kill_between_the_write_and_its_outcome_leaves_a_begun_line(project: Project, policyctl: Policyctl) -> None:
     for name in "abc":
         project.policy(name)
@@ -288,6 +320,8 @@ TORN = {
     "of something else": (lambda text: '{"a": 1}\n[]\n\n' + text, 1, 2),
     "without a field": (lambda text: text.replace('"who"', '"whom"', 1), 1, 1),
     "of a wrong type": (lambda text: text.replace('"action": "add"', '"action": ["\\u001b"]', 1), 1, 1),
+    "of more than a line may have": (lambda text: "x" * 3_000_000 + "\n" + text, 1, 1),
+    "of more than that at the end": (lambda text: text + "x" * 3_000_000, 0, 1),
     "nothing but zeros at the end": (lambda text: text + "\0" * 100, 0, 1),
 }
 

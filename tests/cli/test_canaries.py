@@ -304,6 +304,8 @@ def test_another_remote_hears_nothing(home: Home) -> None:
 USERINFOS = {
     "in --remote": ({}, ("--remote", f"https://me:{USERINFO}@example.invalid/x"), 64),
     "in the configuration": ({"remote": f"https://me:{USERINFO}@example.invalid/x"}, (), 1),
+    "in a git revision": ({}, ("--remote", f"git:https://me:{USERINFO}@example.invalid/x.git"), 64),
+    "in a git revision in the configuration": ({"remote": f"git:https://me:{USERINFO}@example.invalid/x.git"}, (), 1),
     "in a list": ({"remote": [f"https://me:{USERINFO}@example.invalid/x"]}, (), 1),
     "in auth.url": (
         {"remote": "https://x.invalid", "auth": {"type": "ibm_iam", "api_key": "env:KEY", "url": f"https://{USERINFO}@x.invalid"}},
@@ -323,6 +325,7 @@ def test_a_secret_that_was_written_where_none_may_be_is_refused_and_not_repeated
     environment, args, code = USERINFOS[case]
     home.configure(**environment)
     assert home.run("plan", *args).returncode == code
+    assert home.run("apply", "--yes", *args).returncode == code
     home.configure(**environment)
     assert home.run("validate").returncode == (0 if args else 1)
 

@@ -180,6 +180,63 @@ def test_a_reader_that_goes_away_is_no_traceback(project: Project) -> None:
     assert told.read_text("utf-8") == ""
 
 
+def in_a_shell(redirected: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """policyctl with its streams as a shell redirects them."""
+    script = f'exec "$@" {redirected}'
+    return subprocess.run(["sh", "-c", script, "sh", *POLICYCTL, *args], capture_output=True, text=True, check=False)
+
+
+CLOSED = {
+    "standard output": (">&-", 0),
+    "standard error": ("2>&-", 0),
+    "all of them": ("<&- >&- 2>&-", 0),
+    "standard input, which nobody can answer on": ("<&-", 64),
+}
+
+
+@pytest.mark.parametrize("case", CLOSED)
+def test_a_stream_that_is_closed_leads_nowhere(case: str, project: Project) -> None:
+    redirected, code = CLOSED[case]
+    project.write("anygem.yaml")
+    ran = in_a_shell(redirected, "apply", *(["--yes"] if code == 0 else []))
+    assert ran.returncode == code
+    assert "bug" not in ran.stderr
+    assert Path(".policyctl/local.db").exists() == (code == 0)
+
+
+def test_a_result_that_cannot_be_printed_is_an_error_in_one_line(project: Project) -> None:
+    """Before anything is written: whoever cannot read the plan has not agreed to it."""
+    project.write("anygem.yaml")
+    ran = in_a_shell(">/dev/full", "apply", "--yes")
+    assert (ran.returncode, ran.stderr) == (1, "error: standard output cannot be written: No space left on device\n")
+    assert not Path(".policyctl").exists()
+
+
+@pytest.mark.parametrize("redirected", ["2>/dev/full", ">/dev/full 2>/dev/full"])
+def test_a_full_standard_error_changes_no_exit_code(redirected: str, project: Project) -> None:
+    project.write("anygem.yaml", "nonsense: [")
+    assert in_a_shell(redirected, "plan", "--detailed-exitcode").returncode == 1
+    assert in_a_shell(redirected, "plan", "--nope").returncode == 64
+    project.write("anygem.yaml")
+    if redirected.startswith("2"):
+        assert in_a_shell(redirected, "plan", "--detailed-exitcode").returncode == 2
+
+
+def test_apply_goes_on_when_nobody_reads_its_progress(project: Project, policyctl: Policyctl) -> None:
+    """What was begun is finished, noted and told on standard output, as if standard error were read."""
+    for number in range(300):
+        project.policy(f"p{number}")
+    command = [*POLICYCTL, "apply", "--yes", "--audit", "audit.jsonl"]
+    told = project.folder / "stdout.txt"
+    with told.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()
+        assert process.wait() == 0
+    assert told.read_text("utf-8").endswith("Applied: 300 added; read back and verified.\n")
+    assert policyctl("history", "--audit", "audit.jsonl").out.count("  applied") == 300
+
+
 def test_names_that_would_act_on_a_terminal_are_shown_escaped(project: Project, policyctl: Policyctl) -> None:
     project.write("a.yaml", ANYGEM.replace("Any Gem", '"\\e[2J\\u202edone"').replace("display_name", "descripton"))
     ran = policyctl("plan")

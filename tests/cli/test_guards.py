@@ -135,3 +135,19 @@ def test_an_update_is_held_against_what_is_live(project: Project, policyctl: Pol
 def test_the_commands_for_one_policy_are_not_guarded(guarded: Project, policyctl: Policyctl) -> None:
     """Whoever breaks the glass names the policy."""
     assert policyctl("policy", "import", "-f", "policies/p.yaml", "--yes").code == 0
+
+
+def test_single_policies_are_not_bound_by_guards_and_it_is_said(guarded: Project, policyctl: Policyctl) -> None:
+    """Who puts out a fire may have to move all traffic at once; that it will not pass the next plan is worth knowing."""
+    note = f"note  plan and apply would refuse this: virtual-policy/p {SIX} {OVERRIDE}\n"
+    load = ("policy", "import", "--file", "policies/p.yaml")
+    shown = policyctl(*load, "--dry-run")
+    assert shown.code == 0
+    assert note in shown.out
+    assert not Path(".policyctl").exists()
+    done = policyctl(*load, "--yes")
+    assert done.code == 0
+    assert note in done.out
+    guarded.write("policyctl.yaml", "guards: {max_calls: 6}\n")
+    assert "would refuse" not in policyctl("policy", "remove", "--name", "p", "--yes").out
+    assert "would refuse" not in policyctl(*load, "--yes").out

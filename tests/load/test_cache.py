@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -233,6 +234,24 @@ def test_a_program_that_changed_is_another_program(tmp_path: Path) -> None:
     assert program_state(package) == states[0]
     (package / "lint" / "weights.py").write_text("# another rule\n")
     assert program_state(package) != states[0]
+
+
+def test_a_program_whose_folder_cannot_be_listed_keeps_nothing(project: Project, folder: Path, tmp_path: Path) -> None:
+    """As one that runs from an archive: the work is done without."""
+    archive = shutil.make_archive(
+        str(tmp_path / "program"), "zip", Path(sys.modules["policyctl"].__path__[0]).parent, "policyctl"
+    )
+    project.write("a.yaml")
+    ran = subprocess.run(
+        [sys.executable, "-m", "policyctl", "validate"],
+        env={**os.environ, "PYTHONPATH": archive},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "Valid: 1 policy in 1 file.\n", "")
+    assert not folder.exists()
+    assert program_state(tmp_path / "nowhere") is None
 
 
 HALVES = """

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,9 +35,9 @@ with apply_lock(Path(sys.argv[1]), "policyctl apply", Waiting(0), print):
 
 
 @contextmanager
-def held(database: Path) -> Iterator[subprocess.Popen[str]]:
+def held(database: Path, program: str = HOLDER) -> Iterator[subprocess.Popen[str]]:
     """Another process holds the lock of a database."""
-    command = [sys.executable, "-c", HOLDER, str(database)]
+    command = [sys.executable, "-c", program, str(database)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -95,7 +95,21 @@ def test_one_database_has_one_lock_whichever_way_leads_to_it(tmp_path: Path) -> 
         take(tmp_path / "link.db")
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "[]", '{"owner": 1}', '{"since": "then"}'])
+SIGNED = '{"owner": "%s", "host": "h", "pid": 1, "command": "c", "since": %s}'
+UNSIGNED = {
+    "by nobody": "",
+    "in no JSON": "nonsense",
+    "with a list": "[]",
+    "without a time": '{"owner": 1}',
+    "with no number for a time": '{"since": "then"}',
+    "in JSON without end": "[" * 4096,
+    "with a time beyond all numbers": SIGNED % ("a", "1" + "0" * 400),
+    "in words that act on a terminal": SIGNED % (r"a\u001b[2J", "1"),
+    "in several lines": SIGNED % (r"a\nerror: b", "1"),
+}
+
+
+@pytest.mark.parametrize("text", UNSIGNED.values(), ids=UNSIGNED)
 def test_a_lock_that_nobody_signed_holds_as_well(tmp_path: Path, text: str) -> None:
     with apply_lock(tmp_path / "a.db", "x", Waiting(0), never):
         (tmp_path / "a.db.lock").write_text(text)
@@ -103,9 +117,26 @@ def test_a_lock_that_nobody_signed_holds_as_well(tmp_path: Path, text: str) -> N
             take(tmp_path / "a.db")
 
 
-def test_a_lock_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "a.db.lock").mkdir()
-    with pytest.raises(RemoteError, match=r"a\.db\.lock, the lock of apply, cannot be made: Is a directory"):
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a directory": (Path.mkdir, "a.db.lock, the lock of apply, cannot be made: Is a directory"),
+    "a pipe": (os.mkfifo, "a.db.lock, the lock of apply, is no regular file; remove it"),
+    "a link": (lambda lock: lock.symlink_to("elsewhere"), "a.db.lock, the lock of apply, cannot be made: "),
+    "of a link to itself": (lambda lock: lock.with_name("a.db").symlink_to("a.db"), "a link that leads back to itself"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_lock_that_cannot_be_made_is_told_in_one_line(tmp_path: Path, case: str) -> None:
+    spoil, told = UNUSABLE[case]
+    spoil(tmp_path / "a.db.lock")
+    with pytest.raises(RemoteError, match=re.escape(told)):
+        take(tmp_path / "a.db")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_on_a_full_disk_the_lock_holds_without_its_signature(tmp_path: Path) -> None:
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" + HOLDER
+    with held(tmp_path / "a.db", full), pytest.raises(Refused, match="written by another policyctl"):
         take(tmp_path / "a.db")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from policyctl.model.live import observe_rows
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 from tests.builders import body
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.databases import LOCAL
 
 DOCUMENT = {"name": "a", "policy": body()}
 
@@ -118,7 +120,9 @@ BAD_FILES = {
     "no database at all": (lambda path: path.write_bytes(b"hello, this is a text file" * 50), "no intact SQLite database"),
     "from a newer version": (_newer, "newer policyctl"),
     "of another program": (_foreign, "a database of something else"),
-    "a directory": (lambda path: (path.unlink(), path.mkdir()), "cannot be opened or used"),
+    "a directory": (lambda path: (path.unlink(), path.mkdir()), "is no regular file"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is no regular file"),
+    "a link to a device": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "is no regular file"),
 }
 
 
@@ -137,6 +141,28 @@ def test_a_bad_database_is_one_clear_line_and_stays_as_it_was(
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
     assert expected in ran.err
     assert before == (path.read_bytes() if path.is_file() else None)
+
+
+@pytest.mark.parametrize("text", ["{broken", "[1]", "", "null", "[" * 100_000])
+def test_a_row_that_somebody_broke_is_shown_and_left_alone_and_the_others_are_not(
+    text: str, project: Project, policyctl: Policyctl
+) -> None:
+    project.policy("one")
+    assert policyctl("apply", "--yes").code == 0
+    with closing(sqlite3.connect(LOCAL)) as database:
+        database.execute("UPDATE policy SET document = ?", [text])
+        database.commit()
+    project.policy("two")
+    ran = policyctl("apply", "--yes")
+    assert ran.code == 5
+    assert "virtual-policy/one: the row has no policy" in ran.out
+    with closing(sqlite3.connect(LOCAL)) as database:
+        rows = dict(database.execute("SELECT canonical, document FROM policy"))
+    assert rows.keys() == {"virtual-policy/one", "virtual-policy/two"}
+    assert rows["virtual-policy/one"] == text
+    listed = policyctl("policy", "list")
+    assert listed.code == 0
+    assert "virtual-policy/two" in listed.out
 
 
 def test_a_locked_database_is_one_clear_line_and_can_be_used_afterwards(remote: SqliteRemote) -> None:

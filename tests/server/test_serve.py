@@ -74,6 +74,18 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
     assert len(kept) == len(set(kept)) < 60
 
 
+def test_it_serves_on_where_its_log_takes_nothing_more(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "policyctl", "serve", "--port", "0", "--remote", f"sqlite:///{tmp_path}/a.db"]
+    with open("/dev/full", "w") as full, subprocess.Popen(program, stdout=subprocess.PIPE, stderr=full, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with httpx.Client(base_url=url) as client:
+            assert client.post("/v1/model_policy", json=POLICY).status_code == 201
+            assert [row["name"] for row in client.get("/v1/model_policy").json()] == ["a"]
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_what_was_begun_is_done(tmp_path: Path, number: signal.Signals) -> None:
     """A request whose body is still arriving when the signal comes is answered."""
