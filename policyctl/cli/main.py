@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
@@ -90,6 +91,9 @@ def run(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone; nothing is left to tell it
         return 1
     except Exception as error:  # noqa: BLE001 - the boundary
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own output; commands tell what they write
+            _say(f"error: standard output cannot be written: {error.strerror}")
+            return 1
         return _tell_bug(error, args)
     finally:
         _let_go()

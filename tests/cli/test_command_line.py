@@ -210,6 +210,8 @@ def test_a_result_that_cannot_be_printed_is_an_error_in_one_line(project: Projec
     ran = in_a_shell(">/dev/full", "apply", "--yes")
     assert (ran.returncode, ran.stderr) == (1, "error: standard output cannot be written: No space left on device\n")
     assert not Path(".policyctl").exists()
+    told = in_a_shell(">/dev/full", "--help")
+    assert (told.returncode, told.stderr) == (ran.returncode, ran.stderr)
 
 
 @pytest.mark.parametrize("redirected", ["2>/dev/full", ">/dev/full 2>/dev/full"])
