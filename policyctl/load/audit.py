@@ -68,6 +68,8 @@ def read_audit(path: Path) -> Iterator[Line]:
     """The lines of an audit file; empty ones are left out. Raises PolicyctlError when it cannot be read."""
     try:
         with open(path, "rb") as stream:
+            if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+                raise PolicyctlError(f"the audit file {path} cannot be read: it is a device, which may never end")
             number = 0
             while line := stream.readline(MAX_LINE):
                 number += 1

@@ -362,6 +362,9 @@ def test_history_without_a_file_says_what_to_do(project: Project, policyctl: Pol
     assert "name it with --audit or POLICYCTL_AUDIT" in policyctl("history").err
     ran = policyctl("history", "--audit", "none.jsonl")
     assert (ran.code, ran.err) == (1, "error: the audit file none.jsonl cannot be read: No such file or directory\n")
+    ran = policyctl("history", "--audit", "/dev/zero")
+    told = "error: the audit file /dev/zero cannot be read: it is a device, which may never end\n"
+    assert (ran.code, ran.err) == (1, told)
 
 
 def test_a_file_that_is_there_keeps_its_mode(project: Project, policyctl: Policyctl) -> None:
