@@ -14,7 +14,7 @@ from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
 from policyctl.model.complaints import Complaint, did_you_mean
 from policyctl.model.live import Observed
-from policyctl.model.names import canonical_name
+from policyctl.model.names import POLICY_PREFIX, canonical_name
 from policyctl.model.normal import references
 from policyctl.model.policy import Policy
 from policyctl.reconcile.observe import observe
@@ -76,7 +76,8 @@ def plan_removal(reader: Reader, name: str, environment: Environment, settings: 
         bad = next((row for row in observed.unreadable if row.name == name), None)
         if bad is not None:
             raise Incomplete(f"{name} cannot be removed: {bad.reason} (id {bad.id or 'unknown'}); repair it on the remote")
-        raise PolicyctlError(f"there is no policy {name} on {environment.name}{did_you_mean(name, sorted(names))}")
+        guess = did_you_mean(name, sorted(names), POLICY_PREFIX)
+        raise PolicyctlError(f"there is no policy {name} on {environment.name}{guess}")
     return _plan_one(reader, name, [], environment, settings, observed)
 
 

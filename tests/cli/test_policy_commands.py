@@ -259,6 +259,8 @@ def test_removing_what_is_not_there_is_an_error(bare: Path, policyctl: Policyctl
     ran = policyctl("policy", "remove", "--name", "anygen", "--yes")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == "error: there is no policy virtual-policy/anygen on local (did you mean virtual-policy/anygem?)\n"
+    ran = policyctl("policy", "remove", "--name", "router", "--yes")
+    assert ran.err == "error: there is no policy virtual-policy/router on local\n"
 
 
 def test_a_policy_that_another_one_targets_is_not_removed_in_scope_or_not(project: Project, policyctl: Policyctl) -> None:
