@@ -13,7 +13,7 @@ from policyctl.model.normal import Document
 from policyctl.remote.database import Database, has_models
 from policyctl.remote.sqlite import document_of, stored_text, timestamp
 
-_SELECT = "SELECT id, document, created_on, updated_at FROM model"
+_SELECT = "SELECT id, document, created_on, updated_at, name FROM model"
 _INSERT = "INSERT INTO model (id, document, created_on, updated_at, name) VALUES (?, ?, ?, ?, ?)"
 _UPDATE = "UPDATE model SET name = ?, document = ?, updated_at = ? WHERE id = ?"
 
@@ -35,10 +35,10 @@ class SqliteModels:
     def insert(self, document: Document) -> Document:
         """Add a model and return its row. Raises Conflict when there is one of that name."""
         now = timestamp(self._now())
-        values = (str(uuid.uuid4()), stored_text(document), now, now)
+        values = (str(uuid.uuid4()), stored_text(document), now, now, document["name"])
         try:
             with self._database.writing() as connection:
-                connection.execute(_INSERT, (*values, document["name"]))
+                connection.execute(_INSERT, values)
         except sqlite3.IntegrityError:
             raise Conflict(f"there is a model {document['name']} already") from None
         return _row(values)
@@ -56,7 +56,7 @@ class SqliteModels:
                     raise NotFound(f"there is no model with the id {id}")
                 merged = {**_row(found), **document}
                 name = merged["name"]
-                values = (id, stored_text(merged), found[2], timestamp(self._now()))
+                values = (id, stored_text(merged), found[2], timestamp(self._now()), name)
                 connection.execute(_UPDATE, (name, values[1], values[3], id))
         except sqlite3.IntegrityError:
             raise Conflict(f"there is a model {name} already") from None
@@ -69,6 +69,8 @@ class SqliteModels:
                 raise NotFound(f"there is no model with the id {id}")
 
 
-def _row(values: tuple[str, str, str, str]) -> Document:
-    identifier, document, created_on, updated_at = values
-    return {**(document_of(document) or {}), "id": identifier, "created_on": created_on, "updated_at": updated_at}
+def _row(values: tuple[str, str, str, str, str]) -> Document:
+    """A row as it is told; of one whose document is none that is just its name."""
+    identifier, document, created_on, updated_at, name = values
+    told = document_of(document) or {"name": name}
+    return {**told, "id": identifier, "created_on": created_on, "updated_at": updated_at}

@@ -221,14 +221,34 @@ def test_an_odd_request_gets_an_ordinary_answer(served: Served, case: str) -> No
     assert not re.search(r"canary|uvicorn|starlette|python|Traceback|\.py|\.db", answer.text)
 
 
-def test_a_row_that_is_broken_is_a_500_and_a_file_that_is_broken_a_503_without_a_trace(tmp_path: Path) -> None:
+def test_a_broken_document_spoils_no_list(tmp_path: Path) -> None:
+    """Its row has a name and nothing else: whoever plans tells it as unreadable, and goes on with the others."""
+    database = tmp_path / "a.db"
+    put([row("whole")], database)
+    with serving(database) as served:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            for table in ("policy", "model"):
+                connection.execute(f"INSERT INTO {table} VALUES ('id', 'broken', 'canary, and no JSON', '', '')")
+        listed = {}
+        for path in ("model_policy", "models", "models?name=broken", "models/list", "models/id", "model_policy/id"):
+            answer = asked(served, f"GET /v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            assert answer.status == 200
+            assert "canary" not in answer.text
+            listed[path] = json.loads(answer.text)
+    assert [one["name"] for one in listed["model_policy"]] == ["broken", "virtual-policy/whole"]
+    assert [one["name"] for one in listed["models?name=broken"]] == ["broken"]
+    assert [one["id"] for one in listed["models/list"]["resources"]] == ["broken"]
+
+
+def test_a_bug_is_a_500_and_a_file_that_is_broken_a_503_without_a_trace(tmp_path: Path) -> None:
     """What went wrong stands in the log, without what was stored; the server goes on."""
     database = tmp_path / "a.db"
     put([row("whole")], database)
     ask = b"GET /v1/model_policy HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with serving(database) as served:
         with closing(sqlite3.connect(database)) as connection, connection:
-            connection.execute("INSERT INTO policy VALUES ('id', 'name', 'canary, and no JSON', '', '')")
+            # Bytes for a time, which no JSON can say: nothing but a hand in the file makes such a row.
+            connection.execute("INSERT INTO policy VALUES ('id', 'name', '{}', CAST('canary' AS BLOB), '')")
         failed = asked(served, ask)
         assert (failed.status, failed.text) == (500, '{"detail":"the server failed; see its log"}')
         assert asked(served, HEAD + b"\r\n").status == 200
