@@ -101,3 +101,10 @@ def test_a_remote_on_this_machine_without_tls_needs_no_authorities(kept: Path, p
     with standing_in(Tenant()) as server:
         assert calls(lambda: policyctl("plan", "--remote", server.url), ssl.create_default_context) == [0]
         assert ("GET", "/v1/model_policy") in {(seen.method, seen.path) for seen in server.seen}
+
+
+def test_a_remote_without_a_login_needs_no_models_of_one(kept: Path, project: Project, policyctl: Policyctl) -> None:
+    project.write("a.yaml")
+    with standing_in(Tenant()) as server:
+        assert policyctl("apply", "--yes", "--remote", server.url).code == 0
+        assert imported("plan", "--remote", server.url) == {"httpx", "sqlite3"}

@@ -80,8 +80,6 @@ def require_writable(url: str) -> None:
 
 def _sender(url: str, access: Access) -> tuple[Sender, Scrubber]:
     """What sends the requests, logged in where `access` says how. httpx is imported here: embedded remotes need none."""
-    from policyctl.remote.auth import Session
-    from policyctl.remote.credentials import Credentials
     from policyctl.remote.scrubbing import Scrubber
     from policyctl.remote.wire import Wire
 
@@ -91,6 +89,9 @@ def _sender(url: str, access: Access) -> tuple[Sender, Scrubber]:
     wire = Wire(scrub, None if access.ca_file is None else access.base / access.ca_file)
     if access.auth is None:
         return wire, scrub
+    from policyctl.remote.auth import Session  # with pydantic behind it
+    from policyctl.remote.credentials import Credentials
+
     return Session(wire, access.auth, url, Credentials(access.auth, scrub, access.base)), scrub
 
 
