@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -80,8 +80,11 @@ def is_loopback(url: str) -> bool:
     return is_loopback_host(origin(url).host)
 
 
+@lru_cache  # asked before every request
 def is_loopback_host(host: str) -> bool:
     """Whether a host's name or address means this machine, whatever a name server says."""
+    from ipaddress import ip_address  # most commands ask this of no URL
+
     try:
         return ip_address(host).is_loopback
     except ValueError:
