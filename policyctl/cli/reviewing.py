@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from policyctl.cli.console import Console
 from policyctl.cli.opening import Place, load_policies
 from policyctl.cli.options import Options
@@ -22,9 +20,7 @@ def review_directory(options: Options, place: Place, console: Console, selection
     settings = overrides.on(place.environment.settings)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
         reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
-        idle = selection.idle(reviewed.live | {policy.name for policy in loaded.policies})
-        notes = [f"{option} matches no policy, neither of the files nor on the remote" for option in idle]
-        return check_models(reader, replace(reviewed, notes=(*reviewed.notes, *notes)), loaded)
+        return check_models(reader, reviewed, loaded)
 
 
 def raise_if_unsafe(review: Review) -> None:

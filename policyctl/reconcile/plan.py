@@ -46,7 +46,10 @@ def plan_directory(
         removes=may_remove(reader, settings),
         selection=selection,
     )
-    return review(plan, observed, settings, timeouts)
+    reviewed = review(plan, observed, settings, timeouts)
+    idle = selection.idle(reviewed.live | {policy.name for policy in desired})
+    notes = [f"{option} matches no policy, neither of the files nor on the remote" for option in idle]
+    return replace(reviewed, notes=(*reviewed.notes, *notes))
 
 
 def may_remove(reader: Reader, settings: Settings) -> bool:
