@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from policyctl.core.apply import Status
 from policyctl.remote.sqlite import SqliteRemote
 from tests.chaos.figures import BROKEN, Figures
 from tests.chaos.invariants import Told, Violation, leaks, violations
@@ -51,8 +52,8 @@ def found(world: World, before: Rows, after: Rows, told: dict[str, Told], **comm
     return {violation.kind for violation in violations(world, before, after, told, Counter(commits))}
 
 
-def all_told(world: World, status: str, reason: str = "") -> dict[str, Told]:
-    return {name: Told(status, reason) for name in world.changes}  # type: ignore[arg-type]
+def all_told(world: World, status: Status, reason: str = "") -> dict[str, Told]:
+    return {name: Told(status, reason) for name in world.changes}
 
 
 def of(world: World, action: str) -> str:
@@ -67,7 +68,7 @@ def test_what_is_in_order_is_no_violation(world: World, before: Rows, done: Rows
 
 
 @pytest.mark.parametrize(("told", "stays"), [("applied", True), ("already", True), ("failed", False), ("skipped", False)])
-def test_a_report_that_is_not_true_is_found(world: World, before: Rows, done: Rows, told: str, stays: bool) -> None:
+def test_a_report_that_is_not_true_is_found(world: World, before: Rows, done: Rows, told: Status, stays: bool) -> None:
     after = before if stays else done
     assert found(world, before, after, all_told(world, told, "refused")) == {"untrue reports"}
 

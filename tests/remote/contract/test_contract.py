@@ -130,13 +130,14 @@ def test_both_spellings_are_found_by_the_canonical_name_and_no_others(writer: Wr
     assert names(writer.find(["virtual-policy/a", "virtual-policy/b", "virtual-policy/c"])) == ["a", "virtual-policy/b"]
 
 
-@pytest.mark.parametrize("id", ["none", "a/b", "../..", "?x=1", "#", "%2e%2e", "ü", "a b"])  # whatever an id may look like
-def test_an_id_that_is_not_there_is_not_found_and_nothing_else_happens(writer: Writer, id: str) -> None:  # noqa: A002
+# Whatever an id may look like.
+@pytest.mark.parametrize("identifier", ["none", "a/b", "../..", "?x=1", "#", "%2e%2e", "ü", "a b"])
+def test_an_id_that_is_not_there_is_not_found_and_nothing_else_happens(writer: Writer, identifier: str) -> None:
     writer.add(document("a"))
     with pytest.raises(NotFound):
-        writer.update(id, document("a", "virtual-model/x/other"))
+        writer.update(identifier, document("a", "virtual-model/x/other"))
     with pytest.raises(NotFound):
-        writer.remove(id)
+        writer.remove(identifier)
     assert live(writer, "virtual-policy/a").document == document("a")
 
 
