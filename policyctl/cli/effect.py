@@ -134,7 +134,7 @@ def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]
     else:
         before = versions_against(options, subjects, asked.against)
         for policy, old in zip(subjects.policies, before, strict=True):
-            moves = compare(old, policy.document, subjects.known, timeouts)
+            moves = compare(old, policy.document, subjects.known, subjects.known, timeouts)
             yield Compared(policy.name, policy.file, asked.against, moves)
 
 

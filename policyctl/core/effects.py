@@ -1,25 +1,42 @@
-"""What a plan does to traffic: the effect of each update."""
+"""What a plan does to traffic: the effect of each update, and of each change on the policies that target what it changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.core.plan import Plan
+from policyctl.effect.known import Known
 from policyctl.errors import PolicyctlError
-from policyctl.model.live import Observed
-from policyctl.model.normal import Document, normal_form
+from policyctl.model.live import Live, Observed
+from policyctl.model.normal import Document, normal_form, references
 
 if TYPE_CHECKING:
     from policyctl.effect.compare import Effect
 
 
-def effects_of(plan: Plan, policies: Mapping[str, Document], timeouts: Mapping[str, float] | None = None) -> dict[str, Effect]:
+class Affected(NamedTuple):
+    """A live policy that a plan leaves alone, but whose traffic changes because of what it targets.
+
+    `through` are the policies that lead from it to the nearest changed one, which is the last. `effect` is None where it
+    cannot be told. `bound` says whether the guards of the directory hold for it.
+    """
+
+    name: str
+    through: tuple[str, ...]
+    effect: Effect | None
+    bound: bool
+
+
+def effects_of(
+    plan: Plan, before: Mapping[str, Document], after: Mapping[str, Document], timeouts: Mapping[str, float] | None = None
+) -> dict[str, Effect]:
     """The effect of every update of a plan, by canonical name.
 
-    `policies` are all as they will be when the plan is applied (see `Planned`): targets that are policies count with what
-    those do. `timeouts` are the models' own, in seconds, as far as they are known.
+    `before` are all policies as they are live, `after` as they will be when the plan is applied (see `policies_around`):
+    targets that are policies count with what those do. `timeouts` are the models' own, in seconds, as far as they are known.
     """
     updates = {change.name: change for change in plan.changes if change.action == "update"}
     if not updates:
@@ -30,38 +47,118 @@ def effects_of(plan: Plan, policies: Mapping[str, Document], timeouts: Mapping[s
     for name, change in updates.items():
         # A live policy may be nested deeper than can be followed; of that one nothing is said.
         with suppress(PolicyctlError):
-            effects[name] = compare(change.before, policies[name], policies, timeouts)
+            effects[name] = compare(change.before, after[name], before, after, timeouts)
     return effects
 
 
-class Planned(Mapping[str, Document]):
-    """Every policy as it will be when a plan is applied, in normal form, by canonical name.
+def affected_by(
+    plan: Plan,
+    observed: Observed,
+    before: Mapping[str, Document],
+    after: Mapping[str, Document],
+    effects: Mapping[str, Effect],
+    bound: Callable[[str], bool],
+    timeouts: Mapping[str, float] | None = None,
+) -> tuple[Affected, ...]:
+    """The live policies that a plan leaves alone and whose traffic it changes, sorted by name.
 
-    A normal form is made when it is asked for: of thousands of policies few are.
+    `effects` are those of the plan's updates; the others are as for `effects_of`. `bound` says whether guards hold for a
+    policy.
     """
+    roots = {change.name for change in plan.changes if change.action != "update" or _is_effective(effects.get(change.name))}
+    if not roots:
+        return ()
+    ways = _ways_to(roots, _users(plan, observed))
+    changed = {change.name for change in plan.changes}
+    found = []
+    for name in sorted(ways.keys() - changed):
+        effect = _effect_on(name, before, after, timeouts)
+        if _is_effective(effect):
+            found.append(Affected(name, ways[name], effect, bound(name)))
+    return tuple(found)
 
-    def __init__(self, plan: Plan, observed: Observed) -> None:
-        self._live = observed.live
-        self._after = {change.name: change.after for change in plan.changes if change.after is not None}
-        gone = {change.name for change in plan.changes if change.after is None}
-        self._names = [name for name in {**self._live, **self._after} if name not in gone]
-        self._known = frozenset(self._names)
+
+def _is_effective(effect: Effect | None) -> bool:
+    """Whether traffic may change: what cannot be told counts as well."""
+    return effect is None or effect.kind == "effective"
+
+
+def _effect_on(
+    name: str, before: Mapping[str, Document], after: Mapping[str, Document], timeouts: Mapping[str, float] | None
+) -> Effect | None:
+    from policyctl.effect.compare import compare
+
+    if name not in before or name not in after:  # several rows of that name
+        return None
+    try:
+        return compare(before[name], after[name], before, after, timeouts)
+    except PolicyctlError:
+        return None
+
+
+def _users(plan: Plan, observed: Observed) -> dict[str, set[str]]:
+    """For each policy those that target it, before the plan or after it."""
+    users: defaultdict[str, set[str]] = defaultdict(set)
+    for row in (*observed.live.values(), *(row for twins in observed.twins for row in twins.rows)):
+        for target in references(row.document):
+            users[target].add(row.name)
+    for change in plan.changes:
+        for target in change.needs:
+            users[target].add(change.name)
+    return users
+
+
+def _ways_to(roots: set[str], users: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
+    """For every policy that leads to one of these the shortest way: the names from its own target to the first of them."""
+    ways: dict[str, tuple[str, ...]] = dict.fromkeys(roots, ())
+    reached = sorted(roots)
+    for target in reached:
+        for name in sorted(users.get(target, ())):
+            if name not in ways:
+                ways[name] = (target, *ways[target])
+                reached.append(name)
+    return ways
+
+
+def policies_around(plan: Plan, observed: Observed) -> tuple[Known, Known]:
+    """Every policy as it is live, and as it will be when a plan is applied, in normal form."""
+    unclear = {
+        **{row.name: row.reason for row in observed.unreadable if row.name is not None},
+        **{twins.name: "the remote has several policies of this name" for twins in observed.twins},
+    }
+    whole = all(row.name is not None for row in observed.unreadable)  # one without a name may be any policy
+    live = {name: row for name, row in observed.live.items() if name not in unclear}
+    changed = {change.name for change in plan.changes}
+    kept = {name: row for name, row in live.items() if name not in changed}
+    written = {change.name: change.after for change in plan.changes if change.after is not None}
+    left = {name: reason for name, reason in unclear.items() if name not in written}
+    return (
+        Known(_Normal(live, {}), whole=whole, unclear=unclear),
+        Known(_Normal(kept, written), whole=whole, unclear=left),
+    )
+
+
+class _Normal(Mapping[str, Document]):
+    """Live and written policies in normal form, which is made when it is asked for: of thousands of policies few are."""
+
+    def __init__(self, live: Mapping[str, Live], written: Mapping[str, Document]) -> None:
+        self._live = live
+        self._written = written
         self._normal: dict[str, Document] = {}
 
     def __getitem__(self, name: str) -> Document:
-        if name not in self._known:
-            raise KeyError(name)
-        if name not in self._after:
+        if name in self._live:
             return self._live[name].normal
         if name not in self._normal:
-            self._normal[name] = normal_form(self._after[name])
+            self._normal[name] = normal_form(self._written[name])
         return self._normal[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known
+        return name in self._live or name in self._written
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        yield from self._live
+        yield from self._written
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._live) + len(self._written)

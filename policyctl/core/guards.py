@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from policyctl.core.effects import Planned, effects_of
+from policyctl.core.effects import Affected, affected_by, effects_of, policies_around
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
 from policyctl.model.live import Observed
@@ -27,8 +27,9 @@ class Review:
     `stale` stops a saved plan: what moved on the remote since it was made.
 
     `live` holds the names of all policies that the remote has, in scope or not; `effects` says by name what the plan's
-    updates do to traffic. `policies` are all as they will be when the plan is applied, in normal form and by name, where it
-    has changes; `timeouts` are the models' own, in seconds, as far as they are known. Both are for those who draw policies.
+    updates do to traffic, `affected` what they do to policies that stay. `policies` are all as they will be when the plan is
+    applied, `policies_before` as they are, in normal form and by name; `timeouts` are the models' own, in seconds, as far as
+    they are known. These are for those who draw policies.
     `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet.
     """
 
@@ -38,7 +39,9 @@ class Review:
     stale: tuple[str, ...] = ()
     live: frozenset[str] = frozenset()
     effects: Mapping[str, Effect] = field(default_factory=dict)
+    affected: tuple[Affected, ...] = ()
     policies: Mapping[str, Document] = field(default_factory=dict)
+    policies_before: Mapping[str, Document] = field(default_factory=dict)
     timeouts: Mapping[str, float] = field(default_factory=dict)
     settings: tuple[Field, ...] = ()
 
@@ -48,9 +51,10 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
 
     `timeouts` are the models' own, in seconds, as far as they are known.
     """
-    policies = Planned(plan, observed)
-    effects = effects_of(plan, policies, timeouts)
-    guarded, allowed = by_traffic(plan, policies, settings, effects)
+    before, after = policies_around(plan, observed)
+    effects = effects_of(plan, before, after, timeouts)
+    affected = affected_by(plan, observed, before, after, effects, lambda name: _is_bound(name, plan, settings), timeouts)
+    guarded, allowed = by_traffic(plan, after, settings, effects, affected)
     refusals = (
         *_protected(plan, settings),
         *_too_many_removes(plan, settings),
@@ -61,18 +65,40 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     )
     notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *allowed)
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
-    return Review(plan, refusals, notes, live=live, effects=effects, policies=policies, timeouts=timeouts or {})
+    return Review(
+        plan,
+        refusals,
+        notes,
+        live=live,
+        effects=effects,
+        affected=affected,
+        policies=after,
+        policies_before=before,
+        timeouts=timeouts or {},
+    )
+
+
+def _is_bound(name: str, plan: Plan, settings: Settings) -> bool:
+    """Whether a live policy that the plan leaves alone is the directory's own.
+
+    Where what no file names is removed, everything in scope is, whatever a saved plan says.
+    """
+    return name in plan.kept or (settings.prune and settings.scope is not None and settings.in_scope(name))
 
 
 def by_traffic(
-    plan: Plan, policies: Mapping[str, Document], settings: Settings, effects: Mapping[str, Effect]
+    plan: Plan,
+    policies: Mapping[str, Document],
+    settings: Settings,
+    effects: Mapping[str, Effect],
+    affected: Sequence[Affected] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, and what they would but for an exception."""
     if not settings.guards.active or not plan.changes:
         return (), ()
     from policyctl.core.traffic_guards import traffic_refusals  # with the effect engine behind it
 
-    return traffic_refusals(plan, policies, settings, effects)
+    return traffic_refusals(plan, policies, settings, effects, affected)
 
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:

@@ -11,7 +11,7 @@ from policyctl.core.order import ordered
 from policyctl.core.settings import Settings
 from policyctl.errors import Refused
 from policyctl.model.live import Live, Observed
-from policyctl.model.names import matches
+from policyctl.model.names import MODEL_PREFIX, matches
 from policyctl.model.normal import digest
 from policyctl.model.policy import Policy
 
@@ -41,7 +41,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What apply would do: to which environment on which remote, under which configuration, and the changes in order."""
+    """What apply would do: to which environment on which remote, under which configuration, and the changes in order.
+
+    `kept` are the directory's own policies that the plan leaves alone and that may target others.
+    """
 
     environment: str
     remote: str
@@ -49,6 +52,7 @@ class Plan:
     changes: tuple[Change, ...]
     counts: Counts = Counts()
     blocked: tuple[Blocked, ...] = ()
+    kept: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -121,17 +125,26 @@ def make_plan(
         if live.name not in wanted:
             _consider_remove(live, settings, removes, changes, counts)
     selected = [change for change in changes if selection.takes(change.name)]
-    _refuse_missing_needs(selected, [change for change in changes if not selection.takes(change.name)])
+    unselected = [change for change in changes if not selection.takes(change.name)]
+    _refuse_missing_needs(selected, unselected)
     named = sum(policy.name in observed.live and settings.in_scope(policy.name) for policy in desired)
     removable = sum(change.action == "remove" for change in changes)
     totals = Counts(
         unchanged=counts["unchanged"],
         outside_scope=counts["outside_scope"],
         unmanaged=counts["unmanaged"],
-        unselected=len(changes) - len(selected),
+        unselected=len(unselected),
         managed=named + removable,
     )
-    return Plan(environment, remote, config, ordered(selected), totals, blocked)
+    left = {change.name for change in unselected} | names
+    taken = {change.name for change in selected}
+    kept = left | {policy.name for policy in desired if policy.name not in taken and _may_target_policies(policy)}
+    return Plan(environment, remote, config, ordered(selected), totals, blocked, frozenset(kept))
+
+
+def _may_target_policies(policy: Policy) -> bool:
+    """Whether a policy has a target that is not plainly a model; told by its text, which costs less than to read it."""
+    return policy.text.count('"model_name":"') != policy.text.count(f'"model_name":"{MODEL_PREFIX}')
 
 
 def _consider_remove(live: Live, settings: Settings, removes: bool, changes: list[Change], counts: Counter[str]) -> None:

@@ -65,6 +65,7 @@ class _SavedPlan(BaseModel):
     remote: str
     config: str
     counts: _SavedCounts
+    kept: list[str] = []
     changes: list[_SavedChange]
 
 
@@ -78,6 +79,7 @@ def write_plan(plan: Plan) -> str:
         "remote": plan.remote,
         "config": plan.config,
         "counts": {name: getattr(plan.counts, name) for name in Counts.__dataclass_fields__},
+        "kept": sorted(plan.kept),
         "changes": [_change_to_plain(change) for change in plan.changes],
     }
     return json.dumps({**saved, "checksum": digest(saved)}, indent=2) + "\n"
@@ -136,7 +138,8 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         _check(change)
     if len({change.name for change in changes}) < len(changes):
         raise ValueError("a policy is changed twice")
-    plan = Plan(saved.environment, saved.remote, saved.config, changes, Counts(**saved.counts.model_dump()))
+    counts, kept = Counts(**saved.counts.model_dump()), frozenset(saved.kept)
+    plan = Plan(saved.environment, saved.remote, saved.config, changes, counts, kept=kept)
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")
     return plan

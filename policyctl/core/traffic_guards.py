@@ -1,21 +1,22 @@
-"""The guards: what the changed policies of a plan may do to traffic, by what their pictures and effects say.
+"""The guards: what a plan may do to traffic, by what the pictures and effects of policies say.
 
-A guard judges adds and updates only, and only the policies that change. Each breach names the value, the limit, and the
-route, the outage or the condition that attains the value.
+A guard judges the policies that are added or updated, and those of the directory that target one of these and do something
+else because of it. Each breach names the value, the limit, and the route, the outage or the condition that attains the value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from policyctl.core.change import Change
+from policyctl.core.effects import Affected
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Guard, GuardException, Guards, Part, Settings, Survive
 from policyctl.effect.bounds import Leg
 from policyctl.effect.compare import Effect
+from policyctl.effect.known import Known
 from policyctl.effect.outages import Outages
 from policyctl.effect.picture import Picture, picture
 from policyctl.effect.profile import FAILURES
@@ -42,15 +43,32 @@ class Case:
     effect: Effect | None
 
 
+class Judged(NamedTuple):
+    """A policy that guards hold for. `updated` means that there is a live one; `effect` is what moves, where that is known."""
+
+    name: str
+    updated: bool
+    effect: Effect | None
+    through: tuple[str, ...] = ()
+
+
 def traffic_refusals(
-    plan: Plan, policies: Mapping[str, Document], settings: Settings, effects: Mapping[str, Effect]
+    plan: Plan,
+    policies: Mapping[str, Document],
+    settings: Settings,
+    effects: Mapping[str, Effect],
+    affected: Sequence[Affected] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, one sentence each, and as notes what they would refuse but for an exception.
 
-    `policies` are all as they will be, `effects` those of the plan's updates, both by name.
+    `policies` are all as they will be and `effects` those of the plan's updates, both by name; `affected` are policies that
+    stay.
     """
     refusals, notes = [], []
-    for breach in _breaches(plan, policies, settings.guards, effects):
+    written = [change for change in plan.changes if change.after is not None]
+    judged = [Judged(change.name, change.action == "update", effects.get(change.name)) for change in written]
+    judged += [Judged(one.name, True, one.effect, one.through) for one in affected if one.bound]
+    for breach in _breaches(judged, policies, settings.guards):
         if exception := _exception(breach, settings.guard_exceptions):
             notes.append(f"{breach.policy} {breach.said}; allowed: {exception.reason}")
         else:
@@ -64,25 +82,36 @@ def _exception(breach: Breach, exceptions: tuple[GuardException, ...]) -> GuardE
     return next(found, None)
 
 
-def _breaches(plan: Plan, policies: Mapping[str, Document], guards: Guards, effects: Mapping[str, Effect]) -> Iterator[Breach]:
-    written = [change for change in plan.changes if change.after is not None]
-    if not guards.active or not written:
+def _breaches(judged: Sequence[Judged], policies: Mapping[str, Document], guards: Guards) -> Iterator[Breach]:
+    for one in judged if guards.active else ():
+        through = f"(through {', '.join(one.through)}) " if one.through else ""
+        for guard, said in _said_of(one, policies, guards):
+            yield Breach(one.name, guard, through + said)
+
+
+def _said_of(one: Judged, policies: Mapping[str, Document], guards: Guards) -> Iterator[tuple[Guard, str]]:
+    """What each guard has against a policy."""
+    try:
+        case = _case(one, policies)
+    except PolicyctlError as error:
+        yield from _unjudged(guards.active, str(error))
         return
-    for change in written:
-        try:
-            case = Case(picture(policies[change.name], policies), effects.get(change.name))
-        except PolicyctlError as error:
-            yield from _unjudged(change, guards.active, str(error))
-            continue
-        if change.action == "update" and case.effect is None:
-            asked = tuple(guard for guard in guards.active if guard in _OF_UPDATES)
-            yield from _unjudged(change, asked, "what the live policy does cannot be told")
-        for guard in guards.active:
-            yield from (Breach(change.name, guard, said) for said in _JUDGES[guard](case, guards))
+    if one.updated and case.effect is None:
+        asked = tuple(guard for guard in guards.active if guard in _OF_UPDATES)
+        yield from _unjudged(asked, "what the live policy does cannot be told")
+    for guard in guards.active:
+        yield from ((guard, said) for said in _JUDGES[guard](case, guards))
 
 
-def _unjudged(change: Change, guards: tuple[Guard, ...], why: str) -> Iterator[Breach]:
-    return (Breach(change.name, guard, f"cannot be judged by {guard}: {why}") for guard in guards)
+def _case(one: Judged, policies: Mapping[str, Document]) -> Case:
+    """Raises PolicyctlError for a policy that cannot be followed."""
+    if one.name not in policies:
+        raise PolicyctlError(Known.of(policies).why_not(one.name) or "there is no such policy")
+    return Case(picture(policies[one.name], policies), one.effect)
+
+
+def _unjudged(guards: tuple[Guard, ...], why: str) -> Iterator[tuple[Guard, str]]:
+    return ((guard, f"cannot be judged by {guard}: {why}") for guard in guards)
 
 
 def _traffic_shift(case: Case, guards: Guards) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isclose
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from policyctl.effect.canonical import Kind, kind_of
 from policyctl.effect.evaluate import rounded
@@ -14,7 +14,7 @@ from policyctl.effect.outages import Outages
 from policyctl.effect.picture import Picture, picture
 from policyctl.effect.profile import FAILURES, Answer
 from policyctl.effect.reach import Condition, short_names
-from policyctl.model.normal import Document
+from policyctl.model.normal import Document, normal_form, references
 
 _NOTICED = 1e-9  # chances that differ by less are the same
 
@@ -70,19 +70,69 @@ class Effect:
 def compare(
     before: Document | None,
     after: Document | None,
-    policies: Mapping[str, Document] | None = None,
+    policies_before: Mapping[str, Document] | None = None,
+    policies_after: Mapping[str, Document] | None = None,
     timeouts: Mapping[str, float] | None = None,
 ) -> Effect:
-    """What a change does. None is "there is no such policy"; nulls inside must already mean absent (see `normal_form`)."""
-    if before is not None and after is not None and before.get("policy") == after.get("policy"):
+    """What a change does. None is "there is no such policy"; nulls inside must already mean absent (see `normal_form`).
+
+    Each version is read with the policies of its own time, by canonical name: a policy whose own document stays does
+    something else when one that it targets does.
+    """
+    if before is None or after is None:
+        old, new = _picture(before, policies_before, timeouts), _picture(after, policies_after, timeouts)
+        return compare_pictures(old, new)
+    below = _below(before, policies_before or {}), _below(after, policies_after or {})
+    stays = _alike(*below)
+    if stays and before.get("policy") == after.get("policy"):
         return Effect("metadata")
-    old = None if before is None else picture(before, policies, timeouts)
-    new = None if after is None else picture(after, policies, timeouts)
-    effect = compare_pictures(old, new)
-    if before is None or after is None or old is None or new is None or effect != Effect("effective"):
+    then, now = picture(before, policies_before, timeouts), picture(after, policies_after, timeouts)
+    effect = compare_pictures(then, now)
+    if effect != Effect("effective"):
         return effect
     # Where something moved, the canonical forms cannot be equal; where nothing did, they say whether nothing can.
-    return Effect(kind_of(before, after, old.tree, new.tree))
+    kind = kind_of(before, after, then.tree, now.tree)
+    if kind == "effective" or stays:
+        return Effect(kind)
+    return Effect("equivalent" if _caches(below[0]) == _caches(below[1]) else "effective")
+
+
+def _picture(
+    document: Document | None, policies: Mapping[str, Document] | None, timeouts: Mapping[str, float] | None
+) -> Picture | None:
+    return None if document is None else picture(document, policies, timeouts)
+
+
+_Below = Mapping[str, Document | None]  # every policy that targets lead to, by canonical name; None: not known
+
+
+def _below(document: Document, policies: Mapping[str, Document]) -> _Below:
+    """The policies that a document's targets lead to, however deep."""
+    found: dict[str, Document | None] = {}
+    pending = [document]
+    while pending:
+        for name in references(pending.pop()) - found.keys():
+            found[name] = below = policies.get(name)
+            if below is not None:
+                pending.append(below)
+    return found
+
+
+def _alike(old: _Below, new: _Below) -> bool:
+    """Whether these are the same policies, and say the same."""
+    return old.keys() == new.keys() and all(_same_body(old[name], new[name]) for name in old)
+
+
+def _same_body(one: Document | None, other: Document | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return bool(one.get("policy") == other.get("policy") or normal_form(one)["policy"] == normal_form(other)["policy"])
+
+
+def _caches(below: _Below) -> dict[str, Any]:
+    """The caches of policies; one answers requests without any call, so that it is no part of a picture."""
+    bodies = {name: (document or {}).get("policy") for name, document in below.items()}
+    return {name: body["cache"] for name, body in bodies.items() if isinstance(body, dict) and "cache" in body}
 
 
 def compare_pictures(old: Picture | None, new: Picture | None) -> Effect:

@@ -105,7 +105,9 @@ def _plan_one(
     rules = Settings(protect=settings.protect, allow_remove=allowed)
     # No counts: one policy is no share of anything, and the others were not compared.
     reviewed = review(replace(plan, counts=Counts()), Observed(observed.live, observed.twins), rules)
-    breaches, _ = by_traffic(reviewed.plan, reviewed.policies, settings, reviewed.effects)
+    bound = [one for one in reviewed.affected if settings.in_scope(one.name)]
+    affected = [one._replace(bound=True) for one in bound]
+    breaches, _ = by_traffic(reviewed.plan, reviewed.policies, settings, reviewed.effects, affected)
     return replace(reviewed, notes=(*reviewed.notes, *(f"plan and apply would refuse this: {breach}" for breach in breaches)))
 
 

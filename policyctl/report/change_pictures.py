@@ -52,7 +52,7 @@ def change_pictures(change: Change, review: Review) -> Pictures | None:
         return None
     before, after = change.before, review.policies.get(change.name)
     try:
-        old = picture(before, review.policies, review.timeouts) if before else None
+        old = picture(before, review.policies_before, review.timeouts) if before else None
         new = picture(after, review.policies, review.timeouts) if after else None
         return _pictures(old, new, tuple(_graphs(before, after)))
     except PolicyctlError:  # a live policy may be nested deeper than can be followed; of that one nothing is said
