@@ -22,6 +22,7 @@ from policyctl.effect.routes import Routes
 from policyctl.effect.tree import read_tree
 from policyctl.effect.walk import walk
 from policyctl.errors import UsageError
+from policyctl.model.names import canonical_name
 from policyctl.model.policy import Policy
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_json import effect_json
@@ -146,7 +147,7 @@ def _pictured(policy: Policy, subjects: Subjects, timeouts: dict[str, float]) ->
 def _supposed(policy: Policy, subjects: Subjects, supposition: Supposition) -> Supposed:
     tree = read_tree(policy.document, subjects.known)
     answers = supposition.answers
-    return Supposed(policy.name, policy.file, supposition.given, evaluate(tree, answers), costs(tree, answers))
+    return Supposed(policy.name, policy.file, supposition.given, evaluate(tree, answers), costs(tree, answers), tree)
 
 
 def _traced(subjects: Subjects, script: Script, seed: int) -> Traced:
@@ -155,4 +156,7 @@ def _traced(subjects: Subjects, script: Script, seed: int) -> Traced:
     policy = subjects.policies[0]
     tree = read_tree(policy.document, subjects.known)
     walked = walk(tree, script, Random(seed).random)  # noqa: S311 - the draw of a load balance is no secret
+    for name in walked.models:
+        if (why := tree.unknown.get(canonical_name(name))) and name not in script:
+            raise UsageError(f"the request comes to {name}, which cannot be followed ({why}); give --trace {name}=ANSWER too")
     return Traced(policy.name, policy.file, walked, seed, tree.refused)

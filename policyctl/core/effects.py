@@ -126,15 +126,14 @@ def policies_around(plan: Plan, observed: Observed) -> tuple[Known, Known]:
         **{row.name: row.reason for row in observed.unreadable if row.name is not None},
         **{twins.name: "the remote has several policies of this name" for twins in observed.twins},
     }
-    whole = all(row.name is not None for row in observed.unreadable)  # one without a name may be any policy
     live = {name: row for name, row in observed.live.items() if name not in unclear}
     changed = {change.name for change in plan.changes}
     kept = {name: row for name, row in live.items() if name not in changed}
     written = {change.name: change.after for change in plan.changes if change.after is not None}
     left = {name: reason for name, reason in unclear.items() if name not in written}
     return (
-        Known(_Normal(live, {}), whole=whole, unclear=unclear),
-        Known(_Normal(kept, written), whole=whole, unclear=left),
+        Known(_Normal(live, {}), whole=observed.whole, unclear=unclear),
+        Known(_Normal(kept, written), whole=observed.whole, unclear=left),
     )
 
 

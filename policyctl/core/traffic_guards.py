@@ -104,10 +104,13 @@ def _said_of(one: Judged, policies: Mapping[str, Document], guards: Guards) -> I
 
 
 def _case(one: Judged, policies: Mapping[str, Document]) -> Case:
-    """Raises PolicyctlError for a policy that cannot be followed."""
+    """Raises PolicyctlError for a policy that cannot be followed, or that leads to one."""
     if one.name not in policies:
         raise PolicyctlError(Known.of(policies).why_not(one.name) or "there is no such policy")
-    return Case(picture(policies[one.name], policies), one.effect)
+    after = picture(policies[one.name], policies)
+    for name, why in after.tree.unknown.items():
+        raise PolicyctlError(f"it leads to {name}, and what that one does is not known: {why}")
+    return Case(after, one.effect)
 
 
 def _unjudged(guards: tuple[Guard, ...], why: str) -> Iterator[tuple[Guard, str]]:

@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from policyctl.effect.profile import Answer, Answers, Retry, asked_again, distribution, outcome_of, waits_of
+from policyctl.effect.profile import ENDED, Answer, Answers, Retry, asked_again, distribution, outcome_of, waits_of
 from policyctl.effect.tree import Leaf
 
 Outcomes = Mapping[int, float]  # the chance of each outcome
 
 HEALTHY: Outcomes = {200: 1.0}
+_UNKNOWN: Outcomes = {ENDED: 1.0}
 
 
 class Ending(NamedTuple):
@@ -53,13 +54,23 @@ def _attempts(answers: Mapping[Answer, float]) -> Iterator[tuple[Answer, int, fl
             yield answer, 2, doubled * chance
 
 
+def usual(leaf: Leaf) -> Outcomes:
+    """The outcomes of a leaf whose answers are not given: a model answers 200. A policy that cannot be followed is counted
+    as the worst that it may be, an end of the walk, so that nothing is called served that may not be."""
+    return HEALTHY if leaf.known else _UNKNOWN
+
+
 def asked(leaves: Sequence[Leaf], answers: Mapping[str, Answers]) -> list[dict[Ending, float]]:
-    """The endings of every leaf. A model without answers answers 200."""
+    """The endings of every leaf. A model without answers answers 200; see `usual` for policies."""
     known: dict[tuple[str, Retry], dict[Ending, float]] = {}
     for leaf in leaves:
         key = (leaf.model, leaf.retry)
-        if key not in known:
+        if key in known:
+            continue
+        if leaf.model in answers or leaf.known:
             known[key] = endings(leaf.retry, answers.get(leaf.model, 200))
+        else:
+            known[key] = {Ending(ENDED, 1, 0): 1.0}
     return [known[leaf.model, leaf.retry] for leaf in leaves]
 
 

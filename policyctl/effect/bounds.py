@@ -32,7 +32,7 @@ class Bound(NamedTuple):
 
 def max_calls(routes: Routes) -> Bound:
     """The most upstream calls. A 421, which the HTTP client below the gateway repeats by itself, is not among the answers."""
-    return _worst(routes, [leaf.retry.repeats + 1 for leaf in routes.tree.leaves])
+    return _worst(routes, [_calls(leaf) for leaf in routes.tree.leaves])
 
 
 def max_waits(routes: Routes) -> Bound:
@@ -62,11 +62,19 @@ def max_latency(routes: Routes, timeouts: Mapping[str, float]) -> Bound | None:
 
 
 def _seconds(leaf: Leaf, timeout: float) -> float:
-    return (leaf.retry.repeats + 1) * timeout + waits_of(leaf.retry.repeats)
+    return _calls(leaf) * timeout + _waited(leaf)
+
+
+def _calls(leaf: Leaf) -> int:
+    return leaf.times * (leaf.retry.repeats + 1)
+
+
+def _waited(leaf: Leaf) -> int:
+    return leaf.times * waits_of(leaf.retry.repeats) + leaf.pause
 
 
 def _waits(routes: Routes) -> list[int]:
-    return [waits_of(leaf.retry.repeats) for leaf in routes.tree.leaves]
+    return [_waited(leaf) for leaf in routes.tree.leaves]
 
 
 def _worst(routes: Routes, weights: Sequence[float]) -> Bound:
@@ -78,9 +86,8 @@ def _bound(routes: Routes, route: Route) -> Bound:
 
 
 def _leg(routes: Routes, leaf: Leaf, outcomes: int) -> Leg:
-    repeats = leaf.retry.repeats
     status = max(one.stands for one in routes.members(outcomes))
-    return Leg(leaf.model, leaf.path, repeats + 1, waits_of(repeats), status)
+    return Leg(leaf.model, leaf.path, _calls(leaf), _waited(leaf), status)
 
 
 def _weight(route: Route) -> float:

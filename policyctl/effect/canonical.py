@@ -26,11 +26,12 @@ Kind = Literal["metadata", "equivalent", "effective"]
 
 
 class Ask(NamedTuple):
-    """Asking a model."""
+    """Asking a model, `around` which there may be retries over the policies that lead to it."""
 
     model: str
     repeats: int
     codes: tuple[int, ...]
+    around: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 class Always(NamedTuple):
@@ -80,7 +81,8 @@ def _cache(policy: Any) -> Any:
 
 def _form(node: Node) -> Form:
     if isinstance(node, Leaf):
-        return Ask(node.model, node.retry.repeats, _codes(node.retry))
+        around = tuple((retry.repeats, _codes(retry)) for retry in node.around)
+        return Ask(node.model, node.retry.repeats, _codes(node.retry), around)
     if isinstance(node, Fixed):
         return Always(node.outcome)
     if isinstance(node, Balance):

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from policyctl.effect.asking import HEALTHY, Outcomes, asked, outcomes_in
+from policyctl.effect.asking import Outcomes, asked, outcomes_in, usual
 from policyctl.effect.profile import NO_ANSWER, Answers, is_served, moves_on, status_of
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
 
@@ -143,4 +143,4 @@ def _reached(tree: Tree, at: Sequence[Outcomes], model: str, reached: list[float
 
 def healthy(tree: Tree) -> list[Outcomes]:
     """The outcomes of the leaves when every model answers 200."""
-    return [HEALTHY] * len(tree.leaves)
+    return [usual(leaf) for leaf in tree.leaves]

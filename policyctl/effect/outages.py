@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from policyctl.effect.asking import HEALTHY, Outcomes
+from policyctl.effect.asking import Outcomes, usual
 from policyctl.effect.evaluate import healthy, outcomes, rounded
 from policyctl.effect.profile import FAILURES, NO_RETRY, is_served, moves_on, outcome_of
 from policyctl.effect.shares import provider_of
@@ -64,7 +64,7 @@ def _rows(tree: Tree, downs: Sequence[tuple[int, ...]]) -> list[Row]:
 def _served_with(tree: Tree, down: tuple[int, ...], outcome: int) -> float:
     """The chance of being served while these leaves have one outcome and the others 200."""
     failing: Outcomes = {outcome: 1.0}
-    return _served(outcomes(tree.root, [failing if leaf.number in down else HEALTHY for leaf in tree.leaves]))
+    return _served(outcomes(tree.root, [failing if leaf.number in down else usual(leaf) for leaf in tree.leaves]))
 
 
 def _served_plainly(node: Node, outcome: int, up: Sequence[Sequence[float]]) -> Sequence[float]:

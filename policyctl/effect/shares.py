@@ -12,10 +12,14 @@ from policyctl.model.names import MODEL_PREFIX
 
 
 def model_shares(tree: Tree) -> dict[str, float]:
-    """The share of requests that each model serves when every model answers 200; models that serve none have 0."""
+    """The share of requests that each model serves when every model answers 200; models that serve none have 0.
+
+    Of a policy that cannot be followed it is the share of those that come to it.
+    """
     found: dict[str, float] = dict.fromkeys(tree.models, 0.0)
-    for leaf, share in zip(tree.leaves, visit(tree, healthy(tree)).serves, strict=True):
-        found[leaf.model] += share
+    visits = visit(tree, healthy(tree))
+    for leaf, reached, served in zip(tree.leaves, visits.reached, visits.serves, strict=True):
+        found[leaf.model] += served if leaf.known else reached
     return {model: rounded(share) for model, share in found.items()}
 
 

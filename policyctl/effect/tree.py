@@ -8,11 +8,13 @@ tree of one fixed outcome, with the reason.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 from policyctl.effect.draw import Draw, draw_of
-from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, retry_of
+from policyctl.effect.known import Known
+from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, retry_of, waits_of
 from policyctl.effect.refusal import refusal
 from policyctl.model.names import POLICY_PREFIX, canonical_name
 from policyctl.model.normal import Document
@@ -23,12 +25,25 @@ MAX_DEPTH = 200  # groups within groups; a file may have 64, the gateway was see
 
 
 class Leaf(NamedTuple):
-    """A target that is asked. `number` is its place in `Tree.leaves`; `path` is empty for those of another policy."""
+    """A target that is asked. `number` is its place in `Tree.leaves`; `path` is empty for those of another policy.
+
+    Whether a retry around a target that is a policy repeats the whole policy is not known. `around` are such retries around
+    this leaf, outermost first, and `pause` are their seconds of back-off where this leaf is the first one asked. They count
+    in the worst case and nowhere else. A leaf that is not `known` is a policy that cannot be followed.
+    """
 
     number: int
     model: str
     retry: Retry
     path: Path
+    around: tuple[Retry, ...] = ()
+    pause: int = 0
+    known: bool = True
+
+    @property
+    def times(self) -> int:
+        """How often the retries around may have this leaf asked, each time with all its own attempts."""
+        return prod(retry.repeats + 1 for retry in self.around)
 
 
 class Fallback(NamedTuple):
@@ -61,8 +76,11 @@ class Tree:
     """A policy, ready to be walked.
 
     `lists` are the different code lists of its fallbacks. `plain` is whether a success is always final and there is always
-    somebody to ask, as in nearly every policy. `refused` says why the gateway would not run the policy, `assumed` which
-    targets are other policies.
+    somebody to ask, as in nearly every policy. `refused` says why the gateway would not run the policy.
+
+    Of targets that are policies, `assumed` are those that can be followed, each with the most repeats of a retry around it;
+    `missing` do not exist and answer every request with 400; `unknown` cannot be followed, each with the reason. No request
+    that comes to one of these counts as served, unless what it answers is given.
     """
 
     root: Node
@@ -70,7 +88,9 @@ class Tree:
     lists: tuple[frozenset[int] | None, ...] = ()
     plain: bool = False
     refused: str | None = None
-    assumed: tuple[str, ...] = ()
+    assumed: Mapping[str, int] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -81,22 +101,26 @@ class Tree:
 def read_tree(document: Document, policies: Mapping[str, Document] | None = None) -> Tree:
     """The tree of a policy document, file or live, in which null must already mean absent (the gateway refuses null).
 
-    A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all. Any
-    other is a model; so are policies that target each other, where the circle closes. Raises PolicyctlError when groups are
-    nested deeper than `MAX_DEPTH`.
+    A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all; a
+    plain mapping is one that may lack some (see `Known`). Raises PolicyctlError when groups are nested deeper than
+    `MAX_DEPTH`.
     """
-    return _Reader(policies or {}).read(document)
+    return _Reader(Known.of(policies)).read(document)
 
 
 class _Reader:
     """Numbers the leaves while it goes."""
 
-    def __init__(self, policies: Mapping[str, Document]) -> None:
+    def __init__(self, policies: Known) -> None:
         self.policies = policies
         self.leaves: list[Leaf] = []
         self.lists: dict[frozenset[int] | None, None] = {}
         self.plain = True
-        self.assumed: dict[str, None] = {}
+        self.assumed: dict[str, int] = {}
+        self.missing: dict[str, None] = {}
+        self.unknown: dict[str, str] = {}
+        self.around: tuple[Retry, ...] = ()
+        self.pause = 0  # the back-off of retries around, for the next leaf
         self.reading: list[str] = []
         self.followed = 0
 
@@ -107,7 +131,9 @@ class _Reader:
         if reason := refusal(body, MAX_DEPTH):
             return Tree(Fixed(400), refused=reason)
         root = self._body(body, (), own=True)
-        return Tree(root, tuple(self.leaves), tuple(self.lists), self.plain, None, tuple(self.assumed))
+        return Tree(
+            root, tuple(self.leaves), tuple(self.lists), self.plain, None, self.assumed, tuple(self.missing), self.unknown
+        )
 
     def _body(self, body: Any, path: Path, own: bool) -> Node:
         return self._node(body, NO_RETRY, path, own) if "strategy" in body else self._fixed(ENDED)
@@ -147,30 +173,58 @@ class _Reader:
         drawn = [position for position, part in enumerate(draw.parts) if part]
         if not drawn:
             return self._fixed(NO_ANSWER)
-        nodes = tuple([self._node(targets[position], retry, (*path, position), own) for position in drawn])
+        pause, nodes = self.pause, []
+        for position in drawn:
+            self.pause = pause
+            nodes.append(self._node(targets[position], retry, (*path, position), own))
         parts = tuple([draw.parts[position] for position in drawn])
         nobody = draw.total - sum(parts)
         self.plain = self.plain and not nobody
-        return Balance(nodes, Draw(parts, draw.total), tuple([part / draw.total for part in parts]), nobody / draw.total)
+        return Balance(tuple(nodes), Draw(parts, draw.total), tuple([part / draw.total for part in parts]), nobody / draw.total)
 
     def _leaf(self, target: Any, retry: Retry, path: Path, own: bool) -> Node:
         model = target.get("model_name", "")
         model = model if isinstance(model, str) else str(model)
-        if model.startswith(POLICY_PREFIX) or (self.policies and canonical_name(model) in self.policies):
-            name = canonical_name(model)
-            self.assumed[name] = None
-            if name in self.policies and name not in self.reading and self.followed < MAX_POLICIES:
-                self.followed += 1
-                return self._policy(name, path)
-        leaf = Leaf(len(self.leaves), model, retry, path if own else ())
+        name = canonical_name(model)
+        if not model.startswith(POLICY_PREFIX) and name not in self.policies and name not in self.policies.unclear:
+            return self._ask(model, retry, path if own else (), known=True)
+        if name in self.policies:
+            why = self._why_not_followed(name)
+            if why is None:
+                return self._policy(name, path, retry)
+        else:
+            why = self.policies.why_not(name)
+        if why is None:
+            self.missing[name] = None
+            return self._fixed(400)
+        self.unknown[name] = why
+        self.plain = False
+        return self._ask(model, retry, path if own else (), known=False)
+
+    def _why_not_followed(self, name: str) -> str | None:
+        if name in self.reading:
+            return "its targets lead back to it"
+        return f"it leads to more than {MAX_POLICIES:,} policies" if self.followed >= MAX_POLICIES else None
+
+    def _ask(self, model: str, retry: Retry, path: Path, *, known: bool) -> Leaf:
+        leaf = Leaf(len(self.leaves), model, retry, path, self.around, self.pause, known)
+        self.pause = 0
         self.leaves.append(leaf)
         return leaf
 
-    def _policy(self, name: str, path: Path) -> Node:
+    def _policy(self, name: str, path: Path, retry: Retry) -> Node:
+        """Another policy in the place of a target. Its own retries hold in it; one around it may repeat it as a whole."""
+        self.followed += 1
+        self.assumed[name] = max(self.assumed.get(name, 0), retry.repeats)
         body = self.policies[name].get("policy")
         if refusal(body, MAX_DEPTH - len(path)):
             return self._fixed(400)
+        outer = self.around
+        if retry.repeats:
+            self.pause += prod(one.repeats + 1 for one in outer) * waits_of(retry.repeats)
+            self.around = (*outer, retry)
         self.reading.append(name)
         node = self._body(body, path, own=False)
         self.reading.pop()
+        self.around = outer
         return node

@@ -124,7 +124,7 @@ class _Walker:
         return self._call(leaf, 0) if answer == 421 else answer
 
     def _call(self, leaf: Leaf, wait: int) -> Answer:
-        answers = self.script.get(leaf.model) or (200,)
+        answers = self.script.get(leaf.model) or ((200,) if leaf.known else ("broken-body",))
         given = self.given.get(leaf.model, 0)
         self.given[leaf.model] = given + 1
         answer = answers[min(given, len(answers) - 1)]

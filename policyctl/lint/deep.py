@@ -29,10 +29,12 @@ def check(document: Document, policies: Mapping[str, Document], codes: Collectio
         tree = read_tree(document, policies)
     except PolicyctlError:  # by way of other policies, nested deeper than can be followed: nothing can be told
         return
-    if "P501" in codes:
-        yield from _timeouts(document, policies, tree)
     if "P502" in codes:
         yield from _calls(tree)
+    if tree.unknown:  # what such a policy serves cannot be told
+        return
+    if "P501" in codes:
+        yield from _timeouts(document, policies, tree)
     if "P503" in codes:
         yield from _single_points(tree)
 
@@ -62,7 +64,7 @@ def _with_408(node: Any, path: Path) -> Any:
 
 
 def _calls(tree: Tree) -> Iterator[Complaint]:
-    if sum(leaf.retry.repeats + 1 for leaf in tree.leaves) <= MAX_CALLS:
+    if sum(leaf.times * (leaf.retry.repeats + 1) for leaf in tree.leaves) <= MAX_CALLS:
         return
     bound = max_calls(Routes(tree))
     if bound.value > MAX_CALLS:

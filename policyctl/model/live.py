@@ -64,11 +64,15 @@ class Twins:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Everything a remote holds, sorted out: policies by canonical name, twins, and unreadable rows."""
+    """What a remote holds, sorted out: policies by canonical name, twins, and unreadable rows.
+
+    `whole` means that this is everything, so that a policy of another name does not exist.
+    """
 
     live: dict[str, Live]
     twins: tuple[Twins, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    whole: bool = True
 
 
 def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Live | Unreadable:

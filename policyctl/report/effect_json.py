@@ -12,6 +12,7 @@ from policyctl.effect.evaluate import rounded
 from policyctl.effect.outages import Row
 from policyctl.effect.profile import ASSUMED, FAILURES, PROFILE
 from policyctl.effect.reach import short_names
+from policyctl.effect.tree import Tree
 from policyctl.report.effect_views import Compared, Costs, Pictured, Supposed, Traced, View
 from policyctl.report.plain import json_text
 
@@ -91,7 +92,17 @@ def _pictured(view: Pictured) -> dict[str, Any]:
         },
         "reachable": {name: condition.said(names) for name, condition in seen.reach.items()},
         "dead": [{"path": one.path, "model": one.model, "why": one.why} for one in view.dead],
-        "assumed": list(seen.tree.assumed),
+        **_references(seen.tree),
+    }
+
+
+def _references(tree: Tree) -> dict[str, Any]:
+    """Targets that are policies: those followed, those repeated as a whole, those that do not exist or cannot be followed."""
+    return {
+        "assumed": list(tree.assumed),
+        "repeated": {name: repeats for name, repeats in tree.assumed.items() if repeats},
+        "missing": list(tree.missing),
+        "unknown": dict(tree.unknown),
     }
 
 
@@ -117,6 +128,7 @@ def _supposed(view: Supposed) -> dict[str, Any]:
         "served": seen.served,
         "statuses": _statuses(seen.statuses, view.costs),
         "models": models,
+        **_references(view.tree),
     }
 
 

@@ -15,6 +15,8 @@ from policyctl.effect.picture import Picture
 from policyctl.effect.profile import FAILURES, Answer
 from policyctl.effect.reach import short_names
 from policyctl.effect.shares import provider_of
+from policyctl.effect.tree import Tree
+from policyctl.model.names import canonical_name
 from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, View, model, percent, said_failures, seconds
 from policyctl.report.plain import count, plain
 
@@ -112,7 +114,25 @@ def _pictured(view: Pictured) -> Iterator[Section]:
     yield Section("outages", tuple(_outages(seen)))
     yield Section("worst case", tuple(_worst(view)))
     yield Section("dead", tuple(f"{one.path}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead))
-    yield Section("assumed", tuple(f"{plain(name)} does what its own policy does" for name in seen.tree.assumed))
+    yield from _references(seen.tree)
+
+
+def _references(tree: Tree) -> Iterator[Section]:
+    """What is assumed of targets that are policies, and which of them serve nobody as far as is known."""
+    yield Section("assumed", tuple(_assumed(name, repeats) for name, repeats in tree.assumed.items()))
+    rows = [f"{plain(name)} does not exist; no request that comes to it is served" for name in tree.missing]
+    rows += [f"{plain(name)}: {plain(why)}; {_NOT_FOLLOWED}" for name, why in tree.unknown.items()]
+    yield Section("not followed", tuple(rows))
+
+
+_NOT_FOLLOWED = "requests that come to it are not counted as served, and its own calls and waits are not counted"
+
+
+def _assumed(name: str, repeats: int) -> str:
+    said = f"{plain(name)} does what its own policy does"
+    if not repeats:
+        return said
+    return f"{said}; a retry around it may repeat it {count(repeats, 'time')}, which counts in the worst case only"
 
 
 def _falling(shares: Mapping[str, float]) -> list[tuple[str, float]]:
@@ -123,7 +143,8 @@ def _traffic(seen: Picture) -> Iterator[str]:
     names = short_names(seen.tree.models)
     for name, share in _falling(seen.models):
         when = seen.reach[name].said(names) if name in seen.reach else "never asked"
-        yield f"{percent(share):>6}  {model(name)}{f'  {plain(when)}' if when else ''}"
+        unknown = "  (not followed, see below)" if canonical_name(name) in seen.tree.unknown else ""
+        yield f"{percent(share):>6}  {model(name)}{f'  {plain(when)}' if when else ''}{unknown}"
 
 
 def _outages(seen: Picture) -> Iterator[str]:
@@ -172,6 +193,7 @@ def _supposed(view: Supposed) -> Iterator[Section]:
             for name, reached in seen.reached.items()
         ),
     )
+    yield from _references(view.tree)
 
 
 def _answers(view: Supposed) -> Iterator[str]:

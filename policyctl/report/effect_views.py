@@ -12,6 +12,7 @@ from policyctl.effect.dead import Dead
 from policyctl.effect.evaluate import Evaluation
 from policyctl.effect.picture import Picture
 from policyctl.effect.profile import FAILURES, Answer
+from policyctl.effect.tree import Tree
 from policyctl.effect.walk import Walk
 from policyctl.model.names import short_model
 from policyctl.report.plain import plain
@@ -39,6 +40,7 @@ class Supposed:
     given: tuple[str, ...]
     evaluation: Evaluation
     costs: Costs
+    tree: Tree
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -96,49 +95,6 @@ def test_an_added_policy_has_all_its_models_newly_reachable() -> None:
     assert effect.added == (Reached(A, ""), Reached(B, ""))
     assert effect.calls == Moved("calls", None, 4)
     assert (effect.worse, effect.better) == ((), ())
-
-
-INNER = {"name": "virtual-policy/inner", "policy": {**body_of("loadbalance", A, B), "retry": {"attempts": 2}}}
-
-
-def test_a_target_that_is_another_policy_is_that_policys_outcome() -> None:
-    """Its own retries hold inside, the outer ones do not."""
-    outer = {**body_of("fallback", "virtual-policy/inner", "virtual-model/x/c"), "retry": {"attempts": 5}}
-    resolved = picture(document(outer), {"virtual-policy/inner": INNER})
-    assert resolved.tree.assumed == ("virtual-policy/inner",)
-    assert resolved.models == {A: 0.5, B: 0.5, "virtual-model/x/c": 0}
-    assert resolved.calls.value == 3 + 6
-
-
-def test_a_policy_that_is_not_known_is_a_leaf() -> None:
-    alone = picture(document(body_of("fallback", "virtual-policy/inner", "virtual-model/x/c")))
-    assert alone.tree.assumed == ("virtual-policy/inner",)
-    assert alone.models["virtual-policy/inner"] == 1
-
-
-def test_a_bare_name_may_be_another_policy() -> None:
-    assert picture(document(body_of("single", "inner")), {"virtual-policy/inner": INNER}).models == {A: 0.5, B: 0.5}
-
-
-def test_policies_that_target_each_other_end_at_a_leaf() -> None:
-    one, other = document(body_of("single", "virtual-policy/other")), document(body_of("single", "virtual-policy/one"))
-    tree = read_tree(one, {"virtual-policy/one": one, "virtual-policy/other": other})
-    assert len(tree.leaves) == 1
-
-
-def test_a_refused_policy_as_a_target_answers_400() -> None:
-    broken = {"name": "virtual-policy/inner", "policy": {"targets": []}}
-    seen = picture(document(body_of("fallback", "virtual-policy/inner", A)), {"virtual-policy/inner": broken})
-    assert seen.models == {A: 1}
-    assert set(seen.reach) == {A}
-    assert seen.calls.value == 1
-
-
-def test_policies_that_double_at_every_step_are_followed_only_so_far() -> None:
-    """Thirty policies, each targeting the next one twice, stand for a billion targets."""
-    names = [f"virtual-policy/{number}" for number in range(31)]
-    known = {name: document(body_of("fallback", after, after)) for name, after in pairwise(names)}
-    assert len(read_tree(known[names[0]], known).leaves) < 3000
 
 
 def test_work_does_not_double_with_every_level() -> None:

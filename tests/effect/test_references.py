@@ -1,0 +1,122 @@
+"""Targets that are other policies: what they stand for, and what is known of those that cannot be followed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from policyctl.effect.bounds import max_waits
+from policyctl.effect.compare import Effect, compare
+from policyctl.effect.evaluate import evaluate
+from policyctl.effect.known import NOT_HERE, Known
+from policyctl.effect.picture import picture
+from policyctl.effect.profile import FAILURES
+from policyctl.effect.routes import Routes
+from policyctl.effect.tree import read_tree
+from policyctl.effect.walk import walk
+from tests.effect.policies import document
+from tests.effect.test_bounds import body_of
+from tests.effect.test_outages import A, B
+
+INNER = {"name": "virtual-policy/inner", "policy": {**body_of("loadbalance", A, B), "retry": {"attempts": 2}}}
+
+
+def test_a_target_that_is_another_policy_is_that_policys_outcome() -> None:
+    """Its own retries hold inside. What is served counts no outer ones; the worst case counts them for the whole policy."""
+    outer = {**body_of("fallback", "virtual-policy/inner", "virtual-model/x/c"), "retry": {"attempts": 5}}
+    resolved = picture(document(outer), {"virtual-policy/inner": INNER})
+    assert resolved.tree.assumed == {"virtual-policy/inner": 5}
+    assert resolved.models == {A: 0.5, B: 0.5, "virtual-model/x/c": 0}
+    assert resolved.calls.value == 6 * 3 + 6
+    assert resolved.failover.value == 31 + 6 * 3
+
+
+def test_a_bare_name_may_be_another_policy() -> None:
+    assert picture(document(body_of("single", "inner")), {"virtual-policy/inner": INNER}).models == {A: 0.5, B: 0.5}
+
+
+MISSING = Known({}, whole=True)
+TWICE = Known({}, whole=True, unclear={"virtual-policy/inner": "the remote has several policies of this name"})
+OTHER_HALF = body_of("loadbalance", "virtual-policy/inner", A)
+# The policies that are known, and what a fallback of `inner` and another model serves when nothing fails.
+UNFOLLOWED = {
+    "not known here": (None, {"virtual-policy/inner": NOT_HERE}, (), 0.0),
+    "several of one name": (TWICE, {"virtual-policy/inner": "the remote has several policies of this name"}, (), 0.0),
+    "no such policy": (MISSING, {}, ("virtual-policy/inner",), 1.0),
+}
+
+
+@pytest.mark.parametrize("case", UNFOLLOWED)
+def test_a_policy_that_cannot_be_followed_serves_nobody(case: str) -> None:
+    """Of one that does not exist it is known how it fails; of the others not even that a fallback moves on from them."""
+    known, unknown, missing, served = UNFOLLOWED[case]
+    seen = picture(document(body_of("fallback", "virtual-policy/inner", A)), known)
+    assert (dict(seen.tree.unknown), seen.tree.missing, dict(seen.tree.assumed)) == (unknown, missing, {})
+    assert seen.outages.usual == served
+    assert seen.models == ({A: 1.0} if missing else {"virtual-policy/inner": 1.0, A: 0.0})
+    half = picture(document(OTHER_HALF), known)
+    assert half.outages.usual == 0.5
+    assert half.outages.models[A] == (0.0,) * len(FAILURES)
+    tree = read_tree(document(OTHER_HALF), known)
+    assert evaluate(tree, {}).served == 0.5
+    assert walk(tree, {}, lambda: 0.0).status in (400, 500)
+
+
+def test_what_a_policy_that_cannot_be_followed_answers_may_be_given() -> None:
+    tree = read_tree(document(OTHER_HALF))
+    assert evaluate(tree, {"virtual-policy/inner": 200}).served == 1
+    assert walk(tree, {"virtual-policy/inner": [200]}, lambda: 0.0).status == 200
+
+
+def test_retries_around_policies_count_in_the_worst_case() -> None:
+    """Each repeats the whole policy, the repeats inside it multiplied; the waits between are those of one retry each."""
+    known = {
+        "virtual-policy/outer": document(body_of("single", "virtual-policy/inner", attempts=2)),
+        "virtual-policy/inner": document(body_of("fallback", A, B, attempts=1)),
+    }
+    seen = picture(document(body_of("single", "virtual-policy/outer", attempts=3)), known, {A: 10.0, B: 10.0})
+    calls, waits = 4 * 3 * 2 * 2, 7 + 4 * 3 + 4 * 3 * 2
+    assert [(leg.model, leg.calls) for leg in seen.calls.legs] == [(A, 24), (B, 24)]
+    assert (seen.calls.value, max_waits(Routes(seen.tree)).value) == (calls, waits)
+    assert seen.latency is not None
+    assert seen.latency.value == calls * 10 + waits
+    assert seen.outages.usual == 1
+
+
+def test_the_wait_of_a_retry_around_a_load_balance_counts_once_whichever_is_drawn() -> None:
+    known = {"virtual-policy/inner": document(body_of("loadbalance", A, B))}
+    outer = document(body_of("fallback", "virtual-policy/inner", A, attempts=2))
+    assert max_waits(Routes(read_tree(outer, known))).value == 3 + 3
+
+
+def test_another_retry_around_a_policy_is_not_the_same_policy() -> None:
+    known = {"virtual-policy/inner": INNER}
+    outer = body_of("single", "virtual-policy/inner")
+    one, other = ({**outer, "retry": {"attempts": 1, "on_status_codes": [code]}} for code in (429, 503))
+    assert compare(document(one), document(other), known, known) == Effect("effective")
+
+
+def test_policies_that_target_each_other_end_at_a_leaf() -> None:
+    one = {**document(body_of("single", "virtual-policy/other")), "name": "virtual-policy/one"}
+    other = document(body_of("single", "virtual-policy/one"))
+    tree = read_tree(one, {"virtual-policy/one": one, "virtual-policy/other": other})
+    assert len(tree.leaves) == 1
+    assert tree.unknown == {"virtual-policy/one": "its targets lead back to it"}
+
+
+def test_a_refused_policy_as_a_target_answers_400() -> None:
+    broken = {"name": "virtual-policy/inner", "policy": {"targets": []}}
+    seen = picture(document(body_of("fallback", "virtual-policy/inner", A)), {"virtual-policy/inner": broken})
+    assert seen.models == {A: 1}
+    assert set(seen.reach) == {A}
+    assert seen.calls.value == 1
+
+
+def test_policies_that_double_at_every_step_are_followed_only_so_far() -> None:
+    """Thirty policies, each targeting the next one twice, stand for a billion targets."""
+    names = [f"virtual-policy/{number}" for number in range(31)]
+    known = {name: document(body_of("fallback", after, after)) for name, after in pairwise(names)}
+    tree = read_tree(known[names[0]], known)
+    assert len(tree.leaves) < 3000
+    assert "it leads to more than 1,000 policies" in tree.unknown.values()
