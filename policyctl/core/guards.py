@@ -45,6 +45,11 @@ class Review:
     timeouts: Mapping[str, float] = field(default_factory=dict)
     settings: tuple[Field, ...] = ()
 
+    @property
+    def unchanged(self) -> int:
+        """How many live policies are as the files say and go on doing what they do."""
+        return self.plan.counts.unchanged - sum(one.name in self.plan.kept for one in self.affected)
+
 
 def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping[str, float] | None = None) -> Review:
     """Hold a plan against the rules. Each refusal is one sentence with the value, the limit and what overrides it.
@@ -83,7 +88,7 @@ def _is_bound(name: str, plan: Plan, settings: Settings) -> bool:
 
     Where what no file names is removed, everything in scope is, whatever a saved plan says.
     """
-    return name in plan.kept or (settings.prune and settings.scope is not None and settings.in_scope(name))
+    return name in plan.kept | plan.unselected or (settings.prune and settings.scope is not None and settings.in_scope(name))
 
 
 def by_traffic(

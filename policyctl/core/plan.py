@@ -43,7 +43,8 @@ class Counts:
 class Plan:
     """What apply would do: to which environment on which remote, under which configuration, and the changes in order.
 
-    `kept` are the directory's own policies that the plan leaves alone and that may target others.
+    Of the directory's own policies that it leaves alone, `kept` are those that are as the files say and may target others,
+    and `unselected` those that the selection leaves as they are.
     """
 
     environment: str
@@ -53,6 +54,7 @@ class Plan:
     counts: Counts = Counts()
     blocked: tuple[Blocked, ...] = ()
     kept: frozenset[str] = frozenset()
+    unselected: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -136,10 +138,10 @@ def make_plan(
         unselected=len(unselected),
         managed=named + removable,
     )
-    left = {change.name for change in unselected} | names
-    taken = {change.name for change in selected}
-    kept = left | {policy.name for policy in desired if policy.name not in taken and _may_target_policies(policy)}
-    return Plan(environment, remote, config, ordered(selected), totals, blocked, frozenset(kept))
+    left = frozenset(change.name for change in unselected)
+    others = left | names | {change.name for change in selected}
+    kept = frozenset(policy.name for policy in desired if policy.name not in others and _may_target_policies(policy))
+    return Plan(environment, remote, config, ordered(selected), totals, blocked, kept, left)
 
 
 def _may_target_policies(policy: Policy) -> bool:

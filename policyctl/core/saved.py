@@ -66,6 +66,7 @@ class _SavedPlan(BaseModel):
     config: str
     counts: _SavedCounts
     kept: list[str] = []
+    unselected: list[str] = []
     changes: list[_SavedChange]
 
 
@@ -80,6 +81,7 @@ def write_plan(plan: Plan) -> str:
         "config": plan.config,
         "counts": {name: getattr(plan.counts, name) for name in Counts.__dataclass_fields__},
         "kept": sorted(plan.kept),
+        "unselected": sorted(plan.unselected),
         "changes": [_change_to_plain(change) for change in plan.changes],
     }
     return json.dumps({**saved, "checksum": digest(saved)}, indent=2) + "\n"
@@ -138,8 +140,8 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         _check(change)
     if len({change.name for change in changes}) < len(changes):
         raise ValueError("a policy is changed twice")
-    counts, kept = Counts(**saved.counts.model_dump()), frozenset(saved.kept)
-    plan = Plan(saved.environment, saved.remote, saved.config, changes, counts, kept=kept)
+    counts, kept, unselected = Counts(**saved.counts.model_dump()), frozenset(saved.kept), frozenset(saved.unselected)
+    plan = Plan(saved.environment, saved.remote, saved.config, changes, counts, kept=kept, unselected=unselected)
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")
     return plan

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from policyctl.core.change import Change
 from policyctl.core.guards import Review
 from policyctl.effect.picture import Picture, picture
 from policyctl.effect.reach import short_names
@@ -15,6 +14,7 @@ from policyctl.report.drawing import Drawing, as_one, drawing
 from policyctl.report.effect_views import model, seconds
 from policyctl.report.heat_map import HeatMap, heat_map
 from policyctl.report.plain import plain
+from policyctl.report.plan_change import Item
 
 
 class Share(NamedTuple):
@@ -45,12 +45,11 @@ class Pictures(NamedTuple):
     refused: str | None
 
 
-def change_pictures(change: Change, review: Review) -> Pictures | None:
+def change_pictures(item: Item, review: Review) -> Pictures | None:
     """The pictures of a change; None when its traffic stays, or its policy cannot be followed."""
-    effect = review.effects.get(change.name)
-    if effect is not None and effect.kind == "metadata":
+    if item.effect is not None and item.effect.kind == "metadata":
         return None
-    before, after = change.before, review.policies.get(change.name)
+    before, after = item.before, item.after
     try:
         old = picture(before, review.policies_before, review.timeouts) if before else None
         new = picture(after, review.policies, review.timeouts) if after else None

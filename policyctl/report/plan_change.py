@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from policyctl.core.change import Change
+from policyctl.core.change import Action, Change
 from policyctl.core.diff import ORDER, Field, fields_between
 from policyctl.effect.compare import Effect
 from policyctl.model.names import bare_name
@@ -15,8 +15,8 @@ from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.markdown import block, code, html_code, prose, row
 from policyctl.report.plain import count, describe, plain, value
-from policyctl.report.subject import Subject
-from policyctl.report.verdict import Risk, risk_of
+from policyctl.report.subject import UNBOUND, Subject
+from policyctl.report.verdict import Risk, risk_of, risk_on
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
@@ -27,36 +27,56 @@ _BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, and nobody rea
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A change, what it does (None: that cannot be told, or it is no update), the worst of it, and the policy afterwards."""
+    """A change, or a policy that stays but is affected: then there is no `change`, and `through` leads to one.
 
-    change: Change
+    `effect` is what moves (None: that cannot be told, or there is no live policy), `risk` the worst of it, `before` and
+    `after` the policy on both sides.
+    """
+
+    action: Action | Literal["affected"]
+    name: str
+    change: Change | None
     effect: Effect | None
     risk: Risk | None
+    before: Document | None
     after: Document | None
     verbose: bool
+    through: tuple[str, ...] = ()
+    bound: bool = True
 
 
 def items_of(subject: Subject) -> list[Item]:
-    """The changes from the riskiest down; those without a risk come last, and what is equal stays in the plan's order."""
-    review = subject.review
+    """The changes and what else they affect, from the riskiest down; those without a risk come last, and what is equal stays
+    in the plan's order."""
+    review, verbose = subject.review, subject.verbose
     items = []
     for change in review.plan.changes:
         moves = review.effects.get(change.name)
         after = review.policies.get(change.name) if change.after is not None else None
-        items.append(Item(change, moves, risk_of(change, moves), after, subject.verbose))
+        risk = risk_of(change, moves)
+        items.append(Item(change.action, change.name, change, moves, risk, change.before, after, verbose))
+    for one in review.affected:
+        before, after = (policies.get(one.name) for policies in (review.policies_before, review.policies))
+        risk, name = risk_on(one), one.name
+        items.append(Item("affected", name, None, one.effect, risk, before, after, verbose, one.through, one.bound))
     return sorted(items, key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
 
 
 def table_row(item: Item) -> str:
     """What the change is and the worst that it does."""
-    return row((item.change.action, code(bare_name(item.change.name)), _in_short(item)))
+    way = f" through {', '.join(code(bare_name(name)) for name in item.through)}" if item.through else ""
+    return row((item.action, code(bare_name(item.name)) + way, _in_short(item)))
 
 
 def opened(item: Item) -> str:
     """The beginning of the folded part, and what differs. The part ends with END."""
-    change = item.change
-    name = html_code(bare_name(change.name)) + (f" in {html_code(change.file)}" if change.file else "")
-    return f"<details><summary><b>{change.action}</b> {name}</summary>\n\n{_difference(item)}\n"
+    change, name = item.change, html_code(bare_name(item.name))
+    if change is None:
+        way = ", ".join(html_code(bare_name(name)) for name in item.through)
+        free = "" if item.bound else f" {prose(UNBOUND)}"
+        return f"<details><summary><b>{item.action}</b> {name} through {way}</summary>\n\nIts document stays{free}.\n\n"
+    name += f" in {html_code(change.file)}" if change.file else ""
+    return f"<details><summary><b>{change.action}</b> {name}</summary>\n\n{_difference(change, item.verbose)}\n"
 
 
 def effect(item: Item) -> str:
@@ -69,7 +89,7 @@ def effect(item: Item) -> str:
 
 def graphs(item: Item) -> str:
     """The policy before and after, drawn, where an update changes its shape."""
-    before = item.change.before
+    before = item.before
     if item.effect is None or before is None or item.after is None or shape(before["policy"]) == shape(item.after["policy"]):
         return ""
     return "".join(f"{title}:\n\n{_graph(policy)}\n" for title, policy in (("Before", before), ("After", item.after)))
@@ -95,14 +115,14 @@ def _in_short(item: Item) -> str:
         return prose(item.risk.said)
     if item.effect is not None:
         return prose(next(effect_rows(item.effect)))
-    text = describe(item.change.after) if item.change.after is not None else ""
+    text = describe(item.change.after) if item.change and item.change.after is not None else ""
     return code(text) if "[" in text else prose(text)
 
 
-def _difference(item: Item) -> str:
-    fields = fields_of(item.change)
-    shown = fields if item.verbose else fields[:_MOST_FIELDS]
-    lines = [line for field in shown for line in _both(field, None if item.verbose else _LONGEST)]
+def _difference(change: Change, verbose: bool) -> str:
+    fields = fields_of(change)
+    shown = fields if verbose else fields[:_MOST_FIELDS]
+    lines = [line for field in shown for line in _both(field, None if verbose else _LONGEST)]
     if len(shown) < len(fields):
         lines.append(f"… and {count(len(fields) - len(shown), 'further field')}")
     return block("diff", lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -20,10 +20,10 @@ from policyctl.report.effect_rows import first_rows
 from policyctl.report.effect_views import percent
 from policyctl.report.plain import describe, field_values, plain
 from policyctl.report.plan_change import Item, fields_of, items_of
-from policyctl.report.subject import SETTINGS_TOLD, Subject, rest_of, why_blocked
+from policyctl.report.subject import ALSO, SETTINGS_TOLD, UNBOUND, Subject, rest_of, way, why_blocked
 from policyctl.report.verdict import Risk, verdict
 
-_SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "−"}
+_SYMBOLS: dict[Action | Literal["affected"], str] = {"add": "+", "update": "~", "remove": "−", "affected": "≈"}
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
 _LONGEST = 2000  # of a value
 _OPEN = 3  # a plan of so many changes is shown opened
@@ -31,15 +31,19 @@ _PRINTED = 50  # a plan of so many changes is printed opened; of more, what is o
 
 
 class Shown(NamedTuple):
-    """One change on the page. `number` is its place in the plan, `told` what to know of it in one line.
+    """One change on the page, or a policy that it affects. `number` is its place in the plan, `told` what to know of it in
+    one line; `way` leads from an affected policy to a change.
 
     `about` is the description of a policy that comes or goes; of one that stays it is a field when it changes.
     """
 
     number: int
     symbol: str
-    change: Change
+    action: str
+    whole: str
+    file: str | None
     name: str
+    way: str
     told: str
     worse: bool
     about: str
@@ -76,6 +80,7 @@ def plan_html(subject: Subject) -> str:
         shown=shown,
         all_open=len(shown) <= _OPEN,
         many=len(shown) > _PRINTED,
+        kinds=list(_kinds(review)),
         script=script,
         style=style,
         allowed=f"{_NOTHING}; script-src {_hash(script)}; style-src {_hash(style)}",
@@ -126,13 +131,24 @@ def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, i
     yield from ((action, _SYMBOLS[action], number, f"to {action}") for action, number in plan.totals.items())
     if plan.changes:
         yield "worse", "▼", sum(one.worse for one in shown), "worse"
-    for number, said in rest_of(plan):
-        yield *(("blocked", "!") if said == "blocked" else ("rest", "")), number, said
+    for number, said in rest_of(review):
+        kind, symbol = {"blocked": ("blocked", "!"), ALSO: ("affected", _SYMBOLS["affected"])}.get(said, ("rest", ""))
+        yield kind, symbol, number, said
+
+
+def _kinds(review: Review) -> Iterator[tuple[str, str]]:
+    """What the page can be filtered by: a kind, and its name."""
+    yield "", "All"
+    for kind, symbol in _SYMBOLS.items():
+        if kind != "affected" or review.affected:
+            yield kind, f"{symbol} {kind.capitalize()}"
 
 
 def _shown(subject: Subject) -> list[Shown]:
-    places = {change.name: place for place, change in enumerate(subject.review.plan.changes, 1)}
-    return [_one(places[item.change.name], item, subject.review) for item in items_of(subject)]
+    review = subject.review
+    names = [*(change.name for change in review.plan.changes), *(one.name for one in review.affected)]
+    places = {name: place for place, name in enumerate(names, 1)}
+    return [_one(places[item.name], item, review) for item in items_of(subject)]
 
 
 def _one(number: int, item: Item, review: Review) -> Shown:
@@ -140,17 +156,27 @@ def _one(number: int, item: Item, review: Review) -> Shown:
     rows, more = first_rows(item.effect, whole=False) if item.effect else ([], 0)
     return Shown(
         number=number,
-        symbol=_SYMBOLS[change.action],
-        change=change,
-        name=bare_name(change.name),
+        symbol=_SYMBOLS[item.action],
+        action=item.action,
+        whole=item.name,
+        file=change.file if change else None,
+        name=bare_name(item.name),
+        way=_way(item),
         told=_told(change, risk, rows),
         worse=risk is not None and risk.worse,
-        about=_about(change),
-        fields=tuple(_field(field) for field in fields_of(change)),
+        about=_about(change) if change else "",
+        fields=tuple(_field(field) for field in fields_of(change)) if change else (),
         rows=tuple(rows),
         more=more,
-        pictures=change_pictures(change, review),
+        pictures=change_pictures(item, review),
     )
+
+
+def _way(item: Item) -> str:
+    """The way to the change that affects a policy; nothing for a change itself."""
+    if not item.through:
+        return ""
+    return f"{ALSO}, {way(item.through)}" + ("" if item.bound else f" {UNBOUND}")
 
 
 def _field(field: Field) -> tuple[str, str | None, str | None]:
@@ -164,9 +190,9 @@ def _about(change: Change) -> str:
     return "" if change.action == "update" or description in (None, change.name) else str(description)[:_LONGEST]
 
 
-def _told(change: Change, risk: Risk | None, rows: Sequence[str]) -> str:
+def _told(change: Change | None, risk: Risk | None, rows: Sequence[str]) -> str:
     if risk is not None:
         return risk.said
-    if change.action == "add" and change.after is not None:
+    if change is not None and change.action == "add" and change.after is not None:
         return describe(change.after)
     return rows[0] if rows else ""

@@ -6,6 +6,7 @@ from typing import Any
 
 from policyctl.core.change import Change
 from policyctl.core.diff import Field
+from policyctl.core.effects import Affected
 from policyctl.core.guards import Review
 from policyctl.effect.compare import Effect
 from policyctl.effect.profile import PROFILE
@@ -36,13 +37,15 @@ def plan_data(review: Review) -> dict[str, Any]:
         "has_changes": bool(plan.changes),
         "summary": {
             **plan.totals,
-            "unchanged": counts.unchanged,
+            "affected": len(review.affected),
+            "unchanged": review.unchanged,
             "unselected": counts.unselected,
             "unmanaged": counts.unmanaged,
             "outside_scope": counts.outside_scope,
             "blocked": len(plan.blocked),
         },
         "changes": [_change(change, review.effects.get(change.name)) for change in plan.changes],
+        "affected": [_affected(one) for one in review.affected],
         "blocked": [{"name": block.name, "ids": list(block.ids), "reason": block.reason} for block in plan.blocked],
         "refusals": list(review.refusals),
         "notes": list(review.notes),
@@ -57,6 +60,11 @@ def _change(change: Change, effect: Effect | None) -> dict[str, Any]:
     if effect is not None:
         plain["effect"] = effect_data(effect)
     return plain
+
+
+def _affected(one: Affected) -> dict[str, Any]:
+    plain: dict[str, Any] = {"name": one.name, "through": list(one.through), "bound": one.bound}
+    return plain if one.effect is None else {**plain, "effect": effect_data(one.effect)}
 
 
 def _field(field: Field) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     others: list[Item] = []
     alike = Counter[str]()
     for item in items:
-        said = item.risk.said if item.risk else item.change.action
+        said = item.risk.said if item.risk else item.action
         alike[said] += 1
         (first if len(first) < _FIRST and alike[said] <= _ALIKE else others).append(item)
     return first, others
@@ -165,7 +165,7 @@ def _cut(parts: Sequence[_Shown], subject: Subject) -> str:
 
 def _foot(subject: Subject) -> str:
     plan = subject.review.plan
-    rest = rest_text(plan)
+    rest = rest_text(subject.review)
     sentences = [f"Remote {code(subject.remote)}.", *([f"{rest}."] if rest else [])]
     if plan.changes:
         sentences.append(f"{prose(ASSUMED).capitalize()}.")

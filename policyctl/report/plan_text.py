@@ -11,10 +11,11 @@ from policyctl.core.plan import Plan
 from policyctl.effect.profile import ASSUMED
 from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
-from policyctl.report.subject import SETTINGS_TOLD, rest_text, why_blocked
+from policyctl.report.subject import ALSO, CANNOT_BE_TOLD, SETTINGS_TOLD, UNBOUND, rest_text, way, why_blocked
 from policyctl.report.wrapping import Line, laid_out
 
 if TYPE_CHECKING:
+    from policyctl.core.effects import Affected
     from policyctl.effect.compare import Effect
 
 SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}
@@ -31,11 +32,13 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     """
     plan, effects = review.plan, review.effects
     changes = [line for change in plan.changes for line in _change_lines(change, effects.get(change.name), style, verbose)]
+    affected = [line for one in review.affected for line in _affected_lines(one, style, verbose)]
     blocks = [
         list(_settings_lines(review, style)),
         [Line("", style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim"))],
-        list(_verdict_lines(review, style)) if len(changes) > _SCREEN else [],
+        list(_verdict_lines(review, style)) if len(changes) + len(affected) > _SCREEN else [],
         changes,
+        affected,
         [Line("", style.paint(ASSUMED, "dim"))] if plan.changes else [],
         list(_blocked_lines(plan, style)),
         [Line(f"{style.paint('note', 'cyan')}  ", plain(note)) for note in review.notes],
@@ -77,6 +80,16 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
         yield Line("      ", row, 2)
 
 
+def _affected_lines(one: Affected, style: Style, verbose: bool) -> Iterator[Line]:
+    """A policy that stays but does something else, and the way to the change that makes it so."""
+    who = f"{style.paint(plain(one.name), 'bold')}, {way(one.through)}"
+    free = "" if one.bound else style.paint(f"  {UNBOUND}", "dim")
+    yield Line(f"{style.paint(ALSO, 'yellow')}: ", who + free)
+    rows = [CANNOT_BE_TOLD] if one.effect is None else _effect_lines(one.effect, style, verbose)
+    for row in rows:
+        yield Line("      ", row, 2)
+
+
 def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:
     from policyctl.report.effect_rows import first_rows  # with the effect engine behind it
 
@@ -106,7 +119,7 @@ def _verdict_lines(review: Review, style: Style) -> Iterator[Line]:
 
 def _summary_line(review: Review, style: Style) -> str:
     """`Plan: 1 to add, 2 to update, 0 to remove. 5 unchanged, 3 outside the scope.`"""
-    plan, rest = review.plan, rest_text(review.plan)
+    plan, rest = review.plan, rest_text(review)
     if plan.changes:
         totals = ", ".join(
             style.paint(f"{number} to {action}", *([_LOOKS[action]] if number else []))
@@ -122,7 +135,8 @@ def _summary_line(review: Review, style: Style) -> str:
 
 def _traffic_stays(review: Review) -> bool:
     """Whether the plan has updates only, and none of them is effective."""
-    return all(change.name in review.effects and review.effects[change.name].kind in _STAYS for change in review.plan.changes)
+    effects = [review.effects.get(change.name) for change in review.plan.changes]
+    return not review.affected and all(effect is not None and effect.kind in _STAYS for effect in effects)
 
 
 def _blocked_lines(plan: Plan, style: Style) -> Iterator[Line]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from policyctl.core.guards import Review
-from policyctl.core.plan import Blocked, Plan
+from policyctl.core.plan import Blocked
+from policyctl.report.plain import plain
 
+ALSO = "also affected"
+UNBOUND = "(not of this directory, whose guards do not hold for it)"
+CANNOT_BE_TOLD = "what this does to traffic cannot be told"
 SETTINGS_TOLD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
 
 
@@ -25,11 +30,12 @@ class Subject:
     artifacts: str | None = None
 
 
-def rest_of(plan: Plan) -> list[tuple[int, str]]:
+def rest_of(review: Review) -> list[tuple[int, str]]:
     """What there is besides the changes: numbers greater than 0, and what they count."""
-    counts = plan.counts
+    plan, counts = review.plan, review.plan.counts
     rest = [
-        (counts.unchanged, "unchanged"),
+        (len(review.affected), ALSO),
+        (review.unchanged, "unchanged"),
         (counts.unselected, "not selected"),
         (counts.unmanaged, "unmanaged"),
         (counts.outside_scope, "outside the scope"),
@@ -38,10 +44,15 @@ def rest_of(plan: Plan) -> list[tuple[int, str]]:
     return [(number, said) for number, said in rest if number]
 
 
-def rest_text(plan: Plan) -> str:
+def rest_text(review: Review) -> str:
     """The same in words; nothing where there is nothing else."""
     about = {"unmanaged": " (live, in no file, not removed)"}
-    return ", ".join(f"{number:,} {said}{about.get(said, '')}" for number, said in rest_of(plan))
+    return ", ".join(f"{number:,} {said}{about.get(said, '')}" for number, said in rest_of(review))
+
+
+def way(through: Sequence[str]) -> str:
+    """The way that leads to a change: `through virtual-policy/mid, virtual-policy/chat`."""
+    return f"through {', '.join(map(plain, through))}"
 
 
 def why_blocked(block: Blocked) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from math import inf
 from typing import NamedTuple
 
-from policyctl.core.change import Change
+from policyctl.core.change import Action, Change
+from policyctl.core.effects import Affected
 from policyctl.core.guards import Review
 from policyctl.effect.compare import Effect
 from policyctl.report.effect_rows import before_after, cell_row, telling
 from policyctl.report.effect_views import model, percent, seconds
 from policyctl.report.plain import count, plain
+from policyctl.report.subject import ALSO, CANNOT_BE_TOLD
 
 _WORSE = 4  # the least first rank of what makes requests fail
 
@@ -47,8 +49,10 @@ class Verdict(NamedTuple):
 def verdict(review: Review) -> Verdict:
     """What to know of a plan before anything else."""
     plan = review.plan
-    counts = ", ".join(f"{number:,} to {action}" for action, number in plan.totals.items() if number) or "no changes"
+    numbers = [f"{number:,} to {action}" for action, number in plan.totals.items() if number]
+    counts = ", ".join([*numbers, *([f"{len(review.affected):,} {ALSO}"] if review.affected else [])]) or "no changes"
     risks = [risk for change in plan.changes if (risk := risk_of(change, review.effects.get(change.name)))]
+    risks += [risk for one in review.affected if (risk := risk_on(one))]
     # Of equal risks the first in the plan's order, so that the same plan gives the same line.
     worst = max(risks, key=lambda risk: risk.rank, default=None)
     if worst is not None:
@@ -58,7 +62,12 @@ def verdict(review: Review) -> Verdict:
 
 def risk_of(change: Change, effect: Effect | None) -> Risk | None:
     """The worst that a change does, or None when nothing gets worse, slower, dearer or another's."""
-    return max(_risks(change, effect), key=lambda risk: risk.rank, default=None)
+    return max(_risks(change.name, change.action, effect), key=lambda risk: risk.rank, default=None)
+
+
+def risk_on(one: Affected) -> Risk | None:
+    """The worst that a plan does to a policy that it leaves alone."""
+    return max(_risks(one.name, "update", one.effect), key=lambda risk: risk.rank, default=None)
 
 
 def _rules(review: Review) -> str:
@@ -72,14 +81,13 @@ def _rules(review: Review) -> str:
     return ", ".join(said) or "safety rules and guards passed"
 
 
-def _risks(change: Change, effect: Effect | None) -> Iterator[Risk]:
+def _risks(name: str, action: Action, effect: Effect | None) -> Iterator[Risk]:
     """What a change may break, from what ends every request down to what only makes one slower or dearer."""
-    name = change.name
-    if change.action == "remove":
+    if action == "remove":
         yield Risk((5, 1.0), name, "removed; requests that name it fail")
     if effect is None:
-        if change.action == "update":
-            yield Risk((_WORSE, 1.0), name, "what this does to traffic cannot be told")
+        if action == "update":
+            yield Risk((_WORSE, 1.0), name, CANNOT_BE_TOLD)
         return
     if effect.refused:
         yield Risk((5, 0.5), name, f"the gateway refuses it, every request gets 400: {plain(effect.refused)}")

@@ -27,6 +27,21 @@ def stale() -> Review:
     return replace(review(saved, moved, Settings()), stale=stale_changes(saved, moved))
 
 
+def affected() -> Review:
+    """One policy changes; one of the directory and two of others lead to it, one of these not for any request."""
+    chat = {"mode": "fallback", "on_status_codes": [429, 503]}
+    claude, gpt = "virtual-model/anthropic/claude", "virtual-model/openai/gpt"
+    desired = [policy("chat", claude, gpt, strategy={**chat, "on_status_codes": [429]}), policy("front", "virtual-policy/chat")]
+    rows = [
+        row("chat", claude, gpt, strategy=chat),
+        row("front", "virtual-policy/chat"),
+        row("theirs", "virtual-policy/front", gpt, retry={"attempts": 2}),
+        row("unmoved", claude, "virtual-policy/front", strategy={"mode": "single"}),
+        row("other", gpt),
+    ]
+    return reviewed(desired, rows, Settings(scope=("chat", "front")))
+
+
 def balanced(weight: float, *more: str, **body: Any) -> dict[str, Any]:
     """A load balance of two models, the second one with this weight, and of more."""
     targets = [
@@ -92,6 +107,7 @@ PLANS = {
     "refused": reviewed(
         [policy("a")], [row("prod-a"), *(row(f"r{number}") for number in range(6))], Settings(protect=("prod-*",))
     ),
+    "affected": affected(),
     "stale": stale(),
     "thousand": thousand(),
     "hostile": reviewed(

@@ -1,0 +1,211 @@
+"""What a plan does to policies that it leaves alone, because of what they target."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from policyctl.core.effects import Affected
+from policyctl.core.guards import Review, review
+from policyctl.core.plan import Selection
+from policyctl.core.saved import read_plan, write_plan
+from policyctl.core.settings import GuardException, Guards, Settings, Survive
+from policyctl.model.live import observe_rows
+from policyctl.model.policy import Policy
+from tests.builders import body, plan, policy, row
+
+A, B, C = "virtual-model/x/a", "virtual-model/y/b", "virtual-model/z/c"
+CHAT, MID, FRONT = "virtual-policy/chat", "virtual-policy/mid", "virtual-policy/front"
+
+
+def reviewed(desired: list[Policy], rows: list[Any], settings: Settings = Settings(), **more: Any) -> Review:
+    return review(plan(desired, rows, settings, **more), observe_rows(rows), settings)
+
+
+def listed(codes: list[int], *targets: str) -> dict[str, Any]:
+    return {**body(*targets), "strategy": {"mode": "fallback", "on_status_codes": codes}}
+
+
+WIDE, NARROW = listed([429, 503], A, B), listed([429], A, B)
+
+
+class Case(NamedTuple):
+    """Live policies by name, what becomes of some (None: removed), and the way from each affected policy to a change."""
+
+    live: dict[str, dict[str, Any]]
+    after: dict[str, dict[str, Any] | None]
+    ways: dict[str, tuple[str, ...]]
+
+
+CASES: dict[str, Case] = {
+    "one that targets the changed one": Case({"chat": WIDE, "front": body(CHAT)}, {"chat": NARROW}, {"front": (CHAT,)}),
+    "however deep": Case(
+        {"chat": WIDE, "mid": body(CHAT), "front": body("mid")}, {"chat": NARROW}, {"mid": (CHAT,), "front": (MID, CHAT)}
+    ),
+    "by the shortest way": Case(
+        {"chat": WIDE, "mid": body(CHAT), "front": body(MID, CHAT)}, {"chat": NARROW}, {"mid": (CHAT,), "front": (CHAT,)}
+    ),
+    "in a group, by its bare name": Case(
+        {"chat": WIDE, "front": {"strategy": {"mode": "single"}, "targets": [body("chat", C)]}},
+        {"chat": NARROW},
+        {"front": (CHAT,)},
+    ),
+    "through one that changes nothing but its text": Case(
+        {"chat": WIDE, "mid": body(CHAT), "front": body(MID)},
+        {"chat": NARROW, "mid": {**body(CHAT), "retry": {"attempts": 0}}},
+        {"front": (MID,)},
+    ),
+    "not one that never asks it": Case({"chat": WIDE, "front": body(A, CHAT, mode="single")}, {"chat": NARROW}, {}),
+    "not by a change that does the same": Case(
+        {"chat": WIDE, "front": body(CHAT)}, {"chat": {**WIDE, "retry": {"attempts": 0}}}, {}
+    ),
+    "not one whose models stay": Case({"chat": WIDE, "front": body(A, B)}, {"chat": NARROW}, {}),
+    "one that targeted nothing until now": Case({"front": body(CHAT)}, {"chat": WIDE}, {"front": (CHAT,)}),
+    "one that targets what goes": Case({"chat": WIDE, "front": body(CHAT), "x": body(A)}, {"chat": None}, {"front": (CHAT,)}),
+    "policies that target each other": Case(
+        {"chat": WIDE, "front": body(CHAT, MID), "mid": body(FRONT)}, {"chat": NARROW}, {"front": (CHAT,), "mid": (FRONT, CHAT)}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_policies_that_lead_to_a_change_are_affected(name: str) -> None:
+    live, after, ways = CASES[name]
+    wanted = {**live, **after}
+    desired = [policy(name, **one) for name, one in wanted.items() if one is not None]
+    found = reviewed(desired, [row(name, **one) for name, one in live.items()])
+    assert {one.name.removeprefix("virtual-policy/"): one.through for one in found.affected} == ways
+    assert all(one.bound for one in found.affected)
+    unchanged = sum(wanted[name] == one for name, one in live.items())
+    assert found.unchanged == unchanged - len(ways)
+
+
+def test_the_effect_on_an_affected_policy_is_what_its_clients_see() -> None:
+    """Of the change in the policy below, what comes through."""
+    rows = [row("chat", **WIDE), row("front", **listed([500], CHAT, C))]
+    found = reviewed([policy("chat", **NARROW), policy("front", **listed([500], CHAT, C))], rows)
+    (one,) = found.affected
+    assert one.effect is not None
+    assert {(cell.name, cell.before, cell.after) for cell in one.effect.worse if cell.kind == "model"} == {(A, 1.0, 0.0)}
+    assert found.policies_before[CHAT] != found.policies[CHAT]
+
+
+def test_a_policy_that_changes_and_targets_a_changed_one_has_one_effect_of_both() -> None:
+    rows = [row("chat", **WIDE), row("front", **body(CHAT))]
+    found = reviewed([policy("chat", **NARROW), policy("front", **body(CHAT), retry={"attempts": 0})], rows)
+    assert found.affected == ()
+    assert found.effects[FRONT].worse == found.effects[CHAT].worse != ()
+
+
+SURVIVE = Guards(survive=Survive("provider", (503,)))
+
+
+def test_guards_and_their_exceptions_hold_for_affected_policies() -> None:
+    rows = [row("chat", **WIDE), row("front", **body(CHAT))]
+    desired = [policy("chat", **NARROW), policy("front", **body(CHAT))]
+    chat = GuardException("survive", "chat", "a building block")
+    settings = Settings(guards=SURVIVE, guard_exceptions=(chat,))
+    (refusal,) = reviewed(desired, rows, settings).refusals
+    assert refusal.startswith(f"{FRONT} (through {CHAT}) serves 0% while x is down with 503; ")
+    assert refusal.endswith(f"(allow it with --allow-guard survive={FRONT}, or in guard_exceptions)")
+    both = Settings(guards=SURVIVE, guard_exceptions=(chat, GuardException("survive", "front", "until June")))
+    found = reviewed(desired, rows, both)
+    assert found.refusals == ()
+    assert [note.rpartition("; ")[2] for note in found.notes] == ["allowed: a building block", "allowed: until June"]
+
+
+LIMITS = {
+    "max_calls": (Guards(max_calls=2), "may make 3 calls for one request, more than max_calls 2"),
+    "max_traffic_shift": (Guards(max_traffic_shift=10), "would have 100% of its requests served by another model"),
+    "deny_new": (Guards(deny_new="provider"), "would reach z (c), a new provider"),
+    "deny_providers": (Guards(deny_providers=("z",)), "may reach z (c), which is among deny_providers z"),
+}
+
+
+@pytest.mark.parametrize("guard", LIMITS)
+def test_every_guard_judges_what_a_change_does_to_those_that_target_it(guard: str) -> None:
+    """Though the guard lets the changed policy itself pass: it is excepted, or below the limit."""
+    guards, said = LIMITS[guard]
+    settings = Settings(guards=guards, guard_exceptions=(GuardException(guard, "chat", "r"),))  # type: ignore[arg-type] # a name of the table
+    front = body(CHAT, B)
+    rows = [row("chat", A), row("front", **front)]
+    (refusal,) = reviewed([policy("chat", C, A), policy("front", **front)], rows, settings).refusals
+    assert refusal.startswith(f"{FRONT} (through {CHAT}) {said}")
+
+
+def test_a_change_cannot_be_split_to_pass_the_guards() -> None:
+    """Whether the affected policy is left out of the selection, or changes by itself later."""
+    rows = [row("chat", **WIDE), row("front", **body(CHAT))]
+    desired = [policy("chat", **NARROW), policy("front", **body(CHAT), retry={"attempts": 0})]
+    settings = Settings(guards=SURVIVE, guard_exceptions=(GuardException("survive", "chat", "r"),))
+    found = reviewed(desired, rows, settings, selection=Selection(only=("chat",)))
+    assert [one.name for one in found.affected] == [FRONT]
+    assert len(found.refusals) == 1
+    again = reviewed(desired, [row("chat", **NARROW), row("front", **body(CHAT))], settings)
+    assert len(again.refusals) == 1
+
+
+OUTSIDE = {
+    "outside the scope": (Settings(scope=("chat",), guards=SURVIVE), True, 1),
+    "unmanaged": (Settings(guards=SURVIVE), False, 1),
+    "not pruned": (Settings(scope=("*",), prune=False, guards=SURVIVE), False, 1),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_live_policies_that_are_not_the_directorys_are_shown_and_not_bound(name: str) -> None:
+    settings, removes, refusals = OUTSIDE[name]
+    found = reviewed([policy("chat", **NARROW)], [row("chat", **WIDE), row("theirs", CHAT)], settings, removes=removes)
+    (one,) = found.affected
+    assert (one.name, one.through, one.bound) == ("virtual-policy/theirs", (CHAT,), False)
+    assert one.effect is not None
+    assert one.effect.worse != ()
+    assert len(found.refusals) == refusals  # that of chat itself
+
+
+def test_a_saved_plan_binds_the_same_policies() -> None:
+    rows = [row("chat", **WIDE), row("front", **body(CHAT)), row("theirs", CHAT)]
+    saved = plan([policy("chat", **NARROW), policy("front", **body(CHAT))], rows, removes=False)
+    found = review(read_plan(write_plan(saved), "p.json"), observe_rows(rows), Settings(guards=SURVIVE))
+    assert [(one.name, one.bound) for one in found.affected] == [(FRONT, True), ("virtual-policy/theirs", False)]
+    assert len(found.refusals) == 2
+
+
+def test_a_saved_plan_that_forgets_a_policy_in_scope_frees_it_from_nothing() -> None:
+    rows = [row("chat", **WIDE), row("front", **body(CHAT))]
+    settings = Settings(scope=("*",), guards=SURVIVE)
+    whole = plan([policy("chat", **NARROW), policy("front", **body(CHAT))], rows, settings)
+    found = review(plan([policy("chat", **NARROW)], [row("chat", **WIDE)], settings), observe_rows(rows), settings)
+    assert whole.digest == found.plan.digest
+    assert [(one.name, one.bound) for one in found.affected] == [(FRONT, True)]
+
+
+UNCLEAR = {
+    "twice": ([row("q", A), {**row("virtual-policy/q", B), "id": "2"}], "the remote has several policies of this name"),
+    "unreadable": ([{"id": "1", "name": "q"}], "the row has no policy"),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_a_target_that_cannot_be_judged_is_refused_by_every_guard(name: str) -> None:
+    rows, why = UNCLEAR[name]
+    settings = Settings(scope=("p",), guards=Guards(max_calls=50, survive=Survive("model", (429,))))
+    found = reviewed([policy("p", "virtual-policy/q", A)], rows, settings)
+    said = f"it leads to virtual-policy/q, and what that one does is not known: {why} (allow it with --allow-guard"
+    assert [refusal.split("=")[0] for refusal in found.refusals] == [
+        f"virtual-policy/p cannot be judged by {guard}: {said} {guard}" for guard in ("max_calls", "survive")
+    ]
+
+
+def test_several_rows_of_one_name_that_target_a_change_are_affected_in_a_way_that_cannot_be_told() -> None:
+    rows = [row("chat", **WIDE), row("front", CHAT), {**row("virtual-policy/front", CHAT), "id": "2"}]
+    found = reviewed([policy("chat", **NARROW)], rows, Settings(scope=("chat",)))
+    assert found.affected == (Affected(FRONT, (CHAT,), None, bound=False),)
+
+
+def test_a_retry_over_a_target_policy_counts_for_guards() -> None:
+    settings = Settings(guards=Guards(max_calls=2))
+    over = body("virtual-policy/b", mode="single") | {"retry": {"attempts": 9}}
+    (refusal,) = reviewed([policy("a", **over), policy("b", A)], [], settings).refusals
+    assert "virtual-policy/a may make 10 calls for one request, more than max_calls 2: 10 × x/a" in refusal
