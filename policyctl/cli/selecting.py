@@ -22,8 +22,9 @@ class Overrides:
         max_change_percent: float | None,
         allow_remove: tuple[str, ...],
         allow_guard: tuple[GuardException, ...],
+        partial: float | None,
     ) -> None:
-        self._values = (max_removes, max_change_percent, allow_remove, allow_guard)
+        self._values = (max_removes, max_change_percent, allow_remove, allow_guard, partial)
 
     def on(self, settings: Settings) -> Settings:
         """The environment's settings with the overrides."""
@@ -65,6 +66,12 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="GUARD[=NAME]",
         help="Pass over this guard once, for one policy or for all; repeatable.",
     )
+    @click.option(
+        "--partial",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        metavar="SHARE",
+        help="The share of calls that fail in partial failures, such as 0.1.",
+    )
     @wraps(function)
     def settled(
         *args: Any,
@@ -74,9 +81,10 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         max_change_percent: float | None,
         allow_remove: tuple[str, ...],
         allow_guard: tuple[GuardException, ...],
+        partial: float | None,
         **more: Any,
     ) -> Any:
-        overrides = Overrides(max_removes, max_change_percent, allow_remove, allow_guard)
+        overrides = Overrides(max_removes, max_change_percent, allow_remove, allow_guard, partial)
         return function(*args, selection=Selection(only, exclude), overrides=overrides, **more)
 
     return settled

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.core.plan import Plan
+from policyctl.core.settings import PARTIAL
 from policyctl.effect.known import Known
 from policyctl.errors import PolicyctlError
 from policyctl.model.live import Live, Observed
@@ -30,35 +31,53 @@ class Affected(NamedTuple):
     bound: bool
 
 
-def effects_of(
-    plan: Plan, before: Mapping[str, Document], after: Mapping[str, Document], timeouts: Mapping[str, float] | None = None
-) -> dict[str, Effect]:
-    """The effect of every update of a plan, by canonical name.
+_MOST_SEARCHES = 50  # for failures at once, which take milliseconds each
+
+
+class Comparing:
+    """How the versions of policies are compared: each with the policies of its own time.
 
     `before` are all policies as they are live, `after` as they will be when the plan is applied (see `policies_around`):
-    targets that are policies count with what those do. `timeouts` are the models' own, in seconds, as far as they are known.
+    targets that are policies count with what those do. `timeouts` are the models' own, in seconds, as far as they are known;
+    `partial` is the share of calls that fail in a partial failure.
     """
-    updates = {change.name: change for change in plan.changes if change.action == "update"}
-    if not updates:
-        return {}
-    from policyctl.effect.compare import compare  # most plans change nothing, and then nobody asks the effect engine
 
-    effects = {}
-    for name, change in updates.items():
-        # A live policy may be nested deeper than can be followed; of that one nothing is said.
+    def __init__(
+        self,
+        before: Mapping[str, Document],
+        after: Mapping[str, Document],
+        timeouts: Mapping[str, float] | None = None,
+        partial: float = PARTIAL,
+    ) -> None:
+        self.before, self.after = before, after
+        self._timeouts, self._partial = timeouts, partial
+        self._searches = 0
+
+    def effect(self, one: Document, other: Document) -> Effect | None:
+        """What a change does; None for a policy that is nested deeper than can be followed."""
+        from policyctl.effect.compare import compare  # most plans change nothing, and then the effect engine is not needed
+
+        deep = self._searches < _MOST_SEARCHES
         with suppress(PolicyctlError):
-            effects[name] = compare(change.before, after[name], before, after, timeouts)
-    return effects
+            effect = compare(one, other, self.before, self.after, self._timeouts, self._partial, deep=deep)
+            self._searches += effect.kind == "effective" and not effect.worse and not effect.sure
+            return effect
+        return None
+
+
+def effects_of(plan: Plan, comparing: Comparing) -> dict[str, Effect]:
+    """The effect of every update of a plan, by canonical name; those that are not known are left out."""
+    updates = [(change.name, change.before) for change in plan.changes if change.action == "update"]
+    found = {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
+    return {name: effect for name, effect in found.items() if effect is not None}
 
 
 def affected_by(
     plan: Plan,
     observed: Observed,
-    before: Mapping[str, Document],
-    after: Mapping[str, Document],
+    comparing: Comparing,
     effects: Mapping[str, Effect],
     bound: Callable[[str], bool],
-    timeouts: Mapping[str, float] | None = None,
 ) -> tuple[Affected, ...]:
     """The live policies that a plan leaves alone and whose traffic it changes, sorted by name.
 
@@ -72,7 +91,7 @@ def affected_by(
     changed = {change.name for change in plan.changes}
     found = []
     for name in sorted(ways.keys() - changed):
-        effect = _effect_on(name, before, after, timeouts)
+        effect = _effect_on(name, comparing)
         if _is_effective(effect):
             found.append(Affected(name, ways[name], effect, bound(name)))
     return tuple(found)
@@ -83,17 +102,10 @@ def _is_effective(effect: Effect | None) -> bool:
     return effect is None or effect.kind == "effective"
 
 
-def _effect_on(
-    name: str, before: Mapping[str, Document], after: Mapping[str, Document], timeouts: Mapping[str, float] | None
-) -> Effect | None:
-    from policyctl.effect.compare import compare
-
-    if name not in before or name not in after:  # several rows of that name
+def _effect_on(name: str, comparing: Comparing) -> Effect | None:
+    if name not in comparing.before or name not in comparing.after:  # several rows of that name
         return None
-    try:
-        return compare(before[name], after[name], before, after, timeouts)
-    except PolicyctlError:
-        return None
+    return comparing.effect(comparing.before[name], comparing.after[name])
 
 
 def _users(plan: Plan, observed: Observed) -> dict[str, set[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from policyctl.core.effects import Affected, affected_by, effects_of, policies_around
+from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
 from policyctl.model.live import Observed
@@ -30,6 +30,7 @@ class Review:
     updates do to traffic, `affected` what they do to policies that stay. `policies` are all as they will be when the plan is
     applied, `policies_before` as they are, in normal form and by name; `timeouts` are the models' own, in seconds, as far as
     they are known. These are for those who draw policies.
+    `guarded` is whether any guard is configured.
     `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet.
     """
 
@@ -44,6 +45,7 @@ class Review:
     policies_before: Mapping[str, Document] = field(default_factory=dict)
     timeouts: Mapping[str, float] = field(default_factory=dict)
     settings: tuple[Field, ...] = ()
+    guarded: bool = False
 
     @property
     def unchanged(self) -> int:
@@ -57,8 +59,9 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     `timeouts` are the models' own, in seconds, as far as they are known.
     """
     before, after = policies_around(plan, observed)
-    effects = effects_of(plan, before, after, timeouts)
-    affected = affected_by(plan, observed, before, after, effects, lambda name: _is_bound(name, plan, settings), timeouts)
+    comparing = Comparing(before, after, timeouts, settings.partial)
+    effects = effects_of(plan, comparing)
+    affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
     guarded, allowed = by_traffic(plan, after, settings, effects, affected)
     refusals = (
         *_protected(plan, settings),
@@ -80,6 +83,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         policies=after,
         policies_before=before,
         timeouts=timeouts or {},
+        guarded=bool(settings.guards.active),
     )
 
 

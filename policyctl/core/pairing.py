@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 def pair_targets(before: list[Any], after: list[Any]) -> list[Pair]:
     """Pair two lists of targets: the same target first, then the same model, then the groups most alike.
 
-    Labels are unique: the model's short name (`#2` for its second occurrence), a position counted from 1 for a group.
+    Labels are unique: the model's short name (`#2` for its second occurrence), for a group its position from 0, as machines count (see `report.plain.place`).
     """
     left, right = list(range(len(before))), list(range(len(after)))
     matched: dict[int, int] = {}  # after → before
@@ -88,7 +88,7 @@ class _Labels:
     def take(self, target: Any, position: int, side: str) -> str:
         name = _model_of(target)
         if name is None:
-            return f"{position + 1}{side}"
+            return f"{position}{side}"
         label = short_model(name)
         self.seen[label] += 1
         return label if self.seen[label] == 1 else f"{label}#{self.seen[label]}"

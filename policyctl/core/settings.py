@@ -11,8 +11,16 @@ if TYPE_CHECKING:
 
 Part = Literal["provider", "model"]  # what may go down, or be new
 Guard = Literal[
-    "max_traffic_shift", "max_calls", "max_failover_seconds", "survive", "deny_new", "allow_providers", "deny_providers"
+    "max_traffic_shift",
+    "max_calls",
+    "max_failover_seconds",
+    "survive",
+    "min_served",
+    "deny_new",
+    "allow_providers",
+    "deny_providers",
 ]
+PARTIAL = 0.1  # of the calls of a model or a provider fail in a partial failure, where nothing else is asked for
 GUARDS: tuple[Guard, ...] = get_args(Guard)
 
 
@@ -30,6 +38,18 @@ class Survive(NamedTuple):
     down_with: tuple[Answer, ...]
 
 
+class MinServed(NamedTuple):
+    """The part of the requests that must be served while any one provider or model (`of`) fails a share of its calls.
+
+    `share` and `at_least` are from 0 to 1; `answers` are what these calls fail with, each looked at by itself.
+    """
+
+    share: float
+    of: Part
+    answers: tuple[Answer, ...]
+    at_least: float
+
+
 class Guards(NamedTuple):
     """What a changed policy may do to traffic; None means that nothing is asked.
 
@@ -42,6 +62,7 @@ class Guards(NamedTuple):
     max_calls: int | None = None
     max_failover_seconds: float | None = None
     survive: Survive | None = None
+    min_served: MinServed | None = None
     deny_new: Part | None = None
     allow_providers: tuple[str, ...] | None = None
     deny_providers: tuple[str, ...] | None = None
@@ -65,9 +86,10 @@ class GuardException(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """The safety settings of one environment.
+    """The safety settings of one environment, and how effects are worked out.
 
-    `scope` None means that none is written: everything on the embedded remote, only what files name elsewhere.
+    `scope` None means that none is written: everything on the embedded remote, only what files name elsewhere. `partial` is
+    the share of calls that fail in a partial failure; it decides nothing that apply does.
     """
 
     scope: tuple[str, ...] | None = None
@@ -77,6 +99,7 @@ class Settings(NamedTuple):
     limits: Limits = Limits()
     guards: Guards = Guards()
     guard_exceptions: tuple[GuardException, ...] = ()
+    partial: float = PARTIAL
 
     def in_scope(self, name: str) -> bool:
         """Whether the directory speaks for that policy."""
@@ -88,6 +111,7 @@ class Settings(NamedTuple):
         max_change_percent: float | None,
         allow_remove: tuple[str, ...],
         allow_guard: tuple[GuardException, ...] = (),
+        partial: float | None = None,
     ) -> Settings:
         """The settings with what the command line overrides by name."""
         limits = Limits(
@@ -98,4 +122,5 @@ class Settings(NamedTuple):
             limits=limits,
             allow_remove=(*self.allow_remove, *allow_remove),
             guard_exceptions=(*self.guard_exceptions, *allow_guard),
+            partial=self.partial if partial is None else partial,
         )

@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import isclose
 from typing import NamedTuple
 
 from policyctl.core.effects import Affected
 from policyctl.core.plan import Plan
-from policyctl.core.settings import Guard, GuardException, Guards, Part, Settings, Survive
+from policyctl.core.settings import Guard, GuardException, Guards, Part, Settings
 from policyctl.effect.bounds import Leg
 from policyctl.effect.compare import Effect
+from policyctl.effect.failures import one_failure, said_failures
 from policyctl.effect.known import Known
-from policyctl.effect.outages import Outages
+from policyctl.effect.outages import outages, served
 from policyctl.effect.picture import Picture, picture
-from policyctl.effect.profile import FAILURES
+from policyctl.effect.profile import Answer
 from policyctl.effect.reach import short_names
 from policyctl.effect.shares import provider_of
+from policyctl.effect.tree import Tree
 from policyctl.errors import PolicyctlError
 from policyctl.model.names import short_model
 from policyctl.model.normal import Document
@@ -147,29 +150,40 @@ def _failover(case: Case, guards: Guards) -> Iterator[str]:
 
 
 def _survive(case: Case, guards: Guards) -> Iterator[str]:
-    survive, outages = guards.survive, case.after.outages
+    survive = guards.survive
     if survive is None:
         return
-    failed = list(_not_survived(outages, survive))
-    if outages.usual < 1:
-        failed = [f"{_percent(outages.usual)} with nothing down"]
+    failed = list(_lost(case.after.tree, survive.any, survive.down_with, 1.0, 0.0))
+    if case.after.usual < 1:
+        failed = [f"{_percent(case.after.usual)} with nothing down"]
     if failed:
         answers = ", ".join(map(str, survive.down_with))
         yield f"serves {'; '.join(failed)}; survive asks for 100% while any one {survive.any} is down with {answers}"
 
 
-def _not_survived(outages: Outages, survive: Survive) -> Iterator[str]:
-    """`40% while openai is down with 429, 503`, for each part that may be down and each chance of being served."""
-    rows = dict(outages.models)
-    if survive.any == "provider":
-        rows = {**outages.providers, **{name: row for name, row in rows.items() if provider_of(name) is None}}
+def _min_served(case: Case, guards: Guards) -> Iterator[str]:
+    asked = guards.min_served
+    if asked is None:
+        return
+    for said in _lost(case.after.tree, asked.of, asked.answers, asked.share, 1 - asked.at_least):
+        yield f"serves {said}; min_served asks for at least {_percent(asked.at_least)}"
+
+
+def _lost(tree: Tree, part: Part, answers: tuple[Answer, ...], share: float, most: float) -> Iterator[str]:
+    """`40% while openai is down with 429, 503`, for each part that may fail and each chance of losing more than `most`."""
+    matrix = outages(tree, list(map(one_failure, answers)), share)
+    rows = dict(matrix.models)
+    if part == "provider":
+        rows = {**matrix.providers, **{name: row for name, row in rows.items() if provider_of(name) is None}}
     for name, row in rows.items():
-        alike: dict[float, list[str]] = {}
-        for failure, chance in zip(FAILURES, row, strict=True):
-            if failure in survive.down_with and chance < 1:
-                alike.setdefault(chance, []).append(str(failure))
-        for chance, failures in alike.items():
-            yield f"{_percent(chance)} while {short_model(name)} is down with {', '.join(failures)}"
+        alike: dict[float, list[Answer]] = {}
+        for failure, lost in zip(answers, row, strict=True):
+            if lost > most and not isclose(lost, most):
+                alike.setdefault(lost, []).append(failure)
+        for lost, failures in alike.items():
+            how = said_failures(failures)
+            fails = f"is down with {how}" if share == 1 else f"fails {_percent(share)} of its calls with {how}"
+            yield f"{_percent(served(lost))} while {short_model(name)} {fails}"
 
 
 def _deny_new(case: Case, guards: Guards) -> Iterator[str]:
@@ -205,7 +219,7 @@ def _reached(after: Picture, part: Part) -> dict[str, str]:
     """The models or providers that requests may come to, each in words: `openai (gpt-4o, when gemini-2.0 answers 429)`."""
     names = short_names(after.tree.models)
     found: dict[str, str] = {}
-    for model, condition in sorted(after.reach.items(), key=lambda pair: len(pair[1].failures)):
+    for model, condition in sorted(after.reach.items(), key=lambda pair: pair[1].least):
         name = _part(model, part)
         details = [names[model]] if name != model else []
         if when := condition.said(names):
@@ -229,6 +243,7 @@ _JUDGES: dict[Guard, Callable[[Case, Guards], Iterator[str]]] = {
     "max_calls": _calls,
     "max_failover_seconds": _failover,
     "survive": _survive,
+    "min_served": _min_served,
     "deny_new": _deny_new,
     "allow_providers": _allow_providers,
     "deny_providers": _deny_providers,

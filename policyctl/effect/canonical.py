@@ -64,7 +64,7 @@ def kind_of(before: Document, after: Document, old: Tree, new: Tree) -> Kind:
         left, right = normal_form(before)["policy"], normal_form(after)["policy"]
         if left == right:
             return "metadata"
-        if _cache(left) == _cache(right):
+        if cache_of(left) == cache_of(right):
             return "equivalent"
     return "effective"
 
@@ -74,8 +74,17 @@ def canonical_form(tree: Tree) -> Form:
     return _form(tree.root)
 
 
-def _cache(policy: Any) -> Any:
-    """A cache answers requests without any call; two caches are the same only when they say the same."""
+def without_shares(form: Form) -> object:
+    """A form without the shares of its draws: equal where two policies differ in weights only."""
+    if isinstance(form, Drawn):
+        return "drawn", tuple(sorted((repr(without_shares(one)) for _, one in form.forms)))
+    if isinstance(form, First):
+        return "first", form.codes, tuple(map(without_shares, form.forms))
+    return form
+
+
+def cache_of(policy: Any) -> Any:
+    """The answer cache of a policy's body. It answers requests without any call; two are the same only if equal."""
     return policy.get("cache") if isinstance(policy, dict) else None
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isclose
 from typing import Any, Literal, NamedTuple
 
-from policyctl.effect.canonical import Kind, kind_of
+from policyctl.effect.canonical import Kind, cache_of, canonical_form, kind_of, without_shares
+from policyctl.effect.covering import covers
 from policyctl.effect.evaluate import rounded
-from policyctl.effect.outages import Outages
+from policyctl.effect.failures import Failures
+from policyctl.effect.outages import Outages, merged, outages, served, told_apart
 from policyctl.effect.picture import Picture, picture
-from policyctl.effect.profile import FAILURES, Answer
+from policyctl.effect.profile import Answer
 from policyctl.effect.reach import Condition, short_names
+from policyctl.effect.together import Together, worse_together
+from policyctl.effect.tree import Tree
 from policyctl.model.normal import Document, normal_form, references
 
-_NOTICED = 1e-9  # chances that differ by less are the same
+_NOTICED = 1e-9  # shares that differ by less are the same
+_NOTHING = 1e-300  # so are chances of losing a request that are nothing but the rounding of 0
 
 
 class Moved(NamedTuple):
@@ -28,13 +32,17 @@ class Moved(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """The chance of being served while a model or a provider (`kind`) fails in one of these ways, before and after."""
+    """The chance of being served while a model or a provider (`kind`) fails in one of these ways, before and after.
+
+    `share` is the part of its calls that fail: 1 in an outage, less in a partial failure.
+    """
 
     kind: Literal["model", "provider"]
     name: str
-    failures: tuple[Answer, ...]
+    failures: frozenset[Answer]
     before: float
     after: float
+    share: float = 1.0
 
 
 class Reached(NamedTuple):
@@ -48,16 +56,22 @@ class Reached(NamedTuple):
 class Effect:
     """What moved between two versions of a policy; everything else stayed.
 
-    `traffic` is the part of all requests that another model serves, or none. `calls`, `failover` and `latency` (seconds) are
-    the worst case of one request. `refused` and `was_refused` say why the gateway begins or ceases to refuse the policy.
+    `usual` is the chance of being served when nothing fails; `traffic` the part of all requests that another model serves, or
+    none. `shift` is whether weights moved and nothing else did. `worse` and `better` are outages and partial failures of one
+    model or provider, `together` a case of several failures at once that gets worse where none of those does. `calls`,
+    `failover` and `latency` (seconds) are the worst case of one request. `refused` and `was_refused` are why the gateway
+    begins or ceases to refuse the policy. `sure` is whether it is proven that no request that was served is lost.
     """
 
     kind: Kind
     models: tuple[Moved, ...] = ()
     providers: tuple[Moved, ...] = ()
+    usual: Moved | None = None
     traffic: float = 0.0
+    shift: bool = False
     worse: tuple[Cell, ...] = ()
     better: tuple[Cell, ...] = ()
+    together: Together | None = None
     calls: Moved | None = None
     failover: Moved | None = None
     latency: Moved | None = None
@@ -65,6 +79,7 @@ class Effect:
     removed: tuple[Reached, ...] = ()
     was_refused: str | None = None
     refused: str | None = None
+    sure: bool = False
 
 
 def compare(
@@ -73,28 +88,52 @@ def compare(
     policies_before: Mapping[str, Document] | None = None,
     policies_after: Mapping[str, Document] | None = None,
     timeouts: Mapping[str, float] | None = None,
+    partial: float = 0.1,
+    *,
+    deep: bool = True,
 ) -> Effect:
     """What a change does. None is "there is no such policy"; nulls inside must already mean absent (see `normal_form`).
 
     Each version is read with the policies of its own time, by canonical name: a policy whose own document stays does
-    something else when one that it targets does.
+    something else when one that it targets does. `partial` is the share of calls that fail in a partial failure; without
+    `deep` no failures at once are looked for.
     """
     if before is None or after is None:
         old, new = _picture(before, policies_before, timeouts), _picture(after, policies_after, timeouts)
-        return compare_pictures(old, new)
+        return compare_pictures(old, new, partial)
     below = _below(before, policies_before or {}), _below(after, policies_after or {})
     stays = _alike(*below)
     if stays and before.get("policy") == after.get("policy"):
-        return Effect("metadata")
+        return Effect("metadata", sure=True)
     then, now = picture(before, policies_before, timeouts), picture(after, policies_after, timeouts)
-    effect = compare_pictures(then, now)
-    if effect != Effect("effective"):
-        return effect
-    # Where something moved, the canonical forms cannot be equal; where nothing did, they say whether nothing can.
-    kind = kind_of(before, after, then.tree, now.tree)
-    if kind == "effective" or stays:
-        return Effect(kind)
-    return Effect("equivalent" if _caches(below[0]) == _caches(below[1]) else "effective")
+    effect = compare_pictures(then, now, partial)
+    kind = _kind(before, after, then.tree, now.tree, below) if effect == Effect("effective") else "effective"
+    if kind != "effective":
+        return Effect(kind, sure=True)
+    same_caches = cache_of(before.get("policy")) == cache_of(after.get("policy")) and _caches(below[0]) == _caches(below[1])
+    return _whole(effect, then.tree, now.tree, partial, same_caches=same_caches, deep=deep)
+
+
+def _kind(before: Document, after: Document, old: Tree, new: Tree, below: tuple[_Below, _Below]) -> Kind:
+    """Where something moved, the canonical forms cannot be equal; where nothing did, they decide whether nothing can."""
+    kind = kind_of(before, after, old, new)
+    if kind == "effective" or _alike(*below):
+        return kind
+    return "equivalent" if _caches(below[0]) == _caches(below[1]) else "effective"
+
+
+def _whole(effect: Effect, old: Tree, new: Tree, partial: float, *, same_caches: bool, deep: bool) -> Effect:
+    """The effect with what only the whole forms show. A cache answers without any call, so that nothing is proven of it."""
+    if effect.worse:
+        may_shift = effect.models and len(old.leaves) == len(new.leaves) and {*old.models} == {*new.models}
+        return replace(effect, shift=True) if may_shift and _same_but_shares(old, new) else effect
+    if covers(canonical_form(new), canonical_form(old)):
+        return replace(effect, sure=same_caches)
+    return replace(effect, together=worse_together(old, new, partial)) if deep else effect
+
+
+def _same_but_shares(old: Tree, new: Tree) -> bool:
+    return without_shares(canonical_form(old)) == without_shares(canonical_form(new))
 
 
 def _picture(
@@ -135,17 +174,18 @@ def _caches(below: _Below) -> dict[str, Any]:
     return {name: body["cache"] for name, body in bodies.items() if isinstance(body, dict) and "cache" in body}
 
 
-def compare_pictures(old: Picture | None, new: Picture | None) -> Effect:
+def compare_pictures(old: Picture | None, new: Picture | None, partial: float = 0.1) -> Effect:
     """What moved between two pictures, taking it that the change is effective."""
-    cells = list(_cells(old.outages, new.outages)) if old and new else []
+    cells = list(_cells(old.tree, new.tree, partial)) if old and new else []
     models = _moved(old.models if old else {}, new.models if new else {})
     return Effect(
         kind="effective",
         models=models,
         providers=_moved(old.providers if old else {}, new.providers if new else {}),
+        usual=_bound("usual", old.usual, new.usual) if old and new else None,
         traffic=_traffic(old.models, new.models) if old and new else 1.0,
-        worse=tuple(cell for cell in cells if cell.after < cell.before),
-        better=tuple(cell for cell in cells if cell.after > cell.before),
+        worse=tuple(cell for worse, cell in cells if worse),
+        better=tuple(cell for worse, cell in cells if not worse),
         calls=_bound("calls", old.calls.value if old else None, new.calls.value if new else None),
         failover=_bound("failover", old.failover.value if old else None, new.failover.value if new else None),
         latency=_bound("latency", _latency(old), _latency(new)),
@@ -164,24 +204,32 @@ def _moved(old: Mapping[str, float], new: Mapping[str, float]) -> tuple[Moved, .
 
 
 def _traffic(old: Mapping[str, float], new: Mapping[str, float]) -> float:
-    """The part of all requests that another model serves, or nobody any more: half of all that moved."""
+    """The part of all requests that another model serves, or none any more: half of all that moved."""
     moved = [abs(new.get(name, 0.0) - old.get(name, 0.0)) for name in {*old, *new}]
     return rounded((sum(moved) + abs(sum(new.values()) - sum(old.values()))) / 2)
 
 
-def _cells(old: Outages, new: Outages) -> Iterator[Cell]:
-    kinds: tuple[tuple[Literal["model", "provider"], dict[str, None]], ...] = (
-        ("model", dict.fromkeys([*new.models, *old.models])),
-        ("provider", dict.fromkeys([*new.providers, *old.providers])),
-    )
-    for kind, names in kinds:
-        for name in names:
-            before, after = old.row(kind, name), new.row(kind, name)
-            if before != after:
-                alike: defaultdict[tuple[float, float], list[Answer]] = defaultdict(list)
-                for failure, chances in zip(FAILURES, zip(before, after, strict=True), strict=True):
-                    alike[chances].append(failure)
-                yield from (Cell(kind, name, tuple(failures), *both) for both, failures in alike.items() if _differ(*both))
+def _cells(old: Tree, new: Tree, partial: float) -> Iterator[tuple[bool, Cell]]:
+    """What an outage or a partial failure loses before and after, where the two differ; and whether it gets worse."""
+    for share in (1.0, partial):
+        classes = told_apart([old, new], share)
+        before, after = outages(old, classes, share), outages(new, classes, share)
+        yield from _rows("model", before, after)
+        yield from _rows("provider", before, after)
+
+
+def _rows(kind: Literal["model", "provider"], old: Outages, new: Outages) -> Iterator[tuple[bool, Cell]]:
+    before, after = (side.models if kind == "model" else side.providers for side in (old, new))
+    for name in dict.fromkeys([*after, *before]):
+        one, other = old.row(kind, name), new.row(kind, name)
+        if one == other:
+            continue
+        alike: dict[tuple[float, float], list[Failures]] = {}
+        for failures, was, now in zip(old.classes, one, other, strict=True):
+            if was != now and not isclose(was, now, abs_tol=_NOTHING):
+                alike.setdefault((was, now), []).append(failures)
+        for (was, now), classes in alike.items():
+            yield now > was, Cell(kind, name, merged(tuple(classes)).answers, served(was), served(now), old.share)
 
 
 def _differ(one: float, other: float) -> bool:

@@ -1,4 +1,4 @@
-"""The whole picture of one policy: shares, outage matrix, bounds and reach, each worked out once."""
+"""The whole picture of one policy: shares, outages, bounds and reach, each worked out once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from policyctl.effect.bounds import Bound, max_calls, max_failover, max_latency
-from policyctl.effect.outages import Outages, outages
+from policyctl.effect.evaluate import rounded
 from policyctl.effect.reach import Condition, reach
 from policyctl.effect.routes import Routes
 from policyctl.effect.shares import model_shares, provider_shares
@@ -16,16 +16,23 @@ from policyctl.model.normal import Document
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a policy does. Shares and chances are from 0 to 1; `reach` has the models that a request can come to."""
+    """What a policy does. Shares and chances are from 0 to 1; `reach` has the models that a request can come to.
+
+    What outages do is not in it: which failures are told apart depends on what the policy is compared with (see `outages`).
+    """
 
     tree: Tree
     models: Mapping[str, float]
     providers: Mapping[str, float]
-    outages: Outages
     calls: Bound
     failover: Bound
     latency: Bound | None
     reach: Mapping[str, Condition]
+
+    @property
+    def usual(self) -> float:
+        """The chance that a request is served when nothing fails."""
+        return rounded(sum(self.models.values()))
 
 
 def picture(
@@ -41,7 +48,6 @@ def picture(
         tree=tree,
         models=shares,
         providers=provider_shares(shares),
-        outages=outages(tree),
         calls=max_calls(routes),
         failover=max_failover(routes),
         latency=max_latency(routes, timeouts) if timeouts else None,

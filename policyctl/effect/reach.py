@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from policyctl.effect.profile import is_served
-from policyctl.effect.routes import Route, Routes, Step
+from policyctl.effect.profile import NO_ANSWER, is_served
+from policyctl.effect.routes import Routes
+from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node
 from policyctl.model.names import short_model
 
 
@@ -19,54 +20,148 @@ class Failure(NamedTuple):
     but: tuple[int, ...] = ()
 
 
+Way = tuple[Failure, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What must fail before a model is asked, in the order of the calls; nothing for a model that gets healthy traffic."""
+    """What must fail before a model is asked: every shortest way, each in the order of the calls.
 
-    failures: tuple[Failure, ...] = ()
+    A model that gets healthy traffic has one way, in which nothing fails.
+    """
+
+    ways: tuple[Way, ...] = ((),)
+
+    @property
+    def least(self) -> int:
+        """How many models must fail."""
+        return len({failure.model for failure in self.ways[0]})
 
     def said(self, names: Mapping[str, str]) -> str:
         """`when gemini-2.0-flash answers 429 or 503`, or an empty text; `names` are the models' short names."""
-        alike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
-        for model, answers, but in self.failures:
-            alike.setdefault((answers, but), []).append(names.get(model, model))
-        return f"when {_listed([_said(who, *how) for how, who in alike.items()], 'and')}" if alike else ""
+        if not self.ways[0]:
+            return ""
+        return f"when {', or when '.join([_said_way(way, names) for way in self.ways])}"
 
 
 def reach(routes: Routes) -> dict[str, Condition]:
-    """For every model that a request can come to the least condition: the fewest models failing, then the first written."""
-    leaves = routes.tree.leaves
-    arrivals = routes.arrivals([-1.0] * len(leaves), routes.healthy)
-    best: dict[str, Route] = {}
-    for leaf, route in zip(leaves, arrivals, strict=True):
-        if route is not None and (leaf.model not in best or best[leaf.model].weight < route.weight):
-            best[leaf.model] = route
-    said: dict[tuple[str, int], Failure] = {}
-    return {model: Condition(_failures(routes, route, said)) for model, route in best.items()}
+    """For every model that a request can come to, every shortest way there: with the fewest failures, as written."""
+    search = _Search(routes)
+    search.arrive(routes.tree.root, [()])
+    known: dict[tuple[str, int], Failure] = {}
+    found: dict[str, Condition] = {}
+    for model, steps in search.arrivals.items():
+        least = min(map(_length, steps))
+        ways = [tuple([_known(routes, step, known) for step in way]) for way in steps if _length(way) == least]
+        found[model] = Condition(tuple(dict.fromkeys(ways)))
+    return found
 
 
-def _failures(routes: Routes, route: Route, said: dict[tuple[str, int], Failure]) -> tuple[Failure, ...]:
-    """The steps of a route that are failures, each once; `said` keeps those of all routes."""
-    found: dict[Failure, None] = {}
-    for step in route.steps:
-        if not step.outcomes & routes.healthy:
-            key = (step.leaf.model, step.outcomes)
-            if key not in said:
-                said[key] = _failure(routes, step)
-            found[said[key]] = None
-    return tuple(found)
+_Step = tuple[str, int]  # a model, and the outcomes (bits of `routes`) that it fails with
+_Steps = tuple[_Step, ...]
+_MOST = 16  # ways that are followed at each place; policies with more of them are not read by anybody
 
 
-def _failure(routes: Routes, step: Step) -> Failure:
-    taken = routes.members(step.outcomes)
+class _Search:
+    """All ways through a tree in which models fail for good, the shortest kept."""
+
+    def __init__(self, routes: Routes) -> None:
+        self.routes = routes
+        self.arrivals: dict[str, list[_Steps]] = {}
+        self.found: dict[tuple[int, int], list[_Steps]] = {}
+
+    def arrive(self, node: Node, before: list[_Steps]) -> None:
+        """Note for the models of `node` how a request comes to them, when `before` are the ways to `node`."""
+        if isinstance(node, Leaf):
+            self.arrivals.setdefault(node.model, []).extend(before)
+        elif isinstance(node, Balance):
+            for target in node.targets:
+                self.arrive(target, before)
+        elif isinstance(node, Fallback):
+            for target in node.targets[:-1]:
+                self.arrive(target, before)
+                before = _both(before, self.ending(target, self.routes.moving(node)))
+                if not before:
+                    return
+            self.arrive(node.targets[-1], before)
+
+    def ending(self, node: Node, wanted: int) -> list[_Steps]:
+        """The ways in which `node` ends with an outcome of `wanted`."""
+        if isinstance(node, Leaf):
+            possible = wanted & self.routes.possible(node)
+            return [() if possible & self.routes.healthy else ((node.model, possible),)] if possible else []
+        if isinstance(node, Fixed):
+            return [()] if wanted & self.routes.of(node.outcome) else []
+        key = (id(node), wanted)  # the tree outlives the search
+        if key not in self.found:
+            self.found[key] = self._drawn(node, wanted) if isinstance(node, Balance) else self._fallen(node, wanted)
+        return self.found[key]
+
+    def _drawn(self, node: Balance, wanted: int) -> list[_Steps]:
+        nobody: list[_Steps] = [()] if node.nobody and wanted & self.routes.of(NO_ANSWER) else []
+        return _shortest([*nobody, *(way for target in node.targets for way in self.ending(target, wanted))])
+
+    def _fallen(self, node: Fallback, wanted: int) -> list[_Steps]:
+        moving, found = self.routes.moving(node), list[_Steps]()
+        before: list[_Steps] = [()]
+        for target in node.targets[:-1]:
+            found += _both(before, self.ending(target, wanted & ~moving))
+            before = _both(before, self.ending(target, moving))
+            if not before:
+                return _shortest(found)
+        return _shortest([*found, *_both(before, self.ending(node.targets[-1], wanted))])
+
+
+def _both(before: list[_Steps], then: list[_Steps]) -> list[_Steps]:
+    """One way and then another. A model that fails in both fails once, with what fits both where there is such."""
+    if before == [()]:
+        return then
+    return _shortest([_joined(one, other) for one in before for other in then])
+
+
+def _joined(before: _Steps, then: _Steps) -> _Steps:
+    steps = list(before)
+    for model, outcomes in then:
+        place = next((at for at, (known, own) in enumerate(steps) if known == model and own & outcomes), None)
+        if place is None:
+            steps.append((model, outcomes))
+        else:
+            steps[place] = (model, steps[place][1] & outcomes)
+    return tuple(steps)
+
+
+def _shortest(ways: list[_Steps]) -> list[_Steps]:
+    return ways if len(ways) < 2 else sorted(dict.fromkeys(ways), key=_length)[:_MOST]
+
+
+def _length(way: _Steps) -> tuple[int, int]:
+    """How many models fail, and in how many ways."""
+    return len({model for model, _ in way}), len(way)
+
+
+def _known(routes: Routes, step: _Step, known: dict[_Step, Failure]) -> Failure:
+    if step not in known:
+        known[step] = _failure(routes, *step)
+    return known[step]
+
+
+def _failure(routes: Routes, model: str, outcomes: int) -> Failure:
+    taken = routes.members(outcomes)
     if any(not one.codes and not is_served(one.stands) for one in taken):
         left = [one.codes for one in routes.classes if one not in taken and one.codes and not is_served(one.stands)]
-        return Failure(step.leaf.model, but=_sorted(left))
-    return Failure(step.leaf.model, answers=_sorted(one.codes for one in taken))
+        return Failure(model, but=_sorted(left))
+    return Failure(model, answers=_sorted(one.codes for one in taken))
 
 
 def _sorted(codes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(sorted(code for some in codes for code in some))
+
+
+def _said_way(way: Way, names: Mapping[str, str]) -> str:
+    alike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for model, answers, but in way:
+        alike.setdefault((answers, but), []).append(names.get(model, model))
+    return _listed([_said(who, *how) for how, who in alike.items()], "and")
 
 
 def _said(models: list[str], answers: tuple[int, ...], but: tuple[int, ...]) -> str:

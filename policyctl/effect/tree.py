@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -71,7 +72,7 @@ class Fixed(NamedTuple):
 Node = Leaf | Fallback | Balance | Fixed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that what is asked for again and again is worked out once
 class Tree:
     """A policy, ready to be walked.
 
@@ -92,10 +93,15 @@ class Tree:
     missing: tuple[str, ...] = ()
     unknown: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def models(self) -> tuple[str, ...]:
         """The models that a draw or a fallback may lead to, each once, in the order written."""
         return tuple(dict.fromkeys(leaf.model for leaf in self.leaves))
+
+    @cached_property
+    def retries(self) -> tuple[Retry, ...]:
+        """The different ways in which its targets are asked again."""
+        return tuple(dict.fromkeys(leaf.retry for leaf in self.leaves))
 
 
 def read_tree(document: Document, policies: Mapping[str, Document] | None = None) -> Tree:

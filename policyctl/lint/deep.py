@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from policyctl.effect.bounds import Leg, max_calls
+from policyctl.effect.failures import one_failure
 from policyctl.effect.outages import outages
-from policyctl.effect.profile import FAILURES
 from policyctl.effect.routes import Routes
 from policyctl.effect.shares import provider_of
 from policyctl.effect.tree import Leaf, Tree, read_tree
@@ -19,7 +19,7 @@ from policyctl.model.names import short_model
 from policyctl.model.normal import Document
 
 MAX_CALLS = 12  # of one request
-_TIMEOUT = FAILURES.index(408)
+_TIMEOUT = [one_failure(408)]
 _DOWN = (500, 503)
 
 
@@ -42,11 +42,11 @@ def check(document: Document, policies: Mapping[str, Document], codes: Collectio
 def _timeouts(document: Document, policies: Mapping[str, Document], tree: Tree) -> Iterator[Complaint]:
     """Lists without 408 whose policy would serve more requests with it, while a model times out."""
     lacking = [place for place in places(document) if place.moves_on and place.codes and 408 not in place.codes]
-    now = outages(tree) if lacking else None
+    now = outages(tree, _TIMEOUT) if lacking else None
     for place in lacking:
-        with_it = outages(read_tree(_with_408(document, place.path), policies))
+        with_it = outages(read_tree(_with_408(document, place.path), policies), _TIMEOUT)
         for model, row in with_it.models.items():
-            if now is not None and row[_TIMEOUT] > now.models[model][_TIMEOUT]:
+            if now is not None and row < now.models[model]:
                 message = f"without 408 a timeout of {short_model(model)} ends the request here; another target could serve it"
                 yield finding((*place.path, "strategy", "on_status_codes"), "P501", f"{message} (add 408)", "key")
                 break
@@ -80,7 +80,7 @@ def _said(legs: tuple[Leg, ...]) -> str:
 
 def _single_points(tree: Tree) -> Iterator[Complaint]:
     """The models, and the providers of which no one model is enough, without which nothing is served."""
-    matrix = outages(tree)
+    matrix = outages(tree, list(map(one_failure, _DOWN)))
     alone = {model: failures for model, row in matrix.models.items() if (failures := _fatal(row))}
     for model, failures in alone.items():
         leaf = next(leaf for leaf in tree.leaves if leaf.model == model)
@@ -97,7 +97,7 @@ def _single_points(tree: Tree) -> Iterator[Complaint]:
 
 def _fatal(row: tuple[float, ...]) -> str:
     """`500 or 503`: those of the two that leave nothing served."""
-    return " or ".join(str(failure) for failure in _DOWN if row[FAILURES.index(failure)] == 0)
+    return " or ".join(str(failure) for failure, lost in zip(_DOWN, row, strict=True) if lost == 1)
 
 
 def _place(leaf: Leaf) -> Path:

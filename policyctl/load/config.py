@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from policyctl.core.settings import Limits, Settings
+from policyctl.core.settings import PARTIAL, Limits, Settings
 from policyctl.errors import InvalidInput, Problem
 from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
 from policyctl.load.auth import AuthFile, auth_complaints
@@ -75,11 +75,20 @@ class LintFile(FileModel):
     ignore: Names | None = None
 
 
+class EffectFile(FileModel):
+    """How effects are worked out."""
+
+    partial: Annotated[
+        float, Field(gt=0, lt=1, description="The share of calls that fail in the partial failures of a plan; 0.1 by default.")
+    ] = PARTIAL
+
+
 class ConfigFile(SafetyFile):
     """policyctl.yaml."""
 
     default: str | None = None
     lint: LintFile | None = None
+    effect: EffectFile | None = None
     environments: Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None = None
 
 
@@ -152,7 +161,10 @@ def _resolve(file: ConfigFile, path: Path) -> Config:
     lint = Chosen(file.lint.select, file.lint.ignore or ()) if file.lint else Chosen()
     default = file.default or (next(iter(files)) if len(files) == 1 else None)
     written = file.model_copy(update={"environments": files, "default": default}).model_dump(
-        mode="json", exclude_none=True, exclude={"lint": True, "environments": {"__all__": {"vars"}}}
+        mode="json",
+        by_alias=True,
+        exclude_none=True,
+        exclude={"lint": True, "effect": True, "environments": {"__all__": {"vars"}}},
     )
     return Config(path, environments, default, lint, _environment(LOCAL, EnvironmentFile(), file), dict(_leaves(written)))
 
@@ -180,5 +192,6 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
         limits=Limits(**{key: limit for key, limit in limits.items() if limit is not None}),
         guards=guards_of(file.guards, shared.guards),
         guard_exceptions=exceptions_of(either("guard_exceptions") or ()),
+        partial=shared.effect.partial if shared.effect else PARTIAL,
     )
     return Environment(name, file.remote, file.auth, file.ca_file, file.vars, either("include"), settings)

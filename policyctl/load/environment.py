@@ -43,7 +43,6 @@ class Environment:
     def digest(self) -> str:
         """A hash of everything that decides what a plan of this environment says; auth and remote are not part of it."""
         settings = self.settings
-        survive = settings.guards.survive
         return digest(
             {
                 "vars": self.vars,
@@ -53,7 +52,7 @@ class Environment:
                 "protect": list(settings.protect),
                 "allow_remove": list(settings.allow_remove),
                 "limits": [settings.limits.max_removes, settings.limits.max_change_percent],
-                "guards": {**settings.guards._asdict(), "survive": survive and survive._asdict()},
+                "guards": {name: _plain(guard) for name, guard in settings.guards._asdict().items()},
                 "guard_exceptions": [exception._asdict() for exception in settings.guard_exceptions],
             }
         )
@@ -112,6 +111,16 @@ def load_config(path: Path | None) -> Config:
     from policyctl.load.source import read_source
 
     return config_of(read_source(path))
+
+
+def _plain(guard: Any) -> Any:
+    """A guard as a plain value; answers that are no plain values are what they read as."""
+    if not hasattr(guard, "_asdict"):
+        return guard
+    return {
+        key: [one if isinstance(one, int) else str(one) for one in value] if isinstance(value, tuple) else value
+        for key, value in guard._asdict().items()
+    }
 
 
 def _listed(values: tuple[str, ...] | None) -> list[str] | None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from policyctl.core.settings import Guard, GuardException, Guards, Part, Survive
+from policyctl.core.settings import Guard, GuardException, Guards, MinServed, Part, Survive
+from policyctl.load.scenario_file import OrderedAnswers
 from policyctl.model.policy_file import FileModel
 
-# One of the failures of the outage matrix.
-Failure = Literal[400, 401, 403, 404, 408, 429, 500, 502, 503, 504, 529, "refused", "hang", "broken-body"]
 Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
 
 
@@ -19,7 +18,16 @@ class SurviveFile(FileModel):
     """With any one provider (or model) down with any of these answers, every request must be served."""
 
     any: Part
-    down_with: Annotated[tuple[Failure, ...], Field(strict=False, min_length=1)]
+    down_with: Annotated[OrderedAnswers, Field(description="Answers of which each must be survived: a status, or a word.")]
+
+
+class MinServedFile(FileModel):
+    """While any one provider (or model) fails a share of its calls with any of these answers, so much must be served."""
+
+    share: Annotated[float, Field(alias="while", gt=0, lt=1, description="The share of its calls that fails, such as 0.1.")]
+    of: Part
+    answers: Annotated[OrderedAnswers, Field(alias="with", description="What these calls fail with: a status, or a word.")]
+    at_least: Annotated[float, Field(ge=0, le=1, description="The part of the requests to serve, such as 0.999.")]
 
 
 class GuardsFile(FileModel):
@@ -35,6 +43,7 @@ class GuardsFile(FileModel):
         Field(ge=0, allow_inf_nan=False, description="Seconds of back-off before a request's last failover, at worst."),
     ] = None
     survive: SurviveFile | None = None
+    min_served: MinServedFile | None = None
     deny_new: Annotated[
         Part | None,
         Field(description="No provider (or model) may become reachable that the live policy could not reach."),
@@ -63,8 +72,12 @@ def own_or_shared(key: str, own: FileModel | None, shared: FileModel | None) -> 
 def guards_of(own: GuardsFile | None, shared: GuardsFile | None) -> Guards:
     """The guards of an environment: each its own, else the shared one, else none."""
     found = {name: own_or_shared(name, own, shared) for name in Guards._fields}
-    survive = found.pop("survive")
-    return Guards(**found, survive=None if survive is None else Survive(survive.any, survive.down_with))
+    survive, least = found.pop("survive"), found.pop("min_served")
+    return Guards(
+        **found,
+        survive=survive and Survive(survive.any, survive.down_with),
+        min_served=least and MinServed(least.share, least.of, least.answers, least.at_least),
+    )
 
 
 def exceptions_of(files: Iterable[GuardExceptionFile]) -> tuple[GuardException, ...]:

@@ -62,7 +62,7 @@ def _pictures(old: Picture | None, new: Picture | None, graphs: tuple[tuple[str,
     return Pictures(
         models=tuple(_models(old, new)),
         providers=tuple(_providers(old, new)),
-        heat=heat_map(old.outages if old else None, new.outages if new else None),
+        heat=heat_map(old.tree if old else None, new.tree if new else None),
         worst=tuple(_worst(old, new)),
         graphs=graphs,
         refused=new.tree.refused if new else None,

@@ -9,9 +9,11 @@ from policyctl.effect.bounds import Bound
 from policyctl.effect.compare import Cell, Effect, Moved, Reached
 from policyctl.effect.costs import Cost
 from policyctl.effect.evaluate import rounded
-from policyctl.effect.outages import Row
-from policyctl.effect.profile import ASSUMED, FAILURES, PROFILE
+from policyctl.effect.failures import Failures, ranges_of
+from policyctl.effect.outages import Outages, Row, outages, served
+from policyctl.effect.profile import ASSUMED, PROFILE, Answer
 from policyctl.effect.reach import short_names
+from policyctl.effect.together import Together
 from policyctl.effect.tree import Tree
 from policyctl.report.effect_views import Compared, Costs, Pictured, Supposed, Traced, View
 from policyctl.report.plain import json_text
@@ -47,14 +49,18 @@ def effect_data(effect: Effect) -> dict[str, Any]:
     data = {
         "models": {one.name: _moved(one) for one in effect.models},
         "providers": {one.name: _moved(one) for one in effect.providers},
+        "usual": _moved(effect.usual) if effect.usual else None,
         "traffic_moved": effect.traffic,
+        "only_weights": effect.shift,
         "worse": [_cell(cell) for cell in effect.worse],
+        "worse_together": _together(effect.together) if effect.together else None,
         "better": [_cell(cell) for cell in effect.better],
         **moved,
         "newly_reachable": [_reached(one) for one in effect.added],
         "no_longer_reachable": [_reached(one) for one in effect.removed],
         "was_refused": effect.was_refused,
         "refused": effect.refused,
+        "nothing_lost": effect.sure,
     }
     return {"class": effect.kind, **{key: value for key, value in data.items() if value}}
 
@@ -64,7 +70,23 @@ def _moved(moved: Moved) -> dict[str, float | None]:
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    return {"down": cell.name, "kind": cell.kind, "failures": list(cell.failures), "before": cell.before, "after": cell.after}
+    return {
+        "down": cell.name,
+        "kind": cell.kind,
+        "share": cell.share,
+        "failures": ranges_of(cell.failures),
+        "before": cell.before,
+        "after": cell.after,
+    }
+
+
+def _together(together: Together) -> dict[str, Any]:
+    return {
+        "share": together.share,
+        "failing": {name: [str(answer) for answer in answers] for name, answers in together.failing},
+        "before": rounded(together.before),
+        "after": rounded(together.after),
+    }
 
 
 def _reached(one: Reached) -> dict[str, str]:
@@ -79,11 +101,7 @@ def _pictured(view: Pictured) -> dict[str, Any]:
         "file": view.file,
         "refused": seen.tree.refused,
         "shares": {"models": dict(seen.models), "providers": dict(seen.providers)},
-        "outages": {
-            "usual": seen.outages.usual,
-            "models": {name: _row(row) for name, row in seen.outages.models.items()},
-            "providers": {name: _row(row) for name, row in seen.outages.providers.items()},
-        },
+        "outages": _outages(outages(seen.tree)),
         "bounds": {
             "calls": _bound(seen.calls),
             "backoff_seconds": _bound(view.waits),
@@ -106,8 +124,19 @@ def _references(tree: Tree) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, float]:
-    return {str(failure): chance for failure, chance in zip(FAILURES, row, strict=True)}
+def _outages(matrix: Outages) -> dict[str, Any]:
+    def rows(of: Mapping[str, Row]) -> dict[str, Any]:
+        return {name: _row(row, matrix.classes) for name, row in of.items()}
+
+    return {"usual": served(matrix.usual), "models": rows(matrix.models), "providers": rows(matrix.providers)}
+
+
+def _row(row: Row, classes: Sequence[Failures]) -> list[dict[str, Any]]:
+    """What is served with each set of failures; together these are all statuses that are failures, and broken connections."""
+    alike: dict[float, frozenset[Answer]] = {}
+    for lost, failures in zip(row, classes, strict=True):
+        alike[served(lost)] = alike.get(served(lost), frozenset()) | failures.answers
+    return [{"failures": ranges_of(answers), "served": chance} for chance, answers in alike.items()]
 
 
 def _bound(bound: Bound) -> dict[str, Any]:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from policyctl.core.risk import usualness
 from policyctl.effect.bounds import Bound
 from policyctl.effect.canonical import Kind
 from policyctl.effect.compare import Cell, Effect, Moved
 from policyctl.effect.costs import Cost
-from policyctl.effect.outages import Row
+from policyctl.effect.failures import Failures, said_failures
+from policyctl.effect.outages import Outages, Row, outages, served
 from policyctl.effect.picture import Picture
-from policyctl.effect.profile import FAILURES, Answer
+from policyctl.effect.profile import Answer
 from policyctl.effect.reach import short_names
 from policyctl.effect.shares import provider_of
+from policyctl.effect.together import Together
 from policyctl.effect.tree import Tree
 from policyctl.model.names import canonical_name
-from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, View, model, percent, said_failures, seconds
-from policyctl.report.plain import count, plain
+from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, View, model, percent, percents, seconds
+from policyctl.report.plain import count, place, plain
 
 _MOST_COSTS = 8  # rows of one status
 _MOST_ROWS = 8  # of what a change moves, unless all are wanted
@@ -46,22 +50,43 @@ def sections(view: View) -> list[Section]:
 
 
 def effect_rows(effect: Effect) -> Iterator[str]:
-    """What a change moves, one row each; a plan shows these under the change."""
+    """What a change moves, one row each, the gravest first (see `core.risk`); a plan shows these under the change."""
     if effect.refused:
-        yield f"the gateway refuses this policy, every request gets 400: {plain(effect.refused)}"
+        yield f"worse: the gateway refuses this policy, every request gets 400: {place(effect.refused)}"
     if effect.was_refused:
-        yield f"the gateway refused it before: {plain(effect.was_refused)}"
-    if shares := [f"{model(one.name)} {before_after(one, percent)}" for one in effect.models]:
-        yield f"traffic: {', '.join(shares)}"
-    if providers := [f"{plain(one.name)} {before_after(one, percent)}" for one in effect.providers]:
-        yield f"traffic by provider: {', '.join(providers)}"
+        yield f"better: the gateway refused it before: {place(effect.was_refused)}"
+    if effect.usual is not None:
+        worse = (effect.usual.after or 0) < (effect.usual.before or 0)
+        yield f"{'worse' if worse else 'better'}: {usual_row(effect.usual)}"
+    yield from _shares(effect)
+    yield from (f"worse: {cell_row(cell)}" for cell in telling(effect.worse, effect))
+    if effect.together is not None:
+        yield f"worse: {together_row(effect.together)}"
     for word, reached in (("newly reachable", effect.added), ("no longer reachable", effect.removed)):
         yield from (" ".join([model(name), word, plain(when)]).rstrip() for name, when in reached)
-    for word, cells in (("worse", effect.worse), ("better", effect.better)):
-        yield from (f"{word}: {cell_row(cell)}" for cell in telling(cells))
+    yield from (f"better: {cell_row(cell)}" for cell in telling(effect.better, effect))
     yield from _moved_bounds(effect)
-    if effect == Effect(effect.kind):
+    if replace(effect, sure=False) == Effect(effect.kind):
         yield _NOTHING_MOVES[effect.kind]
+
+
+def _shares(effect: Effect) -> Iterator[str]:
+    if effect.models:
+        yield f"traffic: {moved_shares(effect.models)}"
+    if effect.providers and len(effect.providers) < len(effect.models):
+        yield f"traffic by provider: {moved_shares(effect.providers)}"
+    if effect.shift:
+        yield "only weights move: an outage of a model costs what its share is"
+
+
+def moved_shares(shares: Sequence[Moved]) -> str:
+    """`openai/gpt-4.1 50% → 80%, google/gemini 50% → 20%`, what moved most first."""
+    falling = sorted(shares, key=lambda one: -abs((one.after or 0) - (one.before or 0)))
+    return ", ".join(f"{model(one.name)} {' → '.join(_both(one.before or 0.0, one.after or 0.0))}" for one in falling)
+
+
+def _both(before: float, after: float) -> tuple[str, str]:
+    return percents(before, after) or (percent(before), percent(after))
 
 
 def first_rows(effect: Effect, *, whole: bool) -> tuple[list[str], int]:
@@ -92,28 +117,71 @@ def before_after(moved: Moved, said: Callable[[float], str]) -> str:
     return " → ".join("none" if value is None else said(value) for value in (moved.before, moved.after))
 
 
-def telling(cells: Sequence[Cell]) -> Iterator[Cell]:
-    """The cells without those of a provider that say what one of its models says already."""
-    known = {(provider_of(cell.name), *cell[2:]) for cell in cells if cell.kind == "model"}
-    return (cell for cell in cells if cell.kind == "model" or cell[1:] not in known)
+def telling(cells: Sequence[Cell], effect: Effect) -> list[Cell]:
+    """The cells that say what no other does, the most usual and largest first.
+
+    Left out are those of a provider that one of its models shows already, partial failures that are as an outage is, what
+    prints alike, and all where only weights move: an outage then costs what the shares are.
+    """
+    if effect.shift:
+        return []
+    own = {(provider_of(cell.name), *cell[2:]) for cell in cells if cell.kind == "model"}
+    whole: dict[str, frozenset[Answer]] = {}
+    for cell in cells:
+        if cell.share == 1:
+            whole[cell.name] = whole.get(cell.name, frozenset()) | cell.failures
+    found = []
+    for cell in cells:
+        if cell.share < 1:
+            cell = cell._replace(failures=cell.failures - whole.get(cell.name, frozenset()))
+        known = cell.kind == "provider" and (cell[1:] in own or (cell.name, *cell[2:]) in own)
+        if cell.failures and not known and percents(cell.before, cell.after):
+            found.append(cell)
+    return sorted(found, key=lambda cell: (cell.share < 1, -usualness(cell.failures), -abs(cell.before - cell.after)))
+
+
+def usual_row(moved: Moved) -> str:
+    """`served 100% → 80% while nothing fails`."""
+    return f"served {' → '.join(_both(moved.before or 0.0, moved.after or 0.0))} while nothing fails"
 
 
 def cell_row(cell: Cell) -> str:
-    """`google/gemini down with 500: served 100% → 0%`."""
+    """`served 100% → 0% while google/gemini answers 500`, `… while a tenth of the calls to provider openai answer 503`."""
     name = model(cell.name) if cell.kind == "model" else f"provider {plain(cell.name)}"
-    return f"{name} down with {said_failures(cell.failures)}: served {percent(cell.before)} → {percent(cell.after)}"
+    how = said_failures(cell.failures)
+    what = f"{name} is down with {how}" if cell.share == 1 else f"{_part(cell.share)} of the calls to {name} fail with {how}"
+    return f"served {' → '.join(_both(cell.before, cell.after))} while {what}"
+
+
+def _part(share: float) -> str:
+    return "a tenth" if share == 0.1 else percent(share)
+
+
+def together_row(together: Together) -> str:
+    """`served 100% → 0% while openai/gpt-4o is down with 503 and google/gemini is down with 429`."""
+    how = " and ".join(_failing(model(name), answers, together.share) for name, answers in together.failing)
+    return f"served {' → '.join(_both(together.before, together.after))} while {how}"
+
+
+def _failing(name: str, answers: Sequence[Answer], share: float) -> str:
+    said = ["200" if one == 200 else said_failures([one]) for one in answers]
+    if share < 1:
+        return f"{_part(share)} of the calls to {name} fail with {' or '.join(said)}"
+    return f"{name} is down with {said[0]}" if len(said) == 1 else f"{name} answers now {', now '.join(said)}"
 
 
 def _pictured(view: Pictured) -> Iterator[Section]:
     seen = view.picture
     if seen.tree.refused:
-        yield Section("refused", (f"every request gets 400: {plain(seen.tree.refused)}",))
+        yield Section("refused", (f"every request gets 400: {place(seen.tree.refused)}",))
         return
     yield Section("traffic", tuple(_traffic(seen)))
     yield Section("providers", tuple(f"{percent(share):>6}  {plain(name)}" for name, share in _falling(seen.providers)))
-    yield Section("outages", tuple(_outages(seen)))
+    yield Section("outages", tuple(_outages(outages(seen.tree))))
     yield Section("worst case", tuple(_worst(view)))
-    yield Section("dead", tuple(f"{one.path}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead))
+    yield Section(
+        "dead", tuple(f"{place(one.path)}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead)
+    )
     yield from _references(seen.tree)
 
 
@@ -147,22 +215,22 @@ def _traffic(seen: Picture) -> Iterator[str]:
         yield f"{percent(share):>6}  {model(name)}{f'  {plain(when)}' if when else ''}{unknown}"
 
 
-def _outages(seen: Picture) -> Iterator[str]:
-    rows = [(model(name), row) for name, row in seen.outages.models.items()]
-    single = {provider_of(name): row for name, row in seen.outages.models.items()}
-    rows += [(f"provider {plain(name)}", row) for name, row in seen.outages.providers.items() if single.get(name) != row]
+def _outages(matrix: Outages) -> Iterator[str]:
+    rows = [(model(name), row) for name, row in matrix.models.items()]
+    single = {provider_of(name): row for name, row in matrix.models.items()}
+    rows += [(f"provider {plain(name)}", row) for name, row in matrix.providers.items() if single.get(name) != row]
     for name, row in rows:
-        yield f"{name} down: {_row(row)}"
+        yield f"{name} down: {_row(row, matrix.classes)}"
 
 
-def _row(row: Row) -> str:
-    """`40% served with 400, 401; otherwise 100%`: what is rarer is listed."""
-    alike: defaultdict[float, list[Answer]] = defaultdict(list)
-    for failure, chance in zip(FAILURES, row, strict=True):
-        alike[chance].append(failure)
-    *rarer, (most, _) = sorted(alike.items(), key=lambda pair: (len(pair[1]), pair[0]))
-    said = [f"{percent(chance)} served with {', '.join(map(str, failures))}" for chance, failures in rarer]
-    return "; ".join([*said, f"otherwise {percent(most)}"]) if said else f"{percent(most)} served"
+def _row(row: Row, classes: Sequence[Failures]) -> str:
+    """`40% served with 400, 401; otherwise 100%`: what most statuses lead to comes last."""
+    alike: defaultdict[float, frozenset[Answer]] = defaultdict(frozenset)
+    for lost, failures in zip(row, classes, strict=True):
+        alike[lost] |= failures.answers
+    *rarer, (most, _) = sorted(alike.items(), key=lambda pair: (len(pair[1]), -pair[0]))
+    said = [f"{percent(served(lost))} served with {said_failures(failures)}" for lost, failures in rarer]
+    return "; ".join([*said, f"otherwise {percent(served(most))}"]) if said else f"{percent(served(most))} served"
 
 
 def _worst(view: Pictured) -> Iterator[str]:
@@ -217,7 +285,7 @@ def _status(status: int | None) -> str:
 def _traced(view: Traced) -> Iterator[Section]:
     walk = view.walk
     if view.refused:
-        yield Section("refused", (f"the gateway calls nobody: {plain(view.refused)}",))
+        yield Section("refused", (f"the gateway calls no model: {place(view.refused)}",))
     yield Section("calls", tuple(_calls(view)))
     ending = f"{_status(walk.status)} after {count(len(walk.calls), 'call')}"
     yield Section("answer", (ending + (f" and {seconds(walk.waited)} of back-off" if walk.waited else ""),))

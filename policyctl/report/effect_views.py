@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from policyctl.effect.bounds import Bound
@@ -11,7 +11,6 @@ from policyctl.effect.costs import Cost
 from policyctl.effect.dead import Dead
 from policyctl.effect.evaluate import Evaluation
 from policyctl.effect.picture import Picture
-from policyctl.effect.profile import FAILURES, Answer
 from policyctl.effect.tree import Tree
 from policyctl.effect.walk import Walk
 from policyctl.model.names import short_model
@@ -75,6 +74,15 @@ def percent(chance: float) -> str:
     return "<0.01%" if text == "0" and chance > 0 else f"{text}%"
 
 
+def percents(before: float, after: float) -> tuple[str, str] | None:
+    """Two chances as percentages, with as many digits as it takes to tell them apart; None where twelve do not."""
+    for digits in (2, 3, 4, 6, 8, 12):
+        one, other = (f"{chance * 100:.{digits}f}".rstrip("0").rstrip(".") + "%" for chance in (before, after))
+        if one != other:
+            return one, other
+    return None
+
+
 def seconds(value: float) -> str:
     """`7 s`, `0.5 s`."""
     return f"{value:,.10g} s"
@@ -83,12 +91,3 @@ def seconds(value: float) -> str:
 def model(name: str) -> str:
     """A model as shown to people."""
     return plain(short_model(name)) or "(the request's own model)"
-
-
-def said_failures(failures: Sequence[Answer]) -> str:
-    """`429, 503, hang`; long lists by what is not on them."""
-    if len(failures) == len(FAILURES):
-        return "any failure"
-    if len(failures) > len(FAILURES) // 2:
-        return f"any failure but {', '.join(str(one) for one in FAILURES if one not in failures)}"
-    return ", ".join(map(str, failures))

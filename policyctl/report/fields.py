@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
 from policyctl.core.diff import Field
-from policyctl.report.plain import cut, field_values, plain
+from policyctl.report.plain import cut, field_values, place
 from policyctl.report.wrapping import Line, columns, padded
 
 _INDENT = "    "
@@ -24,7 +24,7 @@ def field_lines(fields: Sequence[Field], width: int | None, *, whole: bool = Fal
 
     On a terminal those that fit stand in columns, and of one that does not the values stand below each other.
     """
-    rows = [(f"{_INDENT}{plain(field.path)}: ", *sides(field, whole=whole)) for field in fields]
+    rows = [(f"{_INDENT}{place(field.path)}: ", *sides(field, whole=whole)) for field in fields]
     fitting = [row for row in rows if width is not None and columns(_joined(*row)) <= width]
     paths = max((columns(path) for path, _, _ in fitting), default=0)
     befores = max((size for _, before, _ in fitting if (size := columns(before)) <= _BEFORES), default=0)

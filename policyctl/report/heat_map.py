@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from policyctl.effect.outages import Outages, Row
-from policyctl.effect.profile import FAILURES
+from policyctl.effect.failures import said_failures
+from policyctl.effect.outages import Outages, Row, merged, outages, served, told_apart
 from policyctl.effect.shares import provider_of
-from policyctl.report.effect_views import model, percent, said_failures
+from policyctl.effect.tree import Tree
+from policyctl.report.effect_views import model, percent
 
 _STEPS = (1.0, 0.75, 0.5, 0.25)  # the least served of the cooler steps; then come some and nothing
 
@@ -29,19 +30,20 @@ class HeatMap(NamedTuple):
     rows: tuple[tuple[str, tuple[Heat, ...]], ...]
 
 
-def heat_map(before: Outages | None, after: Outages | None) -> HeatMap:
+def heat_map(before: Tree | None, after: Tree | None) -> HeatMap:
     """The matrix of a change; one side may be missing, not both."""
-    found = list(_pairs(before or after, after or before))
-    columns = _columns([pair for _, pair in found])
-    heads = tuple(said_failures([FAILURES[place] for place in places]) for places in columns)
-    rows = tuple((name, tuple(_heat(old[places[0]], new[places[0]]) for places in columns)) for name, (old, new) in found)
+    trees = [tree for tree in (before, after) if tree is not None]
+    classes = told_apart(trees)
+    old, new = outages(trees[0], classes), outages(trees[-1], classes)
+    found = list(_pairs(old, new))
+    columns = _columns([pair for _, pair in found], len(classes))
+    heads = tuple(said_failures(merged(tuple(classes[place] for place in places)).answers) for places in columns)
+    rows = tuple((name, tuple(_heat(one[places[0]], other[places[0]]) for places in columns)) for name, (one, other) in found)
     return HeatMap(heads, rows)
 
 
-def _pairs(before: Outages | None, after: Outages | None) -> Iterator[tuple[str, tuple[Row, Row]]]:
+def _pairs(before: Outages, after: Outages) -> Iterator[tuple[str, tuple[Row, Row]]]:
     """What may be down, with its rows. A provider of one model is down when that is, and needs no row of its own."""
-    if before is None or after is None:
-        return
     models = dict.fromkeys([*after.models, *before.models])
     for name in models:
         yield model(name), (before.row("model", name), after.row("model", name))
@@ -51,15 +53,16 @@ def _pairs(before: Outages | None, after: Outages | None) -> Iterator[tuple[str,
             yield f"all of {model(provider)}", (before.row("provider", provider), after.row("provider", provider))
 
 
-def _columns(pairs: Sequence[tuple[Row, Row]]) -> list[list[int]]:
-    """The places of FAILURES, together where every row has the same in them; the rarer first."""
+def _columns(pairs: Sequence[tuple[Row, Row]], classes: int) -> list[list[int]]:
+    """The places of the classes, together where every row has the same in them; the rarer first."""
     alike: dict[tuple[tuple[float, float], ...], list[int]] = {}
-    for place in range(len(FAILURES)):
+    for place in range(classes):
         alike.setdefault(tuple((old[place], new[place]) for old, new in pairs), []).append(place)
     return sorted(alike.values(), key=len)
 
 
-def _heat(before: float, after: float) -> Heat:
+def _heat(lost_before: float, lost_after: float) -> Heat:
+    before, after = served(lost_before), served(lost_after)
     step = next((number for number, least in enumerate(_STEPS) if after >= least), 4 if after > 0 else 5)
     if percent(before) == percent(after):
         return Heat(step, percent(after))

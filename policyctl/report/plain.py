@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[\w./:@+-]+")
 _TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # bare, they are no text
+_POSITION = re.compile(r"targets\[(\d+)( before)?\]")
 _LONGEST = 100
 _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` where a line may begin, `##[` anywhere in one
 
@@ -64,19 +65,51 @@ def field_values(field: Field, *, longest: int | None = _LONGEST) -> tuple[str, 
     return value(field.before, longest=longest), value(field.after, longest=longest)
 
 
+def place(path: str) -> str:
+    """A path as people count: `policy.targets[2nd target].weight` for `policy.targets[1].weight`."""
+    return _POSITION.sub(lambda found: f"targets[{_ordinal(int(found[1]) + 1)} target{found[2] or ''}]", plain(path))
+
+
+def _ordinal(number: int) -> str:
+    tens, last = number // 10 % 10, number % 10
+    return f"{number}{'th' if tens == 1 else {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th')}"
+
+
 def describe(document: Document) -> str:
-    """A policy in one line: `loadbalance of google/gemini-2.0-flash (0.75), google/gemini-2.0-flash-lite (0.25)`."""
+    """A policy in one line, with all that it does."""
     return _describe_group(document["policy"])
 
 
 def _describe_group(group: Document) -> str:
-    targets = ", ".join(_describe_target(target, group["strategy"]["mode"]) for target in group["targets"])
-    return f"{group['strategy']['mode']} of {targets}"
+    """`fallback on 429, 503 of openai/gpt-4o, then google/gemini-2.0-flash; up to 2 retries on 429`."""
+    strategy = group["strategy"]
+    mode, codes = strategy["mode"], strategy.get("on_status_codes")
+    on = f" on {_codes(codes)}" if codes is not None and mode == "fallback" else ""
+    between = ", then " if mode == "fallback" else ", "
+    targets = between.join(_describe_target(target, mode) for target in group["targets"])
+    return f"{mode}{on} of {targets}{_describe_retry(group, '; ')}"
 
 
 def _describe_target(target: Document, mode: str) -> str:
-    text = plain(short_model(target["model_name"])) if "model_name" in target else f"[{_describe_group(target)}]"
+    if "model_name" in target:
+        text = f"{plain(short_model(target['model_name']))}{_describe_retry(target, ' with ')}"
+    else:
+        text = f"[{_describe_group(target)}]"
     return f"{text} ({value(target.get('weight', 1))})" if mode == "loadbalance" else text
+
+
+def _describe_retry(group: Document, before: str) -> str:
+    retry = group.get("retry")
+    if not retry:
+        return ""
+    codes = retry.get("on_status_codes")
+    attempts = retry.get("attempts", 0)
+    times = "no retries" if not attempts else f"up to {'1 retry' if attempts == 1 else f'{value(attempts)} retries'}"
+    return f"{before}{times}{f' on {_codes(codes)}' if codes is not None and attempts else ''}"
+
+
+def _codes(codes: list[Any]) -> str:
+    return ", ".join(map(value, codes)) or "nothing"
 
 
 def _flow(item: Any) -> str:

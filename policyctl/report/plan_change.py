@@ -8,15 +8,16 @@ from typing import Any, Literal
 
 from policyctl.core.change import Action, Change
 from policyctl.core.diff import ORDER, Field, fields_between
+from policyctl.core.risk import Risk, worst_of
 from policyctl.effect.compare import Effect
 from policyctl.model.names import bare_name
 from policyctl.model.normal import Document
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.markdown import block, code, html_code, prose, row
-from policyctl.report.plain import count, describe, plain, value
+from policyctl.report.plain import count, describe, place, plain, value
 from policyctl.report.subject import UNBOUND, Subject
-from policyctl.report.verdict import Risk, risk_of, risk_on
+from policyctl.report.verdict import said_risk
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
@@ -53,11 +54,11 @@ def items_of(subject: Subject) -> list[Item]:
     for change in review.plan.changes:
         moves = review.effects.get(change.name)
         after = review.policies.get(change.name) if change.after is not None else None
-        risk = risk_of(change, moves)
+        risk = worst_of(change.name, change.action, moves)
         items.append(Item(change.action, change.name, change, moves, risk, change.before, after, verbose))
     for one in review.affected:
         before, after = (policies.get(one.name) for policies in (review.policies_before, review.policies))
-        risk, name = risk_on(one), one.name
+        risk, name = worst_of(one.name, "update", one.effect), one.name
         items.append(Item("affected", name, None, one.effect, risk, before, after, verbose, one.through, one.bound))
     return sorted(items, key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
 
@@ -112,7 +113,7 @@ def _said(line: str) -> str:
 
 def _in_short(item: Item) -> str:
     if item.risk is not None:
-        return prose(item.risk.said)
+        return prose(said_risk(item.risk))
     if item.effect is not None:
         return prose(next(effect_rows(item.effect)))
     text = describe(item.change.after) if item.change and item.change.after is not None else ""
@@ -141,7 +142,7 @@ def _both(field: Field, longest: int | None) -> Iterator[str]:
     for sign, item in (("-", field.before), ("+", field.after)):
         if item is not None:
             said = plain(item) if field.path.endswith(ORDER) else value(item, longest=longest)
-            yield f"{sign} {plain(field.path)}: {said}"
+            yield f"{sign} {place(field.path)}: {said}"
 
 
 def _graph(policy: Document) -> str:

@@ -13,15 +13,16 @@ from markupsafe import Markup, escape
 from policyctl.core.change import Action, Change
 from policyctl.core.diff import Field
 from policyctl.core.guards import Review
+from policyctl.core.risk import Risk
 from policyctl.effect.profile import ASSUMED
 from policyctl.model.names import bare_name
 from policyctl.report.change_pictures import Pictures, change_pictures
 from policyctl.report.effect_rows import first_rows
 from policyctl.report.effect_views import percent
-from policyctl.report.plain import describe, field_values, plain
+from policyctl.report.plain import describe, field_values, place, plain
 from policyctl.report.plan_change import Item, fields_of, items_of
 from policyctl.report.subject import ALSO, SETTINGS_TOLD, UNBOUND, Subject, rest_of, way, why_blocked
-from policyctl.report.verdict import Risk, verdict
+from policyctl.report.verdict import headline, said_risk, verdict
 
 _SYMBOLS: dict[Action | Literal["affected"], str] = {"add": "+", "update": "~", "remove": "−", "affected": "≈"}
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
@@ -66,13 +67,14 @@ def plan_html(subject: Subject) -> str:
     review = subject.review
     page = _environment()
     script, style = _asset(page, "plan.js"), _asset(page, "plan.css")
-    shown = _shown(subject)
+    shown, said = _shown(subject), verdict(review)
     return page.get_template("plan.html").render(
         plan=review.plan,
         remote=subject.remote,
         settings=[_field(field) for field in review.settings],
         settings_told=SETTINGS_TOLD,
-        verdict=verdict(review),
+        verdict=said,
+        headline=headline(said),
         first=shown[0] if shown else None,
         notices=list(_notices(review)),
         tiles=list(_tiles(review, shown)),
@@ -182,7 +184,7 @@ def _way(item: Item) -> str:
 def _field(field: Field) -> tuple[str, str | None, str | None]:
     """Where, and both values; None where there is none."""
     before, after = field_values(field, longest=_LONGEST)
-    return field.path, None if field.before is None else before, None if field.after is None else after
+    return place(field.path), None if field.before is None else before, None if field.after is None else after
 
 
 def _about(change: Change) -> str:
@@ -192,7 +194,7 @@ def _about(change: Change) -> str:
 
 def _told(change: Change | None, risk: Risk | None, rows: Sequence[str]) -> str:
     if risk is not None:
-        return risk.said
+        return said_risk(risk)
     if change is not None and change.action == "add" and change.after is not None:
         return describe(change.after)
     return rows[0] if rows else ""

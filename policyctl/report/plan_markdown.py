@@ -13,13 +13,12 @@ from itertools import zip_longest
 
 from policyctl.core.guards import Review
 from policyctl.effect.profile import ASSUMED
-from policyctl.model.names import bare_name
 from policyctl.report.markdown import code, prose
 from policyctl.report.plain import count, field_values
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
 from policyctl.report.posts import marker
 from policyctl.report.subject import SETTINGS_TOLD, Subject, rest_text, why_blocked
-from policyctl.report.verdict import Verdict, verdict
+from policyctl.report.verdict import Verdict, headline, said_risk, verdict
 
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
 LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
@@ -97,10 +96,12 @@ def _head(subject: Subject, said: Verdict) -> str:
 
 
 def _sentence(review: Review, said: Verdict) -> str:
-    if said.risk is not None:
-        text = f"**Riskiest:** {code(bare_name(said.risk.policy))}: {prose(said.risk.said)}{said.risk.others}."
+    if said.risks:
+        worst = [f"{', '.join(map(code, names))}: {prose(words)}" for names, words in headline(said)]
+        more = f"; and {said.more:,} more as bad or nearly" if said.more else ""
+        text = f"**Riskiest:** {'; '.join(worst)}{more}."
     elif review.plan.changes:
-        text = "Nothing here makes traffic worse."
+        text = said.traffic
     else:
         return "Everything is as the files say." if said.passed else "What could be compared is as the files say."
     return f"{text} {said.rules.capitalize()}." if said.passed else text
@@ -139,7 +140,7 @@ def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     others: list[Item] = []
     alike = Counter[str]()
     for item in items:
-        said = item.risk.said if item.risk else item.action
+        said = said_risk(item.risk) if item.risk else item.action
         alike[said] += 1
         (first if len(first) < _FIRST and alike[said] <= _ALIKE else others).append(item)
     return first, others

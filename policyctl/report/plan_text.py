@@ -11,7 +11,7 @@ from policyctl.core.plan import Plan
 from policyctl.effect.profile import ASSUMED
 from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
-from policyctl.report.subject import ALSO, CANNOT_BE_TOLD, SETTINGS_TOLD, UNBOUND, rest_text, way, why_blocked
+from policyctl.report.subject import ALSO, NOT_KNOWN, SETTINGS_TOLD, UNBOUND, rest_text, way, why_blocked
 from policyctl.report.wrapping import Line, laid_out
 
 if TYPE_CHECKING:
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}
 _LOOKS: dict[Action, str] = {"add": "green", "update": "yellow", "remove": "red"}
-_SCREEN = 40  # lines of changes; with more of them the verdict comes first
-_STAYS = {"metadata", "equivalent"}
 
 
 def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = False) -> str:
-    """The whole plan: every change with its fields and its effect, what blocks, what was refused, and one summary line, the
-    last. A long plan begins with its verdict.
+    """The whole plan: its verdict, every change with its fields and its effect, what blocks, what was refused, and one summary
+    line, the last.
 
     `remote` is the remote as the user wrote it. `verbose` leaves nothing out (see `change_text`).
     """
@@ -36,7 +34,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     blocks = [
         list(_settings_lines(review, style)),
         [Line("", style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim"))],
-        list(_verdict_lines(review, style)) if len(changes) + len(affected) > _SCREEN else [],
+        list(_verdict_lines(review, style)) if plan.changes else [],
         changes,
         affected,
         [Line("", style.paint(ASSUMED, "dim"))] if plan.changes else [],
@@ -85,7 +83,7 @@ def _affected_lines(one: Affected, style: Style, verbose: bool) -> Iterator[Line
     who = f"{style.paint(plain(one.name), 'bold')}, {way(one.through)}"
     free = "" if one.bound else style.paint(f"  {UNBOUND}", "dim")
     yield Line(f"{style.paint(ALSO, 'yellow')}: ", who + free)
-    rows = [CANNOT_BE_TOLD] if one.effect is None else _effect_lines(one.effect, style, verbose)
+    rows = [NOT_KNOWN] if one.effect is None else _effect_lines(one.effect, style, verbose)
     for row in rows:
         yield Line("      ", row, 2)
 
@@ -101,20 +99,26 @@ def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:
 
 
 def _looks_of(row: str) -> tuple[str, ...]:
-    if row.startswith(("worse:", "the gateway refuses")):
+    if row.startswith("worse:"):
         return ("red",)
     return ("green",) if row.startswith("better:") else ("cyan",)
 
 
 def _verdict_lines(review: Review, style: Style) -> Iterator[Line]:
-    """What to know first: how much changes, the riskiest of it, and what the rules say; the reasons follow at the end."""
-    from policyctl.report.verdict import verdict  # with the effect engine behind it
+    """What to know first: the riskiest of what changes, and what the rules found; the reasons follow at the end."""
+    from policyctl.report.verdict import headline, verdict  # with the effect engine behind it
 
-    counts, risk, rules, passed = verdict(review)
-    yield Line("changes   ", counts)
-    if risk is not None:
-        yield Line("riskiest  ", style.paint(f"{plain(risk.policy)}: {risk.said}{risk.others}", "yellow"))
-    yield Line("rules     ", style.paint(rules, "green" if passed else "red"))
+    said = verdict(review)
+    yield Line("changes   ", said.counts)
+    title = "riskiest  "
+    for names, words in headline(said):
+        yield Line(title, f"{style.paint(', '.join(map(plain, names)), 'bold')}: {style.paint(words, 'yellow')}")
+        title = " " * len(title)
+    if said.more:
+        yield Line(title, f"and {said.more:,} more as bad or nearly")
+    if not said.risks and said.traffic:
+        yield Line("traffic   ", style.paint(said.traffic, "green"))
+    yield Line("rules     ", style.paint(said.rules, "green" if said.passed else "red"))
 
 
 def _summary_line(review: Review, style: Style) -> str:
@@ -125,18 +129,11 @@ def _summary_line(review: Review, style: Style) -> str:
             style.paint(f"{number} to {action}", *([_LOOKS[action]] if number else []))
             for action, number in plan.totals.items()
         )
-        stays = " Traffic stays as it is: every change is metadata or equivalent." if _traffic_stays(review) else ""
-        return f"{style.paint('Plan:', 'bold')} {totals}." + (f" {rest}." if rest else "") + stays
+        return f"{style.paint('Plan:', 'bold')} {totals}." + (f" {rest}." if rest else "")
     if plan.blocked:
         return f"{style.paint('Nothing to apply, but not all could be compared.', 'bold', 'yellow')} {rest}."
     nothing = style.paint("No changes.", "bold", "green")
     return f"{nothing} {plain(plan.environment)} is as the files say" + (f": {rest}." if rest else ".")
-
-
-def _traffic_stays(review: Review) -> bool:
-    """Whether the plan has updates only, and none of them is effective."""
-    effects = [review.effects.get(change.name) for change in review.plan.changes]
-    return not review.affected and all(effect is not None and effect.kind in _STAYS for effect in effects)
 
 
 def _blocked_lines(plan: Plan, style: Style) -> Iterator[Line]:

@@ -11,7 +11,7 @@ from policyctl.report.plain import plain
 
 ALSO = "also affected"
 UNBOUND = "(not of this directory, whose guards do not hold for it)"
-CANNOT_BE_TOLD = "what this does to traffic cannot be told"
+NOT_KNOWN = "what this does to traffic is not known"
 SETTINGS_TOLD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
 
 

@@ -1,47 +1,33 @@
-"""A plan's verdict, for who reads one line: how much changes, the riskiest thing it does to traffic, and what the rules say."""
+"""A plan's verdict in a few lines: how much changes, the riskiest thing it does to traffic, and what the rules found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
 from typing import NamedTuple
 
-from policyctl.core.change import Action, Change
-from policyctl.core.effects import Affected
 from policyctl.core.guards import Review
-from policyctl.effect.compare import Effect
-from policyctl.report.effect_rows import before_after, cell_row, telling
-from policyctl.report.effect_views import model, percent, seconds
+from policyctl.core.risk import Risk, Tier, worst_of
+from policyctl.effect.compare import Cell, Effect, Moved, Reached
+from policyctl.effect.together import Together
+from policyctl.model.names import bare_name
+from policyctl.report.effect_rows import before_after, cell_row, moved_shares, together_row, usual_row
+from policyctl.report.effect_views import model, seconds
 from policyctl.report.plain import count, plain
-from policyctl.report.subject import ALSO, CANNOT_BE_TOLD
+from policyctl.report.subject import ALSO, NOT_KNOWN
 
-_WORSE = 4  # the least first rank of what makes requests fail
-
-
-class Risk(NamedTuple):
-    """What one change does to traffic, in words; the greater `rank`, the worse. `alike` others of the plan do the same."""
-
-    rank: tuple[int, float]
-    policy: str
-    said: str
-    alike: int = 0
-
-    @property
-    def worse(self) -> bool:
-        """Whether requests fail that were served before, or nobody can tell."""
-        return self.rank[0] >= _WORSE
-
-    @property
-    def others(self) -> str:
-        """How many other changes do the same, to stand behind what is said; nothing where there are none."""
-        return f" ({count(self.alike, 'other change')} alike)" if self.alike else ""
+_SHOWN = 3  # risks of the worst tier that are named
 
 
 class Verdict(NamedTuple):
-    """Three answers. `risk` is None where nothing gets worse, `passed` False where the plan cannot wholly be applied."""
+    """Three answers. `risks` are the worst, one for each policy; `passed` is False where the plan cannot wholly be applied.
+
+    `more` is how many other policies are as bad as the worst, or nearly. `traffic` is what to say where there is no risk.
+    """
 
     counts: str
-    risk: Risk | None
+    risks: tuple[Risk, ...]
+    more: int
+    traffic: str
     rules: str
     passed: bool
 
@@ -51,66 +37,79 @@ def verdict(review: Review) -> Verdict:
     plan = review.plan
     numbers = [f"{number:,} to {action}" for action, number in plan.totals.items() if number]
     counts = ", ".join([*numbers, *([f"{len(review.affected):,} {ALSO}"] if review.affected else [])]) or "no changes"
-    risks = [risk for change in plan.changes if (risk := risk_of(change, review.effects.get(change.name)))]
-    risks += [risk for one in review.affected if (risk := risk_on(one))]
     # Of equal risks the first in the plan's order, so that the same plan gives the same line.
-    worst = max(risks, key=lambda risk: risk.rank, default=None)
-    if worst is not None:
-        worst = worst._replace(alike=sum(risk.said == worst.said for risk in risks) - 1)
-    return Verdict(counts, worst, _rules(review), not (review.stale or review.refusals or plan.blocked))
+    risks = sorted(risks_of(review), key=lambda risk: risk.rank, reverse=True)
+    alike = [risk for risk in risks if risks[0].like(risk)]  # the first is, or there is none
+    passed = not (review.stale or review.refusals or plan.blocked)
+    return Verdict(counts, tuple(alike[:_SHOWN]), len(alike[_SHOWN:]), _nothing(review), _rules(review), passed)
 
 
-def risk_of(change: Change, effect: Effect | None) -> Risk | None:
-    """The worst that a change does, or None when nothing gets worse, slower, dearer or another's."""
-    return max(_risks(change.name, change.action, effect), key=lambda risk: risk.rank, default=None)
+def headline(said: Verdict) -> list[tuple[tuple[str, ...], str]]:
+    """The worst risks: the policies that one is about, and what it is; those that read alike are one."""
+    found: dict[str, list[str]] = {}
+    for risk in said.risks:
+        found.setdefault(said_risk(risk), []).append(bare_name(risk.policy))
+    return [(tuple(names), words) for words, names in found.items()]
 
 
-def risk_on(one: Affected) -> Risk | None:
-    """The worst that a plan does to a policy that it leaves alone."""
-    return max(_risks(one.name, "update", one.effect), key=lambda risk: risk.rank, default=None)
+def risks_of(review: Review) -> Iterator[Risk]:
+    """The worst that a plan does to each policy that it changes or that targets a changed one."""
+    for change in review.plan.changes:
+        if risk := worst_of(change.name, change.action, review.effects.get(change.name)):
+            yield risk
+    for one in review.affected:
+        if risk := worst_of(one.name, "update", one.effect):
+            yield risk
+
+
+def said_risk(risk: Risk) -> str:
+    """What a risk is, in words that follow the policy's name."""
+    match risk.about:
+        case Effect() as effect:
+            return moved_shares(effect.models)
+        case Cell() as cell:
+            return cell_row(cell)
+        case Together() as together:
+            return together_row(together)
+        case Reached() as reached:
+            return f"{model(reached.model)} newly reachable {plain(reached.when)}".rstrip()
+        case Moved() as moved:
+            return usual_row(moved) if moved.name == "usual" else _cost(moved)
+    if risk.tier is Tier.REMOVED:
+        return "removed; no policy targets it"
+    return NOT_KNOWN
+
+
+def _cost(moved: Moved) -> str:
+    what, said = {
+        "latency": ("worst-case latency", seconds),
+        "failover": ("most back-off before failover", seconds),
+        "calls": ("most calls of a request", "{:,.0f}".format),
+    }[moved.name]
+    return f"{what}: {before_after(moved, said)}"
+
+
+def _nothing(review: Review) -> str:
+    """What may be said of traffic where no risk was found: only what was looked at."""
+    updated = [review.effects.get(change.name) for change in review.plan.changes if change.action == "update"]
+    effects = [effect for effect in (*updated, *(one.effect for one in review.affected)) if effect is not None]
+    if not effects:
+        return "Only new policies: nothing that is served now changes." if review.plan.changes else ""
+    if all(effect.kind != "effective" for effect in effects):
+        return "Traffic stays as it is: every change is metadata or equivalent."
+    if all(effect.sure for effect in effects):
+        return "Nothing here makes traffic worse."
+    return "No outage or partial failure of one model or provider gets worse."
 
 
 def _rules(review: Review) -> str:
     said = []
     if review.stale:
-        said.append(f"stale, {count(len(review.stale), 'policy')} moved since the plan was made")
+        said.append(f"stale, {count(len(review.stale), 'policy')} changed since the plan was made")
     if review.refusals:
         said.append(f"refused by {count(len(review.refusals), 'safety rule')}")
     if review.plan.blocked:
         said.append(f"{count(len(review.plan.blocked), 'policy')} blocked by rows on the remote")
-    return ", ".join(said) or "safety rules and guards passed"
-
-
-def _risks(name: str, action: Action, effect: Effect | None) -> Iterator[Risk]:
-    """What a change may break, from what ends every request down to what only makes one slower or dearer."""
-    if action == "remove":
-        yield Risk((5, 1.0), name, "removed; requests that name it fail")
-    if effect is None:
-        if action == "update":
-            yield Risk((_WORSE, 1.0), name, CANNOT_BE_TOLD)
-        return
-    if effect.refused:
-        yield Risk((5, 0.5), name, f"the gateway refuses it, every request gets 400: {plain(effect.refused)}")
-    # What a model does that nobody asked before is no outage that was survived until now.
-    added = {one.model for one in effect.added}
-    for cell in telling(effect.worse):
-        if cell.name not in added:
-            yield Risk((_WORSE, cell.before - cell.after), name, cell_row(cell))
-    for one in effect.added:
-        share = next((moved.after or 0.0 for moved in effect.models if moved.name == one.model), 0.0)
-        when = plain(one.when) or f"by {percent(share)} of the requests"
-        yield Risk((3, share), name, f"{model(one.model)} newly reachable {when}")
-    if effect.traffic:
-        yield Risk((2, effect.traffic), name, f"{percent(effect.traffic)} of its requests served by another model")
-    yield from (Risk((1, grown), name, said) for grown, said in _costlier(effect))
-
-
-def _costlier(effect: Effect) -> Iterator[tuple[float, str]]:
-    """The bounds of one request that grow: how many times over, and in words."""
-    for what, moved, said in (
-        ("worst-case latency", effect.latency, seconds),
-        ("most back-off before failover", effect.failover, seconds),
-        ("most calls of a request", effect.calls, "{:,.0f}".format),
-    ):
-        if moved is not None and moved.before is not None and moved.after is not None and moved.after > moved.before:
-            yield moved.after / moved.before if moved.before else inf, f"{what}: {before_after(moved, said)}"
+    return ", ".join(said) or (
+        "safety rules and guards passed" if review.guarded else "safety rules passed, no guards configured"
+    )

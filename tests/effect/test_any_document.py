@@ -26,7 +26,7 @@ def test_nothing_crashes_and_chances_sum_to_one(document: dict[str, Any], other:
     assert sum(evaluation.statuses.values()) == pytest.approx(1)
     assert sum(sum(spread.values()) for spread in costs(tree, {}).values()) == pytest.approx(1)
     assert walk(tree, {}, Random(1).random).status in evaluation.statuses
-    assert picture(document, timeouts={"a": 1.0}).outages.usual == pytest.approx(evaluation.served)
+    assert picture(document, timeouts={"a": 1.0}).usual == pytest.approx(evaluation.served)
     assert kind_of(document, other, tree, read_tree(other)) == compare(document, other).kind
     assert (tree.refused is not None) <= (dead_configuration(document) == ())
 

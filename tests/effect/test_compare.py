@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 from policyctl.effect.compare import Cell, Effect, Moved, Reached, compare
+from policyctl.effect.failures import FAILURES, said_failures
 from policyctl.effect.picture import picture
-from policyctl.effect.profile import FAILURES
 from policyctl.effect.tree import read_tree
 from policyctl.errors import PolicyctlError
 from tests.effect.policies import bodies, document
@@ -24,10 +24,15 @@ def test_the_worked_example_says_what_the_diff_does_not() -> None:
     assert effect.models == (Moved(A, 0.75, 1), Moved(B, 0.25, 0))
     assert effect.providers == (Moved("google", 0.75, 1), Moved("openai", 0.25, 0))
     assert effect.traffic == 0.25
-    a_fails = (400, 401, 403, 404, 408, 500, 502, 504, 529, "refused", "broken-body")
-    assert effect.worse == (Cell("model", A, a_fails, 0.25, 0), Cell("provider", "google", a_fails, 0.25, 0))
-    assert Cell("model", A, (429, 503, "hang"), 0.25, 1) in effect.better
+    outages = [cell for cell in effect.worse if cell.share == 1]
+    a_fails = FAILURES - {429, 503, "hang"} | {407}
+    assert outages == [Cell("model", A, a_fails, 0.25, 0), Cell("provider", "google", a_fails, 0.25, 0)]
+    assert Cell("model", A, frozenset({429, 503, "hang"}), 0.25, 1) in effect.better
     assert Cell("model", B, FAILURES, 0.75, 1) in effect.better
+    assert {(said_failures(cell.failures), cell.after) for cell in effect.worse if cell.share < 1} == {
+        ("500, 502, 504, connection refused", 0.9999),
+        ("any failure but 429, 500, 502-504, connection failures", 0.9),
+    }
     assert effect.calls == Moved("calls", 4, 8)
     assert effect.failover == Moved("failover", 0, 7)
     assert effect.latency == Moved("latency", 127, 254)
@@ -39,9 +44,12 @@ def test_a_model_that_only_a_failure_leads_to_is_newly_reachable() -> None:
     effect = compare(document(body_of("single", flash)), document(body_of("fallback", flash, lite, codes=[429])))
     assert effect.added == (Reached(lite, "when gemini-2.0-flash answers 429"),)
     assert effect.models == ()
+    only = frozenset({429})
     assert effect.better == (
-        Cell("model", flash, (429,), 0, 1),
-        Cell("provider", "google", (429,), 0, 1),
+        Cell("model", flash, only, 0, 1),
+        Cell("provider", "google", only, 0, 1),
+        Cell("model", flash, only, 0.9, 1, 0.1),
+        Cell("provider", "google", only, 0.9, 1, 0.1),
     )
     back = compare(document(body_of("fallback", flash, lite, codes=[429])), document(body_of("single", flash)))
     assert back.removed == (Reached(lite, "when gemini-2.0-flash answers 429"),)
@@ -54,7 +62,7 @@ def test_nothing_moves_between_equivalents_and_back_is_the_reverse(one: dict[str
     there, back = compare(document(one), document(other)), compare(document(other), document(one))
     assert there.kind == back.kind
     if there.kind != "effective":
-        assert there == Effect(there.kind)
+        assert there == Effect(there.kind, sure=True)
     assert {moved.name: (moved.after, moved.before) for moved in there.models} == {
         moved.name: (moved.before, moved.after) for moved in back.models
     }
@@ -66,13 +74,83 @@ def test_nothing_moves_between_equivalents_and_back_is_the_reverse(one: dict[str
 
 @given(body=bodies)
 def test_a_policy_does_not_move_against_itself(body: dict[str, Any]) -> None:
-    assert compare(document(body), document(body)) == Effect("metadata")
+    assert compare(document(body), document(body)) == Effect("metadata", sure=True)
 
 
 def test_a_change_that_the_numbers_do_not_show_is_still_effective() -> None:
-    """Another list of codes to repeat moves no share and no outage cell; it is no equivalent change for all that."""
+    """A cache answers requests without any call; what it does is not in the numbers."""
+    one, other = ({**body_of("single", A), "cache": {"mode": mode}} for mode in ("simple", "semantic"))
+    effect = compare(document(one), document(other))
+    assert effect == Effect("effective")
+    assert not effect.sure
+
+
+def test_another_list_of_codes_to_repeat_is_worse_and_better_while_a_part_of_the_calls_fails() -> None:
     one, other = ({**body_of("single", A), "retry": {"attempts": 1, "on_status_codes": codes}} for codes in ([429], [503]))
-    assert compare(document(one), document(other)) == Effect("effective")
+    effect = compare(document(one), document(other))
+    assert Cell("model", A, frozenset({429}), 0.99, 0.9, 0.1) in effect.worse
+    assert Cell("model", A, frozenset({503}), 0.9, 0.99, 0.1) in effect.better
+
+
+@pytest.mark.parametrize("attempts", [3, 14, 40])
+def test_one_attempt_less_is_worse_however_many_there_are(attempts: int) -> None:
+    one, other = ({**body_of("single", A), "retry": {"attempts": number}} for number in (attempts, attempts - 1))
+    assert [cell.kind for cell in compare(document(one), document(other)).worse] == ["model", "provider"]
+    back = compare(document(other), document(one))
+    assert (back.worse, back.sure) == ((), True)
+
+
+SAFER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "one more target at the end": (body_of("fallback", A, B), body_of("fallback", A, B, "virtual-model/x/c")),
+    "a fallback around it": (body_of("loadbalance", A, B), body_of("fallback", body_of("loadbalance", A, B), A)),
+    "one more code": (body_of("fallback", A, B, codes=[429]), body_of("fallback", A, B, codes=[429, 503])),
+    "every failure": (body_of("fallback", A, B, codes=[429]), body_of("fallback", A, B)),
+    "more attempts of the last": (
+        body_of("fallback", A, {"model_name": B, "retry": {"attempts": 1}}),
+        body_of("fallback", A, {"model_name": B, "retry": {"attempts": 2}}),
+    ),
+    "more attempts of all that is drawn": (
+        {**body_of("loadbalance", A, B), "retry": {"attempts": 1}},
+        {**body_of("loadbalance", A, B), "retry": {"attempts": 5}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAFER)
+def test_what_only_makes_it_safer_is_proven_to_lose_nothing(case: str) -> None:
+    effect = compare(*map(document, SAFER[case]))
+    assert effect.sure
+    assert (effect.worse, effect.together) == ((), None)
+
+
+def test_failures_of_several_models_at_once_are_looked_for() -> None:
+    """Each model alone is survived by both; two of them are not."""
+    three = body_of("fallback", A, B, "virtual-model/x/c")
+    effect = compare(document(three), document(body_of("fallback", A, B)))
+    assert effect.worse == ()
+    assert effect.together is not None
+    assert {name for name, _ in effect.together.failing} == {A, B}
+    assert (effect.together.before, effect.together.after) == (1, 0)
+
+
+def test_more_attempts_lose_what_changes_from_call_to_call() -> None:
+    """A 503 moves on, and a 400 after it does not: repeating the first call ends the request."""
+    one, other = (
+        {**body_of("fallback", A, B, codes=[503]), "retry": {"attempts": number, "on_status_codes": [503]}} for number in (0, 1)
+    )
+    effect = compare(document(one), document(other))
+    assert not effect.sure
+    assert effect.together is not None
+    assert [len(answers) for _, answers in effect.together.failing] == [2]
+
+
+def test_a_shift_of_weights_is_a_shift() -> None:
+    one, other = (
+        {"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": A, "weight": weight}, {"model_name": B}]}
+        for weight in (1, 4)
+    )
+    assert compare(document(one), document(other)).shift
+    assert not compare(document(one), document(body_of("fallback", A, B, codes=[429]))).shift
 
 
 def test_a_policy_that_the_gateway_begins_to_refuse_says_why() -> None:
@@ -80,12 +158,13 @@ def test_a_policy_that_the_gateway_begins_to_refuse_says_why() -> None:
     effect = compare(document(OLD), document(broken))
     assert effect.refused == "policy has a retry without attempts"
     assert {cell.after for cell in effect.worse} == {0}
+    assert effect.usual == Moved("usual", 1, 0)
     assert effect.traffic == 1
 
 
 def test_a_policy_that_stays_refused_does_not_move() -> None:
     one, other = ({**OLD, "retry": {"on_status_codes": [code]}} for code in (503, 429))
-    assert compare(document(one), document(other)) == Effect("equivalent")
+    assert compare(document(one), document(other)) == Effect("equivalent", sure=True)
     assert compare(document(one), document(OLD)).was_refused == "policy has a retry without attempts"
 
 

@@ -2,34 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from policyctl.effect.evaluate import evaluate
-from policyctl.effect.outages import outages
-from policyctl.effect.profile import FAILURES, Answer
+from policyctl.effect.failures import FAILURES, one_failure
+from policyctl.effect.outages import Outages, outages, served
+from policyctl.effect.profile import Answer
 from policyctl.effect.shares import model_shares, provider_of, provider_shares
-from policyctl.effect.tree import read_tree
+from policyctl.effect.tree import Tree, read_tree
 from tests import strategies
 from tests.effect.policies import distorted_bodies, document, small_bodies
 from tests.effect.simulation import every_request
 
 
+def downs(matrix: Outages, tree: Tree) -> Iterator[tuple[list[str], tuple[float, ...]]]:
+    """The models that are down together, and the row for it."""
+    yield from (([model], row) for model, row in matrix.models.items())
+    for provider, row in matrix.providers.items():
+        yield [model for model in tree.models if provider_of(model) == provider], row
+
+
 @settings(max_examples=120)
-@given(body=distorted_bodies)
-def test_a_cell_is_the_evaluation_with_that_model_or_provider_down(body: dict[str, Any]) -> None:
-    """For every failure: the matrix evaluates only one of each class, the evaluator knows no classes."""
+@given(body=distorted_bodies, data=st.data())
+def test_a_cell_is_the_evaluation_with_that_model_or_provider_down(body: dict[str, Any], data: st.DataObject) -> None:
+    """For every answer of a class: the matrix evaluates only one of each class, the evaluator knows no classes."""
     tree = read_tree(document(body))
     matrix = outages(tree)
-    rows = [([model], row) for model, row in matrix.models.items()]
-    for provider, row in matrix.providers.items():
-        rows.append(([model for model in tree.models if provider_of(model) == provider], row))
-    for down, row in rows:
-        for failure, chance in zip(FAILURES, row, strict=True):
-            assert chance == pytest.approx(evaluate(tree, dict.fromkeys(down, failure)).served, abs=1e-11)
-    assert matrix.usual == evaluate(tree, {}).served
+    classes = [one.answers for one in matrix.classes]
+    assert frozenset().union(*classes) >= FAILURES
+    assert sum(map(len, classes)) == len(frozenset().union(*classes)), "an answer is in one class only"
+    for down, row in downs(matrix, tree):
+        for answers, lost in zip(classes, row, strict=True):
+            failure = data.draw(st.sampled_from(sorted(answers, key=str)))
+            assert served(lost) == pytest.approx(evaluate(tree, dict.fromkeys(down, failure)).served, abs=1e-11)
+    assert served(matrix.usual) == evaluate(tree, {}).served
+
+
+@settings(max_examples=120)
+@given(body=distorted_bodies, share=st.sampled_from([0.1, 0.5, 0.9]), data=st.data())
+def test_a_cell_of_a_partial_failure_is_the_evaluation_with_that_share_failing(
+    body: dict[str, Any], share: float, data: st.DataObject
+) -> None:
+    tree = read_tree(document(body))
+    matrix = outages(tree, share=share)
+    for down, row in downs(matrix, tree):
+        for one, lost in zip(matrix.classes, row, strict=True):
+            failure = data.draw(st.sampled_from(sorted(one.answers, key=str)))
+            chances: dict[Answer, float] = {failure: share, 200: 1 - share}
+            assert served(lost) == pytest.approx(evaluate(tree, dict.fromkeys(down, chances)).served, abs=1e-11)
+
+
+def test_tiny_chances_of_losing_a_request_stay_apart() -> None:
+    """One minus a chance of 10^-20 and one minus 10^-21 are both 1."""
+    for attempts in (19, 20):
+        body = {"strategy": {"mode": "single"}, "retry": {"attempts": attempts}, "targets": [{"model_name": A}]}
+        row = outages(read_tree(document(body)), [one_failure(503)], 0.1).models[A]
+        assert row == pytest.approx((0.1 ** (attempts + 1),), rel=1e-9)
 
 
 @settings(max_examples=120)
@@ -47,7 +80,7 @@ def test_shares_are_the_chances_of_serving_a_request(body: dict[str, Any]) -> No
 def test_healthy_shares_of_what_a_file_may_say_sum_to_the_usual_chance(body: dict[str, Any]) -> None:
     tree = read_tree(document(body))
     shares = model_shares(tree)
-    assert sum(shares.values()) == pytest.approx(outages(tree).usual, abs=1e-9)
+    assert sum(shares.values()) == pytest.approx(served(outages(tree).usual), abs=1e-9)
     assert sum(provider_shares(shares).values()) == pytest.approx(sum(shares.values()), abs=1e-9)
 
 
@@ -75,32 +108,35 @@ WORKED: list[tuple[str, Answer, float, float]] = [
 ]
 
 
+def chance(body: dict[str, Any], kind: str, name: str, failure: Answer) -> float:
+    """The chance of being served while that is down."""
+    return served(outages(read_tree(document(body)), [one_failure(failure)]).row(kind, name)[0])
+
+
 @pytest.mark.parametrize(("model", "failure", "old", "new"), WORKED)
 def test_the_worked_example_of_a_change_that_only_looks_safer(model: str, failure: Answer, old: float, new: float) -> None:
-    cell = FAILURES.index(failure)
-    assert outages(read_tree(document(OLD))).models[model][cell] == old
-    assert outages(read_tree(document(NEW))).models[model][cell] == new
+    assert chance(OLD, "model", model, failure) == old
+    assert chance(NEW, "model", model, failure) == new
 
 
 def test_a_provider_down_takes_all_its_models_down() -> None:
     targets = [{"model_name": f"virtual-model/google/{name}"} for name in "ab"]
     body = {"strategy": {"mode": "fallback"}, "targets": [*targets, {"model_name": B}]}
-    matrix = outages(read_tree(document({**body, "targets": targets})))
-    assert matrix.models["virtual-model/google/a"][FAILURES.index(500)] == 1
-    assert matrix.providers["google"][FAILURES.index(500)] == 0
-    assert outages(read_tree(document(body))).providers["google"][FAILURES.index(500)] == 1
+    without = {**body, "targets": targets}
+    assert chance(without, "model", "virtual-model/google/a", 500) == 1
+    assert chance(without, "provider", "google", 500) == 0
+    assert chance(body, "provider", "google", 500) == 1
 
 
-def test_a_draw_of_nobody_is_no_failure_that_a_list_has() -> None:
+def test_a_draw_of_nobody_is_not_a_failure_that_a_list_has() -> None:
     """Half of the requests draw the failing model and fall, half draw nobody and end there."""
     drawn = {"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": A, "weight": -1}, {"model_name": B, "weight": -1}]}
     body = {"strategy": {"mode": "fallback", "on_status_codes": [500]}, "targets": [drawn, {"model_name": B}]}
-    assert outages(read_tree(document(body))).models[A][FAILURES.index(500)] == 0.5
+    assert chance(body, "model", A, 500) == 0.5
 
 
 def test_what_a_policy_does_not_use_may_fail() -> None:
-    matrix = outages(read_tree(document(OLD)))
-    assert matrix.row("model", "virtual-model/x/unused") == (1,) * len(FAILURES)
+    assert chance(OLD, "model", "virtual-model/x/unused", 500) == 1
 
 
 def test_shares_that_should_be_one_are_one() -> None:

@@ -53,6 +53,19 @@ SAID: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "a listed success is no failure": (body_of("fallback", A, B, codes=[200]), {"flash": "", "lite": ""}),
     "nothing leads there": (body_of("fallback", A, B, codes=[]), {"flash": ""}),
+    "every way, where several are the shortest": (
+        body_of("fallback", A, body_of("loadbalance", C, D), B, codes=[429]),
+        {
+            "flash": "",
+            "pro": "when flash answers 429",
+            "nano": "when flash answers 429",
+            "lite": "when flash and pro answer 429, or when flash and nano answer 429",
+        },
+    ),
+    "a model that is drawn once more fails once": (
+        body_of("fallback", A, body_of("loadbalance", C, A), B),
+        {"flash": "", "pro": "when flash fails", "lite": "when flash fails"},
+    ),
     "the least of several ways": (
         body_of("loadbalance", body_of("fallback", A, B, C), body_of("fallback", D, C)),
         {"flash": "", "lite": "when flash fails", "pro": "when nano fails", "nano": ""},
@@ -83,9 +96,10 @@ def test_what_is_reached_is_what_some_request_calls(body: dict[str, Any]) -> Non
     assert found <= set(tree.models)
     for model in found:
         condition = reach(Routes(tree))[model]
-        failing = {failure.model for failure in condition.failures}
-        assert _reachable(body, model, failing), condition
-        for fewer in combinations(failing, len(failing) - 1) if failing else ():
+        named = {frozenset(failure.model for failure in way) for way in condition.ways}
+        for failing in combinations(tree.models, condition.least):
+            assert _reachable(body, model, set(failing)) == (frozenset(failing) in named), condition
+        for fewer in combinations(tree.models, condition.least - 1) if condition.least else ():
             assert not _reachable(body, model, set(fewer)), condition
     for model in set(tree.models) - found:
         assert not _reachable(body, model, set(tree.models))
