@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from policyctl.cli.console import Console
 from policyctl.cli.opening import Place, load_policies
 from policyctl.cli.options import Options
 from policyctl.cli.selecting import Overrides
 from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
-from policyctl.errors import Incomplete, Refused
+from policyctl.errors import Incomplete, Problem, Refused
+from policyctl.load.directory import Loaded
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.report.plain import count
@@ -20,7 +23,13 @@ def review_directory(options: Options, place: Place, console: Console, selection
     settings = overrides.on(place.environment.settings)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
         reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
-        return check_models(reader, reviewed, loaded)
+        return check_models(reader, replace(reviewed, warnings=_warnings(reviewed, loaded)), loaded)
+
+
+def _warnings(reviewed: Review, loaded: Loaded) -> tuple[Problem, ...]:
+    """What the rules find in the files of the policies that change."""
+    files = {change.file for change in reviewed.plan.changes if change.file is not None}
+    return tuple(problem for problem in loaded.problems if problem.mark.file in files and problem.severity == "warning")
 
 
 def raise_if_unsafe(review: Review) -> None:

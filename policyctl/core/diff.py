@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from policyctl.core.pairing import Pair, pair_targets
+from policyctl.core.pairing import Pair, pair_targets, spoken
 from policyctl.model.normal import Document, canonical_text, normal_form, order_matters
 
 ORDER = "targets order"
@@ -58,7 +58,7 @@ def _addressed(before: Any, after: Any) -> tuple[Any, Any]:
     if order_matters(before) and order_matters(after):
         left_order, right_order = _orders(pairs)
         if left_order != right_order:
-            left[ORDER], right[ORDER] = ", ".join(left_order), ", ".join(right_order)
+            left[ORDER], right[ORDER] = ", ".join(map(spoken, left_order)), ", ".join(map(spoken, right_order))
     return left, right
 
 

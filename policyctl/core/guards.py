@@ -16,6 +16,7 @@ from policyctl.model.normal import Document, references
 if TYPE_CHECKING:
     from policyctl.core.diff import Field
     from policyctl.effect.compare import Effect
+    from policyctl.errors import Problem
 
 MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
 
@@ -30,7 +31,8 @@ class Review:
     updates do to traffic, `affected` what they do to policies that stay. `policies` are all as they will be when the plan is
     applied, `policies_before` as they are, in normal form and by name; `timeouts` are the models' own, in seconds, as far as
     they are known. These are for those who draw policies.
-    `guarded` is whether any guard is configured.
+    `used` are the policies that would be removed though another still targets them.
+    `guarded` is whether any guard is configured, `warnings` what the rules find in the files of the changed policies.
     `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet.
     """
 
@@ -46,6 +48,8 @@ class Review:
     timeouts: Mapping[str, float] = field(default_factory=dict)
     settings: tuple[Field, ...] = ()
     guarded: bool = False
+    warnings: tuple[Problem, ...] = ()
+    used: frozenset[str] = frozenset()
 
     @property
     def unchanged(self) -> int:
@@ -59,6 +63,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     `timeouts` are the models' own, in seconds, as far as they are known.
     """
     before, after = policies_around(plan, observed)
+    used = list(_still_targeted(plan, observed))
     comparing = Comparing(before, after, timeouts, settings.partial)
     effects = effects_of(plan, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
@@ -68,7 +73,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         *_too_many_removes(plan, settings),
         *_too_much_change(plan, settings),
         *_emptied(plan),
-        *_still_targeted(plan, observed),
+        *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
         *guarded,
     )
     notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *allowed)
@@ -84,6 +89,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         policies_before=before,
         timeouts=timeouts or {},
         guarded=bool(settings.guards.active),
+        used=frozenset(name for name, _ in used),
     )
 
 
@@ -155,8 +161,8 @@ def _emptied(plan: Plan) -> Iterator[str]:
         yield f"all {removes} live policies in scope would be removed; policyctl never empties a scope"
 
 
-def _still_targeted(plan: Plan, observed: Observed) -> Iterator[str]:
-    """A removed policy must not be left as a target of one that stays, in scope or not."""
+def _still_targeted(plan: Plan, observed: Observed) -> Iterator[tuple[str, str]]:
+    """Removed policies that one that stays still targets, in scope or not, and the name of that one."""
     removed = {change.name for change in plan.changes if change.action == "remove"}
     if not removed:
         return
@@ -165,4 +171,4 @@ def _still_targeted(plan: Plan, observed: Observed) -> Iterator[str]:
     for row in sorted(rows, key=lambda row: row.name):
         document = after.get(row.name, row.document)
         for name in sorted(references(document) & removed) if document is not None else ():
-            yield f"{name} would be removed, but {row.name} still targets it (change or remove that one too)"
+            yield name, row.name

@@ -21,7 +21,8 @@ class Pair(NamedTuple):
 def pair_targets(before: list[Any], after: list[Any]) -> list[Pair]:
     """Pair two lists of targets: the same target first, then the same model, then the groups most alike.
 
-    Labels are unique: the model's short name (`#2` for its second occurrence), for a group its position from 0, as machines count (see `report.plain.place`).
+    Labels are unique: the model's short name (`#2` for its second occurrence), for a group its position from 0, as machines
+    count (see `report.plain.place`).
     """
     left, right = list(range(len(before))), list(range(len(after)))
     matched: dict[int, int] = {}  # after → before
@@ -92,3 +93,15 @@ class _Labels:
         label = short_model(name)
         self.seen[label] += 1
         return label if self.seen[label] == 1 else f"{label}#{self.seen[label]}"
+
+
+def ordinal(number: int) -> str:
+    """`1st`, `2nd`, `3rd`, `11th`."""
+    tens, last = number // 10 % 10, number % 10
+    return f"{number}{'th' if tens == 1 else {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th')}"
+
+
+def spoken(label: str) -> str:
+    """A label as people count: `2nd target` for the position 1."""
+    position, _, side = label.partition(" ")
+    return f"{ordinal(int(position) + 1)} target{side and f' {side}'}" if position.isdigit() else label

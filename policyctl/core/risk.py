@@ -3,7 +3,8 @@
 Headline, tables and pages are ordered by it. A change is as risky as the worst that it does; what it does falls into tiers,
 and within a tier the heavier comes first:
 
-1. `NORMAL`: requests fail although nothing is broken; weighed by how many. An effect that is not known comes here too.
+1. `NORMAL`: requests fail although nothing is broken; weighed by how many. A removed policy that another one targets comes
+   here, and an effect that is not known.
 2. `SHARE`: another model serves; weighed by the part of the requests that move.
 3. `OUTAGE`: an outage that was survived no longer is; weighed by the requests that it loses and by how usual it is: 429, 500,
    502, 503, 504, 529 and broken connections before other statuses that providers are known to answer with, those before the
@@ -59,27 +60,30 @@ class Risk(NamedTuple):
         """The greater, the worse."""
         return self.tier, self.weight
 
-    @property
-    def worse(self) -> bool:
-        """Whether requests are lost that were served before, or nothing is known about it."""
-        return self.tier in (Tier.NORMAL, Tier.OUTAGE, Tier.PARTIAL)
-
     def like(self, other: Risk) -> bool:
         """Whether another one is as bad as this one, or nearly."""
         return other.tier == self.tier and other.weight >= self.weight * _NEARLY
 
 
-def worst_of(policy: str, action: Action, effect: Effect | None) -> Risk | None:
+def worst_of(policy: str, action: Action, effect: Effect | None, *, used: bool = False) -> Risk | None:
     """The worst that the change of one policy does, or None when nothing gets worse, slower, dearer or another's.
 
-    `effect` is None where it is not known, and of removals and adds.
+    `effect` is None where it is not known, and of removals and adds. `used` is whether a policy that stays targets this one.
     """
+    if action == "remove":
+        return Risk(Tier.NORMAL, 1.0, policy) if used else Risk(Tier.REMOVED, 1.0, policy)
     return max(_risks(policy, action, effect), key=lambda risk: risk.rank, default=None)
 
 
+def loses(effect: Effect | None) -> bool:
+    """Whether an update loses requests that were served before, apart from what a shift of weights moves, or is not known."""
+    if effect is None:
+        return True
+    fell = effect.usual is not None and _fall(effect.usual) > 0
+    return fell or effect.together is not None or bool(effect.worse and not effect.shift)
+
+
 def _risks(policy: str, action: Action, effect: Effect | None) -> Iterator[Risk]:
-    if action == "remove":
-        yield Risk(Tier.REMOVED, 1.0, policy)
     if effect is not None:
         yield from _losses(policy, effect)
         yield from (Risk(Tier.REACH, 0.0, policy, one) for one in effect.added)

@@ -136,9 +136,9 @@ def _named(answers: Collection[Answer]) -> Iterator[str]:
 
 
 def _said_runs(codes: Collection[int]) -> Iterator[str]:
-    """`402, 500, 502-504`: two that follow one another stay two."""
+    """`402, 500, 502 to 504`: two that follow one another stay two."""
     for low, high in _runs(sorted(codes)):
-        yield from (map(str, range(low, high + 1)) if high < low + 2 else [f"{low}-{high}"])
+        yield from (map(str, range(low, high + 1)) if high < low + 2 else [f"{low} to {high}"])
 
 
 def _runs(codes: list[int]) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,8 +20,10 @@ from policyctl.effect.profile import Answer
 from policyctl.effect.reach import short_names
 from policyctl.effect.shares import provider_of
 from policyctl.effect.together import Together
-from policyctl.effect.tree import Tree
+from policyctl.effect.tree import Tree, read_tree
+from policyctl.errors import PolicyctlError
 from policyctl.model.names import canonical_name
+from policyctl.model.normal import Document
 from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, View, model, percent, percents, seconds
 from policyctl.report.plain import count, place, plain
 
@@ -76,7 +79,7 @@ def _shares(effect: Effect) -> Iterator[str]:
     if effect.providers and len(effect.providers) < len(effect.models):
         yield f"traffic by provider: {moved_shares(effect.providers)}"
     if effect.shift:
-        yield "only weights move: an outage of a model costs what its share is"
+        yield "only weights move: worse while a model that gained is down, better while one that lost is"
 
 
 def moved_shares(shares: Sequence[Moved]) -> str:
@@ -213,6 +216,13 @@ def _traffic(seen: Picture) -> Iterator[str]:
         when = seen.reach[name].said(names) if name in seen.reach else "never asked"
         unknown = "  (not followed, see below)" if canonical_name(name) in seen.tree.unknown else ""
         yield f"{percent(share):>6}  {model(name)}{f'  {plain(when)}' if when else ''}{unknown}"
+
+
+def outage_rows(document: Document, policies: Mapping[str, Document]) -> list[str]:
+    """What a policy serves while a model or a provider is down; nothing of one that cannot be followed."""
+    with suppress(PolicyctlError):
+        return list(_outages(outages(read_tree(document, policies))))
+    return []
 
 
 def _outages(matrix: Outages) -> Iterator[str]:

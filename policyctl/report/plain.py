@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from policyctl.core.pairing import spoken
 from policyctl.model.names import short_model
 from policyctl.model.normal import Document
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[\w./:@+-]+")
 _TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # bare, they are no text
-_POSITION = re.compile(r"targets\[(\d+)( before)?\]")
+_POSITION = re.compile(r"targets\[(\d+(?: before)?)\]")
 _LONGEST = 100
 _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` where a line may begin, `##[` anywhere in one
 
@@ -67,17 +68,15 @@ def field_values(field: Field, *, longest: int | None = _LONGEST) -> tuple[str, 
 
 def place(path: str) -> str:
     """A path as people count: `policy.targets[2nd target].weight` for `policy.targets[1].weight`."""
-    return _POSITION.sub(lambda found: f"targets[{_ordinal(int(found[1]) + 1)} target{found[2] or ''}]", plain(path))
-
-
-def _ordinal(number: int) -> str:
-    tens, last = number // 10 % 10, number % 10
-    return f"{number}{'th' if tens == 1 else {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th')}"
+    return _POSITION.sub(lambda found: f"targets[{spoken(found[1])}]", plain(path))
 
 
 def describe(document: Document) -> str:
-    """A policy in one line, with all that it does."""
-    return _describe_group(document["policy"])
+    """A policy in one line, with all that it does; of a live one that no file may hold, its text."""
+    try:
+        return _describe_group(document["policy"])
+    except (KeyError, TypeError, AttributeError):
+        return value(document.get("policy"))
 
 
 def _describe_group(group: Document) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from policyctl.core.change import Action, Change
 from policyctl.core.diff import ORDER, Field, fields_between
-from policyctl.core.risk import Risk, worst_of
+from policyctl.core.risk import Risk, Tier, loses, worst_of
 from policyctl.effect.compare import Effect
 from policyctl.model.names import bare_name
 from policyctl.model.normal import Document
@@ -45,6 +45,13 @@ class Item:
     through: tuple[str, ...] = ()
     bound: bool = True
 
+    @property
+    def worse(self) -> bool:
+        """Whether requests are lost that were served before, apart from what a shift of weights moves, or it is not known."""
+        if self.change is None or self.change.action == "update":
+            return loses(self.effect)
+        return self.risk is not None and self.risk.tier is Tier.NORMAL
+
 
 def items_of(subject: Subject) -> list[Item]:
     """The changes and what else they affect, from the riskiest down; those without a risk come last, and what is equal stays
@@ -54,7 +61,7 @@ def items_of(subject: Subject) -> list[Item]:
     for change in review.plan.changes:
         moves = review.effects.get(change.name)
         after = review.policies.get(change.name) if change.after is not None else None
-        risk = worst_of(change.name, change.action, moves)
+        risk = worst_of(change.name, change.action, moves, used=change.name in review.used)
         items.append(Item(change.action, change.name, change, moves, risk, change.before, after, verbose))
     for one in review.affected:
         before, after = (policies.get(one.name) for policies in (review.policies_before, review.policies))

@@ -124,6 +124,7 @@ def _notices(review: Review) -> Iterator[Notice]:
     yield from (Notice("stale", "", why) for why in review.stale)
     yield from (Notice("refused", "", why) for why in review.refusals)
     yield from (Notice("blocked", block.name, why_blocked(block)) for block in review.plan.blocked)
+    yield from (Notice("warning", f"{w.mark}: {w.code}", w.message) for w in review.warnings)
     yield from (Notice("note", "", note) for note in review.notes)
 
 
@@ -165,7 +166,7 @@ def _one(number: int, item: Item, review: Review) -> Shown:
         name=bare_name(item.name),
         way=_way(item),
         told=_told(change, risk, rows),
-        worse=risk is not None and risk.worse,
+        worse=item.worse,
         about=_about(change) if change else "",
         fields=tuple(_field(field) for field in fields_of(change)) if change else (),
         rows=tuple(rows),

@@ -12,6 +12,7 @@ from policyctl.effect.compare import Effect
 from policyctl.effect.profile import PROFILE
 from policyctl.report.effect_json import effect_data
 from policyctl.report.plain import json_text
+from policyctl.report.verdict import said_risk, verdict
 
 FORMAT = "policyctl/plan"
 VERSION = 1
@@ -44,11 +45,25 @@ def plan_data(review: Review) -> dict[str, Any]:
             "outside_scope": counts.outside_scope,
             "blocked": len(plan.blocked),
         },
+        "verdict": _verdict(review),
         "changes": [_change(change, review.effects.get(change.name)) for change in plan.changes],
         "affected": [_affected(one) for one in review.affected],
         "blocked": [{"name": block.name, "ids": list(block.ids), "reason": block.reason} for block in plan.blocked],
         "refusals": list(review.refusals),
+        "warnings": [{**w.mark._asdict(), "code": w.code, "message": w.message} for w in review.warnings],
         "notes": list(review.notes),
+    }
+
+
+def _verdict(review: Review) -> dict[str, Any]:
+    """What a reviewer has to know first; the same words as in every other format."""
+    said = verdict(review)
+    return {
+        "riskiest": [{"name": risk.policy, "tier": risk.tier.name.lower(), "text": said_risk(risk)} for risk in said.risks],
+        "as_bad_or_nearly": said.more,
+        "traffic": None if said.risks else said.traffic or None,
+        "rules": said.rules,
+        "passed": said.passed,
     }
 
 

@@ -38,10 +38,24 @@ def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
     left = _Room(room - len((first + head + foot).encode()) - _FRAME)
     settings = _settings(review, left)
     alerts = _alerts(review, left)
+    warnings = _listed(
+        "Warnings about the changed policies:", [f"{w.mark}: {w.code} {w.message}" for w in review.warnings], left
+    )
     notes = _listed("Notes:", review.notes, left)
     riskiest, others = (_Shown(items, left) for items in _parted(items_of(subject)))
     return "".join(
-        [first, settings, head, *alerts, riskiest.text(), _folded(others), _cut((riskiest, others), subject), notes, foot]
+        [
+            first,
+            settings,
+            head,
+            *alerts,
+            riskiest.text(),
+            _folded(others),
+            _cut((riskiest, others), subject),
+            warnings,
+            notes,
+            foot,
+        ]
     )
 
 

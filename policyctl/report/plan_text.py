@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from policyctl.core.change import Action, Change
 from policyctl.core.guards import Review
 from policyctl.core.plan import Plan
 from policyctl.effect.profile import ASSUMED
+from policyctl.model.normal import Document
 from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
 from policyctl.report.subject import ALSO, NOT_KNOWN, SETTINGS_TOLD, UNBOUND, rest_text, way, why_blocked
@@ -29,7 +30,11 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     `remote` is the remote as the user wrote it. `verbose` leaves nothing out (see `change_text`).
     """
     plan, effects = review.plan, review.effects
-    changes = [line for change in plan.changes for line in _change_lines(change, effects.get(change.name), style, verbose)]
+    changes = [
+        line
+        for change in plan.changes
+        for line in _change_lines(change, effects.get(change.name), style, verbose, review.policies)
+    ]
     affected = [line for one in review.affected for line in _affected_lines(one, style, verbose)]
     blocks = [
         list(_settings_lines(review, style)),
@@ -39,6 +44,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         affected,
         [Line("", style.paint(ASSUMED, "dim"))] if plan.changes else [],
         list(_blocked_lines(plan, style)),
+        [Line(f"{style.paint('warning', 'yellow')}  ", plain(f"{w.mark}: {w.code} {w.message}")) for w in review.warnings],
         [Line(f"{style.paint('note', 'cyan')}  ", plain(note)) for note in review.notes],
         [Line(f"{style.paint('stale', 'red', 'bold')}  ", plain(why)) for why in review.stale],
         [Line(f"{style.paint('refused', 'red', 'bold')}  ", plain(why)) for why in review.refusals],
@@ -61,21 +67,33 @@ def change_text(change: Change, effect: Effect | None, style: Style, verbose: bo
 
     `verbose` shows values and effects whole, and of an update what the policy will be.
     """
-    return laid_out(_change_lines(change, effect, style, verbose), style.width)
+    return laid_out(_change_lines(change, effect, style, verbose, {}), style.width)
 
 
-def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: bool) -> Iterator[Line]:
+def _change_lines(
+    change: Change, effect: Effect | None, style: Style, verbose: bool, policies: Mapping[str, Document]
+) -> Iterator[Line]:
     look = _LOOKS[change.action]
     source = f"  {style.paint(plain(change.file), 'dim')}" if change.file else ""
     yield Line(f"{style.paint(SYMBOLS[change.action], look, 'bold')} ", style.paint(plain(change.name), "bold") + source)
-    if change.after is not None and (verbose or change.action == "add"):
-        yield Line("    ", describe(change.after), 2)
+    shown = change.before if change.action == "remove" else change.after if verbose or change.action == "add" else None
+    if shown is not None:
+        yield Line("    ", describe(shown), 2)
     if change.fields:
         from policyctl.report.fields import field_lines  # with difflib behind it
 
         yield from field_lines(change.fields, style.width, whole=verbose)
-    for row in _effect_lines(effect, style, verbose) if effect is not None else ():
-        yield Line("      ", row, 2)
+    rows = _effect_lines(effect, style, verbose) if effect is not None else _new_outages(change, verbose, policies)
+    yield from (Line("      ", row, 2) for row in rows)
+
+
+def _new_outages(change: Change, verbose: bool, policies: Mapping[str, Document]) -> Iterable[str]:
+    """What a new policy serves while something is down."""
+    if change.action != "add" or change.after is None or not verbose:
+        return ()
+    from policyctl.report.effect_rows import outage_rows
+
+    return outage_rows(change.after, policies)
 
 
 def _affected_lines(one: Affected, style: Style, verbose: bool) -> Iterator[Line]:

@@ -15,13 +15,14 @@ from policyctl.report.effect_views import model, seconds
 from policyctl.report.plain import count, plain
 from policyctl.report.subject import ALSO, NOT_KNOWN
 
-_SHOWN = 3  # risks of the worst tier that are named
+_SHOWN = 3  # risks that are named
 
 
 class Verdict(NamedTuple):
-    """Three answers. `risks` are the worst, one for each policy; `passed` is False where the plan cannot wholly be applied.
+    """Three answers. `passed` is False where the plan cannot wholly be applied.
 
-    `more` is how many other policies are as bad as the worst, or nearly. `traffic` is what to say where there is no risk.
+    `risks` are the worst, one for each policy: those that are as bad as the worst or nearly, then others by which requests are
+    lost. `more` is how many others are as bad as the worst, or nearly. `traffic` is what to say where there is no risk.
     """
 
     counts: str
@@ -41,7 +42,8 @@ def verdict(review: Review) -> Verdict:
     risks = sorted(risks_of(review), key=lambda risk: risk.rank, reverse=True)
     alike = [risk for risk in risks if risks[0].like(risk)]  # the first is, or there is none
     passed = not (review.stale or review.refusals or plan.blocked)
-    return Verdict(counts, tuple(alike[:_SHOWN]), len(alike[_SHOWN:]), _nothing(review), _rules(review), passed)
+    shown = [*alike, *(risk for risk in risks if risk not in alike and risk.tier >= Tier.PARTIAL)][:_SHOWN]
+    return Verdict(counts, tuple(shown), len(alike[_SHOWN:]), _nothing(review), _rules(review), passed)
 
 
 def headline(said: Verdict) -> list[tuple[tuple[str, ...], str]]:
@@ -55,7 +57,7 @@ def headline(said: Verdict) -> list[tuple[tuple[str, ...], str]]:
 def risks_of(review: Review) -> Iterator[Risk]:
     """The worst that a plan does to each policy that it changes or that targets a changed one."""
     for change in review.plan.changes:
-        if risk := worst_of(change.name, change.action, review.effects.get(change.name)):
+        if risk := worst_of(change.name, change.action, review.effects.get(change.name), used=change.name in review.used):
             yield risk
     for one in review.affected:
         if risk := worst_of(one.name, "update", one.effect):
@@ -77,7 +79,7 @@ def said_risk(risk: Risk) -> str:
             return usual_row(moved) if moved.name == "usual" else _cost(moved)
     if risk.tier is Tier.REMOVED:
         return "removed; no policy targets it"
-    return NOT_KNOWN
+    return "removed, and a policy that stays targets it" if risk.weight else NOT_KNOWN
 
 
 def _cost(moved: Moved) -> str:

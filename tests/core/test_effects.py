@@ -87,7 +87,9 @@ def test_the_effect_on_an_affected_policy_is_what_its_clients_see() -> None:
     found = reviewed([policy("chat", **NARROW), policy("front", **listed([500], CHAT, C))], rows)
     (one,) = found.affected
     assert one.effect is not None
-    assert {(cell.name, cell.before, cell.after) for cell in one.effect.worse if cell.kind == "model"} == {(A, 1.0, 0.0)}
+    assert {(cell.name, cell.before, cell.after) for cell in one.effect.worse if cell.kind == "model" and cell.share == 1} == {
+        (A, 1.0, 0.0)
+    }
     assert found.policies_before[CHAT] != found.policies[CHAT]
 
 

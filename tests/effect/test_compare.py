@@ -31,7 +31,7 @@ def test_the_worked_example_says_what_the_diff_does_not() -> None:
     assert Cell("model", B, FAILURES, 0.75, 1) in effect.better
     assert {(said_failures(cell.failures), cell.after) for cell in effect.worse if cell.share < 1} == {
         ("500, 502, 504, connection refused", 0.9999),
-        ("any failure but 429, 500, 502-504, connection failures", 0.9),
+        ("any failure but 429, 500, 502 to 504, connection failures", 0.9),
     }
     assert effect.calls == Moved("calls", 4, 8)
     assert effect.failover == Moved("failover", 0, 7)

@@ -16,7 +16,7 @@ SAID: list[tuple[frozenset[Answer], str]] = [
     (frozenset({*range(400, 500)} - {408, 429}), "4xx but 408, 429"),
     (FIVES, "5xx"),
     (frozenset({418, 429, 402}), "402, 429, 418"),
-    (frozenset({502, 503, 504}), "502-504"),
+    (frozenset({502, 503, 504}), "502 to 504"),
     (frozenset({503, 504}), "503, 504"),
     (FAILURES, "any failure"),
     (FAILURES - {429, 503}, "any failure but 429, 503"),

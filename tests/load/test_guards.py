@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyctl.core.settings import GuardException, Guards, Survive
+from policyctl.core.settings import GUARDS, GuardException, Guards, MinServed, Survive
 from policyctl.errors import InvalidInput
 from policyctl.load.environment import load_config
 from tests.conftest import Project
@@ -20,13 +20,22 @@ guards:
   max_calls: 12
   max_failover_seconds: 10
   survive: {any: provider, down_with: [429, 500, refused, broken-body]}
+  min_served: {while: 0.1, of: provider, with: [429, 402], at_least: 0.999}
   deny_new: provider
   allow_providers: [openai, goo*]
 guard_exceptions:
   - {policy: chat, guard: max_calls, reason: until June}
 """
 
-SHARED = Guards(25, 12, 10, Survive("provider", (429, 500, "refused", "broken-body")), "provider", ("openai", "goo*"))
+SHARED = Guards(
+    max_traffic_shift=25,
+    max_calls=12,
+    max_failover_seconds=10,
+    survive=Survive("provider", (429, 500, "refused", "broken-body")),
+    min_served=MinServed(0.1, "provider", (429, 402), 0.999),
+    deny_new="provider",
+    allow_providers=("openai", "goo*"),
+)
 
 
 def test_each_guard_of_an_environment_wins_there(project: Project) -> None:
@@ -37,10 +46,15 @@ def test_each_guard_of_an_environment_wins_there(project: Project) -> None:
     assert prod.guard_exceptions == ()
 
 
+def test_the_share_of_calls_that_fail_in_partial_failures_is_a_setting(project: Project) -> None:
+    assert load_config(project.write("policyctl.yaml", "default: local\n")).environment(None).settings.partial == 0.1
+    assert load_config(project.write("policyctl.yaml", "effect: {partial: 0.2}\n")).environment(None).settings.partial == 0.2
+
+
 def test_without_guards_nothing_is_asked(project: Project) -> None:
     config = load_config(project.write("policyctl.yaml", "default: local\n"))
     assert config.environment(None).settings.guards.active == ()
-    assert SHARED.active == ("max_traffic_shift", "max_calls", "max_failover_seconds", "survive", "deny_new", "allow_providers")
+    assert SHARED.active == tuple(guard for guard in GUARDS if guard != "deny_providers")
 
 
 BAD = {
@@ -54,8 +68,12 @@ BAD = {
     "guards: {survive: {any: region, down_with: [429]}}": '1:25: P105 any must be provider or model, got "region"',
     "guards: {survive: {any: model}}": "1:10: P102 missing key down_with",
     "guards: {survive: {any: model, down_with: []}}": "1:43: P106 down_with must not be empty",
-    "guards: {survive: {any: model, down_with: [200]}}": "1:44: P105 down_with item must be 400, 401, 403, 404, 408, 429, 500, "
-    "502, 503, 504, 529, refused, hang or broken-body, got 200",
+    "guards: {survive: {any: model, down_with: [99]}}": "1:44: P109 down_with item must be a status from 200 to 999, refused, "
+    "hang or broken-body, got 99",
+    "guards: {min_served: {while: 1, of: model, with: [429], at_least: 0.9}}": "1:30: P103 while must be less than 1, got 1",
+    "guards: {min_served: {while: 0.1, of: model, with: [429], at_least: 9}}": "1:69: P103 at_least must be 1 or less, got 9",
+    "guards: {min_served: {of: model, with: [429], at_least: 0.9}}": "1:10: P102 missing key while",
+    "effect: {partial: 10}": "1:19: P103 partial must be less than 1, got 10",
     "guards: {deny_new: providers}": '1:20: P105 deny_new must be provider or model, got "providers" (did you mean provider?)',
     "guards: {allow_providers: openai}": '1:27: P104 allow_providers must be a list, got "openai"',
     "guards: {allow_providers: []}": "1:27: P106 allow_providers must not be empty",
@@ -64,7 +82,7 @@ BAD = {
     "guard_exceptions: [{policy: p, guard: max_calls}]": "1:20: P102 missing key reason",
     "guard_exceptions: [{policy: p, guard: max_calls, reason: ''}]": "1:58: P106 reason must not be empty",
     "guard_exceptions: [{policy: p, guard: max_call, reason: r}]": "1:39: P105 guard must be max_traffic_shift, max_calls, "
-    "max_failover_seconds, survive, deny_new, allow_providers or deny_providers, got "
+    "max_failover_seconds, survive, min_served, deny_new, allow_providers or deny_providers, got "
     '"max_call" (did you mean max_calls?)',
 }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -28,11 +27,8 @@ from policyctl.report.style import Style
 from policyctl.report.subject import Subject
 from policyctl.report.validation import validation_json, validation_text
 from policyctl.report.wrapping import columns
+from tests.report.golden_files import GOLDEN, same
 from tests.report.plans import HOSTILE, PLANS
-
-GOLDEN = Path(__file__).parent / "golden"
-WRITE = os.environ.pop("POLICYCTL_WRITE_GOLDEN", "") == "1"
-
 
 VALIDATIONS = {
     "good": Validation((), 3, 2, 4, Counter()),
@@ -48,13 +44,6 @@ VALIDATIONS = {
         Counter({"agent": 2}),
     ),
 }
-
-
-def same(name: str, text: str) -> None:
-    path = GOLDEN / name
-    if WRITE:
-        path.write_text(text, "utf-8")
-    assert text == path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("case", PLANS)

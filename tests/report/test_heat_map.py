@@ -7,31 +7,30 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from policyctl.effect.outages import Outages, outages
-from policyctl.effect.profile import FAILURES
-from policyctl.effect.tree import read_tree
-from policyctl.report.effect_views import model, percent, said_failures
+from policyctl.effect.outages import outages, served, told_apart
+from policyctl.effect.tree import Tree, read_tree
+from policyctl.report.effect_views import model, percent
 from policyctl.report.heat_map import Heat, heat_map
 from tests.builders import body
 from tests.effect.policies import bodies, document
 
 
 @given(old=bodies, new=bodies)
-def test_every_failure_is_in_one_column_which_says_what_is_served(old: dict[str, Any], new: dict[str, Any]) -> None:
-    before, after = outages(read_tree(document(old))), outages(read_tree(document(new)))
-    shown = heat_map(before, after)
+def test_the_cells_of_a_row_are_all_that_failures_lead_to(old: dict[str, Any], new: dict[str, Any]) -> None:
+    trees = read_tree(document(old)), read_tree(document(new))
+    classes = told_apart(trees)
+    before, after = (outages(tree, classes) for tree in trees)
+    shown = heat_map(*trees)
     names = [model(name) for name in dict.fromkeys([*after.models, *before.models])]
     assert [name for name, _ in shown.rows if not name.startswith("all of ")] == names
     for name, cells in shown.rows:
         kind = "provider" if name.startswith("all of ") else "model"
         key = name.removeprefix("all of ") if kind == "provider" else f"virtual-model/{name}"
-        served = [tuple(map(percent, pair)) for pair in zip(before.row(kind, key), after.row(kind, key), strict=True)]
-        said = [(cell.before or cell.after, cell.after) for cell in cells]
-        columns = [[FAILURES[place] for place, pair in enumerate(served) if pair == one] for one in said]
-        assert all(columns), "a cell that no failure has"
-        assert set(served) == set(said)
-    for head in shown.columns:
-        assert head == "any failure" or head.startswith("any failure but") or set(head.split(", ")) <= set(map(str, FAILURES))
+        lost = zip(before.row(kind, key), after.row(kind, key), strict=True)
+        assert {(cell.before or cell.after, cell.after) for cell in cells} == {
+            (percent(served(one)), percent(served(other))) for one, other in lost
+        }
+        assert len(cells) == len(shown.columns) == len(set(shown.columns))
 
 
 @pytest.mark.parametrize(
@@ -44,15 +43,13 @@ def test_every_failure_is_in_one_column_which_says_what_is_served(old: dict[str,
     ],
 )
 def test_a_provider_has_a_row_when_it_has_several_models(targets: list[str], rows: list[str]) -> None:
-    seen = outages(read_tree(document(body(*targets))))
-    assert [name for name, _ in heat_map(None, seen).rows] == rows
+    assert [name for name, _ in heat_map(None, read_tree(document(body(*targets)))).rows] == rows
 
 
 def test_columns_are_the_classes_that_the_lists_make_the_rarer_first() -> None:
     listed = body("virtual-model/x/a", "virtual-model/y/b") | {"strategy": {"mode": "fallback", "on_status_codes": [429, 503]}}
-    seen = outages(read_tree(document(listed)))
-    columns = heat_map(seen, seen).columns
-    assert columns == ("429, 503, hang", said_failures([one for one in FAILURES if one not in (429, 503, "hang")]))
+    seen = read_tree(document(listed))
+    assert heat_map(seen, seen).columns == ("429, 503, connect timeout", "any failure but 429, 503, connect timeout")
 
 
 @pytest.mark.parametrize(
@@ -68,10 +65,10 @@ def test_columns_are_the_classes_that_the_lists_make_the_rarer_first() -> None:
     ],
 )
 def test_a_cell_is_as_hot_as_what_is_lost_after_the_change(before: float, after: float, cell: Heat) -> None:
-    def served_without_a(share: float) -> Outages:
+    def served_without_a(share: float) -> Tree:
         weights = {"virtual-model/x/a": 1 - share, "virtual-model/y/b": share}
         targets = [{"model_name": name, "weight": weight} for name, weight in weights.items() if weight]
-        return outages(read_tree(document({"strategy": {"mode": "loadbalance"}, "targets": targets})))
+        return read_tree(document({"strategy": {"mode": "loadbalance"}, "targets": targets}))
 
     rows = dict(heat_map(served_without_a(before), served_without_a(after)).rows)
     assert rows["x/a"] == (cell,)

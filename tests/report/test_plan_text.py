@@ -15,15 +15,15 @@ def reviewed(desired: list[object], rows: list[object], settings: Settings = Set
     return review(plan(desired, rows, settings), observe_rows(rows), settings)
 
 
-def test_a_plan_of_more_than_a_screen_begins_with_its_verdict_and_ends_with_its_counts() -> None:
+def test_a_plan_begins_with_its_verdict_and_ends_with_its_counts() -> None:
     changes = reviewed([policy("p", "b"), *(policy(f"new-{number:02}") for number in range(20))], [row("p"), row("old")])
     lines = plan_text(changes, "local", Style()).splitlines()
     assert lines[:6] == [
         "environment dev, remote local",
         "",
         "changes   20 to add, 1 to update, 1 to remove",
-        "riskiest  virtual-policy/old: removed; requests that name it fail",
-        "rules     safety rules and guards passed",
+        "riskiest  p: b 0% → 100%, x/a 100% → 0%",
+        "rules     safety rules passed, no guards configured",
         "",
     ]
     assert lines[-1] == "Plan: 20 to add, 1 to update, 1 to remove."
@@ -32,13 +32,18 @@ def test_a_plan_of_more_than_a_screen_begins_with_its_verdict_and_ends_with_its_
 def test_a_long_plan_that_is_refused_says_so_first_and_why_at_its_end() -> None:
     changes = reviewed([policy("p")], [row(f"r{number:02}") for number in range(50)])
     lines = plan_text(changes, "local", Style()).splitlines()
-    assert lines[4] == "rules     refused by 2 safety rules"
+    assert lines[2:6] == [
+        "changes   1 to add, 50 to remove",
+        "riskiest  r00, r01, r02: removed; no policy targets it",
+        "          and 47 more as bad or nearly",
+        "rules     refused by 2 safety rules",
+    ]
     assert [line.partition("  ")[0] for line in lines[-4:]] == ["refused", "refused", "", lines[-1]]
 
 
-def test_a_plan_that_fits_on_a_screen_begins_with_its_changes() -> None:
-    lines = plan_text(reviewed([policy(f"new-{number:02}") for number in range(20)], []), "local", Style()).splitlines()
-    assert lines[:3] == ["environment dev, remote local", "", "+ virtual-policy/new-00  policies/new-00.yaml"]
+def test_a_plan_without_changes_has_nothing_to_judge() -> None:
+    lines = plan_text(reviewed([policy("p")], [row("p")]), "local", Style()).splitlines()
+    assert lines == ["environment dev, remote local", "", "No changes. dev is as the files say: 1 unchanged."]
 
 
 def test_verbose_shows_values_whole_every_row_of_an_effect_and_what_the_policy_will_be() -> None:
@@ -50,7 +55,7 @@ def test_verbose_shows_values_whole_every_row_of_an_effect_and_what_the_policy_w
     short, whole = (plan_text(changed, "local", Style(), verbose=verbose) for verbose in (False, True))
     assert '    description: … was so. It was so. Once." → … was so. It was so. Twice."\n' in short
     assert f'    description: "{before}" → "{after}"\n' in whole
-    assert f"    fallback of {', '.join(others)}\n" in whole
+    assert f"    fallback of {', then '.join(others)}\n" in whole
     assert "    fallback of" not in short
     assert "more (-v)" in short
     assert "…" not in whole

@@ -8,28 +8,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.report.verdict import risk_of, verdict
+from policyctl.core.risk import Tier, worst_of
+from policyctl.report.verdict import said_risk, verdict
 from tests import strategies as some
 from tests.builders import body, policy, row
 from tests.report.plans import PLANS, balanced, reviewed
 
 
 def worst(before: dict[str, Any], after: dict[str, Any]) -> str | None:
-    """What the verdict says of one policy that changes so."""
+    """What the verdict shows of one policy that changes so."""
     rows = [{"id": "1", "name": "p", "policy": before}]
-    risk = verdict(reviewed([policy("p", **after)], rows)).risk
-    return None if risk is None else risk.said
+    risks = verdict(reviewed([policy("p", **after)], rows)).risks
+    return said_risk(risks[0]) if risks else None
 
 
 @pytest.mark.parametrize(
     ("case", "counts", "rules", "passed"),
     [
-        ("empty", "no changes", "safety rules and guards passed", True),
-        ("update", "1 to update", "safety rules and guards passed", True),
+        ("empty", "no changes", "safety rules passed, no guards configured", True),
+        ("update", "1 to update", "safety rules passed, no guards configured", True),
         ("mixed", "1 to add, 1 to update, 1 to remove", "2 policies blocked by rows on the remote", False),
         ("refused", "1 to add, 7 to remove", "refused by 2 safety rules", False),
-        ("stale", "1 to add, 1 to update", "stale, 1 policy moved since the plan was made", False),
-        ("thousand", "334 to add, 333 to update, 333 to remove", "safety rules and guards passed", True),
+        ("stale", "1 to add, 1 to update", "stale, 1 policy changed since the plan was made", False),
+        ("thousand", "334 to add, 333 to update, 333 to remove", "safety rules passed, no guards configured", True),
     ],
 )
 def test_it_counts_what_changes_and_says_what_the_rules_say(case: str, counts: str, rules: str, passed: bool) -> None:
@@ -37,14 +38,38 @@ def test_it_counts_what_changes_and_says_what_the_rules_say(case: str, counts: s
     assert (said.counts, said.rules, said.passed) == (counts, rules, passed)
 
 
+C = "virtual-model/z/c"
+LIST = {"mode": "fallback", "on_status_codes": [429, 503]}
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
+        # Who serves, before an outage that is not survived any more.
+        (body("x/a"), body("y/b"), "y/b 0% → 100%, x/a 100% → 0%"),
+        (body("x/a", "y/b"), body("y/b", "x/a"), "y/b 0% → 100%, x/a 100% → 0%"),
+        (balanced(0.5), balanced(1), "openai/gpt-4o 66.67% → 50%, anthropic/claude-sonnet-4 33.33% → 50%"),
         # An outage that was survived, and is not any more, before the model that is new.
-        (body("x/a", "x/b"), body("x/a", "y/c", mode="single"), "x/a down with any failure but broken-body: served 100% → 0%"),
-        (body("x/a"), body("y/b"), "y/b newly reachable by 100% of the requests"),
+        (
+            body("x/a", "x/b"),
+            body("x/a", "y/c", mode="single"),
+            "served 100% → 0% while x/a is down with any failure but a broken body",
+        ),
+        # The usual failures before the exotic ones, whatever their order in the lists.
+        (
+            body("x/a", "x/b"),
+            {**body("x/a", "x/b"), "strategy": {"mode": "fallback", "on_status_codes": [*range(400, 500), 502]}},
+            "served 100% → 0% while x/a is down with any failure but 502, 4xx, a broken body",
+        ),
+        # What only a part of the calls shows.
+        (
+            {**body(C), "retry": {"attempts": 2}},
+            {**body(C), "retry": {"attempts": 1}},
+            "served 99.9% → 99% while a tenth of the calls to z/c fail with 429, 500, 502 to 504, connection failures",
+        ),
+        # Two models at once.
+        (body("x/a", "y/b", "z/c"), body("x/a", "y/b"), "served 100% → 0% while x/a is down with 500 and y/b is down with 500"),
         (body("x/a"), body("x/a", "y/b"), "y/b newly reachable when a fails"),
-        (balanced(0.5), balanced(1), "anthropic/claude-sonnet-4 down with any failure: served 66.67% → 50%"),
         (body("x/a"), {**body("x/a"), "retry": {"attempts": 3}}, "most calls of a request: 1 → 4"),
         (body("x/a"), {**body("x/a"), "retry": {"attempts": 0}}, None),
         (body("x/a", "x/b", mode="single"), body("x/a", mode="single"), None),
@@ -56,41 +81,71 @@ def test_the_riskiest_effect_is_the_one_that_takes_most(
     assert worst(before, after) == said
 
 
-def test_a_removed_policy_is_worse_than_an_outage_that_is_no_longer_survived() -> None:
+def test_a_removal_that_nothing_uses_comes_after_an_outage_that_is_no_longer_survived() -> None:
     said = verdict(reviewed([policy("a", "x/a")], [row("a", "x/a", "x/b"), row("b")]))
-    assert said.risk is not None
-    assert (said.risk.policy, said.risk.said) == ("virtual-policy/b", "removed; requests that name it fail")
+    assert [risk.policy for risk in said.risks] == ["virtual-policy/a"]
 
 
-def test_what_cannot_be_told_is_no_less_than_an_outage() -> None:
-    plan = PLANS["update"].plan
-    risk = risk_of(plan.changes[0], None)
+def test_a_removal_of_what_another_policy_targets_comes_first() -> None:
+    said = verdict(reviewed([policy("a", "virtual-policy/b")], [row("a", "virtual-policy/b"), row("b")]))
+    assert [(risk.policy, said_risk(risk)) for risk in said.risks] == [
+        ("virtual-policy/b", "removed, and a policy that stays targets it"),
+        ("virtual-policy/a", "served 100% → 0% while nothing fails"),
+    ]
+
+
+def test_what_is_not_known_is_not_less_than_requests_that_fail() -> None:
+    risk = worst_of("virtual-policy/a", "update", None)
     assert risk is not None
-    assert risk.rank > (3, 1.0)
-    assert risk.said == "what this does to traffic cannot be told"
+    assert (risk.tier, said_risk(risk)) == (Tier.NORMAL, "what this does to traffic is not known")
 
 
-def test_others_that_do_the_same_are_counted() -> None:
-    for case, alike in (("refused", 6), ("update", 0)):
-        risk = verdict(PLANS[case]).risk
-        assert risk is not None
-        assert risk.alike == alike
+def test_others_that_are_as_bad_are_named_or_counted() -> None:
+    for case, named, more in (("refused", 3, 4), ("update", 1, 0)):
+        said = verdict(PLANS[case])
+        assert (len(said.risks), said.more) == (named, more)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            body("x/a"),
+            {**body("x/a"), "retry": {"attempts": 0}},
+            "Traffic stays as it is: every change is metadata or equivalent.",
+        ),
+        (
+            {**body("x/a", "y/b"), "strategy": LIST},
+            {**body("x/a", "y/b"), "strategy": {**LIST, "on_status_codes": [429, 500, 503]}},
+            "Nothing here makes traffic worse.",
+        ),
+        (
+            {**body("x/a"), "cache": {"mode": "simple"}},
+            {**body("x/a"), "cache": {"mode": "semantic"}},
+            "No outage or partial failure of one model or provider gets worse.",
+        ),
+    ],
+)
+def test_where_nothing_is_a_risk_only_what_was_compared_is_claimed(
+    before: dict[str, Any], after: dict[str, Any], said: str
+) -> None:
+    found = verdict(reviewed([policy("p", **after)], [{"id": "1", "name": "p", "policy": before}]))
+    assert (found.risks, found.traffic) == ((), said)
 
 
 @given(st.permutations(["a", "b", "c"]))
 def test_of_equal_risks_it_is_always_the_same_that_is_named(names: list[str]) -> None:
-    risk = verdict(reviewed([policy("z")], [row("z"), *map(row, names)])).risk
-    assert risk is not None
-    assert risk.policy == "virtual-policy/a"
+    said = verdict(reviewed([policy("z")], [row("z"), *map(row, names)]))
+    assert [risk.policy for risk in said.risks] == ["virtual-policy/a", "virtual-policy/b", "virtual-policy/c"]
 
 
 @given(some.documents(), some.documents())
 @settings(max_examples=30)
-def test_nothing_is_worse_only_when_no_outage_share_or_reach_is(before: dict[str, Any], after: dict[str, Any]) -> None:
+def test_without_a_risk_no_outage_share_or_reach_gets_worse(before: dict[str, Any], after: dict[str, Any]) -> None:
     rows = [{"id": "1", "name": "p", "policy": before["policy"]}]
     review = reviewed([policy("p", **after["policy"])], rows)
     for change in review.plan.changes:
         effect = review.effects[change.name]
-        risk = risk_of(change, effect)
-        assert (risk is None) <= (not (effect.worse or effect.added or effect.refused or effect.traffic))
+        risk = worst_of(change.name, change.action, effect)
+        assert (risk is None) <= (not (effect.worse or effect.together or effect.added or effect.refused or effect.traffic))
         assert risk is None or effect.kind == "effective"
