@@ -32,7 +32,8 @@ class Review:
     applied, `policies_before` as they are, in normal form and by name; `timeouts` are the models' own, in seconds, as far as
     they are known. These are for those who draw policies.
     `used` are the policies that would be removed though another still targets them.
-    `guarded` is whether any guard is configured, `warnings` what the rules find in the files of the changed policies.
+    `guarded` is whether any guard is configured (None: they do not bind this plan), `warnings` what the rules find in the files
+    of the changed policies.
     `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet.
     """
 
@@ -47,7 +48,7 @@ class Review:
     policies_before: Mapping[str, Document] = field(default_factory=dict)
     timeouts: Mapping[str, float] = field(default_factory=dict)
     settings: tuple[Field, ...] = ()
-    guarded: bool = False
+    guarded: bool | None = None
     warnings: tuple[Problem, ...] = ()
     used: frozenset[str] = frozenset()
 

@@ -226,10 +226,10 @@ def _rows(kind: Literal["model", "provider"], old: Outages, new: Outages) -> Ite
             continue
         alike: dict[tuple[float, float], list[Failures]] = {}
         for failures, was, now in zip(old.classes, one, other, strict=True):
-            if was != now and not isclose(was, now, abs_tol=_NOTHING):
+            if was != now and abs(was - now) > max(was, now) * _NOTICED + _NOTHING:
                 alike.setdefault((was, now), []).append(failures)
         for (was, now), classes in alike.items():
-            yield now > was, Cell(kind, name, merged(tuple(classes)).answers, served(was), served(now), old.share)
+            yield now > was, Cell(kind, name, merged(classes).answers, served(was), served(now), old.share)
 
 
 def _differ(one: float, other: float) -> bool:

@@ -71,12 +71,16 @@ def told_apart(trees: Sequence[Tree], share: float = 1.0) -> tuple[Failures, ...
     together: dict[tuple[_Treatment, ...], list[Failures]] = {}
     for one in classes_of(trees, partial=share < 1):
         together.setdefault(tuple([_treatment(tree, one.stands, share) for tree in trees]), []).append(one)
-    return tuple([merged(tuple(alike)) for alike in together.values()])
+    return tuple([merged(alike) for alike in together.values()])
+
+
+def merged(classes: Sequence[Failures]) -> Failures:
+    """Several classes as one."""
+    return classes[0] if len(classes) == 1 else _merged(tuple(classes))
 
 
 @lru_cache(maxsize=4096)
-def merged(classes: tuple[Failures, ...]) -> Failures:
-    """Several classes as one."""
+def _merged(classes: tuple[Failures, ...]) -> Failures:
     return Failures(classes[0].stands, frozenset[Answer]().union(*(one.answers for one in classes)))
 
 
@@ -110,9 +114,18 @@ class _Treatment(NamedTuple):
 
 def _treatment(tree: Tree, answer: Answer, share: float) -> _Treatment:
     outcome = outcome_of(answer, NO_RETRY)
-    again = tuple([asked_again(answer, retry) for retry in tree.retries]) if share < 1 or answer == 204 else ()
-    moves = tuple([moves_on(outcome, codes) for codes in tree.lists])
-    return _Treatment(outcome == ENDED, moves, again, answer if answer in (204, 421) else None)
+    again = _again(tree.retries, answer) if share < 1 or answer == 204 else ()
+    return _Treatment(outcome == ENDED, _moves(tree.lists, outcome), again, answer if answer in (204, 421) else None)
+
+
+@lru_cache(maxsize=65536)  # the policies of one directory mostly have the same lists
+def _moves(lists: tuple[frozenset[int] | None, ...], outcome: int) -> tuple[bool, ...]:
+    return tuple([moves_on(outcome, codes) for codes in lists])
+
+
+@lru_cache(maxsize=65536)
+def _again(retries: tuple[Retry, ...], answer: Answer) -> tuple[bool, ...]:
+    return tuple([asked_again(answer, retry) for retry in retries])
 
 
 def _column(tree: Tree, downs: Sequence[_Down], answer: Answer, share: float) -> Sequence[float]:

@@ -108,7 +108,9 @@ def _plan_one(
     bound = [one for one in reviewed.affected if settings.in_scope(one.name)]
     affected = [one._replace(bound=True) for one in bound]
     breaches, _ = by_traffic(reviewed.plan, reviewed.policies, settings, reviewed.effects, affected)
-    return replace(reviewed, notes=(*reviewed.notes, *(f"plan and apply would refuse this: {breach}" for breach in breaches)))
+    return replace(
+        reviewed, guarded=None, notes=(*reviewed.notes, *(f"plan and apply would refuse this: {breach}" for breach in breaches))
+    )
 
 
 def _refuse_circle(policy: Policy, observed: Observed) -> None:

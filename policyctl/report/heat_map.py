@@ -37,7 +37,7 @@ def heat_map(before: Tree | None, after: Tree | None) -> HeatMap:
     old, new = outages(trees[0], classes), outages(trees[-1], classes)
     found = list(_pairs(old, new))
     columns = _columns([pair for _, pair in found], len(classes))
-    heads = tuple(said_failures(merged(tuple(classes[place] for place in places)).answers) for places in columns)
+    heads = tuple(said_failures(merged([classes[place] for place in places]).answers) for places in columns)
     rows = tuple((name, tuple(_heat(one[places[0]], other[places[0]]) for places in columns)) for name, (one, other) in found)
     return HeatMap(heads, rows)
 

@@ -112,6 +112,11 @@ def _rules(review: Review) -> str:
         said.append(f"refused by {count(len(review.refusals), 'safety rule')}")
     if review.plan.blocked:
         said.append(f"{count(len(review.plan.blocked), 'policy')} blocked by rows on the remote")
-    return ", ".join(said) or (
-        "safety rules and guards passed" if review.guarded else "safety rules passed, no guards configured"
-    )
+    return ", ".join(said) or _PASSED[review.guarded]
+
+
+_PASSED = {
+    True: "safety rules and guards passed",
+    False: "safety rules passed, no guards configured",
+    None: "safety rules passed",
+}

@@ -74,7 +74,7 @@ def test_the_whole_picture_as_json(tmp_path: Path, machine: Any) -> None:
         "providers": {"google": 1, "openai": 0},
     }
     row = seen["outages"]["providers"]["google"]
-    assert {failure for failure, chance in row.items() if chance} == {"429", "503", "hang"}
+    assert {tuple(cell["failures"]) for cell in row if cell["served"]} == {("429", "503", "hang")}
     assert seen["bounds"]["calls"]["value"] == 4
     assert seen["bounds"]["backoff_seconds"]["value"] == 2
     assert seen["bounds"]["failover_seconds"]["value"] == 1
@@ -209,8 +209,8 @@ def test_a_comparison_with_a_revision_says_only_what_moved(repository: Project, 
     assert seen["calls"] == {"before": 2, "after": 4}
     assert "newly_reachable" not in seen
     ran = policyctl("effect", "policies/anygem.yaml", "--against", "git:HEAD")
-    assert "better: google/gemini-2.0-flash down with any failure but broken-body: served 25% → 100%\n" in ran.out
-    assert "worse: google/gemini-2.0-flash down with broken-body: served 25% → 0%\n" in ran.out
+    assert "better: served 25% → 100% while google/gemini-2.0-flash is down with any failure but a broken body\n" in ran.out
+    assert "worse: served 25% → 0% while google/gemini-2.0-flash is down with a broken body\n" in ran.out
     assert (repository.folder / ".git/index").exists()
 
 

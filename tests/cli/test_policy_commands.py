@@ -130,7 +130,9 @@ def test_add_needs_a_name_a_strategy_and_a_model(missing: str, bare: Path, polic
 def test_a_dry_run_shows_the_change_and_writes_nothing(bare: Path, policyctl: Policyctl) -> None:
     ran = policyctl(*ADD, "--dry-run")
     assert ran.code == 0
-    assert ran.out.startswith("environment local, remote local\n\n+ virtual-policy/x\n    single of a/one\n\n")
+    assert ran.out.startswith("environment local, remote local\n\nchanges   1 to add\n")
+    assert "\n\n+ virtual-policy/x\n    single of a/one\n\n" in ran.out
+    assert "guards" not in ran.out, "they do not bind this command"
     assert ran.out.endswith("\n\nPlan: 1 to add, 0 to update, 0 to remove.\n")
     assert not LOCAL.exists()
 

@@ -278,7 +278,9 @@ def test_a_plan_is_as_wide_as_its_terminal_or_as_columns_says(environ: dict[str,
         assert terminal.end() == 0
     screen = terminal.screen()
     assert max(map(len, screen)) <= width
-    start = screen.index("    fallback of vendor/one, vendor/two," if width == 50 else "    fallback of vendor/one,")
+    start = screen.index(
+        "    fallback of vendor/one, then vendor/two, then" if width == 50 else "    fallback of vendor/one, then"
+    )
     assert screen[start + 1].startswith("      vendor/t")
 
 
