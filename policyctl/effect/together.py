@@ -77,14 +77,15 @@ def _mixtures(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[_Fai
     """Some models with a failure of their own each, the others healthy."""
     if len(models) < 2 or not answers:
         return
-    if (1 + len(answers)) ** len(models) <= _MIXTURES * 4:
-        for drawn in product((200, *answers), repeat=len(models)):
-            yield {model: (answer,) for model, answer in zip(models, drawn, strict=True) if answer != 200}
+    ways = [(200,), *((answer,) for answer in answers), *((200, answer) for answer in answers)]
+    if len(ways) ** len(models) <= _MIXTURES * 5:
+        for drawn in product(ways, repeat=len(models)):
+            yield {model: own for model, own in zip(models, drawn, strict=True) if own != (200,)}
         return
     random = Random(1)  # noqa: S311 - the same cases in every run
     for _ in range(_MIXTURES):
         failing = random.sample(models, random.randint(2, min(len(models), 5)))
-        yield {model: tuple(random.sample((200, *answers), random.choice((1, 1, 2)))) for model in failing}
+        yield {model: random.choice(ways[1:]) for model in failing}
 
 
 def _served(tree: Tree, failing: _Failing, share: float) -> float:

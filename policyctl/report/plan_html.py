@@ -75,7 +75,7 @@ def plan_html(subject: Subject) -> str:
         settings_told=SETTINGS_TOLD,
         verdict=said,
         headline=headline(said),
-        first=shown[0] if shown else None,
+        places={one.name: one.number for one in shown},
         notices=list(_notices(review)),
         tiles=list(_tiles(review, shown)),
         assumed=ASSUMED,

@@ -136,6 +136,15 @@ def at_random(seed: int) -> Choose:
 
 def every_request(policy: dict[str, Any], answers: Mapping[str, Mapping[Any, float]]) -> Counter[Request]:
     """Every request that can be, with its chance: all draws and all answers are gone through. For small policies."""
+    return _every(policy, lambda choose: chosen(answers, choose))
+
+
+def every_scripted(policy: dict[str, Any], script: Mapping[str, Sequence[Any]]) -> Counter[Request]:
+    """Every request that can be while models answer by a script: all draws are gone through."""
+    return _every(policy, lambda _: scripted(script))
+
+
+def _every(policy: dict[str, Any], answering: Callable[[Choose], Callable[[str], Any]]) -> Counter[Request]:
     found: Counter[Request] = Counter()
     pending: list[tuple[int, ...]] = [()]
     while pending:
@@ -152,6 +161,6 @@ def every_request(policy: dict[str, Any], answers: Mapping[str, Mapping[Any, flo
             chance *= options[pick][1]
             return options[pick][0]
 
-        request = Simulation(policy, chosen(answers, choose), choose).request()
+        request = Simulation(policy, answering(choose), choose).request()
         found[request] += chance
     return found

@@ -6,7 +6,7 @@ nothing is lost, no request is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from random import Random
 from typing import Any
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from policyctl.effect.compare import Effect, compare
 from tests.effect.policies import MODELS, document
-from tests.effect.simulation import every_request
+from tests.effect.simulation import Request, every_request, every_scripted
 
 NOTICED = 0.001
 CODES = (402, 408, 429, 500, 503, 524)
@@ -26,7 +26,10 @@ Answers = dict[str, dict[Any, float]]
 
 
 def served(body: dict[str, Any], answers: Answers) -> float:
-    requests = every_request(body, answers)
+    return successes(every_request(body, answers))
+
+
+def successes(requests: Mapping[Request, float]) -> float:
     return sum(chance for request, chance in requests.items() if request.status is not None and 200 <= request.status < 300)
 
 
@@ -41,6 +44,13 @@ def scenarios(random: Random, number: int) -> Iterator[Answers]:
             for model in failing
             for failure in [one if random.random() < 0.5 else random.choice(SINGLE)]
         }
+
+
+def scripts(random: Random, number: int) -> Iterator[dict[str, list[Any]]]:
+    """Up to three answers in order for some models, the last one sticking."""
+    for _ in range(number):
+        failing = random.sample(MODELS, random.choice((1, 2, 3)))
+        yield {model: random.choices([200, *CODES, 418], k=random.choice((1, 2, 3))) for model in failing}
 
 
 codes = st.lists(st.sampled_from(CODES), max_size=3, unique=True)
@@ -102,6 +112,10 @@ def test_where_requests_are_lost_the_effect_gets_worse(pair: tuple[dict[str, Any
         if lost > NOTICED:
             assert gets_worse(effect), (answers, lost)
             assert not effect.sure
+    for script in scripts(Random(seed), 12):
+        lost = successes(every_scripted(old, script)) - successes(every_scripted(new, script))
+        if lost > NOTICED:
+            assert gets_worse(effect), (script, lost)
 
 
 @settings(max_examples=150)
