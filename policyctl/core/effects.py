@@ -31,7 +31,7 @@ class Affected(NamedTuple):
     bound: bool
 
 
-_MOST_SEARCHES = 50  # for failures at once, which take milliseconds each
+_MOST_SEARCHES = 25  # for failures at once, which take some 10 ms each
 
 
 class Comparing:

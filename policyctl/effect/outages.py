@@ -113,19 +113,15 @@ class _Treatment(NamedTuple):
 
 
 def _treatment(tree: Tree, answer: Answer, share: float) -> _Treatment:
-    outcome = outcome_of(answer, NO_RETRY)
-    again = _again(tree.retries, answer) if share < 1 or answer == 204 else ()
-    return _Treatment(outcome == ENDED, _moves(tree.lists, outcome), again, answer if answer in (204, 421) else None)
+    return _treated(tree.lists, tree.retries if share < 1 or answer == 204 else (), answer)
 
 
 @lru_cache(maxsize=65536)  # the policies of one directory mostly have the same lists
-def _moves(lists: tuple[frozenset[int] | None, ...], outcome: int) -> tuple[bool, ...]:
-    return tuple([moves_on(outcome, codes) for codes in lists])
-
-
-@lru_cache(maxsize=65536)
-def _again(retries: tuple[Retry, ...], answer: Answer) -> tuple[bool, ...]:
-    return tuple([asked_again(answer, retry) for retry in retries])
+def _treated(lists: tuple[frozenset[int] | None, ...], retries: tuple[Retry, ...], answer: Answer) -> _Treatment:
+    outcome = outcome_of(answer, NO_RETRY)
+    moves = tuple([moves_on(outcome, codes) for codes in lists])
+    again = tuple([asked_again(answer, retry) for retry in retries])
+    return _Treatment(outcome == ENDED, moves, again, answer if answer in (204, 421) else None)
 
 
 def _column(tree: Tree, downs: Sequence[_Down], answer: Answer, share: float) -> Sequence[float]:
