@@ -10,7 +10,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.subjects import Subjects, find_subjects, versions_against
+from policyctl.cli.subjects import Sides, Subjects, find_subjects, sides_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
 from policyctl.effect.bounds import max_waits
 from policyctl.effect.compare import compare
@@ -23,6 +23,7 @@ from policyctl.effect.tree import read_tree
 from policyctl.effect.walk import walk
 from policyctl.errors import UsageError
 from policyctl.model.names import canonical_name
+from policyctl.model.normal import Document
 from policyctl.model.policy import Policy
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_json import effect_json
@@ -133,10 +134,20 @@ def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]
     elif asked.against is None:
         yield from (_pictured(policy, subjects, timeouts) for policy in subjects.policies)
     else:
-        before = versions_against(options, subjects, asked.against)
-        for policy, old in zip(subjects.policies, before, strict=True):
-            moves = compare(old, policy.document, subjects.known, subjects.known, timeouts)
-            yield Compared(policy.name, policy.file, asked.against, moves)
+        sides = sides_against(options, subjects, asked.against)
+        for policy, old in zip(subjects.policies, sides.versions, strict=True):
+            moves = compare(old, policy.document, sides.before, sides.after, timeouts)
+            yield Compared(policy.name, policy.file, asked.against, moves, _unfollowed(policy.document, old, sides))
+
+
+def _unfollowed(after: Document, before: Document | None, sides: Sides) -> dict[str, str]:
+    """The target policies of either version that cannot be followed or do not exist, each with the reason."""
+    found: dict[str, str] = {}
+    for document, known, why in ((before, sides.before, "did not exist"), (after, sides.after, "does not exist")):
+        if document is not None:
+            tree = read_tree(document, known)
+            found |= dict.fromkeys(tree.missing, why) | dict(tree.unfollowed)
+    return found
 
 
 def _pictured(policy: Policy, subjects: Subjects, timeouts: dict[str, float]) -> Pictured:
@@ -157,6 +168,6 @@ def _traced(subjects: Subjects, script: Script, seed: int) -> Traced:
     tree = read_tree(policy.document, subjects.known)
     walked = walk(tree, script, Random(seed).random)  # noqa: S311 - the draw of a load balance is no secret
     for name in walked.models:
-        if (why := tree.unknown.get(canonical_name(name))) and name not in script:
+        if (why := tree.unfollowed.get(canonical_name(name))) and name not in script:
             raise UsageError(f"the request comes to {name}, which cannot be followed ({why}); give --trace {name}=ANSWER too")
     return Traced(policy.name, policy.file, walked, seed, tree.refused)

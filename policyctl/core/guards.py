@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
+from policyctl.effect.known import Known
 from policyctl.model.live import Observed
-from policyctl.model.names import canonical_name, matches
-from policyctl.model.normal import Document, references
+from policyctl.model.names import POLICY_PREFIX, canonical_name, matches
+from policyctl.model.normal import Document, model_names, references
 
 if TYPE_CHECKING:
     from policyctl.core.diff import Field
@@ -77,7 +78,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
         *guarded,
     )
-    notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *allowed)
+    notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *_dangling(plan, after), *allowed)
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
         plan,
@@ -130,6 +131,15 @@ def _done_allowances(observed: Observed, settings: Settings) -> Iterator[str]:
     for name in settings.allow_remove:
         if canonical_name(name) not in live:
             yield f"allow_remove names {name}, and nothing live has that name; take it out of policyctl.yaml"
+
+
+def _dangling(plan: Plan, after: Known) -> Iterator[str]:
+    """Policies of the directory that stay as they are and target one that does not exist."""
+    for name in sorted(plan.kept & after.keys()):
+        for target in dict.fromkeys(model_names(after[name])):
+            canonical = canonical_name(target)
+            if target.startswith(POLICY_PREFIX) and canonical not in after and after.why_not(canonical) is None:
+                yield f"{name} targets {canonical}, which does not exist; correct the name, or add that policy"
 
 
 def _protected(plan: Plan, settings: Settings) -> Iterator[str]:

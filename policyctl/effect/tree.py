@@ -80,7 +80,7 @@ class Tree:
     somebody to ask, as in nearly every policy. `refused` says why the gateway would not run the policy.
 
     Of targets that are policies, `assumed` are those that can be followed, each with the most repeats of a retry around it;
-    `missing` do not exist and answer every request with 400; `unknown` cannot be followed, each with the reason. No request
+    `missing` do not exist and answer every request with 400; `unfollowed` cannot be followed, each with the reason. No request
     that comes to one of these counts as served, unless what it answers is given.
     """
 
@@ -91,7 +91,7 @@ class Tree:
     refused: str | None = None
     assumed: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
-    unknown: Mapping[str, str] = field(default_factory=dict)
+    unfollowed: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class _Reader:
         self.plain = True
         self.assumed: dict[str, int] = {}
         self.missing: dict[str, None] = {}
-        self.unknown: dict[str, str] = {}
+        self.unfollowed: dict[str, str] = {}
         self.around: tuple[Retry, ...] = ()
         self.pause = 0  # the back-off of retries around, for the next leaf
         self.reading: list[str] = []
@@ -138,7 +138,7 @@ class _Reader:
             return Tree(Fixed(400), refused=reason)
         root = self._body(body, (), own=True)
         return Tree(
-            root, tuple(self.leaves), tuple(self.lists), self.plain, None, self.assumed, tuple(self.missing), self.unknown
+            root, tuple(self.leaves), tuple(self.lists), self.plain, None, self.assumed, tuple(self.missing), self.unfollowed
         )
 
     def _body(self, body: Any, path: Path, own: bool) -> Node:
@@ -203,7 +203,7 @@ class _Reader:
         if why is None:
             self.missing[name] = None
             return self._fixed(400)
-        self.unknown[name] = why
+        self.unfollowed[name] = why
         self.plain = False
         return self._ask(model, retry, path if own else (), known=False)
 

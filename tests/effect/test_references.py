@@ -52,7 +52,7 @@ def test_a_policy_that_cannot_be_followed_serves_nobody(case: str) -> None:
     """Of one that does not exist it is known how it fails; of the others not even that a fallback moves on from them."""
     known, unknown, missing, served = UNFOLLOWED[case]
     seen = picture(document(body_of("fallback", "virtual-policy/inner", A)), known)
-    assert (dict(seen.tree.unknown), seen.tree.missing, dict(seen.tree.assumed)) == (unknown, missing, {})
+    assert (dict(seen.tree.unfollowed), seen.tree.missing, dict(seen.tree.assumed)) == (unknown, missing, {})
     assert seen.outages.usual == served
     assert seen.models == ({A: 1.0} if missing else {"virtual-policy/inner": 1.0, A: 0.0})
     half = picture(document(OTHER_HALF), known)
@@ -102,7 +102,7 @@ def test_policies_that_target_each_other_end_at_a_leaf() -> None:
     other = document(body_of("single", "virtual-policy/one"))
     tree = read_tree(one, {"virtual-policy/one": one, "virtual-policy/other": other})
     assert len(tree.leaves) == 1
-    assert tree.unknown == {"virtual-policy/one": "its targets lead back to it"}
+    assert tree.unfollowed == {"virtual-policy/one": "its targets lead back to it"}
 
 
 def test_a_refused_policy_as_a_target_answers_400() -> None:
@@ -119,4 +119,4 @@ def test_policies_that_double_at_every_step_are_followed_only_so_far() -> None:
     known = {name: document(body_of("fallback", after, after)) for name, after in pairwise(names)}
     tree = read_tree(known[names[0]], known)
     assert len(tree.leaves) < 3000
-    assert "it leads to more than 1,000 policies" in tree.unknown.values()
+    assert "it leads to more than 1,000 policies" in tree.unfollowed.values()
