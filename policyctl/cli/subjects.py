@@ -20,7 +20,7 @@ from policyctl.load.source import SUFFIXES, Source, read_source
 from policyctl.load.urls import GIT
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.live import Live, Observed
-from policyctl.model.names import POLICY_PREFIX, canonical_name
+from policyctl.model.names import POLICY_PREFIX, canonical_name, full_model
 from policyctl.model.normal import Document, references
 from policyctl.model.policy import Policy
 from policyctl.reconcile.observe import look_up, observe
@@ -33,10 +33,12 @@ LIVE = "live"
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """The policies asked about, and all policies that their targets may name, as far as the files have them."""
+    """The policies asked about, all policies that their targets may name, as far as the files have them, and the models that
+    the directory declares."""
 
     policies: tuple[Policy, ...]
     known: Known
+    models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,10 @@ def find_subjects(options: Options, arguments: tuple[str, ...], console: Console
     """
     found: list[Policy] = []
     known: dict[str, Document] = {}
+    models = frozenset[str]()
     if not arguments or any(not _is_file(argument) for argument in arguments):
-        directory = load_policies(options, find_place(options), console).policies
+        loaded = load_policies(options, find_place(options), console)
+        directory, models = loaded.policies, frozenset(map(full_model, loaded.models))
         known = {policy.name: policy.document for policy in directory}
         found += _named(directory, [argument for argument in arguments if not _is_file(argument)], options)
     for argument in arguments:
@@ -68,7 +72,7 @@ def find_subjects(options: Options, arguments: tuple[str, ...], console: Console
     own = {policy.name: policy.document for policy in found}
     if not known and any(references(policy.document) - own.keys() and _in_directory(policy, options) for policy in found):
         known = _beside(options, console)
-    return Subjects(tuple(found), Known({**known, **own}))
+    return Subjects(tuple(found), Known({**known, **own}), models)
 
 
 def _in_directory(policy: Policy, options: Options) -> bool:

@@ -205,7 +205,7 @@ class _Reader:
             return self._fixed(400)
         self.unfollowed[name] = why
         self.plain = False
-        return self._ask(model, retry, path if own else (), known=False)
+        return self._ask(name, retry, path if own else (), known=False)
 
     def _why_not_followed(self, name: str) -> str | None:
         if name in self.reading:

@@ -22,7 +22,6 @@ from policyctl.effect.shares import provider_of
 from policyctl.effect.together import Together
 from policyctl.effect.tree import Tree, read_tree
 from policyctl.errors import PolicyctlError
-from policyctl.model.names import canonical_name
 from policyctl.model.normal import Document
 from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, View, model, percent, percents, seconds
 from policyctl.report.plain import count, place, plain
@@ -219,7 +218,7 @@ def _traffic(seen: Picture) -> Iterator[str]:
     names = short_names(seen.tree.models)
     for name, share in _falling(seen.models):
         when = seen.reach[name].said(names) if name in seen.reach else "never asked"
-        unknown = "  (not followed, see below)" if canonical_name(name) in seen.tree.unfollowed else ""
+        unknown = "  (not followed, see below)" if name in seen.tree.unfollowed else ""
         yield f"{percent(share):>6}  {model(name)}{f'  {plain(when)}' if when else ''}{unknown}"
 
 

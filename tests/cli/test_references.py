@@ -198,3 +198,68 @@ def test_a_scenario_test_is_served_by_an_unknown_policy_only_where_it_says_so(pr
     assert policyctl("test").code == 1
     project.write("front.test.yaml", suite % "given: {virtual-policy/theirs: 200}, ")
     assert policyctl("test").code == 0
+
+
+@pytest.fixture
+def users(project: Project) -> Project:
+    """Three policies that use two models of openai in different ways, one that does not, and a declared model."""
+    project.policy("all", "virtual-model/openai/gpt-4o")
+    project.policy("half", "virtual-model/openai/gpt-4o", "virtual-model/anthropic/claude", mode="loadbalance")
+    project.policy("last", "virtual-model/anthropic/claude", "virtual-policy/half", "virtual-model/openai/gpt-4.1")
+    project.policy("none", "virtual-model/anthropic/claude")
+    project.write("models.yaml", "spec_version: v1\nkind: model\nname: openai/gpt-5\nprovider_config: {}\n")
+    return project
+
+
+def test_who_uses_a_model_is_a_table_the_most_traffic_first(users: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("effect", "--uses", "gpt-4o")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert lines[0] == "openai/gpt-4o: used by 3 of 4 policies"
+    assert lines[2] == "  traffic  without it  policy  uses"
+    assert lines[3:6] == [
+        "     100%          0%  all     openai/gpt-4o  first choice  policies/all.yaml",
+        "      50%         50%  half    openai/gpt-4o  a share of the requests  policies/half.yaml",
+        "       0%        100%  last    openai/gpt-4o  only when claude fails, through half  policies/last.yaml",
+    ]
+
+
+def test_who_uses_a_provider_or_a_policy_as_json(users: Project, policyctl: Policyctl) -> None:
+    seen = valid("effect", policyctl("effect", "--uses", "openai", "--format", "json").out)
+    assert seen["models"] == [f"virtual-model/openai/{name}" for name in ("gpt-4.1", "gpt-4o", "gpt-5")]
+    first = seen["users"][0]
+    assert (first["policy"], first["target"]) == ("virtual-policy/all", "virtual-model/openai/gpt-4o")
+    last = [use for use in seen["users"] if use["policy"] == "virtual-policy/last"]
+    assert {use["served_without"] for use in last} == {1}
+    assert len(last) == 2
+    seen = valid("effect", policyctl("effect", "--uses", "virtual-policy/half", "--format", "json").out)
+    assert [(use["policy"], use["when"]) for use in seen["users"]] == [("virtual-policy/last", "when claude fails")]
+
+
+def test_what_is_there_and_not_used_is_no_error(users: Project, policyctl: Policyctl) -> None:
+    for pattern, name in (("gpt-5", "openai/gpt-5"), ("last", "virtual-policy/last")):
+        ran = policyctl("effect", "--uses", pattern)
+        assert (ran.code, ran.out.splitlines()[0]) == (0, f"{name}: used by none of 4 policies")
+
+
+def test_what_is_nowhere_is_an_error_with_the_nearest_name(users: Project, policyctl: Policyctl) -> None:
+    for pattern, guess in (
+        ("gpt-4oo", "gpt-4o"),
+        ("opnai", "openai"),
+        ("virtual-policy/hlaf", "virtual-policy/half"),
+        ("", ""),
+    ):
+        ran = policyctl("effect", "--uses", pattern)
+        assert (ran.code, ran.out) == (64, "")
+        assert f"no model, provider or policy here matches {pattern}" in ran.err
+        assert (f"(did you mean {guess}?)" in ran.err) == bool(guess)
+    assert policyctl("effect", "--uses", "openai", "--against", "live").code == 64
+
+
+def test_uses_by_way_of_policies_that_are_not_known_are_not_denied(project: Project, policyctl: Policyctl) -> None:
+    project.policy("front", "virtual-policy/theirs", "virtual-model/openai/gpt-4o")
+    note = "virtual-policy/theirs is not known here, so it is not known whether front uses openai through it"
+    assert f"note  {note}\n" in policyctl("effect", "--uses", "openai").out
+    assert "whether front uses openai through it" in policyctl("effect", "--uses", "openai", "--format", "markdown").out
+    seen = valid("effect", policyctl("effect", "--uses", "openai", "--format", "json").out)
+    assert seen["unfollowed"] == {"virtual-policy/theirs": ["virtual-policy/front"]}
