@@ -44,7 +44,7 @@ class Leaf(NamedTuple):
     @property
     def times(self) -> int:
         """How often the retries around may have this leaf asked, each time with all its own attempts."""
-        return prod(retry.repeats + 1 for retry in self.around)
+        return prod(retry.repeats + 1 for retry in self.around) if self.around else 1
 
 
 class Fallback(NamedTuple):
@@ -192,14 +192,12 @@ class _Reader:
         model = target.get("model_name", "")
         model = model if isinstance(model, str) else str(model)
         name = canonical_name(model)
-        if not model.startswith(POLICY_PREFIX) and name not in self.policies and name not in self.policies.unclear:
+        there = bool(self.policies) and name in self.policies
+        if not there and not model.startswith(POLICY_PREFIX) and name not in self.policies.unclear:
             return self._ask(model, retry, path if own else (), known=True)
-        if name in self.policies:
-            why = self._why_not_followed(name)
-            if why is None:
-                return self._policy(name, path, retry)
-        else:
-            why = self.policies.why_not(name)
+        why = self._why_not_followed(name) if there else self.policies.why_not(name)
+        if there and why is None:
+            return self._policy(name, path, retry)
         if why is None:
             self.missing[name] = None
             return self._fixed(400)

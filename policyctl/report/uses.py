@@ -17,7 +17,6 @@ from policyctl.report.style import Style
 from policyctl.report.wrapping import Line, columns, laid_out, padded
 
 _HEADS = ("traffic", "without it", "policy", "uses")
-_WITHOUT = "without it: the requests that are still served while every model of it answers 404, and no such policy exists"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def users_text(users: Users, style: Style) -> str:
         for use, cells in zip(users.sorted, rows, strict=True):
             file = style.paint(f"  {plain(users.files[use.policy])}", "dim")
             lines.append(Line(f"  {_aligned(cells, widths)}  ", cells[4] + file))
-        lines += [Line(""), Line("", style.paint(_WITHOUT, "dim"))]
+        lines += [Line(""), Line("", style.paint(_without(users.wanted), "dim"))]
     lines += [Line(""), *(Line(style.paint("note  ", "cyan"), note) for note in _notes(users))] if users.beyond else []
     return laid_out([*lines, Line(""), Line("", style.paint(ASSUMED, "dim"))], style.width) + "\n"
 
@@ -67,7 +66,10 @@ def users_markdown(users: Users) -> str:
         head = row((*_HEADS, "how", "file")) + "|--:|--:|---|---|---|---|\n"
         rows = [(*cells[:2], code(cells[2]), code(cells[3]), prose(cells[4])) for cells in map(_cells, users.sorted)]
         files = [code(users.files[use.policy]) for use in users.sorted]
-        parts += [head + "".join(row((*cells, file)) for cells, file in zip(rows, files, strict=True)), f"_{_WITHOUT}_\n"]
+        parts += [
+            head + "".join(row((*cells, file)) for cells, file in zip(rows, files, strict=True)),
+            f"_{_without(users.wanted)}_\n",
+        ]
     parts += ["".join(f"- {prose(note)}\n" for note in _notes(users))] if users.beyond else []
     return "\n".join([*parts, f"_{prose(ASSUMED)}_\n"])
 
@@ -87,6 +89,13 @@ def users_json(users: Users) -> str:
         "unfollowed": {name: list(policies) for name, policies in users.beyond.items()},
     }
     return json_text(data)
+
+
+def _without(wanted: Names) -> str:
+    """What the column "without it" supposes."""
+    models, policies = bool(wanted.models), bool(wanted.policies)
+    gone = [*(["it answers every call with 404"] if models else []), *(["there is no such policy"] if policies else [])]
+    return f"without it: the requests that are still served while {' or '.join(gone)}"
 
 
 def _use(use: Use, file: str) -> dict[str, Any]:
