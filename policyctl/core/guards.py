@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from policyctl.core.effects import Affected, Comparing, affected_by, effects_of,
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
 from policyctl.effect.known import Known
+from policyctl.errors import PolicyctlError
 from policyctl.model.live import Observed
 from policyctl.model.names import POLICY_PREFIX, canonical_name, matches
 from policyctl.model.normal import Document, model_names, references
@@ -78,7 +80,13 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
         *guarded,
     )
-    notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *_dangling(plan, after), *allowed)
+    notes = (
+        *_unreadable(plan, observed),
+        *_done_allowances(observed, settings),
+        *_dangling(plan, after),
+        *_unfollowed(plan, after),
+        *allowed,
+    )
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
         plan,
@@ -140,6 +148,19 @@ def _dangling(plan: Plan, after: Known) -> Iterator[str]:
             canonical = canonical_name(target)
             if target.startswith(POLICY_PREFIX) and canonical not in after and after.why_not(canonical) is None:
                 yield f"{name} targets {canonical}, which does not exist; correct the name, or add that policy"
+
+
+def _unfollowed(plan: Plan, after: Known) -> Iterator[str]:
+    """Policies that the plan writes and that lead to one of which it is not known what it does."""
+    if after.whole and not after.unclear:
+        return
+    from policyctl.effect.tree import read_tree  # seldom needed
+
+    for change in plan.changes:
+        if change.after is not None and change.needs:
+            with suppress(PolicyctlError):  # nested too deeply to be followed, which its effect says
+                for name, why in read_tree(after[change.name], after).unfollowed.items():
+                    yield f"{change.name} leads to {name}, which counts as serving no request: {why}"
 
 
 def _protected(plan: Plan, settings: Settings) -> Iterator[str]:
