@@ -143,10 +143,12 @@ def _done_allowances(observed: Observed, settings: Settings) -> Iterator[str]:
 
 def _dangling(plan: Plan, after: Known) -> Iterator[str]:
     """Policies of the directory that stay as they are and target one that does not exist."""
+    removed = {change.name for change in plan.changes}  # that one is still targeted is refused
     for name in sorted(plan.kept & after.keys()):
         for target in dict.fromkeys(model_names(after[name])):
             canonical = canonical_name(target)
-            if target.startswith(POLICY_PREFIX) and canonical not in after and after.why_not(canonical) is None:
+            missing = canonical not in after and canonical not in removed and after.why_not(canonical) is None
+            if missing and target.startswith(POLICY_PREFIX):
                 yield f"{name} targets {canonical}, which does not exist; correct the name, or add that policy"
 
 

@@ -51,9 +51,14 @@ def valid(kind: str, text: str) -> Any:
 def test_every_format_names_what_a_change_affects(front: Project, policyctl: Policyctl) -> None:
     files = {form: Path(f"plan.{form}") for form in ("markdown", "html")}
     ran = policyctl("plan", *(f"--report={form}={path}" for form, path in files.items()))
-    assert "also affected: virtual-policy/front, through virtual-policy/chat\n      worse: anthropic/claude" in ran.out
+    assert (
+        "also affected: virtual-policy/front, through virtual-policy/chat\n      worse: served 100% → 0% while anthropic/claude is down"
+        in ran.out
+    )
     assert ran.out.endswith("Plan: 0 to add, 1 to update, 0 to remove. 1 also affected.\n")
-    assert "| affected | `front` through `chat` | `anthropic/claude` down with" in files["markdown"].read_text("utf-8")
+    assert "| affected | `front` through `chat` | served 100% → 0% while `anthropic/claude` is down" in files[
+        "markdown"
+    ].read_text("utf-8")
     assert "also affected, through virtual-policy/chat" in files["html"].read_text("utf-8")
     plan = valid("plan", policyctl("plan", "--format", "json").out)
     (one,) = plan["affected"]
