@@ -78,6 +78,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         *_too_much_change(plan, settings),
         *_emptied(plan),
         *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
+        *_target_nothing(plan, after),
         *guarded,
     )
     notes = (
@@ -145,11 +146,25 @@ def _dangling(plan: Plan, after: Known) -> Iterator[str]:
     """Policies of the directory that stay as they are and target one that does not exist."""
     removed = {change.name for change in plan.changes}  # that one is still targeted is refused
     for name in sorted(plan.kept & after.keys()):
-        for target in dict.fromkeys(model_names(after[name])):
-            canonical = canonical_name(target)
-            missing = canonical not in after and canonical not in removed and after.why_not(canonical) is None
-            if missing and target.startswith(POLICY_PREFIX):
-                yield f"{name} targets {canonical}, which does not exist; correct the name, or add that policy"
+        for target in _missing(after[name], after):
+            if target not in removed:
+                yield f"{name} targets {target}, which does not exist; correct the name, or add that policy"
+
+
+def _target_nothing(plan: Plan, after: Known) -> Iterator[str]:
+    """Targets of what is written that do not exist: a plan made now is not valid with one, a saved plan is refused."""
+    removed = {change.name for change in plan.changes if change.after is None}
+    for change in plan.changes:
+        if change.after is not None and change.needs:
+            for target in _missing(change.after, after):
+                if target not in removed:
+                    yield f"{change.name} would target {target}, which does not exist (plan again)"
+
+
+def _missing(document: Document, after: Known) -> list[str]:
+    """The policies that a document plainly targets and that do not exist."""
+    named = [canonical_name(name) for name in model_names(document) if name.startswith(POLICY_PREFIX)]
+    return [name for name in dict.fromkeys(named) if name not in after and after.why_not(name) is None]
 
 
 def _unfollowed(plan: Plan, after: Known) -> Iterator[str]:
