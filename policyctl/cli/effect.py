@@ -10,8 +10,9 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.subjects import Subjects, find_subjects, versions_against
+from policyctl.cli.subjects import Sides, Subjects, find_subjects, sides_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
+from policyctl.cli.using import show_uses
 from policyctl.effect.bounds import max_waits
 from policyctl.effect.compare import compare
 from policyctl.effect.costs import costs
@@ -22,7 +23,7 @@ from policyctl.effect.routes import Routes
 from policyctl.effect.tree import read_tree
 from policyctl.effect.walk import walk
 from policyctl.errors import UsageError
-from policyctl.model.names import canonical_name
+from policyctl.model.normal import Document
 from policyctl.model.policy import Policy
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_json import effect_json
@@ -36,10 +37,12 @@ Example:
   policyctl effect chat --rate openai=503:0.1 --rate google=hang:0.01
   policyctl effect anygem --trace gemini-2.0-flash=503,503 --seed 1
   policyctl effect support --against git:main
+  policyctl effect --uses openai/gpt-4o
   policyctl effect --graph --format markdown >> "$GITHUB_STEP_SUMMARY"
 
 \b
-MODEL is a model (with or without virtual-model/ and the provider), a provider, or a glob over these.
+MODEL is a model (with or without virtual-model/ and the provider), a provider, or a glob over these;
+PATTERN is that, or a policy.
 ANSWER is a status, refused (connection refused), hang (connect hangs) or broken-body (unparsable)."""
 
 
@@ -54,6 +57,7 @@ class Asked:
     seed: int
     timeout: tuple[str, ...]
     graph: bool
+    uses: str | None
 
 
 @click.command("effect", epilog=EPILOG)
@@ -65,6 +69,7 @@ class Asked:
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the draws of --trace.")
 @click.option("--timeout", multiple=True, metavar="MODEL=SECONDS", help="For the worst-case latency; repeatable.")
 @click.option("--graph", is_flag=True, help="Draw the policies as a mermaid flowchart.")
+@click.option("--uses", metavar="PATTERN", help="Show which policies use a model, a provider or a policy, and how.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @with_options
 def command(
@@ -77,6 +82,7 @@ def command(
     seed: int,
     timeout: tuple[str, ...],
     graph: bool,
+    uses: str | None,
     form: str,
 ) -> int:
     """Show what policies do to traffic, offline and exactly: shares, outages, worst case, dead configuration.
@@ -84,7 +90,7 @@ def command(
     A FILE needs no directory and no remote, and may hold what no policy file should. Without a NAME or FILE it is all
     policies of the directory.
     """
-    return effect(options, policies, Asked(against, down, rate, trace, seed, timeout, graph), form)
+    return effect(options, policies, Asked(against, down, rate, trace, seed, timeout, graph, uses), form)
 
 
 def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) -> int:
@@ -95,6 +101,8 @@ def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) ->
         text = effect_graph([policy.document for policy in subjects.policies])
         console.result(f"```mermaid\n{text}```\n" if form == "markdown" else text)
         return 0
+    if asked.uses is not None:
+        return show_uses(subjects, asked.uses, form, console)
     views: list[View] = []
     with console.progress.of("Working out", "policy", len(subjects.policies)) as step:
         for view in _views(options, subjects, asked):
@@ -113,6 +121,7 @@ def _check(asked: Asked, form: str) -> None:
         "--down or --rate": asked.down or asked.rate,
         "--trace": asked.trace,
         "--graph": asked.graph,
+        "--uses": asked.uses is not None,
     }
     chosen = [name for name, value in questions.items() if value]
     if len(chosen) > 1:
@@ -133,10 +142,20 @@ def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]
     elif asked.against is None:
         yield from (_pictured(policy, subjects, timeouts) for policy in subjects.policies)
     else:
-        before = versions_against(options, subjects, asked.against)
-        for policy, old in zip(subjects.policies, before, strict=True):
-            moves = compare(old, policy.document, subjects.known, subjects.known, timeouts)
-            yield Compared(policy.name, policy.file, asked.against, moves)
+        sides = sides_against(options, subjects, asked.against)
+        for policy, old in zip(subjects.policies, sides.versions, strict=True):
+            moves = compare(old, policy.document, sides.before, sides.after, timeouts)
+            yield Compared(policy.name, policy.file, asked.against, moves, _unfollowed(policy.document, old, sides))
+
+
+def _unfollowed(after: Document, before: Document | None, sides: Sides) -> dict[str, str]:
+    """The target policies of either version that cannot be followed or do not exist, each with the reason."""
+    found: dict[str, str] = {}
+    for document, known, why in ((before, sides.before, "did not exist"), (after, sides.after, "does not exist")):
+        if document is not None:
+            tree = read_tree(document, known)
+            found |= dict.fromkeys(tree.missing, why) | dict(tree.unfollowed)
+    return found
 
 
 def _pictured(policy: Policy, subjects: Subjects, timeouts: dict[str, float]) -> Pictured:
@@ -157,6 +176,6 @@ def _traced(subjects: Subjects, script: Script, seed: int) -> Traced:
     tree = read_tree(policy.document, subjects.known)
     walked = walk(tree, script, Random(seed).random)  # noqa: S311 - the draw of a load balance is no secret
     for name in walked.models:
-        if (why := tree.unknown.get(canonical_name(name))) and name not in script:
+        if (why := tree.unfollowed.get(name)) and name not in script:
             raise UsageError(f"the request comes to {name}, which cannot be followed ({why}); give --trace {name}=ANSWER too")
     return Traced(policy.name, policy.file, walked, seed, tree.refused)

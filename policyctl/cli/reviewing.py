@@ -23,7 +23,7 @@ def review_directory(options: Options, place: Place, console: Console, selection
     settings = overrides.on(place.environment.settings)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
         reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
-        return check_models(reader, replace(reviewed, warnings=_warnings(reviewed, loaded)), loaded)
+        return check_models(reader, replace(reviewed, warnings=_warnings(reviewed, loaded)), loaded, place.environment)
 
 
 def _warnings(reviewed: Review, loaded: Loaded) -> tuple[Problem, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from policyctl.cli.console import Console
 from policyctl.cli.finding import find_those
-from policyctl.cli.opening import find_place, load_policies
+from policyctl.cli.opening import find_place, load_policies, read_directory
 from policyctl.cli.options import Options
-from policyctl.errors import UsageError
+from policyctl.effect.known import Known
+from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.environment import find_config, load_config
 from policyctl.load.git import read_at
 from policyctl.load.loosely import read_loosely
@@ -18,28 +19,49 @@ from policyctl.load.markers import is_template
 from policyctl.load.source import SUFFIXES, Source, read_source
 from policyctl.load.urls import GIT
 from policyctl.model.complaints import did_you_mean
-from policyctl.model.names import POLICY_PREFIX, canonical_name
-from policyctl.model.normal import Document
+from policyctl.model.live import Live, Observed
+from policyctl.model.names import POLICY_PREFIX, canonical_name, full_model
+from policyctl.model.normal import Document, references
 from policyctl.model.policy import Policy
+from policyctl.reconcile.observe import look_up, observe
+from policyctl.remote.gitrev import GitReader
 from policyctl.remote.open import open_reader
+from policyctl.remote.protocol import Reader
 
 LIVE = "live"
 
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """The policies asked about, and all policies that their targets may name."""
+    """The policies asked about, all policies that their targets may name, as far as the files have them, and the models that
+    the directory declares."""
 
     policies: tuple[Policy, ...]
-    known: Mapping[str, Document]
+    known: Known
+    models: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Both sides of a comparison: what each policy asked about was (None: there is none), and the policies that targets name
+    before and after."""
+
+    versions: tuple[Document | None, ...]
+    before: Known
+    after: Known
 
 
 def find_subjects(options: Options, arguments: tuple[str, ...], console: Console) -> Subjects:
-    """The policies behind names and files; without any, all of the directory. The directory is read only for names."""
+    """The policies behind names and files; without any, all of the directory.
+
+    The directory is read for names, and where a file of it targets policies that are in other files.
+    """
     found: list[Policy] = []
     known: dict[str, Document] = {}
+    models = frozenset[str]()
     if not arguments or any(not _is_file(argument) for argument in arguments):
-        directory = load_policies(options, find_place(options), console).policies
+        loaded = load_policies(options, find_place(options), console)
+        directory, models = loaded.policies, frozenset(map(full_model, loaded.models))
         known = {policy.name: policy.document for policy in directory}
         found += _named(directory, [argument for argument in arguments if not _is_file(argument)], options)
     for argument in arguments:
@@ -47,16 +69,32 @@ def find_subjects(options: Options, arguments: tuple[str, ...], console: Console
             policies, problems = read_loosely(*_opened(options, read_source(Path(argument)), Path(argument)))
             console.problems(problems)
             found += policies
-    return Subjects(tuple(found), {**known, **{policy.name: policy.document for policy in found}})
+    own = {policy.name: policy.document for policy in found}
+    if not known and any(references(policy.document) - own.keys() and _in_directory(policy, options) for policy in found):
+        known = _beside(options, console)
+    return Subjects(tuple(found), Known({**known, **own}), models)
 
 
-def versions_against(options: Options, subjects: Subjects, against: str) -> Iterator[Document | None]:
-    """What each policy was at `git:REF`, or is on the remote (`live`), in their order; None where there was or is none."""
+def _in_directory(policy: Policy, options: Options) -> bool:
+    return Path(policy.file).resolve().is_relative_to(options.dir.resolve())
+
+
+def _beside(options: Options, console: Console) -> dict[str, Document]:
+    """The directory's policies as far as they can be read; that some cannot is not what was asked."""
+    try:
+        _, loaded = read_directory(options, find_place(options), console)
+    except (InvalidInput, UsageError):
+        return {}
+    return {policy.name: policy.document for policy in loaded.policies}
+
+
+def sides_against(options: Options, subjects: Subjects, against: str) -> Sides:
+    """What each policy was at `git:REF`, or is on the remote (`live`), and what its targets lead to on each side."""
     if against == LIVE:
-        return iter(_live(options, subjects))
+        return _live(options, subjects)
     if not against.startswith(GIT) or against == GIT:
         raise UsageError(f"--against takes git:REF or live, not {against!r}")
-    return (_at(options, policy, against.removeprefix(GIT)) for policy in subjects.policies)
+    return _then(options, subjects, against)
 
 
 def _is_file(argument: str) -> bool:
@@ -84,18 +122,50 @@ def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Mappi
     return source, load_config(find_config(path.parent)).environment(options.env).vars
 
 
-def _at(options: Options, policy: Policy, revision: str) -> Document | None:
-    path = Path(policy.file)
+def _then(options: Options, subjects: Subjects, against: str) -> Sides:
+    """Policies of the directory are read as it was as a whole, others from their files alone."""
+    revision, known = against.removeprefix(GIT), dict[str, Document]()
+    if any(_in_directory(policy, options) for policy in subjects.policies):
+        with GitReader(against, options.dir, find_place(options).environment) as reader:
+            known = {name: live.normal for name, live in observe(reader).live.items()}
+    for file in dict.fromkeys(policy.file for policy in subjects.policies if policy.name not in known):
+        known = {**_at(options, Path(file), revision), **known}
+    return Sides(tuple(known.get(policy.name) for policy in subjects.policies), Known(known), subjects.known)
+
+
+def _at(options: Options, path: Path, revision: str) -> dict[str, Document]:
+    """The policies of a file as it was at a revision, none where it was not there."""
     source = read_at(path, revision)
     if source is None:
-        return None
+        return {}
     policies, _ = read_loosely(*_opened(options, source, path))
-    return next((one.document for one in policies if one.name == policy.name), None)
+    return {policy.name: policy.document for policy in policies}
 
 
-def _live(options: Options, subjects: Subjects) -> list[Document | None]:
-    names = [policy.name for policy in subjects.policies]
+def _live(options: Options, subjects: Subjects) -> Sides:
+    """What is live is left as it is where no file says otherwise."""
     place = find_place(options)
     with open_reader(place.url, place.access) as reader:
-        found = find_those(reader, set(names))
-    return [found[name].normal if name in found else None for name in names]
+        found = find_those(reader, {policy.name for policy in subjects.policies})
+        live, unclear = _below(reader, dict(found), subjects)
+    versions = tuple(live.get(policy.name) for policy in subjects.policies)
+    whole = not place.url.startswith(GIT)
+    left = {name: why for name, why in unclear.items() if name not in subjects.known}
+    before = Known(live, whole=whole, unclear=unclear)
+    return Sides(versions, before, Known({**live, **subjects.known}, whole=whole, unclear=left))
+
+
+def _below(reader: Reader, found: dict[str, Live], subjects: Subjects) -> tuple[dict[str, Document], dict[str, str]]:
+    """The live policies among `found` and all that they or the files lead to, in normal form; and those that are unclear."""
+    live = {name: row.normal for name, row in found.items()}
+    unclear: dict[str, str] = {}
+    looked, seen = {policy.name for policy in subjects.policies}, set[str]()
+    pending = [*live.values(), *(policy.document for policy in subjects.policies)]
+    while pending:
+        targets = frozenset[str]().union(*map(references, pending)) - seen
+        seen |= targets
+        observed = look_up(reader, targets - looked) if targets - looked else Observed({})
+        live |= {name: row.normal for name, row in observed.live.items()}
+        unclear |= observed.unclear
+        pending = [some[name] for name in targets for some in (live, subjects.known) if name in some]
+    return live, unclear

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Settings
+from policyctl.effect.known import Known
+from policyctl.errors import PolicyctlError
 from policyctl.model.live import Observed
-from policyctl.model.names import canonical_name, matches
-from policyctl.model.normal import Document, references
+from policyctl.model.names import POLICY_PREFIX, canonical_name, matches
+from policyctl.model.normal import Document, model_names, references
 
 if TYPE_CHECKING:
     from policyctl.core.diff import Field
@@ -75,9 +78,16 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         *_too_much_change(plan, settings),
         *_emptied(plan),
         *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
+        *_target_nothing(plan, after),
         *guarded,
     )
-    notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *allowed)
+    notes = (
+        *_unreadable(plan, observed),
+        *_done_allowances(observed, settings),
+        *_dangling(plan, after),
+        *_unfollowed(plan, after),
+        *allowed,
+    )
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
         plan,
@@ -130,6 +140,44 @@ def _done_allowances(observed: Observed, settings: Settings) -> Iterator[str]:
     for name in settings.allow_remove:
         if canonical_name(name) not in live:
             yield f"allow_remove names {name}, and nothing live has that name; take it out of policyctl.yaml"
+
+
+def _dangling(plan: Plan, after: Known) -> Iterator[str]:
+    """Policies of the directory that stay as they are and target one that does not exist."""
+    removed = {change.name for change in plan.changes}  # that one is still targeted is refused
+    for name in sorted(plan.kept & after.keys()):
+        for target in _missing(after[name], after):
+            if target not in removed:
+                yield f"{name} targets {target}, which does not exist; correct the name, or add that policy"
+
+
+def _target_nothing(plan: Plan, after: Known) -> Iterator[str]:
+    """Targets of what is written that do not exist: a plan made now is not valid with one, a saved plan is refused."""
+    removed = {change.name for change in plan.changes if change.after is None}
+    for change in plan.changes:
+        if change.after is not None and change.needs:
+            for target in _missing(change.after, after):
+                if target not in removed:
+                    yield f"{change.name} would target {target}, which does not exist (plan again)"
+
+
+def _missing(document: Document, after: Known) -> list[str]:
+    """The policies that a document plainly targets and that do not exist."""
+    named = [canonical_name(name) for name in model_names(document) if name.startswith(POLICY_PREFIX)]
+    return [name for name in dict.fromkeys(named) if name not in after and after.why_not(name) is None]
+
+
+def _unfollowed(plan: Plan, after: Known) -> Iterator[str]:
+    """Policies that the plan writes and that lead to one of which it is not known what it does."""
+    if after.whole and not after.unclear:
+        return
+    from policyctl.effect.tree import read_tree  # seldom needed
+
+    for change in plan.changes:
+        if change.after is not None and change.needs:
+            with suppress(PolicyctlError):  # nested too deeply to be followed, which its effect says
+                for name, why in read_tree(after[change.name], after).unfollowed.items():
+                    yield f"{change.name} leads to {name}, which counts as serving no request: {why}"
 
 
 def _protected(plan: Plan, settings: Settings) -> Iterator[str]:

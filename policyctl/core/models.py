@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from policyctl.model.complaints import Complaint, Path, did_you_mean, show
@@ -10,13 +10,25 @@ from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX, canonical_name
 from policyctl.model.normal import Document
 
 
-def unknown_targets(document: Document, models: frozenset[str], policies: frozenset[str]) -> Iterator[Complaint]:
-    """A complaint for every target of a policy document that is no known model and no policy (by canonical name)."""
+def unknown_targets(
+    document: Document,
+    models: frozenset[str],
+    policies: frozenset[str],
+    elsewhere: Callable[[str], bool] = lambda _: False,
+) -> Iterator[Complaint]:
+    """A complaint for every target of a policy document that is neither a known model nor a policy (by canonical name).
+
+    Without any `models` only policies are looked for. `elsewhere` says of a policy whether it may be where none were read.
+    """
     for path, name in named_targets(document):
-        if name not in models and canonical_name(name) not in policies:
-            is_policy = name.startswith(POLICY_PREFIX)
-            mend = _mend(name, policies, POLICY_PREFIX) if is_policy else _mend(name, models, MODEL_PREFIX)
-            yield Complaint(path, "P204", f"the remote knows no {'policy' if is_policy else 'model'} {show(name)}{mend}")
+        canonical = canonical_name(name)
+        if canonical in policies or name in models:
+            continue
+        if name.startswith(POLICY_PREFIX):
+            if not elsewhere(canonical):
+                yield Complaint(path, "P204", f"there is no policy {show(name)}{_mend(name, policies, POLICY_PREFIX)}")
+        elif models:
+            yield Complaint(path, "P204", f"the remote knows no model {show(name)}{_mend(name, models, MODEL_PREFIX)}")
 
 
 @lru_cache(maxsize=1024)  # one wrong model is often in every policy, and guessing is slow

@@ -111,7 +111,7 @@ def _case(one: Judged, policies: Mapping[str, Document]) -> Case:
     if one.name not in policies:
         raise PolicyctlError(Known.of(policies).why_not(one.name) or "there is no such policy")
     after = picture(policies[one.name], policies)
-    for name, why in after.tree.unknown.items():
+    for name, why in after.tree.unfollowed.items():
         raise PolicyctlError(f"it leads to {name}, and what that one does is not known: {why}")
     return Case(after, one.effect)
 

@@ -30,7 +30,21 @@ def _asks_on(new: Ask, old: Ask) -> bool:
     """What served after some repeats still does: each answer before it is repeated as well."""
     if new.model != old.model or not _only_failures(new.codes):
         return False
-    return new.repeats >= old.repeats and (not old.repeats or set(new.codes) >= set(old.codes))
+    return _repeats_on(new.repeats, new.codes, old.repeats, old.codes) and _repeats_around(new, old)
+
+
+def _repeats_on(repeats: int, codes: tuple[int, ...], old_repeats: int, old_codes: tuple[int, ...]) -> bool:
+    return repeats >= old_repeats and (not old_repeats or set(codes) >= set(old_codes))
+
+
+def _repeats_around(new: Ask, old: Ask) -> bool:
+    """Whether the policies that lead there are repeated at least as often, should retries around them do that."""
+    if new.around == old.around or not old.around:
+        return all(_only_failures(codes) for _, codes in new.around)
+    pairs = zip(new.around, old.around, strict=False)
+    return len(new.around) == len(old.around) and all(
+        _only_failures(one[1]) and _repeats_on(*one, *other) for one, other in pairs
+    )
 
 
 def _draws_alike(new: Drawn, old: Drawn) -> bool:

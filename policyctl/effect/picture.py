@@ -31,8 +31,8 @@ class Picture:
 
     @property
     def usual(self) -> float:
-        """The chance that a request is served when nothing fails."""
-        return rounded(sum(self.models.values()))
+        """The chance that a request is served when nothing fails, as far as that is known."""
+        return rounded(sum(share for name, share in self.models.items() if name not in self.tree.unfollowed))
 
 
 def picture(

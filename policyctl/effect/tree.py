@@ -44,7 +44,7 @@ class Leaf(NamedTuple):
     @property
     def times(self) -> int:
         """How often the retries around may have this leaf asked, each time with all its own attempts."""
-        return prod(retry.repeats + 1 for retry in self.around)
+        return prod(retry.repeats + 1 for retry in self.around) if self.around else 1
 
 
 class Fallback(NamedTuple):
@@ -80,7 +80,7 @@ class Tree:
     somebody to ask, as in nearly every policy. `refused` says why the gateway would not run the policy.
 
     Of targets that are policies, `assumed` are those that can be followed, each with the most repeats of a retry around it;
-    `missing` do not exist and answer every request with 400; `unknown` cannot be followed, each with the reason. No request
+    `missing` do not exist and answer every request with 400; `unfollowed` cannot be followed, each with the reason. No request
     that comes to one of these counts as served, unless what it answers is given.
     """
 
@@ -91,7 +91,7 @@ class Tree:
     refused: str | None = None
     assumed: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
-    unknown: Mapping[str, str] = field(default_factory=dict)
+    unfollowed: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class _Reader:
         self.plain = True
         self.assumed: dict[str, int] = {}
         self.missing: dict[str, None] = {}
-        self.unknown: dict[str, str] = {}
+        self.unfollowed: dict[str, str] = {}
         self.around: tuple[Retry, ...] = ()
         self.pause = 0  # the back-off of retries around, for the next leaf
         self.reading: list[str] = []
@@ -138,7 +138,7 @@ class _Reader:
             return Tree(Fixed(400), refused=reason)
         root = self._body(body, (), own=True)
         return Tree(
-            root, tuple(self.leaves), tuple(self.lists), self.plain, None, self.assumed, tuple(self.missing), self.unknown
+            root, tuple(self.leaves), tuple(self.lists), self.plain, None, self.assumed, tuple(self.missing), self.unfollowed
         )
 
     def _body(self, body: Any, path: Path, own: bool) -> Node:
@@ -192,20 +192,18 @@ class _Reader:
         model = target.get("model_name", "")
         model = model if isinstance(model, str) else str(model)
         name = canonical_name(model)
-        if not model.startswith(POLICY_PREFIX) and name not in self.policies and name not in self.policies.unclear:
+        there = bool(self.policies) and name in self.policies
+        if not there and not model.startswith(POLICY_PREFIX) and name not in self.policies.unclear:
             return self._ask(model, retry, path if own else (), known=True)
-        if name in self.policies:
-            why = self._why_not_followed(name)
-            if why is None:
-                return self._policy(name, path, retry)
-        else:
-            why = self.policies.why_not(name)
+        why = self._why_not_followed(name) if there else self.policies.why_not(name)
+        if there and why is None:
+            return self._policy(name, path, retry)
         if why is None:
             self.missing[name] = None
             return self._fixed(400)
-        self.unknown[name] = why
+        self.unfollowed[name] = why
         self.plain = False
-        return self._ask(model, retry, path if own else (), known=False)
+        return self._ask(name, retry, path if own else (), known=False)
 
     def _why_not_followed(self, name: str) -> str | None:
         if name in self.reading:

@@ -176,7 +176,8 @@ _ACROSS = (
         "P204",
         "unknown-on-remote",
         "A target names a model or a policy that the remote does not have and that no file declares, so requests that "
-        "come to it would fail. Add it there first, declare it in the directory, or correct the name.",
+        "come to it would fail. Add it there first, declare it in the directory, or correct the name. Policies are always "
+        "looked for, models where the remote knows its models or the directory declares some.",
     ),
     _error(
         "P205",

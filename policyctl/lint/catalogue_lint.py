@@ -127,6 +127,15 @@ _RETRIES = (
         "lies in a group with its own retry, so this one is never used, and nothing of it is merged into the others. Remove "
         "it, or the ones below.",
     ),
+    Rule(
+        "P426",
+        "retry-around-policy",
+        "warning",
+        "A target that is another policy has the retries of that policy. Whether the platform also repeats that policy as a "
+        "whole for a retry around the target is not known: policyctl counts these repeats in the worst case (calls, waits, "
+        "max_calls, max_failover_seconds), and in nothing that it calls served. Put the retry into the policy, or into a group "
+        "with the other targets.",
+    ),
 )
 
 _WEIGHTS = (

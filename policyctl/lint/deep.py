@@ -31,7 +31,7 @@ def check(document: Document, policies: Mapping[str, Document], codes: Collectio
         return
     if "P502" in codes:
         yield from _calls(tree)
-    if tree.unknown:  # what such a policy serves cannot be told
+    if tree.unfollowed:  # what such a policy serves cannot be told
         return
     if "P501" in codes:
         yield from _timeouts(document, policies, tree)

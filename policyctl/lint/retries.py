@@ -1,4 +1,4 @@
-"""P42x: retries that do nothing, or less than they seem to."""
+"""P42x: retries that do nothing, or less than they seem to, or of which it is not known what they do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from policyctl.lint.catalogue import finding
 from policyctl.lint.places import Place, live_targets
 from policyctl.model.complaints import Complaint
+from policyctl.model.names import POLICY_PREFIX
 
 
 def check(place: Place) -> Iterator[Complaint]:
@@ -27,6 +28,23 @@ def check(place: Place) -> Iterator[Complaint]:
     elif codes == []:
         message = "an empty code list retries no status, only broken connections (remove it for 429, 500, 502, 503, 504)"
         yield finding((*path, "on_status_codes"), "P423", message)
+    names = dict.fromkeys(name for target in place.live for name in _policies(target)) if place.retry["attempts"] else ()
+    if names:
+        message = (
+            f"it is not known whether this retry repeats {', '.join(names)} as a whole; the worst case counts that it does"
+        )
+        yield finding(path, "P426", f"{message} (put the retry into that policy)", "key")
+
+
+def _policies(target: dict[str, Any]) -> Iterator[str]:
+    """The policies among the targets for which a retry around this one holds."""
+    if not _inherits(target):
+        return
+    if "targets" in target:
+        for one in live_targets(target):
+            yield from _policies(one)
+    elif target["model_name"].startswith(POLICY_PREFIX):
+        yield target["model_name"]
 
 
 def _inherits(target: dict[str, Any]) -> bool:

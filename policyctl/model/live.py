@@ -74,6 +74,14 @@ class Observed:
     unreadable: tuple[Unreadable, ...] = ()
     whole: bool = True
 
+    @property
+    def unclear(self) -> dict[str, str]:
+        """The policies that are there, but of which it cannot be told what they say, each with the reason."""
+        return {
+            **{row.name: row.reason for row in self.unreadable if row.name is not None},
+            **{twins.name: "the remote has several policies of this name" for twins in self.twins},
+        }
+
 
 def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Live | Unreadable:
     """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is.

@@ -9,6 +9,7 @@ from policyctl.core.guards import Review, by_traffic, review
 from policyctl.core.models import unknown_targets
 from policyctl.core.plan import Counts, Selection, make_plan
 from policyctl.core.settings import Settings
+from policyctl.effect.known import Known
 from policyctl.errors import Incomplete, InvalidInput, PolicyctlError, Refused
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
@@ -125,46 +126,48 @@ def _refuse_circle(policy: Policy, observed: Observed) -> None:
             pending += references(observed.live[name].document)
 
 
-def check_models(reader: Reader, reviewed: Review, loaded: Loaded) -> Review:
+def check_models(reader: Reader, reviewed: Review, loaded: Loaded, environment: Environment) -> Review:
     """Hold the targets of what the plan writes against the models and policies that there will be.
 
     Raises InvalidInput with a problem for every target that is neither. Where no model at all is known, on the remote or
-    in the directory, the review says in a note that nothing was checked.
+    in the directory, only the policies are looked for, and the review says in a note that the models were not.
     """
-    found = _unknown_targets(reader, reviewed, loaded.policies, loaded.models)
-    if found is None:
-        return _unchecked(reviewed)
-    if found:
+    # A git revision has the policies of one directory, which are all that there are only of the names it speaks for.
+    elsewhere = _nowhere if Known.of(reviewed.policies).whole else lambda name: not environment.speaks_for(name)
+    models = reader.models() | loaded.models if _written(reviewed) else frozenset()
+    if found := _unknown_targets(reviewed, loaded.policies, models, elsewhere):
         raise InvalidInput(loaded.mark_of(policy, complaint) for policy, complaint in found)
-    return reviewed
+    return reviewed if models or not _written(reviewed) else _unchecked(reviewed)
 
 
 def check_policy(reader: Reader, reviewed: Review, policy: Policy) -> Review:
     """The same for a plan over one policy that no file says. Raises PolicyctlError with a line for every unknown target."""
-    found = _unknown_targets(reader, reviewed, [policy], frozenset())
-    if found is None:
-        return _unchecked(reviewed)
-    if found:
+    models = reader.models() if _written(reviewed) else frozenset()
+    if found := _unknown_targets(reviewed, [policy], models, _nowhere):
         raise PolicyctlError("; ".join(complaint.message for _, complaint in found))
-    return reviewed
+    return reviewed if models or not _written(reviewed) else _unchecked(reviewed)
+
+
+def _nowhere(_: str) -> bool:
+    return False
+
+
+def _written(reviewed: Review) -> set[str]:
+    return {change.name for change in reviewed.plan.changes if change.after is not None}
 
 
 def _unknown_targets(
-    reader: Reader, reviewed: Review, desired: Sequence[Policy], declared: frozenset[str]
-) -> list[tuple[Policy, Complaint]] | None:
-    """The targets that the plan would write and nobody knows; None when no model is known at all."""
-    written = {change.name for change in reviewed.plan.changes if change.after is not None}
-    if not written:
-        return []
-    models = reader.models() | declared
-    if not models:
-        return None
-    policies = reviewed.live | {policy.name for policy in desired}
+    reviewed: Review, desired: Sequence[Policy], models: frozenset[str], elsewhere: Callable[[str], bool]
+) -> list[tuple[Policy, Complaint]]:
+    """The targets that the plan would write and that do not exist. Without `models` these are policies only."""
+    written = _written(reviewed)
+    unclear = Known.of(reviewed.policies_before).unclear
+    there = reviewed.live.union((policy.name for policy in desired), unclear)
     return [
         (policy, complaint)
         for policy in desired
         if policy.name in written
-        for complaint in unknown_targets(policy.document, models, policies)
+        for complaint in unknown_targets(policy.document, models, there, elsewhere)
     ]
 
 

@@ -40,7 +40,8 @@ def view_data(view: View) -> dict[str, Any]:
         case Traced():
             return _traced(view)
         case Compared():
-            return {"name": view.name, "file": view.file, "against": view.against, **effect_data(view.effect)}
+            seen = effect_data(view.effect)
+            return {"name": view.name, "file": view.file, "against": view.against, "unfollowed": dict(view.unfollowed), **seen}
 
 
 def effect_data(effect: Effect) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def _references(tree: Tree) -> dict[str, Any]:
         "assumed": list(tree.assumed),
         "repeated": {name: repeats for name, repeats in tree.assumed.items() if repeats},
         "missing": list(tree.missing),
-        "unknown": dict(tree.unknown),
+        "unfollowed": dict(tree.unfollowed),
     }
 
 

@@ -22,7 +22,6 @@ from policyctl.effect.shares import provider_of
 from policyctl.effect.together import Together
 from policyctl.effect.tree import Tree, read_tree
 from policyctl.errors import PolicyctlError
-from policyctl.model.names import canonical_name
 from policyctl.model.normal import Document
 from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, View, model, percent, percents, seconds
 from policyctl.report.plain import count, place, plain
@@ -48,7 +47,7 @@ def sections(view: View) -> list[Section]:
         case Traced():
             found = list(_traced(view))
         case Compared():
-            found = [Section("effect", tuple(effect_rows(view.effect)))]
+            found = [Section("effect", tuple(effect_rows(view.effect))), _unfollowed(view.unfollowed)]
     return [section for section in found if section.rows]
 
 
@@ -191,9 +190,14 @@ def _pictured(view: Pictured) -> Iterator[Section]:
 def _references(tree: Tree) -> Iterator[Section]:
     """What is assumed of targets that are policies, and which of them serve nobody as far as is known."""
     yield Section("assumed", tuple(_assumed(name, repeats) for name, repeats in tree.assumed.items()))
-    rows = [f"{plain(name)} does not exist; no request that comes to it is served" for name in tree.missing]
-    rows += [f"{plain(name)}: {plain(why)}; {_NOT_FOLLOWED}" for name, why in tree.unknown.items()]
-    yield Section("not followed", tuple(rows))
+    yield Section(
+        "missing", tuple(f"{plain(name)} does not exist; no request that comes to it is served" for name in tree.missing)
+    )
+    yield _unfollowed(tree.unfollowed)
+
+
+def _unfollowed(reasons: Mapping[str, str]) -> Section:
+    return Section("not followed", tuple(f"{plain(name)}: {plain(why)}; {_NOT_FOLLOWED}" for name, why in reasons.items()))
 
 
 _NOT_FOLLOWED = "requests that come to it are not counted as served, and its own calls and waits are not counted"
@@ -214,7 +218,7 @@ def _traffic(seen: Picture) -> Iterator[str]:
     names = short_names(seen.tree.models)
     for name, share in _falling(seen.models):
         when = seen.reach[name].said(names) if name in seen.reach else "never asked"
-        unknown = "  (not followed, see below)" if canonical_name(name) in seen.tree.unknown else ""
+        unknown = "  (not followed, see below)" if name in seen.tree.unfollowed else ""
         yield f"{percent(share):>6}  {model(name)}{f'  {plain(when)}' if when else ''}{unknown}"
 
 

@@ -55,12 +55,16 @@ class Traced:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What one policy's change does; `against` says what it was compared with."""
+    """What one policy's change does; `against` says what it was compared with.
+
+    `unfollowed` are the target policies of either side that cannot be followed or do not exist, each with the reason.
+    """
 
     name: str
     file: str
     against: str
     effect: Effect
+    unfollowed: Mapping[str, str]
 
 
 View = Pictured | Supposed | Traced | Compared

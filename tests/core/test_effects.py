@@ -211,3 +211,12 @@ def test_a_retry_over_a_target_policy_counts_for_guards() -> None:
     over = body("virtual-policy/b", mode="single") | {"retry": {"attempts": 9}}
     (refusal,) = reviewed([policy("a", **over), policy("b", A)], [], settings).refusals
     assert "virtual-policy/a may make 10 calls for one request, more than max_calls 2: 10 × x/a" in refusal
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_a_plan_names_what_it_could_not_follow(name: str) -> None:
+    rows, why = UNCLEAR[name]
+    found = reviewed([policy("p", "virtual-policy/q", A), policy("other", A)], rows, Settings(scope=("p", "other")))
+    assert [note for note in found.notes if "leads to" in note] == [
+        f"virtual-policy/p leads to virtual-policy/q, which counts as serving no request: {why}"
+    ]

@@ -94,6 +94,22 @@ CASES: dict[str, tuple[Target, list[str]]] = {
         group("single", OFF, A, retry=retry(1)),
         ["P401 targets.1", "P424 retry"],
     ),
+    "a retry around policies, deep in a group too": (
+        group("fallback", model("virtual-policy/q"), group("single", model("virtual-policy/r")), codes=[503], retry=retry(2)),
+        ["P426 retry"],
+    ),
+    "a retry beside a policy in a group without one": (
+        group("loadbalance", group("single", model("virtual-policy/q"), retry=retry(0)), A, retry=retry(2)),
+        [],
+    ),
+    "a retry without attempts around a policy": (
+        group("single", model("virtual-policy/q"), retry=retry(0)),
+        ["P422 retry.attempts"],
+    ),
+    "a retry around a policy that is never asked": (
+        group("single", A, model("virtual-policy/q"), retry=retry(2)),
+        ["P401 targets.1"],
+    ),
     "a weight missing beside a fraction": (group("loadbalance", model("c", 0.25), A, B), ["P431 targets.1"]),
     "a group without a weight beside a fraction": (
         group("loadbalance", model("c", 0.25), group("single", B)),

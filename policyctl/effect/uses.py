@@ -1,0 +1,137 @@
+"""Who uses a model, a provider or a policy: which policies lead to it, by which way, and what is left of them without it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from policyctl.effect.evaluate import evaluate
+from policyctl.effect.known import Known
+from policyctl.effect.matching import fitting
+from policyctl.effect.reach import reach, short_names
+from policyctl.effect.routes import Routes
+from policyctl.effect.shares import model_shares
+from policyctl.effect.tree import read_tree
+from policyctl.errors import PolicyctlError
+from policyctl.model.names import POLICY_PREFIX, canonical_name, matches
+from policyctl.model.normal import Document, model_names
+
+_GONE = 404  # what a model answers that is not there any more
+_NO_POLICY = 400
+
+
+class Names(NamedTuple):
+    """Models, and policies by canonical name."""
+
+    models: tuple[str, ...]
+    policies: tuple[str, ...]
+
+    def fitting(self, pattern: str) -> Names:
+        """Those that a name, a provider or a glob means."""
+        return Names(fitting(pattern, self.models), tuple(name for name in self.policies if matches(name, (pattern,))))
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How one policy uses one `target`, a model or another policy.
+
+    `share` is the part of its requests that go there when nothing fails, `when` in words what must fail first (empty where
+    nothing needs to) and `failing` how many models that are; `asked` is whether any request may come there. `through` are the
+    policies that lead to the one that names the target, none where the policy itself does. `served` is the part of its
+    requests that are still served when all that was looked for is gone. `why` says why none of that can be told.
+    """
+
+    policy: str
+    target: str
+    through: tuple[str, ...]
+    share: float | None = None
+    when: str = ""
+    failing: int = 0
+    asked: bool = False
+    served: float | None = None
+    why: str = ""
+
+
+def names_in(documents: Iterable[Document], policies: Collection[str], models: Iterable[str] = ()) -> Names:
+    """Every model and policy that the documents' targets name, with the `policies` and `models` that are there anyway."""
+    named = {name for document in documents for name in model_names(document)}
+    targets = {canonical_name(name) for name in named if _is_policy(name, policies)}
+    others = {name for name in named if not _is_policy(name, policies)}
+    return Names(tuple(sorted(others.union(models))), tuple(sorted(targets.union(policies))))
+
+
+def _is_policy(name: str, policies: Collection[str]) -> bool:
+    return name.startswith(POLICY_PREFIX) or canonical_name(name) in policies
+
+
+class Uses:
+    """The uses of some models and policies (`wanted`), where `known` are all policies that targets may name."""
+
+    def __init__(self, wanted: Names, known: Known) -> None:
+        self._wanted = wanted
+        self._known = known
+        self._models, self._policies = frozenset(wanted.models), frozenset(wanted.policies)
+        # To see who comes to a policy, it is not followed: it is then asked as a model is.
+        others = {name: document for name, document in known.items() if name not in self._policies}
+        self._without = Known(others, whole=known.whole, unclear={**known.unclear, **dict.fromkeys(self._policies, "")})
+
+    def of(self, name: str, document: Document) -> Iterator[Use]:
+        """The uses by one policy, in the order written."""
+        ways = self._ways(document)
+        for targets, known, answer in (
+            ([target for target in ways if target in self._models], self._known, _GONE),
+            ([target for target in ways if target in self._policies], self._without, _NO_POLICY),
+        ):
+            if targets:
+                yield from _uses(name, document, {target: ways[target] for target in targets}, known, answer)
+
+    def beyond(self, document: Document) -> Iterator[str]:
+        """The policies that a policy leads to and that cannot be followed; through them it may use anything."""
+        yield from (name for name in self._below(document) if name not in self._known and name not in self._policies)
+
+    def _below(self, document: Document) -> dict[str, tuple[str, ...]]:
+        """Every policy that a document's targets lead to, with the shortest way to it (and itself at its end)."""
+        ways: dict[str, tuple[str, ...]] = {}
+        pending: list[tuple[Document, tuple[str, ...]]] = [(document, ())]
+        for one, way in pending:
+            for name in model_names(one):
+                below = canonical_name(name)
+                if below not in ways and _is_policy(name, self._known):
+                    ways[below] = (*way, below)
+                    if below in self._known:
+                        pending.append((self._known[below], ways[below]))
+        return ways
+
+    def _ways(self, document: Document) -> dict[str, tuple[str, ...]]:
+        """Everything wanted that a policy leads to, with the shortest way to who names it."""
+        found: dict[str, tuple[str, ...]] = {}
+        below = self._below(document)
+        for one, way in [(document, ()), *((self._known[name], way) for name, way in below.items() if name in self._known)]:
+            for name in model_names(one):
+                is_policy = _is_policy(name, self._known)
+                target = canonical_name(name) if is_policy else name
+                if target in (self._policies if is_policy else self._models):
+                    found.setdefault(target, way)
+        return found
+
+
+def _uses(name: str, document: Document, ways: Mapping[str, tuple[str, ...]], known: Known, answer: int) -> Iterator[Use]:
+    """The uses of these targets, which are leaves, and answer so when they are gone."""
+    try:
+        tree = read_tree(document, known)
+    except PolicyctlError as error:
+        yield from (Use(name, target, way, why=str(error)) for target, way in ways.items())
+        return
+    if tree.refused:
+        why = f"the gateway refuses this policy: {tree.refused}"
+        yield from (Use(name, target, way, why=why) for target, way in ways.items())
+        return
+    shares, conditions, names = model_shares(tree), reach(Routes(tree)), short_names(tree.models)
+    served = evaluate(tree, dict.fromkeys(ways, answer)).served
+    for target, way in ways.items():
+        share, condition = shares.get(target, 0.0), conditions.get(target)
+        if condition is None:
+            yield Use(name, target, way, share, served=served)
+        else:
+            yield Use(name, target, way, share, condition.said(names), condition.least, True, served)
