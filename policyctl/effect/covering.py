@@ -27,8 +27,11 @@ def covers(new: Form, old: Form) -> bool:
 
 
 def _asks_on(new: Ask, old: Ask) -> bool:
-    """What served after some repeats still does: each answer before it is repeated as well."""
-    if new.model != old.model or not _only_failures(new.codes):
+    """What served after some repeats still does: each answer before it is repeated as well.
+
+    One that obeys a `Retry-After` may end its attempts at it.
+    """
+    if new.model != old.model or not _only_failures(new.codes) or new.obeys > old.obeys:
         return False
     return new.repeats >= old.repeats and (not old.repeats or set(new.codes) >= set(old.codes))
 
