@@ -3,6 +3,7 @@
     PolicyctlError                1   anything that a person can mend; always one clear line
     ├── InvalidInput              1   files with problems; carries all of them
     ├── UsageError               64   the command line asks for something that cannot be
+    ├── NotKnown                  1   what a policy does to traffic cannot be told
     ├── Refused                   3   a safety rule or a guard says no
     ├── StalePlan                 4   the remote or the configuration moved since the plan was made
     ├── Incomplete                5   partly applied, not verified, or rows that block
@@ -70,6 +71,10 @@ class UsageError(PolicyctlError):
     """The command line asks for something that cannot be."""
 
     exit_code = 64
+
+
+class NotKnown(PolicyctlError):
+    """What a policy does to traffic cannot be told; the message says why."""
 
 
 class Refused(PolicyctlError):

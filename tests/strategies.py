@@ -22,7 +22,10 @@ def _merged(*parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict
 
 
 strategy = _merged(st.fixed_dictionaries({"mode": modes}), _optional(on_status_codes=codes))
-retry = _merged(st.fixed_dictionaries({"attempts": st.integers(0, 5)}), _optional(on_status_codes=codes))
+retry = _merged(
+    st.fixed_dictionaries({"attempts": st.integers(0, 5)}),
+    _optional(on_status_codes=codes, use_retry_after_header=st.booleans()),
+)
 leaf = _merged(st.fixed_dictionaries({"model_name": st.sampled_from(MODELS)}), _optional(weight=weights))
 
 
@@ -50,7 +53,12 @@ json_values = st.recursive(
 )
 
 _loose_codes = st.lists(st.integers(-5, 700) | st.sampled_from([True, "503", 503.0, None]), max_size=4) | json_values
-_loose_part = _optional(mode=modes | json_values, attempts=st.integers(-3, 9) | json_values, on_status_codes=_loose_codes)
+_loose_part = _optional(
+    mode=modes | json_values,
+    attempts=st.integers(-3, 9) | json_values,
+    on_status_codes=_loose_codes,
+    use_retry_after_header=st.booleans() | json_values,
+)
 _loose_leaf = _optional(model_name=st.sampled_from(MODELS) | json_values, weight=weights | json_values, extra=json_values)
 
 

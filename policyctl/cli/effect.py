@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 import click
 
@@ -13,28 +14,30 @@ from policyctl.cli.options import Options, with_options
 from policyctl.cli.subjects import Sides, Subjects, find_subjects, sides_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
 from policyctl.cli.using import show_uses
-from policyctl.effect.bounds import max_waits
 from policyctl.effect.compare import compare
 from policyctl.effect.costs import costs
 from policyctl.effect.dead import dead_configuration
 from policyctl.effect.evaluate import evaluate
+from policyctl.effect.outages import outages, told_apart
 from policyctl.effect.picture import picture
-from policyctl.effect.routes import Routes
-from policyctl.effect.tree import read_tree
+from policyctl.effect.profile import ASSUMED, ASSUMED_STREAMED
+from policyctl.effect.tree import known_tree
 from policyctl.effect.walk import walk
-from policyctl.errors import UsageError
+from policyctl.errors import NotKnown, UsageError
 from policyctl.model.normal import Document
 from policyctl.model.policy import Policy
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_json import effect_json
 from policyctl.report.effect_text import effect_markdown, effect_text
-from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, View
+from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, Unknown, View
+
+T = TypeVar("T")
 
 EPILOG = """\b
 Example:
   policyctl effect anygem
   policyctl effect policies/chat.yaml --down openai=503
-  policyctl effect chat --rate openai=503:0.1 --rate google=hang:0.01
+  policyctl effect chat --rate openai=503:0.1 --rate google=connect-timeout:0.01
   policyctl effect anygem --trace gemini-2.0-flash=503,503 --seed 1
   policyctl effect support --against git:main
   policyctl effect --uses openai/gpt-4o
@@ -43,7 +46,8 @@ Example:
 \b
 MODEL is a model (with or without virtual-model/ and the provider), a provider, or a glob over these;
 PATTERN is that, or a policy.
-ANSWER is a status, refused (connection refused), hang (connect hangs) or broken-body (unparsable)."""
+ANSWER is a status, refused (connection refused), connect-timeout (no connection in time; also: hang), broken-body
+(unparsable), cut-stream (a stream that begins with 200 and breaks off) or "429 after 5s" (with a Retry-After)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,12 @@ class Asked:
     timeout: tuple[str, ...]
     graph: bool
     uses: str | None
+    streamed: bool
+
+    @property
+    def about_streams(self) -> bool:
+        """Whether what is shown is about requests that ask for a stream."""
+        return self.streamed or any("cut-stream" in text for text in (*self.down, *self.rate, *self.trace))
 
 
 @click.command("effect", epilog=EPILOG)
@@ -70,6 +80,7 @@ class Asked:
 @click.option("--timeout", multiple=True, metavar="MODEL=SECONDS", help="For the worst-case latency; repeatable.")
 @click.option("--graph", is_flag=True, help="Draw the policies as a mermaid flowchart.")
 @click.option("--uses", metavar="PATTERN", help="Show which policies use a model, a provider or a policy, and how.")
+@click.option("--streamed", is_flag=True, help="For requests that ask for a stream: outages with streams that are cut, too.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @with_options
 def command(
@@ -83,6 +94,7 @@ def command(
     timeout: tuple[str, ...],
     graph: bool,
     uses: str | None,
+    streamed: bool,
     form: str,
 ) -> int:
     """Show what policies do to traffic, offline and exactly: shares, outages, worst case, dead configuration.
@@ -90,7 +102,8 @@ def command(
     A FILE needs no directory and no remote, and may hold what no policy file should. Without a NAME or FILE it is all
     policies of the directory.
     """
-    return effect(options, policies, Asked(against, down, rate, trace, seed, timeout, graph, uses), form)
+    asked = Asked(against, down, rate, trace, seed, timeout, graph, uses, streamed)
+    return effect(options, policies, asked, form)
 
 
 def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) -> int:
@@ -108,10 +121,13 @@ def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) ->
         for view in _views(options, subjects, asked):
             views.append(view)
             step()
+    assumed = ASSUMED_STREAMED if asked.about_streams else ASSUMED
     if form == "json":
-        console.result(effect_json(views))
+        console.result(effect_json(views, assumed))
+    elif form == "markdown":
+        console.result(effect_markdown(views, assumed))
     else:
-        console.result(effect_markdown(views) if form == "markdown" else effect_text(views, console.out_style))
+        console.result(effect_text(views, console.out_style, assumed))
     return 0
 
 
@@ -126,6 +142,8 @@ def _check(asked: Asked, form: str) -> None:
     chosen = [name for name, value in questions.items() if value]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} are different questions; ask one at a time")
+    if asked.streamed and (asked.against or asked.graph):
+        raise UsageError("--streamed is for outages, --down, --rate and --trace; leave it out")
     if asked.graph and form == "json":
         raise UsageError("--graph is drawn as text or markdown; leave out --format json")
 
@@ -135,12 +153,12 @@ def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]
     models = models_of(subjects)
     timeouts = read_timeouts(asked.timeout, models)
     if asked.trace:
-        yield _traced(subjects, read_scripts(asked.trace, models), asked.seed)
+        yield _traced(subjects, read_scripts(asked.trace, models, asked.streamed), asked.seed)
     elif asked.down or asked.rate:
-        supposition = read_suppositions(asked.down, asked.rate, models)
-        yield from (_supposed(policy, subjects, supposition) for policy in subjects.policies)
+        supposition = read_suppositions(asked.down, asked.rate, models, asked.streamed)
+        yield from (_known(_supposed, policy, subjects, supposition) for policy in subjects.policies)
     elif asked.against is None:
-        yield from (_pictured(policy, subjects, timeouts) for policy in subjects.policies)
+        yield from (_known(_pictured, policy, subjects, (timeouts, asked.streamed)) for policy in subjects.policies)
     else:
         sides = sides_against(options, subjects, asked.against)
         for policy, old in zip(subjects.policies, sides.versions, strict=True):
@@ -153,18 +171,28 @@ def _unfollowed(after: Document, before: Document | None, sides: Sides) -> dict[
     found: dict[str, str] = {}
     for document, known, why in ((before, sides.before, "did not exist"), (after, sides.after, "does not exist")):
         if document is not None:
-            tree = read_tree(document, known)
+            tree = known_tree(document, known)
             found |= dict.fromkeys(tree.missing, why) | dict(tree.unfollowed)
     return found
 
 
-def _pictured(policy: Policy, subjects: Subjects, timeouts: dict[str, float]) -> Pictured:
+def _known(view: Callable[[Policy, Subjects, T], View], policy: Policy, subjects: Subjects, given: T) -> View:
+    """A view of a policy, or why there is none."""
+    try:
+        return view(policy, subjects, given)
+    except NotKnown as error:
+        return Unknown(policy.name, policy.file, str(error))
+
+
+def _pictured(policy: Policy, subjects: Subjects, asked: tuple[dict[str, float], bool]) -> Pictured:
+    timeouts, streamed = asked
     seen = picture(policy.document, subjects.known, timeouts)
-    return Pictured(policy.name, policy.file, seen, max_waits(Routes(seen.tree)), dead_configuration(policy.document))
+    matrix = outages(seen.tree, told_apart([seen.tree], streamed=streamed))
+    return Pictured(policy.name, policy.file, seen, matrix, dead_configuration(policy.document))
 
 
 def _supposed(policy: Policy, subjects: Subjects, supposition: Supposition) -> Supposed:
-    tree = read_tree(policy.document, subjects.known)
+    tree = known_tree(policy.document, subjects.known)
     answers = supposition.answers
     return Supposed(policy.name, policy.file, supposition.given, evaluate(tree, answers), costs(tree, answers), tree)
 
@@ -173,7 +201,7 @@ def _traced(subjects: Subjects, script: Script, seed: int) -> Traced:
     if len(subjects.policies) != 1:
         raise UsageError("--trace walks one request of one policy; name one")
     policy = subjects.policies[0]
-    tree = read_tree(policy.document, subjects.known)
+    tree = known_tree(policy.document, subjects.known)
     walked = walk(tree, script, Random(seed).random)  # noqa: S311 - the draw of a load balance is no secret
     for name in walked.models:
         if (why := tree.unfollowed.get(name)) and name not in script:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from policyctl.cli.subjects import Subjects
 from policyctl.effect.matching import fitting, names_of
-from policyctl.effect.profile import Answer, Answers, read_answer, with_rest
-from policyctl.effect.tree import read_tree
-from policyctl.errors import UsageError
+from policyctl.effect.profile import Answer, Answers, answer_streamed, read_answer, with_rest
+from policyctl.effect.tree import known_tree
+from policyctl.errors import NotKnown, UsageError
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.names import short_model
 from policyctl.model.normal import model_names
@@ -32,19 +33,24 @@ def models_of(subjects: Subjects) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for policy in subjects.policies:
         found.update(dict.fromkeys(model_names(policy.document)))
-        found.update(dict.fromkeys(read_tree(policy.document, subjects.known).models))
+        with suppress(NotKnown):  # the view of that policy says so
+            found.update(dict.fromkeys(known_tree(policy.document, subjects.known).models))
     return tuple(found)
 
 
-def read_suppositions(down: Iterable[str], rate: Iterable[str], models: tuple[str, ...]) -> Supposition:
-    """Models that are down, and models that fail part of their calls and answer the others with 200."""
+def read_suppositions(down: Iterable[str], rate: Iterable[str], models: tuple[str, ...], streamed: bool) -> Supposition:
+    """Models that are down, and models that fail part of their calls and answer the others with 200.
+
+    `streamed` is whether requests ask for a stream.
+    """
+    read = _reader(streamed)
     chances: dict[str, dict[Answer, float]] = {}
     for text in down:
-        for model, answer in _each("--down", text, models, read_answer):
+        for model, answer in _each("--down", text, models, read):
             if chances.setdefault(model, {answer: 1.0}) != {answer: 1.0}:
                 raise UsageError(f"--down {text}: {short_model(model)} cannot be down in two ways at once")
     for text in rate:
-        for model, (answer, share) in _each("--rate", text, models, _read_rate):
+        for model, (answer, share) in _each("--rate", text, models, lambda value: _read_rate(value, read)):
             own = chances.setdefault(model, {})
             own[answer] = own.get(answer, 0.0) + share
             if sum(own.values()) > 1 + 1e-9:
@@ -53,11 +59,11 @@ def read_suppositions(down: Iterable[str], rate: Iterable[str], models: tuple[st
     return Supposition(answers, (*(f"down {text}" for text in down), *(f"rate {text}" for text in rate)))
 
 
-def read_scripts(trace: Iterable[str], models: tuple[str, ...]) -> Script:
-    """The answers that models give, in order."""
-    script: Script = {}
+def read_scripts(trace: Iterable[str], models: tuple[str, ...], streamed: bool) -> Script:
+    """The answers that models give, in order; `streamed` is whether the request asks for a stream."""
+    read, script = _reader(streamed), Script()
     for text in trace:
-        for model, answers in _each("--trace", text, models, _read_script):
+        for model, answers in _each("--trace", text, models, lambda value: _read_script(value, read)):
             if model in script:
                 raise UsageError(f"--trace {text}: {short_model(model)} has a script already; write one for each model")
             script[model] = answers
@@ -85,19 +91,23 @@ def _each(option: str, text: str, models: tuple[str, ...], read: Callable[[str],
         raise UsageError(f"{option} {text}: {error}") from None
 
 
-def _read_rate(text: str) -> tuple[Answer, float]:
+def _reader(streamed: bool) -> Callable[[str], Answer]:
+    return (lambda text: answer_streamed(read_answer(text))) if streamed else read_answer
+
+
+def _read_rate(text: str, read: Callable[[str], Answer]) -> tuple[Answer, float]:
     answer, _, rate = text.partition(":")
     try:
         share = float(rate)
     except ValueError:
         share = -1.0
     if not 0 < share <= 1:
-        raise ValueError(f"{rate!r} is no rate; write ANSWER:RATE with a rate above 0, at most 1")
-    return read_answer(answer), share
+        raise ValueError(f"{rate!r} is not a rate; write ANSWER:RATE with a rate above 0, at most 1")
+    return read(answer), share
 
 
-def _read_script(text: str) -> tuple[Answer, ...]:
-    return tuple(read_answer(answer.strip()) for answer in text.split(","))
+def _read_script(text: str, read: Callable[[str], Answer]) -> tuple[Answer, ...]:
+    return tuple(read(answer.strip()) for answer in text.split(","))
 
 
 def _read_seconds(text: str) -> float:

@@ -38,9 +38,10 @@ A test file, such as policies/assistant.test.yaml:
 
 \b
 given      what models answer; the others answer 200
-  503, refused, hang or broken-body    to every call
+  503, refused, connect-timeout, …     to every call; these words, broken-body, cut-stream, 429 after 5s
   [500, 500, 200]                      in order; the last one sticks
   {429: 0.1, 500: 0.05}                by chance, anew for every call; what is left is 200
+streamed   true where the requests ask for a stream: a broken-body is then passed on with 200
 expect     what must hold; what is not named is not checked
   status: 200 | {200: 0.75, 503: 0.25} of every request, or of a part
   served: 1                            the part that ends with a success

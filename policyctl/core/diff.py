@@ -123,6 +123,7 @@ _ORDER_OF_KEYS = {
             "on_status_codes",
             "retry",
             "attempts",
+            "use_retry_after_header",
             "cache",
         )
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.core.plan import Plan
 from policyctl.core.settings import PARTIAL
 from policyctl.effect.known import Known
-from policyctl.errors import PolicyctlError
 from policyctl.model.live import Live, Observed
 from policyctl.model.normal import Document, normal_form, references
 
@@ -53,23 +51,20 @@ class Comparing:
         self._timeouts, self._partial = timeouts, partial
         self._searches = 0
 
-    def effect(self, one: Document, other: Document) -> Effect | None:
-        """What a change does; None for a policy that is nested deeper than can be followed."""
+    def effect(self, one: Document, other: Document) -> Effect:
+        """What a change does."""
         from policyctl.effect.compare import compare  # most plans change nothing, and then the effect engine is not needed
 
         deep = self._searches < _MOST_SEARCHES
-        with suppress(PolicyctlError):
-            effect = compare(one, other, self.before, self.after, self._timeouts, self._partial, deep=deep)
-            self._searches += effect.kind == "effective" and not effect.worse and not effect.sure
-            return effect
-        return None
+        effect = compare(one, other, self.before, self.after, self._timeouts, self._partial, deep=deep)
+        self._searches += effect.kind == "effective" and not effect.worse and not effect.sure
+        return effect
 
 
 def effects_of(plan: Plan, comparing: Comparing) -> dict[str, Effect]:
-    """The effect of every update of a plan, by canonical name; those that are not known are left out."""
+    """The effect of every update of a plan, by canonical name."""
     updates = [(change.name, change.before) for change in plan.changes if change.action == "update"]
-    found = {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
-    return {name: effect for name, effect in found.items() if effect is not None}
+    return {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
 
 
 def affected_by(
@@ -99,7 +94,7 @@ def affected_by(
 
 def _is_effective(effect: Effect | None) -> bool:
     """Whether traffic may change: what cannot be told counts as well."""
-    return effect is None or effect.kind == "effective"
+    return effect is None or effect.kind in ("effective", "unknown")
 
 
 def _effect_on(name: str, comparing: Comparing) -> Effect | None:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from policyctl.core.scenario import Amount, Expect, Scenario, Suite
 from policyctl.effect.matching import fitting, names_of
 from policyctl.effect.observe import Given, Observation, observe
-from policyctl.effect.tree import Tree, read_tree
-from policyctl.errors import PolicyctlError
+from policyctl.effect.tree import Tree, known_tree
+from policyctl.errors import NotKnown, PolicyctlError
 from policyctl.model.complaints import Complaint, Path, did_you_mean
 from policyctl.model.names import bare_name, short_model
 from policyctl.model.normal import Document
@@ -36,8 +36,8 @@ class Verdict(NamedTuple):
 def judge(suite: Suite, policies: Mapping[str, Document]) -> Iterator[Verdict]:
     """The verdicts on the tests of a suite, in order. `policies` are all, by canonical name, that of the suite among them."""
     try:
-        tree = read_tree(policies[suite.policy], policies)
-    except PolicyctlError as error:  # nested too deeply for the engine
+        tree = known_tree(policies[suite.policy], policies)
+    except NotKnown as error:
         reason = str(error)
         for place, scenario in enumerate(suite.scenarios):
             path: Path = ("tests", place)
@@ -60,8 +60,8 @@ def misfits(suite: Suite, policies: Mapping[str, Document]) -> Iterator[Complain
         yield Complaint(("policy",), "P205", f"there is no policy {name} to test{guess}")
         return
     try:
-        models = read_tree(policies[suite.policy], policies).models
-    except PolicyctlError:  # the test itself fails with that
+        models = known_tree(policies[suite.policy], policies).models
+    except NotKnown:  # the test itself fails with that
         return
     known = sorted({name for model in models for name in names_of(model)})
     for path, pattern in _patterns(suite):

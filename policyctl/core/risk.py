@@ -76,15 +76,22 @@ def worst_of(policy: str, action: Action, effect: Effect | None, *, used: bool =
 
 
 def loses(effect: Effect | None) -> bool:
-    """Whether an update loses requests that were served before, apart from what a shift of weights moves, or is not known."""
+    """Whether an update loses requests that were served before, apart from what a shift of weights moves.
+
+    Of one that is not known that is not claimed.
+    """
     if effect is None:
         return True
+    if effect.unknown:
+        return False
     fell = effect.usual is not None and _fall(effect.usual) > 0
     return fell or effect.together is not None or bool(effect.worse and not effect.shift)
 
 
 def _risks(policy: str, action: Action, effect: Effect | None) -> Iterator[Risk]:
-    if effect is not None:
+    if effect is not None and effect.unknown:
+        yield Risk(Tier.NORMAL, 0.0, policy, effect)
+    elif effect is not None:
         yield from _losses(policy, effect)
         yield from (Risk(Tier.REACH, 0.0, policy, one) for one in effect.added)
         yield from _costs(policy, effect)
@@ -115,7 +122,9 @@ def _tier_of(together: Together) -> Tier:
 
 
 def _costs(policy: str, effect: Effect) -> Iterator[Risk]:
-    for moved in (effect.latency, effect.failover, effect.calls):
+    # More calls wait longer as well; what only waits longer obeys a Retry-After.
+    waits = effect.waits if effect.calls is None and effect.failover is None else None
+    for moved in (effect.latency, effect.failover, effect.calls, waits):
         if moved is not None and moved.before is not None and moved.after is not None and moved.after > moved.before:
             yield Risk(Tier.COST, moved.after / moved.before if moved.before else inf, policy, moved)
 

@@ -21,11 +21,11 @@ from policyctl.effect.failures import one_failure, said_failures
 from policyctl.effect.known import Known
 from policyctl.effect.outages import outages, served
 from policyctl.effect.picture import Picture, picture
-from policyctl.effect.profile import Answer
+from policyctl.effect.profile import Answer, answer_text
 from policyctl.effect.reach import short_names
 from policyctl.effect.shares import provider_of
 from policyctl.effect.tree import Tree
-from policyctl.errors import PolicyctlError
+from policyctl.errors import NotKnown
 from policyctl.model.names import short_model
 from policyctl.model.normal import Document
 
@@ -96,23 +96,23 @@ def _said_of(one: Judged, policies: Mapping[str, Document], guards: Guards) -> I
     """What each guard has against a policy."""
     try:
         case = _case(one, policies)
-    except PolicyctlError as error:
+    except NotKnown as error:
         yield from _unjudged(guards.active, str(error))
         return
-    if one.updated and case.effect is None:
-        asked = tuple(guard for guard in guards.active if guard in _OF_UPDATES)
-        yield from _unjudged(asked, "what the live policy does cannot be told")
+    why = "what the live policy does cannot be told" if case.effect is None else case.effect.unknown
+    if one.updated and why:
+        yield from _unjudged(tuple(guard for guard in guards.active if guard in _OF_UPDATES), why)
     for guard in guards.active:
         yield from ((guard, said) for said in _JUDGES[guard](case, guards))
 
 
 def _case(one: Judged, policies: Mapping[str, Document]) -> Case:
-    """Raises PolicyctlError for a policy that cannot be followed, or that leads to one."""
+    """Raises NotKnown for a policy that cannot be followed, or that leads to one."""
     if one.name not in policies:
-        raise PolicyctlError(Known.of(policies).why_not(one.name) or "there is no such policy")
+        raise NotKnown(Known.of(policies).why_not(one.name) or "there is no such policy")
     after = picture(policies[one.name], policies)
     for name, why in after.tree.unfollowed.items():
-        raise PolicyctlError(f"it leads to {name}, and what that one does is not known: {why}")
+        raise NotKnown(f"it leads to {name}, and what that one does is not known: {why}")
     return Case(after, one.effect)
 
 
@@ -157,7 +157,7 @@ def _survive(case: Case, guards: Guards) -> Iterator[str]:
     if case.after.usual < 1:
         failed = [f"{_percent(case.after.usual)} with nothing down"]
     if failed:
-        answers = ", ".join(map(str, survive.down_with))
+        answers = ", ".join(map(answer_text, survive.down_with))
         yield f"serves {'; '.join(failed)}; survive asks for 100% while any one {survive.any} is down with {answers}"
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from policyctl.effect.profile import ENDED, Answer, Answers, Retry, asked_again, distribution, outcome_of, waits_of
+from policyctl.effect.profile import ENDED, FIRST, Answer, Answers, Attempts, Retry, distribution, next_after, outcome_of
 from policyctl.effect.tree import Leaf
 
 Outcomes = Mapping[int, float]  # the chance of each outcome
@@ -31,17 +31,27 @@ def endings(retry: Retry, answers: Answers) -> dict[Ending, float]:
     """Every way in which asking a target may end, with its chance: the outcome, the calls made, the seconds waited."""
     attempts = list(_attempts(distribution(answers)))
     found: defaultdict[Ending, float] = defaultdict(float)
-    going = {0: 1.0}  # calls made so far → its chance
-    for repeat in range(retry.repeats + 1):
-        after: defaultdict[int, float] = defaultdict(float)
-        for calls, chance in going.items():
+    going: dict[_Way, float] = {_Way(): 1.0}
+    while going:
+        after: defaultdict[_Way, float] = defaultdict(float)
+        for way, chance in going.items():
             for answer, made, share in attempts:
-                if repeat < retry.repeats and asked_again(answer, retry):
-                    after[calls + made] += chance * share
+                wait, then = next_after(answer, retry, way.at)
+                calls, seconds = way.calls + made, way.seconds + wait
+                if then is None:
+                    found[Ending(outcome_of(answer, retry), calls, seconds)] += chance * share
                 else:
-                    found[Ending(outcome_of(answer, retry), calls + made, waits_of(repeat))] += chance * share
+                    after[_Way(then, calls, seconds)] += chance * share
         going = after
     return dict(found)
+
+
+class _Way(NamedTuple):
+    """A way through the attempts so far."""
+
+    at: Attempts = FIRST
+    calls: int = 0
+    seconds: int = 0
 
 
 def _attempts(answers: Mapping[Answer, float]) -> Iterator[tuple[Answer, int, float]]:

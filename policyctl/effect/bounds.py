@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import add
 from typing import NamedTuple
 
-from policyctl.effect.profile import waits_of
-from policyctl.effect.routes import Route, Routes
+from policyctl.effect.profile import most_waits
+from policyctl.effect.routes import Bits, Route, Routes, Weights
 from policyctl.effect.tree import Leaf, Path
 
 
 class Leg(NamedTuple):
-    """One target on the way: how often it is called, the seconds waited between these calls, what it ends with.
+    """One target on the way: how often it is called, the seconds waited between and after these calls, what it ends with.
 
     `status` is the status of its last call; a code that stands for any that would do as well.
     """
@@ -23,21 +25,32 @@ class Leg(NamedTuple):
     status: int
 
 
-class Bound(NamedTuple):
-    """The greatest value that a request can reach, and the targets that it then asks, in order."""
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The greatest value that a request can reach, and the route on which it does."""
 
-    value: float
-    legs: tuple[Leg, ...]
+    route: Route
+    routes: Routes = field(repr=False, compare=False)
+
+    @property
+    def value(self) -> float:
+        """The value itself: calls, or seconds."""
+        return self.route.weight
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """The targets that the request then asks, in order."""
+        return tuple([_leg(self.routes, *step) for step in self.route.steps])
 
 
 def max_calls(routes: Routes) -> Bound:
-    """The most upstream calls. A 421, which the HTTP client below the gateway repeats by itself, is not among the answers."""
-    return _worst(routes, [_calls(leaf) for leaf in routes.tree.leaves])
+    """The most upstream calls. A 421, which the HTTP client sends twice, counts where the policy lists it (see `routes`)."""
+    return Bound(routes.heaviest(Weights(tuple([_calls(routes, leaf) for leaf in routes.tree.leaves]))), routes)
 
 
 def max_waits(routes: Routes) -> Bound:
     """The most seconds of back-off, all together."""
-    return _worst(routes, _waits(routes))
+    return Bound(routes.heaviest(_waits(routes)), routes)
 
 
 def max_failover(routes: Routes) -> Bound:
@@ -46,7 +59,7 @@ def max_failover(routes: Routes) -> Bound:
     The legs are the targets before that one.
     """
     arrivals = [route for route in routes.arrivals(_waits(routes)) if route is not None]
-    return _bound(routes, max(arrivals, key=_weight, default=Route()))
+    return Bound(max(arrivals, key=_weight, default=Route()), routes)
 
 
 def max_latency(routes: Routes, timeouts: Mapping[str, float]) -> Bound | None:
@@ -55,39 +68,34 @@ def max_latency(routes: Routes, timeouts: Mapping[str, float]) -> Bound | None:
     `timeouts` are the models' own, in seconds, as far as they are known.
     """
     leaves = routes.tree.leaves
-    asked = [leaf for leaf, route in zip(leaves, routes.arrivals([0] * len(leaves)), strict=True) if route is not None]
+    asked = [leaf for leaf, route in zip(leaves, routes.arrivals(), strict=True) if route is not None]
     if any(leaf.model not in timeouts for leaf in asked):
         return None
-    return _worst(routes, [_seconds(leaf, timeouts.get(leaf.model, 0)) for leaf in leaves])
+    calls = [_calls(routes, leaf) * timeouts.get(leaf.model, 0) for leaf in leaves]
+    waits = _waits(routes)
+    usual, special = (tuple(map(add, calls, seconds)) for seconds in (waits.usual, waits.special))
+    return Bound(routes.heaviest(Weights(usual, waits.outcomes, special)), routes)
 
 
-def _seconds(leaf: Leaf, timeout: float) -> float:
-    return _calls(leaf) * timeout + _waited(leaf)
+def _calls(routes: Routes, leaf: Leaf) -> int:
+    return leaf.times * (leaf.retry.repeats + 1) * routes.attempt_calls
 
 
-def _calls(leaf: Leaf) -> int:
-    return leaf.times * (leaf.retry.repeats + 1)
+def _waited(leaf: Leaf, ends_with_429: bool) -> int:
+    return leaf.times * most_waits(leaf.retry, ends_with_429) + leaf.pause
 
 
-def _waited(leaf: Leaf) -> int:
-    return leaf.times * waits_of(leaf.retry.repeats) + leaf.pause
+def _waits(routes: Routes) -> Weights:
+    """The seconds of back-off at each leaf; more where it may end with a 429, whose `Retry-After` it waits for."""
+    leaves = routes.tree.leaves
+    usual, limited = (tuple([_waited(leaf, ends) for leaf in leaves]) for ends in (False, True))
+    return Weights(usual, routes.limited, limited)
 
 
-def _waits(routes: Routes) -> list[int]:
-    return [_waited(leaf) for leaf in routes.tree.leaves]
-
-
-def _worst(routes: Routes, weights: Sequence[float]) -> Bound:
-    return _bound(routes, routes.heaviest(weights))
-
-
-def _bound(routes: Routes, route: Route) -> Bound:
-    return Bound(route.weight, tuple([_leg(routes, *step) for step in route.steps]))
-
-
-def _leg(routes: Routes, leaf: Leaf, outcomes: int) -> Leg:
-    status = max(one.stands for one in routes.members(outcomes))
-    return Leg(leaf.model, leaf.path, _calls(leaf), _waited(leaf), status)
+def _leg(routes: Routes, leaf: Leaf, outcomes: Bits) -> Leg:
+    limited = bool(outcomes & routes.limited)
+    status = 429 if limited and leaf.retry.obeys else max(one.stands for one in routes.members(outcomes))
+    return Leg(leaf.model, leaf.path, _calls(routes, leaf), _waited(leaf, limited), status)
 
 
 def _weight(route: Route) -> float:

@@ -4,7 +4,8 @@ Equal forms mean equal behaviour under the profile, for every answer of every mo
 form is sound, not complete, so nothing is ever called different because of it alone. It is built of whole numbers and
 fractions, never of floats. What it irons out:
 
-* retries are those of each target, as they hold there (inherited, the usual codes, 1.5 attempts as 2);
+* retries are those of each target, as they hold there (inherited, the usual codes, 1.5 attempts as 2; the switch for
+  `Retry-After` only where 429 is asked again);
 * lists are sets, without the codes that no outcome has;
 * groups of one target are that target; `single` is its first target;
 * a load balance in a load balance is one, with the shares multiplied; equal targets are one, with the shares added; their
@@ -22,7 +23,7 @@ from policyctl.effect.profile import NO_ANSWER, Retry, moves_on
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
 from policyctl.model.normal import Document, normal_form
 
-Kind = Literal["metadata", "equivalent", "effective"]
+Kind = Literal["metadata", "equivalent", "effective", "unknown"]
 
 
 class Ask(NamedTuple):
@@ -31,7 +32,8 @@ class Ask(NamedTuple):
     model: str
     repeats: int
     codes: tuple[int, ...]
-    around: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    around: tuple[tuple[int, tuple[int, ...], bool], ...] = ()
+    obeys: bool = False
 
 
 class Always(NamedTuple):
@@ -58,8 +60,11 @@ Form = Ask | Always | First | Drawn
 
 def kind_of(before: Document, after: Document, old: Tree, new: Tree) -> Kind:
     """How a change between two documents, with their trees, is classed: `metadata` (the gateway gets the same policy),
-    `equivalent` (another text that does the same under the profile), or `effective`.
+    `unknown` (it cannot be told what one of them does), `equivalent` (another text that does the same under the profile), or
+    `effective`.
     """
+    if old.unmodelled or new.unmodelled:
+        return "metadata" if same_policy(before, after) else "unknown"
     if canonical_form(old) == canonical_form(new):
         left, right = normal_form(before)["policy"], normal_form(after)["policy"]
         if left == right:
@@ -67,6 +72,20 @@ def kind_of(before: Document, after: Document, old: Tree, new: Tree) -> Kind:
         if cache_of(left) == cache_of(right):
             return "equivalent"
     return "effective"
+
+
+def same_policy(before: Document, after: Document) -> bool:
+    """Whether the gateway gets the same policy from two documents."""
+    return bool(normal_form(before)["policy"] == normal_form(after)["policy"])
+
+
+def tells(form: Form, code: int) -> bool:
+    """Whether a list in a form has a code: whether the policy does something special after it."""
+    if isinstance(form, Ask):
+        return code in form.codes or any(code in codes for _, codes, _ in form.around)
+    if isinstance(form, First):
+        return (form.codes is not None and code in form.codes) or any(tells(one, code) for one in form.forms)
+    return isinstance(form, Drawn) and any(tells(one, code) for _, one in form.forms)
 
 
 def canonical_form(tree: Tree) -> Form:
@@ -90,8 +109,8 @@ def cache_of(policy: Any) -> Any:
 
 def _form(node: Node) -> Form:
     if isinstance(node, Leaf):
-        around = tuple((retry.repeats, _codes(retry)) for retry in node.around)
-        return Ask(node.model, node.retry.repeats, _codes(node.retry), around)
+        around = tuple((retry.repeats, _codes(retry), retry.obeys) for retry in node.around)
+        return Ask(node.model, node.retry.repeats, _codes(node.retry), around, node.retry.obeys)
     if isinstance(node, Fixed):
         return Always(node.outcome)
     if isinstance(node, Balance):
@@ -100,8 +119,11 @@ def _form(node: Node) -> Form:
 
 
 def _codes(retry: Retry) -> tuple[int, ...]:
-    """The codes that matter: 407 is asked again without them; where nothing is repeated, only 204 ends otherwise."""
-    return tuple(sorted(code for code in retry.codes if code != 407 and (retry.repeats or code == 204)))
+    """The codes that matter: 407 is asked again without them; where nothing is repeated, only 204 ends otherwise, and a 429
+    may have to be waited for.
+    """
+    alone = {204, 429} if retry.obeys else {204}
+    return tuple(sorted(code for code in retry.codes if code != 407 and (retry.repeats or code in alone)))
 
 
 def _drawn(node: Balance) -> Form:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import isclose
 from typing import Any, Literal, NamedTuple
 
-from policyctl.effect.canonical import Kind, cache_of, canonical_form, kind_of, without_shares
+from policyctl.effect.canonical import Kind, cache_of, canonical_form, kind_of, same_policy, without_shares
 from policyctl.effect.covering import covers
 from policyctl.effect.evaluate import rounded
 from policyctl.effect.failures import Failures
@@ -17,6 +17,7 @@ from policyctl.effect.profile import Answer
 from policyctl.effect.reach import Condition, short_names
 from policyctl.effect.together import Together, worse_together
 from policyctl.effect.tree import Tree
+from policyctl.errors import NotKnown
 from policyctl.model.normal import Document, normal_form, references
 
 _NOTICED = 1e-9  # shares that differ by less are the same
@@ -59,8 +60,10 @@ class Effect:
     `usual` is the chance of being served when nothing fails; `traffic` the part of all requests that another model serves, or
     none. `shift` is whether weights moved and nothing else did. `worse` and `better` are outages and partial failures of one
     model or provider, `together` a case of several failures at once that gets worse where none of those does. `calls`,
-    `failover` and `latency` (seconds) are the worst case of one request. `refused` and `was_refused` are why the gateway
-    begins or ceases to refuse the policy. `sure` is whether it is proven that no request that was served is lost.
+    `waits` (all back-off), `failover` (the back-off before the last target) and `latency`, in seconds, are the worst case of
+    one request. `refused` and `was_refused` are why the gateway begins or ceases to refuse the policy. `sure` is whether it is
+    proven that no request that was served is lost. `unknown` is why it cannot be told what one of the two does; then there is
+    nothing else.
     """
 
     kind: Kind
@@ -73,6 +76,7 @@ class Effect:
     better: tuple[Cell, ...] = ()
     together: Together | None = None
     calls: Moved | None = None
+    waits: Moved | None = None
     failover: Moved | None = None
     latency: Moved | None = None
     added: tuple[Reached, ...] = ()
@@ -80,6 +84,7 @@ class Effect:
     was_refused: str | None = None
     refused: str | None = None
     sure: bool = False
+    unknown: str | None = None
 
 
 def compare(
@@ -96,16 +101,33 @@ def compare(
 
     Each version is read with the policies of its own time, by canonical name: a policy whose own document stays does
     something else when one that it targets does. `partial` is the share of calls that fail in a partial failure; without
-    `deep` no failures at once are looked for.
+    `deep` no failures at once are looked for. Of a policy of which it cannot be told what it does, the effect is that alone.
     """
+    try:
+        return _compared(before, after, (policies_before, policies_after), timeouts, partial, deep)
+    except NotKnown as error:
+        if before is None or after is None or not same_policy(before, after):
+            return Effect("unknown", unknown=str(error))
+        stays = _alike(_below(before, policies_before or {}), _below(after, policies_after or {}))
+        return Effect("metadata", sure=True) if stays else Effect("unknown", unknown=str(error))
+
+
+def _compared(
+    before: Document | None,
+    after: Document | None,
+    policies: tuple[Mapping[str, Document] | None, Mapping[str, Document] | None],
+    timeouts: Mapping[str, float] | None,
+    partial: float,
+    deep: bool,
+) -> Effect:
     if before is None or after is None:
-        old, new = _picture(before, policies_before, timeouts), _picture(after, policies_after, timeouts)
+        old, new = _picture(before, policies[0], timeouts), _picture(after, policies[1], timeouts)
         return compare_pictures(old, new, partial)
-    below = _below(before, policies_before or {}), _below(after, policies_after or {})
+    below = _below(before, policies[0] or {}), _below(after, policies[1] or {})
     stays = _alike(*below)
     if stays and before.get("policy") == after.get("policy"):
         return Effect("metadata", sure=True)
-    then, now = picture(before, policies_before, timeouts), picture(after, policies_after, timeouts)
+    then, now = picture(before, policies[0], timeouts), picture(after, policies[1], timeouts)
     effect = compare_pictures(then, now, partial)
     kind = _kind(before, after, then.tree, now.tree, below) if effect == Effect("effective") else "effective"
     if kind != "effective":
@@ -187,6 +209,7 @@ def compare_pictures(old: Picture | None, new: Picture | None, partial: float = 
         worse=tuple(cell for worse, cell in cells if worse),
         better=tuple(cell for worse, cell in cells if not worse),
         calls=_bound("calls", old.calls.value if old else None, new.calls.value if new else None),
+        waits=_bound("waits", old.waits.value if old else None, new.waits.value if new else None),
         failover=_bound("failover", old.failover.value if old else None, new.failover.value if new else None),
         latency=_bound("latency", _latency(old), _latency(new)),
         added=_only_in(new, old),

@@ -27,8 +27,11 @@ def covers(new: Form, old: Form) -> bool:
 
 
 def _asks_on(new: Ask, old: Ask) -> bool:
-    """What served after some repeats still does: each answer before it is repeated as well."""
-    if new.model != old.model or not _only_failures(new.codes):
+    """What served after some repeats still does: each answer before it is repeated as well.
+
+    One that obeys a `Retry-After` may end its attempts at it.
+    """
+    if new.model != old.model or not _only_failures(new.codes) or new.obeys > old.obeys:
         return False
     return _repeats_on(new.repeats, new.codes, old.repeats, old.codes) and _repeats_around(new, old)
 
@@ -40,10 +43,10 @@ def _repeats_on(repeats: int, codes: tuple[int, ...], old_repeats: int, old_code
 def _repeats_around(new: Ask, old: Ask) -> bool:
     """Whether the policies that lead there are repeated at least as often, should retries around them do that."""
     if new.around == old.around or not old.around:
-        return all(_only_failures(codes) for _, codes in new.around)
-    pairs = zip(new.around, old.around, strict=False)
+        return all(_only_failures(codes) for _, codes, _ in new.around)
     return len(new.around) == len(old.around) and all(
-        _only_failures(one[1]) and _repeats_on(*one, *other) for one, other in pairs
+        _only_failures(codes) and obeys <= old_obeys and _repeats_on(repeats, codes, old_repeats, old_codes)
+        for (repeats, codes, obeys), (old_repeats, old_codes, old_obeys) in zip(new.around, old.around, strict=True)
     )
 
 

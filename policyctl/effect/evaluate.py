@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from policyctl.effect.asking import Outcomes, asked, outcomes_in, usual
-from policyctl.effect.profile import NO_ANSWER, Answers, is_served, moves_on, status_of
+from policyctl.effect.profile import CUT, NO_ANSWER, Answers, is_served, moves_on, status_of
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
 
 
@@ -20,25 +20,18 @@ from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
 class Evaluation:
     """One request, in chances from 0 to 1.
 
-    `statuses` is the distribution of the status that the client sees (None: it never gets an answer). Per model: `calls` how
-    many calls to expect, `reached` the chance that it is called at all, `serves` the chance that the client gets its answer
-    and that this is a success.
+    `statuses` is the distribution of the status that the client sees (None: it never gets an answer), `served` the chance that
+    it gets what it asked for, `cut` that it gets a 200 and a broken stream. Per model: `calls` how many calls to expect,
+    `reached` the chance that it is called at all, `serves` the chance that the client gets its answer and that this is a
+    success.
     """
 
     statuses: dict[int | None, float]
     calls: dict[str, float]
     reached: dict[str, float]
     serves: dict[str, float]
-
-    @property
-    def served(self) -> float:
-        """The chance that the client gets what it asked for."""
-        return served_by(self.statuses)
-
-
-def served_by(statuses: Mapping[int | None, float]) -> float:
-    """The part of these statuses' chances that are successes."""
-    return rounded(sum(chance for status, chance in statuses.items() if status and is_served(status)))
+    served: float
+    cut: float
 
 
 def rounded(chance: float) -> float:
@@ -56,11 +49,13 @@ def evaluate(tree: Tree, answers: Mapping[str, Answers]) -> Evaluation:
     for leaf, endings, visited, served in zip(tree.leaves, found, visits.reached, visits.serves, strict=True):
         calls[leaf.model] += visited * sum(ending.calls * chance for ending, chance in endings.items())
         serves[leaf.model] += served
+    ends = outcomes(tree.root, at)
     statuses: defaultdict[int | None, float] = defaultdict(float)
-    for outcome, chance in outcomes(tree.root, at).items():
+    for outcome, chance in ends.items():
         statuses[status_of(outcome)] += chance
+    served = rounded(sum(chance for outcome, chance in ends.items() if is_served(outcome)))
     reached = {model: _reached(tree, at, model, visits.reached) for model in tree.models}
-    return Evaluation(dict(statuses), dict(calls), reached, dict(serves))
+    return Evaluation(dict(statuses), dict(calls), reached, dict(serves), served, rounded(ends.get(CUT, 0.0)))
 
 
 def outcomes(node: Node, at: Sequence[Outcomes]) -> Outcomes:

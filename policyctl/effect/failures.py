@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from policyctl.effect.profile import Answer
+from policyctl.effect.profile import Answer, answer_value
 from policyctl.effect.tree import Tree
 
 # Statuses that providers of models are known to answer with, the first to be named in reports.
 KNOWN = (401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504, *range(520, 525), 529)
 
 _BROKEN: tuple[Answer, ...] = ("refused", "hang", "broken-body")
+_CUT: Answer = "cut-stream"
 _NO_BODY = frozenset({205, 304})  # the gateway stumbles over them as over a broken body
 _PLAIN = frozenset(range(300, 600)) - {304, 407}
 _KIN = frozenset({304, 407, 421})  # not missed where a whole hundred is named
@@ -40,18 +41,19 @@ def one_failure(answer: Answer) -> Failures:
     return Failures(answer, frozenset((answer,)))
 
 
-def classes_of(trees: Sequence[Tree], *, partial: bool = False) -> tuple[Failures, ...]:
+def classes_of(trees: Sequence[Tree], *, partial: bool = False, streamed: bool = False) -> tuple[Failures, ...]:
     """The classes of failures that these policies, taken together, can tell apart, in a stable order.
 
     An outage is an answer that a model always gives, so that only the lists of fallbacks matter; with `partial` it gives it to
     a share of its calls, and what is repeated matters as well. A 421 is then a class only where a list names it: the HTTP
-    client repeats such a call by itself.
+    client repeats such a call by itself. With `streamed` a stream that is cut is among the failures.
     """
     falls = frozenset([codes for tree in trees for codes in tree.lists if codes is not None])
     repeats = frozenset([retry.codes for tree in trees for retry in tree.retries if retry.repeats])
     if not partial:
         repeats = frozenset([codes & {204} for codes in repeats if 204 in codes])
-    return _classes(falls, repeats, partial)
+    found = _classes(falls, repeats, partial)
+    return (*found, one_failure(_CUT)) if streamed else found
 
 
 @lru_cache(maxsize=512)  # the policies of one directory mostly have the same lists
@@ -98,11 +100,11 @@ def said_failures(answers: Collection[Answer]) -> str:
 
 
 def ranges_of(answers: Collection[Answer]) -> list[str]:
-    """The same for machines, complete: `402`, `520-524`, `refused`, in the order of the numbers, words last."""
+    """The same for machines, complete: `402`, `520-524`, `connect-timeout`, in the order of the numbers, words last."""
     codes = sorted(answer for answer in answers if isinstance(answer, int))
     return [
         *(f"{low}-{high}" if high > low else f"{low}" for low, high in _runs(codes)),
-        *(str(word) for word in _BROKEN if word in answers),
+        *(str(answer_value(word)) for word in (*_BROKEN, _CUT) if word in answers),
     ]
 
 
@@ -133,6 +135,8 @@ def _named(answers: Collection[Answer]) -> Iterator[str]:
         yield from (said for word, said in _SAID.items() if word in answers)
     if "broken-body" in answers:
         yield "a broken body"
+    if _CUT in answers:
+        yield "a cut stream"
 
 
 def _said_runs(codes: Collection[int]) -> Iterator[str]:

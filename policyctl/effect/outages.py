@@ -19,7 +19,7 @@ from typing import NamedTuple
 from policyctl.effect.asking import Outcomes, endings, outcomes_in, usual
 from policyctl.effect.evaluate import healthy, outcomes, rounded
 from policyctl.effect.failures import Failures, classes_of
-from policyctl.effect.profile import ENDED, NO_RETRY, Answer, Retry, asked_again, is_served, moves_on, outcome_of
+from policyctl.effect.profile import ENDED, NO_ANSWER, NO_RETRY, Answer, Retry, asked_again, is_served, moves_on, outcome_of
 from policyctl.effect.shares import provider_of
 from policyctl.effect.tree import Balance, Fallback, Leaf, Node, Tree
 
@@ -66,10 +66,13 @@ def outages(tree: Tree, classes: Sequence[Failures] | None = None, share: float 
     )
 
 
-def told_apart(trees: Sequence[Tree], share: float = 1.0) -> tuple[Failures, ...]:
-    """The classes of failures for which one of these policies does something else, when a share of the calls fails so."""
+def told_apart(trees: Sequence[Tree], share: float = 1.0, *, streamed: bool = False) -> tuple[Failures, ...]:
+    """The classes of failures for which one of these policies does something else, when a share of the calls fails so.
+
+    `streamed` is whether requests ask for a stream.
+    """
     together: dict[tuple[_Treatment, ...], list[Failures]] = {}
-    for one in classes_of(trees, partial=share < 1):
+    for one in classes_of(trees, partial=share < 1, streamed=streamed):
         together.setdefault(tuple([_treatment(tree, one.stands, share) for tree in trees]), []).append(one)
     return tuple([merged(alike) for alike in together.values()])
 
@@ -121,7 +124,7 @@ def _treated(lists: tuple[frozenset[int] | None, ...], retries: tuple[Retry, ...
     outcome = outcome_of(answer, NO_RETRY)
     moves = tuple([moves_on(outcome, codes) for codes in lists])
     again = tuple([asked_again(answer, retry) for retry in retries])
-    return _Treatment(outcome == ENDED, moves, again, answer if answer in (204, 421) else None)
+    return _Treatment(outcome < NO_ANSWER, moves, again, answer if answer in (204, 421) else None)
 
 
 def _column(tree: Tree, downs: Sequence[_Down], answer: Answer, share: float) -> Sequence[float]:

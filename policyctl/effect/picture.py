@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from policyctl.effect.bounds import Bound, max_calls, max_failover, max_latency
+from policyctl.effect.bounds import Bound, max_calls, max_failover, max_latency, max_waits
 from policyctl.effect.evaluate import rounded
 from policyctl.effect.reach import Condition, reach
 from policyctl.effect.routes import Routes
 from policyctl.effect.shares import model_shares, provider_shares
-from policyctl.effect.tree import Tree, read_tree
+from policyctl.effect.tree import Tree, known_tree
 from policyctl.model.normal import Document
 
 
@@ -25,6 +25,7 @@ class Picture:
     models: Mapping[str, float]
     providers: Mapping[str, float]
     calls: Bound
+    waits: Bound
     failover: Bound
     latency: Bound | None
     reach: Mapping[str, Condition]
@@ -41,7 +42,7 @@ def picture(
     timeouts: Mapping[str, float] | None = None,
 ) -> Picture:
     """The picture of a policy document (see `read_tree`); `timeouts` are the models' own, in seconds, where known."""
-    tree = read_tree(document, policies)
+    tree = known_tree(document, policies)
     routes = Routes(tree)
     shares = model_shares(tree)
     return Picture(
@@ -49,6 +50,7 @@ def picture(
         models=shares,
         providers=provider_shares(shares),
         calls=max_calls(routes),
+        waits=max_waits(routes),
         failover=max_failover(routes),
         latency=max_latency(routes, timeouts) if timeouts else None,
         reach=reach(routes),

@@ -10,10 +10,18 @@ answer, one after the other:
    refused or hangs is asked again whatever the list says, even an empty one; so is 407, which the gateway's HTTP client
    takes for a broken connection. Without a list the codes are 429, 500, 502, 503 and 504. An attempt that draws a 421 is
    sent a second time at once by the HTTP client, and what comes then counts.
+
+   The repeats wait 1, 2, 4, … seconds. With `use_retry_after_header` the gateway looks at the `Retry-After` of a 429 that is
+   on the retry list (at `retry-after-ms` and `x-ms-retry-after-ms` before it) and waits as long as that asks instead, even
+   after the last attempt; the repeats after that wait no more by themselves. What asks for 60 s or more, or for more than is
+   left of 60 s in sum, ends the attempts at once. 0 and a date count as no header.
 2. *What does the group above see?* The answer of the last attempt, as an **outcome**: its status (500 for a refused
    connection, 503 for a connect that hangs), or `ENDED`. The client of an `ENDED` request gets a 500, and no fallback,
    however far out, tries anything more: the gateway stumbled over the answer itself. That happens with a body that cannot
    be parsed, with statuses that may have no body (205, 304, and a 204 that was on the retry list), and above 599.
+
+   A streamed answer is passed on once its status is there: one that is cut later, and one that cannot be parsed, has the
+   outcome `CUT`. The client gets its 200 and not what it asked for, and whatever the lists say, nothing more is tried.
 
 **What happens to a group.** Its outcome is the outcome of the last target that it asked. A fallback moves on from outcomes
 on its list, and only from those, a success included; without a list from everything outside 200 to 299. A group that asks
@@ -21,64 +29,124 @@ nobody (no targets, or every weight 0) has the outcome `NO_ANSWER`: the client w
 fallback without a list moves on from it, one with a list does not.
 
 **Outcomes are plain integers**: a status, `NO_ANSWER` (0) or `ENDED` (-500), so that a list of codes needs no special case
-for the last two: no code is 0 or negative once a policy is read.
+for the last two: no code is 0 or negative once a policy is read. `CUT` (-200) is another.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 PROFILE = "portkey-1.15.2"
-ASSUMED = f"behaviour by profile {PROFILE}, the open-source gateway: an assumption about the platform"
+BASIS = f"behaviour by profile {PROFILE}, the open-source gateway: an assumption about the platform"
+ASSUMED = f"{BASIS}; for answers that are not streamed"
+ASSUMED_STREAMED = f"{BASIS}; for streamed answers"
 
-Broken = Literal["refused", "hang", "broken-body"]
-Answer = int | Broken
+Broken = Literal["refused", "hang", "broken-body", "cut-stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """A 429 whose `Retry-After` asks to wait that many whole seconds."""
+
+    seconds: int
+
+    def __str__(self) -> str:
+        return f"429 after {self.seconds}s"
+
+
+Answer = int | Broken | RetryAfter
 Answers = Answer | Mapping[Answer, float]  # one answer for every call, or the chance of each, drawn anew for every call
 
 NO_ANSWER = 0
 ENDED = -500
+CUT = -200
 
-# The failures that an outage is made of, in the order in which reports show them.
+# Some of the failures that an outage may be made of; `failures` has all of them, in classes.
 FAILURES: tuple[Answer, ...] = (400, 401, 403, 404, 408, 429, 500, 502, 503, 504, 529, "refused", "hang", "broken-body")
 
 RETRIED = frozenset({429, 500, 502, 503, 504})
+MAX_RETRY_AFTER = 60  # seconds that one target waits in sum because answers ask for it
 MAX_REPEATS = 100  # the wait before the 100th repeat would be longer than the universe is old
 
 _CONNECTION: dict[Answer, int] = {"refused": 500, "hang": 503, 407: 500}  # asked again whatever the list says
-_BROKEN: dict[str, Broken] = {word: word for word in get_args(Broken)}
+_HANG = "connect-timeout"  # what "hang" is called where people read it: a slow model does not hang, it is 408 or waited for
+_BROKEN: dict[str, Broken] = {**{word: word for word in get_args(Broken)}, _HANG: "hang"}
+BROKEN_WORDS = ("refused", _HANG, "broken-body", "cut-stream", "hang")  # as people write them, the last one for the second
+ANSWERS = "a status from 200 to 999, 429 after 5s, refused, connect-timeout, broken-body or cut-stream"
+_RETRY_AFTER = re.compile(r"429 after ([0-9]{1,6}) ?s", re.ASCII)
 _NO_BODY = frozenset({205, 304})
 NEVER_AN_OUTCOME = frozenset({407}) | _NO_BODY
 
 
 class Retry(NamedTuple):
-    """How often a target is asked again, and after which statuses; broken connections need not be among them."""
+    """How often a target is asked again, and after which statuses; broken connections need not be among them.
+
+    `obeys` is whether the `Retry-After` of a 429 decides how long it waits.
+    """
 
     repeats: int
     codes: frozenset[int]
+    obeys: bool = False
+
+
+class Attempts(NamedTuple):
+    """Where a target is in its attempts: the repeats made, and the seconds of `Retry-After` that it would still wait."""
+
+    repeats: int = 0
+    patience: int = MAX_RETRY_AFTER
+
+
+class Next(NamedTuple):
+    """What comes after an answer: the seconds waited, and the next attempt; None where the answer was the last."""
+
+    wait: int
+    then: Attempts | None
 
 
 NO_RETRY = Retry(0, frozenset())
+FIRST = Attempts()
 
 
-def retry_of(attempts: float, codes: Sequence[float] | None) -> Retry:
+def retry_of(attempts: float, codes: Sequence[float] | None, obeys: bool = False) -> Retry:
     """What a `retry` means: a fraction is rounded up, a negative number is none, a given list replaces the usual one."""
     if attempts == 0:
         return NO_RETRY
     listed = RETRIED if codes is None else frozenset(int(code) for code in codes if code == int(code) and code >= 200)
-    return Retry(min(max(math.ceil(attempts), 0), MAX_REPEATS), listed)
+    return Retry(min(max(math.ceil(attempts), 0), MAX_REPEATS), listed, obeys and 429 in listed)
 
 
 def asked_again(answer: Answer, retry: Retry) -> bool:
     """Whether the same model is asked again after this answer, as long as repeats are left."""
-    return answer in _CONNECTION or (200 if answer == "broken-body" else answer) in retry.codes
+    status = 429 if isinstance(answer, RetryAfter) else 200 if answer == "broken-body" else answer
+    return answer in _CONNECTION or status in retry.codes
+
+
+def next_after(answer: Answer, retry: Retry, at: Attempts) -> Next:
+    """What a target does after the answer to one attempt."""
+    if not asked_again(answer, retry):
+        return Next(0, None)
+    repeats, patience = at
+    asked = answer.seconds if isinstance(answer, RetryAfter) and retry.obeys else 0
+    if asked >= MAX_RETRY_AFTER or asked > patience:
+        return Next(0, None)
+    wait = asked or (wait_before(repeats + 1) if patience == MAX_RETRY_AFTER else 0)
+    if repeats == retry.repeats:
+        return Next(asked, None)
+    return Next(wait, Attempts(repeats + 1, patience - asked))
 
 
 def outcome_of(answer: Answer, retry: Retry) -> int:
     """What the group above sees of a target's last answer."""
     if answer in _CONNECTION:
         return _CONNECTION[answer]
+    if isinstance(answer, RetryAfter):
+        return 429
+    if answer == "cut-stream":
+        return CUT
     if isinstance(answer, str) or answer in _NO_BODY or answer > 599 or (answer == 204 and 204 in retry.codes):
         return ENDED
     return answer
@@ -87,7 +155,7 @@ def outcome_of(answer: Answer, retry: Retry) -> int:
 def moves_on(outcome: int, codes: Collection[int] | None) -> bool:
     """Whether a fallback with this list of codes asks its next target after this outcome."""
     if codes is None:
-        return outcome != ENDED and not is_served(outcome)
+        return outcome >= NO_ANSWER and not is_served(outcome)
     return outcome in codes
 
 
@@ -111,16 +179,46 @@ def waits_of(repeats: int) -> int:
     return (1 << repeats) - 1
 
 
-def read_answer(text: str) -> Answer:
-    """An answer as people write it: a status from 200 to 999, or one of refused, hang and broken-body.
+def most_waits(retry: Retry, ends_with_429: bool) -> int:
+    """The most seconds that a target waits, at its repeats and after the last, when it ends with a 429 or with anything else.
 
-    Raises ValueError, saying what it must be.
+    The longest is to wait by itself as long as it can, and then for what a `Retry-After` asks: 60 s, less a millisecond.
+    """
+    own = waits_of(retry.repeats)
+    if not retry.obeys:
+        return own
+    if ends_with_429:
+        return own + MAX_RETRY_AFTER
+    return max(own, waits_of(retry.repeats - 1) + MAX_RETRY_AFTER) if retry.repeats else 0
+
+
+def read_answer(text: str) -> Answer:
+    """An answer as people write it: a status from 200 to 999, `429 after 5s`, or one of `BROKEN_WORDS`.
+
+    Raises ValueError with what it must be.
     """
     if text in _BROKEN:
         return _BROKEN[text]
+    if after := _RETRY_AFTER.fullmatch(text):
+        return RetryAfter(int(after[1]))
     if text.isascii() and text.isdigit() and len(text) == 3 and text >= "200":
         return int(text)
-    raise ValueError(f"{text!r} is no answer; write a status from 200 to 999, refused, hang or broken-body")
+    raise ValueError(f"{text!r} is not an answer; write {ANSWERS}")
+
+
+def answer_text(answer: Answer) -> str:
+    """An answer as reports show it to people."""
+    return "connect timeout" if answer == "hang" else str(answer)
+
+
+def answer_value(answer: Answer) -> int | str:
+    """An answer as reports give it to machines, which can be read again."""
+    return _HANG if answer == "hang" else answer if isinstance(answer, int) else str(answer)
+
+
+def answer_streamed(answer: Answer) -> Answer:
+    """An answer to a request that asks for a stream: a body that cannot be parsed is passed on, as one that is cut."""
+    return "cut-stream" if answer == "broken-body" else answer
 
 
 def with_rest(chances: Mapping[Answer, float]) -> Mapping[Answer, float]:

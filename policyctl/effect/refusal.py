@@ -2,37 +2,58 @@
 
 The gateway looks at the whole policy, also at targets that it would never ask. Its check knows no null, takes no text for a
 number, and does not mind unknown keys. What passes may still fail at run time; that is the tree's business.
+
+It takes one mode that is not modelled here, `conditional`. What a policy does with a mode that is not among `MODES` is not
+known at all, even where this gateway refuses it: the platform that holds such a policy may run a newer one.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-from policyctl.errors import PolicyctlError
+from policyctl.errors import NotKnown
+from policyctl.model.complaints import show
 
 MODES = ("single", "fallback", "loadbalance")
+_TAKEN = (*MODES, "conditional")
 
 
-def refusal(policy: Any, max_depth: int) -> str | None:
-    """Why the gateway refuses a policy's body, with the place, or None when it does not.
+class Checked(NamedTuple):
+    """What is wrong with a policy's body, with the place, or None: why the gateway refuses it, and which mode is not known."""
 
-    Raises PolicyctlError when groups are nested deeper than `max_depth`: nobody knows what becomes of such a policy.
-    """
-    if not isinstance(policy, dict):
-        return "policy is not a mapping"
-    if policy.get("targets") is None:
-        return "policy has no targets"
+    refusal: str | None
+    unknown: str | None
+
+
+def checked(policy: Any, max_depth: int) -> Checked:
+    """Look through a policy's body. Raises NotKnown when groups are nested deeper than `max_depth`."""
+    refusal = unknown = None
     pending: list[tuple[Any, tuple[int, ...]]] = [(policy, ())]
     while pending:
         group, path = pending.pop()
         if len(path) > max_depth:
-            raise PolicyctlError(f"groups are nested more than {max_depth} deep; that is too deep to evaluate")
-        if complaint := _complaint(group):
-            return "".join(["policy", *(f".targets[{place}]" for place in path), " ", complaint])
-        if targets := group.get("targets"):
+            raise NotKnown(f"groups are nested more than {max_depth} deep; that is too deep to evaluate")
+        if (complaint := _complaint(group)) and refusal is None:
+            refusal = f"{_place(path)} {complaint}"
+        if not isinstance(group, dict):
+            continue
+        if unknown is None and "strategy" in group and (mode := _unknown_mode(group["strategy"])):
+            unknown = f"{_place(path)} has mode {show(mode)}, which policyctl does not know"
+        if (targets := group.get("targets")) and isinstance(targets, list):
             pending += [(target, (*path, place)) for place, target in enumerate(targets)][::-1]
-    return None
+    if isinstance(policy, dict) and policy.get("targets") is None:
+        refusal = "policy has no targets"
+    return Checked(refusal, unknown)
+
+
+def _unknown_mode(strategy: Any) -> str | None:
+    mode = strategy.get("mode") if isinstance(strategy, dict) else None
+    return mode if isinstance(mode, str) and mode not in MODES else None
+
+
+def _place(path: tuple[int, ...]) -> str:
+    return "".join(["policy", *(f".targets[{place}]" for place in path)])
 
 
 def _complaint(group: Any) -> str | None:
@@ -59,7 +80,7 @@ def _strategy_complaint(strategy: Any) -> str | None:
         return "has a strategy that is not a mapping"
     if "mode" not in strategy:
         return "has a strategy without mode"
-    if strategy["mode"] not in MODES:
+    if strategy["mode"] not in _TAKEN:
         return f"has a mode other than {', '.join(MODES)}"
     return _codes_complaint(strategy)
 
@@ -71,6 +92,8 @@ def _retry_complaint(retry: Any) -> str | None:
         return "has a retry without attempts"
     if not _is_number(retry["attempts"]):
         return "has attempts that are not a number"
+    if not isinstance(retry.get("use_retry_after_header", False), bool):
+        return "has a use_retry_after_header that is not true or false"
     return _codes_complaint(retry)
 
 

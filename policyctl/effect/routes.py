@@ -18,14 +18,18 @@ set `wanted` and has the greatest weight, the sum of the weights of its steps:
 That is a sum of maxima: no sequence of answers is ever enumerated, and the route found is always attained by some script. What
 was found for a group and a set is kept: going down, a set either starts anew with what moves a fallback on or loses that, so
 there are no more sets for a group than groups around it, and the work is the size of the policy times its depth.
-A 421 is not among the answers here: the HTTP client below the gateway sends such a call twice, and no provider answers so.
+
+Any attempt may draw a 421, which the HTTP client below the gateway sends a second time. No provider is known to answer so, and
+counting it would double the calls of every policy. So it counts where the policy itself expects it: where one of its lists has
+421, see `attempt_calls`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
+from policyctl.effect.canonical import canonical_form, tells
 from policyctl.effect.profile import ENDED, NO_ANSWER, is_served, moves_on
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
 
@@ -56,17 +60,34 @@ class Route(NamedTuple):
     steps: tuple[Step, ...] = ()
 
 
+class Weights(NamedTuple):
+    """What the steps weigh, by the numbers of their leaves: `usual`, or `special` where they may end with one of `outcomes`."""
+
+    usual: tuple[float, ...]
+    outcomes: Bits = 0
+    special: tuple[float, ...] = ()
+
+
 class Routes:
-    """The routes through one tree."""
+    """The routes through one tree.
+
+    `attempt_calls` are the most calls that one attempt may take: two where a list that decides something has 421. `limited` is
+    the class of 429.
+    """
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         lists = {codes for codes in tree.lists if codes is not None}
         self.classes = (Class(NO_ANSWER), Class(ENDED), *_classes(lists))
         self.healthy = self.of(200)
+        self.limited = self.of(429)
+        retried = (retry.codes for leaf in tree.leaves for retry in (leaf.retry, *leaf.around))
+        listed = any(421 in codes for codes in (*lists, *retried)) and tells(canonical_form(tree), 421)
+        self.attempt_calls = 2 if listed else 1
         self._any_status = self._bits(lambda one: one.stands > 0)
         self._ended = self.of(ENDED)
         self._moving: dict[frozenset[int] | None, Bits] = {}
+        self._searches: dict[Weights, _Search] = {}
 
     def members(self, outcomes: Bits) -> list[Class]:
         """The classes in a set."""
@@ -78,19 +99,22 @@ class Routes:
             self._moving[node.codes] = self._bits(lambda one: moves_on(one.stands, node.codes))
         return self._moving[node.codes]
 
-    def heaviest(self, weights: Sequence[float]) -> Route:
-        """The heaviest route that a request may take; `weights` are those of the leaves, by their number."""
+    def heaviest(self, weights: Weights) -> Route:
+        """The heaviest route that a request may take."""
         anything = (1 << len(self.classes)) - 1
-        return _Search(self, weights).heaviest(self.tree.root, anything) or Route()
+        return self._search(weights).heaviest(self.tree.root, anything) or Route()
 
-    def arrivals(self, weights: Sequence[float], free: Bits = 0) -> list[Route | None]:
-        """For each leaf the heaviest route that leads to it (without it), or None when no request comes there.
-
-        A step that may end with an outcome of `free` weighs nothing.
-        """
-        search = _Search(self, weights, free)
+    def arrivals(self, weights: Weights | None = None) -> list[Route | None]:
+        """For each leaf the heaviest route that leads to it (without it), or None when no request comes there."""
+        search = self._search(weights or Weights((0,) * len(self.tree.leaves)))
         search.arrive(self.tree.root, Route())
         return search.arrivals
+
+    def _search(self, weights: Weights) -> _Search:
+        """The search by these weights; what one question found serves the next."""
+        if weights not in self._searches:
+            self._searches[weights] = _Search(self, weights)
+        return self._searches[weights]
 
     def possible(self, leaf: Leaf) -> Bits:
         """The outcomes that a leaf can end with."""
@@ -111,12 +135,11 @@ class Routes:
 
 
 class _Search:
-    """One search for heaviest routes: with these weights, keeping what was found for each group and set."""
+    """One search for heaviest routes: by these weights, keeping what was found for each group and set."""
 
-    def __init__(self, routes: Routes, weights: Sequence[float], free: Bits = 0) -> None:
+    def __init__(self, routes: Routes, weights: Weights) -> None:
         self.routes = routes
-        self.weights = weights
-        self.free = free
+        self.usual, self.outcomes, self.special = weights
         self.found: dict[tuple[int, Bits], Route | None] = {}
         self.arrivals: list[Route | None] = [None] * len(routes.tree.leaves)
 
@@ -124,8 +147,8 @@ class _Search:
         """The heaviest route through `node` to an outcome of `wanted`, or None when there is none."""
         if isinstance(node, Leaf):
             possible = wanted & self.routes.possible(node)
-            weight = 0 if possible & self.free else self.weights[node.number]
-            return Route(weight, (Step(node, possible),)) if possible else None
+            weights = self.special if possible & self.outcomes else self.usual
+            return Route(weights[node.number], (Step(node, possible),)) if possible else None
         if isinstance(node, Fixed):
             return Route() if wanted & self.routes.of(node.outcome) else None
         key = (id(node), wanted)  # the tree outlives the search

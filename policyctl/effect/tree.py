@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from policyctl.effect.draw import Draw, draw_of
 from policyctl.effect.known import Known
-from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, retry_of, waits_of
-from policyctl.effect.refusal import refusal
+from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, most_waits, retry_of
+from policyctl.effect.refusal import checked
+from policyctl.errors import NotKnown
 from policyctl.model.names import POLICY_PREFIX, canonical_name
 from policyctl.model.normal import Document
 
@@ -82,6 +83,9 @@ class Tree:
     Of targets that are policies, `assumed` are those that can be followed, each with the most repeats of a retry around it;
     `missing` do not exist and answer every request with 400; `unfollowed` cannot be followed, each with the reason. No request
     that comes to one of these counts as served, unless what it answers is given.
+
+    `unmodelled` says where there is a mode that policyctl does not know. What is here is then this profile's answer, and not
+    what is known of the platform.
     """
 
     root: Node
@@ -92,6 +96,7 @@ class Tree:
     assumed: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     unfollowed: Mapping[str, str] = field(default_factory=dict)
+    unmodelled: str | None = None
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -108,10 +113,18 @@ def read_tree(document: Document, policies: Mapping[str, Document] | None = None
     """The tree of a policy document, file or live, in which null must already mean absent (the gateway refuses null).
 
     A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all; a
-    plain mapping is one that may lack some (see `Known`). Raises PolicyctlError when groups are nested deeper than
-    `MAX_DEPTH`.
+    plain mapping is one that may lack some (see `Known`). Raises NotKnown when groups are nested deeper than `MAX_DEPTH`, and
+    for a mode that the gateway takes and that is not modelled here.
     """
     return _Reader(Known.of(policies)).read(document)
+
+
+def known_tree(document: Document, policies: Mapping[str, Document] | None = None) -> Tree:
+    """The same for what is to be said of a policy: raises NotKnown for every mode that policyctl does not know."""
+    tree = read_tree(document, policies)
+    if tree.unmodelled:
+        raise NotKnown(tree.unmodelled)
+    return tree
 
 
 class _Reader:
@@ -125,6 +138,7 @@ class _Reader:
         self.assumed: dict[str, int] = {}
         self.missing: dict[str, None] = {}
         self.unfollowed: dict[str, str] = {}
+        self.unmodelled: str | None = None
         self.around: tuple[Retry, ...] = ()
         self.pause = 0  # the back-off of retries around, for the next leaf
         self.reading: list[str] = []
@@ -134,12 +148,29 @@ class _Reader:
         body, name = document.get("policy"), document.get("name")
         if isinstance(name, str):
             self.reading.append(canonical_name(name))
-        if reason := refusal(body, MAX_DEPTH):
-            return Tree(Fixed(400), refused=reason)
+        if reason := self._refusal(body, MAX_DEPTH, ""):
+            return Tree(Fixed(400), refused=reason, unmodelled=self.unmodelled)
         root = self._body(body, (), own=True)
         return Tree(
-            root, tuple(self.leaves), tuple(self.lists), self.plain, None, self.assumed, tuple(self.missing), self.unfollowed
+            root,
+            tuple(self.leaves),
+            tuple(self.lists),
+            self.plain,
+            None,
+            self.assumed,
+            tuple(self.missing),
+            self.unfollowed,
+            self.unmodelled,
         )
+
+    def _refusal(self, body: Any, max_depth: int, where: str) -> str | None:
+        """Why the gateway refuses a body. Notes an unknown mode, and raises NotKnown for one that the gateway takes."""
+        reason, unknown = checked(body, max_depth)
+        if unknown:
+            self.unmodelled = self.unmodelled or where + unknown
+            if reason is None:
+                raise NotKnown(where + unknown)
+        return reason
 
     def _body(self, body: Any, path: Path, own: bool) -> Node:
         return self._node(body, NO_RETRY, path, own) if "strategy" in body else self._fixed(ENDED)
@@ -150,7 +181,9 @@ class _Reader:
 
     def _node(self, group: Any, retry: Retry, path: Path, own: bool) -> Node:
         if "retry" in group:
-            retry = retry_of(group["retry"]["attempts"], group["retry"].get("on_status_codes"))
+            given = group["retry"]
+            obeys = given.get("use_retry_after_header", False)
+            retry = retry_of(given["attempts"], given.get("on_status_codes"), obeys)
         if "strategy" not in group:
             is_leaf = "model_name" in group or "targets" not in group
             return self._leaf(group, retry, path, own) if is_leaf else self._fixed(ENDED)
@@ -221,11 +254,11 @@ class _Reader:
         self.followed += 1
         self.assumed[name] = max(self.assumed.get(name, 0), retry.repeats)
         body = self.policies[name].get("policy")
-        if refusal(body, MAX_DEPTH - len(path)):
+        if self._refusal(body, MAX_DEPTH - len(path), f"{name}: "):
             return self._fixed(400)
         outer = self.around
         if retry.repeats:
-            self.pause += prod(one.repeats + 1 for one in outer) * waits_of(retry.repeats)
+            self.pause += prod(one.repeats + 1 for one in outer) * most_waits(retry, ends_with_429=True)
             self.around = (*outer, retry)
         self.reading.append(name)
         node = self._body(body, path, own=False)

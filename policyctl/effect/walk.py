@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from policyctl.effect.profile import NO_ANSWER, Answer, asked_again, moves_on, outcome_of, status_of, wait_before
+from policyctl.effect.profile import (
+    CUT,
+    FIRST,
+    NO_ANSWER,
+    Answer,
+    Attempts,
+    is_served,
+    moves_on,
+    next_after,
+    outcome_of,
+    status_of,
+)
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Path, Tree
 
 Script = Mapping[str, Sequence[Answer]]  # per model the answers that it gives, in order; the last one sticks
@@ -23,10 +34,19 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """One request: the status that the client gets (None: no answer at all) and the calls in order."""
+    """One request: the status that the client gets (None: no answer at all), the calls in order, the seconds waited after the
+    last of them, and whether the answer is a broken stream.
+    """
 
     status: int | None
     calls: tuple[Call, ...]
+    wait: int = 0
+    cut: bool = False
+
+    @property
+    def served(self) -> bool:
+        """Whether the client got what it asked for."""
+        return self.status is not None and is_served(self.status) and not self.cut
 
     @property
     def models(self) -> list[str]:
@@ -35,8 +55,8 @@ class Walk:
 
     @property
     def waited(self) -> int:
-        """Seconds of waiting between calls, all together."""
-        return sum(call.wait for call in self.calls)
+        """Seconds of waiting between calls and after the last, all together."""
+        return sum(call.wait for call in self.calls) + self.wait
 
 
 def walk(tree: Tree, script: Script, point: Callable[[], float]) -> Walk:
@@ -88,9 +108,11 @@ class _Walker:
         self.draw = draw
         self.given: dict[str, int] = {}
         self.calls: list[Call] = []
+        self.wait = 0  # seconds since the last call
 
     def walk(self, tree: Tree) -> Walk:
-        return Walk(status_of(self.ask(tree.root)), tuple(self.calls))
+        outcome = self.ask(tree.root)
+        return Walk(status_of(outcome), tuple(self.calls), self.wait, outcome == CUT)
 
     def ask(self, node: Node) -> int:
         """The outcome of one place of the tree."""
@@ -112,21 +134,19 @@ class _Walker:
         return outcome
 
     def _leaf(self, leaf: Leaf) -> int:
-        answer = self._attempt(leaf, 0)
-        for repeat in range(1, leaf.retry.repeats + 1):
-            if not asked_again(answer, leaf.retry):
-                break
-            answer = self._attempt(leaf, wait_before(repeat))
+        at: Attempts | None = FIRST
+        while at is not None:
+            answer = self._call(leaf)
+            if answer == 421:
+                answer = self._call(leaf)
+            self.wait, at = next_after(answer, leaf.retry, at)
         return outcome_of(answer, leaf.retry)
 
-    def _attempt(self, leaf: Leaf, wait: int) -> Answer:
-        answer = self._call(leaf, wait)
-        return self._call(leaf, 0) if answer == 421 else answer
-
-    def _call(self, leaf: Leaf, wait: int) -> Answer:
+    def _call(self, leaf: Leaf) -> Answer:
         answers = self.script.get(leaf.model) or ((200,) if leaf.known else ("broken-body",))
         given = self.given.get(leaf.model, 0)
         self.given[leaf.model] = given + 1
         answer = answers[min(given, len(answers) - 1)]
-        self.calls.append(Call(leaf.model, wait, answer, leaf.path))
+        self.calls.append(Call(leaf.model, self.wait, answer, leaf.path))
+        self.wait = 0
         return answer

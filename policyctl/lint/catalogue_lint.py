@@ -128,6 +128,14 @@ _RETRIES = (
         "it, or the ones below.",
     ),
     Rule(
+        "P425",
+        "retry-after-ignored",
+        "warning",
+        "With use_retry_after_header the gateway waits as long as the Retry-After of a 429 asks, before it repeats the call. "
+        "That holds for a 429 which the retry repeats; this one has no attempts, or a list without 429. List 429, raise "
+        "attempts, or remove use_retry_after_header.",
+    ),
+    Rule(
         "P426",
         "retry-around-policy",
         "warning",

@@ -10,8 +10,8 @@ from policyctl.effect.failures import one_failure
 from policyctl.effect.outages import outages
 from policyctl.effect.routes import Routes
 from policyctl.effect.shares import provider_of
-from policyctl.effect.tree import Leaf, Tree, read_tree
-from policyctl.errors import PolicyctlError
+from policyctl.effect.tree import Leaf, Tree, known_tree
+from policyctl.errors import NotKnown
 from policyctl.lint.catalogue import finding
 from policyctl.lint.places import places
 from policyctl.model.complaints import Complaint, Path
@@ -26,8 +26,8 @@ _DOWN = (500, 503)
 def check(document: Document, policies: Mapping[str, Document], codes: Collection[str]) -> Iterator[Complaint]:
     """Every finding of the deep rules with these codes in one policy; targets may be `policies` (by canonical name)."""
     try:
-        tree = read_tree(document, policies)
-    except PolicyctlError:  # by way of other policies, nested deeper than can be followed: nothing can be told
+        tree = known_tree(document, policies)
+    except NotKnown:  # by way of other policies
         return
     if "P502" in codes:
         yield from _calls(tree)
@@ -44,7 +44,7 @@ def _timeouts(document: Document, policies: Mapping[str, Document], tree: Tree) 
     lacking = [place for place in places(document) if place.moves_on and place.codes and 408 not in place.codes]
     now = outages(tree, _TIMEOUT) if lacking else None
     for place in lacking:
-        with_it = outages(read_tree(_with_408(document, place.path), policies), _TIMEOUT)
+        with_it = outages(known_tree(_with_408(document, place.path), policies), _TIMEOUT)
         for model, row in with_it.models.items():
             if now is not None and row < now.models[model]:
                 message = f"without 408 a timeout of {short_model(model)} ends the request here; another target could serve it"
@@ -64,9 +64,10 @@ def _with_408(node: Any, path: Path) -> Any:
 
 
 def _calls(tree: Tree) -> Iterator[Complaint]:
-    if sum(leaf.times * (leaf.retry.repeats + 1) for leaf in tree.leaves) <= MAX_CALLS:
+    routes = Routes(tree)
+    if sum(leaf.times * (leaf.retry.repeats + 1) for leaf in tree.leaves) * routes.attempt_calls <= MAX_CALLS:
         return
-    bound = max_calls(Routes(tree))
+    bound = max_calls(routes)
     if bound.value > MAX_CALLS:
         message = f"one request may become {bound.value:g} calls, more than {MAX_CALLS}: {_said(bound.legs)}"
         yield finding(("policy", "strategy"), "P502", f"{message} (lower attempts, or list fewer targets)", "key")

@@ -19,7 +19,11 @@ def check(place: Place) -> Iterator[Complaint]:
     if not any(map(_inherits, place.live)):
         message = "this retry is never used: the targets below have their own, and the nearest holds as a whole (remove one)"
         yield finding(path, "P424", message, "key")
-    elif place.retry["attempts"] == 0:
+        return
+    if place.retry.get("use_retry_after_header") and (place.retry["attempts"] == 0 or (codes is not None and 429 not in codes)):
+        message = "a Retry-After counts where a 429 is retried, and this retry does not do that (list 429, or remove this)"
+        yield finding((*path, "use_retry_after_header"), "P425", message, "key")
+    if place.retry["attempts"] == 0:
         if codes is not None:
             message = "attempts is 0, so these codes are never looked at (raise attempts, or remove the codes)"
             yield finding((*path, "on_status_codes"), "P421", message, "key")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from policyctl.core.settings import Guard, GuardException, Guards, MinServed, Part, Survive
-from policyctl.load.scenario_file import OrderedAnswers
+from policyctl.load.answers import FailedAnswers
 from policyctl.model.policy_file import FileModel
 
 Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
@@ -18,7 +18,7 @@ class SurviveFile(FileModel):
     """With any one provider (or model) down with any of these answers, every request must be served."""
 
     any: Part
-    down_with: Annotated[OrderedAnswers, Field(description="Answers of which each must be survived: a status, or a word.")]
+    down_with: Annotated[FailedAnswers, Field(description="Answers of which each must be survived: a status, or a word.")]
 
 
 class MinServedFile(FileModel):
@@ -26,7 +26,7 @@ class MinServedFile(FileModel):
 
     share: Annotated[float, Field(alias="while", gt=0, lt=1, description="The share of its calls that fails, such as 0.1.")]
     of: Part
-    answers: Annotated[OrderedAnswers, Field(alias="with", description="What these calls fail with: a status, or a word.")]
+    answers: Annotated[FailedAnswers, Field(alias="with", description="What these calls fail with: a status, or a word.")]
     at_least: Annotated[float, Field(ge=0, le=1, description="The part of the requests to serve, such as 0.999.")]
 
 
@@ -75,7 +75,7 @@ def guards_of(own: GuardsFile | None, shared: GuardsFile | None) -> Guards:
     survive, least = found.pop("survive"), found.pop("min_served")
     return Guards(
         **found,
-        survive=survive and Survive(survive.any, survive.down_with),
+        survive=survive and Survive(survive.any, tuple(dict.fromkeys(survive.down_with))),
         min_served=least and MinServed(least.share, least.of, least.answers, least.at_least),
     )
 

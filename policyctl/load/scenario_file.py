@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from policyctl.core.scenario import Amount, Expect, Scenario, read_amount
-from policyctl.effect.observe import Given
-from policyctl.effect.profile import Answer, Broken, read_answer, with_rest
-from policyctl.model.complaints import did_you_mean, show
+from policyctl.effect.observe import Given, streamed
+from policyctl.effect.profile import Answer, with_rest
+from policyctl.load.answers import AnswerKey, OneAnswer, wrong
+from policyctl.model.complaints import show
 from policyctl.model.policy_file import FileModel, Text
 
 # Tags of the unions; no key of the format looks like this.
 _ONE, _ORDER, _PARTS = "<one>", "<order>", "<parts>"
-_BROKEN = get_args(Broken)
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
-
-
-def _check_answer(value: Any) -> Answer:
-    if type(value) is int or value in _BROKEN:
-        try:
-            return read_answer(str(value))
-        except ValueError:
-            pass
-    guess = did_you_mean(value, _BROKEN) if isinstance(value, str) else ""
-    raise _wrong("must be a status from 200 to 999, refused, hang or broken-body, got {got}", f"{show(value)}{guess}")
-
-
-def _check_answer_key(key: Any) -> Answer:
-    return _check_answer(int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 4 else key)
 
 
 def _check_status_key(key: Any) -> int:
     if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) == 3 and key >= "200":
         return int(key)
-    raise _wrong("must be a status from 200 to 999, got {got}", show(key))
+    raise wrong("must be a status from 200 to 999, got {got}", show(key))
 
 
 def _check_amount(value: Any) -> Amount:
@@ -48,17 +34,13 @@ def _check_amount(value: Any) -> Amount:
             return read_amount(value)
     except ValueError:
         pass
-    raise _wrong('must be a number from 0 to 1, or a comparison such as ">= 0.99", got {got}', show(value))
-
-
-def _wrong(message: str, got: str) -> PydanticCustomError:
-    return PydanticCustomError("scenario", message, {"got": got})
+    raise wrong('must be a number from 0 to 1, or a comparison such as ">= 0.99", got {got}', show(value))
 
 
 def _check_chances(chances: dict[Answer, float]) -> Mapping[Answer, float]:
     total = sum(chances.values())
     if total > 1 + 1e-9 or (200 in chances and total < 1 - 1e-9):
-        raise _wrong(
+        raise wrong(
             "has chances that sum to {got}; they must sum to 1 (where 200 has none it gets what is left)", f"{total:.9g}"
         )
     return with_rest(chances)
@@ -73,8 +55,6 @@ def _one_or_parts(value: Any) -> str:
     return _PARTS if isinstance(value, Mapping) else _ONE
 
 
-_ANSWER_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 200, "maximum": 999}, {"enum": list(_BROKEN)}, _TEMPLATE]}
-_KEY_SCHEMA = {"type": "string", "pattern": "^([2-9][0-9][0-9]|refused|hang|broken-body)$"}
 _STATUS_SCHEMA = {"type": "string", "pattern": "^[2-9][0-9][0-9]$"}
 _AMOUNT_SCHEMA = {
     "anyOf": [
@@ -86,8 +66,6 @@ _AMOUNT_SCHEMA = {
 _CHANCE_SCHEMA = {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}, _TEMPLATE]}
 _ONLY_THESE: Any = Field(min_length=1, json_schema_extra={"additionalProperties": False})
 
-OneAnswer = Annotated[Answer, PlainValidator(_check_answer), WithJsonSchema(_ANSWER_SCHEMA)]
-AnswerKey = Annotated[Answer, PlainValidator(_check_answer_key), WithJsonSchema(_KEY_SCHEMA)]
 StatusKey = Annotated[int, PlainValidator(_check_status_key), WithJsonSchema(_STATUS_SCHEMA)]
 Part = Annotated[Amount, PlainValidator(_check_amount), WithJsonSchema(_AMOUNT_SCHEMA)]
 Chance = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), WithJsonSchema(_CHANCE_SCHEMA)]
@@ -145,6 +123,9 @@ class ScenarioFile(FileModel):
     """One test: given what models answer, what to expect."""
 
     name: Text
+    streamed: Annotated[
+        bool | None, Field(description="Whether the requests ask for a stream. Absent: false. Then a broken-body is a 200.")
+    ] = None
     given: Annotated[
         dict[Text, GivenAnswers],
         AfterValidator(_check_given),
@@ -170,6 +151,6 @@ def scenario_of(file: ScenarioFile) -> Scenario:
     expect = file.expect
     return Scenario(
         file.name,
-        file.given,
+        {pattern: streamed(given) for pattern, given in file.given.items()} if file.streamed else file.given,
         Expect(expect.status, expect.served, expect.served_by, expect.never or (), expect.max_calls, expect.max_wait_seconds),
     )

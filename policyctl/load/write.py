@@ -26,7 +26,7 @@ from policyctl.model.policy import policy_from_file
 from policyctl.model.policy_file import PolicyFile
 
 _GROUP_ORDER = ("model_name", "weight", "strategy", "retry", "cache", "targets")
-_PART_ORDER = ("mode", "attempts", "on_status_codes")
+_PART_ORDER = ("mode", "attempts", "on_status_codes", "use_retry_after_header")
 # Where a plain scalar may start and what it may hold; YAML allows more, but no reader misunderstands these.
 _PLAIN = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`](?:[^:#]|:(?=[^\s:])|(?<=\S)#)*")
 
@@ -141,6 +141,8 @@ def _lines(mapping: Document, indent: str) -> Iterator[str]:
 
 
 def _scalar(value: str | float, indent: str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if not isinstance(value, str):
         text = repr(value)
         # Without a point, `1e-07` is text to YAML 1.1.

@@ -15,6 +15,7 @@ from policyctl.model.policy_file import GROUP, LEAF, MAX_ATTEMPTS, MAX_DEPTH, Gr
 _MUST_BE = {
     "weight": ("a number", "greater than 0 and at most 1"),
     "attempts": ("a whole number", f"from 0 to {MAX_ATTEMPTS}"),
+    "use_retry_after_header": ("true or false", ""),
     "on_status_codes": ("a list of status codes", ""),
     "on_status_codes[]": ("a whole number", "from 100 to 599"),
     "max_removes": ("a whole number", "0 or more"),

@@ -4,7 +4,7 @@ Used on both sides of the diff. It must take anything that a remote may hold, so
 does not understand it keeps as it is. The rules:
 
 * the name is canonical; absent texts are the canonical name; an absent weight is 1;
-* null is absent (an empty code list is not: it means "never");
+* null is absent (an empty code list is not: it means "never"); so is a switch that is off, as it is by default;
 * status codes are a sorted set; a number is written one way (1, not 1.0);
 * the order of targets is kept where it matters (fallback, single) and sorted away where it does not (loadbalance);
 * keys that the format does not know are left out: they are carried over on writing, never compared.
@@ -26,9 +26,10 @@ Document = dict[str, Any]
 KNOWN_KEYS = ("name", "display_name", "description", "policy")
 BODY_KEYS = frozenset({"strategy", "retry", "cache", "targets"})
 TARGET_KEYS = frozenset({"model_name", "weight", "strategy", "retry", "targets"})
+SWITCH = "use_retry_after_header"
 PART_KEYS = {
     "strategy": frozenset({"mode", "on_status_codes"}),
-    "retry": frozenset({"attempts", "on_status_codes"}),
+    "retry": frozenset({"attempts", "on_status_codes", SWITCH}),
     "cache": frozenset({"mode"}),
 }
 # Written by the platform; never sent, shown or hashed. Prefixes, because the set grows with the platform.
@@ -133,7 +134,7 @@ def _part(part: Any, known: frozenset[str]) -> Any:
     return {
         key: _codes(value) if key == "on_status_codes" else _plain(value)
         for key, value in part.items()
-        if value is not None and key in known
+        if value is not None and key in known and not (key == SWITCH and value is False)
     }
 
 

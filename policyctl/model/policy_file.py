@@ -89,6 +89,10 @@ class Retry(FileModel):
         StatusCodes | None,
         Field(description="The statuses that are asked again. Absent: 429, 500, 502, 503 and 504."),
     ] = None
+    use_retry_after_header: Annotated[
+        bool | None,
+        Field(description="Wait as long as the Retry-After of a 429 asks, up to 60 s in sum. Absent: false."),
+    ] = None
 
 
 class Cache(FileModel):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from policyctl.core.guards import Review
 from policyctl.effect.picture import Picture, picture
 from policyctl.effect.reach import short_names
-from policyctl.errors import PolicyctlError
+from policyctl.errors import NotKnown
 from policyctl.model.normal import Document
 from policyctl.report.drawing import Drawing, as_one, drawing
 from policyctl.report.effect_views import model, seconds
@@ -54,7 +54,7 @@ def change_pictures(item: Item, review: Review) -> Pictures | None:
         old = picture(before, review.policies_before, review.timeouts) if before else None
         new = picture(after, review.policies, review.timeouts) if after else None
         return _pictures(old, new, tuple(_graphs(before, after)))
-    except PolicyctlError:  # a live policy may be nested deeper than can be followed; of that one nothing is said
+    except NotKnown:  # the effect says so
         return None
 
 
@@ -106,6 +106,7 @@ def _worst(old: Picture | None, new: Picture | None) -> Iterator[Worst]:
 
 _BOUNDS: tuple[tuple[str, Callable[[Picture], float | None], Callable[[float], str]], ...] = (
     ("calls", lambda seen: seen.calls.value, "{:,.0f}".format),
+    ("back-off", lambda seen: seen.waits.value, seconds),
     ("back-off before the last failover", lambda seen: seen.failover.value, seconds),
     ("latency, every call taking its whole timeout", lambda seen: seen.latency.value if seen.latency else None, seconds),
 )

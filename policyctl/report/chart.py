@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from policyctl.effect.evaluate import healthy, visit
-from policyctl.effect.tree import Path, read_tree
+from policyctl.effect.tree import Path, known_tree
+from policyctl.errors import NotKnown
 from policyctl.model.names import canonical_name
 from policyctl.model.normal import Document
 from policyctl.report.effect_views import model
@@ -46,7 +47,11 @@ class _Chart:
     def policy(self, document: Document) -> Iterator[Box | Arrow]:
         name = document["name"]
         key = self.policies[name]
-        tree = read_tree(document)
+        try:
+            tree = known_tree(document)
+        except NotKnown as error:
+            yield Box(key, "policy", (name, f"not known: {error}"))
+            return
         if tree.refused:
             yield Box(key, "policy", (name, f"refused: {tree.refused}"))
             return

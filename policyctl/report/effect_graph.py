@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policyctl.effect.profile import ASSUMED
+from policyctl.effect.profile import BASIS
 from policyctl.model.normal import Document
 from policyctl.report.chart import Arrow, Box, chart
 from policyctl.report.effect_views import percent
@@ -19,7 +19,7 @@ def effect_graph(documents: Sequence[Document]) -> str:
     A dashed arrow is one that no healthy request takes.
     """
     lines = [_box(part) if isinstance(part, Box) else _arrow(part) for part in chart(documents)]
-    return "\n".join(["flowchart LR", f"  %% {ASSUMED}", *lines]) + "\n"
+    return "\n".join(["flowchart LR", f"  %% {BASIS}", *lines]) + "\n"
 
 
 def _box(box: Box) -> str:

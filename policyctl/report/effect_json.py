@@ -10,21 +10,24 @@ from policyctl.effect.compare import Cell, Effect, Moved, Reached
 from policyctl.effect.costs import Cost
 from policyctl.effect.evaluate import rounded
 from policyctl.effect.failures import Failures, ranges_of
-from policyctl.effect.outages import Outages, Row, outages, served
-from policyctl.effect.profile import ASSUMED, PROFILE, Answer
+from policyctl.effect.outages import Outages, Row, served
+from policyctl.effect.profile import ASSUMED, PROFILE, Answer, answer_value
 from policyctl.effect.reach import short_names
 from policyctl.effect.together import Together
 from policyctl.effect.tree import Tree
-from policyctl.report.effect_views import Compared, Costs, Pictured, Supposed, Traced, View
+from policyctl.report.effect_views import Compared, Costs, Pictured, Supposed, Traced, Unknown, View
 from policyctl.report.plain import json_text
 
 FORMAT = "policyctl/effect"
 VERSION = 1
 
 
-def effect_json(views: Sequence[View]) -> str:
-    """The views as JSON text. A trace is one request of one policy, so it stands at the top, not in a list."""
-    head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "profile": PROFILE, "assumption": ASSUMED}
+def effect_json(views: Sequence[View], assumed: str = ASSUMED) -> str:
+    """The views as JSON text. A trace is one request of one policy, so it stands at the top, not in a list.
+
+    `assumed` is what it all rests on.
+    """
+    head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "profile": PROFILE, "assumption": assumed}
     traces = [view for view in views if isinstance(view, Traced)]
     body = _traced(traces[0]) if traces else {"policies": [view_data(view) for view in views]}
     return json_text({**head, **body})
@@ -42,11 +45,14 @@ def view_data(view: View) -> dict[str, Any]:
         case Compared():
             seen = effect_data(view.effect)
             return {"name": view.name, "file": view.file, "against": view.against, "unfollowed": dict(view.unfollowed), **seen}
+        case Unknown():
+            return {"name": view.name, "file": view.file, "not_known": view.why}
 
 
 def effect_data(effect: Effect) -> dict[str, Any]:
     """What a change moves; keys of what did not are absent."""
-    moved = {key: _moved(value) for key in ("calls", "failover", "latency") if (value := getattr(effect, key)) is not None}
+    bounds = ("calls", "waits", "failover", "latency")
+    moved = {key: _moved(value) for key in bounds if (value := getattr(effect, key)) is not None}
     data = {
         "models": {one.name: _moved(one) for one in effect.models},
         "providers": {one.name: _moved(one) for one in effect.providers},
@@ -62,6 +68,7 @@ def effect_data(effect: Effect) -> dict[str, Any]:
         "was_refused": effect.was_refused,
         "refused": effect.refused,
         "nothing_lost": effect.sure,
+        "not_known": effect.unknown,
     }
     return {"class": effect.kind, **{key: value for key, value in data.items() if value}}
 
@@ -84,7 +91,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
 def _together(together: Together) -> dict[str, Any]:
     return {
         "share": together.share,
-        "failing": {name: [str(answer) for answer in answers] for name, answers in together.failing},
+        "failing": {name: [str(answer_value(answer)) for answer in answers] for name, answers in together.failing},
         "before": rounded(together.before),
         "after": rounded(together.after),
     }
@@ -102,10 +109,10 @@ def _pictured(view: Pictured) -> dict[str, Any]:
         "file": view.file,
         "refused": seen.tree.refused,
         "shares": {"models": dict(seen.models), "providers": dict(seen.providers)},
-        "outages": _outages(outages(seen.tree)),
+        "outages": _outages(view.outages),
         "bounds": {
             "calls": _bound(seen.calls),
-            "backoff_seconds": _bound(view.waits),
+            "backoff_seconds": _bound(seen.waits),
             "failover_seconds": _bound(seen.failover),
             "latency_seconds": _bound(seen.latency) if seen.latency else None,
         },
@@ -156,6 +163,7 @@ def _supposed(view: Supposed) -> dict[str, Any]:
         "file": view.file,
         "supposed": list(view.given),
         "served": seen.served,
+        "cut": seen.cut,
         "statuses": _statuses(seen.statuses, view.costs),
         "models": models,
         **_references(view.tree),
@@ -181,6 +189,7 @@ def _traced(view: Traced) -> dict[str, Any]:
         "refused": view.refused,
         "status": view.walk.status,
         "calls": view.walk.models,
-        "answers": [call.answer for call in view.walk.calls],
+        "cut": view.walk.cut,
+        "answers": [answer_value(call.answer) for call in view.walk.calls],
         "waits": [call.wait for call in view.walk.calls],
     }

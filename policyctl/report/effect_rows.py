@@ -16,14 +16,14 @@ from policyctl.effect.costs import Cost
 from policyctl.effect.failures import Failures, said_failures
 from policyctl.effect.outages import Outages, Row, outages, served
 from policyctl.effect.picture import Picture
-from policyctl.effect.profile import Answer
+from policyctl.effect.profile import Answer, answer_text
 from policyctl.effect.reach import short_names
 from policyctl.effect.shares import provider_of
 from policyctl.effect.together import Together
-from policyctl.effect.tree import Tree, read_tree
-from policyctl.errors import PolicyctlError
+from policyctl.effect.tree import Tree, known_tree
+from policyctl.errors import NotKnown
 from policyctl.model.normal import Document
-from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, View, model, percent, percents, seconds
+from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, Unknown, View, model, percent, percents, seconds
 from policyctl.report.plain import count, place, plain
 
 _MOST_COSTS = 8  # rows of one status
@@ -48,11 +48,16 @@ def sections(view: View) -> list[Section]:
             found = list(_traced(view))
         case Compared():
             found = [Section("effect", tuple(effect_rows(view.effect))), _unfollowed(view.unfollowed)]
+        case Unknown():
+            found = [Section("not known", (plain(view.why),))]
     return [section for section in found if section.rows]
 
 
 def effect_rows(effect: Effect) -> Iterator[str]:
     """What a change moves, one row each, the gravest first (see `core.risk`); a plan shows these under the change."""
+    if effect.unknown:
+        yield f"not known: {plain(effect.unknown)}"
+        return
     if effect.refused:
         yield f"worse: the gateway refuses this policy, every request gets 400: {place(effect.refused)}"
     if effect.was_refused:
@@ -102,6 +107,7 @@ _NOTHING_MOVES: dict[Kind, str] = {
     "metadata": "metadata only: the gateway gets the same policy",
     "equivalent": "equivalent: other words for the same behaviour",
     "effective": "no share, outage or bound moves, but what happens on the way may",
+    "unknown": "not known",
 }
 
 
@@ -110,6 +116,8 @@ def _moved_bounds(effect: Effect) -> Iterator[str]:
         yield f"most calls of a request: {before_after(effect.calls, '{:,.0f}'.format)}"
     if effect.failover and (effect.failover.before or effect.failover.after):
         yield f"most back-off before failover: {before_after(effect.failover, seconds)}"
+    elif effect.waits and (effect.waits.before or effect.waits.after):
+        yield f"most back-off: {before_after(effect.waits, seconds)}"
     if effect.latency:
         yield f"worst-case latency: {before_after(effect.latency, seconds)}"
 
@@ -179,7 +187,7 @@ def _pictured(view: Pictured) -> Iterator[Section]:
         return
     yield Section("traffic", tuple(_traffic(seen)))
     yield Section("providers", tuple(f"{percent(share):>6}  {plain(name)}" for name, share in _falling(seen.providers)))
-    yield Section("outages", tuple(_outages(outages(seen.tree))))
+    yield Section("outages", tuple(_outages(view.outages)))
     yield Section("worst case", tuple(_worst(view)))
     yield Section(
         "dead", tuple(f"{place(one.path)}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead)
@@ -224,8 +232,8 @@ def _traffic(seen: Picture) -> Iterator[str]:
 
 def outage_rows(document: Document, policies: Mapping[str, Document]) -> list[str]:
     """What a policy serves while a model or a provider is down; nothing of one that cannot be followed."""
-    with suppress(PolicyctlError):
-        return list(_outages(outages(read_tree(document, policies))))
+    with suppress(NotKnown):
+        return list(_outages(outages(known_tree(document, policies))))
     return []
 
 
@@ -250,8 +258,8 @@ def _row(row: Row, classes: Sequence[Failures]) -> str:
 def _worst(view: Pictured) -> Iterator[str]:
     seen = view.picture
     yield f"{count(int(seen.calls.value), 'call')}{_legs(seen.calls)}"
-    if view.waits.value:
-        yield f"{seconds(view.waits.value)} of back-off{_legs(view.waits)}"
+    if seen.waits.value:
+        yield f"{seconds(seen.waits.value)} of back-off{_legs(seen.waits)}"
     if seen.failover.value:
         yield f"{seconds(seen.failover.value)} of it before the last failover{_legs(seen.failover)}"
     if seen.latency:
@@ -265,7 +273,7 @@ def _legs(bound: Bound) -> str:
 def _supposed(view: Supposed) -> Iterator[Section]:
     seen = view.evaluation
     yield Section("supposed", tuple(map(plain, view.given)))
-    yield Section("served", (percent(seen.served),))
+    yield Section("served", (percent(seen.served) + (f"; {percent(seen.cut)} get a broken stream" if seen.cut else ""),))
     yield Section("answers", tuple(_answers(view)))
     yield Section(
         "models",
@@ -301,11 +309,11 @@ def _traced(view: Traced) -> Iterator[Section]:
     if view.refused:
         yield Section("refused", (f"the gateway calls no model: {place(view.refused)}",))
     yield Section("calls", tuple(_calls(view)))
-    ending = f"{_status(walk.status)} after {count(len(walk.calls), 'call')}"
+    ending = f"{_status(walk.status)}{' with a broken stream' if walk.cut else ''} after {count(len(walk.calls), 'call')}"
     yield Section("answer", (ending + (f" and {seconds(walk.waited)} of back-off" if walk.waited else ""),))
 
 
 def _calls(view: Traced) -> Iterator[str]:
     for number, call in enumerate(view.walk.calls, 1):
         wait = f" (after {seconds(call.wait)})" if call.wait else ""
-        yield f"{number}. {model(call.model)}: {call.answer}{wait}"
+        yield f"{number}. {model(call.model)}: {answer_text(call.answer)}{wait}"

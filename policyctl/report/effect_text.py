@@ -12,8 +12,8 @@ from policyctl.report.plain import plain
 from policyctl.report.style import Style
 
 
-def effect_text(views: Sequence[View], style: Style) -> str:
-    """A block a policy, and what it all rests on in the last line."""
+def effect_text(views: Sequence[View], style: Style, assumed: str = ASSUMED) -> str:
+    """A block a policy, and what it all rests on (`assumed`) in the last line."""
     blocks = []
     for view in views:
         against = f"  {style.paint(f'against {plain(view.against)}', 'dim')}" if isinstance(view, Compared) else ""
@@ -21,10 +21,10 @@ def effect_text(views: Sequence[View], style: Style) -> str:
         for title, rows in sections(view):
             lines += [f"  {style.paint(title, 'cyan')}", *(f"    {row}" for row in rows)]
         blocks.append("\n".join(lines))
-    return "\n\n".join([*blocks, style.paint(ASSUMED, "dim")]) + "\n"
+    return "\n\n".join([*blocks, style.paint(assumed, "dim")]) + "\n"
 
 
-def effect_markdown(views: Sequence[View]) -> str:
+def effect_markdown(views: Sequence[View], assumed: str = ASSUMED) -> str:
     """The same as markdown: a heading a policy, a list a section."""
     blocks = []
     for view in views:
@@ -33,4 +33,4 @@ def effect_markdown(views: Sequence[View]) -> str:
         for title, rows in sections(view):
             lines += ["", f"**{title}**", "", *(f"- {prose(row)}" for row in rows)]
         blocks.append("\n".join(lines))
-    return "\n\n".join([*blocks, f"_{prose(ASSUMED)}_"]) + "\n"
+    return "\n\n".join([*blocks, f"_{prose(assumed)}_"]) + "\n"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from policyctl.effect.bounds import Bound
 from policyctl.effect.compare import Effect
 from policyctl.effect.costs import Cost
 from policyctl.effect.dead import Dead
 from policyctl.effect.evaluate import Evaluation
+from policyctl.effect.outages import Outages
 from policyctl.effect.picture import Picture
 from policyctl.effect.tree import Tree
 from policyctl.effect.walk import Walk
@@ -21,12 +21,12 @@ Costs = Mapping[int | None, Mapping[Cost, float]]
 
 @dataclass(frozen=True, slots=True)
 class Pictured:
-    """The whole picture of one policy; `waits` is the most back-off of a request."""
+    """The whole picture of one policy, and the outages that are asked for."""
 
     name: str
     file: str
     picture: Picture
-    waits: Bound
+    outages: Outages
     dead: tuple[Dead, ...]
 
 
@@ -67,7 +67,16 @@ class Compared:
     unfollowed: Mapping[str, str]
 
 
-View = Pictured | Supposed | Traced | Compared
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """One policy of which it cannot be told what it does, and why."""
+
+    name: str
+    file: str
+    why: str
+
+
+View = Pictured | Supposed | Traced | Compared | Unknown
 
 
 def percent(chance: float) -> str:

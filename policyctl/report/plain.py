@@ -104,7 +104,8 @@ def _describe_retry(group: Document, before: str) -> str:
     codes = retry.get("on_status_codes")
     attempts = retry.get("attempts", 0)
     times = "no retries" if not attempts else f"up to {'1 retry' if attempts == 1 else f'{value(attempts)} retries'}"
-    return f"{before}{times}{f' on {_codes(codes)}' if codes is not None and attempts else ''}"
+    on = f" on {_codes(codes)}" if codes is not None and attempts else ""
+    return f"{before}{times}{on}{' as Retry-After asks' if retry.get('use_retry_after_header') is True and attempts else ''}"
 
 
 def _codes(codes: list[Any]) -> str:

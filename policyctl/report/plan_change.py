@@ -47,7 +47,7 @@ class Item:
 
     @property
     def worse(self) -> bool:
-        """Whether requests are lost that were served before, apart from what a shift of weights moves, or it is not known."""
+        """Whether requests are lost that were served before, apart from what a shift of weights moves."""
         if self.change is None or self.change.action == "update":
             return loses(self.effect)
         return self.risk is not None and self.risk.tier is Tier.NORMAL

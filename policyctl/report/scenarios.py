@@ -40,7 +40,7 @@ class Ran:
 
 def scenarios_text(ran: Ran, style: Style, *, verbose: bool = False) -> str:
     """A line a file (`verbose`: a test) with its dots, then each failed expectation at its place, then the summary line."""
-    lines = [f"environment {plain(ran.environment)}; {ASSUMED}", ""]
+    lines = [f"environment {plain(ran.environment)}; {ASSUMED}, unless a test says so", ""]
     for file, verdicts in ran.by_file():
         lines += _tests(file, verdicts, style) if verbose else [f"{plain(file)} {_dots(verdicts, style)}"]
     lines.append("")

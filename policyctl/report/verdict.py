@@ -67,6 +67,8 @@ def risks_of(review: Review) -> Iterator[Risk]:
 def said_risk(risk: Risk) -> str:
     """What a risk is, in words that follow the policy's name."""
     match risk.about:
+        case Effect() as effect if effect.unknown:
+            return f"{NOT_KNOWN}: {plain(effect.unknown)}"
         case Effect() as effect:
             return moved_shares(effect.models)
         case Cell() as cell:
@@ -86,6 +88,7 @@ def _cost(moved: Moved) -> str:
     what, said = {
         "latency": ("worst-case latency", seconds),
         "failover": ("most back-off before failover", seconds),
+        "waits": ("most back-off", seconds),
         "calls": ("most calls of a request", "{:,.0f}".format),
     }[moved.name]
     return f"{what}: {before_after(moved, said)}"
@@ -97,7 +100,7 @@ def _nothing(review: Review) -> str:
     effects = [effect for effect in (*updated, *(one.effect for one in review.affected)) if effect is not None]
     if not effects:
         return "Only new policies: nothing that is served now changes." if review.plan.changes else ""
-    if all(effect.kind != "effective" for effect in effects):
+    if all(effect.kind in ("metadata", "equivalent") for effect in effects):
         return "Traffic stays as it is: every change is metadata or equivalent."
     if all(effect.sure for effect in effects):
         return "Nothing here makes traffic worse."

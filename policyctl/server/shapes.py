@@ -30,6 +30,7 @@ class Strategy(Shape):
 class Retry(Shape):
     attempts: int | None = None
     on_status_codes: list[int] | None = None
+    use_retry_after_header: bool | None = None
 
 
 class Cache(Shape):

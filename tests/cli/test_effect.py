@@ -74,7 +74,7 @@ def test_the_whole_picture_as_json(tmp_path: Path, machine: Any) -> None:
         "providers": {"google": 1, "openai": 0},
     }
     row = seen["outages"]["providers"]["google"]
-    assert {tuple(cell["failures"]) for cell in row if cell["served"]} == {("429", "503", "hang")}
+    assert {tuple(cell["failures"]) for cell in row if cell["served"]} == {("429", "503", "connect-timeout")}
     assert seen["bounds"]["calls"]["value"] == 4
     assert seen["bounds"]["backoff_seconds"]["value"] == 2
     assert seen["bounds"]["failover_seconds"]["value"] == 1
@@ -119,6 +119,55 @@ def test_what_happens_while_something_is_down(project: Project, machine: Any, po
     assert machine("anygem", "--down", "*-lite=400")["policies"][0]["served"] == 0.75
     text = policyctl("effect", "anygem", "--down", f"{FLASH}=503").out
     assert "   75%  503\n            75% after 2 calls and 1 s of back-off\n" in text
+
+
+def test_streams_that_are_cut_are_in_the_matrix_when_asked_for(tmp_path: Path, machine: Any, policyctl: Policyctl) -> None:
+    path = write(tmp_path, fallback("x/a", "y/b"))
+    plain, streamed = (machine(path, *options) for options in ((), ("--streamed",)))
+    row, cut = (seen["policies"][0]["outages"]["models"]["virtual-model/x/a"] for seen in (plain, streamed))
+    assert [cell["served"] for cell in row] == [cell["served"] for cell in cut]
+    assert {cell["served"] for cell in cut if "cut-stream" in cell["failures"]} == {0}
+    assert not any("cut-stream" in cell["failures"] for cell in row)
+    assert plain["assumption"].endswith("; for answers that are not streamed")
+    assert streamed["assumption"].endswith("; for streamed answers")
+    shown = [policyctl("effect", path, *options).out for options in ((), ("--streamed",), ("--format", "markdown"))]
+    assert [text.count("streamed") for text in shown] == [1, 1, 1]
+    assert "x/a down: 0% served with a broken body, a cut stream; otherwise 100%" in shown[1]
+
+
+BROKEN_STREAMS = {
+    "cut": ("--down", "x=cut-stream"),
+    "unreadable": ("--down", "x=broken-body", "--streamed"),
+    "cut, always": ("--rate", "x=cut-stream:1"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_STREAMS)
+def test_a_broken_stream_is_a_200_and_serves_no_one(case: str, tmp_path: Path, machine: Any, policyctl: Policyctl) -> None:
+    path = write(tmp_path, fallback("x/a", "y/b"))
+    seen = machine(path, *BROKEN_STREAMS[case])["policies"][0]
+    assert (seen["served"], seen["cut"], [one["status"] for one in seen["statuses"]]) == (0, 1, [200])
+    assert seen["models"]["virtual-model/y/b"]["reached"] == 0
+    ran = policyctl("effect", path, *BROKEN_STREAMS[case])
+    assert "0%; 100% get a broken stream" in ran.out
+    assert "an assumption about the platform; for streamed answers" in ran.out
+
+
+def test_a_trace_of_a_broken_stream(tmp_path: Path, machine: Any, policyctl: Policyctl) -> None:
+    path = write(tmp_path, fallback("x/a", "y/b", retry={"attempts": 1}))
+    seen = machine(path, "--trace", "x=connect-timeout,cut-stream")
+    assert (seen["status"], seen["cut"], seen["answers"]) == (200, True, ["connect-timeout", "cut-stream"])
+    ran = policyctl("effect", path, "--trace", "x=hang,cut-stream")
+    assert "1. x/a: connect timeout\n" in ran.out
+    assert "200 with a broken stream after 2 calls" in ran.out
+
+
+def test_a_trace_waits_for_a_retry_after(tmp_path: Path, machine: Any) -> None:
+    retry = {"attempts": 1, "use_retry_after_header": True}
+    path = write(tmp_path, fallback("x/a", "y/b", retry=retry))
+    seen = machine(path, "--trace", "x=429 after 7s")
+    assert (seen["answers"], seen["waits"]) == (["429 after 7s", "429 after 7s", 200], [0, 7, 7])
+    assert machine(path)["policies"][0]["bounds"]["failover_seconds"]["value"] == 61
 
 
 def test_what_happens_in_a_partial_outage(project: Project, machine: Any) -> None:
@@ -183,6 +232,19 @@ def test_a_policy_that_the_gateway_refuses_says_so(tmp_path: Path, policyctl: Po
     ran = policyctl("effect", write(tmp_path, fallback("x/a", retry={"on_status_codes": [503]})))
     assert ran.code == 0
     assert "every request gets 400: policy has a retry without attempts" in ran.out
+
+
+def test_a_mode_that_is_not_known_is_said_to_be_not_known(tmp_path: Path, machine: Any, policyctl: Policyctl) -> None:
+    conditional = {"strategy": {"mode": "conditional", "conditions": [], "default": "a"}, "targets": [{"name": "a"}]}
+    path = write(tmp_path, conditional)
+    why = 'policy has mode "conditional", which policyctl does not know'
+    for options in ((), ("--down", "*=503"), ("--format", "markdown"), ("--graph",)):
+        ran = policyctl("effect", path, *options)
+        assert ran.code == (64 if "--down" in options else 0)
+        assert ("--down" in options) or (why in ran.out.replace("`", "").replace("#quot;", '"') and "400" not in ran.out)
+    assert machine(path)["policies"] == [{"name": "virtual-policy/p", "file": str(path), "not_known": why}]
+    traced = policyctl("effect", path, "--trace", "x=200")
+    assert traced.code == 64
 
 
 def git(folder: Path, *args: str) -> None:
@@ -299,10 +361,12 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "a trace of several": (("--trace", "google=503"), "name one"),
     "an unknown model": (("anygem", "--down", "gogle=503"), "no model matches gogle (did you mean google?)"),
     "no answer": (("anygem", "--down", "google"), "--down takes MODEL=…"),
-    "a bad answer": (("anygem", "--down", "google=5xx"), "'5xx' is no answer"),
+    "a bad answer": (("anygem", "--down", "google=5xx"), "'5xx' is not an answer"),
     "down twice": (("anygem", "--down", "google=503", "--down", "google=500"), "cannot be down in two ways"),
-    "a bad rate": (("anygem", "--rate", "google=503:2"), "is no rate"),
-    "no rate": (("anygem", "--rate", "google=503"), "is no rate"),
+    "a graph of streams": (("anygem", "--graph", "--streamed"), "--streamed is for outages"),
+    "a comparison of streams": (("anygem", "--against", "live", "--streamed"), "--streamed is for outages"),
+    "a bad rate": (("anygem", "--rate", "google=503:2"), "is not a rate"),
+    "no rate": (("anygem", "--rate", "google=503"), "is not a rate"),
     "rates above 1": (("anygem", "--rate", "google=503:0.6", "--rate", "google=500:0.6"), "more than all of its calls"),
     "down and a rate": (("anygem", "--down", "google=503", "--rate", "google=500:0.6"), "more than all of its calls"),
     "two scripts": (("anygem", "--trace", "google=503", "--trace", f"{FLASH}=500"), "has a script already"),

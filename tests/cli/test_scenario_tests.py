@@ -25,7 +25,10 @@ tests:
       served_by: {b: 1}
       max_calls: 1
 """
-TOP = "environment local; behaviour by profile portkey-1.15.2, the open-source gateway: an assumption about the platform\n\n"
+TOP = (
+    "environment local; behaviour by profile portkey-1.15.2, the open-source gateway: an assumption about the platform; "
+    "for answers that are not streamed, unless a test says so\n\n"
+)
 
 
 @pytest.fixture
@@ -53,6 +56,40 @@ FAILED b takes over  (virtual-policy/pair)
 def test_when_all_pass_the_exit_code_is_0(pair: Project, policyctl: Policyctl) -> None:
     pair.write("pair.test.yaml", PAIR.replace("max_calls: 1", "max_calls: 2"))
     assert policyctl("test") == (0, f"{TOP}policies/pair.test.yaml ..\n\n2 passed\n", "")
+
+
+ANSWERS = """spec_version: v1
+kind: policy_test
+policy: pair
+tests:
+  - {name: the stream is cut, given: {x: cut-stream}, expect: {served: 0, status: 200, never: [y/b]}}
+  - {name: the stream cannot be read, streamed: true, given: {x: broken-body}, expect: {served: 0, status: 200, never: [y/b]}}
+  - {name: without a stream, given: {x: broken-body}, expect: {served: 0, status: 500, never: [y/b]}}
+  - {name: a failure before the stream, streamed: true, given: {x: 503}, expect: {served: 1, served_by: y/b}}
+  - {name: no connection in time, given: {x: connect-timeout}, expect: {served: 1, served_by: y/b}}
+  - {name: a Retry-After that no retry looks at, given: {x: 429 after 5s}, expect: {served: 1, max_wait_seconds: 0}}
+"""
+
+
+def test_streams_and_other_answers_that_are_no_plain_status(project: Project, policyctl: Policyctl) -> None:
+    project.policy("pair", "virtual-model/x/a", "virtual-model/y/b")
+    project.write("pair.test.yaml", ANSWERS)
+    assert policyctl("test") == (0, f"{TOP}policies/pair.test.yaml ......\n\n6 passed\n", "")
+
+
+def test_a_listed_421_costs_a_test_and_a_guard_the_same_calls(project: Project, policyctl: Policyctl) -> None:
+    """The HTTP client below the gateway sends each of the two twice."""
+    targets = "[{model_name: virtual-model/x/a}, {model_name: virtual-model/y/b}]"
+    policy = f"policy: {{strategy: {{mode: fallback, on_status_codes: [421, 503]}}, targets: {targets}}}"
+    project.write("twice.yaml", f"spec_version: v1\nkind: model\nname: twice\n{policy}\n")
+    test = 'tests: [{name: both, given: {"*": 421}, expect: {max_calls: LIMIT}}]'
+    for limit, code in ((4, 0), (3, 1)):
+        text = f"spec_version: v1\nkind: policy_test\npolicy: twice\n{test.replace('LIMIT', str(limit))}\n"
+        project.write("twice.test.yaml", text)
+        project.write("policyctl.yaml", f"guards: {{max_calls: {limit}}}\n")
+        assert policyctl("test").code == code
+        assert policyctl("plan").code == 3 * code
+    assert "4 calls: x/a × 2, y/b × 2" in policyctl("effect", "twice").out
 
 
 def test_verbose_is_a_line_a_test(pair: Project, policyctl: Policyctl) -> None:

@@ -32,7 +32,7 @@ def target(one: Any) -> Body:
 def reviewed(before: Body | None, after: Body, settings: Settings, *rows: Any) -> tuple[list[str], list[str]]:
     """What a change to the policy `p` is refused for, and what is noted."""
     live = [*rows, *([row("p", **before)] if before else [])]
-    kept = [policy(one["name"], **one["policy"]) for one in rows]
+    kept = [policy(one["name"], **one["policy"]) for one in rows if one["policy"]]
     found = review(plan([policy("p", **after), *kept], live, settings), observe_rows(live), settings)
     return list(found.refusals), list(found.notes)
 
@@ -94,7 +94,8 @@ CASES: dict[str, Judged] = {
         None,
         LISTED,
         Guards(survive=ANY_PROVIDER),
-        "serves 0% while x is down with 500; survive asks for 100% while any one provider is down with 429, 500, hang",
+        "serves 0% while x is down with 500; "
+        "survive asks for 100% while any one provider is down with 429, 500, connect timeout",
     ),
     "survive: a load balance": Judged(
         None,
@@ -207,6 +208,34 @@ def test_every_guard_has_a_case_that_it_refuses() -> None:
     assert {guard for case in CASES.values() if case.said for guard in case.guards.active} == set(GUARDS)
 
 
+DOWN: dict[str, tuple[Any, Body, str | None]] = {
+    "a status that no list has": (402, LISTED, "0% while x/a is down with 402"),
+    "a status that a list has": (451, group("fallback", A, C, codes=[451]), None),
+    "any status without a list": (599, group("fallback", A, C), None),
+    "a status that the gateway stumbles over": (600, group("fallback", A, C), "0% while x/a is down with 600"),
+    "no connection in time": ("hang", LISTED, None),
+    "no connection in time, where 503 is not listed": (
+        "hang",
+        group("fallback", A, C, codes=[429]),
+        "0% while x/a is down with connect timeout",
+    ),
+    "a stream that is cut is never survived": ("cut-stream", group("fallback", A, C), "0% while x/a is down with a cut stream"),
+    "a stream that is cut costs a share": (
+        "cut-stream",
+        group("loadbalance", (A, 0.75), (C, 0.25)),
+        "25% while x/a is down with a cut stream",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DOWN)
+def test_a_model_may_be_down_with_every_failure(case: str) -> None:
+    answer, after, said = DOWN[case]
+    refusals, _ = reviewed(None, after, Settings(guards=Guards(survive=Survive("model", (answer,)))))
+    assert [refusal for refusal in refusals if said is None or said not in refusal] == []
+    assert len(refusals) == (said is not None)
+
+
 def test_policies_that_do_not_change_are_not_judged() -> None:
     settings = Settings(guards=Guards(max_calls=1))
     assert reviewed(HALF, HALF, settings, row("q", **LISTED)) == ([], [])
@@ -263,15 +292,71 @@ def deep(depth: int) -> Body:
     return found
 
 
+TOO_DEEP = f"groups are nested more than {MAX_DEPTH} deep; that is too deep to evaluate"
+
+
 def test_what_cannot_be_told_is_refused_and_not_passed() -> None:
     """A live policy may be nested deeper than anybody can follow."""
     settings = Settings(guards=Guards(max_traffic_shift=50, max_calls=1, deny_new="provider"))
     refusals, _ = reviewed(deep(MAX_DEPTH + 1), group("single", A), settings)
     assert [refusal.split(" (allow")[0] for refusal in refusals] == [
-        "virtual-policy/p cannot be judged by max_traffic_shift: what the live policy does cannot be told",
-        "virtual-policy/p cannot be judged by deny_new: what the live policy does cannot be told",
+        f"virtual-policy/p cannot be judged by max_traffic_shift: {TOO_DEEP}",
+        f"virtual-policy/p cannot be judged by deny_new: {TOO_DEEP}",
     ]
     (refusal,), _ = reviewed(
         None, body("virtual-policy/q"), Settings(guards=Guards(max_calls=1)), row("q", **deep(MAX_DEPTH + 1))
     )
     assert "virtual-policy/p cannot be judged by max_calls: groups are nested more than" in refusal
+
+
+CONDITIONAL: Body = {
+    "strategy": {"mode": "conditional", "conditions": [{"query": {}, "then": "a"}], "default": "a"},
+    "targets": [{"name": "a", "model_name": A}],
+}
+WEIGHTED: Body = {"strategy": {"mode": "weighted"}, "targets": [{"model_name": A}]}
+ALL = Guards(
+    max_traffic_shift=50,
+    max_calls=1,
+    max_failover_seconds=60,
+    survive=Survive("model", (500,)),
+    deny_new="provider",
+    allow_providers=("*",),
+    deny_providers=("nobody",),
+)
+MODES: dict[str, Body] = {"a mode that the gateway takes": CONDITIONAL, "a mode that it refuses": WEIGHTED}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_from_a_mode_that_is_not_known_only_guards_of_the_new_version_can_tell(mode: str) -> None:
+    refusals, _ = reviewed(MODES[mode], group("single", A), Settings(guards=ALL))
+    told = [refusal.split(": ")[0] for refusal in refusals if "cannot be judged" in refusal]
+    assert told == [f"virtual-policy/p cannot be judged by {guard}" for guard in ("max_traffic_shift", "deny_new")]
+    assert not any("newly" in refusal or "new provider" in refusal for refusal in refusals)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("nested", [False, True])
+def test_no_guard_passes_a_target_whose_mode_is_not_known(mode: str, nested: bool) -> None:
+    live = group("single", MODES[mode]) if nested else MODES[mode]
+    refusals, _ = reviewed(None, body("virtual-policy/q"), Settings(guards=ALL), row("q", **live))
+    named = MODES[mode]["strategy"]["mode"]
+    why = f'virtual-policy/q: policy{".targets[0]" if nested else ""} has mode "{named}", which policyctl does not know'
+    assert [refusal.split(" (allow")[0] for refusal in refusals] == [
+        f"virtual-policy/p cannot be judged by {guard}: {why}" for guard in ALL.active
+    ]
+
+
+UNREADABLE: dict[str, tuple[list[Any], str]] = {
+    "a policy that the remote has twice": (
+        [{**row("q"), "id": "1"}, {**row("q"), "id": "2"}],
+        "the remote has several policies of this name",
+    ),
+    "a row without a policy": ([{**row("q"), "policy": None}], "the row has no policy"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_no_guard_passes_a_target_that_cannot_be_read(case: str) -> None:
+    rows, why = UNREADABLE[case]
+    (refusal,), _ = reviewed(None, body("virtual-policy/q"), Settings(guards=Guards(max_calls=3)), *rows)
+    assert f"cannot be judged by max_calls: it leads to virtual-policy/q, and what that one does is not known: {why}" in refusal

@@ -7,11 +7,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from policyctl.effect.profile import RetryAfter
 from tests.strategies import _merged, _optional
 
 _WEIGHTS = (0, 1, 0.25, 0.7, 3)
 MODELS = ("virtual-model/x/a", "virtual-model/x/b", "virtual-model/y/c", "virtual-model/y/d")
-ANSWERS = (200, 201, 204, 205, 304, 400, 407, 408, 421, 429, 500, 503, 600, "refused", "hang", "broken-body")
+ANSWERS = (
+    *(200, 201, 204, 205, 304, 400, 407, 408, 421, 429, 500, 503, 600),
+    *("refused", "hang", "broken-body", "cut-stream"),
+    *map(RetryAfter, (0, 7, 31, 59, 60)),
+)
 
 codes = st.lists(st.sampled_from([200, 204, 205, 304, 400, 407, 408, 421, 429, 500, 503, 600]), max_size=4)
 strategy = _merged(
@@ -20,7 +25,7 @@ strategy = _merged(
 )
 retry = _merged(
     st.fixed_dictionaries({"attempts": st.sampled_from([0, 1, 2, 1.5, -1])}),
-    _optional(on_status_codes=codes),
+    _optional(on_status_codes=codes, use_retry_after_header=st.booleans()),
 )
 
 

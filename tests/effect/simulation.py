@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
+from policyctl.effect.profile import RetryAfter
+
 Choose = Callable[[Sequence[tuple[Any, float]]], Any]
 
 USUAL_RETRY = [429, 500, 502, 503, 504]
@@ -52,7 +54,8 @@ class Simulation:
         except Stumbled:
             response = Response(500)
         status = None if response is None else response.status
-        served = self.last if response is not None and 200 <= response.status < 300 else None
+        good = response is not None and 200 <= response.status < 300 and not response.exception
+        served = self.last if good else None
         return Request(status, tuple(self.calls), self.waited, served)
 
     def group(self, group: dict[str, Any], retry: dict[str, Any] | None) -> Response | None:
@@ -85,19 +88,29 @@ class Simulation:
     def target(self, model: str, retry: dict[str, Any] | None) -> Response:
         attempts = retry["attempts"] if retry else 0
         codes = retry.get("on_status_codes", USUAL_RETRY) if retry and attempts else []
-        repeats, made, wait = max(0, math.ceil(attempts)), 0, 1
+        header = retry is not None and retry.get("use_retry_after_header", False)
+        repeats, made, wait, budget = max(0, math.ceil(attempts)), 0, 1, 60
         while True:
             answer = self.call(model)
             if answer == 421:
                 answer = self.call(model)
             connection = answer in ("refused", "hang", 407)
-            status = 200 if answer == "broken-body" else answer
-            if made == repeats or not (connection or status in codes):
+            asks = answer.seconds if isinstance(answer, RetryAfter) else 0
+            status = 429 if isinstance(answer, RetryAfter) else 200 if answer == "broken-body" else answer
+            if answer == "cut-stream" or not (connection or status in codes):
+                break
+            if header and asks:
+                if asks > min(budget, 59):
+                    break
+                self.waited, budget, wait = self.waited + asks, budget - asks, 0
+            if made == repeats:
                 break
             made, self.waited, wait = made + 1, self.waited + wait, wait * 2
         self.last = model
         if connection:
             return Response(503 if answer == "hang" else 500)
+        if answer == "cut-stream":
+            return Response(200, exception=True)
         if answer in ("broken-body", 205, 304) or status > 599 or (status == 204 and 204 in codes):
             return Response(500, exception=True)
         return Response(status)

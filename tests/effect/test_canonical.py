@@ -16,6 +16,7 @@ from policyctl.effect.canonical import Always, Ask, Drawn, First, Form, Kind, ca
 from policyctl.effect.compare import compare
 from policyctl.effect.costs import costs
 from policyctl.effect.evaluate import evaluate
+from policyctl.effect.profile import RetryAfter
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Tree, read_tree
 from policyctl.model.normal import normal_form
@@ -34,7 +35,7 @@ def kind(one: dict[str, Any], other: dict[str, Any]) -> Kind:
 def written(form: Form) -> dict[str, Any]:
     """A form as a policy body again, so that the engine can walk it. The usual codes are written out."""
     if isinstance(form, Ask):
-        retry = {"attempts": form.repeats or -1, "on_status_codes": list(form.codes)}
+        retry = {"attempts": form.repeats or -1, "on_status_codes": list(form.codes), "use_retry_after_header": form.obeys}
         return {"strategy": {"mode": "single"}, "retry": retry, "targets": [{"model_name": form.model}]}
     if isinstance(form, Always):
         return {"strategy": {"mode": "fallback" if form.outcome == 0 else "single"}, "targets": []}
@@ -116,6 +117,11 @@ def retried(body: dict[str, Any], attempts: float, *codes: int) -> dict[str, Any
     return {**body, "retry": {"attempts": attempts, **({"on_status_codes": list(codes)} if codes else {})}}
 
 
+def header(body: dict[str, Any], attempts: float, *codes: int, on: bool = True) -> dict[str, Any]:
+    whole = retried(body, attempts, *codes)
+    return {**whole, "retry": {**whole["retry"], "use_retry_after_header": on}}
+
+
 ALIKE = {
     "weights scaled": (weighed(0.7, 0.2, 0.1), weighed(7, 2, 1)),
     "a weight of 0": (weighed(1, 1, 0), weighed(1, 1)),
@@ -132,6 +138,11 @@ ALIKE = {
     "a fraction of an attempt": (retried(body_of("single", A), 1.5), retried(body_of("single", A), 2)),
     "no attempts": (retried(body_of("fallback", A, B), 0, 500), body_of("fallback", A, B)),
     "negative attempts": (retried(body_of("single", A), -1, 500), body_of("single", A)),
+    "the switch for Retry-After where no 429 is asked again": (
+        header(body_of("single", A), 2, 503),
+        retried(body_of("single", A), 2, 503),
+    ),
+    "the switch for Retry-After without attempts": (header(body_of("single", A), 0), body_of("single", A)),
     "retry here or there": (
         retried(body_of("fallback", A, B), 1),
         body_of("fallback", retried(body_of("single", A), 1), retried(body_of("single", B), 1)),
@@ -230,9 +241,18 @@ def test_metadata_is_what_the_gateway_does_not_get(body: dict[str, Any]) -> None
 
 def test_the_normal_forms_differences_are_metadata() -> None:
     """What the plan would not even call a change is none here."""
-    one = {**body_of("fallback", A, B, codes=[503, 429]), "unknown": 1}
-    other = {**body_of("fallback", A, B, codes=[429, 503, 503])}
+    one = {**header(body_of("fallback", A, B, codes=[503, 429]), 1, on=False), "unknown": 1}
+    other = {**retried(body_of("fallback", A, B, codes=[429, 503, 503]), 1)}
     assert kind(document(one), document(other)) == "metadata"
+
+
+@pytest.mark.parametrize("attempts", [1, 2, -1])
+def test_waiting_for_a_retry_after_is_another_behaviour(attempts: int) -> None:
+    """Statuses and calls stay; the seconds of back-off do not."""
+    one, other = document(header(body_of("fallback", A, B), attempts)), document(retried(body_of("fallback", A, B), attempts))
+    assert kind(one, other) == "effective"
+    spent = [costs(read_tree(policy), {A: RetryAfter(30)}) for policy in (one, other)]
+    assert spent[0] != spent[1]
 
 
 def test_a_cache_is_never_ironed_out() -> None:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from policyctl.effect.compare import Cell, Effect, Moved, Reached, compare
 from policyctl.effect.failures import FAILURES, said_failures
 from policyctl.effect.picture import picture
-from policyctl.effect.tree import read_tree
+from policyctl.effect.tree import MAX_DEPTH, read_tree
 from policyctl.errors import PolicyctlError
+from policyctl.model.normal import normal_form
 from tests.effect.policies import bodies, document
 from tests.effect.test_bounds import body_of
 from tests.effect.test_outages import NEW, OLD, A, B
@@ -168,6 +169,110 @@ def test_a_policy_that_stays_refused_does_not_move() -> None:
     assert compare(document(one), document(OLD)).was_refused == "policy has a retry without attempts"
 
 
+def header(body: dict[str, Any], attempts: int, **more: Any) -> dict[str, Any]:
+    return {**body, "retry": {"attempts": attempts, "use_retry_after_header": True, **more}}
+
+
+WAITING: dict[str, tuple[dict[str, Any], dict[str, Any], Effect]] = {
+    "where nothing comes after": (
+        body_of("single", A, attempts=1),
+        header(body_of("single", A), 1),
+        Effect("effective", waits=Moved("waits", 1, 61), latency=Moved("latency", 61, 121)),
+    ),
+    "before a failover": (
+        body_of("fallback", A, B, attempts=2),
+        header(body_of("fallback", A, B), 2),
+        Effect(
+            "effective",
+            waits=Moved("waits", 6, 126),
+            failover=Moved("failover", 3, 63),
+            latency=Moved("latency", 186, 306),
+        ),
+    ),
+    "where a 429 ends the request": (
+        body_of("fallback", A, B, codes=[503], attempts=2),
+        header(body_of("fallback", A, B, codes=[503]), 2),
+        Effect(
+            "effective",
+            waits=Moved("waits", 6, 124),
+            failover=Moved("failover", 3, 61),
+            latency=Moved("latency", 186, 304),
+        ),
+    ),
+    "where no 429 is retried": (
+        {**body_of("single", A), "retry": {"attempts": 2, "on_status_codes": [503]}},
+        header(body_of("single", A), 2, on_status_codes=[503]),
+        Effect("equivalent", sure=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WAITING)
+def test_obeying_a_retry_after_costs_time(case: str) -> None:
+    """And nothing else: calls, shares and outages stay. That nothing is lost is not proven: a long one ends the attempts."""
+    before, after, expected = WAITING[case]
+    assert compare(document(before), document(after), timeouts={A: 30, B: 30}) == expected
+
+
+CONDITIONAL = {
+    "strategy": {"mode": "conditional", "conditions": [{"query": {}, "then": "a"}], "default": "a"},
+    "targets": [{"name": "a", "model_name": A}],
+}
+# What policyctl does not know, and where. The profile's gateway takes `conditional`, and refuses every other mode.
+NOT_KNOWN: dict[str, tuple[Any, Any, str]] = {
+    "a mode that the gateway takes": (CONDITIONAL, OLD, 'policy has mode "conditional"'),
+    "a mode that it refuses": ({**OLD, "strategy": {"mode": "weighted"}}, OLD, 'policy has mode "weighted"'),
+    "another spelling": ({**OLD, "strategy": {"mode": "Fallback"}}, OLD, 'policy has mode "Fallback"'),
+    "in a group": (body_of("fallback", A, CONDITIONAL), OLD, 'policy.targets[1] has mode "conditional"'),
+    "in a group deep down": (
+        body_of("loadbalance", body_of("fallback", A, {**CONDITIONAL, "weight": 0.5})),
+        OLD,
+        'policy.targets[0].targets[1] has mode "conditional"',
+    ),
+    "on the other side": (OLD, CONDITIONAL, 'policy has mode "conditional"'),
+    "on both sides": (CONDITIONAL, {**CONDITIONAL, "targets": []}, 'policy has mode "conditional"'),
+    "beside a refusal": ({**CONDITIONAL, "retry": {}}, OLD, 'policy has mode "conditional"'),
+    "in a policy that is a target": (
+        body_of("fallback", "virtual-policy/live", B),
+        OLD,
+        'virtual-policy/live: policy has mode "conditional"',
+    ),
+    "in a policy that is a target, by a mode that the gateway refuses": (
+        body_of("fallback", "virtual-policy/weighted", B),
+        OLD,
+        'virtual-policy/weighted: policy has mode "weighted"',
+    ),
+}
+LIVE = {
+    "virtual-policy/live": {"name": "virtual-policy/live", "policy": CONDITIONAL},
+    "virtual-policy/weighted": {"name": "virtual-policy/weighted", "policy": {**OLD, "strategy": {"mode": "weighted"}}},
+}
+
+
+@pytest.mark.parametrize("case", NOT_KNOWN)
+def test_nothing_is_said_of_a_mode_that_is_not_known(case: str) -> None:
+    """Not that it was refused, nor that anything gets better, worse, or is newly reachable."""
+    before, after, why = NOT_KNOWN[case]
+    expected = Effect("unknown", unknown=f"{why}, which policyctl does not know")
+    assert compare(document(before), document(after), LIVE, LIVE) == expected
+    assert compare(document(after), document(before), LIVE, LIVE).kind == "unknown"
+
+
+def test_metadata_of_a_policy_that_is_not_known_is_metadata() -> None:
+    one = document(body_of("fallback", "virtual-policy/live", B))
+    assert compare(one, {**one, "description": "other"}, LIVE, LIVE) == Effect("metadata", sure=True)
+    assert compare(one, document(normal_form(one)["policy"]), LIVE, LIVE) == Effect("metadata", sure=True)
+
+
+def test_a_policy_nested_too_deeply_is_not_known() -> None:
+    deep = OLD
+    for _ in range(MAX_DEPTH + 1):
+        deep = body_of("single", deep)
+    effect = compare(document(deep), document(OLD))
+    assert effect.kind == "unknown"
+    assert "groups are nested more than" in str(effect.unknown)
+
+
 def test_an_added_policy_has_all_its_models_newly_reachable() -> None:
     effect = compare(None, document(OLD))
     assert effect.models == (Moved(A, 0, 0.75), Moved(B, 0, 0.25))
@@ -180,7 +285,7 @@ def test_work_does_not_double_with_every_level() -> None:
     """Sixty fallbacks in one another, each with a list of its own."""
     body: dict[str, Any] = {"model_name": A}
     for level in range(60):
-        body = body_of("fallback", body, f"virtual-model/x/{level}", body_of("single", B), codes=[400 + level, 429])
+        body = body_of("fallback", body, f"virtual-model/x/{level}", body_of("single", B), codes=[430 + level, 429])
     seen = picture(document(body))
     assert seen.calls.value == 1 + 60 * 2
     assert len(seen.reach) == 62

@@ -31,6 +31,8 @@ def test_every_number_is_that_of_all_requests_together(body: dict[str, Any], ans
     tree = read_tree(document(body))
     evaluation = evaluate(tree, answers)
     assert evaluation.statuses == pytest.approx(_status_chances(requests), abs=1e-12)
+    served = sum(chance for request, chance in requests.items() if request.served_by is not None)
+    assert evaluation.served == pytest.approx(served, abs=1e-9)
     for model in tree.models:
         calls = sum(request.calls.count(model) * chance for request, chance in requests.items())
         reached = sum(chance for request, chance in requests.items() if model in request.calls)

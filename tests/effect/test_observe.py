@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from policyctl.effect.observe import MAX_WALKS, Observation, observe
+from policyctl.effect.observe import MAX_WALKS, Given, Observation, observe, streamed
 from policyctl.effect.tree import read_tree
 from policyctl.effect.walk import every_walk
 from policyctl.errors import PolicyctlError
@@ -91,6 +91,27 @@ def test_every_walk_has_the_chance_of_its_draws_and_together_they_are_all() -> N
     assert drawn == pytest.approx(
         {"AAA": a**3, "AAB": a * a * b, "ABA": a * a * b, "BAA": a * a * b, "ABB": a * b * b, "BAB": a * b * b, "BB": b * b}
     )
+
+
+STREAMED: dict[str, tuple[Given, float]] = {
+    "cut for good": ("cut-stream", 0),
+    "unreadable for good": ("broken-body", 0),
+    "in order": (("cut-stream",), 0),
+    "in order, unreadable": (("broken-body",), 0),
+    "by chance": ({"cut-stream": 0.25, "broken-body": 0.25, 200: 0.5}, 0.5),
+    "a failure before the stream": (503, 1),
+}
+
+
+@pytest.mark.parametrize("case", STREAMED)
+def test_a_stream_that_breaks_is_a_200_that_serves_no_one(case: str) -> None:
+    """Measured: the client gets a 200, and the second target is never asked."""
+    given, served = STREAMED[case]
+    tree = read_tree(document({"strategy": {"mode": "fallback"}, "targets": [{"model_name": A}, {"model_name": B}]}))
+    seen = observe(tree, {A: streamed(given)})
+    assert seen.served == served
+    assert seen.statuses == {200: 1}
+    assert seen.called[B] == (given == 503)
 
 
 def test_answers_in_order_and_chances_are_not_followed_together() -> None:

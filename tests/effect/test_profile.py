@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.effect.profile import FAILURES, MAX_REPEATS, Answer, read_answer
+from policyctl.effect.profile import FAILURES, MAX_REPEATS, Answer, RetryAfter, answer_text, answer_value, read_answer
 from policyctl.effect.tree import read_tree
 from policyctl.effect.walk import Walk, walk
 
@@ -41,6 +41,12 @@ RETRY: dict[str, tuple[Any, list[Answer], tuple[int, str]]] = {
     "529 is not asked again by default": (single(attempts=1), [529, 200], (529, "a")),
     "a broken body is not asked again": (single(attempts=2), ["broken-body", 200], (500, "a")),
     "a broken body is a 200 to a list": (single(attempts=1, on_status_codes=[200]), ["broken-body", 200], (200, "aa")),
+    "a cut stream is not asked again": (single(attempts=2), ["cut-stream", 200], (200, "a")),
+    "a cut stream is not asked again with 200 listed": (
+        single(attempts=1, on_status_codes=[200]),
+        ["cut-stream", 200],
+        (200, "a"),
+    ),
     "205 is 500": (single(), [205], (500, "a")),
     "304 is 500": (single(), [304], (500, "a")),
     "304 is asked again when listed": (single(attempts=1, on_status_codes=[304]), [304, 200], (200, "aa")),
@@ -81,6 +87,9 @@ FALLS: dict[str, tuple[Any, Answer, tuple[int | None, str]]] = {
     "205 ends the walk": (fallback(205), 205, (500, "a")),
     "304 ends the walk": (fallback(listed=False), 304, (500, "a")),
     "above 599 ends the walk": (fallback(600), 600, (500, "a")),
+    "a cut stream does not fall": (fallback(listed=False), "cut-stream", (200, "a")),
+    "a cut stream does not fall with 200 listed": (fallback(200), "cut-stream", (200, "a")),
+    "a cut stream does not fall in an outer walk": (fallback(targets=(INNER, "c"), listed=False), "cut-stream", (200, "a")),
     "204 does not fall": (fallback(listed=False), 204, (204, "a")),
     "226 does not fall": (fallback(listed=False), 226, (226, "a")),
     "300 falls": (fallback(listed=False), 300, (200, "ab")),
@@ -130,6 +139,8 @@ NOT_WHOLE: dict[str, tuple[Any, int | None]] = {
     "attempts as text": (single(attempts="2"), 400),
     "retry codes null": (single(attempts=1, on_status_codes=None), 400),
     "retry codes as texts": (single(attempts=1, on_status_codes=["500"]), 400),
+    "a switch as text": (single(attempts=1, use_retry_after_header="true"), 400),
+    "a switch null": (single(attempts=1, use_retry_after_header=None), 400),
     "a weight null": ({"strategy": {"mode": "single"}, "targets": [{**LEAF, "weight": None}]}, 400),
     "a weight as text": ({"strategy": {"mode": "single"}, "targets": [{**LEAF, "weight": "1"}]}, 400),
     "a weight that is infinite": ({"strategy": {"mode": "single"}, "targets": [{**LEAF, "weight": float("inf")}]}, 400),
@@ -177,17 +188,77 @@ def test_waits_double_and_stop_at_the_next_target() -> None:
     assert walked.waited == 15
 
 
+WAITS: dict[str, tuple[dict[str, Any], list[Answer], list[int], int]] = {
+    "not without the switch": ({"attempts": 2}, [RetryAfter(9)], [0, 1, 2], 3),
+    "and once more after the last attempt": ({"attempts": 1}, [RetryAfter(7)], [0, 7], 14),
+    "later repeats wait no more by themselves": ({"attempts": 3}, [500, RetryAfter(5), 500, 500], [0, 1, 5, 0], 6),
+    "a 200 ends it": ({"attempts": 3}, [RetryAfter(5), 200], [0, 5], 5),
+    "60 s ends the attempts": ({"attempts": 3}, [RetryAfter(60)], [0], 0),
+    "59 s does not": ({"attempts": 1}, [RetryAfter(59), 200], [0, 59], 59),
+    "60 s in sum is waited": ({"attempts": 3}, [RetryAfter(30), RetryAfter(30), 200], [0, 30, 30], 60),
+    "more than 60 s in sum ends the attempts": ({"attempts": 3}, [RetryAfter(30), RetryAfter(31)], [0, 30], 30),
+    "0 means the usual wait": ({"attempts": 2}, [RetryAfter(0)], [0, 1, 2], 3),
+    "a 429 that the list lacks is not asked again": ({"attempts": 2, "on_status_codes": [503]}, [RetryAfter(7)], [0], 0),
+    "no attempts": ({"attempts": 0}, [RetryAfter(7)], [0], 0),
+}
+
+
+@pytest.mark.parametrize("rule", WAITS)
+def test_a_retry_after_is_waited_for(rule: str) -> None:
+    retry, answers, before_calls, together = WAITS[rule]
+    switch = {} if rule.startswith("not without") else {"use_retry_after_header": True}
+    walked = walk(read_tree({"policy": single(**retry, **switch)}), {"a": answers}, Random(0).random)
+    assert ([call.wait for call in walked.calls], walked.waited) == (before_calls, together)
+
+
+def test_the_wait_after_the_last_attempt_is_the_next_targets_delay() -> None:
+    """Measured: an upstream that asks for 7 s holds the failover back for 14 s, with one repeat."""
+    retry = {"attempts": 1, "use_retry_after_header": True}
+    tree = read_tree({"policy": fallback(listed=False, retry=retry)})
+    walked = walk(tree, {"a": [RetryAfter(7)]}, Random(0).random)
+    assert [(call.model, call.wait) for call in walked.calls] == [("a", 0), ("a", 7), ("b", 7)]
+    assert (walked.status, walked.waited, walked.wait) == (200, 14, 0)
+
+
 def test_attempts_without_end_are_cut() -> None:
     walked = walk(read_tree({"policy": single(attempts=1e300)}), {"a": [500]}, Random(0).random)
     assert len(walked.calls) == MAX_REPEATS + 1
 
 
-@pytest.mark.parametrize("answer", [*FAILURES, 200, 999])
+@pytest.mark.parametrize("answer", [*FAILURES, "cut-stream", 200, 999, RetryAfter(0), RetryAfter(5), RetryAfter(3600)])
 def test_an_answer_is_read_as_it_is_written(answer: Answer) -> None:
     assert read_answer(str(answer)) == answer
 
 
-@pytest.mark.parametrize("text", ["", "20", "1000", "199", "٢٠٠", "refuse", "-200", "2e2", "200 "])
+@pytest.mark.parametrize("answer", [*FAILURES, "cut-stream", 200, RetryAfter(5)])
+def test_what_a_report_gives_to_machines_can_be_read_again(answer: Answer) -> None:
+    assert read_answer(str(answer_value(answer))) == answer
+
+
+def test_a_connect_that_hangs_is_called_a_connect_timeout() -> None:
+    """People take a hang for a model that is slow, which is another failure."""
+    assert read_answer("connect-timeout") == read_answer("hang") == "hang"
+    assert (answer_text("hang"), answer_value("hang")) == ("connect timeout", "connect-timeout")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "20",
+        "1000",
+        "199",
+        "٢٠٠",
+        "refuse",
+        "-200",
+        "2e2",
+        "200 ",
+        "429 after",
+        "429 after s",
+        "429 after -1s",
+        "503 after 5s",
+    ],
+)
 def test_what_is_no_answer_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no answer; write a status from 200 to 999"):
+    with pytest.raises(ValueError, match="is not an answer; write a status from 200 to 999"):
         read_answer(text)

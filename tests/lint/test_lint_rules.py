@@ -31,6 +31,7 @@ def retry(attempts: int, codes: list[int] | None = None) -> dict[str, Any]:
 
 A, B, C = map(model, "abc")
 BALANCED = group("loadbalance", A, B)
+HEADER = {"use_retry_after_header": True}
 OFF = group("single", B, retry=retry(0))
 
 # what the case shows: (the policy, the findings as "code path")
@@ -82,6 +83,20 @@ CASES: dict[str, tuple[Target, list[str]]] = {
         ["P422 targets.1.targets.1.retry.attempts"],
     ),
     "a retry on no status": (group("single", A, retry=retry(2, [])), ["P423 retry.on_status_codes"]),
+    "a Retry-After where 429 is retried": (group("single", A, retry={**retry(2), **HEADER}), []),
+    "a Retry-After where 429 is on the list": (group("single", A, retry={**retry(2, [429]), **HEADER}), []),
+    "a Retry-After where 429 is not on the list": (
+        group("single", A, retry={**retry(2, [503]), **HEADER}),
+        ["P425 retry.use_retry_after_header"],
+    ),
+    "a Retry-After without attempts": (
+        group("single", A, retry={**retry(0), **HEADER}),
+        ["P425 retry.use_retry_after_header", "P422 retry.attempts"],
+    ),
+    "a Retry-After that is off": (
+        group("single", A, retry={**retry(2, [503]), "use_retry_after_header": False}),
+        [],
+    ),
     "a retry that every target overrides": (
         group("loadbalance", group("single", A, retry=retry(2)), OFF, retry=retry(1)),
         ["P424 retry"],

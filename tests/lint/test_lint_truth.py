@@ -105,11 +105,14 @@ MENDS = {
     "P421": _drop,
     "P422": lambda policy, path: _drop(policy, path[:-1]),
     "P424": _drop,
+    "P425": _drop,
     "P433": _drop,
 }
 
 code_lists = st.lists(st.sampled_from(CODES), max_size=3)
-retries = st.fixed_dictionaries({"attempts": st.integers(0, 2)}, optional={"on_status_codes": code_lists})
+retries = st.fixed_dictionaries(
+    {"attempts": st.integers(0, 2)}, optional={"on_status_codes": code_lists, "use_retry_after_header": st.booleans()}
+)
 strategies = st.fixed_dictionaries(
     {"mode": st.sampled_from(["fallback", "loadbalance", "single"])}, optional={"on_status_codes": code_lists}
 )

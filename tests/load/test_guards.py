@@ -51,6 +51,13 @@ def test_the_share_of_calls_that_fail_in_partial_failures_is_a_setting(project: 
     assert load_config(project.write("policyctl.yaml", "effect: {partial: 0.2}\n")).environment(None).settings.partial == 0.2
 
 
+def test_a_survive_takes_every_failure_once(project: Project) -> None:
+    answers = "[402, 451, 599, 999, hang, connect-timeout, cut-stream, broken-body, refused, 402]"
+    config = load_config(project.write("policyctl.yaml", f"guards: {{survive: {{any: model, down_with: {answers}}}}}\n"))
+    survive = config.environment(None).settings.guards.survive
+    assert survive == Survive("model", (402, 451, 599, 999, "hang", "cut-stream", "broken-body", "refused"))
+
+
 def test_without_guards_nothing_is_asked(project: Project) -> None:
     config = load_config(project.write("policyctl.yaml", "default: local\n"))
     assert config.environment(None).settings.guards.active == ()
@@ -68,8 +75,19 @@ BAD = {
     "guards: {survive: {any: region, down_with: [429]}}": '1:25: P105 any must be provider or model, got "region"',
     "guards: {survive: {any: model}}": "1:10: P102 missing key down_with",
     "guards: {survive: {any: model, down_with: []}}": "1:43: P106 down_with must not be empty",
-    "guards: {survive: {any: model, down_with: [99]}}": "1:44: P109 down_with item must be a status from 200 to 999, refused, "
-    "hang or broken-body, got 99",
+    **{
+        f"guards: {{survive: {{any: model, down_with: [{written}]}}}}": "1:44: P109 down_with item must be a status from 300 "
+        f"to 999, refused, connect-timeout, broken-body or cut-stream, got {got}"
+        for written, got in {
+            "200": "200",
+            "226": "226",
+            "1000": "1000",
+            "429 after 5s": '"429 after 5s"',
+            "hung": '"hung" (did you mean hang?)',
+            '"503"': '"503"',
+            "{}": "{}",
+        }.items()
+    },
     "guards: {min_served: {while: 1, of: model, with: [429], at_least: 0.9}}": "1:30: P103 while must be less than 1, got 1",
     "guards: {min_served: {while: 0.1, of: model, with: [429], at_least: 9}}": "1:69: P103 at_least must be 1 or less, got 9",
     "guards: {min_served: {of: model, with: [429], at_least: 0.9}}": "1:10: P102 missing key while",

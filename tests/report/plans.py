@@ -8,7 +8,7 @@ from typing import Any
 
 from policyctl.core.diff import Field
 from policyctl.core.guards import Review, review
-from policyctl.core.settings import Limits, Settings
+from policyctl.core.settings import Guards, Limits, Settings
 from policyctl.model.live import observe_rows
 from policyctl.model.policy import Policy, policy_from_file
 from policyctl.reconcile.apply import stale_changes
@@ -108,6 +108,23 @@ PLANS = {
         [policy("a")], [row("prod-a"), *(row(f"r{number}") for number in range(6))], Settings(protect=("prod-*",))
     ),
     "affected": affected(),
+    "unknown": reviewed(
+        [policy("a", "one", "two"), policy("b", "virtual-policy/c")],
+        [
+            {**row("a", "one"), "policy": {"strategy": {"mode": "conditional"}, "targets": [{"name": "x"}]}},
+            row("b", "one"),
+            {**row("c"), "id": "1"},
+            {**row("c"), "id": "2"},
+        ],
+        Settings(guards=Guards(max_traffic_shift=10, max_calls=9)),
+    ),
+    "retry-after": reviewed(
+        [
+            policy("a", "one", "two", retry={"attempts": 1, "use_retry_after_header": True}),
+            policy("new", "one", retry={"attempts": 2, "on_status_codes": [429], "use_retry_after_header": True}),
+        ],
+        [row("a", "one", "two", retry={"attempts": 1})],
+    ),
     "stale": stale(),
     "thousand": thousand(),
     "hostile": reviewed(

@@ -56,7 +56,10 @@ def test_a_sentence_has_no_markup_but_code_and_says_the_same(before: str, text: 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("google/g-2.0 down with 429, hang: served 34.78% → 0%", "`google/g-2.0` down with 429, hang: served 34.78% → 0%"),
+        (
+            "google/g-2.0 down with 429, connect timeout: served 34.78% → 0%",
+            "`google/g-2.0` down with 429, connect timeout: served 34.78% → 0%",
+        ),
         ("more than max_removes 5 (see --max-removes 7)", "more than `max_removes` 5 (see `--max-removes` 7)"),
         ("1. one", "`1.` one"),
         ("the worst-case of 12. one", "the worst-case of 12. one"),
