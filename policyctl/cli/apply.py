@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,17 +11,16 @@ from policyctl.cli.auditing import Audit, with_audit
 from policyctl.cli.carrying import LOCK_SECONDS, ask_and_carry_out, raise_if_stale
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan, tell_stop
-from policyctl.cli.opening import Place, find_place
+from policyctl.cli.opening import Place, find_place, read_directory
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.reviewing import review_directory
 from policyctl.cli.selecting import Overrides, with_selection
-from policyctl.core.guards import Review, review
+from policyctl.core.guards import Review
 from policyctl.core.plan import Plan, Selection
 from policyctl.core.saved import MAX_BYTES, BadPlan, read_plan
 from policyctl.errors import StalePlan, UsageError
 from policyctl.load.files import read_bounded
-from policyctl.reconcile.apply import stale_changes
-from policyctl.reconcile.observe import observe
+from policyctl.reconcile.saved import review_saved
 from policyctl.remote.open import open_reader, require_writable
 from policyctl.report.plan_text import plan_text
 from policyctl.report.posts import NONE
@@ -146,10 +144,9 @@ def _read_saved(
             raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")
         if place.environment.digest != plan.config:
             raise StalePlan(f"policyctl.yaml changed what holds for {plan.environment} since the plan was made; plan again")
-        with console.progress.of("Listing", "live policy") as step:
-            observed = observe(reader, on_row=step)
-    reviewed = review(plan, observed, overrides.on(place.environment.settings))
-    return place, replace(reviewed, stale=stale_changes(plan, observed))
+        _, loaded = read_directory(options, place, console)
+        with console.progress.of("Comparing", "live policy") as step:
+            return place, review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step)
 
 
 def _read_plan(path: Path) -> Plan:

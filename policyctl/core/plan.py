@@ -111,7 +111,7 @@ def make_plan(
     and prune on). Raises Refused when the selection takes a change but not the new policy that it needs.
     """
     wanted = {policy.name: policy for policy in desired}
-    blocked = tuple(_blocked(wanted, observed, settings))
+    blocked = blocked_by_rows(wanted, observed, settings)
     names = {block.name for block in blocked}
     changes, counts = [], Counter[str]()
     for policy in desired:
@@ -158,8 +158,12 @@ def _consider_remove(live: Live, settings: Settings, removes: bool, changes: lis
         counts["unmanaged"] += 1
 
 
-def _blocked(wanted: dict[str, Policy], observed: Observed, settings: Settings) -> Iterator[Blocked]:
-    """Twins in scope, and unreadable rows that a file names: reported, and left alone."""
+def blocked_by_rows(wanted: Collection[str], observed: Observed, settings: Settings) -> tuple[Blocked, ...]:
+    """What twins in scope block, and unreadable rows that have a wanted name: reported, and left alone."""
+    return tuple(_blocked(wanted, observed, settings))
+
+
+def _blocked(wanted: Collection[str], observed: Observed, settings: Settings) -> Iterator[Blocked]:
     for twins in observed.twins:
         if settings.in_scope(twins.name):
             yield Blocked(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from policyctl.core.guards import Review, by_traffic, review
 from policyctl.core.models import unknown_targets
+from policyctl.core.order import leads_back
 from policyctl.core.plan import Counts, Selection, make_plan
 from policyctl.core.settings import Settings
 from policyctl.errors import Incomplete, InvalidInput, PolicyctlError, Refused
@@ -115,14 +116,14 @@ def _plan_one(
 
 def _refuse_circle(policy: Policy, observed: Observed) -> None:
     """Raise Refused when a policy's targets lead back to it."""
-    pending, seen = list(references(policy.document)), set[str]()
-    while pending:
-        name = pending.pop()
+
+    def targets_of(name: str) -> Iterable[str]:
         if name == policy.name:
-            raise Refused(f"{policy.name} would target itself, by way of other policies or at once; change its targets")
-        if name in observed.live and name not in seen:
-            seen.add(name)
-            pending += references(observed.live[name].document)
+            return references(policy.document)
+        return references(observed.live[name].document) if name in observed.live else ()
+
+    if leads_back(policy.name, targets_of):
+        raise Refused(f"{policy.name} would target itself, by way of other policies or at once; change its targets")
 
 
 def check_models(reader: Reader, reviewed: Review, loaded: Loaded) -> Review:
@@ -133,7 +134,7 @@ def check_models(reader: Reader, reviewed: Review, loaded: Loaded) -> Review:
     """
     found = _unknown_targets(reader, reviewed, loaded.policies, loaded.models)
     if found is None:
-        return _unchecked(reviewed)
+        return unchecked(reviewed)
     if found:
         raise InvalidInput(loaded.mark_of(policy, complaint) for policy, complaint in found)
     return reviewed
@@ -143,7 +144,7 @@ def check_policy(reader: Reader, reviewed: Review, policy: Policy) -> Review:
     """The same for a plan over one policy that no file says. Raises PolicyctlError with a line for every unknown target."""
     found = _unknown_targets(reader, reviewed, [policy], frozenset())
     if found is None:
-        return _unchecked(reviewed)
+        return unchecked(reviewed)
     if found:
         raise PolicyctlError("; ".join(complaint.message for _, complaint in found))
     return reviewed
@@ -168,6 +169,7 @@ def _unknown_targets(
     ]
 
 
-def _unchecked(reviewed: Review) -> Review:
+def unchecked(reviewed: Review) -> Review:
+    """The review with the note that no model is known."""
     note = "the remote knows no models, so it was not checked whether the targets' models exist"
     return replace(reviewed, notes=(*reviewed.notes, note))
