@@ -15,7 +15,7 @@ from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL, is_http
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.names import matches
-from policyctl.model.normal import digest
+from policyctl.model.normal import digest, written_text
 
 if TYPE_CHECKING:
     from policyctl.load.auth import AuthFile
@@ -45,7 +45,7 @@ class Environment:
         settings = self.settings
         return digest(
             {
-                "vars": self.vars,
+                "vars": written_text(sorted(self.vars.items())),  # templates see the order of a mapping
                 "include": _listed(self.include),
                 "scope": _listed(settings.scope),
                 "prune": settings.prune,
