@@ -13,6 +13,7 @@ from policyctl import __version__
 from policyctl.cli import ci, policy
 from policyctl.cli.main import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.databases import live_documents, put
 from tests.terminal import on_terminal
 
 POLICYCTL = (sys.executable, "-m", "policyctl")
@@ -168,16 +169,58 @@ def test_an_output_that_cannot_show_an_arrow_is_no_traceback(project: Project) -
     assert rb"0.25 \u2192 0.4" in ran.stdout
 
 
-def test_a_reader_that_goes_away_is_no_traceback(project: Project) -> None:
-    for number in range(2000):
-        project.policy(f"p{number}", "virtual-model/x/a", "virtual-model/x/b")
-    told = project.folder / "stderr.txt"
-    with told.open("wb") as stream, subprocess.Popen([*POLICYCTL, "plan"], stdout=subprocess.PIPE, stderr=stream) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        process.wait()
-    assert told.read_text("utf-8") == ""
+def unread(project: Project, *args: str) -> tuple[int, str]:
+    """The exit code, and what standard error has, of a command whose reader has left before the first line."""
+    said = project.folder / "stderr.txt"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with said.open("wb") as stream:
+        code = subprocess.run([*POLICYCTL, *args], stdout=writing, stderr=stream, check=False).returncode
+    os.close(writing)
+    return code, said.read_text("utf-8")
+
+
+UNREAD = {
+    "a plan": (("plan",), 0),
+    "a plan that tells changes": (("plan", "--detailed-exitcode"), 2),
+    "a plan as JSON": (("plan", "--detailed-exitcode", "--format", "json"), 2),
+    "a list of rules": (("rules",), 0),
+    "help": (("plan", "--help"), 0),
+    "the version": (("--version",), 0),
+    "a schema": (("schema",), 0),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_a_reader_that_goes_away_changes_no_exit_code_and_is_no_traceback(case: str, project: Project) -> None:
+    project.write("anygem.yaml")
+    args, code = UNREAD[case]
+    assert unread(project, *args) == (code, "")
+
+
+def test_a_reader_that_goes_away_hides_no_problem(project: Project) -> None:
+    project.write("anygem.yaml", ANYGEM + "colour: red\n")
+    assert unread(project, "validate") == (1, "")
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_apply_does_its_work_when_the_reader_of_its_plan_goes_away(failing: bool, project: Project) -> None:
+    for name in "abc":
+        project.policy(name)
+    if failing:
+        put([{"name": "virtual-policy/a", "policy": None}])
+    code, said = unread(project, "apply", "--yes")
+    assert code == (5 if failing else 0)
+    assert ("Traceback" in said, len(live_documents())) == (False, 3)
+
+
+def test_a_reader_of_errors_that_goes_away_changes_no_exit_code(project: Project) -> None:
+    project.write("anygem.yaml", ANYGEM + "colour: red\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert subprocess.run([*POLICYCTL, "plan"], stderr=writing, check=False).returncode == 1
+    assert subprocess.run([*POLICYCTL, "plan", "--nope"], stderr=writing, check=False).returncode == 64
+    os.close(writing)
 
 
 def in_a_shell(redirected: str, *args: str) -> subprocess.CompletedProcess[str]:
