@@ -37,10 +37,11 @@ def open_streams() -> None:
 def outlive_readers() -> None:
     """Let the process's output and error take what it writes also when the reader has left."""
     open_streams()
-    if sys.stdout is sys.__stdout__:  # and not one that was just opened, which nothing else would keep open
-        sys.stdout = _outliving(sys.stdout)
-    if sys.stderr is sys.__stderr__:
-        sys.stderr = _outliving(sys.stderr)
+    # Not one that was opened just now, which nothing else would keep open.
+    if sys.__stdout__ is not None:
+        sys.stdout = _outliving(sys.__stdout__)
+    if sys.__stderr__ is not None:
+        sys.stderr = _outliving(sys.__stderr__)
 
 
 def let_go() -> None:
