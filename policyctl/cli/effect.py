@@ -103,7 +103,9 @@ def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) ->
     if form == "json":
         console.result(effect_json(views))
     else:
-        console.result(effect_markdown(views) if form == "markdown" else effect_text(views, console.out_style))
+        console.result(
+            effect_markdown(views, subjects.known.values()) if form == "markdown" else effect_text(views, console.out_style)
+        )
     return 0
 
 
