@@ -13,8 +13,8 @@ from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan, tell_stop
 from policyctl.cli.opening import Place, find_place, read_directory
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.reviewing import review_directory
-from policyctl.cli.selecting import Overrides, with_selection
+from policyctl.cli.reviewing import review_directory, with_idle_settings
+from policyctl.cli.selecting import Overrides, raise_if_idle, with_selection
 from policyctl.core.guards import Review
 from policyctl.core.plan import Plan, Selection
 from policyctl.core.saved import MAX_BYTES, BadPlan, read_plan
@@ -146,7 +146,10 @@ def _read_saved(
             raise StalePlan(f"policyctl.yaml changed what holds for {plan.environment} since the plan was made; plan again")
         _, loaded = read_directory(options, place, console)
         with console.progress.of("Comparing", "live policy") as step:
-            return place, review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step)
+            reviewed = review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step)
+    names = loaded.names | {change.name for change in plan.changes}
+    raise_if_idle(selection, overrides, names, reviewed.live | names)  # what is done already was live
+    return place, with_idle_settings(reviewed, place, names)
 
 
 def _read_plan(path: Path) -> Plan:

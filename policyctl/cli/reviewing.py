@@ -7,7 +7,7 @@ from dataclasses import replace
 from policyctl.cli.console import Console
 from policyctl.cli.opening import Place, load_policies
 from policyctl.cli.options import Options
-from policyctl.cli.selecting import Overrides
+from policyctl.cli.selecting import Overrides, raise_if_idle
 from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
 from policyctl.errors import Incomplete, Problem, Refused
@@ -23,13 +23,23 @@ def review_directory(options: Options, place: Place, console: Console, selection
     settings = overrides.on(place.environment.settings)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
         reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
-        return check_models(reader, replace(reviewed, warnings=_warnings(reviewed, loaded)), loaded)
+        raise_if_idle(selection, overrides, loaded.names, reviewed.live)
+        reviewed = check_models(reader, replace(reviewed, warnings=_warnings(reviewed, loaded)), loaded)
+        return with_idle_settings(reviewed, place, loaded.names)
 
 
 def _warnings(reviewed: Review, loaded: Loaded) -> tuple[Problem, ...]:
     """What the rules find in the files of the policies that change."""
     files = {change.file for change in reviewed.plan.changes if change.file is not None}
     return tuple(problem for problem in loaded.problems if problem.mark.file in files and problem.severity == "warning")
+
+
+def with_idle_settings(reviewed: Review, place: Place, files: frozenset[str]) -> Review:
+    """The review with a note for each name in the directory's own safety settings that matches no policy."""
+    from policyctl.load.idle import idle_anywhere  # with PyYAML behind it
+
+    found = idle_anywhere(place.config, place.config.environment(place.environment.name), files, reviewed.live)
+    return replace(reviewed, notes=(*reviewed.notes, *(f"{problem.mark}: {problem.message}" for problem in found)))
 
 
 def raise_if_unsafe(review: Review) -> None:

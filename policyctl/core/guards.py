@@ -81,7 +81,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
         *guarded,
     )
-    notes = (*_unreadable(plan, observed), *_done_allowances(observed, settings), *allowed)
+    notes = (*_unreadable(plan, observed), *allowed)
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
         plan,
@@ -126,14 +126,6 @@ def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:
     for row in observed.unreadable:
         if row.name not in blocking:
             yield f"a row of the remote is left alone: {row.reason} ({row.which})"
-
-
-def _done_allowances(observed: Observed, settings: Settings) -> Iterator[str]:
-    """Entries of `allow_remove` that name nothing live any more have done their work."""
-    live = {*observed.live, *(twins.name for twins in observed.twins)}
-    for name in settings.allow_remove:
-        if canonical_name(name) not in live:
-            yield f"allow_remove names {name}, and nothing live has that name; take it out of policyctl.yaml"
 
 
 def _protected(plan: Plan, settings: Settings) -> Iterator[str]:

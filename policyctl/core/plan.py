@@ -88,11 +88,6 @@ class Selection:
     def takes(self, name: str) -> bool:
         return (not self.only or matches(name, self.only)) and not matches(name, self.exclude)
 
-    def idle(self, names: Collection[str]) -> Iterator[str]:
-        """The globs that match none of these names, as the options that they were given with: most often misspelled."""
-        for option, globs in (("--only", self.only), ("--exclude", self.exclude)):
-            yield from (f"{option} {glob}" for glob in globs if not any(matches(name, (glob,)) for name in names))
-
 
 def make_plan(
     *,

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from policyctl.core.settings import PARTIAL, Limits, Settings
 from policyctl.errors import InvalidInput, Problem
 from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
+from policyctl.lint.placeholders import in_variables
 from policyctl.load.auth import AuthFile, auth_complaints
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.guards import Globs, GuardExceptions, GuardsFile, exceptions_of, guards_of, own_or_shared
@@ -105,7 +106,19 @@ def config_of(source: Source) -> Config:
     problems += [problem for problem in to_problems(source, 0, found) if problem.mark not in known]
     if problems:
         _raise(problems)
-    return _resolve(ConfigFile.model_validate(data), Path(source.file))
+    config = _resolve(ConfigFile.model_validate(data), Path(source.file))
+    return config._replace(source=source, problems=tuple(_warnings(source, config)))
+
+
+def _warnings(source: Source, config: Config) -> list[Problem]:
+    """What the variables hold that they hardly mean."""
+    found = [
+        complaint
+        for name, environment in config.environments.items()
+        for complaint in in_variables(("environments", name, "vars"), environment.vars)
+        if complaint.code in config.lint.codes()
+    ]
+    return to_problems(source, 0, found)
 
 
 def _raise(problems: Iterable[Problem]) -> Any:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.core.settings import Settings
-from policyctl.errors import UsageError
+from policyctl.errors import Problem, UsageError
 from policyctl.lint.catalogue import Chosen
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL, is_http
@@ -19,6 +19,7 @@ from policyctl.model.normal import digest, written_text
 
 if TYPE_CHECKING:
     from policyctl.load.auth import AuthFile
+    from policyctl.load.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Config(NamedTuple):
     """A policyctl.yaml that was read, or what holds without one.
 
     `shared` is what an environment has that writes nothing itself. `written` are the settings that decide what is reached and
-    how much may change, as they are written, by path: all but variables and lint rules.
+    how much may change, as they are written, by path: all but variables and lint rules. `source` is the file, `problems` are
+    its warnings.
     """
 
     path: Path | None
@@ -71,6 +73,8 @@ class Config(NamedTuple):
     lint: Chosen = Chosen()
     shared: Environment = Environment(LOCAL)
     written: Mapping[str, Any] = MappingProxyType({"default": LOCAL, f"environments.{LOCAL}.remote": LOCAL})
+    source: Source | None = None
+    problems: tuple[Problem, ...] = ()
 
     def environment(self, name: str | None) -> Environment:
         """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -118,6 +118,7 @@ def _validate_group(
     problems: list[Problem] = []
     try:
         config = load_config(path)
+        problems += config.problems
     except InvalidInput as error:
         problems += error.problems
         config = Config(path, {}, None)  # the files are still checked, as far as that goes without variables
@@ -136,7 +137,18 @@ def _validate_group(
     by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
     problems += _merged(by_environment) if by_environment else [p for p in found[0] if p.code != "P015"]
     problems += files.comment_problems()
+    if files.whole and config.source is not None and not errors_in([*problems, *files.problems]):
+        named = zip(environments, loaded, strict=True)
+        problems += _idle_settings(config, named, infos)
     return problems, loaded
+
+
+def _idle_settings(config: Config, loaded: Iterable[tuple[Environment, Loaded]], infos: bool) -> Iterator[Problem]:
+    from policyctl.load.idle import idle_in_files  # with PyYAML behind it
+
+    named = [(environment, {policy.name for policy in one.policies}) for environment, one in loaded]
+    codes = config.lint.codes(infos=infos)
+    yield from (problem for problem in idle_in_files(config, named) if problem.code in codes)
 
 
 def _merged(by_environment: Mapping[str, Sequence[Problem]]) -> list[Problem]:

@@ -47,10 +47,7 @@ def plan_directory(
         removes=may_remove(reader, settings),
         selection=selection,
     )
-    reviewed = review(plan, observed, settings, timeouts)
-    idle = selection.idle(reviewed.live | {policy.name for policy in desired})
-    notes = [f"{option} matches no policy, neither of the files nor on the remote" for option in idle]
-    return replace(reviewed, notes=(*reviewed.notes, *notes))
+    return review(plan, observed, settings, timeouts)
 
 
 def may_remove(reader: Reader, settings: Settings) -> bool:

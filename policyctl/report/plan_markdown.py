@@ -123,6 +123,8 @@ def _sentence(review: Review, said: Verdict) -> str:
     elif review.plan.changes:
         text = said.traffic
     else:
+        if review.plan.counts.unselected:
+            return "Nothing that is selected changes."
         return "Everything is as the files say." if said.passed else "What could be compared is as the files say."
     return f"{text} {said.rules.capitalize()}." if said.passed else text
 
