@@ -12,7 +12,7 @@ from policyctl.cli.carrying import LOCK_SECONDS, ask_and_carry_out, raise_if_sta
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan, tell_stop
 from policyctl.cli.opening import Place, find_place, read_directory
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.reviewing import review_directory, with_idle_settings
 from policyctl.cli.selecting import Overrides, raise_if_idle, with_selection
 from policyctl.core.guards import Review
@@ -53,7 +53,7 @@ Example:
 )
 @with_audit
 @with_selection
-@with_options
+@with_options(*NAMES)
 def command(
     options: Options,
     planfile: Path | None,

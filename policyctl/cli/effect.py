@@ -9,7 +9,7 @@ from random import Random
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.subjects import Subjects, find_subjects, versions_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
 from policyctl.effect.bounds import max_waits
@@ -66,7 +66,7 @@ class Asked:
 @click.option("--timeout", multiple=True, metavar="MODEL=SECONDS", help="For the worst-case latency; repeatable.")
 @click.option("--graph", is_flag=True, help="Draw the policies as a mermaid flowchart.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
-@with_options
+@with_options(*NAMES)
 def command(
     options: Options,
     policies: tuple[str, ...],

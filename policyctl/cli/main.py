@@ -13,7 +13,7 @@ import click
 
 from policyctl import __version__
 from policyctl.cli.commands import Commands
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.streams import let_go, open_streams, outlive_readers
 from policyctl.errors import InvalidInput, PolicyctlError
 
@@ -54,7 +54,7 @@ Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),
     context_settings={"auto_envvar_prefix": "POLICYCTL", "help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="policyctl", message="%(prog)s %(version)s")
-@with_options
+@with_options(*NAMES)
 def policyctl(options: Options) -> None:
     """Model policies in Git: a directory of YAML files says what should exist, plan shows what would change, apply makes
     it so."""

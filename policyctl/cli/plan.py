@@ -12,7 +12,7 @@ import click
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan
 from policyctl.cli.opening import Place, find_place
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.reviewing import raise_if_unsafe, review_directory
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review
@@ -72,7 +72,7 @@ def _report(text: str) -> tuple[Form, Path]:
     help="Take remote, auth and safety settings from where this branch left REVISION, and say first what it changes in them.",
 )
 @with_selection
-@with_options
+@with_options(*NAMES)
 def command(
     options: Options,
     form: Form,

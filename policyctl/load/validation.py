@@ -19,13 +19,17 @@ from policyctl.load.urls import LOCAL
 
 
 class Validation(NamedTuple):
-    """What was looked at and everything that was found, sorted by place; `tests` are scenario tests."""
+    """What was looked at and everything that was found, sorted by place; `tests` are scenario tests.
+
+    `environment` is the only one that was looked at, None for all.
+    """
 
     problems: tuple[Problem, ...]
     files: int
     policies: int
     tests: int
     skipped: Counter[str]
+    environment: str | None = None
 
     @property
     def valid(self) -> bool:
@@ -49,6 +53,7 @@ def validate_paths(
     paths: Iterable[Path],
     directory: Path | None = None,
     *,
+    environment: str | None = None,
     infos: bool = False,
     deep: bool = False,
     cache: Cache | None = None,
@@ -56,21 +61,22 @@ def validate_paths(
 ) -> Validation:
     """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
 
-    `directory` is the one that plan would read. `infos` asks for findings of severity info where no rules are selected,
+    `directory` is the one that plan would read. `environment` is the only one to look at, None for all; raises UsageError
+    where a policyctl.yaml has none of that name. `infos` asks for findings of severity info where no rules are selected,
     `deep` for those of the effect engine. `cache` may know what files say. `on_file` is told of each one that had to be
     read.
     """
     problems, groups = _collect(paths, directory)
     files, names, tests, skipped = set[str](), set[str](), set[tuple[str, int, int]](), Counter[str]()
     for above, group in groups.items():
-        found, loaded = _validate_group(above, group, directory, infos, deep, cache, on_file)
+        found, loaded = _validate_group(above, group, directory, environment, infos, deep, cache, on_file)
         problems += found
         files.update(group.files)
         names |= {policy.name for one in loaded for policy in one.policies}
         suites = [suite for one in loaded for suite in one.suites]
         tests |= {(suite.file, suite.index, place) for suite in suites for place in range(len(suite.scenarios))}
         skipped += loaded[0].skipped
-    return Validation(tuple(sorted(set(problems))), len(files), len(names), len(tests), skipped)
+    return Validation(tuple(sorted(set(problems))), len(files), len(names), len(tests), skipped, environment)
 
 
 def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Problem], dict[Path | None, _Group]]:
@@ -109,6 +115,7 @@ def _validate_group(
     path: Path | None,
     group: _Group,
     directory: Path | None,
+    only: str | None,
     infos: bool,
     deep: bool,
     cache: Cache | None,
@@ -130,14 +137,16 @@ def _validate_group(
         deep=deep,
         cache=cache,
     )
-    environments = list(config.environments.values())
+    known = config.environments  # none where the configuration is not valid
+    environments = list(known.values()) if only is None or not known else [config.environment(only)]
     first, *others = environments or [Environment(LOCAL)]
     loaded = [files.load(first, on_file), *map(files.load, others)]
     found = [(*one.problems, *one.test_problems) for one in loaded]
     by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
     problems += _merged(by_environment) if by_environment else [p for p in found[0] if p.code != "P015"]
-    problems += files.comment_problems()
-    if files.whole and config.source is not None and not errors_in([*problems, *files.problems]):
+    if only is None:  # another environment may need a comment, or match a setting
+        problems += files.comment_problems()
+    if only is None and files.whole and config.source is not None and not errors_in([*problems, *files.problems]):
         named = zip(environments, loaded, strict=True)
         problems += _idle_settings(config, named, infos)
     return problems, loaded

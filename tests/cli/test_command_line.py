@@ -12,7 +12,7 @@ import pytest
 from policyctl import __version__
 from policyctl.cli import ci, policy
 from policyctl.cli.main import COMMANDS
-from tests.conftest import ANYGEM, Policyctl, Project
+from tests.conftest import ANYGEM, Policyctl, Project, Ran
 from tests.databases import live_documents, put
 from tests.terminal import on_terminal
 
@@ -27,7 +27,75 @@ def test_every_command_has_help_with_an_example(command: str, policyctl: Policyc
     ran = policyctl(*command.split(), "--help")
     assert ran.code == 0
     assert "Example:" in ran.out
-    assert "--dir" in ran.out
+
+
+SHARED = {"--dir": "x", "--env": "x", "--remote": "local", "--no-cache": None, "--color": "never"}
+ALL = set(SHARED)
+USED = {
+    "validate": ALL - {"--remote"},
+    "test": ALL - {"--remote"},
+    "history": {"--env", "--color"},
+    "init": {"--dir"},
+    "policy list": ALL - {"--no-cache"},
+    "policy show": {"--dir", "--env", "--remote"},
+    "policy export": {"--dir", "--env", "--remote"},
+    "ci approved": {"--dir", "--env"},
+    "ci comment": {"--dir", "--env"},
+    "ci drift": set(),
+    "serve": {"--dir", "--env", "--remote"},
+    "rules": {"--color"},
+    "schema": set(),
+}
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
+def test_a_command_has_the_shared_options_that_it_uses_and_refuses_the_others(command: str, policyctl: Policyctl) -> None:
+    """In its help, behind its name, and before it."""
+    words, used = command.split(), USED.get(command, ALL)
+    shown = policyctl(*words, "--help").out
+    assert {option for option in SHARED if f"  {option}" in shown} == used
+    for option in ALL - used:
+        given = [option, *([SHARED[option]] if SHARED[option] else [])]
+        after, before = policyctl(*words, *given), policyctl(*given, *words)
+        assert (after.code, after.out, before.code, before.out) == (64, "", 64, "")
+        assert f"no such option '{option}'" in after.err or f"no such option: {option}" in after.err
+        required = "missing" in before.err  # click asks for what a command must have before the command can say more
+        assert required or before.err == f"error: policyctl {command} does not use {option}; leave it out\n"
+
+
+def test_a_variable_is_for_the_commands_that_use_it(policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DIR", "ENV", "REMOTE", "NO_CACHE", "COLOR"):
+        monkeypatch.setenv(f"POLICYCTL_{name}", "always" if name == "COLOR" else "1")
+    assert policyctl("rules", "P401").code == 0
+    assert policyctl("schema").code == 0
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_validate_looks_at_one_environment_when_it_is_asked_to(
+    place: str, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(name: str) -> Ran:
+        return policyctl("validate", "--env", name) if place == "after" else policyctl("--env", name, "validate")
+
+    project.write("policyctl.yaml", "environments: {dev: {vars: {w: 0.5}}, prod: {}}\n")
+    project.write("a.yaml", ANYGEM.replace("weight: 0.25", 'weight: "{{ w }}"'))
+    assert policyctl("validate").code == 1
+    assert validate("dev") == (0, "Valid in dev: 1 policy in 1 file.\n", "")
+    ran = validate("prod")
+    assert (ran.code, "Not valid in prod: 1 error" in ran.out, "P015" in ran.out) == (1, True, True)
+    ran = validate("pord")
+    assert (ran.code, ran.out) == (64, "")
+    assert "error: unknown environment pord (did you mean prod?); known: dev, prod" in ran.err
+    monkeypatch.setenv("POLICYCTL_ENV", "dev")  # which is for all commands, and hides no environment from validate
+    assert policyctl("validate").code == 1
+
+
+def test_validate_of_an_environment_that_is_not_there_fails_without_a_configuration_too(
+    project: Project, policyctl: Policyctl
+) -> None:
+    project.write("anygem.yaml")
+    ran = policyctl("validate", "--env", "nonexistent")
+    assert (ran.code, "unknown environment nonexistent" in ran.err) == (64, True)
 
 
 def test_help_lists_every_command_and_imports_click_alone() -> None:

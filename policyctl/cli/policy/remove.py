@@ -6,7 +6,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.opening import find_place
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.policy.changing import next_apply, show_and_change
 from policyctl.cli.policy.options import How, with_how, with_name
 from policyctl.cli.policy.saving import save_removal
@@ -24,7 +24,7 @@ Example:
 @with_name
 @click.option("--allow-remove", multiple=True, metavar="NAME", help="Allow this protected policy's removal; repeatable.")
 @with_how
-@with_options
+@with_options(*NAMES)
 def command(options: Options, how: How, name: str, allow_remove: tuple[str, ...]) -> int:
     """Remove a policy. One that is protected, or that another live policy targets, is not removed."""
     return remove(options, how, canonical_name(name), allow_remove)
