@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from random import Random
 
 import click
+from click.core import ParameterSource
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.subjects import Subjects, find_subjects, versions_against
+from policyctl.cli.subjects import LIVE, Subjects, find_subjects, versions_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
 from policyctl.effect.bounds import max_waits
 from policyctl.effect.compare import compare
@@ -89,7 +90,7 @@ def command(
 
 def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) -> int:
     console = Console(options)
-    _check(asked, form)
+    _check(options, asked, form)
     subjects = find_subjects(options, names, console)
     if asked.graph:
         text = effect_graph([policy.document for policy in subjects.policies])
@@ -109,7 +110,7 @@ def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) ->
     return 0
 
 
-def _check(asked: Asked, form: str) -> None:
+def _check(options: Options, asked: Asked, form: str) -> None:
     questions = {
         "--against": asked.against,
         "--down or --rate": asked.down or asked.rate,
@@ -119,6 +120,11 @@ def _check(asked: Asked, form: str) -> None:
     chosen = [name for name, value in questions.items() if value]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} are different questions; ask one at a time")
+    given = click.get_current_context().get_parameter_source
+    if given("seed") is ParameterSource.COMMANDLINE and not asked.trace:
+        raise UsageError("--seed decides the draws of --trace, which is not there; add --trace or leave --seed out")
+    if "remote" in options.given and asked.against != LIVE:
+        raise UsageError("--remote is only asked with --against live; add that or leave --remote out")
     if asked.graph and form == "json":
         raise UsageError("--graph is drawn as text or markdown; leave out --format json")
 

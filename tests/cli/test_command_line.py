@@ -363,3 +363,26 @@ def test_completion_is_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
         [str(Path(sys.executable).with_name("policyctl"))], env=environ, capture_output=True, text=True, check=False
     )
     assert "validate" in ran.stdout
+
+
+UNUSED = {
+    "draws without a trace": (("effect", "--seed", "3"), "--seed decides the draws of --trace"),
+    "a remote that is not asked": (("effect", "--remote", "local"), "--remote is only asked with --against live"),
+    "a remote that git stands for": (("effect", "--against", "git:HEAD", "--remote", "local"), "--remote is only asked with"),
+    "another policy's removal": (
+        ("policy", "remove", "--name", "a", "--allow-remove", "b"),
+        "--allow-remove b is not the policy to remove, virtual-policy/a",
+    ),
+    "an allowance for a file": (("policy", "remove", "--name", "a", "--allow-remove", "a", "--save"), "--allow-remove is for"),
+    "an audit of a file": (("policy", "remove", "--name", "a", "--save", "--audit", "x"), "--audit notes what is written"),
+    "an audit of nothing": (("policy", "import", "-f", "a.yaml", "--dry-run", "--audit", "x"), "--audit notes what is written"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_an_option_without_a_use_beside_the_others_is_an_error(case: str, project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    args, said = UNUSED[case]
+    ran = policyctl(*args)
+    assert (ran.code, ran.out) == (64, "")
+    assert ran.err.startswith(f"error: {said}")
