@@ -25,7 +25,7 @@ def review_directory(options: Options, place: Place, console: Console, selection
         reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
         raise_if_idle(selection, overrides, loaded.names, reviewed.live)
         reviewed = check_models(reader, replace(reviewed, warnings=_warnings(reviewed, loaded)), loaded)
-        return with_idle_settings(reviewed, place, loaded.names)
+        return with_idle_settings(reviewed, place, loaded.names, overrides)
 
 
 def _warnings(reviewed: Review, loaded: Loaded) -> tuple[Problem, ...]:
@@ -34,19 +34,27 @@ def _warnings(reviewed: Review, loaded: Loaded) -> tuple[Problem, ...]:
     return tuple(problem for problem in loaded.problems if problem.mark.file in files and problem.severity == "warning")
 
 
-def with_idle_settings(reviewed: Review, place: Place, files: frozenset[str]) -> Review:
-    """The review with a note for each name in the directory's own safety settings that matches no policy."""
+def with_idle_settings(reviewed: Review, place: Place, files: frozenset[str], overrides: Overrides) -> Review:
+    """The review with a note for what does nothing: names in the directory's own safety settings that match no policy, and
+    overrides of guards that are not set."""
     from policyctl.load.idle import idle_anywhere  # with PyYAML behind it
 
     found = idle_anywhere(place.config, place.config.environment(place.environment.name), files, reviewed.live)
-    return replace(reviewed, notes=(*reviewed.notes, *(f"{problem.mark}: {problem.message}" for problem in found)))
+    notes = [f"{problem.mark}: {problem.message}" for problem in found]
+    guards = place.environment.settings.guards.active
+    unset = [one for one in overrides.allow_guard if one.guard not in guards]
+    notes += [f"{one.reason} does nothing: {one.guard} is not set for {place.environment.name}" for one in unset]
+    return replace(reviewed, notes=(*reviewed.notes, *notes))
 
 
-def raise_if_unsafe(review: Review) -> None:
-    """Raise Refused or Incomplete for a plan that must not, or cannot wholly, be applied; its report says why."""
+def raise_if_unsafe(review: Review, *, listed: bool = True) -> None:
+    """Raise Refused or Incomplete for a plan that must not, or cannot wholly, be applied.
+
+    Where the plan was printed as text, the reasons are `listed` there, and are not printed again.
+    """
     if review.refusals:
-        lead = "\n  " if len(review.refusals) > 1 else " "
-        raise Refused(f"refused by {count(len(review.refusals), 'safety rule')}:{lead}{lead.join(review.refusals)}")
+        said = f"refused by {count(len(review.refusals), 'safety rule')}"
+        raise Refused(f"{said}; see above" if listed else "\n  ".join([f"{said}:", *review.refusals]))
     if review.plan.blocked:
         names = ", ".join(block.name for block in review.plan.blocked)
         raise Incomplete(f"rows on the remote block {names}")

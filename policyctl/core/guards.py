@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from policyctl.core.apply import Verdict, judge
 from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
 from policyctl.core.plan import Plan
+from policyctl.core.renames import renames
 from policyctl.core.settings import Settings
 from policyctl.model.live import Observed
 from policyctl.model.names import canonical_name, matches
@@ -81,7 +82,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
         *guarded,
     )
-    notes = (*_unreadable(plan, observed), *allowed)
+    notes = (*_unreadable(plan, observed), *renames(plan), *allowed)
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
         plan,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from policyctl.core.change import ACTIONS, Action, Change, add, remove, update
 from policyctl.core.order import ordered
@@ -45,6 +46,7 @@ class Plan:
 
     Of the directory's own policies that it leaves alone, `kept` are those that are as the files say and may target others,
     and `unselected` those that the selection leaves as they are.
+    `config` is the digest of the `settings` that decide what the plan says, where those are known.
     """
 
     environment: str
@@ -55,6 +57,7 @@ class Plan:
     blocked: tuple[Blocked, ...] = ()
     kept: frozenset[str] = frozenset()
     unselected: frozenset[str] = frozenset()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

@@ -66,6 +66,7 @@ class _SavedPlan(BaseModel):
     environment: str
     remote: str
     config: str
+    settings: dict[str, Any] = {}
     counts: _SavedCounts
     kept: list[str] = []
     unselected: list[str] = []
@@ -81,6 +82,7 @@ def write_plan(plan: Plan) -> str:
         "environment": plan.environment,
         "remote": plan.remote,
         "config": plan.config,
+        **({"settings": plan.settings} if plan.settings else {}),
         "counts": {name: getattr(plan.counts, name) for name in Counts.__dataclass_fields__},
         "kept": sorted(plan.kept),
         "unselected": sorted(plan.unselected),
@@ -131,8 +133,18 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         raise ValueError("a policy is changed twice")
     if ordered(changes) != changes:
         raise ValueError("its changes are not in the order in which they are applied")
-    counts, kept, unselected = Counts(**saved.counts.model_dump()), frozenset(saved.kept), frozenset(saved.unselected)
-    plan = Plan(saved.environment, saved.remote, saved.config, changes, counts, kept=kept, unselected=unselected)
+    if saved.settings and digest(saved.settings) != saved.config:
+        raise ValueError("its settings are not those of its configuration")
+    plan = Plan(
+        saved.environment,
+        saved.remote,
+        saved.config,
+        changes,
+        Counts(**saved.counts.model_dump()),
+        kept=frozenset(saved.kept),
+        unselected=frozenset(saved.unselected),
+        settings=saved.settings,
+    )
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")
     return plan

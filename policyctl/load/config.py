@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from policyctl.errors import InvalidInput, Problem
 from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
 from policyctl.lint.placeholders import in_variables
 from policyctl.load.auth import AuthFile, auth_complaints
-from policyctl.load.environment import NO_CONFIG, Config, Environment
+from policyctl.load.environment import NO_CONFIG, Config, Environment, leaves
 from policyctl.load.guards import Globs, GuardExceptions, GuardsFile, exceptions_of, guards_of, own_or_shared
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
@@ -179,16 +179,7 @@ def _resolve(file: ConfigFile, path: Path) -> Config:
         exclude_none=True,
         exclude={"lint": True, "effect": True, "environments": {"__all__": {"vars"}}},
     )
-    return Config(path, environments, default, lint, _environment(LOCAL, EnvironmentFile(), file), dict(_leaves(written)))
-
-
-def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """What stands in nested mappings, by path; lists are whole."""
-    for key, item in tree.items():
-        if isinstance(item, Mapping):
-            yield from _leaves(item, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", item
+    return Config(path, environments, default, lint, _environment(LOCAL, EnvironmentFile(), file), dict(leaves(written)))
 
 
 def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Environment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -41,22 +41,25 @@ class Environment:
         return written and settings.prune and settings.in_scope(name) and not matches(name, settings.protect)
 
     @property
-    def digest(self) -> str:
-        """A hash of everything that decides what a plan of this environment says; auth and remote are not part of it."""
+    def decides(self) -> dict[str, Any]:
+        """Everything that decides what a plan of this environment says, as plain values; auth and remote are not part of it."""
         settings = self.settings
-        return digest(
-            {
-                "vars": written_text(sorted(self.vars.items())),  # templates see the order of a mapping
-                "include": _listed(self.include),
-                "scope": _listed(settings.scope),
-                "prune": settings.prune,
-                "protect": list(settings.protect),
-                "allow_remove": list(settings.allow_remove),
-                "limits": [settings.limits.max_removes, settings.limits.max_change_percent],
-                "guards": {name: _plain(guard) for name, guard in settings.guards._asdict().items()},
-                "guard_exceptions": [exception._asdict() for exception in settings.guard_exceptions],
-            }
-        )
+        return {
+            "vars": {name: written_text(value) for name, value in self.vars.items()},  # templates see a mapping's order
+            "include": _listed(self.include),
+            "scope": _listed(settings.scope),
+            "prune": settings.prune,
+            "protect": list(settings.protect),
+            "allow_remove": list(settings.allow_remove),
+            "limits": settings.limits._asdict(),
+            "guards": {name: _plain(guard) for name, guard in settings.guards._asdict().items()},
+            "guard_exceptions": [exception._asdict() for exception in settings.guard_exceptions],
+        }
+
+    @property
+    def digest(self) -> str:
+        """A hash of what `decides`."""
+        return digest(self.decides)
 
 
 class Config(NamedTuple):
@@ -125,6 +128,15 @@ def _plain(guard: Any) -> Any:
         key: [one if isinstance(one, int) else str(one) for one in value] if isinstance(value, tuple) else value
         for key, value in guard._asdict().items()
     }
+
+
+def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands in nested mappings, by path; lists are whole."""
+    for key, item in tree.items():
+        if isinstance(item, Mapping):
+            yield from leaves(item, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", item
 
 
 def _listed(values: tuple[str, ...] | None) -> list[str] | None:

@@ -47,7 +47,7 @@ def plan_directory(
         removes=may_remove(reader, settings),
         selection=selection,
     )
-    return review(plan, observed, settings, timeouts)
+    return review(replace(plan, settings=environment.decides), observed, settings, timeouts)
 
 
 def may_remove(reader: Reader, settings: Settings) -> bool:

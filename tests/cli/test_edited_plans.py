@@ -141,6 +141,10 @@ SEALED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         lambda data: data["changes"][0].update(before_digest="sha256:0"),
         'the digest of what "virtual-policy/a-one" is to replace is wrong',
     ),
+    "settings that are not its configuration's": (
+        lambda data: data["settings"].update(prune=False),
+        "its settings are not those of its configuration",
+    ),
     "an update that changes nothing": (
         lambda data: data["changes"][0].update(after=data["changes"][0]["before"], fields=[]),
         "changes nothing",
@@ -230,7 +234,7 @@ def test_a_row_that_cannot_be_read_stops_an_add_of_its_name(team: Project, polic
     put([{"name": "virtual-policy/a-new", "policy": None, "id": "half", "canonical": "virtual-policy/a-new"}])
     ran = policyctl("apply", PLAN, "--yes")
     assert ran.code == 4
-    assert "virtual-policy/a-new: the row has no policy; repair it on the remote" in ran.err
+    assert "virtual-policy/a-new: the row has no policy; repair it on the remote" in ran.out
 
 
 def test_the_file_that_is_shown_is_the_directory_s(team: Project, policyctl: Policyctl) -> None:

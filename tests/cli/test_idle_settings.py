@@ -130,6 +130,35 @@ def test_a_selection_of_what_is_live_or_in_a_file_alone_is_none_in_vain(two: Pro
     assert policyctl("plan", "--allow-guard", "max_calls", "--allow-remove", "virtual-policy/live").code == 0
 
 
+def test_an_override_of_a_guard_that_is_not_set_says_that_it_does_nothing(two: Project, policyctl: Policyctl) -> None:
+    two.write("policyctl.yaml", "guards: {max_calls: 9}\n")
+    ran = policyctl("plan", "--allow-guard", "max_calls", "--allow-guard", "survive=chat")
+    assert "note  --allow-guard survive=chat does nothing: survive is not set for local\n" in ran.out
+    assert "--allow-guard max_calls" not in ran.out
+
+
+RENAMED = {
+    "under another name": ("", "", True),
+    "with another name and other texts": ("description: old", "description: new", False),
+    "with its own texts": ("description: the same\ndisplay_name: Same", "description: the same\ndisplay_name: Same", True),
+}
+
+
+@pytest.mark.parametrize("case", RENAMED)
+def test_an_added_and_a_removed_policy_with_one_content_may_be_a_rename(case: str, two: Project, policyctl: Policyctl) -> None:
+    before, after, same = RENAMED[case]
+    old = two.policies / two.policy("old", "virtual-model/x/a", "virtual-model/x/b").name
+    old.write_text(f"{old.read_text()}{before}\n")
+    assert policyctl("apply", "--yes").code == 0
+    new = two.policies / two.policy("new", "virtual-model/x/a", "virtual-model/x/b").name
+    new.write_text(f"{new.read_text()}{after}\n")
+    old.unlink()
+    said = "virtual-policy/new is added with the content of the removed virtual-policy/old: a rename?"
+    assert (said in policyctl("plan").out) == same
+    old.write_text(new.read_text().replace("name: new", "name: old"))
+    assert "a rename?" not in policyctl("plan").out
+
+
 def test_a_saved_plan_can_be_applied_again_with_the_same_allowances(two: Project, policyctl: Policyctl) -> None:
     put([row("live")])
     two.write("policyctl.yaml", "protect: [live]\n")
