@@ -12,6 +12,7 @@ from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
 from policyctl.errors import Incomplete, Problem, Refused
 from policyctl.load.directory import Loaded
+from policyctl.load.idle import idle_anywhere
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.report.plain import count
@@ -37,8 +38,6 @@ def _warnings(reviewed: Review, loaded: Loaded) -> tuple[Problem, ...]:
 def with_idle_settings(reviewed: Review, place: Place, files: frozenset[str], overrides: Overrides) -> Review:
     """The review with a note for what does nothing: names in the directory's own safety settings that match no policy, and
     overrides of guards that are not set."""
-    from policyctl.load.idle import idle_anywhere  # with PyYAML behind it
-
     found = idle_anywhere(place.config, place.config.environment(place.environment.name), files, reviewed.live)
     notes = [f"{problem.mark}: {problem.message}" for problem in found]
     guards = place.environment.settings.guards.active

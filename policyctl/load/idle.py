@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from policyctl.errors import Problem
 from policyctl.lint.catalogue import finding
 from policyctl.load.environment import Config, Environment
-from policyctl.load.locate import to_problems
 from policyctl.model.complaints import Complaint, Path, near_name
 from policyctl.model.names import canonical_name, matches
 
@@ -67,4 +66,8 @@ def _path(config: Config, environment: Environment, setting: str) -> Path:
 
 def _placed(config: Config, found: Iterable[Complaint]) -> list[Problem]:
     chosen = [complaint for complaint in found if complaint.code in config.lint.codes(infos=True)]
-    return to_problems(config.source, 0, chosen) if config.source is not None else []
+    if config.source is None or not chosen:
+        return []
+    from policyctl.load.locate import to_problems  # with PyYAML behind it, which a good file does not need
+
+    return to_problems(config.source, 0, chosen)

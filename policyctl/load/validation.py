@@ -14,6 +14,7 @@ from policyctl.errors import InvalidInput, Problem, errors_in
 from policyctl.load.cache import Cache
 from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment, find_config, load_config
+from policyctl.load.idle import idle_in_files
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL
 
@@ -92,7 +93,8 @@ def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Proble
             group.files[file] = None
             group.roots.add(path)
         for config in found.configs:
-            groups[config]  # checked even when it is for no file
+            own = above(str(config.parent))  # the same file as the files of its folder have it, lest it counts twice
+            groups[own if own is not None and own.absolute() == config.absolute() else config]  # even when it is for no file
     return problems, groups
 
 
@@ -146,15 +148,19 @@ def _validate_group(
     problems += _merged(by_environment) if by_environment else [p for p in found[0] if p.code != "P015"]
     if only is None:  # another environment may need a comment, or match a setting
         problems += files.comment_problems()
-    if only is None and files.whole and config.source is not None and not errors_in([*problems, *files.problems]):
+    if (
+        only is None
+        and group.files
+        and files.whole
+        and config.source is not None
+        and not errors_in([*problems, *files.problems])
+    ):
         named = zip(environments, loaded, strict=True)
         problems += _idle_settings(config, named, infos)
     return problems, loaded
 
 
 def _idle_settings(config: Config, loaded: Iterable[tuple[Environment, Loaded]], infos: bool) -> Iterator[Problem]:
-    from policyctl.load.idle import idle_in_files  # with PyYAML behind it
-
     named = [(environment, {policy.name for policy in one.policies}) for environment, one in loaded]
     codes = config.lint.codes(infos=infos)
     yield from (problem for problem in idle_in_files(config, named) if problem.code in codes)

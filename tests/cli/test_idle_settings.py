@@ -87,6 +87,13 @@ def test_validate_looks_at_every_environment_before_it_calls_a_shared_setting_id
     assert "P461" not in policyctl("validate").out  # what a broken file names is not known
 
 
+def test_one_configuration_is_looked_at_once_however_it_is_named(two: Project, policyctl: Policyctl) -> None:
+    two.write("policyctl.yaml", "protect: [chta]\nenvironments: {dev: {vars: {x: '${X}'}}}\n")
+    for named in (two.policies, two.folder, Path("policies"), Path("policies/../policies")):
+        out = policyctl("validate", named).out
+        assert (out.count("P461"), out.count("P443"), out.count("2 policies in 2 files")) == (1, 1, 1), named
+
+
 SELECTED = {
     "--only": (
         ("--only", "caht"),

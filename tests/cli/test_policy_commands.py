@@ -282,7 +282,7 @@ def test_protect_binds_and_scope_prune_and_limits_do_not(project: Project, polic
     refused = policyctl("policy", "remove", "--name", "prod-a", "--yes")
     assert refused.code == 3
     assert "virtual-policy/prod-a is protected and would be removed (allow it with --allow-remove" in refused.out
-    assert policyctl("policy", "remove", "--name", "prod-a", "--allow-remove", "prod-b", "--yes").code == 3
+    assert policyctl("policy", "remove", "--name", "prod-a", "--allow-remove", "prod-b", "--yes").code == 64
     assert policyctl("policy", "remove", "--name", "prod-a", "--allow-remove", "prod-a", "--yes").code == 0
     removed = policyctl("policy", "remove", "--name", "free", "--yes")
     assert removed.code == 0
