@@ -17,7 +17,7 @@ from policyctl.report.plain import cut, plain
 
 _LONGEST = 200  # characters of a name
 _LONGEST_SENTENCE = 600
-_TOKEN = re.compile(r"(\(?)(.*?)([,:;.)]*)")
+_TOKEN = re.compile(r"(\(?)(.*?)([,:;.?)]*)")
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*'?")
 _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d{1,6})(?:\.\d+)?%?|[→×…]")
 _REFERENCE = re.compile(r"[a-f]{7,40}|ghsa-.*|.*www", re.IGNORECASE)  # words that may be a commit's or an advisory's name
@@ -94,7 +94,22 @@ def _joined(text: str) -> str:
     for name in _foreign.get().phrases:
         if name in text:
             text = text.replace(name, name.replace(" ", _SPACE))
-    return _QUOTED.sub(lambda found: found[0].replace(" ", _SPACE), text)
+    return _with_whole_values(_QUOTED.sub(lambda found: found[0].replace(" ", _SPACE), text))
+
+
+def _with_whole_values(text: str) -> str:
+    """The text with each value in brackets, `{attempts: 1, on_status_codes: [503]}`, as one word."""
+    parts: list[str] = []
+    begun, done = [], 0
+    for at, char in enumerate(text):
+        if char in "{[":
+            begun.append(at)
+        elif char in "}]" and begun:
+            start = begun.pop()
+            if not begun:
+                parts += [text[done:start], text[start : at + 1].replace(" ", _SPACE)]
+                done = at + 1
+    return "".join([*parts, text[done:]])
 
 
 def _span(shown: str) -> str:

@@ -63,6 +63,8 @@ def test_a_sentence_has_no_markup_but_code_and_says_the_same(before: str, text: 
         ("deadbeefdeadbeef' is a word", "`deadbeefdeadbeef'` is a word"),
         ("not-a-feedface, cafebabe's", "`not-a-feedface`, `cafebabe's`"),
         ('it has "one two three" in it', 'it has `"one two three"` in it'),
+        ("x: {a: one, b: [two, {c: 3}]} → absent", "x: `{a: one, b: [two, {c: 3}]}` → absent"),
+        ("x: {a: one → [two three]", "x: `{a`: one → `[two three]`"),
         ("feed the cafe", "feed the cafe"),
         ("a @b #1 c", "a `@b #1` c"),
         ("", ""),
