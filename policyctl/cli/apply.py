@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,18 +13,20 @@ from policyctl.cli.auditing import Audit, with_audit
 from policyctl.cli.carrying import LOCK_SECONDS, ask_and_carry_out, raise_if_stale
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan, tell_stop
-from policyctl.cli.opening import Place, find_place
-from policyctl.cli.options import Options, with_options
-from policyctl.cli.reviewing import review_directory
-from policyctl.cli.selecting import Overrides, with_selection
-from policyctl.core.guards import Review, review
+from policyctl.cli.opening import Place, find_place, read_directory
+from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.reviewing import review_directory, with_idle_settings
+from policyctl.cli.selecting import Overrides, raise_if_idle, with_selection
+from policyctl.core.guards import Review
 from policyctl.core.plan import Plan, Selection
 from policyctl.core.saved import MAX_BYTES, BadPlan, read_plan
 from policyctl.errors import StalePlan, UsageError
+from policyctl.load.environment import Environment, leaves
 from policyctl.load.files import read_bounded
-from policyctl.reconcile.apply import stale_changes
-from policyctl.reconcile.observe import observe
+from policyctl.reconcile.saved import review_saved
 from policyctl.remote.open import open_reader, require_writable
+from policyctl.report.fields import elided
+from policyctl.report.plain import plain, value
 from policyctl.report.plan_text import plan_text
 from policyctl.report.posts import NONE
 
@@ -55,7 +58,7 @@ Example:
 )
 @with_audit
 @with_selection
-@with_options
+@with_options(*NAMES)
 def command(
     options: Options,
     planfile: Path | None,
@@ -98,7 +101,7 @@ def apply(
     if unapproved := _unapproved(reviewed.plan, expect_digest):
         tell_stop(unapproved, console)
     tell_plan(subject_of(reviewed, place.remote, options.dir, console), planfile, console)
-    raise_if_stale(reviewed.stale)
+    raise_if_stale(reviewed.stale, listed=True)
     if unapproved:
         raise StalePlan(unapproved)
     return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism, lock_seconds=lock_timeout, audit=audit)
@@ -145,11 +148,28 @@ def _read_saved(
         if reader.identity != plan.remote:
             raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")
         if place.environment.digest != plan.config:
-            raise StalePlan(f"policyctl.yaml changed what holds for {plan.environment} since the plan was made; plan again")
-        with console.progress.of("Listing", "live policy") as step:
-            observed = observe(reader, on_row=step)
-    reviewed = review(plan, observed, overrides.on(place.environment.settings))
-    return place, replace(reviewed, stale=stale_changes(plan, observed))
+            said = f"policyctl.yaml changed what holds for {plan.environment} since the plan was made; plan again"
+            raise StalePlan("\n  ".join([said, *_moved_settings(plan, place.environment)]))
+        _, loaded = read_directory(options, place, console)
+        with console.progress.of("Comparing", "live policy") as step:
+            reviewed = review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step)
+    names = loaded.names | {change.name for change in plan.changes}
+    raise_if_idle(selection, overrides, names, reviewed.live | names)  # what is done already was live
+    return place, with_idle_settings(reviewed, place, names, overrides)
+
+
+def _moved_settings(plan: Plan, now: Environment) -> Iterator[str]:
+    """Which settings changed since a plan was made, from what to what; none where the plan does not hold them."""
+    before, after = dict(leaves(plan.settings)), dict(leaves(now.decides))
+    for path in dict.fromkeys([*before, *after]) if before else ():
+        if before.get(path) != after.get(path):
+            old, new = (_said(path, values.get(path)) for values in (before, after))
+            yield "{}: {} → {}".format(path, *elided(old, new))
+
+
+def _said(path: str, item: Any) -> str:
+    """A setting's value; that of a variable is text already."""
+    return plain(item) if path.startswith("vars.") and item is not None else value(item, longest=None)
 
 
 def _read_plan(path: Path) -> Plan:

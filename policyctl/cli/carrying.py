@@ -65,11 +65,14 @@ def ask_and_carry_out(
     return code
 
 
-def raise_if_stale(stale: Sequence[str]) -> None:
-    """Raise StalePlan for what moved since a plan was made (see `stale_changes`), before any write."""
+def raise_if_stale(stale: Sequence[str], *, listed: bool = False) -> None:
+    """Raise StalePlan for what moved since a plan was made (see `stale_changes`), before any write.
+
+    What the printed plan has `listed` is not printed again.
+    """
     if stale:
-        listed = "\n  ".join(stale)
-        raise StalePlan(f"the remote moved since the plan was made; nothing was written, plan again\n  {listed}")
+        said = "the remote moved since the plan was made; nothing was written, plan again"
+        raise StalePlan(f"{said} (see above)" if listed else "\n  ".join([said, *stale]))
 
 
 def _alone(place: Place, console: Console, seconds: float) -> AbstractContextManager[None]:

@@ -35,8 +35,6 @@ class Console:
         """Print a command's result. Raises PolicyctlError where standard output does not take it."""
         try:
             click.echo(text, nl=False, color=True)
-        except BrokenPipeError:  # whoever read it had enough
-            raise
         except OSError as error:
             raise PolicyctlError(f"standard output cannot be written: {error.strerror}") from None
 

@@ -8,10 +8,11 @@ from random import Random
 from typing import TypeVar
 
 import click
+from click.core import ParameterSource
 
 from policyctl.cli.console import Console
-from policyctl.cli.options import Options, with_options
-from policyctl.cli.subjects import Sides, Subjects, find_subjects, sides_against
+from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.subjects import LIVE, Sides, Subjects, find_subjects, sides_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
 from policyctl.cli.using import show_uses
 from policyctl.effect.compare import compare
@@ -82,7 +83,7 @@ class Asked:
 @click.option("--uses", metavar="PATTERN", help="Show which policies use a model, a provider or a policy, and how.")
 @click.option("--streamed", is_flag=True, help="For requests that ask for a stream: outages with streams that are cut, too.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
-@with_options
+@with_options(*NAMES)
 def command(
     options: Options,
     policies: tuple[str, ...],
@@ -108,7 +109,7 @@ def command(
 
 def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) -> int:
     console = Console(options)
-    _check(asked, form)
+    _check(options, asked, form)
     subjects = find_subjects(options, names, console)
     if asked.graph:
         text = effect_graph([policy.document for policy in subjects.policies])
@@ -125,13 +126,13 @@ def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) ->
     if form == "json":
         console.result(effect_json(views, assumed))
     elif form == "markdown":
-        console.result(effect_markdown(views, assumed))
+        console.result(effect_markdown(views, subjects.known.values(), assumed))
     else:
         console.result(effect_text(views, console.out_style, assumed))
     return 0
 
 
-def _check(asked: Asked, form: str) -> None:
+def _check(options: Options, asked: Asked, form: str) -> None:
     questions = {
         "--against": asked.against,
         "--down or --rate": asked.down or asked.rate,
@@ -144,6 +145,11 @@ def _check(asked: Asked, form: str) -> None:
         raise UsageError(f"{' and '.join(chosen)} are different questions; ask one at a time")
     if asked.streamed and (asked.against or asked.graph):
         raise UsageError("--streamed is for outages, --down, --rate and --trace; leave it out")
+    given = click.get_current_context().get_parameter_source
+    if given("seed") is ParameterSource.COMMANDLINE and not asked.trace:
+        raise UsageError("--seed decides the draws of --trace, which is not there; add --trace or leave --seed out")
+    if "remote" in options.given and asked.against != LIVE:
+        raise UsageError("--remote is only asked with --against live; add that or leave --remote out")
     if asked.graph and form == "json":
         raise UsageError("--graph is drawn as text or markdown; leave out --format json")
 

@@ -28,7 +28,7 @@ Example:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @audit_option("The file that apply --audit adds to.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@with_options
+@with_options("env", "color", "verbose")
 def command(options: Options, names: tuple[str, ...], audit_file: Path | None, form: str) -> int:
     """Show who changed what, when, and from which commit; the last change is the last line.
 

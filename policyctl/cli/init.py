@@ -28,7 +28,7 @@ _PRE_COMMIT = ".pre-commit-config.yaml"
 
 @click.command("init", epilog=EPILOG)
 @click.option("--ci", type=click.Choice(SERVICES), help="Workflows too, for this service: plan, apply on merge, drift.")
-@with_options
+@with_options("dir", "verbose")
 def command(options: Options, ci: Service | None) -> int:
     """Make a policy directory to start from: policyctl.yaml with comments, one example policy, and a pre-commit hook.
 

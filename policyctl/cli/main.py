@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ import click
 
 from policyctl import __version__
 from policyctl.cli.commands import Commands
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.streams import let_go, open_streams, outlive_readers
 from policyctl.errors import InvalidInput, PolicyctlError
 
 # Name → what it does, in the order of the README.
@@ -54,7 +54,7 @@ Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),
     context_settings={"auto_envvar_prefix": "POLICYCTL", "help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="policyctl", message="%(prog)s %(version)s")
-@with_options
+@with_options(*NAMES)
 def policyctl(options: Options) -> None:
     """Model policies in Git: a directory of YAML files says what should exist, plan shows what would change, apply makes
     it so."""
@@ -66,15 +66,13 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.disable()
     # No plugin of another package has a say here, and looking for one reads about every package that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    outlive_readers()
     sys.exit(run(args))
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Whatever goes wrong ends as one clear message on standard error."""
-    _open_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show → gets \u2192, not a traceback
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     try:
         code = policyctl.main(args, prog_name="policyctl", standalone_mode=False)
         sys.stdout.flush()
@@ -88,15 +86,13 @@ def run(args: Sequence[str] | None = None) -> int:
     except PolicyctlError as error:
         _say(f"error: {_visible(str(error))}")
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output has gone; nothing is left to tell it
-        return 1
     except Exception as error:  # noqa: BLE001 - the boundary
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own output; commands tell what they write
             _say(f"error: standard output cannot be written: {error.strerror}")
             return 1
         return _tell_bug(error, args)
     finally:
-        _let_go()
+        let_go()
     return code if isinstance(code, int) else 0
 
 
@@ -111,22 +107,6 @@ def _tell_usage(error: click.ClickException) -> int:
         see = f" (see {context.command_path} --help)" if context else ""
         _say(f"error: {_visible(line[:1].lower() + line[1:])}{see}")
     return 64 if isinstance(error, click.UsageError) else 1
-
-
-def _open_streams() -> None:
-    """Let streams that the caller closed lead nowhere; else the next file that is opened would be taken for one."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lasts
-
-
-def _let_go() -> None:
-    """Drop what standard output and error do not take, lest Python tries again at its end and makes an exit code of that."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _say(text: str) -> None:

@@ -62,7 +62,7 @@ def load_policies(options: Options, place: Place, console: Console, *, deep: boo
         raise InvalidInput(problems)
     if not loaded.policies:
         raise InvalidInput([Problem(Mark(str(options.dir)), "P016", f"holds no policy for {place.environment.name}")])
-    console.problems(loaded.problems)
+    console.problems((*place.config.problems, *loaded.problems))
     return loaded
 
 

@@ -1,4 +1,4 @@
-"""The options that every command takes, before its name or after it; the one after wins."""
+"""The options that commands share, before a command's name or after it; the one after wins. Each takes those that it uses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from policyctl.errors import UsageError
+
 if TYPE_CHECKING:
     from policyctl.load.cache import Cache
 
-_NAMES = ("dir", "env", "remote", "no_cache", "color", "verbose")
+NAMES = ("dir", "env", "remote", "no_cache", "color", "verbose")
 
 
 class Options(NamedTuple):
-    """The global options, settled."""
+    """The global options, settled; `given` are the names of those that the command line has."""
 
     dir: Path = Path("policies")
     env: str | None = None
@@ -25,6 +27,7 @@ class Options(NamedTuple):
     no_cache: bool = False
     color: str = "auto"
     verbose: int = 0
+    given: frozenset[str] = frozenset()
 
     def open_cache(self) -> Cache:
         """What earlier runs found out about files."""
@@ -33,20 +36,39 @@ class Options(NamedTuple):
         return Cache(None if self.no_cache else cache_folder(os.environ))
 
 
-def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command (or the group) the global options; it is called with `options` as its first argument."""
+def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command those of the global options that it uses; a group takes all. It is called with `options` first.
 
-    @wraps(function)
-    def settled(*args: Any, **values: Any) -> Any:
-        context = click.get_current_context()
-        before = context.parent.obj if context.parent is not None else Options()
-        given = {name: value for name in _NAMES if (value := values.pop(name)) not in (None, 0)}
-        context.obj = before._replace(**given)
-        return function(context.obj, *args, **values)
+    One that was given before the command's name, and that the command does not use, is a UsageError; one that comes from a
+    variable is not, since that is for all commands.
+    """
 
-    for names, more in reversed(_OPTIONS):
-        settled = click.option(*names, **more)(settled)
-    return settled
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def settled(*args: Any, **values: Any) -> Any:
+            context = click.get_current_context()
+            before: Options = context.parent.obj if context.parent is not None else Options()
+            if idle := [_spelled(name) for name in NAMES if name in before.given - {*used}]:
+                raise UsageError(f"{context.command_path} does not use {' or '.join(idle)}; leave it out")
+            chosen = {name: value for name in used if (value := values.pop(name)) not in (None, 0)}
+            given = {name for name in chosen if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+            context.obj = before._replace(**chosen, given=before.given | given)
+            return function(context.obj, *args, **values)
+
+        for names, more in reversed(_OPTIONS):
+            if _name(names) in used:
+                settled = click.option(*names, **more)(settled)
+        return settled
+
+    return decorate
+
+
+def _name(spellings: tuple[str, ...]) -> str:
+    return spellings[-1].removeprefix("--").replace("-", "_")
+
+
+def _spelled(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 # The group also listens to POLICYCTL_… (see main.py); a command does not: a variable must not beat an option before it.

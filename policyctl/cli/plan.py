@@ -12,7 +12,7 @@ import click
 from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan
 from policyctl.cli.opening import Place, find_place
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.reviewing import raise_if_unsafe, review_directory
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review
@@ -72,7 +72,7 @@ def _report(text: str) -> tuple[Form, Path]:
     help="Take remote, auth and safety settings from where this branch left REVISION, and say first what it changes in them.",
 )
 @with_selection
-@with_options
+@with_options(*NAMES)
 def command(
     options: Options,
     form: Form,
@@ -113,7 +113,7 @@ def plan(
         _write_files(out, reports, subject)
     console.result(render(form, subject, console.out_style))
     tell_plan(subject, out, console)
-    raise_if_unsafe(review)
+    raise_if_unsafe(review, listed=form == "text")
     return 2 if detailed_exitcode and review.plan.changes else 0
 
 
@@ -144,5 +144,6 @@ def _write_files(out: Path | None, reports: Reports, subject: Subject) -> None:
 def _as_merged(review: Review, place: Place, base: Base) -> Review:
     """The review with what the branch changes in the settings. The plan is one under the branch's own configuration, so that
     its digest is that of the same plan after the merge."""
-    config = place.config.environment(place.environment.name).digest
-    return replace(review, plan=replace(review.plan, config=config), settings=base.settings(place.config))
+    merged = place.config.environment(place.environment.name)
+    plan = replace(review.plan, config=merged.digest, settings=merged.decides)
+    return replace(review, plan=plan, settings=base.settings(place.config))

@@ -6,7 +6,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.opening import Place, find_place, read_directory
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.core.plan import Plan, Selection
 from policyctl.errors import Incomplete, InvalidInput, errors_in
 from policyctl.load.directory import Files, Loaded
@@ -28,7 +28,7 @@ Example:
 
 @click.command("pull", epilog=EPILOG)
 @click.option("--overwrite", is_flag=True, help="Write over files that say otherwise than the live policy.")
-@with_options
+@with_options(*NAMES)
 def command(options: Options, overwrite: bool) -> int:
     """Write every live policy in scope as a policy file, so that plan has nothing to change.
 

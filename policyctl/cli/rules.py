@@ -20,7 +20,7 @@ Example:
 @click.command("rules", epilog=EPILOG)
 @click.argument("code", required=False)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@with_options
+@with_options("color", "verbose")
 def command(options: Options, code: str | None, form: str) -> int:
     """List the rules that validate checks, or explain the one with this CODE. The beginning of a code lists its family.
 

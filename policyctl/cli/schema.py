@@ -17,7 +17,7 @@ then, as the first line of a policy file, for the YAML language server:
 
 @click.command("schema", epilog=EPILOG)
 @click.argument("of", type=click.Choice(SCHEMAS), default="policy", metavar="[NAME]")
-@with_options
+@with_options("verbose")
 def command(options: Options, of: str) -> int:
     """Print a JSON Schema (draft 2020-12): of a policy file (policy), of scenario tests (test), of policyctl.yaml (config), or
     of the JSON that plan, validate, policy list (policies), effect and history print."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Any
 
@@ -10,7 +10,9 @@ import click
 
 from policyctl.core.plan import Selection
 from policyctl.core.settings import GUARDS, GuardException, Settings
-from policyctl.model.complaints import did_you_mean
+from policyctl.errors import UsageError
+from policyctl.model.complaints import did_you_mean, near_name
+from policyctl.model.names import canonical_name, matches
 
 
 class Overrides:
@@ -25,10 +27,33 @@ class Overrides:
         partial: float | None,
     ) -> None:
         self._values = (max_removes, max_change_percent, allow_remove, allow_guard, partial)
+        self.allow_remove = allow_remove
+        self.allow_guard = allow_guard
 
     def on(self, settings: Settings) -> Settings:
         """The environment's settings with the overrides."""
         return settings.overridden(*self._values)
+
+
+def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[str], live: Collection[str]) -> None:
+    """Raise UsageError for what the command line selects or allows and no policy matches: it is most often misspelled.
+
+    `files` are the names of the policies that are planned, `live` those on the remote, where what is to be removed must be.
+    """
+    known = {*files, *live}
+    asked = [("--only", glob, known) for glob in selection.only]
+    asked += [("--exclude", glob, known) for glob in selection.exclude]
+    asked += [("--allow-remove", name, {*live}) for name in overrides.allow_remove]
+    asked += [(f"--allow-guard {one.guard}=", one.policy, known) for one in overrides.allow_guard if one.policy != "*"]
+    idle = []
+    for option, text, names in asked:
+        exactly = option == "--allow-remove"
+        if canonical_name(text) not in names and (exactly or not any(matches(name, (text,)) for name in names)):
+            where = "no live policy" if exactly else "no policy, neither in the files nor on the remote"
+            space = "" if option.endswith("=") else " "
+            idle.append(f"{option}{space}{text} matches {where}{near_name(text, names)}")
+    if idle:
+        raise UsageError("; ".join(idle))
 
 
 def _allowed_guards(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[GuardException, ...]:

@@ -45,7 +45,7 @@ _NEEDS = ("starlette", "uvicorn")
     show_default=True,
     help="How long a client may take over a request's head, over its body, and over each megabyte of the answer.",
 )
-@with_options
+@with_options("dir", "env", "remote", "verbose")
 def command(
     options: Options,
     host: str,

@@ -30,13 +30,14 @@ Example:
     type=click.Choice(["text", "json", "github", "sarif"]),
     help="github: annotations of GitHub Actions, the default there; sarif: for code scanners.  [default: text]",
 )
-@with_options
+@with_options("dir", "env", "no_cache", "color", "verbose")
 def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
     """Check policy files and directories, offline: every problem of every file, in every environment.
 
-    Without a PATH it checks the policy directory. Exit code 0 means valid (warnings allowed), 1 not. Findings of severity
-    info are shown with -v, or when lint.select in policyctl.yaml names their rules. A lint rule (see policyctl rules) is
-    silenced for a line with a comment there: # policyctl: ignore[P405]
+    Without a PATH it checks the policy directory. With --env it checks that environment alone; POLICYCTL_ENV does not make it
+    do so. Exit code 0 means valid (warnings allowed), 1 not. Findings of severity info are shown with -v, or when lint.select
+    in policyctl.yaml names their rules. A lint rule (see policyctl rules) is silenced for a line with a comment there:
+    # policyctl: ignore[P405]
     """
     return validate(options, paths, deep, form)
 
@@ -47,6 +48,7 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
         validation = validate_paths(
             paths or (options.dir,),
             options.dir,
+            environment=options.env if "env" in options.given else None,
             infos=console.verbose,
             deep=deep,
             cache=options.open_cache(),

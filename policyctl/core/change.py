@@ -51,10 +51,16 @@ def add(policy: Policy) -> Change:
 
 def update(policy: Policy, live: Live) -> Change | None:
     """What differs between the desired and the live policy, or None when they say the same."""
-    if live.said == policy.text or canonical_text(normal_form(policy.document)) == live.text:
+    if equal(policy, live):
         return None
-    fields = fields_between(live.document, policy.document)
+    # From the normal form, as all that a saved plan holds: from it the same fields can be found again.
+    fields = fields_between(live.normal, policy.document)
     return Change("update", policy.name, live.id, live.normal, policy.document, fields, policy.file)
+
+
+def equal(policy: Policy, live: Live) -> bool:
+    """Whether the desired and the live policy say the same."""
+    return live.said == policy.text or canonical_text(normal_form(policy.document)) == live.text
 
 
 def remove(live: Live) -> Change:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from policyctl.core.apply import Verdict, judge
 from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
 from policyctl.core.plan import Plan
+from policyctl.core.renames import renames
 from policyctl.core.settings import Settings
 from policyctl.effect.known import Known
 from policyctl.errors import PolicyctlError
@@ -67,6 +69,9 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     `timeouts` are the models' own, in seconds, as far as they are known.
     """
     before, after = policies_around(plan, observed)
+    # A saved plan may be half applied: what is done counts no more, neither as a change nor as live.
+    pending = tuple(c for c in plan.changes if judge(c, observed.live.get(c.name)) is not Verdict.ALREADY)
+    left = replace(plan, changes=pending)
     used = list(_still_targeted(plan, observed))
     comparing = Comparing(before, after, timeouts, settings.partial)
     effects = effects_of(plan, comparing)
@@ -74,20 +79,14 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     guarded, allowed = by_traffic(plan, after, settings, effects, affected)
     refusals = (
         *_protected(plan, settings),
-        *_too_many_removes(plan, settings),
-        *_too_much_change(plan, settings),
-        *_emptied(plan),
+        *_too_many_removes(left, settings),
+        *_too_much_change(left, settings),
+        *_emptied(left),
         *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
         *_target_nothing(plan, after),
         *guarded,
     )
-    notes = (
-        *_unreadable(plan, observed),
-        *_done_allowances(observed, settings),
-        *_dangling(plan, after),
-        *_unfollowed(plan, after),
-        *allowed,
-    )
+    notes = (*_unreadable(plan, observed), *_dangling(plan, after), *_unfollowed(plan, after), *renames(plan), *allowed)
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
         plan,
@@ -132,14 +131,6 @@ def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:
     for row in observed.unreadable:
         if row.name not in blocking:
             yield f"a row of the remote is left alone: {row.reason} ({row.which})"
-
-
-def _done_allowances(observed: Observed, settings: Settings) -> Iterator[str]:
-    """Entries of `allow_remove` that name nothing live any more have done their work."""
-    live = {*observed.live, *(twins.name for twins in observed.twins)}
-    for name in settings.allow_remove:
-        if canonical_name(name) not in live:
-            yield f"allow_remove names {name}, and nothing live has that name; take it out of policyctl.yaml"
 
 
 def _dangling(plan: Plan, after: Known) -> Iterator[str]:
@@ -217,7 +208,8 @@ def _still_targeted(plan: Plan, observed: Observed) -> Iterator[tuple[str, str]]
         return
     after = {change.name: change.after for change in plan.changes}
     rows = [*observed.live.values(), *(row for twins in observed.twins for row in twins.rows)]
-    for row in sorted(rows, key=lambda row: row.name):
-        document = after.get(row.name, row.document)
+    kept = [(row.name, after.get(row.name, row.document)) for row in rows]
+    kept += [(change.name, change.after) for change in plan.changes if change.action == "add"]
+    for user, document in sorted(kept, key=lambda one: one[0]):
         for name in sorted(references(document) & removed) if document is not None else ():
-            yield name, row.name
+            yield name, user

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +36,19 @@ def find_cycle(graph: Mapping[str, Iterable[str]]) -> list[str] | None:
                 path.append(child)
                 stack.append((child, iter(sorted(graph[child]))))
     return None
+
+
+def leads_back(name: str, targets_of: Callable[[str], Iterable[str]]) -> bool:
+    """Whether a policy's targets lead back to it."""
+    pending, seen = list(targets_of(name)), set[str]()
+    while pending:
+        target = pending.pop()
+        if target == name:
+            return True
+        if target not in seen:
+            seen.add(target)
+            pending += targets_of(target)
+    return False
 
 
 def _from_smallest(cycle: list[str]) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from policyctl.core.change import ACTIONS, Action, Change, add, remove, update
 from policyctl.core.order import ordered
@@ -45,6 +46,7 @@ class Plan:
 
     Of the directory's own policies that it leaves alone, `kept` are those that are as the files say and may target others,
     and `unselected` those that the selection leaves as they are.
+    `config` is the digest of the `settings` that decide what the plan says, where those are known.
     """
 
     environment: str
@@ -55,6 +57,7 @@ class Plan:
     blocked: tuple[Blocked, ...] = ()
     kept: frozenset[str] = frozenset()
     unselected: frozenset[str] = frozenset()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -88,11 +91,6 @@ class Selection:
     def takes(self, name: str) -> bool:
         return (not self.only or matches(name, self.only)) and not matches(name, self.exclude)
 
-    def idle(self, names: Collection[str]) -> Iterator[str]:
-        """The globs that match none of these names, as the options that they were given with: most often misspelled."""
-        for option, globs in (("--only", self.only), ("--exclude", self.exclude)):
-            yield from (f"{option} {glob}" for glob in globs if not any(matches(name, (glob,)) for name in names))
-
 
 def make_plan(
     *,
@@ -111,7 +109,7 @@ def make_plan(
     and prune on). Raises Refused when the selection takes a change but not the new policy that it needs.
     """
     wanted = {policy.name: policy for policy in desired}
-    blocked = tuple(_blocked(wanted, observed, settings))
+    blocked = blocked_by_rows(wanted, observed, settings)
     names = {block.name for block in blocked}
     changes, counts = [], Counter[str]()
     for policy in desired:
@@ -158,8 +156,12 @@ def _consider_remove(live: Live, settings: Settings, removes: bool, changes: lis
         counts["unmanaged"] += 1
 
 
-def _blocked(wanted: dict[str, Policy], observed: Observed, settings: Settings) -> Iterator[Blocked]:
-    """Twins in scope, and unreadable rows that a file names: reported, and left alone."""
+def blocked_by_rows(wanted: Collection[str], observed: Observed, settings: Settings) -> tuple[Blocked, ...]:
+    """What twins in scope block, and unreadable rows that have a wanted name: reported, and left alone."""
+    return tuple(_blocked(wanted, observed, settings))
+
+
+def _blocked(wanted: Collection[str], observed: Observed, settings: Settings) -> Iterator[Blocked]:
     for twins in observed.twins:
         if settings.in_scope(twins.name):
             yield Blocked(

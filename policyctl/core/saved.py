@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policyctl.core.change import Action, Change
-from policyctl.core.diff import Field as DiffField
+from policyctl.core.diff import fields_between
+from policyctl.core.order import ordered
 from policyctl.core.plan import Counts, Plan
 from policyctl.errors import PolicyctlError
 from policyctl.model.complaints import show
@@ -64,6 +66,7 @@ class _SavedPlan(BaseModel):
     environment: str
     remote: str
     config: str
+    settings: dict[str, Any] = {}
     counts: _SavedCounts
     kept: list[str] = []
     unselected: list[str] = []
@@ -79,6 +82,7 @@ def write_plan(plan: Plan) -> str:
         "environment": plan.environment,
         "remote": plan.remote,
         "config": plan.config,
+        **({"settings": plan.settings} if plan.settings else {}),
         "counts": {name: getattr(plan.counts, name) for name in Counts.__dataclass_fields__},
         "kept": sorted(plan.kept),
         "unselected": sorted(plan.unselected),
@@ -124,27 +128,41 @@ def _change_to_plain(change: Change) -> dict[str, Any]:
 
 
 def _plan_from(saved: _SavedPlan) -> Plan:
-    changes = tuple(
-        Change(
-            change.action,
-            change.name,
-            change.id,
-            change.before,
-            change.after,
-            tuple(DiffField(field.path, field.before, field.after) for field in change.fields),
-            change.file,
-        )
-        for change in saved.changes
-    )
-    for change in changes:
-        _check(change)
+    changes = tuple(map(_change_from, saved.changes))
     if len({change.name for change in changes}) < len(changes):
         raise ValueError("a policy is changed twice")
-    counts, kept, unselected = Counts(**saved.counts.model_dump()), frozenset(saved.kept), frozenset(saved.unselected)
-    plan = Plan(saved.environment, saved.remote, saved.config, changes, counts, kept=kept, unselected=unselected)
+    if ordered(changes) != changes:
+        raise ValueError("its changes are not in the order in which they are applied")
+    if saved.settings and digest(saved.settings) != saved.config:
+        raise ValueError("its settings are not those of its configuration")
+    plan = Plan(
+        saved.environment,
+        saved.remote,
+        saved.config,
+        changes,
+        Counts(**saved.counts.model_dump()),
+        kept=frozenset(saved.kept),
+        unselected=frozenset(saved.unselected),
+        settings=saved.settings,
+    )
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")
     return plan
+
+
+def _change_from(saved: _SavedChange) -> Change:
+    """The change, with everything that follows from its two versions found again; raises ValueError where the file differs."""
+    change = Change(saved.action, saved.name, saved.id, saved.before, saved.after, (), saved.file)
+    _check(change)
+    if saved.before_digest != change.before_digest():
+        raise ValueError(f"the digest of what {show(change.name)} is to replace is wrong")
+    if change.before is not None and change.after is not None:
+        change = replace(change, fields=fields_between(change.before, change.after))
+        if not change.fields:
+            raise ValueError(f"the update of {show(change.name)} changes nothing")
+    if [field.model_dump() for field in saved.fields] != [field._asdict() for field in change.fields]:
+        raise ValueError(f"the fields that it shows for {show(change.name)} are not those that change")
+    return change
 
 
 def _check(change: Change) -> None:

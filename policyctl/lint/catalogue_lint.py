@@ -187,6 +187,14 @@ _NAMES = (
         "name.",
     ),
     Rule(
+        "P443",
+        "foreign-placeholder",
+        "warning",
+        "A name, a model or a variable holds what looks like a placeholder of another tool: ${NAME}, $(NAME), <name>, "
+        "env:NAME, %NAME%, [[name]] and their like. Nothing fills it in here, so the platform would get it as it stands. "
+        'Write a template, "{{ NAME }}", and give NAME a value under vars of each environment in policyctl.yaml.',
+    ),
+    Rule(
         "P451",
         "unknown-policy",
         "warning",
@@ -202,6 +210,26 @@ _NAMES = (
         "among them. It may be declared elsewhere, but most often it is a typo, and every call to it fails. Correct the name, "
         "or declare the model. Checked when a whole "
         "directory without errors is validated.",
+    ),
+)
+
+_SETTINGS = (
+    Rule(
+        "P461",
+        "idle-setting",
+        "warning",
+        "A name or glob in scope, protect or guard_exceptions of policyctl.yaml matches no policy of the files, in no "
+        "environment that it holds for. What it should cover is not covered, most often because of a typo. Correct the "
+        "name, or take it out. validate knows the files alone; plan looks at the remote too, and has a note where neither "
+        "matches.",
+    ),
+    Rule(
+        "P462",
+        "idle-allowance",
+        "info",
+        "A name in allow_remove matches no policy of the files. That is as it should be for a policy that is about to go; "
+        "whether a live one has the name, only plan can see, and it has a note where none has. Take the name out once it "
+        "has done its work.",
     ),
 )
 
@@ -222,4 +250,4 @@ _COMMENTS = (
     ),
 )
 
-LINT_RULES = (*_TARGETS, *_CODES, *_RETRIES, *_WEIGHTS, *_NAMES, *_COMMENTS)
+LINT_RULES = (*_TARGETS, *_CODES, *_RETRIES, *_WEIGHTS, *_NAMES, *_SETTINGS, *_COMMENTS)

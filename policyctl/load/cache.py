@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from policyctl import __version__
+from policyctl.load.files import beside
 
 ROOM = 65_536  # bytes of one file for what this run did not use; or three times what it did use, if that is more
 _PACKAGE = Path(__file__).parent.parent
@@ -75,17 +76,10 @@ class Cache:
         if len(body) > ROOM:
             used = _body((key, entry) for key, entry in part.items() if key in self._used)
             body = used if len(body) - len(used) > max(ROOM, 3 * len(used)) else body
-        import tempfile  # with half a dozen modules behind it, which a run without news does not need
-
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-        try:
-            with open(descriptor, "wb") as stream:
-                stream.write(self._head(body) + b"\n" + body)
+        with beside(path.parent, ".") as (stream, temporary):
+            stream.write(self._head(body) + b"\n" + body)
+            stream.flush()
             os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
 
     def _head(self, body: bytes) -> bytes:
         return hashlib.blake2b(self._state.encode() + body).hexdigest().encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +13,9 @@ from pydantic_core import PydanticCustomError
 from policyctl.core.settings import PARTIAL, Limits, Settings
 from policyctl.errors import InvalidInput, Problem
 from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
+from policyctl.lint.placeholders import in_variables
 from policyctl.load.auth import AuthFile, auth_complaints
-from policyctl.load.environment import NO_CONFIG, Config, Environment
+from policyctl.load.environment import NO_CONFIG, Config, Environment, leaves
 from policyctl.load.guards import Globs, GuardExceptions, GuardsFile, exceptions_of, guards_of, own_or_shared
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
@@ -105,7 +106,19 @@ def config_of(source: Source) -> Config:
     problems += [problem for problem in to_problems(source, 0, found) if problem.mark not in known]
     if problems:
         _raise(problems)
-    return _resolve(ConfigFile.model_validate(data), Path(source.file))
+    config = _resolve(ConfigFile.model_validate(data), Path(source.file))
+    return config._replace(source=source, problems=tuple(_warnings(source, config)))
+
+
+def _warnings(source: Source, config: Config) -> list[Problem]:
+    """What the variables hold that they hardly mean."""
+    found = [
+        complaint
+        for name, environment in config.environments.items()
+        for complaint in in_variables(("environments", name, "vars"), environment.vars)
+        if complaint.code in config.lint.codes()
+    ]
+    return to_problems(source, 0, found)
 
 
 def _raise(problems: Iterable[Problem]) -> Any:
@@ -166,16 +179,7 @@ def _resolve(file: ConfigFile, path: Path) -> Config:
         exclude_none=True,
         exclude={"lint": True, "effect": True, "environments": {"__all__": {"vars"}}},
     )
-    return Config(path, environments, default, lint, _environment(LOCAL, EnvironmentFile(), file), dict(_leaves(written)))
-
-
-def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """What stands in nested mappings, by path; lists are whole."""
-    for key, item in tree.items():
-        if isinstance(item, Mapping):
-            yield from _leaves(item, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", item
+    return Config(path, environments, default, lint, _environment(LOCAL, EnvironmentFile(), file), dict(leaves(written)))
 
 
 def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Environment:

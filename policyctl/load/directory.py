@@ -47,6 +47,11 @@ class Loaded(NamedTuple):
     suites: tuple[Suite, ...] = ()
     test_problems: tuple[Problem, ...] = ()
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The canonical names of the policies."""
+        return frozenset(policy.name for policy in self.policies)
+
 
 class Files:
     """Policy files, each read and parsed once, whatever is asked of them afterwards."""

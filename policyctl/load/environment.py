@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.core.settings import Settings
-from policyctl.errors import UsageError
+from policyctl.errors import Problem, UsageError
 from policyctl.lint.catalogue import Chosen
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL, is_http
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.names import matches
-from policyctl.model.normal import digest
+from policyctl.model.normal import digest, written_text
 
 if TYPE_CHECKING:
     from policyctl.load.auth import AuthFile
+    from policyctl.load.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +41,33 @@ class Environment:
         return written and settings.prune and settings.in_scope(name) and not matches(name, settings.protect)
 
     @property
-    def digest(self) -> str:
-        """A hash of everything that decides what a plan of this environment says; auth and remote are not part of it."""
+    def decides(self) -> dict[str, Any]:
+        """Everything that decides what a plan of this environment says, as plain values; auth and remote are not part of it."""
         settings = self.settings
-        return digest(
-            {
-                "vars": self.vars,
-                "include": _listed(self.include),
-                "scope": _listed(settings.scope),
-                "prune": settings.prune,
-                "protect": list(settings.protect),
-                "allow_remove": list(settings.allow_remove),
-                "limits": [settings.limits.max_removes, settings.limits.max_change_percent],
-                "guards": {name: _plain(guard) for name, guard in settings.guards._asdict().items()},
-                "guard_exceptions": [exception._asdict() for exception in settings.guard_exceptions],
-            }
-        )
+        return {
+            "vars": {name: written_text(value) for name, value in self.vars.items()},  # templates see a mapping's order
+            "include": _listed(self.include),
+            "scope": _listed(settings.scope),
+            "prune": settings.prune,
+            "protect": list(settings.protect),
+            "allow_remove": list(settings.allow_remove),
+            "limits": settings.limits._asdict(),
+            "guards": {name: _plain(guard) for name, guard in settings.guards._asdict().items()},
+            "guard_exceptions": [exception._asdict() for exception in settings.guard_exceptions],
+        }
+
+    @property
+    def digest(self) -> str:
+        """A hash of what `decides`."""
+        return digest(self.decides)
 
 
 class Config(NamedTuple):
     """A policyctl.yaml that was read, or what holds without one.
 
     `shared` is what an environment has that writes nothing itself. `written` are the settings that decide what is reached and
-    how much may change, as they are written, by path: all but variables and lint rules.
+    how much may change, as they are written, by path: all but variables and lint rules. `source` is the file, `problems` are
+    its warnings.
     """
 
     path: Path | None
@@ -71,6 +76,8 @@ class Config(NamedTuple):
     lint: Chosen = Chosen()
     shared: Environment = Environment(LOCAL)
     written: Mapping[str, Any] = MappingProxyType({"default": LOCAL, f"environments.{LOCAL}.remote": LOCAL})
+    source: Source | None = None
+    problems: tuple[Problem, ...] = ()
 
     def environment(self, name: str | None) -> Environment:
         """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""
@@ -121,6 +128,15 @@ def _plain(guard: Any) -> Any:
         key: [one if isinstance(one, int) else str(one) for one in value] if isinstance(value, tuple) else value
         for key, value in guard._asdict().items()
     }
+
+
+def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands in nested mappings, by path; lists are whole."""
+    for key, item in tree.items():
+        if isinstance(item, Mapping):
+            yield from leaves(item, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", item
 
 
 def _listed(values: tuple[str, ...] | None) -> list[str] | None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import stat
-import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from policyctl.errors import PolicyctlError
 
 STATE_FOLDER = ".policyctl"  # beside the policy directory: the embedded remotes of its environments
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def write_atomically(path: Path, content: str | bytes, *, inside: Path | None = None, private: bool = False) -> None:
@@ -21,25 +26,52 @@ def write_atomically(path: Path, content: str | bytes, *, inside: Path | None = 
     no link may lead it out of that directory. A `private` file is for its owner alone; any other keeps its mode, or gets
     the one that the umask leaves. Raises PolicyctlError when it cannot be written; then the old file is as it was.
     """
-    temporary: str | None = None
     try:
         target = _target(path, inside)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)  # of mode 0600
-        with open(descriptor, "wb") as stream:
+        with beside(target.parent, f".{target.name[:100]}.") as (stream, temporary):
             stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             if not private:
-                os.fchmod(descriptor, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
-            os.fsync(descriptor)
-        os.replace(temporary, target)
-        temporary = None
+                os.fchmod(stream.fileno(), target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+            os.fsync(stream.fileno())
+            os.replace(temporary, target)
         _keep_name(target.parent)
     except OSError as error:
         raise PolicyctlError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        if temporary is not None:
+
+
+@contextlib.contextmanager
+def beside(folder: Path, prefix: str) -> Iterator[tuple[BinaryIO, str]]:
+    """A new file of mode 0600 in a folder, open to be written, and its path. It is removed unless it was renamed meanwhile.
+
+    A signal that comes meanwhile is put off, so that whatever ends the process leaves nothing behind. Raises OSError.
+    """
+    import tempfile  # with half a dozen modules behind it, which a run that writes nothing does not need
+
+    with _signals_put_off():
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=prefix)
+        try:
+            with open(descriptor, "wb") as stream:
+                yield stream, temporary
+        finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Let signals that end a process do so when this is over. Elsewhere than in the main thread, Python handles none."""
+    caught: list[int] = []
+    mine = threading.current_thread() is threading.main_thread()
+    handled = [number for number in _ENDING if mine and signal.getsignal(number) not in (None, signal.SIG_IGN)]
+    previous = {number: signal.signal(number, lambda came, _: caught.append(came)) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for came in caught:
+            signal.raise_signal(came)
 
 
 def read_bounded(path: Path, most: int) -> bytes:

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from policyctl.errors import Mark, Problem
-from policyctl.lint.catalogue import DEFAULT_CODES
+from policyctl.lint.catalogue import DEFAULT_CODES, LINT_CODES
 from policyctl.lint.families import lint
+from policyctl.lint.placeholders import in_name
 from policyctl.load.contents import Contents
 from policyctl.load.kinds import Kind, is_test_file, kind_of
 from policyctl.load.locate import to_problems
@@ -44,7 +45,7 @@ def read_contents(
         contents.problems.append(Problem(Mark(source.file), "P011", "the file is empty; write a policy or delete it"))
     templated = is_template(source.text)  # asked once: the text may be long, and the documents many
     for index, document in written:
-        _read_document(source, index, document, variables if templated else None, contents)
+        _read_document(source, index, document, variables if templated else None, contents, codes)
     for policy in contents.policies:
         found = list(lint(policy.document, codes))
         if names := references(policy.document):
@@ -62,7 +63,12 @@ def _deep(policy: Policy, codes: Collection[str]) -> Iterator[Complaint]:
 
 
 def _read_document(
-    source: Source, index: int, document: RawDocument, variables: Mapping[str, Any] | None, contents: Contents
+    source: Source,
+    index: int,
+    document: RawDocument,
+    variables: Mapping[str, Any] | None,
+    contents: Contents,
+    codes: Collection[str],
 ) -> None:
     """Add what a document says; without `variables` its file holds no template."""
     kind = kind_of(document.data)
@@ -75,7 +81,11 @@ def _read_document(
     if isinstance(kind, Complaint):
         found = [kind]
     elif kind is Kind.MODEL:
-        found = _read_model(document.data, contents)
+        found = [
+            complaint
+            for complaint in _read_model(document.data, contents)
+            if complaint.code not in LINT_CODES.difference(codes)
+        ]
     else:
         found = _read_policy(source, index, document, variables, contents)
     # A scalar that cannot be read needs no second line about what it is not.
@@ -93,7 +103,7 @@ def _read_model(data: dict[str, Any], contents: Contents) -> list[Complaint]:
     timeout = provider.get("request_timeout") if isinstance(provider, dict) else None
     if isinstance(timeout, int | float) and timeout > 0:
         contents.timeouts[full_model(name)] = timeout / 1000  # the gateway takes milliseconds
-    return []
+    return list(in_name(("name",), name))
 
 
 def _read_policy(

@@ -16,7 +16,7 @@ from policyctl.load.kinds import is_test_file
 from policyctl.load.markers import is_templated
 from policyctl.load.second import begin, can_fork
 from policyctl.load.source import Source, source_of
-from policyctl.model.normal import canonical_text
+from policyctl.model.normal import written_text
 
 MANY = 1000  # files from which on a second process pays
 
@@ -62,10 +62,12 @@ class Reading:
 
     def _keys(self, files: Iterable[str], variables: Mapping[str, Any]) -> dict[str, str | None]:
         """For each file a digest of everything that decides what it says; None for scenario tests: that is no such question."""
+        # Templates see the order of a mapping, though not that of the variables themselves.
+        seen = sorted(variables.items())
         # The first part of each is one of four.
         begun = {
             (json, templated): hashlib.blake2b(
-                canonical_text([json, sorted(self._codes), variables if templated else None]).encode() + b"\0", digest_size=16
+                written_text([json, sorted(self._codes), seen if templated else None]).encode() + b"\0", digest_size=16
             )
             for json in (False, True)
             for templated in (False, True)

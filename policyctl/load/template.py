@@ -7,8 +7,8 @@ A scalar that is exactly one expression takes the expression's type; everything 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
 from itertools import islice
 from typing import Any
 
@@ -17,24 +17,17 @@ from jinja2.filters import do_round, do_sum
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from policyctl.load.markers import is_template
+from policyctl.load.template_limits import BadTemplate, bounded
 
 MAX_TEMPLATE = 65_536  # characters of one scalar
-MAX_OUTPUT = 65_536  # characters of one rendered scalar
-_MAX_INT_BITS = 256
 _MAX_PRECISION = 30  # digits that a number is rounded to
 _MAX_TOKENS = 1_000  # of one scalar, white space counted; a string is one token, however long
-_FILTERS = (
-    "abs default first float int last length lower max min round string sum title trim upper".split()
-)  # none of them makes its input much larger
+_FILTERS = "abs default first float int last length lower max min round string sum title trim upper".split()
 _FORBIDDEN = {
     nodes.Call: "calls",
     nodes.CallBlock: "calls",
     nodes.Slice: "slices",
 }
-
-
-class BadTemplate(Exception):
-    """A template that cannot be rendered; the message says why."""
 
 
 def render(value: Any, variables: Mapping[str, Any]) -> tuple[Any, list[tuple[tuple[str | int, ...], str]]]:
@@ -60,7 +53,7 @@ def render(value: Any, variables: Mapping[str, Any]) -> tuple[Any, list[tuple[tu
 def render_scalar(text: str, variables: Mapping[str, Any]) -> Any:
     """One scalar, rendered. Raises BadTemplate when it cannot be: bad syntax, an unknown variable, too large."""
     try:
-        result = _compile(text)(variables)
+        return bounded(_compile(text)(variables))
     except BadTemplate:
         raise
     except UndefinedError as error:
@@ -72,25 +65,22 @@ def render_scalar(text: str, variables: Mapping[str, Any]) -> Any:
         raise BadTemplate("the template is nested too deeply; simplify it") from None
     except Exception as error:  # noqa: BLE001 - whatever an expression does wrong is the template's problem
         raise BadTemplate(f"the template fails: {_first_line(error)}") from None
-    if _size(result) > MAX_OUTPUT:
-        raise _too_large()
-    return result
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Arithmetic with bounds: a product or a sum may not make anything large."""
+    """Arithmetic with bounds: no operator may make anything large."""
 
-    intercepted_binops = frozenset({"*", "**", "%", "+"})
+    intercepted_binops = frozenset(SandboxedEnvironment.default_binop_table)
+    intercepted_unops = frozenset(SandboxedEnvironment.default_unop_table)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator == "**" or (operator in "%*" and not numbers):
             raise BadTemplate(f"the template uses {operator} on something other than two numbers, or **")
-        result: Any = super().call_binop(context, operator, left, right)
-        if isinstance(result, int) and result.bit_length() > _MAX_INT_BITS:
-            raise BadTemplate("the template computes a number that is too large")
-        _check_size(result)
-        return result
+        return bounded(super().call_binop(context, operator, left, right))
+
+    def call_unop(self, context: Any, operator: str, arg: Any) -> Any:
+        return bounded(super().call_unop(context, operator, arg))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         return self.getitem(obj, attribute)
@@ -106,8 +96,20 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 def _environment() -> SandboxedEnvironment:
     environment = _Sandbox(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.globals.clear()
-    environment.filters = {name: environment.filters[name] for name in _FILTERS} | {"round": _round, "sum": _sum}
+    filters = {name: environment.filters[name] for name in _FILTERS} | {"round": _round, "sum": _sum}
+    environment.filters = {name: _within_bounds(filter_) for name, filter_ in filters.items()}
     return environment
+
+
+def _within_bounds(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that neither takes nor gives what is too large, whatever it does between."""
+
+    @wraps(function)  # with jinja's mark of what it passes on besides the value
+    def bounded_filter(*values: Any, **named: Any) -> Any:
+        bounded([value for value in (*values, *named.values()) if not isinstance(value, SandboxedEnvironment)])
+        return bounded(function(*values, **named))
+
+    return bounded_filter
 
 
 def _round(value: Any, precision: int = 0, method: str = "common") -> Any:
@@ -176,25 +178,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     raise BadTemplate(f"the template gives a {type(value).__name__}, which no file can say")
-
-
-def _check_size(value: Any) -> None:
-    size = len(value) if isinstance(value, str | list | tuple | dict) else 0
-    if size > MAX_OUTPUT:
-        raise _too_large()
-
-
-def _size(value: Any) -> int:
-    """The characters and items of a value, at every depth: a list may hold one long text a hundred times."""
-    if isinstance(value, dict):
-        return sum(len(key) + _size(child) for key, child in value.items())
-    if isinstance(value, list):
-        return len(value) + sum(map(_size, value))
-    return len(value) if isinstance(value, str) else 0
-
-
-def _too_large() -> BadTemplate:
-    return BadTemplate(f"the template gives more than {MAX_OUTPUT:,} characters")
 
 
 def _first_line(error: BaseException) -> str:

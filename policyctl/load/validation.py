@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,18 +14,23 @@ from policyctl.errors import InvalidInput, Problem, errors_in
 from policyctl.load.cache import Cache
 from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment, find_config, load_config
+from policyctl.load.idle import idle_in_files
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL
 
 
 class Validation(NamedTuple):
-    """What was looked at and everything that was found, sorted by place; `tests` are scenario tests."""
+    """What was looked at and everything that was found, sorted by place; `tests` are scenario tests.
+
+    `environment` is the only one that was looked at, None for all.
+    """
 
     problems: tuple[Problem, ...]
     files: int
     policies: int
     tests: int
     skipped: Counter[str]
+    environment: str | None = None
 
     @property
     def valid(self) -> bool:
@@ -49,6 +54,7 @@ def validate_paths(
     paths: Iterable[Path],
     directory: Path | None = None,
     *,
+    environment: str | None = None,
     infos: bool = False,
     deep: bool = False,
     cache: Cache | None = None,
@@ -56,21 +62,22 @@ def validate_paths(
 ) -> Validation:
     """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
 
-    `directory` is the one that plan would read. `infos` asks for findings of severity info where no rules are selected,
+    `directory` is the one that plan would read. `environment` is the only one to look at, None for all; raises UsageError
+    where a policyctl.yaml has none of that name. `infos` asks for findings of severity info where no rules are selected,
     `deep` for those of the effect engine. `cache` may know what files say. `on_file` is told of each one that had to be
     read.
     """
     problems, groups = _collect(paths, directory)
     files, names, tests, skipped = set[str](), set[str](), set[tuple[str, int, int]](), Counter[str]()
     for above, group in groups.items():
-        found, loaded = _validate_group(above, group, directory, infos, deep, cache, on_file)
+        found, loaded = _validate_group(above, group, directory, environment, infos, deep, cache, on_file)
         problems += found
         files.update(group.files)
         names |= {policy.name for one in loaded for policy in one.policies}
         suites = [suite for one in loaded for suite in one.suites]
         tests |= {(suite.file, suite.index, place) for suite in suites for place in range(len(suite.scenarios))}
         skipped += loaded[0].skipped
-    return Validation(tuple(sorted(set(problems))), len(files), len(names), len(tests), skipped)
+    return Validation(tuple(sorted(set(problems))), len(files), len(names), len(tests), skipped, environment)
 
 
 def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Problem], dict[Path | None, _Group]]:
@@ -86,7 +93,8 @@ def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Proble
             group.files[file] = None
             group.roots.add(path)
         for config in found.configs:
-            groups[config]  # checked even when it is for no file
+            own = above(str(config.parent))  # the same file as the files of its folder have it, lest it counts twice
+            groups[own if own is not None and own.absolute() == config.absolute() else config]  # even when it is for no file
     return problems, groups
 
 
@@ -109,6 +117,7 @@ def _validate_group(
     path: Path | None,
     group: _Group,
     directory: Path | None,
+    only: str | None,
     infos: bool,
     deep: bool,
     cache: Cache | None,
@@ -118,6 +127,7 @@ def _validate_group(
     problems: list[Problem] = []
     try:
         config = load_config(path)
+        problems += config.problems
     except InvalidInput as error:
         problems += error.problems
         config = Config(path, {}, None)  # the files are still checked, as far as that goes without variables
@@ -129,14 +139,31 @@ def _validate_group(
         deep=deep,
         cache=cache,
     )
-    environments = list(config.environments.values())
+    known = config.environments  # none where the configuration is not valid
+    environments = list(known.values()) if only is None or not known else [config.environment(only)]
     first, *others = environments or [Environment(LOCAL)]
     loaded = [files.load(first, on_file), *map(files.load, others)]
     found = [(*one.problems, *one.test_problems) for one in loaded]
     by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
     problems += _merged(by_environment) if by_environment else [p for p in found[0] if p.code != "P015"]
-    problems += files.comment_problems()
+    if only is None:  # another environment may need a comment, or match a setting
+        problems += files.comment_problems()
+    if (
+        only is None
+        and group.files
+        and files.whole
+        and config.source is not None
+        and not errors_in([*problems, *files.problems])
+    ):
+        named = zip(environments, loaded, strict=True)
+        problems += _idle_settings(config, named, infos)
     return problems, loaded
+
+
+def _idle_settings(config: Config, loaded: Iterable[tuple[Environment, Loaded]], infos: bool) -> Iterator[Problem]:
+    named = [(environment, {policy.name for policy in one.policies}) for environment, one in loaded]
+    codes = config.lint.codes(infos=infos)
+    yield from (problem for problem in idle_in_files(config, named) if problem.code in codes)
 
 
 def _merged(by_environment: Mapping[str, Sequence[Problem]]) -> list[Problem]:

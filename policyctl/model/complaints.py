@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from policyctl.errors import Severity
+from policyctl.model.names import POLICY_PREFIX, bare_name
 
 Path = tuple[str | int, ...]
 HIDDEN = "***"
@@ -30,6 +31,12 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: floa
     names = {name.removeprefix(shared): name for name in known}
     close = near(word.removeprefix(shared), names, cutoff)
     return f" (did you mean {names[close[0]]}?)" if close else ""
+
+
+def near_name(name: str, known: Iterable[str]) -> str:
+    """The same for a policy's name or glob; `known` are canonical names, and the guess is spelled as the name is."""
+    names = known if name.startswith(POLICY_PREFIX) else map(bare_name, known)
+    return did_you_mean(name, sorted(names), POLICY_PREFIX)
 
 
 def near(word: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:

@@ -68,6 +68,11 @@ def canonical_text(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
+def written_text(value: Any) -> str:
+    """The same, but mappings keep their order: one text per value as it is written, for whatever can see that order."""
+    return _KEEPING_ORDER.encode(value)
+
+
 def order_matters(group: Document) -> bool:
     """Whether a group asks its targets in the order written: every group but a load balance."""
     strategy = group.get("strategy")
@@ -97,6 +102,7 @@ def model_names(document: Document) -> Iterator[str]:
                 pending.append(target)
 
 
+_KEEPING_ORDER = json.JSONEncoder(separators=(",", ":"))
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 

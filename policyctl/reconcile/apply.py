@@ -13,6 +13,7 @@ from policyctl.errors import Conflict, LostAnswer, NotFound, PolicyctlError, Rem
 from policyctl.model.live import Live, Observed
 from policyctl.reconcile.observe import look_up
 from policyctl.remote.protocol import Writer
+from policyctl.report.fields import sides
 
 BATCH = 64  # changes that one look-up covers; the time between look and write is that of one batch
 TRIES = 3
@@ -21,13 +22,18 @@ TRIES = 3
 def stale_changes(plan: Plan, observed: Observed) -> tuple[str, ...]:
     """What makes a saved plan stale, one line a change: a live policy that is neither as the plan saw it nor as it wants it."""
     stale = [
-        f"{change.name}: {', '.join(field.path for field in moved(change, live))} moved"
+        f"{change.name}: {_moves(change, live)}"
         for change in plan.changes
         if judge(change, live := observed.live.get(change.name)) is Verdict.STALE
     ]
     twins = {twins.name for twins in observed.twins}
     stale += [f"{change.name}: the remote has several of that name now" for change in plan.changes if change.name in twins]
     return tuple(stale)
+
+
+def _moves(change: Change, live: Live | None) -> str:
+    """Which fields of the live policy changed since the plan was made, from what to what."""
+    return ", ".join(f"{field.path}: {before} → {after}" for field in moved(change, live) for before, after in [sides(field)])
 
 
 def apply_changes(
@@ -83,8 +89,7 @@ def _carry_out(change: Change, observed: Observed, writer: Writer, on_begin: Cal
         if verdict is Verdict.ALREADY:
             return Outcome(change, "applied" if isinstance(problem, LostAnswer) else "already")
         if verdict is Verdict.STALE:
-            paths = ", ".join(field.path for field in moved(change, live))
-            return Outcome(change, "failed", f"moved since the plan was made ({paths}); plan again")
+            return Outcome(change, "failed", f"moved since the plan was made ({_moves(change, live)}); plan again")
         if not tries_left:
             break
         try:

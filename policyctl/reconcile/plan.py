@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from policyctl.core.guards import Review, by_traffic, review
 from policyctl.core.models import unknown_targets
+from policyctl.core.order import leads_back
 from policyctl.core.plan import Counts, Selection, make_plan
 from policyctl.core.settings import Settings
 from policyctl.effect.known import Known
@@ -47,10 +48,7 @@ def plan_directory(
         removes=may_remove(reader, settings),
         selection=selection,
     )
-    reviewed = review(plan, observed, settings, timeouts)
-    idle = selection.idle(reviewed.live | {policy.name for policy in desired})
-    notes = [f"{option} matches no policy, neither of the files nor on the remote" for option in idle]
-    return replace(reviewed, notes=(*reviewed.notes, *notes))
+    return review(replace(plan, settings=environment.decides), observed, settings, timeouts)
 
 
 def may_remove(reader: Reader, settings: Settings) -> bool:
@@ -116,14 +114,14 @@ def _plan_one(
 
 def _refuse_circle(policy: Policy, observed: Observed) -> None:
     """Raise Refused when a policy's targets lead back to it."""
-    pending, seen = list(references(policy.document)), set[str]()
-    while pending:
-        name = pending.pop()
+
+    def targets_of(name: str) -> Iterable[str]:
         if name == policy.name:
-            raise Refused(f"{policy.name} would target itself, by way of other policies or at once; change its targets")
-        if name in observed.live and name not in seen:
-            seen.add(name)
-            pending += references(observed.live[name].document)
+            return references(policy.document)
+        return references(observed.live[name].document) if name in observed.live else ()
+
+    if leads_back(policy.name, targets_of):
+        raise Refused(f"{policy.name} would target itself, by way of other policies or at once; change its targets")
 
 
 def check_models(reader: Reader, reviewed: Review, loaded: Loaded, environment: Environment) -> Review:
@@ -137,7 +135,7 @@ def check_models(reader: Reader, reviewed: Review, loaded: Loaded, environment: 
     models = reader.models() | loaded.models if _written(reviewed) else frozenset()
     if found := _unknown_targets(reviewed, loaded.policies, models, elsewhere):
         raise InvalidInput(loaded.mark_of(policy, complaint) for policy, complaint in found)
-    return reviewed if models or not _written(reviewed) else _unchecked(reviewed)
+    return reviewed if models or not _written(reviewed) else unchecked(reviewed)
 
 
 def check_policy(reader: Reader, reviewed: Review, policy: Policy) -> Review:
@@ -145,7 +143,7 @@ def check_policy(reader: Reader, reviewed: Review, policy: Policy) -> Review:
     models = reader.models() if _written(reviewed) else frozenset()
     if found := _unknown_targets(reviewed, [policy], models, _nowhere):
         raise PolicyctlError("; ".join(complaint.message for _, complaint in found))
-    return reviewed if models or not _written(reviewed) else _unchecked(reviewed)
+    return reviewed if models or not _written(reviewed) else unchecked(reviewed)
 
 
 def _nowhere(_: str) -> bool:
@@ -171,6 +169,7 @@ def _unknown_targets(
     ]
 
 
-def _unchecked(reviewed: Review) -> Review:
+def unchecked(reviewed: Review) -> Review:
+    """The review with the note that no model is known."""
     note = "the remote knows no models, so it was not checked whether the targets' models exist"
     return replace(reviewed, notes=(*reviewed.notes, note))

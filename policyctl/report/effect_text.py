@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from policyctl.effect.profile import ASSUMED
+from policyctl.model.normal import Document
 from policyctl.report.effect_rows import sections
 from policyctl.report.effect_views import Compared, View
-from policyctl.report.markdown import code, prose
+from policyctl.report.foreign import texts_in
+from policyctl.report.markdown import code, naming, prose
 from policyctl.report.plain import plain
 from policyctl.report.style import Style
 
@@ -24,8 +26,13 @@ def effect_text(views: Sequence[View], style: Style, assumed: str = ASSUMED) -> 
     return "\n\n".join([*blocks, style.paint(assumed, "dim")]) + "\n"
 
 
-def effect_markdown(views: Sequence[View], assumed: str = ASSUMED) -> str:
-    """The same as markdown: a heading a policy, a list a section."""
+def effect_markdown(views: Sequence[View], documents: Iterable[Document], assumed: str = ASSUMED) -> str:
+    """The same as markdown: a heading a policy, a list a section. `documents` are the policies that this may be about."""
+    with naming(texts_in(documents)):
+        return _page(views, assumed)
+
+
+def _page(views: Sequence[View], assumed: str) -> str:
     blocks = []
     for view in views:
         against = f" against {code(view.against)}" if isinstance(view, Compared) else ""

@@ -8,17 +8,34 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
 
 from policyctl.report.plain import cut, plain
 
 _LONGEST = 200  # characters of a name
 _LONGEST_SENTENCE = 600
-_TOKEN = re.compile(r"(\(?)(.*?)([,:;.)]*)")
+_TOKEN = re.compile(r"(\(?)(.*?)([,:;.?)]*)")
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*'?")
 _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d{1,6})(?:\.\d+)?%?|[→×…]")
-_REFERENCE = re.compile(r"[a-f]{7,40}|ghsa-.*|www", re.IGNORECASE)  # words that may be a commit's or an advisory's name
+_REFERENCE = re.compile(r"[a-f]{7,40}|ghsa-.*|.*www", re.IGNORECASE)  # words that may be a commit's or an advisory's name
+_PARTS = re.compile(r"['-]")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_SPACE = "\ue000"  # stands for a space that does not end a word; no text that is shown has it
 _ITEM = re.compile(r"\d+[.)]")  # would begin a list
+
+
+class _Foreign(NamedTuple):
+    """Texts that are not this program's: all of them, and those of several words."""
+
+    words: frozenset[str] = frozenset()
+    phrases: tuple[str, ...] = ()
+
+
+_NONE = _Foreign()
+_foreign: ContextVar[_Foreign] = ContextVar("foreign", default=_NONE)
 
 
 def code(text: str) -> str:
@@ -26,11 +43,22 @@ def code(text: str) -> str:
     return _span(cut(plain(text), _LONGEST))
 
 
+@contextmanager
+def naming(texts: Iterable[str]) -> Iterator[None]:
+    """Take these texts of others for code in all sentences that are made meanwhile, though they may look like plain words."""
+    shown = {plain(text) for text in texts if text}
+    before = _foreign.set(_Foreign(frozenset(shown), tuple(text for text in shown if " " in text)))
+    try:
+        yield
+    finally:
+        _foreign.reset(before)
+
+
 def prose(text: str) -> str:
-    """A sentence with names in it: plain words and numbers stay, everything else is code."""
+    """A sentence with names in it: plain words and numbers stay, everything else is code, and so is all that `naming` names."""
     said: list[str] = []
     names: list[str] = []  # that stand side by side, and so in one code span
-    for token in cut(plain(text), _LONGEST_SENTENCE).split():
+    for token in cut(_joined(plain(text)), _LONGEST_SENTENCE).split():
         before, name, after = _parts(token, not said and not names)
         if names and (before or not name):
             said.append(_span(" ".join(names)))
@@ -61,8 +89,31 @@ def row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("\\|", "\\\\x7c").replace("|", "\\|") for cell in cells) + " |\n"
 
 
+def _joined(text: str) -> str:
+    """The text with each quoted or named part of several words as one word."""
+    for name in _foreign.get().phrases:
+        if name in text:
+            text = text.replace(name, name.replace(" ", _SPACE))
+    return _with_whole_values(_QUOTED.sub(lambda found: found[0].replace(" ", _SPACE), text))
+
+
+def _with_whole_values(text: str) -> str:
+    """The text with each value in brackets, `{attempts: 1, on_status_codes: [503]}`, as one word."""
+    parts: list[str] = []
+    begun, done = [], 0
+    for at, char in enumerate(text):
+        if char in "{[":
+            begun.append(at)
+        elif char in "}]" and begun:
+            start = begun.pop()
+            if not begun:
+                parts += [text[done:start], text[start : at + 1].replace(" ", _SPACE)]
+                done = at + 1
+    return "".join([*parts, text[done:]])
+
+
 def _span(shown: str) -> str:
-    shown = shown or " "  # none is no code span
+    shown = shown.replace(_SPACE, " ") or " "  # none is no code span
     ticks = "`" * (1 + _longest_run(shown))
     # A code span loses one space on both sides, and may not begin or end with a backtick.
     pad = " " if shown.strip() and (shown[0] in " `" or shown[-1] in " `") else ""
@@ -76,9 +127,14 @@ def _parts(token: str, first: bool) -> tuple[str, str, str]:
     before, core, after = found.groups()
     if first and _ITEM.fullmatch(token):
         return "", token, ""
-    if _NUMBER.fullmatch(core) or (_WORD.fullmatch(core) and not _REFERENCE.fullmatch(core)):
+    if core not in _foreign.get().words and (_NUMBER.fullmatch(core) or _is_word(core)):
         return "", "", ""
     return (before, core, after) if core else ("", token, "")
+
+
+def _is_word(core: str) -> bool:
+    """Whether this is a word that means nothing to GitHub, nor does any part of it."""
+    return bool(_WORD.fullmatch(core)) and not any(map(_REFERENCE.fullmatch, (core, *_PARTS.split(core))))
 
 
 def _longest_run(text: str) -> int:

@@ -13,7 +13,8 @@ from itertools import zip_longest
 
 from policyctl.core.guards import Review
 from policyctl.effect.profile import ASSUMED
-from policyctl.report.markdown import code, prose
+from policyctl.report.foreign import texts_of
+from policyctl.report.markdown import code, naming, prose
 from policyctl.report.plain import count, field_values
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
 from policyctl.report.posts import marker
@@ -31,6 +32,11 @@ _MOST_LINES = 20  # of refusals and the like
 
 def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
     """The page, in at most `room` bytes (at least LEAST_BYTES)."""
+    with naming(texts_of(subject.review)):
+        return _page(subject, room)
+
+
+def _page(subject: Subject, room: int) -> str:
     review = subject.review
     said = verdict(review)
     first = f"{marker(review.plan.environment, subject.directory)}\n"
@@ -117,6 +123,8 @@ def _sentence(review: Review, said: Verdict) -> str:
     elif review.plan.changes:
         text = said.traffic
     else:
+        if review.plan.counts.unselected:
+            return "Nothing that is selected changes."
         return "Everything is as the files say." if said.passed else "What could be compared is as the files say."
     return f"{text} {said.rules.capitalize()}." if said.passed else text
 

@@ -150,6 +150,8 @@ def _summary_line(review: Review, style: Style) -> str:
         return f"{style.paint('Plan:', 'bold')} {totals}." + (f" {rest}." if rest else "")
     if plan.blocked:
         return f"{style.paint('Nothing to apply, but not all could be compared.', 'bold', 'yellow')} {rest}."
+    if plan.counts.unselected:
+        return f"{style.paint('No changes selected.', 'bold')} {rest}."
     nothing = style.paint("No changes.", "bold", "green")
     return f"{nothing} {plain(plan.environment)} is as the files say" + (f": {rest}." if rest else ".")
 

@@ -31,6 +31,7 @@ def validation_json(validation: Validation) -> str:
         "format": FORMAT,
         "version": VERSION,
         "valid": validation.valid,
+        "environment": validation.environment,
         "files": validation.files,
         "policies": validation.policies,
         "tests": validation.tests,
@@ -65,7 +66,8 @@ def validation_summary(validation: Validation, style: Style) -> str:
     if validation.skipped:
         kinds = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(validation.skipped.items()))
         seen += f", skipped: {kinds}"
+    where = f" in {plain(validation.environment)}" if validation.environment is not None else ""
     if validation.valid:
         verdict = style.paint("Valid", "green", "bold")
-        return f"{verdict}: {seen}" + (f", {said}.\n" if said else ".\n")
-    return f"{style.paint('Not valid', 'red', 'bold')}: {said} ({seen}).\n"
+        return f"{verdict}{where}: {seen}" + (f", {said}.\n" if said else ".\n")
+    return f"{style.paint('Not valid', 'red', 'bold')}{where}: {said} ({seen}).\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 from starlette.applications import Starlette
@@ -75,6 +76,9 @@ class Endpoint:
         return await run_in_threadpool(lambda: _response(operation.handler(self._service, call)))
 
 
+_HOST = re.compile(r"(?:\[(?P<address>[^\[\]]*:[^\[\]]*)\]|(?P<name>[^\[\]:]+))(?::\d{0,5})?")
+
+
 def check_caller(operation: Operation, service: Service, host: str, authorization: str) -> None:
     """Raise Failure when who asks may not.
 
@@ -89,8 +93,8 @@ def check_caller(operation: Operation, service: Service, host: str, authorizatio
 
 def _host(request: Request) -> str:
     """The name or address in the Host header, without the port; whatever else stands there is no loopback name."""
-    host = request.headers.get("host", "")
-    return host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+    found = _HOST.fullmatch(request.headers.get("host", ""))
+    return (found["address"] or found["name"]) if found else ""
 
 
 def _check_head(request: Request, limits: Limits) -> None:

@@ -54,8 +54,8 @@ def test_what_loosens_a_rule_is_said_first_and_does_not_count_yet(branch: Projec
     assert ran.out.startswith(
         f"{LEAD}    protect: [f] → absent\n    limits.max_removes: 1 → 5\n\nenvironment local, remote local\n"
     )
-    assert "virtual-policy/f is protected and would be removed" in ran.err
-    assert "2 policies would be removed, more than max_removes 1" in ran.err
+    assert "virtual-policy/f is protected and would be removed" in ran.out
+    assert "2 policies would be removed, more than max_removes 1" in ran.out
 
 
 # What is written on main, what in the branch, and what is said of it.
@@ -194,7 +194,7 @@ def test_a_new_environment_has_what_the_base_says_for_all(project: Project, poli
     project.write("policyctl.yaml", "environments: {next: {prune: true}}\n")
     (project.policies / "b.yaml").unlink()
     ran = policyctl("plan", "--base", "main", "--remote", "git:main")
-    assert (ran.code, "is protected" in ran.err) == (3, True)
+    assert (ran.code, "is protected" in ran.out) == (3, True)
 
 
 def test_relative_paths_of_the_base_start_from_its_own_file(

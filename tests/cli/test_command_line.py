@@ -12,7 +12,8 @@ import pytest
 from policyctl import __version__
 from policyctl.cli import ci, policy
 from policyctl.cli.main import COMMANDS
-from tests.conftest import ANYGEM, Policyctl, Project
+from tests.conftest import ANYGEM, Policyctl, Project, Ran
+from tests.databases import live_documents, put
 from tests.terminal import on_terminal
 
 POLICYCTL = (sys.executable, "-m", "policyctl")
@@ -26,7 +27,75 @@ def test_every_command_has_help_with_an_example(command: str, policyctl: Policyc
     ran = policyctl(*command.split(), "--help")
     assert ran.code == 0
     assert "Example:" in ran.out
-    assert "--dir" in ran.out
+
+
+SHARED = {"--dir": "x", "--env": "x", "--remote": "local", "--no-cache": None, "--color": "never"}
+ALL = set(SHARED)
+USED = {
+    "validate": ALL - {"--remote"},
+    "test": ALL - {"--remote"},
+    "history": {"--env", "--color"},
+    "init": {"--dir"},
+    "policy list": ALL - {"--no-cache"},
+    "policy show": {"--dir", "--env", "--remote"},
+    "policy export": {"--dir", "--env", "--remote"},
+    "ci approved": {"--dir", "--env"},
+    "ci comment": {"--dir", "--env"},
+    "ci drift": set(),
+    "serve": {"--dir", "--env", "--remote"},
+    "rules": {"--color"},
+    "schema": set(),
+}
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
+def test_a_command_has_the_shared_options_that_it_uses_and_refuses_the_others(command: str, policyctl: Policyctl) -> None:
+    """In its help, behind its name, and before it."""
+    words, used = command.split(), USED.get(command, ALL)
+    shown = policyctl(*words, "--help").out
+    assert {option for option in SHARED if f"  {option}" in shown} == used
+    for option in ALL - used:
+        given = [option, *([SHARED[option]] if SHARED[option] else [])]
+        after, before = policyctl(*words, *given), policyctl(*given, *words)
+        assert (after.code, after.out, before.code, before.out) == (64, "", 64, "")
+        assert f"no such option '{option}'" in after.err or f"no such option: {option}" in after.err
+        required = "missing" in before.err  # click asks for what a command must have before the command can say more
+        assert required or before.err == f"error: policyctl {command} does not use {option}; leave it out\n"
+
+
+def test_a_variable_is_for_the_commands_that_use_it(policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DIR", "ENV", "REMOTE", "NO_CACHE", "COLOR"):
+        monkeypatch.setenv(f"POLICYCTL_{name}", "always" if name == "COLOR" else "1")
+    assert policyctl("rules", "P401").code == 0
+    assert policyctl("schema").code == 0
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_validate_looks_at_one_environment_when_it_is_asked_to(
+    place: str, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(name: str) -> Ran:
+        return policyctl("validate", "--env", name) if place == "after" else policyctl("--env", name, "validate")
+
+    project.write("policyctl.yaml", "environments: {dev: {vars: {w: 0.5}}, prod: {}}\n")
+    project.write("a.yaml", ANYGEM.replace("weight: 0.25", 'weight: "{{ w }}"'))
+    assert policyctl("validate").code == 1
+    assert validate("dev") == (0, "Valid in dev: 1 policy in 1 file.\n", "")
+    ran = validate("prod")
+    assert (ran.code, "Not valid in prod: 1 error" in ran.out, "P015" in ran.out) == (1, True, True)
+    ran = validate("pord")
+    assert (ran.code, ran.out) == (64, "")
+    assert "error: unknown environment pord (did you mean prod?); known: dev, prod" in ran.err
+    monkeypatch.setenv("POLICYCTL_ENV", "dev")  # which is for all commands, and hides no environment from validate
+    assert policyctl("validate").code == 1
+
+
+def test_validate_of_an_environment_that_is_not_there_fails_without_a_configuration_too(
+    project: Project, policyctl: Policyctl
+) -> None:
+    project.write("anygem.yaml")
+    ran = policyctl("validate", "--env", "nonexistent")
+    assert (ran.code, "unknown environment nonexistent" in ran.err) == (64, True)
 
 
 def test_help_lists_every_command_and_imports_click_alone() -> None:
@@ -168,16 +237,58 @@ def test_an_output_that_cannot_show_an_arrow_is_no_traceback(project: Project) -
     assert rb"0.25 \u2192 0.4" in ran.stdout
 
 
-def test_a_reader_that_goes_away_is_no_traceback(project: Project) -> None:
-    for number in range(2000):
-        project.policy(f"p{number}", "virtual-model/x/a", "virtual-model/x/b")
-    told = project.folder / "stderr.txt"
-    with told.open("wb") as stream, subprocess.Popen([*POLICYCTL, "plan"], stdout=subprocess.PIPE, stderr=stream) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        process.wait()
-    assert told.read_text("utf-8") == ""
+def unread(project: Project, *args: str) -> tuple[int, str]:
+    """The exit code, and what standard error has, of a command whose reader has left before the first line."""
+    said = project.folder / "stderr.txt"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with said.open("wb") as stream:
+        code = subprocess.run([*POLICYCTL, *args], stdout=writing, stderr=stream, check=False).returncode
+    os.close(writing)
+    return code, said.read_text("utf-8")
+
+
+UNREAD = {
+    "a plan": (("plan",), 0),
+    "a plan that tells changes": (("plan", "--detailed-exitcode"), 2),
+    "a plan as JSON": (("plan", "--detailed-exitcode", "--format", "json"), 2),
+    "a list of rules": (("rules",), 0),
+    "help": (("plan", "--help"), 0),
+    "the version": (("--version",), 0),
+    "a schema": (("schema",), 0),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_a_reader_that_goes_away_changes_no_exit_code_and_is_no_traceback(case: str, project: Project) -> None:
+    project.write("anygem.yaml")
+    args, code = UNREAD[case]
+    assert unread(project, *args) == (code, "")
+
+
+def test_a_reader_that_goes_away_hides_no_problem(project: Project) -> None:
+    project.write("anygem.yaml", ANYGEM + "colour: red\n")
+    assert unread(project, "validate") == (1, "")
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_apply_does_its_work_when_the_reader_of_its_plan_goes_away(failing: bool, project: Project) -> None:
+    for name in "abc":
+        project.policy(name)
+    if failing:
+        put([{"name": "virtual-policy/a", "policy": None}])
+    code, said = unread(project, "apply", "--yes")
+    assert code == (5 if failing else 0)
+    assert ("Traceback" in said, len(live_documents())) == (False, 3)
+
+
+def test_a_reader_of_errors_that_goes_away_changes_no_exit_code(project: Project) -> None:
+    project.write("anygem.yaml", ANYGEM + "colour: red\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert subprocess.run([*POLICYCTL, "plan"], stderr=writing, check=False).returncode == 1
+    assert subprocess.run([*POLICYCTL, "plan", "--nope"], stderr=writing, check=False).returncode == 64
+    os.close(writing)
 
 
 def in_a_shell(redirected: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -252,3 +363,26 @@ def test_completion_is_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
         [str(Path(sys.executable).with_name("policyctl"))], env=environ, capture_output=True, text=True, check=False
     )
     assert "validate" in ran.stdout
+
+
+UNUSED = {
+    "draws without a trace": (("effect", "--seed", "3"), "--seed decides the draws of --trace"),
+    "a remote that is not asked": (("effect", "--remote", "local"), "--remote is only asked with --against live"),
+    "a remote that git stands for": (("effect", "--against", "git:HEAD", "--remote", "local"), "--remote is only asked with"),
+    "another policy's removal": (
+        ("policy", "remove", "--name", "a", "--allow-remove", "b"),
+        "--allow-remove b is not the policy to remove, virtual-policy/a",
+    ),
+    "an allowance for a file": (("policy", "remove", "--name", "a", "--allow-remove", "a", "--save"), "--allow-remove is for"),
+    "an audit of a file": (("policy", "remove", "--name", "a", "--save", "--audit", "x"), "--audit notes what is written"),
+    "an audit of nothing": (("policy", "import", "-f", "a.yaml", "--dry-run", "--audit", "x"), "--audit notes what is written"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_an_option_without_a_use_beside_the_others_is_an_error(case: str, project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    args, said = UNUSED[case]
+    ran = policyctl(*args)
+    assert (ran.code, ran.out) == (64, "")
+    assert ran.err.startswith(f"error: {said}")

@@ -88,7 +88,7 @@ def test_it_lifts_no_refusal(project: Project, policyctl: Policyctl) -> None:
     project.write("policyctl.yaml", "protect: [a]")
     digest = json.loads(policyctl("plan", "--format", "json").out)["digest"]
     ran = policyctl("apply", "--yes", "--expect-digest", digest)
-    assert (ran.code, "is protected" in ran.err) == (3, True)
+    assert (ran.code, "is protected" in ran.out) == (3, True)
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:", OTHER.upper(), OTHER[:-1], f"{OTHER}0", f"{OTHER}\n", "0" * 64])

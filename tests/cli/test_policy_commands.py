@@ -271,7 +271,7 @@ def test_a_policy_that_another_one_targets_is_not_removed_in_scope_or_not(projec
     put([row("x"), row("user", policy={"strategy": {"mode": "fallback"}, "targets": [LEAF, nested]})])
     ran = policyctl("policy", "remove", "--name", "x", "--yes")
     assert ran.code == 3
-    assert "virtual-policy/x would be removed, but virtual-policy/user still targets it" in ran.err
+    assert "virtual-policy/x would be removed, but virtual-policy/user still targets it" in ran.out
     assert len(live_documents()) == 2
 
 
@@ -281,8 +281,8 @@ def test_protect_binds_and_scope_prune_and_limits_do_not(project: Project, polic
     put([row("prod-a"), row("prod-b"), row("free"), *(row(f"other-{number}") for number in range(12))])
     refused = policyctl("policy", "remove", "--name", "prod-a", "--yes")
     assert refused.code == 3
-    assert "virtual-policy/prod-a is protected and would be removed (allow it with --allow-remove" in refused.err
-    assert policyctl("policy", "remove", "--name", "prod-a", "--allow-remove", "prod-b", "--yes").code == 3
+    assert "virtual-policy/prod-a is protected and would be removed (allow it with --allow-remove" in refused.out
+    assert policyctl("policy", "remove", "--name", "prod-a", "--allow-remove", "prod-b", "--yes").code == 64
     assert policyctl("policy", "remove", "--name", "prod-a", "--allow-remove", "prod-a", "--yes").code == 0
     removed = policyctl("policy", "remove", "--name", "free", "--yes")
     assert removed.code == 0

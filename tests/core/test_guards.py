@@ -100,11 +100,7 @@ def test_twins_count_as_users_of_what_they_target() -> None:
     ]
 
 
-def test_notes_tell_of_unreadable_rows_and_of_allowances_that_are_done() -> None:
-    settings = Settings(allow_remove=("gone",))
+def test_notes_tell_of_unreadable_rows() -> None:
     rows = [row("a"), {"id": "7"}]
-    notes = review(plan([policy("a")], rows, settings), observe_rows(rows), settings).notes
-    assert notes == (
-        "a row of the remote is left alone: the row has no usable name (name unknown, id 7)",
-        "allow_remove names gone, and nothing live has that name; take it out of policyctl.yaml",
-    )
+    notes = review(plan([policy("a")], rows), observe_rows(rows), Settings()).notes
+    assert notes == ("a row of the remote is left alone: the row has no usable name (name unknown, id 7)",)

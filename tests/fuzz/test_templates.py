@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.load.template import _FILTERS, MAX_OUTPUT, BadTemplate, render_scalar
+from policyctl.load.template import _FILTERS, BadTemplate, render_scalar
+from policyctl.load.template_limits import MAX_INT_BITS, MAX_OUTPUT
 from tests.strategies import json_values
 
 VARS: dict[str, Any] = {"w": 0.75, "n": 7, "text": "x{{y", "list": [1, "a", None, [2]], "map": {"k": {"k": 1}}, "no": None}
+VARS["hex"] = "f" * 400
 
 _atoms = st.sampled_from(
     [
@@ -34,7 +38,9 @@ _atoms = st.sampled_from(
         "caller",
     ]
 )
-_arguments = st.sampled_from(["", "(0)", "(99999999)", "(-5)", "(1, 'ceil')", "(999, 'floor')", "('x')", "(start=[])", "([])"])
+_arguments = st.sampled_from(
+    ["", "(0)", "(99999999)", "(-5)", "(1, 'ceil')", "(999, 'floor')", "('x')", "(start=[])", "([])", "(0, 16)", "(0, 36)"]
+)
 
 
 def _larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -65,6 +71,14 @@ def size(value: Any) -> int:
     return sum(map(size, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 1
 
 
+def numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict | list):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from numbers(child)
+    elif isinstance(value, int | float):
+        yield value
+
+
 def assert_bounded(text: str, variables: dict[str, Any]) -> None:
     try:
         result = render_scalar(text, variables)
@@ -72,6 +86,8 @@ def assert_bounded(text: str, variables: dict[str, Any]) -> None:
         told = str(error)
     else:
         assert size(result) <= MAX_OUTPUT
+        assert all(map(math.isfinite, numbers(result)))
+        assert all(number.bit_length() <= MAX_INT_BITS for number in numbers(result) if isinstance(number, int))
         assert isinstance(result, str | int | float | list | dict | bool | None)
         return
     assert told

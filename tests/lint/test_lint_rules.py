@@ -10,6 +10,7 @@ from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFE
 from policyctl.lint.families import lint
 
 COMMENT_CODES = {"P491", "P492"}
+SETTING_CODES = {"P461", "P462"}
 Target = dict[str, Any]
 
 
@@ -146,6 +147,14 @@ CASES: dict[str, tuple[Target, list[str]]] = {
         group("loadbalance", *map(model, ("virtual-model/a", "virtual-model//b", "virtual-model/a/", "virtual-model/a/b/c"))),
         ["P442 targets.0.model_name", "P442 targets.1.model_name", "P442 targets.2.model_name"],
     ),
+    "placeholders of other tools": (
+        group("fallback", model("${A}"), model("b"), group("loadbalance", model("$(C)"), model("d")), codes=[503]),
+        ["P443 targets.0.model_name", "P443 targets.2.targets.0.model_name"],
+    ),
+    "what only looks a little like a placeholder": (
+        group("loadbalance", *map(model, ("ft:gpt-4o:acme::8a", "a$", "50%off", "a<b", "x_y__z", "{", "a@b", "v1.0(beta)"))),
+        [],
+    ),
 }
 
 
@@ -161,7 +170,7 @@ def test_a_rule_finds_what_it_is_for(name: str) -> None:
 def test_every_rule_over_one_policy_has_a_case() -> None:
     """A rule without a case would be a rule that nobody saw at work."""
     seen = {finding.split()[0] for _, findings in CASES.values() for finding in findings}
-    assert seen == LINT_CODES - REFERENCE_CODES - COMMENT_CODES - DEEP_CODES
+    assert seen == LINT_CODES - REFERENCE_CODES - COMMENT_CODES - SETTING_CODES - DEEP_CODES
 
 
 def test_findings_have_the_severity_of_the_catalogue_and_infos_are_not_looked_for_by_default() -> None:

@@ -108,6 +108,19 @@ def test_whatever_is_edited_the_cached_and_the_uncached_path_agree(
         assert everything(root, Cache(root / ".kept")) == afresh
 
 
+@pytest.mark.parametrize("template", ["{{ x | first }}", "{{ x }}", "{{ [x] | last }}", "{{ w.z | last }}"])
+def test_the_order_of_a_mapping_in_the_variables_decides_like_its_values(
+    template: str, folder: Path, project: Project, policyctl: Policyctl
+) -> None:
+    project.write("a.yaml", ANYGEM.replace("description: Balances", f'description: "{template} balances"  #'))
+    config = "environments: {dev: {vars: {x: {%s}, w: {z: {%s}}}}}\n"
+    project.write("policyctl.yaml", config % ("openai: 1, google: 2", "openai: 1, google: 2"))
+    assert policyctl("apply", "--yes").code == 0
+    project.write("policyctl.yaml", config % ("google: 2, openai: 1", "google: 2, openai: 1"))
+    assert policyctl("plan", "--detailed-exitcode").code == 2
+    assert policyctl("plan", "--detailed-exitcode", "--no-cache").code == 2
+
+
 def test_files_that_were_seen_before_are_not_parsed(folder: Path, project: Project) -> None:
     for number, text in enumerate(TEXTS[:2]):
         project.write(f"{number}.yaml", text)

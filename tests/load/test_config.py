@@ -70,6 +70,17 @@ def test_the_nearest_one_upward_holds_up_to_the_top_of_the_repository(project: P
     assert find_config(project.policies) is None
 
 
+def test_the_digest_moves_with_the_order_that_templates_can_see(project: Project) -> None:
+    def digest_of(variables: str) -> str:
+        text = f"environments: {{dev: {{vars: {{{variables}}}}}}}\n"
+        return load_config(project.write("policyctl.yaml", text)).environments["dev"].digest
+
+    one = digest_of("a: {x: 1, z: [{b: 1, c: 2}]}, d: 1")
+    assert digest_of("d: 1, a: {x: 1, z: [{b: 1, c: 2}]}") == one  # no template sees which variable came first
+    assert digest_of("a: {z: [{b: 1, c: 2}], x: 1}, d: 1") != one
+    assert digest_of("a: {x: 1, z: [{c: 2, b: 1}]}, d: 1") != one
+
+
 def test_the_digest_moves_with_what_decides_a_plan_and_not_with_auth(project: Project) -> None:
     digests = set()
     for text in (FULL, FULL.replace("env:KEY", "env:OTHER"), FULL.replace("max_removes: 0", "max_removes: 1")):

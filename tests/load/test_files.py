@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -245,3 +247,58 @@ def test_what_is_read_is_bounded(tmp_path: Path) -> None:
     for path, most in ((tmp_path / "f", 4), (Path("/dev/zero"), 1000), (tmp_path / "a\0b", 9), (tmp_path / "none", 9)):
         with pytest.raises(OSError):
             read_bounded(path, most)
+
+
+SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+from policyctl.load.files import write_atomically
+
+class Text(str):
+    def encode(self):
+        for name in sys.argv[1].split():
+            os.kill(os.getpid(), getattr(signal, name))
+        (temporary,) = Path("there").iterdir()
+        return super().encode()
+
+Path("there").mkdir()
+write_atomically(Path("there/out"), Text("whole"))
+print("goes on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "prefix", "code"),
+    [
+        ("SIGTERM", "", -signal.SIGTERM),
+        ("SIGHUP", "", -signal.SIGHUP),
+        ("SIGINT", "", -signal.SIGINT),
+        ("SIGTERM SIGINT SIGTERM", "", -signal.SIGTERM),
+        ("SIGHUP", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)", 0),
+    ],
+)
+def test_a_signal_leaves_a_whole_file_and_nothing_else(signals: str, prefix: str, code: int, tmp_path: Path) -> None:
+    """The signal comes while the temporary file is there, and does what it would do otherwise once it is not."""
+    command = [sys.executable, "-c", f"{prefix}\n{SIGNALLED}", signals]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == code
+    assert (tmp_path / "there/out").read_text() == "whole"
+    assert names(tmp_path / "there") == ["out"]
+    assert (ran.stdout == "goes on\n") == (code == 0)
+
+
+def test_pull_ended_at_any_moment_leaves_only_policy_files(project: Project) -> None:
+    """Each ends with SIGTERM when one more file is there; whatever the moment, no file is half written or hidden."""
+    put(row(f"p{number:03}", description="x" * 2000) for number in range(400))
+    for wanted in range(1, 60, 6):
+        shutil.rmtree(project.policies)
+        project.policies.mkdir()
+        with subprocess.Popen([sys.executable, "-m", "policyctl", "pull"], stdout=-3, stderr=-3) as process:
+            while len(os.listdir(project.policies)) < wanted:
+                assert process.poll() is None
+            process.terminate()
+        assert process.returncode == -signal.SIGTERM
+        found = list(project.policies.iterdir())
+        assert wanted <= len(found) < 400
+        assert [path.name for path in found if path.suffix != ".yaml" or path.name.startswith(".")] == []
+        assert {len(path.read_bytes()) for path in found} == {len(found[0].read_bytes())}

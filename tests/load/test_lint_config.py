@@ -203,7 +203,7 @@ REFERENCES: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
     "live may have what is protected": (
         {"x.yaml": policy("x", GPT, "virtual-policy/other"), "policyctl.yaml": "protect: [other]\n"},
         [],
-        [],
+        ["policies/policyctl.yaml:1:11: P461"],  # which may be live and nothing else, as validate cannot know
     ),
     "a platform may have anything without a scope": (
         {

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.load.markers import has_template
-from policyctl.load.template import MAX_OUTPUT, BadTemplate, render, render_scalar
+from policyctl.load.template import BadTemplate, render, render_scalar
+from policyctl.load.template_limits import MAX_OUTPUT
 from tests.strategies import json_values
 
 VARS = {"w": 0.75, "name": "x", "codes": [429, 503], "nested": {"a": {"b": 1}}, "yes": True, "none": None}
@@ -98,6 +99,47 @@ def test_bad_templates_are_one_clear_line(text: str) -> None:
 def test_output_is_capped(text: str) -> None:
     with pytest.raises(BadTemplate):
         render_scalar(text, {"big": "x" * (MAX_OUTPUT - 1)})
+
+
+LARGE = {
+    "digits of base 16": "{{ hex | int(0, 16) }}",
+    "digits of base 36": "{{ hex | int(0, 36) }}",
+    "digits of base 10": "{{ nines | int }}",
+    "in a list": "{{ [1, [hex | int(0, 16)]] }}",
+    "as a key": "{{ {hex | int(0, 16): 1} }}",
+    "as a value": "{{ {'a': hex | int(0, 16)} }}",
+    "as text": "{{ hex | int(0, 16) }} bits",
+    "in the middle of what is small": "{{ (hex | int(0, 16)) % 10 }}",
+    "by a float": "{{ 1e308 | int }}",
+    "by a sum": "{{ [nines | int, nines | int] | sum }}",
+    "by a default": "{{ nope | default(hex | int(0, 16)) }}",
+    "a literal": "{{ 0x" + "f" * 400 + " }}",
+    "a variable": "{{ huge }}",
+    "less than nothing": "{{ -(hex | int(0, 16)) }}",
+    "a quotient": "{{ (hex | int(0, 16)) // 1 }}",
+    "infinity": "{{ 1e308 * 10 }}",
+    "infinity by a filter": "{{ '1e999' | float }}",
+    "not a number": "{{ 1e308 * 10 - 1e308 * 10 }}",
+    "quoted quotes": "{{ " + "[" * 40 + "quotes" + "] | string" * 40 + " }}",
+    "letters that grow": "{{ (eszett ~ eszett) | upper }}",
+    "one list many times": "{{ [" + ", ".join(["items"] * 200) + "] }}",
+    "lists added up": "{{ " + " + ".join(["items"] * 200) + " }}",
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_no_filter_or_operator_makes_a_number_or_text_beyond_the_bounds(case: str) -> None:
+    variables = {
+        "hex": "f" * 4000,
+        "nines": "9" * 100,
+        "huge": 1 << 300,
+        "quotes": "'\"\\",
+        "eszett": "ß" * 30_000,
+        "items": list(range(1000)),
+    }
+    with pytest.raises(BadTemplate) as caught:
+        render_scalar(LARGE[case], variables)
+    assert "\n" not in str(caught.value)
 
 
 def test_every_bad_scalar_of_a_document_is_told_with_its_path() -> None:

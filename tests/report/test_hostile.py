@@ -81,6 +81,26 @@ def test_the_markdown_has_no_element_that_was_not_meant(trap: str) -> None:
     assert (page.magic, page.wrong, len(page.comments)) == ([], [], 1)
 
 
+WORDS = [
+    "zebra",
+    "deadbeefdeadbeef'",
+    "cafebabe-feed",
+    "zebra walks zebra",
+    "zebra 7 12345678",
+    "x/zebra",
+    "zebra's",
+    "GHSA-zebra'",
+]
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_no_word_of_a_policy_stands_outside_code_in_the_markdown(text: str) -> None:
+    page = Page(render("markdown", Subject(hostile(text), "local", verbose=True)))
+    outside = " ".join(page.prose)
+    assert [word for word in ("zebra", "walks", "deadbeef", "cafebabe", "feed", "12345678") if word in outside] == []
+    assert (page.magic, page.wrong) == ([], [])
+
+
 @pytest.mark.parametrize("trap", TRAPS)
 def test_the_json_still_says_what_the_policies_say(trap: str) -> None:
     review = hostile(trap)

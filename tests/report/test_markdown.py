@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policyctl.report.markdown import block, code, html_code, prose, row
-from policyctl.report.plain import plain
+from policyctl.report.markdown import block, code, html_code, naming, prose, row
+from policyctl.report.plain import cut, plain
 from tests.report.github_html import Page
 
 VISIBLE = r"""
@@ -63,12 +63,24 @@ def test_a_sentence_has_no_markup_but_code_and_says_the_same(before: str, text: 
         ("more than max_removes 5 (see --max-removes 7)", "more than `max_removes` 5 (see `--max-removes` 7)"),
         ("1. one", "`1.` one"),
         ("the worst-case of 12. one", "the worst-case of 12. one"),
+        ("deadbeefdeadbeef' is a word", "`deadbeefdeadbeef'` is a word"),
+        ("not-a-feedface, cafebabe's", "`not-a-feedface`, `cafebabe's`"),
+        ('it has "one two three" in it', 'it has `"one two three"` in it'),
+        ("x: {a: one, b: [two, {c: 3}]} → absent", "x: `{a: one, b: [two, {c: 3}]}` → absent"),
+        ("x: {a: one → [two three]", "x: `{a`: one → `[two three]`"),
+        ("feed the cafe", "feed the cafe"),
         ("a @b #1 c", "a `@b #1` c"),
         ("", ""),
     ],
 )  # fmt: skip
 def test_what_is_a_plain_word_or_number_stays_so(text: str, shown: str) -> None:
     assert prose(text) == shown
+
+
+def test_what_is_named_is_code_though_it_looks_like_words() -> None:
+    with naming(["zebra", "two words", "", "`x", "nine"]):
+        assert prose("zebra has two words, zebras have nine.") == "`zebra` has `two words`, zebras have `nine`."
+    assert prose("zebra has two words") == "zebra has two words"
 
 
 @given(st.lists(texts, min_size=1, max_size=4), st.sampled_from(["diff", "text", "mermaid"]))
@@ -89,7 +101,7 @@ def test_a_table_has_the_cells_that_were_given(cells: list[tuple[str, str]]) -> 
     assert len(found) == 2 * len(cells)
     for (name, said), shown in zip(cells, zip(found[::2], found[1::2], strict=True), strict=True):
         # A bar behind a backslash cannot be written in a table; it is shown by its number.
-        assert shown[0] == (plain(name) or " ").replace("\\|", "\\\\x7c")
+        assert shown[0] == (cut(plain(name), 200) or " ").replace("\\|", "\\\\x7c")
         assert shown[1].split() == plain(said).replace("\\|", "\\\\x7c").split()
 
 

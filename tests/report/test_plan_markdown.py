@@ -54,7 +54,7 @@ def test_every_change_has_a_row_and_a_folded_part_from_the_riskiest_down(case: s
 def test_what_stops_a_plan_stands_before_its_changes() -> None:
     for case, said in (
         ("refused", "is protected"),
-        ("stale", "`policy.targets[three]` moved"),
+        ("stale", "`policy.targets[three]`: absent →"),
         ("mixed", "several policies of this name"),
     ):
         text = page(PLANS[case])

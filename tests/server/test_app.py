@@ -112,6 +112,17 @@ def test_a_server_without_a_secret_answers_to_loopback_names_only(client: httpx.
         "[::1",
         "[::2]:80",
         "]",
+        "[::1].evil.example.com",
+        "[::1]:80.evil.example.com",
+        "[127.0.0.1]evil",
+        "[127.0.0.1]",
+        "[localhost]",
+        "[::1]x:80",
+        "x[::1]",
+        "127.0.0.1:80:80",
+        "localhost:x",
+        "localhost:evil.example.com",
+        "::1",
     ):
         assert client.get(path, headers={"Host": host}).status_code == 403, host
     for host in ("LOCALHOST:4321", "localhost", "[::1]:80", "127.0.0.2"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from policyctl.cli.commands import Commands
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 
 COMMANDS = {
     "comment": "Show a plan as a comment on the pull request, always the same one.",
@@ -20,7 +20,7 @@ Example:
 
 
 @click.group("ci", cls=Commands, package="policyctl.cli.ci", table=COMMANDS, epilog=EPILOG)
-@with_options
+@with_options(*NAMES)
 def command(options: Options) -> None:
     """Steps of GitHub Actions and GitLab CI, as `policyctl init --ci` writes them. They speak with the token in GITHUB_TOKEN or
     GITLAB_TOKEN, and see and change only what its user wrote."""

@@ -20,7 +20,7 @@ Example:
 
 @click.command("approved", epilog=EPILOG)
 @click.option("--digest", default="", help="What a person approved by hand; where it is not empty, it is the answer.")
-@with_options
+@with_options("dir", "env", "verbose")
 def command(options: Options, digest: str) -> int:
     """Print the digest of the plan of the directory and environment, from our comment on the pull request whose merge made
     this commit.

@@ -22,7 +22,7 @@ Example:
 
 @click.command("comment", epilog=EPILOG)
 @with_page
-@with_options
+@with_options("dir", "env", "verbose")
 def command(options: Options, page: Path, planfile: Path) -> int:
     """Show a plan as a comment on the pull request that this run is for.
 

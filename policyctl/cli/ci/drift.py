@@ -23,7 +23,7 @@ Example:
 
 @click.command("drift", epilog=EPILOG)
 @with_page
-@with_options
+@with_options("verbose")
 def command(options: Options, page: Path, planfile: Path) -> int:
     """Keep one open issue while a plan has changes: open it, update it, close it when the plan is empty."""
     return drift(options, page, planfile)

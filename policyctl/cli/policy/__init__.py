@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from policyctl.cli.commands import Commands
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 
 COMMANDS = {
     "add": "Add a policy over some models, or update the one of that name.",
@@ -24,7 +24,7 @@ Example:
 
 
 @click.group("policy", cls=Commands, package="policyctl.cli.policy", table=COMMANDS, epilog=EPILOG)
-@with_options
+@with_options(*NAMES)
 def command(options: Options) -> None:
     """Single policies on a remote, for when there is no time for a pull request. The files of a directory still win at the
     next apply; add --save to change them instead."""

@@ -8,7 +8,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.opening import find_place
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.policy.changing import write_policy
 from policyctl.cli.policy.options import How, with_how, with_name
 from policyctl.errors import UsageError
@@ -55,7 +55,7 @@ _OPTIONS = {
 @click.option("--display-name", metavar="TEXT", help="The name that people see.  [default: the name]")
 @click.option("--description", "-d", metavar="TEXT", help="What the policy is for.  [default: the name]")
 @with_how
-@with_options
+@with_options(*NAMES)
 def command(options: Options, how: How, **given: Any) -> int:
     """Add a policy over some models. A policy of that name is updated: it becomes what the options say, and what they do not
     say is gone."""

@@ -34,7 +34,7 @@ Example:
     metavar="FILE",
     help="FILE.yaml, FILE.zip (as the platform's own command), or - to print it.",
 )
-@with_options
+@with_options("dir", "env", "remote", "verbose")
 def command(options: Options, name: str, output: str) -> int:
     """Write a live policy as a policy file. The same policy gives the same bytes; a file that is there is written over."""
     return export(options, canonical_name(name), output)

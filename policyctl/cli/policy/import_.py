@@ -8,7 +8,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.opening import Place, find_place
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.policy.changing import write_policy
 from policyctl.cli.policy.options import How, with_how
 from policyctl.errors import InvalidInput, UsageError, errors_in
@@ -27,7 +27,7 @@ Example:
     "--file", "-f", required=True, type=click.Path(path_type=Path), metavar="FILE", help="One policy, as YAML or JSON."
 )
 @with_how
-@with_options
+@with_options(*NAMES)
 def command(options: Options, how: How, file: Path) -> int:
     """Add the policy of a file, or update the live one of its name."""
     return import_policy(options, how, file)

@@ -19,7 +19,7 @@ Example:
 
 @click.command("list", epilog=EPILOG)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@with_options
+@with_options("dir", "env", "remote", "color", "verbose")
 def command(options: Options, form: str) -> int:
     """List every policy on the remote, in scope or not."""
     return list_policies(options, form)

@@ -8,8 +8,10 @@ from functools import wraps
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from policyctl.cli.auditing import Audit, with_audit
+from policyctl.errors import UsageError
 
 with_name = click.option("--name", "-n", required=True, metavar="NAME", help="The policy, with or without virtual-policy/.")
 
@@ -33,6 +35,11 @@ def with_how(function: Callable[..., Any]) -> Callable[..., Any]:
     @with_audit
     @wraps(function)
     def settled(*args: Any, dry_run: bool, save: bool, yes: bool, audit: Audit | None, **more: Any) -> Any:
+        given = click.get_current_context().get_parameter_source("audit_file") is ParameterSource.COMMANDLINE
+        if given and (save or dry_run):
+            raise UsageError(
+                f"--audit notes what is written to the remote, and {'--save' if save else '--dry-run'} writes nothing there"
+            )
         return function(*args, how=How(dry_run, save, yes, audit), **more)
 
     return settled

@@ -6,10 +6,11 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.opening import find_place
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.policy.changing import next_apply, show_and_change
 from policyctl.cli.policy.options import How, with_how, with_name
 from policyctl.cli.policy.saving import save_removal
+from policyctl.errors import UsageError
 from policyctl.model.names import canonical_name
 from policyctl.reconcile.plan import plan_removal
 from policyctl.remote.open import open_reader
@@ -24,7 +25,7 @@ Example:
 @with_name
 @click.option("--allow-remove", multiple=True, metavar="NAME", help="Allow this protected policy's removal; repeatable.")
 @with_how
-@with_options
+@with_options(*NAMES)
 def command(options: Options, how: How, name: str, allow_remove: tuple[str, ...]) -> int:
     """Remove a policy. One that is protected, or that another live policy targets, is not removed."""
     return remove(options, how, canonical_name(name), allow_remove)
@@ -33,6 +34,10 @@ def command(options: Options, how: How, name: str, allow_remove: tuple[str, ...]
 def remove(options: Options, how: How, name: str, allow_remove: tuple[str, ...]) -> int:
     console = Console(options)
     place = find_place(options)
+    if idle := [other for other in allow_remove if canonical_name(other) != name]:
+        raise UsageError(f"--allow-remove {idle[0]} is not the policy to remove, {name}; correct it or leave it out")
+    if how.save and allow_remove:
+        raise UsageError("--allow-remove is for the remote, and --save changes the directory alone; leave one out")
     if how.save:
         return save_removal(name, options, place, console, how)
     settings = place.environment.settings.overridden(None, None, allow_remove)

@@ -23,7 +23,7 @@ Example:
 @click.command("show", epilog=EPILOG)
 @with_name
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@with_options
+@with_options("dir", "env", "remote", "verbose")
 def command(options: Options, name: str, form: str) -> int:
     """Show one live policy: as a policy file, or as JSON."""
     return show(options, canonical_name(name), form)

@@ -1,0 +1,40 @@
+"""From a saved plan, the directory and a remote to a review. What can be found again is not taken from the plan file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from policyctl.core.guards import Review, review
+from policyctl.core.plan import Plan
+from policyctl.core.saved_rules import bad_targets, recounted, trespasses
+from policyctl.core.settings import Settings
+from policyctl.load.directory import Loaded
+from policyctl.reconcile.apply import stale_changes
+from policyctl.reconcile.observe import observe
+from policyctl.reconcile.plan import may_remove, unchecked
+from policyctl.remote.protocol import Reader
+
+
+def review_saved(
+    reader: Reader, plan: Plan, loaded: Loaded, settings: Settings, on_row: Callable[[], object] = lambda: None
+) -> Review:
+    """Hold a saved plan against the remote as it is now and against every rule that a plan made now would meet.
+
+    `loaded` is what the directory says, as far as it can be read: it names policies, models and timeouts, and decides no
+    change. What is wrong with the plan is among the refusals, what moved since it was made is stale.
+    """
+    observed = observe(reader, loaded.policies, on_row)
+    removes = may_remove(reader, settings)
+    plan = recounted(plan, {policy.name: policy for policy in loaded.policies}, observed, settings, removes=removes)
+    reviewed = review(plan, observed, settings, loaded.timeouts)
+    writes = any(change.after is not None for change in plan.changes)
+    models = reader.models() | loaded.models if writes else frozenset()
+    known = reviewed.live | {change.name for change in plan.changes}
+    refusals = (*trespasses(plan, settings, removes=removes), *reviewed.refusals, *bad_targets(plan, observed, known, models))
+    changed = {change.name for change in plan.changes}
+    rows = [
+        f"{block.name}: {block.reason}" for block in plan.blocked if block.name in changed and block.name not in reviewed.live
+    ]
+    reviewed = replace(reviewed, refusals=refusals, stale=(*stale_changes(plan, observed), *rows))
+    return unchecked(reviewed) if writes and not models else reviewed
