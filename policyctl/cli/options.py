@@ -13,18 +13,35 @@ import click
 if TYPE_CHECKING:
     from policyctl.load.cache import Cache
 
-_NAMES = ("dir", "env", "remote", "no_cache", "color", "verbose")
+# Each option and its field.
+_NAMES = {
+    "dir": "named_dir",
+    "env": "env",
+    "remote": "remote",
+    "no_cache": "no_cache",
+    "color": "color",
+    "verbose": "verbose",
+}
 
 
 class Options(NamedTuple):
     """The global options, settled."""
 
-    dir: Path = Path("policies")
+    named_dir: Path | None = None
     env: str | None = None
     remote: str | None = None
     no_cache: bool = False
     color: str = "auto"
     verbose: int = 0
+
+    @property
+    def dir(self) -> Path:
+        """The policy directory: the one that was named, else the nearest one."""
+        if self.named_dir is not None:
+            return self.named_dir
+        from policyctl.load.nearest import nearest_directory  # with rules behind it, which help does not need
+
+        return nearest_directory()
 
     def open_cache(self) -> Cache:
         """What earlier runs found out about files."""
@@ -40,7 +57,7 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def settled(*args: Any, **values: Any) -> Any:
         context = click.get_current_context()
         before = context.parent.obj if context.parent is not None else Options()
-        given = {name: value for name in _NAMES if (value := values.pop(name)) not in (None, 0)}
+        given = {field: value for name, field in _NAMES.items() if (value := values.pop(name)) not in (None, 0)}
         context.obj = before._replace(**given)
         return function(context.obj, *args, **values)
 
@@ -56,7 +73,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         {
             "type": click.Path(path_type=Path),
             "metavar": "DIR",
-            "help": "The directory of policy files.  [POLICYCTL_DIR; default: policies]",
+            "help": "The directory of policy files.  [POLICYCTL_DIR; default: policies, here or upward in the repository]",
         },
     ),
     (("--env",), {"metavar": "NAME", "help": "The environment of policyctl.yaml.  [POLICYCTL_ENV]"}),

@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from policyctl.core.settings import Settings
 from policyctl.errors import InvalidInput, Problem, errors_in
-from policyctl.load.base import config_at, content_at, is_readable
+from policyctl.load.base import config_at, reading
 from policyctl.load.directory import Files
 from policyctl.load.environment import Environment
-from policyctl.load.git import Entry, Revision
+from policyctl.load.git.revision import Entry, Revision
 from policyctl.load.source import SUFFIXES
 from policyctl.load.urls import GIT
 from policyctl.model.live import Unreadable
@@ -75,9 +75,14 @@ class GitReader:
     def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
         """The rows: a document for every policy, and one `Unreadable` for every file with errors."""
         folder = self._revision.folder
-        entries = {entry.path: entry for entry in self._revision.files() if _concerns(entry, folder)}
-        contents = self._revision.contents([entry for entry in entries.values() if is_readable(entry)])
-        files = Files(entries, problems, Path(folder), codes=frozenset(), read=lambda file: content_at(entries[file], contents))
+        entries = [entry for entry in self._revision.files() if _concerns(entry, folder)]
+        files = Files(
+            [entry.path for entry in entries],
+            problems,
+            Path(folder),
+            codes=frozenset(),
+            read=reading(self._revision, entries),
+        )
         loaded = files.load(environment)
         named = Counter(policy.name for policy in loaded.policies)
         single = [policy for policy in loaded.policies if named[policy.name] == 1]

@@ -1,0 +1,239 @@
+"""What a directory holds, or should hold, and what is not read: so that a gap is never taken for a removal."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem
+from policyctl.lint.catalogue import severity_of
+from policyctl.load.git.place import top_of
+from policyctl.load.kinds import CONFIG_FILE, Kind, is_test_file, kind_of
+from policyctl.load.source import SUFFIXES, read_bytes, source_of
+from policyctl.model.names import canonical_name
+
+if TYPE_CHECKING:
+    from policyctl.load.directory import Files, Found, Loaded
+    from policyctl.load.environment import Environment
+    from policyctl.load.git.checkout import Absent, Checkout
+
+CODES = frozenset({"P461", "P462", "P463"})  # what is found about files that are not read
+CONFIG_LOOKALIKES = (*SUFFIXES, ".jsonc", ".json5", ".toml")
+_LONGEST = 1024 * 1024  # bytes of a file that is only looked at in passing
+_MANY = 5000  # such files
+_SHOWN = 10
+_NAMED_LIKE_ONE = re.compile(r"\.(ya?ml|json)([~._-]|$)|\.(jsonc|json5|yalm|ymal|yam)$", re.IGNORECASE)
+# The first key of a mapping, after comments and a document's start.
+_BEGINS_LIKE_ONE = re.compile(
+    rb"(\xef\xbb\xbf)?(\s*(#[^\n]*|---[^\n]*|%[^\n]*)?\n)*(\s*\{|[\"']?(spec_version|kind|name|display_name|description|policy)[\"']?\s*:)"
+)
+
+
+def look_at_checkout(directory: Path) -> Checkout | None:
+    """What git has of a directory; None outside a repository. Raises PolicyctlError where git cannot be asked."""
+    if top_of(directory.resolve()) is None:
+        return None
+    from policyctl.load.git.checkout import checkout_of  # with what runs programs behind it
+
+    return checkout_of(directory)
+
+
+def missing_config(directory: Path, config: Path | None) -> Absent | None:
+    """The policyctl.yaml that would hold for a directory, if the checkout had it; `config` is the one that was found.
+
+    None also where git cannot be asked.
+    """
+    start = directory.resolve()
+    top = top_of(start)
+    if top is None:
+        return None
+    from policyctl.load.git.checkout import absent_at
+
+    folders = [folder for folder in (start, *start.parents) if folder.is_relative_to(top)]
+    if config is not None:
+        nearest = config.parent.resolve()
+        folders = [folder for folder in folders if folder != nearest and folder.is_relative_to(nearest)]
+    try:
+        return absent_at(top, [folder / CONFIG_FILE for folder in folders])
+    except PolicyctlError:
+        return None
+
+
+def gaps_of(directory: Path, checkout: Checkout | None, files: Files, environment: Environment) -> tuple[Absent, ...]:
+    """What git has of a directory and the disk lacks, as far as it could hold policies of an environment."""
+    return tuple(
+        absent
+        for absent in possible_gaps(directory, checkout)
+        if absent.id is None or files.includes(shown(absent.file, directory), environment)
+    )
+
+
+def gap_problems(directory: Path, gaps: Iterable[Absent], codes: Collection[str]) -> Iterator[Problem]:
+    """A warning for each reason why files of the index are not there, at the first of them."""
+    by_reason: dict[str, list[Absent]] = {}
+    for absent in gaps if "P461" in codes else ():
+        by_reason.setdefault(absent.why, []).append(absent)
+    for why, group in by_reason.items():
+        more = f", and so are {len(group) - 1} more" if len(group) > 1 else ""
+        message = f"is in git and not on this disk{more}: {why} ({group[0].remedy})"
+        yield Problem(Mark(shown(group[0].file, directory)), "P461", message, severity_of("P461"))
+
+
+def why_nothing(directory: Path, gaps: Iterable[Absent]) -> str:
+    """Why there is nothing to read in a directory that git has files of, as the end of a sentence; empty without these."""
+    first = next(iter(gaps), None)
+    return f"; git has {shown(first.file, directory)}, and {first.why} ({first.remedy})" if first else ""
+
+
+def lookalikes(files: Iterable[str]) -> Iterator[Problem]:
+    """A warning for each of these files that looks like a policy file, by its content or its name, and is not read."""
+    for file in files:
+        named_like_one = bool(_NAMED_LIKE_ONE.search(os.path.basename(file)))
+        names = _names_in(file, always=named_like_one)
+        if names or (names is None and named_like_one):
+            what = f"holds {', '.join(names)}" if names else "looks like a policy file"
+            message = f"{what}, and is not read: only *.yaml, *.yml and *.json are (rename it, or move it elsewhere)"
+            yield Problem(Mark(file), "P462", message, severity_of("P462"))
+
+
+class Unread:
+    """The policies of a directory that were not read for an environment, and where they are."""
+
+    def __init__(self, directory: Path, found: Found, files: Files, loaded: Loaded, environment: Environment) -> None:
+        self._directory = directory
+        self._found = found
+        self._loaded = loaded
+        self.gaps = gaps_of(directory, found.checkout, files, environment)
+
+    @property
+    def paths(self) -> list[str]:
+        """The files that should be read and are not on the disk, as policyctl prints paths."""
+        return [shown(absent.file, self._directory) for absent in self.gaps]
+
+    @property
+    def unasked(self) -> str | None:
+        """Why git could not be asked what it has of the directory, where there is a repository."""
+        return self._found.unasked
+
+    def where(self, name: str) -> str | None:
+        """Where the policy of that canonical name stands, as a sentence; None when it was read, or is nowhere."""
+        return self._places.get(name)
+
+    @property
+    def maybe(self) -> str | None:
+        """Where policies may be that cannot be known, as a sentence: a submodule, or a file that git does not hold here."""
+        unknown = [absent for absent in self.gaps if self._content(absent) is None]
+        if not unknown:
+            return None
+        first = unknown[0]
+        return f"it may be in {shown(first.file, self._directory)}, which is not on this disk: {first.why} ({first.remedy})"
+
+    def untracked(self) -> list[str]:
+        """The files that were read and that git does not have; none outside a repository."""
+        checkout = self._found.checkout
+        if checkout is None:
+            return []
+        top = self._directory.resolve()
+        paths = {file: str(top / os.path.relpath(file, self._directory)) for file in self._loaded.included}
+        return [file for file, path in paths.items() if path not in checkout.tracked]
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        return dict(reversed(list(self._all_places())))
+
+    def _all_places(self) -> Iterator[tuple[str, str]]:
+        for name, file in self._loaded.left_out.items():
+            yield name, f"{file} has it, and include leaves that file out"
+        for file in self._loaded.included:
+            if is_test_file(file):
+                yield from _places([file], "files called *.test.* hold tests only")
+        yield from _places(self._found.others, "only *.yaml, *.yml and *.json are read")
+        yield from _places(_below(self._found.hidden), "hidden files are not read")
+        yield from self._in_git()
+
+    def _in_git(self) -> Iterator[tuple[str, str]]:
+        for absent in self.gaps:
+            for name in _names(self._content(absent) or b"", absent.path) or ():
+                yield name, f"{shown(absent.file, self._directory)} has it in git, and {absent.why} ({absent.remedy})"
+
+    def _content(self, absent: Absent) -> bytes | None:
+        """What a file of the index holds; None where that is not known here."""
+        try:
+            return absent.repository.contents([absent.id])[0] if absent.id else None
+        except PolicyctlError:
+            return None
+
+
+def listed(files: Collection[str]) -> str:
+    """Some files, and how many more there are."""
+    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+    return ", ".join(list(files)[:_SHOWN]) + more
+
+
+def possible_gaps(directory: Path, checkout: Checkout | None) -> Iterator[Absent]:
+    """What of the absent files could hold policies."""
+    top = directory.resolve()
+    for absent in checkout.absent if checkout else ():
+        path = Path(os.path.relpath(absent.file, top))
+        is_policy = absent.id is None or (path.suffix in SUFFIXES and path.name != CONFIG_FILE)
+        if is_policy and not any(part.startswith(".") for part in path.parts):
+            yield absent
+
+
+def _places(files: Iterable[str], why: str) -> Iterator[tuple[str, str]]:
+    for file in files:
+        for name in _names_in(file, always=True) or ():
+            yield name, f"{file} has it, and {why}"
+
+
+def _names_in(file: str, *, always: bool) -> list[str] | None:
+    """The policies of a file that is not read; None when that cannot be told. Unless `always`, by a look at its beginning."""
+    try:
+        if os.path.islink(file) or os.path.getsize(file) > _LONGEST:
+            return []
+        content = read_bytes(file)
+    except (InvalidInput, OSError):
+        return []
+    if b"policy" not in content or not (always or _BEGINS_LIKE_ONE.match(content)):
+        return []
+    return _names(content, file)
+
+
+def _names(content: bytes, file: str) -> list[str] | None:
+    try:
+        documents = source_of(content, file).documents
+    except InvalidInput:
+        return None
+    return [name for document in documents if (name := _name_of(document.data))]
+
+
+def _name_of(data: object) -> str | None:
+    """The name of a document that is a policy, valid or not."""
+    if not isinstance(data, Mapping) or kind_of(data) is not Kind.POLICY:
+        return None
+    body, name = data["policy"], data.get("name")
+    is_policy = isinstance(body, Mapping) and not {"targets", "strategy"}.isdisjoint(body)
+    return canonical_name(name) if is_policy and isinstance(name, str) and name else None
+
+
+def _below(paths: Iterable[str]) -> Iterator[str]:
+    """These files and those below these directories, as many as are worth a look; never what is git's own."""
+    left = _MANY
+    for path in paths:
+        if os.path.isfile(path):
+            yield path
+        for folder, folders, files in os.walk(path):
+            folders[:] = [name for name in folders if name != ".git"]
+            for name in files[: max(left, 0)]:
+                yield os.path.join(folder, name)
+            left -= len(files)
+
+
+def shown(path: Path, directory: Path) -> str:
+    """A path below the directory as policyctl prints those: beginning with the directory as it was given."""
+    relative = os.path.relpath(path, directory.resolve())
+    return os.path.normpath(directory / relative) if relative.startswith("..") else str(directory / relative)
