@@ -7,9 +7,11 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from policyctl.errors import PolicyctlError
+from policyctl.load.git.names import commit_of
 from policyctl.load.git.repository import Repository, find_repository
 
 _SUBMODULE = "160000"
@@ -65,18 +67,38 @@ def absent_at(directory: Path, paths: Sequence[Path]) -> Absent | None:
     return next((found[name] for name in names if name in found), None)
 
 
-def differs(repository: Repository, commit: str, folder: str) -> bool:
-    """Whether anything below a folder (a path from the top, with `/` at its end) is not as a commit has it.
+def is_as_committed(directory: Path, also: str) -> bool:
+    """Whether a directory is as the checked out commit has it, and so are files called `also` in it and above it.
+
+    False where git cannot be asked, or nothing was committed yet.
+    """
+    try:
+        repository = find_repository(directory)
+        if repository is None:
+            return False
+        if (directory / also).is_symlink():  # what it leads to may have changed
+            return False
+        folder = repository.path_of(directory).removesuffix("/")
+        above = [str(parent / also) for parent in PurePosixPath(folder, also).parent.parents] if folder else []
+        return not differs(repository, commit_of(repository, "HEAD"), [folder, *above] if folder else [])
+    except PolicyctlError:
+        return False
+
+
+def differs(repository: Repository, commit: str, paths: Sequence[str]) -> bool:
+    """Whether anything at or below these paths (from the top; without any, anything at all) is not as a commit has it.
 
     Asked by ids: git compares its index with the commit, and a file that was touched since is hashed here, as it is. Git
     itself would run the filters that a checkout asks for.
     """
-    within = ["--", folder] if folder else []
-    if repository.output("ls-files", "--others", "--exclude-standard", "-z", *within):
+    if repository.output("ls-files", "--others", "--exclude-standard", "-z", "--", *paths):
         return True
-    changes = repository.output("diff-index", "--raw", "-z", "--no-renames", "--ignore-submodules=dirty", commit, *within)
+    changes = repository.output("diff-index", "--raw", "-z", "--no-renames", "--ignore-submodules=dirty", commit, "--", *paths)
     fields = os.fsdecode(changes).split("\0")
-    return any(not _is_same(repository, facts, path) for facts, path in zip(fields[::2], fields[1::2], strict=False))
+    if not all(_is_same(repository, facts, path) for facts, path in zip(fields[::2], fields[1::2], strict=False)):
+        return True
+    inside = ((_inside(repository, entry.path), entry.id) for entry in _entries(repository, paths) if entry.mode == _SUBMODULE)
+    return any(differs(submodule, identifier, ()) for submodule, identifier in inside if submodule is not None)
 
 
 def _is_same(repository: Repository, facts: str, path: str) -> bool:
@@ -97,30 +119,43 @@ def _blob_id(content: bytes, like: str) -> str:
     return new(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _look(repository: Repository, paths: Sequence[str], tracked: set[str]) -> Iterator[Absent]:
-    """The absent entries of an index, and those of the submodules in it; what it has is added to `tracked`."""
+class _IndexEntry(NamedTuple):
+    """A line of the index; `flag` is H, S where the disk need not have it, in lower case where it is taken for unchanged."""
+
+    flag: str
+    mode: str
+    id: str
+    path: str
+
+
+def _entries(repository: Repository, paths: Sequence[str]) -> Iterator[_IndexEntry]:
     listing = os.fsdecode(repository.output("ls-files", "-z", "-s", "-v", "--full-name", "--", *paths))
     for line in listing.split("\0"):
-        if not line:
-            continue
-        facts, _, path = line.partition("\t")
-        flag, mode, identifier, _ = facts.split()
+        if line:
+            facts, _, path = line.partition("\t")
+            flag, mode, identifier, _ = facts.split()
+            yield _IndexEntry(flag, mode, identifier, path)
+
+
+def _look(repository: Repository, paths: Sequence[str], tracked: set[str]) -> Iterator[Absent]:
+    """The absent entries of an index, and those of the submodules in it; what it has is added to `tracked`."""
+    for flag, mode, identifier, path in _entries(repository, paths):
         file = repository.top / path
         tracked.add(str(file))
         if mode == _SUBMODULE:
-            yield from _submodule(repository, path, tracked)
+            if inside := _inside(repository, path):
+                yield from _look(inside, (), tracked)
+            else:
+                remedy = f"git submodule update --init {shlex.quote(path)}; actions/checkout: submodules: true"
+                yield Absent(repository, path, "this submodule is not checked out", remedy, None)
         elif (flag == "S" or flag.islower()) and not os.path.lexists(file):
             yield Absent(repository, path, *_hidden_by(repository, flag, path), identifier)
 
 
-def _submodule(repository: Repository, path: str, tracked: set[str]) -> Iterator[Absent]:
+def _inside(repository: Repository, path: str) -> Repository | None:
+    """The repository of a submodule; None where it is not checked out."""
     home = repository.top / path
-    inside = find_repository(home) if os.path.lexists(home / ".git") else None
-    if inside is not None and inside.top == home.resolve():
-        yield from _look(inside, (), tracked)
-    else:
-        remedy = f"git submodule update --init {shlex.quote(path)} (actions/checkout: submodules: true)"
-        yield Absent(repository, path, "this submodule is not checked out", remedy, None)
+    return find_repository(home) if os.path.lexists(home / ".git") else None
 
 
 def _hidden_by(repository: Repository, flag: str, path: str) -> tuple[str, str]:

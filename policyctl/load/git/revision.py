@@ -107,7 +107,8 @@ def head(directory: Path) -> Head | None:
             return None
         commit = commit_of(repository, "HEAD")
         _, _, message = repository.contents([commit])[0].partition(b"\n\n")
-        changed = differs(repository, commit, repository.path_of(directory))
+        folder = repository.path_of(directory)
+        changed = differs(repository, commit, [folder] if folder else [])
     except PolicyctlError:
         return None
     subject = message.decode(errors="replace").strip().partition("\n")[0]
