@@ -55,7 +55,7 @@ class _Group:
         if config is None:
             return None
         for root in (*self.found, *([directory] if directory else [])):
-            inside = all(Path(file).is_relative_to(root) for file in self.files)
+            inside = all(os.path.abspath(file).startswith(os.path.join(os.path.abspath(root), "")) for file in self.files)
             if inside and root.resolve().is_relative_to(config.parent.resolve()):
                 return root
         return config.parent

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from policyctl.core.settings import Settings
-from policyctl.errors import InvalidInput, Problem, errors_in
+from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
 from policyctl.load.base import config_at, reading
 from policyctl.load.directory import Files
 from policyctl.load.environment import Environment
@@ -31,7 +31,8 @@ class GitReader:
     Variables and `include` are those of the revision's own policyctl.yaml, for the environment of the same name: so the rows
     are what an apply of that revision wrote, and a variable that changed since is a change in the plan. Where it has no such
     environment, today's hold. A directory that was not there yet reads as empty. Files that are invalid at the revision are
-    unreadable rows without a name, so that a plan that mends one is not blocked by it.
+    unreadable rows without a name, so that a plan that mends one is not blocked by it. A submodule that is checked out is read
+    at the commit that the revision names.
     """
 
     embedded = True  # everything in the directory at that revision is the directory's own
@@ -84,9 +85,18 @@ class GitReader:
             read=reading(self._revision, entries),
         )
         loaded = files.load(environment)
+        self._refuse_pointers(loaded.problems)
         named = Counter(policy.name for policy in loaded.policies)
         single = [policy for policy in loaded.policies if named[policy.name] == 1]
         return [*map(_row, single), *self._unreadable(errors_in(loaded.problems))]
+
+    def _refuse_pointers(self, problems: Sequence[Problem]) -> None:
+        """Raise PolicyctlError for a file that git keeps elsewhere: what it held is not here, so all of it would look new."""
+        if pointer := next((problem for problem in problems if problem.code == "P019"), None):
+            raise PolicyctlError(
+                f"{pointer.mark.file} is kept in Git LFS, so {self.identity} cannot be compared with; plan against the remote, "
+                "or keep policies in git itself"
+            )
 
     def _unreadable(self, problems: Sequence[Problem]) -> Iterator[Unreadable]:
         by_file: defaultdict[str, list[Problem]] = defaultdict(list)
