@@ -20,7 +20,7 @@ from policyctl.load.environment import Environment
 from policyctl.load.ignoring import Ignored
 from policyctl.load.including import better_glob
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.links import discreet, link_complaint, refuse_link
+from policyctl.load.links import discreet, link_in_directory_complaint, refuse_link
 from policyctl.load.reading import Reading
 from policyctl.load.source import SUFFIXES, Source, read_bytes
 from policyctl.load.unread import CONFIG_LOOKALIKES, look_at_checkout, lookalikes, possible_gaps, why_nothing
@@ -307,7 +307,7 @@ def _walk(folder: Path, top: Path, found: Found, deeper: int) -> None:
                 found.problems.append(Problem(Mark(path), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
         elif name == CONFIG_FILE:
             found.configs.append(Path(path))
-        elif entry.is_symlink() and (complaint := link_complaint(Path(path), top)):
+        elif entry.is_symlink() and (complaint := link_in_directory_complaint(Path(path), top)):
             if suffix in SUFFIXES or Path(path).is_dir():  # the entry itself would fail on a link to itself
                 found.problems.append(Problem(Mark(path), "P008", complaint))
         elif entry.is_dir() and not deeper:

@@ -25,7 +25,15 @@ def link_complaint(path: Path, top: Path, what: str = "directory") -> str | None
         return f"is a link that leads out of the {what}; copy the file instead"
     if ".git" in target.relative_to(top).parts:
         return "is a link into git's own directory; delete it"
-    return "is a link to a directory; links to directories are not followed" if target.is_dir() else None
+    return None
+
+
+def link_in_directory_complaint(path: Path, top: Path) -> str | None:
+    """The same for a link that was found in a policy directory: there those to directories are not followed."""
+    complaint = link_complaint(path, top)
+    if complaint is None and path.is_dir():
+        return "is a link to a directory; links to directories are not followed"
+    return complaint
 
 
 def refuse_link(path: Path, outside: Path | None = None) -> None:

@@ -27,7 +27,7 @@ def nearest_directory() -> Path:
         return usual
     top = top_of(here) or here
     for folder in (here, *here.parents):
-        found = next((one for one in (folder / USUAL, folder) if _is_policy_directory(one, top)), None)
+        found = next((one for one in (folder / USUAL, folder) if _is_policy_directory(one)), None)
         if found is not None:
             return Path(os.path.relpath(found, here))
         if folder == top:
@@ -35,11 +35,20 @@ def nearest_directory() -> Path:
     return usual
 
 
-def _is_policy_directory(folder: Path, top: Path) -> bool:
+def _is_policy_directory(folder: Path) -> bool:
     try:
         names = os.listdir(folder)
     except OSError:
         return False
-    if folder.name == USUAL and folder != top:
-        return CONFIG_FILE in names or any(name.endswith(SUFFIXES) for _, _, below in os.walk(folder) for name in below)
+    if folder.name == USUAL:
+        return CONFIG_FILE in names or _holds_files(folder)
     return CONFIG_FILE in names and any(name.endswith(SUFFIXES) and name != CONFIG_FILE for name in names)
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether any file below a directory would be read, by its name."""
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(name.endswith(SUFFIXES) and not name.startswith(".") for name in names):
+            return True
+    return False

@@ -203,6 +203,9 @@ ELSEWHERE = {
 }
 
 
+ADDED = ("--name", "beta", "--strategy", "single", "--model", "virtual-model/x/a")
+
+
 @pytest.mark.parametrize("case", ELSEWHERE)
 def test_a_removal_says_where_the_policy_stands_all_the_same(case: str, applied: Project, policyctl: Policyctl) -> None:
     files, place = ELSEWHERE[case]
@@ -221,9 +224,7 @@ def test_a_removal_says_where_the_policy_stands_all_the_same(case: str, applied:
     asked = policyctl("effect", "beta")
     assert (asked.code, place in asked.err) == (64, True)
     if case != "a file for tests":
-        added = policyctl(
-            "policy", "add", "--save", "--yes", "--name", "beta", "--strategy", "single", "--model", "virtual-model/x/a"
-        )
+        added = policyctl("policy", "add", "--save", "--yes", *ADDED)
         assert (added.code, place in added.err) == (1, True)
 
 

@@ -35,7 +35,8 @@ class Checkout:
         """A git configuration that names the trap wherever git would run a program."""
         trap = self.trap
         return (
-            f"[core]\n\trepositoryformatversion = 1\n\tbare = false\n\tfsmonitor = {trap}\n\tpager = {trap}\n\teditor = {trap}\n"
+            f"[core]\n\trepositoryformatversion = 1\n\tbare = false\n\tfsmonitor = {trap}\n"
+            f"\tpager = {trap}\n\teditor = {trap}\n"
             f"\tsshCommand = {trap}\n\tgitProxy = {trap}\n\taskPass = {trap}\n\thooksPath = {trap}.hooks\n"
             f'[filter "evil"]\n\tclean = {trap}\n\tsmudge = {trap}\n\trequired = true\n'
             f'[diff "evil"]\n\ttextconv = {trap}\n\tcommand = {trap}\n[diff]\n\texternal = {trap}\n'

@@ -8,6 +8,7 @@ filter, a text conversion or a diff program of the configuration has nothing to 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -144,12 +145,13 @@ def require_trust(top: Path) -> None:
     # Here alone git finds the repository by itself, and with the user's own configuration: that is where trust is written.
     alone = {**_kept("GIT_CONFIG"), "GIT_CEILING_DIRECTORIES": str(top.parent), "GIT_TERMINAL_PROMPT": "0"}
     ran = _run(top, (*_OVER[:2], "rev-parse", "--git-dir"), alone)
-    if ran.returncode:
-        owner = top.stat().st_uid
+    if b"dubious ownership" in ran.stderr or b"unsafe repository" in ran.stderr:
         raise PolicyctlError(
-            f"the repository {top} belongs to another user (id {owner}), so git does not trust it (dubious ownership); "
-            f"if you do: git config --global --add safe.directory {top}"
+            f"the repository {top} belongs to another user, so git does not trust it (dubious ownership); "
+            f"if you do: git config --global --add safe.directory {shlex.quote(str(top))}"
         )
+    if ran.returncode:
+        Repository(top, git_folder(top)).fail(ran.stderr)
 
 
 def _lines(ids: Sequence[str]) -> bytes:
