@@ -202,7 +202,7 @@ _UNREAD = (
         "passed-over",
         "warning",
         "The file looks like a policy file, by what it holds or by its name, and is not read, since only *.yaml, *.yml and "
-        "*.json are. Rename it, or move it out of the directory.",
+        "*.json are, and of these none whose name begins with a dot. Rename it, or move it out of the directory.",
     ),
     Rule(
         "P463",

@@ -278,7 +278,7 @@ def find_files(root: Path, *, may_be_empty: bool = False) -> Found:
     if missing and not (may_be_empty and (root.is_dir() or not root.exists())):
         why = missing + why_nothing(root, possible_gaps(root, found.checkout))
         raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
-    found.problems += lookalikes(found.others)
+    found.problems += lookalikes([*found.others, *(path for path in found.hidden if path.endswith(SUFFIXES))])
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CODES = frozenset({"P461", "P462", "P463"})  # what is found about files that are not read
 CONFIG_LOOKALIKES = (*SUFFIXES, ".jsonc", ".json5", ".toml")
 _LONGEST = 1024 * 1024  # bytes of a file that is only looked at in passing
+_BEGINNING = 4096  # bytes that show what a file is
 _MANY = 5000  # such files
 _SHOWN = 10
 _NAMED_LIKE_ONE = re.compile(r"\.(ya?ml|json)([~._-]|$)|\.(jsonc|json5|yalm|ymal|yam)$", re.IGNORECASE)
@@ -89,14 +90,18 @@ def why_nothing(directory: Path, gaps: Iterable[Absent]) -> str:
     return f"; git has {shown(first.file, directory)}, and {first.why} ({first.remedy})" if first else ""
 
 
-def lookalikes(files: Iterable[str]) -> Iterator[Problem]:
+def lookalikes(files: Sequence[str]) -> Iterator[Problem]:
     """A warning for each of these files that looks like a policy file, by its content or its name, and is not read."""
-    for file in files:
-        named_like_one = bool(_NAMED_LIKE_ONE.search(os.path.basename(file)))
+    for position, file in enumerate(files):
+        name = os.path.basename(file)
+        named_like_one = bool(_NAMED_LIKE_ONE.search(name))
+        if not named_like_one and position > _MANY:
+            continue
         names = _names_in(file, always=named_like_one)
-        if names or (names is None and named_like_one):
+        if names or (names is None and named_like_one and not name.startswith(".")):
             what = f"holds {', '.join(names)}" if names else "looks like a policy file"
-            message = f"{what}, and is not read: only *.yaml, *.yml and *.json are (rename it, or move it elsewhere)"
+            why = "hidden files are not" if name.startswith(".") else "only *.yaml, *.yml and *.json are"
+            message = f"{what}, and is not read: {why} (rename it, or move it elsewhere)"
             yield Problem(Mark(file), "P462", message, severity_of("P462"))
 
 
@@ -195,12 +200,20 @@ def _names_in(file: str, *, always: bool) -> list[str] | None:
     try:
         if os.path.islink(file) or os.path.getsize(file) > _LONGEST:
             return []
+        if not (always or _BEGINS_LIKE_ONE.match(_beginning(file))):
+            return []
         content = read_bytes(file)
     except (InvalidInput, OSError):
         return []
-    if b"policy" not in content or not (always or _BEGINS_LIKE_ONE.match(content)):
-        return []
-    return _names(content, file)
+    return _names(content, file) if b"policy" in content else []
+
+
+def _beginning(file: str) -> bytes:
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
+    try:
+        return os.read(descriptor, _BEGINNING)
+    finally:
+        os.close(descriptor)
 
 
 def _names(content: bytes, file: str) -> list[str] | None:
