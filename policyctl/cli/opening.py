@@ -78,7 +78,7 @@ def load_policies(options: Options, place: Place, console: Console, *, deep: boo
         raise InvalidInput(problems)
     if not loaded.policies:
         why = f"holds no policy for {place.environment.name}{why_nothing(options.dir, opened.unread.gaps)}"
-        idle = [problem for problem in problems if problem.code == "P463"]
+        idle = [problem for problem in problems if problem.code == "P473"]
         raise InvalidInput([Problem(Mark(str(options.dir)), "P016", why), *idle])
     console.problems(loaded.problems)
     return opened

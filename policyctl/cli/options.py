@@ -13,35 +13,18 @@ import click
 if TYPE_CHECKING:
     from policyctl.load.cache import Cache
 
-# Each option and its field.
-_NAMES = {
-    "dir": "named_dir",
-    "env": "env",
-    "remote": "remote",
-    "no_cache": "no_cache",
-    "color": "color",
-    "verbose": "verbose",
-}
+_NAMES = ("dir", "env", "remote", "no_cache", "color", "verbose")
 
 
 class Options(NamedTuple):
     """The global options, settled."""
 
-    named_dir: Path | None = None
+    dir: Path = Path("policies")
     env: str | None = None
     remote: str | None = None
     no_cache: bool = False
     color: str = "auto"
     verbose: int = 0
-
-    @property
-    def dir(self) -> Path:
-        """The policy directory: the one that was named, else the nearest one."""
-        if self.named_dir is not None:
-            return self.named_dir
-        from policyctl.load.nearest import nearest_directory  # with rules behind it, which help does not need
-
-        return nearest_directory()
 
     def open_cache(self) -> Cache:
         """What earlier runs found out about files."""
@@ -57,13 +40,25 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def settled(*args: Any, **values: Any) -> Any:
         context = click.get_current_context()
         before = context.parent.obj if context.parent is not None else Options()
-        given = {field: value for name, field in _NAMES.items() if (value := values.pop(name)) not in (None, 0)}
+        given = {name: value for name in _NAMES if (value := values.pop(name)) not in (None, 0)}
+        if context.parent is None and "dir" not in given:
+            given["dir"] = _usual_directory()
         context.obj = before._replace(**given)
         return function(context.obj, *args, **values)
 
     for names, more in reversed(_OPTIONS):
         settled = click.option(*names, **more)(settled)
     return settled
+
+
+def _usual_directory() -> Path:
+    """The policy directory where none is named: `policies` here, else the nearest one upward."""
+    usual = Options().dir
+    if usual.is_dir():
+        return usual
+    from policyctl.load.nearest import nearest_directory
+
+    return nearest_directory()
 
 
 # The group also listens to POLICYCTL_… (see main.py); a command does not: a variable must not beat an option before it.

@@ -190,7 +190,7 @@ _NAMES = (
 
 _UNREAD = (
     Rule(
-        "P461",
+        "P471",
         "not-on-disk",
         "warning",
         "Git's index has this file or submodule and the disk does not: a sparse checkout leaves it out, it is marked "
@@ -198,14 +198,14 @@ _UNREAD = (
         "refuse to remove anything. Run the command in the message.",
     ),
     Rule(
-        "P462",
+        "P472",
         "passed-over",
         "warning",
         "The file looks like a policy file, by what it holds or by its name, and is not read, since only *.yaml, *.yml and "
         "*.json are, and of these none whose name begins with a dot. Rename it, or move it out of the directory.",
     ),
     Rule(
-        "P463",
+        "P473",
         "idle-include",
         "warning",
         "A glob of include matches no file, so it takes nothing in. It is compared with the whole path from the policy "

@@ -34,7 +34,7 @@ def idle_include(config: Config, environment: Environment, files: Files, unread:
     own = (source.documents[0].data.get("environments") or {}).get(environment.name) or {}
     path = ("environments", environment.name, "include") if "include" in own else ("include",)
     complaints = [
-        finding((*path, position), "P463", f"{show(glob)} matches no file of the directory{_guess(better)}")
+        finding((*path, position), "P473", f"{show(glob)} matches no file of the directory{_guess(better)}")
         for position, glob, better in idle
     ]
     return discreet(problem for problem in to_problems(source, 0, complaints) if problem.code in files.codes)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from policyctl.load.environment import Environment
     from policyctl.load.git.checkout import Absent, Checkout
 
-CODES = frozenset({"P461", "P462", "P463"})  # what is found about files that are not read
+CODES = frozenset({"P471", "P472", "P473"})  # what is found about files that are not read
 CONFIG_LOOKALIKES = (*SUFFIXES, ".jsonc", ".json5", ".toml")
 _LONGEST = 1024 * 1024  # bytes of a file that is only looked at in passing
 _BEGINNING = 4096  # bytes that show what a file is
@@ -76,12 +76,12 @@ def gaps_of(directory: Path, checkout: Checkout | None, files: Files, environmen
 def gap_problems(directory: Path, gaps: Iterable[Absent], codes: Collection[str]) -> Iterator[Problem]:
     """A warning for each reason why files of the index are not there, at the first of them."""
     by_reason: dict[str, list[Absent]] = {}
-    for absent in gaps if "P461" in codes else ():
+    for absent in gaps if "P471" in codes else ():
         by_reason.setdefault(absent.why, []).append(absent)
     for why, group in by_reason.items():
         more = f", and so are {len(group) - 1} more" if len(group) > 1 else ""
         message = f"is in git and not on this disk{more}: {why} ({group[0].remedy})"
-        yield Problem(Mark(shown(group[0].file, directory)), "P461", message, severity_of("P461"))
+        yield Problem(Mark(shown(group[0].file, directory)), "P471", message, severity_of("P471"))
 
 
 def why_nothing(directory: Path, gaps: Iterable[Absent]) -> str:
@@ -102,7 +102,7 @@ def lookalikes(files: Sequence[str]) -> Iterator[Problem]:
             what = f"holds {', '.join(names)}" if names else "looks like a policy file"
             why = "hidden files are not" if name.startswith(".") else "only *.yaml, *.yml and *.json are"
             message = f"{what}, and is not read: {why} (rename it, or move it elsewhere)"
-            yield Problem(Mark(file), "P462", message, severity_of("P462"))
+            yield Problem(Mark(file), "P472", message, severity_of("P472"))
 
 
 class Unread:

@@ -38,7 +38,7 @@ def test_what_the_checkout_lacks_is_not_removed(case: str, remote: str | None, a
     leave_out, path, remedy = GAPS[case]
     leave_out(applied.folder)
     ran = policyctl("plan", *([] if remote is None else ["--remote", remote]))
-    assert f"{path}:1:1: P461 warning: is in git and not on this disk: " in ran.err
+    assert f"{path}:1:1: P471 warning: is in git and not on this disk: " in ran.err
     assert "- virtual-policy/beta" not in ran.out
     if case == "a submodule" and remote is not None:  # neither side has it
         assert ran.code == 0
@@ -231,12 +231,12 @@ def test_a_removal_says_where_the_policy_stands_all_the_same(case: str, applied:
 def test_what_looks_like_a_policy_is_named_by_every_command(project: Project, policyctl: Policyctl) -> None:
     project.policy("a")
     project.write("b.yaml.orig", POLICY.format("b"))
-    said = "policies/b.yaml.orig:1:1: P462 warning: holds virtual-policy/b, and is not read"
+    said = "policies/b.yaml.orig:1:1: P472 warning: holds virtual-policy/b, and is not read"
     assert said in policyctl("validate").out
     for command in ("plan", "effect", "apply"):
         assert said in policyctl(command, *(["--yes"] if command == "apply" else [])).err
-    project.write("policyctl.yaml", "lint: {ignore: [P46]}\n")
-    assert "P462" not in policyctl("validate").out
+    project.write("policyctl.yaml", "lint: {ignore: [P47]}\n")
+    assert "P472" not in policyctl("validate").out
 
 
 def test_globs_of_include_that_match_nothing_are_shown_where_they_stand(project: Project, policyctl: Policyctl) -> None:
@@ -245,12 +245,12 @@ def test_globs_of_include_that_match_nothing_are_shown_where_they_stand(project:
     for command in ("validate", "plan"):
         ran = policyctl(command)
         assert (
-            'policies/policyctl.yaml:3:5: P463 warning: "./edge/*" matches no file of the directory (did you mean edge/*?)'
+            'policies/policyctl.yaml:3:5: P473 warning: "./edge/*" matches no file of the directory (did you mean edge/*?)'
             in (ran.out + ran.err)
         )
     project.write("policyctl.yaml", "include: [Edge/*]\n")
     ran = policyctl("plan")
-    assert (ran.code, "P016 holds no policy for local" in ran.err, "P463" in ran.err) == (1, True, True)
+    assert (ran.code, "P016 holds no policy for local" in ran.err, "P473" in ran.err) == (1, True, True)
 
 
 def test_include_is_relative_to_the_directory_wherever_the_configuration_stands(project: Project, policyctl: Policyctl) -> None:
