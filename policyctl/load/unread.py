@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem
 from policyctl.lint.catalogue import severity_of
@@ -105,6 +106,16 @@ def lookalikes(files: Sequence[str]) -> Iterator[Problem]:
             yield Problem(Mark(file), "P472", message, severity_of("P472"))
 
 
+class Place(NamedTuple):
+    """Where a policy stands that was not read: the file, and why it is not read."""
+
+    file: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.file} has it, and {self.why}"
+
+
 class Unread:
     """The policies of a directory that were not read for an environment, and where they are."""
 
@@ -124,17 +135,16 @@ class Unread:
         """Why git could not be asked what it has of the directory, where there is a repository."""
         return self._found.unasked
 
-    def where(self, name: str) -> str | None:
-        """Where the policy of that canonical name stands, as a sentence; None when it was read, or is nowhere."""
+    def where(self, name: str) -> Place | None:
+        """Where the policy of that canonical name stands that no file was read for; None where it is nowhere."""
         return self._places.get(name)
 
     @property
     def maybe(self) -> str | None:
         """Where policies may be that cannot be known, as a sentence: a submodule, or a file that git does not hold here."""
-        unknown = [absent for absent in self.gaps if self._content(absent) is None]
-        if not unknown:
+        first = next((absent for absent in self.gaps if absent not in self._in_index), None)
+        if first is None:
             return None
-        first = unknown[0]
         return f"it may be in {shown(first.file, self._directory)}, which is not on this disk: {first.why} ({first.remedy})"
 
     def untracked(self) -> list[str]:
@@ -147,12 +157,12 @@ class Unread:
         return [file for file, path in paths.items() if path not in checkout.tracked]
 
     @cached_property
-    def _places(self) -> dict[str, str]:
+    def _places(self) -> dict[str, Place]:
         return dict(reversed(list(self._all_places())))
 
-    def _all_places(self) -> Iterator[tuple[str, str]]:
+    def _all_places(self) -> Iterator[tuple[str, Place]]:
         for name, file in self._loaded.left_out.items():
-            yield name, f"{file} has it, and include leaves that file out"
+            yield name, Place(file, "include leaves that file out")
         for file in self._loaded.included:
             if is_test_file(file):
                 yield from _places([file], "files called *.test.* hold tests only")
@@ -160,17 +170,20 @@ class Unread:
         yield from _places(_below(self._found.hidden), "hidden files are not read")
         yield from self._in_git()
 
-    def _in_git(self) -> Iterator[tuple[str, str]]:
-        for absent in self.gaps:
-            for name in _names(self._content(absent) or b"", absent.path) or ():
-                yield name, f"{shown(absent.file, self._directory)} has it in git, and {absent.why} ({absent.remedy})"
+    def _in_git(self) -> Iterator[tuple[str, Place]]:
+        for absent, content in self._in_index.items():
+            for name in _names(content, absent.path) or ():
+                yield name, Place(shown(absent.file, self._directory), f"{absent.why} ({absent.remedy})")
 
-    def _content(self, absent: Absent) -> bytes | None:
-        """What a file of the index holds; None where that is not known here."""
-        try:
-            return absent.repository.contents([absent.id])[0] if absent.id else None
-        except PolicyctlError:
-            return None
+    @cached_property
+    def _in_index(self) -> dict[Absent, bytes]:
+        """What the files of the index hold that are not on the disk, as far as the repositories have it."""
+        found: dict[Absent, bytes] = {}
+        for repository in dict.fromkeys(absent.repository for absent in self.gaps):
+            group = {absent: absent.id for absent in self.gaps if absent.repository == repository and absent.id}
+            with suppress(PolicyctlError):  # a partial clone
+                found |= dict(zip(group, repository.contents(list(group.values())), strict=True))
+        return found
 
 
 def listed(files: Collection[str]) -> str:
@@ -189,10 +202,10 @@ def possible_gaps(directory: Path, checkout: Checkout | None) -> Iterator[Absent
             yield absent
 
 
-def _places(files: Iterable[str], why: str) -> Iterator[tuple[str, str]]:
+def _places(files: Iterable[str], why: str) -> Iterator[tuple[str, Place]]:
     for file in files:
         for name in _names_in(file, always=True) or ():
-            yield name, f"{file} has it, and {why}"
+            yield name, Place(file, why)
 
 
 def _names_in(file: str, *, always: bool) -> list[str] | None:

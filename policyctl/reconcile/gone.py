@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from policyctl.core.guards import Review
-from policyctl.load.unread import Unread, listed
+from policyctl.load.unread import Place, Unread, listed
 
 
 def why_kept(unread: Unread) -> str | None:
@@ -20,12 +21,24 @@ def why_kept(unread: Unread) -> str | None:
 
 
 def hold_removals(review: Review, gone: Sequence[str], kept: str | None, unread: Unread) -> Review:
-    """The review of a plan, with a refusal where these policies would be removed but for `kept`, and with a note for each
-    that stands somewhere all the same."""
+    """The review of a plan, with a refusal where these policies would be removed but for `kept`, and with notes about those
+    that stand somewhere all the same."""
     refusals = [f"{listed(gone)} may not be gone, so nothing is removed: {kept}"] if gone and kept else []
-    places = {name: unread.where(name) for name in gone}
-    notes = [f"no file that is read has {name}, but {place}" for name, place in places.items() if place]
+    notes = _notes({name: place for name in gone if (place := unread.where(name))})
     return replace(review, refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))
+
+
+def _notes(places: Mapping[str, Place]) -> Iterator[str]:
+    """A note for each reason why policies are not read, so that thousands do not make thousands."""
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for name, place in places.items():
+        by_reason[place.why].append(name)
+    for why, names in by_reason.items():
+        if len(names) == 1:
+            yield f"no file that is read has {names[0]}, but {places[names[0]]}"
+        else:
+            files = dict.fromkeys(places[name].file for name in names)
+            yield f"no file that is read has {listed(names)}, but others have them: {listed(files)} ({why})"
 
 
 def note_untracked(review: Review, unread: Unread) -> Review:

@@ -86,6 +86,15 @@ def test_a_tag_does_not_stand_in_for_a_remote_branch_that_was_not_fetched(two: t
     assert Revision(top, "team/v1").commit == first
 
 
+def test_a_tag_that_is_called_as_a_branch_of_the_remote_is_refused(two: tuple[Path, str, str]) -> None:
+    """As in a checkout of a pull request, which has no branches of its own."""
+    top, first, second = two
+    git(top, "update-ref", "refs/remotes/origin/release/x", second)
+    git(top, "tag", "release/x", first)
+    with pytest.raises(UsageError, match=r"write refs/tags/release/x or refs/remotes/origin/release/x"):
+        Revision(top, "release/x")
+
+
 def cloned(top: Path, to: Path, *options: str) -> Path:
     git(top, "config", "uploadpack.allowFilter", "true")
     git(top, "clone", "-q", "--no-local", *options, f"file://{top}", str(to))

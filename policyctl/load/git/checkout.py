@@ -160,7 +160,7 @@ def _inside(repository: Repository, path: str) -> Repository | None:
 
 def _hidden_by(repository: Repository, flag: str, path: str) -> tuple[str, str]:
     """Why git does not mind that a file is not there, and what brings it back."""
-    if flag in "Ss" and repository.run("config", "--type=bool", "--get", "core.sparseCheckout").stdout.strip() == b"true":
+    if flag in "Ss" and repository.is_sparse:
         return "this sparse checkout leaves it out", "git sparse-checkout disable"
     option = "skip-worktree" if flag in "Ss" else "assume-unchanged"
     quoted = shlex.quote(path)

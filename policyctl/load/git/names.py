@@ -69,11 +69,20 @@ def _is_one_thing(repository: Repository, name: str) -> bool:
             f"{name} has more than one meaning here: {', '.join(meanings)}; write the one that is meant in full, "
             "or delete the others"
         )
-    if list(found) == [f"refs/tags/{name}"] and (remote := _remote_of(repository, name)):
+    if list(found) == [f"refs/tags/{name}"]:
+        _refuse_a_tag_for_a_branch(repository, name)
+    return True
+
+
+def _refuse_a_tag_for_a_branch(repository: Repository, name: str) -> None:
+    """Raise UsageError for a tag that is called as a branch of a remote is, or as one would be that was not fetched."""
+    branches = [one for one in _references(repository, "refs/remotes/") if one.split("/", 3)[3:] == [name]]
+    if branches:
+        raise UsageError(f"{name} is a tag here, and a branch of a remote too; write refs/tags/{name} or {branches[0]}")
+    if remote := _remote_of(repository, name):
         raise UsageError(
             f"{name} is a tag here, and {remote} has no branch of that name; fetch the branch, or write refs/tags/{name}"
         )
-    return True
 
 
 def _remote_of(repository: Repository, name: str) -> str | None:

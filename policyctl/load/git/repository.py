@@ -121,6 +121,11 @@ class Repository:
             yield output[start : position - 1]
 
     @cached_property
+    def is_sparse(self) -> bool:
+        """Whether its checkout is meant to leave files out."""
+        return self.run("config", "--type=bool", "--get", "core.sparseCheckout").stdout.strip() == b"true"
+
+    @cached_property
     def is_shallow(self) -> bool:
         """Whether the history ends early."""
         return self.output("rev-parse", "--is-shallow-repository").strip() == b"true"
