@@ -166,7 +166,7 @@ class Files:
         """A complaint about a policy of these files, or about tests, as a problem at its place."""
         from policyctl.load.locate import to_problems
 
-        return to_problems(self.source(about.file), about.index, [complaint])[0]
+        return discreet(to_problems(self.source(about.file), about.index, [complaint]))[0]
 
     def _tests(
         self, files: list[str], environment: Environment, policies: list[Policy] | None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem
-from policyctl.load.links import refuse_link
+from policyctl.load.links import discreet, refuse_link
 
 if TYPE_CHECKING:
     from policyctl.load.yaml_text import RawDocument
@@ -30,7 +30,10 @@ def read_source(path: Path) -> Source:
     """Read one file. Raises InvalidInput with one problem when it cannot be read or parsed, or is a link that leads out of
     its repository."""
     refuse_link(path)
-    return source_of(read_bytes(path), str(path))
+    try:
+        return source_of(read_bytes(path), str(path))
+    except InvalidInput as error:
+        raise InvalidInput(discreet(error.problems)) from None
 
 
 def source_of(content: bytes, file: str) -> Source:

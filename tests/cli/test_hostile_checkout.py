@@ -90,6 +90,8 @@ def hostile(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Check
     checkout = Checkout(project)
     checkout.set_traps()
     policies = project.policies
+    (project.folder / "git").symlink_to(checkout.trap)
+    monkeypatch.setenv("PATH", f".{os.pathsep}{os.pathsep}{os.environ['PATH']}")
     leading = {
         "GIT_DIR": policies,
         "GIT_WORK_TREE": policies,

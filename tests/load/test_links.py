@@ -76,6 +76,19 @@ def test_a_file_that_is_named_may_not_lead_out_of_its_repository(
         assert SECRET not in ran.out + ran.err
 
 
+@pytest.mark.parametrize("text", [f"a: *{SECRET}\n", f"name: x\nkind: {SECRET}\npolicy: {SECRET}\n"])
+def test_a_named_file_that_is_a_link_is_not_quoted_either(
+    text: str, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.policy("a")
+    (project.folder / "held.yaml").write_text(text, "utf-8")
+    (project.folder / "named.yaml").symlink_to("held.yaml")
+    for command in (["validate"], ["effect"], ["policy", "import", "--yes", "--file"]):
+        ran = policyctl(*command, "named.yaml")
+        assert "named.yaml:" in ran.out + ran.err
+        assert SECRET not in ran.out + ran.err
+
+
 def test_a_configuration_that_other_directories_share_is_followed(project: Project, policyctl: Policyctl) -> None:
     commit(project.folder)
     (project.folder / "shared.yaml").write_text("environments: {shared: {}}\n", "utf-8")
