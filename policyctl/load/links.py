@@ -37,16 +37,14 @@ def link_in_directory_complaint(path: Path, top: Path) -> str | None:
 
 
 def refuse_link(path: Path, outside: Path | None = None) -> None:
-    """Raise InvalidInput for a link that leads out of the repository that it lies in, or into git's own directory.
+    """Raise InvalidInput for a path that a link, itself or on its way, leads out of the repository that it lies in, or into
+    git's own directory.
 
-    Outside a repository it must stay in `outside`; without that it may lead anywhere, since a person named it.
+    Outside a repository a link must stay in `outside`; without that it may lead anywhere, since a person named it.
     """
-    if not path.is_symlink():
-        return
-    folder = path.parent.resolve()
-    repository = top_of(folder)
-    top = repository or (outside and outside.resolve())
-    if top is not None and (complaint := link_complaint(path, top, "repository" if repository else "directory")):
+    top = top_of(Path(os.path.abspath(path)).parent)
+    within = top or (outside if path.is_symlink() else None)
+    if within is not None and (complaint := link_complaint(path, within.resolve(), "repository" if top else "directory")):
         raise InvalidInput([Problem(Mark(str(path)), "P008", complaint)])
 
 

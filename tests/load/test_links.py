@@ -114,6 +114,21 @@ def test_a_policy_directory_may_not_lead_out_of_the_repository(secret: Path, pro
     assert ran.err == "policies:1:1: P008 is a link that leads out of the repository; copy the file instead\n"
 
 
+def test_no_link_on_the_way_to_the_directory_leads_out_of_the_repository(
+    secret: Path, project: Project, policyctl: Policyctl
+) -> None:
+    elsewhere = project.folder.parent / f"{project.folder.name}-elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "deep" / "a.yaml").write_text(f"{SECRET}: 1\n", "utf-8")
+    (elsewhere / "policyctl.yaml").write_text(f"{SECRET}: 1\n", "utf-8")
+    (project.folder / "way").symlink_to(elsewhere)
+    for args in (["plan"], ["validate"], ["effect"]):
+        ran = policyctl(*args, "--dir", "way/deep")
+        assert ran.code == 1
+        assert "P008 is a link that leads out of the repository" in ran.out + ran.err
+        assert SECRET not in ran.out + ran.err
+
+
 def test_what_belongs_to_another_user_is_trusted_as_git_trusts_it(
     project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
