@@ -83,7 +83,13 @@ def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytes
     """No setting of the machine's reaches a test, and what a test finds out about files stays among the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "caches"))
     for name in list(os.environ):
-        if name.startswith(("POLICYCTL_", "GITHUB_")) or name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"):
+        if name.startswith(("POLICYCTL_", "GITHUB_")) or name in (
+            "CI",
+            "NO_COLOR",
+            "FORCE_COLOR",
+            "CLICOLOR",
+            "CLICOLOR_FORCE",
+        ):
             monkeypatch.delenv(name)
 
 

@@ -38,7 +38,7 @@ def _replay(transcript: str, folder: Path) -> str:
 
 def _shell(command: str, folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    keep = {name: value for name, value in SURROUNDINGS.items() if not name.startswith(("POLICYCTL_", "GITHUB_"))}
+    keep = {name: value for name, value in SURROUNDINGS.items() if not name.startswith(("POLICYCTL_", "GITHUB_", "CI"))}
     ran = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,

@@ -36,7 +36,7 @@ OWNERS = {
     "starlette": ("server",),
     "uvicorn": ("server",),
     "pydantic": ("model", "load", "core/saved.py", "remote", "server"),
-    "subprocess": ("load/git.py",),
+    "subprocess": ("load/git/repository.py",),
 }
 
 # What decides must not look, wait or tell the time.

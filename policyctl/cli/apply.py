@@ -150,7 +150,7 @@ def _read_saved(
         if place.environment.digest != plan.config:
             said = f"policyctl.yaml changed what holds for {plan.environment} since the plan was made; plan again"
             raise StalePlan("\n  ".join([said, *_moved_settings(plan, place.environment)]))
-        _, loaded = read_directory(options, place, console)
+        _, loaded, _ = read_directory(options, place, console)
         with console.progress.of("Comparing", "live policy") as step:
             reviewed = review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step)
     names = loaded.names | {change.name for change in plan.changes}

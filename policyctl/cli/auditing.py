@@ -23,7 +23,7 @@ from policyctl.core.change import Change
 from policyctl.core.plan import Plan
 from policyctl.errors import PolicyctlError
 from policyctl.load.audit import AuditFile
-from policyctl.load.git import head
+from policyctl.load.git.revision import head
 from policyctl.remote.lock import user_name
 from policyctl.remote.sqlite import timestamp
 

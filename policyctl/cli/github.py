@@ -24,6 +24,11 @@ def is_github() -> bool:
     return bool(os.environ.get("GITHUB_ACTIONS") and os.environ.get("GITHUB_WORKFLOW"))
 
 
+def is_ci() -> bool:
+    """Whether this is a run of a CI service, where what is read should be what was reviewed."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false") or is_github()
+
+
 def repository_path(file: str) -> str:
     """A file's path from the repository's top, with `/`; an absolute one when it lies elsewhere."""
     path = Path(file).parent.resolve() / Path(file).name

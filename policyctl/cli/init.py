@@ -10,7 +10,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.load.environment import repository
 from policyctl.load.files import make_folder, write_atomically
-from policyctl.load.git import default_branch
+from policyctl.load.git.revision import default_branch
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES
 from policyctl.load.starting import CONFIG, EXAMPLE, pre_commit

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
-from policyctl.errors import InvalidInput, Mark, Problem, UsageError, errors_in
+from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, errors_in
 from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment, find_config, load_config
 from policyctl.load.files import STATE_FOLDER
+from policyctl.load.including import idle_include
+from policyctl.load.unread import Unread, gap_problems, missing_config, why_nothing
 from policyctl.load.urls import LOCAL, SQLITE, remote_complaint
 from policyctl.remote.open import Access
 
@@ -33,9 +36,13 @@ class Place:
 def find_place(options: Options, environment: str | None = None, base: Base | None = None) -> Place:
     """Settle the environment (the one named, else --env, else the default) and the remote's URL.
 
-    With a `base`, everything of the environment but its variables and `include` is as it is there.
+    With a `base`, everything of the environment but its variables and `include` is as it is there. Raises Refused where the
+    checkout leaves out the policyctl.yaml that holds: the safety settings in it would be gone.
     """
-    config = settled = load_config(find_config(options.dir))
+    path = find_config(options.dir)
+    if absent := missing_config(options.dir, path):
+        raise Refused(f"{absent.file} is in git and not on this disk, so no setting is known: {absent.why}; {absent.remedy}")
+    config = settled = load_config(path)
     if base is None:
         chosen = config.environment(environment or options.env)
     else:
@@ -51,33 +58,38 @@ def find_place(options: Options, environment: str | None = None, base: Base | No
     return Place(config, chosen, remote, url, access)
 
 
-def load_policies(options: Options, place: Place, console: Console, *, deep: bool = False, tests: bool = False) -> Loaded:
+class Opened(NamedTuple):
+    """A directory that was read for an environment: its files, what they say, and what was not read."""
+
+    files: Files
+    loaded: Loaded
+    unread: Unread
+
+
+def load_policies(options: Options, place: Place, console: Console, *, deep: bool = False, tests: bool = False) -> Opened:
     """The directory's policies for the chosen environment. Raises InvalidInput with every error; warnings are printed.
 
     `deep` asks for the warnings of the effect engine too; with `tests` the problems of scenario tests count too.
     """
-    _, loaded = _load(options, place, find_files(options.dir), console, deep=deep)
+    opened = _load(options, place, find_files(options.dir), console, deep=deep)
+    loaded = opened.loaded
     problems = (*loaded.problems, *(loaded.test_problems if tests else ()))
     if errors_in(problems):
         raise InvalidInput(problems)
     if not loaded.policies:
-        raise InvalidInput([Problem(Mark(str(options.dir)), "P016", f"holds no policy for {place.environment.name}")])
+        why = f"holds no policy for {place.environment.name}{why_nothing(options.dir, opened.unread.gaps)}"
+        idle = [problem for problem in problems if problem.code == "P473"]
+        raise InvalidInput([Problem(Mark(str(options.dir)), "P016", why), *idle])
     console.problems((*place.config.problems, *loaded.problems))
-    return loaded
+    return opened
 
 
-def read_directory(options: Options, place: Place, console: Console) -> tuple[Files, Loaded]:
+def read_directory(options: Options, place: Place, console: Console) -> Opened:
     """The directory's files and what they say, problems and all. One that is missing or holds no file says nothing."""
-    try:
-        found = find_files(options.dir)
-    except InvalidInput:
-        if options.dir.exists() and not options.dir.is_dir():
-            raise
-        found = Found()
-    return _load(options, place, found, console)
+    return _load(options, place, find_files(options.dir, may_be_empty=True), console)
 
 
-def _load(options: Options, place: Place, found: Found, console: Console, *, deep: bool = False) -> tuple[Files, Loaded]:
+def _load(options: Options, place: Place, found: Found, console: Console, *, deep: bool = False) -> Opened:
     own = place.config.path.resolve() if place.config.path else None
     nested = [path for path in found.configs if path.resolve() != own]
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
@@ -94,13 +106,19 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
             on_file=step,
         )
     with console.progress.of("Checking", "file", len(found.files), at_once=False) as step:
-        return files, files.load(place.environment, step)
+        loaded = files.load(place.environment, step)
+    unread = Unread(options.dir, found, files, loaded, place.environment)
+    more = (
+        *idle_include(place.config, place.environment, files, unread.paths),
+        *gap_problems(options.dir, unread.gaps, files.codes),
+    )
+    return Opened(files, loaded._replace(problems=tuple(sorted((*loaded.problems, *more)))), unread)
 
 
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:
     """The URL behind `local`, and relative database paths made relative to where they were written."""
     if remote == LOCAL:
-        return f"{SQLITE}{directory.absolute().parent / STATE_FOLDER / environment}.db"
+        return f"{SQLITE}{Path(os.path.abspath(directory)).parent / STATE_FOLDER / environment}.db"
     if remote.startswith(SQLITE):
         return f"{SQLITE}{base / remote.removeprefix(SQLITE)}"
     return remote

@@ -51,6 +51,8 @@ def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any
             if idle := [_spelled(name) for name in NAMES if name in before.given - {*used}]:
                 raise UsageError(f"{context.command_path} does not use {' or '.join(idle)}; leave it out")
             chosen = {name: value for name in used if (value := values.pop(name)) not in (None, 0)}
+            if context.parent is None and "dir" not in chosen:
+                chosen["dir"] = _usual_directory()
             given = {name for name in chosen if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
             context.obj = before._replace(**chosen, given=before.given | given)
             return function(context.obj, *args, **values)
@@ -71,6 +73,16 @@ def _spelled(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def _usual_directory() -> Path:
+    """The policy directory where none is named: `policies` here, else the nearest one upward."""
+    usual = Options().dir
+    if usual.is_dir():
+        return usual
+    from policyctl.load.nearest import nearest_directory
+
+    return nearest_directory()
+
+
 # The group also listens to POLICYCTL_… (see main.py); a command does not: a variable must not beat an option before it.
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (
@@ -78,7 +90,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         {
             "type": click.Path(path_type=Path),
             "metavar": "DIR",
-            "help": "The directory of policy files.  [POLICYCTL_DIR; default: policies]",
+            "help": "The directory of policy files.  [POLICYCTL_DIR; default: policies, here or upward in the repository]",
         },
     ),
     (("--env",), {"metavar": "NAME", "help": "The environment of policyctl.yaml.  [POLICYCTL_ENV]"}),

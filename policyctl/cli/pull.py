@@ -5,11 +5,10 @@ from __future__ import annotations
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.opening import Place, find_place, read_directory
+from policyctl.cli.opening import Opened, Place, find_place, read_directory
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.core.plan import Plan, Selection
 from policyctl.errors import Incomplete, InvalidInput, errors_in
-from policyctl.load.directory import Files, Loaded
 from policyctl.load.files import make_folder, write_atomically
 from policyctl.load.homes import Homes
 from policyctl.load.pulling import Pull, plan_pull
@@ -41,8 +40,8 @@ def command(options: Options, overwrite: bool) -> int:
 def pull(options: Options, overwrite: bool) -> int:
     console = Console(options)
     place = find_place(options)
-    files, loaded = _read(options, place, console)
-    homes = Homes(options.dir, files, loaded, place.environment)
+    files, loaded, unread = _read(options, place, console)
+    homes = Homes(options.dir, files, loaded, unread, place.environment)
     with open_reader(place.url, place.access) as reader:
         with console.progress.of("Listing", "live policy") as step:
             observed = observe(reader, on_row=step)
@@ -56,12 +55,12 @@ def pull(options: Options, overwrite: bool) -> int:
     return 0
 
 
-def _read(options: Options, place: Place, console: Console) -> tuple[Files, Loaded]:
+def _read(options: Options, place: Place, console: Console) -> Opened:
     """What the directory says. Raises InvalidInput with every error; warnings are for validate and plan to print."""
-    files, loaded = read_directory(options, place, console)
-    if errors_in(loaded.problems):
-        raise InvalidInput(loaded.problems)
-    return files, loaded
+    opened = read_directory(options, place, console)
+    if errors_in(opened.loaded.problems):
+        raise InvalidInput(opened.loaded.problems)
+    return opened
 
 
 def _write(done: Pull, options: Options, console: Console) -> None:
@@ -75,7 +74,8 @@ def _write(done: Pull, options: Options, console: Console) -> None:
 
 def _plan(options: Options, place: Place, reader: Reader, console: Console) -> Plan:
     """What plan says now, from the files as they were written and the remote read again."""
-    _, loaded = _read(options, place, console)
+    _, loaded, unread = _read(options, place, console)
     settings = place.environment.settings
     with console.progress.of("Comparing", "live policy") as step:
-        return plan_directory(reader, loaded.policies, place.environment, settings, Selection(), on_row=step).plan
+        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, Selection(), on_row=step, unread=unread)
+        return reviewed.plan

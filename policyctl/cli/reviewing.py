@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from policyctl.cli.console import Console
+from policyctl.cli.github import is_ci
 from policyctl.cli.opening import Place, load_policies
 from policyctl.cli.options import Options
 from policyctl.cli.selecting import Overrides, raise_if_idle
@@ -13,6 +14,8 @@ from policyctl.core.plan import Selection
 from policyctl.errors import Incomplete, Problem, Refused
 from policyctl.load.directory import Loaded
 from policyctl.load.idle import idle_anywhere
+from policyctl.load.unread import CODES
+from policyctl.reconcile.gone import note_untracked
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.report.plain import count
@@ -20,19 +23,23 @@ from policyctl.report.plain import count
 
 def review_directory(options: Options, place: Place, console: Console, selection: Selection, overrides: Overrides) -> Review:
     """Read the directory and the remote, and compare. Raises InvalidInput with every error; warnings are printed."""
-    loaded = load_policies(options, place, console, deep=True)
+    _, loaded, unread = load_policies(options, place, console, deep=True)
     settings = overrides.on(place.environment.settings)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
-        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step)
+        reviewed = plan_directory(
+            reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step, unread
+        )
         raise_if_idle(selection, overrides, loaded.names, reviewed.live)
-        reviewed = check_models(reader, replace(reviewed, warnings=_warnings(reviewed, loaded)), loaded, place.environment)
+        reviewed = replace(reviewed, warnings=_warnings(reviewed, loaded))
+        reviewed = check_models(reader, note_untracked(reviewed, unread) if is_ci() else reviewed, loaded, place.environment)
         return with_idle_settings(reviewed, place, loaded.names, overrides)
 
 
 def _warnings(reviewed: Review, loaded: Loaded) -> tuple[Problem, ...]:
-    """What the rules find in the files of the policies that change."""
+    """What the rules find in the files of the policies that change, and in what was not read."""
     files = {change.file for change in reviewed.plan.changes if change.file is not None}
-    return tuple(problem for problem in loaded.problems if problem.mark.file in files and problem.severity == "warning")
+    warnings = [problem for problem in loaded.problems if problem.severity == "warning"]
+    return tuple(problem for problem in warnings if problem.mark.file in files or problem.code in CODES)
 
 
 def with_idle_settings(reviewed: Review, place: Place, files: frozenset[str], overrides: Overrides) -> Review:

@@ -12,11 +12,13 @@ from policyctl.cli.opening import find_place, load_policies, read_directory
 from policyctl.cli.options import Options
 from policyctl.effect.known import Known
 from policyctl.errors import InvalidInput, UsageError
+from policyctl.load.base import sources_at
 from policyctl.load.environment import find_config, load_config
-from policyctl.load.git import read_at
+from policyctl.load.links import discreet
 from policyctl.load.loosely import read_loosely
 from policyctl.load.markers import is_template
 from policyctl.load.source import SUFFIXES, Source, read_source
+from policyctl.load.unread import Unread
 from policyctl.load.urls import GIT
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.live import Live, Observed
@@ -60,14 +62,14 @@ def find_subjects(options: Options, arguments: tuple[str, ...], console: Console
     known: dict[str, Document] = {}
     models = frozenset[str]()
     if not arguments or any(not _is_file(argument) for argument in arguments):
-        loaded = load_policies(options, find_place(options), console)
+        _, loaded, unread = load_policies(options, find_place(options), console)
         directory, models = loaded.policies, frozenset(map(full_model, loaded.models))
         known = {policy.name: policy.document for policy in directory}
-        found += _named(directory, [argument for argument in arguments if not _is_file(argument)], options)
+        found += _named(directory, [argument for argument in arguments if not _is_file(argument)], options, unread)
     for argument in arguments:
         if _is_file(argument):
             policies, problems = read_loosely(*_opened(options, read_source(Path(argument)), Path(argument)))
-            console.problems(problems)
+            console.problems(discreet(problems))
             found += policies
     own = {policy.name: policy.document for policy in found}
     if not known and any(references(policy.document) - own.keys() and _in_directory(policy, options) for policy in found):
@@ -82,7 +84,7 @@ def _in_directory(policy: Policy, options: Options) -> bool:
 def _beside(options: Options, console: Console) -> dict[str, Document]:
     """The directory's policies as far as they can be read; that some cannot is not what was asked."""
     try:
-        _, loaded = read_directory(options, find_place(options), console)
+        _, loaded, _ = read_directory(options, find_place(options), console)
     except (InvalidInput, UsageError):
         return {}
     return {policy.name: policy.document for policy in loaded.policies}
@@ -104,12 +106,14 @@ def _is_file(argument: str) -> bool:
     return argument.endswith(SUFFIXES) and not argument.startswith(POLICY_PREFIX)
 
 
-def _named(directory: tuple[Policy, ...], names: list[str], options: Options) -> list[Policy]:
+def _named(directory: tuple[Policy, ...], names: list[str], options: Options, unread: Unread) -> list[Policy]:
     if not names:
         return list(directory)
     by_name = {policy.name: policy for policy in directory}
     for name in names:
         if canonical_name(name) not in by_name:
+            if elsewhere := unread.where(canonical_name(name)):
+                raise UsageError(f"{options.dir} has no policy {name} that is read: {elsewhere}")
             guess = did_you_mean(canonical_name(name), by_name, POLICY_PREFIX)
             raise UsageError(f"{options.dir} has no policy {name}{guess}; name one of its policies, or a file")
     return [by_name[canonical_name(name)] for name in dict.fromkeys(names)]
@@ -119,7 +123,7 @@ def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Mappi
     """A source and the variables for its templates, for which alone a policyctl.yaml is looked up."""
     if not is_template(source.text):
         return source, {}
-    return source, load_config(find_config(path.parent)).environment(options.env).vars
+    return source, load_config(find_config(path.parent, options.dir)).environment(options.env).vars
 
 
 def _then(options: Options, subjects: Subjects, against: str) -> Sides:
@@ -128,18 +132,12 @@ def _then(options: Options, subjects: Subjects, against: str) -> Sides:
     if any(_in_directory(policy, options) for policy in subjects.policies):
         with GitReader(against, options.dir, find_place(options).environment) as reader:
             known = {name: live.normal for name, live in observe(reader).live.items()}
-    for file in dict.fromkeys(policy.file for policy in subjects.policies if policy.name not in known):
-        known = {**_at(options, Path(file), revision), **known}
+    files = list(dict.fromkeys(Path(policy.file) for policy in subjects.policies if policy.name not in known))
+    for file, source in sources_at(files, revision).items():
+        if source is not None:
+            policies, _ = read_loosely(*_opened(options, source, file))
+            known = {**{policy.name: policy.document for policy in policies}, **known}
     return Sides(tuple(known.get(policy.name) for policy in subjects.policies), Known(known), subjects.known)
-
-
-def _at(options: Options, path: Path, revision: str) -> dict[str, Document]:
-    """The policies of a file as it was at a revision, none where it was not there."""
-    source = read_at(path, revision)
-    if source is None:
-        return {}
-    policies, _ = read_loosely(*_opened(options, source, path))
-    return {policy.name: policy.document for policy in policies}
 
 
 def _live(options: Options, subjects: Subjects) -> Sides:

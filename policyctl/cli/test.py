@@ -73,7 +73,7 @@ def command(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) 
 def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
     console = Console(options)
     place = find_place(options)
-    loaded = load_policies(options, place, console, tests=True)
+    loaded = load_policies(options, place, console, tests=True).loaded
     policies = {policy.name: policy.document for policy in loaded.policies}
     verdicts = [verdict for suite in _chosen(loaded, options.dir, paths, if_any) for verdict in judge(suite, policies)]
     ran = Ran(place.environment.name, tuple(verdicts), lambda suite, path: loaded.mark_of(suite, Complaint(path, "", "")).mark)

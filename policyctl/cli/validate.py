@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from policyctl.cli.console import Console
-from policyctl.cli.github import is_github, repository_path
 from policyctl.cli.options import Options, with_options
-from policyctl.load.validation import Validation, validate_paths
-from policyctl.report.style import Style
-from policyctl.report.validation import validation_json, validation_summary, validation_text
+
+if TYPE_CHECKING:
+    from policyctl.load.validation import Validation
+    from policyctl.report.style import Style
 
 EPILOG = """\b
 Example:
@@ -43,10 +44,18 @@ def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str | N
 
 
 def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
+    paths = paths or (options.dir,)
+    if form in (None, "text") and _is_settled(paths):  # first of all: most commits change nothing here
+        click.echo("Nothing to check: the commit changes nothing here.")
+        return 0
+    from policyctl.cli.console import Console
+    from policyctl.cli.github import is_github
+    from policyctl.load.validation import validate_paths
+
     console = Console(options)
     with console.progress.of("Checking", "file", at_once=False) as step:
         validation = validate_paths(
-            paths or (options.dir,),
+            paths,
             options.dir,
             environment=options.env if "env" in options.given else None,
             infos=console.verbose,
@@ -58,15 +67,32 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
     return 0 if validation.valid else 1
 
 
+def _is_settled(paths: tuple[Path, ...]) -> bool:
+    """Whether this is a hook of a commit that leaves all of these directories as the last one had them.
+
+    Git sets GIT_INDEX_FILE for such a hook, and for it alone. What is read are the files on the disk, so these are compared.
+    """
+    if "GIT_INDEX_FILE" not in os.environ or not all(path.is_dir() for path in paths):
+        return False
+    from policyctl.load.git.checkout import is_as_committed
+    from policyctl.load.kinds import CONFIG_FILE
+
+    return all(is_as_committed(path, CONFIG_FILE) for path in paths)
+
+
 def _printed(validation: Validation, form: str, style: Style) -> str:
+    from policyctl.report.validation import validation_json, validation_summary, validation_text
+
     if form == "json":
         return validation_json(validation)
     if form == "text":
         return validation_text(validation, style)
     if form == "github":
+        from policyctl.cli.github import repository_path
         from policyctl.report.github import github_annotations
 
         return github_annotations(validation.problems, repository_path) + validation_summary(validation, style)
+    from policyctl.cli.github import repository_path
     from policyctl.report.sarif import sarif
 
     return sarif(validation.problems, repository_path)

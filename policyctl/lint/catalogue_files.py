@@ -52,8 +52,9 @@ _TEXT = (
     _error(
         "P008",
         "link",
-        "A symbolic link leads out of the policy directory, or to a directory. What a review of the directory does not "
-        "show must not decide what is applied. Copy the file instead.",
+        "A symbolic link leads out of the policy directory (for policyctl.yaml and files that are named: out of the "
+        "repository), to a directory, or into .git. What a review of the directory does not show must not decide what is "
+        "applied. Copy the file instead.",
     ),
     _error(
         "P010",
@@ -98,8 +99,21 @@ _TEXT = (
     _error(
         "P017",
         "config-name",
-        "The configuration is called policyctl.yaml; a policyctl.yml or policyctl.json would be passed over together with "
-        "the safety settings in it. Rename it.",
+        "The configuration is called policyctl.yaml; a policyctl.yml, Policyctl.yaml or .policyctl.yaml would be passed over "
+        "together with the safety settings in it. Rename it.",
+    ),
+    _error(
+        "P019",
+        "lfs-pointer",
+        "The file is kept in Git LFS, and what is here is only the pointer to it, so nothing is known of its policies. Run "
+        "git lfs pull, or set lfs: true for actions/checkout. A policy is small enough for Git itself: git lfs untrack.",
+    ),
+    _error(
+        "P020",
+        "file-suffix",
+        "The file's name ends as that of a policy file, but for its case. Some file systems would read it and others would "
+        "not; policyctl reads *.yaml, *.yml and *.json only, and a policy that is passed over would read as one that is "
+        "gone. Rename the file.",
     ),
 )
 

@@ -233,6 +233,32 @@ _SETTINGS = (
     ),
 )
 
+_UNREAD = (
+    Rule(
+        "P471",
+        "not-on-disk",
+        "warning",
+        "Git's index has this file or submodule and the disk does not: a sparse checkout leaves it out, it is marked "
+        "skip-worktree or assume-unchanged, or the submodule is not checked out. Its policies are not gone, so plan and apply "
+        "refuse to remove anything. Run the command in the message.",
+    ),
+    Rule(
+        "P472",
+        "passed-over",
+        "warning",
+        "The file looks like a policy file, by what it holds or by its name, and is not read, since only *.yaml, *.yml and "
+        "*.json are, and of these none whose name begins with a dot. Rename it, or move it out of the directory.",
+    ),
+    Rule(
+        "P473",
+        "idle-include",
+        "warning",
+        "A glob of include matches no file, so it takes nothing in. It is compared with the whole path from the policy "
+        "directory, case and all: * also matches /, and there is no **, no {a,b} and no ./ at the beginning. A policy in a "
+        "file that include leaves out reads as one that is gone. Correct the glob, or remove it.",
+    ),
+)
+
 _COMMENTS = (
     Rule(
         "P491",
@@ -250,4 +276,4 @@ _COMMENTS = (
     ),
 )
 
-LINT_RULES = (*_TARGETS, *_CODES, *_RETRIES, *_WEIGHTS, *_NAMES, *_SETTINGS, *_COMMENTS)
+LINT_RULES = (*_TARGETS, *_CODES, *_RETRIES, *_WEIGHTS, *_NAMES, *_SETTINGS, *_UNREAD, *_COMMENTS)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from policyctl.core.diff import Field
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused
 from policyctl.load.environment import NO_CONFIG, Config, Environment
-from policyctl.load.git import Entry, Revision, merge_base
+from policyctl.load.git.place import top_of
+from policyctl.load.git.revision import Entry, Revision, merge_base
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import MAX_BYTES, source_of
+from policyctl.load.source import MAX_BYTES, Source, source_of
 from policyctl.load.urls import LOCAL
 
 
@@ -74,18 +78,51 @@ def config_at(revision: Revision) -> Config:
     from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
 
     nearest = max(found, key=lambda entry: entry.path.count("/"))
-    return config_of(source_of(content_at(nearest, revision.contents([nearest])), nearest.path))
+    return config_of(source_of(reading(revision, [nearest])(nearest.path), nearest.path))
 
 
-def is_readable(entry: Entry) -> bool:
-    """Whether an entry of a revision is a file that is read."""
-    return entry.kind == "file" and entry.size <= MAX_BYTES
+def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:
+    """These files as they were at a revision of the repository that each lies in, in one go; those that were not are left out.
+
+    A file's name is given as `REVISION:path`. Raises UsageError for an unknown revision, PolicyctlError when there is no git
+    or a file lies in no repository, and InvalidInput when what a file held cannot be parsed.
+    """
+    by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
+    tops = cache(lambda folder: top_of(folder.resolve()) or folder)
+    for file in files:
+        by_folder[tops(file.parent)].append(file)
+    found: dict[Path, Source] = {}
+    for group in by_folder.values():
+        folder = Path(os.path.commonpath([os.path.abspath(file.parent) for file in group]))
+        then = Revision(folder, revision)
+        entries = {entry.path: entry for entry in then.files() if entry.kind == "file"}
+        wanted = {path: file for file in group if (path := f"{then.folder}{_below(file, folder)}") in entries}
+        read = reading(then, [entries[path] for path in wanted])
+        found |= {file: source_of(read(path), f"{revision}:{file}") for path, file in wanted.items()}
+    return found
 
 
-def content_at(entry: Entry, contents: Mapping[str, bytes]) -> bytes:
-    """What an entry of a revision held. Raises InvalidInput when it is no file, or too big."""
-    if entry.kind != "file":
-        raise InvalidInput([Problem(Mark(entry.path), "P008", f"is a {entry.kind}, which is not followed at a git revision")])
-    if not is_readable(entry):
-        raise InvalidInput([Problem(Mark(entry.path), "P007", f"has more than {MAX_BYTES // (1024 * 1024)} MiB")])
-    return contents[entry.path]
+def _below(file: Path, folder: Path) -> str:
+    return Path(os.path.relpath(file, folder)).as_posix()
+
+
+def reading(revision: Revision, entries: Sequence[Entry]) -> Callable[[str], bytes]:
+    """A function that gives what each of these entries held, by path; all are read at once.
+
+    It raises InvalidInput for one that is not a file, or too big. Raises PolicyctlError, with the remedy, where the
+    repository does not hold what one of them was.
+    """
+    kinds = {entry.path: entry.kind for entry in entries}
+    files = [entry for entry in entries if entry.kind == "file"]
+    sizes = revision.sizes(files)
+    contents = revision.contents([entry for entry in files if (sizes[entry.path] or 0) <= MAX_BYTES])
+
+    def read(path: str) -> bytes:
+        if kinds[path] != "file":
+            why = f"is a {kinds[path]}, which is not followed at a git revision"
+            raise InvalidInput([Problem(Mark(path), "P008", why)])
+        if path not in contents:
+            raise InvalidInput([Problem(Mark(path), "P007", f"has more than {MAX_BYTES // (1024 * 1024)} MiB")])
+        return contents[path]
+
+    return read

@@ -12,21 +12,25 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.core.order import find_cycle
-from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, REFERENCE_CODES
+from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, errors_in
+from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
 from policyctl.load.cache import Cache
 from policyctl.load.contents import Contents, holds_tests
 from policyctl.load.environment import Environment
 from policyctl.load.ignoring import Ignored
+from policyctl.load.including import better_glob
 from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.links import discreet, link_in_directory_complaint, refuse_link
 from policyctl.load.reading import Reading
 from policyctl.load.source import SUFFIXES, Source, read_bytes
+from policyctl.load.unread import CONFIG_LOOKALIKES, look_at_checkout, lookalikes, possible_gaps, why_nothing
 from policyctl.model.complaints import Complaint
 from policyctl.model.names import full_model
 from policyctl.model.policy import Policy
 
 if TYPE_CHECKING:
     from policyctl.core.scenario import Suite
+    from policyctl.load.git.checkout import Checkout
 
 
 class Loaded(NamedTuple):
@@ -34,7 +38,8 @@ class Loaded(NamedTuple):
 
     `models` are the virtual models that it declares, `timeouts` what they say of their own (seconds, by full name);
     `mark_of` gives a complaint about one of the policies, or about its tests, its place. `suites` are the scenario tests
-    without problems; `test_problems` stop nobody who only plans or applies.
+    without problems; `test_problems` stop nobody who only plans or applies. `included` are the files that it was read from,
+    `left_out` the policies of those that `include` leaves out, with their files.
     """
 
     policies: tuple[Policy, ...]
@@ -46,6 +51,8 @@ class Loaded(NamedTuple):
     timeouts: Mapping[str, float] = MappingProxyType({})
     suites: tuple[Suite, ...] = ()
     test_problems: tuple[Problem, ...] = ()
+    included: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = MappingProxyType({})
 
     @property
     def names(self) -> frozenset[str]:
@@ -78,7 +85,7 @@ class Files:
         self.root = root
         self.codes = codes if deep else codes - DEEP_CODES
         self.whole = whole
-        self.problems = list(problems)
+        self.problems = [problem for problem in problems if problem.code not in LINT_CODES or problem.code in self.codes]
         self._linted: dict[str, None] = {}  # the files without errors so far, in order
         self._broken: set[str] = set()
         contents: dict[str, bytes] = {}
@@ -93,16 +100,19 @@ class Files:
 
     def load(self, environment: Environment, on_file: Callable[[], object] = lambda: None) -> Loaded:
         """What the files say for one environment; `on_file` is told of each one that had to be read."""
-        everything, tests, files = Contents(problems=list(self.problems)), [], 0
+        everything, tests, included = Contents(problems=list(self.problems)), [], []
+        left_out: dict[str, str] = {}
         for file, contents in self._reading.contents(environment.vars, on_file).items():
             if isinstance(contents, InvalidInput):
                 everything.problems += contents.problems
             elif self.includes(file, environment):
                 everything.add(contents)
                 self._linted[file] = None
-                files += 1
+                included.append(file)
                 if holds_tests(file, contents):
                     tests.append(file)
+            else:
+                left_out.update((policy.name, file) for policy in contents.policies)
         everything.problems += self._across_files(everything, environment)
         errors = errors_in(everything.problems)
         self._broken.update(problem.mark.file for problem in errors)
@@ -111,17 +121,19 @@ class Files:
         everything.problems += self._deep(everything)
         suites, test_problems = self._tests(tests, environment, None if errors else everything.policies)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
-        problems = sorted(set(self._ignored.without_ignored(everything.problems)))
+        problems = sorted(set(discreet(self._ignored.without_ignored(everything.problems))))
         return Loaded(
             tuple(policies),
             frozenset(everything.models),
             tuple(problems),
             Counter(everything.skipped),
-            files,
+            len(included),
             self.mark_of,
             everything.timeouts,
             suites,
-            test_problems,
+            tuple(discreet(test_problems)),
+            tuple(included),
+            left_out,
         )
 
     def source(self, file: str) -> Source:
@@ -138,14 +150,28 @@ class Files:
         """Whether a file of the directory is one of those that the environment takes."""
         if environment.include is None or self.root is None:
             return True
-        relative = Path(file).relative_to(self.root).as_posix()
+        relative = self._relative(file)
         return any(fnmatchcase(relative, pattern) for pattern in environment.include)
+
+    def idle_globs(self, environment: Environment, more: Iterable[str] = ()) -> list[tuple[int, str, str | None]]:
+        """The globs of `include` that match no file, nor one of `more`: each with its position and a better spelling, if one
+        is known. Only for whole directories, since a part of one proves nothing."""
+        if not self.whole or environment.include is None or self.root is None:
+            return []
+        names = [self._relative(file) for file in (*self._reading.files, *more)]
+        idle = [glob for glob in environment.include if not any(fnmatchcase(name, glob) for name in names)]
+        return [(environment.include.index(glob), glob, better_glob(glob, names, self.root.name)) for glob in idle]
+
+    def _relative(self, file: str) -> str:
+        """A file's path from the directory, with `/`."""
+        prefix = f"{self.root}{os.sep}"
+        return file.removeprefix(prefix) if file.startswith(prefix) else Path(os.path.relpath(file, self.root)).as_posix()
 
     def mark_of(self, about: Policy | Suite, complaint: Complaint) -> Problem:
         """A complaint about a policy of these files, or about tests, as a problem at its place."""
         from policyctl.load.locate import to_problems
 
-        return to_problems(self.source(about.file), about.index, [complaint])[0]
+        return discreet(to_problems(self.source(about.file), about.index, [complaint]))[0]
 
     def _tests(
         self, files: list[str], environment: Environment, policies: list[Policy] | None
@@ -217,32 +243,57 @@ class Files:
                 yield Problem(places[0], "P201", f"{name} is also written at {others}; keep one")
 
 
+_HIDDEN_CONFIGS = frozenset(f".policyctl{suffix}" for suffix in SUFFIXES)
 MAX_FOLDERS = 64  # directories within directories; a path of more is no layout that anybody made
 
 
 @dataclass(slots=True)
 class Found:
-    """What lies below a directory: policy files, configurations, and what is wrong with the rest."""
+    """What lies below a directory: policy files, configurations, and what is wrong with the rest.
+
+    `others` are the regular files that are read by nothing, `hidden` what begins with a dot, with everything below it.
+    `checkout` is what git has of the directory; where there is a repository and git cannot be asked, `unasked` says why.
+    """
 
     files: list[str] = field(default_factory=list)
     configs: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    checkout: Checkout | None = None
+    unasked: str | None = None
 
 
-def find_files(root: Path) -> Found:
+def find_files(root: Path, *, may_be_empty: bool = False) -> Found:
     """Everything below a directory that concerns policyctl, sorted; hidden files are left out.
 
-    Raises InvalidInput when there is no such directory, or no policy file in it: nothing to read never means "remove all".
+    What should be read and is not is among the problems: files that only git has, and files that look like policies.
+    Unless it `may_be_empty`, raises InvalidInput when there is no such directory, or no policy file in it: nothing to read
+    never means "remove all".
     """
-    if not root.is_dir():
-        missing = "there is no such directory; make one with policyctl init, or name another with --dir"
-        why = "is not a directory; name one with --dir" if root.exists() else missing
-        raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
+    refuse_link(root)
     found = Found()
-    _walk(root, root.resolve(), found, MAX_FOLDERS)
-    if not found.files and not found.problems:
-        raise InvalidInput([Problem(Mark(str(root)), "P016", "holds no policy file (*.yaml, *.yml or *.json)")])
+    try:
+        found.checkout = look_at_checkout(root)
+    except PolicyctlError as error:
+        found.unasked = str(error)
+    if root.is_dir():
+        _walk(root, root.resolve(), found, MAX_FOLDERS)
+    missing = _nothing_there(root) if not found.files and not found.problems else None
+    if missing and not (may_be_empty and (root.is_dir() or not root.exists())):
+        why = missing + why_nothing(root, possible_gaps(root, found.checkout))
+        raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
+    found.problems += lookalikes([*found.others, *(path for path in found.hidden if path.endswith(SUFFIXES))])
     return found
+
+
+def _nothing_there(root: Path) -> str:
+    """Why there is nothing to read in a directory."""
+    if root.is_dir():
+        return "holds no policy file (*.yaml, *.yml or *.json)"
+    if root.exists():
+        return "is not a directory; name one with --dir"
+    return "there is no such directory; make one with policyctl init, or name another with --dir"
 
 
 def _walk(folder: Path, top: Path, found: Found, deeper: int) -> None:
@@ -254,10 +305,14 @@ def _walk(folder: Path, top: Path, found: Found, deeper: int) -> None:
     prefix = str(folder / "_")[:-1]
     for entry in entries:
         name, path = entry.name, prefix + entry.name
-        if name.startswith("."):
-            continue
         stem, suffix = os.path.splitext(name)
-        if entry.is_symlink() and (complaint := _link_complaint(Path(path), top)):
+        if name.startswith("."):
+            found.hidden.append(path)
+            if name in _HIDDEN_CONFIGS:
+                found.problems.append(Problem(Mark(path), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
+        elif name == CONFIG_FILE:
+            found.configs.append(Path(path))
+        elif entry.is_symlink() and (complaint := link_in_directory_complaint(Path(path), top)):
             if suffix in SUFFIXES or Path(path).is_dir():  # the entry itself would fail on a link to itself
                 found.problems.append(Problem(Mark(path), "P008", complaint))
         elif entry.is_dir() and not deeper:
@@ -265,24 +320,17 @@ def _walk(folder: Path, top: Path, found: Found, deeper: int) -> None:
             found.problems.append(Problem(Mark(path), "P005", message))
         elif entry.is_dir():
             _walk(Path(path), top, found, deeper - 1)
-        elif name == CONFIG_FILE:
-            found.configs.append(Path(path))
-        elif suffix in SUFFIXES:
-            _take(path, stem, found)
+        else:
+            _take(path, stem, suffix, found)
 
 
-def _take(path: str, stem: str, found: Found) -> None:
-    if stem == "policyctl":
+def _take(path: str, stem: str, suffix: str, found: Found) -> None:
+    if stem.casefold() == "policyctl" and suffix.casefold() in CONFIG_LOOKALIKES:
         found.problems.append(Problem(Mark(path), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
-    else:
+    elif suffix in SUFFIXES:
         found.files.append(path)
-
-
-def _link_complaint(path: Path, top: Path) -> str | None:
-    try:
-        target = path.resolve()
-    except RuntimeError:  # Python before 3.13 refuses to resolve it
-        return "is a link that leads back to itself; delete it"
-    if not target.is_relative_to(top):
-        return "is a link that leads out of the directory; copy the file instead"
-    return "is a link to a directory; links to directories are not followed" if target.is_dir() else None
+    elif suffix.casefold() in SUFFIXES:
+        message = f"only *.yaml, *.yml and *.json are read, so this file is passed over; rename it to {stem}{suffix.casefold()}"
+        found.problems.append(Problem(Mark(path), "P020", message))
+    else:
+        found.others.append(path)

@@ -12,6 +12,7 @@ from policyctl.load.environment import Environment
 from policyctl.load.file_names import file_names
 from policyctl.load.markers import is_template
 from policyctl.load.policies import read_contents
+from policyctl.load.unread import Unread
 from policyctl.model.policy import Policy
 
 
@@ -27,9 +28,10 @@ class Home:
 class Homes:
     """The files of a directory, asked by policy. A file that was handed out for a new policy is not handed out again."""
 
-    def __init__(self, directory: Path, files: Files, loaded: Loaded, environment: Environment) -> None:
+    def __init__(self, directory: Path, files: Files, loaded: Loaded, unread: Unread, environment: Environment) -> None:
         self._directory = directory
         self._files = files
+        self._unread = unread
         self._environment = environment
         self._said = {policy.name: policy for policy in loaded.policies}
         # Case-folded, because some file systems hold `A.yaml` and `a.yaml` for one file.
@@ -40,6 +42,8 @@ class Homes:
         policy = self._said.get(name)
         if policy is not None:
             return Home(Path(policy.file), policy, self._why_not(policy))
+        if elsewhere := self._unread.where(name) or self._unread.maybe:
+            return Home(self._directory / file_names(name)[0], complaint=f"is not written: {elsewhere}")
         free = next((file for file in file_names(name) if file.casefold() not in self._taken), None)
         if free is None:
             path = self._directory / file_names(name)[-1]

@@ -26,7 +26,7 @@ class Reading:
 
     def __init__(self, files: Mapping[str, bytes], codes: frozenset[str], cache: Cache) -> None:
         """`codes` are those of the lint rules to run; with one of the effect engine, that one runs too."""
-        self._files = files
+        self.files = files
         self._codes = codes
         self._cache = cache
         self._templated = {file for file, content in files.items() if is_templated(content)}
@@ -35,7 +35,7 @@ class Reading:
 
     def _source(self, file: str) -> Source:
         """A file's text and documents. Raises InvalidInput."""
-        return source_of(self._files[file], file)
+        return source_of(self.files[file], file)
 
     def contents(
         self, variables: Mapping[str, Any], on_file: Callable[[], object] = lambda: None
@@ -44,7 +44,7 @@ class Reading:
 
         `on_file` is told of each one that had to be read.
         """
-        keys = self._keys((file for file in self._files if file not in self._same), variables)
+        keys = self._keys((file for file in self.files if file not in self._same), variables)
         said: dict[str, Contents | InvalidInput] = {}
         for file, key in keys.items():
             if key and (line := self._cache.get(key)) is not None:
@@ -58,7 +58,7 @@ class Reading:
         self._cache.save()
         self._same.update((file, contents) for file, contents in said.items() if file not in self._templated)
         known = said | self._same
-        return {file: known[file] for file in self._files}
+        return {file: known[file] for file in self.files}
 
     def _keys(self, files: Iterable[str], variables: Mapping[str, Any]) -> dict[str, str | None]:
         """For each file a digest of everything that decides what it says; None for scenario tests: that is no such question."""
@@ -75,7 +75,7 @@ class Reading:
         keys: dict[str, str | None] = {}
         for file in files:
             digest = begun[file.endswith(".json"), file in self._templated].copy()
-            digest.update(self._files[file])
+            digest.update(self.files[file])
             keys[file] = None if is_test_file(file) else digest.hexdigest()
         return keys
 

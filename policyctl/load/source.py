@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem
+from policyctl.load.links import discreet, refuse_link
 
 if TYPE_CHECKING:
     from policyctl.load.yaml_text import RawDocument
 
 MAX_BYTES = 8 * 1024 * 1024
 SUFFIXES = (".yaml", ".yml", ".json")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Source(NamedTuple):
@@ -25,8 +27,13 @@ class Source(NamedTuple):
 
 
 def read_source(path: Path) -> Source:
-    """Read one file. Raises InvalidInput with one problem when it cannot be read or parsed."""
-    return source_of(read_bytes(path), str(path))
+    """Read one file. Raises InvalidInput with one problem when it cannot be read or parsed, or is a link that leads out of
+    its repository."""
+    refuse_link(path)
+    try:
+        return source_of(read_bytes(path), str(path))
+    except InvalidInput as error:
+        raise InvalidInput(discreet(error.problems)) from None
 
 
 def source_of(content: bytes, file: str) -> Source:
@@ -34,6 +41,9 @@ def source_of(content: bytes, file: str) -> Source:
     from policyctl.load.json_text import read_json  # with PyYAML behind it, which files that were seen before do not need
     from policyctl.load.yaml_text import read_yaml
 
+    if content.startswith(_LFS_POINTER):
+        message = "is a pointer of Git LFS, not the file itself; run git lfs pull (actions/checkout: lfs: true)"
+        raise InvalidInput([Problem(Mark(file), "P019", message)])
     text = _decode(content, file)
     return Source(file, text, read_json(text, file) if file.endswith(".json") else read_yaml(text, file))
 

@@ -66,6 +66,7 @@ _HOOK = """\
         language: system
         files: {pattern}
         pass_filenames: false
+        always_run: true               # a commit may also only delete or rename
 """
 
 

@@ -10,12 +10,16 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from policyctl.errors import InvalidInput, Problem, errors_in
+from policyctl.errors import InvalidInput, Mark, Problem, errors_in
+from policyctl.lint.catalogue import LINT_CODES
 from policyctl.load.cache import Cache
 from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment, find_config, load_config
 from policyctl.load.idle import idle_in_files
+from policyctl.load.including import idle_include
 from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.links import refuse_link
+from policyctl.load.unread import gap_problems, gaps_of, missing_config, shown
 from policyctl.load.urls import LOCAL
 
 
@@ -44,10 +48,22 @@ class _Group:
 
     files: dict[str, None] = field(default_factory=dict)
     roots: set[Path] = field(default_factory=set)
+    found: dict[Path, Found] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)  # of lint rules, which the configuration may ignore
 
     def is_whole(self, config: Path | None, directory: Path | None) -> bool:
         """Whether these are all files that the configuration is for: then a name that none of them declares is unknown."""
         return all(root.is_dir() and (root == directory or _covers(root, config)) for root in self.roots)
+
+    def root(self, config: Path | None, directory: Path | None) -> Path | None:
+        """What the globs of `include` are relative to: the policy directory, as for plan, where the files are of one."""
+        if config is None:
+            return None
+        for root in (*self.found, *([directory] if directory else [])):
+            inside = all(os.path.abspath(file).startswith(os.path.join(os.path.abspath(root), "")) for file in self.files)
+            if inside and root.resolve().is_relative_to(config.parent.resolve()):
+                return root
+        return config.parent
 
 
 def validate_paths(
@@ -84,12 +100,19 @@ def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Proble
     """What finding the files already shows to be wrong, and the files by configuration."""
     problems: list[Problem] = []
     groups: defaultdict[Path | None, _Group] = defaultdict(_Group)
-    above = cache(lambda folder: find_config(Path(folder)))
+    above = cache(lambda folder, root: find_config(Path(folder), root))
     for path in dict.fromkeys(paths):
         found = _find(path, directory)
-        problems += found.problems
+        within = path if path.is_dir() and not _is_below(path, directory) else directory
+        if path.is_dir():
+            config = above(str(path), within)
+            problems += _missing_config(path, config)
+            groups[config].found[path] = found
+        for problem in found.problems:
+            lint = problem.code in LINT_CODES
+            (groups[above(os.path.dirname(problem.mark.file), within)].problems if lint else problems).append(problem)
         for file in found.files:
-            group = groups[above(os.path.dirname(file))]
+            group = groups[above(os.path.dirname(file), within)]
             group.files[file] = None
             group.roots.add(path)
         for config in found.configs:
@@ -101,12 +124,23 @@ def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Proble
 def _find(path: Path, directory: Path | None) -> Found:
     if path.name == CONFIG_FILE:
         return Found(configs=[path])
-    if path != directory and not path.is_dir():
-        return Found(files=[str(path)])
     try:
-        return find_files(path)
+        if path == directory or path.is_dir():
+            return find_files(path)
+        refuse_link(path)
+        return Found(files=[str(path)])
     except InvalidInput as error:
         return Found(problems=list(error.problems))
+
+
+def _is_below(path: Path, directory: Path | None) -> bool:
+    return directory is not None and path.resolve().is_relative_to(directory.resolve())
+
+
+def _missing_config(directory: Path, config: Path | None) -> Iterator[Problem]:
+    if absent := missing_config(directory, config):
+        why = f"is in git and not on this disk, so no setting is known: {absent.why} ({absent.remedy})"
+        yield Problem(Mark(str(absent.file)), "P001", why)
 
 
 def _covers(folder: Path, config: Path | None) -> bool:
@@ -133,7 +167,8 @@ def _validate_group(
         config = Config(path, {}, None)  # the files are still checked, as far as that goes without variables
     files = Files(
         group.files,
-        root=path.parent if path else None,
+        group.problems,
+        root=group.root(path, directory),
         codes=config.lint.codes(infos=infos),
         whole=group.is_whole(path, directory),
         deep=deep,
@@ -141,6 +176,11 @@ def _validate_group(
     )
     known = config.environments  # none where the configuration is not valid
     environments = list(known.values()) if only is None or not known else [config.environment(only)]
+    for environment in environments or [Environment(LOCAL)]:
+        gaps = {root: gaps_of(root, found.checkout, files, environment) for root, found in group.found.items()}
+        for root, absent in gaps.items():
+            problems += gap_problems(root, absent, files.codes)
+        problems += idle_include(config, environment, files, [shown(one.file, root) for root in gaps for one in gaps[root]])
     first, *others = environments or [Environment(LOCAL)]
     loaded = [files.load(first, on_file), *map(files.load, others)]
     found = [(*one.problems, *one.test_problems) for one in loaded]

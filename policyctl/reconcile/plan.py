@@ -14,11 +14,13 @@ from policyctl.effect.known import Known
 from policyctl.errors import Incomplete, InvalidInput, PolicyctlError, Refused
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
+from policyctl.load.unread import Unread
 from policyctl.model.complaints import Complaint, did_you_mean
 from policyctl.model.live import Observed
 from policyctl.model.names import POLICY_PREFIX, canonical_name
 from policyctl.model.normal import references
 from policyctl.model.policy import Policy
+from policyctl.reconcile.gone import hold_removals, why_kept
 from policyctl.reconcile.observe import observe
 from policyctl.remote.protocol import Reader
 
@@ -31,13 +33,16 @@ def plan_directory(
     selection: Selection,
     timeouts: Mapping[str, float] | None = None,
     on_row: Callable[[], object] = lambda: None,
+    unread: Unread | None = None,
 ) -> Review:
     """Read the remote and compare. `settings` are the environment's, with what the command line overrides.
 
     `timeouts` are the models' own, in seconds, as far as the directory declares them. `on_row` is told of each row that the
-    remote holds.
+    remote holds. With `unread`, what the directory has and nobody read, nothing is removed that may not be gone.
     """
     observed = observe(reader, desired, on_row)
+    removes = may_remove(reader, settings)
+    kept = why_kept(unread) if unread else None
     plan = make_plan(
         environment=environment.name,
         remote=reader.identity,
@@ -45,10 +50,15 @@ def plan_directory(
         desired=desired,
         observed=observed,
         settings=settings,
-        removes=may_remove(reader, settings),
+        removes=removes and kept is None,
         selection=selection,
     )
-    return review(replace(plan, settings=environment.decides), observed, settings, timeouts)
+    reviewed = review(replace(plan, settings=environment.decides), observed, settings, timeouts)
+    if unread and removes:
+        named = {policy.name for policy in desired}
+        gone = [name for name in observed.live if name not in named and settings.in_scope(name) and selection.takes(name)]
+        reviewed = hold_removals(reviewed, gone, kept, unread)
+    return reviewed
 
 
 def may_remove(reader: Reader, settings: Settings) -> bool:

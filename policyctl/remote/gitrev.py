@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from policyctl.core.settings import Settings
-from policyctl.errors import InvalidInput, Problem, errors_in
-from policyctl.load.base import config_at, content_at, is_readable
+from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
+from policyctl.load.base import config_at, reading
 from policyctl.load.directory import Files
 from policyctl.load.environment import Environment
-from policyctl.load.git import Entry, Revision
+from policyctl.load.git.revision import Entry, Revision
 from policyctl.load.source import SUFFIXES
 from policyctl.load.urls import GIT
 from policyctl.model.live import Unreadable
@@ -31,7 +31,8 @@ class GitReader:
     Variables and `include` are those of the revision's own policyctl.yaml, for the environment of the same name: so the rows
     are what an apply of that revision wrote, and a variable that changed since is a change in the plan. Where it has no such
     environment, today's hold. A directory that was not there yet reads as empty. Files that are invalid at the revision are
-    unreadable rows without a name, so that a plan that mends one is not blocked by it.
+    unreadable rows without a name, so that a plan that mends one is not blocked by it. A submodule that is checked out is read
+    at the commit that the revision names.
     """
 
     embedded = True  # everything in the directory at that revision is the directory's own
@@ -75,13 +76,27 @@ class GitReader:
     def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
         """The rows: a document for every policy, and one `Unreadable` for every file with errors."""
         folder = self._revision.folder
-        entries = {entry.path: entry for entry in self._revision.files() if _concerns(entry, folder)}
-        contents = self._revision.contents([entry for entry in entries.values() if is_readable(entry)])
-        files = Files(entries, problems, Path(folder), codes=frozenset(), read=lambda file: content_at(entries[file], contents))
+        entries = [entry for entry in self._revision.files() if _concerns(entry, folder)]
+        files = Files(
+            [entry.path for entry in entries],
+            problems,
+            Path(folder),
+            codes=frozenset(),
+            read=reading(self._revision, entries),
+        )
         loaded = files.load(environment)
+        self._refuse_pointers(loaded.problems)
         named = Counter(policy.name for policy in loaded.policies)
         single = [policy for policy in loaded.policies if named[policy.name] == 1]
         return [*map(_row, single), *self._unreadable(errors_in(loaded.problems))]
+
+    def _refuse_pointers(self, problems: Sequence[Problem]) -> None:
+        """Raise PolicyctlError for a file that git keeps elsewhere: what it held is not here, so all of it would look new."""
+        if pointer := next((problem for problem in problems if problem.code == "P019"), None):
+            raise PolicyctlError(
+                f"{pointer.mark.file} is kept in Git LFS, so {self.identity} cannot be compared with; plan against the remote, "
+                "or keep policies in git itself"
+            )
 
     def _unreadable(self, problems: Sequence[Problem]) -> Iterator[Unreadable]:
         by_file: defaultdict[str, list[Problem]] = defaultdict(list)

@@ -148,7 +148,7 @@ def _summary_line(review: Review, style: Style) -> str:
             for action, number in plan.totals.items()
         )
         return f"{style.paint('Plan:', 'bold')} {totals}." + (f" {rest}." if rest else "")
-    if plan.blocked:
+    if plan.blocked or review.refusals:
         return f"{style.paint('Nothing to apply, but not all could be compared.', 'bold', 'yellow')} {rest}."
     if plan.counts.unselected:
         return f"{style.paint('No changes selected.', 'bold')} {rest}."

@@ -10,6 +10,7 @@ from policyctl.core.settings import Limits
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.environment import find_config, load_config
 from tests.conftest import Policyctl, Project
+from tests.gitting import commit
 
 FULL = """
 default: dev
@@ -60,13 +61,14 @@ def test_several_environments_without_a_default_need_env(project: Project) -> No
 
 
 def test_the_nearest_one_upward_holds_up_to_the_top_of_the_repository(project: Project) -> None:
+    commit(project.folder)
     (project.folder / "policyctl.yaml").write_text("default: x\n")
     assert find_config(project.policies) == Path("policyctl.yaml")
     own = project.write("policyctl.yaml", "")
     assert find_config(project.policies) == own
     assert find_config(project.policies / "not" / "there") == own
     own.unlink()
-    (project.policies / ".git").mkdir()
+    commit(project.policies)
     assert find_config(project.policies) is None
 
 
@@ -79,6 +81,15 @@ def test_the_digest_moves_with_the_order_that_templates_can_see(project: Project
     assert digest_of("d: 1, a: {x: 1, z: [{b: 1, c: 2}]}") == one  # no template sees which variable came first
     assert digest_of("a: {z: [{b: 1, c: 2}], x: 1}, d: 1") != one
     assert digest_of("a: {x: 1, z: [{c: 2, b: 1}]}, d: 1") != one
+
+
+def test_outside_a_repository_nothing_above_the_policy_directory_is_searched(project: Project) -> None:
+    """Another user may have left a file in a directory that many share."""
+    (project.folder / "policyctl.yaml").write_text("default: x\n")
+    assert find_config(project.policies) is None
+    own = project.write("policyctl.yaml", "")
+    assert find_config(project.policies / "team") is None
+    assert find_config(project.policies / "team", project.policies) == own
 
 
 def test_the_digest_moves_with_what_decides_a_plan_and_not_with_auth(project: Project) -> None:

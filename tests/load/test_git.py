@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.git import Revision, default_branch, read_at
+from policyctl.load.base import sources_at
+from policyctl.load.git.revision import Revision, default_branch
 from policyctl.load.urls import revision_complaint
 from tests.gitting import commit, git
 
@@ -32,8 +33,10 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_files_below_a_directory_are_listed_with_what_they_are(repository: Path) -> None:
-    found = Revision(repository / "policies", "main").files()
-    assert [(entry.path, entry.kind, entry.size) for entry in found] == [
+    revision = Revision(repository / "policies", "main")
+    found = revision.files()
+    sizes = revision.sizes(found)
+    assert [(entry.path, entry.kind, sizes[entry.path]) for entry in found] == [
         ("policies/a.yaml", "file", 6),
         ("policies/empty.yaml", "file", 0),
         ("policies/link.yaml", "link", 6),
@@ -75,11 +78,10 @@ def test_a_submodule_is_told_apart(repository: Path) -> None:
     assert [entry.path for entry in found if entry.kind == "submodule"] == ["policies/sub"]
 
 
-def test_one_file_is_read_and_a_missing_one_is_none(repository: Path) -> None:
-    source = read_at(repository / "policies" / "a.yaml", "main")
-    assert source is not None
-    assert source.text == "a: 1\r\n"
-    assert read_at(repository / "policies" / "never.yaml", "main") is None
+def test_files_are_read_in_one_go_and_missing_ones_left_out(repository: Path) -> None:
+    files = [repository / "policies" / name for name in ("a.yaml", "never.yaml", "team x/none.yaml")]
+    found = sources_at(files, "main")
+    assert {path: source.text for path, source in found.items()} == {files[0]: "a: 1\r\n"}
 
 
 @pytest.mark.parametrize("revision", HOSTILE)
@@ -107,6 +109,7 @@ def test_a_directory_inside_git_s_own_is_one_clear_line(repository: Path) -> Non
 
 
 def test_no_git_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PolicyctlError, match=r"^git is not installed"):
         Revision(tmp_path, "main")

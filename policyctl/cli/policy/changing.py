@@ -58,7 +58,7 @@ def next_apply(
     The directory need not be there, nor valid: this only informs.
     """
     try:
-        _, loaded = read_directory(options, place, console)
+        _, loaded, unread = read_directory(options, place, console)
     except InvalidInput:
         return None
     said = next((policy for policy in loaded.policies if policy.name == name), None)
@@ -68,6 +68,8 @@ def next_apply(
         return f"{said.file} says otherwise and wins at the next apply; to change it for good, change it there (--save)"
     if said is None and (errors := errors_in(loaded.problems)):
         return f"{options.dir} has {count(len(errors), 'error')}, so it is not known whether a file of it has this policy"
+    if said is None and (elsewhere := unread.where(name)):
+        return f"{elsewhere}; so the next apply does not see it"
     if said is None and after is not None and loaded.policies and prunes and place.environment.settings.in_scope(name):
         return f"no file of {options.dir} has it, so the next apply removes it; to keep it, write the file (--save)"
     return None

@@ -12,6 +12,7 @@ from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.policy.changing import write_policy
 from policyctl.cli.policy.options import How, with_how
 from policyctl.errors import InvalidInput, UsageError, errors_in
+from policyctl.load.links import discreet
 from policyctl.load.policies import read_contents
 from policyctl.load.source import SUFFIXES, read_source
 from policyctl.model.policy import Policy
@@ -44,9 +45,10 @@ def read_policy(file: Path, place: Place, console: Console) -> Policy:
         why = "; Python is not run here, write the policy as YAML" if file.suffix == ".py" else ""
         raise UsageError(f"--file: {file} is none of {', '.join(SUFFIXES)}{why}")
     contents = read_contents(read_source(file), place.environment.vars)
-    if errors_in(contents.problems):
-        raise InvalidInput(contents.problems)
+    problems = discreet(contents.problems)
+    if errors_in(problems):
+        raise InvalidInput(problems)
     if len(contents.policies) != 1:
         raise UsageError(f"--file: {file} holds {len(contents.policies) or 'no'} policies; one is imported at a time")
-    console.problems(contents.problems)
+    console.problems(problems)
     return contents.policies[0]

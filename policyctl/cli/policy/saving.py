@@ -62,10 +62,10 @@ def save_removal(name: str, options: Options, place: Place, console: Console, ho
 
 def _home(name: str, options: Options, place: Place, console: Console) -> Home:
     """The policy's file. Raises InvalidInput for a directory with errors, PolicyctlError for a file not to be rewritten."""
-    files, loaded = read_directory(options, place, console)
+    files, loaded, unread = read_directory(options, place, console)
     if errors_in(loaded.problems):
         raise InvalidInput(loaded.problems)
-    home = Homes(options.dir, files, loaded, place.environment).of(name)
+    home = Homes(options.dir, files, loaded, unread, place.environment).of(name)
     if home.complaint is not None:
         raise PolicyctlError(f"{home.path} {home.complaint}")
     return home

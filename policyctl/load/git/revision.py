@@ -1,0 +1,160 @@
+"""Files as they were at a git revision, read from the object store."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from policyctl.errors import PolicyctlError
+from policyctl.load.git.names import commit_of, merge_base_of
+from policyctl.load.git.repository import Repository, find_repository
+
+_LONGEST_SUBJECT = 200  # characters
+_BRANCH = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)  # that means itself wherever it is written
+_KINDS: dict[str, Literal["file", "link", "submodule"]] = {"120000": "link", "160000": "submodule"}
+
+
+class Entry(NamedTuple):
+    """What a path was at a revision: the path from the repository's top, what it was, its object's id.
+
+    `below` is the submodule that it lies in, by its path; empty for what is the repository's own.
+    """
+
+    path: str
+    kind: Literal["file", "link", "submodule"]
+    id: str
+    below: str = ""
+
+
+class Revision:
+    """One commit of the repository around a directory. The directory itself need not be there any more.
+
+    `folder` is the directory's path from the repository's top, with `/` at the end; empty for the top itself. `top` is where
+    the repository lies.
+    """
+
+    def __init__(self, directory: Path, revision: str) -> None:
+        """Raises UsageError for a revision that git does not know or that has two meanings, PolicyctlError without git or a
+        repository."""
+        repository = _repository(directory)
+        self.folder = repository.path_of(directory)
+        self.top = repository.top
+        self.commit = commit_of(repository, revision)
+        self._homes: dict[str, Repository] = {"": repository}
+
+    def files(self) -> list[Entry]:
+        """Everything below the directory, sorted by path; nothing when it was not there.
+
+        A submodule that is checked out stands for its files at the commit that the revision names. Raises PolicyctlError
+        when that commit was not fetched.
+        """
+        return sorted(self._with_submodules(self.entries([self.folder] if self.folder else [])))
+
+    def entries(self, paths: Sequence[str]) -> list[Entry]:
+        """Everything at these paths (from the repository's top) and, where a path ends with `/`, below it; all without any."""
+        return sorted(_listed(self._homes[""], self.commit, paths))
+
+    def sizes(self, entries: Sequence[Entry]) -> dict[str, int | None]:
+        """The sizes of these files in bytes, by path; None for one that the repository does not hold."""
+        return {
+            entry.path: size
+            for below, group in _by_home(entries).items()
+            for entry, size in zip(group, self._homes[below].sizes([entry.id for entry in group]), strict=True)
+        }
+
+    def contents(self, entries: Sequence[Entry]) -> dict[str, bytes]:
+        """What these files held, by path. Raises PolicyctlError, with the remedy, where the repository does not hold one."""
+        return {
+            entry.path: content
+            for below, group in _by_home(entries).items()
+            for entry, content in zip(group, self._homes[below].contents([entry.id for entry in group]), strict=True)
+        }
+
+    def _with_submodules(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            home = self.top / entry.path
+            if entry.kind != "submodule" or not os.path.lexists(home / ".git"):
+                yield entry
+                continue
+            repository = find_repository(home)
+            if repository is None or repository.sizes([entry.id]) == [None]:
+                remedy = f"git -C {home} fetch origin {entry.id}"
+                raise PolicyctlError(f"the submodule {entry.path} does not have the commit {entry.id}; fetch it: {remedy}")
+            self._homes[entry.path] = repository
+            inside = _listed(repository, entry.id, ())
+            yield from self._with_submodules(one._replace(path=f"{entry.path}/{one.path}", below=entry.path) for one in inside)
+
+
+class Head(NamedTuple):
+    """The commit that is checked out: its id, its first line, and whether a directory is not as it has it."""
+
+    commit: str
+    subject: str
+    dirty: bool
+
+
+def head(directory: Path) -> Head | None:
+    """The commit that a directory is at; None without git, a repository or a commit: nothing depends on it."""
+    from policyctl.load.git.checkout import differs
+
+    try:
+        repository = find_repository(directory)
+        if repository is None:
+            return None
+        commit = commit_of(repository, "HEAD")
+        _, _, message = repository.contents([commit])[0].partition(b"\n\n")
+        folder = repository.path_of(directory)
+        changed = differs(repository, commit, [folder] if folder else [])
+    except PolicyctlError:
+        return None
+    subject = message.decode(errors="replace").strip().partition("\n")[0]
+    return Head(commit, subject.strip()[:_LONGEST_SUBJECT], changed)
+
+
+def merge_base(directory: Path, revision: str) -> str:
+    """The id of the commit at which the checked out branch left a revision.
+
+    Raises UsageError for an unknown revision, PolicyctlError without git, a repository, or a common commit.
+    """
+    return merge_base_of(_repository(directory), revision)
+
+
+def default_branch(directory: Path) -> str | None:
+    """The branch that changes are merged into: what `origin` has checked out, else what is checked out here. None where git
+    cannot tell, or no plain name says it."""
+    for reference, before in (("refs/remotes/origin/HEAD", "refs/remotes/origin/"), ("HEAD", "refs/heads/")):
+        try:
+            found = _repository(directory).output("symbolic-ref", "--quiet", reference)
+        except PolicyctlError:
+            continue
+        name = found.decode(errors="replace").strip().removeprefix(before)
+        return name if _BRANCH.fullmatch(name) else None
+    return None
+
+
+def _repository(directory: Path) -> Repository:
+    repository = find_repository(directory)
+    if repository is None:
+        raise PolicyctlError(f"{directory} is in no git repository, so there is no revision to compare with")
+    return repository
+
+
+def _listed(repository: Repository, commit: str, paths: Sequence[str]) -> Iterator[Entry]:
+    """The lines of `git ls-tree`, `mode type object<tab>path`, as entries."""
+    listing = repository.output("ls-tree", "-r", "-z", "--full-tree", commit, "--", *paths)
+    for line in os.fsdecode(listing).split("\0"):
+        if line:
+            facts, _, path = line.partition("\t")
+            mode, _, identifier = facts.split()
+            yield Entry(path, _KINDS.get(mode, "file"), identifier)
+
+
+def _by_home(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    groups: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.below].append(entry)
+    return groups

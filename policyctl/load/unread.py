@@ -1,0 +1,265 @@
+"""What a directory holds, or should hold, and what is not read: so that a gap is never taken for a removal."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem
+from policyctl.lint.catalogue import severity_of
+from policyctl.load.git.place import top_of
+from policyctl.load.kinds import CONFIG_FILE, Kind, is_test_file, kind_of
+from policyctl.load.source import SUFFIXES, read_bytes, source_of
+from policyctl.model.names import canonical_name
+
+if TYPE_CHECKING:
+    from policyctl.load.directory import Files, Found, Loaded
+    from policyctl.load.environment import Environment
+    from policyctl.load.git.checkout import Absent, Checkout
+
+CODES = frozenset({"P471", "P472", "P473"})  # what is found about files that are not read
+CONFIG_LOOKALIKES = (*SUFFIXES, ".jsonc", ".json5", ".toml")
+_LONGEST = 1024 * 1024  # bytes of a file that is only looked at in passing
+_BEGINNING = 4096  # bytes that show what a file is
+_MANY = 5000  # such files
+_SHOWN = 10
+_NAMED_LIKE_ONE = re.compile(r"\.(ya?ml|json)([~._-]|$)|\.(jsonc|json5|yalm|ymal|yam)$", re.IGNORECASE)
+# The first key of a mapping, after comments and a document's start.
+_BEGINS_LIKE_ONE = re.compile(
+    rb"(\xef\xbb\xbf)?(\s*(#[^\n]*|---[^\n]*|%[^\n]*)?\n)*(\s*\{|[\"']?(spec_version|kind|name|display_name|description|policy)[\"']?\s*:)"
+)
+
+
+def look_at_checkout(directory: Path) -> Checkout | None:
+    """What git has of a directory; None outside a repository. Raises PolicyctlError where git cannot be asked."""
+    if top_of(directory.resolve()) is None:
+        return None
+    from policyctl.load.git.checkout import checkout_of  # with what runs programs behind it
+
+    return checkout_of(directory)
+
+
+def missing_config(directory: Path, config: Path | None) -> Absent | None:
+    """The policyctl.yaml that would hold for a directory, if the checkout had it; `config` is the one that was found.
+
+    None also where git cannot be asked.
+    """
+    start = directory.resolve()
+    top = top_of(start)
+    if top is None:
+        return None
+    from policyctl.load.git.checkout import absent_at
+
+    folders = [folder for folder in (start, *start.parents) if folder.is_relative_to(top)]
+    if config is not None:
+        nearest = config.parent.resolve()
+        folders = [folder for folder in folders if folder != nearest and folder.is_relative_to(nearest)]
+    try:
+        return absent_at(top, [folder / CONFIG_FILE for folder in folders])
+    except PolicyctlError:
+        return None
+
+
+def gaps_of(directory: Path, checkout: Checkout | None, files: Files, environment: Environment) -> tuple[Absent, ...]:
+    """What git has of a directory and the disk lacks, as far as it could hold policies of an environment."""
+    return tuple(
+        absent
+        for absent in possible_gaps(directory, checkout)
+        if absent.id is None or files.includes(shown(absent.file, directory), environment)
+    )
+
+
+def gap_problems(directory: Path, gaps: Iterable[Absent], codes: Collection[str]) -> Iterator[Problem]:
+    """A warning for each reason why files of the index are not there, at the first of them."""
+    by_reason: dict[str, list[Absent]] = {}
+    for absent in gaps if "P471" in codes else ():
+        by_reason.setdefault(absent.why, []).append(absent)
+    for why, group in by_reason.items():
+        more = f", and so are {len(group) - 1} more" if len(group) > 1 else ""
+        message = f"is in git and not on this disk{more}: {why} ({group[0].remedy})"
+        yield Problem(Mark(shown(group[0].file, directory)), "P471", message, severity_of("P471"))
+
+
+def why_nothing(directory: Path, gaps: Iterable[Absent]) -> str:
+    """Why there is nothing to read in a directory that git has files of, as the end of a sentence; empty without these."""
+    first = next(iter(gaps), None)
+    return f"; git has {shown(first.file, directory)}, and {first.why} ({first.remedy})" if first else ""
+
+
+def lookalikes(files: Sequence[str]) -> Iterator[Problem]:
+    """A warning for each of these files that looks like a policy file, by its content or its name, and is not read."""
+    for position, file in enumerate(files):
+        name = os.path.basename(file)
+        named_like_one = bool(_NAMED_LIKE_ONE.search(name))
+        if not named_like_one and position > _MANY:
+            continue
+        names = _names_in(file, always=named_like_one)
+        if names or (names is None and named_like_one and not name.startswith(".")):
+            what = f"holds {', '.join(names)}" if names else "looks like a policy file"
+            why = "hidden files are not" if name.startswith(".") else "only *.yaml, *.yml and *.json are"
+            message = f"{what}, and is not read: {why} (rename it, or move it elsewhere)"
+            yield Problem(Mark(file), "P472", message, severity_of("P472"))
+
+
+class Place(NamedTuple):
+    """Where a policy stands that was not read: the file, and why it is not read."""
+
+    file: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.file} has it, and {self.why}"
+
+
+class Unread:
+    """The policies of a directory that were not read for an environment, and where they are."""
+
+    def __init__(self, directory: Path, found: Found, files: Files, loaded: Loaded, environment: Environment) -> None:
+        self._directory = directory
+        self._found = found
+        self._loaded = loaded
+        self.gaps = gaps_of(directory, found.checkout, files, environment)
+
+    @property
+    def paths(self) -> list[str]:
+        """The files that should be read and are not on the disk, as policyctl prints paths."""
+        return [shown(absent.file, self._directory) for absent in self.gaps]
+
+    @property
+    def unasked(self) -> str | None:
+        """Why git could not be asked what it has of the directory, where there is a repository."""
+        return self._found.unasked
+
+    def where(self, name: str) -> Place | None:
+        """Where the policy of that canonical name stands that no file was read for; None where it is nowhere."""
+        return self._places.get(name)
+
+    @property
+    def maybe(self) -> str | None:
+        """Where policies may be that cannot be known, as a sentence: a submodule, or a file that git does not hold here."""
+        first = next((absent for absent in self.gaps if absent not in self._in_index), None)
+        if first is None:
+            return None
+        return f"it may be in {shown(first.file, self._directory)}, which is not on this disk: {first.why} ({first.remedy})"
+
+    def untracked(self) -> list[str]:
+        """The files that were read and that git does not have; none outside a repository."""
+        checkout = self._found.checkout
+        if checkout is None:
+            return []
+        top = self._directory.resolve()
+        paths = {file: str(top / os.path.relpath(file, self._directory)) for file in self._loaded.included}
+        return [file for file, path in paths.items() if path not in checkout.tracked]
+
+    @cached_property
+    def _places(self) -> dict[str, Place]:
+        return dict(reversed(list(self._all_places())))
+
+    def _all_places(self) -> Iterator[tuple[str, Place]]:
+        for name, file in self._loaded.left_out.items():
+            yield name, Place(file, "include leaves that file out")
+        for file in self._loaded.included:
+            if is_test_file(file):
+                yield from _places([file], "files called *.test.* hold tests only")
+        yield from _places(self._found.others, "only *.yaml, *.yml and *.json are read")
+        yield from _places(_below(self._found.hidden), "hidden files are not read")
+        yield from self._in_git()
+
+    def _in_git(self) -> Iterator[tuple[str, Place]]:
+        for absent, content in self._in_index.items():
+            for name in _names(content, absent.path) or ():
+                yield name, Place(shown(absent.file, self._directory), f"{absent.why} ({absent.remedy})")
+
+    @cached_property
+    def _in_index(self) -> dict[Absent, bytes]:
+        """What the files of the index hold that are not on the disk, as far as the repositories have it."""
+        found: dict[Absent, bytes] = {}
+        for repository in dict.fromkeys(absent.repository for absent in self.gaps):
+            group = {absent: absent.id for absent in self.gaps if absent.repository == repository and absent.id}
+            with suppress(PolicyctlError):  # a partial clone
+                found |= dict(zip(group, repository.contents(list(group.values())), strict=True))
+        return found
+
+
+def listed(files: Collection[str]) -> str:
+    """Some files, and how many more there are."""
+    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+    return ", ".join(list(files)[:_SHOWN]) + more
+
+
+def possible_gaps(directory: Path, checkout: Checkout | None) -> Iterator[Absent]:
+    """What of the absent files could hold policies."""
+    top = directory.resolve()
+    for absent in checkout.absent if checkout else ():
+        path = Path(os.path.relpath(absent.file, top))
+        is_policy = absent.id is None or (path.suffix in SUFFIXES and path.name != CONFIG_FILE)
+        if is_policy and not any(part.startswith(".") for part in path.parts):
+            yield absent
+
+
+def _places(files: Iterable[str], why: str) -> Iterator[tuple[str, Place]]:
+    for file in files:
+        for name in _names_in(file, always=True) or ():
+            yield name, Place(file, why)
+
+
+def _names_in(file: str, *, always: bool) -> list[str] | None:
+    """The policies of a file that is not read; None when that cannot be told. Unless `always`, by a look at its beginning."""
+    try:
+        if os.path.islink(file) or os.path.getsize(file) > _LONGEST:
+            return []
+        if not (always or _BEGINS_LIKE_ONE.match(_beginning(file))):
+            return []
+        content = read_bytes(file)
+    except (InvalidInput, OSError):
+        return []
+    return _names(content, file) if b"policy" in content else []
+
+
+def _beginning(file: str) -> bytes:
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
+    try:
+        return os.read(descriptor, _BEGINNING)
+    finally:
+        os.close(descriptor)
+
+
+def _names(content: bytes, file: str) -> list[str] | None:
+    try:
+        documents = source_of(content, file).documents
+    except InvalidInput:
+        return None
+    return [name for document in documents if (name := _name_of(document.data))]
+
+
+def _name_of(data: object) -> str | None:
+    """The name of a document that is a policy, valid or not."""
+    if not isinstance(data, Mapping) or kind_of(data) is not Kind.POLICY:
+        return None
+    body, name = data["policy"], data.get("name")
+    is_policy = isinstance(body, Mapping) and not {"targets", "strategy"}.isdisjoint(body)
+    return canonical_name(name) if is_policy and isinstance(name, str) and name else None
+
+
+def _below(paths: Iterable[str]) -> Iterator[str]:
+    """These files and those below these directories, as many as are worth a look; never what is git's own."""
+    left = _MANY
+    for path in paths:
+        if os.path.isfile(path):
+            yield path
+        for folder, folders, files in os.walk(path):
+            folders[:] = [name for name in folders if name != ".git"]
+            for name in files[: max(left, 0)]:
+                yield os.path.join(folder, name)
+            left -= len(files)
+
+
+def shown(path: Path, directory: Path) -> str:
+    """A path below the directory as policyctl prints those: beginning with the directory as it was given."""
+    relative = os.path.relpath(path, directory.resolve())
+    return os.path.normpath(directory / relative) if relative.startswith("..") else str(directory / relative)
