@@ -107,4 +107,13 @@ class NotFound(RemoteError):
 
 
 class LostAnswer(RemoteError):
-    """A write was sent and its outcome is unknown. Never repeat it blindly: read again, then decide."""
+    """A write was sent and its outcome is unknown. Never repeat it blindly: read again, then decide.
+
+    `after` are the seconds that the remote asks to be left alone. `slow` says that it was given up on while it may still be
+    at work, so that what is not there yet may come.
+    """
+
+    def __init__(self, message: str, after: float | None = None, *, slow: bool = False) -> None:
+        super().__init__(message)
+        self.after = after
+        self.slow = slow

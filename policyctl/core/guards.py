@@ -121,7 +121,8 @@ def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:
     blocking = {block.name for block in plan.blocked}
     for row in observed.unreadable:
         if row.name not in blocking:
-            yield f"a row of the remote is left alone: {row.reason} ({row.which})"
+            rows = "a row of the remote is" if row.count == 1 else f"{row.count:,} rows of the remote are"
+            yield f"{rows} left alone: {row.reason} ({row.which})"
 
 
 def _done_allowances(observed: Observed, settings: Settings) -> Iterator[str]:

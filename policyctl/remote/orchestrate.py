@@ -14,6 +14,7 @@ from urllib.parse import quote, quote_plus
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
 from policyctl.load.urls import is_local, origin
+from policyctl.model.live import named_rows
 from policyctl.model.names import canonical_name, spellings
 from policyctl.model.normal import Document
 from policyctl.remote.answers import describe, is_quota
@@ -119,8 +120,11 @@ class OrchestrateRemote(OrchestrateReader):
         answer = self._sender.send(Ask("POST", self._policies, body=document), writes=True)
         if not answer.good:
             self._refuse_write(answer)
-        identifier = answer.content.get("id") if isinstance(answer.content, dict) else None
-        return identifier if isinstance(identifier, str) else None
+        row = answer.content if isinstance(answer.content, dict) else {}
+        identifier, name = row.get("id"), row.get("name", document["name"])
+        # An answer about something else, such as a job, has an id of its own.
+        is_it = isinstance(name, str) and canonical_name(name) == canonical_name(document["name"])
+        return identifier if is_it and isinstance(identifier, str) else None
 
     def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
         ask = Ask("PUT", self._policy(id), body=document, headers=_only_if(version))
@@ -183,15 +187,11 @@ def _queries(names: Collection[str]) -> Iterator[tuple[tuple[str, str], ...]]:
 
 def _named(rows: list[Any], names: Collection[str]) -> list[Any]:
     """The rows of these policies: a remote's filter may know nothing of spellings, or do nothing at all."""
-    wanted, seen, found = set(names), set[str](), []
-    for row in rows:
-        name = row.get("name") if isinstance(row, dict) else None
-        if not isinstance(name, str) or canonical_name(name) not in wanted:
-            continue
-        identifier = row.get("id")
-        if identifier is None or str(identifier) not in seen:  # a row that several queries brought counts once
-            found.append(row)
-            seen.add(str(identifier))
+    by_name, found = named_rows(rows), list[Any]()
+    for name in dict.fromkeys(names):
+        once: list[Any] = []  # a row that several queries brought counts once
+        once += (row for row in by_name.get(name, ()) if row not in once)
+        found += once
     return found
 
 

@@ -139,7 +139,7 @@ class Wire:
             asks = "" if after is None else f" (asks to wait {after:.0f} s)"
             raise _Again(RemoteError(said + asks), after)
         if status >= 500 or status == 408:
-            raise LostAnswer(said) if writes else _Again(RemoteError(said), after)
+            raise LostAnswer(said, after, slow=status == 504) if writes else _Again(RemoteError(said), after)
         return Answer(response, None)
 
     def _content(self, response: httpx.Response, ask: Ask, writes: bool) -> Any:
@@ -165,7 +165,7 @@ class Wire:
             return RemoteError(f"{host} cannot be asked: the request cannot be written as HTTP")
         late = isinstance(error, httpx.TimeoutException)
         said = f"{host} did not answer in time" if late else f"{host} broke off before its answer was whole"
-        return LostAnswer(said) if writes else _Again(RemoteError(said))
+        return LostAnswer(said, slow=late) if writes else _Again(RemoteError(said))
 
 
 def host_of(url: str) -> str:
