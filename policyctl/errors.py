@@ -53,9 +53,13 @@ def errors_in(problems: Iterable[Problem]) -> list[Problem]:
 
 
 class PolicyctlError(Exception):
-    """The base of everything that ends a command with a message instead of a traceback."""
+    """The base of everything that ends a command with a message instead of a traceback.
+
+    `details` are lines that `-v` shows besides.
+    """
 
     exit_code = 1
+    details: tuple[str, ...] = ()
 
 
 class InvalidInput(PolicyctlError):

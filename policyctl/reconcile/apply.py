@@ -80,7 +80,7 @@ class _Look(NamedTuple):
 
     def why_not(self, change: Change, witnesses: Witnesses) -> str | None:
         """Why a change must not be carried out, whatever the look-up says of it."""
-        return self.doubts.get(change.name) or (None if change.action == "update" else witnesses.cut)
+        return self.doubts.get(change.name) or witnesses.why_not(change)
 
 
 def _look(batch: list[Change], work: Work) -> _Look | RemoteError:

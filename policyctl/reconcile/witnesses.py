@@ -22,14 +22,20 @@ class Witnesses:
         self._reader = reader
         self._lock = threading.Lock()
         self._listed: Mapping[str, tuple[str, ...]] | None = None
-        self._missing: str | None = None
+        self._not_listed: str | None = None
+        self._not_found: str | None = None
 
-    @property
-    def cut(self) -> str | None:
-        """Why the list is known to be cut short, once it is; it does not prove that a policy is new, or that none needs it."""
-        if self._missing is None:
-            return None
-        return f"{CONTRADICTS}: its list is cut short, {self._missing} is missing from it, so nothing is added or removed"
+    def why_not(self, change: Change) -> str | None:
+        """Why a change must not be carried out since one of the two is known to miss policies; None when it may.
+
+        A list that is cut short does not prove that a policy is new, or that none targets it. A look-up that misses some does
+        not prove that a policy is new either.
+        """
+        if self._not_listed is not None and change.action != "update":
+            return f"{CONTRADICTS}: its list is cut short, {self._not_listed} is missing from it; nothing is added or removed"
+        if self._not_found is not None and change.action == "add":
+            return f"{CONTRADICTS}: its look-up by name does not find {self._not_found}, so nothing is added"
+        return None
 
     def doubts(self, changes: Sequence[Change], observed: Observed) -> dict[str, str]:
         """Why changes cannot be carried out: by name, what the two ways of reading say.
@@ -46,7 +52,8 @@ class Witnesses:
                 self._read()
             listed = self._listed or {}
         doubts = {name: _told(name, listed.get(name), observed) for name, there in found.items() if there != (name in listed)}
-        self._missing = self._missing or next((name for name in doubts if found[name]), None)
+        self._not_listed = self._not_listed or next((name for name in doubts if found[name]), None)
+        self._not_found = self._not_found or next((name for name in doubts if not found[name]), None)
         return doubts
 
     def lists(self, name: str) -> str | None:

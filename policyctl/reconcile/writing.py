@@ -50,7 +50,8 @@ class Work:
                 observed = self._look_again(change, problem, due if due <= end else 0.0)
             except RemoteError as error:
                 return replace(outcome, reason=f"{problem}; and what became of it cannot be read: {error}")
-        return _settled(outcome, observed, problem) or replace(outcome, reason=str(problem))
+        times = f" (sent {TRIES} times, and no look shows it)" if isinstance(problem, LostAnswer) else ""
+        return _settled(outcome, observed, problem) or replace(outcome, reason=f"{problem}{times}")
 
     def _write(self, outcome: Outcome, live: Live | None) -> tuple[Outcome, RemoteError | None]:
         """Send it: an outcome and, where looking again must tell what it is, the problem."""
@@ -112,7 +113,8 @@ def _settled(outcome: Outcome, observed: Observed, problem: RemoteError | None) 
             return replace(outcome, status="applied" if lost else "already")
         case Verdict.STALE:
             paths = ", ".join(field.path for field in moved(change, live))
-            return replace(outcome, reason=f"moved since the plan was made ({paths}); plan again")
+            neither = f"{problem}; the policy is neither as it was nor as it is wanted"
+            return replace(outcome, reason=f"{neither if lost else 'moved since the plan was made'} ({paths}); plan again")
         case Verdict.DO:
             return None
 

@@ -21,7 +21,9 @@ from policyctl.remote.answers import describe, is_quota
 from policyctl.remote.scrubbing import Scrubber
 from policyctl.remote.wire import Answer, Ask, host_of
 
+MAX_ROWS = 500_000  # of a list
 QUERY = 4000  # characters of one query: gateways commonly refuse request lines of more than 8 KiB
+CHECK_LOGIN = "check auth in policyctl.yaml (it only goes to the origin of the environment's own remote)"
 _ETAG = re.compile(r"[\x21\x23-\x7e]+")
 
 
@@ -38,14 +40,15 @@ class OrchestrateReader:
 
     embedded = False
 
-    def __init__(self, url: str, sender: Sender, scrub: Scrubber) -> None:
-        """`url` is the instance's, as IBM's CLI takes it; the API's own path is added."""
+    def __init__(self, url: str, sender: Sender, scrub: Scrubber, login: str = CHECK_LOGIN) -> None:
+        """`url` is the instance's, as IBM's CLI takes it; the API's own path is added. `login` is what to do about a 401."""
         url = url.rstrip("/")
         self.identity = _identity(url)
         self._api = _api(url)
         self._policies = f"{self._api}/model_policy"
         self._sender = sender
         self._scrub = scrub
+        self._login = login
 
     def rows(self) -> list[Any]:
         answer = self._sender.send(Ask("GET", self._policies))
@@ -87,6 +90,11 @@ class OrchestrateReader:
         if not isinstance(answer.content, list):
             said = f"{_host(answer)} answered {answer.status} without a list of policies"
             raise RemoteError(f"{said}; check the URL of the remote")
+        if len(answer.content) > MAX_ROWS:
+            said = f"{_host(answer)} answered {answer.status} with more than {MAX_ROWS:,} rows"
+            raise RemoteError(f"{said}, which no list of policies has; check the URL of the remote")
+        if _is_page(answer):
+            raise RemoteError(f"{_host(answer)} answered with one page of a list; policyctl needs all of it at once")
         self._keep_out_secrets(answer)
         return answer.content
 
@@ -100,10 +108,9 @@ class OrchestrateReader:
         status, said = answer.status, f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
         match status:
             case 401:
-                hint = "check auth in policyctl.yaml (it only goes to the origin of the environment's own remote)"
-                raise RemoteError(f"{said}; {hint}")
+                raise RemoteError(f"{said}; {self._login}")
             case 403:
-                raise RemoteError(f"{said}; this login may not do that")
+                raise RemoteError(f"{said}; {'this login may not do that' if self._login == CHECK_LOGIN else self._login}")
             case 404 | 405:
                 raise RemoteError(f"{said} to {self._policies}; the URL of the remote is probably wrong")
             case 429 if is_quota(answer.response):
@@ -193,6 +200,11 @@ def _named(rows: list[Any], names: Collection[str]) -> list[Any]:
         once += (row for row in by_name.get(name, ()) if row not in once)
         found += once
     return found
+
+
+def _is_page(answer: Answer) -> bool:
+    """Whether a list says that it goes on elsewhere (RFC 8288)."""
+    return "next" in answer.response.links
 
 
 def _only_if(version: str | None) -> dict[str, str]:

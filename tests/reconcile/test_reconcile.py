@@ -125,7 +125,8 @@ def test_a_write_that_was_not_carried_out_is_tried_again_a_few_times_only() -> N
     writes: list[str] = []
     with remote(lambda name: writes.append(name) or "lost before") as writer:
         (outcome,) = apply(writer, plan_for(writer, [policy("a")]))
-        assert (outcome.status, outcome.reason, writes) == ("failed", "lost by the script", ["virtual-policy/a"] * 3)
+        reason = "lost by the script (sent 3 times, and no look shows it)"
+        assert (outcome.status, outcome.reason, writes) == ("failed", reason, ["virtual-policy/a"] * 3)
         assert writer.rows() == []
 
 
