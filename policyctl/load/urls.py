@@ -78,7 +78,9 @@ def http_complaint(url: str) -> str | None:
         return "must not hold a user or password; use auth with env:NAME or file:PATH"
     if parts.scheme not in _PORTS:
         return "must be an https:// URL"
-    if not host_in(parts.netloc) or port == 0 or not url.isprintable():
+    if (host := host_in(parts.netloc)) is None:  # not every release of Python finds this
+        return "is no URL"
+    if not host or port == 0 or not url.isprintable():
         return "has no usable host"
     return "must not have a query or a fragment (? or #)" if parts.query or parts.fragment else None
 
@@ -90,7 +92,7 @@ def _instance_complaint(url: str) -> str | None:
         return "still has a placeholder in it; write the instance's URL as the platform shows it, https://…/instances/…"
     is_ibms = (parts.hostname or "").endswith(".ibm.com") or "/orchestrate" in parts.path
     if is_ibms and not re.search("/instances/[^/]", parts.path):
-        return "names no instance; write its URL as the platform shows it, https://…/instances/…"
+        return "does not name an instance; write its URL as the platform shows it, https://…/instances/…"
     return None
 
 
