@@ -136,7 +136,7 @@ def policies_around(plan: Plan, observed: Observed) -> tuple[Known, Known]:
     """Every policy as it is live, and as it will be when a plan is applied, in normal form."""
     unclear = {
         **{row.name: row.reason for row in observed.unreadable if row.name is not None},
-        **{twins.name: "the remote has several policies of this name" for twins in observed.twins},
+        **{twins.name: twins.fault for twins in observed.twins},
     }
     live = {name: row for name, row in observed.live.items() if name not in unclear}
     changed = {change.name for change in plan.changes}

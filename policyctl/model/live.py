@@ -70,11 +70,17 @@ class Twins:
         return tuple(row.id for row in self.rows)
 
     @property
-    def reason(self) -> str:
-        """What is wrong, and what to do about it; the ids are for the caller to show."""
+    def fault(self) -> str:
+        """What is wrong; the ids are for the caller to show."""
         if len(self.rows) > 1:
-            return "the remote has several policies of this name; remove all but one by id"
-        return f"the remote gives the same id to {', '.join(self.others)}, so neither is touched; repair it on the remote"
+            return "the remote has several policies of this name"
+        return f"the remote gives the same id to {', '.join(self.others)}"
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, and what to do about it."""
+        remedy = "remove all but one by id" if len(self.rows) > 1 else "neither is touched until it is repaired on the remote"
+        return f"{self.fault}; {remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +118,7 @@ def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Liv
         return row
     if not isinstance(row, dict):
         return Unreadable("the row is not an object", None, None)
-    name, identifier = row.get("name"), row.get("id")
-    identifier = str(identifier) if isinstance(identifier, str | int) and identifier != "" else None
+    name, identifier = row.get("name"), id_of(row)
     if not isinstance(name, str) or not bare_name(name):
         return Unreadable("the row has no usable name", None, identifier)
     canonical = canonical_name(name)
@@ -132,6 +137,14 @@ def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Liv
     except RecursionError:
         return Unreadable("the row's policy is nested too deeply", canonical, identifier)
     return live
+
+
+def id_of(row: Any) -> str | None:
+    """The id of a row as it stands in a URL; None where it has no usable one."""
+    if isinstance(row, Unreadable):
+        return row.id
+    identifier = row.get("id") if isinstance(row, dict) else None
+    return str(identifier) if isinstance(identifier, str | int) and identifier != "" else None
 
 
 def named_rows(rows: Iterable[Any]) -> dict[str, list[Any]]:

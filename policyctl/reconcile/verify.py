@@ -7,7 +7,7 @@ from typing import Any
 
 from policyctl.core.apply import GOOD, Outcome, Verdict, judge, missed
 from policyctl.errors import RemoteError
-from policyctl.model.live import Live, Observed, named_rows, observe_rows, read_row
+from policyctl.model.live import Live, Observed, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.witnesses import CONTRADICTS
 from policyctl.remote.protocol import Reader
 
@@ -62,6 +62,7 @@ class _ReadBack:
         }
         self._by_name, self._in_list = dict(self.good), dict(self.good)
         self._rows: dict[str, list[Any]] = {}
+        self._shared: list[str] = []
         self.listed: Mapping[str, list[Any]] | None = None
 
     @property
@@ -81,12 +82,21 @@ class _ReadBack:
             self._by_name = {name: outcome for name, outcome in self._by_name.items() if name in lines}
         if lines and not last:
             return [*lines.values()]
-        self.listed = named_rows(self._reader.rows())
+        rows = self._reader.rows()
+        self.listed = named_rows(rows)
+        self._shared = self._ids_of_others(rows)
         other = {name: outcome for name, outcome in self._in_list.items() if self.listed.get(name, []) != self._rows[name]}
         told = _wrong(other, observe_rows(row for name in other for row in self.listed.get(name, ())))
         self._in_list = {name: outcome for name, outcome in other.items() if name in told or name in lines}
         disagree = [f"{CONTRADICTS}: in its list {line}" for name, line in told.items() if name not in lines]
-        return [*lines.values(), *disagree]
+        return [*lines.values(), *disagree, *self._shared]
+
+    def _ids_of_others(self, rows: Iterable[Any]) -> list[str]:
+        """A line for each policy whose id another row of the list has, too: the next plan could not tell them apart."""
+        own = {id_of(row): name for name in self.good for row in self._rows[name] if id_of(row) is not None}
+        found = ((own.get(id_of(row)), row) for row in rows)
+        others = ((name, row) for name, row in found if name is not None and named_rows([row]).keys() != {name})
+        return [f"{name} has the id {id_of(row)}, which the remote gives to another row as well" for name, row in others]
 
     def of_failed(self) -> Iterator[str]:
         """What became of adds that failed, where it is more than nothing."""

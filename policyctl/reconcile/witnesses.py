@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 from policyctl.core.change import Change
-from policyctl.model.live import Observed, named_rows
+from policyctl.model.live import Observed, id_of, named_rows
 from policyctl.remote.protocol import Reader
 
 CONTRADICTS = "the remote contradicts itself"
@@ -66,13 +66,9 @@ class Witnesses:
         return self._listed is not None and all((name in self._listed) == there for name, there in found.items())
 
     def _read(self) -> Mapping[str, tuple[str, ...]]:
-        self._listed = {name: tuple(map(_id_of, rows)) for name, rows in named_rows(self._reader.rows()).items()}
+        rows = named_rows(self._reader.rows())
+        self._listed = {name: tuple(id_of(row) or "unknown" for row in same) for name, same in rows.items()}
         return self._listed
-
-
-def _id_of(row: object) -> str:
-    identifier = row.get("id") if isinstance(row, dict) else getattr(row, "id", None)
-    return "unknown" if identifier is None else str(identifier)
 
 
 def _told(name: str, listed: Iterable[str] | None, observed: Observed) -> str:

@@ -156,8 +156,8 @@ class Tenant:
         taken = any(canonical_name(row["name"]) == canonical_name(document["name"]) for row in self.rows)
         if taken and Quirk.TWINS not in self.quirks:
             return answer(409, {"detail": "there is one"})
-        number = self.rng.randrange(3) if Quirk.SHARED_IDS in self.quirks and self.rng.random() < 0.5 else self.rng.random()
-        row = {**document, "id": f"new-{number}"}
+        shares = self.rows and Quirk.SHARED_IDS in self.quirks and self.rng.random() < 0.5
+        row = {**document, "id": self.rng.choice(self.rows)["id"] if shares else f"new-{self.rng.random()}"}
         if not self._ignores():
             self.rows.append(row)
             self._born[id(row)] = self.clock.now()
