@@ -54,9 +54,13 @@ def errors_in(problems: Iterable[Problem]) -> list[Problem]:
 
 
 class PolicyctlError(Exception):
-    """The base of everything that ends a command with a message instead of a traceback."""
+    """The base of everything that ends a command with a message instead of a traceback.
+
+    `details` are lines that `-v` shows besides.
+    """
 
     exit_code = 1
+    details: tuple[str, ...] = ()
 
 
 class InvalidInput(PolicyctlError):
@@ -112,4 +116,13 @@ class NotFound(RemoteError):
 
 
 class LostAnswer(RemoteError):
-    """A write was sent and its outcome is unknown. Never repeat it blindly: read again, then decide."""
+    """A write was sent and its outcome is unknown. Never repeat it blindly: read again, then decide.
+
+    `after` are the seconds that the remote asks to be left alone. `slow` says that it was given up on while it may still be
+    at work, so that what is not there yet may come.
+    """
+
+    def __init__(self, message: str, after: float | None = None, *, slow: bool = False) -> None:
+        super().__init__(message)
+        self.after = after
+        self.slow = slow

@@ -21,12 +21,18 @@ def row(name: str, **more: Any) -> dict[str, Any]:
     return {"name": f"virtual-policy/{name}", "policy": {"strategy": {"mode": "single"}, "targets": [LEAF]}, **more}
 
 
-def put(rows: Iterable[dict[str, Any]], path: Path = LOCAL, *, unique_names: bool = True) -> None:
-    """Store rows as they are, whatever they are. A row's `id` is its id, its `canonical` the name that it is filed under."""
+def put(rows: Iterable[dict[str, Any]], path: Path = LOCAL, *, unique_names: bool | None = None) -> None:
+    """Store rows as they are, whatever they are. A row's `id` is its id, its `canonical` the name that it is filed under.
+
+    The file takes a second policy of one name where `unique_names` says so, or these rows need it.
+    """
+    values = [*map(_values, rows)]
+    if unique_names is None:
+        unique_names = len({name for _, name, _ in values}) == len(values)
     with SqliteRemote(path, unique_names=unique_names) as remote:
         remote.remove(remote.add({"name": "first", "policy": {}}))  # makes the file
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany("INSERT INTO policy VALUES (?, ?, ?, '', '')", map(_values, rows))
+        connection.executemany("INSERT INTO policy VALUES (?, ?, ?, '', '')", values)
 
 
 def live_documents(path: Path = LOCAL) -> dict[str, dict[str, Any]]:

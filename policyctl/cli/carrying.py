@@ -59,7 +59,7 @@ def ask_and_carry_out(
             changed = {change.name for change in reviewed.plan.changes}
             raise_if_stale(stale_changes(reviewed.plan, look_up(writer, changed)))
         with noting(audit, reviewed.plan, place.access.directory, console) as notes:
-            code = _carry_out(reviewed, writer, console, parallelism, notes)
+            code = _carry_out(reviewed, place, writer, console, parallelism, notes)
     if notes.lost and not code:  # an interruption stays one; what the file lacks was told as it came
         raise Incomplete(f"the audit file lacks what became of {count(len(notes.lost), 'change')}; see above")
     return code
@@ -80,7 +80,7 @@ def _alone(place: Place, console: Console, seconds: float) -> AbstractContextMan
     return alone(place.url, command, Waiting(seconds), console.say)
 
 
-def _carry_out(reviewed: Review, writer: Writer, console: Console, parallelism: int, notes: Notes) -> int:
+def _carry_out(reviewed: Review, place: Place, writer: Writer, console: Console, parallelism: int, notes: Notes) -> int:
     plan = reviewed.plan
     with _stop_on_signals() as stopped:
 
@@ -103,7 +103,8 @@ def _carry_out(reviewed: Review, writer: Writer, console: Console, parallelism: 
                 on_begin=notes.begun,
             )
         with console.progress.of("Verifying", "change"):
-            unverified = [] if stopped() else verify(outcomes, writer, time.sleep)
+            in_scope = place.environment.settings.in_scope
+            unverified = [] if stopped() else verify(outcomes, writer, time.sleep, reviewed.live, in_scope)
         console.result(apply_text(outcomes, unverified, console.out_style))
         tell_outcome(apply_text(outcomes, unverified, Style()), console)
         if number := stopped():

@@ -22,7 +22,7 @@ def find_those(reader: Reader, names: Collection[str]) -> Mapping[str, Live]:
     """Which of these policies are live, by canonical name. Raises Incomplete for several of one name or an unreadable row."""
     observed = look_up(reader, names)
     for twins in observed.twins:
-        raise Incomplete(f"the remote has several policies {twins.name} (ids {', '.join(twins.ids)}); remove all but one by id")
+        raise Incomplete(f"{twins.name}: {twins.reason} (ids {', '.join(twins.ids)})")
     for row in observed.unreadable:
         raise Incomplete(f"{row.name} cannot be read: {row.reason} (id {row.id or 'unknown'}); repair it on the remote")
     return observed.live

@@ -84,8 +84,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except InvalidInput as error:
         return _tell_problems(error)
     except PolicyctlError as error:
-        _say(f"error: {_visible(str(error))}")
-        return error.exit_code
+        return _tell_error(error, args)
     except Exception as error:  # noqa: BLE001 - the boundary
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own output; commands tell what they write
             _say(f"error: standard output cannot be written: {error.strerror}")
@@ -129,6 +128,19 @@ def _visible(text: str) -> str:
     from policyctl.report.plain import plain
 
     return "\n".join(map(plain, text.split("\n")))
+
+
+def _tell_error(error: PolicyctlError, args: Sequence[str] | None) -> int:
+    _say(f"error: {_visible(str(error))}")
+    for line in error.details if _is_verbose(args) else ():
+        _say(f"  {_visible(line)}")
+    return error.exit_code
+
+
+def _is_verbose(args: Sequence[str] | None) -> bool:
+    """Whether -v was given; where an error ends the command its options are gone."""
+    given = sys.argv[1:] if args is None else args
+    return os.environ.get("POLICYCTL_VERBOSE", "0") != "0" or any(arg == "--verbose" or arg.startswith("-v") for arg in given)
 
 
 def _tell_bug(error: Exception, args: Sequence[str] | None) -> int:

@@ -19,11 +19,17 @@ GOOD: frozenset[Status] = frozenset({"applied", "already"})
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one change, and why where it did not take."""
+    """What became of one change, and why where it did not take.
+
+    `sent` is how many of its writes may have been carried out; `id` is what the remote called a policy that was added, where
+    it said so.
+    """
 
     change: Change
     status: Status
     reason: str = ""
+    sent: int = 0
+    id: str | None = None
 
 
 class Verdict(Enum):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from policyctl.effect.compare import Effect
     from policyctl.errors import Problem
 
+_SHOWN_ROWS = 20  # notes on rows that cannot be read; a tenant may have any number of them
 MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
 
 
@@ -128,9 +129,12 @@ def by_traffic(
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:
     blocking = {block.name for block in plan.blocked}
-    for row in observed.unreadable:
-        if row.name not in blocking:
-            yield f"a row of the remote is left alone: {row.reason} ({row.which})"
+    others = [row for row in observed.unreadable if row.name not in blocking]
+    for row in others[:_SHOWN_ROWS]:
+        rows = "a row of the remote is" if row.count == 1 else f"{row.count:,} rows of the remote are"
+        yield f"{rows} left alone: {row.reason} ({row.which})"
+    if more := sum(row.count for row in others[_SHOWN_ROWS:]):
+        yield f"{more:,} more rows of the remote are left alone; policyctl policy list shows them"
 
 
 def _dangling(plan: Plan, after: Known) -> Iterator[str]:

@@ -164,11 +164,7 @@ def blocked_by_rows(wanted: Collection[str], observed: Observed, settings: Setti
 def _blocked(wanted: Collection[str], observed: Observed, settings: Settings) -> Iterator[Blocked]:
     for twins in observed.twins:
         if settings.in_scope(twins.name):
-            yield Blocked(
-                twins.name,
-                twins.ids,
-                "the remote has several policies of this name; remove all but one by id",
-            )
+            yield Blocked(twins.name, twins.ids, twins.reason)
     for row in observed.unreadable:
         if row.name in wanted and row.name is not None:
             yield Blocked(row.name, (row.id,) if row.id else (), f"{row.reason}; repair it on the remote")

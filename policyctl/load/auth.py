@@ -29,7 +29,8 @@ Secret = Annotated[str, AfterValidator(_check_secret)]
 class AuthFile(FileModel):
     """How to log in to a remote. Secrets are references: `env:NAME` or `file:PATH`.
 
-    Without a `type` the remote's URL decides (see `login_type`). `url` is the token endpoint's, where it is not the usual one.
+    Without a `type` the remote's URL decides (see `login_type`). `url` is the token endpoint's, where it is not the usual one:
+    whole, or without the path that the way to log in has.
     """
 
     type: LoginType | None = None

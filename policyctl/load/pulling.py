@@ -41,9 +41,7 @@ def plan_pull(observed: Observed, homes: Homes, settings: Settings, *, overwrite
     for twins in observed.twins:
         if settings.in_scope(twins.name):
             ids = ", ".join(twins.ids)
-            pull.left.append(
-                f"{twins.name}: the remote has several policies of this name (ids {ids}); remove all but one by id"
-            )
+            pull.left.append(f"{twins.name}: {twins.reason} (ids {ids})")
     return pull
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,12 @@ SQLITE = "sqlite:///"
 GIT = "git:"  # git:REVISION is the policies of a git revision, as a remote that can only be read
 _PORTS = {"http": 80, "https": 443}
 _LONGEST_REVISION = 1000
+_AUTHORITY = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:@]*))(?::[0-9]*)?")
+# What stands in an instance's URL while nobody has put the instance's own in its place.
+_PLACEHOLDER = re.compile(
+    r"…|\.\.\.|[<>{}$]|%7B|%3C|/(?:(?:your|my)[-_])?(?:instance|tenant)(?:[-_]?id)?(?=/|$)|/(?:id|uuid|x{2,}|todo|change-?me)(?=/|$)",
+    re.IGNORECASE,
+)
 # IBM's CLI takes a URL that starts so for the Developer Edition: a case-sensitive test on the text as it was typed.
 _LOCAL = ("http://localhost", "http://127.0.0.1", "http://[::1]", "http://0.0.0.0", "http://host.docker.internal")
 
@@ -23,14 +30,30 @@ class Origin(NamedTuple):
     port: int | None
 
 
+def host_in(authority: str) -> str | None:
+    """The name or address in `host:port`, without brackets; None for what is not one as a whole, such as `[::1].example`."""
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None or found["name"] is not None:
+        return found and found["name"]
+    from ipaddress import IPv6Address  # most hosts have a name
+
+    try:
+        IPv6Address(found["address"])
+    except ValueError:
+        return None
+    return found["address"]
+
+
 def is_http(url: str) -> bool:
     """Whether a URL is one of http or https."""
     return urlsplit(url).scheme in _PORTS
 
 
 def origin(url: str) -> Origin:
-    """The origin of a URL. Raises ValueError when the text is no URL."""
+    """The origin of a URL. Raises ValueError when the text is not a URL."""
     parts = urlsplit(url)
+    if host_in(parts.netloc.rpartition("@")[2]) is None:
+        raise ValueError("the host is not a name or an address")
     return Origin(parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme))
 
 
@@ -55,9 +78,22 @@ def http_complaint(url: str) -> str | None:
         return "must not hold a user or password; use auth with env:NAME or file:PATH"
     if parts.scheme not in _PORTS:
         return "must be an https:// URL"
-    if not parts.hostname or port == 0 or not url.isprintable():
+    if (host := host_in(parts.netloc)) is None:  # not every release of Python finds this
+        return "is no URL"
+    if not host or port == 0 or not url.isprintable():
         return "has no usable host"
     return "must not have a query or a fragment (? or #)" if parts.query or parts.fragment else None
+
+
+def _instance_complaint(url: str) -> str | None:
+    """Why this cannot be the URL of an instance: on IBM's hosts and on premises each has one; `policyctl serve` needs none."""
+    parts = urlsplit(url)
+    if _PLACEHOLDER.search(parts.netloc + parts.path):
+        return "still has a placeholder in it; write the instance's URL as the platform shows it, https://…/instances/…"
+    is_ibms = (parts.hostname or "").endswith(".ibm.com") or "/orchestrate" in parts.path
+    if is_ibms and not re.search("/instances/[^/]", parts.path):
+        return "does not name an instance; write its URL as the platform shows it, https://…/instances/…"
+    return None
 
 
 def is_git(url: str) -> bool:
@@ -99,7 +135,7 @@ def remote_complaint(remote: str) -> str | None:
         named = remote.startswith(SQLITE) and remote != SQLITE and "\0" not in unquote(remote)
         return None if named else "must be sqlite:///path/to/file"
     if remote.startswith(("http:", "https:")):
-        return http_complaint(remote)
+        return http_complaint(remote) or _instance_complaint(remote)
     if is_git(remote):
         return revision_complaint(remote.removeprefix(GIT))
     return "must be local, sqlite:///path, git:REVISION, or an https:// URL"

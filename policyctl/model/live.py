@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -38,11 +38,15 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A row that cannot be told apart: shown, never touched, never fatal to the others."""
+    """A row that cannot be told apart: shown, never touched, never fatal to the others.
+
+    `count` is more than one where so many rows say equally little: no name, no id, and the same reason.
+    """
 
     reason: str
     name: str | None
     id: str | None
+    count: int = 1
 
     @property
     def which(self) -> str:
@@ -52,14 +56,31 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """Rows that share one canonical name. Which one counts is not for policyctl to guess."""
+    """Rows that share one canonical name, or one whose id another name has too. Which one counts is not for policyctl to guess.
+
+    `others` are the other names of that id.
+    """
 
     name: str
     rows: tuple[Live, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(row.id for row in self.rows)
+
+    @property
+    def fault(self) -> str:
+        """What is wrong; the ids are for the caller to show."""
+        if len(self.rows) > 1:
+            return "the remote has several policies of this name"
+        return f"the remote gives the same id to {', '.join(self.others)}"
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, and what to do about it."""
+        remedy = "remove all but one by id" if len(self.rows) > 1 else "neither is touched until it is repaired on the remote"
+        return f"{self.fault}; {remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +97,24 @@ class Observed:
 
     @property
     def unclear(self) -> dict[str, str]:
-        """The policies that are there, but of which it cannot be told what they say, each with the reason."""
+        """The policies that are there, but of which it is not known what they are, each with the reason."""
         return {
             **{row.name: row.reason for row in self.unreadable if row.name is not None},
-            **{twins.name: "the remote has several policies of this name" for twins in self.twins},
+            **{twins.name: twins.fault for twins in self.twins},
         }
+
+    def obstacles(self) -> dict[str, str]:
+        """By name, why it cannot be told what a policy is although rows of that name are there."""
+        found = {
+            row.name: f"the remote has a row of this name that cannot be read: {row.reason} (id {row.id or 'unknown'})"
+            for row in self.unreadable
+            if row.name is not None
+        }
+        return found | {twins.name: f"{twins.reason} (ids {', '.join(twins.ids)})" for twins in self.twins}
+
+    def has(self, name: str) -> bool:
+        """Whether any row is of that name, whatever else can be said of it."""
+        return name in self.live or name in self.obstacles()
 
 
 def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Live | Unreadable:
@@ -92,8 +126,7 @@ def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Liv
         return row
     if not isinstance(row, dict):
         return Unreadable("the row is not an object", None, None)
-    name, identifier = row.get("name"), row.get("id")
-    identifier = str(identifier) if isinstance(identifier, str | int) and identifier != "" else None
+    name, identifier = row.get("name"), id_of(row)
     if not isinstance(name, str) or not bare_name(name):
         return Unreadable("the row has no usable name", None, identifier)
     canonical = canonical_name(name)
@@ -114,17 +147,55 @@ def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Liv
     return live
 
 
+def id_of(row: Any) -> str | None:
+    """The id of a row as it stands in a URL; None where it has no usable one."""
+    if isinstance(row, Unreadable):
+        return row.id
+    identifier = row.get("id") if isinstance(row, dict) else None
+    return str(identifier) if isinstance(identifier, str | int) and identifier != "" else None
+
+
+def named_rows(rows: Iterable[Any]) -> dict[str, list[Any]]:
+    """The rows by canonical name, in order; those without a usable name are left out."""
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        name = row.get("name") if isinstance(row, dict) else row.name if isinstance(row, Unreadable) else None
+        if isinstance(name, str):
+            found.setdefault(canonical_name(name), []).append(row)
+    return found
+
+
 def observe_rows(rows: Iterable[Any], desired: Mapping[str, str] = MappingProxyType({})) -> Observed:
     """Sort out the rows of a remote's list (see `read_row`). Every row ends in exactly one of the three places."""
-    live: dict[str, dict[str, Live]] = {}
-    unreadable = []
+    live: dict[str, list[Live]] = {}
+    unreadable: dict[object, Unreadable] = {}
+    owners: dict[str, str | None] = {}
+    shared: dict[str, set[str | None]] = {}
     for row in rows:
-        match read_row(row, desired):
-            case Live() as policy:
-                # A list that grew while it was read may show a row twice; by its id it is one.
-                live.setdefault(policy.name, {})[policy.id] = policy
-            case Unreadable() as bad:
-                unreadable.append(bad)
-    twins = tuple(Twins(name, tuple(same.values())) for name, same in sorted(live.items()) if len(same) > 1)
-    single = {name: policy for name, same in live.items() if len(same) == 1 for policy in same.values()}
-    return Observed(single, twins, tuple(unreadable))
+        found = read_row(row, desired)
+        if found.id is not None and owners.setdefault(found.id, found.name) != found.name:
+            shared.setdefault(found.id, {owners[found.id]}).add(found.name)
+        if isinstance(found, Live):
+            _join(live.setdefault(found.name, []), found)
+        elif found.name is None and found.id is None:
+            known = unreadable.get(found.reason, found)
+            unreadable[found.reason] = known if known is found else replace(known, count=known.count + 1)
+        else:
+            unreadable[len(unreadable), found] = found
+    single, twins = {}, []
+    for name, same in live.items():
+        others = {other or "a row without a name" for row in same for other in shared.get(row.id, ()) if other != name}
+        if len(same) > 1 or others:
+            twins.append(Twins(name, tuple(same), tuple(sorted(others))))
+        else:
+            single[name] = same[0]
+    return Observed(single, tuple(sorted(twins, key=lambda one: one.name)), tuple(unreadable.values()))
+
+
+def _join(same: list[Live], row: Live) -> None:
+    """Add a row to those of its name. A list that grew while it was read may show one twice, as it was: that counts once."""
+    for position, other in enumerate(same):
+        if other.id == row.id and other.document == row.document:
+            same[position] = row
+            return
+    same.append(row)

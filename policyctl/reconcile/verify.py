@@ -1,51 +1,156 @@
-"""Reading back what apply did."""
+"""Reading back what apply did, both by name and in the list: the next plan is made from the list."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from policyctl.core.apply import GOOD, Outcome, Verdict, judge, missed
-from policyctl.core.change import Change
 from policyctl.errors import RemoteError
-from policyctl.model.live import Observed
-from policyctl.reconcile.observe import look_up
+from policyctl.model.live import Live, Observed, id_of, named_rows, observe_rows, read_row
+from policyctl.reconcile.witnesses import CONTRADICTS
 from policyctl.remote.protocol import Reader
 
-WAITS = (0.2, 0.5, 1.0)  # seconds between re-reads, for a remote that shows a write late
+WAITS = (0.2, 0.5, 1.0, 2.0, 3.0)  # seconds between looks, for a remote that shows a write late
+_SHOWN = 3  # names of a line
 
 
-def verify(outcomes: Iterable[Outcome], reader: Reader, sleep: Callable[[float], None]) -> list[str]:
+def verify(
+    outcomes: Iterable[Outcome],
+    reader: Reader,
+    sleep: Callable[[float], None],
+    before: Collection[str] | None = None,
+    in_scope: Callable[[str], bool] = lambda _: True,
+) -> list[str]:
     """What did not take, one line each; empty when the remote is as the applied changes wanted it.
 
-    It is read by name, because a list may be cut short: then a removed policy would seem gone, an added one lost.
+    Adds that failed are read back too: one that was sent may have been carried out, even several times. `before` are the
+    names of the policies that the plan's list had; with them it is noticed that a list is cut short, since other policies of
+    the directory's scope come and go in it.
     """
-    pending = [outcome.change for outcome in outcomes if outcome.status in GOOD]
-    unverified: list[str] = []
-    for wait in (*WAITS, None) if pending else ():
+    back = _ReadBack(outcomes, reader)
+    if not back.names:
+        return []
+    for wait in (*WAITS, None):
         try:
-            observed = look_up(reader, {change.name for change in pending})
+            unverified = back.look(last=wait is None)
         except RemoteError as error:
             unverified = [f"the result could not be read back: {error}"]
-        else:
-            pending, unverified = _left(pending, observed)
-        if not unverified or wait is None:
+        if not unverified or wait is None or not back.good:
             break
         sleep(wait)
-    return unverified
+    if back.listed is None:
+        return unverified
+    before = frozenset(before or ())
+    try:
+        return [*unverified, *back.of_failed(), *back.of_others(before, in_scope)]
+    except RemoteError as error:
+        return [*unverified, f"the result could not be read back: {error}"]
 
 
-def _left(changes: Iterable[Change], observed: Observed) -> tuple[list[Change], list[str]]:
-    """The changes that are not as they should be, and a line for each. Twins are never as they should be."""
-    twins = {twins.name: twins.ids for twins in observed.twins}
-    left, lines = [], []
-    for change in changes:
-        live = observed.live.get(change.name)
-        if change.name in twins:
-            ids = ", ".join(twins[change.name])
-            lines.append(f"{change.name} is there {len(twins[change.name])} times (ids {ids}); remove all but one by id")
-        elif judge(change, live) is not Verdict.ALREADY:
-            lines.append(f"{change.name} did not take: {', '.join(missed(change, live))}")
-        else:
-            continue
-        left.append(change)
-    return left, lines
+class _ReadBack:
+    """What is to be read back of an apply, less what was seen to be as it should be."""
+
+    def __init__(self, outcomes: Iterable[Outcome], reader: Reader) -> None:
+        self._reader = reader
+        by_name = {outcome.change.name: outcome for outcome in outcomes}
+        self.good = {name: outcome for name, outcome in by_name.items() if outcome.status in GOOD}
+        self._failed = {
+            name: outcome
+            for name, outcome in by_name.items()
+            if outcome.status == "failed" and outcome.change.action == "add" and outcome.sent
+        }
+        self._by_name, self._in_list = dict(self.good), dict(self.good)
+        self._rows: dict[str, list[Any]] = {}
+        self._shared: list[str] = []
+        self.listed: Mapping[str, list[Any]] | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset((*self._by_name, *self._failed))
+
+    def look(self, *, last: bool) -> list[str]:
+        """Look by name at what is left, then into the list; a line for each change that is not as it should be.
+
+        The list waits until all is well by name, or until it is the `last` look.
+        """
+        lines: dict[str, str] = {}
+        if names := self.names:
+            found = self._reader.find(names)
+            self._rows |= {name: [] for name in names} | named_rows(found)
+            lines = _wrong(self._by_name, observe_rows(found))
+            self._by_name = {name: outcome for name, outcome in self._by_name.items() if name in lines}
+        if lines and not last:
+            return [*lines.values()]
+        rows = self._reader.rows()
+        self.listed = named_rows(rows)
+        self._shared = self._ids_of_others(rows)
+        other = {name: outcome for name, outcome in self._in_list.items() if self.listed.get(name, []) != self._rows[name]}
+        told = _wrong(other, observe_rows(row for name in other for row in self.listed.get(name, ())))
+        self._in_list = {name: outcome for name, outcome in other.items() if name in told or name in lines}
+        disagree = [f"{CONTRADICTS}: in its list {line}" for name, line in told.items() if name not in lines]
+        return [*lines.values(), *disagree, *self._shared]
+
+    def _ids_of_others(self, rows: Iterable[Any]) -> list[str]:
+        """A line for each policy whose id another row of the list has, too: the next plan could not tell them apart."""
+        own = {id_of(row): name for name in self.good for row in self._rows[name] if id_of(row) is not None}
+        found = ((own.get(id_of(row)), row) for row in rows)
+        others = ((name, row) for name, row in found if name is not None and named_rows([row]).keys() != {name})
+        return [f"{name} has the id {id_of(row)}, which the remote gives to another row as well" for name, row in others]
+
+    def of_failed(self) -> Iterator[str]:
+        """What became of adds that failed, where it is more than nothing."""
+        listed = self.listed or {}
+        for name, outcome in self._failed.items():
+            rows = [row for row in listed.get(name, ()) if row not in self._rows[name]]
+            observed = observe_rows([*self._rows[name], *rows])
+            if name in (obstacles := observed.obstacles()):
+                yield f"{name}: {obstacles[name]}"
+            elif judge(outcome.change, observed.live.get(name)) is Verdict.ALREADY:
+                yield f"{name} is there although its add failed (id {observed.live[name].id})"
+
+    def of_others(self, before: Collection[str], in_scope: Callable[[str], bool]) -> Iterator[str]:
+        """What the list says of policies that were not changed; only a removal or an add can move those of a cut list."""
+        done = {outcome.change.action for outcome in self.good.values() if outcome.status == "applied"}
+        listed = self.listed or {}
+        if "remove" in done and before:
+            new = (name for name in listed if name not in before and name not in self.good and in_scope(name))
+            if names := [name for name in new if any(isinstance(read_row(row), Live) for row in listed[name])]:
+                yield (
+                    f"the list has {_some(names)}, which it did not have when the plan was made: "
+                    "someone added it meanwhile, or the list is cut short; plan again"
+                )
+        gone = [name for name in before if name not in listed and name not in self.good] if "add" in done else []
+        if names := sorted(named_rows(self._reader.find(gone))):
+            yield f"{CONTRADICTS}: a look-up by name finds {_some(names)}, which its list has no longer: it is cut short"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _wrong(outcomes: Mapping[str, Outcome], observed: Observed) -> dict[str, str]:
+    """By name, what is not as a change that was carried out wants it."""
+    obstacles = observed.obstacles()
+    found = ((name, _line(outcome, observed, obstacles)) for name, outcome in outcomes.items())
+    return {name: line for name, line in found if line is not None}
+
+
+def _line(outcome: Outcome, observed: Observed, obstacles: Mapping[str, str]) -> str | None:
+    change = outcome.change
+    live = observed.live.get(change.name)
+    for twins in observed.twins:
+        if twins.name == change.name and len(twins.rows) > 1:
+            return f"{change.name} is there {len(twins.rows)} times (ids {', '.join(twins.ids)}); remove all but one by id"
+    if change.name in obstacles:
+        return f"{change.name}: {obstacles[change.name]}"
+    if judge(change, live) is not Verdict.ALREADY:
+        return f"{change.name} did not take: {', '.join(missed(change, live))}"
+    if live is None or change.action != "add":
+        return None
+    if outcome.id is not None and outcome.id != live.id:
+        return f"{change.name} has the id {live.id}, but its add was answered with the id {outcome.id}; look for a second one"
+    if outcome.id is None and outcome.sent > 1:
+        return f"{change.name} was sent {outcome.sent} times and each may have been carried out; look for a second one"
+    return None

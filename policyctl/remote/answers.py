@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
+
+from policyctl.remote.json_bounds import TooMuch, read_json
 
 QUOTA = "RESOURCE_QUOTA_EXCEEDED"
 _LONGEST = 300  # characters of a server's own words
@@ -29,8 +30,10 @@ def content_of(response: httpx.Response) -> Any:
     if not response.content.strip():
         return None
     try:
-        return json.loads(response.content)
-    except (ValueError, RecursionError):
+        return read_json(response.content)
+    except TooMuch as error:
+        raise BadContent(str(error), whole=True) from None
+    except ValueError:
         if _is_page(response):
             raise BadContent("an HTML page instead of JSON", whole=True) from None
         raise BadContent("text that is not whole JSON", whole=False) from None

@@ -19,8 +19,12 @@ def read_whole(response: httpx.Response) -> httpx.Response:
     """The response with its body in memory, unpacked. Raises Unbearable for one of a success that is too much.
 
     The words of a failure are left out where they are too much: nobody needs them, and half of them might end in half a
-    secret.
+    secret. What has two lengths is refused whatever it says, as RFC 9112 (6.3) allows: it is not known where it ends, and
+    the next answer of the connection may be part of it.
     """
+    if "Content-Length" in response.headers and "Transfer-Encoding" in response.headers:
+        response.close()
+        raise Unbearable("two lengths, Content-Length and Transfer-Encoding")
     if _is_small(response):
         response.read()
         return response
@@ -40,7 +44,8 @@ def read_whole(response: httpx.Response) -> httpx.Response:
 def _is_small(response: httpx.Response) -> bool:
     """Whether a body says its size, to which HTTP then holds it, and is not packed: most are."""
     size = response.headers.get("Content-Length", "")
-    return size.isascii() and size.isdigit() and int(size[:20]) <= MAX_ROW and "Content-Encoding" not in response.headers
+    is_number = size.isascii() and size.isdigit() and len(size) <= 20  # as long as HTTP libraries take them
+    return is_number and int(size) <= MAX_ROW and "Content-Encoding" not in response.headers
 
 
 _OF_THE_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")

@@ -39,6 +39,14 @@ class Credentials:
         self.scrub.hide(text)
         return text
 
+    def header(self, field: str) -> str:
+        """The same of a secret that is sent in a header, which takes nothing but ASCII."""
+        text = self.secret(field)
+        if not text.isascii():
+            said = f"auth.{field} refers to {getattr(self._auth, field)}"
+            raise RemoteError(f"{said}, which has characters that no token has (other than ASCII); copy it once more")
+        return text
+
     def has(self, field: str) -> bool:
         """Whether `auth.<field>` is written."""
         return getattr(self._auth, field) is not None

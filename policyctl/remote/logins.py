@@ -23,6 +23,11 @@ IBM_IAM = "https://iam.cloud.ibm.com"
 MCSP_V1 = "https://iam.platform.saas.ibm.com"
 MCSP_V2 = "https://account-iam.platform.saas.ibm.com"
 MCSP_V2_GERMANY = "https://account-iam.azure.westus3.platform.saas.ibm.com"
+IAM_PATH = "/identity/token"
+MCSP_V1_PATH = "/siusermgr/api/1.0/apikeys/token"
+MCSP_V2_PATH = "/api/2.0/apikeys/token"
+CPD_PATH = "/v1/authorize"
+LOCAL_PATH = "/api/v1/auth/token"
 TENANT = "wxo-dev"  # the one tenant of the Developer Edition
 
 
@@ -45,28 +50,28 @@ def ibm_iam(credentials: Credentials, _: str) -> Conversation:
         "apikey": credentials.secret("api_key"),
         "response_type": "cloud_iam",
     }
-    answer = yield Ask("POST", f"{credentials.url or IBM_IAM}/identity/token", form=form)
+    answer = yield Ask("POST", f"{_base(credentials, IBM_IAM)}{IAM_PATH}", form=form)
     return _token(answer, "access_token", credentials)
 
 
 def mcsp_v1(credentials: Credentials, _: str) -> Conversation:
     """The platform on AWS, with the first version of its keys."""
     body = {"apikey": credentials.secret("api_key")}
-    answer = yield Ask("POST", f"{credentials.url or MCSP_V1}/siusermgr/api/1.0/apikeys/token", body=body)
+    answer = yield Ask("POST", f"{_base(credentials, MCSP_V1)}{MCSP_V1_PATH}", body=body)
     return _token(answer, "token", credentials)
 
 
 def mcsp_v2(credentials: Credentials, remote: str) -> Conversation:
     """The platform on AWS or Azure, with the second version of its keys."""
     usual = MCSP_V2_GERMANY if "germanywestcentral" in remote else MCSP_V2
-    key = credentials.secret("api_key")
+    key = credentials.header("api_key")
     query = (
         ("includeBuiltinActions", "false"),
         ("includeCustomActions", "false"),
         ("includeRoles", "true"),
         ("prefixRolesWithDefinitionScope", "false"),
     )
-    url = f"{credentials.url or usual}/api/2.0/apikeys/token"
+    url = f"{_base(credentials, usual)}{MCSP_V2_PATH}"
     answer = yield Ask("POST", url, query, body={"apikey": key}, headers={"X-API-Key": key})
     return _token(answer, "token", credentials)
 
@@ -88,8 +93,7 @@ def mcsp(credentials: Credentials, remote: str) -> Conversation:
 def cpd(credentials: Credentials, remote: str) -> Conversation:
     """On-premises (Software Hub): a user with a password or an API key."""
     path = urlsplit(remote).path.partition("/orchestrate")[0]  # the path's, not the host's: a host may be called so
-    base = credentials.url or f"{_origin(remote)}{path}/icp4d-api"
-    url = base if base.endswith("/v1/authorize") else f"{base}/v1/authorize"
+    url = f"{_base(credentials, f'{_origin(remote)}{path}/icp4d-api')}{CPD_PATH}"
     field = "password" if credentials.has("password") else "api_key"
     body = {"username": credentials.username, field: credentials.secret(field)}
     answer = yield Ask("POST", url, body=body)
@@ -98,19 +102,19 @@ def cpd(credentials: Credentials, remote: str) -> Conversation:
 
 def local(credentials: Credentials, remote: str) -> Conversation:
     """The Developer Edition: a token of the user, then one of its tenant. The tenant is never made: plan must not write."""
-    base = credentials.url or _origin(remote)
+    base = _base(credentials, _origin(remote))
     form = {"username": credentials.username, "password": credentials.secret("password")}
-    user = _token((yield Ask("POST", f"{base}/api/v1/auth/token", form=form)), "access_token", credentials)
+    user = _token((yield Ask("POST", f"{base}{LOCAL_PATH}", form=form)), "access_token", credentials)
     tenants = yield Ask("GET", f"{base}/api/v1/tenants", headers={"Authorization": user.header})
     tenant = _tenant(tenants, credentials)
-    answer = yield Ask("POST", f"{base}/api/v1/auth/token", (("tenant_id", tenant),), form=form)
+    answer = yield Ask("POST", f"{base}{LOCAL_PATH}", (("tenant_id", tenant),), form=form)
     return _token(answer, "access_token", credentials)
 
 
 def bearer(credentials: Credentials, _: str) -> Conversation:
     """A token that somebody else fetched."""
     yield from ()
-    return Token(f"Bearer {credentials.secret('token')}")
+    return Token(f"Bearer {credentials.header('token')}")
 
 
 def zen_api_key(credentials: Credentials, _: str) -> Conversation:
@@ -132,6 +136,14 @@ LOGINS: dict[LoginType, Login] = {
     "bearer": bearer,
     "local": local,
 }
+
+
+def _base(credentials: Credentials, usual: str) -> str:
+    """What the paths of a login are added to: `auth.url`, whether it stops before them or is the token endpoint's whole URL."""
+    base = credentials.url or usual
+    for path in (IAM_PATH, MCSP_V1_PATH, MCSP_V2_PATH, CPD_PATH, LOCAL_PATH):
+        base = base.removesuffix(path)
+    return base
 
 
 def _origin(url: str) -> str:
@@ -158,8 +170,11 @@ def _token(answer: Answer, key: str, credentials: Credentials) -> Token:
 
 def _expect_good(answer: Answer, credentials: Credentials) -> None:
     if not answer.good:
-        host, said = host_of(str(answer.response.url)), describe(answer.response, credentials.scrub)
-        raise RemoteError(f"{host} refuses the login with {said}; check auth in policyctl.yaml")
+        url, said = answer.response.url, describe(answer.response, credentials.scrub)
+        if answer.status in (404, 405):
+            asked = url.copy_with(query=None)
+            raise RemoteError(f"{asked} answered the login with {said}; check the auth type and auth.url in policyctl.yaml")
+        raise RemoteError(f"{host_of(str(url))} refuses the login with {said}; check auth in policyctl.yaml")
 
 
 def _tenant(answer: Answer, credentials: Credentials) -> str:

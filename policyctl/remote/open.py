@@ -78,8 +78,12 @@ def require_writable(url: str) -> None:
         raise UsageError(f"{url} is a git revision: it can be planned against, and nothing can be applied to it; name a remote")
 
 
-def _sender(url: str, access: Access) -> tuple[Sender, Scrubber]:
-    """What sends the requests, logged in where `access` says how. httpx is imported here: embedded remotes need none."""
+def _sender(url: str, access: Access) -> tuple[Sender, Scrubber, str]:
+    """What sends the requests, logged in where `access` says how, and what to do about a login that is refused.
+
+    httpx is imported here: embedded remotes need none.
+    """
+    from policyctl.remote.orchestrate import CHECK_LOGIN
     from policyctl.remote.scrubbing import Scrubber
     from policyctl.remote.wire import Wire
 
@@ -88,11 +92,13 @@ def _sender(url: str, access: Access) -> tuple[Sender, Scrubber]:
     scrub = Scrubber()
     wire = Wire(scrub, None if access.ca_file is None else access.base / access.ca_file)
     if access.auth is None:
-        return wire, scrub
+        own = access.environment
+        no_auth = f"no auth is configured for environment {own.name}; add it in policyctl.yaml"
+        return wire, scrub, no_auth if own.auth is None else CHECK_LOGIN
     from policyctl.remote.auth import Session  # with pydantic behind it
     from policyctl.remote.credentials import Credentials
 
-    return Session(wire, access.auth, url, Credentials(access.auth, scrub, access.base)), scrub
+    return Session(wire, access.auth, url, Credentials(access.auth, scrub, access.base)), scrub, CHECK_LOGIN
 
 
 def sqlite_path(url: str) -> Path:

@@ -14,13 +14,16 @@ from urllib.parse import quote, quote_plus
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
 from policyctl.load.urls import is_local, origin
+from policyctl.model.live import named_rows
 from policyctl.model.names import canonical_name, spellings
 from policyctl.model.normal import Document
 from policyctl.remote.answers import describe, is_quota
 from policyctl.remote.scrubbing import Scrubber
 from policyctl.remote.wire import Answer, Ask, host_of
 
+MAX_ROWS = 500_000  # of a list
 QUERY = 4000  # characters of one query: gateways commonly refuse request lines of more than 8 KiB
+CHECK_LOGIN = "check auth in policyctl.yaml (it only goes to the origin of the environment's own remote)"
 _ETAG = re.compile(r"[\x21\x23-\x7e]+")
 
 
@@ -37,14 +40,15 @@ class OrchestrateReader:
 
     embedded = False
 
-    def __init__(self, url: str, sender: Sender, scrub: Scrubber) -> None:
-        """`url` is the instance's, as IBM's CLI takes it; the API's own path is added."""
+    def __init__(self, url: str, sender: Sender, scrub: Scrubber, login: str = CHECK_LOGIN) -> None:
+        """`url` is the instance's, as IBM's CLI takes it; the API's own path is added. `login` is what to do about a 401."""
         url = url.rstrip("/")
         self.identity = _identity(url)
         self._api = _api(url)
         self._policies = f"{self._api}/model_policy"
         self._sender = sender
         self._scrub = scrub
+        self._login = login
 
     def rows(self) -> list[Any]:
         answer = self._sender.send(Ask("GET", self._policies))
@@ -86,6 +90,11 @@ class OrchestrateReader:
         if not isinstance(answer.content, list):
             said = f"{_host(answer)} answered {answer.status} without a list of policies"
             raise RemoteError(f"{said}; check the URL of the remote")
+        if len(answer.content) > MAX_ROWS:
+            said = f"{_host(answer)} answered {answer.status} with more than {MAX_ROWS:,} rows"
+            raise RemoteError(f"{said}, which no list of policies has; check the URL of the remote")
+        if _is_page(answer):
+            raise RemoteError(f"{_host(answer)} answered with one page of a list; policyctl needs all of it at once")
         self._keep_out_secrets(answer)
         return answer.content
 
@@ -99,10 +108,9 @@ class OrchestrateReader:
         status, said = answer.status, f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
         match status:
             case 401:
-                hint = "check auth in policyctl.yaml (it only goes to the origin of the environment's own remote)"
-                raise RemoteError(f"{said}; {hint}")
+                raise RemoteError(f"{said}; {self._login}")
             case 403:
-                raise RemoteError(f"{said}; this login may not do that")
+                raise RemoteError(f"{said}; {'this login may not do that' if self._login == CHECK_LOGIN else self._login}")
             case 404 | 405:
                 raise RemoteError(f"{said} to {self._policies}; the URL of the remote is probably wrong")
             case 429 if is_quota(answer.response):
@@ -119,8 +127,11 @@ class OrchestrateRemote(OrchestrateReader):
         answer = self._sender.send(Ask("POST", self._policies, body=document), writes=True)
         if not answer.good:
             self._refuse_write(answer)
-        identifier = answer.content.get("id") if isinstance(answer.content, dict) else None
-        return identifier if isinstance(identifier, str) else None
+        row = answer.content if isinstance(answer.content, dict) else {}
+        identifier, name = row.get("id"), row.get("name", document["name"])
+        # An answer about something else, such as a job, has an id of its own.
+        is_it = isinstance(name, str) and canonical_name(name) == canonical_name(document["name"])
+        return identifier if is_it and isinstance(identifier, str) else None
 
     def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
         ask = Ask("PUT", self._policy(id), body=document, headers=_only_if(version))
@@ -183,16 +194,17 @@ def _queries(names: Collection[str]) -> Iterator[tuple[tuple[str, str], ...]]:
 
 def _named(rows: list[Any], names: Collection[str]) -> list[Any]:
     """The rows of these policies: a remote's filter may know nothing of spellings, or do nothing at all."""
-    wanted, seen, found = set(names), set[str](), []
-    for row in rows:
-        name = row.get("name") if isinstance(row, dict) else None
-        if not isinstance(name, str) or canonical_name(name) not in wanted:
-            continue
-        identifier = row.get("id")
-        if identifier is None or str(identifier) not in seen:  # a row that several queries brought counts once
-            found.append(row)
-            seen.add(str(identifier))
+    by_name, found = named_rows(rows), list[Any]()
+    for name in dict.fromkeys(names):
+        once: list[Any] = []  # a row that several queries brought counts once
+        once += (row for row in by_name.get(name, ()) if row not in once)
+        found += once
     return found
+
+
+def _is_page(answer: Answer) -> bool:
+    """Whether a list says that it goes on elsewhere (RFC 8288)."""
+    return "next" in answer.response.links
 
 
 def _only_if(version: str | None) -> dict[str, str]:

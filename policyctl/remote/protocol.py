@@ -46,7 +46,7 @@ class Writer(Reader, Protocol):
     """
 
     def add(self, document: Document) -> str | None:
-        """Add a policy and return its id (None: the remote does not say it).
+        """Add a policy and return its id (None: the remote does not say it, or says another policy's name with it).
 
         Raises Conflict when there is one of that name, in either spelling.
         """

@@ -169,11 +169,16 @@ def document_of(text: str) -> Document | None:
 
 
 def _row(values: Iterable[str]) -> Document:
-    """A row as it is told. One whose document is none has a name and no policy: shown, and not touched."""
+    """A row as it is told. One whose document is none, or of another name, has a name and no policy: shown, and not touched.
+
+    The column is what look-ups go by, and what keeps a second policy of that name out.
+    """
     identifier, document, created_on, updated_at, canonical = values
     version = hashlib.sha256(f"{identifier} {updated_at} {document}".encode()).hexdigest()[:32]
+    found = document_of(document) or {}
+    name = found.get("name")
     return {
-        **(document_of(document) or {"name": canonical}),
+        **(found if isinstance(name, str) and canonical_name(name) == canonical else {"name": canonical}),
         "id": identifier,
         "created_on": created_on,
         "updated_at": updated_at,

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 import httpx
@@ -97,13 +98,20 @@ class Wire:
 
         Raises LostAnswer for a write (`writes`) that may have happened, RemoteError for what never was answered.
         """
-        waiting = self._patience.begin()
+        waiting, clock, tried = self._patience.begin(), self._patience.clock, list[str]()
+        start = clock()
         while True:
+            began = clock()
             try:
                 return self._once(ask, writes)
             except _Again as again:
-                if not waiting.again(again.after):
-                    raise again.error from None
+                error, final, after = again.error, False, again.after
+            except RemoteError as failure:
+                error, final, after = failure, True, None
+            tried.append(f"attempt {len(tried) + 1}, {began - start:.1f} s to {clock() - start:.1f} s: {error}")
+            if final or not waiting.again(after):
+                error.details = (f"{ask.method} {ask.url}", _by_way_of(ask.url), *tried)
+                raise error from None
 
     def close(self) -> None:
         self._clients.close()
@@ -139,7 +147,7 @@ class Wire:
             asks = "" if after is None else f" (asks to wait {after:.0f} s)"
             raise _Again(RemoteError(said + asks), after)
         if status >= 500 or status == 408:
-            raise LostAnswer(said) if writes else _Again(RemoteError(said), after)
+            raise LostAnswer(said, after, slow=status == 504) if writes else _Again(RemoteError(said), after)
         return Answer(response, None)
 
     def _content(self, response: httpx.Response, ask: Ask, writes: bool) -> Any:
@@ -165,12 +173,20 @@ class Wire:
             return RemoteError(f"{host} cannot be asked: the request cannot be written as HTTP")
         late = isinstance(error, httpx.TimeoutException)
         said = f"{host} did not answer in time" if late else f"{host} broke off before its answer was whole"
-        return LostAnswer(said) if writes else _Again(RemoteError(said))
+        return LostAnswer(said, slow=late) if writes else _Again(RemoteError(said))
 
 
 def host_of(url: str) -> str:
     """The host and port of a URL, as a message names a service."""
     return httpx.URL(url).netloc.decode("ascii")
+
+
+def _by_way_of(url: str) -> str:
+    """Which proxy a request goes through, less the password that its URL may hold."""
+    parts = httpx.URL(url)
+    proxies = {} if is_loopback(url) or proxy_bypass(parts.host) else getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return "no proxy" if not proxy else f"proxy {proxy.rpartition('@')[2].rpartition('//')[2]}"
 
 
 def _reason(error: Exception) -> str:

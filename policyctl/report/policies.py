@@ -62,6 +62,6 @@ def _describe(live: Live, style: Style) -> str:
 def _strange(observed: Observed, style: Style) -> Iterator[str]:
     for twins in observed.twins:
         ids = ", ".join(map(plain, twins.ids))
-        yield f"{style.paint('several', 'red', 'bold')}  {plain(twins.name)} (ids {ids}); remove all but one by id"
+        yield f"{style.paint('blocked', 'red', 'bold')}  {plain(twins.name)}: {plain(twins.reason)} (ids {ids})"
     for row in observed.unreadable:
         yield f"{style.paint('unreadable', 'red', 'bold')}  {plain(f'{row.reason} ({row.which})')}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,8 +16,9 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from policyctl.errors import Conflict, Moved, NotFound, PolicyctlError
-from policyctl.load.urls import is_loopback_host
+from policyctl.load.urls import host_in, is_loopback_host
 from policyctl.server.exchange import Answer, Call, Failure, Service
+from policyctl.server.front import PAGE, PAGE_HEADERS
 from policyctl.server.limits import Limits
 from policyctl.server.log import Log, Watch
 from policyctl.server.openapi import description
@@ -40,7 +40,9 @@ def make_app(service: Service, log: Log, limits: Limits = Limits()) -> Starlette
 def _routes(service: Service, limits: Limits) -> list[BaseRoute]:
     described = description(open_to_all=service.keeper.open)
     itself = Operation("GET", lambda *_: Answer(200, described), "This description.")
-    root = [_route(place, service, limits) for place in (*LOGINS, HEALTH, Place("/openapi.json", (itself,)))]
+    for_people = Operation("GET", lambda *_: Answer(200, PAGE, PAGE_HEADERS), "What this is, for a person.", public=True)
+    pages = (Place(path, (for_people,)) for path in ("/", "/docs"))
+    root = [_route(place, service, limits) for place in (*LOGINS, HEALTH, Place("/openapi.json", (itself,)), *pages)]
     resources = Router([_route(place, service, limits) for place in RESOURCES], redirect_slashes=False)
     return [*root, *(Mount(prefix, app=resources) for prefix in PREFIXES)]
 
@@ -76,9 +78,6 @@ class Endpoint:
         return await run_in_threadpool(lambda: _response(operation.handler(self._service, call)))
 
 
-_HOST = re.compile(r"(?:\[(?P<address>[^\[\]]*:[^\[\]]*)\]|(?P<name>[^\[\]:]+))(?::\d{0,5})?")
-
-
 def check_caller(operation: Operation, service: Service, host: str, authorization: str) -> None:
     """Raise Failure when who asks may not.
 
@@ -92,9 +91,8 @@ def check_caller(operation: Operation, service: Service, host: str, authorizatio
 
 
 def _host(request: Request) -> str:
-    """The name or address in the Host header, without the port; whatever else stands there is no loopback name."""
-    found = _HOST.fullmatch(request.headers.get("host", ""))
-    return (found["address"] or found["name"]) if found else ""
+    """The name or address in the Host header, without the port; whatever else stands there is not a loopback name."""
+    return host_in(request.headers.get("host", "")) or ""
 
 
 def _check_head(request: Request, limits: Limits) -> None:
@@ -132,6 +130,8 @@ async def _body(request: Request, operation: Operation, limits: Limits) -> bytes
 def _response(answer: Answer) -> Response:
     if answer.status == 204:
         return Response(status_code=204)
+    if answer.body is PAGE:
+        return Response(PAGE, answer.status, dict(answer.headers), "text/html")
     text = json.dumps(answer.body, ensure_ascii=False, separators=(",", ":"))
     return Response(text.encode(), answer.status, dict(answer.headers), "application/json")
 

@@ -1,4 +1,4 @@
-"""Run the harness by hand: `python -m tests.chaos.harness [--inside N] [--outside N] [--seed S] [--write]`.
+"""Run the harness by hand: `python -m tests.chaos.harness [--inside N] [--outside N] [--tenants N] [--seed S] [--write]`.
 
 Prints the seeds of runs that ended badly as they come, then the figures. `--write` puts them into the README's section "Trust".
 """
@@ -16,6 +16,7 @@ from tests.chaos.figures import Figures
 from tests.chaos.inside import run_inside
 from tests.chaos.invariants import Violation
 from tests.chaos.outside import run_outside
+from tests.chaos.tenants import run_tenant
 from tests.chaos.window import Window, measure, table
 from tests.readme import write
 
@@ -50,12 +51,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inside", type=int, default=480, metavar="N", help="runs in this process")
     parser.add_argument("--outside", type=int, default=24, metavar="N", help="runs of real processes")
+    parser.add_argument("--tenants", type=int, default=2000, metavar="N", help="runs against tenants that do not behave")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the first seed")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="N")
     parser.add_argument("--write", action="store_true", help="put the figures into the README")
     args = parser.parse_args()
     figures = run_all(run_inside, range(args.seed, args.seed + args.inside), args.processes)
     figures.add(run_all(run_outside, range(args.seed, args.seed + args.outside), args.processes))
+    figures.add(run_all(run_tenant, range(args.seed, args.seed + args.tenants), args.processes))
     windows = measure()
     print(figures.text())
     print(table(windows))

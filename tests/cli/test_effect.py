@@ -307,7 +307,7 @@ def test_a_comparison_with_the_remote(project: Project, machine: Any, policyctl:
 UNCLEAR = {
     "several of one name": (
         [row("anygem", id="1"), row("anygem", id="2")],
-        "several policies virtual-policy/anygem (ids 1, 2)",
+        "virtual-policy/anygem: the remote has several policies of this name; remove all but one by id (ids 1, 2)",
     ),
     "an unreadable one": ([row("anygem", id="1", policy=None)], "virtual-policy/anygem cannot be read: the row has no policy"),
 }

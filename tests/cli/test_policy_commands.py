@@ -309,7 +309,7 @@ def test_a_policy_may_not_target_itself_by_way_of_others(bare: Path, policyctl: 
 
 ROWS_THAT_BLOCK: dict[str, tuple[list[dict[str, Any]], str]] = {
     "twins": (
-        [row("x", id="1"), row("x", id="2", canonical="virtual-policy/x2")],
+        [row("x", id="1"), row("x", id="2")],
         "the remote has several policies of this name; remove all but one by id (ids 1, 2)",
     ),
     "unreadable": ([row("x", id="1", policy=None)], "the row has no policy"),

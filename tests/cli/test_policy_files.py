@@ -200,7 +200,7 @@ STRANGE: list[dict[str, Any]] = [
     row("esc\x1b[31m"),
     row("broken", policy=None),
     row("twin", id="1"),
-    row("twin", id="2", canonical="virtual-policy/twin2"),
+    row("twin", id="2"),
 ]
 
 
@@ -215,7 +215,7 @@ def test_list_shows_every_row_in_one_line_and_nothing_that_a_terminal_obeys(bare
         "virtual-policy/good  single of a/one\n"
         "virtual-policy/percent  not a valid policy: policy.targets[0].weight: weight must be greater than 0 and at most 1,"
         " got 250\n"
-        "several  virtual-policy/twin (ids 1, 2); remove all but one by id\n"
+        "blocked  virtual-policy/twin: the remote has several policies of this name; remove all but one by id (ids 1, 2)\n"
         "unreadable  the row has no policy (name virtual-policy/broken, id id-virtual-policy/broken)\n\n"
         "3 policies.\n"
     )

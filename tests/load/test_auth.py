@@ -16,6 +16,27 @@ KEY, PASSWORD, TOKEN, USER = {"api_key": "env:K"}, {"password": "env:P"}, {"toke
 INSTANCE = "https://api.us-south.watson-orchestrate.ibm.com/instances/x"
 
 
+NO_INSTANCES = (
+    "api.us-south.watson-orchestrate.cloud.ibm.com",
+    "api.us-south.watson-orchestrate.ibm.com/",
+    "api.us-south.watson.cloud.ibm.com/instances/",
+    "API.us-south.watson.cloud.IBM.com/v1/orchestrate",
+    "cpd.example.com/orchestrate/ns",
+)
+PLACEHOLDERS = (
+    "api.us-south.watson-orchestrate.cloud.ibm.com/instances/…",
+    "api.us-south.watson-orchestrate.cloud.ibm.com/instances/...",
+    "api.us-south.watson-orchestrate.cloud.ibm.com/instances/<id>",
+    "api.<region>.watson-orchestrate.cloud.ibm.com/instances/0d1f",
+    "api.us-south.watson-orchestrate.cloud.ibm.com/instances/${INSTANCE}",
+    "api.us-south.watson-orchestrate.cloud.ibm.com/instances/{id}/",
+    "example.com/instances/YOUR_INSTANCE_ID",
+    "example.com/instances/instance-id",
+    "example.com/instances/xxxx",
+    "example.com/instances/changeme",
+)
+
+
 def problems(tmp_path: Path, remote: str, auth: dict[str, Any]) -> list[str]:
     """What load says about a configuration with one environment."""
     path = tmp_path / "policyctl.yaml"
@@ -90,13 +111,30 @@ def test_what_is_wrong_is_told_at_its_place_and_never_shows_a_secret(
         ("https://x\n.example.com", "has no usable host"),
         ("ftp://x", "must be local, sqlite:///path, git:REVISION, or an https:// URL"),
         ("sqlite://x", "must be sqlite:///path/to/file"),
+        *((f"http://{host}", "is no URL") for host in ("[127.0.0.1]", "[localhost]", "[]", "[::1::]:80", "a:b:c")),
+        *((f"https://{host}/a", "is no URL") for host in ("[::1].example.com", "[127.0.0.1]x", "[::1]x:80")),
+        *((f"https://{url}", "does not name an instance") for url in NO_INSTANCES),
+        *((f"https://{url}", "still has a placeholder in it") for url in PLACEHOLDERS),
     ],
 )
 def test_a_remote_that_cannot_be_one_is_told(remote: str, said: str) -> None:
     assert (remote_complaint(remote) or "").startswith(said)
 
 
-@pytest.mark.parametrize("remote", ["local", "sqlite:///x.db", "https://x", "http://[::1]:1/a", "https://x:8443/instances/1"])
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "local",
+        "sqlite:///x.db",
+        "https://x",
+        "http://[::1]:1/a",
+        "https://x:8443/instances/1",
+        "https://api.us-south.watson-orchestrate.cloud.ibm.com/instances/0d1f-22/v1/orchestrate",
+        "https://cpd.example.com/orchestrate/ns/instances/7",
+        "https://myinstance.example.com/instances/my",
+        "https://ibm.com.example.com",
+    ],
+)
 def test_a_usable_remote_is_no_complaint(remote: str) -> None:
     assert remote_complaint(remote) is None
 
@@ -120,6 +158,12 @@ def test_a_usable_remote_is_no_complaint(remote: str) -> None:
 )
 def test_what_is_local_is_the_vendors_rule_and_what_is_safe_is_ours(url: str, local: bool, safe: bool) -> None:
     assert (is_local(url), is_safe_for_secrets(url)) == (local, safe)
+
+
+@pytest.mark.parametrize("host", ["[::1].example.com", "[127.0.0.1]x", "[127.0.0.1]", "[::1]x:80", "[]"])
+def test_what_is_not_a_host_as_a_whole_has_no_origin(host: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        origin(f"http://{host}/")
 
 
 def test_an_origin_is_written_one_way() -> None:

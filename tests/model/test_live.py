@@ -73,4 +73,34 @@ def test_every_row_ends_in_one_place(parts: list[tuple[Any, Any]]) -> None:
     rows = [{**row, "id": identifier} if isinstance(row, dict) else row for row, identifier in parts]
     observed = observe_rows(rows)
     twins = sum(len(twins.rows) for twins in observed.twins)
-    assert len(observed.live) + twins + len(observed.unreadable) == len(rows)
+    assert len(observed.live) + twins + sum(row.count for row in observed.unreadable) == len(rows)
+
+
+SHARED = {
+    "another name": ({**GOOD, "name": "y"}, ["virtual-policy/x", "virtual-policy/y"]),
+    "a number for the same text": ({**GOOD, "id": 1, "name": "y"}, ["virtual-policy/x", "virtual-policy/y"]),
+    "a row without a policy": ({"id": "1", "name": "y"}, ["virtual-policy/x"]),
+    "a row without a name": ({**GOOD, "name": None}, ["virtual-policy/x"]),
+    "its own name, and another policy": ({**GOOD, "policy": {}}, ["virtual-policy/x"]),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_that_share_an_id_are_not_told_apart(case: str, turned: bool) -> None:
+    row, names = SHARED[case]
+    rows = [row, GOOD] if turned else [GOOD, row]
+    observed = observe_rows([*rows, {**GOOD, "id": "2", "name": "z"}])
+    assert [twins.name for twins in observed.twins] == names
+    assert all("1" in twins.ids for twins in observed.twins)
+    assert list(observed.live) == ["virtual-policy/z"]
+    assert set(names) <= observed.obstacles().keys()
+
+
+def test_rows_of_which_nothing_is_known_are_one_with_a_count() -> None:
+    observed = observe_rows([0, None, "x", {}, {"policy": {}}, GOOD, {"id": 7}])
+    assert [(row.reason, row.count) for row in observed.unreadable] == [
+        ("the row is not an object", 3),
+        ("the row has no usable name", 2),
+        ("the row has no usable name", 1),
+    ]

@@ -27,6 +27,7 @@ from policyctl.reconcile.verify import WAITS, verify
 from policyctl.remote.sqlite import SqliteRemote
 from tests.builders import policy
 from tests.reconcile.faulty import FAULTS, FaultyRemote
+from tests.remote.reaching import Clock
 from tests.strategies import documents, loose_documents
 
 HERE = Environment("dev")
@@ -43,7 +44,10 @@ def plan_for(writer: SqliteRemote, desired: list[Policy]) -> Plan:
 
 
 def apply(writer: SqliteRemote, plan: Plan, stopped: Callable[[], bool] = lambda: False) -> list[Outcome]:
-    return apply_changes(plan.changes, writer, parallelism=4, on_outcome=lambda outcome: None, stopped=stopped)
+    patience = Clock().patience()
+    return apply_changes(
+        plan.changes, writer, parallelism=4, on_outcome=lambda outcome: None, stopped=stopped, patience=patience
+    )
 
 
 def held(writer: SqliteRemote) -> dict[str, str]:
@@ -121,7 +125,8 @@ def test_a_write_that_was_not_carried_out_is_tried_again_a_few_times_only() -> N
     writes: list[str] = []
     with remote(lambda name: writes.append(name) or "lost before") as writer:
         (outcome,) = apply(writer, plan_for(writer, [policy("a")]))
-        assert (outcome.status, outcome.reason, writes) == ("failed", "lost by the script", ["virtual-policy/a"] * 3)
+        reason = "lost by the script (sent 3 times, and no look shows it)"
+        assert (outcome.status, outcome.reason, writes) == ("failed", reason, ["virtual-policy/a"] * 3)
         assert writer.rows() == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from policyctl.model.names import canonical_name
@@ -59,7 +60,7 @@ class Tenant:
     def _add(self, document: dict[str, Any]) -> Reply:
         if self.unique and self.named(document["name"]):
             return Reply(409, {"detail": "there is one already"})
-        identifier = f"new-{len(self.rows)}"
+        identifier = next(f"new-{number}" for number in count(len(self.rows)) if f"new-{number}" not in self.rows)
         self.rows[identifier] = {"id": identifier, **document}
         return Reply(201, self.rows[identifier])
 

@@ -377,3 +377,37 @@ def assert_silent(message: str, service: Service) -> None:
     for secret in (SECRET, json.dumps(SECRET)[1:-1], *service.issued):
         assert secret not in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_url_may_be_the_token_endpoints_whole_one(flow: Flow, clock: Clock, slash: str) -> None:
+    service = Service(flow.key, clock)
+    with standing_in(service) as server:
+        auth = AuthFile.model_validate({"type": flow.type, **flow.auth, "url": f"{server.url}{flow.path}{slash}"})
+        with reach(server.url + flow.remote, auth, ENVIRON, clock=clock) as remote:
+            assert remote.rows() == []
+        assert service.logins(server)[0].path == flow.path
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_login_that_is_not_there_names_the_url_that_was_asked(flow: Flow, clock: Clock, status: int) -> None:
+    service = Service(flow.key, clock, refusal=lambda _: Reply(status, {"detail": "no such thing"}))
+    with standing_in(service) as server, reached(flow, server, clock) as remote:
+        said = rf"{server.url}{flow.path} answered the login with {status} .*no such thing; check the auth type and auth\.url"
+        with pytest.raises(RemoteError, match=said) as told:
+            remote.rows()
+    assert_silent(str(told.value), service)
+
+
+@pytest.mark.parametrize("auth", [{"type": "bearer", "token": "env:KEY"}, {"type": "mcsp_v2", "api_key": "env:KEY"}])
+def test_a_token_that_is_not_ascii_is_the_tokens_fault(auth: dict[str, str], clock: Clock) -> None:
+    with standing_in(lambda _: Reply(200, [])) as server:
+        field = list(auth)[1]
+        said = rf"^auth\.{field} refers to env:KEY, which has characters that no token has"
+        with (
+            reach(server.url, AuthFile.model_validate(auth), {"KEY": "tökén-123"}, clock=clock) as remote,
+            pytest.raises(RemoteError, match=said) as told,
+        ):
+            remote.rows()
+        assert server.seen == []
+    assert "tökén" not in str(told.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -248,3 +249,35 @@ def test_a_refused_login_ends_apply_with_one_line_and_writes_nothing(
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "no such key ***" in told
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_remote_that_wants_a_login_where_none_is_configured(
+    directory: Path, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with standing_in(lambda _: Reply(status)) as server:
+        configure(directory, prod={"remote": server.url})
+        assert run(["--dir", str(directory), "plan"]) == 1
+    assert "; no auth is configured for environment prod; add it in policyctl.yaml" in capfd.readouterr().err
+
+
+def test_verbose_shows_what_was_asked_of_whom_and_when(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with standing_in(lambda _: Reply(200, []), tls=True) as server:
+        configure(directory, prod={"remote": server.url})
+        assert run(["--dir", str(directory), "plan"]) == 1
+        (error,) = capfd.readouterr().err.splitlines()
+        assert run(["--dir", str(directory), "plan", "-v"]) == 1
+        assert [re.sub(r"\d+\.\d s", "0 s", line) for line in capfd.readouterr().err.splitlines()] == [
+            error,
+            f"  GET {server.url}/v1/orchestrate/model_policy",
+            "  no proxy",
+            f"  attempt 1, 0 s to 0 s: {error.removeprefix('error: ')}",
+        ]
+
+
+def test_rows_that_are_not_objects_are_one_note(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with standing_in(lambda seen: Reply(404 if "models" in seen.path else 200, [0] * 1000)) as server:
+        configure(directory, prod={"remote": server.url})
+        assert run(["--dir", str(directory), "plan"]) == 0
+    notes = [line for line in capfd.readouterr().out.splitlines() if "left alone" in line]
+    assert notes == ["note  1,000 rows of the remote are left alone: the row is not an object (name unknown, id unknown)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
@@ -139,6 +140,30 @@ def test_a_service_that_is_not_there_is_told_in_plain_words() -> None:
     ):
         remote.rows()
     assert len(clock.slept) == 4
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shown"), [(None, "no proxy"), ("http://me:hunter2@127.0.0.1:{port}", "proxy 127.0.0.1:{port}")]
+)
+def test_a_failure_of_the_network_knows_its_url_its_proxy_and_every_attempt(
+    proxy: str | None, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = closed_port()
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    if proxy:
+        monkeypatch.setenv("https_proxy", proxy.format(port=port))
+    url = "https://remote.invalid/instances/7" if proxy else f"http://127.0.0.1:{port}"
+    with reach(url) as remote, pytest.raises(RemoteError) as told:
+        remote.rows()
+    asked, by, *attempts = told.value.details
+    assert asked.startswith(f"GET {url}/")
+    assert by == shown.format(port=port)
+    times = [re.match(r"attempt \d, (\d+\.\d) s to", attempt) for attempt in attempts]
+    assert [found and found[1] for found in times] == ["0.0", "0.5", "1.5", "3.5", "7.5"]
+    assert all(attempt.endswith(f": {told.value}") for attempt in attempts)
+    assert "hunter2" not in "".join(told.value.details)
 
 
 def test_a_connection_that_is_refused_before_a_write_is_no_lost_answer() -> None:

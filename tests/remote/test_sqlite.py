@@ -16,7 +16,7 @@ import pytest
 from policyctl.errors import Conflict, RemoteError
 from policyctl.model.live import observe_rows
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
-from tests.builders import body
+from tests.builders import body, plan, policy
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.databases import LOCAL
 
@@ -200,3 +200,26 @@ def test_a_read_only_database_can_be_planned_but_not_applied(project: Project) -
     assert apply.returncode == 5
     assert "the database is read-only" in apply.stdout
     assert (folder / "local.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "document",
+    ['{"name": "virtual-policy/zed", "policy": {}}', '{"policy": {}}', '{"name": 3, "policy": {}}', "[]", "no JSON"],
+)
+def test_a_row_whose_document_has_lost_its_name_keeps_it_and_is_not_touched(tmp_path: Path, document: str) -> None:
+    """The list and the look-up go by the same name, and a plan that would add onto it is blocked."""
+    path = tmp_path / "a.db"
+    with SqliteRemote(path) as remote:
+        remote.add(policy("a").document)
+        identifier = remote.add(policy("b").document)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE policy SET document = ? WHERE id = ?", (document, identifier))
+    connection.close()
+    with SqliteRemote(path) as remote:
+        for rows in (remote.rows(), remote.find(["virtual-policy/b"])):
+            observed = observe_rows(rows)
+            assert [(row.name, row.id) for row in observed.unreadable] == [("virtual-policy/b", identifier)]
+        assert remote.find(["virtual-policy/zed"]) == []
+        found = plan([policy("a"), policy("b")], remote.rows())
+    assert found.changes == ()
+    assert [(block.name, block.ids) for block in found.blocked] == [("virtual-policy/b", (identifier,))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.server.serving import Inside, inside
 
 UNROUTED = {
     "an unknown path": ("GET", "/v1/nothing", 404),
-    "the root": ("GET", "/", 404),
+    "a page that there is not": ("GET", "/redoc", 404),
     "a slash too many": ("GET", "/v1/model_policy/", 404),
     "no prefix": ("GET", "/model_policy", 404),
     "an id with a slash": ("GET", "/v1/model_policy/a%2Fb", 404),
@@ -34,6 +35,23 @@ def test_what_there_is_not_is_answered_in_json(client: httpx.Client, case: str) 
     method, path, status = UNROUTED[case]
     answer = client.request(method, path)
     assert (answer.status_code, list(answer.json())) == (status, ["detail"])
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_person_is_answered_with_one_small_page_whose_links_lead_somewhere(server: Inside, path: str) -> None:
+    answer = server.client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert len(answer.content) < 2000
+    links = re.findall('href="([^"]+)"', answer.text)
+    assert links
+    assert [server.client.get(link).status_code for link in links] == [200] * len(links)
+
+
+def test_the_page_needs_no_token(tmp_path: Path) -> None:
+    with SqliteRemote(tmp_path / "a.db") as store, inside(store, Keeper("secret")) as server:
+        assert server.client.get("/").status_code == 200
+        assert server.client.get("/openapi.json").status_code == 401
 
 
 def test_a_405_says_every_method_that_the_path_has(client: httpx.Client) -> None:
@@ -100,7 +118,7 @@ def test_what_means_this_machine(host: str) -> None:
     assert is_loopback_host(host) is HOSTS[host]
 
 
-@pytest.mark.parametrize("path", ["/v1/model_policy", "/healthz", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/v1/model_policy", "/healthz", "/openapi.json", "/", "/docs"])
 def test_a_server_without_a_secret_answers_to_loopback_names_only(client: httpx.Client, path: str) -> None:
     """Else a page whose name was made to mean 127.0.0.1 could write through its visitor's browser."""
     for host in (
@@ -111,6 +129,13 @@ def test_a_server_without_a_secret_answers_to_loopback_names_only(client: httpx.
         "[",
         "[::1",
         "[::2]:80",
+        "[::1].evil.example.com",
+        "[::1]x",
+        "[127.0.0.1]x",
+        "[127.0.0.1]",
+        "[localhost]",
+        "localhost:80:80",
+        "localhost:x",
         "]",
         "[::1].evil.example.com",
         "[::1]:80.evil.example.com",
