@@ -45,8 +45,8 @@ def test_what_the_checkout_lacks_is_not_removed(case: str, remote: str | None, a
         return
     assert ran.code == 3
     assert "refused  virtual-policy/beta may not be gone, so nothing is removed: git has files" in ran.out
-    assert path in ran.err
-    assert remedy in ran.err
+    assert path in ran.out
+    assert remedy in ran.out
     assert "as the files say" not in ran.out
 
 
@@ -150,7 +150,7 @@ def test_where_git_cannot_be_asked_nothing_is_removed(
     monkeypatch.setenv("PATH", str(applied.folder))
     ran = policyctl("plan")
     assert ran.code == 3
-    assert "git cannot be asked whether files are missing: git is not installed" in ran.err
+    assert "git cannot be asked whether files are missing: git is not installed" in ran.out
     applied.write("edge/beta.yaml", POLICY.format("beta"))
     assert policyctl("plan", "--detailed-exitcode").code == 0
 

@@ -156,7 +156,7 @@ def test_nothing_of_a_hostile_checkout_runs_and_nothing_is_read_from_it(
     ran = policyctl(*filled)
     assert ran.code == code, ran
     if code == 3:
-        assert "virtual-policy/bad may reach evil (m), which is among deny_providers evil" in ran.err
+        assert "virtual-policy/bad may reach evil (m), which is among deny_providers evil" in ran.out
     assert "evil/other" not in ran.out + ran.err
 
 

@@ -144,7 +144,8 @@ def _look(repository: Repository, paths: Sequence[str], tracked: set[str]) -> It
         tracked.add(str(file))
         if mode == _SUBMODULE:
             if inside := _inside(repository, path):
-                yield from _look(inside, (), tracked)
+                for absent in _look(inside, (), tracked):
+                    yield absent._replace(remedy=f"in {path}: {absent.remedy}")
             else:
                 remedy = f"git submodule update --init {shlex.quote(path)}; actions/checkout: submodules: true"
                 yield Absent(repository, path, "this submodule is not checked out", remedy, None)
