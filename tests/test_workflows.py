@@ -56,7 +56,7 @@ def test_nothing_from_an_event_is_pasted_into_a_shell(path: Path) -> None:
 MAY = {
     "ci.yml": {"contents": "read"},
     "policyctl-plan.yml": {"contents": "read", "pull-requests": "write"},
-    "policyctl-apply.yml": {"contents": "read", "pull-requests": "read"},
+    "policyctl-apply.yml": {"contents": "read", "pull-requests": "write"},
     "policyctl-drift.yml": {"contents": "read", "issues": "write"},
 }
 
@@ -73,7 +73,7 @@ def test_permissions_are_the_least(path: Path) -> None:
 
 def test_applies_come_one_after_the_other() -> None:
     workflow = parsed(ROOT / ".github" / "workflows" / "policyctl-apply.yml")
-    assert workflow["concurrency"] == {"group": "policyctl-apply", "cancel-in-progress": False}
+    assert workflow["concurrency"] == {"group": "policyctl-apply", "cancel-in-progress": False, "queue": "max"}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -144,11 +144,12 @@ class Repository:
     def __init__(self, folder: Path, forge: Forge, environment: str) -> None:
         self.upstream, self.database = folder / "upstream", folder / "prod.db"
         self.upstream.mkdir()
+        self.forge = forge
         self.runner = Runner(folder / "checkout", forge, environment)
 
     def open(self) -> None:
         """What is on main now, before any pull request."""
-        commit(self.upstream)
+        self.forge.head = commit(self.upstream)
         git(self.upstream, "clone", "-q", ".", str(self.runner.checkout))
 
     def write(self, name: str, text: str | None = None) -> None:
@@ -171,7 +172,8 @@ class Repository:
 
     def push(self) -> None:
         """Commit to main, and check it out."""
-        commit(self.upstream)
+        self.runner.before = git(self.upstream, "rev-parse", "HEAD").strip()
+        self.forge.head = commit(self.upstream)
         git(self.runner.checkout, "fetch", "-q", "origin")
         git(self.runner.checkout, "checkout", "-q", "--detach", "origin/main")
 
@@ -205,8 +207,15 @@ def codes(steps: list[Step]) -> list[tuple[str, int]]:
     return [(step.name, step.code) for step in steps]
 
 
-PLANNED = [("Validate", 0), ("Test", 0), ("Plan", 0), ("Comment", 0)]
-APPLIED = [("Apply what was approved", 0), ("Prove that nothing is left to do", 0)]
+PLANNED_ON_GITLAB = [("script", 0), *[("after_script", 0)] * 3]
+CHECKED = [("Validate", 0), ("Test", 0)]
+PLANNED = [*CHECKED, ("Read what may be overridden", 0), ("Plan", 0), ("Comment", 0)]
+APPLIED = [
+    *CHECKED,
+    ("Apply what was approved", 0),
+    ("Prove that nothing is left to do", 0),
+    ("Note what was applied", 0),
+]
 
 
 def test_a_pull_request_is_planned_commented_merged_and_applied(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
@@ -230,9 +239,9 @@ def test_what_was_not_approved_waits_for_a_person(github: Forge, tmp_path: Path,
     repository = made(tmp_path, github, policyctl)
     repository.write("pushed")
     repository.push()
-    (refused,) = repository.runner.github("apply")
+    *_, refused = repository.runner.github("apply")
     assert (refused.code, repository.live) == (4, set())
-    found = re.search(r"nobody has approved a plan for this commit.*(sha256:[0-9a-f]{64})", refused.said)
+    found = re.search(r"no merged pull request has approved this plan.*(sha256:[0-9a-f]{64})", refused.said)
     assert found is not None
     repository.runner.digest = found[1]
     assert codes(repository.runner.github("apply")) == APPLIED
@@ -249,7 +258,7 @@ def test_a_remote_that_moved_since_the_plan_is_not_written_to(github: Forge, tmp
     put([row("new")], repository.database)
     repository.merge()
     github.merge(5)
-    (refused,) = repository.runner.github("apply")
+    *_, refused = repository.runner.github("apply")
     assert (refused.code, repository.live) == (4, {"new"})
     assert "this is not the plan that was approved" in refused.said
 
@@ -263,9 +272,9 @@ def test_a_branch_that_loosens_a_rule_is_held_to_the_old_one(github: Forge, tmp_
     repository.write("policyctl", config.replace("sqlite:///", "sqlite:////elsewhere"))
     repository.propose()
     steps = repository.runner.github("plan")
-    assert codes(steps) == [*PLANNED[:2], ("Plan", 3), ("Comment", 0)]
-    assert "virtual-policy/live is protected" in steps[2].said
-    assert "environments.prod.remote: " in steps[2].said.split("environment prod, remote")[0]
+    assert codes(steps) == [*PLANNED[:3], ("Plan", 3), ("Comment", 0)]
+    assert "virtual-policy/live is protected" in steps[3].said
+    assert "environments.prod.remote: " in steps[3].said.split("environment prod, remote")[0]
 
 
 @pytest.mark.parametrize("environment", ["prod", ""])
@@ -306,7 +315,7 @@ def test_a_merged_result_on_gitlab_is_held_against_what_it_was_merged_into(tmp_p
         repository.push()
         repository.write("new")
         target = repository.propose()
-        assert codes(repository.runner.gitlab("plan", left, target)) == [("script", 0), ("after_script", 0)]
+        assert codes(repository.runner.gitlab("plan", left, target)) == PLANNED_ON_GITLAB
         assert "1 to add in `local`" in forge.bodies[0]
 
 
@@ -322,8 +331,6 @@ def test_invalid_files_take_an_old_plan_away(github: Forge, tmp_path: Path, poli
     repository.write("new")
     repository.propose()
     assert codes(repository.runner.github("plan")) == PLANNED
-    for file in repository.runner.checkout.glob("plan.*"):
-        file.unlink()  # each run has a checkout of its own
     repository.write("new", POLICY.format("new").replace("mode: single", "mode: singel"))
     repository.propose()
     steps = repository.runner.github("plan")
@@ -340,7 +347,7 @@ def test_drift_opens_one_issue_updates_it_and_closes_it(github: Forge, tmp_path:
         assert codes(repository.runner.github("drift")) == looked
     ((state, text),) = github.issue_texts
     assert (state, "foreign" in text) == ("open", True)
-    repository.runner.digest = json.loads((repository.runner.checkout / "plan.json").read_text("utf-8"))["digest"]
+    repository.runner.digest = json.loads((repository.runner.temporary / "plan.json").read_text("utf-8"))["digest"]
     assert codes(repository.runner.github("apply")) == APPLIED
     assert codes(repository.runner.github("drift")) == looked
     assert [state for state, _ in github.issue_texts] == ["closed"]
@@ -352,10 +359,10 @@ def test_the_same_on_gitlab(tmp_path: Path, policyctl: Policyctl) -> None:
         repository.write("new")
         for _ in range(2):
             base = repository.propose()
-            assert codes(repository.runner.gitlab("plan", base)) == [("script", 0), ("after_script", 0)]
+            assert codes(repository.runner.gitlab("plan", base)) == PLANNED_ON_GITLAB
         assert len(forge.bodies) == 1
         repository.merge()
-        (refused,) = repository.runner.gitlab("apply", "")
+        *_, refused = repository.runner.gitlab("apply", "")
         assert (refused.code, repository.live) == (4, set())
         forge.merge(5)
         assert codes(repository.runner.gitlab("apply", "")) == [("script", 0)]
