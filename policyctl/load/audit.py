@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from policyctl.core.audit import BadEntry, Entry, read_entry
+from policyctl.core.audit import MAX_LINE, BadEntry, Entry, read_entry
 from policyctl.errors import PolicyctlError
 from policyctl.load.files import raise_if_led_out
-
-MAX_LINE = 1024 * 1024  # bytes
 
 
 class AuditFile:
