@@ -47,21 +47,27 @@ def why_not_head(forge: Forge, directory: str) -> str | None:
         return "this run is not for a branch, so nothing is approved for it; start it by hand with the plan's digest"
     try:
         head = forge.head(forge.branch)
-        if head == forge.commit and head:
-            return None
-        changed = forge.changed(head) if head else None
     except NotAllowed as error:
         return (
             f"it cannot be told whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
             "start this by hand with the plan's digest"
         )
-    if changed is not None and not any(_concerns(name, directory) for name in changed):
+    if head and (head == forge.commit or _is_the_same_for(directory, forge, head)):
         return None
     return (
         f"{forge.branch} has moved on to {head[:12] or 'another commit'}, and this run is for {forge.commit[:12]}: nothing is "
         f"approved for an older commit. The run for the newest one applies what is merged; to apply this all the same, "
         "start it by hand with the plan's digest"
     )
+
+
+def _is_the_same_for(directory: str, forge: Forge, head: str) -> bool:
+    """Whether nothing of the directory changed up to a later commit."""
+    try:
+        changed = forge.changed(head)
+    except NotAllowed:
+        return False
+    return changed is not None and not any(_concerns(name, directory) for name in changed)
 
 
 def _concerns(file: str, directory: str) -> bool:
