@@ -38,6 +38,7 @@ class Runner:
     digest: str = ""  # what a person gives who starts the workflow by hand
     overrides: str = ""  # and what they override
     before: str = ""  # what main was before the push that a run is for
+    pull: int = 5  # the pull request that a run is for
     queue: str = ""  # the base of a merge queue that a run is for
     files: dict[str, Path] = field(default_factory=dict)
 
@@ -101,7 +102,7 @@ class Runner:
         if self.queue:
             return {"GITHUB_REF": f"refs/heads/gh-readonly-queue/main/pr-5-{self.queue}"}
         if name == "plan":
-            return {}
+            return {"GITHUB_REF": f"refs/pull/{self.pull}/merge", "CI_MERGE_REQUEST_IID": str(self.pull)}
         commit = git(self.checkout, "rev-parse", "HEAD").strip()
         branch = {key: item for key, item in self.forge.branch_environ.items() if not key.endswith("_TOKEN")}
         return {**branch, "GITHUB_SHA": commit, "CI_COMMIT_SHA": commit}

@@ -305,7 +305,8 @@ def test_more_than_the_sum_is_not_applied_and_each_pull_request_is_named(work: W
     mark = "#" if work.forge.kind == "github" else "!"
     assert (
         f"merged and not applied yet: pull request {mark}5 (1 change), pull request {mark}6 (1 change); "
-        "no approved plan showed the change of virtual-policy/pushed; read the plan, then start this by hand with digest sha256:"
+        "no approved plan showed the change of virtual-policy/pushed; "
+        "read the plan, then start this by hand with digest sha256:"
     ) in ran.err
 
 
