@@ -524,13 +524,10 @@ def test_a_person_gives_overrides_beside_the_digest(github: Forge, tmp_path: Pat
     config = (repository.upstream / "policies" / "policyctl.yaml").read_text("utf-8")
     repository.write("policyctl", f"{config}limits: {{max_removes: 0}}\n")
     repository.push()
-    repository.runner.overrides = ""
-    checkout = repository.runner.checkout / "policies"
-    overrides = ("--max-removes", "1")
-    ran = policyctl("plan", "--dir", str(checkout), "--env", "prod", "--format", "json", *overrides)
-    repository.runner.digest = json.loads(ran.out)["digest"]
-    assert repository.runner.github("apply")[-1].code == 4
-    repository.runner.overrides = f"{' '.join(overrides)} because nothing uses it"
+    *_, refused = repository.runner.github("apply")
+    repository.runner.digest = digest_in(refused.said)
+    assert repository.runner.github("apply")[-1].code == 3
+    repository.runner.overrides = "--max-removes 1 because nothing uses it"
     assert codes(repository.runner.github("apply")) == APPLIED
     assert repository.live == {"example"}
 

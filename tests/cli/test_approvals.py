@@ -446,9 +446,15 @@ def test_the_digest_covers_what_is_overridden_and_not_why(work: Work) -> None:
 def test_a_person_who_starts_the_workflow_gives_overrides_beside_the_digest(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The digest is that of the plan as they read it, or that of the plan with the overrides."""
     monkeypatch.setenv("GITHUB_ACTOR", "ana")
-    by_hand = ("ci", "approved", "--digest", "sha256:x", "--out", "overrides.json", "--overrides")
-    assert work.on_main(*by_hand, "--max-removes 9 because I say so").out == "sha256:x\n"
+    digests = []
+    for more in ((), ("--max-removes", "9")):
+        work.plan(*more)
+        digests.append(json.loads(Path("plan.json").read_text("utf-8"))["digest"])
+    for digest, settled in ((digests[0], digests[1]), (digests[1], digests[1]), ("sha256:x", "sha256:x")):
+        by_hand = ("ci", "approved", "--digest", digest, "--out", "overrides.json", "--overrides")
+        assert work.on_main(*by_hand, "--max-removes 9 because I say so").out == f"{settled}\n"
     assert json.loads(Path("overrides.json").read_text("utf-8"))["overrides"] == [
         {"option": "--max-removes", "value": "9", "reason": "I say so", "by": "ana"}
     ]

@@ -55,17 +55,27 @@ def command(options: Options, digest: str, text: str, out: Path | None) -> int:
 
 def approved(options: Options, digest: str, text: str, out: Path | None) -> int:
     console = Console(options)
-    if digest:
-        by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
-        found = Approval(digest, overrides=parse_overrides(text, by) if text.strip() else ())
-    elif text.strip():
+    if text.strip() and not digest:
         raise UsageError("--overrides is for a plan that a person approved; give its --digest too")
+    if text.strip():
+        found = _by_hand(options, console, digest, text)
+    elif digest:
+        found = Approval(digest)
     else:
         found = _merged(options, console)
     if out is not None:
         write_overrides(out, found.overrides)
     console.result(f"{found.digest}\n")
     return 0
+
+
+def _by_hand(options: Options, console: Console, digest: str, text: str) -> Approval:
+    """What a person approves with overrides. The digest may be that of the plan without them, which is the one that the red
+    run showed: both were given at once, by one person."""
+    by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
+    overrides = parse_overrides(text, by)
+    plan = review_directory(options, find_place(options), console, Selection(), Overrides()).plan
+    return Approval(replace(plan, overrides=overrides).digest if digest == plan.digest else digest, overrides=overrides)
 
 
 def _merged(options: Options, console: Console) -> Approval:
