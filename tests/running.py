@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tests.cli.forges import TOKEN, Forge
+from tests.gitting import git
 
 _EXPRESSION = re.compile(r"\$\{\{ (.*?) \}\}")
 
@@ -34,6 +36,10 @@ class Runner:
     environment: str = ""  # the variable POLICYCTL_ENV
     fork: bool = False
     digest: str = ""  # what a person gives who starts the workflow by hand
+    overrides: str = ""  # and what they override
+    before: str = ""  # what main was before the push that a run is for
+    pull: int = 5  # the pull request that a run is for
+    queue: str = ""  # the base of a merge queue that a run is for
     files: dict[str, Path] = field(default_factory=dict)
 
     def github(self, name: str) -> list[Step]:
@@ -41,15 +47,31 @@ class Runner:
         text = (self.checkout / ".github" / "workflows" / f"policyctl-{name}.yml").read_text("utf-8")
         (job,) = yaml.safe_load(text)["jobs"].values()
         done: list[Step] = []
+        passed: dict[str, bool] = {}
+        shutil.rmtree(self.temporary, ignore_errors=True)  # a runner empties it before each job
+        self.temporary.mkdir()
         for step in job["steps"]:
             if "run" not in step or step["name"] == "Install policyctl":
                 continue
-            always = "if" in step
-            assert step.get("if") in (None, "${{ !cancelled() }}")
-            if always or all(one.code == 0 for one in done):
-                environ = {**job.get("env", {}), **step.get("env", {})}
+            if self._runs(step.get("if"), done, passed):
+                environ = {**job.get("env", {}), **step.get("env", {}), **self._event(name)}
                 done.append(self._run(step["name"], step["run"], {key: self._value(item) for key, item in environ.items()}))
+                passed[step.get("id", step["name"])] = done[-1].code == 0
         return done
+
+    @property
+    def temporary(self) -> Path:
+        """The directory of a run for files that are not the checkout's."""
+        return self.checkout.parent / "temporary"
+
+    @staticmethod
+    def _runs(condition: str | None, done: list[Step], passed: dict[str, bool]) -> bool:
+        if condition is None:
+            return all(one.code == 0 for one in done)
+        if condition == "${{ !cancelled() }}":
+            return True
+        assert condition == "${{ !cancelled() && steps.validate.outcome == 'success' }}"
+        return passed["validate"]
 
     def gitlab(self, name: str, base: str, target: str = "") -> list[Step]:
         """The script of a job of the checkout, and what comes after it.
@@ -63,10 +85,27 @@ class Runner:
             "CI_MERGE_REQUEST_DIFF_BASE_SHA": base,
             "CI_MERGE_REQUEST_TARGET_BRANCH_SHA": target,
             "POLICYCTL_DIGEST": self.digest,
+            "POLICYCTL_OVERRIDES": self.overrides,
             "POLICYCTL_ENV": self.environment,
+            "CI_COMMIT_BEFORE_SHA": self.before or "0" * 40,
+            "FILES": str(self.temporary),
         }
+        assert shared["FILES"].endswith("-$CI_JOB_ID")
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir()  # as the job's before_script does, which also installs policyctl
+        environ.update(self._event(name))
         done = [self._run("script", "\n".join(job["script"]), environ)]
         return [*done, *(self._run("after_script", line, environ) for line in job.get("after_script", ()))]
+
+    def _event(self, name: str) -> dict[str, str]:
+        """What says what a run is for: the pull request, a merge queue with it, or main at the commit that is checked out."""
+        if self.queue:
+            return {"GITHUB_REF": f"refs/heads/gh-readonly-queue/main/pr-5-{self.queue}"}
+        if name == "plan":
+            return {"GITHUB_REF": f"refs/pull/{self.pull}/merge", "CI_MERGE_REQUEST_IID": str(self.pull)}
+        commit = git(self.checkout, "rev-parse", "HEAD").strip()
+        branch = {key: item for key, item in self.forge.branch_environ.items() if not key.endswith("_TOKEN")}
+        return {**branch, "GITHUB_SHA": commit, "CI_COMMIT_SHA": commit}
 
     def _run(self, name: str, script: str, environ: dict[str, str]) -> Step:
         bare = {
@@ -81,6 +120,7 @@ class Runner:
                 **service,
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
                 "GITHUB_WORKFLOW": "policyctl" if self.forge.kind == "github" else "",
+                "RUNNER_TEMP": str(self.temporary),
                 "GITHUB_STEP_SUMMARY": str(self.checkout.parent / "summary"),
                 "GITHUB_OUTPUT": str(self.checkout.parent / "outputs"),
                 **environ,
@@ -97,12 +137,19 @@ class Runner:
         return _EXPRESSION.sub(lambda found: self._expression(found[1]), str(text))
 
     def _expression(self, expression: str) -> str:
+        base = self.queue or "HEAD^1"
         values = {
             "vars.POLICYCTL_ENV": self.environment,
             "secrets.WXO_API_KEY": "" if self.fork else "canary-key",
             "github.token": TOKEN,
             "inputs.digest": self.digest,
-            "(env.POLICYCTL_ENV == '' || github.event.pull_request.head.repo.full_name != github.repository) "
-            "&& 'git:HEAD^1' || ''": "git:HEAD^1" if self.fork or not self.environment else "",
+            "inputs.overrides": self.overrides,
+            "github.event.before || 'HEAD^1'": self.before or "HEAD^1",
+            "github.event.merge_group.base_sha || 'HEAD^1'": base,
+            "(env.POLICYCTL_ENV == '' || (github.event_name == 'pull_request' && "
+            "github.event.pull_request.head.repo.full_name != github.repository)) && "
+            "format('git:{0}', github.event.merge_group.base_sha || 'HEAD^1') || ''": (
+                f"git:{base}" if self.fork or not self.environment else ""
+            ),
         }
         return values[expression]

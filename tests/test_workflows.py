@@ -56,7 +56,7 @@ def test_nothing_from_an_event_is_pasted_into_a_shell(path: Path) -> None:
 MAY = {
     "ci.yml": {"contents": "read"},
     "policyctl-plan.yml": {"contents": "read", "pull-requests": "write"},
-    "policyctl-apply.yml": {"contents": "read", "pull-requests": "read"},
+    "policyctl-apply.yml": {"contents": "read", "pull-requests": "write"},
     "policyctl-drift.yml": {"contents": "read", "issues": "write"},
 }
 
@@ -73,7 +73,7 @@ def test_permissions_are_the_least(path: Path) -> None:
 
 def test_applies_come_one_after_the_other() -> None:
     workflow = parsed(ROOT / ".github" / "workflows" / "policyctl-apply.yml")
-    assert workflow["concurrency"] == {"group": "policyctl-apply", "cancel-in-progress": False}
+    assert workflow["concurrency"] == {"group": "policyctl-apply", "cancel-in-progress": False, "queue": "max"}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -144,34 +144,36 @@ class Repository:
     def __init__(self, folder: Path, forge: Forge, environment: str) -> None:
         self.upstream, self.database = folder / "upstream", folder / "prod.db"
         self.upstream.mkdir()
+        self.forge = forge
         self.runner = Runner(folder / "checkout", forge, environment)
 
     def open(self) -> None:
         """What is on main now, before any pull request."""
-        commit(self.upstream)
+        self.forge.head = commit(self.upstream)
         git(self.upstream, "clone", "-q", ".", str(self.runner.checkout))
 
     def write(self, name: str, text: str | None = None) -> None:
         (self.upstream / "policies" / f"{name}.yaml").write_text(text or POLICY.format(name), "utf-8")
 
-    def propose(self) -> str:
+    def propose(self, branch: str = "change") -> str:
         """A branch with what was written, checked out as services do for a pull request: merged into main; its base."""
-        git(self.upstream, "checkout", "-q", "-B", "change")
+        git(self.upstream, "checkout", "-q", "-B", branch)
         commit(self.upstream)
         git(self.runner.checkout, "fetch", "-q", "origin")
         git(self.runner.checkout, "checkout", "-q", "--detach", "origin/main")
-        git(self.runner.checkout, "merge", "-q", "--no-ff", "--message=x", "origin/change")
+        git(self.runner.checkout, "merge", "-q", "--no-ff", "--message=x", f"origin/{branch}")
         return git(self.runner.checkout, "rev-parse", "origin/main").strip()
 
-    def merge(self) -> None:
+    def merge(self, branch: str = "change") -> None:
         """Squash the branch into main, and check that out."""
         git(self.upstream, "checkout", "-q", "main")
-        git(self.upstream, "merge", "-q", "--squash", "change")
+        git(self.upstream, "merge", "-q", "--squash", branch)
         self.push()
 
     def push(self) -> None:
         """Commit to main, and check it out."""
-        commit(self.upstream)
+        self.runner.before = git(self.upstream, "rev-parse", "HEAD").strip()
+        self.forge.head = commit(self.upstream)
         git(self.runner.checkout, "fetch", "-q", "origin")
         git(self.runner.checkout, "checkout", "-q", "--detach", "origin/main")
 
@@ -205,8 +207,15 @@ def codes(steps: list[Step]) -> list[tuple[str, int]]:
     return [(step.name, step.code) for step in steps]
 
 
-PLANNED = [("Validate", 0), ("Test", 0), ("Plan", 0), ("Comment", 0)]
-APPLIED = [("Apply what was approved", 0), ("Prove that nothing is left to do", 0)]
+PLANNED_ON_GITLAB = [("script", 0), *[("after_script", 0)] * 3]
+CHECKED = [("Validate", 0), ("Test", 0)]
+PLANNED = [*CHECKED, ("Read what may be overridden", 0), ("Plan", 0), ("Comment", 0)]
+APPLIED = [
+    *CHECKED,
+    ("Apply what was approved", 0),
+    ("Prove that nothing is left to do", 0),
+    ("Note what was applied", 0),
+]
 
 
 def test_a_pull_request_is_planned_commented_merged_and_applied(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
@@ -230,9 +239,9 @@ def test_what_was_not_approved_waits_for_a_person(github: Forge, tmp_path: Path,
     repository = made(tmp_path, github, policyctl)
     repository.write("pushed")
     repository.push()
-    (refused,) = repository.runner.github("apply")
+    *_, refused = repository.runner.github("apply")
     assert (refused.code, repository.live) == (4, set())
-    found = re.search(r"nobody has approved a plan for this commit.*(sha256:[0-9a-f]{64})", refused.said)
+    found = re.search(r"no merged pull request has approved this plan.*(sha256:[0-9a-f]{64})", refused.said)
     assert found is not None
     repository.runner.digest = found[1]
     assert codes(repository.runner.github("apply")) == APPLIED
@@ -249,7 +258,7 @@ def test_a_remote_that_moved_since_the_plan_is_not_written_to(github: Forge, tmp
     put([row("new")], repository.database)
     repository.merge()
     github.merge(5)
-    (refused,) = repository.runner.github("apply")
+    *_, refused = repository.runner.github("apply")
     assert (refused.code, repository.live) == (4, {"new"})
     assert "this is not the plan that was approved" in refused.said
 
@@ -263,9 +272,9 @@ def test_a_branch_that_loosens_a_rule_is_held_to_the_old_one(github: Forge, tmp_
     repository.write("policyctl", config.replace("sqlite:///", "sqlite:////elsewhere"))
     repository.propose()
     steps = repository.runner.github("plan")
-    assert codes(steps) == [*PLANNED[:2], ("Plan", 3), ("Comment", 0)]
-    assert "virtual-policy/live is protected" in steps[2].said
-    assert "environments.prod.remote: " in steps[2].said.split("environment prod, remote")[0]
+    assert codes(steps) == [*PLANNED[:3], ("Plan", 3), ("Comment", 0)]
+    assert "virtual-policy/live is protected" in steps[3].said
+    assert "environments.prod.remote: " in steps[3].said.split("environment prod, remote")[0]
 
 
 @pytest.mark.parametrize("environment", ["prod", ""])
@@ -306,7 +315,7 @@ def test_a_merged_result_on_gitlab_is_held_against_what_it_was_merged_into(tmp_p
         repository.push()
         repository.write("new")
         target = repository.propose()
-        assert codes(repository.runner.gitlab("plan", left, target)) == [("script", 0), ("after_script", 0)]
+        assert codes(repository.runner.gitlab("plan", left, target)) == PLANNED_ON_GITLAB
         assert "1 to add in `local`" in forge.bodies[0]
 
 
@@ -322,8 +331,6 @@ def test_invalid_files_take_an_old_plan_away(github: Forge, tmp_path: Path, poli
     repository.write("new")
     repository.propose()
     assert codes(repository.runner.github("plan")) == PLANNED
-    for file in repository.runner.checkout.glob("plan.*"):
-        file.unlink()  # each run has a checkout of its own
     repository.write("new", POLICY.format("new").replace("mode: single", "mode: singel"))
     repository.propose()
     steps = repository.runner.github("plan")
@@ -340,7 +347,7 @@ def test_drift_opens_one_issue_updates_it_and_closes_it(github: Forge, tmp_path:
         assert codes(repository.runner.github("drift")) == looked
     ((state, text),) = github.issue_texts
     assert (state, "foreign" in text) == ("open", True)
-    repository.runner.digest = json.loads((repository.runner.checkout / "plan.json").read_text("utf-8"))["digest"]
+    repository.runner.digest = json.loads((repository.runner.temporary / "plan.json").read_text("utf-8"))["digest"]
     assert codes(repository.runner.github("apply")) == APPLIED
     assert codes(repository.runner.github("drift")) == looked
     assert [state for state, _ in github.issue_texts] == ["closed"]
@@ -352,10 +359,10 @@ def test_the_same_on_gitlab(tmp_path: Path, policyctl: Policyctl) -> None:
         repository.write("new")
         for _ in range(2):
             base = repository.propose()
-            assert codes(repository.runner.gitlab("plan", base)) == [("script", 0), ("after_script", 0)]
+            assert codes(repository.runner.gitlab("plan", base)) == PLANNED_ON_GITLAB
         assert len(forge.bodies) == 1
         repository.merge()
-        (refused,) = repository.runner.gitlab("apply", "")
+        *_, refused = repository.runner.gitlab("apply", "")
         assert (refused.code, repository.live) == (4, set())
         forge.merge(5)
         assert codes(repository.runner.gitlab("apply", "")) == [("script", 0)]
@@ -363,3 +370,186 @@ def test_the_same_on_gitlab(tmp_path: Path, policyctl: Policyctl) -> None:
         put([row("foreign")], repository.database)
         assert codes(repository.runner.gitlab("drift", "")) == [("script", 0), ("after_script", 0)]
         assert [state for state, _ in forge.issue_texts] == ["open"]
+
+
+FLAKY = "spec_version: v1\nkind: policy_test\npolicy: {}\ntests: [{{name: flaky, given: {{}}, expect: {{status: 500}}}}]\n"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_plan_that_the_branch_brings_is_never_the_one_that_is_shown(
+    service: Service, tmp_path: Path, policyctl: Policyctl
+) -> None:
+    """Not even where a test fails, or the files are links: a run takes only what it wrote itself."""
+    with forge_of(service) as forge:
+        repository = made(tmp_path, forge, policyctl)
+        precious = tmp_path / "precious"
+        precious.write_text("precious", "utf-8")
+        repository.write("evil")
+        repository.write("evil.test", FLAKY.format("evil"))
+        forged = f"<!-- policyctl:plan environment=prod directory=policies -->\n<!-- policyctl:shows sha256:{'f' * 64} -->\n"
+        (repository.upstream / "plan.md").write_text(f"{forged}fix a typo\n", "utf-8")
+        (repository.upstream / "plan.json").symlink_to(precious)
+        base = repository.propose()
+        if service == "github":
+            assert codes(repository.runner.github("plan")) == [
+                ("Validate", 0),
+                ("Test", 1),
+                *PLANNED[2:3],
+                ("Plan", 1),
+                PLANNED[4],
+            ]
+        else:
+            assert codes(repository.runner.gitlab("plan", base)) == [("script", 1), *PLANNED_ON_GITLAB[1:]]
+        (body,) = forge.bodies
+        assert "2 to add in `prod`: 1 scenario test fails" in body
+        assert "fix a typo" not in body
+        assert body.endswith("<!-- policyctl none -->\n")
+        assert precious.read_text("utf-8") == "precious"
+
+
+def test_apply_checks_and_tests_before_it_writes(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
+    repository = made(tmp_path, github, policyctl)
+    repository.write("new")
+    repository.propose()
+    assert codes(repository.runner.github("plan")) == PLANNED
+    repository.merge()
+    github.merge(5)
+    repository.write("new.test", FLAKY.format("new"))
+    repository.push()
+    assert codes(repository.runner.github("apply")) == [("Validate", 0), ("Test", 1)]
+    assert repository.live == set()
+
+
+def test_a_run_that_is_started_again_writes_nothing_once_main_has_moved_on(
+    github: Forge, tmp_path: Path, policyctl: Policyctl
+) -> None:
+    repository = made(tmp_path, github, policyctl)
+    repository.write("risky")
+    repository.propose()
+    assert codes(repository.runner.github("plan")) == PLANNED
+    repository.merge()
+    github.merge(5)
+    assert codes(repository.runner.github("apply")) == APPLIED
+    of_then = git(repository.runner.checkout, "rev-parse", "HEAD").strip()
+    (repository.upstream / "policies" / "risky.yaml").unlink()
+    repository.push()
+    *_, refused = repository.runner.github("apply")
+    repository.runner.digest = digest_in(refused.said)
+    assert codes(repository.runner.github("apply")) == APPLIED
+    repository.runner.digest = ""
+    assert repository.live == {"example"}
+    git(repository.runner.checkout, "checkout", "-q", "--detach", of_then)
+    *_, again = repository.runner.github("apply")
+    assert (again.code, repository.live) == (4, {"example"})
+    assert "main has moved on to " in again.said
+    repository.runner.digest = digest_in(again.said)
+    assert codes(repository.runner.github("apply")) == APPLIED, "by hand it is the person's decision"
+    assert repository.live == {"example", "risky"}
+
+
+def digest_in(said: str) -> str:
+    found = re.search(r"then approve its digest, (sha256:[0-9a-f]{64})", said)
+    assert found is not None, said
+    return found[1]
+
+
+def test_merges_whose_runs_were_dropped_are_applied_by_the_next_one(
+    github: Forge, tmp_path: Path, policyctl: Policyctl
+) -> None:
+    """Three quick merges, or a merge queue that pushes several: one run."""
+    repository = made(tmp_path, github, policyctl)
+    put([row("example")], repository.database)
+    repository.runner.digest = "none"
+    *_, first = repository.runner.github("apply")
+    repository.runner.digest = digest_in(first.said)
+    assert codes(repository.runner.github("apply")) == APPLIED
+    repository.runner.digest = ""
+    for number, name in ((5, "web"), (6, "api"), (7, "bot")):
+        git(repository.upstream, "checkout", "-q", "-B", f"pr{number}", "main")
+        repository.write(name)
+        repository.runner.pull = number
+        repository.propose(f"pr{number}")
+        assert codes(repository.runner.github("plan")) == PLANNED
+    for number in (5, 6, 7):
+        repository.merge(f"pr{number}")
+        github.merge(number)
+    steps = repository.runner.github("apply")
+    assert codes(steps) == APPLIED
+    assert "approved by 3 pull requests together: #5, #6, #7" in steps[2].said
+    assert repository.live == {"example", "web", "api", "bot"}
+    assert all("Applied by [this run](" in github.comments[number][-1]["body"] for number in (5, 6, 7))
+
+
+def test_in_a_merge_queue_the_plan_reports_and_comments_nothing(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
+    repository = made(tmp_path, github, policyctl)
+    repository.write("new")
+    repository.runner.queue = repository.propose()
+    steps = repository.runner.github("plan")
+    assert (codes(steps), github.bodies) == (PLANNED, [])
+    assert "2 to add" in steps[3].said
+    workflow = parsed(ROOT / ".github" / "workflows" / "policyctl-plan.yml")
+    assert "merge_group" in workflow[True]  # YAML 1.1 reads `on` as true
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_an_approver_lets_through_is_shown_and_applied(service: Service, tmp_path: Path, policyctl: Policyctl) -> None:
+    with forge_of(service) as forge:
+        forge.rights["ana"] = "write" if service == "github" else 30
+        repository = made(tmp_path, forge, policyctl)
+        put([row("example"), row("old")], repository.database)
+        config = (repository.upstream / "policies" / "policyctl.yaml").read_text("utf-8")
+        repository.write("policyctl", f"{config}limits: {{max_removes: 0}}\n")
+        repository.push()
+        repository.write("new")
+        base = repository.propose()
+
+        def planned() -> list[int]:
+            ran = repository.runner.github("plan") if service == "github" else repository.runner.gitlab("plan", base)
+            return [step.code for step in ran]
+
+        assert 3 in planned()
+        forge.write("/policyctl allow --max-removes 1 because nothing uses it", "ana")
+        assert set(planned()) == {0}
+        assert "- `--max-removes` 1: nothing uses it (allowed by ana)" in forge.bodies[0]
+        repository.merge()
+        forge.merge(5)
+        ran = repository.runner.github("apply") if service == "github" else repository.runner.gitlab("apply", "")
+        assert {step.code for step in ran} == {0}
+        assert repository.live == {"example", "new"}
+
+
+def test_a_person_gives_overrides_beside_the_digest(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
+    repository = made(tmp_path, github, policyctl)
+    put([row("example"), row("old")], repository.database)
+    config = (repository.upstream / "policies" / "policyctl.yaml").read_text("utf-8")
+    repository.write("policyctl", f"{config}limits: {{max_removes: 0}}\n")
+    repository.push()
+    *_, refused = repository.runner.github("apply")
+    repository.runner.digest = digest_in(refused.said)
+    assert repository.runner.github("apply")[-1].code == 3
+    repository.runner.overrides = "--max-removes 1 because nothing uses it"
+    assert codes(repository.runner.github("apply")) == APPLIED
+    assert repository.live == {"example"}
+
+
+def test_guards_do_not_block_the_way_back_after_an_emergency(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
+    repository = made(tmp_path, github, policyctl)
+    config = (repository.upstream / "policies" / "policyctl.yaml").read_text("utf-8")
+    repository.write("policyctl", f"{config}guards: {{max_traffic_shift: 10, deny_new: provider}}\n")
+    repository.push()
+    *_, first = repository.runner.github("apply")
+    repository.runner.digest = digest_in(first.said)
+    assert codes(repository.runner.github("apply")) == APPLIED
+    repository.runner.digest = ""
+    checkout = ("--dir", str(repository.runner.checkout / "policies"), "--env", "prod")
+    options = ("--name", "example", "--model", "aws/nova", "--strategy", "single", "--yes")
+    assert policyctl("policy", "add", *options, *checkout).code == 0
+    repository.write("new")
+    repository.propose()
+    steps = repository.runner.github("plan")
+    assert codes(steps) == PLANNED
+    assert "restoration: back to the policy as it was reviewed" in steps[3].said
+    repository.merge()
+    github.merge(5)
+    assert codes(repository.runner.github("apply")) == APPLIED
+    assert "aws/nova" not in str(live_documents(repository.database))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan, tell_stop
 from policyctl.cli.opening import Place, find_place, read_directory
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.reviewing import review_directory, with_idle_settings
+from policyctl.cli.reviewing import review_directory, reviewed_at, with_idle_settings
 from policyctl.cli.selecting import Overrides, raise_if_idle, with_selection
+from policyctl.core.approval import NONE
 from policyctl.core.guards import Review
 from policyctl.core.plan import Plan, Selection
 from policyctl.core.saved import MAX_BYTES, BadPlan, read_plan
@@ -28,7 +30,6 @@ from policyctl.remote.open import open_reader, require_writable
 from policyctl.report.fields import elided
 from policyctl.report.plain import plain, value
 from policyctl.report.plan_text import plan_text
-from policyctl.report.posts import NONE
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -56,6 +57,12 @@ Example:
     metavar="SECONDS",
     help="How long to wait for another apply on the same embedded remote.",
 )
+@click.option(
+    "--base",
+    metavar="REVISION",
+    help="Take the way back to what a policy was where this branch left REVISION for a restoration, which the guards "
+    "max_traffic_shift and deny_new let pass.",
+)
 @with_audit
 @with_selection
 @with_options(*NAMES)
@@ -66,6 +73,7 @@ def command(
     parallelism: int,
     expect_digest: str | None,
     lock_timeout: float,
+    base: str | None,
     selection: Selection,
     overrides: Overrides,
     audit: Audit | None,
@@ -75,7 +83,7 @@ def command(
     With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote moved since. It can be
     applied again after it was interrupted.
     """
-    return apply(options, planfile, yes, parallelism, expect_digest, lock_timeout, selection, overrides, audit)
+    return apply(options, planfile, yes, parallelism, expect_digest, lock_timeout, base, selection, overrides, audit)
 
 
 def apply(
@@ -85,18 +93,20 @@ def apply(
     parallelism: int,
     expect_digest: str | None,
     lock_timeout: float,
+    base: str | None,
     selection: Selection,
     overrides: Overrides,
     audit: Audit | None,
 ) -> int:
     console = Console(options)
     _check_expectation(expect_digest, planfile)
+    base = None if base is None or not base.strip("0") else base  # of a branch's first push services say 000…
     if planfile is None:
         place = find_place(options)
         require_writable(place.url)
-        reviewed = review_directory(options, place, console, selection, overrides)
+        reviewed = review_directory(options, place, console, selection, overrides, base=base)
     else:
-        place, reviewed = _read_saved(options, console, planfile, selection, overrides)
+        place, reviewed = _read_saved(options, console, planfile, selection, overrides, base)
     console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
     if unapproved := _unapproved(reviewed.plan, expect_digest):
         tell_stop(unapproved, console)
@@ -111,7 +121,7 @@ def _unapproved(plan: Plan, expected: str | None) -> str | None:
     """Why a plan is not the one that was approved, where one was to be."""
     if expected == NONE and plan.changes:
         return (
-            "nobody has approved a plan for this commit; nothing was written. Read the plan, then approve its digest, "
+            "no merged pull request has approved this plan; nothing was written. Read the plan, then approve its digest, "
             f"{plan.digest}"
         )
     if expected not in (None, NONE, plan.digest):
@@ -133,7 +143,7 @@ def _check_expectation(digest: str | None, planfile: Path | None) -> None:
 
 
 def _read_saved(
-    options: Options, console: Console, planfile: Path, selection: Selection, overrides: Overrides
+    options: Options, console: Console, planfile: Path, selection: Selection, overrides: Overrides, base: str | None
 ) -> tuple[Place, Review]:
     """A saved plan, held against the environment it is for, the remote as it is now, and the safety rules."""
     if selection != Selection():
@@ -152,7 +162,9 @@ def _read_saved(
             raise StalePlan("\n  ".join([said, *_moved_settings(plan, place.environment)]))
         _, loaded, _ = read_directory(options, place, console)
         with console.progress.of("Comparing", "live policy") as step:
-            reviewed = review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step)
+            plan = replace(plan, overrides=overrides.given)  # what lifts a rule is what is given now, whatever the file says
+            before = reviewed_at(options, place, console, base)
+            reviewed = review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step, before)
     names = loaded.names | {change.name for change in plan.changes}
     raise_if_idle(selection, overrides, names, reviewed.live | names)  # what is done already was live
     return place, with_idle_settings(reviewed, place, names, overrides)

@@ -7,7 +7,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -23,7 +23,7 @@ from policyctl.core.change import Change
 from policyctl.core.plan import Plan
 from policyctl.errors import PolicyctlError
 from policyctl.load.audit import AuditFile
-from policyctl.load.git.revision import head
+from policyctl.load.git.revision import head, merge_base
 from policyctl.remote.lock import user_name
 from policyctl.remote.sqlite import timestamp
 
@@ -100,9 +100,20 @@ def noting(audit: Audit | None, plan: Plan, directory: Path, console: Console) -
 
 
 def _origin(command: str, directory: Path) -> Origin:
+    origin = Origin(_who(), command, run_page() or os.environ.get("CI_JOB_URL"))
     source = head(directory)
-    of_source = (source.commit, source.dirty, source.subject) if source else ()
-    return Origin(_who(), command, run_page() or os.environ.get("CI_JOB_URL"), *of_source)
+    if source is None:
+        return replace(origin, no_commit=_why_no_commit(directory))
+    return replace(origin, commit=source.commit, dirty=source.dirty, subject=source.subject)
+
+
+def _why_no_commit(directory: Path) -> str:
+    """Why git names no commit for a directory, in git's words where it has some."""
+    try:
+        merge_base(directory, "HEAD")
+    except PolicyctlError as error:
+        return str(error)
+    return "git could not say what is checked out"
 
 
 def _who() -> str:

@@ -21,23 +21,25 @@ EPILOG = """\b
 Example:
   policyctl apply --audit audit.jsonl
   policyctl history --audit audit.jsonl
+  policyctl history --audit audit.jsonl --diff anygem
   policyctl history --audit audit.jsonl anygem 'prod-*' --format json"""
 
 
 @click.command("history", epilog=EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @audit_option("The file that apply --audit adds to.")
+@click.option("--diff", is_flag=True, help="Show what changed too, field by field.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options("env", "color", "verbose")
-def command(options: Options, names: tuple[str, ...], audit_file: Path | None, form: str) -> int:
+def command(options: Options, names: tuple[str, ...], audit_file: Path | None, diff: bool, form: str) -> int:
     """Show who changed what, when, and from which commit; the last change is the last line.
 
     NAME is a policy, with or without virtual-policy/, or a glob. With --env only that environment's changes are shown.
     """
-    return history(options, names, audit_file, form)
+    return history(options, names, audit_file, diff, form)
 
 
-def history(options: Options, names: tuple[str, ...], file: Path | None, form: str) -> int:
+def history(options: Options, names: tuple[str, ...], file: Path | None, diff: bool, form: str) -> int:
     console = Console(options)
     if file is None:
         raise UsageError(f"which file? name it with --audit or {VARIABLE}; policyctl apply --audit FILE adds to it")
@@ -49,9 +51,9 @@ def history(options: Options, names: tuple[str, ...], file: Path | None, form: s
         return named and options.env in (None, entry.environment)
 
     if form == "json":
-        console.result(history_json(entries, wanted))
+        console.result(history_json(entries, wanted, diff=diff))
     else:
-        console.result(history_text(entries, wanted, console.out_style))
+        console.result(history_text(entries, wanted, console.out_style, diff=diff))
     if bad:
         raise PolicyctlError(f"{file}: {count(len(bad), 'line')} could not be read; the history may not be whole")
     return 0

@@ -17,8 +17,9 @@ from policyctl.cli.reviewing import raise_if_unsafe, review_directory
 from policyctl.cli.selecting import Overrides, with_selection
 from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
-from policyctl.errors import UsageError
+from policyctl.errors import PolicyctlError, UsageError
 from policyctl.model.complaints import did_you_mean
+from policyctl.report.plain import count
 from policyctl.report.renderings import FORMS, Form, render
 from policyctl.report.subject import Subject
 
@@ -71,6 +72,7 @@ def _report(text: str) -> tuple[Form, Path]:
     metavar="REVISION",
     help="Take remote, auth and safety settings from where this branch left REVISION, and say first what it changes in them.",
 )
+@click.option("--test", "tests", is_flag=True, help="Run the scenario tests too; a plan with a failed one approves nothing.")
 @with_selection
 @with_options(*NAMES)
 def command(
@@ -80,6 +82,7 @@ def command(
     reports: Reports,
     detailed_exitcode: bool,
     base: str | None,
+    tests: bool,
     selection: Selection,
     overrides: Overrides,
 ) -> int:
@@ -88,7 +91,7 @@ def command(
     Long runs that a change leaves as they are read as …, and of a long effect the first rows are shown; -v shows both whole,
     and each policy as it will be. On a terminal the text is as wide as that is (or as COLUMNS says).
     """
-    return plan(options, form, out, reports, detailed_exitcode, base, selection, overrides)
+    return plan(options, form, out, reports, detailed_exitcode, base, tests, selection, overrides)
 
 
 def plan(
@@ -98,6 +101,7 @@ def plan(
     reports: Reports,
     detailed_exitcode: bool,
     base: str | None,
+    tests: bool,
     selection: Selection,
     overrides: Overrides,
 ) -> int:
@@ -105,7 +109,7 @@ def plan(
     console = Console(options)
     held = None if base is None else _read_base(options, base)
     place = find_place(options, base=held)
-    review = review_directory(options, place, console, selection, overrides)
+    review = review_directory(options, place, console, selection, overrides, base=base, tests=tests)
     if held is not None:
         review = _as_merged(review, place, held)
     subject = subject_of(review, place.remote, options.dir, console)
@@ -114,6 +118,8 @@ def plan(
     console.result(render(form, subject, console.out_style))
     tell_plan(subject, out, console)
     raise_if_unsafe(review, listed=form == "text")
+    if review.failed_tests:
+        raise PolicyctlError(f"{count(len(review.failed_tests), 'scenario test')} failed; policyctl test shows how")
     return 2 if detailed_exitcode and review.plan.changes else 0
 
 
@@ -145,5 +151,8 @@ def _as_merged(review: Review, place: Place, base: Base) -> Review:
     """The review with what the branch changes in the settings. The plan is one under the branch's own configuration, so that
     its digest is that of the same plan after the merge."""
     merged = place.config.environment(place.environment.name)
+    held = place.environment.settings.guard_exceptions
+    later = [one for one in merged.settings.guard_exceptions if one not in held]
+    notes = [f"the exception from {one.guard} for {one.policy} counts after its merge: {one.reason}" for one in later]
     plan = replace(review.plan, config=merged.digest, settings=merged.decides)
-    return replace(review, plan=plan, settings=base.settings(place.config))
+    return replace(review, plan=plan, settings=base.settings(place.config), notes=(*review.notes, *notes))

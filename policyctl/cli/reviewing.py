@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from policyctl.cli.console import Console
 from policyctl.cli.github import is_ci
@@ -11,28 +13,51 @@ from policyctl.cli.options import Options
 from policyctl.cli.selecting import Overrides, raise_if_idle
 from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
-from policyctl.errors import Incomplete, Problem, Refused
-from policyctl.load.directory import Loaded
+from policyctl.errors import Incomplete, PolicyctlError, Problem, Refused
 from policyctl.load.idle import idle_anywhere
 from policyctl.load.unread import CODES
+from policyctl.load.urls import GIT
+from policyctl.model.normal import Document
 from policyctl.reconcile.gone import note_untracked
+from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.report.plain import count
 
+if TYPE_CHECKING:
+    from policyctl.load.directory import Loaded
 
-def review_directory(options: Options, place: Place, console: Console, selection: Selection, overrides: Overrides) -> Review:
-    """Read the directory and the remote, and compare. Raises InvalidInput with every error; warnings are printed."""
-    _, loaded, unread = load_policies(options, place, console, deep=True)
+
+def review_directory(
+    options: Options,
+    place: Place,
+    console: Console,
+    selection: Selection,
+    overrides: Overrides,
+    *,
+    base: str | None = None,
+    tests: bool = False,
+) -> Review:
+    """Read the directory and the remote, and compare. Raises InvalidInput with every error; warnings are printed.
+
+    The way back to what a policy was at the `base` revision is a restoration. With `tests` the scenario tests are run too.
+    """
+    _, loaded, unread = load_policies(options, place, console, deep=True, tests=tests)
     settings = overrides.on(place.environment.settings)
+    before = reviewed_at(options, place, console, base)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
         reviewed = plan_directory(
-            reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step, unread
+            reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step, unread, before
         )
         raise_if_idle(selection, overrides, loaded.names, reviewed.live)
         reviewed = replace(reviewed, warnings=_warnings(reviewed, loaded))
         reviewed = check_models(reader, note_untracked(reviewed, unread) if is_ci() else reviewed, loaded, place.environment)
-        return with_idle_settings(reviewed, place, loaded.names, overrides)
+        reviewed = with_idle_settings(reviewed, place, loaded.names, overrides)
+    return replace(
+        reviewed,
+        plan=replace(reviewed.plan, overrides=overrides.given),
+        failed_tests=failed_tests(loaded) if tests else (),
+    )
 
 
 def _warnings(reviewed: Review, loaded: Loaded) -> tuple[Problem, ...]:
@@ -48,9 +73,42 @@ def with_idle_settings(reviewed: Review, place: Place, files: frozenset[str], ov
     found = idle_anywhere(place.config, place.config.environment(place.environment.name), files, reviewed.live)
     notes = [f"{problem.mark}: {problem.message}" for problem in found]
     guards = place.environment.settings.guards.active
-    unset = [one for one in overrides.allow_guard if one.guard not in guards]
-    notes += [f"{one.reason} does nothing: {one.guard} is not set for {place.environment.name}" for one in unset]
+    unset = [(guard, text) for guard, text in overrides.guards if guard not in guards]
+    notes += [f"{text} does nothing: {guard} is not set for {place.environment.name}" for guard, text in unset]
     return replace(reviewed, notes=(*reviewed.notes, *notes))
+
+
+def reviewed_at(options: Options, place: Place, console: Console, base: str | None) -> Callable[[], Mapping[str, Document]]:
+    """What gives the policies of the commit at which the checked out branch left a revision; none without a revision.
+
+    Where that cannot be had nothing is a restoration, which is the stricter way, and it is said.
+    """
+    if base is None:
+        return dict
+
+    def documents() -> Mapping[str, Document]:
+        from policyctl.load.git.revision import merge_base  # with git behind it
+
+        try:
+            with open_reader(f"{GIT}{merge_base(options.dir, base)}", place.access) as reader:
+                return {name: live.document for name, live in observe(reader).live.items()}
+        except PolicyctlError as error:
+            console.say(f"no change is taken for a restoration: {error}")
+            return {}
+
+    return documents
+
+
+def failed_tests(loaded: Loaded) -> tuple[str, ...]:
+    """The scenario tests that fail, one sentence each, with the first thing that does not hold."""
+    from policyctl.core.judge import judge  # with the effect engine behind it
+
+    policies = {policy.name: policy.document for policy in loaded.policies}
+    failed = [verdict for suite in loaded.suites for verdict in judge(suite, policies) if verdict.failures]
+    return tuple(
+        f"{one.suite.file}: {one.name}: {one.failures[0].about}: expected {one.failures[0].expected}, got {one.failures[0].got}"
+        for one in failed
+    )
 
 
 def raise_if_unsafe(review: Review, *, listed: bool = True) -> None:

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from policyctl.core.plan import Selection
-from policyctl.core.settings import GUARDS, GuardException, Settings
+from policyctl.core.settings import GUARDS, GuardException, Override, Settings
 from policyctl.errors import UsageError
 from policyctl.model.complaints import did_you_mean, near_name
 from policyctl.model.names import canonical_name, matches
 
 
 class Overrides:
-    """The limits and guards that the command line overrides by name."""
+    """The limits and guards that the command line, or a file that `ci` wrote, overrides by name."""
 
-    def __init__(
-        self,
-        max_removes: int | None,
-        max_change_percent: float | None,
-        allow_remove: tuple[str, ...],
-        allow_guard: tuple[GuardException, ...],
-        partial: float | None,
-    ) -> None:
-        self._values = (max_removes, max_change_percent, allow_remove, allow_guard, partial)
-        self.allow_remove = allow_remove
-        self.allow_guard = allow_guard
+    def __init__(self, given: Iterable[Override] = (), partial: float | None = None) -> None:
+        """`partial` is the share of calls that fail in partial failures, where it is not the environment's."""
+        self.given = tuple(given)
+        self._partial = partial
+
+    def values(self, option: str) -> list[str]:
+        """The values that an option was given with."""
+        return [one.value for one in self.given if one.option == option]
+
+    @property
+    def guards(self) -> list[tuple[str, str]]:
+        """The guards that are overridden, each with the option that does it."""
+        return [(one.value.partition("=")[0], one.text) for one in self.given if one.option == "--allow-guard"]
 
     def on(self, settings: Settings) -> Settings:
-        """The environment's settings with the overrides."""
-        return settings.overridden(*self._values)
+        """The environment's settings with the overrides; of several limits the widest holds."""
+        return settings.overridden(
+            max(map(int, self.values("--max-removes")), default=None),
+            max(map(float, self.values("--max-change-percent")), default=None),
+            tuple(self.values("--allow-remove")),
+            tuple(_exception(one) for one in self.given if one.option == "--allow-guard"),
+            self._partial,
+        )
 
 
 def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[str], live: Collection[str]) -> None:
@@ -43,8 +52,9 @@ def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[
     known = {*files, *live}
     asked = [("--only", glob, known) for glob in selection.only]
     asked += [("--exclude", glob, known) for glob in selection.exclude]
-    asked += [("--allow-remove", name, {*live}) for name in overrides.allow_remove]
-    asked += [(f"--allow-guard {one.guard}=", one.policy, known) for one in overrides.allow_guard if one.policy != "*"]
+    asked += [("--allow-remove", name, {*live}) for name in overrides.values("--allow-remove")]
+    allowed = [text.partition("=") for text in overrides.values("--allow-guard")]
+    asked += [(f"--allow-guard {guard}=", policy, known) for guard, equals, policy in allowed if equals and policy != "*"]
     idle = []
     for option, text, names in asked:
         exactly = option == "--allow-remove"
@@ -56,41 +66,68 @@ def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[
         raise UsageError("; ".join(idle))
 
 
-def _allowed_guards(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[GuardException, ...]:
-    return tuple(map(_allowed_guard, values))
-
-
-def _allowed_guard(text: str) -> GuardException:
+def _exception(override: Override) -> GuardException:
     """`max_calls` passes the guard over for every policy, `max_calls=NAME` for those of that name or glob."""
-    word, equals, policy = text.partition("=")
-    guard = next((guard for guard in GUARDS if guard == word), None)
-    if guard is None:
-        raise click.BadParameter(f"there is no guard {word}{did_you_mean(word, GUARDS)}; known: {', '.join(GUARDS)}")
-    if equals and not policy:
-        raise click.BadParameter(f"write {guard} alone, or {guard}=NAME")
-    return GuardException(guard, policy or "*", f"--allow-guard {text}")
+    word, _, policy = override.value.partition("=")
+    guard = next(guard for guard in GUARDS if guard == word)
+    return GuardException(guard, policy or "*", override.reason or override.text)
+
+
+def _guards(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for text in values:
+        word, equals, policy = text.partition("=")
+        if word not in GUARDS:
+            raise click.BadParameter(f"there is no guard {word}{did_you_mean(word, GUARDS)}; known: {', '.join(GUARDS)}")
+        if equals and not policy:
+            raise click.BadParameter(f"write {word} alone, or {word}=NAME")
+    return values
+
+
+_OVERRIDES: dict[str, dict[str, Any]] = {
+    "--max-removes": {"type": click.IntRange(min=0), "metavar": "N", "help": "Allow that many removals this once."},
+    "--max-change-percent": {
+        "type": click.FloatRange(0, 100),
+        "metavar": "P",
+        "help": "Allow that share of the live policies to change this once.",
+    },
+    "--allow-remove": {"multiple": True, "metavar": "NAME", "help": "Allow this protected policy's removal; repeatable."},
+    "--allow-guard": {
+        "multiple": True,
+        "callback": _guards,
+        "metavar": "GUARD[=NAME]",
+        "help": "Pass over this guard once, for one policy or for all; repeatable.",
+    },
+}
+
+
+def override_options() -> list[click.Option]:
+    """The options that override a safety setting, for those who read them elsewhere than on the command line."""
+    return [click.Option((option,), **more) for option, more in _OVERRIDES.items()]
+
+
+def overrides_of(values: Mapping[str, Any], reason: str = "", by: str = "") -> tuple[Override, ...]:
+    """What the values of these options override, each written as it is read."""
+    found: list[Override] = []
+    for option in _OVERRIDES:
+        value = values[option.removeprefix("--").replace("-", "_")]
+        given = value if isinstance(value, tuple) else () if value is None else (value,)
+        found += (Override(option, str(one).removesuffix(".0"), reason, by) for one in given)
+    return tuple(found)
 
 
 def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --only and --exclude (as `selection`) and the limits' overrides (as `overrides`)."""
+    """Give a command --only and --exclude (as `selection`) and the overrides of limits and guards (as `overrides`)."""
 
     @click.option("--only", multiple=True, metavar="GLOB", help="Only policies whose name matches; repeatable.")
     @click.option("--exclude", multiple=True, metavar="GLOB", help="Not the policies whose name matches; repeatable.")
-    @click.option("--max-removes", type=click.IntRange(min=0), metavar="N", help="Allow that many removals this once.")
     @click.option(
-        "--max-change-percent",
-        type=click.FloatRange(0, 100),
-        metavar="P",
-        help="Allow that share of the live policies to change this once.",
+        "--overrides",
+        "overrides_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Override what this file says too, which ci overrides or ci approved wrote.",
     )
-    @click.option("--allow-remove", multiple=True, metavar="NAME", help="Allow this protected policy's removal; repeatable.")
-    @click.option(
-        "--allow-guard",
-        multiple=True,
-        callback=_allowed_guards,
-        metavar="GUARD[=NAME]",
-        help="Pass over this guard once, for one policy or for all; repeatable.",
-    )
+    @click.option("--reason", default="", metavar="TEXT", help="Why something is overridden; the plan and the audit show it.")
     @click.option(
         "--partial",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -102,14 +139,21 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         only: tuple[str, ...],
         exclude: tuple[str, ...],
-        max_removes: int | None,
-        max_change_percent: float | None,
-        allow_remove: tuple[str, ...],
-        allow_guard: tuple[GuardException, ...],
+        overrides_file: Path | None,
+        reason: str,
         partial: float | None,
         **more: Any,
     ) -> Any:
-        overrides = Overrides(max_removes, max_change_percent, allow_remove, allow_guard, partial)
-        return function(*args, selection=Selection(only, exclude), overrides=overrides, **more)
+        names = {option.removeprefix("--").replace("-", "_") for option in _OVERRIDES}
+        given = overrides_of({name: more.pop(name) for name in names}, reason)
+        if reason and not given:
+            raise UsageError("--reason is for an override, and none is given; add one (--max-removes, --allow-guard, …)")
+        if overrides_file is not None:
+            from policyctl.cli.overriding import read_overrides
 
+            given = (*given, *read_overrides(overrides_file))
+        return function(*args, selection=Selection(only, exclude), overrides=Overrides(given, partial), **more)
+
+    for option, more in reversed(_OVERRIDES.items()):
+        settled = click.option(option, **more)(settled)
     return settled

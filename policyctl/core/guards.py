@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from policyctl.core.apply import Verdict, judge
+from policyctl.core.diff import differ
 from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
 from policyctl.core.plan import Plan
 from policyctl.core.renames import renames
@@ -41,6 +42,8 @@ class Review:
     `guarded` is whether any guard is configured (None: they do not bind this plan), `warnings` what the rules find in the files
     of the changed policies.
     `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet.
+    `restored` are the changes that only bring back what was reviewed before, by name: policies as the base revision has them.
+    `failed_tests` are the scenario tests that fail with the plan's policies, one sentence each, where they were run.
     """
 
     plan: Plan
@@ -57,6 +60,8 @@ class Review:
     guarded: bool | None = None
     warnings: tuple[Problem, ...] = ()
     used: frozenset[str] = frozenset()
+    failed_tests: tuple[str, ...] = ()
+    restored: frozenset[str] = frozenset()
 
     @property
     def unchanged(self) -> int:
@@ -64,11 +69,19 @@ class Review:
         return self.plan.counts.unchanged - sum(one.name in self.plan.kept for one in self.affected)
 
 
-def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping[str, float] | None = None) -> Review:
+def review(
+    plan: Plan,
+    observed: Observed,
+    settings: Settings,
+    timeouts: Mapping[str, float] | None = None,
+    reviewed: Mapping[str, Document] | None = None,
+) -> Review:
     """Hold a plan against the rules. Each refusal is one sentence with the value, the limit and what overrides it.
 
-    `timeouts` are the models' own, in seconds, as far as they are known.
+    `timeouts` are the models' own, in seconds, as far as they are known. `reviewed` are the policies of the base revision:
+    the way back to one of them is a restoration.
     """
+    restored = restorations(plan, reviewed or {})
     before, after = policies_around(plan, observed)
     # A saved plan may be half applied: what is done counts no more, neither as a change nor as live.
     pending = tuple(c for c in plan.changes if judge(c, observed.live.get(c.name)) is not Verdict.ALREADY)
@@ -77,7 +90,7 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
     comparing = Comparing(before, after, timeouts, settings.partial)
     effects = effects_of(plan, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
-    guarded, allowed = by_traffic(plan, after, settings, effects, affected)
+    guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored)
     refusals = (
         *_protected(plan, settings),
         *_too_many_removes(left, settings),
@@ -101,7 +114,14 @@ def review(plan: Plan, observed: Observed, settings: Settings, timeouts: Mapping
         timeouts=timeouts or {},
         guarded=bool(settings.guards.active),
         used=frozenset(name for name, _ in used),
+        restored=restored,
     )
+
+
+def restorations(plan: Plan, reviewed: Mapping[str, Document]) -> frozenset[str]:
+    """The changes whose result is the policy's own document among the reviewed ones, by name."""
+    written = ((change.name, change.after) for change in plan.changes if change.after is not None)
+    return frozenset(name for name, after in written if name in reviewed and not differ(after, reviewed[name]))
 
 
 def _is_bound(name: str, plan: Plan, settings: Settings) -> bool:
@@ -118,13 +138,14 @@ def by_traffic(
     settings: Settings,
     effects: Mapping[str, Effect],
     affected: Sequence[Affected] = (),
+    restored: frozenset[str] = frozenset(),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, and what they would but for an exception."""
     if not settings.guards.active or not plan.changes:
         return (), ()
     from policyctl.core.traffic_guards import traffic_refusals  # with the effect engine behind it
 
-    return traffic_refusals(plan, policies, settings, effects, affected)
+    return traffic_refusals(plan, policies, settings, effects, affected, restored)
 
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:

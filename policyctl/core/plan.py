@@ -9,7 +9,7 @@ from typing import Any
 
 from policyctl.core.change import ACTIONS, Action, Change, add, remove, update
 from policyctl.core.order import ordered
-from policyctl.core.settings import Settings
+from policyctl.core.settings import Override, Settings
 from policyctl.errors import Refused
 from policyctl.model.live import Live, Observed
 from policyctl.model.names import MODEL_PREFIX, matches
@@ -47,6 +47,7 @@ class Plan:
     Of the directory's own policies that it leaves alone, `kept` are those that are as the files say and may target others,
     and `unselected` those that the selection leaves as they are.
     `config` is the digest of the `settings` that decide what the plan says, where those are known.
+    `overrides` are the safety settings that were overridden for it: whoever approves the plan approves them too.
     """
 
     environment: str
@@ -58,6 +59,7 @@ class Plan:
     kept: frozenset[str] = frozenset()
     unselected: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -68,8 +70,20 @@ class Plan:
                 "remote": self.remote,
                 "config": self.config,
                 "changes": [[c.action, c.name, c.id, c.before, c.after] for c in self.changes],
+                "overrides": sorted({override.text for override in self.overrides}),
             }
         )
+
+    @property
+    def prints(self) -> tuple[str, ...]:
+        """A short hash of each change, the same in every plan of this environment and remote that has the change.
+
+        So the changes of several plans can be added up where only their hashes are kept. 96 bits: to find another change
+        with one of them is out of reach.
+        """
+        where = [self.environment, self.remote]
+        whole = (digest([where, c.action, c.name, c.id, c.before, c.after]) for c in self.changes)
+        return tuple(one.removeprefix("sha256:")[:24] for one in whole)
 
     def count(self, action: Action) -> int:
         """How many changes of one kind the plan has."""

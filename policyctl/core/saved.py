@@ -12,6 +12,7 @@ from policyctl.core.change import Action, Change
 from policyctl.core.diff import fields_between
 from policyctl.core.order import ordered
 from policyctl.core.plan import Counts, Plan
+from policyctl.core.settings import Override
 from policyctl.errors import PolicyctlError
 from policyctl.model.complaints import show
 from policyctl.model.explain import too_deep
@@ -57,6 +58,14 @@ class _SavedCounts(BaseModel):
     managed: int
 
 
+class _SavedOverride(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    option: str
+    value: str
+    reason: str = ""
+    by: str = ""
+
+
 class _SavedPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     format: Literal["policyctl/saved-plan"]
@@ -71,6 +80,7 @@ class _SavedPlan(BaseModel):
     kept: list[str] = []
     unselected: list[str] = []
     changes: list[_SavedChange]
+    overrides: list[_SavedOverride] = []
 
 
 def write_plan(plan: Plan) -> str:
@@ -87,6 +97,7 @@ def write_plan(plan: Plan) -> str:
         "kept": sorted(plan.kept),
         "unselected": sorted(plan.unselected),
         "changes": [_change_to_plain(change) for change in plan.changes],
+        "overrides": [override._asdict() for override in plan.overrides],
     }
     return json.dumps({**saved, "checksum": digest(saved)}, indent=2) + "\n"
 
@@ -144,6 +155,7 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         kept=frozenset(saved.kept),
         unselected=frozenset(saved.unselected),
         settings=saved.settings,
+        overrides=tuple(Override(**override.model_dump()) for override in saved.overrides),
     )
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")

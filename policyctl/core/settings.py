@@ -85,6 +85,20 @@ class GuardException(NamedTuple):
         return canonical_name(self.policy) == name or matches(name, (self.policy,))
 
 
+class Override(NamedTuple):
+    """One safety setting that a person overrides once: the option and its value as on the command line, why, and who."""
+
+    option: str
+    value: str
+    reason: str = ""
+    by: str = ""
+
+    @property
+    def text(self) -> str:
+        """`--max-removes 12`: what is overridden, without why and by whom."""
+        return f"{self.option} {self.value}"
+
+
 class Settings(NamedTuple):
     """The safety settings of one environment, and how effects are worked out.
 

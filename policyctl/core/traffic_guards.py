@@ -27,7 +27,7 @@ from policyctl.effect.shares import provider_of
 from policyctl.effect.tree import Tree
 from policyctl.errors import NotKnown
 from policyctl.model.names import short_model
-from policyctl.model.normal import Document
+from policyctl.model.normal import Document, references
 
 
 class Breach(NamedTuple):
@@ -61,23 +61,39 @@ def traffic_refusals(
     settings: Settings,
     effects: Mapping[str, Effect],
     affected: Sequence[Affected] = (),
+    restored: frozenset[str] = frozenset(),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, one sentence each, and as notes what they would refuse but for an exception.
 
     `policies` are all as they will be and `effects` those of the plan's updates, both by name; `affected` are policies that
-    stay.
+    stay. `restored` names changes that only bring back what was reviewed: the guards that compare with what is live do not
+    block the way back.
     """
     refusals, notes = [], []
     written = [change for change in plan.changes if change.after is not None]
     judged = [Judged(change.name, change.action == "update", effects.get(change.name)) for change in written]
     judged += [Judged(one.name, True, one.effect, one.through) for one in affected if one.bound]
+    back = restored | {one.name for one in affected if _restored_by(one.name, plan, policies, restored)}
     for breach in _breaches(judged, policies, settings.guards):
+        if breach.policy in back and breach.guard in _OF_UPDATES:
+            continue
         if exception := _exception(breach, settings.guard_exceptions):
             notes.append(f"{breach.policy} {breach.said}; allowed: {exception.reason}")
         else:
             override = f"--allow-guard {breach.guard}={breach.policy}"
             refusals.append(f"{breach.policy} {breach.said} (allow it with {override}, or in guard_exceptions)")
     return tuple(refusals), tuple(notes)
+
+
+def _restored_by(name: str, plan: Plan, policies: Mapping[str, Document], restored: frozenset[str]) -> bool:
+    """Whether every changed policy that one which stays may come to is a restoration."""
+    changed = {change.name for change in plan.changes}
+    pending, seen = [name], {name}
+    while pending:
+        for target in references(policies[pending.pop()]) & policies.keys() - seen:
+            seen.add(target)
+            pending.append(target)
+    return seen & changed <= restored
 
 
 def _exception(breach: Breach, exceptions: tuple[GuardException, ...]) -> GuardException | None:

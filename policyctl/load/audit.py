@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from policyctl.core.audit import BadEntry, Entry, read_entry
+from policyctl.core.audit import MAX_LINE, BadEntry, Entry, read_entry
 from policyctl.errors import PolicyctlError
-
-MAX_LINE = 1024 * 1024  # bytes
+from policyctl.load.files import raise_if_led_out
 
 
 class AuditFile:
@@ -26,6 +25,7 @@ class AuditFile:
         self.path = path
         self._lock = threading.Lock()
         self._torn = False
+        raise_if_led_out(path)
         try:
             # Without blocking: a pipe that nobody reads would be waited for.
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from policyctl.errors import PolicyctlError
+from policyctl.load.git.place import top_of
 
 STATE_FOLDER = ".policyctl"  # beside the policy directory: the embedded remotes of its environments
 
@@ -22,7 +23,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def write_atomically(path: Path, content: str | bytes, *, inside: Path | None = None, private: bool = False) -> None:
     """Write a file so that a reader sees the old or the new content, never half, and the disk keeps one of them.
 
-    A file that the user named may be a link to anywhere. With `inside` the path is one that policyctl found or made up, and
+    A file that the user named may be a link, but one that lies in a repository, and so may have come with a branch, does not
+    lead out of it. With `inside` the path is one that policyctl found or made up, and
     no link may lead it out of that directory. A `private` file is for its owner alone; any other keeps its mode, or gets
     the one that the umask leaves. Raises PolicyctlError when it cannot be written; then the old file is as it was.
     """
@@ -85,6 +87,15 @@ def read_bounded(path: Path, most: int) -> bytes:
     return content
 
 
+def raise_if_led_out(path: Path) -> None:
+    """Raise PolicyctlError where a link on the way to a file leads out of the repository that the path is in: a commit may
+    have brought it."""
+    absolute = path.absolute()
+    top = top_of(Path(os.path.normpath(absolute)).parent)
+    if top is not None and not absolute.resolve().is_relative_to(top.resolve()):
+        raise PolicyctlError(f"{path} cannot be written: a link leads out of the repository {top}; remove it")
+
+
 def make_folder(path: Path) -> None:
     """Make a directory and those above it where they are missing. Raises PolicyctlError when it cannot be."""
     try:
@@ -108,7 +119,9 @@ def _target(path: Path, inside: Path | None) -> Path:
         top = None if inside is None else inside.resolve()
     except RuntimeError:  # Python before 3.13 refuses to resolve a link that leads back to itself
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
-    if top is not None and not target.is_relative_to(top):
+    if top is None:
+        raise_if_led_out(path)
+    elif not target.is_relative_to(top):
         raise PolicyctlError(f"{path} cannot be written: a link leads out of {inside}; remove it")
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise PolicyctlError(f"{path} cannot be written: it is there and is no regular file; choose another")

@@ -18,7 +18,7 @@ from policyctl.load.unread import Unread
 from policyctl.model.complaints import Complaint, did_you_mean
 from policyctl.model.live import Observed
 from policyctl.model.names import POLICY_PREFIX, canonical_name
-from policyctl.model.normal import references
+from policyctl.model.normal import Document, references
 from policyctl.model.policy import Policy
 from policyctl.reconcile.gone import hold_removals, why_kept
 from policyctl.reconcile.observe import observe
@@ -34,11 +34,13 @@ def plan_directory(
     timeouts: Mapping[str, float] | None = None,
     on_row: Callable[[], object] = lambda: None,
     unread: Unread | None = None,
+    base: Callable[[], Mapping[str, Document]] = dict,
 ) -> Review:
     """Read the remote and compare. `settings` are the environment's, with what the command line overrides.
 
     `timeouts` are the models' own, in seconds, as far as the directory declares them. `on_row` is told of each row that the
-    remote holds. With `unread`, what the directory has and nobody read, nothing is removed that may not be gone.
+    remote holds. With `unread`, what the directory has and nobody read, nothing is removed that may not be gone. `base` gives
+    the policies of the base revision; it is asked where the plan writes something.
     """
     observed = observe(reader, desired, on_row)
     removes = may_remove(reader, settings)
@@ -53,7 +55,9 @@ def plan_directory(
         removes=removes and kept is None,
         selection=selection,
     )
-    reviewed = review(replace(plan, settings=environment.decides), observed, settings, timeouts)
+    writes = any(change.after is not None for change in plan.changes)
+    plan = replace(plan, settings=environment.decides)
+    reviewed = review(plan, observed, settings, timeouts, base() if writes else None)
     if unread and removes:
         named = {policy.name for policy in desired}
         gone = [name for name in observed.live if name not in named and settings.in_scope(name) and selection.takes(name)]

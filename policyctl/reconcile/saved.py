@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from policyctl.core.guards import Review, review
@@ -10,6 +10,7 @@ from policyctl.core.plan import Plan
 from policyctl.core.saved_rules import bad_targets, recounted, trespasses
 from policyctl.core.settings import Settings
 from policyctl.load.directory import Loaded
+from policyctl.model.normal import Document
 from policyctl.reconcile.apply import stale_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import may_remove, unchecked
@@ -17,17 +18,23 @@ from policyctl.remote.protocol import Reader
 
 
 def review_saved(
-    reader: Reader, plan: Plan, loaded: Loaded, settings: Settings, on_row: Callable[[], object] = lambda: None
+    reader: Reader,
+    plan: Plan,
+    loaded: Loaded,
+    settings: Settings,
+    on_row: Callable[[], object] = lambda: None,
+    base: Callable[[], Mapping[str, Document]] = dict,
 ) -> Review:
     """Hold a saved plan against the remote as it is now and against every rule that a plan made now would meet.
 
     `loaded` is what the directory says, as far as it can be read: it names policies, models and timeouts, and decides no
-    change. What is wrong with the plan is among the refusals, what moved since it was made is stale.
+    change. `base` gives the policies of the base revision, the way back to which is a restoration. What is wrong with the plan
+    is among the refusals, what moved since it was made is stale.
     """
     observed = observe(reader, loaded.policies, on_row)
     removes = may_remove(reader, settings)
     plan = recounted(plan, {policy.name: policy for policy in loaded.policies}, observed, settings, removes=removes)
-    reviewed = review(plan, observed, settings, loaded.timeouts)
+    reviewed = review(plan, observed, settings, loaded.timeouts, base())
     writes = any(change.after is not None for change in plan.changes)
     models = reader.models() | loaded.models if writes else frozenset()
     known = reviewed.live | {change.name for change in plan.changes}

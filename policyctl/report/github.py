@@ -63,6 +63,7 @@ def step_outputs(review: Review, plan_file: str | None) -> str:
         "blocked": str(len(plan.blocked)),
         "refusals": str(len(review.refusals)),
         "settings": str(len(review.settings)),
+        "failed_tests": str(len(review.failed_tests)),
         "digest": plan.digest,
     }
     if plan_file is not None:

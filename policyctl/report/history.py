@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from policyctl.core.audit import Entry, Origin, fold, gaps
 from policyctl.report.apply_text import LOOKS
 from policyctl.report.plain import count, json_text, plain
 from policyctl.report.plan_text import SYMBOLS
 from policyctl.report.style import Style
+from policyctl.report.subject import override_text
+from policyctl.report.wrapping import laid_out
 
 FORMAT = "policyctl/history"
 VERSION = 1
@@ -16,16 +19,17 @@ _UNKNOWN = "not known: the run ended before it told; plan shows what is live"
 _GAP = "it was changed before this by somebody who left no entry here"
 
 
-def history_text(entries: Sequence[Entry], wanted: Callable[[Entry], bool], style: Style) -> str:
-    """Two lines a change, the oldest first: when, what and its outcome; then who, how, and why."""
+def history_text(entries: Sequence[Entry], wanted: Callable[[Entry], bool], style: Style, *, diff: bool = False) -> str:
+    """Two lines a change, the oldest first: when, what and its outcome; then who, how, and why. `diff` shows what changed."""
     rows = list(_rows(entries, wanted))
-    lines = [line for entry, gap in rows for line in _lines(entry, gap, style)]
+    lines = [line for entry, gap in rows for line in (*_lines(entry, gap, style), *(_diff(entry, style) if diff else ()))]
     return "".join(f"{line}\n" for line in [*lines, *([""] if lines else []), f"{count(len(rows), 'change')}."])
 
 
-def history_json(entries: Sequence[Entry], wanted: Callable[[Entry], bool]) -> str:
+def history_json(entries: Sequence[Entry], wanted: Callable[[Entry], bool], *, diff: bool = False) -> str:
     """The same as JSON text. `gap` says that the policy was changed before by somebody who left no entry."""
-    changes = [{**entry.plain(), "gap": gap} for entry, gap in _rows(entries, wanted)]
+    rows = ((entry if diff else replace(entry, fields=None), gap) for entry, gap in _rows(entries, wanted))
+    changes = [{**entry.plain(), "gap": gap} for entry, gap in rows]
     return json_text({"format": FORMAT, "version": VERSION, "changes": changes})
 
 
@@ -43,12 +47,24 @@ def _lines(entry: Entry, gap: bool, style: Style) -> Iterator[str]:
     yield style.paint(plain(f"    by {origin.who} with {origin.command}{_source(origin)}"), "dim")
     if origin.run is not None:
         yield style.paint(plain(f"    in {origin.run}"), "dim")
+    for override in entry.overrides:
+        yield style.paint(plain(f"    overriding {override_text(override)}"), "yellow")
     if gap:
         yield f"    {style.paint('note', 'cyan')}  {_GAP}"
 
 
+def _diff(entry: Entry, style: Style) -> Iterator[str]:
+    """What changed, field by field."""
+    from policyctl.report.fields import field_lines  # with difflib behind it
+
+    if entry.fields is None:
+        yield "    what changed is not in the audit file"
+    else:
+        yield from laid_out(list(field_lines(entry.fields, style.width)), style.width).splitlines()
+
+
 def _source(origin: Origin) -> str:
     if origin.commit is None:
-        return ""
+        return f" (no commit: {origin.no_commit})" if origin.no_commit else ""
     changed = ", with changes that are in no commit" if origin.dirty else ""
     return f" at {origin.commit[:12]} ({origin.subject}){changed}"

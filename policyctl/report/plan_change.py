@@ -16,7 +16,7 @@ from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.markdown import block, code, html_code, prose, row
 from policyctl.report.plain import count, describe, place, plain, value
-from policyctl.report.subject import UNBOUND, Subject
+from policyctl.report.subject import RESTORED, UNBOUND, Subject
 from policyctl.report.verdict import said_risk
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
@@ -44,6 +44,7 @@ class Item:
     verbose: bool
     through: tuple[str, ...] = ()
     bound: bool = True
+    restored: bool = False
 
     @property
     def worse(self) -> bool:
@@ -62,7 +63,8 @@ def items_of(subject: Subject) -> list[Item]:
         moves = review.effects.get(change.name)
         after = review.policies.get(change.name) if change.after is not None else None
         risk = worst_of(change.name, change.action, moves, used=change.name in review.used)
-        items.append(Item(change.action, change.name, change, moves, risk, change.before, after, verbose))
+        restored = change.name in review.restored
+        items.append(Item(change.action, change.name, change, moves, risk, change.before, after, verbose, restored=restored))
     for one in review.affected:
         before, after = (policies.get(one.name) for policies in (review.policies_before, review.policies))
         risk, name = worst_of(one.name, "update", one.effect), one.name
@@ -73,7 +75,8 @@ def items_of(subject: Subject) -> list[Item]:
 def table_row(item: Item) -> str:
     """What the change is and the worst that it does."""
     way = f" through {', '.join(code(bare_name(name)) for name in item.through)}" if item.through else ""
-    return row((item.action, code(bare_name(item.name)) + way, _in_short(item)))
+    action = "restoration" if item.restored else item.action
+    return row((action, code(bare_name(item.name)) + way, _in_short(item)))
 
 
 def opened(item: Item) -> str:
@@ -84,7 +87,8 @@ def opened(item: Item) -> str:
         free = "" if item.bound else f" {prose(UNBOUND)}"
         return f"<details><summary><b>{item.action}</b> {name} through {way}</summary>\n\nIts document stays{free}.\n\n"
     name += f" in {html_code(change.file)}" if change.file else ""
-    return f"<details><summary><b>{change.action}</b> {name}</summary>\n\n{_difference(change, item.verbose)}\n"
+    restored = f"{prose(RESTORED).capitalize()}.\n\n" if item.restored else ""
+    return f"<details><summary><b>{change.action}</b> {name}</summary>\n\n{restored}{_difference(change, item.verbose)}\n"
 
 
 def effect(item: Item) -> str:

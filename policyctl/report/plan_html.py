@@ -21,7 +21,17 @@ from policyctl.report.effect_rows import first_rows
 from policyctl.report.effect_views import percent
 from policyctl.report.plain import describe, field_values, place, plain
 from policyctl.report.plan_change import Item, fields_of, items_of
-from policyctl.report.subject import ALSO, SETTINGS_TOLD, UNBOUND, Subject, rest_of, way, why_blocked
+from policyctl.report.subject import (
+    ALSO,
+    RESTORED,
+    SETTINGS_TOLD,
+    UNBOUND,
+    Subject,
+    override_text,
+    rest_of,
+    way,
+    why_blocked,
+)
 from policyctl.report.verdict import headline, said_risk, verdict
 
 _SYMBOLS: dict[Action | Literal["affected"], str] = {"add": "+", "update": "~", "remove": "−", "affected": "≈"}
@@ -121,10 +131,13 @@ def _hash(text: str) -> str:
 
 def _notices(review: Review) -> Iterator[Notice]:
     """What stands above everything else, the gravest first."""
+    yield from (Notice("overridden", "", override_text(one)) for one in review.plan.overrides)
     yield from (Notice("stale", "", why) for why in review.stale)
+    yield from (Notice("failed", "scenario test", why) for why in review.failed_tests)
     yield from (Notice("refused", "", why) for why in review.refusals)
     yield from (Notice("blocked", block.name, why_blocked(block)) for block in review.plan.blocked)
     yield from (Notice("warning", f"{w.mark}: {w.code}", w.message) for w in review.warnings)
+    yield from (Notice("restoration", name, RESTORED) for name in sorted(review.restored))
     yield from (Notice("note", "", note) for note in review.notes)
 
 

@@ -30,6 +30,7 @@ def plan_data(review: Review) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
+        "overrides": [{key: item for key, item in one._asdict().items() if item} for one in plan.overrides],
         "settings": [_field(field) for field in review.settings],
         "environment": plan.environment,
         "remote": plan.remote,
@@ -46,10 +47,13 @@ def plan_data(review: Review) -> dict[str, Any]:
             "blocked": len(plan.blocked),
         },
         "verdict": _verdict(review),
-        "changes": [_change(change, review.effects.get(change.name)) for change in plan.changes],
+        "changes": [
+            _change(change, review.effects.get(change.name), change.name in review.restored) for change in plan.changes
+        ],
         "affected": [_affected(one) for one in review.affected],
         "blocked": [{"name": block.name, "ids": list(block.ids), "reason": block.reason} for block in plan.blocked],
         "refusals": list(review.refusals),
+        "failed_tests": list(review.failed_tests),
         "warnings": [{**w.mark._asdict(), "code": w.code, "message": w.message} for w in review.warnings],
         "notes": list(review.notes),
     }
@@ -67,10 +71,12 @@ def _verdict(review: Review) -> dict[str, Any]:
     }
 
 
-def _change(change: Change, effect: Effect | None) -> dict[str, Any]:
+def _change(change: Change, effect: Effect | None, restored: bool) -> dict[str, Any]:
     plain: dict[str, Any] = {"action": change.action, "name": change.name}
     if change.file is not None:
         plain["file"] = change.file
+    if restored:
+        plain["restoration"] = True
     plain["fields"] = [_field(field) for field in change.fields]
     if effect is not None:
         plain["effect"] = effect_data(effect)

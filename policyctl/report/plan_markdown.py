@@ -17,8 +17,8 @@ from policyctl.report.foreign import texts_of
 from policyctl.report.markdown import code, naming, prose
 from policyctl.report.plain import count, field_values
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
-from policyctl.report.posts import marker
-from policyctl.report.subject import SETTINGS_TOLD, Subject, rest_text, why_blocked
+from policyctl.report.posts import opening as first_lines
+from policyctl.report.subject import OVERRIDES_TOLD, SETTINGS_TOLD, TESTS_TOLD, Subject, override_text, rest_text, why_blocked
 from policyctl.report.verdict import Verdict, headline, said_risk, verdict
 
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
@@ -39,9 +39,10 @@ def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
 def _page(subject: Subject, room: int) -> str:
     review = subject.review
     said = verdict(review)
-    first = f"{marker(review.plan.environment, subject.directory)}\n"
+    first = first_lines(review, subject.directory)
     head, foot = _head(subject, said), _foot(subject)
     left = _Room(room - len((first + head + foot).encode()) - _FRAME)
+    overrides = _listed(f"> [!IMPORTANT]\n> {OVERRIDES_TOLD}", list(map(override_text, review.plan.overrides)), left, "> ")
     settings = _settings(review, left)
     alerts = _alerts(review, left)
     warnings = _listed(
@@ -52,6 +53,7 @@ def _page(subject: Subject, room: int) -> str:
     return "".join(
         [
             first,
+            overrides,
             settings,
             head,
             *alerts,
@@ -140,6 +142,7 @@ def _alerts(review: Review, room: _Room) -> list[str]:
     blocked = [f"{block.name}: {why_blocked(block)}" for block in review.plan.blocked]
     return [
         _listed("> [!CAUTION]\n> Stale, nothing was written; plan again:", review.stale, room, "> "),
+        _listed(f"> [!CAUTION]\n> {TESTS_TOLD}", review.failed_tests, room, "> "),
         _listed("> [!CAUTION]\n> Refused by the safety rules:", review.refusals, room, "> "),
         _listed("> [!WARNING]\n> Blocked by rows on the remote:", blocked, room, "> "),
     ]

@@ -12,7 +12,19 @@ from policyctl.effect.profile import ASSUMED
 from policyctl.model.normal import Document
 from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
-from policyctl.report.subject import ALSO, NOT_KNOWN, SETTINGS_TOLD, UNBOUND, rest_text, way, why_blocked
+from policyctl.report.subject import (
+    ALSO,
+    NOT_KNOWN,
+    OVERRIDES_TOLD,
+    RESTORED,
+    SETTINGS_TOLD,
+    TESTS_TOLD,
+    UNBOUND,
+    override_text,
+    rest_text,
+    way,
+    why_blocked,
+)
 from policyctl.report.wrapping import Line, laid_out
 
 if TYPE_CHECKING:
@@ -33,11 +45,15 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     changes = [
         line
         for change in plan.changes
-        for line in _change_lines(change, effects.get(change.name), style, verbose, review.policies)
+        for line in _change_lines(
+            change, effects.get(change.name), style, verbose, review.policies, restored=change.name in review.restored
+        )
     ]
     affected = [line for one in review.affected for line in _affected_lines(one, style, verbose)]
     blocks = [
+        list(_listed_lines(OVERRIDES_TOLD, map(override_text, plan.overrides), style, "yellow")),
         list(_settings_lines(review, style)),
+        list(_listed_lines(TESTS_TOLD, review.failed_tests, style, "red")),
         [Line("", style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim"))],
         list(_verdict_lines(review, style)) if plan.changes else [],
         changes,
@@ -51,6 +67,12 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         [Line("", _summary_line(review, style), 2)],
     ]
     return "\n\n".join(laid_out(lines, style.width) for lines in blocks if lines) + "\n"
+
+
+def _listed_lines(title: str, lines: Iterable[str], style: Style, look: str) -> Iterator[Line]:
+    listed = [Line("    ", plain(line), 2) for line in lines]
+    if listed:
+        yield from (Line("", style.paint(title, "bold", look)), *listed)
 
 
 def _settings_lines(review: Review, style: Style) -> Iterator[Line]:
@@ -71,11 +93,19 @@ def change_text(change: Change, effect: Effect | None, style: Style, verbose: bo
 
 
 def _change_lines(
-    change: Change, effect: Effect | None, style: Style, verbose: bool, policies: Mapping[str, Document]
+    change: Change,
+    effect: Effect | None,
+    style: Style,
+    verbose: bool,
+    policies: Mapping[str, Document],
+    *,
+    restored: bool = False,
 ) -> Iterator[Line]:
     look = _LOOKS[change.action]
     source = f"  {style.paint(plain(change.file), 'dim')}" if change.file else ""
     yield Line(f"{style.paint(SYMBOLS[change.action], look, 'bold')} ", style.paint(plain(change.name), "bold") + source)
+    if restored:
+        yield Line("    ", style.paint(RESTORED, "green"))
     shown = change.before if change.action == "remove" else change.after if verbose or change.action == "add" else None
     if shown is not None:
         yield Line("    ", describe(shown), 2)

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 from policyctl.core.guards import Review
 from policyctl.core.plan import Blocked
+from policyctl.core.settings import Override
 from policyctl.report.plain import plain
 
 ALSO = "also affected"
 UNBOUND = "(not of this directory, whose guards do not hold for it)"
 NOT_KNOWN = "what this does to traffic is not known"
+OVERRIDES_TOLD = "Overridden for this plan, and approved with it:"
+RESTORED = "restoration: back to the policy as it was reviewed"
+TESTS_TOLD = "Scenario tests fail:"
 SETTINGS_TOLD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
 
 
@@ -58,3 +62,9 @@ def way(through: Sequence[str]) -> str:
 def why_blocked(block: Blocked) -> str:
     """Why a policy is blocked, with the ids of the rows that block it."""
     return f"{block.reason} (ids {', '.join(block.ids)})" if block.ids else block.reason
+
+
+def override_text(override: Override) -> str:
+    """`--max-removes 12: the old models are gone (allowed by ana)`."""
+    why = f": {override.reason}" if override.reason else ""
+    return f"{override.text}{why}{f' (allowed by {override.by})' if override.by else ''}"

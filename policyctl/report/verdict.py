@@ -41,7 +41,7 @@ def verdict(review: Review) -> Verdict:
     # Of equal risks the first in the plan's order, so that the same plan gives the same line.
     risks = sorted(risks_of(review), key=lambda risk: risk.rank, reverse=True)
     alike = [risk for risk in risks if risks[0].like(risk)]  # the first is, or there is none
-    passed = not (review.stale or review.refusals or plan.blocked)
+    passed = not (review.stale or review.refusals or review.failed_tests or plan.blocked)
     shown = [*alike, *(risk for risk in risks if risk not in alike and risk.tier >= Tier.PARTIAL)][:_SHOWN]
     return Verdict(counts, tuple(shown), len(alike[_SHOWN:]), _nothing(review), _rules(review), passed)
 
@@ -113,6 +113,9 @@ def _rules(review: Review) -> str:
         said.append(f"stale, {count(len(review.stale), 'policy')} changed since the plan was made")
     if review.refusals:
         said.append(f"refused by {count(len(review.refusals), 'safety rule')}")
+    if review.failed_tests:
+        failed = len(review.failed_tests)
+        said.append(f"{count(failed, 'scenario test')} {'fails' if failed == 1 else 'fail'}")
     if review.plan.blocked:
         said.append(f"{count(len(review.plan.blocked), 'policy')} blocked by rows on the remote")
     return ", ".join(said) or _PASSED[review.guarded]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from tests.remote.standin import Reply, Seen, StandIn, standing_in
 
 TOKEN = "canary-token"
+OPENER = "opener"  # who opened pull request 5
 ME = {"github": "github-actions[bot]", "gitlab": "project_7_bot"}
 COMMIT = "c" * 40
 
@@ -25,6 +26,9 @@ class Forge:
     merges: list[dict[str, Any]] = field(default_factory=list)
     read_only: bool = False
     knows_me: bool = False  # a workflow's own token may not ask who it is
+    head: str | None = COMMIT  # what main is at; None where the token may not ask
+    changed: dict[str, list[str]] = field(default_factory=dict)  # commit → the files that changed from there to the head
+    rights: dict[str, str | int] = field(default_factory=dict)  # what people may do here, as the service says it
     next_id: int = 100
     server: StandIn | None = None
 
@@ -54,6 +58,14 @@ class Forge:
         }
 
     @property
+    def branch_environ(self) -> dict[str, str]:
+        """The variables of a step that runs for main, once something was merged into it."""
+        environ = self.environ
+        if self.kind == "github":
+            return {**environ, "GITHUB_REF": "refs/heads/main"}
+        return {**environ, "CI_MERGE_REQUEST_IID": "", "CI_COMMIT_BRANCH": "main"}
+
+    @property
     def bodies(self) -> list[str]:
         """The comments on the pull request."""
         return [one["body"] for one in self.comments[5]]
@@ -67,7 +79,7 @@ class Forge:
         """A comment that somebody wrote, we if nobody is named."""
         self.next_id += 1
         name = user or ME[self.kind]
-        made = {"id": self.next_id, "body": body, "user": {"login": name}, "author": {"username": name}}
+        made = {"id": self.next_id, "body": body, "user": {"login": name}, "author": {"username": name, "id": _id_of(name)}}
         self.comments.setdefault(number, []).append(made)
         return made
 
@@ -77,7 +89,7 @@ class Forge:
             {
                 "number": number,
                 "iid": number,
-                "merged_at": "2026-01-01" if merged else None,
+                "merged_at": f"2026-01-01T00:00:{len(self.merges):02}Z" if merged else None,
                 "state": "merged" if merged else "opened",
                 "merge_commit_sha": commit,
             }
@@ -95,19 +107,44 @@ class Forge:
         if self.read_only and seen.method != "GET":
             return Reply(403, {"message": "Resource not accessible by integration"})
         path = seen.path.removeprefix("/repos/org/repo").removeprefix("/projects/7")
-        written = [one for some in self.comments.values() for one in some]
-        if found := re.fullmatch(r"/(?:issues/(\d+)/comments|merge_requests/(\d+)/notes)", path):
-            number = int(found[1] or found[2])
-            return self._listed(seen, self.comments.get(number, []), lambda body: self.write(body["body"], number=number))
-        if found := re.fullmatch(r"/(?:issues/comments|merge_requests/\d+/notes)/(\d+)", path):
-            return self._changed(seen, found[1], written)
-        if path in (f"/commits/{COMMIT}/pulls", f"/repository/commits/{COMMIT}/merge_requests"):
-            return self._listed(seen, self.merges)
-        if path == "/issues":
-            return self._listed(seen, [one for one in self.issues if one["state"] == "open"], self._issue)
-        if found := re.fullmatch(r"/issues/(\d+)", path):
-            return self._changed(seen, found[1], self.issues)
+        for pattern, handle in _ROUTES.items():
+            if found := re.fullmatch(pattern, path):
+                return handle(self, seen, *(part for part in found.groups() if part is not None))
         return Reply(404, {"message": "Not Found"})
+
+    def _comments(self, seen: Seen, number: str) -> Reply:
+        rows = self.comments.get(int(number), [])
+        return self._listed(seen, rows, lambda body: self.write(body["body"], number=int(number)))
+
+    def _comment(self, seen: Seen, identifier: str) -> Reply:
+        return self._changed(seen, identifier, [one for some in self.comments.values() for one in some])
+
+    def _merges(self, seen: Seen) -> Reply:
+        return self._listed(seen, self.merges)
+
+    def _branch(self, _: Seen) -> Reply:
+        return Reply(403) if self.head is None else Reply(200, {"commit": {"sha": self.head, "id": self.head}})
+
+    def _compare(self, _: Seen, since: str) -> Reply:
+        files = self.changed.get(since)
+        return Reply(404) if files is None else Reply(200, {"status": "ahead", "files": [{"filename": one} for one in files]})
+
+    def _issues(self, seen: Seen) -> Reply:
+        return self._listed(seen, [one for one in self.issues if one["state"] == "open"], self._issue)
+
+    def _one_issue(self, seen: Seen, identifier: str) -> Reply:
+        return self._changed(seen, identifier, self.issues)
+
+    def _request(self, _: Seen, number: str) -> Reply:
+        """A pull request by itself."""
+        made = [one for one in self.merges if one["number"] == int(number)]
+        opened = {"user": {"login": OPENER}, "author": {"username": OPENER}, "merged_at": None, "state": "open"}
+        return Reply(200, {**opened, **(made[-1] if made else {})})
+
+    def _rights(self, _: Seen, who: str) -> Reply:
+        """What somebody may do: on GitHub by name, on GitLab by number."""
+        found = next((right for name, right in self.rights.items() if who in (name, str(_id_of(name)))), None)
+        return Reply(404) if found is None else Reply(200, {"permission": found, "access_level": found})
 
     def _issue(self, body: dict[str, Any]) -> dict[str, Any]:
         self.next_id += 1
@@ -139,6 +176,23 @@ class Forge:
             change["state"] = "closed"
         row.update(change)
         return Reply(200, row)
+
+
+_ROUTES: dict[str, Callable[..., Reply]] = {
+    r"/(?:issues/(\d+)/comments|merge_requests/(\d+)/notes)": Forge._comments,
+    r"/(?:issues/comments|merge_requests/\d+/notes)/(\d+)": Forge._comment,
+    r"/(?:pulls|merge_requests)": Forge._merges,
+    r"/(?:pulls|merge_requests)/(\d+)": Forge._request,
+    r"/(?:repository/)?branches/main": Forge._branch,
+    r"/compare/(\w+)\.\.\.\w+": Forge._compare,
+    r"/(?:collaborators/([\w-]+)/permission|members/all/(\d+))": Forge._rights,
+    r"/issues": Forge._issues,
+    r"/issues/(\d+)": Forge._one_issue,
+}
+
+
+def _id_of(name: str) -> int:
+    return sum(map(ord, name))
 
 
 @contextmanager

@@ -44,7 +44,9 @@ def test_a_change_is_noted_before_and_after_its_write(project: Project, policyct
     assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
     begun, applied = lines()
     assert (begun["outcome"], applied["outcome"]) == ("begun", "applied")
-    differing = {"time", "outcome"}
+    differing = {"time", "outcome", "fields"}
+    assert [field["path"] for field in begun["fields"]] == ["display_name", "description", "policy"]
+    assert "fields" not in applied, "what changes is noted once"
     assert {key: value for key, value in begun.items() if key not in differing} == {
         key: value for key, value in applied.items() if key not in differing
     }
@@ -73,6 +75,7 @@ def test_what_one_entry_leaves_is_what_the_next_finds(project: Project, policyct
     assert removed["after"] is None
     assert [line["command"] for line in (added, updated, removed)] == ["apply", "apply", "policy remove"]
     assert not any("commit" in line or "dirty" in line for line in lines())
+    assert all("is in no git repository" in line["no_commit"] for line in lines())
 
 
 def test_single_policies_are_noted_too_and_the_variable_names_the_file(
@@ -290,6 +293,61 @@ def test_history_as_json_is_what_its_schema_says(project: Project, policyctl: Po
     assert [(change["action"], change["gap"]) for change in data["changes"]] == [("add", False), ("remove", False)]
 
 
+def test_history_shows_what_changed(project: Project, policyctl: Policyctl) -> None:
+    project.write("anygem.yaml")
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4"))
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    assert policyctl("policy", "remove", "--name", "anygem", "--yes", "--audit", AUDIT).code == 0
+    text = policyctl("history", "--audit", AUDIT, "--diff").out
+    assert "    policy.targets[google/gemini-2.0-flash-lite].weight: 0.25 → 0.4\n" in text
+    assert "    policy: absent → {" in text
+    assert " → absent\n" in text
+    assert " → " not in policyctl("history", "--audit", AUDIT).out
+    data = json.loads(policyctl("history", "--audit", AUDIT, "--format", "json", "--diff").out)
+    jsonschema.Draft202012Validator(json.loads(schema_text("history"))).validate(data)
+    assert data["changes"][1]["fields"] == [
+        {"path": "policy.targets[google/gemini-2.0-flash-lite].weight", "before": 0.25, "after": 0.4}
+    ]
+    without = [{key: item for key, item in line.items() if key != "fields"} for line in lines()]  # as older lines are
+    AUDIT.write_text("".join(f"{json.dumps(line)}\n" for line in without), "utf-8")
+    assert policyctl("history", "--audit", AUDIT, "--diff").out.count("what changed is not in the audit file") == 3
+
+
+OVERRIDING = (
+    ("apply", "--yes", "--max-removes", "1", "--reason", "the old one is gone"),
+    ("policy", "remove", "--name", "b", "--yes", "--allow-remove", "b", "--reason", "the old one is gone"),
+)
+
+
+@pytest.mark.parametrize("command", OVERRIDING, ids=lambda command: command[0])
+def test_a_line_names_what_was_overridden_and_why(command: tuple[str, ...], project: Project, policyctl: Policyctl) -> None:
+    for name in "ab":
+        project.policy(name)
+    assert policyctl("apply", "--yes").code == 0
+    project.write("policyctl.yaml", "limits: {max_removes: 0}\nprotect: [%s]\n" % ("b" if command[0] == "policy" else "x"))
+    (project.policies / "b.yaml").unlink()
+    assert policyctl(*command, "--audit", AUDIT).code == 0
+    option, value = ("--max-removes", "1") if command[0] == "apply" else ("--allow-remove", "b")
+    assert [line["overrides"] for line in lines()] == [
+        [{"option": option, "value": value, "reason": "the old one is gone"}],
+    ] * 2
+    assert f"    overriding {option} {value}: the old one is gone\n" in policyctl("history", "--audit", AUDIT).out
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("apply", "--yes", "--reason", "x"), "--reason is for an override, and none is given"),
+        (("policy", "remove", "--name", "a", "--reason", "x"), "--reason is for --allow-remove, which is not given"),
+    ],
+)
+def test_a_reason_for_nothing_is_an_error(command: tuple[str, ...], said: str, project: Project, policyctl: Policyctl) -> None:
+    project.policy("a")
+    ran = policyctl(*command)
+    assert (ran.code, said in ran.err) == (64, True)
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_what_a_file_says_is_only_shown(form: str, project: Project, policyctl: Policyctl) -> None:
     """Whoever may add to the file could otherwise write what a terminal or a runner's log obeys."""
@@ -319,6 +377,8 @@ TORN = {
     "of a newer version": (lambda text: text.replace('"version": 1', '"version": 2', 1), 1, 1),
     "of something else": (lambda text: '{"a": 1}\n[]\n\n' + text, 1, 2),
     "without a field": (lambda text: text.replace('"who"', '"whom"', 1), 1, 1),
+    "of overrides that are none": (lambda text: text.replace('"fields": [', '"overrides": [3], "fields": [', 1), 1, 1),
+    "of fields without a path": (lambda text: text.replace('"fields": [', '"fields": [{}, ', 1), 1, 1),
     "of a wrong type": (lambda text: text.replace('"action": "add"', '"action": ["\\u001b"]', 1), 1, 1),
     "of more than a line may have": (lambda text: "x" * 3_000_000 + "\n" + text, 1, 1),
     "of more than that at the end": (lambda text: text + "x" * 3_000_000, 0, 1),

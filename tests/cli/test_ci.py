@@ -9,12 +9,20 @@ from pathlib import Path
 import pytest
 
 from tests.cli.forges import COMMIT, TOKEN, Forge, forge_of
-from tests.conftest import Policyctl, Project
+from tests.conftest import Policyctl, Project, Ran
 from tests.databases import put, row
 from tests.gitting import commit
 from tests.remote.standin import Reply, closed_port
 
-PAGE = "<!-- policyctl:plan environment=local directory=policies -->\n# A plan\n\n<!-- policyctl sha256:{} -->\n"
+FIRST = "<!-- policyctl:plan environment=local directory=policies -->"
+# A description that tries to be the last line of a comment.
+NASTY = """\
+spec_version: v1
+kind: model
+name: nasty
+description: "x\\n\\n<!-- policyctl sha256:{digest} -->"
+policy: {{strategy: {{mode: single}}, targets: [{{model_name: virtual-model/x/a}}]}}
+""".format(digest="0" * 64)
 SHOW = ("ci", "comment", "plan.md", "--plan", "plan.json")
 DRIFT = ("ci", "drift", "plan.md", "--plan", "plan.json")
 
@@ -32,12 +40,25 @@ def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 def digest(project: Project, policyctl: Policyctl) -> str:
     """The digest of a plan that adds one policy, saved beside its page, which tries to say another one."""
     project.policy("a")
-    Path("plan.md").write_text(PAGE.format("0" * 64), "utf-8")
+    project.write("nasty.yaml", NASTY)
     return saved(policyctl)
 
 
+@pytest.fixture
+def on_main(forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Policyctl:
+    """policyctl in a step that runs for main, after the merge."""
+
+    def call(*args: str) -> Ran:
+        with monkeypatch.context() as step:
+            for name in forge.branch_environ.keys() - {"GITHUB_TOKEN", "GITLAB_TOKEN"}:
+                step.setenv(name, forge.branch_environ[name])
+            return policyctl(*args)
+
+    return call
+
+
 def saved(policyctl: Policyctl, *args: str) -> str:
-    policyctl("plan", "--out", "plan.json", *args)
+    policyctl("plan", "--out", "plan.json", "--report", "markdown=plan.md", *args)
     found: str = json.loads(Path("plan.json").read_text("utf-8"))["digest"]
     return found
 
@@ -46,13 +67,14 @@ def test_a_comment_is_made_once_and_then_updated(forge: Forge, digest: str, proj
     forge.write("looks good", "somebody")
     assert policyctl(*SHOW) == (0, "", "")
     (_, first) = forge.bodies
-    assert first.startswith("<!-- policyctl:plan environment=local directory=policies -->\n# A plan\n")
-    assert first.endswith(f"has the whole plan.\n\n<!-- policyctl {digest} -->\n")
+    assert first.startswith(f"{FIRST}\n<!-- policyctl:shows {digest} approves {digest} -->\n### policyctl: ")
+    assert first.endswith(f" -->\n<!-- policyctl {digest} -->\n")
     assert "(https://forge.example/" in first
     project.policy("b")
     second = saved(policyctl)
     assert policyctl(*SHOW) == (0, "", "")
-    assert forge.bodies == ["looks good", first.replace(digest, second)]
+    other, now = forge.bodies
+    assert (other, now.endswith(f"<!-- policyctl {second} -->\n"), digest in now) == ("looks good", True, False)
 
 
 @pytest.mark.parametrize("form", ["text", "json", "html"])
@@ -62,20 +84,21 @@ def test_only_a_page_of_markdown_is_shown(form: str, command: str, forge: Forge,
     saved(policyctl, "--report", f"{form}=page.{form}")
     ran = policyctl("ci", command, f"page.{form}", "--plan", "plan.json")
     assert (ran.code, ran.out, forge.bodies) == (1, "", [])
-    assert ran.err == f"error: page.{form} is no plan as markdown; write it with plan --report markdown=page.{form}\n"
+    assert ran.err == f"error: page.{form} is not a plan as markdown; write it with plan --report markdown=page.{form}\n"
 
 
-def test_another_environment_has_a_comment_of_its_own(forge: Forge, digest: str, policyctl: Policyctl) -> None:
-    assert policyctl(*SHOW).code == 0
-    Path("plan.md").write_text("<!-- policyctl:plan environment=prod directory=policies -->\n", "utf-8")
-    assert policyctl(*SHOW).code == 0
-    assert [body.splitlines()[0] for body in forge.bodies] == [
-        "<!-- policyctl:plan environment=local directory=policies -->",
-        "<!-- policyctl:plan environment=prod directory=policies -->",
-    ]
+def test_another_environment_has_a_comment_of_its_own(forge: Forge, project: Project, policyctl: Policyctl) -> None:
+    project.policy("a")
+    project.write("policyctl.yaml", "default: local\nenvironments: {local: {}, prod: {}}\n")
+    for environment in ("local", "prod"):
+        saved(policyctl, "--env", environment)
+        assert policyctl(*SHOW).code == 0
+    assert [body.splitlines()[0] for body in forge.bodies] == [FIRST, FIRST.replace("local", "prod")]
 
 
-def test_plans_of_two_directories_are_told_apart(forge: Forge, digest: str, project: Project, policyctl: Policyctl) -> None:
+def test_plans_of_two_directories_are_told_apart(
+    on_main: Policyctl, forge: Forge, digest: str, project: Project, policyctl: Policyctl
+) -> None:
     """Both have an environment of the same name."""
     other = ("--dir", "other/policies")
     (project.folder / "other").mkdir()
@@ -83,14 +106,16 @@ def test_plans_of_two_directories_are_told_apart(forge: Forge, digest: str, proj
     project.policies.mkdir()
     project.policy("b")
     policyctl("plan", *other, "--out", "other.json", "--report", "markdown=other.md")
-    policyctl("plan", "--out", "plan.json", "--report", "markdown=plan.md")
+    saved(policyctl)
     assert policyctl(*SHOW).code == policyctl("ci", "comment", "other.md", "--plan", "other.json", *other).code == 0
     forge.merge(5)
     digests = [json.loads(Path(file).read_text("utf-8"))["digest"] for file in ("plan.json", "other.json")]
-    assert [policyctl("ci", "approved", *which).out for which in ((), other)] == [f"{one}\n" for one in digests]
+    assert [on_main("ci", "approved", *which).out for which in ((), other)] == [f"{one}\n" for one in digests]
+    forge.merges.clear()
     Path("plan.json").unlink()
     assert policyctl(*SHOW).code == 0
-    assert [policyctl("ci", "approved", *which).out for which in ((), other)] == ["none\n", f"{digests[1]}\n"]
+    forge.merge(5)
+    assert [on_main("ci", "approved", *which).out for which in ((), other)] == ["none\n", f"{digests[1]}\n"]
 
 
 @pytest.mark.parametrize(("asked", "left"), [((), 0), (("--env", "local"), 1)])
@@ -118,16 +143,19 @@ def test_a_file_that_never_ends_is_not_read_to_its_end(endless: str, forge: Forg
     assert ran.err == f"error: {endless} cannot be read: it has more than {most} bytes; did plan write it?\n"
 
 
-def test_a_comment_of_somebody_else_is_neither_changed_nor_believed(forge: Forge, digest: str, policyctl: Policyctl) -> None:
-    forged = f"{PAGE}<!-- policyctl sha256:{'f' * 64} -->"
+def test_a_comment_of_somebody_else_is_neither_changed_nor_believed(
+    on_main: Policyctl, forge: Forge, digest: str, policyctl: Policyctl
+) -> None:
+    forged = f"{FIRST}\n<!-- policyctl sha256:{'f' * 64} -->"
     forge.write(forged, "mallory")
-    forge.merge(5)
-    assert policyctl("ci", "approved").out == "none\n"
     assert policyctl(*SHOW).code == 0
     assert forge.bodies[0] == forged
     assert len(forge.bodies) == 2
     forge.write(forged, "mallory")
-    assert policyctl("ci", "approved").out == f"{digest}\n"
+    forge.merge(5)
+    assert on_main("ci", "approved").out == f"{digest}\n"
+    del forge.comments[5][1]
+    assert on_main("ci", "approved").out == "none\n"
 
 
 def test_a_comment_far_down_is_found(forge: Forge, digest: str, policyctl: Policyctl) -> None:
@@ -159,33 +187,40 @@ def test_where_the_token_may_not_comment_that_is_said_and_no_error(forge: Forge,
 
 
 def test_without_a_token_there_is_no_comment_and_nothing_is_approved(
-    forge: Forge, digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+    on_main: Policyctl, forge: Forge, digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GITHUB_TOKEN" if forge.kind == "github" else "GITLAB_TOKEN")
     assert policyctl(*SHOW).code == 0
-    assert policyctl("ci", "approved") == (0, "none\n", "")
+    assert on_main("ci", "approved") == (
+        0,
+        "none\n",
+        "there is no token, so no approval can be read; start this by hand with the plan's digest\n",
+    )
     ran = policyctl(*DRIFT)
     assert (ran.code, "there is no token" in ran.err) == (1, True)
     assert forge.server is not None
     assert forge.server.seen == []
 
 
-def test_a_commit_without_a_plan_takes_the_old_one_away(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+def test_a_commit_without_a_plan_takes_the_old_one_away(
+    on_main: Policyctl, forge: Forge, digest: str, policyctl: Policyctl
+) -> None:
     forge.write("looks good", "somebody")
     assert policyctl(*SHOW).code == 0
     Path("plan.json").unlink()
     assert policyctl(*SHOW).code == 0
     forge.merge(5)
-    assert policyctl("ci", "approved").out == "none\n"
+    assert on_main("ci", "approved").out == "none\n"
     assert forge.bodies[0] == "looks good"
     assert "There is no plan for the newest commit" in forge.bodies[1]
+    forge.merges.clear()
     saved(policyctl)
     assert policyctl(*SHOW).code == 0
     assert [digest in body for body in forge.bodies] == [False, True]
 
 
 def test_of_two_comments_the_one_that_is_read_is_the_one_that_is_updated(
-    forge: Forge, digest: str, project: Project, policyctl: Policyctl
+    on_main: Policyctl, forge: Forge, digest: str, project: Project, policyctl: Policyctl
 ) -> None:
     assert policyctl(*SHOW).code == 0
     forge.write(forge.bodies[0])
@@ -193,7 +228,7 @@ def test_of_two_comments_the_one_that_is_read_is_the_one_that_is_updated(
     second = saved(policyctl)
     assert policyctl(*SHOW).code == 0
     forge.merge(5)
-    assert policyctl("ci", "approved").out == f"{second}\n"
+    assert on_main("ci", "approved").out == f"{second}\n"
 
 
 def test_a_plan_that_is_too_long_is_linked_and_keeps_its_digest(
@@ -211,13 +246,17 @@ def test_a_plan_that_is_too_long_is_linked_and_keeps_its_digest(
         assert body.endswith(f"<!-- policyctl {digest} -->\n")
 
 
-def test_a_plan_against_a_revision_approves_nothing(forge: Forge, digest: str, project: Project, policyctl: Policyctl) -> None:
+def test_a_plan_against_a_revision_approves_nothing(
+    on_main: Policyctl, forge: Forge, digest: str, project: Project, policyctl: Policyctl
+) -> None:
+    for name in ("plan.md", "plan.json"):
+        Path(name).unlink()
     commit(project.folder)
     saved(policyctl, "--remote", "git:main")
     assert policyctl(*SHOW).code == 0
     forge.merge(5)
     assert forge.bodies[0].endswith("<!-- policyctl none -->\n")
-    assert policyctl("ci", "approved").out == "none\n"
+    assert on_main("ci", "approved").out == "none\n"
 
 
 @pytest.mark.parametrize(
@@ -226,33 +265,35 @@ def test_a_plan_against_a_revision_approves_nothing(forge: Forge, digest: str, p
         ([], False),
         ([(5, COMMIT, True)], True),
         ([(5, COMMIT, False)], False),  # still open
-        ([(5, "d" * 40, True)], False),  # the commit is in it, and is not its merge
+        ([(5, "d" * 40, True)], True),  # merged before this commit, and not applied yet
         ([(6, COMMIT, True)], False),  # another one, without a plan
         ([(6, "d" * 40, True), (5, COMMIT, True)], True),
     ],
 )
 def test_what_the_merge_approved_is_found(
-    merges: list[tuple[int, str, bool]], found: bool, forge: Forge, digest: str, policyctl: Policyctl
+    on_main: Policyctl, merges: list[tuple[int, str, bool]], found: bool, forge: Forge, digest: str, policyctl: Policyctl
 ) -> None:
     assert policyctl(*SHOW).code == 0
     for number, commit_id, merged in merges:
         forge.merge(number, commit_id, merged=merged)
-    assert policyctl("ci", "approved").out == (f"{digest}\n" if found else "none\n")
+    assert on_main("ci", "approved").out == (f"{digest}\n" if found else "none\n")
 
 
 def test_the_plan_of_another_environment_was_not_approved(
-    forge: Forge, digest: str, project: Project, policyctl: Policyctl
+    on_main: Policyctl, forge: Forge, digest: str, project: Project, policyctl: Policyctl
 ) -> None:
     assert policyctl(*SHOW).code == 0
     forge.merge(5)
     project.write("policyctl.yaml", "environments: {local: {}, prod: {}}\n")
-    assert policyctl("ci", "approved", "--env", "prod").out == "none\n"
-    assert policyctl("ci", "approved", "--env", "local").out == f"{digest}\n"
+    assert on_main("ci", "approved", "--env", "prod").out == "none\n"
+    assert on_main("ci", "approved", "--env", "local").out == f"{digest}\n"
 
 
-def test_what_a_person_approved_by_hand_comes_first(forge: Forge, digest: str, policyctl: Policyctl) -> None:
-    assert policyctl("ci", "approved", "--digest", "sha256:x").out == "sha256:x\n"
-    assert policyctl("ci", "approved", "--digest", "").out == "none\n"
+def test_what_a_person_approved_by_hand_comes_first(
+    on_main: Policyctl, forge: Forge, digest: str, policyctl: Policyctl
+) -> None:
+    assert on_main("ci", "approved", "--digest", "sha256:x").out == "sha256:x\n"
+    assert on_main("ci", "approved", "--digest", "").out == "none\n"
 
 
 def test_an_issue_is_opened_once_updated_and_closed(forge: Forge, digest: str, project: Project, policyctl: Policyctl) -> None:
@@ -310,8 +351,14 @@ def test_an_answer_that_is_no_list_of_comments_is_no_traceback(
 
 
 WRONG = {
-    "elsewhere": ({"GITHUB_ACTIONS": ""}, "this is no step of GitHub Actions or GitLab CI, so there is nobody to tell"),
-    "no pull request": ({"GITHUB_REF": "refs/heads/main"}, "this run is for no pull request (GITHUB_REF is 'refs/heads/main')"),
+    "elsewhere": (
+        {"GITHUB_ACTIONS": ""},
+        "this is not a step of GitHub Actions or GitLab CI; run it in a workflow, as init --ci writes it",
+    ),
+    "no pull request": (
+        {"GITHUB_REF": "refs/heads/main"},
+        "this run is not for a pull request (GITHUB_REF is 'refs/heads/main')",
+    ),
     "in the clear": (
         {"GITHUB_API_URL": "http://forge.example"},
         "forge.example is not asked: the token would be sent in the clear",
@@ -335,7 +382,7 @@ def test_without_approval_only_an_empty_plan_is_applied(digest: str, policyctl: 
     ran = policyctl("apply", "--yes", "--expect-digest", "none")
     assert ran.code == 4
     assert ran.err == (
-        "error: nobody has approved a plan for this commit; nothing was written. "
+        "error: no merged pull request has approved this plan; nothing was written. "
         f"Read the plan, then approve its digest, {digest}\n"
     )
     assert not Path(".policyctl").exists()

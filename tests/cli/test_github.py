@@ -96,13 +96,14 @@ def test_plan_leaves_a_summary_and_outputs(project: Project, policyctl: Policyct
         "blocked": "0",
         "refusals": "0",
         "settings": "0",
+        "failed_tests": "0",
         "digest": digest,
         "plan_path": "plan.json",
     }
     assert "Plan:" in ran.out, "the log has the text"
     once = (files / "summary").read_text("utf-8")
     page = policyctl("plan", "--format", "markdown").out
-    assert page.startswith("<!-- policyctl:plan environment=local directory=policies -->\n### ")
+    assert page.startswith("<!-- policyctl:plan environment=local directory=policies -->\n<!-- policyctl:shows ")
     assert once == f"{page}\n"
     assert (files / "summary").read_text("utf-8") == once * 2
 

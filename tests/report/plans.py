@@ -8,7 +8,7 @@ from typing import Any
 
 from policyctl.core.diff import Field
 from policyctl.core.guards import Review, review
-from policyctl.core.settings import Guards, Limits, Settings
+from policyctl.core.settings import Guards, Limits, Override, Settings
 from policyctl.model.live import observe_rows
 from policyctl.model.policy import Policy, policy_from_file
 from policyctl.reconcile.apply import stale_changes
@@ -72,6 +72,16 @@ def thousand() -> Review:
     return reviewed(desired, rows, Settings(limits=Limits(1000, 100)))
 
 
+def overridden() -> Review:
+    """A plan that people let through a limit, that only brings back what was reviewed, and with which a test fails."""
+    back, settings = policy("a", "one"), Settings(limits=Limits(0, 100))
+    rows = [row("a", "two"), row("gone")]
+    allowed = (Override("--max-removes", "1", f"{HOSTILE} is gone", "ana"), Override("--allow-guard", "max_calls"))
+    made = replace(plan([back], rows, settings), overrides=allowed)
+    found = review(made, observe_rows(rows), Settings(limits=Limits(1, 100)), reviewed={back.name: back.document})
+    return replace(found, failed_tests=(f"policies/a.test.yaml: {HOSTILE}: status: expected 200, got 503",))
+
+
 LONG = "A description that goes on and on, " * 8
 HOSTILE = "\x1b[2J‮::error::</details>\n@team `x` | y"
 
@@ -126,6 +136,7 @@ PLANS = {
         [row("a", "one", "two", retry={"attempts": 1})],
     ),
     "stale": stale(),
+    "overridden": overridden(),
     "thousand": thousand(),
     "hostile": reviewed(
         [policy("new"), policy("changed", f"virtual-model/{HOSTILE}")],

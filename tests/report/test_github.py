@@ -128,6 +128,7 @@ def test_outputs_say_what_later_steps_ask() -> None:
         "blocked=0",
         "refusals=0",
         "settings=0",
+        "failed_tests=0",
         f"digest={REVIEWED.plan.digest}",
         "plan_path=out dir/plan.json",
     ]

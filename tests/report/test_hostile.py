@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.core.guards import Review
-from policyctl.core.settings import Settings
+from policyctl.core.settings import Override, Settings
 from policyctl.errors import Mark, Problem
 from policyctl.model.policy import Policy
 from policyctl.report.effect_graph import effect_graph
@@ -56,7 +56,8 @@ def hostile(text: str) -> Review:
         {"id": text, "name": text, "policy": text},
     ]
     review = reviewed(desired, rows, Settings(protect=("*",), allow_remove=(text,)))
-    return replace(review, stale=(text,))
+    plan = replace(review.plan, overrides=(Override("--allow-remove", text, text, text),))
+    return replace(review, plan=plan, stale=(text,), failed_tests=(text,), restored=frozenset({names[2]}))
 
 
 def acting(text: str) -> list[str]:
@@ -78,7 +79,7 @@ def test_the_markdown_has_no_element_that_was_not_meant(trap: str) -> None:
     page = Page(render("markdown", Subject(hostile(trap), f"sqlite:///{trap}", directory=trap)))
     assert {element.tag for element in page.elements} <= TAGS - {"a"}
     assert {key for element in page.elements for key in element.attributes} <= {"lang"}
-    assert (page.magic, page.wrong, len(page.comments)) == ([], [], 1)
+    assert (page.magic, page.wrong, len(page.comments)) == ([], [], 2)
 
 
 WORDS = [

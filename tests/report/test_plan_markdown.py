@@ -33,11 +33,15 @@ def test_it_is_a_page_of_the_elements_that_were_meant(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", PLANS)
-def test_a_marker_comes_first_and_is_the_only_comment(case: str) -> None:
-    text = page(PLANS[case], directory="teams/a b-->/policies")
-    first = text.partition("\n")[0]
+def test_two_lines_that_are_not_shown_come_first_and_are_the_only_comments(case: str) -> None:
+    """Whose page it is; which plan it shows, and what a merge approves: nothing where the plan must not be applied."""
+    review = PLANS[case]
+    text = page(review, directory="teams/a b-->/policies")
+    first, second = text.split("\n")[:2]
     assert first == "<!-- policyctl:plan environment=dev directory=teams/a%20b--%3E/policies -->"
-    assert Page(text).comments == [first[5:-4]]
+    approved = "none" if review.refusals or review.stale or review.failed_tests else review.plan.digest
+    assert second == f"<!-- policyctl:shows {review.plan.digest} approves {approved} -->"
+    assert Page(text).comments == [first[5:-4], second[5:-4]]
 
 
 @pytest.mark.parametrize("case", [case for case in PLANS if PLANS[case].plan.changes and case != "thousand"])

@@ -9,7 +9,9 @@ from policyctl.cli.options import NAMES, Options, with_options
 
 COMMANDS = {
     "comment": "Show a plan as a comment on the pull request, always the same one.",
-    "approved": "Print the digest of the plan that was approved by the merge.",
+    "overrides": "Write down what people who may approve let the plan override.",
+    "approved": "Print the digest of the plan that merged pull requests approved.",
+    "applied": "Note on merged pull requests that their plan was applied.",
     "drift": "Open, update or close the issue about a remote that is not as the files say.",
 }
 

@@ -11,6 +11,7 @@ from policyctl.cli.ci.pages import read_page, with_page
 from policyctl.cli.console import Console
 from policyctl.cli.github import repository_path
 from policyctl.cli.options import Options, with_options
+from policyctl.errors import PolicyctlError
 from policyctl.remote.forge import Forge, NotAllowed, open_forge
 from policyctl.report.posts import is_in, is_of, outdated, post
 
@@ -26,9 +27,10 @@ Example:
 def command(options: Options, page: Path, planfile: Path) -> int:
     """Show a plan as a comment on the pull request that this run is for.
 
-    PAGE is what plan --report markdown=PAGE wrote. Each environment and directory has one comment, which is updated. Where
-    plan has left no files, the comment says so, lest an old plan reads as that of the newest commit. Where the token may
-    not comment, that is said, and no error.
+    PAGE is what plan --report markdown=PAGE wrote, with the plan in --plan; files that show different plans, or that the
+    branch brought, are an error. Each environment and directory has one comment, which is updated until the pull request is
+    merged. Where plan has left no files the comment says so, so that an old plan is not taken for that of the newest commit.
+    A token that may not comment, or a merge queue, is not an error.
     """
     return comment(options, page, planfile)
 
@@ -39,8 +41,12 @@ def comment(options: Options, page: Path, planfile: Path) -> int:
         with open_forge(os.environ) as forge:
             if forge is None:
                 console.say("there is no token, so there is no comment; the plan is in the step's summary and log")
+            elif forge.queued:
+                console.say("there is no pull request to comment on: this run is for a merge queue; the plan is in its summary")
+            elif forge.is_merged():
+                console.say("the pull request is merged already, so the comment stays as it was approved")
             elif page.exists() and planfile.exists():
-                _show(forge, page, planfile)
+                _show(forge, options, page, planfile)
             else:
                 _outdate(forge, options)
     except NotAllowed as error:
@@ -48,8 +54,12 @@ def comment(options: Options, page: Path, planfile: Path) -> int:
     return 0
 
 
-def _show(forge: Forge, page: Path, planfile: Path) -> None:
-    text, plan = read_page(page, planfile)
+def _show(forge: Forge, options: Options, page: Path, planfile: Path) -> None:
+    try:
+        text, plan = read_page(page, planfile, repository_path(str(options.dir)))
+    except PolicyctlError:
+        _outdate(forge, options)
+        raise
     # Should two runs at once have made two, it is the last one that is read for what was approved.
     old = next((one for one in reversed(forge.comments()) if is_of(one.body, text)), None)
     forge.comment(post(text, plan, forge.link, forge.longest), old)

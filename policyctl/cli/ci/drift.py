@@ -9,6 +9,7 @@ import click
 
 from policyctl.cli.ci.pages import read_page, with_page
 from policyctl.cli.console import Console
+from policyctl.cli.github import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.core.plan import Plan
 from policyctl.errors import PolicyctlError
@@ -23,7 +24,7 @@ Example:
 
 @click.command("drift", epilog=EPILOG)
 @with_page
-@with_options("verbose")
+@with_options("dir", "verbose")
 def command(options: Options, page: Path, planfile: Path) -> int:
     """Keep one open issue while a plan has changes: open it, update it, close it when the plan is empty."""
     return drift(options, page, planfile)
@@ -31,7 +32,7 @@ def command(options: Options, page: Path, planfile: Path) -> int:
 
 def drift(options: Options, page: Path, planfile: Path) -> int:
     console = Console(options)
-    text, plan = read_page(page, planfile)
+    text, plan = read_page(page, planfile, repository_path(str(options.dir)))
     with open_forge(os.environ) as forge:
         if forge is None:
             raise PolicyctlError("there is no token to open an issue with; set GITHUB_TOKEN or GITLAB_TOKEN")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from policyctl.cli.console import Console
@@ -10,6 +12,7 @@ from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.policy.changing import next_apply, show_and_change
 from policyctl.cli.policy.options import How, with_how, with_name
 from policyctl.cli.policy.saving import save_removal
+from policyctl.core.settings import Override
 from policyctl.errors import UsageError
 from policyctl.model.names import canonical_name
 from policyctl.reconcile.plan import plan_removal
@@ -24,15 +27,18 @@ Example:
 @click.command("remove", epilog=EPILOG)
 @with_name
 @click.option("--allow-remove", multiple=True, metavar="NAME", help="Allow this protected policy's removal; repeatable.")
+@click.option("--reason", default="", metavar="TEXT", help="Why a protected policy is removed; the audit shows it.")
 @with_how
 @with_options(*NAMES)
-def command(options: Options, how: How, name: str, allow_remove: tuple[str, ...]) -> int:
+def command(options: Options, how: How, name: str, allow_remove: tuple[str, ...], reason: str) -> int:
     """Remove a policy. One that is protected, or that another live policy targets, is not removed."""
-    return remove(options, how, canonical_name(name), allow_remove)
+    return remove(options, how, canonical_name(name), allow_remove, reason)
 
 
-def remove(options: Options, how: How, name: str, allow_remove: tuple[str, ...]) -> int:
+def remove(options: Options, how: How, name: str, allow_remove: tuple[str, ...], reason: str) -> int:
     console = Console(options)
+    if reason and not allow_remove:
+        raise UsageError("--reason is for --allow-remove, which is not given; add it, or leave the reason out")
     place = find_place(options)
     if idle := [other for other in allow_remove if canonical_name(other) != name]:
         raise UsageError(f"--allow-remove {idle[0]} is not the policy to remove, {name}; correct it or leave it out")
@@ -43,5 +49,7 @@ def remove(options: Options, how: How, name: str, allow_remove: tuple[str, ...])
     settings = place.environment.settings.overridden(None, None, allow_remove)
     with open_reader(place.url, place.access) as reader, console.progress.of("Listing", "live policy"):
         review = plan_removal(reader, name, place.environment, settings)
+    overrides = tuple(Override("--allow-remove", one, reason) for one in allow_remove)
+    review = replace(review, plan=replace(review.plan, overrides=overrides))
     note = next_apply(name, None, options, place, console, prunes=False)
     return show_and_change(review, note, place, console, how)

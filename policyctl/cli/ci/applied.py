@@ -1,0 +1,56 @@
+"""policyctl ci applied."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from policyctl.cli.ci.merged import waiting_merges, why_not_head
+from policyctl.cli.console import Console
+from policyctl.cli.github import repository_path
+from policyctl.cli.options import Options, with_options
+from policyctl.load.environment import find_config, load_config
+from policyctl.remote.forge import Forge, NotAllowed, open_forge
+from policyctl.report.posts import applied as applied_text
+
+EPILOG = """\b
+Example:
+  policyctl apply --yes --expect-digest "$digest" && policyctl plan --detailed-exitcode && policyctl ci applied"""
+
+
+@click.command("applied", epilog=EPILOG)
+@with_options("dir", "env", "verbose")
+def command(options: Options) -> int:
+    """Note on the merged pull requests that their plan was applied, so that each approval is used once.
+
+    For the step after apply, once plan has shown that nothing is left to do. Where that cannot be noted, the next run finds
+    the approvals again; that is not an error.
+    """
+    return applied(options)
+
+
+def applied(options: Options) -> int:
+    console = Console(options)
+    environment = load_config(find_config(options.dir)).environment(options.env).name
+    try:
+        with open_forge(os.environ) as forge:
+            if forge is None:
+                console.say("there is no token, so nothing is noted on the merged pull requests")
+            elif why := _note(forge, environment, repository_path(str(options.dir)), console):
+                console.say(f"nothing is noted on the merged pull requests: {why}")
+    except NotAllowed as error:
+        console.say(f"nothing is noted on the merged pull requests: {error}")
+    return 0
+
+
+def _note(forge: Forge, environment: str, directory: str, console: Console) -> str | None:
+    """Note it on each of them; why not, where this commit may not be all that was merged."""
+    found = waiting_merges(forge, environment, directory)
+    if why := why_not_head(forge, directory):
+        return why
+    for merge, ours in found:
+        for one in ours:
+            forge.rewrite(one, applied_text(one.body, forge.link))
+        console.say(f"noted as applied: pull request {merge.name}")
+    return None

@@ -1,0 +1,488 @@
+"""What a merge approves: shown in one page, used once, at the head of the branch; and what people let a plan override."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.forges import COMMIT, OPENER, Forge, forge_of
+from tests.conftest import Policyctl, Project, Ran
+from tests.databases import live_documents
+from tests.gitting import commit
+
+RIGHTS: dict[str, tuple[str | int, str | int]] = {"github": ("write", "read"), "gitlab": (30, 20)}  # may approve; may not
+
+
+@pytest.fixture(params=["github", "gitlab"])
+def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forge]:
+    with forge_of(request.param) as made:
+        for name, value in made.environ.items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+class Work:
+    """A project, its service, and policyctl as a step for a pull request or for main."""
+
+    def __init__(self, project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.project, self.forge, self.policyctl, self._patch = project, forge, policyctl, monkeypatch
+
+    def plan(self, *args: str) -> Ran:
+        for name in ("plan.md", "plan.json"):
+            Path(name).unlink(missing_ok=True)
+        return self.policyctl("plan", "--out", "plan.json", "--report", "markdown=plan.md", *args)
+
+    def comment(self, number: int = 5, *args: str) -> Ran:
+        """Plan what the files say, and show it on a pull request."""
+        self.plan(*args)
+        with self._patch.context() as step:
+            step.setenv("GITHUB_REF", f"refs/pull/{number}/merge")
+            if self.forge.kind == "gitlab":
+                step.setenv("CI_MERGE_REQUEST_IID", str(number))
+            return self.policyctl("ci", "comment", "plan.md", "--plan", "plan.json")
+
+    def on_main(self, *args: str) -> Ran:
+        with self._patch.context() as step:
+            for name, value in self.forge.branch_environ.items():
+                step.setenv(name, value)
+            return self.policyctl(*args)
+
+    def apply(self, *args: str) -> Ran:
+        """The step of the workflow that applies: what was approved, and nothing else."""
+        digest = self.on_main("ci", "approved", "--out", "overrides.json")
+        ran = self.on_main("apply", "--yes", "--expect-digest", digest.out.strip(), "--overrides", "overrides.json", *args)
+        return Ran(ran.code, ran.out, digest.err + ran.err)
+
+    def add(self, *names: str) -> None:
+        for name in names:
+            self.project.policy(name)
+
+    def take_away(self, *names: str) -> None:
+        for name in names:
+            (self.project.policies / f"{name}.yaml").unlink()
+
+    @property
+    def live(self) -> set[str]:
+        return {name.removeprefix("virtual-policy/") for name in live_documents()}
+
+
+@pytest.fixture
+def work(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Work:
+    made = Work(project, forge, policyctl, monkeypatch)
+    made.add("base")
+    assert policyctl("apply", "--yes").code == 0
+    return made
+
+
+def two_pull_requests(work: Work) -> None:
+    """Each adds a policy, and was planned without the other; both are merged."""
+    work.add("web")
+    assert work.comment(5).code == 0
+    work.take_away("web")
+    work.add("api")
+    assert work.comment(6).code == 0
+    work.add("web")
+    work.forge.merge(5)
+    work.forge.merge(6)
+
+
+# One page, one plan
+
+
+def test_a_page_and_a_plan_that_differ_are_refused_and_the_old_plan_goes(work: Work) -> None:
+    work.add("a")
+    assert work.comment().code == 0
+    page = Path("plan.md").read_text("utf-8")
+    work.add("b")
+    work.plan()
+    Path("plan.md").write_text(page, "utf-8")
+    ran = work.policyctl("ci", "comment", "plan.md", "--plan", "plan.json")
+    assert ran.code == 1
+    assert "plan.md shows sha256:" in ran.err
+    assert ", and plan.json is sha256:" in ran.err
+    assert "There is no plan for the newest commit" in work.forge.bodies[0]
+
+
+def test_a_page_of_another_directory_is_refused(work: Work) -> None:
+    work.add("a")
+    work.plan()
+    ran = work.policyctl("ci", "comment", "plan.md", "--plan", "plan.json", "--dir", "other")
+    assert (ran.code, work.forge.bodies) == (1, [])
+    assert ran.err.startswith("error: plan.md is not of environment local and directory other; use the same --dir")
+
+
+@pytest.mark.parametrize("brought", ["plan.md", "plan.json"])
+def test_a_plan_that_the_branch_brought_is_not_shown(brought: str, work: Work) -> None:
+    work.add("a")
+    work.plan()
+    kept = {name: Path(name).read_bytes() for name in ("plan.md", "plan.json")}
+    for name in kept.keys() - {brought}:
+        Path(name).unlink()
+    commit(work.project.folder)
+    for name, content in kept.items():
+        Path(name).write_bytes(content)
+    ran = work.policyctl("ci", "comment", "plan.md", "--plan", "plan.json")
+    assert (ran.code, work.forge.bodies) == (1, [])
+    assert f"error: {brought} is in the checked out commit, so it may not be what plan wrote" in ran.err
+
+
+@pytest.mark.parametrize("option", ["--out", "--report"])
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_link_in_the_repository_leads_no_plan_out_of_it(
+    option: str, kind: str, project: Project, policyctl: Policyctl, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "plan").write_text("precious", "utf-8")
+    project.policy("a")
+    name = "plan" if kind == "link" else "folder/plan"
+    Path(name.partition("/")[0]).symlink_to(outside / "plan" if kind == "link" else outside)
+    commit(project.folder)
+    ran = policyctl("plan", option, name if option == "--out" else f"text={name}")
+    assert ran.code == 1
+    assert f"error: {name} cannot be written: a link leads out of the repository {project.folder}; remove it" in ran.err
+    assert (outside / "plan").read_text("utf-8") == "precious"
+
+
+NOT_OURS = {
+    "the beginning of a marker": "<!-- policyctl:plan environment=local directory=policies",
+    "a marker with more in it": "<!-- policyctl:plan environment=local directory=other --> x directory=policies -->",
+    "another environment": "<!-- policyctl:plan environment=prod directory=policies -->",
+    "another directory": "<!-- policyctl:plan environment=local directory=other/policies -->",
+    "no marker": "### policyctl: 1 to add in `local`",
+}
+
+
+@pytest.mark.parametrize("case", NOT_OURS)
+def test_a_comment_without_a_whole_marker_of_this_directory_approves_nothing(case: str, work: Work) -> None:
+    """Another workflow of the repository may write as the same user, and repeat what people say."""
+    work.forge.write(f"{NOT_OURS[case]}\n\nx\n\n<!-- policyctl sha256:{'f' * 64} -->")
+    work.forge.merge(5)
+    assert work.on_main("ci", "approved").out == "none\n"
+    work.add("a")
+    before = work.forge.bodies[0]
+    work.forge.merges.clear()
+    assert work.comment().code == 0
+    assert (work.forge.bodies[0], len(work.forge.bodies)) == (before, 2)
+
+
+# What approves nothing
+
+
+def test_a_plan_that_was_refused_approves_nothing(work: Work) -> None:
+    work.project.write("policyctl.yaml", "guards: {deny_providers: [evil]}\n")
+    work.project.policy("chat", "virtual-model/evil/m")
+    assert work.comment().code == 0
+    assert "Merging approves no plan." in work.forge.bodies[0]
+    work.forge.merge(5)
+    work.project.write("policyctl.yaml", "prune: true\n")  # the merge loosens what refused it
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert "approved no plan: it was refused" in ran.err
+
+
+def test_a_scenario_test_that_fails_stands_in_the_plan_which_approves_nothing(work: Work) -> None:
+    work.add("a")
+    work.project.write(
+        "a.test.yaml",
+        "spec_version: v1\nkind: policy_test\npolicy: a\ntests: [{name: flaky, given: {}, expect: {status: 500}}]\n",
+    )
+    ran = work.plan("--test")
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "error: 1 scenario test failed; policyctl test shows how")
+    assert "Scenario tests fail:\n    policies/a.test.yaml: flaky: status: expected 500, got 200\n" in ran.out
+    assert work.comment(5, "--test").code == 0
+    assert "in `local`: 1 scenario test fails" in work.forge.bodies[0]
+    assert work.forge.bodies[0].endswith("<!-- policyctl none -->\n")
+    assert work.plan().code == 0, "without --test they are not run"
+
+
+def test_the_comment_of_a_merged_pull_request_stays_as_it_was_approved(work: Work) -> None:
+    """A run that is started again plans against what is live today."""
+    work.add("a")
+    assert work.comment().code == 0
+    approved = work.forge.bodies[0]
+    work.forge.merge(5)
+    work.add("b")
+    ran = work.comment()
+    assert (ran.code, work.forge.bodies) == (0, [approved])
+    assert "merged already" in ran.err
+
+
+# An approval belongs to a merge
+
+
+def test_an_approval_is_used_once(work: Work) -> None:
+    """What was rolled back since does not come back with a run of then, nor with the next merge."""
+    work.add("risky")
+    assert work.comment().code == 0
+    work.forge.merge(5)
+    assert work.apply().code == 0
+    assert work.on_main("ci", "applied").code == 0
+    assert "Applied by [this run](" in work.forge.bodies[0]
+    assert work.live == {"base", "risky"}
+    assert work.policyctl("policy", "remove", "--name", "risky", "--yes").code == 0
+    again = work.apply()
+    assert (again.code, work.live) == (4, {"base"})
+    assert "no merged pull request waits to be applied" in again.err
+
+
+def test_main_that_has_moved_on_approves_nothing_for_an_older_commit(work: Work) -> None:
+    work.add("risky")
+    assert work.comment().code == 0
+    work.forge.merge(5)
+    work.forge.head = "d" * 40
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert f"main has moved on to {'d' * 12}, and this run is for {COMMIT[:12]}" in ran.err
+    digest = json.loads(Path("plan.json").read_text("utf-8"))["digest"]
+    assert work.on_main("ci", "approved", "--digest", digest).out == f"{digest}\n", "a person may"
+
+
+@pytest.mark.parametrize(
+    ("changed", "counts"),
+    [
+        (["docs/a.md", "policies.md"], True),
+        (["policies/a.yaml"], False),
+        (["policyctl.yaml"], False),
+        ([f"{number}.md" for number in range(300)], False),  # there may be more
+    ],
+)
+def test_a_later_commit_that_changes_none_of_the_policies_changes_nothing(
+    changed: list[str], counts: bool, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that waited for a person, in a repository with much else in it. GitLab has a pipeline for each commit."""
+    with forge_of("github") as forge:
+        for name, value in forge.environ.items():
+            monkeypatch.setenv(name, value)
+        work = Work(project, forge, policyctl, monkeypatch)
+        work.add("a")
+        assert work.comment().code == 0
+        forge.merge(5)
+        forge.head, forge.changed = "d" * 40, {COMMIT: changed}
+        assert (work.apply().code == 0) == counts
+
+
+def test_where_the_head_cannot_be_told_nothing_is_approved(work: Work) -> None:
+    work.add("a")
+    assert work.comment().code == 0
+    work.forge.merge(5)
+    work.forge.head = None
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert "it cannot be told whether main is still at this commit" in ran.err
+
+
+def test_a_run_that_is_not_for_a_branch_has_no_approval(work: Work) -> None:
+    work.add("a")
+    assert work.comment().code == 0
+    work.forge.merge(5)
+    ran = work.policyctl("ci", "approved")
+    assert (ran.out, "this run is not for a branch" in ran.err) == ("none\n", True)
+
+
+# Several pull requests, one run
+
+
+def test_the_sum_of_what_was_approved_is_applied(work: Work) -> None:
+    two_pull_requests(work)
+    ran = work.apply()
+    assert (ran.code, work.live) == (0, {"base", "web", "api"})
+    mark = "#" if work.forge.kind == "github" else "!"
+    assert f"approved by 2 pull requests together: {mark}5, {mark}6\n" in ran.err
+    assert (
+        work.on_main("ci", "applied").err == f"noted as applied: pull request {mark}6\nnoted as applied: pull request {mark}5\n"
+    )
+    assert work.on_main("ci", "approved").out == "none\n"
+
+
+def test_more_than_the_sum_is_not_applied_and_each_pull_request_is_named(work: Work) -> None:
+    two_pull_requests(work)
+    work.add("pushed")
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    mark = "#" if work.forge.kind == "github" else "!"
+    assert (
+        f"merged and not applied yet: pull request {mark}5 (1 change), pull request {mark}6 (1 change); "
+        "no approved plan showed the change of virtual-policy/pushed; "
+        "read the plan, then start this by hand with digest sha256:"
+    ) in ran.err
+
+
+def test_less_than_the_sum_is_not_applied(work: Work) -> None:
+    """A pull request's plan is approved as a whole, or what is left of it is nothing."""
+    work.add("web", "more")
+    assert work.comment(5).code == 0
+    work.add("api")
+    assert work.comment(6).code == 0
+    work.take_away("more")
+    work.forge.merge(5)
+    work.forge.merge(6)
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert "the plan is not the sum of theirs" in ran.err
+
+
+def test_what_one_of_them_left_done_already_does_not_hold_up_the_other(work: Work) -> None:
+    """The apply of the first one was carried out, and its note was not."""
+    two_pull_requests(work)
+    assert work.policyctl("apply", "--yes", "--exclude", "api").code == 0
+    ran = work.apply()
+    assert (ran.code, work.live) == (0, {"base", "web", "api"})
+    assert "approved by 1 pull request together" in ran.err
+
+
+def test_one_that_approved_nothing_is_named(work: Work) -> None:
+    two_pull_requests(work)
+    work.forge.comments[5][0]["body"] = work.forge.bodies[0].rpartition("<!-- policyctl sha256")[0] + "<!-- policyctl none -->"
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert "(approved no plan)" in ran.err
+
+
+def test_where_nothing_is_left_to_do_nothing_needs_to_be_approved(work: Work) -> None:
+    two_pull_requests(work)
+    assert work.policyctl("apply", "--yes").code == 0
+    assert work.apply().code == 0
+
+
+def test_a_merge_queue_has_no_comment_and_that_is_not_an_error(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.add("a")
+    work.plan()
+    monkeypatch.setenv("GITHUB_REF", f"refs/heads/gh-readonly-queue/main/pr-5-{COMMIT}")
+    monkeypatch.setenv("CI_MERGE_REQUEST_EVENT_TYPE", "merge_train")
+    ran = work.policyctl("ci", "comment", "plan.md", "--plan", "plan.json")
+    assert (ran.code, work.forge.bodies) == (0, [])
+    assert "there is no pull request to comment on: this run is for a merge queue" in ran.err
+
+
+# What people let a plan override
+
+ALLOW = "fine with me\n\n/policyctl allow --max-removes 12 --allow-guard max_calls=chat because the old models are gone\n"
+
+
+def overrides(work: Work) -> list[dict[str, str]]:
+    ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
+    assert ran.code == 0
+    found: list[dict[str, str]] = json.loads(Path("overrides.json").read_text("utf-8"))["overrides"]
+    return found
+
+
+def test_what_somebody_allows_who_may_approve_is_overridden(work: Work) -> None:
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write(ALLOW, "ana")
+    why = {"reason": "the old models are gone", "by": "ana"}
+    assert overrides(work) == [
+        {"option": "--max-removes", "value": "12", **why},
+        {"option": "--allow-guard", "value": "max_calls=chat", **why},
+    ]
+
+
+@pytest.mark.parametrize("who", ["a stranger", "a reader", "the one who opened it", "ourselves"])
+def test_what_others_allow_does_not_count(who: str, work: Work) -> None:
+    may, may_not = RIGHTS[work.forge.kind]
+    work.forge.rights.update({"reader": may_not, OPENER: may})
+    name = {"a stranger": "mallory", "a reader": "reader", "the one who opened it": OPENER, "ourselves": None}[who]
+    work.forge.write(ALLOW, name)
+    assert overrides(work) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--max-removes 12", "gives no reason; write: OPTIONS because REASON"),
+        ("--max-removes twelve because x", "'twelve' is not a valid integer range"),
+        ("--max-removes -1 because x", "-1 is not in the range x>=0"),
+        ("--allow-guard max_cals because x", "there is no guard max_cals"),
+        ("--yes because x", "No such option"),
+        ("--remote https://x.example because x", "No such option"),
+        ("nothing because x", "unexpected extra argument"),
+        ("--max-removes 'a because x", "No closing quotation"),
+        (f"--max-removes 12 because {'x' * 301}", "has 301 characters"),
+    ],
+)
+def test_what_is_not_an_override_is_told_and_overrides_nothing(text: str, said: str, work: Work) -> None:
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write(f"/policyctl allow {text}", "ana")
+    ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
+    assert (ran.code, json.loads(Path("overrides.json").read_text("utf-8"))["overrides"]) == (0, [])
+    assert "what ana allows does not count: " in ran.err
+    assert said in ran.err
+
+
+def test_overrides_stand_first_are_approved_with_the_plan_and_used_by_apply(work: Work) -> None:
+    work.project.write("policyctl.yaml", "limits: {max_removes: 0}\n")
+    work.add("a")
+    assert work.policyctl("apply", "--yes").code == 0
+    work.take_away("a")
+    assert work.comment().code == 0
+    assert "refused by 1 safety rule" in work.forge.bodies[0]
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write("/policyctl allow --max-removes 1 because it is not used", "ana")
+    overrides(work)
+    assert work.comment(5, "--overrides", "overrides.json").code == 0
+    shown = next(body for body in work.forge.bodies if "policyctl:plan" in body)
+    assert shown.index("Overridden for this plan, and approved with it:") < shown.index("### policyctl: ")
+    assert "- `--max-removes` 1: it is not used (allowed by ana)" in shown
+    work.forge.merge(5)
+    work.forge.write("/policyctl allow --max-removes 99 because later", "ana")  # after the merge: it changes nothing
+    ran = work.apply("--audit", "audit.jsonl")
+    assert (ran.code, work.live) == (0, {"base"})
+    noted = [json.loads(line)["overrides"] for line in Path("audit.jsonl").read_text("utf-8").splitlines()]
+    assert noted == [[{"option": "--max-removes", "value": "1", "reason": "it is not used", "by": "ana"}]] * 2
+
+
+def test_the_digest_covers_what_is_overridden_and_not_why(work: Work) -> None:
+    work.add("a")
+    digests = []
+    for more in ((), ("--max-removes", "9"), ("--max-removes", "9", "--reason", "x"), ("--max-removes", "8")):
+        work.plan(*more)
+        digests.append(json.loads(Path("plan.json").read_text("utf-8"))["digest"])
+    assert digests[1] == digests[2]
+    assert len(set(digests)) == 3
+
+
+def test_a_person_who_starts_the_workflow_gives_overrides_beside_the_digest(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest is that of the plan as they read it, or that of the plan with the overrides."""
+    monkeypatch.setenv("GITHUB_ACTOR", "ana")
+    digests = []
+    for more in ((), ("--max-removes", "9")):
+        work.plan(*more)
+        digests.append(json.loads(Path("plan.json").read_text("utf-8"))["digest"])
+    for digest, settled in ((digests[0], digests[1]), (digests[1], digests[1]), ("sha256:x", "sha256:x")):
+        by_hand = ("ci", "approved", "--digest", digest, "--out", "overrides.json", "--overrides")
+        assert work.on_main(*by_hand, "--max-removes 9 because I say so").out == f"{settled}\n"
+    assert json.loads(Path("overrides.json").read_text("utf-8"))["overrides"] == [
+        {"option": "--max-removes", "value": "9", "reason": "I say so", "by": "ana"}
+    ]
+    assert work.on_main(*by_hand, "").code == 0
+    assert json.loads(Path("overrides.json").read_text("utf-8"))["overrides"] == []
+    ran = work.on_main("ci", "approved", "--overrides", "--max-removes 9 because x")
+    assert (ran.code, "give its --digest too" in ran.err) == (64, True)
+
+
+WRONG_FILES = {
+    "not there": None,
+    "not JSON": "x",
+    "another format": '{"format": "policyctl/plan", "version": 1, "overrides": []}',
+    "not a list": '{"format": "policyctl/overrides", "version": 1, "overrides": {}}',
+    "another option": '{"format": "policyctl/overrides", "version": 1, "overrides": '
+    '[{"option": "--yes", "value": "1", "reason": "", "by": ""}]}',
+    "a wrong value": '{"format": "policyctl/overrides", "version": 1, "overrides": '
+    '[{"option": "--max-removes", "value": "1 --allow-guard survive", "reason": "", "by": ""}]}',
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_a_file_that_is_not_one_of_overrides_is_one_clear_line(case: str, project: Project, policyctl: Policyctl) -> None:
+    project.policy("a")
+    text = WRONG_FILES[case]
+    if text is not None:
+        Path("overrides.json").write_text(text, "utf-8")
+    ran = policyctl("plan", "--overrides", "overrides.json")
+    assert ran.code in (1, 64)
+    assert (ran.out, ran.err.count("\n"), ran.err.startswith("error: ")) == ("", 1, True)
+    assert "bug" not in ran.err

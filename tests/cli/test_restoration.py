@@ -1,0 +1,106 @@
+"""The way back to what was reviewed: what an emergency changed on the remote is no longer what the branch's base says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Policyctl, Project
+from tests.databases import live_documents
+from tests.gitting import commit, git
+
+GUARDS = "guards: {max_traffic_shift: 10, deny_new: provider}\n"
+CHAT = ("virtual-model/openai/gpt-4o", "virtual-model/google/g")
+
+
+@pytest.fixture
+def emergency(project: Project, policyctl: Policyctl) -> Project:
+    """A policy as it was reviewed and applied, and then moved to another provider by hand; a branch that adds another one."""
+    project.write("policyctl.yaml", GUARDS)
+    project.policy("chat", *CHAT)
+    commit(project.folder)
+    assert policyctl("apply", "--yes").code == 0
+    added = policyctl("policy", "add", "--name", "chat", "--model", "aws/nova", "--strategy", "fallback", "--yes")
+    assert added.code == 0, added.err
+    assert "aws/nova" in str(live_documents())
+    git(project.folder, "checkout", "-q", "-b", "change")
+    project.policy("new")
+    return project
+
+
+def test_guards_that_compare_with_what_is_live_let_the_way_back_pass(emergency: Project, policyctl: Policyctl) -> None:
+    refused = policyctl("plan")
+    assert refused.code == 3
+    assert refused.err.count("allow it with --allow-guard") == 3
+    ran = policyctl("plan", "--base", "main")
+    assert ran.code == 0
+    assert "~ virtual-policy/chat  policies/chat.yaml\n    restoration: back to the policy as it was reviewed\n" in ran.out
+    changes = json.loads(policyctl("plan", "--base", "main", "--format", "json").out)["changes"]
+    assert {change["name"]: change.get("restoration", False) for change in changes} == {
+        "virtual-policy/chat": True,
+        "virtual-policy/new": False,
+    }
+
+
+def test_apply_takes_the_same_way_back(emergency: Project, policyctl: Policyctl) -> None:
+    commit(emergency.folder)
+    assert policyctl("apply", "--yes").code == 3
+    assert policyctl("plan", "--out", "plan.json").code == 3
+    assert policyctl("apply", "plan.json", "--yes").code == 3
+    assert policyctl("apply", "plan.json", "--yes", "--base", "main").code == 0
+    assert "aws/nova" not in str(live_documents())
+
+
+@pytest.mark.parametrize("text", ["description: other\n", "display_name: Other\n"])
+def test_a_policy_that_the_branch_changes_is_not_restored(text: str, emergency: Project, policyctl: Policyctl) -> None:
+    file = emergency.policies / "chat.yaml"
+    file.write_text(file.read_text("utf-8") + text, "utf-8")
+    ran = policyctl("plan", "--base", "main")
+    assert (ran.code, "restoration" in ran.out) == (3, False)
+
+
+def test_the_other_guards_hold_on_the_way_back(emergency: Project, policyctl: Policyctl) -> None:
+    emergency.write("policyctl.yaml", "guards: {max_traffic_shift: 10, deny_new: provider, deny_providers: [google]}\n")
+    commit(emergency.folder)
+    ran = policyctl("plan", "--base", "HEAD")
+    assert (ran.code, ran.err.count("allow it with")) == (3, 1)
+    assert "which is among deny_providers google" in ran.err
+
+
+@pytest.mark.parametrize("base", ["", "0" * 40, "nonsense"])
+def test_without_a_base_apply_restores_nothing(base: str, emergency: Project, policyctl: Policyctl) -> None:
+    """What services say of a branch's first push, and a revision that a shallow checkout lacks: the stricter way."""
+    ran = policyctl("apply", "--yes", "--base", base)
+    assert (ran.code, "restoration:" in ran.out) == (3, False)
+    assert ("no change is taken for a restoration: git knows no revision 'nonsense'" in ran.err) == (base == "nonsense")
+
+
+def test_a_policy_that_was_removed_by_hand_is_restored(project: Project, policyctl: Policyctl) -> None:
+    project.policy("a")
+    project.policy("b")
+    commit(project.folder)
+    assert policyctl("apply", "--yes").code == 0
+    assert policyctl("policy", "remove", "--name", "b", "--yes").code == 0
+    ran = policyctl("plan", "--base", "HEAD")
+    assert "+ virtual-policy/b  policies/b.yaml\n    restoration: back to the policy as it was reviewed\n" in ran.out
+
+
+def test_an_exception_that_the_branch_adds_counts_after_its_merge(project: Project, policyctl: Policyctl) -> None:
+    project.write("policyctl.yaml", "guards: {max_calls: 1}\n")
+    project.policy("a")
+    commit(project.folder)
+    git(project.folder, "checkout", "-q", "-b", "change")
+    project.policy("a", "virtual-model/x/a", "virtual-model/x/b")
+    exception = "guard_exceptions: [{policy: a, guard: max_calls, reason: it may}]\n"
+    project.write("policyctl.yaml", f"guards: {{max_calls: 1}}\n{exception}")
+    ran = policyctl("plan", "--base", "main")
+    assert ran.code == 3
+    assert "note  the exception from max_calls for a counts after its merge: it may\n" in ran.out
+    commit(project.folder)
+    git(project.folder, "checkout", "-q", "-B", "main")
+    project.policy("c")
+    after = policyctl("plan", "--base", "main")
+    assert (after.code, "counts after its merge" in after.out) == (0, False)
+    assert Path("policies/c.yaml").exists()
