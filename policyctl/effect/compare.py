@@ -60,10 +60,10 @@ class Effect:
     `usual` is the chance of being served when nothing fails; `traffic` the part of all requests that another model serves, or
     none. `shift` is whether weights moved and nothing else did. `worse` and `better` are outages and partial failures of one
     model or provider, `together` a case of several failures at once that gets worse where none of those does. `calls`,
-    `waits` (all back-off), `failover` (the back-off before the last target) and `latency`, in seconds, are the worst case of
-    one request. `refused` and `was_refused` are why the gateway begins or ceases to refuse the policy. `sure` is whether it is
-    proven that no request that was served is lost. `unknown` is why it cannot be told what one of the two does; then there is
-    nothing else.
+    `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last target) and `latency`, in
+    seconds, are the worst case of one request. `refused` and `was_refused` are why the gateway begins or ceases to refuse the
+    policy. `sure` is whether it is proven that no request that was served is lost. `unknown` is why it cannot be told what one
+    of the two does; then there is nothing else.
     """
 
     kind: Kind
@@ -209,7 +209,7 @@ def compare_pictures(old: Picture | None, new: Picture | None, partial: float = 
         worse=tuple(cell for worse, cell in cells if worse),
         better=tuple(cell for worse, cell in cells if not worse),
         calls=_bound("calls", old.calls.value if old else None, new.calls.value if new else None),
-        waits=_bound("waits", old.waits.value if old else None, new.waits.value if new else None),
+        waits=_waits(old, new),
         failover=_bound("failover", old.failover.value if old else None, new.failover.value if new else None),
         latency=_bound("latency", _latency(old), _latency(new)),
         added=_only_in(new, old),
@@ -263,6 +263,14 @@ def _bound(name: str, before: float | None, after: float | None) -> Moved | None
     if before is not None and after is not None and isclose(before, after):
         return None
     return None if before is after is None else Moved(name, before, after)
+
+
+def _waits(old: Picture | None, new: Picture | None) -> Moved | None:
+    """All back-off, where a `Retry-After` is obeyed; elsewhere it follows the attempts, which the calls show."""
+    sides = [side for side in (old, new) if side is not None]
+    if not any(retry.obeys for side in sides for retry in side.tree.retries):
+        return None
+    return _bound("waits", old.waits.value if old else None, new.waits.value if new else None)
 
 
 def _refused_only(one: Picture | None, other: Picture | None) -> str | None:

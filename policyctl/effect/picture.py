@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from policyctl.effect.bounds import Bound, max_calls, max_failover, max_latency, max_waits
 from policyctl.effect.evaluate import rounded
@@ -25,10 +25,15 @@ class Picture:
     models: Mapping[str, float]
     providers: Mapping[str, float]
     calls: Bound
-    waits: Bound
     failover: Bound
     latency: Bound | None
     reach: Mapping[str, Condition]
+    routes: Routes = field(repr=False, compare=False)
+
+    @property
+    def waits(self) -> Bound:
+        """The most back-off of a request, worked out when it is asked for."""
+        return max_waits(self.routes)
 
     @property
     def usual(self) -> float:
@@ -50,8 +55,8 @@ def picture(
         models=shares,
         providers=provider_shares(shares),
         calls=max_calls(routes),
-        waits=max_waits(routes),
         failover=max_failover(routes),
         latency=max_latency(routes, timeouts) if timeouts else None,
         reach=reach(routes),
+        routes=routes,
     )
