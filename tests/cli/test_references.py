@@ -67,7 +67,7 @@ def test_guards_refuse_what_a_change_does_to_those_that_target_it(front: Project
     """By plan, by apply and by a saved plan; an exception for the affected policy lets it pass."""
     front.write("policyctl.yaml", SURVIVE % "chat")
     ran = policyctl("plan", "--out", "p.json")
-    assert (ran.code, "virtual-policy/front (through virtual-policy/chat) serves 0%" in ran.err) == (3, True)
+    assert (ran.code, "virtual-policy/front (through virtual-policy/chat) serves 0%" in ran.out) == (3, True)
     assert policyctl("plan", "--only", "chat").code == 3
     assert policyctl("apply", "--yes").code == 3
     assert policyctl("apply", "p.json", "--yes").code == 3
@@ -131,7 +131,7 @@ def test_a_saved_plan_is_not_applied_where_a_target_went_away(project: Project, 
     Path(".policyctl/local.db").unlink()
     ran = policyctl("apply", "p.json", "--yes")
     assert (ran.code, live_documents()) == (3, {})
-    assert "virtual-policy/front would target virtual-policy/theirs, which does not exist (plan again)" in ran.err
+    assert "virtual-policy/front would target virtual-policy/theirs, which does not exist (plan again)" in ran.out
 
 
 LIVE_TARGETS: dict[str, list[dict[str, Any]]] = {
