@@ -33,7 +33,7 @@ def emergency(project: Project, policyctl: Policyctl) -> Project:
 def test_guards_that_compare_with_what_is_live_let_the_way_back_pass(emergency: Project, policyctl: Policyctl) -> None:
     refused = policyctl("plan")
     assert refused.code == 3
-    assert refused.err.count("allow it with --allow-guard") == 3
+    assert refused.out.count("allow it with --allow-guard") == 3
     ran = policyctl("plan", "--base", "main")
     assert ran.code == 0
     assert "~ virtual-policy/chat  policies/chat.yaml\n    restoration: back to the policy as it was reviewed\n" in ran.out
@@ -65,8 +65,8 @@ def test_the_other_guards_hold_on_the_way_back(emergency: Project, policyctl: Po
     emergency.write("policyctl.yaml", "guards: {max_traffic_shift: 10, deny_new: provider, deny_providers: [google]}\n")
     commit(emergency.folder)
     ran = policyctl("plan", "--base", "HEAD")
-    assert (ran.code, ran.err.count("allow it with")) == (3, 1)
-    assert "which is among deny_providers google" in ran.err
+    assert (ran.code, ran.out.count("allow it with")) == (3, 1)
+    assert "which is among deny_providers google" in ran.out
 
 
 @pytest.mark.parametrize("base", ["", "0" * 40, "nonsense"])
