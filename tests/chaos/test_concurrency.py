@@ -108,7 +108,7 @@ def test_where_two_directories_disagree_each_policy_has_one_winner_and_the_other
             assert sorted(said.status for said in told) == ["applied", "failed"], told
             winner, loser = (0, 1) if told[0].status == "applied" else (1, 0)
             assert model_of(live[name]) == (OURS, THEIRS)[winner]
-            assert "moved since the plan was made" in told[loser].reason
+            assert "changed since the plan was made" in told[loser].reason
     assert all(done.code == (0 if all(said.status in GOOD for said in done.told.values()) else 5) for done in ran)
 
 

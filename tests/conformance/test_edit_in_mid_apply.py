@@ -58,7 +58,7 @@ def test_an_edit_between_look_and_write_survives(tmp_path: Path, orchestrate_pro
     assert models == {name: THEIRS if name in EDITED else OURS for name in NAMES}
     for name, said in ran.told.items():
         assert said.status == ("failed" if name in EDITED else "applied")
-        assert ("moved since the plan was made" in said.reason) == (name in EDITED)
+        assert ("changed since the plan was made" in said.reason) == (name in EDITED)
 
 
 def _file(name: str) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_a_policy_that_moved_between_plan_and_write_is_not_overwritten() -> None
         moved = outcomes["virtual-policy/a"]
         assert moved.status == "failed"
         assert moved.reason == (
-            "moved since the plan was made (policy.targets[one]: {model_name: one, weight: 1} → absent, "
+            "changed since the plan was made (policy.targets[one]: {model_name: one, weight: 1} → absent, "
             "policy.targets[theirs]: absent → {model_name: theirs, weight: 1}); plan again"
         )
         assert held(writer)["virtual-policy/a"] == wanted([policy("a", "theirs")])["virtual-policy/a"]

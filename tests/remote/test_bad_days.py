@@ -234,7 +234,7 @@ def test_a_policy_that_someone_else_removed_meanwhile_is_told_truly(action: str)
         (outcome,) = carry_out(changes_for(live, desired), remote)
     assert (outcome.status, outcome.reason) in [
         ("already", ""),
-        ("failed", "moved since the plan was made (policy: live → absent); plan again"),
+        ("failed", "changed since the plan was made (policy: live → absent); plan again"),
     ]
     assert (outcome.status == "already") == (action == "remove")
 
@@ -249,7 +249,7 @@ def test_a_policy_that_someone_else_added_meanwhile_is_not_added_twice() -> None
 
     with standing_in(handler) as server, reach(server.url) as remote:
         (outcome,) = carry_out(changes_for(*ACTIONS["add"]), remote)
-    assert (outcome.status, outcome.reason) == ("failed", "moved since the plan was made (policy: absent → live); plan again")
+    assert (outcome.status, outcome.reason) == ("failed", "changed since the plan was made (policy: absent → live); plan again")
     assert len(tenant.named("one")) == 1
 
 

@@ -47,7 +47,7 @@ RACES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], Race, tuple[s
         [WAS],
         [document("one", "virtual-model/x/new")],
         lambda tenant: tenant.rows.clear(),
-        ("failed", "moved since the plan was made (policy); plan again"),
+        ("failed", "changed since the plan was made (policy: live → absent); plan again"),
     ),
     "added, as it was to be": (
         [],
@@ -59,7 +59,7 @@ RACES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], Race, tuple[s
         [],
         [document("virtual-policy/one")],
         lambda tenant: tenant.put(WAS),
-        ("failed", "moved since the plan was made (policy); plan again"),
+        ("failed", "changed since the plan was made (policy: absent → live); plan again"),
     ),
 }
 
