@@ -41,7 +41,8 @@ def beginning(review: Review) -> str:
 def page_lines(page: str) -> list[str]:
     """What the top of the page shows, a line for each block."""
     top = page[page.index("<header>") : page.index("</header>")]
-    return [" ".join(unescape(re.sub(r"<[^>]+>", " ", line)).split()) for line in re.split(r"</(?:h1|ul|div|li class)>", top)]
+    blocks = re.split(r"</(?:h1|ul|div|li)>|<br>", re.sub(r"</?(?:a|b)\b[^>]*>", "", top))
+    return [" ".join(unescape(re.sub(r"<[^>]+>", " ", block)).split()) for block in blocks]
 
 
 @pytest.mark.parametrize("case", PLANS)
