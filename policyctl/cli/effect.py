@@ -15,14 +15,15 @@ from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.subjects import LIVE, Sides, Subjects, find_subjects, sides_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
 from policyctl.cli.using import show_uses
-from policyctl.effect.compare import compare
+from policyctl.effect.compare import compare, unfit_models
 from policyctl.effect.costs import costs
 from policyctl.effect.dead import dead_configuration
+from policyctl.effect.declared import Declared
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.outages import outages, told_apart
 from policyctl.effect.picture import picture
 from policyctl.effect.profile import ASSUMED, ASSUMED_STREAMED
-from policyctl.effect.tree import known_tree
+from policyctl.effect.tree import UNFIT, known_tree
 from policyctl.effect.walk import walk
 from policyctl.errors import NotKnown, UsageError
 from policyctl.model.normal import Document
@@ -157,19 +158,20 @@ def _check(options: Options, asked: Asked, form: str) -> None:
 def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]:
     """What is shown, one policy after the other."""
     models = models_of(subjects)
-    timeouts = read_timeouts(asked.timeout, models)
+    declared = subjects.declared | Declared(read_timeouts(asked.timeout, models))
     if asked.trace:
         yield _traced(subjects, read_scripts(asked.trace, models, asked.streamed), asked.seed)
     elif asked.down or asked.rate:
         supposition = read_suppositions(asked.down, asked.rate, models, asked.streamed)
         yield from (_known(_supposed, policy, subjects, supposition) for policy in subjects.policies)
     elif asked.against is None:
-        yield from (_known(_pictured, policy, subjects, (timeouts, asked.streamed)) for policy in subjects.policies)
+        yield from (_known(_pictured, policy, subjects, (declared, asked.streamed)) for policy in subjects.policies)
     else:
         sides = sides_against(options, subjects, asked.against)
         for policy, old in zip(subjects.policies, sides.versions, strict=True):
-            moves = compare(old, policy.document, sides.before, sides.after, timeouts)
-            yield Compared(policy.name, policy.file, asked.against, moves, _unfollowed(policy.document, old, sides))
+            moves = compare(old, policy.document, sides.before, sides.after, declared)
+            unfollowed, own = _unfollowed(policy.document, old, sides), sides.extras.get(policy.name, ())
+            yield Compared(policy.name, policy.file, asked.against, moves, unfollowed, own)
 
 
 def _unfollowed(after: Document, before: Document | None, sides: Sides) -> dict[str, str]:
@@ -190,16 +192,16 @@ def _known(view: Callable[[Policy, Subjects, T], View], policy: Policy, subjects
         return Unknown(policy.name, policy.file, str(error))
 
 
-def _pictured(policy: Policy, subjects: Subjects, asked: tuple[dict[str, float], bool]) -> Pictured:
-    timeouts, streamed = asked
-    seen = picture(policy.document, subjects.known, timeouts)
+def _pictured(policy: Policy, subjects: Subjects, asked: tuple[Declared, bool]) -> Pictured:
+    declared, streamed = asked
+    seen = picture(policy.document, subjects.known, declared)
     matrix = outages(seen.tree, told_apart([seen.tree], streamed=streamed))
     return Pictured(policy.name, policy.file, seen, matrix, dead_configuration(policy.document))
 
 
 def _supposed(policy: Policy, subjects: Subjects, supposition: Supposition) -> Supposed:
-    tree = known_tree(policy.document, subjects.known)
-    answers = supposition.answers
+    tree = known_tree(policy.document, subjects.known, subjects.declared)
+    answers = {**dict.fromkeys(tree.unfit, UNFIT), **supposition.answers}
     return Supposed(policy.name, policy.file, supposition.given, evaluate(tree, answers), costs(tree, answers), tree)
 
 
@@ -207,9 +209,10 @@ def _traced(subjects: Subjects, script: Script, seed: int) -> Traced:
     if len(subjects.policies) != 1:
         raise UsageError("--trace walks one request of one policy; name one")
     policy = subjects.policies[0]
-    tree = known_tree(policy.document, subjects.known)
+    tree = known_tree(policy.document, subjects.known, subjects.declared)
+    script = {**dict.fromkeys(tree.unfit, (UNFIT,)), **script}
     walked = walk(tree, script, Random(seed).random)  # noqa: S311 - the draw of a load balance is no secret
     for name in walked.models:
         if (why := tree.unfollowed.get(name)) and name not in script:
             raise UsageError(f"the request comes to {name}, which cannot be followed ({why}); give --trace {name}=ANSWER too")
-    return Traced(policy.name, policy.file, walked, seed, tree.refused)
+    return Traced(policy.name, policy.file, walked, seed, tree.refused, unfit_models(tree))

@@ -12,6 +12,7 @@ from policyctl.errors import Incomplete, InvalidInput, errors_in
 from policyctl.load.files import make_folder, write_atomically
 from policyctl.load.homes import Homes
 from policyctl.load.pulling import Pull, plan_pull
+from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import plan_directory
 from policyctl.remote.open import open_reader
@@ -45,9 +46,11 @@ def pull(options: Options, overwrite: bool) -> int:
     with open_reader(place.url, place.access) as reader:
         with console.progress.of("Listing", "live policy") as step:
             observed = observe(reader, on_row=step)
-        done = plan_pull(observed, homes, place.environment.settings, overwrite=overwrite)
+        models = KnownModels(reader, loaded.models)
+        policies = {*observed.live, *(policy.name for policy in loaded.policies)}
+        done = plan_pull(observed, homes, place.environment.settings, models.speller(policies), overwrite=overwrite)
         _write(done, options, console)
-        plan = _plan(options, place, reader, console) if done.writes or loaded.policies else None
+        plan = _plan(options, place, reader, models, console) if done.writes or loaded.policies else None
     console.result(pull_text(done, observed, plan, console.out_style))
     if done.kept or done.left:
         missing = count(len(done.kept) + len(done.left), "live policy")
@@ -72,10 +75,19 @@ def _write(done: Pull, options: Options, console: Console) -> None:
             step()
 
 
-def _plan(options: Options, place: Place, reader: Reader, console: Console) -> Plan:
+def _plan(options: Options, place: Place, reader: Reader, models: KnownModels, console: Console) -> Plan:
     """What plan says now, from the files as they were written and the remote read again."""
     _, loaded, unread = _read(options, place, console)
     settings = place.environment.settings
     with console.progress.of("Comparing", "live policy") as step:
-        reviewed = plan_directory(reader, loaded.policies, place.environment, settings, Selection(), on_row=step, unread=unread)
+        reviewed = plan_directory(
+            reader,
+            loaded.policies,
+            place.environment,
+            settings,
+            Selection(),
+            on_row=step,
+            unread=unread,
+            models=models,
+        )
         return reviewed.plan

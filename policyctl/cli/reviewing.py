@@ -19,6 +19,7 @@ from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT
 from policyctl.model.normal import Document
 from policyctl.reconcile.gone import note_untracked
+from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import check_models, plan_directory
 from policyctl.remote.open import open_reader
@@ -46,12 +47,13 @@ def review_directory(
     settings = overrides.on(place.environment.settings)
     before = reviewed_at(options, place, console, base)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
+        models = KnownModels(reader, loaded.models)
         reviewed = plan_directory(
-            reader, loaded.policies, place.environment, settings, selection, loaded.timeouts, step, unread, before
+            reader, loaded.policies, place.environment, settings, selection, loaded.declared, step, unread, before, models
         )
         raise_if_idle(selection, overrides, loaded.names, reviewed.live)
         reviewed = replace(reviewed, warnings=_warnings(reviewed, loaded))
-        reviewed = check_models(reader, note_untracked(reviewed, unread) if is_ci() else reviewed, loaded, place.environment)
+        reviewed = check_models(models, note_untracked(reviewed, unread) if is_ci() else reviewed, loaded, place.environment)
         reviewed = with_idle_settings(reviewed, place, loaded.names, overrides)
     return replace(
         reviewed,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from policyctl.cli.console import Console
 from policyctl.cli.finding import find_those
 from policyctl.cli.opening import find_place, load_policies, read_directory
 from policyctl.cli.options import Options
+from policyctl.core.extra import Extra, extras
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.known import Known
-from policyctl.errors import InvalidInput, UsageError
+from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.base import sources_at
+from policyctl.load.directory import Loaded
 from policyctl.load.environment import find_config, load_config
 from policyctl.load.links import discreet
 from policyctl.load.loosely import read_loosely
@@ -22,7 +26,7 @@ from policyctl.load.unread import Unread
 from policyctl.load.urls import GIT
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.live import Live, Observed
-from policyctl.model.names import POLICY_PREFIX, canonical_name, full_model
+from policyctl.model.names import POLICY_PREFIX, canonical_model, canonical_name
 from policyctl.model.normal import Document, references
 from policyctl.model.policy import Policy
 from policyctl.reconcile.observe import look_up, observe
@@ -35,59 +39,62 @@ LIVE = "live"
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """The policies asked about, all policies that their targets may name, as far as the files have them, and the models that
-    the directory declares."""
+    """The policies asked about, all policies that their targets may name, as far as the files have them, the models that the
+    directory declares, and what is declared of models."""
 
     policies: tuple[Policy, ...]
     known: Known
     models: frozenset[str] = frozenset()
+    declared: Declared = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class Sides:
     """Both sides of a comparison: what each policy asked about was (None: there is none), and the policies that targets name
-    before and after."""
+    before and after. `extras` are the fields of live policies that the format does not know, by the policy's name."""
 
     versions: tuple[Document | None, ...]
     before: Known
     after: Known
+    extras: Mapping[str, tuple[Extra, ...]] = field(default_factory=dict)
 
 
 def find_subjects(options: Options, arguments: tuple[str, ...], console: Console) -> Subjects:
     """The policies behind names and files; without any, all of the directory.
 
-    The directory is read for names, and where a file of it targets policies that are in other files.
+    The directory is read for names, and for what else it says where a file lies in it: a policy is the same one by either.
     """
+    files = [Path(argument) for argument in arguments if _is_file(argument)]
+    names = [argument for argument in arguments if not _is_file(argument)]
     found: list[Policy] = []
-    known: dict[str, Document] = {}
     models = frozenset[str]()
-    if not arguments or any(not _is_file(argument) for argument in arguments):
-        _, loaded, unread = load_policies(options, find_place(options), console)
-        directory, models = loaded.policies, frozenset(map(full_model, loaded.models))
-        known = {policy.name: policy.document for policy in directory}
-        found += _named(directory, [argument for argument in arguments if not _is_file(argument)], options, unread)
-    for argument in arguments:
-        if _is_file(argument):
-            policies, problems = read_loosely(*_opened(options, read_source(Path(argument)), Path(argument)))
-            console.problems(discreet(problems))
-            found += policies
-    own = {policy.name: policy.document for policy in found}
-    if not known and any(references(policy.document) - own.keys() and _in_directory(policy, options) for policy in found):
-        known = _beside(options, console)
-    return Subjects(tuple(found), Known({**known, **own}), models)
+    directory: Loaded | None
+    if names or not files:
+        _, directory, unread = load_policies(options, find_place(options), console)
+        found += _named(directory.policies, names, options, unread)
+        models = frozenset(map(canonical_model, directory.models))
+    else:
+        directory = _around(files, options, console)
+    declared = directory.declared if directory else NOTHING
+    for file in files:
+        loose = read_loosely(*_opened(options, read_source(file), file))
+        console.problems(discreet(loose.problems))
+        found += loose.policies
+        declared |= loose.declared
+    known = {policy.name: policy.document for policy in (*(directory.policies if directory else ()), *found)}
+    return Subjects(tuple(found), Known(known), models, declared)
+
+
+def _around(files: list[Path], options: Options, console: Console) -> Loaded | None:
+    """The directory where one of these files lies in it, as far as it can be read: what is asked is about the files alone."""
+    if any(file.resolve().is_relative_to(options.dir.resolve()) for file in files):
+        with suppress(PolicyctlError):
+            return read_directory(options, find_place(options), console)[1]
+    return None
 
 
 def _in_directory(policy: Policy, options: Options) -> bool:
     return Path(policy.file).resolve().is_relative_to(options.dir.resolve())
-
-
-def _beside(options: Options, console: Console) -> dict[str, Document]:
-    """The directory's policies as far as they can be read; that some cannot is not what was asked."""
-    try:
-        _, loaded, _ = read_directory(options, find_place(options), console)
-    except (InvalidInput, UsageError):
-        return {}
-    return {policy.name: policy.document for policy in loaded.policies}
 
 
 def sides_against(options: Options, subjects: Subjects, against: str) -> Sides:
@@ -135,8 +142,8 @@ def _then(options: Options, subjects: Subjects, against: str) -> Sides:
     files = list(dict.fromkeys(Path(policy.file) for policy in subjects.policies if policy.name not in known))
     for file, source in sources_at(files, revision).items():
         if source is not None:
-            policies, _ = read_loosely(*_opened(options, source, file))
-            known = {**{policy.name: policy.document for policy in policies}, **known}
+            loose = read_loosely(*_opened(options, source, file))
+            known = {**{policy.name: policy.document for policy in loose.policies}, **known}
     return Sides(tuple(known.get(policy.name) for policy in subjects.policies), Known(known), subjects.known)
 
 
@@ -150,7 +157,9 @@ def _live(options: Options, subjects: Subjects) -> Sides:
     whole = not place.url.startswith(GIT)
     left = {name: why for name, why in unclear.items() if name not in subjects.known}
     before = Known(live, whole=whole, unclear=unclear)
-    return Sides(versions, before, Known({**live, **subjects.known}, whole=whole, unclear=left))
+    after = Known({**live, **subjects.known}, whole=whole, unclear=left)
+    own = {one.name: extras(found[one.name].document, one.document) for one in subjects.policies if one.name in found}
+    return Sides(versions, before, after, own)
 
 
 def _below(reader: Reader, found: dict[str, Live], subjects: Subjects) -> tuple[dict[str, Document], dict[str, str]]:

@@ -13,7 +13,7 @@ from policyctl.effect.profile import Answer, Answers, answer_streamed, read_answ
 from policyctl.effect.tree import known_tree
 from policyctl.errors import NotKnown, UsageError
 from policyctl.model.complaints import did_you_mean
-from policyctl.model.names import short_model
+from policyctl.model.names import canonical_model, canonical_name, short_model
 from policyctl.model.normal import model_names
 
 Script = dict[str, Sequence[Answer]]
@@ -32,7 +32,8 @@ def models_of(subjects: Subjects) -> tuple[str, ...]:
     """Every model that the policies name, the dead ones too, and those of the policies that they target."""
     found: dict[str, None] = {}
     for policy in subjects.policies:
-        found.update(dict.fromkeys(model_names(policy.document)))
+        named = (name for name in model_names(policy.document) if canonical_name(name) not in subjects.known)
+        found.update(dict.fromkeys(map(canonical_model, named)))
         with suppress(NotKnown):  # the view of that policy says so
             found.update(dict.fromkeys(known_tree(policy.document, subjects.known).models))
     return tuple(found)

@@ -75,7 +75,8 @@ def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> 
     place = find_place(options)
     loaded = load_policies(options, place, console, tests=True).loaded
     policies = {policy.name: policy.document for policy in loaded.policies}
-    verdicts = [verdict for suite in _chosen(loaded, options.dir, paths, if_any) for verdict in judge(suite, policies)]
+    suites = _chosen(loaded, options.dir, paths, if_any)
+    verdicts = [verdict for suite in suites for verdict in judge(suite, policies, loaded.declared)]
     ran = Ran(place.environment.name, tuple(verdicts), lambda suite, path: loaded.mark_of(suite, Complaint(path, "", "")).mark)
     if form == "junit":
         console.result(scenarios_junit(ran))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.core.plan import Plan
 from policyctl.core.settings import PARTIAL
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.known import Known
 from policyctl.model.live import Live, Observed
 from policyctl.model.normal import Document, normal_form, references
@@ -36,7 +37,7 @@ class Comparing:
     """How the versions of policies are compared: each with the policies of its own time.
 
     `before` are all policies as they are live, `after` as they will be when the plan is applied (see `policies_around`):
-    targets that are policies count with what those do. `timeouts` are the models' own, in seconds, as far as they are known;
+    targets that are policies count with what those do. `declared` are facts about models;
     `partial` is the share of calls that fail in a partial failure.
     """
 
@@ -44,11 +45,11 @@ class Comparing:
         self,
         before: Mapping[str, Document],
         after: Mapping[str, Document],
-        timeouts: Mapping[str, float] | None = None,
+        declared: Declared = NOTHING,
         partial: float = PARTIAL,
     ) -> None:
         self.before, self.after = before, after
-        self._timeouts, self._partial = timeouts, partial
+        self.declared, self._partial = declared, partial
         self._searches = 0
 
     def effect(self, one: Document, other: Document) -> Effect:
@@ -56,7 +57,7 @@ class Comparing:
         from policyctl.effect.compare import compare  # most plans change nothing, and then the effect engine is not needed
 
         deep = self._searches < _MOST_SEARCHES
-        effect = compare(one, other, self.before, self.after, self._timeouts, self._partial, deep=deep)
+        effect = compare(one, other, self.before, self.after, self.declared, self._partial, deep=deep)
         self._searches += effect.kind == "effective" and not effect.worse and not effect.sure
         return effect
 

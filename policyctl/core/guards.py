@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from policyctl.core.apply import Verdict, judge
 from policyctl.core.diff import differ
 from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
+from policyctl.core.extra import Extra, extras
 from policyctl.core.plan import Plan
 from policyctl.core.renames import renames
 from policyctl.core.settings import Settings
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.known import Known
 from policyctl.errors import PolicyctlError
 from policyctl.model.live import Observed
@@ -36,14 +38,16 @@ class Review:
 
     `live` holds the names of all policies that the remote has, in scope or not; `effects` says by name what the plan's
     updates do to traffic, `affected` what they do to policies that stay. `policies` are all as they will be when the plan is
-    applied, `policies_before` as they are, in normal form and by name; `timeouts` are the models' own, in seconds, as far as
-    they are known. These are for those who draw policies.
+    applied, `policies_before` as they are, in normal form and by name; `declared` are facts about models. These are for
+    those who draw policies.
     `used` are the policies that would be removed though another still targets them.
     `guarded` is whether any guard is configured (None: they do not bind this plan), `warnings` what the rules find in the files
     of the changed policies.
     `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet.
     `restored` are the changes that only bring back what was reviewed before, by name: policies as the base revision has them.
     `failed_tests` are the scenario tests that fail with the plan's policies, one sentence each, where they were run.
+    `extras` are the fields of live policies that the format does not know, by the policy's name. `unchecked` says what could
+    not be looked at, where that is so.
     """
 
     plan: Plan
@@ -55,13 +59,15 @@ class Review:
     affected: tuple[Affected, ...] = ()
     policies: Mapping[str, Document] = field(default_factory=dict)
     policies_before: Mapping[str, Document] = field(default_factory=dict)
-    timeouts: Mapping[str, float] = field(default_factory=dict)
+    declared: Declared = NOTHING
     settings: tuple[Field, ...] = ()
     guarded: bool | None = None
     warnings: tuple[Problem, ...] = ()
     used: frozenset[str] = frozenset()
     failed_tests: tuple[str, ...] = ()
     restored: frozenset[str] = frozenset()
+    extras: Mapping[str, tuple[Extra, ...]] = field(default_factory=dict)
+    unchecked: str | None = None
 
     @property
     def unchanged(self) -> int:
@@ -73,13 +79,15 @@ def review(
     plan: Plan,
     observed: Observed,
     settings: Settings,
-    timeouts: Mapping[str, float] | None = None,
+    declared: Declared = NOTHING,
     reviewed: Mapping[str, Document] | None = None,
+    compared: Collection[str] = (),
 ) -> Review:
     """Hold a plan against the rules. Each refusal is one sentence with the value, the limit and what overrides it.
 
-    `timeouts` are the models' own, in seconds, as far as they are known. `reviewed` are the policies of the base revision:
-    the way back to one of them is a restoration.
+    `declared` are facts about models, which count in what is said of traffic. `reviewed` are the policies of the base
+    revision: the way back to one of them is a restoration. `compared` are the policies that the plan is about besides those
+    that it changes.
     """
     restored = restorations(plan, reviewed or {})
     before, after = policies_around(plan, observed)
@@ -87,10 +95,10 @@ def review(
     pending = tuple(c for c in plan.changes if judge(c, observed.live.get(c.name)) is not Verdict.ALREADY)
     left = replace(plan, changes=pending)
     used = list(_still_targeted(plan, observed))
-    comparing = Comparing(before, after, timeouts, settings.partial)
+    comparing = Comparing(before, after, declared, settings.partial)
     effects = effects_of(plan, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
-    guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored)
+    guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
     refusals = (
         *_protected(plan, settings),
         *_too_many_removes(left, settings),
@@ -101,6 +109,7 @@ def review(
         *guarded,
     )
     notes = (*_unreadable(plan, observed), *_dangling(plan, after), *_unfollowed(plan, after), *renames(plan), *allowed)
+    beside = _extras(plan, observed, [*compared, *(one.name for one in affected)])
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
         plan,
@@ -111,10 +120,11 @@ def review(
         affected=affected,
         policies=after,
         policies_before=before,
-        timeouts=timeouts or {},
+        declared=declared,
         guarded=bool(settings.guards.active),
         used=frozenset(name for name, _ in used),
         restored=restored,
+        extras=beside,
     )
 
 
@@ -122,6 +132,14 @@ def restorations(plan: Plan, reviewed: Mapping[str, Document]) -> frozenset[str]
     """The changes whose result is the policy's own document among the reviewed ones, by name."""
     written = ((change.name, change.after) for change in plan.changes if change.after is not None)
     return frozenset(name for name, after in written if name in reviewed and not differ(after, reviewed[name]))
+
+
+def _extras(plan: Plan, observed: Observed, compared: Collection[str]) -> dict[str, tuple[Extra, ...]]:
+    """Of the live policies that a plan is about those with fields that the format does not know, by name."""
+    after = {change.name: change.after for change in plan.changes if change.action != "add"}
+    names = [name for name in {**dict.fromkeys(compared), **after} if name in observed.live and after.get(name, {}) is not None]
+    found = {name: extras(observed.live[name].document, after.get(name)) for name in names}
+    return {name: fields for name, fields in found.items() if fields}
 
 
 def _is_bound(name: str, plan: Plan, settings: Settings) -> bool:
@@ -139,13 +157,14 @@ def by_traffic(
     effects: Mapping[str, Effect],
     affected: Sequence[Affected] = (),
     restored: frozenset[str] = frozenset(),
+    declared: Declared = NOTHING,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, and what they would but for an exception."""
     if not settings.guards.active or not plan.changes:
         return (), ()
     from policyctl.core.traffic_guards import traffic_refusals  # with the effect engine behind it
 
-    return traffic_refusals(plan, policies, settings, effects, affected, restored)
+    return traffic_refusals(plan, policies, settings, effects, affected, restored, declared)
 
 
 def _unreadable(plan: Plan, observed: Observed) -> Iterator[str]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from policyctl.core.scenario import Amount, Expect, Scenario, Suite
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.matching import fitting, names_of
 from policyctl.effect.observe import Given, Observation, observe
-from policyctl.effect.tree import Tree, known_tree
+from policyctl.effect.tree import UNFIT, Tree, known_tree
 from policyctl.errors import NotKnown, PolicyctlError
 from policyctl.model.complaints import Complaint, Path, did_you_mean
 from policyctl.model.names import bare_name, short_model
@@ -33,10 +34,13 @@ class Verdict(NamedTuple):
     failures: tuple[Failure, ...]
 
 
-def judge(suite: Suite, policies: Mapping[str, Document]) -> Iterator[Verdict]:
-    """The verdicts on the tests of a suite, in order. `policies` are all, by canonical name, that of the suite among them."""
+def judge(suite: Suite, policies: Mapping[str, Document], declared: Declared = NOTHING) -> Iterator[Verdict]:
+    """The verdicts on the tests of a suite, in order.
+
+    `policies` are all, by canonical name, that of the suite among them; `declared` are facts about models.
+    """
     try:
-        tree = known_tree(policies[suite.policy], policies)
+        tree = known_tree(policies[suite.policy], policies, declared)
     except NotKnown as error:
         reason = str(error)
         for place, scenario in enumerate(suite.scenarios):
@@ -84,7 +88,7 @@ def _patterns(suite: Suite) -> Iterator[tuple[Path, str]]:
 
 def _failures(scenario: Scenario, tree: Tree) -> Iterator[Failure]:
     try:
-        seen = observe(tree, _answers(scenario.given, tree.models))
+        seen = observe(tree, {**dict.fromkeys(tree.unfit, UNFIT), **_answers(scenario.given, tree.models)})
     except PolicyctlError as error:
         yield Failure(("given",), "given", "something that can be followed", str(error))
         return

@@ -1,13 +1,14 @@
-"""Whether what a policy targets exists: each target is a model that is known, or a policy that will be there."""
+"""What a policy targets, held against what there is: whether each target exists, and how the remote spells it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 
 from policyctl.model.complaints import Complaint, Path, did_you_mean, show
-from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX, canonical_name
+from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, canonical_name, model_spelling
 from policyctl.model.normal import Document
+from policyctl.model.policy import Policy
 
 
 def unknown_targets(
@@ -16,19 +17,26 @@ def unknown_targets(
     policies: frozenset[str],
     elsewhere: Callable[[str], bool] = lambda _: False,
 ) -> Iterator[Complaint]:
-    """A complaint for every target of a policy document that is neither a known model nor a policy (by canonical name).
+    """A complaint for every target of a policy document that is neither a known model, in either spelling, nor a policy (by
+    canonical name).
 
     Without any `models` only policies are looked for. `elsewhere` says of a policy whether it may be where none were read.
     """
+    known = _canonical(models)
     for path, name in named_targets(document):
         canonical = canonical_name(name)
-        if canonical in policies or name in models:
+        if canonical in policies or canonical_model(name) in known:
             continue
         if name.startswith(POLICY_PREFIX):
             if not elsewhere(canonical):
                 yield Complaint(path, "P204", f"there is no policy {show(name)}{_mend(name, policies, POLICY_PREFIX)}")
         elif models:
             yield Complaint(path, "P204", f"the remote knows no model {show(name)}{_mend(name, models, MODEL_PREFIX)}")
+
+
+@lru_cache(maxsize=8)  # the same few sets are asked about for every policy
+def _canonical(models: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(canonical_model, models))
 
 
 @lru_cache(maxsize=1024)  # one wrong model is often in every policy, and guessing is slow
@@ -45,3 +53,23 @@ def named_targets(document: Document) -> Iterator[tuple[Path, str]]:
                 pending.append(((*path, "targets", position), target))
             else:
                 yield (*path, "targets", position, "model_name"), target["model_name"]
+
+
+def spelled(policy: Policy, models: frozenset[str], policies: Collection[str], *, virtual: bool = False) -> Policy:
+    """The policy with its models spelled as they are known (see `model_spelling`); the same one where they are already.
+
+    A target that names one of `policies` (by canonical name) is not a model.
+    """
+
+    def with_models(group: Document) -> Document:
+        return {**group, "targets": [with_model(target) for target in group["targets"]]}
+
+    def with_model(target: Document) -> Document:
+        if "targets" in target:
+            return with_models(target)
+        if canonical_name(target["model_name"]) in policies:
+            return target
+        return {**target, "model_name": model_spelling(target["model_name"], models, virtual=virtual)}
+
+    document = {**policy.document, "policy": with_models(policy.document["policy"])}
+    return policy if document == policy.document else Policy(policy.name, document, policy.file, policy.index)

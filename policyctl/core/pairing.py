@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
-from policyctl.model.names import short_model
+from policyctl.model.names import canonical_model, short_model
 from policyctl.model.normal import model_names, target_text
 
 
@@ -72,12 +72,13 @@ def _models_of(target: Any) -> Counter[str]:
 
 
 def _names(target: Any) -> Iterator[str]:
-    return model_names({"policy": target})
+    return map(canonical_model, model_names({"policy": target}))
 
 
 def _model_of(target: Any) -> str | None:
+    """The model's canonical name: a target that is only spelled otherwise is the same one."""
     name = target.get("model_name") if isinstance(target, dict) else None
-    return name if isinstance(name, str) else None
+    return canonical_model(name) if isinstance(name, str) else None
 
 
 class _Labels:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyctl.core.change import ACTIONS, Action, Change, add, remove, update
+from policyctl.core.change import ACTIONS, Action, Change, add, equal, remove, update
 from policyctl.core.order import ordered
 from policyctl.core.settings import Override, Settings
 from policyctl.errors import Refused
@@ -116,11 +116,14 @@ def make_plan(
     settings: Settings,
     removes: bool,
     selection: Selection = Selection(),
+    spell: Callable[[Policy], Policy] = lambda policy: policy,
 ) -> Plan:
     """Compare what the directory says with what the remote has.
 
     `removes` says whether live policies that no file names may be removed at all (scope written, or the embedded remote,
-    and prune on). Raises Refused when the selection takes a change but not the new policy that it needs.
+    and prune on). `spell` gives a policy with its models named as the remote knows them; it is asked for those that are not
+    live just as they are written, so that a file that says what is live changes nothing. Raises Refused when the selection
+    takes a change but not the new policy that it needs.
     """
     wanted = {policy.name: policy for policy in desired}
     blocked = blocked_by_rows(wanted, observed, settings)
@@ -130,7 +133,7 @@ def make_plan(
         if policy.name in names:
             continue
         live = observed.live.get(policy.name)
-        change = add(policy) if live is None else update(policy, live)
+        change = _change(policy, live, spell)
         if change is None:
             counts["unchanged"] += 1
         else:
@@ -159,6 +162,12 @@ def make_plan(
 def _may_target_policies(policy: Policy) -> bool:
     """Whether a policy has a target that is not plainly a model; told by its text, which costs less than to read it."""
     return policy.text.count('"model_name":"') != policy.text.count(f'"model_name":"{MODEL_PREFIX}')
+
+
+def _change(policy: Policy, live: Live | None, spell: Callable[[Policy], Policy]) -> Change | None:
+    if live is None:
+        return add(spell(policy))
+    return None if equal(policy, live) else update(spell(policy), live)
 
 
 def _consider_remove(live: Live, settings: Settings, removes: bool, changes: list[Change], counts: Counter[str]) -> None:

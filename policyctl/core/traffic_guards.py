@@ -17,6 +17,7 @@ from policyctl.core.plan import Plan
 from policyctl.core.settings import Guard, GuardException, Guards, Part, Settings
 from policyctl.effect.bounds import Leg
 from policyctl.effect.compare import Effect
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.failures import one_failure, said_failures
 from policyctl.effect.known import Known
 from policyctl.effect.outages import outages, served
@@ -62,19 +63,20 @@ def traffic_refusals(
     effects: Mapping[str, Effect],
     affected: Sequence[Affected] = (),
     restored: frozenset[str] = frozenset(),
+    declared: Declared = NOTHING,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, one sentence each, and as notes what they would refuse but for an exception.
 
     `policies` are all as they will be and `effects` those of the plan's updates, both by name; `affected` are policies that
     stay. `restored` names changes that only bring back what was reviewed: the guards that compare with what is live do not
-    block the way back.
+    block the way back. `declared` are facts about models.
     """
     refusals, notes = [], []
     written = [change for change in plan.changes if change.after is not None]
     judged = [Judged(change.name, change.action == "update", effects.get(change.name)) for change in written]
     judged += [Judged(one.name, True, one.effect, one.through) for one in affected if one.bound]
     back = restored | {one.name for one in affected if _restored_by(one.name, plan, policies, restored)}
-    for breach in _breaches(judged, policies, settings.guards):
+    for breach in _breaches(judged, policies, settings.guards, declared):
         if breach.policy in back and breach.guard in _OF_UPDATES:
             continue
         if exception := _exception(breach, settings.guard_exceptions):
@@ -101,17 +103,19 @@ def _exception(breach: Breach, exceptions: tuple[GuardException, ...]) -> GuardE
     return next(found, None)
 
 
-def _breaches(judged: Sequence[Judged], policies: Mapping[str, Document], guards: Guards) -> Iterator[Breach]:
+def _breaches(
+    judged: Sequence[Judged], policies: Mapping[str, Document], guards: Guards, declared: Declared
+) -> Iterator[Breach]:
     for one in judged if guards.active else ():
         through = f"(through {', '.join(one.through)}) " if one.through else ""
-        for guard, said in _said_of(one, policies, guards):
+        for guard, said in _said_of(one, policies, guards, declared):
             yield Breach(one.name, guard, through + said)
 
 
-def _said_of(one: Judged, policies: Mapping[str, Document], guards: Guards) -> Iterator[tuple[Guard, str]]:
+def _said_of(one: Judged, policies: Mapping[str, Document], guards: Guards, declared: Declared) -> Iterator[tuple[Guard, str]]:
     """What each guard has against a policy."""
     try:
-        case = _case(one, policies)
+        case = _case(one, policies, declared)
     except NotKnown as error:
         yield from _unjudged(guards.active, str(error))
         return
@@ -122,11 +126,11 @@ def _said_of(one: Judged, policies: Mapping[str, Document], guards: Guards) -> I
         yield from ((guard, said) for said in _JUDGES[guard](case, guards))
 
 
-def _case(one: Judged, policies: Mapping[str, Document]) -> Case:
+def _case(one: Judged, policies: Mapping[str, Document], declared: Declared) -> Case:
     """Raises NotKnown for a policy that cannot be followed, or that leads to one."""
     if one.name not in policies:
         raise NotKnown(Known.of(policies).why_not(one.name) or "there is no such policy")
-    after = picture(policies[one.name], policies)
+    after = picture(policies[one.name], policies, declared)
     for name, why in after.tree.unfollowed.items():
         raise NotKnown(f"it leads to {name}, and what that one does is not known: {why}")
     return Case(after, one.effect)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from policyctl.effect.canonical import Kind, cache_of, canonical_form, kind_of, same_policy, without_shares
 from policyctl.effect.covering import covers
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.evaluate import rounded
 from policyctl.effect.failures import Failures
 from policyctl.effect.outages import Outages, merged, outages, served, told_apart
@@ -46,6 +47,19 @@ class Cell(NamedTuple):
     share: float = 1.0
 
 
+class Unfit(NamedTuple):
+    """A model that never serves: its type, and the kind of requests that the policy takes."""
+
+    model: str
+    type: str
+    takes: str
+
+
+def unfit_models(tree: Tree) -> tuple[Unfit, ...]:
+    """The models of a policy that never serve because of their type."""
+    return tuple(Unfit(model, own, tree.takes or "") for model, own in tree.unfit.items())
+
+
 class Reached(NamedTuple):
     """A model, and in words what must fail before it is asked; empty when nothing needs to."""
 
@@ -62,8 +76,9 @@ class Effect:
     model or provider, `together` a case of several failures at once that gets worse where none of those does. `calls`,
     `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last target) and `latency`, in
     seconds, are the worst case of one request. `refused` and `was_refused` are why the gateway begins or ceases to refuse the
-    policy. `sure` is whether it is proven that no request that was served is lost. `unknown` is why it cannot be told what one
-    of the two does; then there is nothing else.
+    policy; `unfit` are the models that never serve because of their type, and did before or were not there. `sure` is whether
+    it is proven that no request that was served is lost. `unknown` is why it cannot be told what one of the two does; then
+    there is nothing else.
     """
 
     kind: Kind
@@ -83,6 +98,7 @@ class Effect:
     removed: tuple[Reached, ...] = ()
     was_refused: str | None = None
     refused: str | None = None
+    unfit: tuple[Unfit, ...] = ()
     sure: bool = False
     unknown: str | None = None
 
@@ -92,7 +108,7 @@ def compare(
     after: Document | None,
     policies_before: Mapping[str, Document] | None = None,
     policies_after: Mapping[str, Document] | None = None,
-    timeouts: Mapping[str, float] | None = None,
+    declared: Declared = NOTHING,
     partial: float = 0.1,
     *,
     deep: bool = True,
@@ -100,11 +116,12 @@ def compare(
     """What a change does. None is "there is no such policy"; nulls inside must already mean absent (see `normal_form`).
 
     Each version is read with the policies of its own time, by canonical name: a policy whose own document stays does
-    something else when one that it targets does. `partial` is the share of calls that fail in a partial failure; without
-    `deep` no failures at once are looked for. Of a policy of which it cannot be told what it does, the effect is that alone.
+    something else when one that it targets does. `declared` are facts about models. `partial` is the share of calls that fail
+    in a partial failure; without `deep` no failures at once are looked for. Of a policy of which it cannot be told what it
+    does, the effect is that alone.
     """
     try:
-        return _compared(before, after, (policies_before, policies_after), timeouts, partial, deep)
+        return _compared(before, after, (policies_before, policies_after), declared, partial, deep)
     except NotKnown as error:
         if before is None or after is None or not same_policy(before, after):
             return Effect("unknown", unknown=str(error))
@@ -116,18 +133,18 @@ def _compared(
     before: Document | None,
     after: Document | None,
     policies: tuple[Mapping[str, Document] | None, Mapping[str, Document] | None],
-    timeouts: Mapping[str, float] | None,
+    declared: Declared,
     partial: float,
     deep: bool,
 ) -> Effect:
     if before is None or after is None:
-        old, new = _picture(before, policies[0], timeouts), _picture(after, policies[1], timeouts)
+        old, new = _picture(before, policies[0], declared), _picture(after, policies[1], declared)
         return compare_pictures(old, new, partial)
     below = _below(before, policies[0] or {}), _below(after, policies[1] or {})
     stays = _alike(*below)
     if stays and before.get("policy") == after.get("policy"):
         return Effect("metadata", sure=True)
-    then, now = picture(before, policies[0], timeouts), picture(after, policies[1], timeouts)
+    then, now = picture(before, policies[0], declared), picture(after, policies[1], declared)
     effect = compare_pictures(then, now, partial)
     kind = _kind(before, after, then.tree, now.tree, below) if effect == Effect("effective") else "effective"
     if kind != "effective":
@@ -158,10 +175,8 @@ def _same_but_shares(old: Tree, new: Tree) -> bool:
     return without_shares(canonical_form(old)) == without_shares(canonical_form(new))
 
 
-def _picture(
-    document: Document | None, policies: Mapping[str, Document] | None, timeouts: Mapping[str, float] | None
-) -> Picture | None:
-    return None if document is None else picture(document, policies, timeouts)
+def _picture(document: Document | None, policies: Mapping[str, Document] | None, declared: Declared) -> Picture | None:
+    return None if document is None else picture(document, policies, declared)
 
 
 _Below = Mapping[str, Document | None]  # every policy that targets lead to, by canonical name; None: not known
@@ -216,6 +231,7 @@ def compare_pictures(old: Picture | None, new: Picture | None, partial: float = 
         removed=_only_in(old, new),
         was_refused=_refused_only(old, new),
         refused=_refused_only(new, old),
+        unfit=_unfit_only(new, old),
     )
 
 
@@ -276,6 +292,12 @@ def _waits(old: Picture | None, new: Picture | None) -> Moved | None:
 def _refused_only(one: Picture | None, other: Picture | None) -> str | None:
     """Why the gateway refuses one of two versions, when it does not refuse the other as well."""
     return one.tree.refused if one and not (other and other.tree.refused) else None
+
+
+def _unfit_only(new: Picture | None, old: Picture | None) -> tuple[Unfit, ...]:
+    """The models of one version that never serve because of their type, where they could in the other or are not in it."""
+    known = old.tree.unfit if old else {}
+    return tuple(one for one in unfit_models(new.tree) if one.model not in known) if new else ()
 
 
 def _latency(picture: Picture | None) -> float | None:

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from policyctl.effect.shares import provider_of
-from policyctl.model.names import short_model
+from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX, short_model
 
 
 def names_of(model: str) -> tuple[str, ...]:
     """What a model may be called: in full, without the prefix, by its provider, by its last part."""
-    return model, short_model(model), provider_of(model) or model, model.rpartition("/")[2]
+    short = short_model(model)
+    whole = model if short.startswith(POLICY_PREFIX) else MODEL_PREFIX + short
+    return whole, short, provider_of(model) or short, model.rpartition("/")[2]
 
 
 def fitting(pattern: str, models: Iterable[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from policyctl.effect.bounds import Bound, max_calls, max_failover, max_latency, max_waits
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.evaluate import rounded
 from policyctl.effect.reach import Condition, reach
 from policyctl.effect.routes import Routes
@@ -44,10 +45,10 @@ class Picture:
 def picture(
     document: Document,
     policies: Mapping[str, Document] | None = None,
-    timeouts: Mapping[str, float] | None = None,
+    declared: Declared = NOTHING,
 ) -> Picture:
-    """The picture of a policy document (see `read_tree`); `timeouts` are the models' own, in seconds, where known."""
-    tree = known_tree(document, policies)
+    """The picture of a policy document (see `read_tree`), with what is declared of models."""
+    tree = known_tree(document, policies, declared)
     routes = Routes(tree)
     shares = model_shares(tree)
     return Picture(
@@ -56,7 +57,7 @@ def picture(
         providers=provider_shares(shares),
         calls=max_calls(routes),
         failover=max_failover(routes),
-        latency=max_latency(routes, timeouts) if timeouts else None,
+        latency=max_latency(routes, declared.timeouts) if declared.timeouts else None,
         reach=reach(routes),
         routes=routes,
     )

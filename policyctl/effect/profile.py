@@ -41,7 +41,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 PROFILE = "portkey-1.15.2"
-BASIS = f"behaviour by profile {PROFILE}, the open-source gateway: an assumption about the platform"
+BASIS = f"by gateway profile {PROFILE}, which the platform is assumed to follow"
 ASSUMED = f"{BASIS}; for answers that are not streamed"
 ASSUMED_STREAMED = f"{BASIS}; for streamed answers"
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from policyctl.effect.evaluate import healthy, rounded, visit
 from policyctl.effect.tree import Tree
-from policyctl.model.names import MODEL_PREFIX
+from policyctl.model.names import POLICY_PREFIX, short_model
 
 
 def model_shares(tree: Tree) -> dict[str, float]:
@@ -34,8 +34,8 @@ def provider_shares(shares: Mapping[str, float]) -> dict[str, float]:
 
 @lru_cache(maxsize=4096)
 def provider_of(model: str) -> str | None:
-    """The provider in a model's name: what stands between `virtual-model/` and the next `/`."""
-    if not model.startswith(MODEL_PREFIX):
+    """The provider in a model's name, in either spelling: what stands before the first `/` after `virtual-model/`."""
+    if model.startswith(POLICY_PREFIX):
         return None
-    provider, slash, _ = model.removeprefix(MODEL_PREFIX).partition("/")
+    provider, slash, _ = short_model(model).partition("/")
     return provider if slash and provider else None

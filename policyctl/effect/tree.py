@@ -7,22 +7,25 @@ tree of one fixed outcome, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
+from policyctl.effect.declared import NOTHING, USUAL_TYPE, Declared
 from policyctl.effect.draw import Draw, draw_of
 from policyctl.effect.known import Known
 from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, most_waits, retry_of
 from policyctl.effect.refusal import checked
 from policyctl.errors import NotKnown
-from policyctl.model.names import POLICY_PREFIX, canonical_name
+from policyctl.model.names import POLICY_PREFIX, canonical_model, canonical_name
 from policyctl.model.normal import Document
 
 Path = tuple[int, ...]  # positions in `targets`, from the outermost group inward
 MAX_POLICIES = 1000  # targets that are other policies, followed in one tree; further ones stay leaves
+UNFIT = 400  # what a model of another type answers to every request, at best
+_SUCCESS = frozenset(range(200, 300))
 MAX_DEPTH = 200  # groups within groups; a file may have 64, the gateway was seen to take 21
 
 
@@ -86,6 +89,9 @@ class Tree:
 
     `unmodelled` says where there is a mode that policyctl does not know. What is here is then this profile's answer, and not
     what is known of the platform.
+
+    `takes` is the kind of requests that the policy is for, as far as types are declared; `unfit` are the models that are
+    declared to take others, each with its type.
     """
 
     root: Node
@@ -97,6 +103,8 @@ class Tree:
     missing: tuple[str, ...] = ()
     unfollowed: Mapping[str, str] = field(default_factory=dict)
     unmodelled: str | None = None
+    takes: str | None = None
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -109,19 +117,42 @@ class Tree:
         return tuple(dict.fromkeys(leaf.retry for leaf in self.leaves))
 
 
-def read_tree(document: Document, policies: Mapping[str, Document] | None = None) -> Tree:
+def read_tree(document: Document, policies: Mapping[str, Document] | None = None, declared: Declared = NOTHING) -> Tree:
     """The tree of a policy document, file or live, in which null must already mean absent (the gateway refuses null).
 
     A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all; a
-    plain mapping is one that may lack some (see `Known`). Raises NotKnown when groups are nested deeper than `MAX_DEPTH`, and
-    for a mode that the gateway takes and that is not modelled here.
+    plain mapping is one that may lack some (see `Known`). Any other target is a model, under its canonical name. Models that
+    are `declared` to be of another type than the policy's first never serve (see `Tree`). Raises NotKnown when groups are
+    nested deeper than `MAX_DEPTH`, and for a mode that the gateway takes and that is not modelled here.
     """
-    return _Reader(Known.of(policies)).read(document)
+    known = Known.of(policies)
+    tree = _Reader(known).read(document)
+    if not declared.types:
+        return tree
+    kinds = {model: kind for model in tree.models if (kind := declared.requests(model)) is not None}
+    takes = _first_kind(tree.root, kinds)
+    unfit = {model: declared.types[model] for model, kind in kinds.items() if kind != takes}
+    return replace(_Reader(known, unfit).read(document) if unfit else tree, takes=takes, unfit=unfit)
 
 
-def known_tree(document: Document, policies: Mapping[str, Document] | None = None) -> Tree:
+def _first_kind(node: Node, kinds: Mapping[str, str]) -> str | None:
+    """The kind of requests that a place of the tree is for: that of its first target which has one.
+
+    The targets of a load balance have no order: of theirs it is the usual one, else the first in the alphabet.
+    """
+    if isinstance(node, Leaf):
+        return kinds.get(node.model)
+    if isinstance(node, Fixed):
+        return None
+    found = [kind for target in node.targets if (kind := _first_kind(target, kinds)) is not None]
+    if isinstance(node, Fallback):
+        return next(iter(found), None)
+    return USUAL_TYPE if USUAL_TYPE in found else min(found, default=None)
+
+
+def known_tree(document: Document, policies: Mapping[str, Document] | None = None, declared: Declared = NOTHING) -> Tree:
     """The same for what is to be said of a policy: raises NotKnown for every mode that policyctl does not know."""
-    tree = read_tree(document, policies)
+    tree = read_tree(document, policies, declared)
     if tree.unmodelled:
         raise NotKnown(tree.unmodelled)
     return tree
@@ -130,8 +161,9 @@ def known_tree(document: Document, policies: Mapping[str, Document] | None = Non
 class _Reader:
     """Numbers the leaves while it goes."""
 
-    def __init__(self, policies: Known) -> None:
+    def __init__(self, policies: Known, unfit: Collection[str] = ()) -> None:
         self.policies = policies
+        self.unfit = unfit
         self.leaves: list[Leaf] = []
         self.lists: dict[frozenset[int] | None, None] = {}
         self.plain = True
@@ -227,7 +259,7 @@ class _Reader:
         name = canonical_name(model)
         there = bool(self.policies) and name in self.policies
         if not there and not model.startswith(POLICY_PREFIX) and name not in self.policies.unclear:
-            return self._ask(model, retry, path if own else (), known=True)
+            return self._ask(canonical_model(model), retry, path if own else (), known=True)
         why = self._why_not_followed(name) if there else self.policies.why_not(name)
         if there and why is None:
             return self._policy(name, path, retry)
@@ -243,11 +275,17 @@ class _Reader:
             return "its targets lead back to it"
         return f"it leads to more than {MAX_POLICIES:,} policies" if self.followed >= MAX_POLICIES else None
 
-    def _ask(self, model: str, retry: Retry, path: Path, *, known: bool) -> Leaf:
+    def _ask(self, model: str, retry: Retry, path: Path, *, known: bool) -> Node:
         leaf = Leaf(len(self.leaves), model, retry, path, self.around, self.pause, known)
         self.pause = 0
         self.leaves.append(leaf)
-        return leaf
+        return self._never_serving(leaf) if leaf.model in self.unfit else leaf
+
+    def _never_serving(self, leaf: Leaf) -> Node:
+        """A model whose every call fails: whatever success is supposed of it counts as `UNFIT`."""
+        self.plain = False
+        self.lists[_SUCCESS] = None
+        return Fallback((leaf, Fixed(UNFIT)), _SUCCESS)
 
     def _policy(self, name: str, path: Path, retry: Retry) -> Node:
         """Another policy in the place of a target. Its own retries hold in it; one around it may repeat it as a whole."""

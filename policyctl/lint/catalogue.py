@@ -19,7 +19,7 @@ from policyctl.model.complaints import Complaint, Path, did_you_mean
 
 RULES: dict[str, Rule] = {rule.code: rule for rule in (*FILE_RULES, *LINT_RULES, *DEEP_RULES)}
 DEEP_CODES = frozenset(rule.code for rule in DEEP_RULES)
-REFERENCE_CODES = frozenset({"P451", "P452"})  # what needs every file of the directory
+REFERENCE_CODES = frozenset({"P451", "P452", "P453"})  # what needs every file of the directory
 LINT_CODES = frozenset(rule.code for rule in LINT_RULES) | DEEP_CODES
 
 

@@ -175,9 +175,10 @@ _NAMES = (
         "P441",
         "no-prefix",
         "warning",
-        "A target's name begins with neither virtual-model/ nor virtual-policy/. By IBM's documentation a policy may target "
-        "only models whose names begin with virtual-model/; the platform takes other names and fails when they are called. "
-        "Write the whole name.",
+        "A target's name begins with neither virtual-model/ nor virtual-policy/. It is read as the model of that name "
+        "(openai/gpt-4o is virtual-model/openai/gpt-4o, of the provider openai) and written with the spelling that the remote "
+        "knows. By IBM's documentation a policy may target only models whose names begin with virtual-model/; where the remote "
+        "does not list its models, the platform takes other names and fails when they are called. Write the whole name.",
     ),
     Rule(
         "P442",
@@ -210,6 +211,16 @@ _NAMES = (
         "among them. It may be declared elsewhere, but most often it is a typo, and every call to it fails. Correct the name, "
         "or declare the model. Checked when a whole "
         "directory without errors is validated.",
+    ),
+    Rule(
+        "P453",
+        "mixed-types",
+        "warning",
+        "The directory declares the models of one policy with different values of model_type, such as chat and embedding. "
+        "Requests of one kind come to a policy, and a model of another type fails all of them, so it is no help in an outage "
+        "either. A policy takes the requests of its first target that has a type; a load balance, whose targets have no "
+        "order, takes chats where one of them does. A declared model without model_type is a chat model, and chat_vision "
+        "takes chats too. Use a model of the same type. Checked when a whole directory without errors is validated.",
     ),
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from policyctl.lint.catalogue import finding
 from policyctl.lint.places import Place, can_trigger
 from policyctl.model.complaints import Complaint
+from policyctl.model.names import canonical_model
 
 
 def check(place: Place) -> Iterator[Complaint]:
@@ -39,16 +40,19 @@ def _alone(place: Place) -> Complaint:
 
 def _duplicates(place: Place) -> Iterator[Complaint]:
     """The same model twice in one group. The same group twice is another thing: a fallback draws in it anew."""
-    names = [target["model_name"] for target in place.targets if "model_name" in target]
+    names = [canonical_model(target["model_name"]) for target in place.targets if "model_name" in target]
     if len(set(names)) == len(names):
         return
     first: dict[str, int] = {}
     for position, target in enumerate(place.targets):
-        if (name := target.get("model_name")) is None or first.setdefault(name, position) == position:
+        if "model_name" not in target:
+            continue
+        name = canonical_model(target["model_name"])
+        if first.setdefault(name, position) == position:
             continue
         if place.mode == "fallback":
             what = "is asked again without a wait (remove it; to ask a model again after a wait, use retry)"
         else:
             what = "draws for it a second time, and the shares add up (write it once)"
-        message = f"{name} is target {first[name] + 1} already and {what}"
+        message = f"{target['model_name']} is target {first[name] + 1} already and {what}"
         yield finding((*place.path, "targets", position), "P405", message)

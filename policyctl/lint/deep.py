@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from policyctl.effect.bounds import Leg, max_calls
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.failures import one_failure
 from policyctl.effect.outages import outages
 from policyctl.effect.routes import Routes
@@ -23,10 +24,12 @@ _TIMEOUT = [one_failure(408)]
 _DOWN = (500, 503)
 
 
-def check(document: Document, policies: Mapping[str, Document], codes: Collection[str]) -> Iterator[Complaint]:
+def check(
+    document: Document, policies: Mapping[str, Document], codes: Collection[str], declared: Declared = NOTHING
+) -> Iterator[Complaint]:
     """Every finding of the deep rules with these codes in one policy; targets may be `policies` (by canonical name)."""
     try:
-        tree = known_tree(document, policies)
+        tree = known_tree(document, policies, declared)
     except NotKnown:  # by way of other policies
         return
     if "P502" in codes:
@@ -34,17 +37,17 @@ def check(document: Document, policies: Mapping[str, Document], codes: Collectio
     if tree.unfollowed:  # what such a policy serves cannot be told
         return
     if "P501" in codes:
-        yield from _timeouts(document, policies, tree)
+        yield from _timeouts(document, policies, declared, tree)
     if "P503" in codes:
         yield from _single_points(tree)
 
 
-def _timeouts(document: Document, policies: Mapping[str, Document], tree: Tree) -> Iterator[Complaint]:
+def _timeouts(document: Document, policies: Mapping[str, Document], declared: Declared, tree: Tree) -> Iterator[Complaint]:
     """Lists without 408 whose policy would serve more requests with it, while a model times out."""
     lacking = [place for place in places(document) if place.moves_on and place.codes and 408 not in place.codes]
     now = outages(tree, _TIMEOUT) if lacking else None
     for place in lacking:
-        with_it = outages(known_tree(_with_408(document, place.path), policies), _TIMEOUT)
+        with_it = outages(known_tree(_with_408(document, place.path), policies, declared), _TIMEOUT)
         for model, row in with_it.models.items():
             if now is not None and row < now.models[model]:
                 message = f"without 408 a timeout of {short_model(model)} ends the request here; another target could serve it"

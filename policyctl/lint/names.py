@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyctl.effect.shares import provider_of
 from policyctl.lint.catalogue import finding
 from policyctl.lint.places import Place
 from policyctl.model.complaints import Complaint
-from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX
+from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model
 
 
 def check(place: Place) -> Iterator[Complaint]:
@@ -18,7 +19,8 @@ def check(place: Place) -> Iterator[Complaint]:
             continue
         path = (*place.path, "targets", position, "model_name")
         if not name.startswith(MODEL_PREFIX):
-            message = f"{name} begins with neither {MODEL_PREFIX} nor {POLICY_PREFIX} (write the whole name)"
+            read = f", and is read as the model {canonical_model(name)}" if provider_of(name) else ""
+            message = f"{name} begins with neither {MODEL_PREFIX} nor {POLICY_PREFIX}{read} (write the whole name)"
             yield finding(path, "P441", message)
             continue
         provider, _, model = name[len(MODEL_PREFIX) :].partition("/")

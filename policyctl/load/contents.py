@@ -14,14 +14,16 @@ from policyctl.model.policy import Policy
 class Contents:
     """What one file (or a whole directory) says.
 
-    `references` are the policies that a policy's targets may mean, by its name, where there are any. `tests` says whether a
-    document of scenario tests is among the others.
+    `references` are the policies that a policy's targets may mean, by its name, where there are any. `timeouts` (seconds) and
+    `types` are those of the virtual models, by canonical name. `tests` says whether a document of scenario tests is among the
+    others.
     """
 
     policies: list[Policy] = field(default_factory=list)
     references: dict[str, frozenset[str]] = field(default_factory=dict)
     models: set[str] = field(default_factory=set)
     timeouts: dict[str, float] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     tests: bool = False
@@ -34,6 +36,7 @@ class Contents:
         if other.models:
             self.models |= other.models
             self.timeouts |= other.timeouts
+            self.types |= other.types
         for kind, number in other.skipped.items():
             self.skip(kind, number)
         self.tests |= other.tests
@@ -55,6 +58,7 @@ def to_line(contents: Contents) -> str:
         "references": {name: sorted(names) for name, names in contents.references.items()},
         "models": sorted(contents.models),
         "timeouts": contents.timeouts,
+        "types": contents.types,
         "problems": [(*problem.mark[1:], problem.code, problem.message, problem.severity) for problem in contents.problems],
         "skipped": contents.skipped,
         "tests": contents.tests,
@@ -72,6 +76,7 @@ def from_line(line: str, file: str) -> Contents:
         {name: frozenset(names) for name, names in said.get("references", {}).items()},
         set(said.get("models", ())),
         said.get("timeouts", {}),
+        said.get("types", {}),
         [Problem(Mark(file, line, column), *rest) for line, column, *rest in said.get("problems", ())],
         said.get("skipped", {}),
         said.get("tests", False),

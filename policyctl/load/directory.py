@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.core.order import find_cycle
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, errors_in
 from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
 from policyctl.load.cache import Cache
@@ -25,7 +26,7 @@ from policyctl.load.reading import Reading
 from policyctl.load.source import SUFFIXES, Source, read_bytes
 from policyctl.load.unread import CONFIG_LOOKALIKES, look_at_checkout, lookalikes, possible_gaps, why_nothing
 from policyctl.model.complaints import Complaint
-from policyctl.model.names import full_model
+from policyctl.model.names import canonical_model
 from policyctl.model.policy import Policy
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 class Loaded(NamedTuple):
     """What a directory says for one environment. `policies` are those without errors, sorted by name.
 
-    `models` are the virtual models that it declares, `timeouts` what they say of their own (seconds, by full name);
-    `mark_of` gives a complaint about one of the policies, or about its tests, its place. `suites` are the scenario tests
-    without problems; `test_problems` stop nobody who only plans or applies. `included` are the files that it was read from,
-    `left_out` the policies of those that `include` leaves out, with their files.
+    `models` are the virtual models that it declares, `declared` what they say of themselves; `mark_of` gives a complaint about
+    one of the policies, or about its tests, its place. `suites` are the scenario tests without problems; `test_problems` stop
+    nobody who only plans or applies. `included` are the files that it was read from, `left_out` the policies of those that
+    `include` leaves out, with their files.
     """
 
     policies: tuple[Policy, ...]
@@ -48,7 +49,7 @@ class Loaded(NamedTuple):
     skipped: Counter[str]
     files: int
     mark_of: Callable[[Policy | Suite, Complaint], Problem]
-    timeouts: Mapping[str, float] = MappingProxyType({})
+    declared: Declared = NOTHING
     suites: tuple[Suite, ...] = ()
     test_problems: tuple[Problem, ...] = ()
     included: tuple[str, ...] = ()
@@ -118,7 +119,11 @@ class Files:
         self._broken.update(problem.mark.file for problem in errors)
         if self.whole and not errors:
             everything.problems += self._unknown(everything, environment)
-        everything.problems += self._deep(everything)
+        mixed = list(self._mixed(everything)) if self.whole and not errors else []
+        anew = {problem.mark.file for problem in mixed}  # what was found there counts on models that never serve
+        everything.problems = [one for one in everything.problems if one.mark.file not in anew or one.code not in DEEP_CODES]
+        everything.problems += [problem for problem in mixed if problem.code in self.codes]
+        everything.problems += self._deep(everything, anew)
         suites, test_problems = self._tests(tests, environment, None if errors else everything.policies)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
         problems = sorted(set(discreet(self._ignored.without_ignored(everything.problems))))
@@ -129,7 +134,7 @@ class Files:
             Counter(everything.skipped),
             len(included),
             self.mark_of,
-            everything.timeouts,
+            Declared(everything.timeouts, everything.types),
             suites,
             tuple(discreet(test_problems)),
             tuple(included),
@@ -212,24 +217,37 @@ class Files:
         from policyctl.lint.references import check as check_references
 
         policies = frozenset(policy.name for policy in everything.policies)
-        models = frozenset(map(full_model, everything.models))
+        models = frozenset(map(canonical_model, everything.models))
         for policy in everything.policies:
             if models or policy.name in everything.references:
                 for complaint in check_references(policy.document, policies, models, environment.speaks_for):
                     if complaint.code in self.codes:
                         yield self.mark_of(policy, complaint)
 
-    def _deep(self, everything: Contents) -> Iterator[Problem]:
-        """What the effect engine finds in policies that target others; such a target does what that policy does."""
+    def _mixed(self, everything: Contents) -> Iterator[Problem]:
+        """Targets of a policy whose models are declared to be of different types, whether or not that rule is chosen."""
+        if len(set(everything.types.values())) < 2:
+            return
+        from policyctl.lint.types import check as check_types  # with the effect engine behind it
+
+        declared = Declared(everything.timeouts, everything.types)
+        documents = {policy.name: policy.document for policy in everything.policies}
+        for policy in everything.policies:
+            for complaint in check_types(policy.document, documents, declared):
+                yield self.mark_of(policy, complaint)
+
+    def _deep(self, everything: Contents, anew: Collection[str]) -> Iterator[Problem]:
+        """What the effect engine finds in policies that target others, which do what those do, and in the files `anew`."""
         codes = self.codes & DEEP_CODES
-        if not codes or not everything.references:
+        if not codes or not (everything.references or anew):
             return
         from policyctl.lint.deep import check as check_deep
 
+        declared = Declared(everything.timeouts, everything.types)
         documents = {policy.name: policy.document for policy in everything.policies}
         for policy in everything.policies:
-            if policy.name in everything.references:
-                for complaint in check_deep(policy.document, documents, codes):
+            if policy.name in everything.references or policy.file in anew:
+                for complaint in check_deep(policy.document, documents, codes, declared):
                     yield self.mark_of(policy, complaint)
 
     def _duplicates(self, policies: list[Policy]) -> Iterator[Problem]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from policyctl.effect.declared import Declared
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.kinds import Kind, kind_of
 from policyctl.load.markers import has_template
@@ -15,8 +16,16 @@ from policyctl.model.names import bare_name, canonical_name
 from policyctl.model.policy import Policy, without_nulls
 
 
-def read_loosely(source: Source, variables: Mapping[str, Any]) -> tuple[list[Policy], list[Problem]]:
-    """The policies of a file, each as a remote would hold it, and what is wrong with the file.
+class Loose(NamedTuple):
+    """What could be made out: the policies, each as a remote would hold it, what is wrong with the file, what it declares."""
+
+    policies: list[Policy]
+    problems: list[Problem]
+    declared: Declared
+
+
+def read_loosely(source: Source, variables: Mapping[str, Any]) -> Loose:
+    """What a file says.
 
     Raises InvalidInput when it cannot be told what the file says: text that does not parse, templates that do not render,
     or no policy at all.
@@ -34,7 +43,8 @@ def read_loosely(source: Source, variables: Mapping[str, Any]) -> tuple[list[Pol
     if not policies:
         none = Problem(Mark(source.file), "P016", "holds no policy")
         raise InvalidInput(contents.problems or [none])
-    return policies, [problem for problem in contents.problems if problem.severity == "error"]
+    errors = [problem for problem in contents.problems if problem.severity == "error"]
+    return Loose(policies, errors, Declared(contents.timeouts, contents.types))
 
 
 def _loose(source: Source, index: int, data: dict[str, Any], variables: Mapping[str, Any]) -> Policy:

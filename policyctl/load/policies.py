@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from policyctl.effect.declared import USUAL_TYPE
 from policyctl.errors import Mark, Problem
 from policyctl.lint.catalogue import DEFAULT_CODES, LINT_CODES
 from policyctl.lint.families import lint
@@ -20,7 +21,7 @@ from policyctl.load.source import Source
 from policyctl.load.yaml_text import RawDocument
 from policyctl.model.complaints import Complaint
 from policyctl.model.explain import complaints, too_deep
-from policyctl.model.names import full_model
+from policyctl.model.names import canonical_model
 from policyctl.model.normal import is_server_key, references
 from policyctl.model.policy import Policy, policy_from_file
 from policyctl.model.policy_file import PolicyFile
@@ -102,7 +103,10 @@ def _read_model(data: dict[str, Any], contents: Contents) -> list[Complaint]:
     provider = data.get("provider_config")
     timeout = provider.get("request_timeout") if isinstance(provider, dict) else None
     if isinstance(timeout, int | float) and timeout > 0:
-        contents.timeouts[full_model(name)] = timeout / 1000  # the gateway takes milliseconds
+        contents.timeouts[canonical_model(name)] = timeout / 1000  # the gateway takes milliseconds
+    model_type = data.get("model_type")
+    if model_type is None or (isinstance(model_type, str) and not is_template(model_type)):
+        contents.types[canonical_model(name)] = model_type or USUAL_TYPE
     return list(in_name(("name",), name))
 
 

@@ -1,11 +1,12 @@
-"""Names: one policy has one canonical name, whichever way it is spelled.
+"""Names: one policy and one model have one canonical name each, whichever way it is spelled.
 
-The platform writes `virtual-policy/anygem`; files may say `anygem`. Both are the same policy.
+The platform writes `virtual-policy/anygem`; files may say `anygem`. Both are the same policy. So are `openai/gpt-4o` and
+`virtual-model/openai/gpt-4o` the same model, of the provider openai.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 POLICY_PREFIX = "virtual-policy/"
@@ -33,9 +34,31 @@ def short_model(model_name: str) -> str:
     return model_name.removeprefix(MODEL_PREFIX)
 
 
-def full_model(name: str) -> str:
-    """A virtual model's name with the platform's prefix, which a declaration may leave out."""
-    return name if name.startswith(MODEL_PREFIX) else MODEL_PREFIX + name
+def canonical_model(name: str) -> str:
+    """The one name of a model: `virtual-model/<provider>/<model>`, with the prefix added when missing.
+
+    A name without a provider is the bare one, since nothing but the platform's prefix sets it apart from another word. A
+    policy's whole name stays as it is, and so does the empty name, which stands for the model that a request asks for.
+    """
+    if name.startswith(POLICY_PREFIX):
+        return name
+    bare = short_model(name)
+    return MODEL_PREFIX + bare if "/" in bare else bare
+
+
+def virtual_model(name: str) -> str:
+    """A virtual model's name as the platform writes it; a declaration may leave the prefix out."""
+    return MODEL_PREFIX + short_model(name)
+
+
+def model_spelling(name: str, known: Collection[str], *, virtual: bool = False) -> str:
+    """How a model is written where these names are known: as it stands if that is one of them, else in its other spelling.
+
+    With `virtual` the virtual model comes first where both are known. A model that is not known stays as it stands.
+    """
+    whole = virtual_model(name)
+    spellings = (whole, name, short_model(name)) if virtual else (name, whole, short_model(name))
+    return next((spelling for spelling in spellings if spelling in known), name)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ from policyctl.core.models import unknown_targets
 from policyctl.core.order import leads_back
 from policyctl.core.plan import Counts, Selection, make_plan
 from policyctl.core.settings import Settings
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.known import Known
 from policyctl.errors import Incomplete, InvalidInput, PolicyctlError, Refused
 from policyctl.load.directory import Loaded
@@ -21,6 +22,7 @@ from policyctl.model.names import POLICY_PREFIX, canonical_name
 from policyctl.model.normal import Document, references
 from policyctl.model.policy import Policy
 from policyctl.reconcile.gone import hold_removals, why_kept
+from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.observe import observe
 from policyctl.remote.protocol import Reader
 
@@ -31,20 +33,23 @@ def plan_directory(
     environment: Environment,
     settings: Settings,
     selection: Selection,
-    timeouts: Mapping[str, float] | None = None,
+    declared: Declared = NOTHING,
     on_row: Callable[[], object] = lambda: None,
     unread: Unread | None = None,
     base: Callable[[], Mapping[str, Document]] = dict,
+    models: KnownModels | None = None,
 ) -> Review:
     """Read the remote and compare. `settings` are the environment's, with what the command line overrides.
 
-    `timeouts` are the models' own, in seconds, as far as the directory declares them. `on_row` is told of each row that the
-    remote holds. With `unread`, what the directory has and nobody read, nothing is removed that may not be gone. `base` gives
-    the policies of the base revision; it is asked where the plan writes something.
+    `declared` are the facts about models that the directory declares. `on_row` is told of each row that the remote holds. With
+    `unread`, what the directory has and nobody read, nothing is removed that may not be gone. `base` gives the policies of the
+    base revision; it is asked where the plan writes something. What is written has the spelling in which `models` (by default
+    the remote's) are known.
     """
     observed = observe(reader, desired, on_row)
     removes = may_remove(reader, settings)
     kept = why_kept(unread) if unread else None
+    policies = _names(observed) | {policy.name for policy in desired}
     plan = make_plan(
         environment=environment.name,
         remote=reader.identity,
@@ -54,10 +59,12 @@ def plan_directory(
         settings=settings,
         removes=removes and kept is None,
         selection=selection,
+        spell=(models or KnownModels(reader)).speller(policies),
     )
     writes = any(change.after is not None for change in plan.changes)
     plan = replace(plan, settings=environment.decides)
-    reviewed = review(plan, observed, settings, timeouts, base() if writes else None)
+    compared = [policy.name for policy in desired if selection.takes(policy.name)]
+    reviewed = review(plan, observed, settings, declared, base() if writes else None, compared)
     if unread and removes:
         named = {policy.name for policy in desired}
         gone = [name for name in observed.live if name not in named and settings.in_scope(name) and selection.takes(name)]
@@ -65,20 +72,36 @@ def plan_directory(
     return reviewed
 
 
+def _names(observed: Observed) -> frozenset[str]:
+    """The canonical names of all live policies, several of one name among them."""
+    return frozenset((*observed.live, *(twins.name for twins in observed.twins)))
+
+
 def may_remove(reader: Reader, settings: Settings) -> bool:
     """Whether a directory may remove what it does not name. Only on the embedded remote it may without a written scope."""
     return settings.prune and (reader.embedded or settings.scope is not None)
 
 
-def plan_policy(reader: Reader, policy: Policy, environment: Environment) -> Review:
+def plan_policy(
+    reader: Reader,
+    policy: Policy,
+    environment: Environment,
+    models: KnownModels,
+    declared: Declared = NOTHING,
+    *,
+    virtual: bool = False,
+) -> Review:
     """The plan that adds one policy, or updates the live one of its name, whatever the directory says.
 
-    Scope, prune, limits and guards do not bind it; what guards would refuse is noted. Raises Refused when the policy would
-    target itself by way of live ones.
+    Scope, prune, limits and guards do not bind it; what guards would refuse is noted. What is written has the spelling in
+    which `models` are known; with `virtual` a name without prefix means the virtual model where there is one. Raises Refused
+    when the policy would target itself by way of live ones.
     """
     observed = observe(reader)
     _refuse_circle(policy, observed)
-    return _plan_one(reader, policy.name, [policy], environment, environment.settings, observed)
+    spell = models.speller(_names(observed), virtual=virtual)
+    desired = [spell(policy) if virtual else policy]
+    return _plan_one(reader, policy.name, desired, environment, environment.settings, observed, spell, declared)
 
 
 def plan_removal(reader: Reader, name: str, environment: Environment, settings: Settings) -> Review:
@@ -87,7 +110,7 @@ def plan_removal(reader: Reader, name: str, environment: Environment, settings: 
     Raises PolicyctlError when there is no such policy, and Incomplete when its row is unreadable.
     """
     observed = observe(reader)
-    names = {*observed.live, *(twins.name for twins in observed.twins)}
+    names = _names(observed)
     if name not in names:
         bad = next((row for row in observed.unreadable if row.name == name), None)
         if bad is not None:
@@ -98,7 +121,14 @@ def plan_removal(reader: Reader, name: str, environment: Environment, settings: 
 
 
 def _plan_one(
-    reader: Reader, name: str, desired: Sequence[Policy], environment: Environment, settings: Settings, observed: Observed
+    reader: Reader,
+    name: str,
+    desired: Sequence[Policy],
+    environment: Environment,
+    settings: Settings,
+    observed: Observed,
+    spell: Callable[[Policy], Policy] = lambda policy: policy,
+    declared: Declared = NOTHING,
 ) -> Review:
     """A plan over one name; the rules look at everything that is live. What guards would refuse is only noted."""
     plan = make_plan(
@@ -113,14 +143,15 @@ def _plan_one(
         ),
         settings=Settings(),
         removes=True,
+        spell=spell,
     )
     allowed = tuple(other for other in settings.allow_remove if canonical_name(other) == name)
     rules = Settings(protect=settings.protect, allow_remove=allowed)
     # No counts: one policy is no share of anything, and the others were not compared.
-    reviewed = review(replace(plan, counts=Counts()), Observed(observed.live, observed.twins), rules)
+    reviewed = review(replace(plan, counts=Counts()), Observed(observed.live, observed.twins), rules, declared, compared=[name])
     bound = [one for one in reviewed.affected if settings.in_scope(one.name)]
     affected = [one._replace(bound=True) for one in bound]
-    breaches, _ = by_traffic(reviewed.plan, reviewed.policies, settings, reviewed.effects, affected)
+    breaches, _ = by_traffic(reviewed.plan, reviewed.policies, settings, reviewed.effects, affected, declared=declared)
     return replace(
         reviewed, guarded=None, notes=(*reviewed.notes, *(f"plan and apply would refuse this: {breach}" for breach in breaches))
     )
@@ -138,7 +169,7 @@ def _refuse_circle(policy: Policy, observed: Observed) -> None:
         raise Refused(f"{policy.name} would target itself, by way of other policies or at once; change its targets")
 
 
-def check_models(reader: Reader, reviewed: Review, loaded: Loaded, environment: Environment) -> Review:
+def check_models(models: KnownModels, reviewed: Review, loaded: Loaded, environment: Environment) -> Review:
     """Hold the targets of what the plan writes against the models and policies that there will be.
 
     Raises InvalidInput with a problem for every target that is neither. Where no model at all is known, on the remote or
@@ -146,18 +177,18 @@ def check_models(reader: Reader, reviewed: Review, loaded: Loaded, environment: 
     """
     # A git revision has the policies of one directory, which are all that there are only of the names it speaks for.
     elsewhere = _nowhere if Known.of(reviewed.policies).whole else lambda name: not environment.speaks_for(name)
-    models = reader.models() | loaded.models if _written(reviewed) else frozenset()
-    if found := _unknown_targets(reviewed, loaded.policies, models, elsewhere):
+    known = models.names if _written(reviewed) else frozenset()
+    if found := _unknown_targets(reviewed, loaded.policies, known, elsewhere):
         raise InvalidInput(loaded.mark_of(policy, complaint) for policy, complaint in found)
-    return reviewed if models or not _written(reviewed) else unchecked(reviewed)
+    return reviewed if known or not _written(reviewed) else unchecked(reviewed)
 
 
-def check_policy(reader: Reader, reviewed: Review, policy: Policy) -> Review:
+def check_policy(models: KnownModels, reviewed: Review, policy: Policy) -> Review:
     """The same for a plan over one policy that no file says. Raises PolicyctlError with a line for every unknown target."""
-    models = reader.models() if _written(reviewed) else frozenset()
-    if found := _unknown_targets(reviewed, [policy], models, _nowhere):
+    known = models.names if _written(reviewed) else frozenset()
+    if found := _unknown_targets(reviewed, [policy], known, _nowhere):
         raise PolicyctlError("; ".join(complaint.message for _, complaint in found))
-    return reviewed if models or not _written(reviewed) else unchecked(reviewed)
+    return reviewed if known or not _written(reviewed) else unchecked(reviewed)
 
 
 def _nowhere(_: str) -> bool:
@@ -184,6 +215,5 @@ def _unknown_targets(
 
 
 def unchecked(reviewed: Review) -> Review:
-    """The review with the note that no model is known."""
-    note = "the remote knows no models, so it was not checked whether the targets' models exist"
-    return replace(reviewed, notes=(*reviewed.notes, note))
+    """The review with the remark that no model is known."""
+    return replace(reviewed, unchecked="targets not checked: the remote knows no models")

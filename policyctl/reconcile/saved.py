@@ -34,7 +34,7 @@ def review_saved(
     observed = observe(reader, loaded.policies, on_row)
     removes = may_remove(reader, settings)
     plan = recounted(plan, {policy.name: policy for policy in loaded.policies}, observed, settings, removes=removes)
-    reviewed = review(plan, observed, settings, loaded.timeouts, base())
+    reviewed = review(plan, observed, settings, loaded.declared, base())
     writes = any(change.after is not None for change in plan.changes)
     models = reader.models() | loaded.models if writes else frozenset()
     known = reviewed.live | {change.name for change in plan.changes}

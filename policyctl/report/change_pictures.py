@@ -51,8 +51,8 @@ def change_pictures(item: Item, review: Review) -> Pictures | None:
         return None
     before, after = item.before, item.after
     try:
-        old = picture(before, review.policies_before, review.timeouts) if before else None
-        new = picture(after, review.policies, review.timeouts) if after else None
+        old = picture(before, review.policies_before, review.declared) if before else None
+        new = picture(after, review.policies, review.declared) if after else None
         return _pictures(old, new, tuple(_graphs(before, after)))
     except NotKnown:  # the effect says so
         return None

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from policyctl.effect.evaluate import healthy, visit
 from policyctl.effect.tree import Path, known_tree
 from policyctl.errors import NotKnown
-from policyctl.model.names import canonical_name
+from policyctl.model.names import canonical_model, canonical_name
 from policyctl.model.normal import Document
 from policyctl.report.effect_views import model
 
@@ -74,9 +74,9 @@ class _Chart:
                 yield from self._asked(str(target.get("model_name", "")), key, share)
 
     def _asked(self, name: str, key: str, share: float) -> Iterator[Box | Arrow]:
-        known = self.policies.get(canonical_name(name)) or self.models.get(name)
+        known = self.policies.get(canonical_name(name)) or self.models.get(canonical_model(name))
         if known is None:
-            known = self.models[name] = f"m{len(self.models)}"
+            known = self.models[canonical_model(name)] = f"m{len(self.models)}"
             yield Box(known, "model", (model(name),))
         yield Arrow(key, known, share)
 

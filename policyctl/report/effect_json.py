@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from policyctl.core.extra import Extra
 from policyctl.effect.bounds import Bound
-from policyctl.effect.compare import Cell, Effect, Moved, Reached
+from policyctl.effect.compare import Cell, Effect, Moved, Reached, Unfit, unfit_models
 from policyctl.effect.costs import Cost
 from policyctl.effect.evaluate import rounded
 from policyctl.effect.failures import Failures, ranges_of
@@ -43,10 +44,16 @@ def view_data(view: View) -> dict[str, Any]:
         case Traced():
             return _traced(view)
         case Compared():
-            seen = effect_data(view.effect)
-            return {"name": view.name, "file": view.file, "against": view.against, "unfollowed": dict(view.unfollowed), **seen}
+            unknown = {"unknown_fields": extra_data(view.extras)} if view.extras else {}
+            seen = {"unfollowed": dict(view.unfollowed), **effect_data(view.effect), **unknown}
+            return {"name": view.name, "file": view.file, "against": view.against, **seen}
         case Unknown():
             return {"name": view.name, "file": view.file, "not_known": view.why}
+
+
+def extra_data(extras: Sequence[Extra]) -> dict[str, list[str]]:
+    """The fields of a live policy that the format does not know. Their values may be secret, and stay where they are."""
+    return {word: [one.path for one in extras if one.kept is kept] for word, kept in (("kept", True), ("lost", False))}
 
 
 def effect_data(effect: Effect) -> dict[str, Any]:
@@ -67,6 +74,7 @@ def effect_data(effect: Effect) -> dict[str, Any]:
         "no_longer_reachable": [_reached(one) for one in effect.removed],
         "was_refused": effect.was_refused,
         "refused": effect.refused,
+        "never_serving": [_unfit(one) for one in effect.unfit],
         "nothing_lost": effect.sure,
         "not_known": effect.unknown,
     }
@@ -129,6 +137,7 @@ def _references(tree: Tree) -> dict[str, Any]:
         "repeated": {name: repeats for name, repeats in tree.assumed.items() if repeats},
         "missing": list(tree.missing),
         "unfollowed": dict(tree.unfollowed),
+        **_never_serving(unfit_models(tree)),
     }
 
 
@@ -192,4 +201,13 @@ def _traced(view: Traced) -> dict[str, Any]:
         "cut": view.walk.cut,
         "answers": [answer_value(call.answer) for call in view.walk.calls],
         "waits": [call.wait for call in view.walk.calls],
+        **_never_serving(view.unfit),
     }
+
+
+def _never_serving(unfit: Sequence[Unfit]) -> dict[str, Any]:
+    return {"never_serving": [_unfit(one) for one in unfit]} if unfit else {}
+
+
+def _unfit(one: Unfit) -> dict[str, str]:
+    return {"model": one.model, "type": one.type, "policy_type": one.takes}

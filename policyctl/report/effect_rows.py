@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
+from policyctl.core.extra import extra_notes
 from policyctl.core.risk import usualness
 from policyctl.effect.bounds import Bound
 from policyctl.effect.canonical import Kind
-from policyctl.effect.compare import Cell, Effect, Moved
+from policyctl.effect.compare import Cell, Effect, Moved, Unfit, unfit_models
 from policyctl.effect.costs import Cost
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.failures import Failures, said_failures
 from policyctl.effect.outages import Outages, Row, outages, served
 from policyctl.effect.picture import Picture
@@ -23,7 +25,19 @@ from policyctl.effect.together import Together
 from policyctl.effect.tree import Tree, known_tree
 from policyctl.errors import NotKnown
 from policyctl.model.normal import Document
-from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, Unknown, View, model, percent, percents, seconds
+from policyctl.report.effect_views import (
+    Compared,
+    Pictured,
+    Supposed,
+    Traced,
+    Unknown,
+    View,
+    model,
+    percent,
+    percents,
+    said_unfit,
+    seconds,
+)
 from policyctl.report.plain import count, place, plain
 
 _MOST_COSTS = 8  # rows of one status
@@ -47,7 +61,9 @@ def sections(view: View) -> list[Section]:
         case Traced():
             found = list(_traced(view))
         case Compared():
-            found = [Section("effect", tuple(effect_rows(view.effect))), _unfollowed(view.unfollowed)]
+            unknown = tuple(map(plain, extra_notes({view.name: view.extras}, place)))
+            effect = Section("effect", tuple(effect_rows(view.effect)))
+            found = [effect, _unfollowed(view.unfollowed), Section("not counted", unknown)]
         case Unknown():
             found = [Section("not known", (plain(view.why),))]
     return [section for section in found if section.rows]
@@ -69,6 +85,7 @@ def effect_rows(effect: Effect) -> Iterator[str]:
     yield from (f"worse: {cell_row(cell)}" for cell in telling(effect.worse, effect))
     if effect.together is not None:
         yield f"worse: {together_row(effect.together)}"
+    yield from map(said_unfit, effect.unfit)
     for word, reached in (("newly reachable", effect.added), ("no longer reachable", effect.removed)):
         yield from (" ".join([model(name), word, plain(when)]).rstrip() for name, when in reached)
     yield from (f"better: {cell_row(cell)}" for cell in telling(effect.better, effect))
@@ -187,6 +204,7 @@ def _pictured(view: Pictured) -> Iterator[Section]:
         return
     yield Section("traffic", tuple(_traffic(seen)))
     yield Section("providers", tuple(f"{percent(share):>6}  {plain(name)}" for name, share in _falling(seen.providers)))
+    yield _unfit(unfit_models(seen.tree))
     yield Section("outages", tuple(_outages(view.outages)))
     yield Section("worst case", tuple(_worst(view)))
     yield Section(
@@ -218,6 +236,10 @@ def _assumed(name: str, repeats: int) -> str:
     return f"{said}; a retry around it may repeat it {count(repeats, 'time')}, which counts in the worst case only"
 
 
+def _unfit(models: Sequence[Unfit]) -> Section:
+    return Section("types", tuple(map(said_unfit, models)))
+
+
 def _falling(shares: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(shares.items(), key=lambda pair: -pair[1])
 
@@ -230,10 +252,11 @@ def _traffic(seen: Picture) -> Iterator[str]:
         yield f"{percent(share):>6}  {model(name)}{f'  {plain(when)}' if when else ''}{unknown}"
 
 
-def outage_rows(document: Document, policies: Mapping[str, Document]) -> list[str]:
+def outage_rows(document: Document, policies: Mapping[str, Document] | None = None, declared: Declared = NOTHING) -> list[str]:
     """What a policy serves while a model or a provider is down; nothing of one that cannot be followed."""
     with suppress(NotKnown):
-        return list(_outages(outages(known_tree(document, policies))))
+        tree = known_tree(document, policies, declared)
+        return [*map(said_unfit, unfit_models(tree)), *_outages(outages(tree))]
     return []
 
 
@@ -273,6 +296,7 @@ def _legs(bound: Bound) -> str:
 def _supposed(view: Supposed) -> Iterator[Section]:
     seen = view.evaluation
     yield Section("supposed", tuple(map(plain, view.given)))
+    yield _unfit(unfit_models(view.tree))
     yield Section("served", (percent(seen.served) + (f"; {percent(seen.cut)} get a broken stream" if seen.cut else ""),))
     yield Section("answers", tuple(_answers(view)))
     yield Section(
@@ -308,6 +332,7 @@ def _traced(view: Traced) -> Iterator[Section]:
     walk = view.walk
     if view.refused:
         yield Section("refused", (f"the gateway calls no model: {place(view.refused)}",))
+    yield _unfit(view.unfit)
     yield Section("calls", tuple(_calls(view)))
     ending = f"{_status(walk.status)}{' with a broken stream' if walk.cut else ''} after {count(len(walk.calls), 'call')}"
     yield Section("answer", (ending + (f" and {seconds(walk.waited)} of back-off" if walk.waited else ""),))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from policyctl.effect.compare import Effect
+from policyctl.core.extra import Extra
+from policyctl.effect.compare import Effect, Unfit
 from policyctl.effect.costs import Cost
 from policyctl.effect.dead import Dead
 from policyctl.effect.evaluate import Evaluation
@@ -51,13 +52,15 @@ class Traced:
     walk: Walk
     seed: int
     refused: str | None
+    unfit: tuple[Unfit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
     """What one policy's change does; `against` says what it was compared with.
 
-    `unfollowed` are the target policies of either side that cannot be followed or do not exist, each with the reason.
+    `unfollowed` are the target policies of either side that cannot be followed or do not exist, each with the reason;
+    `extras` the fields of a live policy that the format does not know.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Compared:
     against: str
     effect: Effect
     unfollowed: Mapping[str, str]
+    extras: tuple[Extra, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +108,9 @@ def seconds(value: float) -> str:
 def model(name: str) -> str:
     """A model as shown to people."""
     return plain(short_model(name)) or "(the request's own model)"
+
+
+def said_unfit(one: Unfit) -> str:
+    """Why a model never serves."""
+    why = f"it is declared as {plain(one.type)}, and this policy takes {plain(one.takes)} requests"
+    return f"{model(one.model)} never serves: {why}"

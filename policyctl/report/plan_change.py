@@ -10,7 +10,7 @@ from policyctl.core.change import Action, Change
 from policyctl.core.diff import ORDER, Field, fields_between
 from policyctl.core.risk import Risk, Tier, loses, worst_of
 from policyctl.effect.compare import Effect
-from policyctl.model.names import bare_name
+from policyctl.model.names import bare_name, canonical_model
 from policyctl.model.normal import Document
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
@@ -110,7 +110,8 @@ def graphs(item: Item) -> str:
 def shape(target: Any) -> Any:
     """What a target is made of, whatever its weight: the model, or the strategy over what targets."""
     if not isinstance(target, dict) or not isinstance(target.get("targets"), list):
-        return target.get("model_name") if isinstance(target, dict) else target
+        name = target.get("model_name") if isinstance(target, dict) else target
+        return canonical_model(name) if isinstance(name, str) else name
     shapes = [shape(one) for one in target["targets"]]
     strategy = target.get("strategy")
     drawn = isinstance(strategy, dict) and strategy.get("mode") == "loadbalance"

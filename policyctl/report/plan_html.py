@@ -14,7 +14,6 @@ from policyctl.core.change import Action, Change
 from policyctl.core.diff import Field
 from policyctl.core.guards import Review
 from policyctl.core.risk import Risk
-from policyctl.effect.profile import ASSUMED
 from policyctl.model.names import bare_name
 from policyctl.report.change_pictures import Pictures, change_pictures
 from policyctl.report.effect_rows import first_rows
@@ -27,6 +26,8 @@ from policyctl.report.subject import (
     SETTINGS_TOLD,
     UNBOUND,
     Subject,
+    basis_of,
+    notes_of,
     override_text,
     rest_of,
     way,
@@ -88,7 +89,7 @@ def plan_html(subject: Subject) -> str:
         places={one.name: one.number for one in shown},
         notices=list(_notices(review)),
         tiles=list(_tiles(review, shown)),
-        assumed=ASSUMED,
+        assumed="; ".join(basis_of(review)),
         shown=shown,
         all_open=len(shown) <= _OPEN,
         many=len(shown) > _PRINTED,
@@ -138,7 +139,7 @@ def _notices(review: Review) -> Iterator[Notice]:
     yield from (Notice("blocked", block.name, why_blocked(block)) for block in review.plan.blocked)
     yield from (Notice("warning", f"{w.mark}: {w.code}", w.message) for w in review.warnings)
     yield from (Notice("restoration", name, RESTORED) for name in sorted(review.restored))
-    yield from (Notice("note", "", note) for note in review.notes)
+    yield from (Notice("note", "", note) for note in notes_of(review))
 
 
 def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, int, str]]:

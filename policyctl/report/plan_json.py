@@ -7,10 +7,11 @@ from typing import Any
 from policyctl.core.change import Change
 from policyctl.core.diff import Field
 from policyctl.core.effects import Affected
+from policyctl.core.extra import extra_notes
 from policyctl.core.guards import Review
 from policyctl.effect.compare import Effect
 from policyctl.effect.profile import PROFILE
-from policyctl.report.effect_json import effect_data
+from policyctl.report.effect_json import effect_data, extra_data
 from policyctl.report.plain import json_text
 from policyctl.report.verdict import said_risk, verdict
 
@@ -55,8 +56,13 @@ def plan_data(review: Review) -> dict[str, Any]:
         "refusals": list(review.refusals),
         "failed_tests": list(review.failed_tests),
         "warnings": [{**w.mark._asdict(), "code": w.code, "message": w.message} for w in review.warnings],
-        "notes": list(review.notes),
+        "notes": [*review.notes, *extra_notes(review.extras), *([review.unchecked] if review.unchecked else [])],
+        **({"unknown_fields": _unknown_fields(review)} if review.extras else {}),
     }
+
+
+def _unknown_fields(review: Review) -> list[dict[str, Any]]:
+    return [{"name": name, **extra_data(fields)} for name, fields in sorted(review.extras.items())]
 
 
 def _verdict(review: Review) -> dict[str, Any]:

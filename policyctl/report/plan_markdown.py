@@ -12,13 +12,22 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 from policyctl.core.guards import Review
-from policyctl.effect.profile import ASSUMED
 from policyctl.report.foreign import texts_of
 from policyctl.report.markdown import code, naming, prose
 from policyctl.report.plain import count, field_values
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
 from policyctl.report.posts import opening as first_lines
-from policyctl.report.subject import OVERRIDES_TOLD, SETTINGS_TOLD, TESTS_TOLD, Subject, override_text, rest_text, why_blocked
+from policyctl.report.subject import (
+    OVERRIDES_TOLD,
+    SETTINGS_TOLD,
+    TESTS_TOLD,
+    Subject,
+    basis_of,
+    notes_of,
+    override_text,
+    rest_text,
+    why_blocked,
+)
 from policyctl.report.verdict import Verdict, headline, said_risk, verdict
 
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
@@ -48,7 +57,7 @@ def _page(subject: Subject, room: int) -> str:
     warnings = _listed(
         "Warnings about the changed policies:", [f"{w.mark}: {w.code} {w.message}" for w in review.warnings], left
     )
-    notes = _listed("Notes:", review.notes, left)
+    notes = _listed("Notes:", notes_of(review), left)
     riskiest, others = (_Shown(items, left) for items in _parted(items_of(subject)))
     return "".join(
         [
@@ -190,9 +199,7 @@ def _cut(parts: Sequence[_Shown], subject: Subject) -> str:
 
 
 def _foot(subject: Subject) -> str:
-    plan = subject.review.plan
     rest = rest_text(subject.review)
     sentences = [f"Remote {code(subject.remote)}.", *([f"{rest}."] if rest else [])]
-    if plan.changes:
-        sentences.append(f"{prose(ASSUMED).capitalize()}.")
+    sentences += [f"{prose(one)[:1].upper()}{prose(one)[1:]}." for one in basis_of(subject.review)]
     return " ".join(sentences) + "\n"

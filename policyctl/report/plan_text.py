@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from policyctl.core.change import Action, Change
 from policyctl.core.guards import Review
 from policyctl.core.plan import Plan
-from policyctl.effect.profile import ASSUMED
-from policyctl.model.normal import Document
 from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
 from policyctl.report.subject import (
@@ -20,6 +18,8 @@ from policyctl.report.subject import (
     SETTINGS_TOLD,
     TESTS_TOLD,
     UNBOUND,
+    basis_of,
+    notes_of,
     override_text,
     rest_text,
     way,
@@ -43,11 +43,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     """
     plan, effects = review.plan, review.effects
     changes = [
-        line
-        for change in plan.changes
-        for line in _change_lines(
-            change, effects.get(change.name), style, verbose, review.policies, restored=change.name in review.restored
-        )
+        line for change in plan.changes for line in _change_lines(change, effects.get(change.name), style, verbose, review)
     ]
     affected = [line for one in review.affected for line in _affected_lines(one, style, verbose)]
     blocks = [
@@ -58,10 +54,10 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         list(_verdict_lines(review, style)) if plan.changes else [],
         changes,
         affected,
-        [Line("", style.paint(ASSUMED, "dim"))] if plan.changes else [],
         list(_blocked_lines(plan, style)),
         [Line(f"{style.paint('warning', 'yellow')}  ", plain(f"{w.mark}: {w.code} {w.message}")) for w in review.warnings],
-        [Line(f"{style.paint('note', 'cyan')}  ", plain(note)) for note in review.notes],
+        [Line(f"{style.paint('note', 'cyan')}  ", plain(note)) for note in notes_of(review)],
+        [Line("", style.paint(one, "dim")) for one in basis_of(review)],
         [Line(f"{style.paint('stale', 'red', 'bold')}  ", plain(why)) for why in review.stale],
         [Line(f"{style.paint('refused', 'red', 'bold')}  ", plain(why)) for why in review.refusals],
         [Line("", _summary_line(review, style), 2)],
@@ -89,18 +85,11 @@ def change_text(change: Change, effect: Effect | None, style: Style, verbose: bo
 
     `verbose` shows values and effects whole, and of an update what the policy will be.
     """
-    return laid_out(_change_lines(change, effect, style, verbose, {}), style.width)
+    return laid_out(_change_lines(change, effect, style, verbose, None), style.width)
 
 
-def _change_lines(
-    change: Change,
-    effect: Effect | None,
-    style: Style,
-    verbose: bool,
-    policies: Mapping[str, Document],
-    *,
-    restored: bool = False,
-) -> Iterator[Line]:
+def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: bool, review: Review | None) -> Iterator[Line]:
+    restored = review is not None and change.name in review.restored
     look = _LOOKS[change.action]
     source = f"  {style.paint(plain(change.file), 'dim')}" if change.file else ""
     yield Line(f"{style.paint(SYMBOLS[change.action], look, 'bold')} ", style.paint(plain(change.name), "bold") + source)
@@ -113,17 +102,17 @@ def _change_lines(
         from policyctl.report.fields import field_lines  # with difflib behind it
 
         yield from field_lines(change.fields, style.width, whole=verbose)
-    rows = _effect_lines(effect, style, verbose) if effect is not None else _new_outages(change, verbose, policies)
+    rows = _effect_lines(effect, style, verbose) if effect is not None else _new_outages(change, verbose, review)
     yield from (Line("      ", row, 2) for row in rows)
 
 
-def _new_outages(change: Change, verbose: bool, policies: Mapping[str, Document]) -> Iterable[str]:
+def _new_outages(change: Change, verbose: bool, review: Review | None) -> Iterable[str]:
     """What a new policy serves while something is down."""
     if change.action != "add" or change.after is None or not verbose:
         return ()
     from policyctl.report.effect_rows import outage_rows
 
-    return outage_rows(change.after, policies)
+    return outage_rows(change.after, *((review.policies, review.declared) if review else ()))
 
 
 def _affected_lines(one: Affected, style: Style, verbose: bool) -> Iterator[Line]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from policyctl.core.extra import extras
 from policyctl.load.write import policy_text, reasons
+from policyctl.model.complaints import HIDDEN
 from policyctl.model.live import Live, Observed
 from policyctl.model.normal import normal_form
-from policyctl.report.plain import count, describe, json_text, plain
+from policyctl.report.plain import count, describe, json_text, place, plain, value
 from policyctl.report.style import Style
 
 FORMAT = "policyctl/policies"
 VERSION = 1
+
+_LONGEST = 1000  # characters of a value
+_SECRET = re.compile(r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE)  # what is called so may be one
 
 
 def policies_text(observed: Observed, environment: str, remote: str, style: Style) -> str:
@@ -38,24 +44,59 @@ def policies_json(observed: Observed, environment: str, remote: str) -> str:
 
 
 def policy_text_or_why(live: Live) -> str:
-    """A live policy as a policy file; one that can be none as JSON, below comments that say why."""
+    """A live policy as a policy file, with what no file can say as comments below it; one that can be none as JSON, below
+    comments that say why.
+    """
     text = policy_text(live.document)
     if isinstance(text, str):
-        return text
+        return text + extra_comments(live)
     why = "".join(f"# not a valid policy: {plain(reason)}\n" for reason in reasons(text))
-    return why + json_text(normal_form(live.document, sort=False))
+    return why + json_text(normal_form(live.document, sort=False)) + extra_comments(live)
+
+
+def extra_comments(live: Live) -> str:
+    """What a live policy has that no policy file can say, as comments below one."""
+    lines = [f"#   {place(path)}: {value(item, longest=_LONGEST)}\n" for path, item in _unknown(live).items()]
+    head = "# Beside this, the live policy also has what no policy file can say, and what an update keeps:\n"
+    return head + "".join(lines) if lines else ""
+
+
+def _unknown(live: Live) -> dict[str, Any]:
+    """The fields that the format does not know, with their values, but for those that may be secret."""
+    return {
+        field.path: _shown(field.value, secret=_is_secret(field.path.rpartition(".")[2])) for field in extras(live.document)
+    }
+
+
+def _is_secret(key: str) -> bool:
+    return _SECRET.search(key) is not None
+
+
+def _shown(item: Any, *, secret: bool = False) -> Any:
+    """A value without the texts in it that are called like a secret."""
+    if isinstance(item, dict):
+        return {key: _shown(child, secret=secret or _is_secret(key)) for key, child in item.items()}
+    if isinstance(item, list):
+        return [_shown(child, secret=secret) for child in item]
+    return HIDDEN if secret and isinstance(item, str) else item
 
 
 def _policy(live: Live) -> dict[str, Any]:
     text = policy_text(live.document)
     problems = [] if isinstance(text, str) else reasons(text)
-    return {**normal_form(live.document, sort=False), "problems": problems}
+    unknown = _unknown(live)
+    return {
+        **normal_form(live.document, sort=False),
+        **({"unknown_fields": unknown} if unknown else {}),
+        "problems": problems,
+    }
 
 
 def _describe(live: Live, style: Style) -> str:
     text = policy_text(live.document)
+    also = ", ".join(place(field.path) for field in extras(live.document))
     if isinstance(text, str):
-        return describe(live.document)
+        return describe(live.document) + (style.paint(f"; also has {also}", "dim") if also else "")
     return f"{style.paint('not a valid policy', 'yellow')}: {plain('; '.join(reasons(text)))}"
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyctl.core.extra import extra_notes, extras
 from policyctl.core.plan import Plan
 from policyctl.load.pulling import Pull
 from policyctl.model.live import Observed
-from policyctl.report.plain import count, plain
+from policyctl.report.plain import count, place, plain
 from policyctl.report.style import Style
 
 
 def pull_text(pull: Pull, observed: Observed, plan: Plan | None, style: Style) -> str:
     """Every file that was written, what was not pulled and why, and one summary line, the last. `plan` is the one after it."""
     wrote = [f"{_sign(is_new, style)} {plain(str(path))}" for path, _, is_new in pull.writes]
-    blocks = [wrote, list(_rest(pull, observed, style)), [_summary(pull, plan, style)]]
+    blocks = [wrote, [*_rest(pull, observed, style), *_notes(pull, observed, style)], [_summary(pull, plan, style)]]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
@@ -29,6 +30,13 @@ def _rest(pull: Pull, observed: Observed, style: Style) -> Iterator[str]:
         yield f"{style.paint('not pulled', 'red', 'bold')}  {plain(why)}"
     for row in observed.unreadable:
         yield f"{style.paint('note', 'cyan')}  a row of the remote is left alone: {plain(f'{row.reason} ({row.which})')}"
+
+
+def _notes(pull: Pull, observed: Observed, style: Style) -> Iterator[str]:
+    """What live policies have that their files cannot say."""
+    said = {name: fields for name in pull.names if (fields := extras(observed.live[name].document))}
+    for note in extra_notes(said, place):
+        yield f"{style.paint('note', 'cyan')}  {plain(note)}"
 
 
 def _summary(pull: Pull, plan: Plan | None, style: Style) -> str:

@@ -40,14 +40,14 @@ class Ran:
 
 def scenarios_text(ran: Ran, style: Style, *, verbose: bool = False) -> str:
     """A line a file (`verbose`: a test) with its dots, then each failed expectation at its place, then the summary line."""
-    lines = [f"environment {plain(ran.environment)}; {ASSUMED}, unless a test says so", ""]
+    lines = [f"environment {plain(ran.environment)}", ""]
     for file, verdicts in ran.by_file():
         lines += _tests(file, verdicts, style) if verbose else [f"{plain(file)} {_dots(verdicts, style)}"]
     lines.append("")
     for verdict in ran.verdicts:
         if verdict.failures:
             lines += [*_failed(ran, verdict, style), ""]
-    lines.append(_summary(ran, style))
+    lines += [style.paint(f"{ASSUMED}, unless a test says so", "dim"), "", _summary(ran, style)]
     return "".join(f"{line}\n" for line in lines)
 
 

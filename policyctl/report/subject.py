@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from policyctl.core.extra import extra_notes
 from policyctl.core.guards import Review
 from policyctl.core.plan import Blocked
 from policyctl.core.settings import Override
-from policyctl.report.plain import plain
+from policyctl.effect.profile import ASSUMED
+from policyctl.report.plain import place, plain
 
 ALSO = "also affected"
 UNBOUND = "(not of this directory, whose guards do not hold for it)"
@@ -32,6 +34,16 @@ class Subject:
     verbose: bool = False
     directory: str = "policies"
     artifacts: str | None = None
+
+
+def notes_of(review: Review) -> list[str]:
+    """What is worth knowing beside the changes, for people."""
+    return [*review.notes, *extra_notes(review.extras, place)]
+
+
+def basis_of(review: Review) -> list[str]:
+    """What everything that a plan says rests on; it stands once, below all of that."""
+    return [*([ASSUMED] if review.plan.changes else []), *([review.unchecked] if review.unchecked else [])]
 
 
 def rest_of(review: Review) -> list[tuple[int, str]]:

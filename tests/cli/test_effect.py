@@ -61,7 +61,10 @@ def test_a_file_needs_no_directory_and_no_remote(tmp_path: Path, monkeypatch: py
     assert "   75%  google/gemini-2.0-flash\n" in ran.stdout
     assert "google/gemini-2.0-flash down: 25% served\n" in ran.stdout
     assert "2 calls: google/gemini-2.0-flash × 2\n" in ran.stdout
-    assert ran.stdout.splitlines()[-1].startswith(f"behaviour by profile {PROFILE}, ")
+    assert (
+        ran.stdout.splitlines()[-1]
+        == f"by gateway profile {PROFILE}, which the platform is assumed to follow; for answers that are not streamed"
+    )
     assert list(empty.iterdir()) == []
     assert list(path.parent.iterdir()) == [path]
 
@@ -150,7 +153,7 @@ def test_a_broken_stream_is_a_200_and_serves_no_one(case: str, tmp_path: Path, m
     assert seen["models"]["virtual-model/y/b"]["reached"] == 0
     ran = policyctl("effect", path, *BROKEN_STREAMS[case])
     assert "0%; 100% get a broken stream" in ran.out
-    assert "an assumption about the platform; for streamed answers" in ran.out
+    assert "which the platform is assumed to follow; for streamed answers" in ran.out
 
 
 def test_a_trace_of_a_broken_stream(tmp_path: Path, machine: Any, policyctl: Policyctl) -> None:

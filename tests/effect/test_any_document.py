@@ -12,6 +12,7 @@ from policyctl.effect.canonical import kind_of
 from policyctl.effect.compare import compare
 from policyctl.effect.costs import costs
 from policyctl.effect.dead import dead_configuration
+from policyctl.effect.declared import Declared
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.picture import picture
 from policyctl.effect.tree import read_tree
@@ -31,7 +32,7 @@ def test_nothing_crashes_and_chances_sum_to_one(document: dict[str, Any], other:
         with pytest.raises(NotKnown, match="which policyctl does not know"):
             picture(document)
     else:
-        assert picture(document, timeouts={"a": 1.0}).usual == pytest.approx(evaluation.served)
+        assert picture(document, declared=Declared({"a": 1.0})).usual == pytest.approx(evaluation.served)
     assert kind_of(document, other, tree, read_tree(other)) == compare(document, other).kind
     assert (tree.refused is not None) <= (dead_configuration(document) == ())
 

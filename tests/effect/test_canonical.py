@@ -15,6 +15,7 @@ from policyctl.effect.bounds import max_calls, max_waits
 from policyctl.effect.canonical import Always, Ask, Drawn, First, Form, Kind, canonical_form, kind_of
 from policyctl.effect.compare import compare
 from policyctl.effect.costs import costs
+from policyctl.effect.declared import Declared
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.profile import RetryAfter
 from policyctl.effect.routes import Routes
@@ -81,7 +82,7 @@ def test_the_form_of_a_form_is_itself(body: dict[str, Any]) -> None:
 
 @given(body=distorted_bodies)
 def test_nothing_moves_between_a_policy_and_its_form(body: dict[str, Any]) -> None:
-    assert compare(document(body), document(written(form_of(body))), timeouts=TIMEOUTS).kind != "effective"
+    assert compare(document(body), document(written(form_of(body))), declared=Declared(TIMEOUTS)).kind != "effective"
 
 
 @given(body=bodies, seed=st.integers(0, 99))

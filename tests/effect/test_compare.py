@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from policyctl.effect.compare import Cell, Effect, Moved, Reached, compare
+from policyctl.effect.declared import Declared
 from policyctl.effect.failures import FAILURES, said_failures
 from policyctl.effect.picture import picture
 from policyctl.effect.tree import MAX_DEPTH, read_tree
@@ -20,7 +21,7 @@ from tests.effect.test_outages import NEW, OLD, A, B
 
 def test_the_worked_example_says_what_the_diff_does_not() -> None:
     """Balance to fallback on 429 and 503: fixes two failures of one model, makes its other failures total."""
-    effect = compare(document(OLD), document(NEW), timeouts={A: 30, B: 30})
+    effect = compare(document(OLD), document(NEW), declared=Declared({A: 30, B: 30}))
     assert effect.kind == "effective"
     assert effect.models == (Moved(A, 0.75, 1), Moved(B, 0.25, 0))
     assert effect.providers == (Moved("google", 0.75, 1), Moved("openai", 0.25, 0))

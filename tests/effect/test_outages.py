@@ -153,10 +153,12 @@ def test_shares_that_should_be_one_are_one() -> None:
         ("virtual-model/a/b/c", "a"),
         ("virtual-model/google", None),
         ("virtual-model//x", None),
-        ("google/gemini-2.0-flash", None),
+        ("google/gemini-2.0-flash", "google"),
+        ("groq/openai/gpt-oss-120b", "groq"),
+        ("gemini-2.0-flash", None),
         ("virtual-policy/google/x", None),
         ("", None),
     ],
 )
-def test_the_provider_is_what_stands_before_the_next_slash(model: str, provider: str | None) -> None:
+def test_the_provider_is_the_first_part_with_or_without_the_prefix(model: str, provider: str | None) -> None:
     assert provider_of(model) == provider

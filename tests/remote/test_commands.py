@@ -281,3 +281,17 @@ def test_rows_that_are_not_objects_are_one_note(directory: Path, capfd: pytest.C
         assert run(["--dir", str(directory), "plan"]) == 0
     notes = [line for line in capfd.readouterr().out.splitlines() if "left alone" in line]
     assert notes == ["note  1,000 rows of the remote are left alone: the row is not an object (name unknown, id unknown)"]
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_what_a_plan_rests_on_stands_once_below_what_it_holds_for(
+    form: str, directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The profile, and that models were not checked."""
+    with standing_in(Tenant()) as server:
+        configure(directory, prod={"remote": server.url})
+        assert run(["--dir", str(directory), "plan", "--format", form]) == 0
+    said = capfd.readouterr().out.replace("\\", "")
+    for once in ("portkey-1.15.2", "the remote knows no models"):
+        assert said.count(once) == 1
+        assert said.index(once) > said.rindex("x/a")

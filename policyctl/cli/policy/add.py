@@ -12,6 +12,7 @@ from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.policy.changing import write_policy
 from policyctl.cli.policy.options import How, with_how, with_name
 from policyctl.errors import UsageError
+from policyctl.lint.catalogue import DEFAULT_CODES
 from policyctl.lint.families import lint
 from policyctl.load.write import policy_text
 from policyctl.model.complaints import Complaint
@@ -64,9 +65,11 @@ def command(options: Options, how: How, **given: Any) -> int:
 
 def add(options: Options, how: How, policy: Policy) -> int:
     console = Console(options)
-    for complaint in lint(policy.document):
+    # Where the change is made at once, the models are held against those of the remote, and take its spelling.
+    codes = DEFAULT_CODES if how.save else DEFAULT_CODES - {"P441"}
+    for complaint in lint(policy.document, codes):
         console.say(f"{complaint.severity}: {_say(complaint)}")
-    return write_policy(policy, options, find_place(options), how)
+    return write_policy(policy, options, find_place(options), how, virtual=True)
 
 
 def policy_from_options(

@@ -11,12 +11,15 @@ from policyctl.cli.finding import find_live
 from policyctl.cli.opening import find_place
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.policy.options import with_name
+from policyctl.core.extra import extra_notes, extras
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.archive import policy_archive
 from policyctl.load.files import write_atomically
 from policyctl.load.write import policy_text, reasons
 from policyctl.model.names import canonical_name
 from policyctl.remote.open import open_reader
+from policyctl.report.plain import place as where
+from policyctl.report.policies import extra_comments
 
 EPILOG = """\b
 Example:
@@ -47,12 +50,16 @@ def export(options: Options, name: str, output: str) -> int:
         raise UsageError(f"--output: {output} is none of .yaml, .yml, .zip, -")
     place = find_place(options)
     with open_reader(place.url, place.access) as reader:
-        text = policy_text(find_live(reader, name, place.environment.name).document)
+        live = find_live(reader, name, place.environment.name)
+    text = policy_text(live.document)
     if not isinstance(text, str):
         raise PolicyctlError(f"{name} cannot be a policy file: {'; '.join(reasons(text))}")
+    text += extra_comments(live)
     if output == "-":
         console.result(text)
         return 0
+    for note in extra_notes({name: extras(live.document)}, where):
+        console.say(f"note  {note}")
     write_atomically(path, policy_archive(name, text, path.stem) if path.suffix == ".zip" else text)
     console.say(f"wrote {output}")
     return 0

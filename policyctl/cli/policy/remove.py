@@ -9,7 +9,7 @@ import click
 from policyctl.cli.console import Console
 from policyctl.cli.opening import find_place
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.policy.changing import next_apply, show_and_change
+from policyctl.cli.policy.changing import next_apply, show_and_change, what_files_say
 from policyctl.cli.policy.options import How, with_how, with_name
 from policyctl.cli.policy.saving import save_removal
 from policyctl.core.settings import Override
@@ -51,5 +51,6 @@ def remove(options: Options, how: How, name: str, allow_remove: tuple[str, ...],
         review = plan_removal(reader, name, place.environment, settings)
     overrides = tuple(Override("--allow-remove", one, reason) for one in allow_remove)
     review = replace(review, plan=replace(review.plan, overrides=overrides))
-    note = next_apply(name, None, options, place, console, prunes=False)
+    loaded, unread = what_files_say(options, place, console)
+    note = next_apply(name, None, loaded, options, place, prunes=False, unread=unread)
     return show_and_change(review, note, place, console, how)

@@ -1,0 +1,180 @@
+"""Fields of live policies that policyctl does not know are named wherever the policy is, and kept."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from policyctl.report.schemas import schema_text
+from tests.conftest import Policyctl, Project
+from tests.databases import live_documents, put
+
+A, B = "virtual-model/x/a", "virtual-model/y/b"
+NAME = "virtual-policy/safe"
+FIELDS = ["policy.cache.max_age", "policy.request_timeout", "policy.targets[x/a].override_params"]
+NOTE = f"the live policy {NAME} also has {', '.join(FIELDS)}; they are kept, and what is said of traffic does not count them"
+
+
+@pytest.fixture
+def live(project: Project) -> Project:
+    """The live policy has what no file can say; the file says the rest of it."""
+    project.policy("safe", A, B, cache="{mode: simple}")
+    targets: list[dict[str, Any]] = [{"model_name": A, "override_params": {"temperature": 0, "api_key": "s3cret"}}]
+    body = {
+        "strategy": {"mode": "fallback"},
+        "cache": {"mode": "simple", "max_age": 60},
+        "request_timeout": 5000,
+        "targets": [*targets, {"model_name": B}],
+    }
+    put([{"name": NAME, "policy": body, "tenant_id": "t"}])
+    return project
+
+
+def valid(policyctl: Policyctl, schema: str, *args: str) -> Any:
+    ran = policyctl(*args, "--format", "json")
+    data = json.loads(ran.out)
+    jsonschema.Draft202012Validator(json.loads(schema_text(schema))).validate(data)
+    assert "s3cret" not in ran.out + ran.err
+    return data
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_an_empty_plan_names_them(form: str, live: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("plan", "--detailed-exitcode", "--format", form)
+    assert ran.code == 0
+    assert all(field.partition("[")[0] in ran.out.replace("\\", "") for field in FIELDS)
+    assert "s3cret" not in ran.out + ran.err
+    if form == "text":
+        assert f"note  {NOTE}\n" in ran.out
+
+
+def test_a_plan_names_them_beside_what_it_says_of_traffic(live: Project, policyctl: Policyctl) -> None:
+    live.write("policyctl.yaml", "guards: {max_failover_seconds: 5}\n")
+    live.policy("safe", A, B, cache="{mode: simple}", retry="{attempts: 2}")
+    for command in (("plan",), ("apply", "--yes")):
+        ran = policyctl(*command)
+        assert "most back-off before failover: 0 s → 3 s" in ran.out or "most calls" in ran.out
+        assert f"note  {NOTE}\n" in ran.out
+    written = live_documents()[NAME]["policy"]
+    assert (written["request_timeout"], written["cache"]) == (5000, {"mode": "simple", "max_age": 60})
+    assert written["retry"] == {"attempts": 2}
+
+
+def test_an_update_that_loses_them_says_so(live: Project, policyctl: Policyctl) -> None:
+    live.policy("safe", B, "virtual-model/z/c")
+    ran = policyctl("plan")
+    lost = "policy.cache.max_age, policy.targets[x/a].override_params"
+    assert f"the live policy {NAME} also has policy.request_timeout; it is kept, and" in ran.out
+    assert f"the live policy {NAME} also has {lost}; they go with what is removed around them, and" in ran.out
+    assert valid(policyctl, "plan", "plan")["unknown_fields"] == [
+        {"name": NAME, "kept": ["policy.request_timeout"], "lost": lost.split(", ")}
+    ]
+
+
+def test_a_plan_for_machines_names_them(live: Project, policyctl: Policyctl) -> None:
+    data = valid(policyctl, "plan", "plan")
+    assert data["unknown_fields"] == [{"name": NAME, "kept": FIELDS, "lost": []}]
+    assert data["notes"] == [NOTE]
+    live.policy("other")
+    data = valid(policyctl, "plan", "plan", "--only", "other")
+    assert "unknown_fields" not in data, "that policy is not looked at"
+
+
+def test_a_saved_plan_names_them_when_it_is_applied(live: Project, policyctl: Policyctl) -> None:
+    live.policy("safe", A, B, cache="{mode: simple}", retry="{attempts: 2}")
+    assert policyctl("plan", "--out", "plan.json").code == 0
+    ran = policyctl("apply", "plan.json", "--yes")
+    assert ran.code == 0
+    assert f"note  {NOTE}\n" in ran.out
+
+
+def test_effect_against_the_live_policy_names_them(live: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("effect", "safe", "--against", "live")
+    assert f"  not counted\n    {NOTE}\n" in ran.out
+    (seen,) = valid(policyctl, "effect", "effect", "safe", "--against", "live")["policies"]
+    assert seen["unknown_fields"] == {"kept": FIELDS, "lost": []}
+
+
+def test_show_and_list_print_them(live: Project, policyctl: Policyctl) -> None:
+    lines = policyctl("policy", "show", "--name", "safe").out.splitlines()
+    assert lines[-4:] == [
+        "# Beside this, the live policy also has what no policy file can say, and what an update keeps:",
+        "#   policy.cache.max_age: 60",
+        "#   policy.request_timeout: 5000",
+        '#   policy.targets[x/a].override_params: {temperature: 0, api_key: "***"}',
+    ]
+    assert f"; also has {', '.join(FIELDS)}\n" in policyctl("policy", "list").out
+    (seen,) = valid(policyctl, "policies", "policy", "show", "--name", "safe")["policies"]
+    assert list(seen["unknown_fields"]) == FIELDS
+    assert seen["unknown_fields"][FIELDS[2]] == {"temperature": 0, "api_key": "***"}
+    (seen,) = valid(policyctl, "policies", "policy", "list")["policies"]
+    assert list(seen["unknown_fields"]) == FIELDS
+
+
+def test_export_writes_them_as_comments_and_says_so(live: Project, policyctl: Policyctl) -> None:
+    printed = policyctl("policy", "export", "--name", "safe", "--output", "-")
+    assert "#   policy.cache.max_age: 60\n" in printed.out
+    ran = policyctl("policy", "export", "--name", "safe", "--output", "safe.yaml")
+    assert ran.err == f"note  {NOTE}\nwrote safe.yaml\n"
+    assert Path("safe.yaml").read_text("utf-8") == printed.out
+    assert policyctl("validate", "safe.yaml").code == 0
+    assert policyctl("policy", "export", "--name", "safe", "--output", "safe.zip").code == 0
+    with zipfile.ZipFile("safe.zip") as archive:
+        assert archive.read(archive.namelist()[0]).decode() == printed.out
+    assert "s3cret" not in printed.out
+
+
+def test_pull_names_them(live: Project, policyctl: Policyctl) -> None:
+    assert f"note  {NOTE}\n" in policyctl("pull").out
+    (live.policies / "safe.yaml").unlink()
+    ran = policyctl("pull")
+    assert ran.code == 0
+    assert f"note  {NOTE}\n" in ran.out
+    assert ran.out.endswith("the plan is empty.\n")
+
+
+def test_policy_add_names_them(live: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("policy", "add", "--name", "safe", "--strategy", "single", "--model", A, "--dry-run")
+    assert (
+        f"the live policy {NAME} also has policy.request_timeout, policy.targets[x/a].override_params; they are kept" in ran.out
+    )
+
+
+def test_a_remote_whose_every_row_has_one_says_it_once(project: Project, policyctl: Policyctl) -> None:
+    names = [f"p{number:02}" for number in range(20)]
+    for name in names:
+        project.policy(name, A)
+    body = {"strategy": {"mode": "single"}, "owner": "me", "targets": [{"model_name": A}]}
+    put({"name": f"virtual-policy/{name}", "policy": body} for name in names)
+    ran = policyctl("plan")
+    first = ", ".join(f"virtual-policy/{name}" for name in names[:3])
+    assert ran.out.count("note") == 1
+    assert f"note  the live policies {first} and 17 more also have policy.owner; it is kept, and" in ran.out
+
+
+def test_what_stands_beside_the_policy_is_bookkeeping(project: Project, policyctl: Policyctl) -> None:
+    project.policy("safe", A)
+    body = {"strategy": {"mode": "single"}, "targets": [{"model_name": A}]}
+    put([{"name": NAME, "policy": body, "owner": "me"}])
+    assert "note" not in policyctl("plan").out
+    assert "owner" not in policyctl("policy", "show", "--name", "safe").out
+
+
+def test_a_group_is_counted_as_people_count(project: Project, policyctl: Policyctl) -> None:
+    """From the first for people, from 0 for machines."""
+    file = project.policy("safe", A, mode="fallback")
+    file.write_text(
+        file.read_text("utf-8") + f"    - {{strategy: {{mode: single}}, targets: [{{model_name: {B}}}]}}\n", "utf-8"
+    )
+    group = {"strategy": {"mode": "single"}, "request_timeout": 9, "targets": [{"model_name": B}]}
+    put([{"name": NAME, "policy": {"strategy": {"mode": "fallback"}, "targets": [{"model_name": A}, group]}}])
+    field = "policy.targets[2nd target].request_timeout"
+    assert f"also has {field}; it is kept" in policyctl("plan").out
+    assert f"#   {field}: 9\n" in policyctl("policy", "show", "--name", "safe").out
+    data = valid(policyctl, "plan", "plan")
+    assert data["unknown_fields"] == [{"name": NAME, "kept": ["policy.targets[1].request_timeout"], "lost": []}]
