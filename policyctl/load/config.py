@@ -128,8 +128,8 @@ def _raise(problems: Iterable[Problem]) -> Any:
 def _check(data: Any) -> list[Complaint]:
     try:
         config = ConfigFile.model_validate(data)
-    except ValidationError as error:
-        return list(complaints(error, ConfigFile))
+    except ValidationError:
+        return complaints(data, ConfigFile)
     environments = config.environments or {}
     found = list(_unknown_rules(config.lint)) + [
         Complaint(("environments", name, "vars", key), "P303", f"the variable {key} cannot be a secret's reference")

@@ -27,7 +27,7 @@ def read_loosely(source: Source, variables: Mapping[str, Any]) -> tuple[list[Pol
     for index, document in enumerate(source.documents):
         if index in valid:
             policies.append(valid[index])
-        elif kind_of(document.data) is Kind.POLICY:
+        elif kind_of(document.data) is Kind.POLICY and "policy" in document.data:
             if document.problems:
                 raise InvalidInput(contents.problems)
             policies.append(_loose(source, index, document.data, variables))

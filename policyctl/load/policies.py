@@ -23,7 +23,7 @@ from policyctl.model.explain import complaints, too_deep
 from policyctl.model.names import full_model
 from policyctl.model.normal import is_server_key, references
 from policyctl.model.policy import Policy, policy_from_file
-from policyctl.model.policy_file import PolicyFile
+from policyctl.model.policy_file import Body, PolicyFile
 
 _OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 
@@ -118,12 +118,29 @@ def _read_policy(
         return [*unrendered, deep]
     try:
         PolicyFile.model_validate(data)
-    except ValidationError as error:
+    except ValidationError:
         places = {complaint.path for complaint in unrendered}  # what these would have been cannot be judged
-        return [*unrendered, *(found for found in complaints(error, PolicyFile) if found.path not in places)]
+        return [*unrendered, *(found for found in _complaints(data) if found.path not in places)]
     if not document.problems and not unrendered:
         contents.policies.append(policy_from_file(data, source.file, index))
     return unrendered
+
+
+def _complaints(data: dict[str, Any]) -> list[Complaint]:
+    """What is wrong with a policy. Where its parts stand beside `policy` instead of below, that is one complaint."""
+    beside = [key for key in data if key in Body.model_fields] if data.get("policy") is None else []
+    if not beside:
+        return complaints(data, PolicyFile)
+    rest = {key: value for key, value in data.items() if key not in beside and key != "policy"}
+    found = complaints({**rest, "policy": {key: data[key] for key in beside}}, PolicyFile)
+    these = f"{', '.join(beside[:-1])} and {beside[-1]}" if len(beside) > 1 else beside[0]
+    mend = f"indent {these} below it" if "policy" in data else f"write policy: and indent {these} below it"
+    moved = Complaint((beside[0],), "P101", f"{these} must stand below policy ({mend})", "key")
+    return [moved, *(_without_policy(one) for one in found)]
+
+
+def _without_policy(complaint: Complaint) -> Complaint:
+    return complaint._replace(path=complaint.path[1:]) if complaint.path[:1] == ("policy",) else complaint
 
 
 def render_document(data: dict[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:

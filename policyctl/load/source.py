@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem
+from policyctl.load.conflicts import conflict_in
 from policyctl.load.links import discreet, refuse_link
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def source_of(content: bytes, file: str) -> Source:
         message = "is a pointer of Git LFS, not the file itself; run git lfs pull (actions/checkout: lfs: true)"
         raise InvalidInput([Problem(Mark(file), "P019", message)])
     text = _decode(content, file)
+    if (conflict := conflict_in(text, file)) is not None:
+        raise InvalidInput([conflict])
     return Source(file, text, read_json(text, file) if file.endswith(".json") else read_yaml(text, file))
 
 

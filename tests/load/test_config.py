@@ -133,7 +133,7 @@ BAD = {
         "environments: {../x: {}}",
         '1:16: P307 "../x" is no name; use letters, digits, dots, dashes, _',
     ),
-    "broken YAML": ("a: [", "P002 this is not YAML"),
+    "broken YAML": ("a: [", "P002 this [ is never closed"),
 }
 
 

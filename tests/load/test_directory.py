@@ -57,7 +57,7 @@ def test_all_problems_of_all_files_in_one_run(project: Project, policyctl: Polic
     assert ran.out.splitlines() == [
         "policies/a.yaml:10:15: P103 attempts must be from 0 to 100, got -1",
         "policies/a.yaml:14:15: P103 weight must be greater than 0 and at most 1, got 75 (did you mean 0.75?)",
-        "policies/b.yaml:2:1: P002 this is not YAML: did not find expected node content while parsing a flow node",
+        "policies/b.yaml:1:4: P002 this [ is never closed; add the closing ]",
         'policies/c.yaml:6:1: P101 unknown key "polcy" (did you mean policy?)',
         "Not valid: 4 errors (0 policies in 3 files).",
     ]

@@ -10,6 +10,7 @@ from policyctl.cli.main import run
 
 HEAD = "spec_version: v1\nkind: model\nname: x\n"
 TARGETS = "  targets:\n    - model_name: virtual-model/x/a\n    - model_name: virtual-model/x/b"
+ONE = "  targets: [{model_name: virtual-model/x/a}]"
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ['5:20: P105 mode must be loadbalance, fallback or single, got "sinlge" (did you mean single?)'],
     ),
     "useless, in a file that has errors": (
-        f"{SINGLE} # policyctl: ignore[P405]\n---\n{HEAD}polcy: {{}}\n",
+        f"{SINGLE} # policyctl: ignore[P405]\n---\n{HEAD}polcy:\n  strategy: {{mode: single}}\n{ONE}\n",
         [P401, '13:1: P101 unknown key "polcy" (did you mean policy?)'],
     ),
     "in quoted text": (
