@@ -19,9 +19,10 @@ _TEXT = (
     _error(
         "P002",
         "syntax",
-        "The text is not YAML (or not JSON, in a .json file), so nothing in it can be trusted. The place is where the "
-        "parser gave up; the slip is there or just above. Indent with spaces, close quotes and brackets, and name only "
-        "anchors that stand above their alias.",
+        "The text is not YAML (or not JSON, in a .json file), so nothing in it can be trusted. The message names the slip "
+        "that most likely caused it, at its place: markers of a merge that was not finished, a template without quotes, a "
+        "quote or bracket that is never closed, a space that is missing after a colon, indentation that fits nothing. Mend "
+        "it there, or just above.",
     ),
     _error(
         "P003",
@@ -86,9 +87,9 @@ _TEXT = (
     _error(
         "P015",
         "template",
-        "A template cannot be rendered: its syntax is wrong, a variable has no value in this environment, or it would "
-        "loop, call or grow without bound. Templates are expressions over the vars of an environment in policyctl.yaml. "
-        "Define the variable in each environment, or simplify the expression.",
+        "A template cannot be rendered: its syntax is wrong, it asks for something that a variable does not have, or it "
+        "would loop, call or grow without bound. Templates are expressions over the vars of an environment in "
+        "policyctl.yaml. Correct or simplify the expression.",
     ),
     _error(
         "P016",
@@ -114,6 +115,13 @@ _TEXT = (
         "The file's name ends as that of a policy file, but for its case. Some file systems would read it and others would "
         "not; policyctl reads *.yaml, *.yml and *.json only, and a policy that is passed over would read as one that is "
         "gone. Rename the file.",
+    ),
+    _error(
+        "P018",
+        "unset-variable",
+        "A template uses a variable that the vars of an environment do not have, so it is not known what the file says "
+        "there. Add the variable to the vars of each environment in policyctl.yaml, correct its name, or give it a default: "
+        "{{ x | default(0.5) }}.",
     ),
 )
 

@@ -24,6 +24,7 @@ from policyctl.load.links import discreet, link_in_directory_complaint, refuse_l
 from policyctl.load.reading import Reading
 from policyctl.load.source import SUFFIXES, Source, read_bytes
 from policyctl.load.unread import CONFIG_LOOKALIKES, look_at_checkout, lookalikes, possible_gaps, why_nothing
+from policyctl.load.unset import in_environment
 from policyctl.model.complaints import Complaint
 from policyctl.model.names import full_model
 from policyctl.model.policy import Policy
@@ -121,7 +122,8 @@ class Files:
         everything.problems += self._deep(everything)
         suites, test_problems = self._tests(tests, environment, None if errors else everything.policies)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
-        problems = sorted(set(discreet(self._ignored.without_ignored(everything.problems))))
+        found = in_environment(everything.problems, environment)
+        problems = sorted(set(discreet(self._ignored.without_ignored(found))))
         return Loaded(
             tuple(policies),
             frozenset(everything.models),
@@ -187,7 +189,7 @@ class Files:
         for file in files:
             own, found = read_suites(self.source(file), environment.vars)
             suites += own
-            problems += found
+            problems += in_environment(found, environment)
         if self.whole and policies is not None:
             documents = {policy.name: policy.document for policy in policies}
             problems += [self.mark_of(suite, complaint) for suite in suites for complaint in misfits(suite, documents)]

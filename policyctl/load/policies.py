@@ -17,6 +17,7 @@ from policyctl.load.kinds import Kind, is_test_file, kind_of
 from policyctl.load.locate import to_problems
 from policyctl.load.markers import has_template, is_template
 from policyctl.load.source import Source
+from policyctl.load.unset import UNSET
 from policyctl.load.yaml_text import RawDocument
 from policyctl.model.complaints import Complaint
 from policyctl.model.explain import complaints, too_deep
@@ -146,7 +147,8 @@ def _without_policy(complaint: Complaint) -> Complaint:
 def render_document(data: dict[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:
     """The document with its templates rendered (never in `kind` and `spec_version`), and what could not be rendered."""
     fixed = {key: data[key] for key in ("kind", "spec_version") if key in data}
-    from policyctl.load.template import render  # with jinja2 behind it
+    from policyctl.load.template import UnsetVariable, render  # with jinja2 behind it
 
     rendered, failed = render({key: value for key, value in data.items() if key not in fixed}, variables)
-    return {**fixed, **rendered}, [Complaint(path, "P015", message) for path, message in failed]
+    found = [Complaint(path, UNSET if isinstance(error, UnsetVariable) else "P015", str(error)) for path, error in failed]
+    return {**fixed, **rendered}, found

@@ -403,7 +403,7 @@ BROKEN = {
     "not YAML": ("a: [", "this [ is never closed"),
     "a template without its variable": (
         json.dumps({"kind": "model", "name": "p", "policy": {"x": "{{ y }}"}}),
-        "'y' is undefined",
+        "the variable y is not set in environment local",
     ),
     "a key written twice": ("kind: model\nname: p\npolicy: {}\npolicy: {}\n", "duplicate key"),
 }

@@ -220,7 +220,12 @@ BAD_IMPORTS: dict[str, tuple[str, str, int, str]] = {
     "two policies": ("a.yaml", f"{ANYGEM}---\n{ANYGEM}", 64, "error: --file: a.yaml holds 2 policies; one is imported"),
     "no policy": ("a.test.yaml", ANYGEM, 64, "error: --file: a.test.yaml holds no policies"),
     "Python": ("a.py", "", 64, "error: --file: a.py is none of .yaml, .yml, .json; Python is not run here"),
-    "an unset variable": ("a.yaml", ANYGEM.replace("0.75", '"{{ w }}"'), 1, "a.yaml:14:15: P015"),
+    "an unset variable": (
+        "a.yaml",
+        ANYGEM.replace("0.75", '"{{ w }}"'),
+        1,
+        "a.yaml:14:15: P018 the variable w is not set in environment local",
+    ),
 }
 
 

@@ -95,6 +95,9 @@ def test_a_policy_outside_the_scope_is_a_problem_where_it_stands(project: Projec
     assert "outside the scope of environment prod" in policyctl("validate").out
 
 
+UNSET = "the variable lite is not set in"
+
+
 def test_include_chooses_files_by_environment(project: Project, policyctl: Policyctl) -> None:
     project.write("both/a.yaml", ANYGEM.replace("name: anygem", "name: a"))
     project.write("prod/b.yaml", ANYGEM.replace("name: anygem", "name: b"))
@@ -107,10 +110,25 @@ def test_what_an_environment_alone_gets_wrong_is_told_with_its_name(project: Pro
     project.write("a.yaml", ANYGEM.replace("0.25", '"{{ lite }}"'))
     project.write("policyctl.yaml", "default: a\nenvironments: {a: {vars: {lite: 0.25}}, b: {vars: {lite: 25}}, c: {}}\n")
     assert policyctl("validate").out.splitlines()[:-1] == [
-        "policies/a.yaml:16:15: P015 'lite' is undefined (vars of this environment: none) (environment c)",
+        f"policies/a.yaml:16:15: P018 {UNSET} environment c (add it to environments.c.vars in policyctl.yaml)",
         "policies/a.yaml:16:15: P103 weight must be greater than 0 and at most 1, got 25 (did you mean 0.25?) (environment b)",
     ]
     assert policyctl("plan").code == 0
+
+
+def test_a_variable_that_several_environments_lack_is_one_problem_that_names_them(
+    project: Project, policyctl: Policyctl
+) -> None:
+    """And plan, which looks at one environment, names that one."""
+    place = f"policies/a.yaml:16:15: P018 {UNSET}"
+    project.write("a.yaml", ANYGEM.replace("0.25", '"{{ lite }}"'))
+    project.write("policyctl.yaml", "default: a\nenvironments: {a: {}, b: {vars: {lite: 0.25}}, c: {}}\n")
+    assert policyctl("validate").out.splitlines()[0] == (
+        f"{place} environments a and c (add it to the vars of each in policyctl.yaml)"
+    )
+    assert policyctl("plan").err == f"{place} environment a (add it to environments.a.vars in policyctl.yaml)\n"
+    project.write("policyctl.yaml", "default: a\nenvironments: {a: {vars: {light: 1}}, b: {}, c: {}}\n")
+    assert policyctl("validate").out.splitlines()[0] == f"{place} environments a, b and c (did you mean light?)"
 
 
 def test_each_file_answers_to_the_nearest_configuration(project: Project, policyctl: Policyctl) -> None:
@@ -119,7 +137,7 @@ def test_each_file_answers_to_the_nearest_configuration(project: Project, policy
     project.write("a/policyctl.yaml", "environments: {dev: {vars: {lite: 0.5}}}\n")
     project.write("b.yaml", templated)
     assert policyctl("validate").out.splitlines()[:-1] == [
-        "policies/b.yaml:16:15: P015 'lite' is undefined (vars of this environment: none)"
+        f"policies/b.yaml:16:15: P018 {UNSET} environment local (add it to environments.local.vars in policyctl.yaml)"
     ]
     assert policyctl("validate", "policies/a/a.yaml").code == 0
     assert "P305 a second configuration" in policyctl("plan").err
