@@ -24,7 +24,7 @@ def conflict_in(text: str, file: str) -> Problem | None:
     end = next((found for found in _ENDS.finditer(text, first.end()) if found[0].startswith(">")), None)
     where = f"lines {line} to {_line(text, end.start())}" if end else f"line {line}"
     message = f"the merge conflict on {where} is not resolved; finish the merge: keep the right lines and delete the markers"
-    return Problem(Mark(file, line), "P002", message)
+    return Problem(Mark(file, line, 1), "P002", message)
 
 
 def left_over_marker(text: str, file: str) -> Problem | None:
@@ -36,7 +36,7 @@ def left_over_marker(text: str, file: str) -> Problem | None:
 def _left_over(text: str, found: re.Match[str], file: str) -> Problem:
     marker = found[0][:7]
     message = f"this line, {marker}, is left over from a merge conflict; finish the merge: delete it"
-    return Problem(Mark(file, _line(text, found.start())), "P002", message)
+    return Problem(Mark(file, _line(text, found.start()), 1), "P002", message)
 
 
 def _line(text: str, position: int) -> int:

@@ -22,7 +22,7 @@ from policyctl.load.including import better_glob
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.links import discreet, link_in_directory_complaint, refuse_link
 from policyctl.load.reading import Reading
-from policyctl.load.source import SUFFIXES, Source, read_bytes
+from policyctl.load.source import SUFFIXES, Source, read_bytes, unreadable
 from policyctl.load.unread import CONFIG_LOOKALIKES, look_at_checkout, lookalikes, possible_gaps, why_nothing
 from policyctl.load.unset import in_environment
 from policyctl.model.complaints import Complaint
@@ -283,7 +283,8 @@ def find_files(root: Path, *, may_be_empty: bool = False) -> Found:
         _walk(root, root.resolve(), found, MAX_FOLDERS)
     missing = _nothing_there(root) if not found.files and not found.problems else None
     if missing and not (may_be_empty and (root.is_dir() or not root.exists())):
-        why = missing + why_nothing(root, possible_gaps(root, found.checkout))
+        mend = "; write one, or name another directory with --dir" if root.is_dir() else ""
+        why = missing + (why_nothing(root, possible_gaps(root, found.checkout)) or mend)
         raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
     found.problems += lookalikes([*found.others, *(path for path in found.hidden if path.endswith(SUFFIXES))])
     return found
@@ -302,7 +303,7 @@ def _walk(folder: Path, top: Path, found: Found, deeper: int) -> None:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        found.problems.append(Problem(Mark(str(folder)), "P001", f"cannot be read: {error.strerror}"))
+        found.problems.append(Problem(Mark(str(folder)), "P001", unreadable(folder, error)))
         return
     prefix = str(folder / "_")[:-1]
     for entry in entries:

@@ -34,7 +34,7 @@ def read_loosely(source: Source, environment: Environment) -> tuple[list[Policy]
                 raise InvalidInput(problems)
             policies.append(_loose(source, index, document.data, environment))
     if not policies:
-        none = Problem(Mark(source.file), "P016", "holds no policy")
+        none = Problem(Mark(source.file), "P016", "holds no policy; name a file that does")
         raise InvalidInput(problems or [none])
     return policies, errors_in(problems)
 

@@ -43,7 +43,7 @@ def read_contents(
         return contents
     written = [(index, document) for index, document in enumerate(source.documents) if document.data is not None]
     if not written:
-        contents.problems.append(Problem(Mark(source.file), "P011", "the file is empty; write a policy or delete it"))
+        contents.problems.append(Problem(Mark(source.file, 1, 1), "P011", "the file is empty; write a policy or delete it"))
     templated = is_template(source.text)  # asked once: the text may be long, and the documents many
     for index, document in written:
         _read_document(source, index, document, variables if templated else None, contents, codes)

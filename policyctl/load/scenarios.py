@@ -36,7 +36,7 @@ def read_suites(source: Source, variables: Mapping[str, Any]) -> tuple[list[Suit
         else:
             problems += found
     if everything and not suites and not problems:
-        problems.append(Problem(Mark(source.file), "P011", "the file is empty; write a test or delete it"))
+        problems.append(Problem(Mark(source.file, 1, 1), "P011", "the file is empty; write a test or delete it"))
     return suites, problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -58,7 +59,7 @@ def read_bytes(path: Path | str) -> bytes:
         # A pipe or a device would block or never end; opened without blocking, then asked what it is.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise InvalidInput([Problem(Mark(file), "P001", f"cannot be read: {error.strerror}")]) from None
+        raise InvalidInput([Problem(Mark(file), "P001", unreadable(path, error))]) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -68,13 +69,22 @@ def read_bytes(path: Path | str) -> bytes:
             with open(descriptor, "rb", closefd=False) as stream:
                 content += stream.read(MAX_BYTES + 1 - len(content))
     except OSError as error:
-        raise InvalidInput([Problem(Mark(file), "P001", f"cannot be read: {error.strerror}")]) from None
+        raise InvalidInput([Problem(Mark(file), "P001", unreadable(path, error))]) from None
     finally:
         os.close(descriptor)
     if len(content) > MAX_BYTES:
         limit = MAX_BYTES // (1024 * 1024)
         raise InvalidInput([Problem(Mark(file), "P007", f"has more than {limit} MiB; split it")])
     return content
+
+
+def unreadable(path: Path | str, error: OSError) -> str:
+    """Why a file or directory cannot be read, and what to do."""
+    if error.errno == errno.ENOENT:
+        return "is a link that leads nowhere; delete it" if os.path.islink(path) else "there is no such file; correct the path"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"cannot be read: {error.strerror}; change its permissions, or move it elsewhere"
+    return f"cannot be read: {error.strerror}; move it elsewhere"
 
 
 def _decode(content: bytes, file: str) -> str:

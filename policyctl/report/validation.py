@@ -39,8 +39,8 @@ def validation_json(validation: Validation) -> str:
         "problems": [
             {
                 "file": problem.mark.file,
-                "line": problem.mark.line,
-                "column": problem.mark.column,
+                "line": problem.mark.line or None,
+                "column": problem.mark.column or None,
                 "code": problem.code,
                 "severity": problem.severity,
                 "message": problem.message,

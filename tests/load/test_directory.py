@@ -206,7 +206,7 @@ def test_nothing_to_read_never_means_remove_everything(case: str, command: str, 
     NO_DIRECTORY[case](project)
     ran = policyctl(command, *(["--yes"] if command == "apply" else []))
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
-    assert ran.err.startswith("policies:1:1: P016 ")
+    assert ran.err.startswith("policies: P016 ")
     assert Path(".policyctl/local.db").read_bytes() == before
 
 
@@ -231,12 +231,12 @@ def test_links_and_odd_files(project: Project, policyctl: Policyctl) -> None:
     os.mkfifo(project.policies / "pipe.yaml")
     (project.policies / "policyctl.yml").write_text("")
     assert policyctl("validate").out.splitlines()[:-1] == [
-        "policies/broken.yaml:1:1: P001 cannot be read: No such file or directory",
-        "policies/folder:1:1: P008 is a link that leads out of the directory; copy the file instead",
-        "policies/loop:1:1: P008 is a link to a directory; links to directories are not followed",
-        "policies/out.yaml:1:1: P008 is a link that leads out of the directory; copy the file instead",
-        "policies/pipe.yaml:1:1: P001 is not a regular file; leave it out of the directory",
-        "policies/policyctl.yml:1:1: P017 the configuration is called policyctl.yaml; rename it",
+        "policies/broken.yaml: P001 is a link that leads nowhere; delete it",
+        "policies/folder: P008 is a link that leads out of the directory; copy the file instead",
+        "policies/loop: P008 is a link to a directory, which is not followed; copy the directory instead",
+        "policies/out.yaml: P008 is a link that leads out of the directory; copy the file instead",
+        "policies/pipe.yaml: P001 is not a regular file; leave it out of the directory",
+        "policies/policyctl.yml: P017 the configuration is called policyctl.yaml; rename it",
     ]
 
 
@@ -252,7 +252,7 @@ def test_a_file_that_may_not_be_read(project: Project, policyctl: Policyctl) -> 
     path.unlink()
     path.mkdir()
     assert policyctl("validate", path, "nowhere.yaml").out.splitlines() == [
-        "nowhere.yaml:1:1: P001 cannot be read: No such file or directory",
-        "policies/anygem.yaml:1:1: P016 holds no policy file (*.yaml, *.yml or *.json)",
+        "nowhere.yaml: P001 there is no such file; correct the path",
+        f"{path}: P016 holds no policy file (*.yaml, *.yml or *.json); write one, or name another directory with --dir",
         "Not valid: 2 errors (0 policies in 1 file).",
     ]
