@@ -26,18 +26,21 @@ def check(place: Place) -> Iterator[Complaint]:
     smallest = min(weights)
     if None in written and smallest < 1:
         position = written.index(None)
-        message = f"no weight counts 1 here, beside {smallest:g}: this target gets {_percent(1 / total)} (write its weight)"
+        message = f"no weight counts as 1, beside {smallest:g}, so this target gets {_percent(1 / total)} (write its weight)"
         yield finding((*place.path, "targets", position), "P431", message)
     else:
-        message = f"the weights sum to {total:g}, not 1; a share is weight / sum: the first gets {_percent(weights[0] / total)}"
+        share = _percent(weights[0] / total)
+        message = f"the weights sum to {total:g}, not 1, so the first target gets {share} of the requests (make them sum to 1)"
         yield finding((*place.path, "targets"), "P432", message, "key")
 
 
 def _ignored(place: Place, written: list[float | None]) -> Iterator[Complaint]:
-    for position, weight in enumerate(written):
-        if weight is not None and weight != 1:
-            message = f"a weight means nothing under {place.mode} (remove it, or use loadbalance)"
-            yield finding((*place.path, "targets", position, "weight"), "P433", message, "key")
+    """One finding for a group, at its first weight: they all go, or none does."""
+    positions = [position for position, weight in enumerate(written) if weight is not None and weight != 1]
+    if positions:
+        which = "this weight does" if len(positions) == 1 else f"these {len(positions)} weights do"
+        message = f"{which} nothing under {place.mode} (remove {'it' if len(positions) == 1 else 'them'}, or use loadbalance)"
+        yield finding((*place.path, "targets", positions[0], "weight"), "P433", message, "key")
 
 
 def _percent(share: float) -> str:

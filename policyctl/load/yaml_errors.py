@@ -10,13 +10,16 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import yaml
 
 from policyctl.errors import Mark, Problem
 from policyctl.load.conflicts import left_over_marker
+from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.yaml_text import Loader
+from policyctl.model.complaints import without_userinfo
 
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
 _KEY = r"[\w.-]+"
@@ -24,6 +27,7 @@ _NO_SPACE = re.compile(rf"(?P<before>\s*(?:- +)*)(?P<key>{_KEY}):(?P<value>[^\s:
 _EQUALS = re.compile(rf"\s*(?:- +)*(?P<key>{_KEY}) *= *(?P<value>.*)")
 _NO_COLON = re.compile(rf"\s*(?:- +)*(?P<key>{_KEY})(?: +(?P<value>.+))?")
 _TEMPLATE = re.compile(r"(?:^\s*|[:-]\s+|[\[,{]\s*)(?P<template>\{[{%#](?:.*[}%#]\})?[^,\]\[{}#]*)")
+_LONGEST = 60  # characters of a value that a message repeats
 _CLOSERS = {"]": "[", "}": "{"}
 
 Slip = tuple[Any, str]  # a mark of libyaml's, and the message
@@ -33,7 +37,7 @@ def syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem
     """The problem behind an error of the YAML parser."""
     if (marker := left_over_marker(text, file)) is not None:
         return marker
-    broken = _Broken(error, text)
+    broken = _Broken(error, text, file)
     found = next(filter(None, (diagnose(broken) for diagnose in _DIAGNOSES)), None)
     place, message = found or (broken.at, f"this is not YAML: {' '.join(filter(None, (error.problem, error.context)))}")
     return Problem(Mark(file, place.line + 1, place.column + 1), "P002", message)
@@ -41,7 +45,7 @@ def syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem
 
 def template_unquoted(template: str) -> str:
     """The complaint about a template that YAML reads as a mapping, because it is not quoted."""
-    whole = " ".join(template.split())
+    whole = without_userinfo(" ".join(template.split()))[:_LONGEST]
     whole = whole if whole.endswith(("}}", "%}", "#}")) or "}}" in whole else f"{whole.rstrip('} ')} }}}}"
     quote = "'" if '"' in whole else '"'
     return f"a template must be quoted, because {{ begins a mapping in YAML (write {quote}{whole}{quote})"
@@ -58,15 +62,21 @@ class _Place:
 class _Broken:
     """A text that the parser gave up on: where, in which construct, and what it had read."""
 
-    def __init__(self, error: yaml.MarkedYAMLError, text: str) -> None:
+    def __init__(self, error: yaml.MarkedYAMLError, text: str, file: str) -> None:
         self.problem = error.problem or ""
         self.context = error.context or ""
         self.start: Any = error.context_mark or error.problem_mark or _Place(0, 0)
         self.at: Any = error.problem_mark or self.start
+        self.file = file
         self.text = text
         self.lines = _LINE_END.split(text)
         self.line = self._line(self.at.line)
         self.char = self.line[self.at.column : self.at.column + 1]
+
+    def value(self, text: str) -> str:
+        """A value as a message may repeat it: what stands in the configuration may be a secret that somebody wrote there."""
+        text = text.strip()
+        return "…" if PurePath(self.file).name == CONFIG_FILE or len(text) > _LONGEST else without_userinfo(text)
 
     def _line(self, number: int) -> str:
         return self.lines[number] if 0 <= number < len(self.lines) else ""
@@ -150,16 +160,19 @@ def _no_colon(broken: _Broken) -> Slip | None:
     """A line where a key should be, without `: `."""
     if broken.context != "while scanning a simple key":
         return None
-    return broken.start, _mend_key(broken.start_line[broken.start.column :])
+    return broken.start, _mend_key(broken, broken.start_line[broken.start.column :])
 
 
-def _mend_key(text: str) -> str:
+def _mend_key(broken: _Broken, text: str) -> str:
     if found := _NO_SPACE.match(text):
-        return f"a space is missing after the colon (write {found['key']}: {found['value'].strip()})"
+        return f"a space is missing after the colon (write {found['key']}: {broken.value(found['value'])})"
     if found := _EQUALS.match(text):
-        return f"YAML takes a colon, not = (write {found['key']}: {found['value'].strip()})"
+        return f"YAML takes a colon, not = (write {found['key']}: {broken.value(found['value'])})"
     if found := _NO_COLON.match(text):
-        return f"a colon is missing after {found['key']} (write {found['key']}: {found['value'] or ''}".rstrip() + ")"
+        return (
+            f"a colon is missing after {found['key']} (write {found['key']}: {broken.value(found['value'] or '')}".rstrip()
+            + ")"
+        )
     return "this line is neither a key nor a list item (write key: value)"
 
 
@@ -169,13 +182,13 @@ def _second_colon(broken: _Broken) -> Slip | None:
         return None
     before = broken.line[: broken.at.column]
     if found := re.match(rf"\s*(?:- +)*{_KEY}: +", before):
-        value = broken.line[found.end() :].strip()
+        value = broken.value(broken.line[found.end() :])
         quote = "'" if '"' in value else '"'
         return _Place(broken.at.line, found.end()), f"a value with a colon in it must be quoted (write {quote}{value}{quote})"
     number, above = broken.above
     column = len(above) - len(above.lstrip())
     if _NO_SPACE.match(above) or ":" not in above:
-        return _Place(number, column), _mend_key(above)
+        return _Place(number, column), _mend_key(broken, above)
     first = len(before) - len(before.lstrip())
     return _Place(broken.at.line, first), (
         f"this line is indented more than line {number + 1}, which already has a value; align it with the key there"

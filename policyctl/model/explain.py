@@ -200,7 +200,7 @@ def _unknown_key(key: str, known: list[str], loc: tuple[str | int, ...]) -> str:
         return "a nested group takes no cache (only the whole policy has one)"
     word, colon, value = key.partition(":")
     if colon and word in known:
-        return f"unknown key {show(key)} (a space is missing after the colon: write {word}: {value})"
+        return f"a space is missing after the colon (write {word}: {'…' if 'auth' in loc else show(value).strip(chr(34))})"
     return f"unknown key {show(key)}" + (did_you_mean(key, known) or f" (known: {', '.join(known)})")
 
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from policyctl.model.complaints import show
+from policyctl.model.complaints import show, without_userinfo
 
+_LONGEST = 60  # characters of a value that a hint repeats
 _NUMBERS = ("int_type", "float_type")
 _MAPPINGS = ("model_type", "model_attributes_type", "dict_type")
 _LISTS = ("tuple_type", "list_type")
@@ -42,6 +43,8 @@ def why_needed(key: str) -> str:
 
 def mend(field: str, value: Any, kind: str) -> str:
     """What to do about a value of the wrong type, or an empty string; `kind` is pydantic's name of what is wrong."""
+    if isinstance(value, str) and (len(value) > _LONGEST or without_userinfo(value) != value):
+        return ""  # nothing is repeated that may be a secret
     hint = _hint(field, value, kind)
     return f" ({hint})" if hint else ""
 
@@ -92,7 +95,7 @@ def _number(text: str) -> str | None:
 
 
 def _mapping(field: str, value: Any) -> str | None:
-    if isinstance(value, str) and (found := re.fullmatch(r"([a-z_]+):(\S.*)", value)):
+    if isinstance(value, str) and (found := re.fullmatch(r"([a-z_]+):(?!//)(\S.*)", value)):
         return f"a space is missing after the colon: write {found[1]}: {found[2]}"
     if isinstance(value, str) and (found := re.fullmatch(r"([a-z_]+)[ =]+(\S+)", value)):
         return f"a colon is missing: write {found[1]}: {found[2]}"
