@@ -159,7 +159,8 @@ _WEIGHTS = (
         "weights-sum",
         "warning",
         "The weights of a load balance do not sum to 1. A target's share is its weight divided by the sum, so a weight is not "
-        "the share that it looks like: of 0.75 and 0.4 the first gets 65.22%. Make them sum to 1.",
+        "the share that it looks like: of 0.75 and 0.4 the first gets 65.22%. Make them sum to 1; what "
+        "rounding to three decimals leaves (0.333 three times) is not reported.",
     ),
     Rule(
         "P433",

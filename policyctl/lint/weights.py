@@ -8,7 +8,7 @@ from policyctl.lint.catalogue import finding
 from policyctl.lint.places import Place
 from policyctl.model.complaints import Complaint
 
-_CLOSE = 1e-9  # 0.7 + 0.2 + 0.1 is not quite 1
+_ROUNDING = 0.0005  # of one weight: thirds are written 0.333, and such a weight is the share that it looks like
 
 
 def check(place: Place) -> Iterator[Complaint]:
@@ -21,7 +21,7 @@ def check(place: Place) -> Iterator[Complaint]:
         return
     weights = [1 if weight is None else weight for weight in written]
     total = sum(weights)
-    if len(weights) == 1 or abs(total - 1) < _CLOSE:
+    if len(weights) == 1 or abs(total - 1) <= _ROUNDING * len(weights):
         return
     smallest = min(weights)
     if None in written and smallest < 1:

@@ -133,6 +133,8 @@ CASES: dict[str, tuple[Target, list[str]]] = {
     ),
     "weights that sum to more than 1": (group("loadbalance", model("a", 0.75), model("b", 0.75)), ["P432 targets"]),
     "a weight of 1 beside none": (group("loadbalance", model("c", 1), A), ["P432 targets"]),
+    "thirds": (group("loadbalance", model("a", 0.333), model("b", 0.333), model("c", 0.333)), []),
+    "less than thirds": (group("loadbalance", model("a", 0.33), model("b", 0.33), model("c", 0.33)), ["P432 targets"]),
     "weights that sum to 1 but for rounding": (group("loadbalance", model("a", 0.7), model("b", 0.2), model("c", 0.1)), []),
     "weights under fallback, where 1 says nothing": (
         group("fallback", model("a", 0.5), model("b", 1), codes=[503]),
