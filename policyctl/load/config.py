@@ -98,7 +98,7 @@ def config_of(source: Source) -> Config:
     data = source.documents[0].data if source.documents else None
     problems = [problem for document in source.documents for problem in document.problems]
     if len(source.documents) > 1:
-        problems.append(Problem(source.documents[1].mark, "P301", f"{CONFIG_FILE} is one document"))
+        problems.append(Problem(source.documents[1].mark, "P301", f"{CONFIG_FILE} is one document; merge the two"))
     if data is None:
         return NO_CONFIG._replace(path=Path(source.file)) if not problems else _raise(problems)
     found = _check(data)
@@ -132,7 +132,11 @@ def _check(data: Any) -> list[Complaint]:
         return complaints(data, ConfigFile)
     environments = config.environments or {}
     found = list(_unknown_rules(config.lint)) + [
-        Complaint(("environments", name, "vars", key), "P303", f"the variable {key} cannot be a secret's reference")
+        Complaint(
+            ("environments", name, "vars", key),
+            "P303",
+            f"the variable {key} is a reference to a secret; remove it, secrets belong in auth",
+        )
         for name, environment in environments.items()
         for key, value in environment.vars.items()
         if isinstance(value, str) and value.startswith(("env:", "file:"))
@@ -149,7 +153,7 @@ def _check(data: Any) -> list[Complaint]:
         for complaint in auth_complaints(environment.auth, environment.remote)
     ]
     found += [
-        Complaint(("environments", name), "P307", f"{show(name)} is no name; use letters, digits, dots, dashes, _", "key")
+        Complaint(("environments", name), "P307", f"{show(name)} is not a name; use letters, digits, dots, dashes, _", "key")
         for name in environments
         if not _ENVIRONMENT_NAME.fullmatch(name)
     ]

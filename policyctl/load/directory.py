@@ -204,7 +204,8 @@ class Files:
                 yield self.mark_of(policy, Complaint(("name",), "P203", message))
         if cycle := find_cycle(everything.references):
             first = next(policy for policy in policies if policy.name == cycle[0])
-            message = f"policies target each other in a circle: {' → '.join(cycle)}"
+            circle = f"policies target each other in a circle: {' → '.join(cycle)}; remove one of these targets"
+            message = circle if len(set(cycle)) > 1 else f"{cycle[0]} targets itself; remove that target"
             yield self.mark_of(first, Complaint(("name",), "P202", message))
 
     def _unknown(self, everything: Contents, environment: Environment) -> Iterator[Problem]:

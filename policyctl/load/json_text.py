@@ -31,17 +31,18 @@ def read_json(text: str, file: str) -> list[RawDocument]:
     try:
         data = json.loads(text, object_pairs_hook=pairs, parse_constant=constants.append)  # a constant is null from here on
     except json.JSONDecodeError as error:
-        message = f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]}"
-        raise InvalidInput([Problem(_place(text, error.pos, file), "P002", message)]) from None
+        from policyctl.load.json_errors import syntax_problem  # most texts can be parsed
+
+        raise InvalidInput([syntax_problem(error, file)]) from None
     except RecursionError:
         raise InvalidInput([_too_deep(file)]) from None
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise InvalidInput([Problem(Mark(file, 1, 1), "P004", f"a number is no usable value: {error}")]) from None
+    except ValueError:  # an integer of more digits than Python converts
+        raise InvalidInput([Problem(Mark(file, 1, 1), "P004", "a number has too many digits; shorten it")]) from None
     if _is_deep(data):
         raise InvalidInput([_too_deep(file)])
     problems = _duplicates(twice, text, file)
     problems += [
-        Problem(_place(text, text.find(name), file), "P004", f"{name} is no JSON; write a number")
+        Problem(_place(text, text.find(name), file), "P004", f"{name} is not a number in JSON; write one")
         for name in dict.fromkeys(constants)
     ]
     return [RawDocument(data, Mark(file, 1, 1), problems)]

@@ -98,7 +98,7 @@ def _read_document(
 def _read_model(data: dict[str, Any], contents: Contents) -> list[Complaint]:
     name = data.get("name")
     if not isinstance(name, str) or not name:
-        return [Complaint((), "P102", "missing key name (a virtual model declares a name)", "key")]
+        return [Complaint((), "P102", "missing key name (add it: a virtual model declares a name)", "key")]
     contents.models.add(name)
     provider = data.get("provider_config")
     timeout = provider.get("request_timeout") if isinstance(provider, dict) else None
@@ -135,7 +135,8 @@ def _complaints(data: dict[str, Any]) -> list[Complaint]:
     rest = {key: value for key, value in data.items() if key not in beside and key != "policy"}
     found = complaints({**rest, "policy": {key: data[key] for key in beside}}, PolicyFile)
     these = f"{', '.join(beside[:-1])} and {beside[-1]}" if len(beside) > 1 else beside[0]
-    mend = f"indent {these} below it" if "policy" in data else f"write policy: and indent {these} below it"
+    them = "them" if len(beside) > 1 else "it"
+    mend = f"indent {them}" if "policy" in data else f"write policy: above {them}, and indent {them}"
     moved = Complaint((beside[0],), "P101", f"{these} must stand below policy ({mend})", "key")
     return [moved, *(_without_policy(one) for one in found)]
 

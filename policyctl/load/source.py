@@ -92,5 +92,6 @@ def _decode(content: bytes, file: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = content[: error.start]
+        which = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8"
         mark = Mark(file, before.count(b"\n") + 1, len(before[before.rfind(b"\n") + 1 :].decode("utf-8-sig", "replace")) + 1)
-        raise InvalidInput([Problem(mark, "P006", "is not UTF-8; save the file as UTF-8")]) from None
+        raise InvalidInput([Problem(mark, "P006", f"is {which}; save the file as UTF-8")]) from None

@@ -73,7 +73,7 @@ def http_complaint(url: str) -> str | None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return "is no URL"
+        return "is not a URL; write https://HOST/PATH"
     if "@" in parts.netloc:
         return "must not hold a user or password; use auth with env:NAME or file:PATH"
     if parts.scheme not in _PORTS:

@@ -105,9 +105,20 @@ def _renamed(data: Any, path: Path, name: str) -> Any:
     step, rest = path[0], path[1:]
     if isinstance(data, dict):
         if not rest:
-            return {name if key == step else key: value for key, value in data.items()}
+            return {
+                name if key == step else key: _after_colon(key, value, name) if key == step else value
+                for key, value in data.items()
+            }
         return {key: _renamed(value, rest, name) if key == step else value for key, value in data.items()}
     return [_renamed(item, rest, name) if position == step else item for position, item in enumerate(data)]
+
+
+def _after_colon(key: str, value: Any, name: str) -> Any:
+    """What a key means to say: that of `{attempts:1}` is `attempts:1`, without a value."""
+    text = key.removeprefix(f"{name}:")
+    if value is not None or text == key:
+        return value
+    return int(text) if text.isdecimal() else float(text) if text.replace(".", "", 1).isdecimal() else text
 
 
 def _as_written(path: Path, written: Mapping[Path, str]) -> Path:

@@ -91,7 +91,8 @@ def _number(text: str) -> str | None:
         return "remove the comma"
     if re.fullmatch(r"\d+,\d+", text):
         return f"write {text.replace(',', '.')}"
-    return "remove a brace of each pair, or write {{ … }}" if re.fullmatch(r"\{+[^{}]+\}+", text) and "{{" not in text else None
+    found = re.fullmatch(r"\{+ *([^{}]+?) *\}+", text)
+    return f"write {{{{ {found[1]} }}}}" if found else None
 
 
 def _mapping(field: str, value: Any) -> str | None:

@@ -104,8 +104,8 @@ def test_what_is_wrong_is_told_at_its_place_and_never_shows_a_secret(
     [
         ("https://u:p@example.com", "must not hold a user or password"),
         ("https://", "has no usable host"),
-        ("https://x:99999", "is no URL"),
-        ("https://[::1", "is no URL"),
+        ("https://x:99999", "is not a URL"),
+        ("https://[::1", "is not a URL"),
         ("https://x/?a=b", "must not have a query or a fragment"),
         ("https://x/#a", "must not have a query or a fragment"),
         ("https://x\n.example.com", "has no usable host"),

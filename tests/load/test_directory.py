@@ -78,7 +78,7 @@ def test_policies_that_target_each_other_in_a_circle_are_one_problem_naming_it(p
     assert ran.code == 1
     assert ran.err == (
         "policies/a.yaml:3:7: P202 policies target each other in a circle: "
-        "virtual-policy/a → virtual-policy/b → virtual-policy/c → virtual-policy/a\n"
+        "virtual-policy/a → virtual-policy/b → virtual-policy/c → virtual-policy/a; remove one of these targets\n"
     )
 
 
