@@ -52,11 +52,11 @@ class Console:
             self.say(line, painted=True)
 
     def confirm(self, question: str, *, yes: bool) -> bool:
-        """Whether to go on. Raises UsageError where nobody can answer and --yes was not given."""
+        """Whether to go on. Raises UsageError where standard input is not a terminal and --yes was not given."""
         if yes:
             return True
         if not sys.stdin.isatty():
-            raise UsageError("nobody can answer here (standard input is no terminal); add --yes to go on without asking")
+            raise UsageError("this needs an answer, and standard input is not a terminal; add --yes to go on without asking")
         return click.confirm(question, default=False, err=True)
 
 

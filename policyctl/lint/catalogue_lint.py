@@ -14,7 +14,7 @@ _TARGETS = (
         "dead-single-targets",
         "warning",
         "Under single only the first target is ever called; the others are never used, whatever the first one answers. "
-        "Whoever reads the file believes in a protection that is not there. Remove the other targets, or use fallback.",
+        "The file promises a protection that is not there. Remove the other targets, or use fallback.",
     ),
     Rule(
         "P402",

@@ -158,8 +158,10 @@ def _check(data: Any) -> list[Complaint]:
         if not _ENVIRONMENT_NAME.fullmatch(name)
     ]
     if config.default is not None and config.default not in (environments or [LOCAL]):
-        guess = did_you_mean(config.default, environments)
-        found.append(Complaint(("default",), "P302", f"there is no environment {config.default}{guess}"))
+        guess, known = did_you_mean(config.default, environments), ", ".join(environments) or LOCAL
+        found.append(
+            Complaint(("default",), "P302", f"there is no environment {config.default}{guess or f' (known: {known})'}")
+        )
     return found
 
 

@@ -166,6 +166,9 @@ class _Builder:
         from policyctl.load.yaml_errors import template_unquoted
 
         text = self.text[frame.mark.index : event.end_mark.index]
+        start, problems = self._mark(frame.mark), self.found[-1].problems
+        # What is wrong with the braces' content as YAML is no second problem.
+        problems[:] = [problem for problem in problems if problem.mark < start]
         self._problem(frame.mark, "P002", template_unquoted(text))
         return text
 

@@ -66,14 +66,14 @@ CASES: dict[str, tuple[str, list[str]]] = {
         f"{SINGLE} # policyctl: ignore[P401,P405]\n",
         ["8:62: P491 warning: there is no P405 on this line to suppress (remove the comment)"],
     ),
-    "of a rule that is not looked for": (f"{SINGLE} # policyctl: ignore[P401, P433]\n", []),
+    "of a rule that is not looked for": (f"{SINGLE} # policyctl: ignore[P401, P422]\n", []),
     "of no rule": (
         f"{SINGLE} # policyctl: ignore\n",
-        [P401, "8:37: P492 warning: this comment names no rule (write # policyctl: ignore[CODE])"],
+        [P401, "8:37: P492 warning: this comment does not name a rule (write # policyctl: ignore[CODE])"],
     ),
     "of an empty list": (
         f"{SINGLE} # policyctl: ignore[]\n",
-        [P401, "8:37: P492 warning: this comment names no rule (write # policyctl: ignore[CODE])"],
+        [P401, "8:37: P492 warning: this comment does not name a rule (write # policyctl: ignore[CODE])"],
     ),
     "of an unknown rule": (
         f"{SINGLE} # policyctl: ignore[P4]\n",
@@ -85,7 +85,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "of a rule that must hold": (
         f"{SINGLE} # policyctl: ignore[P401, P101]\n",
-        ["8:63: P492 warning: P101 is no lint rule and cannot be ignored; mend what it finds"],
+        ["8:63: P492 warning: P101 is not a lint rule and cannot be ignored; mend what it finds"],
     ),
     "on the line of a schema problem": (
         f"{HEAD}policy:\n  strategy: {{mode: sinlge}} # policyctl: ignore[P105]\n{TARGETS}\n",
