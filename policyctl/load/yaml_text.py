@@ -110,7 +110,7 @@ class _Builder:
         self.found: list[RawDocument] = []
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.stack: list[_Frame] = []
-        self.twice: list[tuple[int, str, Any]] = []  # keys that their mapping has already, with its depth
+        self.twice: list[tuple[int, int, str, Any]] = []  # keys that their mapping has already: its depth, which it is
         self.count = 0  # values so far, with aliases counted at what they stand for
         self.aliased = 0
 
@@ -205,18 +205,23 @@ class _Builder:
                 self._problem(mark, "P013", f"a key must be text, got {show(key)} (quote it)")
             return None
         if key in frame.value:
-            self.twice.append((len(self.stack), key, mark))
+            self.twice.append((len(self.stack), frame.start, key, mark))
             return None
         return key
 
     def _tell_duplicates(self) -> None:
-        """Every key that stands twice; but several of the outermost ones are a second document without its `---`."""
-        outermost = [mark for depth, _, mark in self.twice if depth == 1]
-        if len(outermost) >= _DOCUMENT_AGAIN:
-            self._problem(outermost[0], "P003", "a second document begins here; write --- on the line above it")
-        for depth, key, mark in self.twice:
-            if depth > 1 or len(outermost) < _DOCUMENT_AGAIN:
-                self._problem(mark, "P003", f"duplicate key {show(key)}; keep one")
+        """Every key that stands twice; several in one mapping are a document without its ---, or a target without its dash."""
+        mappings: dict[int, list[tuple[int, str, Any]]] = {}
+        for depth, mapping, key, mark in self.twice:
+            mappings.setdefault(mapping, []).append((depth, key, mark))
+        for (depth, first, begins), *others in mappings.values():
+            if depth == 1 and len(others) + 1 >= _DOCUMENT_AGAIN:
+                self._problem(begins, "P003", "a second document begins here; write --- on the line above it")
+            elif first == "model_name":
+                self._problem(begins, "P003", "a second target begins here; write a dash before it (- model_name: …)")
+            else:
+                for key, mark in [(first, begins), *((key, mark) for _, key, mark in others)]:
+                    self._problem(mark, "P003", f"duplicate key {show(key)}; keep one")
         self.twice = []
 
     def _scalar(self, event: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from policyctl.model.complaints import HIDDEN, Complaint, Path, did_you_mean, near, show
-from policyctl.model.hints import mend, mode_meant, scaled, why_needed
+from policyctl.model.complaints import HIDDEN, Complaint, Path, did_you_mean, show
+from policyctl.model.hints import key_meant, mend, mode_meant, scaled, why_needed
 from policyctl.model.policy_file import GROUP, LEAF, MAX_ATTEMPTS, MAX_DEPTH, Group, Leaf
 
 # What a field must be: (its type, its range). Both end the sentence "<field> must be …".
@@ -81,10 +81,10 @@ def _misspelled(details: list[ErrorDetails], data: Any, model: type[BaseModel]) 
         *parent, key = detail["loc"]
         path = _path(tuple(parent))
         beside = _at(data, path)
-        for name in near(str(key), _keys_at(model, tuple(parent))):
-            if isinstance(beside, dict) and name not in beside and (*path, name) not in taken:
-                taken.add((*path, name))
-                yield path, name, _complaint(detail, model)
+        name = key_meant(str(key), _keys_at(model, tuple(parent)))
+        if name is not None and isinstance(beside, dict) and name not in beside and (*path, name) not in taken:
+            taken.add((*path, name))
+            yield path, name, _complaint(detail, model)
 
 
 def _told(details: list[ErrorDetails], model: type[BaseModel]) -> Iterator[Complaint]:
@@ -212,7 +212,8 @@ def _unknown_key(key: str, known: list[str], loc: tuple[str | int, ...]) -> str:
     word, colon, value = key.partition(":")
     if colon and word in known:
         return f"a space is missing after the colon (write {word}: {'…' if 'auth' in loc else show(value).strip(chr(34))})"
-    return f"unknown key {show(key)}" + (did_you_mean(key, known) or f" (known: {', '.join(known)})")
+    meant = key_meant(key, known)
+    return f"unknown key {show(key)}" + (f" (did you mean {meant}?)" if meant else f" (known: {', '.join(known)})")
 
 
 def _choices(detail: ErrorDetails) -> list[str]:

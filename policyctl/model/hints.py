@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from policyctl.model.complaints import show, without_userinfo
+from policyctl.model.complaints import near, show, without_userinfo
 
 _LONGEST = 60  # characters of a value that a hint repeats
 _NUMBERS = ("int_type", "float_type")
@@ -34,6 +34,25 @@ _SHORTHANDS: dict[str, Callable[[Any], str | None]] = {
     "cache": lambda value: f"{{mode: {value}}}" if isinstance(value, str) and value.isidentifier() else None,
     "targets[]": lambda value: f"model_name: {value}" if isinstance(value, str) and "/" in value and " " not in value else None,
 }
+
+
+_WORDS = {
+    "targets": "models fallbacks endpoints backends",
+    "model_name": "model_id",
+    "weight": "share ratio percent percentage traffic",
+    "mode": "type kind",
+    "retry": "retries",
+    "attempts": "tries count max_attempts max_retries",
+    "on_status_codes": "codes on_codes status_code",
+    "display_name": "title label",
+}
+
+
+def key_meant(key: str, known: Collection[str]) -> str | None:
+    """Which of the known keys an unknown one must mean: by its letters, or as the word that other formats have for it."""
+    if close := near(key, known):
+        return close[0]
+    return next((ours for ours, words in _WORDS.items() if ours in known and key in words.split()), None)
 
 
 def why_needed(key: str) -> str:
@@ -70,6 +89,8 @@ def _hint(field: str, value: Any, kind: str) -> str | None:
         return "give it a value" if field in _MISSING else "give it a value, or remove it"
     if kind in _NUMBERS and isinstance(value, str):
         return _number(value)
+    if kind in (*_NUMBERS, "string_type") and isinstance(value, dict) and [*value.values()] == [None]:
+        return f'write "{{{{ {next(iter(value))} }}}}", in quotes'
     if isinstance(value, float) and kind.startswith("int_") and value.is_integer():
         return f"did you mean {int(value)}?"
     if kind == "string_type" and isinstance(value, int | float):
@@ -87,6 +108,10 @@ def _number(text: str) -> str | None:
         return "remove the quotes"
     if found := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):
         return f"write {float(found[1]) / 100:g}"
+    if re.match(r"\d*\.?\d+#", text):
+        return "put a space before the #"
+    if found := re.fullmatch(r"(\d{1,9})/([1-9]\d{0,8})", text):
+        return f'write {int(found[1]) / int(found[2]):.3g}, or "{{{{ {text} }}}}"'
     if re.fullmatch(r"\d*\.?\d+,", text):
         return "remove the comma"
     if re.fullmatch(r"\d+,\d+", text):
