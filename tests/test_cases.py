@@ -41,12 +41,14 @@ SEVERAL = {
     "P012-tags.yaml",
     "P013-keys.yaml",
     "P015-templates.yaml",
+    "P020-suffix",
     "P101-misspelled-policy-and-more.yaml",
     "P101-typos.yaml",
     "P102-missing-keys.yaml",
     "P103-status-codes.yaml",
     "P103-weights.yaml",
     "P104-attempts.yaml",
+    "P104-retry-after.yaml",
     "P104-shapes.yaml",
     "P104-status-codes.yaml",
     "P104-weights.yaml",
@@ -66,7 +68,7 @@ SEVERAL = {
 WHAT_TO_DO = re.compile(
     r"(?:[;(:,] (?:or )?|\()(?:add|align|begin|break|change|choose|close|copy|correct|define|delete|did you mean|end|finish"
     r"|flatten|give|indent|it has|keep|known|list|make|mark|mend|merge|move|multiply|name|plan|policyctl rules|put|quote|remove"
-    r"|rename|round|save|shorten|simplify|split|to |use|widen|write)\b|\bmust\b|\btakes\b|\bneeds\b"
+    r"|rename|round|run|save|shorten|simplify|split|to |use|widen|write)\b|\bmust\b|\btakes\b|\bneeds\b"
 )
 
 # Links that belong to a case, made here because archives and checkouts lose them: (the case, the link, where it leads).

@@ -31,6 +31,9 @@ def test_every_setting_in_the_comments_is_one_that_may_be_written(bare: Path, po
     config.write_text("\n".join(line.replace("# ", "", 1) if "#" in line[:3] else line for line in settings), "utf-8")
     assert {"scope", "prune", "protect", "allow_remove", "limits"} <= yaml.safe_load(config.read_text("utf-8")).keys()
     assert "prod" in yaml.safe_load(config.read_text("utf-8"))["environments"]
+    ran = policyctl("validate", "policies/policyctl.yaml")
+    assert (ran.code, ran.out.count("P304 remote still has a placeholder in it")) == (1, 1)
+    config.write_text(config.read_text("utf-8").replace("<id>", "0d1f"), "utf-8")
     assert policyctl("validate", "policies/policyctl.yaml") == (0, "Valid: 0 policies in 0 files.\n", "")
 
 

@@ -134,7 +134,7 @@ def test_a_variable_that_several_environments_lack_is_one_problem_that_names_the
 def test_each_file_answers_to_the_nearest_configuration(project: Project, policyctl: Policyctl) -> None:
     templated = ANYGEM.replace("0.25", '"{{ lite }}"')
     project.write("a/a.yaml", templated.replace("name: anygem", "name: a"))
-    project.write("a/policyctl.yaml", "environments: {dev: {vars: {lite: 0.5}}}\n")
+    project.write("a/policyctl.yaml", "environments: {dev: {vars: {lite: 0.25}}}\n")
     project.write("b.yaml", templated)
     assert policyctl("validate").out.splitlines()[:-1] == [
         f"policies/b.yaml:16:15: P018 {UNSET} environment local (add it to environments.local.vars in policyctl.yaml)"
