@@ -25,14 +25,17 @@ Severity = Literal["error", "warning", "info"]
 
 
 class Mark(NamedTuple):
-    """Where a problem is: a file as the user named it, a line and a column, both counted from 1."""
+    """Where a problem is: a file as the user named it, a line and a column, both counted from 1.
+
+    Without a line it is the file as a whole (one that cannot be read, a link), or a directory.
+    """
 
     file: str
-    line: int = 1
-    column: int = 1
+    line: int = 0
+    column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 class Problem(NamedTuple):

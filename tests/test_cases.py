@@ -1,7 +1,8 @@
 """The cases below `cases/` are what a policy file may be, must not be, and had better not be.
 
 * `valid`: `policyctl validate CASE` finds nothing, and the file is one by the JSON Schema too;
-* `invalid`: it prints exactly `CASE.txt` and exits with 1;
+* `invalid`: it prints exactly `CASE.txt` and exits with 1. Most have one mistake, and are told one problem; a name that ends
+  in a number is another shape of the same mistake;
 * `linted`: `policyctl validate -v CASE` prints exactly `CASE.txt` and exits with 0;
 * `deep`: `policyctl validate --deep -v CASE` does.
 
@@ -31,6 +32,44 @@ WITHOUT_CASE = {
     "P471": "needs a repository; tests/load/test_checkout.py has one",
 }
 
+
+# Cases with several mistakes, each of which must be found beside the others.
+SEVERAL = {
+    "P003-duplicate-keys.yaml",
+    "P004-yaml-versions.yaml",
+    "P008-links",
+    "P012-tags.yaml",
+    "P013-keys.yaml",
+    "P015-templates.yaml",
+    "P020-suffix",
+    "P101-misspelled-policy-and-more.yaml",
+    "P101-typos.yaml",
+    "P102-missing-keys.yaml",
+    "P103-status-codes.yaml",
+    "P103-weights.yaml",
+    "P104-attempts.yaml",
+    "P104-retry-after.yaml",
+    "P104-shapes.yaml",
+    "P104-status-codes.yaml",
+    "P104-weights.yaml",
+    "P105-choices.yaml",
+    "P106-empty-texts.yaml",
+    "P108-names.yaml",
+    "P109-scenarios.test.yaml",
+    "P10x-in-the-configuration",
+    "P205-no-such-policy",
+    "P206-no-such-model",
+    "P303-secret-variable",
+    "P304-values",
+    "P306-lint",
+    "P308-login",
+}
+# A sentence that ends in what to do: after a semicolon or in parentheses, or by saying what must be there.
+WHAT_TO_DO = re.compile(
+    r"(?:[;(:,] (?:or )?|\()(?:add|align|begin|break|change|choose|close|copy|correct|define|delete|did you mean|end|finish"
+    r"|flatten|give|indent|it has|keep|known|list|make|mark|mend|merge|move|multiply|name|plan|policyctl rules|put|quote|remove"
+    r"|rename|round|run|save|shorten|simplify|split|to |use|widen|write)\b|\bmust\b|\btakes\b|\bneeds\b"
+)
 
 # Links that belong to a case, made here because archives and checkouts lose them: (the case, the link, where it leads).
 LINKS = (
@@ -99,6 +138,39 @@ def test_what_only_the_effect_engine_finds(name: str, capsys: pytest.CaptureFixt
     assert not re.search("P50|P491", capsys.readouterr().out)
 
 
+def problems_of(name: str) -> list[str]:
+    """The problems that an invalid case is told: without the summary, and without its own name."""
+    lines = (CASES / "invalid" / f"{name}.txt").read_text("utf-8").splitlines()[:-1]
+    return [line.replace(name, "CASE") for line in lines]
+
+
+@pytest.mark.parametrize("name", sorted(set(cases("invalid")) - SEVERAL))
+def test_one_mistake_is_one_problem(name: str) -> None:
+    """A second line about the same mistake sends people to a place where nothing is wrong."""
+    assert len(problems_of(name)) == 1
+
+
+@pytest.mark.parametrize("name", cases("invalid"))
+def test_every_problem_says_where_what_and_what_to_do(name: str) -> None:
+    for line in problems_of(name):
+        assert re.match(r"CASE(/[\w.]+)?(:[1-9]\d*:[1-9]\d*)?: P\d{3} \S", line), line
+        assert WHAT_TO_DO.search(line), line
+
+
+def test_two_different_mistakes_do_not_read_alike() -> None:
+    """What is left of a message without the names and numbers of its file belongs to one mistake."""
+    by_message: dict[str, set[str]] = {}
+    for name in set(cases("invalid")) - SEVERAL:
+        (problem,) = problems_of(name)
+        mistake = re.sub(r"(-\d+)?(\.test)?(\.yaml|\.json)?$", "", name)
+        by_message.setdefault(problem.split(": ", 1)[1], set()).add(mistake)
+    assert [mistakes for mistakes in by_message.values() if len(mistakes) > 1] == []
+
+
+def test_at_least_sixty_mistakes_are_told_one_by_one() -> None:
+    assert len({re.sub(r"-\d+\.", ".", name) for name in set(cases("invalid")) - SEVERAL}) >= 60
+
+
 def test_every_code_has_a_case_and_every_case_named_after_a_code_has_it() -> None:
     """A problem that no case shows is a problem that nobody has seen."""
     shown = {path.name: set(re.findall(r": (P\d{3}) ", path.read_text("utf-8"))) for path in CASES.glob("*/*.txt")}
@@ -127,7 +199,7 @@ def test_a_file_of_more_than_8_mib_is_not_read(capsys: pytest.CaptureFixture[str
     """One line, at once, whatever is in it."""
     Path("large.yaml").write_text("# padding\n" * 900_000)
     assert run(["validate", "large.yaml"]) == 1
-    assert capsys.readouterr().out.splitlines()[0] == "large.yaml:1:1: P007 has more than 8 MiB; split it"
+    assert capsys.readouterr().out.splitlines()[0] == "large.yaml: P007 has more than 8 MiB; split it"
 
 
 def test_a_second_configuration_stops_plan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +209,4 @@ def test_a_second_configuration_stops_plan(capsys: pytest.CaptureFixture[str]) -
         Path(folder, "policyctl.yaml").write_text("default: local\n")
         shutil.copy(CASES / "valid" / "minimal.yaml", folder)
     assert run(["plan"]) == 1
-    assert (
-        "policies/team/policyctl.yaml:1:1: P305 a second configuration; plan this directory by itself"
-        in capsys.readouterr().err
-    )
+    assert "policies/team/policyctl.yaml: P305 a second configuration; plan this directory by itself" in capsys.readouterr().err

@@ -25,9 +25,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.table:
             if not ctx.resilient_parsing:  # a shell that completes is told nothing
-                from policyctl.model.complaints import did_you_mean
+                from policyctl.cli.usage import unknown_command
 
-                ctx.fail(f"there is no command {cmd_name}{did_you_mean(cmd_name, self.table)}")
+                ctx.fail(unknown_command(cmd_name, ctx, list(self.table)))
             return None
         module = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
         command: click.Command = import_module(f"{self.package}.{module}").command

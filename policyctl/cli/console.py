@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TextIO
 
@@ -25,7 +25,7 @@ class Console:
     def __init__(self, options: Options) -> None:
         out, err = sys.stdout, sys.stderr
         self.out_style = Style(wants_colour(options.color, out.isatty(), os.environ), terminal_width(out, os.environ))
-        self.err_style = Style(wants_colour(options.color, err.isatty(), os.environ))
+        self.err_style = Style(wants_colour(options.color, err.isatty(), os.environ), terminal_width(err, os.environ))
         self.verbose = options.verbose > 0
         # What cannot move its cursor cannot be drawn on.
         self.draws = err.isatty() and os.environ.get("TERM") != "dumb"
@@ -48,18 +48,29 @@ class Console:
 
     def problems(self, problems: Iterable[Problem]) -> None:
         """Print problems that do not stop the work."""
-        from policyctl.report.validation import problem_lines
-
-        for line in problem_lines(list(problems), self.err_style):
+        for line in stream_lines(list(problems), self.err_style, sys.stderr):
             self.say(line, painted=True)
 
     def confirm(self, question: str, *, yes: bool) -> bool:
-        """Whether to go on. Raises UsageError where nobody can answer and --yes was not given."""
+        """Whether to go on. Raises UsageError where standard input is not a terminal and --yes was not given."""
         if yes:
             return True
         if not sys.stdin.isatty():
-            raise UsageError("nobody can answer here (standard input is no terminal); add --yes to go on without asking")
+            raise UsageError("this needs an answer, and standard input is not a terminal; add --yes to go on without asking")
         return click.confirm(question, default=False, err=True)
+
+
+def shows_lines(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether problems are shown with their lines: to a person at a terminal, and not in the log of a CI job."""
+    return stream.isatty() and not environ.get("CI")
+
+
+def stream_lines(problems: Sequence[Problem], style: Style, stream: TextIO) -> list[str]:
+    """Problems as a stream shows them: with their lines on a terminal, elsewhere one line each."""
+    from policyctl.load.excerpts import line_at
+    from policyctl.report.validation import problem_lines
+
+    return problem_lines(problems, style, line_at if shows_lines(stream, os.environ) else None)
 
 
 def terminal_width(stream: TextIO, environ: Mapping[str, str]) -> int | None:

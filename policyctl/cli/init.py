@@ -13,7 +13,7 @@ from policyctl.load.files import make_folder, write_atomically
 from policyctl.load.git.revision import default_branch
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES
-from policyctl.load.starting import CONFIG, EXAMPLE, pre_commit
+from policyctl.load.starting import CONFIG, EXAMPLE, EXAMPLE_TEST, pre_commit
 from policyctl.load.workflows import SERVICES, Service, installable, workflows
 from policyctl.report.plain import plain
 
@@ -30,7 +30,8 @@ _PRE_COMMIT = ".pre-commit-config.yaml"
 @click.option("--ci", type=click.Choice(SERVICES), help="Workflows too, for this service: plan, apply on merge, drift.")
 @with_options("dir", "verbose")
 def command(options: Options, ci: Service | None) -> int:
-    """Make a policy directory to start from: policyctl.yaml with comments, one example policy, and a pre-commit hook.
+    """Make a policy directory to start from: policyctl.yaml with comments, an example policy with tests, and a
+    pre-commit hook.
 
     Nothing that is there already is changed, and where there are policies no example is added. For the policies of a
     remote that is in use, run pull afterwards.
@@ -44,14 +45,17 @@ def init(options: Options, ci: Service | None) -> int:
     make_folder(folder)
     _write(folder / CONFIG_FILE, CONFIG, console)
     if not any(path.suffix in SUFFIXES and path.name != CONFIG_FILE for path in folder.rglob("*")):
-        _write(folder / "example.yaml", EXAMPLE, console)  # beside real policies it would be one more to apply
+        # Beside real policies it would be one more to apply.
+        _write(folder / "example.yaml", EXAMPLE, console)
+        _write(folder / "example.test.yaml", EXAMPLE_TEST, console)
     hooks = _repository(folder) / _PRE_COMMIT
     entry = pre_commit(_below(folder, hooks.parent))
     if not _write(hooks, f"repos:\n{entry}", console):
-        console.result(f"\nAdd this under repos: in {plain(str(hooks))}, if it is not there yet:\n\n{entry}")
+        console.result(f"\nAdd this below repos: in {plain(str(hooks))}, unless it is there already:\n\n{entry}")
     if ci is not None:
         _write_workflows(ci, folder, console)
-    console.say("next: policyctl validate, then policyctl plan")
+    where = "" if folder == Options().dir else f" --dir {folder}"
+    console.say(f"next: edit the files in {folder}, then run policyctl validate{where} and policyctl plan{where}")
     return 0
 
 
@@ -60,19 +64,21 @@ def _write_workflows(service: Service, folder: Path, console: Console) -> None:
     for name, text in workflows(service, _below(folder, top), package, branch).items():
         make_folder((top / name).parent)
         if not _write(top / name, text, console) and service == "gitlab":
-            console.result(f"\nThe jobs for it, if they are not there yet:\n\n{text}")
+            console.result(f"\nAdd these jobs to it, unless it has them already:\n\n{text}")
     if service == "github" and branch != "main":
-        console.say(f"what is merged into {branch} is applied; where that is another branch, write its name in the workflows")
+        console.say(
+            f"the workflows apply what is merged into {branch}; if your main branch has another name, write that name in them"
+        )
     if package is None:
         console.say(
-            "say in the workflows' POLICYCTL_PACKAGE what pip installs to have policyctl; here it came from a directory"
+            "write in the workflows' POLICYCTL_PACKAGE what pip installs policyctl from; here it was installed from a directory"
         )
 
 
 def _write(path: Path, text: str, console: Console) -> bool:
     """Write a file unless there is one, and say which; True when it was written."""
     if path.exists() or path.is_symlink():
-        console.result(f"= {plain(str(path))} is there already, left as it is\n")
+        console.result(f"= {plain(str(path))} exists already; left as it is\n")
         return False
     write_atomically(path, text)
     console.result(f"+ {plain(str(path))}\n")

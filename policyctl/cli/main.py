@@ -77,7 +77,7 @@ def run(args: Sequence[str] | None = None) -> int:
         code = policyctl.main(args, prog_name="policyctl", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        return _tell_usage(error)
+        return _tell_usage(error, sys.argv[1:] if args is None else list(args))
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted")
         return 130
@@ -95,16 +95,17 @@ def run(args: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _tell_usage(error: click.ClickException) -> int:
+def _tell_usage(error: click.ClickException, args: list[str]) -> int:
     """click's own complaint, in one line as every other; a group without a command is told by its help."""
     message = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
     if message.startswith("Usage:"):
         _say(message)
     else:
-        line = " ".join(message.split()).rstrip(".")
+        from policyctl.cli.usage import usage_message
+
         see = f" (see {context.command_path} --help)" if context else ""
-        _say(f"error: {_visible(line[:1].lower() + line[1:])}{see}")
+        _say(f"error: {_visible(usage_message(error, args))}{see}")
     return 64 if isinstance(error, click.UsageError) else 1
 
 
@@ -115,10 +116,10 @@ def _say(text: str) -> None:
 
 
 def _tell_problems(error: InvalidInput) -> int:
+    from policyctl.cli.console import stream_lines, terminal_width
     from policyctl.report.style import Style
-    from policyctl.report.validation import problem_lines
 
-    for line in problem_lines(error.problems, Style()):
+    for line in stream_lines(error.problems, Style(width=terminal_width(sys.stderr, os.environ)), sys.stderr):
         _say(line)
     return error.exit_code
 

@@ -77,7 +77,8 @@ def load_policies(options: Options, place: Place, console: Console, *, deep: boo
     if errors_in(problems):
         raise InvalidInput(problems)
     if not loaded.policies:
-        why = f"holds no policy for {place.environment.name}{why_nothing(options.dir, opened.unread.gaps)}"
+        nothing = why_nothing(options.dir, opened.unread.gaps) or "; write one, or widen its include"
+        why = f"holds no policy for environment {place.environment.name}{nothing}"
         idle = [problem for problem in problems if problem.code == "P473"]
         raise InvalidInput([Problem(Mark(str(options.dir)), "P016", why), *idle])
     console.problems((*place.config.problems, *loaded.problems))

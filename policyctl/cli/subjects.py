@@ -17,13 +17,13 @@ from policyctl.effect.known import Known
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.base import sources_at
 from policyctl.load.directory import Loaded
-from policyctl.load.environment import find_config, load_config
+from policyctl.load.environment import Environment, find_config, load_config
 from policyctl.load.links import discreet
 from policyctl.load.loosely import read_loosely
 from policyctl.load.markers import is_template
 from policyctl.load.source import SUFFIXES, Source, read_source
 from policyctl.load.unread import Unread
-from policyctl.load.urls import GIT
+from policyctl.load.urls import GIT, LOCAL
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.live import Live, Observed
 from policyctl.model.names import POLICY_PREFIX, canonical_model, canonical_name
@@ -126,11 +126,11 @@ def _named(directory: tuple[Policy, ...], names: list[str], options: Options, un
     return [by_name[canonical_name(name)] for name in dict.fromkeys(names)]
 
 
-def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Mapping[str, object]]:
-    """A source and the variables for its templates, for which alone a policyctl.yaml is looked up."""
+def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Environment]:
+    """A source and the environment for its templates, for which alone a policyctl.yaml is looked up."""
     if not is_template(source.text):
-        return source, {}
-    return source, load_config(find_config(path.parent, options.dir)).environment(options.env).vars
+        return source, Environment(LOCAL)
+    return source, load_config(find_config(path.parent, options.dir)).environment(options.env)
 
 
 def _then(options: Options, subjects: Subjects, against: str) -> Sides:

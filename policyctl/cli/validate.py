@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,9 @@ Example:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "github", "sarif"]),
-    help="github: annotations of GitHub Actions, the default there; sarif: for code scanners.  [default: text]",
+    type=click.Choice(["text", "full", "concise", "json", "github", "sarif"]),
+    help="full: each problem with its line and a caret; concise: one line each; github: annotations of GitHub Actions, the "
+    "default there; sarif: for code scanners.  [default: text: full on a terminal, else concise]",
 )
 @with_options("dir", "env", "no_cache", "color", "verbose")
 def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
@@ -81,12 +83,15 @@ def _is_settled(paths: tuple[Path, ...]) -> bool:
 
 
 def _printed(validation: Validation, form: str, style: Style) -> str:
+    from policyctl.cli.console import shows_lines
+    from policyctl.load.excerpts import line_at
     from policyctl.report.validation import validation_json, validation_summary, validation_text
 
     if form == "json":
         return validation_json(validation)
-    if form == "text":
-        return validation_text(validation, style)
+    if form in ("text", "full", "concise"):
+        full = form == "full" or (form == "text" and shows_lines(sys.stdout, os.environ))
+        return validation_text(validation, style, line_at if full else None)
     if form == "github":
         from policyctl.cli.github import repository_path
         from policyctl.report.github import github_annotations

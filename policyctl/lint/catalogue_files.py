@@ -13,27 +13,28 @@ _TEXT = (
     _error(
         "P001",
         "unreadable-file",
-        "The operating system does not let policyctl read this file or directory, or it is no regular file (a pipe, a "
+        "The operating system does not let policyctl read this file or directory, or it is not a regular file (a pipe, a "
         "device). What cannot be read must not count as gone, so nothing is planned. Mend the permissions or move it away.",
     ),
     _error(
         "P002",
         "syntax",
-        "The text is not YAML (or not JSON, in a .json file), so nothing in it can be trusted. The place is where the "
-        "parser gave up; the slip is there or just above. Indent with spaces, close quotes and brackets, and name only "
-        "anchors that stand above their alias.",
+        "The text is not YAML (or not JSON, in a .json file), so nothing in it can be trusted. The message names the slip "
+        "that most likely caused it, at its place: markers of a merge that was not finished, a template without quotes, a "
+        "quote or bracket that is never closed, a space that is missing after a colon, indentation that fits nothing. Mend "
+        "it there, or just above.",
     ),
     _error(
         "P003",
         "duplicate-key",
         "A mapping has the same key twice. Most readers keep the last one in silence, so two people can read two policies "
-        "in one file. Keep one.",
+        "in one file. Keep one. Where most of a document's keys stand twice, the line --- between two documents is missing.",
     ),
     _error(
         "P004",
         "ambiguous-value",
-        "A value that YAML 1.1 and YAML 1.2 read differently (no, on, 0503, 12:30, 1_0, 1e3), or a number that is none "
-        "(NaN in JSON, hundreds of digits). The next tool that reads the file may be of the other kind. Quote it if it is "
+        "A value that YAML 1.1 and YAML 1.2 read differently (no, on, 0503, 12:30, 1_0, 1e3), or a number that cannot be "
+        "used (NaN in JSON, hundreds of digits). The next tool that reads the file may be of the other kind. Quote it if it is "
         "text; write numbers in plain decimal digits, and true, false or null in full.",
     ),
     _error(
@@ -86,9 +87,9 @@ _TEXT = (
     _error(
         "P015",
         "template",
-        "A template cannot be rendered: its syntax is wrong, a variable has no value in this environment, or it would "
-        "loop, call or grow without bound. Templates are expressions over the vars of an environment in policyctl.yaml. "
-        "Define the variable in each environment, or simplify the expression.",
+        "A template cannot be rendered: its syntax is wrong, it asks for something that a variable does not have, or it "
+        "would loop, call or grow without bound. Templates are expressions over the vars of an environment in "
+        "policyctl.yaml. Correct or simplify the expression.",
     ),
     _error(
         "P016",
@@ -115,6 +116,13 @@ _TEXT = (
         "not; policyctl reads *.yaml, *.yml and *.json only, and a policy that is passed over would read as one that is "
         "gone. Rename the file.",
     ),
+    _error(
+        "P018",
+        "unset-variable",
+        "A template uses a variable that the vars of an environment do not have, so it is not known what the file says "
+        "there. Add the variable to the vars of each environment in policyctl.yaml, correct its name, or give it a default: "
+        "{{ x | default(0.5) }}.",
+    ),
 )
 
 _FORMAT = (
@@ -122,8 +130,8 @@ _FORMAT = (
         "P101",
         "unknown-key",
         "The format has no such key here. The platform would drop it without a word, and what was meant would not happen. "
-        "Most often it is a typo; otherwise remove it. A target with model_name takes only a weight: to give it its own "
-        "retry, make it a group with strategy and targets.",
+        "Most often it is a typo; otherwise remove it. What stands below a misspelled key is checked all the same. A target "
+        "with model_name takes only a weight: to give it its own retry, make it a group with strategy and targets.",
     ),
     _error(
         "P102",
@@ -137,7 +145,8 @@ _FORMAT = (
         "P103",
         "out-of-range",
         "A number is outside what the format or the platform takes: a weight is greater than 0 and at most 1 (a fraction, "
-        "not a percentage), a status code is from 100 to 599, attempts are 0 or more. Write a number in the range.",
+        "not a percentage; to drain a target, remove it), a status code is from 100 to 599, attempts are 0 or more. Write a "
+        "number in the range.",
     ),
     _error(
         "P104",
@@ -226,7 +235,7 @@ _CONFIG = (
         "config-value",
         "A remote or a secret is not in a form that policyctl takes: a remote is local, sqlite:///PATH or an https:// URL "
         "without a user or password; a secret is a reference, env:NAME or file:PATH. Write it so; a secret that stood in "
-        "the file is known to everybody who could read it, so change it too.",
+        "the file is known to everyone who could read it, so change it too.",
     ),
     _error(
         "P305",
@@ -237,8 +246,8 @@ _CONFIG = (
     _error(
         "P306",
         "unknown-rule",
-        "lint.select and lint.ignore list lint rules, as a code (P401) or the beginning of one (P4). This one is no lint "
-        "rule's: it is misspelled, or it is the code of a problem that can never be ignored. `policyctl rules` lists all.",
+        "lint.select and lint.ignore list lint rules, as a code (P401) or the beginning of one (P4). This code does not "
+        "belong to a lint rule: it is misspelled, or its problem can never be ignored. `policyctl rules` lists all.",
     ),
     _error(
         "P307",

@@ -1,7 +1,7 @@
 """The lint rules, P4xx: what a policy may say but hardly means. All of it follows from gateway profile portkey-1.15.2.
 
-A rule of severity warning finds what is almost surely a slip; one of severity info says what a policy means where people
-are often surprised.
+A rule of severity warning finds what is almost surely a slip, or does not do what it seems to; one of severity info describes
+what a policy means where people are often surprised.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _TARGETS = (
         "dead-single-targets",
         "warning",
         "Under single only the first target is ever called; the others are never used, whatever the first one answers. "
-        "Whoever reads the file believes in a protection that is not there. Remove the other targets, or use fallback.",
+        "The file promises a protection that is not there. Remove the other targets, or use fallback.",
     ),
     Rule(
         "P402",
@@ -89,7 +89,7 @@ _CODES = (
     Rule(
         "P416",
         "codes-ignored",
-        "info",
+        "warning",
         "Only a fallback looks at its strategy's on_status_codes. Under loadbalance the drawn target's failure is the "
         "group's, and single never moves on, whatever the list says. Remove the list, or use fallback; for repeats, write "
         "retry.on_status_codes.",
@@ -157,14 +157,15 @@ _WEIGHTS = (
     Rule(
         "P432",
         "weights-sum",
-        "info",
-        "The weights of a load balance do not sum to 1. They need not: a target's share is its weight divided by the sum. But "
-        "then a weight is not the share that it looks like. Make them sum to 1.",
+        "warning",
+        "The weights of a load balance do not sum to 1. A target's share is its weight divided by the sum, so a weight is not "
+        "the share that it looks like: of 0.75 and 0.4 the first gets 65.22%. Make them sum to 1; what "
+        "rounding to three decimals leaves (0.333 three times) is not reported.",
     ),
     Rule(
         "P433",
         "weight-ignored",
-        "info",
+        "warning",
         "Weights mean something under loadbalance only. A fallback asks its targets in the order written, single asks the "
         "first. Remove the weight, or use loadbalance.",
     ),

@@ -18,8 +18,8 @@ def check(place: Place) -> Iterator[Complaint]:
     """What the code lists of one group's strategy and retry say that they hardly mean."""
     if place.mode != "fallback":
         if place.codes is not None:
-            what = "never moves on" if place.mode == "single" else "gives the drawn target's failure to the caller"
-            message = f"these codes are ignored: a {place.mode} {what} (remove them, or use fallback)"
+            what = "only the first target is called" if place.mode == "single" else "the target that is drawn gives the answer"
+            message = f"these codes do nothing under {place.mode}, where {what} (remove them, or use fallback)"
             yield finding((*place.path, "strategy", "on_status_codes"), "P416", message, "key")
     elif place.codes is not None:
         yield from _twice((*place.path, "strategy", "on_status_codes"), place.codes)
@@ -41,7 +41,7 @@ def _fallback_codes(place: Place, codes: list[int]) -> Iterator[Complaint]:
             why = "reaches it as 500, a broken connection" if code == 407 else "makes the gateway end the request with a 500"
             yield finding(path, "P413", f"a fallback never moves on after {code}: it {why} (remove it)")
         elif code in _SUCCESS:
-            message = f"{code} is a success: a good answer is thrown away and the next target asked (remove it)"
+            message = f"{code} is a success: a good answer is thrown away and the next target is asked (remove it)"
             yield finding(path, "P411", message)
 
 

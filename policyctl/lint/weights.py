@@ -8,7 +8,7 @@ from policyctl.lint.catalogue import finding
 from policyctl.lint.places import Place
 from policyctl.model.complaints import Complaint
 
-_CLOSE = 1e-9  # 0.7 + 0.2 + 0.1 is not quite 1
+_ROUNDING = 0.0005  # of one weight: thirds are written 0.333, and such a weight is the share that it looks like
 
 
 def check(place: Place) -> Iterator[Complaint]:
@@ -21,23 +21,26 @@ def check(place: Place) -> Iterator[Complaint]:
         return
     weights = [1 if weight is None else weight for weight in written]
     total = sum(weights)
-    if len(weights) == 1 or abs(total - 1) < _CLOSE:
+    if len(weights) == 1 or abs(total - 1) <= _ROUNDING * len(weights):
         return
     smallest = min(weights)
     if None in written and smallest < 1:
         position = written.index(None)
-        message = f"no weight counts 1 here, beside {smallest:g}: this target gets {_percent(1 / total)} (write its weight)"
+        message = f"no weight counts as 1, beside {smallest:g}, so this target gets {_percent(1 / total)} (write its weight)"
         yield finding((*place.path, "targets", position), "P431", message)
     else:
-        message = f"the weights sum to {total:g}, not 1; a share is weight / sum: the first gets {_percent(weights[0] / total)}"
+        share = _percent(weights[0] / total)
+        message = f"the weights sum to {total:g}, not 1, so the first target gets {share} of the requests (make them sum to 1)"
         yield finding((*place.path, "targets"), "P432", message, "key")
 
 
 def _ignored(place: Place, written: list[float | None]) -> Iterator[Complaint]:
-    for position, weight in enumerate(written):
-        if weight is not None and weight != 1:
-            message = f"a weight means nothing under {place.mode} (remove it, or use loadbalance)"
-            yield finding((*place.path, "targets", position, "weight"), "P433", message, "key")
+    """One finding for a group, at its first weight: they all go, or none does."""
+    positions = [position for position, weight in enumerate(written) if weight is not None and weight != 1]
+    if positions:
+        which = "this weight does" if len(positions) == 1 else f"these {len(positions)} weights do"
+        message = f"{which} nothing under {place.mode} (remove {'it' if len(positions) == 1 else 'them'}, or use loadbalance)"
+        yield finding((*place.path, "targets", positions[0], "weight"), "P433", message, "key")
 
 
 def _percent(share: float) -> str:

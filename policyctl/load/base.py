@@ -119,10 +119,10 @@ def reading(revision: Revision, entries: Sequence[Entry]) -> Callable[[str], byt
 
     def read(path: str) -> bytes:
         if kinds[path] != "file":
-            why = f"is a {kinds[path]}, which is not followed at a git revision"
+            why = f"is a {kinds[path]}, which is not followed at a git revision; copy the file instead"
             raise InvalidInput([Problem(Mark(path), "P008", why)])
         if path not in contents:
-            raise InvalidInput([Problem(Mark(path), "P007", f"has more than {MAX_BYTES // (1024 * 1024)} MiB")])
+            raise InvalidInput([Problem(Mark(path), "P007", f"has more than {MAX_BYTES // (1024 * 1024)} MiB; split it")])
         return contents[path]
 
     return read

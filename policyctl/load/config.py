@@ -98,7 +98,7 @@ def config_of(source: Source) -> Config:
     data = source.documents[0].data if source.documents else None
     problems = [problem for document in source.documents for problem in document.problems]
     if len(source.documents) > 1:
-        problems.append(Problem(source.documents[1].mark, "P301", f"{CONFIG_FILE} is one document"))
+        problems.append(Problem(source.documents[1].mark, "P301", f"{CONFIG_FILE} is one document; merge the two"))
     if data is None:
         return NO_CONFIG._replace(path=Path(source.file)) if not problems else _raise(problems)
     found = _check(data)
@@ -128,11 +128,15 @@ def _raise(problems: Iterable[Problem]) -> Any:
 def _check(data: Any) -> list[Complaint]:
     try:
         config = ConfigFile.model_validate(data)
-    except ValidationError as error:
-        return list(complaints(error, ConfigFile))
+    except ValidationError:
+        return complaints(data, ConfigFile)
     environments = config.environments or {}
     found = list(_unknown_rules(config.lint)) + [
-        Complaint(("environments", name, "vars", key), "P303", f"the variable {key} cannot be a secret's reference")
+        Complaint(
+            ("environments", name, "vars", key),
+            "P303",
+            f"the variable {key} is a reference to a secret; remove it, secrets belong in auth",
+        )
         for name, environment in environments.items()
         for key, value in environment.vars.items()
         if isinstance(value, str) and value.startswith(("env:", "file:"))
@@ -149,13 +153,15 @@ def _check(data: Any) -> list[Complaint]:
         for complaint in auth_complaints(environment.auth, environment.remote)
     ]
     found += [
-        Complaint(("environments", name), "P307", f"{show(name)} is no name; use letters, digits, dots, dashes, _", "key")
+        Complaint(("environments", name), "P307", f"{show(name)} is not a name; use letters, digits, dots, dashes, _", "key")
         for name in environments
         if not _ENVIRONMENT_NAME.fullmatch(name)
     ]
     if config.default is not None and config.default not in (environments or [LOCAL]):
-        guess = did_you_mean(config.default, environments)
-        found.append(Complaint(("default",), "P302", f"there is no environment {config.default}{guess}"))
+        guess, known = did_you_mean(config.default, environments), ", ".join(environments) or LOCAL
+        found.append(
+            Complaint(("default",), "P302", f"there is no environment {config.default}{guess or f' (known: {known})'}")
+        )
     return found
 
 

@@ -23,8 +23,9 @@ from policyctl.load.including import better_glob
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.links import discreet, link_in_directory_complaint, refuse_link
 from policyctl.load.reading import Reading
-from policyctl.load.source import SUFFIXES, Source, read_bytes
+from policyctl.load.source import SUFFIXES, Source, read_bytes, unreadable
 from policyctl.load.unread import CONFIG_LOOKALIKES, look_at_checkout, lookalikes, possible_gaps, why_nothing
+from policyctl.load.unset import in_environment
 from policyctl.model.complaints import Complaint
 from policyctl.model.names import canonical_model
 from policyctl.model.policy import Policy
@@ -126,7 +127,8 @@ class Files:
         everything.problems += self._deep(everything, anew)
         suites, test_problems = self._tests(tests, environment, None if errors else everything.policies)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
-        problems = sorted(set(discreet(self._ignored.without_ignored(everything.problems))))
+        found = in_environment(everything.problems, environment)
+        problems = sorted(set(discreet(self._ignored.without_ignored(found))))
         return Loaded(
             tuple(policies),
             frozenset(everything.models),
@@ -192,7 +194,7 @@ class Files:
         for file in files:
             own, found = read_suites(self.source(file), environment.vars)
             suites += own
-            problems += found
+            problems += in_environment(found, environment)
         if self.whole and policies is not None:
             documents = {policy.name: policy.document for policy in policies}
             problems += [self.mark_of(suite, complaint) for suite in suites for complaint in misfits(suite, documents)]
@@ -207,7 +209,8 @@ class Files:
                 yield self.mark_of(policy, Complaint(("name",), "P203", message))
         if cycle := find_cycle(everything.references):
             first = next(policy for policy in policies if policy.name == cycle[0])
-            message = f"policies target each other in a circle: {' → '.join(cycle)}"
+            circle = f"policies target each other in a circle: {' → '.join(cycle)}; remove one of these targets"
+            message = circle if len(set(cycle)) > 1 else f"{cycle[0]} targets itself; remove that target"
             yield self.mark_of(first, Complaint(("name",), "P202", message))
 
     def _unknown(self, everything: Contents, environment: Environment) -> Iterator[Problem]:
@@ -299,7 +302,8 @@ def find_files(root: Path, *, may_be_empty: bool = False) -> Found:
         _walk(root, root.resolve(), found, MAX_FOLDERS)
     missing = _nothing_there(root) if not found.files and not found.problems else None
     if missing and not (may_be_empty and (root.is_dir() or not root.exists())):
-        why = missing + why_nothing(root, possible_gaps(root, found.checkout))
+        mend = "; write one, or name another directory with --dir" if root.is_dir() else ""
+        why = missing + (why_nothing(root, possible_gaps(root, found.checkout)) or mend)
         raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
     found.problems += lookalikes([*found.others, *(path for path in found.hidden if path.endswith(SUFFIXES))])
     return found
@@ -318,7 +322,7 @@ def _walk(folder: Path, top: Path, found: Found, deeper: int) -> None:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        found.problems.append(Problem(Mark(str(folder)), "P001", f"cannot be read: {error.strerror}"))
+        found.problems.append(Problem(Mark(str(folder)), "P001", unreadable(folder, error)))
         return
     prefix = str(folder / "_")[:-1]
     for entry in entries:

@@ -36,7 +36,7 @@ class Ignored:
 
     def _problems_of(self, comment: IgnoreComment, judged: Collection[str]) -> Iterator[Problem]:
         if not comment.codes:
-            yield _problem(comment.mark, "P492", "this comment names no rule (write # policyctl: ignore[CODE])")
+            yield _problem(comment.mark, "P492", "this comment does not name a rule (write # policyctl: ignore[CODE])")
         for code, mark in comment.codes:
             if complaint := _code_complaint(code):
                 yield _problem(mark, "P492", complaint)
@@ -78,7 +78,7 @@ def _code_complaint(code: str) -> str | None:
     if code in LINT_CODES:
         return None
     if code in RULES:
-        return f"{code} is no lint rule and cannot be ignored; mend what it finds"
+        return f"{code} is not a lint rule and cannot be ignored; mend what it finds"
     return f"there is no rule {show(code)}{guess_rule(code)}; policyctl rules lists all"
 
 

@@ -31,20 +31,21 @@ def read_json(text: str, file: str) -> list[RawDocument]:
     try:
         data = json.loads(text, object_pairs_hook=pairs, parse_constant=constants.append)  # a constant is null from here on
     except json.JSONDecodeError as error:
-        message = f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]}"
-        raise InvalidInput([Problem(_place(text, error.pos, file), "P002", message)]) from None
+        from policyctl.load.json_errors import syntax_problem  # most texts can be parsed
+
+        raise InvalidInput([syntax_problem(error, file)]) from None
     except RecursionError:
         raise InvalidInput([_too_deep(file)]) from None
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise InvalidInput([Problem(Mark(file), "P004", f"a number is no usable value: {error}")]) from None
+    except ValueError:  # an integer of more digits than Python converts
+        raise InvalidInput([Problem(Mark(file, 1, 1), "P004", "a number has too many digits; shorten it")]) from None
     if _is_deep(data):
         raise InvalidInput([_too_deep(file)])
     problems = _duplicates(twice, text, file)
     problems += [
-        Problem(_place(text, text.find(name), file), "P004", f"{name} is no JSON; write a number")
+        Problem(_place(text, text.find(name), file), "P004", f"{name} is not a number in JSON; write one")
         for name in dict.fromkeys(constants)
     ]
-    return [RawDocument(data, Mark(file), problems)]
+    return [RawDocument(data, Mark(file, 1, 1), problems)]
 
 
 def _is_deep(data: Any) -> bool:
@@ -62,13 +63,13 @@ def _children(item: Any) -> Any:
 
 
 def _too_deep(file: str) -> Problem:
-    return Problem(Mark(file), "P005", f"nested more than {MAX_DEPTH} deep; flatten it")
+    return Problem(Mark(file, 1, 1), "P005", f"nested more than {MAX_DEPTH} deep; flatten it")
 
 
 def _duplicates(keys: list[str], text: str, file: str) -> list[Problem]:
     found = [Problem(_second(text, key, file), "P003", f"duplicate key {show(key)}; keep one") for key in keys[:MAX_DUPLICATES]]
     if len(keys) > MAX_DUPLICATES:
-        found.append(Problem(Mark(file), "P003", f"{len(keys) - MAX_DUPLICATES:,} more duplicate keys"))
+        found.append(Problem(Mark(file, 1, 1), "P003", f"{len(keys) - MAX_DUPLICATES:,} more duplicate keys"))
     return found
 
 

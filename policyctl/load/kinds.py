@@ -16,6 +16,7 @@ _OTHER_KINDS = frozenset(
     "voice_config voice_configuration workflow".split()
 )
 _MODEL_KEYS = frozenset({"provider_config", "config", "connection_id", "tags", "model_type"})
+_POLICY_PARTS = frozenset({"strategy", "targets"})
 _POLICY_TOP = ("policy", "name", "kind", "spec_version", "display_name", "description")
 
 
@@ -37,10 +38,11 @@ def is_test_file(name: str) -> bool:
 def kind_of(data: Any) -> Kind | Complaint:
     """What a document is, or why it is none of the things that may stand in a policy directory.
 
-    A misspelled `policy:` must never read as "this policy is gone", so what is not recognised is a problem.
+    A misspelled `policy:` must never read as "this policy is gone", so what is not recognised is a problem; and where it can
+    be seen that a policy is meant, it is one, so that all of its problems are found.
     """
     if not isinstance(data, dict):
-        return Complaint((), "P010", f"a policy file is a mapping, got {show(data)}")
+        return Complaint((), "P010", f"a policy file is a mapping, got {show(data)}{_mend(data)}")
     kind = data.get("kind")
     if kind == TEST_KIND:
         return Kind.TEST
@@ -48,16 +50,25 @@ def kind_of(data: Any) -> Kind | Complaint:
         return Kind.POLICY
     if isinstance(kind, str) and kind in _OTHER_KINDS:
         return Kind.OTHER
-    unknown = [key for key in data if key not in _MODEL_KEYS and key not in _POLICY_TOP]
-    for key in unknown:
-        if near(key, ["policy"], cutoff=0.7):
-            return Complaint((key,), "P101", f"unknown key {show(key)} (did you mean policy?)", "key")
-    if kind == "model" and not _MODEL_KEYS.isdisjoint(data):
-        return Kind.MODEL
+    is_model = not _MODEL_KEYS.isdisjoint(data)
+    if not is_model and (misspelled_policy(data) or data.keys() >= _POLICY_PARTS):
+        return Kind.POLICY
     if kind == "model":
-        return Complaint((), "P010", "this is neither a policy (no key policy) nor a virtual model", "key")
+        message = "this is neither a policy nor a virtual model (add policy, or provider_config)"
+        return Kind.MODEL if is_model else Complaint((), "P010", message, "key")
     if kind is None:
-        return Complaint((), "P010", "this is no policy: it has neither kind nor policy (move it elsewhere)", "key")
+        return Complaint((), "P010", "this is not a policy: it has neither kind nor policy (move it elsewhere)", "key")
     known = sorted({"model", *_OTHER_KINDS})
     guess = did_you_mean(kind, known) if isinstance(kind, str) else ""
-    return Complaint(("kind",), "P010", f"{show(kind)} is no kind that belongs here{guess or ' (move it elsewhere)'}")
+    return Complaint(("kind",), "P010", f"{show(kind)} is not a kind that belongs here{guess or ' (move it elsewhere)'}")
+
+
+def misspelled_policy(data: dict[str, Any]) -> str | None:
+    """The key of a document that must mean `policy`, or None."""
+    return next((key for key in data if key not in _POLICY_TOP and near(key, ["policy"], cutoff=0.7)), None)
+
+
+def _mend(data: Any) -> str:
+    if isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
+        return " (remove the dash, and put --- between policies)"
+    return " (write a policy, or move the file elsewhere)"

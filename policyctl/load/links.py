@@ -32,7 +32,7 @@ def link_in_directory_complaint(path: Path, top: Path) -> str | None:
     """The same for a link that was found in a policy directory: there those to directories are not followed."""
     complaint = link_complaint(path, top)
     if complaint is None and path.is_dir():
-        return "is a link to a directory; links to directories are not followed"
+        return "is a link to a directory, which is not followed; copy the directory instead"
     return complaint
 
 

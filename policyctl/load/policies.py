@@ -18,13 +18,14 @@ from policyctl.load.kinds import Kind, is_test_file, kind_of
 from policyctl.load.locate import to_problems
 from policyctl.load.markers import has_template, is_template
 from policyctl.load.source import Source
+from policyctl.load.unset import UNSET
 from policyctl.load.yaml_text import RawDocument
 from policyctl.model.complaints import Complaint
 from policyctl.model.explain import complaints, too_deep
 from policyctl.model.names import canonical_model
 from policyctl.model.normal import is_server_key, references
 from policyctl.model.policy import Policy, policy_from_file
-from policyctl.model.policy_file import PolicyFile
+from policyctl.model.policy_file import Body, PolicyFile
 
 _OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 
@@ -43,7 +44,7 @@ def read_contents(
         return contents
     written = [(index, document) for index, document in enumerate(source.documents) if document.data is not None]
     if not written:
-        contents.problems.append(Problem(Mark(source.file), "P011", "the file is empty; write a policy or delete it"))
+        contents.problems.append(Problem(Mark(source.file, 1, 1), "P011", "the file is empty; write a policy or delete it"))
     templated = is_template(source.text)  # asked once: the text may be long, and the documents many
     for index, document in written:
         _read_document(source, index, document, variables if templated else None, contents, codes)
@@ -98,7 +99,7 @@ def _read_document(
 def _read_model(data: dict[str, Any], contents: Contents) -> list[Complaint]:
     name = data.get("name")
     if not isinstance(name, str) or not name:
-        return [Complaint((), "P102", "missing key name (a virtual model declares a name)", "key")]
+        return [Complaint((), "P102", "missing key name (add it: a virtual model declares a name)", "key")]
     contents.models.add(name)
     provider = data.get("provider_config")
     timeout = provider.get("request_timeout") if isinstance(provider, dict) else None
@@ -122,18 +123,37 @@ def _read_policy(
         return [*unrendered, deep]
     try:
         PolicyFile.model_validate(data)
-    except ValidationError as error:
+    except ValidationError:
         places = {complaint.path for complaint in unrendered}  # what these would have been cannot be judged
-        return [*unrendered, *(found for found in complaints(error, PolicyFile) if found.path not in places)]
+        return [*unrendered, *(found for found in _complaints(data) if found.path not in places)]
     if not document.problems and not unrendered:
         contents.policies.append(policy_from_file(data, source.file, index))
     return unrendered
 
 
+def _complaints(data: dict[str, Any]) -> list[Complaint]:
+    """What is wrong with a policy. Where its parts stand beside `policy` instead of below, that is one complaint."""
+    beside = [key for key in data if key in Body.model_fields] if data.get("policy") is None else []
+    if not beside:
+        return complaints(data, PolicyFile)
+    rest = {key: value for key, value in data.items() if key not in beside and key != "policy"}
+    found = complaints({**rest, "policy": {key: data[key] for key in beside}}, PolicyFile)
+    these = f"{', '.join(beside[:-1])} and {beside[-1]}" if len(beside) > 1 else beside[0]
+    them = "them" if len(beside) > 1 else "it"
+    mend = f"indent {them}" if "policy" in data else f"write policy: above {them}, and indent {them}"
+    moved = Complaint((beside[0],), "P101", f"{these} must stand below policy ({mend})", "key")
+    return [moved, *(_without_policy(one) for one in found)]
+
+
+def _without_policy(complaint: Complaint) -> Complaint:
+    return complaint._replace(path=complaint.path[1:]) if complaint.path[:1] == ("policy",) else complaint
+
+
 def render_document(data: dict[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Complaint]]:
     """The document with its templates rendered (never in `kind` and `spec_version`), and what could not be rendered."""
     fixed = {key: data[key] for key in ("kind", "spec_version") if key in data}
-    from policyctl.load.template import render  # with jinja2 behind it
+    from policyctl.load.template import UnsetVariable, render  # with jinja2 behind it
 
     rendered, failed = render({key: value for key, value in data.items() if key not in fixed}, variables)
-    return {**fixed, **rendered}, [Complaint(path, "P015", message) for path, message in failed]
+    found = [Complaint(path, UNSET if isinstance(error, UnsetVariable) else "P015", str(error)) for path, error in failed]
+    return {**fixed, **rendered}, found

@@ -36,7 +36,7 @@ def read_suites(source: Source, variables: Mapping[str, Any]) -> tuple[list[Suit
         else:
             problems += found
     if everything and not suites and not problems:
-        problems.append(Problem(Mark(source.file), "P011", "the file is empty; write a test or delete it"))
+        problems.append(Problem(Mark(source.file, 1, 1), "P011", "the file is empty; write a test or delete it"))
     return suites, problems
 
 
@@ -66,9 +66,9 @@ def _checked(data: Any, variables: Mapping[str, Any]) -> tuple[SuiteFile | None,
         data, found = render_document(data, variables)
     try:
         file = SuiteFile.model_validate(data)
-    except ValidationError as error:
+    except ValidationError:
         places = {complaint.path for complaint in found}  # what these would have been cannot be judged
-        return None, [*found, *(one for one in complaints(error, SuiteFile) if one.path not in places)]
+        return None, [*found, *(one for one in complaints(data, SuiteFile) if one.path not in places)]
     return None if found else file, found
 
 

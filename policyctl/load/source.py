@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem
+from policyctl.load.conflicts import conflict_in
 from policyctl.load.links import discreet, refuse_link
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ def source_of(content: bytes, file: str) -> Source:
         message = "is a pointer of Git LFS, not the file itself; run git lfs pull (actions/checkout: lfs: true)"
         raise InvalidInput([Problem(Mark(file), "P019", message)])
     text = _decode(content, file)
+    if (conflict := conflict_in(text, file)) is not None:
+        raise InvalidInput([conflict])
     return Source(file, text, read_json(text, file) if file.endswith(".json") else read_yaml(text, file))
 
 
@@ -55,7 +59,7 @@ def read_bytes(path: Path | str) -> bytes:
         # A pipe or a device would block or never end; opened without blocking, then asked what it is.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise InvalidInput([Problem(Mark(file), "P001", f"cannot be read: {error.strerror}")]) from None
+        raise InvalidInput([Problem(Mark(file), "P001", unreadable(path, error))]) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -65,7 +69,7 @@ def read_bytes(path: Path | str) -> bytes:
             with open(descriptor, "rb", closefd=False) as stream:
                 content += stream.read(MAX_BYTES + 1 - len(content))
     except OSError as error:
-        raise InvalidInput([Problem(Mark(file), "P001", f"cannot be read: {error.strerror}")]) from None
+        raise InvalidInput([Problem(Mark(file), "P001", unreadable(path, error))]) from None
     finally:
         os.close(descriptor)
     if len(content) > MAX_BYTES:
@@ -74,10 +78,20 @@ def read_bytes(path: Path | str) -> bytes:
     return content
 
 
+def unreadable(path: Path | str, error: OSError) -> str:
+    """Why a file or directory cannot be read, and what to do."""
+    if error.errno == errno.ENOENT:
+        return "is a link that leads nowhere; delete it" if os.path.islink(path) else "there is no such file; correct the path"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"cannot be read: {error.strerror}; change its permissions, or move it elsewhere"
+    return f"cannot be read: {error.strerror}; move it elsewhere"
+
+
 def _decode(content: bytes, file: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = content[: error.start]
+        which = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8"
         mark = Mark(file, before.count(b"\n") + 1, len(before[before.rfind(b"\n") + 1 :].decode("utf-8-sig", "replace")) + 1)
-        raise InvalidInput([Problem(mark, "P006", "is not UTF-8; save the file as UTF-8")]) from None
+        raise InvalidInput([Problem(mark, "P006", f"is {which}; save the file as UTF-8")]) from None

@@ -56,6 +56,18 @@ policy:
       weight: 0.25
 """
 
+EXAMPLE_TEST = """\
+spec_version: v1
+kind: policy_test
+policy: example
+tests:
+  - name: three quarters of the requests go to flash
+    expect: {served_by: {gemini-2.0-flash: 0.75, gemini-2.0-flash-lite: 0.25}}
+  - name: a load balance does not move on, so requests fail while their model is down
+    given: {gemini-2.0-flash: 503}
+    expect: {status: {200: 0.25, 503: 0.75}}
+"""
+
 _HOOK = """\
   - repo: local
     hooks:

@@ -3,36 +3,49 @@
 A template is an expression, not a program. What could loop, explode or reach the machine is not in the language: no
 statements, no calls, no Python attributes (`x.y` is `x["y"]`), a short list of filters, bounded arithmetic, bounded sizes.
 A scalar that is exactly one expression takes the expression's type; everything else becomes text, never parsed again.
+Arithmetic is exact: `1 - 80 / 100` is 0.2 and not 0.19999999999999996, which would stand in the plan and in the digest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from functools import lru_cache, wraps
 from itertools import islice
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, nodes, pass_environment
-from jinja2.filters import do_round, do_sum
+from jinja2.filters import do_round, make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from policyctl.load.markers import is_template
 from policyctl.load.template_limits import BadTemplate, bounded
+from policyctl.model.complaints import did_you_mean
 
 MAX_TEMPLATE = 65_536  # characters of one scalar
+_MAX_EXACT_BITS = 4096  # of a fraction's parts; beyond, it is rounded as any float is
 _MAX_PRECISION = 30  # digits that a number is rounded to
 _MAX_TOKENS = 1_000  # of one scalar, white space counted; a string is one token, however long
 _FILTERS = "abs default first float int last length lower max min round string sum title trim upper".split()
 _FORBIDDEN = {
-    nodes.Call: "calls",
-    nodes.CallBlock: "calls",
-    nodes.Slice: "slices",
+    nodes.Call: "cannot call anything; use a filter, such as {{ x | round(2) }}",
+    nodes.CallBlock: "cannot call anything; use a filter, such as {{ x | round(2) }}",
+    nodes.Slice: "cannot take a part of a list; write the items, such as {{ [x[0], x[1]] }}",
 }
+_UNSET = re.compile(r"'(?P<name>\w+)' is undefined")
+_NO_KEY = re.compile(r"has no (?:attribute|element) '?(?P<name>.*?)'?$")
 
 
-def render(value: Any, variables: Mapping[str, Any]) -> tuple[Any, list[tuple[tuple[str | int, ...], str]]]:
-    """The value with every scalar rendered, and (path, message) for each that could not be (it stays as written)."""
-    complaints: list[tuple[tuple[str | int, ...], str]] = []
+class UnsetVariable(BadTemplate):
+    """A template that names a variable which the environment does not have."""
+
+
+def render(value: Any, variables: Mapping[str, Any]) -> tuple[Any, list[tuple[tuple[str | int, ...], BadTemplate]]]:
+    """The value with every scalar rendered, and (path, error) for each that could not be (it stays as written)."""
+    complaints: list[tuple[tuple[str | int, ...], BadTemplate]] = []
 
     def walk(item: Any, path: tuple[str | int, ...]) -> Any:
         if isinstance(item, dict):
@@ -44,40 +57,45 @@ def render(value: Any, variables: Mapping[str, Any]) -> tuple[Any, list[tuple[tu
         try:
             return render_scalar(item, variables)
         except BadTemplate as error:
-            complaints.append((path, str(error)))
+            complaints.append((path, error))
             return item
 
     return walk(value, ()), complaints
 
 
 def render_scalar(text: str, variables: Mapping[str, Any]) -> Any:
-    """One scalar, rendered. Raises BadTemplate when it cannot be: bad syntax, an unknown variable, too large."""
+    """One scalar, rendered. Raises BadTemplate when it cannot be: bad syntax, an unset variable, too large."""
     try:
         return bounded(_compile(text)(variables))
     except BadTemplate:
         raise
     except UndefinedError as error:
-        known = ", ".join(sorted(variables)) or "none"
-        raise BadTemplate(f"{_first_line(error)} (vars of this environment: {known})") from None
+        raise _undefined(_first_line(error)) from None
     except TemplateError as error:
-        raise BadTemplate(f"this is not a template: {_first_line(error)}") from None
+        raise BadTemplate(_syntax(text, _first_line(error))) from None
+    except ZeroDivisionError:
+        raise BadTemplate("the template divides by zero; correct the expression, or the variable") from None
+    except NameError:  # jinja2 writes a number that is not finite as a name
+        raise _too_large_number() from None
     except (RecursionError, MemoryError, SyntaxError):
         raise BadTemplate("the template is nested too deeply; simplify it") from None
     except Exception as error:  # noqa: BLE001 - whatever an expression does wrong is the template's problem
-        raise BadTemplate(f"the template fails: {_first_line(error)}") from None
+        raise BadTemplate(f"the template cannot be computed: {_first_line(error)}; correct it") from None
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Arithmetic with bounds: no operator may make anything large."""
+    """Arithmetic that is exact, and has bounds: no operator may make anything large."""
 
     intercepted_binops = frozenset(SandboxedEnvironment.default_binop_table)
     intercepted_unops = frozenset(SandboxedEnvironment.default_unop_table)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        if operator == "**" or (operator in "%*" and not numbers):
-            raise BadTemplate(f"the template uses {operator} on something other than two numbers, or **")
-        return bounded(super().call_binop(context, operator, left, right))
+        if operator == "**":
+            raise BadTemplate("a template cannot raise to a power; multiply instead")
+        if not numbers and (operator != "+" or type(left) is not type(right)):
+            raise BadTemplate(f"a template takes {operator} between two numbers only; to join texts, use ~")
+        return bounded(_calculate(operator, left, right) if numbers else super().call_binop(context, operator, left, right))
 
     def call_unop(self, context: Any, operator: str, arg: Any) -> Any:
         return bounded(super().call_unop(context, operator, arg))
@@ -91,6 +109,56 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return obj[argument]
         except (TypeError, LookupError):
             return self.undefined(obj=obj, name=argument)
+
+
+class _Exact(float):
+    """A float that knows the fraction which it was rounded from."""
+
+    __slots__ = ("exact",)
+
+    def __new__(cls, exact: Fraction) -> _Exact:
+        try:
+            number = super().__new__(cls, exact)
+        except OverflowError:
+            raise _too_large_number() from None
+        number.exact = exact
+        return number
+
+    exact: Fraction
+
+
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+}
+
+
+def _calculate(sign: str, left: int | float, right: int | float) -> int | float:
+    """What an operator makes of two numbers: as on paper, each float being the decimal number that it is written as."""
+    work = _ARITHMETIC[sign]
+    if isinstance(left, int) and isinstance(right, int) and sign != "/":
+        result: int | float = work(left, right)
+        return result
+    exact = _fraction(left), _fraction(right)
+    if None in exact:
+        return float(work(left, right))
+    fraction = Fraction(work(*exact))
+    if max(fraction.numerator.bit_length(), fraction.denominator.bit_length()) > _MAX_EXACT_BITS:
+        return float(fraction)
+    return _Exact(fraction)
+
+
+def _fraction(number: int | float) -> Fraction | None:
+    """The number as it is written, exactly; None for one that is not finite."""
+    if isinstance(number, _Exact):
+        return number.exact
+    if isinstance(number, int):
+        return Fraction(number)
+    return Fraction(repr(number)) if math.isfinite(number) else None
 
 
 def _environment() -> SandboxedEnvironment:
@@ -115,16 +183,19 @@ def _within_bounds(function: Callable[..., Any]) -> Callable[..., Any]:
 def _round(value: Any, precision: int = 0, method: str = "common") -> Any:
     """jinja's `round`, which with `ceil` and `floor` computes 10 to the power of the precision."""
     if not isinstance(precision, int) or abs(precision) > _MAX_PRECISION:
-        raise BadTemplate(f"the template rounds to more than {_MAX_PRECISION} digits")
+        raise BadTemplate(f"the template rounds to more than {_MAX_PRECISION} digits; round to fewer")
     return do_round(value, precision, method)  # type: ignore[arg-type]  # a wrong method is the template's problem
 
 
 @pass_environment
-def _sum(environment: Any, values: Any, attribute: Any = None, start: Any = 0) -> Any:
+def _sum(environment: _Sandbox, values: Any, attribute: Any = None, start: Any = 0) -> Any:
     """jinja's `sum`, of numbers only: lists would be copied again and again."""
     if not isinstance(start, int | float):
-        raise BadTemplate("the template adds up something other than numbers")
-    return do_sum(environment, values, attribute, start)
+        raise BadTemplate("a template can sum up numbers only; to join texts, use ~")
+    items: Iterable[Any] = values if attribute is None else map(make_attrgetter(environment, attribute), values)
+    for item in items:
+        start = environment.call_binop(None, "+", start, item)
+    return start
 
 
 _ENVIRONMENT = _environment()
@@ -134,7 +205,7 @@ _ENVIRONMENT = _environment()
 def _compile(text: str) -> Any:
     """A function from variables to the rendered value."""
     if len(text) > MAX_TEMPLATE:
-        raise BadTemplate(f"the template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are rendered")
+        raise BadTemplate(f"the template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are rendered; shorten it")
     tokens = [kind for _, kind, _ in islice(_ENVIRONMENT.lex(text), _MAX_TOKENS + 1)]
     if len(tokens) > _MAX_TOKENS:
         raise BadTemplate(f"the template has more than {_MAX_TOKENS} tokens; simplify it")
@@ -151,9 +222,9 @@ def _compile(text: str) -> Any:
 
 
 def _refuse_programs(tree: nodes.Template) -> None:
-    for kind, name in _FORBIDDEN.items():
+    for kind, limit in _FORBIDDEN.items():
         if tree.find(kind) is not None:
-            raise BadTemplate(f"templates have no {name}")
+            raise BadTemplate(f"a template {limit}")
 
 
 def _whole_expression(text: str, tree: nodes.Template) -> str | None:
@@ -171,13 +242,49 @@ def _plain(value: Any) -> Any:
     """The expression's value, if it is one that a file could have said itself."""
     if isinstance(value, Undefined):
         value._fail_with_undefined_error()
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, float):
+        return float(value)
+    if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    raise BadTemplate(f"the template gives a {type(value).__name__}, which no file can say")
+    raise BadTemplate("the template gives something that a file cannot hold; make it a number, a text or a list")
+
+
+def _too_large_number() -> BadTemplate:
+    return BadTemplate("the template computes a number that is too large; simplify it")
+
+
+def _undefined(message: str) -> BadTemplate:
+    """What jinja2 finds undefined: a variable, or something in one."""
+    if found := _UNSET.fullmatch(message):
+        return UnsetVariable(f"the variable {found['name']} is not set")
+    found = _NO_KEY.search(message)
+    what = f"there is no {found['name']} in this variable" if found else message
+    return BadTemplate(f"{what}; correct the name, or add it to the variable")
+
+
+def _syntax(text: str, message: str) -> str:
+    """jinja2's complaint about the syntax of a template, as what to do about it."""
+    if text.count("{{") > text.count("}}"):
+        return "this template is never closed; end it with }}"
+    if message.startswith("Expected an expression"):
+        return "this template is empty; write a variable between the braces, or remove them"
+    if found := re.fullmatch(r"No filter named '(?P<name>.*)'\.", message):
+        known = sorted(_ENVIRONMENT.filters)
+        guess = did_you_mean(found["name"], known) or f" (known: {', '.join(known)})"
+        return f"there is no filter {found['name']}{guess}"
+    if found := re.fullmatch(r"expected token 'end of print statement', got '?(?P<rest>.*?)'?", message):
+        return f"{found['rest']} does not belong to the expression; remove it, or put an operator before it"
+    if message == "unexpected 'end of print statement'":
+        return "the expression ends too early; write what is missing before }}"
+    if found := re.fullmatch(r"unexpected '.*', expected '(?P<closer>.)'", message):
+        return f"a {found['closer']} is missing in the expression; add it"
+    if message.startswith(('unexpected char "\'"', "unexpected char '\"'")):
+        return "a quote in the expression is never closed; add the closing one"
+    return f"this template cannot be read: {message.rstrip('.')}; correct it"
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ MAX_INT_BITS = 256
 
 
 class BadTemplate(Exception):
-    """A template that cannot be rendered; the message says why."""
+    """A template that cannot be rendered; the message describes why, and what to do."""
 
 
 def bounded(value: Any) -> Any:
@@ -19,13 +19,13 @@ def bounded(value: Any) -> Any:
     while pending:
         item = pending.pop()
         if isinstance(item, int) and item.bit_length() > MAX_INT_BITS:
-            raise BadTemplate("the template computes a number that is too large")
+            raise BadTemplate("the template computes a number that is too large; simplify it")
         if isinstance(item, float) and not math.isfinite(item):
-            raise BadTemplate(f"the template computes {item}, which is not a number that a file can hold")
+            raise BadTemplate(f"the template computes {item}, which is not a number that a file can hold; correct it")
         if isinstance(item, str | list | tuple | dict):
             room -= len(item)
             if room < 0:
-                raise BadTemplate(f"the template gives more than {MAX_OUTPUT:,} characters")
+                raise BadTemplate(f"the template gives more than {MAX_OUTPUT:,} characters; shorten it")
         if isinstance(item, dict):
             pending += [*item.keys(), *item.values()]
         elif isinstance(item, list | tuple):

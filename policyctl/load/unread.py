@@ -239,7 +239,7 @@ def _names(content: bytes, file: str) -> list[str] | None:
 
 def _name_of(data: object) -> str | None:
     """The name of a document that is a policy, valid or not."""
-    if not isinstance(data, Mapping) or kind_of(data) is not Kind.POLICY:
+    if not isinstance(data, Mapping) or "policy" not in data or kind_of(data) is not Kind.POLICY:
         return None
     body, name = data["policy"], data.get("name")
     is_policy = isinstance(body, Mapping) and not {"targets", "strategy"}.isdisjoint(body)

@@ -73,13 +73,13 @@ def http_complaint(url: str) -> str | None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return "is no URL"
+        return "is not a URL; write https://HOST/PATH"
     if "@" in parts.netloc:
         return "must not hold a user or password; use auth with env:NAME or file:PATH"
     if parts.scheme not in _PORTS:
         return "must be an https:// URL"
     if (host := host_in(parts.netloc)) is None:  # not every release of Python finds this
-        return "is no URL"
+        return "is not a URL; write https://HOST/PATH"
     if not host or port == 0 or not url.isprintable():
         return "has no usable host"
     return "must not have a query or a fragment (? or #)" if parts.query or parts.fragment else None

@@ -20,6 +20,7 @@ from policyctl.load.including import idle_include
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.links import refuse_link
 from policyctl.load.unread import gap_problems, gaps_of, missing_config, shown
+from policyctl.load.unset import UNSET, name_environments
 from policyctl.load.urls import LOCAL
 
 
@@ -185,7 +186,7 @@ def _validate_group(
     loaded = [files.load(first, on_file), *map(files.load, others)]
     found = [(*one.problems, *one.test_problems) for one in loaded]
     by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
-    problems += _merged(by_environment) if by_environment else [p for p in found[0] if p.code != "P015"]
+    problems += _merged(by_environment, config) if by_environment else [p for p in found[0] if p.code != UNSET]
     if only is None:  # another environment may need a comment, or match a setting
         problems += files.comment_problems()
     if (
@@ -206,15 +207,19 @@ def _idle_settings(config: Config, loaded: Iterable[tuple[Environment, Loaded]],
     yield from (problem for problem in idle_in_files(config, named) if problem.code in codes)
 
 
-def _merged(by_environment: Mapping[str, Sequence[Problem]]) -> list[Problem]:
-    """Each problem once; one that not every environment has says which do."""
+def _merged(by_environment: Mapping[str, Sequence[Problem]], config: Config) -> list[Problem]:
+    """Each problem once; one that not every environment has says which do, and an unset variable always does."""
     where: defaultdict[Problem, list[str]] = defaultdict(list)
+    everywhere = [config.environments[name] for name in by_environment]
     for name, problems in by_environment.items():
         for problem in problems:
-            where[problem].append(name)
-    return [
-        problem
-        if len(names) == len(by_environment)
-        else Problem(problem.mark, problem.code, f"{problem.message} (environment {', '.join(names)})", problem.severity)
-        for problem, names in where.items()
-    ]
+            where[name_environments(problem, everywhere) if problem.code == UNSET else problem].append(name)
+    return [_named(problem, names, config, len(by_environment)) for problem, names in where.items()]
+
+
+def _named(problem: Problem, names: list[str], config: Config, most: int) -> Problem:
+    if problem.code == UNSET:
+        return name_environments(problem, [config.environments[name] for name in names])
+    if len(names) == most:
+        return problem
+    return problem._replace(message=f"{problem.message} (environment {', '.join(names)})")

@@ -42,8 +42,8 @@ def policy_text(document: Document) -> str | list[Complaint]:
     try:
         data = _file_data(document)
         PolicyFile.model_validate(data)
-    except ValidationError as error:
-        return list(complaints(error, PolicyFile))
+    except ValidationError:
+        return complaints(data, PolicyFile)
     except RecursionError:
         return [Complaint(("policy",), "P107", "it is nested too deeply; flatten the policy")]
     found = [complaint for complaint in lint(policy_from_file(data, "").document) if complaint.severity == "error"]

@@ -17,6 +17,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.events import (
     AliasEvent,
+    DocumentEndEvent,
     DocumentStartEvent,
     MappingEndEvent,
     MappingStartEvent,
@@ -36,6 +37,7 @@ MAX_DEPTH = 200  # of mappings and lists; 64 nested groups need 130
 MAX_ALIASED = 10_000  # values that the aliases of one file may stand for in all
 MAX_DOCUMENTS = 10_000
 _MAX_DIGITS = 400
+_DOCUMENT_AGAIN = 3  # of a document's own keys that stand twice
 
 _STR, _MERGE = "tag:yaml.org,2002:str", "<<"
 _PLAIN_TAGS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -68,17 +70,19 @@ def read_yaml(text: str, file: str, *, number_keys: bool = False) -> list[RawDoc
     With `number_keys` a whole number may be a key, and is its text.
     """
     try:
-        return _Builder(file, Loader(text), number_keys=number_keys).documents()
+        return _Builder(file, text, number_keys=number_keys).documents()
     except yaml.reader.ReaderError as error:
         raise InvalidInput([_unreadable(error, text, file)]) from None
     except yaml.MarkedYAMLError as error:
-        raise InvalidInput([_syntax(error, text, file)]) from None
+        from policyctl.load.yaml_errors import syntax_problem  # most texts can be parsed
+
+        raise InvalidInput([syntax_problem(error, text, file)]) from None
 
 
 class _Frame:
     """A mapping or list that is being built."""
 
-    __slots__ = ("anchor", "key", "key_mark", "mark", "merge_mark", "merges", "start", "value")
+    __slots__ = ("anchor", "key", "key_mark", "mark", "merge_mark", "merges", "start", "template", "value")
 
     def __init__(self, value: Any, anchor: str | None, start: int, mark: Any) -> None:
         self.value = value
@@ -89,6 +93,7 @@ class _Frame:
         self.key: Any = _NO_KEY
         self.key_mark: Any = None
         self.merges: list[Any] | None = None
+        self.template = False  # these braces are an unquoted template
 
 
 _NO_KEY = object()
@@ -97,13 +102,15 @@ _NO_KEY = object()
 class _Builder:
     """Turns the events of one text into documents."""
 
-    def __init__(self, file: str, loader: Any, *, number_keys: bool) -> None:
+    def __init__(self, file: str, text: str, *, number_keys: bool) -> None:
         self.file = file
+        self.text = text
         self.number_keys = number_keys
-        self.next_event = loader.get_event
+        self.next_event = Loader(text).get_event
         self.found: list[RawDocument] = []
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.stack: list[_Frame] = []
+        self.twice: list[tuple[int, int, str, Any]] = []  # keys that their mapping has already: its depth, which it is
         self.count = 0  # values so far, with aliases counted at what they stand for
         self.aliased = 0
 
@@ -117,7 +124,7 @@ class _Builder:
             elif kind is MappingStartEvent or kind is SequenceStartEvent:
                 self._open(event, {} if kind is MappingStartEvent else [])
             elif kind is MappingEndEvent or kind is SequenceEndEvent:
-                self._close()
+                self._close(event)
             elif kind is AliasEvent:
                 self._alias(event)
             elif kind is DocumentStartEvent:
@@ -125,6 +132,8 @@ class _Builder:
                     self._fail(event, "P005", f"more than {MAX_DOCUMENTS:,} documents in one file; split it")
                 self.found.append(RawDocument(None, self._mark(event.start_mark)))
                 self.anchors = {}
+            elif kind is DocumentEndEvent:
+                self._tell_duplicates()
             elif kind is StreamEndEvent:
                 return self.found
 
@@ -134,15 +143,34 @@ class _Builder:
         if event.tag not in _PLAIN_TAGS:
             self._problem(event.start_mark, "P012", f"the tag {show(event.tag)} means nothing here; remove it")
         self.count += 1
+        if value == {} and event.flow_style and self.stack:
+            self._see_template(self.stack[-1], event.start_mark)
         self.stack.append(_Frame(value, event.anchor, self.count, event.start_mark))
         if event.anchor is not None:
             self.anchors.pop(event.anchor, None)
 
-    def _close(self) -> None:
+    def _close(self, event: Any) -> None:
         frame = self.stack.pop()
         if frame.merges is not None:
             self._merge(frame)
-        self._attach(frame.value, frame.mark, frame.anchor, self.count - frame.start + 1)
+        value = self._unquoted(frame, event) if frame.template else frame.value
+        self._attach(value, frame.mark, frame.anchor, self.count - frame.start + 1)
+
+    def _see_template(self, frame: _Frame, inner: Any) -> None:
+        """Mark a frame as an unquoted `{{ x }}`: braces directly within braces, where a key should be."""
+        if type(frame.value) is dict and frame.key is _NO_KEY and inner.index == frame.mark.index + 1:
+            frame.template = self.text[frame.mark.index : inner.index + 1] == "{{"
+
+    def _unquoted(self, frame: _Frame, event: Any) -> str:
+        """The template as the text that it should have been, so that nothing else is said of it."""
+        from policyctl.load.yaml_errors import template_unquoted
+
+        text = self.text[frame.mark.index : event.end_mark.index]
+        start, problems = self._mark(frame.mark), self.found[-1].problems
+        # What is wrong with the braces' content as YAML is no second problem.
+        problems[:] = [problem for problem in problems if problem.mark < start]
+        self._problem(frame.mark, "P002", template_unquoted(text))
+        return text
 
     def _attach(self, value: Any, mark: Any, anchor: str | None, size: int) -> None:
         """Put a finished value where it belongs: the document, a list, or as key or value of a mapping."""
@@ -173,12 +201,28 @@ class _Builder:
         if self.number_keys and type(key) is int:
             key = str(key)
         if not isinstance(key, str):
-            self._problem(mark, "P013", f"a key must be text, got {show(key)} (quote it)")
+            if not frame.template:
+                self._problem(mark, "P013", f"a key must be text, got {show(key)} (quote it)")
             return None
         if key in frame.value:
-            self._problem(mark, "P003", f"duplicate key {show(key)}; keep one")
+            self.twice.append((len(self.stack), frame.start, key, mark))
             return None
         return key
+
+    def _tell_duplicates(self) -> None:
+        """Every key that stands twice; several in one mapping are a document without its ---, or a target without its dash."""
+        mappings: dict[int, list[tuple[int, str, Any]]] = {}
+        for depth, mapping, key, mark in self.twice:
+            mappings.setdefault(mapping, []).append((depth, key, mark))
+        for (depth, first, begins), *others in mappings.values():
+            if depth == 1 and len(others) + 1 >= _DOCUMENT_AGAIN:
+                self._problem(begins, "P003", "a second document begins here; write --- on the line above it")
+            elif first == "model_name":
+                self._problem(begins, "P003", "a second target begins here; write a dash before it (- model_name: …)")
+            else:
+                for key, mark in [(first, begins), *((key, mark) for _, key, mark in others)]:
+                    self._problem(mark, "P003", f"duplicate key {show(key)}; keep one")
+        self.twice = []
 
     def _scalar(self, event: Any) -> Any:
         text: str = event.value
@@ -197,7 +241,11 @@ class _Builder:
     def _alias(self, event: Any) -> None:
         if event.anchor not in self.anchors:
             inside = any(frame.anchor == event.anchor for frame in self.stack)
-            why = "stands inside what it names" if inside else "names nothing above it"
+            why = (
+                "stands inside what it names; write its value out"
+                if inside
+                else f"names nothing above it; mark the value it means with &{event.anchor}, or quote it if it is text"
+            )
             self._fail(event, "P002", f"the alias *{event.anchor} {why}")
         value, size = self.anchors[event.anchor]
         self.count += size
@@ -242,7 +290,7 @@ def resolve(text: str) -> tuple[Any, str | None]:
         return text, None
     if len(text) > _MAX_DIGITS:
         numeric = text.lstrip("+-").replace("_", "").isdigit()
-        return text, f"a number of {len(text)} digits is no usable value" if numeric else None
+        return text, f"a number of {len(text)} digits is too long; shorten it" if numeric else None
     new = next((make(text) for pattern, make in _CORE if pattern.fullmatch(text)), text)
     old = _yaml11(text, old_resolvers)
     if type(old) is type(new) and (old == new or old != old):
@@ -281,19 +329,8 @@ def _say(value: Any) -> str:
     return f"the date {value}"
 
 
-def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line, mark.column) if mark else (0, 0)
-    lines = text.splitlines()
-    here = lines[line][column : column + 1] if line < len(lines) else ""
-    if here == "\t" or (line < len(lines) and "\t" in lines[line][: len(lines[line]) - len(lines[line].lstrip())]):
-        return Problem(Mark(file, line + 1, column + 1), "P002", "YAML does not indent with tabs; use spaces")
-    what = " ".join(filter(None, (error.problem, error.context)))
-    return Problem(Mark(file, line + 1, column + 1), "P002", f"this is not YAML: {what}")
-
-
 def _unreadable(error: yaml.reader.ReaderError, text: str, file: str) -> Problem:
     bad = next((i for i, char in enumerate(text) if not (char.isprintable() or char in "\t\n\r\x85\u2028\u2029")), 0)
     before = text[:bad]
     mark = Mark(file, before.count("\n") + 1, bad - (before.rfind("\n") + 1) + 1)
-    return Problem(mark, "P002", f"this is not YAML: {error.reason}")
+    return Problem(mark, "P002", f"{error.reason}; remove this one")

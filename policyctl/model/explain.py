@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from policyctl.model.complaints import HIDDEN, Complaint, Path, did_you_mean, near, show
+from policyctl.model.complaints import HIDDEN, Complaint, Path, did_you_mean, show
+from policyctl.model.hints import key_meant, mend, mode_meant, scaled, why_needed
 from policyctl.model.policy_file import GROUP, LEAF, MAX_ATTEMPTS, MAX_DEPTH, Group, Leaf
 
 # What a field must be: (its type, its range). Both end the sentence "<field> must be …".
@@ -39,28 +40,89 @@ _TYPES = {
     "string_unicode": "valid Unicode text",
 }
 _RANGES = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
-_WHY_NEEDED = {
-    "attempts": "the gateway refuses a retry without it",
-    "spec_version": "write spec_version: v1",
-    "kind": "write kind: model",
-}
+_MAX_ROUNDS = 16  # a misspelled key below a misspelled key is found in the next round
 
 
-def complaints(error: ValidationError, model: type[BaseModel]) -> Iterator[Complaint]:
-    """pydantic's errors as complaints, in the order of the data; a misspelled key is one complaint, not two."""
-    details = error.errors(include_url=False)
-    misspelled: set[Path] = set()
+def complaints(data: Any, model: type[BaseModel]) -> list[Complaint]:
+    """Everything that is wrong with data by a model.
+
+    A misspelled key is one complaint, and does not hide what is wrong below it: that is judged as if the key were right.
+    """
+    found: list[Complaint] = []
+    written: dict[Path, str] = {}  # by the path of a key as it was meant, the key as it was written
+    for _ in range(_MAX_ROUNDS):
+        details = _details(data, model)
+        respelled = data
+        for path, key, complaint in _misspelled(details, data, model):
+            found.append(complaint._replace(path=_as_written((*path, complaint.path[-1]), written)))
+            written[(*path, key)] = str(complaint.path[-1])
+            respelled = _renamed(respelled, (*path, complaint.path[-1]), key)
+        if respelled is data:
+            break
+        data = respelled
+    found += [one._replace(path=_as_written(one.path, written)) for one in _told(details, model)]
+    return found
+
+
+def _details(data: Any, model: type[BaseModel]) -> list[ErrorDetails]:
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+    return []
+
+
+def _misspelled(details: list[ErrorDetails], data: Any, model: type[BaseModel]) -> Iterator[tuple[Path, str, Complaint]]:
+    """Each unknown key that must mean one which is missing beside it: the path of its mapping, what it means, the complaint."""
+    taken: set[Path] = set()
     for detail in details:
-        if detail["type"] == "extra_forbidden":
-            *parent, key = detail["loc"]
-            close = near(str(key), _keys_at(model, tuple(parent)))
-            misspelled.update((*parent, name) for name in close)
-    for detail in details:
-        if detail["type"] == "missing" and detail["loc"] in misspelled:
+        if detail["type"] != "extra_forbidden":
             continue
+        *parent, key = detail["loc"]
+        path = _path(tuple(parent))
+        beside = _at(data, path)
+        name = key_meant(str(key), _keys_at(model, tuple(parent)))
+        if name is not None and isinstance(beside, dict) and name not in beside and (*path, name) not in taken:
+            taken.add((*path, name))
+            yield path, name, _complaint(detail, model)
+
+
+def _told(details: list[ErrorDetails], model: type[BaseModel]) -> Iterator[Complaint]:
+    for detail in details:
         if detail["type"] == "too_short" and detail["input"]:
             continue  # pydantic counts the valid items only; the invalid ones have complaints of their own
         yield _key_complaint(detail) if detail["loc"][-1:] == ("[key]",) else _complaint(detail, model)
+
+
+def _at(data: Any, path: Path) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _renamed(data: Any, path: Path, name: str) -> Any:
+    """The data with the key that a path ends in renamed, in its place; nothing of the old data is changed."""
+    step, rest = path[0], path[1:]
+    if isinstance(data, dict):
+        if not rest:
+            return {
+                name if key == step else key: _after_colon(key, value, name) if key == step else value
+                for key, value in data.items()
+            }
+        return {key: _renamed(value, rest, name) if key == step else value for key, value in data.items()}
+    return [_renamed(item, rest, name) if position == step else item for position, item in enumerate(data)]
+
+
+def _after_colon(key: str, value: Any, name: str) -> Any:
+    """What a key means to say: that of `{attempts:1}` is `attempts:1`, without a value."""
+    text = key.removeprefix(f"{name}:")
+    if value is not None or text == key:
+        return value
+    return int(text) if text.isdecimal() else float(text) if text.replace(".", "", 1).isdecimal() else text
+
+
+def _as_written(path: Path, written: Mapping[Path, str]) -> Path:
+    return tuple(written.get(path[: depth + 1], part) for depth, part in enumerate(path))
 
 
 def too_deep(data: Any) -> Complaint | None:
@@ -81,21 +143,20 @@ def too_deep(data: Any) -> Complaint | None:
 
 def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> Complaint:
     kind, loc = detail["type"], detail["loc"]
-    path = tuple(part for part in loc if not _is_tag(part))
+    path = _path(loc)
     # Below auth a value may be a secret that somebody wrote there.
     value = HIDDEN if "auth" in path and path[-1] != "type" else detail["input"]
     field = _field(path)
     if kind == "extra_forbidden":
         return Complaint(path, "P101", _unknown_key(str(loc[-1]), _keys_at(model, loc[:-1]), loc), "key")
     if kind == "missing":
-        why = _WHY_NEEDED.get(str(path[-1]))
-        return Complaint(path[:-1], "P102", f"missing key {path[-1]}" + (f" ({why})" if why else ""), "key")
+        return Complaint(path[:-1], "P102", f"missing key {path[-1]}{why_needed(str(path[-1]))}", "key")
     if kind in _RANGES or kind == "finite_number":
         expected = _MUST_BE.get(field, ("", ""))[1] or _range(detail)
-        return Complaint(path, "P103", f"{_say(field)} must be {expected}, got {show(value)}{_scaled(field, value)}")
+        return Complaint(path, "P103", f"{_say(field)} must be {expected}, got {show(value)}{scaled(field, value)}")
     if kind == "literal_error":
         choices = _choices(detail)
-        guess = did_you_mean(value, choices) if isinstance(value, str) else ""
+        guess = (did_you_mean(value, choices) or mode_meant(value, choices)) if isinstance(value, str) else ""
         return Complaint(path, "P105", f"{_say(field)} must be {_or(choices)}, got {show(value)}{guess}")
     if kind == "too_short" or kind == "string_too_short":
         return Complaint(path, "P106", f"{_say(field)} must not be empty")
@@ -105,21 +166,21 @@ def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> Complaint:
         return Complaint(path, "P108", f"{detail['msg']}, got {show(value)}")
     if kind in _TYPES:
         expected = _MUST_BE.get(field, ("", ""))[0] or _TYPES[kind]
-        return Complaint(path, "P104", f"{_say(field)} must be {expected}, got {show(value)}{_mend(value, kind)}")
+        return Complaint(path, "P104", f"{_say(field)} must be {expected}, got {show(value)}{mend(field, value, kind)}")
     colon = "" if kind == "scenario" else ":"
     return Complaint(path, "P109", f"{_say(field)}{colon} {detail['msg'].removeprefix('Value error, ')}")
 
 
 def _key_complaint(detail: ErrorDetails) -> Complaint:
     """A complaint about a key that is a user's own word; pydantic's location ends with it and `[key]`."""
-    path = tuple(part for part in detail["loc"][:-1] if not _is_tag(part))
+    path = _path(detail["loc"][:-1])
     message = "must not be empty" if detail["type"].endswith("too_short") else detail["msg"]
     return Complaint(path, "P109", f"a key of {_say(_field(path[:-1]))} {message}", "key")
 
 
-def _is_tag(part: str | int) -> bool:
-    """Whether a part of pydantic's location is the tag of a union (such as `LEAF`), which the data does not have."""
-    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
+def _path(loc: tuple[str | int, ...]) -> Path:
+    """The path of pydantic's location: without the tags of unions (such as `LEAF`), which the data does not have."""
+    return tuple(part for part in loc if not (isinstance(part, str) and part.startswith("<") and part.endswith(">")))
 
 
 def _range(detail: ErrorDetails) -> str:
@@ -148,25 +209,11 @@ def _unknown_key(key: str, known: list[str], loc: tuple[str | int, ...]) -> str:
         return f"a target with model_name takes no {key} (make it a group with strategy and targets)"
     if GROUP in loc[-2:] and key == "cache":
         return "a nested group takes no cache (only the whole policy has one)"
-    return f"unknown key {show(key)}" + (did_you_mean(key, known) or f" (known: {', '.join(known)})")
-
-
-def _mend(value: Any, kind: str) -> str:
-    """What to do about a value of the wrong type, where that is plain."""
-    if isinstance(value, str) and kind in ("int_type", "float_type") and value.replace(".", "", 1).isdigit():
-        return " (remove the quotes)"
-    if isinstance(value, float) and kind.startswith("int_") and value.is_integer():
-        return f" (did you mean {int(value)}?)"
-    if isinstance(value, int | float) and kind == "string_type":
-        return " (quote it)"
-    return ""
-
-
-def _scaled(field: str, value: Any) -> str:
-    """The likeliest slip with a weight: percent instead of a fraction."""
-    if field == "weight" and 1 < value <= 100 and value == int(value):
-        return f" (did you mean {value / 100:g}?)"
-    return ""
+    word, colon, value = key.partition(":")
+    if colon and word in known:
+        return f"a space is missing after the colon (write {word}: {'…' if 'auth' in loc else show(value).strip(chr(34))})"
+    meant = key_meant(key, known)
+    return f"unknown key {show(key)}" + (f" (did you mean {meant}?)" if meant else f" (known: {', '.join(known)})")
 
 
 def _choices(detail: ErrorDetails) -> list[str]:

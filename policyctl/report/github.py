@@ -79,8 +79,7 @@ def _properties(problem: Problem, path_of: Callable[[str], str]) -> Iterator[str
     rule = RULES.get(problem.code)
     values = {
         "file": path_of(problem.mark.file),
-        "line": str(problem.mark.line),
-        "col": str(problem.mark.column),
+        **({"line": str(problem.mark.line), "col": str(problem.mark.column)} if problem.mark.line else {}),
         "title": f"{problem.code} {rule.name}" if rule else problem.code,
     }
     for name, value in values.items():

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from policyctl import __version__
-from policyctl.errors import Problem, Severity
+from policyctl.errors import Mark, Problem, Severity
 from policyctl.lint.catalogue import RULES
 from policyctl.report.plain import json_text, plain
 from policyctl.report.rules import how_to_silence
@@ -63,16 +63,14 @@ def _result(problem: Problem, rule: int, path: str, fingerprint: str) -> dict[st
         "ruleIndex": rule,
         "level": _LEVELS[problem.severity],
         "message": {"text": _without_links(plain(problem.message))},
-        "locations": [
-            {
-                "physicalLocation": {
-                    "artifactLocation": _artifact(path),
-                    "region": {"startLine": problem.mark.line, "startColumn": problem.mark.column},
-                }
-            }
-        ],
+        "locations": [{"physicalLocation": {"artifactLocation": _artifact(path), "region": _region(problem.mark)}}],
         "partialFingerprints": {"policyctlFinding/v1": fingerprint},
     }
+
+
+def _region(mark: Mark) -> dict[str, int]:
+    """Where in a file. For a file as a whole its first line: GitHub's code scanning shows nothing that has no line."""
+    return {"startLine": mark.line, "startColumn": mark.column} if mark.line else {"startLine": 1}
 
 
 def _without_links(text: str) -> str:

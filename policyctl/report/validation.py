@@ -3,26 +3,60 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from policyctl.errors import Problem
+from policyctl.errors import Mark, Problem
 from policyctl.load.validation import Validation
 from policyctl.report.plain import count, json_text, plain
 from policyctl.report.style import SEVERITIES, Style
+from policyctl.report.wrapping import columns
 
 FORMAT = "policyctl/validate"
 VERSION = 1
+_USUAL, _NARROWEST = 80, 40  # columns of a line that is shown: where no terminal says, and at least
 
 
-def validation_text(validation: Validation, style: Style) -> str:
-    """One line a problem, and a summary line, the last."""
-    lines = "".join(f"{line}\n" for line in problem_lines(validation.problems, style))
+LineAt = Callable[[Mark], str | None]
+
+
+def validation_text(validation: Validation, style: Style, line_at: LineAt | None = None) -> str:
+    """One line a problem, with `line_at` the line of the file below it, and a summary line, the last."""
+    lines = "".join(f"{line}\n" for line in problem_lines(validation.problems, style, line_at))
     return lines + validation_summary(validation, style)
 
 
-def problem_lines(problems: Sequence[Problem], style: Style) -> list[str]:
-    """`file:line:col: CODE message`, one line each; a severity other than error is named."""
-    return [_line(problem, style) for problem in problems]
+def problem_lines(problems: Sequence[Problem], style: Style, line_at: LineAt | None = None) -> list[str]:
+    """`file:line:col: CODE message`, one line each; a severity other than error is named.
+
+    `line_at` gives the line of a file that a mark is in, which is shown below with a caret under the column.
+    """
+    lines = []
+    for problem in problems:
+        lines.append(_line(problem, style))
+        line = line_at(problem.mark) if line_at else None
+        if line is not None and line.strip():
+            lines += _excerpt(line, problem, style)
+    return lines
+
+
+def _excerpt(line: str, problem: Problem, style: Style) -> list[str]:
+    """The line of a problem as far as it fits, and a caret under its column."""
+    number, at = f"{problem.mark.line:5}", problem.mark.column - 1
+    room = max((style.width or _USUAL) - len(number) - 4, _NARROWEST)
+    before = _shown(line[max(at - room // 2, 0) : at])
+    if at > room // 2:
+        before = f"…{before[1:]}"
+    after, rest = _shown(line[at : at + room]), len(line) > at + room
+    while after and columns(before + after) + rest > room:
+        after, rest = after[:-1], True
+    caret = style.paint("^", SEVERITIES[problem.severity], "bold")
+    bar = style.paint("|", "dim")
+    shown = f"{before}{after}{'…' if rest else ''}"
+    return [f"{style.paint(number, 'dim')} {bar} {shown}", f"{' ' * len(number)} {bar} {' ' * columns(before)}{caret}"]
+
+
+def _shown(text: str) -> str:
+    return plain(text.replace("\t", " "))
 
 
 def validation_json(validation: Validation) -> str:
@@ -39,8 +73,8 @@ def validation_json(validation: Validation) -> str:
         "problems": [
             {
                 "file": problem.mark.file,
-                "line": problem.mark.line,
-                "column": problem.mark.column,
+                "line": problem.mark.line or None,
+                "column": problem.mark.column or None,
                 "code": problem.code,
                 "severity": problem.severity,
                 "message": problem.message,

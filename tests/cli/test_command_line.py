@@ -230,7 +230,7 @@ def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project) -> N
 def test_an_output_that_cannot_show_an_arrow_is_no_traceback(project: Project) -> None:
     project.write("anygem.yaml")
     subprocess.run([*POLICYCTL, "apply", "--yes"], check=True, capture_output=True)
-    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4"))
+    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4").replace("0.75", "0.6"))
     environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     ran = subprocess.run([*POLICYCTL, "plan"], capture_output=True, env=environ, check=False)
     assert (ran.returncode, ran.stderr) == (0, b"")

@@ -403,10 +403,10 @@ def test_outside_a_repository_there_is_no_revision(tmp_path: Path, policyctl: Po
 BROKEN = {
     "no such file": (None, "cannot be read"),
     "no policy": ('{"spec_version": "v1", "kind": "agent"}', "holds no policy"),
-    "not YAML": ("a: [", "this is not YAML"),
+    "not YAML": ("a: [", "this [ is never closed"),
     "a template without its variable": (
         json.dumps({"kind": "model", "name": "p", "policy": {"x": "{{ y }}"}}),
-        "'y' is undefined",
+        "the variable y is not set in environment local",
     ),
     "a key written twice": ("kind: model\nname: p\npolicy: {}\npolicy: {}\n", "duplicate key"),
 }

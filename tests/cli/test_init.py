@@ -12,11 +12,13 @@ import yaml
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.databases import put, row
 
+MADE = ("policies/policyctl.yaml", "policies/example.yaml", "policies/example.test.yaml", ".pre-commit-config.yaml")
+
 
 def test_what_init_makes_is_valid_and_can_be_applied(bare: Path, policyctl: Policyctl) -> None:
     ran = policyctl("init")
-    assert (ran.code, ran.out) == (0, "+ policies/policyctl.yaml\n+ policies/example.yaml\n+ .pre-commit-config.yaml\n")
-    assert policyctl("validate").out == "Valid: 1 policy in 1 file.\n"
+    assert (ran.code, ran.out) == (0, "".join(f"+ {name}\n" for name in MADE))
+    assert policyctl("validate").out == "Valid: 1 policy and 2 tests in 2 files.\n"
     assert policyctl("apply", "--yes").code == 0
     assert policyctl("plan", "--detailed-exitcode").code == 0
 
@@ -37,14 +39,14 @@ def test_every_setting_in_the_comments_is_one_that_may_be_written(bare: Path, po
 
 def test_init_again_changes_nothing_and_prints_the_hook(bare: Path, policyctl: Policyctl) -> None:
     policyctl("init")
-    for path in (Path("policies/policyctl.yaml"), Path("policies/example.yaml"), Path(".pre-commit-config.yaml")):
+    for path in map(Path, MADE):
         path.write_text(f"# mine\n{path.read_text('utf-8')}", "utf-8")
     before = {path: path.read_bytes() for path in bare.rglob("*") if path.is_file()}
     ran = policyctl("init")
     assert ran.code == 0
     assert ran.out.startswith(
-        "= policies/policyctl.yaml is there already, left as it is\n"
-        "= .pre-commit-config.yaml is there already, left as it is\n\nAdd this under repos: in .pre-commit-config.yaml"
+        "= policies/policyctl.yaml exists already; left as it is\n"
+        "= .pre-commit-config.yaml exists already; left as it is\n\nAdd this below repos: in .pre-commit-config.yaml"
     )
     assert "entry: policyctl validate\n" in ran.out
     assert {path: path.read_bytes() for path in bare.rglob("*") if path.is_file()} == before
@@ -71,21 +73,21 @@ def test_the_hook_runs_on_the_directory_from_the_repositorys_top(
     monkeypatch.chdir(bare)
     command = [sys.executable, "-m", *hook["entry"].split(), *hook["args"]]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stdout) == (0, "Valid: 1 policy in 1 file.\n")
+    assert (ran.returncode, ran.stdout) == (0, "Valid: 1 policy and 2 tests in 2 files.\n")
 
 
 def test_a_repository_may_be_the_directory_itself(bare: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written beside the repository, and the hook looks at all of its files."""
     (bare / "repo/.git").mkdir(parents=True)
     monkeypatch.chdir("repo")
-    made = ("policyctl.yaml", "example.yaml", ".pre-commit-config.yaml", ".gitlab-ci.yml")
+    made = ("policyctl.yaml", "example.yaml", "example.test.yaml", ".pre-commit-config.yaml", ".gitlab-ci.yml")
     ran = policyctl("init", "--dir", ".", "--ci", "gitlab")
     assert (ran.code, ran.out) == (0, "".join(f"+ {name}\n" for name in made))
     assert [path.name for path in bare.iterdir()] == ["repo"]
     (repo,) = yaml.safe_load(Path(".pre-commit-config.yaml").read_text("utf-8"))["repos"]
     assert (repo["hooks"][0]["args"], repo["hooks"][0]["files"]) == (["."], "")
     assert yaml.safe_load(Path(".gitlab-ci.yml").read_text("utf-8"))[".policyctl"]["variables"]["POLICYCTL_DIR"] == "."
-    assert policyctl("validate", "--dir", ".").out == "Valid: 1 policy in 1 file.\n"
+    assert policyctl("validate", "--dir", ".").out == "Valid: 1 policy and 2 tests in 2 files.\n"
 
 
 def test_init_then_pull_adds_the_live_policies_beside_the_example(bare: Path, policyctl: Policyctl) -> None:
@@ -93,6 +95,7 @@ def test_init_then_pull_adds_the_live_policies_beside_the_example(bare: Path, po
     policyctl("init")
     assert policyctl("pull").out.endswith("the plan is not empty: 1 to add.\n")
     Path("policies/example.yaml").unlink()
+    Path("policies/example.test.yaml").unlink()
     assert policyctl("plan", "--detailed-exitcode").code == 0
 
 

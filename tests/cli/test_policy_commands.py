@@ -215,12 +215,17 @@ def test_import_adds_then_updates_then_has_nothing_to_do(file: str, text: str, b
 
 BAD_IMPORTS: dict[str, tuple[str, str, int, str]] = {
     "a typo": ("a.yaml", ANYGEM.replace("strategy:", "stratgy:"), 1, "a.yaml:7:3: P101 unknown key"),
-    "not YAML": ("a.yaml", "a: [", 1, "a.yaml:2:1: P002"),
+    "not YAML": ("a.yaml", "a: [", 1, "a.yaml:1:4: P002"),
     "a percent": ("a.yaml", ANYGEM.replace("0.75", "75"), 1, "a.yaml:14:15: P103 weight must be greater than 0"),
     "two policies": ("a.yaml", f"{ANYGEM}---\n{ANYGEM}", 64, "error: --file: a.yaml holds 2 policies; one is imported"),
     "no policy": ("a.test.yaml", ANYGEM, 64, "error: --file: a.test.yaml holds no policies"),
     "Python": ("a.py", "", 64, "error: --file: a.py is none of .yaml, .yml, .json; Python is not run here"),
-    "an unset variable": ("a.yaml", ANYGEM.replace("0.75", '"{{ w }}"'), 1, "a.yaml:14:15: P015"),
+    "an unset variable": (
+        "a.yaml",
+        ANYGEM.replace("0.75", '"{{ w }}"'),
+        1,
+        "a.yaml:14:15: P018 the variable w is not set in environment local",
+    ),
 }
 
 
@@ -236,7 +241,7 @@ def test_import_refuses_a_bad_file_with_its_place(case: str, bare: Path, policyc
 
 def test_a_file_that_is_not_there_is_a_clear_error(bare: Path, policyctl: Policyctl) -> None:
     ran = policyctl("policy", "import", "--file", "nope.yaml", "--yes")
-    assert (ran.code, ran.err) == (1, "nope.yaml:1:1: P001 cannot be read: No such file or directory\n")
+    assert (ran.code, ran.err) == (1, "nope.yaml: P001 there is no such file; correct the path\n")
 
 
 def test_import_renders_templates_with_the_vars_of_the_environment(project: Project, policyctl: Policyctl) -> None:

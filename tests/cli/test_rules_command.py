@@ -34,7 +34,7 @@ def test_the_beginning_of_a_code_lists_its_family(capsys: pytest.CaptureFixture[
     """P43 is about weights."""
     assert run(["rules", "P43"]) == 0
     assert capsys.readouterr().out == (
-        "P431  warning  missing-weight\nP432  info     weights-sum\nP433  info     weight-ignored\n"
+        "P431  warning  missing-weight\nP432  warning  weights-sum\nP433  warning  weight-ignored\n"
     )
 
 

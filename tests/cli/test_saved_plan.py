@@ -17,7 +17,7 @@ def saved(project: Project, policyctl: Policyctl) -> Project:
     """A project with an applied policy, and a saved plan that updates it and adds another."""
     project.write("anygem.yaml")
     assert policyctl("apply", "--yes").code == 0
-    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4"))
+    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4").replace("0.75", "0.6"))
     project.policy("new")
     assert policyctl("plan", "--out", PLAN).code == 0
     return project

@@ -15,7 +15,7 @@ from policyctl.lint.catalogue_files import FILE_RULES
 from policyctl.lint.catalogue_lint import LINT_RULES
 
 SOURCE = Path(policyctl.__file__).parent
-INFOS = {"P404", "P415", "P416", "P422", "P432", "P433", "P462", "P503"}
+INFOS = {"P404", "P415", "P422", "P462", "P503"}
 
 
 def raised_codes() -> set[str]:

@@ -133,6 +133,8 @@ CASES: dict[str, tuple[Target, list[str]]] = {
     ),
     "weights that sum to more than 1": (group("loadbalance", model("a", 0.75), model("b", 0.75)), ["P432 targets"]),
     "a weight of 1 beside none": (group("loadbalance", model("c", 1), A), ["P432 targets"]),
+    "thirds": (group("loadbalance", model("a", 0.333), model("b", 0.333), model("c", 0.333)), []),
+    "less than thirds": (group("loadbalance", model("a", 0.33), model("b", 0.33), model("c", 0.33)), ["P432 targets"]),
     "weights that sum to 1 but for rounding": (group("loadbalance", model("a", 0.7), model("b", 0.2), model("c", 0.1)), []),
     "weights under fallback, where 1 says nothing": (
         group("fallback", model("a", 0.5), model("b", 1), codes=[503]),
@@ -182,8 +184,8 @@ def test_findings_have_the_severity_of_the_catalogue_and_infos_are_not_looked_fo
 
 
 MESSAGES = {
-    "no weight counts 1 here, beside 0.25: this target gets 80% (write its weight)": group("loadbalance", model("c", 0.25), A),
-    "the weights sum to 0.75, not 1; a share is weight / sum: the first gets 66.67%": group(
+    "no weight counts as 1, beside 0.25, so this target gets 80% (write its weight)": group("loadbalance", model("c", 0.25), A),
+    "the weights sum to 0.75, not 1, so the first target gets 66.67% of the requests (make them sum to 1)": group(
         "loadbalance", model("a", 0.5), model("b", 0.25)
     ),
     "this fallback never moves on: an empty code list triggers on nothing; the other 2 targets are dead "

@@ -126,14 +126,17 @@ BAD = {
     "a password in the remote": ("environments: {p: {remote: 'https://u:hunter2@x/'}}", "P304 remote must not hold a user"),
     "an unknown kind of remote": ("environments: {p: {remote: 'ftp://x'}}", "P304 remote must be local, sqlite:///path"),
     "an unknown kind of auth": ("environments: {p: {auth: {type: basic}}}", "P105 type must be ibm_iam,"),
-    "a variable that is a secret": ("environments: {p: {vars: {key: 'env:HOME'}}}", "P303 the variable key cannot be a secret"),
+    "a variable that is a secret": (
+        "environments: {p: {vars: {key: 'env:HOME'}}}",
+        "P303 the variable key is a reference to a secret",
+    ),
     "two documents": ("prune: true\n---\nprune: false", "2:1: P301 policyctl.yaml is one document"),
     "a list": ("- a", "1:1: P104 the document must be a mapping"),
     "an environment's name that is a path": (
         "environments: {../x: {}}",
-        '1:16: P307 "../x" is no name; use letters, digits, dots, dashes, _',
+        '1:16: P307 "../x" is not a name; use letters, digits, dots, dashes, _',
     ),
-    "broken YAML": ("a: [", "P002 this is not YAML"),
+    "broken YAML": ("a: [", "P002 this [ is never closed"),
 }
 
 

@@ -57,7 +57,7 @@ def test_all_problems_of_all_files_in_one_run(project: Project, policyctl: Polic
     assert ran.out.splitlines() == [
         "policies/a.yaml:10:15: P103 attempts must be from 0 to 100, got -1",
         "policies/a.yaml:14:15: P103 weight must be greater than 0 and at most 1, got 75 (did you mean 0.75?)",
-        "policies/b.yaml:2:1: P002 this is not YAML: did not find expected node content while parsing a flow node",
+        "policies/b.yaml:1:4: P002 this [ is never closed; add the closing ]",
         'policies/c.yaml:6:1: P101 unknown key "polcy" (did you mean policy?)',
         "Not valid: 4 errors (0 policies in 3 files).",
     ]
@@ -78,7 +78,7 @@ def test_policies_that_target_each_other_in_a_circle_are_one_problem_naming_it(p
     assert ran.code == 1
     assert ran.err == (
         "policies/a.yaml:3:7: P202 policies target each other in a circle: "
-        "virtual-policy/a → virtual-policy/b → virtual-policy/c → virtual-policy/a\n"
+        "virtual-policy/a → virtual-policy/b → virtual-policy/c → virtual-policy/a; remove one of these targets\n"
     )
 
 
@@ -95,6 +95,9 @@ def test_a_policy_outside_the_scope_is_a_problem_where_it_stands(project: Projec
     assert "outside the scope of environment prod" in policyctl("validate").out
 
 
+UNSET = "the variable lite is not set in"
+
+
 def test_include_chooses_files_by_environment(project: Project, policyctl: Policyctl) -> None:
     project.write("both/a.yaml", ANYGEM.replace("name: anygem", "name: a"))
     project.write("prod/b.yaml", ANYGEM.replace("name: anygem", "name: b"))
@@ -107,19 +110,34 @@ def test_what_an_environment_alone_gets_wrong_is_told_with_its_name(project: Pro
     project.write("a.yaml", ANYGEM.replace("0.25", '"{{ lite }}"'))
     project.write("policyctl.yaml", "default: a\nenvironments: {a: {vars: {lite: 0.25}}, b: {vars: {lite: 25}}, c: {}}\n")
     assert policyctl("validate").out.splitlines()[:-1] == [
-        "policies/a.yaml:16:15: P015 'lite' is undefined (vars of this environment: none) (environment c)",
+        f"policies/a.yaml:16:15: P018 {UNSET} environment c (add it to environments.c.vars in policyctl.yaml)",
         "policies/a.yaml:16:15: P103 weight must be greater than 0 and at most 1, got 25 (did you mean 0.25?) (environment b)",
     ]
     assert policyctl("plan").code == 0
 
 
+def test_a_variable_that_several_environments_lack_is_one_problem_that_names_them(
+    project: Project, policyctl: Policyctl
+) -> None:
+    """And plan, which looks at one environment, names that one."""
+    place = f"policies/a.yaml:16:15: P018 {UNSET}"
+    project.write("a.yaml", ANYGEM.replace("0.25", '"{{ lite }}"'))
+    project.write("policyctl.yaml", "default: a\nenvironments: {a: {}, b: {vars: {lite: 0.25}}, c: {}}\n")
+    assert policyctl("validate").out.splitlines()[0] == (
+        f"{place} environments a and c (add it to the vars of each in policyctl.yaml)"
+    )
+    assert policyctl("plan").err == f"{place} environment a (add it to environments.a.vars in policyctl.yaml)\n"
+    project.write("policyctl.yaml", "default: a\nenvironments: {a: {vars: {light: 1}}, b: {}, c: {}}\n")
+    assert policyctl("validate").out.splitlines()[0] == f"{place} environments a, b and c (did you mean light?)"
+
+
 def test_each_file_answers_to_the_nearest_configuration(project: Project, policyctl: Policyctl) -> None:
     templated = ANYGEM.replace("0.25", '"{{ lite }}"')
     project.write("a/a.yaml", templated.replace("name: anygem", "name: a"))
-    project.write("a/policyctl.yaml", "environments: {dev: {vars: {lite: 0.5}}}\n")
+    project.write("a/policyctl.yaml", "environments: {dev: {vars: {lite: 0.25}}}\n")
     project.write("b.yaml", templated)
     assert policyctl("validate").out.splitlines()[:-1] == [
-        "policies/b.yaml:16:15: P015 'lite' is undefined (vars of this environment: none)"
+        f"policies/b.yaml:16:15: P018 {UNSET} environment local (add it to environments.local.vars in policyctl.yaml)"
     ]
     assert policyctl("validate", "policies/a/a.yaml").code == 0
     assert "P305 a second configuration" in policyctl("plan").err
@@ -188,7 +206,7 @@ def test_nothing_to_read_never_means_remove_everything(case: str, command: str, 
     NO_DIRECTORY[case](project)
     ran = policyctl(command, *(["--yes"] if command == "apply" else []))
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
-    assert ran.err.startswith("policies:1:1: P016 ")
+    assert ran.err.startswith("policies: P016 ")
     assert Path(".policyctl/local.db").read_bytes() == before
 
 
@@ -213,12 +231,12 @@ def test_links_and_odd_files(project: Project, policyctl: Policyctl) -> None:
     os.mkfifo(project.policies / "pipe.yaml")
     (project.policies / "policyctl.yml").write_text("")
     assert policyctl("validate").out.splitlines()[:-1] == [
-        "policies/broken.yaml:1:1: P001 cannot be read: No such file or directory",
-        "policies/folder:1:1: P008 is a link that leads out of the directory; copy the file instead",
-        "policies/loop:1:1: P008 is a link to a directory; links to directories are not followed",
-        "policies/out.yaml:1:1: P008 is a link that leads out of the directory; copy the file instead",
-        "policies/pipe.yaml:1:1: P001 is not a regular file; leave it out of the directory",
-        "policies/policyctl.yml:1:1: P017 the configuration is called policyctl.yaml; rename it",
+        "policies/broken.yaml: P001 is a link that leads nowhere; delete it",
+        "policies/folder: P008 is a link that leads out of the directory; copy the file instead",
+        "policies/loop: P008 is a link to a directory, which is not followed; copy the directory instead",
+        "policies/out.yaml: P008 is a link that leads out of the directory; copy the file instead",
+        "policies/pipe.yaml: P001 is not a regular file; leave it out of the directory",
+        "policies/policyctl.yml: P017 the configuration is called policyctl.yaml; rename it",
     ]
 
 
@@ -234,7 +252,7 @@ def test_a_file_that_may_not_be_read(project: Project, policyctl: Policyctl) -> 
     path.unlink()
     path.mkdir()
     assert policyctl("validate", path, "nowhere.yaml").out.splitlines() == [
-        "nowhere.yaml:1:1: P001 cannot be read: No such file or directory",
-        "policies/anygem.yaml:1:1: P016 holds no policy file (*.yaml, *.yml or *.json)",
+        "nowhere.yaml: P001 there is no such file; correct the path",
+        f"{path}: P016 holds no policy file (*.yaml, *.yml or *.json); write one, or name another directory with --dir",
         "Not valid: 2 errors (0 policies in 1 file).",
     ]

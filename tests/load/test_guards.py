@@ -73,7 +73,7 @@ BAD = {
     "guards: {max_failover_seconds: -1}": "1:32: P103 max_failover_seconds must be 0 or more, got -1",
     "guards: {max_failover_seconds: .inf}": "1:32: P103 max_failover_seconds must be 0 or more, got inf",
     "guards: {survive: {any: region, down_with: [429]}}": '1:25: P105 any must be provider or model, got "region"',
-    "guards: {survive: {any: model}}": "1:10: P102 missing key down_with",
+    "guards: {survive: {any: model}}": "1:10: P102 missing key down_with (add it)",
     "guards: {survive: {any: model, down_with: []}}": "1:43: P106 down_with must not be empty",
     **{
         f"guards: {{survive: {{any: model, down_with: [{written}]}}}}": "1:44: P109 down_with item must be a status from 300 "
@@ -93,11 +93,13 @@ BAD = {
     "guards: {min_served: {of: model, with: [429], at_least: 0.9}}": "1:10: P102 missing key while",
     "effect: {partial: 10}": "1:19: P103 partial must be less than 1, got 10",
     "guards: {deny_new: providers}": '1:20: P105 deny_new must be provider or model, got "providers" (did you mean provider?)',
-    "guards: {allow_providers: openai}": '1:27: P104 allow_providers must be a list, got "openai"',
+    "guards: {allow_providers: openai}": '1:27: P104 allow_providers must be a list, got "openai" (write ["openai"])',
     "guards: {allow_providers: []}": "1:27: P106 allow_providers must not be empty",
     "guards: {deny_providers: ['']}": "1:27: P106 deny_providers item must not be empty",
-    "guard_exceptions: {policy: p}": '1:19: P104 guard_exceptions must be a list, got {"policy": "p"}',
-    "guard_exceptions: [{policy: p, guard: max_calls}]": "1:20: P102 missing key reason",
+    "guard_exceptions: {policy: p}": (
+        '1:19: P104 guard_exceptions must be a list, got {"policy": "p"} (begin each item with a dash)'
+    ),
+    "guard_exceptions: [{policy: p, guard: max_calls}]": "1:20: P102 missing key reason (add it)",
     "guard_exceptions: [{policy: p, guard: max_calls, reason: ''}]": "1:58: P106 reason must not be empty",
     "guard_exceptions: [{policy: p, guard: max_call, reason: r}]": "1:39: P105 guard must be max_traffic_shift, max_calls, "
     "max_failover_seconds, survive, min_served, deny_new, allow_providers or deny_providers, got "

@@ -10,6 +10,7 @@ from policyctl.cli.main import run
 
 HEAD = "spec_version: v1\nkind: model\nname: x\n"
 TARGETS = "  targets:\n    - model_name: virtual-model/x/a\n    - model_name: virtual-model/x/b"
+ONE = "  targets: [{model_name: virtual-model/x/a}]"
 
 
 @pytest.fixture(autouse=True)
@@ -65,14 +66,14 @@ CASES: dict[str, tuple[str, list[str]]] = {
         f"{SINGLE} # policyctl: ignore[P401,P405]\n",
         ["8:62: P491 warning: there is no P405 on this line to suppress (remove the comment)"],
     ),
-    "of a rule that is not looked for": (f"{SINGLE} # policyctl: ignore[P401, P433]\n", []),
+    "of a rule that is not looked for": (f"{SINGLE} # policyctl: ignore[P401, P422]\n", []),
     "of no rule": (
         f"{SINGLE} # policyctl: ignore\n",
-        [P401, "8:37: P492 warning: this comment names no rule (write # policyctl: ignore[CODE])"],
+        [P401, "8:37: P492 warning: this comment does not name a rule (write # policyctl: ignore[CODE])"],
     ),
     "of an empty list": (
         f"{SINGLE} # policyctl: ignore[]\n",
-        [P401, "8:37: P492 warning: this comment names no rule (write # policyctl: ignore[CODE])"],
+        [P401, "8:37: P492 warning: this comment does not name a rule (write # policyctl: ignore[CODE])"],
     ),
     "of an unknown rule": (
         f"{SINGLE} # policyctl: ignore[P4]\n",
@@ -84,14 +85,14 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "of a rule that must hold": (
         f"{SINGLE} # policyctl: ignore[P401, P101]\n",
-        ["8:63: P492 warning: P101 is no lint rule and cannot be ignored; mend what it finds"],
+        ["8:63: P492 warning: P101 is not a lint rule and cannot be ignored; mend what it finds"],
     ),
     "on the line of a schema problem": (
         f"{HEAD}policy:\n  strategy: {{mode: sinlge}} # policyctl: ignore[P105]\n{TARGETS}\n",
         ['5:20: P105 mode must be loadbalance, fallback or single, got "sinlge" (did you mean single?)'],
     ),
     "useless, in a file that has errors": (
-        f"{SINGLE} # policyctl: ignore[P405]\n---\n{HEAD}polcy: {{}}\n",
+        f"{SINGLE} # policyctl: ignore[P405]\n---\n{HEAD}polcy:\n  strategy: {{mode: single}}\n{ONE}\n",
         [P401, '13:1: P101 unknown key "polcy" (did you mean policy?)'],
     ),
     "in quoted text": (

@@ -143,7 +143,7 @@ def test_a_target_is_the_policy_of_another_file(capsys: pytest.CaptureFixture[st
         ("{ignore: [P101]}", "1:17: P306 P101 is always shown; only lint rules can be chosen (policyctl rules lists all)"),
         ("{ignore: [P1]}", "1:17: P306 P1 is always shown; only lint rules can be chosen (policyctl rules lists all)"),
         ("{ignore: ['']}", "1:17: P106 ignore item must not be empty"),
-        ("{ignore: P405}", '1:16: P104 ignore must be a list, got "P405"'),
+        ("{ignore: P405}", '1:16: P104 ignore must be a list, got "P405" (write ["P405"])'),
         ("{ignores: [P405]}", '1:8: P101 unknown key "ignores" (did you mean ignore?)'),
     ],
 )

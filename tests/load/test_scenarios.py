@@ -98,7 +98,7 @@ def test_a_problem_of_one_environment_says_which(project: Project, policyctl: Po
     project.write("a.test.yaml", TEST.replace("1}", '"{{ part }}"}'))
     place = "policies/a.test.yaml:5:41"
     assert policyctl("validate").out.splitlines()[:-1] == [
-        f"{place}: P015 'part' is undefined (vars of this environment: none) (environment c)",
+        f"{place}: P018 the variable part is not set in environment c (add it to environments.c.vars in policyctl.yaml)",
         f'{place}: P109 served must be a number from 0 to 1, or a comparison such as ">= 0.99", got 2 (environment b)',
     ]
 

@@ -107,10 +107,10 @@ def test_invalid_files_are_unreadable_rows_and_never_fatal(project: Project) -> 
     reasons = sorted(unreadable(live))
     assert [reason.split(": ")[0] for reason in reasons] == [
         "main:policies/bad.yaml:10:15",
-        "main:policies/big.json:1:1",
-        "main:policies/broken.yaml:2:1",
+        "main:policies/big.json",
+        "main:policies/broken.yaml:1:4",
         "main:policies/latin.yaml:1:7",
-        "main:policies/link.yaml:1:1",
+        "main:policies/link.yaml",
         "main:policies/twin-a.yaml:3:7",
     ]
     assert reasons[0].endswith("(and 1 more in this file)")
@@ -130,7 +130,9 @@ def test_a_submodule_is_named(project: Project) -> None:
     commit(project.folder)
     git(project.folder, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},policies/sub")
     git(project.folder, "commit", "--quiet", "--message=sub")
-    assert unreadable(reader()) == ["main:policies/sub:1:1: P008 is a submodule, which is not followed at a git revision"]
+    assert unreadable(reader()) == [
+        "main:policies/sub: P008 is a submodule, which is not followed at a git revision; copy the file instead"
+    ]
 
 
 def test_a_directory_that_was_not_there_reads_as_empty(project: Project) -> None:

@@ -44,7 +44,7 @@ def test_an_annotation_names_its_place_and_its_rule() -> None:
 def test_what_github_would_read_otherwise_is_escaped() -> None:
     problem = Problem(Mark("policies/a,b:100%.yaml"), "P999", "50% of a::b\n::error::x\r\x1b[2J\u202e", "warning")
     assert github_annotations([problem], same) == (
-        "::warning file=policies/a%2Cb%3A100%25.yaml,line=1,col=1,title=P999::50%25 of a::b\\n::error::x\\r\\x1b[2J\\u202e\n"
+        "::warning file=policies/a%2Cb%3A100%25.yaml,title=P999::50%25 of a::b\\n::error::x\\r\\x1b[2J\\u202e\n"
     )
 
 

@@ -19,7 +19,7 @@ COMMANDS = {
 EPILOG = """\b
 Example:
   policyctl policy list
-  policyctl policy add --name anygem --strategy fallback --model virtual-model/a/x --model virtual-model/b/y
+  policyctl policy add anygem --strategy fallback --model virtual-model/a/x --model virtual-model/b/y
   policyctl policy import --file anygem.yaml --dry-run"""
 
 

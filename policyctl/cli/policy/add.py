@@ -22,10 +22,10 @@ from policyctl.model.policy_file import Mode
 
 EPILOG = """\b
 Example:
-  policyctl policy add --name anygem --strategy loadbalance \\
+  policyctl policy add anygem --strategy loadbalance \\
     --model virtual-model/google/gemini-2.0-flash --weight 0.75 \\
     --model virtual-model/google/gemini-2.0-flash-lite --weight 0.25
-  policyctl policy add --name safe --strategy fallback --strategy-on-code 503 --model virtual-model/a/x \\
+  policyctl policy add safe --strategy fallback --strategy-on-code 503 --model virtual-model/a/x \\
     --model virtual-model/b/y --retry-attempts 2 --retry-on-code 429 --retry-on-code 503 --dry-run"""
 
 # Which option a part of the policy comes from, to name it in a complaint.
@@ -58,8 +58,8 @@ _OPTIONS = {
 @with_how
 @with_options(*NAMES)
 def command(options: Options, how: How, **given: Any) -> int:
-    """Add a policy over some models. A policy of that name is updated: it becomes what the options say, and what they do not
-    say is gone."""
+    """Add the policy NAME over some models. A policy of that name is updated: it becomes what the options describe, and what
+    they leave out is removed."""
     return add(options, how, policy_from_options(**given))
 
 

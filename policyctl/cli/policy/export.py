@@ -23,9 +23,9 @@ from policyctl.report.policies import extra_comments
 
 EPILOG = """\b
 Example:
-  policyctl policy export --name anygem --output anygem.yaml
-  policyctl policy export --name anygem --output anygem.zip
-  policyctl policy export --name anygem --output -"""
+  policyctl policy export anygem --output anygem.yaml
+  policyctl policy export anygem --output anygem.zip
+  policyctl policy export anygem --output -"""
 
 
 @click.command("export", epilog=EPILOG)
@@ -39,7 +39,7 @@ Example:
 )
 @with_options("dir", "env", "remote", "verbose")
 def command(options: Options, name: str, output: str) -> int:
-    """Write a live policy as a policy file. The same policy gives the same bytes; a file that is there is written over."""
+    """Write the live policy NAME as a policy file. The same policy gives the same bytes; an existing file is written over."""
     return export(options, canonical_name(name), output)
 
 

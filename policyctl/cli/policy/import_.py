@@ -15,6 +15,7 @@ from policyctl.errors import InvalidInput, UsageError, errors_in
 from policyctl.load.links import discreet
 from policyctl.load.policies import read_contents
 from policyctl.load.source import SUFFIXES, read_source
+from policyctl.load.unset import in_environment
 from policyctl.model.policy import Policy
 
 EPILOG = """\b
@@ -45,7 +46,7 @@ def read_policy(file: Path, place: Place, console: Console) -> Policy:
         why = "; Python is not run here, write the policy as YAML" if file.suffix == ".py" else ""
         raise UsageError(f"--file: {file} is none of {', '.join(SUFFIXES)}{why}")
     contents = read_contents(read_source(file), place.environment.vars)
-    problems = discreet(contents.problems)
+    problems = discreet(in_environment(contents.problems, place.environment))
     if errors_in(problems):
         raise InvalidInput(problems)
     if len(contents.policies) != 1:

@@ -12,8 +12,24 @@ from click.core import ParameterSource
 
 from policyctl.cli.auditing import Audit, with_audit
 from policyctl.errors import UsageError
+from policyctl.model.names import canonical_name
 
-with_name = click.option("--name", "-n", required=True, metavar="NAME", help="The policy, with or without virtual-policy/.")
+
+def with_name(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command a policy's name: NAME, or --name as the platform's own command has it."""
+
+    @click.argument("policy_name", metavar="NAME", required=False)
+    @click.option("--name", "-n", metavar="NAME", help="The policy, with or without virtual-policy/; the same as NAME.")
+    @wraps(function)
+    def settled(*args: Any, policy_name: str | None, name: str | None, **more: Any) -> Any:
+        if policy_name and name and canonical_name(policy_name) != canonical_name(name):
+            raise UsageError(f"which policy, {policy_name} or {name}? name one")
+        chosen = policy_name or name
+        if not chosen:
+            raise UsageError(f"which policy? name it: {click.get_current_context().command_path} NAME")
+        return function(*args, name=chosen, **more)
+
+    return settled
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from policyctl.remote.open import open_reader
 
 EPILOG = """\b
 Example:
-  policyctl policy remove --name anygem
-  policyctl policy remove --name prod-old --allow-remove prod-old --yes"""
+  policyctl policy remove anygem
+  policyctl policy remove prod-old --allow-remove prod-old --yes"""
 
 
 @click.command("remove", epilog=EPILOG)
@@ -31,7 +31,7 @@ Example:
 @with_how
 @with_options(*NAMES)
 def command(options: Options, how: How, name: str, allow_remove: tuple[str, ...], reason: str) -> int:
-    """Remove a policy. One that is protected, or that another live policy targets, is not removed."""
+    """Remove the policy NAME. One that is protected, or that another live policy targets, is not removed."""
     return remove(options, how, canonical_name(name), allow_remove, reason)
 
 

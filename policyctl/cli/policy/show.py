@@ -16,8 +16,8 @@ from policyctl.report.policies import policies_json, policy_text_or_why
 
 EPILOG = """\b
 Example:
-  policyctl policy show --name anygem
-  policyctl policy show --name anygem --format json"""
+  policyctl policy show anygem
+  policyctl policy show anygem --format json"""
 
 
 @click.command("show", epilog=EPILOG)
@@ -25,7 +25,7 @@ Example:
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options("dir", "env", "remote", "verbose")
 def command(options: Options, name: str, form: str) -> int:
-    """Show one live policy: as a policy file, or as JSON."""
+    """Show the live policy NAME: as a policy file, or as JSON."""
     return show(options, canonical_name(name), form)
 
 

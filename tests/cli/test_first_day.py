@@ -1,0 +1,118 @@
+"""From `init` in an empty repository through every documented command: none of them ends with an error."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from policyctl.cli import ci, policy
+from policyctl.cli.main import COMMANDS
+from tests.cli.forges import TOKEN, forge_of
+from tests.conftest import Policyctl
+from tests.gitting import commit, git
+
+MODEL = "virtual-model/openai/gpt-4o"
+# In this order, each with what it needs from those before it; `git commit` stands between what needs no revision and what does.
+DAY: tuple[tuple[str, ...], ...] = (
+    ("init", "--ci", "github"),
+    ("init",),
+    ("validate",),
+    ("validate", "--deep", "-v"),
+    ("validate", "--format", "full"),
+    ("validate", "--format", "concise"),
+    ("validate", "--format", "json"),
+    ("validate", "--format", "github"),
+    ("validate", "--format", "sarif"),
+    ("test",),
+    ("test", "--format", "junit"),
+    ("plan",),
+    ("plan", "--format", "json"),
+    ("plan", "--format", "markdown"),
+    ("plan", "--only", "example"),
+    ("plan", "--out", "plan.json", "--report", "markdown=plan.md", "--report", "html=plan.html"),
+    ("ci", "comment", "plan.md", "--plan", "plan.json"),
+    ("ci", "approved"),
+    ("ci", "drift", "plan.md", "--plan", "plan.json"),
+    ("apply", "plan.json", "--yes", "--audit", "audit.jsonl"),
+    ("apply", "--yes", "--audit", "audit.jsonl"),
+    ("plan", "--detailed-exitcode"),
+    ("history", "--audit", "audit.jsonl"),
+    ("history", "example", "--audit", "audit.jsonl", "--format", "json"),
+    ("effect",),
+    ("effect", "example"),
+    ("effect", "policies/example.yaml", "--down", "gemini-2.0-flash=503"),
+    ("effect", "example", "--against", "live"),
+    ("pull",),
+    ("policy", "list"),
+    ("policy", "show", "example"),
+    ("policy", "show", "--name", "virtual-policy/example", "--format", "json"),
+    ("policy", "export", "example", "--output", "-"),
+    ("policy", "export", "example", "--output", "example.yaml"),
+    ("policy", "import", "--file", "example.yaml", "--yes"),
+    ("policy", "add", "second", "--strategy", "single", "--model", MODEL, "--yes"),
+    ("policy", "add", "second", "--strategy", "single", "--model", MODEL, "--save", "--yes"),
+    ("policy", "remove", "second", "--save", "--yes"),
+    ("policy", "remove", "second", "--yes"),
+    ("rules",),
+    ("rules", "P432"),
+    ("schema",),
+    ("schema", "plan"),
+    ("git commit",),
+    ("plan", "--base", "main"),
+    ("plan", "--remote", "git:main"),
+    ("effect", "example", "--against", "git:main"),
+    ("apply", "--yes", "--audit", "audit.jsonl"),
+    ("serve",),
+)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty repository, without a commit, whose workflows' variables are set."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    monkeypatch.chdir(folder)
+    with forge_of("github") as forge:
+        for name, value in forge.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        yield folder
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """The embedded remote behind `policyctl serve`, on a port of its own choosing; what it printed first."""
+    program = [sys.executable, "-m", "policyctl", "serve", "--port", "0"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline()
+        finally:
+            process.terminate()
+
+
+def test_every_command_after_init_ends_without_an_error(repository: Path, policyctl: Policyctl) -> None:
+    for command in DAY:
+        if command == ("git commit",):
+            commit(repository)
+        elif command == ("serve",):
+            with serving() as said:
+                assert re.search(r"http://127\.0\.0\.1:\d+", said), said
+        else:
+            ran = policyctl(*command)
+            assert ran.code == 0, (command, ran.out, ran.err)
+            assert "error" not in ran.err, (command, ran.err)
+
+
+def test_no_documented_command_is_missing_from_that_day() -> None:
+    groups = {"policy": policy.COMMANDS, "ci": ci.COMMANDS}
+    documented = {(name,) for name in COMMANDS if name not in groups}
+    documented |= {(group, name) for group, names in groups.items() for name in names}
+    assert documented == {command[: 2 if command[0] in groups else 1] for command in DAY} - {("git commit",)}
