@@ -175,13 +175,9 @@ def _validate_group(
         deep=deep,
         cache=cache,
     )
-    known = config.environments  # none where the configuration is not valid
-    environments = list(known.values()) if only is None or not known else [config.environment(only)]
+    environments = _chosen(config, only)
     for environment in environments or [Environment(LOCAL)]:
-        gaps = {root: gaps_of(root, found.checkout, files, environment) for root, found in group.found.items()}
-        for root, absent in gaps.items():
-            problems += gap_problems(root, absent, files.codes)
-        problems += idle_include(config, environment, files, [shown(one.file, root) for root in gaps for one in gaps[root]])
+        problems += _left_out(group, config, environment, files)
     first, *others = environments or [Environment(LOCAL)]
     loaded = [files.load(first, on_file), *map(files.load, others)]
     found = [(*one.problems, *one.test_problems) for one in loaded]
@@ -189,16 +185,24 @@ def _validate_group(
     problems += _merged(by_environment, config) if by_environment else [p for p in found[0] if p.code != UNSET]
     if only is None:  # another environment may need a comment, or match a setting
         problems += files.comment_problems()
-    if (
-        only is None
-        and group.files
-        and files.whole
-        and config.source is not None
-        and not errors_in([*problems, *files.problems])
-    ):
-        named = zip(environments, loaded, strict=True)
-        problems += _idle_settings(config, named, infos)
+        whole = bool(group.files) and files.whole and not errors_in([*problems, *files.problems])
+        problems += _idle_settings(config, zip(environments, loaded, strict=True), infos) if whole and environments else ()
     return problems, loaded
+
+
+def _chosen(config: Config, only: str | None) -> list[Environment]:
+    """The environments to look at; none where the configuration is not valid. Raises UsageError for an unknown one."""
+    if only is None or not config.environments:
+        return list(config.environments.values())
+    return [config.environment(only)]
+
+
+def _left_out(group: _Group, config: Config, environment: Environment, files: Files) -> Iterator[Problem]:
+    """What git has and the disk has not, and what of `include` takes no file."""
+    gaps = {root: gaps_of(root, found.checkout, files, environment) for root, found in group.found.items()}
+    for root, absent in gaps.items():
+        yield from gap_problems(root, absent, files.codes)
+    yield from idle_include(config, environment, files, [shown(one.file, root) for root in gaps for one in gaps[root]])
 
 
 def _idle_settings(config: Config, loaded: Iterable[tuple[Environment, Loaded]], infos: bool) -> Iterator[Problem]:
