@@ -118,7 +118,8 @@ def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Proble
             group.roots.add(path)
         for config in found.configs:
             own = above(str(config.parent), within)  # the same file as the files of its folder have it, lest it counts twice
-            groups[own if own is not None and own.absolute() == config.absolute() else config]  # even when it is for no file
+            same = own is not None and own.parent.resolve() == config.parent.resolve()
+            groups[own if same else config]  # even when it is for no file
     return problems, groups
 
 

@@ -13,6 +13,7 @@ import pytest
 from policyctl.core.change import Change, add, remove, update
 from policyctl.core.order import ordered
 from policyctl.core.saved import read_plan, write_plan
+from policyctl.core.settings import Override
 from policyctl.model.live import Live
 from policyctl.model.normal import digest
 from policyctl.reconcile.observe import observe
@@ -48,7 +49,9 @@ def seal(edit: Callable[[dict[str, Any]], None]) -> None:
     del data["checksum"]
     edit(data)
     changes = [[c["action"], c["name"], c.get("id"), c.get("before"), c.get("after")] for c in data["changes"]]
-    data["digest"] = digest({key: data[key] for key in ("environment", "remote", "config")} | {"changes": changes})
+    overrides = sorted(Override(**override).text for override in data["overrides"])
+    same = {key: data[key] for key in ("environment", "remote", "config")}
+    data["digest"] = digest({**same, "changes": changes, "overrides": overrides})
     PLAN.write_text(json.dumps({**data, "checksum": digest(data)}), "utf-8")
 
 
@@ -129,6 +132,14 @@ def test_unknown_models_are_refused_and_those_that_the_directory_declares_are_kn
     assert 'the remote knows no model "virtual-model/x/nwe" (did you mean virtual-model/x/new?)' in ran.out
     rewrite(updated("a-one", "virtual-model/x/new"))
     assert policyctl("apply", PLAN, "--yes").code == 0
+
+
+def test_an_override_in_the_file_lifts_no_rule(team: Project, policyctl: Policyctl) -> None:
+    rewrite(remove(live("a-two")))
+    override = Override("--allow-remove", "a-two")._asdict()
+    seal(lambda data: data.update(overrides=[override]))
+    assert policyctl("apply", PLAN, "--yes").code == 3
+    assert "virtual-policy/a-two" in live_documents()
 
 
 SEALED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {

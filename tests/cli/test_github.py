@@ -185,8 +185,8 @@ def test_a_stale_plan_leaves_what_moved(project: Project, policyctl: Policyctl, 
     (files / "summary").write_text("")
     ran = policyctl("apply", "plan.json", "--yes")
     assert ran.code == 4
-    assert "stale  virtual-policy/anygem: policy moved\n" in ran.out
-    assert "> - `virtual-policy/anygem`: policy moved\n" in (files / "summary").read_text("utf-8")
+    assert "stale  virtual-policy/anygem: policy: absent → live\n" in ran.out
+    assert "> - `virtual-policy/anygem`: policy: absent → live\n" in (files / "summary").read_text("utf-8")
 
 
 def test_apply_leaves_its_plan_and_what_became_of_it(project: Project, policyctl: Policyctl, files: Path) -> None:

@@ -10,7 +10,7 @@ from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFE
 from policyctl.lint.families import lint
 
 COMMENT_CODES = {"P491", "P492"}
-SETTING_CODES = {"P461", "P462"}
+SETTING_CODES = {"P461", "P462", "P471", "P472", "P473"}  # about policyctl.yaml and what is not read
 Target = dict[str, Any]
 
 
