@@ -104,6 +104,13 @@ _TEXT = (
         "together with the safety settings in it. Rename it.",
     ),
     _error(
+        "P018",
+        "unset-variable",
+        "A template uses a variable that the vars of an environment do not have, so it is not known what the file says "
+        "there. Add the variable to the vars of each environment in policyctl.yaml, correct its name, or give it a default: "
+        "{{ x | default(0.5) }}.",
+    ),
+    _error(
         "P019",
         "lfs-pointer",
         "The file is kept in Git LFS, and what is here is only the pointer to it, so nothing is known of its policies. Run "
@@ -115,13 +122,6 @@ _TEXT = (
         "The file's name ends as that of a policy file, but for its case. Some file systems would read it and others would "
         "not; policyctl reads *.yaml, *.yml and *.json only, and a policy that is passed over would read as one that is "
         "gone. Rename the file.",
-    ),
-    _error(
-        "P018",
-        "unset-variable",
-        "A template uses a variable that the vars of an environment do not have, so it is not known what the file says "
-        "there. Add the variable to the vars of each environment in policyctl.yaml, correct its name, or give it a default: "
-        "{{ x | default(0.5) }}.",
     ),
 )
 

@@ -90,7 +90,7 @@ BAD = {
     },
     "guards: {min_served: {while: 1, of: model, with: [429], at_least: 0.9}}": "1:30: P103 while must be less than 1, got 1",
     "guards: {min_served: {while: 0.1, of: model, with: [429], at_least: 9}}": "1:69: P103 at_least must be 1 or less, got 9",
-    "guards: {min_served: {of: model, with: [429], at_least: 0.9}}": "1:10: P102 missing key while",
+    "guards: {min_served: {of: model, with: [429], at_least: 0.9}}": "1:10: P102 missing key while (add it)",
     "effect: {partial: 10}": "1:19: P103 partial must be less than 1, got 10",
     "guards: {deny_new: providers}": '1:20: P105 deny_new must be provider or model, got "providers" (did you mean provider?)',
     "guards: {allow_providers: openai}": '1:27: P104 allow_providers must be a list, got "openai" (write ["openai"])',

@@ -22,10 +22,10 @@ def with_name(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--name", "-n", metavar="NAME", help="The policy, with or without virtual-policy/; the same as NAME.")
     @wraps(function)
     def settled(*args: Any, policy_name: str | None, name: str | None, **more: Any) -> Any:
-        if policy_name and name and canonical_name(policy_name) != canonical_name(name):
+        if policy_name is not None and name is not None and canonical_name(policy_name) != canonical_name(name):
             raise UsageError(f"which policy, {policy_name} or {name}? name one")
-        chosen = policy_name or name
-        if not chosen:
+        chosen = name if policy_name is None else policy_name
+        if chosen is None:
             raise UsageError(f"which policy? name it: {click.get_current_context().command_path} NAME")
         return function(*args, name=chosen, **more)
 
