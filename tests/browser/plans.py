@@ -6,6 +6,7 @@ from typing import Any
 
 from policyctl.core.guards import Review, review
 from policyctl.core.settings import Settings
+from policyctl.effect.declared import Declared
 from policyctl.model.live import observe_rows
 from policyctl.model.policy import Policy, policy_from_file
 from tests.builders import plan
@@ -38,9 +39,8 @@ def reviewed(desired: dict[str, dict[str, Any]], live: dict[str, dict[str, Any]]
         policy_from_file(_document(name, said), f"policies/{place}.yaml") for place, (name, said) in enumerate(desired.items())
     ]
     rows = [{"id": f"id-{place}", **_document(name, said)} for place, (name, said) in enumerate(live.items())]
-    return review(
-        plan(policies, rows, settings), observe_rows(rows), settings, {FLASH: 30, LITE: 30, GPT: 60, CLAUDE: 60, GRANITE: 45}
-    )
+    timeouts = {FLASH: 30.0, LITE: 30.0, GPT: 60.0, CLAUDE: 60.0, GRANITE: 45.0}
+    return review(plan(policies, rows, settings), observe_rows(rows), settings, Declared(timeouts))
 
 
 def _document(name: str, said: dict[str, Any]) -> dict[str, Any]:

@@ -93,14 +93,19 @@ def test_single_policies_are_noted_too_and_the_variable_names_the_file(
     assert (ran.code, ran.out.count("virtual-policy/")) == (0, 1)
 
 
-def test_what_changes_nothing_on_the_remote_makes_no_file(project: Project, policyctl: Policyctl) -> None:
+def test_what_changes_nothing_on_the_remote_makes_no_file(
+    project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project.write("anygem.yaml")
     assert policyctl("apply", "--audit", AUDIT).code == 64  # nobody to ask
     assert policyctl("apply", "--yes").code == 0
     assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0  # nothing to do
     add = ("policy", "add", "--name", "a", "--strategy", "single", "--model", "virtual-model/x/a")
-    assert policyctl(*add, "--dry-run", "--audit", AUDIT).code == 0
-    assert policyctl(*add, "--save", "--audit", AUDIT).code == 0
+    for writes_nothing in ("--dry-run", "--save"):
+        assert policyctl(*add, writes_nothing, "--audit", AUDIT).code == 64
+    monkeypatch.setenv("POLICYCTL_AUDIT", str(AUDIT))  # is for all commands
+    assert policyctl(*add, "--dry-run").code == 0
+    assert policyctl(*add, "--save").code == 0
     assert not AUDIT.exists()
 
 

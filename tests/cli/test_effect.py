@@ -401,7 +401,7 @@ def test_outside_a_repository_there_is_no_revision(tmp_path: Path, policyctl: Po
 
 
 BROKEN = {
-    "no such file": (None, "cannot be read"),
+    "no such file": (None, "there is no such file"),
     "no policy": ('{"spec_version": "v1", "kind": "agent"}', "holds no policy"),
     "not YAML": ("a: [", "this [ is never closed"),
     "a template without its variable": (

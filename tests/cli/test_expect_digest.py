@@ -39,7 +39,7 @@ def test_the_digest_holds_no_commit_no_time_and_no_unrelated_name(planned: str, 
 
 
 def test_another_plan_is_stale_and_both_digests_are_named(planned: str, project: Project, policyctl: Policyctl) -> None:
-    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4"))
+    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4").replace("0.75", "0.6"))
     actual = json.loads(policyctl("plan", "--format", "json").out)["digest"]
     ran = policyctl("apply", "--yes", "--expect-digest", planned)
     assert ran.code == 4

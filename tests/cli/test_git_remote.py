@@ -18,7 +18,7 @@ def merged(project: Project) -> Project:
     project.policy("gone")
     project.policy("same")
     commit(project.folder)
-    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4"))
+    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4").replace("0.75", "0.6"))
     (project.policies / "gone.yaml").unlink()
     project.policy("new")
     return project
@@ -36,7 +36,7 @@ def test_the_plan_has_its_changes_and_their_effect(merged: Project, policyctl: P
     assert ran.code == 2
     assert ran.out.startswith("environment local, remote git:main\n")
     assert "policy.targets[google/gemini-2.0-flash-lite].weight: 0.25 → 0.4" in ran.out
-    assert "traffic: google/gemini-2.0-flash 75% → 65.22%" in ran.out
+    assert "traffic: google/gemini-2.0-flash 75% → 60%" in ran.out
     assert ran.out.endswith("Plan: 1 to add, 1 to update, 1 to remove. 1 unchanged.\n")
     assert not Path(".policyctl").exists()
 

@@ -74,7 +74,7 @@ CANNOT_SAVE: dict[str, tuple[dict[str, str], int, str]] = {
         1,
         "error: policies/a.json is JSON, and policyctl writes YAML",
     ),
-    "a broken directory": ({"a.yaml": "a: ["}, 1, "policies/a.yaml:2:1: P002"),
+    "a broken directory": ({"a.yaml": "a: ["}, 1, "policies/a.yaml:1:4: P002"),
     "out of scope": ({"policyctl.yaml": 'scope: ["team-*"]\n'}, 64, "error: virtual-policy/x is outside the scope of"),
     "not included": ({"policyctl.yaml": 'include: ["team/*"]\n'}, 1, "error: policies/x.yaml is not among the files that"),
 }
@@ -85,7 +85,7 @@ def test_save_never_writes_over_what_it_cannot_say(case: str, project: Project, 
     contents, code, message = CANNOT_SAVE[case]
     for name, text in contents.items():
         project.write(name, text)
-    ran = policyctl(*ADD, "--weight", "0.5", "--save", "--yes")
+    ran = policyctl(*ADD, "--save", "--yes")
     assert ran.code == code
     assert ran.err.startswith(message)
     assert {path.name: path.read_text("utf-8") for path in project.policies.iterdir()} == contents

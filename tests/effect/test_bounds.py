@@ -50,8 +50,9 @@ def leads_on(node: Node) -> bool:
 
 def points(node: Node, legs: list[Leg]) -> Iterator[float]:
     """The points that make the load balances draw what these legs need; uses the legs up."""
-    if isinstance(node, Leaf) and legs:
-        del legs[0]
+    if isinstance(node, Leaf):
+        if legs and legs[0].path == node.path:  # others are not asked on the way
+            del legs[0]
     elif isinstance(node, Balance):
         nexts = {legs[0].path} if legs else set()
         fits = [place for place, target in enumerate(node.targets) if paths_below(target) & nexts]

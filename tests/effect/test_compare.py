@@ -212,7 +212,7 @@ WAITING: dict[str, tuple[dict[str, Any], dict[str, Any], Effect]] = {
 def test_obeying_a_retry_after_costs_time(case: str) -> None:
     """And nothing else: calls, shares and outages stay. That nothing is lost is not proven: a long one ends the attempts."""
     before, after, expected = WAITING[case]
-    assert compare(document(before), document(after), timeouts={A: 30, B: 30}) == expected
+    assert compare(document(before), document(after), declared=Declared({A: 30, B: 30})) == expected
 
 
 CONDITIONAL = {

@@ -8,6 +8,7 @@ import pytest
 
 from policyctl.effect.bounds import max_waits
 from policyctl.effect.compare import compare
+from policyctl.effect.declared import Declared
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.known import NOT_HERE, Known
 from policyctl.effect.outages import outages
@@ -74,7 +75,7 @@ def test_retries_around_policies_count_in_the_worst_case() -> None:
         "virtual-policy/outer": document(body_of("single", "virtual-policy/inner", attempts=2)),
         "virtual-policy/inner": document(body_of("fallback", A, B, attempts=1)),
     }
-    seen = picture(document(body_of("single", "virtual-policy/outer", attempts=3)), known, {A: 10.0, B: 10.0})
+    seen = picture(document(body_of("single", "virtual-policy/outer", attempts=3)), known, Declared({A: 10.0, B: 10.0}))
     calls, waits = 4 * 3 * 2 * 2, 7 + 4 * 3 + 4 * 3 * 2
     assert [(leg.model, leg.calls) for leg in seen.calls.legs] == [(A, 24), (B, 24)]
     assert (seen.calls.value, max_waits(Routes(seen.tree)).value) == (calls, waits)

@@ -81,7 +81,7 @@ CASES = {
     "a number of many digits": Case(
         {"a.yaml": POLICY + "  retry: {attempts: " + "9" * 1_000_000 + "}\n"}, "P004 a number of 1000000 digits"
     ),
-    "a JSON number of many digits": Case({"a.json": "9" * 1_000_000}, "P004 a number is no usable value"),
+    "a JSON number of many digits": Case({"a.json": "9" * 1_000_000}, "P004 a number has too many digits"),
     "attempts": Case(
         {"a.yaml": POLICY + "  retry: {attempts: 1000000000}\n"}, "P103 attempts must be from 0 to 100, got 1000000000"
     ),

@@ -66,7 +66,9 @@ def signed(data: Any) -> str:
     if isinstance(changes, list) and all(isinstance(change, dict) for change in changes):
         keys = ("action", "name", "id", "before", "after")
         said = [[change.get(key) for key in keys] for change in changes]
-        rest["digest"] = digest({**{key: rest.get(key) for key in ("environment", "remote", "config")}, "changes": said})
+        rest["digest"] = digest(
+            {**{key: rest.get(key) for key in ("environment", "remote", "config")}, "changes": said, "overrides": []}
+        )
     return json.dumps({**rest, "checksum": digest(rest)})
 
 

@@ -187,7 +187,7 @@ def test_a_read_only_database_can_be_planned_but_not_applied(project: Project) -
     project.write("anygem.yaml")
     run = [*without_root_privileges(), sys.executable, "-m", "policyctl"]
     subprocess.run([*run, "apply", "--yes"], check=True, capture_output=True)
-    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4"))
+    project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4").replace("0.75", "0.6"))
     folder = project.folder / ".policyctl"
     before = (folder / "local.db").read_bytes()
     (folder / "local.db").chmod(0o444)
