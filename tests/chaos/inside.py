@@ -187,7 +187,14 @@ def _apply(
 ) -> list[Outcome]:
     """As the command does it: plan, carry out, verify, report."""
     plan = _plan(world, remote)
-    outcomes = apply_changes(plan.changes, remote, parallelism=parallelism, on_outcome=lambda outcome: None, stopped=stopped)
+    outcomes = apply_changes(
+        plan.changes,
+        remote,
+        parallelism=parallelism,
+        on_outcome=lambda outcome: None,
+        stopped=stopped,
+        patience=Patience(sleep=clock.sleep, clock=clock.now),
+    )
     unverified = verify(outcomes, remote, clock.sleep)
     run.said.append(apply_text(outcomes, unverified, Style()))
     return outcomes
