@@ -57,6 +57,20 @@ def test_a_cell_of_a_partial_failure_is_the_evaluation_with_that_share_failing(
             assert served(lost) == pytest.approx(evaluate(tree, dict.fromkeys(down, chances)).served, abs=1e-11)
 
 
+@pytest.mark.parametrize("answer", [205, 304])
+def test_an_answer_on_one_list_of_a_fallback_and_of_a_retry_is_repeated(answer: int) -> None:
+    """The fallback takes an answer without a body for a 0 and ends; the retry has it on its list and asks again."""
+    body = {
+        "strategy": {"mode": "fallback", "on_status_codes": [answer]},
+        "retry": {"attempts": 1, "on_status_codes": [answer]},
+        "targets": [{"model_name": A}],
+    }
+    matrix = outages(read_tree(document(body)), share=0.1)
+    lost = {failure: lost for one, lost in zip(matrix.classes, matrix.models[A], strict=True) for failure in one.answers}
+    assert lost[answer] == pytest.approx(0.01)
+    assert lost["broken-body"] == pytest.approx(0.1)
+
+
 def test_tiny_chances_of_losing_a_request_stay_apart() -> None:
     """One minus a chance of 10^-20 and one minus 10^-21 are both 1."""
     for attempts in (19, 20):
