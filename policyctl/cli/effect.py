@@ -12,7 +12,8 @@ from click.core import ParameterSource
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.subjects import LIVE, Sides, Subjects, find_subjects, sides_against
+from policyctl.cli.selecting import with_partial
+from policyctl.cli.subjects import LIVE, Sides, Subjects, find_subjects, raise_if_idle_dir, sides_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
 from policyctl.cli.using import show_uses
 from policyctl.effect.compare import compare, unfit_models
@@ -57,6 +58,7 @@ class Asked:
     """What the command line asks, as it was written."""
 
     against: str | None
+    partial: float | None
     down: tuple[str, ...]
     rate: tuple[str, ...]
     trace: tuple[str, ...]
@@ -75,6 +77,7 @@ class Asked:
 @click.command("effect", epilog=EPILOG)
 @click.argument("policies", nargs=-1, metavar="[NAME|FILE]...")
 @click.option("--against", metavar="git:REF|live", help="Show what changed since a git revision, or against the remote.")
+@with_partial
 @click.option("--down", multiple=True, metavar="MODEL=ANSWER", help="It answers nothing else; repeatable.")
 @click.option("--rate", multiple=True, metavar="MODEL=ANSWER:RATE", help="It answers a part of its calls so; repeatable.")
 @click.option("--trace", multiple=True, metavar="MODEL=ANSWER,…", help="Walk one request; the last answer sticks; repeatable.")
@@ -89,6 +92,7 @@ def command(
     options: Options,
     policies: tuple[str, ...],
     against: str | None,
+    partial: float | None,
     down: tuple[str, ...],
     rate: tuple[str, ...],
     trace: tuple[str, ...],
@@ -104,13 +108,13 @@ def command(
     A FILE needs no directory and no remote, and may hold what no policy file should. Without a NAME or FILE it is all
     policies of the directory.
     """
-    asked = Asked(against, down, rate, trace, seed, timeout, graph, uses, streamed)
+    asked = Asked(against, partial, down, rate, trace, seed, timeout, graph, uses, streamed)
     return effect(options, policies, asked, form)
 
 
 def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) -> int:
     console = Console(options)
-    _check(options, asked, form)
+    _check(options, names, asked, form)
     subjects = find_subjects(options, names, console)
     if asked.graph:
         text = effect_graph([policy.document for policy in subjects.policies])
@@ -133,7 +137,8 @@ def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) ->
     return 0
 
 
-def _check(options: Options, asked: Asked, form: str) -> None:
+def _check(options: Options, names: tuple[str, ...], asked: Asked, form: str) -> None:
+    """Raise UsageError for options that ask several things, and for those that decide nothing of what is asked."""
     questions = {
         "--against": asked.against,
         "--down or --rate": asked.down or asked.rate,
@@ -144,15 +149,21 @@ def _check(options: Options, asked: Asked, form: str) -> None:
     chosen = [name for name, value in questions.items() if value]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} are different questions; ask one at a time")
-    if asked.streamed and (asked.against or asked.graph):
+    about, given = "".join(chosen), click.get_current_context().get_parameter_source
+    if asked.streamed and about in ("--against", "--graph", "--uses"):
         raise UsageError("--streamed is for outages, --down, --rate and --trace; leave it out")
-    given = click.get_current_context().get_parameter_source
+    if asked.timeout and about not in ("", "--against"):
+        raise UsageError(f"--timeout is for the worst-case latency, which {about} does not show; leave it out")
+    if asked.partial is not None and about != "--against":
+        raise UsageError("--partial is for the partial failures that --against compares; add that or leave --partial out")
     if given("seed") is ParameterSource.COMMANDLINE and not asked.trace:
         raise UsageError("--seed decides the draws of --trace, which is not there; add --trace or leave --seed out")
     if "remote" in options.given and asked.against != LIVE:
         raise UsageError("--remote is only asked with --against live; add that or leave --remote out")
     if asked.graph and form == "json":
         raise UsageError("--graph is drawn as text or markdown; leave out --format json")
+    if asked.against != LIVE:
+        raise_if_idle_dir(options, names)
 
 
 def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]:
@@ -168,8 +179,8 @@ def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]
         yield from (_known(_pictured, policy, subjects, (declared, asked.streamed)) for policy in subjects.policies)
     else:
         sides = sides_against(options, subjects, asked.against)
-        for policy, old in zip(subjects.policies, sides.versions, strict=True):
-            moves = compare(old, policy.document, sides.before, sides.after, declared)
+        for policy, old, share in zip(subjects.policies, sides.versions, sides.partials, strict=True):
+            moves = compare(old, policy.document, sides.before, sides.after, declared, asked.partial or share)
             unfollowed, own = _unfollowed(policy.document, old, sides), sides.extras.get(policy.name, ())
             yield Compared(policy.name, policy.file, asked.against, moves, unfollowed, own)
 

@@ -115,6 +115,14 @@ def overrides_of(values: Mapping[str, Any], reason: str = "", by: str = "") -> t
     return tuple(found)
 
 
+with_partial = click.option(
+    "--partial",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="The share of calls that fail in partial failures, such as 0.1.",
+)
+
+
 def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --only and --exclude (as `selection`) and the overrides of limits and guards (as `overrides`)."""
 
@@ -128,12 +136,7 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Override what this file says too, which ci overrides or ci approved wrote.",
     )
     @click.option("--reason", default="", metavar="TEXT", help="Why something is overridden; the plan and the audit show it.")
-    @click.option(
-        "--partial",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        metavar="SHARE",
-        help="The share of calls that fail in partial failures, such as 0.1.",
-    )
+    @with_partial
     @wraps(function)
     def settled(
         *args: Any,

@@ -51,11 +51,13 @@ class Subjects:
 @dataclass(frozen=True, slots=True)
 class Sides:
     """Both sides of a comparison: what each policy asked about was (None: there is none), and the policies that targets name
-    before and after. `extras` are the fields of live policies that the format does not know, by the policy's name."""
+    before and after. `extras` are the fields of live policies that the format does not know, by the policy's name. `partials`
+    are for each policy asked about the share of calls that fail in partial failures, by the policyctl.yaml of its file."""
 
     versions: tuple[Document | None, ...]
     before: Known
     after: Known
+    partials: tuple[float, ...]
     extras: Mapping[str, tuple[Extra, ...]] = field(default_factory=dict)
 
 
@@ -87,14 +89,21 @@ def find_subjects(options: Options, arguments: tuple[str, ...], console: Console
 
 def _around(files: list[Path], options: Options, console: Console) -> Loaded | None:
     """The directory where one of these files lies in it, as far as it can be read: what is asked is about the files alone."""
-    if any(file.resolve().is_relative_to(options.dir.resolve()) for file in files):
+    if any(_is_inside(file, options) for file in files):
         with suppress(PolicyctlError):
             return read_directory(options, find_place(options), console)[1]
     return None
 
 
-def _in_directory(policy: Policy, options: Options) -> bool:
-    return Path(policy.file).resolve().is_relative_to(options.dir.resolve())
+def raise_if_idle_dir(options: Options, arguments: tuple[str, ...]) -> None:
+    """Raise UsageError where --dir is given and decides nothing: the arguments are files, and none of them lies in it."""
+    uses_it = not arguments or any(not _is_file(one) or _is_inside(Path(one), options) for one in arguments)
+    if "dir" in options.given and not uses_it:
+        raise UsageError(f"--dir {options.dir} has none of these files; leave it out")
+
+
+def _is_inside(path: Path, options: Options) -> bool:
+    return path.resolve().is_relative_to(options.dir.resolve())
 
 
 def sides_against(options: Options, subjects: Subjects, against: str) -> Sides:
@@ -127,8 +136,8 @@ def _named(directory: tuple[Policy, ...], names: list[str], options: Options, un
 
 
 def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Environment]:
-    """A source and the environment for its templates, for which alone a policyctl.yaml is looked up."""
-    if not is_template(source.text):
+    """A source and the environment for its templates. Without one a policyctl.yaml is only read where --env names it."""
+    if not is_template(source.text) and "env" not in options.given:  # one that is asked for must exist
         return source, Environment(LOCAL)
     return source, load_config(find_config(path.parent, options.dir)).environment(options.env)
 
@@ -136,7 +145,7 @@ def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Envir
 def _then(options: Options, subjects: Subjects, against: str) -> Sides:
     """Policies of the directory are read as it was as a whole, others from their files alone."""
     revision, known = against.removeprefix(GIT), dict[str, Document]()
-    if any(_in_directory(policy, options) for policy in subjects.policies):
+    if any(_is_inside(Path(policy.file), options) for policy in subjects.policies):
         with GitReader(against, options.dir, find_place(options).environment) as reader:
             known = {name: live.normal for name, live in observe(reader).live.items()}
     files = list(dict.fromkeys(Path(policy.file) for policy in subjects.policies if policy.name not in known))
@@ -144,7 +153,8 @@ def _then(options: Options, subjects: Subjects, against: str) -> Sides:
         if source is not None:
             loose = read_loosely(*_opened(options, source, file))
             known = {**{policy.name: policy.document for policy in loose.policies}, **known}
-    return Sides(tuple(known.get(policy.name) for policy in subjects.policies), Known(known), subjects.known)
+    versions = tuple(known.get(policy.name) for policy in subjects.policies)
+    return Sides(versions, Known(known), subjects.known, _partials(options, subjects))
 
 
 def _live(options: Options, subjects: Subjects) -> Sides:
@@ -159,7 +169,14 @@ def _live(options: Options, subjects: Subjects) -> Sides:
     before = Known(live, whole=whole, unclear=unclear)
     after = Known({**live, **subjects.known}, whole=whole, unclear=left)
     own = {one.name: extras(found[one.name].document, one.document) for one in subjects.policies if one.name in found}
-    return Sides(versions, before, after, own)
+    return Sides(versions, before, after, _partials(options, subjects), own)
+
+
+def _partials(options: Options, subjects: Subjects) -> tuple[float, ...]:
+    folders = [Path(policy.file).parent for policy in subjects.policies]
+    starts = {folder: options.dir if _is_inside(folder, options) else folder for folder in {*folders}}
+    found = {start: load_config(find_config(start, options.dir)).shared.settings.partial for start in {*starts.values()}}
+    return tuple(found[starts[folder]] for folder in folders)
 
 
 def _below(reader: Reader, found: dict[str, Live], subjects: Subjects) -> tuple[dict[str, Document], dict[str, str]]:

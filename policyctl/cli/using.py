@@ -21,15 +21,19 @@ def show_uses(subjects: Subjects, pattern: str, form: str, console: Console) -> 
     wanted = everything.fitting(pattern)
     if wanted == Names((), ()):
         raise UsageError(f"no model, provider or policy here matches {pattern}{_guess(pattern, everything)}")
-    uses, found, beyond = Uses(wanted, subjects.known), list[Use](), defaultdict[str, list[str]](list)
+    uses, found = Uses(wanted, subjects.known, subjects.declared), list[Use]()
+    beyond, untold = defaultdict[str, list[str]](list), dict[str, str]()
     with console.progress.of("Working out", "policy", len(subjects.policies)) as step:
         for policy in subjects.policies:
-            found += uses.of(policy.name, policy.document)
+            own = list(uses.of(policy.name, policy.document))
+            found += own
+            if not own and (why := uses.why_not_known(policy.document)):
+                untold[policy.name] = why
             for name in uses.beyond(policy.document):
                 beyond[name].append(policy.name)
             step()
     files = {policy.name: policy.file for policy in subjects.policies}
-    users = Users(pattern, wanted, tuple(found), files, dict(sorted(beyond.items())))
+    users = Users(pattern, wanted, tuple(found), files, dict(sorted(beyond.items())), untold)
     if form == "json":
         console.result(users_json(users))
     else:

@@ -6,15 +6,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.known import Known
 from policyctl.effect.matching import fitting
 from policyctl.effect.reach import reach, short_names
 from policyctl.effect.routes import Routes
 from policyctl.effect.shares import model_shares
-from policyctl.effect.tree import read_tree
-from policyctl.errors import PolicyctlError
-from policyctl.model.names import POLICY_PREFIX, canonical_name, matches
+from policyctl.effect.tree import Tree, known_tree
+from policyctl.errors import NotKnown
+from policyctl.model.names import POLICY_PREFIX, canonical_model, canonical_name, matches
 from policyctl.model.normal import Document, model_names
 
 _GONE = 404  # what a model answers that is not there any more
@@ -22,7 +23,7 @@ _NO_POLICY = 400
 
 
 class Names(NamedTuple):
-    """Models, and policies by canonical name."""
+    """Models and policies, both by canonical name."""
 
     models: tuple[str, ...]
     policies: tuple[str, ...]
@@ -39,7 +40,8 @@ class Use:
     `share` is the part of its requests that go there when nothing fails, `when` in words what must fail first (empty where
     nothing needs to) and `failing` how many models that are; `asked` is whether any request may come there. `through` are the
     policies that lead to the one that names the target, none where the policy itself does. `served` is the part of its
-    requests that are still served when all that was looked for is gone. `why` says why none of that can be told.
+    requests that are still served when all that was looked for is gone; None where that is up to a policy that cannot be
+    followed. `why` is the reason where none of this is known.
     """
 
     policy: str
@@ -57,8 +59,8 @@ def names_in(documents: Iterable[Document], policies: Collection[str], models: I
     """Every model and policy that the documents' targets name, with the `policies` and `models` that are there anyway."""
     named = {name for document in documents for name in model_names(document)}
     targets = {canonical_name(name) for name in named if _is_policy(name, policies)}
-    others = {name for name in named if not _is_policy(name, policies)}
-    return Names(tuple(sorted(others.union(models))), tuple(sorted(targets.union(policies))))
+    others = {canonical_model(name) for name in named if not _is_policy(name, policies)}
+    return Names(tuple(sorted(others.union(map(canonical_model, models)))), tuple(sorted(targets.union(policies))))
 
 
 def _is_policy(name: str, policies: Collection[str]) -> bool:
@@ -66,11 +68,14 @@ def _is_policy(name: str, policies: Collection[str]) -> bool:
 
 
 class Uses:
-    """The uses of some models and policies (`wanted`), where `known` are all policies that targets may name."""
+    """The uses of some models and policies (`wanted`), where `known` are all policies that targets may name.
 
-    def __init__(self, wanted: Names, known: Known) -> None:
-        self._wanted = wanted
+    `declared` are facts about models, which count as they do in a plan.
+    """
+
+    def __init__(self, wanted: Names, known: Known, declared: Declared = NOTHING) -> None:
         self._known = known
+        self._declared = declared
         self._models, self._policies = frozenset(wanted.models), frozenset(wanted.policies)
         # To see who comes to a policy, it is not followed: it is then asked as a model is.
         others = {name: document for name, document in known.items() if name not in self._policies}
@@ -84,11 +89,24 @@ class Uses:
             ([target for target in ways if target in self._policies], self._without, _NO_POLICY),
         ):
             if targets:
-                yield from _uses(name, document, {target: ways[target] for target in targets}, known, answer)
+                try:
+                    tree = known_tree(document, known, self._declared)
+                except NotKnown as error:
+                    yield from (Use(name, target, ways[target], why=str(error)) for target in targets)
+                else:
+                    yield from _uses(name, tree, {target: ways[target] for target in targets}, answer)
 
     def beyond(self, document: Document) -> Iterator[str]:
         """The policies that a policy leads to and that cannot be followed; through them it may use anything."""
         yield from (name for name in self._below(document) if name not in self._known and name not in self._policies)
+
+    def why_not_known(self, document: Document) -> str | None:
+        """Why it is not known what a policy does; it may then use anything, also what none of its targets names."""
+        try:
+            known_tree(document, self._known, self._declared)
+        except NotKnown as error:
+            return str(error)
+        return None
 
     def _below(self, document: Document) -> dict[str, tuple[str, ...]]:
         """Every policy that a document's targets lead to, with the shortest way to it (and itself at its end)."""
@@ -110,25 +128,23 @@ class Uses:
         for one, way in [(document, ()), *((self._known[name], way) for name, way in below.items() if name in self._known)]:
             for name in model_names(one):
                 is_policy = _is_policy(name, self._known)
-                target = canonical_name(name) if is_policy else name
+                target = canonical_name(name) if is_policy else canonical_model(name)
                 if target in (self._policies if is_policy else self._models):
                     found.setdefault(target, way)
         return found
 
 
-def _uses(name: str, document: Document, ways: Mapping[str, tuple[str, ...]], known: Known, answer: int) -> Iterator[Use]:
+def _uses(name: str, tree: Tree, ways: Mapping[str, tuple[str, ...]], answer: int) -> Iterator[Use]:
     """The uses of these targets, which are leaves, and answer so when they are gone."""
-    try:
-        tree = read_tree(document, known)
-    except PolicyctlError as error:
-        yield from (Use(name, target, way, why=str(error)) for target, way in ways.items())
-        return
     if tree.refused:
         why = f"the gateway refuses this policy: {tree.refused}"
         yield from (Use(name, target, way, why=why) for target, way in ways.items())
         return
     shares, conditions, names = model_shares(tree), reach(Routes(tree)), short_names(tree.models)
-    served = evaluate(tree, dict.fromkeys(ways, answer)).served
+    gone = dict.fromkeys(ways, answer)
+    served: float | None = evaluate(tree, gone).served
+    if tree.unfollowed and served != evaluate(tree, {**dict.fromkeys(tree.unfollowed, 200), **gone}).served:
+        served = None
     for target, way in ways.items():
         share, condition = shares.get(target, 0.0), conditions.get(target)
         if condition is None:

@@ -24,7 +24,8 @@ class Users:
     """What was asked (`pattern`), what it means (`wanted`), and its uses by the policies looked at, of which each has a file.
 
     `beyond` are target policies that cannot be followed, each with the policies that lead to it: whether these use what was
-    asked for by way of it is not known.
+    asked for by way of it is not known. `untold` are the policies looked at of which it is not known what they use, each with
+    the reason.
     """
 
     pattern: str
@@ -32,6 +33,7 @@ class Users:
     uses: tuple[Use, ...]
     files: Mapping[str, str]
     beyond: Mapping[str, Sequence[str]]
+    untold: Mapping[str, str]
 
     @property
     def sorted(self) -> list[Use]:
@@ -55,7 +57,8 @@ def users_text(users: Users, style: Style) -> str:
             file = style.paint(f"  {plain(users.files[use.policy])}", "dim")
             lines.append(Line(f"  {_aligned(cells, widths)}  ", cells[4] + file))
         lines += [Line(""), Line("", style.paint(_without(users.wanted), "dim"))]
-    lines += [Line(""), *(Line(style.paint("note  ", "cyan"), note) for note in _notes(users))] if users.beyond else []
+    notes = _notes(users)
+    lines += [Line(""), *(Line(style.paint("note  ", "cyan"), note) for note in notes)] if notes else []
     return laid_out([*lines, Line(""), Line("", style.paint(ASSUMED, "dim"))], style.width) + "\n"
 
 
@@ -70,7 +73,8 @@ def users_markdown(users: Users) -> str:
             head + "".join(row((*cells, file)) for cells, file in zip(rows, files, strict=True)),
             f"_{_without(users.wanted)}_\n",
         ]
-    parts += ["".join(f"- {prose(note)}\n" for note in _notes(users))] if users.beyond else []
+    notes = _notes(users)
+    parts += ["".join(f"- {prose(note)}\n" for note in notes)] if notes else []
     return "\n".join([*parts, f"_{prose(ASSUMED)}_\n"])
 
 
@@ -87,6 +91,7 @@ def users_json(users: Users) -> str:
         "looked_at": len(users.files),
         "users": [_use(use, users.files[use.policy]) for use in users.sorted],
         "unfollowed": {name: list(policies) for name, policies in users.beyond.items()},
+        "not_known": dict(users.untold),
     }
     return json_text(data)
 
@@ -110,7 +115,7 @@ def _found(users: Users) -> str:
     names = [*map(model, users.wanted.models), *map(plain, users.wanted.policies)]
     what = names[0] if len(names) == 1 else f"{plain(users.pattern)} ({', '.join(names)})"
     policies = len({use.policy for use in users.uses})
-    looked = count(len(users.files), "policy")
+    looked = count(len(users.files), "policy") + (", as far as is known" if users.beyond or users.untold else "")
     return f"{what}: used by {policies:,} of {looked}" if policies else f"{what}: used by none of {looked}"
 
 
@@ -141,8 +146,12 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _notes(users: Users) -> list[str]:
-    return [
+    beyond = [
         f"{plain(name)} is not known here, so it is not known whether {', '.join(map(plain, map(bare_name, policies)))} "
         f"{'uses' if len(policies) == 1 else 'use'} {plain(users.pattern)} through it"
         for name, policies in users.beyond.items()
+    ]
+    said = plain(users.pattern)
+    return beyond + [
+        f"it is not known whether {plain(bare_name(name))} uses {said}: {plain(why)}" for name, why in users.untold.items()
     ]

@@ -307,6 +307,33 @@ def test_a_comparison_with_the_remote(project: Project, machine: Any, policyctl:
     assert machine("anygem", "--against", "live")["policies"][0]["calls"] == {"before": 2, "after": 4}
 
 
+def test_partial_failures_are_those_of_the_plan(project: Project, machine: Any, policyctl: Policyctl) -> None:
+    """The share is the option's, else that of policyctl.yaml, else 0.1; also against a revision, and for a file elsewhere."""
+    git(project.folder, "init", "-q")
+    outside = project.folder / "elsewhere" / "p.yaml"
+    for attempts in (2, 1):
+        outside.parent.mkdir(exist_ok=True)
+        write(outside.parent, fallback("x/a", retry={"attempts": attempts}))
+        project.policy("one", "x/a", retry=f"{{attempts: {attempts}}}")
+        if attempts == 2:
+            git(project.folder, "add", ".")
+            git(project.folder, "commit", "-qm", "one")
+            assert policyctl("apply", "--yes").code == 0
+
+    def shares(*args: str | Path) -> set[float]:
+        return {cell["share"] for cell in machine(*args)["policies"][0]["worse"]}
+
+    def planned(*args: str) -> set[float]:
+        (change,) = json.loads(policyctl("plan", "--format", "json", *args).out)["changes"]
+        return {cell["share"] for cell in change["effect"]["worse"]}
+
+    for config, args, share in (("", (), 0.1), ("effect: {partial: 0.25}", (), 0.25), ("", ("--partial", "0.4"), 0.4)):
+        (project.policies / "policyctl.yaml").write_text(config, "utf-8")
+        (outside.parent / "policyctl.yaml").write_text(config, "utf-8")
+        found = [shares("one", "--against", against, *args) for against in ("live", "git:HEAD")]
+        assert [*found, shares(outside, "--against", "git:HEAD", *args), planned(*args)] == [{share}] * 4
+
+
 UNCLEAR = {
     "several of one name": (
         [row("anygem", id="1"), row("anygem", id="2")],
@@ -368,6 +395,27 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "down twice": (("anygem", "--down", "google=503", "--down", "google=500"), "cannot be down in two ways"),
     "a graph of streams": (("anygem", "--graph", "--streamed"), "--streamed is for outages"),
     "a comparison of streams": (("anygem", "--against", "live", "--streamed"), "--streamed is for outages"),
+    "uses of streams": (("--uses", "google", "--streamed"), "--streamed is for outages"),
+    **{
+        f"a timeout with {args[-2]}": ((*args, "--timeout", "google=3"), "--timeout is for the worst-case latency, which --")
+        for args in (
+            ("anygem", "--uses", "google"),
+            ("anygem", "--down", "google=503"),
+            ("anygem", "--rate", "google=503:0.1"),
+            ("anygem", "--trace", "google=503"),
+        )
+    },
+    "a timeout of a graph": (("--graph", "--timeout", "google=3"), "--timeout is for the worst-case latency, which --graph"),
+    **{
+        f"partial failures with {' '.join(args)}": (
+            ("anygem", *args, "--partial", "0.2"),
+            "--partial is for the partial failures",
+        )
+        for args in ((), ("--uses", "google"), ("--down", "google=503"), ("--trace", "google=503"), ("--graph",))
+    },
+    "a share that is not one": (("anygem", "--against", "git:HEAD", "--partial", "1"), "is not in the range 0<x<1"),
+    "a directory without the file": (("other.yaml", "--dir", "policies"), "--dir policies has none of these files"),
+    "an environment that does not exist": (("other.yaml", "--env", "pord"), "unknown environment pord"),
     "a bad rate": (("anygem", "--rate", "google=503:2"), "is not a rate"),
     "no rate": (("anygem", "--rate", "google=503"), "is not a rate"),
     "rates above 1": (("anygem", "--rate", "google=503:0.6", "--rate", "google=500:0.6"), "more than all of its calls"),
@@ -386,7 +434,8 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
 def test_usage_errors_are_one_line_and_64(case: str, project: Project, policyctl: Policyctl) -> None:
     git(project.folder, "init", "-q")
     project.write("anygem.yaml")
-    project.policy("other")
+    path = project.policy("other")
+    (project.folder / "other.yaml").write_bytes(path.read_bytes())
     args, message = USAGE[case]
     ran = policyctl("effect", *args)
     assert (ran.code, ran.out) == (64, "")

@@ -275,3 +275,28 @@ def test_uses_by_way_of_policies_that_are_not_known_are_not_denied(project: Proj
     assert "whether front uses openai through it" in policyctl("effect", "--uses", "openai", "--format", "markdown").out
     seen = valid("effect", policyctl("effect", "--uses", "openai", "--format", "json").out)
     assert seen["unfollowed"] == {"virtual-policy/theirs": ["virtual-policy/front"]}
+
+
+def test_a_model_is_found_by_either_spelling_in_files_and_on_the_command_line(project: Project, policyctl: Policyctl) -> None:
+    project.policy("bare", "openai/gpt-4o", "virtual-policy/theirs")
+    project.policy("whole", "virtual-model/openai/gpt-4o")
+    for pattern in ("openai/gpt-4o", "virtual-model/openai/gpt-4o"):
+        seen = valid("effect", policyctl("effect", "--uses", pattern, "--format", "json").out)
+        assert seen["models"] == ["virtual-model/openai/gpt-4o"]
+        assert {(use["policy"], use["share"], use["served_without"]) for use in seen["users"]} == {
+            ("virtual-policy/bare", 1, None),
+            ("virtual-policy/whole", 1, 0),
+        }
+
+
+def test_the_uses_of_a_policy_whose_mode_is_not_known_are_not_denied(project: Project, policyctl: Policyctl) -> None:
+    project.policy("all", "virtual-model/openai/gpt-4o")
+    path = project.write("odd.yaml", CHAT.format(codes="429").replace("fallback", "semantic").replace("chat", "odd"))
+    args = (path, "policies/all.yaml", "--uses")
+    why = 'policy has mode "semantic", which policyctl does not know'
+    assert f"cannot be told: {why}" in policyctl("effect", *args, "claude").out
+    ran = policyctl("effect", path, "policies/all.yaml", "--uses", "virtual-policy/all")
+    assert "virtual-policy/all: used by none of 2 policies, as far as is known\n" in ran.out
+    assert f"note  it is not known whether odd uses virtual-policy/all: {why}\n" in ran.out
+    seen = valid("effect", policyctl("effect", *args, "virtual-policy/all", "--format", "json").out)
+    assert (seen["users"], seen["not_known"]) == ([], {"virtual-policy/odd": why})

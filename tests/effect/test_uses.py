@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 
+from policyctl.effect.declared import Declared
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.known import Known
 from policyctl.effect.tree import MAX_DEPTH, read_tree
 from policyctl.effect.uses import Names, Use, Uses, names_in
+from policyctl.model.names import canonical_model
 from policyctl.model.normal import Document, model_names
 from tests.effect.policies import bodies, document
 from tests.effect.test_bounds import body_of
@@ -54,6 +56,10 @@ CASES: dict[str, Case] = {
         body_of("single", MID), CHAT, (1, "", True, (MID,), 0), {MID: body_of("single", "chat"), CHAT: body_of("single", B)}
     ),
     "a policy that is not known": Case(body_of("fallback", CHAT, A), CHAT, (1, "", True, (), 1)),
+    "a model spelled without the prefix": Case(body_of("fallback", "openai/b", A), B, (1, "", True, (), 1)),
+    "a model spelled in two ways": Case(body_of("loadbalance", "openai/b", B), "openai", (1, "", True, (), 0)),
+    "beside a policy that may serve": Case(body_of("fallback", A, CHAT), A, (1, "", True, (), None)),
+    "beside a policy that is never asked": Case(body_of("single", A, CHAT), A, (1, "", True, (), 0)),
 }
 
 
@@ -73,6 +79,10 @@ def test_what_a_policy_does_not_lead_to_is_not_used() -> None:
 UNTOLD = {
     "refused": ({"targets": [{"model_name": A}]}, "the gateway refuses this policy: policy has no strategy"),
     "too deep": (None, "groups are nested more than"),
+    "a mode that is not known": (
+        {"strategy": {"mode": "semantic"}, "targets": [{"model_name": A}]},
+        'policy has mode "semantic", which policyctl does not know',
+    ),
 }
 
 
@@ -101,11 +111,30 @@ def test_a_policy_beyond_which_nothing_is_known_is_told() -> None:
     assert list(Uses(Names((), (CHAT,)), Known(known)).beyond(known[P])) == []
 
 
+def test_of_a_policy_whose_mode_is_not_known_no_use_is_denied() -> None:
+    known = {
+        P: document({"strategy": {"mode": "semantic"}, "routes": [{"model_name": A}]}),
+        CHAT: {"name": CHAT, "policy": body_of("single", P)},
+    }
+    found = Uses(Names((A,), ()), Known(known))
+    why = 'policy has mode "semantic", which policyctl does not know'
+    assert (list(found.of(P, known[P])), found.why_not_known(known[P])) == ([], why)
+    assert found.why_not_known(known[CHAT]) == f"{P}: {why}"
+    assert found.why_not_known(document(body_of("single", A))) is None
+
+
+def test_declared_types_count_as_in_a_plan() -> None:
+    """A model of another type than the policy's first serves no request, so nothing is lost without it."""
+    known = {P: document(body_of("loadbalance", A, B))}
+    (use,) = Uses(Names((B,), ()), Known(known), Declared(types={A: "chat", B: "embedding"})).of(P, known[P])
+    assert (use.share, use.asked, use.served) == (0, True, 0.5)
+
+
 @settings(max_examples=100)
 @given(body=bodies)
 def test_every_model_that_a_policy_names_is_used_and_its_absence_is_what_a_404_does(body: dict[str, Any]) -> None:
     one = document(body)
-    for model in set(model_names(one)):
+    for model in set(map(canonical_model, model_names(one))):
         (use,) = Uses(Names((model,), ()), Known({})).of(P, one)
         if not use.why:
             assert use.served == evaluate(read_tree(one), {model: 404}).served
