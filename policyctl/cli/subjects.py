@@ -190,6 +190,6 @@ def _below(reader: Reader, found: dict[str, Live], subjects: Subjects) -> tuple[
         seen |= targets
         observed = look_up(reader, targets - looked) if targets - looked else Observed({})
         live |= {name: row.normal for name, row in observed.live.items()}
-        unclear |= observed.unclear
+        unclear |= observed.obstacles()
         pending = [some[name] for name in targets for some in (live, subjects.known) if name in some]
     return live, unclear

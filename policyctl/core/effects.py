@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from policyctl.core.plan import Plan
 from policyctl.core.settings import PARTIAL
 from policyctl.effect.declared import NOTHING, Declared
-from policyctl.effect.known import Known
+from policyctl.effect.known import Known, leads_to_unclear
 from policyctl.model.live import Live, Observed
 from policyctl.model.normal import Document, normal_form, references
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class Affected(NamedTuple):
     """A live policy that a plan leaves alone, but whose traffic changes because of what it targets.
 
-    `through` are the policies that lead from it to the nearest changed one, which is the last. `effect` is None where it
-    cannot be told. `bound` says whether the guards of the directory hold for it.
+    `through` are the policies that lead from it to the nearest changed one, which is the last. `bound` says whether the guards
+    of the directory hold for it.
     """
 
     name: str
     through: tuple[str, ...]
-    effect: Effect | None
+    effect: Effect
     bound: bool
 
 
@@ -62,10 +62,12 @@ class Comparing:
         return effect
 
 
-def effects_of(plan: Plan, comparing: Comparing) -> dict[str, Effect]:
+def effects_of(plan: Plan, observed: Observed, comparing: Comparing) -> dict[str, Effect]:
     """The effect of every update of a plan, by canonical name."""
     updates = [(change.name, change.before) for change in plan.changes if change.action == "update"]
-    return {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
+    effects = {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
+    unseen = _unseen(_roots(plan, effects), _users(plan, observed), observed) if observed.obstacles() else {}
+    return {name: _as_seen(effect, unseen.get(name)) for name, effect in effects.items()}
 
 
 def affected_by(
@@ -80,28 +82,51 @@ def affected_by(
     `effects` are those of the plan's updates; the others are as for `effects_of`. `bound` says whether guards hold for a
     policy.
     """
-    roots = {change.name for change in plan.changes if change.action != "update" or _is_effective(effects.get(change.name))}
+    roots = _roots(plan, effects)
     if not roots:
         return ()
-    ways = _ways_to(roots, _users(plan, observed))
+    users = _users(plan, observed)
+    ways, unseen = _ways_to(roots, users), _unseen(roots, users, observed)
     changed = {change.name for change in plan.changes}
     found = []
     for name in sorted(ways.keys() - changed):
-        effect = _effect_on(name, comparing)
+        effect = _effect_on(name, comparing, unseen.get(name))
         if _is_effective(effect):
             found.append(Affected(name, ways[name], effect, bound(name)))
     return tuple(found)
 
 
+def _roots(plan: Plan, effects: Mapping[str, Effect]) -> set[str]:
+    """The changes that may move the traffic of policies which target them."""
+    return {change.name for change in plan.changes if change.action != "update" or _is_effective(effects.get(change.name))}
+
+
+def _unseen(roots: set[str], users: Mapping[str, set[str]], observed: Observed) -> dict[str, str]:
+    """The policies that lead to a changed one by way of a policy of which it is not known what it is (one that the remote has
+    several times), each with the reason why it is not known what the change does to it."""
+    reasons = observed.obstacles()
+    through = _ways_to(_ways_to(roots, users).keys() & reasons, users) if reasons else {}
+    return {name: leads_to_unclear(way[-1], reasons[way[-1]]) if way else reasons[name] for name, way in through.items()}
+
+
+def _as_seen(effect: Effect | None, unseen: str | None) -> Effect:
+    """The effect, or that it is not known where none was found and there may be one that cannot be seen."""
+    from policyctl.effect.compare import Effect
+
+    if effect is not None and (unseen is None or _is_effective(effect)):
+        return effect
+    return Effect("unknown", unknown=unseen)
+
+
 def _is_effective(effect: Effect | None) -> bool:
-    """Whether traffic may change: what cannot be told counts as well."""
+    """Whether traffic may change: what is not known counts as well."""
     return effect is None or effect.kind in ("effective", "unknown")
 
 
-def _effect_on(name: str, comparing: Comparing) -> Effect | None:
-    if name not in comparing.before or name not in comparing.after:  # several rows of that name
-        return None
-    return comparing.effect(comparing.before[name], comparing.after[name])
+def _effect_on(name: str, comparing: Comparing, unseen: str | None) -> Effect:
+    """The effect on a policy that stays. One that is not among the live ones is one of which it is not known what it is."""
+    stays = comparing.before.get(name)
+    return _as_seen(comparing.effect(stays, comparing.after[name]) if stays is not None else None, unseen)
 
 
 def _users(plan: Plan, observed: Observed) -> dict[str, set[str]]:
@@ -130,7 +155,7 @@ def _ways_to(roots: set[str], users: Mapping[str, set[str]]) -> dict[str, tuple[
 
 def policies_around(plan: Plan, observed: Observed) -> tuple[Known, Known]:
     """Every policy as it is live, and as it will be when a plan is applied, in normal form."""
-    unclear = observed.unclear
+    unclear = observed.obstacles()
     live = {name: row for name, row in observed.live.items() if name not in unclear}
     changed = {change.name for change in plan.changes}
     kept = {name: row for name, row in live.items() if name not in changed}

@@ -96,7 +96,7 @@ def review(
     left = replace(plan, changes=pending)
     used = list(_still_targeted(plan, observed))
     comparing = Comparing(before, after, declared, settings.partial)
-    effects = effects_of(plan, comparing)
+    effects = effects_of(plan, observed, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
     guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
     refusals = (
@@ -203,16 +203,16 @@ def _missing(document: Document, after: Known) -> list[str]:
 
 
 def _unfollowed(plan: Plan, after: Known) -> Iterator[str]:
-    """Policies that the plan writes and that lead to one of which it is not known what it does."""
+    """New policies that lead to one of which it is not known what it does; of others their effect says it."""
     if after.whole and not after.unclear:
         return
     from policyctl.effect.tree import read_tree  # seldom needed
 
     for change in plan.changes:
-        if change.after is not None and change.needs:
+        if change.action == "add" and change.after is not None and change.needs:
             with suppress(PolicyctlError):  # nested too deeply to be followed, which its effect says
                 for name, why in read_tree(after[change.name], after).unfollowed.items():
-                    yield f"{change.name} leads to {name}, which counts as serving no request: {why}"
+                    yield f"{change.name} leads to {name}, and what that one does is not known: {why}"
 
 
 def _protected(plan: Plan, settings: Settings) -> Iterator[str]:

@@ -89,10 +89,13 @@ def traffic_refusals(
 
 def _restored_by(name: str, plan: Plan, policies: Mapping[str, Document], restored: frozenset[str]) -> bool:
     """Whether every changed policy that one which stays may come to is a restoration."""
-    changed = {change.name for change in plan.changes}
+    changed, unclear = {change.name for change in plan.changes}, Known.of(policies).unclear
     pending, seen = [name], {name}
     while pending:
-        for target in references(policies[pending.pop()]) & policies.keys() - seen:
+        one = pending.pop()
+        if one in unclear:
+            return False
+        for target in references(policies[one]) & (policies.keys() | unclear.keys()) - seen:
             seen.add(target)
             pending.append(target)
     return seen & changed <= restored
@@ -131,8 +134,8 @@ def _case(one: Judged, policies: Mapping[str, Document], declared: Declared) -> 
     if one.name not in policies:
         raise NotKnown(Known.of(policies).why_not(one.name) or "there is no such policy")
     after = picture(policies[one.name], policies, declared)
-    for name, why in after.tree.unfollowed.items():
-        raise NotKnown(f"it leads to {name}, and what that one does is not known: {why}")
+    if after.tree.untold:
+        raise NotKnown(after.tree.untold)
     return Case(after, one.effect)
 
 

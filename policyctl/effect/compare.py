@@ -149,6 +149,8 @@ def _compared(
     kind = _kind(before, after, then.tree, now.tree, below) if effect == Effect("effective") else "effective"
     if kind != "effective":
         return Effect(kind, sure=True)
+    if why := then.tree.untold or now.tree.untold:
+        raise NotKnown(why)
     same_caches = cache_of(before.get("policy")) == cache_of(after.get("policy")) and _caches(below[0]) == _caches(below[1])
     return _whole(effect, then.tree, now.tree, partial, same_caches=same_caches, deep=deep)
 

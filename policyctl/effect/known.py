@@ -10,6 +10,11 @@ from policyctl.model.normal import Document
 NOT_HERE = "not known here"
 
 
+def leads_to_unclear(name: str, why: str) -> str:
+    """Why it is not known what a policy does that leads to one which cannot be followed."""
+    return f"it leads to {name}, and what that one does is not known: {why}"
+
+
 class Known(Mapping[str, Document]):
     """Policies by canonical name, as far as they are known.
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from policyctl.effect.declared import NOTHING, USUAL_TYPE, Declared
 from policyctl.effect.draw import Draw, draw_of
-from policyctl.effect.known import Known
+from policyctl.effect.known import Known, leads_to_unclear
 from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, most_waits, retry_of
 from policyctl.effect.refusal import checked
 from policyctl.errors import NotKnown
@@ -105,6 +105,11 @@ class Tree:
     unmodelled: str | None = None
     takes: str | None = None
     unfit: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def untold(self) -> str | None:
+        """Why it is not known what the policy does, where that is up to a policy that cannot be followed."""
+        return next((leads_to_unclear(name, why) for name, why in self.unfollowed.items()), None)
 
     @cached_property
     def models(self) -> tuple[str, ...]:

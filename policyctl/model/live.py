@@ -95,14 +95,6 @@ class Observed:
     unreadable: tuple[Unreadable, ...] = ()
     whole: bool = True
 
-    @property
-    def unclear(self) -> dict[str, str]:
-        """The policies that are there, but of which it is not known what they are, each with the reason."""
-        return {
-            **{row.name: row.reason for row in self.unreadable if row.name is not None},
-            **{twins.name: twins.fault for twins in self.twins},
-        }
-
     def obstacles(self) -> dict[str, str]:
         """By name, why it cannot be told what a policy is although rows of that name are there."""
         found = {

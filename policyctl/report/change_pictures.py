@@ -53,9 +53,11 @@ def change_pictures(item: Item, review: Review) -> Pictures | None:
     try:
         old = picture(before, review.policies_before, review.declared) if before else None
         new = picture(after, review.policies, review.declared) if after else None
-        return _pictures(old, new, tuple(_graphs(before, after)))
     except NotKnown:  # the effect says so
         return None
+    if any(seen is not None and seen.tree.untold for seen in (old, new)):
+        return None
+    return _pictures(old, new, tuple(_graphs(before, after)))
 
 
 def _pictures(old: Picture | None, new: Picture | None, graphs: tuple[tuple[str, Drawing], ...]) -> Pictures:

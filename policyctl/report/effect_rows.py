@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -63,7 +62,7 @@ def sections(view: View) -> list[Section]:
         case Compared():
             unknown = tuple(map(plain, extra_notes({view.name: view.extras}, place)))
             effect = Section("effect", tuple(effect_rows(view.effect)))
-            found = [effect, _unfollowed(view.unfollowed), Section("not counted", unknown)]
+            found = [effect, _unfollowed(view), Section("not counted", unknown)]
         case Unknown():
             found = [Section("not known", (plain(view.why),))]
     return [section for section in found if section.rows]
@@ -72,7 +71,7 @@ def sections(view: View) -> list[Section]:
 def effect_rows(effect: Effect) -> Iterator[str]:
     """What a change moves, one row each, the gravest first (see `core.risk`); a plan shows these under the change."""
     if effect.unknown:
-        yield f"not known: {plain(effect.unknown)}"
+        yield _not_known(effect.unknown)
         return
     if effect.refused:
         yield f"worse: the gateway refuses this policy, every request gets 400: {place(effect.refused)}"
@@ -219,11 +218,17 @@ def _references(tree: Tree) -> Iterator[Section]:
     yield Section(
         "missing", tuple(f"{plain(name)} does not exist; no request that comes to it is served" for name in tree.missing)
     )
-    yield _unfollowed(tree.unfollowed)
+    yield Section("not followed", tuple(f"{_because(*one)}; {_NOT_FOLLOWED}" for one in tree.unfollowed.items()))
 
 
-def _unfollowed(reasons: Mapping[str, str]) -> Section:
-    return Section("not followed", tuple(f"{plain(name)}: {plain(why)}; {_NOT_FOLLOWED}" for name, why in reasons.items()))
+def _unfollowed(view: Compared) -> Section:
+    """The same for a comparison, which claims nothing where something that it would have to follow cannot be followed."""
+    counted = "" if view.effect.unknown else f"; {_NOT_FOLLOWED}"
+    return Section("not followed", tuple(f"{_because(*one)}{counted}" for one in view.unfollowed.items()))
+
+
+def _because(name: str, why: str) -> str:
+    return f"{plain(name)}: {plain(why)}"
 
 
 _NOT_FOLLOWED = "requests that come to it are not counted as served, and its own calls and waits are not counted"
@@ -253,11 +258,18 @@ def _traffic(seen: Picture) -> Iterator[str]:
 
 
 def outage_rows(document: Document, policies: Mapping[str, Document] | None = None, declared: Declared = NOTHING) -> list[str]:
-    """What a policy serves while a model or a provider is down; nothing of one that cannot be followed."""
-    with suppress(NotKnown):
+    """What a policy serves while a model or a provider is down, or why that is not known."""
+    try:
         tree = known_tree(document, policies, declared)
-        return [*map(said_unfit, unfit_models(tree)), *_outages(outages(tree))]
-    return []
+    except NotKnown as error:
+        return [_not_known(str(error))]
+    if tree.untold:
+        return [_not_known(tree.untold)]
+    return [*map(said_unfit, unfit_models(tree)), *_outages(outages(tree))]
+
+
+def _not_known(why: str) -> str:
+    return f"not known: {plain(why)}"
 
 
 def _outages(matrix: Outages) -> Iterator[str]:

@@ -90,8 +90,7 @@ def _change(change: Change, effect: Effect | None, restored: bool) -> dict[str, 
 
 
 def _affected(one: Affected) -> dict[str, Any]:
-    plain: dict[str, Any] = {"name": one.name, "through": list(one.through), "bound": one.bound}
-    return plain if one.effect is None else {**plain, "effect": effect_data(one.effect)}
+    return {"name": one.name, "through": list(one.through), "bound": one.bound, "effect": effect_data(one.effect)}
 
 
 def _field(field: Field) -> dict[str, Any]:

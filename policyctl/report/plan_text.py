@@ -12,7 +12,6 @@ from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
 from policyctl.report.subject import (
     ALSO,
-    NOT_KNOWN,
     OVERRIDES_TOLD,
     RESTORED,
     SETTINGS_TOLD,
@@ -120,9 +119,7 @@ def _affected_lines(one: Affected, style: Style, verbose: bool) -> Iterator[Line
     who = f"{style.paint(plain(one.name), 'bold')}, {way(one.through)}"
     free = "" if one.bound else style.paint(f"  {UNBOUND}", "dim")
     yield Line(f"{style.paint(ALSO, 'yellow')}: ", who + free)
-    rows = [NOT_KNOWN] if one.effect is None else _effect_lines(one.effect, style, verbose)
-    for row in rows:
-        yield Line("      ", row, 2)
+    yield from (Line("      ", row, 2) for row in _effect_lines(one.effect, style, verbose))
 
 
 def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:

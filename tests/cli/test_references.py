@@ -104,7 +104,10 @@ def test_policies_that_only_the_remote_has_count_on_both_sides(project: Project,
     put([row("deeper", id="3", policy=None)])
     project.policy("front", "virtual-policy/deeper")
     ran = policyctl("effect", "front", "--against", "live")
-    assert "virtual-policy/deeper: the row has no policy; requests that come to it are not counted as served" in ran.out
+    why = "the remote has a row of this name that cannot be read: the row has no policy (id 3)"
+    assert f"not known: it leads to virtual-policy/deeper, and what that one does is not known: {why}\n" in ran.out
+    assert f"  not followed\n    virtual-policy/deeper: {why}\n" in ran.out
+    assert "0%" not in ran.out
 
 
 def test_a_file_of_the_directory_is_read_with_what_it_targets(front: Project, policyctl: Policyctl) -> None:
@@ -139,6 +142,40 @@ LIVE_TARGETS: dict[str, list[dict[str, Any]]] = {
     "there twice": [row("theirs", id="1"), row("theirs", id="2")],
     "unreadable": [row("theirs", id="1", policy=None)],
 }
+
+
+REASONS = {
+    "there twice": "the remote has several policies of this name; remove all but one by id (ids 1, 2)",
+    "unreadable": "the remote has a row of this name that cannot be read: the row has no policy (id 1)",
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_what_a_policy_does_by_way_of_rows_that_are_not_clear_is_not_known(
+    case: str, project: Project, policyctl: Policyctl
+) -> None:
+    """No format draws or counts it as anything; a guard refuses it, by plan and by apply."""
+    project.write("policyctl.yaml", "scope: [front, new]\n")
+    put([row("front", id="3"), *LIVE_TARGETS[case]], unique_names=False)
+    project.policy("front", "virtual-policy/theirs")
+    project.policy("new", "virtual-model/a/one", "virtual-policy/theirs")
+    why = f"it leads to virtual-policy/theirs, and what that one does is not known: {REASONS[case]}"
+    files = {form: Path(f"plan.{form}") for form in ("markdown", "html")}
+    ran = policyctl("plan", "-v", *(f"--report={form}={path}" for form, path in files.items()))
+    pages = {form: path.read_text("utf-8") for form, path in files.items()}
+    assert f"riskiest  front: what this does to traffic is not known: {why}\n" in ran.out
+    assert ran.out.count(f"      not known: {why}\n") == 2  # of the update, and of the outages of the new policy
+    assert why in pages["markdown"].replace("`", "")
+    assert why in pages["html"]
+    for text in (ran.out, *pages.values()):
+        assert not any(claim in text for claim in ("worse:", "better:", "% served", "newly reachable", "→ 0%"))
+    plan = valid("plan", policyctl("plan", "--format", "json").out)
+    assert [change.get("effect") for change in plan["changes"]] == [{"class": "unknown", "not_known": why}, None]
+    project.write("policyctl.yaml", "scope: [front, new]\nguards: {max_calls: 50}\n")
+    for command in (("plan",), ("apply", "--yes")):
+        ran = policyctl(*command)
+        assert ran.code == 3
+        assert f"virtual-policy/front cannot be judged by max_calls: {why}" in ran.out
 
 
 @pytest.mark.parametrize("case", LIVE_TARGETS)

@@ -11,8 +11,9 @@ from policyctl.core.guards import Review, review
 from policyctl.core.plan import Selection
 from policyctl.core.saved import read_plan, write_plan
 from policyctl.core.settings import GuardException, Guards, Settings, Survive
+from policyctl.effect.compare import Effect
 from policyctl.model.live import observe_rows
-from policyctl.model.policy import Policy
+from policyctl.model.policy import Policy, policy_from_file
 from tests.builders import body, plan, policy, row
 
 A, B, C = "virtual-model/x/a", "virtual-model/y/b", "virtual-model/z/c"
@@ -86,7 +87,6 @@ def test_the_effect_on_an_affected_policy_is_what_its_clients_see() -> None:
     rows = [row("chat", **WIDE), row("front", **listed([500], CHAT, C))]
     found = reviewed([policy("chat", **NARROW), policy("front", **listed([500], CHAT, C))], rows)
     (one,) = found.affected
-    assert one.effect is not None
     assert {(cell.name, cell.before, cell.after) for cell in one.effect.worse if cell.kind == "model" and cell.share == 1} == {
         (A, 1.0, 0.0)
     }
@@ -161,7 +161,6 @@ def test_live_policies_that_are_not_the_directorys_are_shown_and_not_bound(name:
     found = reviewed([policy("chat", **NARROW)], [row("chat", **WIDE), row("theirs", CHAT)], settings, removes=removes)
     (one,) = found.affected
     assert (one.name, one.through, one.bound) == ("virtual-policy/theirs", (CHAT,), False)
-    assert one.effect is not None
     assert one.effect.worse != ()
     assert len(found.refusals) == refusals  # that of chat itself
 
@@ -184,8 +183,14 @@ def test_a_saved_plan_that_forgets_a_policy_in_scope_frees_it_from_nothing() -> 
 
 
 UNCLEAR = {
-    "twice": ([row("q", A), {**row("virtual-policy/q", B), "id": "2"}], "the remote has several policies of this name"),
-    "unreadable": ([{"id": "1", "name": "q"}], "the row has no policy"),
+    "twice": (
+        [row("q", A), {**row("virtual-policy/q", B), "id": "2"}],
+        "the remote has several policies of this name; remove all but one by id (ids id-q, 2)",
+    ),
+    "unreadable": (
+        [{"id": "1", "name": "q"}],
+        "the remote has a row of this name that cannot be read: the row has no policy (id 1)",
+    ),
 }
 
 
@@ -200,10 +205,50 @@ def test_a_target_that_cannot_be_judged_is_refused_by_every_guard(name: str) -> 
     ]
 
 
-def test_several_rows_of_one_name_that_target_a_change_are_affected_in_a_way_that_cannot_be_told() -> None:
-    rows = [row("chat", **WIDE), row("front", CHAT), {**row("virtual-policy/front", CHAT), "id": "2"}]
-    found = reviewed([policy("chat", **NARROW)], rows, Settings(scope=("chat",)))
-    assert found.affected == (Affected(FRONT, (CHAT,), None, bound=False),)
+TWICE = [row("mid", CHAT), {**row("virtual-policy/mid", A), "id": "2"}]
+TWICE_WHY = "the remote has several policies of this name; remove all but one by id (ids id-mid, 2)"
+THROUGH_MID = f"it leads to {MID}, and what that one does is not known: {TWICE_WHY}"
+
+
+def test_what_a_change_does_by_way_of_a_policy_that_is_there_twice_is_not_known() -> None:
+    """To the rows of that name, to a policy that stays, and to one of which only the text changes; guards of the directory
+    refuse what they cannot judge."""
+    rows = [row("chat", **WIDE), *TWICE, row("front", MID), row("theirs", MID)]
+    front = policy_from_file({"name": "front", "description": "another text", "policy": body(MID)}, "front.yaml")
+    desired = [policy("chat", **NARROW), front]
+    settings = Settings(scope=("chat", "front"), guards=Guards(max_traffic_shift=100))
+    found = reviewed(desired, rows, settings)
+    assert found.affected == (
+        Affected(MID, (CHAT,), Effect("unknown", unknown=TWICE_WHY), bound=False),
+        Affected("virtual-policy/theirs", (MID, CHAT), Effect("unknown", unknown=THROUGH_MID), bound=False),
+    )
+    assert found.effects[FRONT] == Effect("unknown", unknown=THROUGH_MID)
+    (refusal,) = found.refusals
+    assert refusal.startswith(f"{FRONT} cannot be judged by max_traffic_shift: {THROUGH_MID} (allow it with")
+    alone = reviewed([front], rows, Settings(scope=("front",)))
+    assert (alone.effects[FRONT].kind, alone.affected) == ("metadata", ())
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+@pytest.mark.parametrize("turn", ["to it", "from it"])
+def test_a_change_to_or_from_a_policy_that_is_not_known_is_neither_better_nor_worse(name: str, turn: str) -> None:
+    rows, why = UNCLEAR[name]
+    one, other = (B, "virtual-policy/q") if turn == "to it" else ("virtual-policy/q", B)
+    found = reviewed([policy("p", other, A)], [*rows, row("p", one, A)], Settings(scope=("p",)))
+    said = f"it leads to virtual-policy/q, and what that one does is not known: {why}"
+    assert found.effects == {"virtual-policy/p": Effect("unknown", unknown=said)}
+
+
+def test_a_restoration_below_a_policy_that_is_there_twice_is_not_taken_for_one() -> None:
+    """Which of the rows counts is not known, so neither is whether all that changes below it was reviewed."""
+    rows = [row("chat", **WIDE), *TWICE, row("front", MID)]
+    desired = [policy("chat", **NARROW), policy("front", MID)]
+    settings = Settings(scope=("chat", "front"), guards=Guards(max_traffic_shift=100))
+    found = review(plan(desired, rows, settings), observe_rows(rows), settings, reviewed={CHAT: desired[0].document})
+    assert found.restored == {CHAT}
+    assert [refusal.split(" (allow")[0] for refusal in found.refusals] == [
+        f"{FRONT} (through {MID}, {CHAT}) cannot be judged by max_traffic_shift: {THROUGH_MID}"
+    ]
 
 
 def test_a_retry_over_a_target_policy_counts_for_guards() -> None:
@@ -218,5 +263,5 @@ def test_a_plan_names_what_it_could_not_follow(name: str) -> None:
     rows, why = UNCLEAR[name]
     found = reviewed([policy("p", "virtual-policy/q", A), policy("other", A)], rows, Settings(scope=("p", "other")))
     assert [note for note in found.notes if "leads to" in note] == [
-        f"virtual-policy/p leads to virtual-policy/q, which counts as serving no request: {why}"
+        f"virtual-policy/p leads to virtual-policy/q, and what that one does is not known: {why}"
     ]

@@ -351,7 +351,10 @@ UNREADABLE: dict[str, tuple[list[Any], str]] = {
         [{**row("q"), "id": "1"}, {**row("q"), "id": "2"}],
         "the remote has several policies of this name",
     ),
-    "a row without a policy": ([{**row("q"), "policy": None}], "the row has no policy"),
+    "a row without a policy": (
+        [{**row("q"), "policy": None}],
+        "the remote has a row of this name that cannot be read: the row has no policy",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from policyctl.effect.bounds import max_waits
-from policyctl.effect.compare import compare
+from policyctl.effect.compare import Effect, compare
 from policyctl.effect.declared import Declared
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.known import NOT_HERE, Known
@@ -108,6 +108,35 @@ def test_a_retry_around_a_policy_may_matter_to_what_is_served(case: str) -> None
     one, other = (document({**outer, "retry": {"attempts": attempts, "on_status_codes": codes}}) for attempts, codes in both)
     effect = compare(one, other, known, known)
     assert (effect.kind, effect.sure) == ("effective", sure)
+
+
+OPEN = Known({}, whole=True, unclear={"virtual-policy/inner": "it is there twice"})
+CLEAR = Known({"virtual-policy/inner": INNER}, whole=True)
+TO_INNER = body_of("fallback", "virtual-policy/inner", A)
+# Two versions of a policy, each with what is known of others: neither is called better or worse than the other.
+NOT_KNOWN = {
+    "a target that becomes clear": ((TO_INNER, OPEN), (TO_INNER, CLEAR)),
+    "a target that ceases to be clear": ((TO_INNER, CLEAR), (TO_INNER, OPEN)),
+    "it comes": ((body_of("single", A), OPEN), (TO_INNER, OPEN)),
+    "it goes": ((TO_INNER, OPEN), (body_of("single", A), OPEN)),
+    "what is around it changes": ((TO_INNER, OPEN), (body_of("fallback", "virtual-policy/inner", B), OPEN)),
+    "it is not known here": ((body_of("single", A), None), (TO_INNER, None)),
+}
+
+
+@pytest.mark.parametrize("case", NOT_KNOWN)
+def test_nothing_is_claimed_of_a_change_that_involves_a_policy_which_is_not_known(case: str) -> None:
+    (one, known), (other, then) = NOT_KNOWN[case]
+    effect = compare(document(one), document(other), known, then)
+    assert effect.unknown is not None
+    assert effect.unknown.startswith("it leads to virtual-policy/inner, and what that one does is not known: ")
+    assert effect == Effect("unknown", unknown=effect.unknown)
+
+
+def test_a_policy_that_is_not_known_does_not_hide_that_nothing_changes() -> None:
+    same = {"strategy": {"mode": "single"}, "targets": [TO_INNER]}
+    assert compare(document(TO_INNER), document(TO_INNER), OPEN, OPEN).kind == "metadata"
+    assert compare(document(TO_INNER), document(same), OPEN, OPEN).kind == "equivalent"
 
 
 def test_policies_that_target_each_other_end_at_a_leaf() -> None:
