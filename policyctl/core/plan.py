@@ -30,7 +30,9 @@ class Blocked:
 class Counts:
     """Live policies that the plan leaves alone: equal, out of scope, in scope but not to be removed, not selected.
 
-    `managed` is the number of live policies that the directory speaks for; limits in percent are shares of it.
+    `managed` is the number of live policies that the directory speaks for; limits in percent are shares of it. `blocked` are
+    the policies that rows of the remote block, and `unreadable` the other rows that could not be read and are of a name in
+    scope, or of none: what these are was not compared.
     """
 
     unchanged: int = 0
@@ -38,6 +40,13 @@ class Counts:
     unmanaged: int = 0
     unselected: int = 0
     managed: int = 0
+    blocked: int = 0
+    unreadable: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that the directory speaks for was compared."""
+        return not (self.blocked or self.unreadable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +161,8 @@ def make_plan(
         unmanaged=counts["unmanaged"],
         unselected=len(unselected),
         managed=named + removable,
+        blocked=len(blocked),
+        unreadable=unread_rows(wanted, observed, settings),
     )
     left = frozenset(change.name for change in unselected)
     others = left | names | {change.name for change in selected}
@@ -182,6 +193,12 @@ def _consider_remove(live: Live, settings: Settings, removes: bool, changes: lis
 def blocked_by_rows(wanted: Collection[str], observed: Observed, settings: Settings) -> tuple[Blocked, ...]:
     """What twins in scope block, and unreadable rows that have a wanted name: reported, and left alone."""
     return tuple(_blocked(wanted, observed, settings))
+
+
+def unread_rows(wanted: Collection[str], observed: Observed, settings: Settings) -> int:
+    """How many rows could not be read that block nothing, but whose policies may be ones that the directory speaks for."""
+    rows = (row for row in observed.unreadable if row.name is None or row.name not in wanted)
+    return sum(row.count for row in rows if row.name is None or settings.in_scope(row.name))
 
 
 def _blocked(wanted: Collection[str], observed: Observed, settings: Settings) -> Iterator[Blocked]:

@@ -56,6 +56,8 @@ class _SavedCounts(BaseModel):
     unmanaged: int
     unselected: int
     managed: int
+    blocked: int = 0
+    unreadable: int = 0
 
 
 class _SavedOverride(BaseModel):

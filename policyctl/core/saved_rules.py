@@ -9,7 +9,7 @@ from policyctl.core.change import equal
 from policyctl.core.effects import policies_around
 from policyctl.core.models import unknown_targets
 from policyctl.core.order import leads_back
-from policyctl.core.plan import Counts, Plan, blocked_by_rows
+from policyctl.core.plan import Counts, Plan, blocked_by_rows, unread_rows
 from policyctl.core.settings import Settings
 from policyctl.model.live import Observed
 from policyctl.model.normal import references
@@ -26,7 +26,9 @@ def recounted(plan: Plan, files: Mapping[str, Policy], observed: Observed, setti
     live = observed.live
     inside = {name for name in live if settings.in_scope(name)}
     unnamed = inside - named - changed
-    others = [policy for name, policy in files.items() if name not in changed]
+    blocked = blocked_by_rows(named, observed, settings)
+    left = changed.union(block.name for block in blocked)
+    others = [policy for name, policy in files.items() if name not in left]
     unchanged = {policy.name for policy in others if policy.name in live and equal(policy, live[policy.name])}
     # Guards hold for the directory's own policies. A name more than those only makes them stricter.
     own = (files.keys() | plan.kept | plan.unselected) - changed - unchanged
@@ -36,9 +38,10 @@ def recounted(plan: Plan, files: Mapping[str, Policy], observed: Observed, setti
         unmanaged=0 if removes else len(unnamed),
         unselected=len(others) - len(unchanged) + (len(unnamed) if removes else 0),
         managed=len(inside if removes else inside & named),
+        blocked=len(blocked),
+        unreadable=unread_rows(named, observed, settings),
     )
     changes = tuple(replace(change, file=files[change.name].file if change.name in files else None) for change in plan.changes)
-    blocked = blocked_by_rows(named, observed, settings)
     kept, unselected = frozenset(unchanged), frozenset(own)
     return replace(plan, changes=changes, counts=counts, blocked=blocked, kept=kept, unselected=unselected)
 

@@ -22,10 +22,12 @@ from policyctl.report.plain import describe, field_values, place, plain
 from policyctl.report.plan_change import Item, fields_of, items_of
 from policyctl.report.subject import (
     ALSO,
+    NOT_COMPARED,
     RESTORED,
     SETTINGS_TOLD,
     UNBOUND,
     Subject,
+    all_compared,
     basis_of,
     notes_of,
     override_text,
@@ -91,6 +93,7 @@ def plan_html(subject: Subject) -> str:
         tiles=list(_tiles(review, shown)),
         assumed="; ".join(basis_of(review)),
         shown=shown,
+        nothing="No changes" if all_compared(review) else NOT_COMPARED,
         all_open=len(shown) <= _OPEN,
         many=len(shown) > _PRINTED,
         kinds=list(_kinds(review)),

@@ -46,6 +46,7 @@ def plan_data(review: Review) -> dict[str, Any]:
             "unmanaged": counts.unmanaged,
             "outside_scope": counts.outside_scope,
             "blocked": len(plan.blocked),
+            "unreadable": counts.unreadable,
         },
         "verdict": _verdict(review),
         "changes": [

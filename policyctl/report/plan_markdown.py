@@ -18,11 +18,14 @@ from policyctl.report.plain import count, field_values
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
 from policyctl.report.posts import opening as first_lines
 from policyctl.report.subject import (
+    NOT_COMPARED,
     OVERRIDES_TOLD,
     SETTINGS_TOLD,
     TESTS_TOLD,
     Subject,
+    all_compared,
     basis_of,
+    manages_all,
     notes_of,
     override_text,
     rest_text,
@@ -134,9 +137,11 @@ def _sentence(review: Review, said: Verdict) -> str:
     elif review.plan.changes:
         text = said.traffic
     else:
+        if not all_compared(review):
+            return f"{NOT_COMPARED}."
         if review.plan.counts.unselected:
             return "Nothing that is selected changes."
-        return "Everything is as the files say." if said.passed else "What could be compared is as the files say."
+        return "Everything is as the files say." if manages_all(review) else "What the files manage is as they say."
     return f"{text} {said.rules.capitalize()}." if said.passed else text
 
 

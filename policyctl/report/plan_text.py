@@ -12,12 +12,15 @@ from policyctl.report.plain import describe, plain
 from policyctl.report.style import Style
 from policyctl.report.subject import (
     ALSO,
+    NOT_COMPARED,
     OVERRIDES_TOLD,
     RESTORED,
     SETTINGS_TOLD,
     TESTS_TOLD,
     UNBOUND,
+    all_compared,
     basis_of,
+    manages_all,
     notes_of,
     override_text,
     rest_text,
@@ -164,12 +167,13 @@ def _summary_line(review: Review, style: Style) -> str:
             for action, number in plan.totals.items()
         )
         return f"{style.paint('Plan:', 'bold')} {totals}." + (f" {rest}." if rest else "")
-    if plan.blocked or review.refusals:
-        return f"{style.paint('Nothing to apply, but not all could be compared.', 'bold', 'yellow')} {rest}."
+    if not all_compared(review):
+        return f"{style.paint(f'{NOT_COMPARED}.', 'bold', 'yellow')} {rest}."
     if plan.counts.unselected:
         return f"{style.paint('No changes selected.', 'bold')} {rest}."
-    nothing = style.paint("No changes.", "bold", "green")
-    return f"{nothing} {plain(plan.environment)} is as the files say" + (f": {rest}." if rest else ".")
+    where = plain(plan.environment)
+    said = f"{where} is as the files say" if manages_all(review) else f"What the files manage in {where} is as they say"
+    return f"{style.paint('No changes.', 'bold', 'green')} {said}" + (f": {rest}." if rest else ".")
 
 
 def _blocked_lines(plan: Plan, style: Style) -> Iterator[Line]:

@@ -46,6 +46,19 @@ def basis_of(review: Review) -> list[str]:
     return [*([ASSUMED] if review.plan.changes else []), *([review.unchecked] if review.unchecked else [])]
 
 
+NOT_COMPARED = "Nothing to apply, but not all could be compared"
+
+
+def all_compared(review: Review) -> bool:
+    """Whether the plan is about everything that the files manage: nothing of that was unreadable, blocked or held back."""
+    return review.plan.counts.whole and not (review.plan.blocked or review.refusals)
+
+
+def manages_all(review: Review) -> bool:
+    """Whether the files manage everything that is live."""
+    return not (review.plan.counts.unmanaged or review.plan.counts.outside_scope)
+
+
 def rest_of(review: Review) -> list[tuple[int, str]]:
     """What there is besides the changes: numbers greater than 0, and what they count."""
     plan, counts = review.plan, review.plan.counts
@@ -56,13 +69,14 @@ def rest_of(review: Review) -> list[tuple[int, str]]:
         (counts.unmanaged, "unmanaged"),
         (counts.outside_scope, "outside the scope"),
         (len(plan.blocked), "blocked"),
+        (counts.unreadable, "unreadable"),
     ]
     return [(number, said) for number, said in rest if number]
 
 
 def rest_text(review: Review) -> str:
     """The same in words; nothing where there is nothing else."""
-    about = {"unmanaged": " (live, in no file, not removed)"}
+    about = {"unmanaged": " (live, in no file, not removed)", "unreadable": " (rows of the remote, see the notes)"}
     return ", ".join(f"{number:,} {said}{about.get(said, '')}" for number, said in rest_of(review))
 
 

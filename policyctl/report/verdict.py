@@ -13,7 +13,7 @@ from policyctl.model.names import bare_name
 from policyctl.report.effect_rows import before_after, cell_row, moved_shares, together_row, usual_row
 from policyctl.report.effect_views import model, seconds
 from policyctl.report.plain import count, plain
-from policyctl.report.subject import ALSO, NOT_KNOWN
+from policyctl.report.subject import ALSO, NOT_KNOWN, all_compared
 
 _SHOWN = 3  # risks that are named
 
@@ -37,7 +37,8 @@ def verdict(review: Review) -> Verdict:
     """What to know of a plan before anything else."""
     plan = review.plan
     numbers = [f"{number:,} to {action}" for action, number in plan.totals.items() if number]
-    counts = ", ".join([*numbers, *([f"{len(review.affected):,} {ALSO}"] if review.affected else [])]) or "no changes"
+    numbers += [f"{len(review.affected):,} {ALSO}"] if review.affected else []
+    counts = ", ".join(numbers) or ("no changes" if all_compared(review) else "nothing to apply")
     # Of equal risks the first in the plan's order, so that the same plan gives the same line.
     risks = sorted(risks_of(review), key=lambda risk: risk.rank, reverse=True)
     alike = [risk for risk in risks if risks[0].like(risk)]  # the first is, or there is none

@@ -317,6 +317,25 @@ def test_an_issue_is_opened_once_updated_and_closed(forge: Forge, digest: str, p
     assert [state for state, _ in forge.issue_texts] == ["closed", "open"]
 
 
+def test_an_issue_stays_open_while_not_all_could_be_compared(
+    forge: Forge, digest: str, project: Project, policyctl: Policyctl
+) -> None:
+    """What is drift may be in rows that cannot be read."""
+    assert policyctl(*DRIFT).code == 0
+    project.policy("a", "virtual-model/a/one")
+    (project.policies / "nasty.yaml").unlink()
+    unclear = {"nameless": {"name": "", "id": "8"}, "unreadable": row("gone", id="9", policy=None), "blocked": row("a", id="9")}
+    for bad in unclear.values():
+        put([row("a"), bad], unique_names=False)
+        saved(policyctl)
+        assert policyctl(*DRIFT).err.startswith("the issue stays open: ")
+        assert [state for state, _ in forge.issue_texts] == ["open"]
+        Path(".policyctl/local.db").unlink()
+    put([row("a")])
+    saved(policyctl)
+    assert policyctl(*DRIFT).err == "the issue was closed\n"
+
+
 def test_an_issue_of_somebody_else_s_is_left_alone(forge: Forge, digest: str, policyctl: Policyctl) -> None:
     assert policyctl(*DRIFT).code == 0
     forge.issues[0].update(user={"login": "somebody"}, author={"username": "somebody"})

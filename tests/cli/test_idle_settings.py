@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,43 @@ def test_nothing_is_said_to_match_of_what_was_left_out(two: Project, policyctl: 
     for form in ("text", "markdown", "html"):
         assert "as the files say" not in policyctl("plan", "--only", "chat", "--format", form).out
     assert policyctl("plan", "--only", "chat").out.endswith("No changes selected. 1 unchanged, 1 not selected.\n")
+
+
+NOT_COMPARED = {
+    "a row without a name": ({"name": "", "id": "9"}, "1 unchanged, 1 unreadable (rows of the remote, see the notes)", 0),
+    "an unreadable row in scope": (
+        row("chat-2", id="9", policy=None),
+        "1 unchanged, 1 unreadable (rows of the remote, see the notes)",
+        0,
+    ),
+    "a name that is there twice": (row("chat", id="9"), "1 blocked", 5),
+}
+
+
+@pytest.mark.parametrize("case", NOT_COMPARED)
+def test_no_match_is_claimed_for_rows_that_could_not_be_compared(case: str, project: Project, policyctl: Policyctl) -> None:
+    """In any format, by plan, by apply and by a saved plan without changes."""
+    bad, rest, code = NOT_COMPARED[case]
+    project.policy("chat", "virtual-model/a/one")
+    project.write("policyctl.yaml", "scope: ['chat*']\n")
+    put([row("chat", id="1"), bad], unique_names=False)
+    ran = policyctl("plan", "--out", "p.json", "--report", "markdown=p.md", "--report", "html=p.html")
+    page, text = Path("p.html").read_text("utf-8"), Path("p.md").read_text("utf-8")
+    said = "Nothing to apply, but not all could be compared"
+    for shown in (ran, policyctl("apply", "--yes"), policyctl("apply", "p.json", "--yes")):
+        assert (shown.code, shown.out.splitlines()[-1]) == (code, f"{said}. {rest}.")
+    assert f"<h2>{said}</h2>" in page
+    assert (f"\n{said}.\n" in text, f" {rest}.\n" in text, "### policyctl: nothing to apply in `local`" in text) == (True,) * 3
+    assert not any("as the files say" in one or "No changes" in one or "no changes" in one for one in (ran.out, text, page))
+    summary = json.loads(policyctl("plan", "--format", "json").out)["summary"]
+    assert (summary["unreadable"], summary["blocked"]) == ((0, 1) if code else (1, 0))
+
+
+def test_what_the_files_do_not_manage_is_not_called_a_match(project: Project, policyctl: Policyctl) -> None:
+    """An unreadable row that is outside the scope takes nothing from what is."""
+    project.policy("chat", "virtual-model/a/one")
+    project.write("policyctl.yaml", "scope: ['chat*']\n")
+    put([row("chat", id="1"), row("theirs", id="2"), row("broken", id="3", policy=None)])
+    said = "No changes. What the files manage in local is as they say: 1 unchanged, 1 outside the scope.\n"
+    assert policyctl("plan").out.endswith(said)
+    assert "\nWhat the files manage is as they say.\n" in policyctl("plan", "--format", "markdown").out

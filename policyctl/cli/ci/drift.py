@@ -11,10 +11,12 @@ from policyctl.cli.ci.pages import read_page, with_page
 from policyctl.cli.console import Console
 from policyctl.cli.github import repository_path
 from policyctl.cli.options import Options, with_options
+from policyctl.core.approval import NONE
 from policyctl.core.plan import Plan
 from policyctl.errors import PolicyctlError
+from policyctl.load.urls import is_git
 from policyctl.remote.forge import Forge, open_forge
-from policyctl.report.posts import is_of, post
+from policyctl.report.posts import is_of, post, shown_in
 
 EPILOG = """\b
 Example:
@@ -26,7 +28,10 @@ Example:
 @with_page
 @with_options("dir", "verbose")
 def command(options: Options, page: Path, planfile: Path) -> int:
-    """Keep one open issue while a plan has changes: open it, update it, close it when the plan is empty."""
+    """Keep one open issue while a plan has changes: open it, update it, close it when the plan is empty.
+
+    It stays open while the plan is empty only because it was refused, or because rows of the remote could not be compared.
+    """
     return drift(options, page, planfile)
 
 
@@ -50,5 +55,8 @@ def _keep(forge: Forge, text: str, plan: Plan) -> str | None:
         return "the issue was updated" if old else "an issue was opened"
     if old is None:
         return None
+    stopped = not is_git(plan.remote) and (shown_in(text) or (NONE, NONE))[1] == NONE
+    if stopped or not plan.counts.whole:
+        return "the issue stays open: the plan has no changes, but was stopped, or not all could be compared"
     forge.close_issue(old)
     return "the issue was closed"
