@@ -64,7 +64,8 @@ class Sides:
 def find_subjects(options: Options, arguments: tuple[str, ...], console: Console) -> Subjects:
     """The policies behind names and files; without any, all of the directory.
 
-    The directory is read for names, and for what else it says where a file lies in it: a policy is the same one by either.
+    The directory is read for names, and for what else it says where a file lies in it: a policy is the same one by either, and
+    one that is asked for in several ways is there once.
     """
     files = [Path(argument) for argument in arguments if _is_file(argument)]
     names = [argument for argument in arguments if not _is_file(argument)]
@@ -84,7 +85,8 @@ def find_subjects(options: Options, arguments: tuple[str, ...], console: Console
         found += loose.policies
         declared |= loose.declared
     known = {policy.name: policy.document for policy in (*(directory.policies if directory else ()), *found)}
-    return Subjects(tuple(found), Known(known), models, declared)
+    once = {(policy.name, Path(policy.file).resolve(), policy.index): policy for policy in found}
+    return Subjects(tuple(once.values()), Known(known), models, declared)
 
 
 def _around(files: list[Path], options: Options, console: Console) -> Loaded | None:

@@ -92,6 +92,8 @@ def test_names_are_of_the_directory_and_none_is_all(project: Project, machine: A
     assert [one["name"] for one in machine()["policies"]] == ["virtual-policy/anygem", "virtual-policy/other"]
     assert [one["name"] for one in machine("virtual-policy/other")["policies"]] == ["virtual-policy/other"]
     assert [one["name"] for one in machine("anygem")["policies"]] == ["virtual-policy/anygem"]
+    same = ("anygem", "virtual-policy/anygem", "policies/anygem.yaml", "policies/../policies/anygem.yaml")
+    assert [one["name"] for one in machine(*same)["policies"]] == ["virtual-policy/anygem"]
 
 
 def test_a_target_that_is_a_policy_of_the_directory_does_what_that_does(project: Project, machine: Any) -> None:
