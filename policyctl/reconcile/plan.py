@@ -147,8 +147,12 @@ def _plan_one(
     )
     allowed = tuple(other for other in settings.allow_remove if canonical_name(other) == name)
     rules = Settings(protect=settings.protect, allow_remove=allowed)
+    # Of rows that cannot be read only those matter that some policy leads to.
+    documents = [*(policy.document for policy in desired), *(live.document for live in observed.live.values())]
+    led_to = frozenset[str]().union(*map(references, documents)) if observed.unreadable else frozenset[str]()
+    others = replace(observed, unreadable=tuple(row for row in observed.unreadable if row.name in led_to))
     # No counts: one policy is no share of anything, and the others were not compared.
-    reviewed = review(replace(plan, counts=Counts()), Observed(observed.live, observed.twins), rules, declared, compared=[name])
+    reviewed = review(replace(plan, counts=Counts()), others, rules, declared, compared=[name])
     bound = [one for one in reviewed.affected if settings.in_scope(one.name)]
     affected = [one._replace(bound=True) for one in bound]
     breaches, _ = by_traffic(reviewed.plan, reviewed.policies, settings, reviewed.effects, affected, declared=declared)

@@ -178,6 +178,16 @@ def test_what_a_policy_does_by_way_of_rows_that_are_not_clear_is_not_known(
         assert f"virtual-policy/front cannot be judged by max_calls: {why}" in ran.out
 
 
+@pytest.mark.parametrize("case", REASONS)
+def test_a_single_policy_may_target_rows_that_are_not_clear(case: str, project: Project, policyctl: Policyctl) -> None:
+    """As one of the directory may: the policy is there, and only what it does is not known."""
+    put([*LIVE_TARGETS[case], row("front", id="2b"), row("broken", id="3", policy=None)], unique_names=False)
+    ran = policyctl("policy", "add", "--name", "front", "--strategy", "single", "--model", "virtual-policy/theirs", "--yes")
+    assert (ran.code, "broken" in ran.out) == (0, False)
+    why = f"it leads to virtual-policy/theirs, and what that one does is not known: {REASONS[case]}"
+    assert f"      not known: {why}\n" in ran.out
+
+
 @pytest.mark.parametrize("case", LIVE_TARGETS)
 def test_a_target_that_only_the_remote_has_is_none(case: str, project: Project, policyctl: Policyctl) -> None:
     project.write("policyctl.yaml", "scope: [front]\n")
