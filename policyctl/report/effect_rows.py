@@ -71,7 +71,7 @@ def sections(view: View) -> list[Section]:
 def effect_rows(effect: Effect) -> Iterator[str]:
     """What a change moves, one row each, the gravest first (see `core.risk`); a plan shows these under the change."""
     if effect.unknown:
-        yield _not_known(effect.unknown)
+        yield f"not known: {plain(effect.unknown)}"
         return
     if effect.refused:
         yield f"worse: the gateway refuses this policy, every request gets 400: {place(effect.refused)}"
@@ -218,17 +218,14 @@ def _references(tree: Tree) -> Iterator[Section]:
     yield Section(
         "missing", tuple(f"{plain(name)} does not exist; no request that comes to it is served" for name in tree.missing)
     )
-    yield Section("not followed", tuple(f"{_because(*one)}; {_NOT_FOLLOWED}" for one in tree.unfollowed.items()))
+    unfollowed = tree.unfollowed.items()
+    yield Section("not followed", tuple(f"{plain(name)}: {plain(why)}; {_NOT_FOLLOWED}" for name, why in unfollowed))
 
 
 def _unfollowed(view: Compared) -> Section:
     """The same for a comparison, which claims nothing where something that it would have to follow cannot be followed."""
     counted = "" if view.effect.unknown else f"; {_NOT_FOLLOWED}"
-    return Section("not followed", tuple(f"{_because(*one)}{counted}" for one in view.unfollowed.items()))
-
-
-def _because(name: str, why: str) -> str:
-    return f"{plain(name)}: {plain(why)}"
+    return Section("not followed", tuple(f"{plain(name)}: {plain(why)}{counted}" for name, why in view.unfollowed.items()))
 
 
 _NOT_FOLLOWED = "requests that come to it are not counted as served, and its own calls and waits are not counted"
@@ -262,14 +259,10 @@ def outage_rows(document: Document, policies: Mapping[str, Document] | None = No
     try:
         tree = known_tree(document, policies, declared)
     except NotKnown as error:
-        return [_not_known(str(error))]
+        return [f"not known: {plain(str(error))}"]
     if tree.untold:
-        return [_not_known(tree.untold)]
+        return [f"not known: {plain(tree.untold)}"]
     return [*map(said_unfit, unfit_models(tree)), *_outages(outages(tree))]
-
-
-def _not_known(why: str) -> str:
-    return f"not known: {plain(why)}"
 
 
 def _outages(matrix: Outages) -> Iterator[str]:
