@@ -155,4 +155,6 @@ def _as_merged(review: Review, place: Place, base: Base) -> Review:
     later = [one for one in merged.settings.guard_exceptions if one not in held]
     notes = [f"the exception from {one.guard} for {one.policy} counts after its merge: {one.reason}" for one in later]
     plan = replace(review.plan, config=merged.digest, settings=merged.decides)
-    return replace(review, plan=plan, settings=base.settings(place.config), notes=(*review.notes, *notes))
+    return replace(
+        review, plan=plan, settings=base.settings(place.config, place.environment.name), notes=(*review.notes, *notes)
+    )

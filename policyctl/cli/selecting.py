@@ -111,7 +111,7 @@ def overrides_of(values: Mapping[str, Any], reason: str = "", by: str = "") -> t
     for option in _OVERRIDES:
         value = values[option.removeprefix("--").replace("-", "_")]
         given = value if isinstance(value, tuple) else () if value is None else (value,)
-        found += (Override(option, str(one).removesuffix(".0"), reason, by) for one in given)
+        found += (Override(option, _as_written(one), reason, by) for one in given)
     return tuple(found)
 
 
@@ -121,6 +121,11 @@ with_partial = click.option(
     metavar="SHARE",
     help="The share of calls that fail in partial failures, such as 0.1.",
 )
+
+
+def _as_written(value: Any) -> str:
+    """A value as it stands on the command line; a number without a fraction is a whole one."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from policyctl.core.change import Change
 from policyctl.core.diff import Field, fields_between
 from policyctl.core.order import Queue
 from policyctl.model.live import Live
-from policyctl.model.normal import canonical_text, normal_form
+from policyctl.model.normal import Document, canonical_text, normal_form
 
 Status = Literal["applied", "already", "failed", "skipped"]
 GOOD: frozenset[Status] = frozenset({"applied", "already"})
@@ -22,7 +22,7 @@ class Outcome:
     """What became of one change, and why where it did not take.
 
     `sent` is how many of its writes may have been carried out; `id` is what the remote called a policy that was added, where
-    it said so.
+    it said so. `written` is the document of an update that keeps fields which the format does not know.
     """
 
     change: Change
@@ -30,6 +30,7 @@ class Outcome:
     reason: str = ""
     sent: int = 0
     id: str | None = None
+    written: Document | None = None
 
 
 class Verdict(Enum):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from policyctl.core.pairing import pair_targets
-from policyctl.model.normal import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
+from policyctl.model.normal import BODY_KEYS, KNOWN_KEYS, PART_KEYS, TARGET_KEYS, Document
 
 _NAMED = 3  # policies that a note names
 
@@ -32,6 +32,21 @@ def extras(row: Document, after: Document | None = None) -> tuple[Extra, ...]:
     if not _has_any(row.get("policy"), BODY_KEYS):
         return ()  # as nearly every policy, of which there may be thousands
     return tuple(sorted(_group(row.get("policy"), (after or row).get("policy"), BODY_KEYS, "policy"), key=_path))
+
+
+def has_extras(document: Document) -> bool:
+    """Whether a live policy's document has any unknown field, beside `policy` too."""
+    return any(_unknown(document, KNOWN_KEYS)) or bool(extras(document))
+
+
+def lost_extras(written: Document, now: Document) -> tuple[str, ...]:
+    """The paths of unknown fields that were written and that the live document does not have, or has with another value.
+
+    Of the remote's own bookkeeping, beside `policy`, only what is not there any more.
+    """
+    gone = [key for key, _ in _unknown(written, KNOWN_KEYS) if now.get(key) is None]
+    has = {field.path: field.value for field in extras(now)}
+    return (*gone, *(field.path for field in extras(written) if has.get(field.path) != field.value))
 
 
 def _path(extra: Extra) -> str:

@@ -18,6 +18,8 @@ from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import MAX_BYTES, Source, source_of
 from policyctl.load.urls import LOCAL
 
+_LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of what decides where credentials go
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -45,10 +47,19 @@ class Base:
         then = then or replace(self.config.shared, name=now.name)
         return replace(then, vars=now.vars, include=now.include)
 
-    def settings(self, now: Config) -> tuple[Field, ...]:
-        """What the branch changes in the settings, in any environment, by path in policyctl.yaml."""
+    def settings(self, now: Config, environment: str) -> tuple[Field, ...]:
+        """What the branch changes in the settings, by path in policyctl.yaml.
+
+        First where credentials go, in this environment and then in all, then what holds for this environment, then the rest.
+        """
+
+        def rank(path: str) -> tuple[bool, bool, bool]:
+            elsewhere = path.startswith("environments.") and not path.startswith(f"environments.{environment}.")
+            leads = not _LEADING.isdisjoint(path.split("."))
+            return elsewhere or not leads, not leads, elsewhere
+
         before, after = self.config.written, now.written
-        paths = [*before, *(path for path in after if path not in before)]
+        paths = sorted([*before, *(path for path in after if path not in before)], key=rank)
         return tuple(Field(path, was, becomes) for path in paths if (was := before.get(path)) != (becomes := after.get(path)))
 
 

@@ -82,6 +82,8 @@ def http_complaint(url: str) -> str | None:
         return "is not a URL; write https://HOST/PATH"
     if not host or port == 0 or not url.isprintable():
         return "has no usable host"
+    if not parts.netloc.isascii():
+        return "must have a host in ASCII, since letters of other scripts look like those of other hosts; write it as xn--…"
     return "must not have a query or a fragment (? or #)" if parts.query or parts.fragment else None
 
 

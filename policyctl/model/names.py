@@ -6,12 +6,24 @@ The platform writes `virtual-policy/anygem`; files may say `anygem`. Both are th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 POLICY_PREFIX = "virtual-policy/"
 MODEL_PREFIX = "virtual-model/"
 MAX_NAME_LENGTH = 512
+
+# Characters that Python counts as printable and nothing shows: Unicode's Default_Ignorable_Code_Point (variation selectors,
+# fillers, joiners and what is reserved for more of them), and the braille pattern without dots.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+
+
+def is_visible(text: str) -> bool:
+    """Whether every character of the text shows: none is a control, a direction mark or another one that leaves no trace."""
+    return text.isprintable() and (text.isascii() or not _UNSEEN.search(text))
 
 
 def canonical_name(name: str) -> str:
@@ -20,8 +32,11 @@ def canonical_name(name: str) -> str:
 
 
 def bare_name(name: str) -> str:
-    """The name without the platform's prefix."""
-    return name.removeprefix(POLICY_PREFIX)
+    """The name without the platform's prefix.
+
+    One that has the prefix twice stays whole: without the first it would be the canonical name of another policy.
+    """
+    return _without(POLICY_PREFIX, name)
 
 
 def spellings(name: str) -> tuple[str, str]:
@@ -31,7 +46,12 @@ def spellings(name: str) -> tuple[str, str]:
 
 def short_model(model_name: str) -> str:
     """A target's model as shown to people: without `virtual-model/`, which every model shares."""
-    return model_name.removeprefix(MODEL_PREFIX)
+    return _without(MODEL_PREFIX, model_name)
+
+
+def _without(prefix: str, name: str) -> str:
+    bare = name.removeprefix(prefix)
+    return name if bare.startswith(prefix) else bare
 
 
 def canonical_model(name: str) -> str:
@@ -43,12 +63,12 @@ def canonical_model(name: str) -> str:
     if name.startswith(POLICY_PREFIX):
         return name
     bare = short_model(name)
-    return MODEL_PREFIX + bare if "/" in bare else bare
+    return virtual_model(bare) if "/" in bare else bare
 
 
 def virtual_model(name: str) -> str:
     """A virtual model's name as the platform writes it; a declaration may leave the prefix out."""
-    return MODEL_PREFIX + short_model(name)
+    return name if name.startswith(MODEL_PREFIX) else MODEL_PREFIX + name
 
 
 def model_spelling(name: str, known: Collection[str], *, virtual: bool = False) -> str:
@@ -74,8 +94,12 @@ def name_complaint(name: str) -> str | None:
         return "name must not be empty"
     if bare != bare.strip():
         return "name must not start or end with white space"
-    if not bare.isprintable():
-        return "name must not contain control or invisible formatting characters"
+    if bare.startswith(POLICY_PREFIX):
+        return f"name must have {POLICY_PREFIX} once, at most"
+    if not is_visible(bare):
+        return "name must not contain control characters or invisible ones"
+    if "  " in bare:
+        return "name must not contain several spaces in a row"
     if len(name) > MAX_NAME_LENGTH:
         return f"name must have at most {MAX_NAME_LENGTH} characters, has {len(name)}"
     return None

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pydantic_core import PydanticCustomError
 
 from policyctl.model.complaints import near
-from policyctl.model.names import name_complaint
+from policyctl.model.names import MAX_NAME_LENGTH, MODEL_PREFIX, POLICY_PREFIX, is_visible, name_complaint
 
 Mode = Literal["loadbalance", "fallback", "single"]
 LEAF, GROUP = "<leaf>", "<group>"  # tags of the target union; no key of the format looks like this
@@ -27,8 +27,16 @@ def _check_name(name: str) -> str:
 
 
 def _check_model_name(name: str) -> str:
-    if name != name.strip() or not name.isprintable():
-        complaint = "model_name must not start or end with white space, or contain control characters"
+    complaint = None
+    if name != name.strip() or not is_visible(name):
+        complaint = "model_name must not start or end with white space, or contain control characters or invisible ones"
+    elif name.startswith((POLICY_PREFIX * 2, MODEL_PREFIX * 2)):
+        complaint = f"model_name must have {name[: name.index('/') + 1]} once, at most"
+    elif "  " in name:
+        complaint = "model_name must not contain several spaces in a row"
+    elif len(name) > MAX_NAME_LENGTH:
+        complaint = f"model_name must have at most {MAX_NAME_LENGTH} characters, has {len(name)}"
+    if complaint is not None:
         raise PydanticCustomError("policy_name", "{complaint}", {"complaint": complaint})
     return name
 

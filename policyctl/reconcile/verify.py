@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from policyctl.core.apply import GOOD, Outcome, Verdict, judge, missed
+from policyctl.core.extra import lost_extras
 from policyctl.errors import RemoteError
 from policyctl.model.live import Live, Observed, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.witnesses import CONTRADICTS
@@ -110,7 +111,7 @@ class _ReadBack:
                 yield f"{name} is there although its add failed (id {observed.live[name].id})"
 
     def of_others(self, before: Collection[str], in_scope: Callable[[str], bool]) -> Iterator[str]:
-        """What the list says of policies that were not changed; only a removal or an add can move those of a cut list."""
+        """What the list says of policies that were not changed: none of them may be gone, nor may any have come."""
         done = {outcome.change.action for outcome in self.good.values() if outcome.status == "applied"}
         listed = self.listed or {}
         if "remove" in done and before:
@@ -120,9 +121,16 @@ class _ReadBack:
                     f"the list has {_some(names)}, which it did not have when the plan was made: "
                     "someone added it meanwhile, or the list is cut short; plan again"
                 )
-        gone = [name for name in before if name not in listed and name not in self.good] if "add" in done else []
-        if names := sorted(named_rows(self._reader.find(gone))):
-            yield f"{CONTRADICTS}: a look-up by name finds {_some(names)}, which its list has no longer: it is cut short"
+        gone = {name for name in before if name not in listed and name not in self.good}
+        found = named_rows(self._reader.find(gone)) if gone and done else {}
+        if found:
+            shown = _some(sorted(found))
+            yield f"{CONTRADICTS}: a look-up by name finds {shown}, which its list has no longer: it is cut short"
+        if done and (names := sorted(gone - found.keys())):
+            yield (
+                f"{_some(names)} {'is' if len(names) == 1 else 'are'} gone, and this apply did not remove "
+                f"{'it' if len(names) == 1 else 'them'}: another process did, or the remote did itself"
+            )
 
 
 def _some(names: list[str]) -> str:
@@ -147,6 +155,8 @@ def _line(outcome: Outcome, observed: Observed, obstacles: Mapping[str, str]) ->
         return f"{change.name}: {obstacles[change.name]}"
     if judge(change, live) is not Verdict.ALREADY:
         return f"{change.name} did not take: {', '.join(missed(change, live))}"
+    if live is not None and outcome.written is not None and (lost := lost_extras(outcome.written, live.document)):
+        return f"{change.name} did not keep {', '.join(lost)}, which was written and is unknown to policyctl"
     if live is None or change.action != "add":
         return None
     if outcome.id is not None and outcome.id != live.id:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from policyctl.core.apply import Outcome, Verdict, judge, moved
 from policyctl.core.carry import carry_unknown
 from policyctl.core.change import Change
+from policyctl.core.extra import has_extras
 from policyctl.errors import Conflict, LostAnswer, NotFound, PolicyctlError, RemoteError
 from policyctl.model.live import Live, Observed
+from policyctl.model.normal import Document
 from policyctl.reconcile.observe import look_up
 from policyctl.reconcile.verify import WAITS
 from policyctl.reconcile.witnesses import Witnesses
@@ -62,8 +64,12 @@ class Work:
             self.on_begin(change)
         except PolicyctlError as error:
             return replace(outcome, reason=str(error)), None
+        document = change.after
+        if document is not None and live is not None:
+            document = carry_unknown(live.document, document)
+            outcome = replace(outcome, written=document if has_extras(document) else None)
         try:
-            identifier = _send(change, live, self.writer)
+            identifier = _send(document, live, self.writer)
         except LostAnswer as error:
             return replace(outcome, sent=outcome.sent + 1), error
         except (Conflict, NotFound) as error:
@@ -129,14 +135,14 @@ def _is_open(change: Change, observed: Observed) -> bool:
     return change.name not in observed.obstacles() and judge(change, observed.live.get(change.name)) is Verdict.DO
 
 
-def _send(change: Change, live: Live | None, writer: Writer) -> str | None:
-    if change.after is None:
+def _send(document: Document | None, live: Live | None, writer: Writer) -> str | None:
+    if document is None:
         assert live is not None  # noqa: S101 - judge said DO, so the policy is there
         writer.remove(live.id, live.version)
     elif live is None:
-        return writer.add(change.after)
+        return writer.add(document)
     else:
-        writer.update(live.id, carry_unknown(live.document, change.after), live.version)
+        writer.update(live.id, document, live.version)
     return None
 
 

@@ -15,7 +15,7 @@ from policyctl.effect.picture import Picture
 from policyctl.effect.tree import Tree
 from policyctl.effect.walk import Walk
 from policyctl.model.names import short_model
-from policyctl.report.plain import plain
+from policyctl.report.plain import plain, shortened
 
 Costs = Mapping[int | None, Mapping[Cost, float]]
 
@@ -107,7 +107,7 @@ def seconds(value: float) -> str:
 
 def model(name: str) -> str:
     """A model as shown to people."""
-    return plain(short_model(name)) or "(the request's own model)"
+    return shortened(plain(short_model(name))) or "(the request's own model)"
 
 
 def said_unfit(one: Unfit) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
-from policyctl.report.plain import cut, plain
+from policyctl.report.plain import cut, plain, shortened
 
 _LONGEST = 200  # characters of a name
 _LONGEST_SENTENCE = 600
@@ -46,7 +46,7 @@ def code(text: str) -> str:
 @contextmanager
 def naming(texts: Iterable[str]) -> Iterator[None]:
     """Take these texts of others for code in all sentences that are made meanwhile, though they may look like plain words."""
-    shown = {plain(text) for text in texts if text}
+    shown = {form for text in texts if text for form in (plain(text), shortened(plain(text)))}
     before = _foreign.set(_Foreign(frozenset(shown), tuple(text for text in shown if " " in text)))
     try:
         yield
@@ -54,11 +54,14 @@ def naming(texts: Iterable[str]) -> Iterator[None]:
         _foreign.reset(before)
 
 
-def prose(text: str) -> str:
-    """A sentence with names in it: plain words and numbers stay, everything else is code, and so is all that `naming` names."""
+def prose(text: str, longest: int = _LONGEST_SENTENCE) -> str:
+    """A sentence with names in it: plain words and numbers stay, everything else is code, and so is all that `naming` names.
+
+    Of more than `longest` characters the end is left out.
+    """
     said: list[str] = []
     names: list[str] = []  # that stand side by side, and so in one code span
-    for token in cut(_joined(plain(text)), _LONGEST_SENTENCE).split():
+    for token in cut(_joined(plain(text)), longest).split():
         before, name, after = _parts(token, not said and not names)
         if names and (before or not name):
             said.append(_span(" ".join(names)))

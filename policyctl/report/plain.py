@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
+from unicodedata import combining, east_asian_width, is_normalized, normalize
 
 from policyctl.core.pairing import spoken
-from policyctl.model.names import short_model
+from policyctl.model.names import is_visible, short_model
 from policyctl.model.normal import Document
 
 if TYPE_CHECKING:
@@ -17,17 +18,47 @@ _WORD = re.compile(r"[\w./:@+-]+")
 _TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # bare, they are no text
 _POSITION = re.compile(r"targets\[(\d+(?: before)?)\]")
 _LONGEST = 100
+_WORDS = re.compile(r"[^\W_0-9]+")
+# These look like the . / : - _ @ of names.
+_LIKE_PUNCTUATION = frozenset("\u2010\u2011\u2024\u2044\u2215\u2236\u0589\uff0d\uff0e\uff0f\uff1a\uff20\uff3f")
 _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` where a line may begin, `##[` anywhere in one
 
 
 def plain(text: str) -> str:
     """The text with everything escaped that is not plainly visible: control characters, escapes, direction marks.
 
-    So is the first character of what a runner of CI obeys when it is printed: `::error::…`, `##[error]…`.
+    So is a letter among ASCII letters that can be taken for one of them, an accent that is a character of
+    its own, and the first character of what a runner of CI obeys when it is printed: `::error::…`, `##[error]…`.
     """
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    if not text.isascii() or not text.isprintable():
+        text = _unmistakable(text)
     return _COMMAND.sub(_escaped, text) if "::" in text or "##" in text else text
+
+
+def _unmistakable(text: str) -> str:
+    """A text that is not ASCII, with what can be taken for something else escaped."""
+    if not is_normalized("NFC", text):  # an accent of its own looks like one that belongs to its letter
+        text = "".join(_code_point(char) if combining(char) else char for char in text)
+    text = "".join(char if is_visible(char) and char not in _LIKE_PUNCTUATION else _code_point(char) for char in text)
+    return _WORDS.sub(lambda word: _without_lookalikes(word[0]), text)
+
+
+def _without_lookalikes(word: str) -> str:
+    """A word in which an ASCII letter stands beside others: only those that nobody takes for an ASCII letter stay."""
+    if not any(char.isascii() for char in word):
+        return word
+    return "".join(char if _is_unlike_ascii(char) else _code_point(char) for char in word)
+
+
+def _is_unlike_ascii(char: str) -> bool:
+    """Whether a letter is ASCII, or is not taken for an ASCII one: a European letter with its mark, or a wide one of Asia."""
+    if char.isascii() or normalize("NFD", char)[0].isascii():
+        return True
+    return ("\u00c0" <= char <= "\u017f" and char not in "\u0131\u0138\u017f") or east_asian_width(char) == "W"
+
+
+def _code_point(char: str) -> str:
+    return char.encode("unicode_escape").decode()
 
 
 def _escaped(command: re.Match[str]) -> str:
@@ -37,8 +68,8 @@ def _escaped(command: re.Match[str]) -> str:
 def json_text(data: Any) -> str:
     """Data as indented JSON to print: the same data when it is read again, and nothing in it that is obeyed or unseen."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
-    if not text.replace("\n", "").isprintable():
-        text = "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+    if not is_visible(text.replace("\n", "")):
+        text = "".join(char if is_visible(char) or char == "\n" else json.dumps(char)[1:-1] for char in text)
     # Two of these stand in strings only.
     return text.replace("##", "#\\u0023") + "\n"
 
@@ -55,6 +86,11 @@ def value(item: Any, *, longest: int | None = _LONGEST) -> str:
 def cut(text: str, longest: int) -> str:
     """The text, or as much of its beginning as leaves room for `…`."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def shortened(name: str) -> str:
+    """A name as sentences have it: of a long one the beginning and the end, so that it does not push the rest out."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 + 1 :]}"
 
 
 def field_values(field: Field, *, longest: int | None = _LONGEST) -> tuple[str, str]:

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
+from policyctl.core.diff import Field
 from policyctl.core.guards import Review
 from policyctl.report.foreign import texts_of
 from policyctl.report.markdown import code, naming, prose
-from policyctl.report.plain import count, field_values
+from policyctl.report.plain import count, field_values, value
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
 from policyctl.report.posts import opening as first_lines
 from policyctl.report.subject import (
@@ -38,7 +39,8 @@ LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
 _FRAME = 2_000  # bytes kept for what stands around the blocks
 _FIRST = 25  # changes that are shown unfolded, and given room before all others
 _ALIKE = 3  # of these with the same risk
-_LONGEST = 1_000  # characters of a setting's value
+_LONGEST = 400  # characters of a setting's value, before and after
+_LONGEST_LINE = 1_000  # characters of a line of a list
 _MOST_LINES = 20  # of refusals and the like
 
 
@@ -146,10 +148,21 @@ def _sentence(review: Review, said: Verdict) -> str:
 
 
 def _settings(review: Review, room: _Room) -> str:
-    """What the branch changes in the safety settings, before everything else."""
+    """What the branch changes in the safety settings, before everything else: all of it, while there is room."""
     title = f"> [!IMPORTANT]\n> {SETTINGS_TOLD}"
-    fields = [(field.path, *field_values(field, longest=_LONGEST)) for field in review.settings]
-    return _listed(title, [f"{path}: {before} → {after}" for path, before, after in fields], room, "> ")
+    return _listed(title, list(map(_setting, review.settings)), room, "> ", most=len(review.settings))
+
+
+def _setting(field: Field) -> str:
+    """A setting before and after; of long lists only the entries that come or go, so that none hides behind the others."""
+    before, after = field.before, field.after
+    if isinstance(before, list) and isinstance(after, list) and len(value(before, longest=None)) > _LONGEST:
+        goes = [entry for entry in before if entry not in after]
+        comes = [entry for entry in after if entry not in before]
+        moved = [f"{word} {value(some, longest=_LONGEST)}" for word, some in (("removes", goes), ("adds", comes)) if some]
+        return f"{field.path}: {', '.join(moved) or 'other order'}"
+    was, becomes = field_values(field, longest=_LONGEST)
+    return f"{field.path}: {was} → {becomes}"
 
 
 def _alerts(review: Review, room: _Room) -> list[str]:
@@ -162,11 +175,11 @@ def _alerts(review: Review, room: _Room) -> list[str]:
     ]
 
 
-def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "") -> str:
+def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "", most: int = _MOST_LINES) -> str:
     """A title, and a list of these lines; those that are too many are counted."""
     if not lines:
         return ""
-    taken = room.take(f"{quoted}- {prose(line)}\n" for line in lines[:_MOST_LINES])
+    taken = room.take(f"{quoted}- {prose(line, _LONGEST_LINE)}\n" for line in lines[:most])
     more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
     return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
 

@@ -379,6 +379,14 @@ def test_what_somebody_allows_who_may_approve_is_overridden(work: Work) -> None:
     ]
 
 
+def test_names_that_end_like_numbers_are_overridden_as_they_are_written(work: Work) -> None:
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write(
+        "/policyctl allow --allow-remove v1.0 --allow-guard max_calls=gpt-4.0 --max-change-percent 12.0 because x", "ana"
+    )
+    assert sorted(one["value"] for one in overrides(work)) == ["12", "max_calls=gpt-4.0", "v1.0"]
+
+
 @pytest.mark.parametrize("who", ["a stranger", "a reader", "the one who opened it", "ourselves"])
 def test_what_others_allow_does_not_count(who: str, work: Work) -> None:
     may, may_not = RIGHTS[work.forge.kind]

@@ -109,6 +109,8 @@ def test_what_is_wrong_is_told_at_its_place_and_never_shows_a_secret(
         ("https://x/?a=b", "must not have a query or a fragment"),
         ("https://x/#a", "must not have a query or a fragment"),
         ("https://x\n.example.com", "has no usable host"),
+        ("https://iam.cloud.ibm.c\u043em", "must have a host in ASCII"),
+        ("https://iam.cloud.\u0131bm.com", "must have a host in ASCII"),
         ("ftp://x", "must be local, sqlite:///path, git:REVISION, or an https:// URL"),
         ("sqlite://x", "must be sqlite:///path/to/file"),
         *((f"http://{host}", "is not a URL") for host in ("[127.0.0.1]", "[localhost]", "[]", "[::1::]:80", "a:b:c")),

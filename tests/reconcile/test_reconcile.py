@@ -185,6 +185,36 @@ def test_what_did_not_take_is_told_after_a_few_bounded_looks() -> None:
         assert tuple(waited) == WAITS
 
 
+class Forgetful(SqliteRemote):
+    """A remote that stores only the fields it knows, and takes a second policy along with each that is removed."""
+
+    def update(self, id: str, document: dict[str, Any], version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        known = {key: document["policy"][key] for key in ("strategy", "targets", "retry") if key in document["policy"]}
+        super().update(id, {"name": document["name"], "policy": known}, version)
+
+    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        super().remove(id, version)
+        for row in self.rows():
+            if row["name"] == "virtual-policy/foreign":
+                super().remove(row["id"])
+
+
+def test_what_an_update_keeps_and_what_it_leaves_alone_is_read_back(tmp_path: Path) -> None:
+    """Neither a field that the format does not know may be lost, nor a policy that is not in the plan."""
+    with Forgetful(tmp_path / "forgetful.db") as writer:
+        live = policy("a", "one").document
+        writer.add({**live, "policy": {**live["policy"], "hooks": ["h"]}})
+        writer.add(policy("old").document)
+        writer.add(policy("foreign").document)
+        before = {row["name"] for row in writer.rows()}
+        plan = plan_directory(writer, [policy("a", "two")], HERE, Settings(scope=("a", "old")), Selection()).plan
+        outcomes = apply(writer, plan)
+        assert verify(outcomes, writer, lambda seconds: None, before) == [
+            "virtual-policy/a did not keep policy.hooks, which was written and is unknown to policyctl",
+            "virtual-policy/foreign is gone, and this apply did not remove it: another process did, or the remote did itself",
+        ]
+
+
 @pytest.mark.parametrize("desired", [[policy("a", "two")], []], ids=["update", "remove"])
 def test_a_policy_that_is_there_twice_is_never_verified(desired: list[Policy], tmp_path: Path) -> None:
     """As when an add that timed out was carried out late, on a remote that takes a second policy of one name."""

@@ -127,8 +127,28 @@ def test_no_label_of_a_graph_is_more_than_a_label(trap: str) -> None:
 def test_plain_text_is_one_line_that_nothing_obeys(text: str) -> None:
     assert acting(plain(text)) == []
     assert "\n" not in plain(text)
-    if text.isprintable() and not COMMAND.search(text):
+    if text.isascii() and text.isprintable() and not COMMAND.search(text):
         assert plain(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ch\u0430t", r"ch\u0430t"),  # a Cyrillic letter
+        ("\uff50rod-*", r"\uff50rod-*"),  # a wide p
+        ("\u0131bm", r"\u0131bm"),  # an i without its dot
+        ("openai\u2215gpt", r"openai\u2215gpt"),  # a slash of division
+        ("cafe\u0301", r"cafe\u0301"),  # an accent of its own
+        ("gpt-4o\ufe0f", r"gpt-4o\ufe0f"),
+        ("gpt\u3164", r"gpt\u3164"),
+        *(
+            (text, text)
+            for text in ("\u0447\u0430\u0442", "caf\u00e9", "S\u00f8rensen", "\u6a21\u578bgpt", "1\u20132", "\u2192")
+        ),
+    ],
+)
+def test_what_can_be_taken_for_other_text_is_escaped_and_other_scripts_are_not(text: str, shown: str) -> None:
+    assert plain(text) == shown
 
 
 @given(

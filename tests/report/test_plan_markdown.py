@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyctl.core.diff import Field
 from policyctl.core.guards import Review
 from policyctl.report.plan_change import shape
 from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, plan_markdown
@@ -63,6 +64,22 @@ def test_what_stops_a_plan_stands_before_its_changes() -> None:
     ):
         text = page(PLANS[case])
         assert text.index("> [!") < text.index(said) < text.index("| change |")
+
+
+def test_no_setting_hides_behind_others() -> None:
+    """Neither behind many rows nor behind the entries of a list that were there before."""
+    reasons = [f"reason {number} " * 5 for number in range(40)]
+    rows = [Field(f"environments.a.limits.{number}", None, number) for number in range(60)]
+    review = replace(
+        PLANS["empty"],
+        settings=(*rows, Field("guard_exceptions", reasons, [*reasons[1:], "*"]), Field("z", "x" * 900, "y" * 900)),
+    )
+    items = Page(page(review)).texts("li")
+    assert len(items) == 62
+    assert items[60].startswith("guard_exceptions: removes [")
+    assert items[60].endswith('adds ["*"]')
+    assert "reason 39" not in items[60]
+    assert items[61].count("x") == items[61].count("y") == 399
 
 
 def test_many_refusals_are_counted() -> None:
