@@ -57,7 +57,7 @@ def test_whatever_is_in_it_an_annotation_is_one_line_that_says_it(file: str, mes
     assert found is not None
     properties = dict(one.split("=", 1) for one in found[2].split(","))
     assert list(properties) == ["file", "line", "col", "title"]
-    if file.isprintable() and message.isprintable():
+    if all(text.isascii() and text.isprintable() for text in (file, message)):
         assert (decoded(properties["file"]), decoded(found[3])) == (file, message)
 
 
