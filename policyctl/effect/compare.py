@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
 from typing import Any, Literal, NamedTuple
@@ -11,8 +11,8 @@ from policyctl.effect.canonical import Kind, cache_of, canonical_form, kind_of, 
 from policyctl.effect.covering import covers
 from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.evaluate import rounded
-from policyctl.effect.failures import Failures
-from policyctl.effect.outages import Outages, merged, outages, served, told_apart
+from policyctl.effect.failures import Failures, classes_of
+from policyctl.effect.outages import Losses, Part, losses, merged, parts_of, served
 from policyctl.effect.picture import Picture, picture
 from policyctl.effect.profile import Answer
 from policyctl.effect.reach import Condition, short_names
@@ -252,25 +252,28 @@ def _traffic(old: Mapping[str, float], new: Mapping[str, float]) -> float:
 
 def _cells(old: Tree, new: Tree, partial: float) -> Iterator[tuple[bool, Cell]]:
     """What an outage or a partial failure loses before and after, where the two differ; and whether it gets worse."""
+    parts = parts_of([new, old])
     for share in (1.0, partial):
-        classes = told_apart([old, new], share)
-        before, after = outages(old, classes, share), outages(new, classes, share)
-        yield from _rows("model", before, after)
-        yield from _rows("provider", before, after)
+        moved: dict[Part, dict[tuple[float, float], list[Failures]]] = {part: {} for part in parts}
+        for failures, before, after in _columns(old, new, parts, share):
+            for part in before.keys() | after.keys():
+                was, now = before.get(part, 0.0), after.get(part, 0.0)
+                if was != now and abs(was - now) > max(was, now) * _NOTICED + _NOTHING:
+                    moved[part].setdefault((was, now), []).append(failures)
+        for (kind, name), alike in moved.items():
+            for (was, now), classes in alike.items():
+                yield now > was, Cell(kind, name, merged(classes).answers, served(was), served(now), share)
 
 
-def _rows(kind: Literal["model", "provider"], old: Outages, new: Outages) -> Iterator[tuple[bool, Cell]]:
-    before, after = (side.models if kind == "model" else side.providers for side in (old, new))
-    for name in dict.fromkeys([*after, *before]):
-        one, other = old.row(kind, name), new.row(kind, name)
-        if one == other:
-            continue
-        alike: dict[tuple[float, float], list[Failures]] = {}
-        for failures, was, now in zip(old.classes, one, other, strict=True):
-            if was != now and abs(was - now) > max(was, now) * _NOTICED + _NOTHING:
-                alike.setdefault((was, now), []).append(failures)
-        for (was, now), classes in alike.items():
-            yield now > was, Cell(kind, name, merged(classes).answers, served(was), served(now), old.share)
+def _columns(old: Tree, new: Tree, parts: Sequence[Part], share: float) -> Iterator[tuple[Failures, Losses, Losses]]:
+    """The classes of failures that one of the two treats in a way of its own, with what each loses then."""
+    classes = classes_of([old, new], partial=share < 1)
+    before, after = (losses(tree, parts, classes, share) for tree in (old, new))
+    together: dict[tuple[int, int], list[int]] = {}
+    for place, column in enumerate(zip(map(id, before), map(id, after), strict=True)):
+        together.setdefault(column, []).append(place)
+    for places in together.values():
+        yield merged([classes[place] for place in places]), before[places[0]], after[places[0]]
 
 
 def _differ(one: float, other: float) -> bool:

@@ -10,21 +10,22 @@ either is 1.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from policyctl.effect.asking import Outcomes, endings, outcomes_in, usual
 from policyctl.effect.evaluate import healthy, outcomes, rounded
 from policyctl.effect.failures import Failures, classes_of
-from policyctl.effect.profile import ENDED, NO_ANSWER, NO_RETRY, Answer, Retry, asked_again, is_served, moves_on, outcome_of
+from policyctl.effect.profile import NO_ANSWER, NO_RETRY, Answer, Retry, asked_again, is_served, moves_on, outcome_of
 from policyctl.effect.shares import provider_of
 from policyctl.effect.tree import Balance, Fallback, Leaf, Node, Tree
 
-_Down = tuple[int, ...]  # leaves that fail, by their numbers
 Row = tuple[float, ...]  # the chance of losing a request, for each class in order
+Kind = Literal["model", "provider"]
+Part = tuple[Kind, str]  # what fails: a model or a provider
+Losses = Mapping[Part, float]  # the chance of losing a request while a part fails; of one that is not there it is 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +49,38 @@ class Outages:
 
 def outages(tree: Tree, classes: Sequence[Failures] | None = None, share: float = 1.0) -> Outages:
     """The matrix of a policy: by the classes that it can tell apart itself, or by those given."""
-    by_model: defaultdict[str, list[int]] = defaultdict(list)
-    by_provider: defaultdict[str, list[int]] = defaultdict(list)
-    for leaf in tree.leaves:
-        by_model[leaf.model].append(leaf.number)
-        if provider := provider_of(leaf.model):
-            by_provider[provider].append(leaf.number)
     columns = told_apart([tree], share) if classes is None else tuple(classes)
-    downs = list(dict.fromkeys(map(tuple, [*by_model.values(), *by_provider.values()])))
-    rows = dict(zip(downs, _rows(tree, downs, columns, share), strict=True))
-    return Outages(
-        share,
-        columns,
-        {model: rows[tuple(down)] for model, down in by_model.items()},
-        {provider: rows[tuple(down)] for provider, down in by_provider.items()},
-        _usual(tree),
-    )
+    parts = parts_of([tree])
+    lost = losses(tree, parts, columns, share)
+    rows: dict[Kind, dict[str, Row]] = {"model": {}, "provider": {}}
+    for kind, name in parts:
+        rows[kind][name] = tuple([column.get((kind, name), 0.0) for column in lost])
+    return Outages(share, columns, rows["model"], rows["provider"], _usual(tree))
+
+
+def parts_of(trees: Sequence[Tree]) -> tuple[Part, ...]:
+    """What can fail in these policies: the models and then the providers, in the order written."""
+    models = dict.fromkeys([model for tree in trees for model in tree.models])
+    providers = dict.fromkeys(map(provider_of, models))
+    return (*(("model", model) for model in models), *(("provider", provider) for provider in providers if provider))
+
+
+def losses(tree: Tree, parts: Sequence[Part], classes: Sequence[Failures], share: float) -> list[Losses]:
+    """For each class what a policy loses while that share of the calls to one of the `parts` fails so.
+
+    The classes that the policy treats alike have one and the same object.
+    """
+    found: dict[_Treatment, Losses] = {}
+    kinds = [_treatment(tree, one.stands, share) for one in classes]
+    plainly = _Plainly(tree)
+    for kind, one in zip(kinds, classes, strict=True):
+        if kind in found:
+            continue
+        if tree.plain and one.stands != 204:
+            found[kind] = plainly.losses(one.stands, share)
+        else:
+            found[kind] = _losses(tree, parts, one.stands, share)
+    return [found[kind] for kind in kinds]
 
 
 def told_apart(trees: Sequence[Tree], share: float = 1.0, *, streamed: bool = False) -> tuple[Failures, ...]:
@@ -87,23 +104,14 @@ def _merged(classes: tuple[Failures, ...]) -> Failures:
     return Failures(classes[0].stands, frozenset[Answer]().union(*(one.answers for one in classes)))
 
 
-def served(lost: float) -> float:
-    """The chance of being served, for people and machines; differences below 10^-12 are gone."""
-    return rounded(1.0 - lost)
-
-
 def _usual(tree: Tree) -> float:
     return 0.0 if tree.plain else _lost(outcomes(tree.root, healthy(tree)))
 
 
-def _rows(tree: Tree, downs: Sequence[_Down], columns: Sequence[Failures], share: float) -> list[Row]:
-    """A row for each of these sets of leaves."""
-    kinds = [_treatment(tree, column.stands, share) for column in columns]
-    first = {kind: column.stands for kind, column in zip(reversed(kinds), reversed(columns), strict=True)}
-    plain = {kind: answer for kind, answer in first.items() if tree.plain and answer != 204}
-    known = _plain_columns(tree, downs, plain, share)
-    known |= {kind: _column(tree, downs, answer, share) for kind, answer in first.items() if kind not in plain}
-    return list(zip(*[known[kind] for kind in kinds], strict=True))
+@lru_cache(maxsize=4096)  # most losses are met in many places
+def served(lost: float) -> float:
+    """The chance of being served, for people and machines; differences below 10^-12 are gone."""
+    return rounded(1.0 - lost)
 
 
 class _Treatment(NamedTuple):
@@ -127,62 +135,70 @@ def _treated(lists: tuple[frozenset[int] | None, ...], retries: tuple[Retry, ...
     return _Treatment(outcome < NO_ANSWER, moves, again, answer if answer in (204, 421) else None)
 
 
-def _column(tree: Tree, downs: Sequence[_Down], answer: Answer, share: float) -> Sequence[float]:
-    """For each set of leaves the chance of losing a request while they fail so and the others answer 200."""
-    answers = answer if share == 1 else {answer: share, 200: 1 - share}
-    failing = {retry: outcomes_in(endings(retry, answers)) for retry in tree.retries}
-    return [
-        _lost(outcomes(tree.root, [failing[leaf.retry] if leaf.number in down else usual(leaf) for leaf in tree.leaves]))
-        for down in downs
-    ]
+def _losses(tree: Tree, parts: Sequence[Part], answer: Answer, share: float) -> Losses:
+    """What a policy loses while that share of the calls to a part has this answer, and all others 200."""
+    failing = {retry: _ends(retry, answer, share) for retry in tree.retries}
+    return {
+        part: _lost(
+            outcomes(tree.root, [failing[leaf.retry] if part in _parts(leaf.model) else usual(leaf) for leaf in tree.leaves])
+        )
+        for part in parts
+    }
 
 
-def _plain_columns(
-    tree: Tree, downs: Sequence[_Down], answers: Mapping[_Treatment, Answer], share: float
-) -> dict[_Treatment, Sequence[float]]:
-    """The same for a plain policy and several answers: those that move its fallbacks on alike go through it in one go."""
-    alike: defaultdict[tuple[bool, tuple[bool, ...]], list[_Treatment]] = defaultdict(list)
-    for kind in answers:
-        alike[kind.ended, kind.moves].append(kind)
-    found: dict[_Treatment, Sequence[float]] = {}
-    marks = [[leaf.number in some for some in downs] for leaf in tree.leaves]
-    for (ended, _), kinds in alike.items():
-        chances = [{retry: _failing(retry, answers[kind], share) for retry in tree.retries} for kind in kinds]
-        fails = [
-            [own[leaf.retry] if is_down else 0.0 for own in chances for is_down in down]
-            for leaf, down in zip(tree.leaves, marks, strict=True)
-        ]
-        outcome = ENDED if ended else outcome_of(answers[kinds[0]], NO_RETRY)
-        lost = _lost_plainly(tree.root, outcome, fails)
-        found |= {kind: lost[at * len(downs) : (at + 1) * len(downs)] for at, kind in enumerate(kinds)}
-    return found
+@lru_cache(maxsize=4096)
+def _parts(model: str) -> tuple[Part, ...]:
+    """What a model fails with: itself, and its provider."""
+    provider = provider_of(model)
+    return (("model", model), ("provider", provider)) if provider else (("model", model),)
+
+
+def _ends(retry: Retry, answer: Answer, share: float) -> Outcomes:
+    """The outcomes of a target while that share of its calls has this answer."""
+    return outcomes_in(endings(retry, answer if share == 1 else {answer: share, 200: 1 - share}))
+
+
+class _Plainly:
+    """What a plain policy loses: as every failure there has one outcome, one chance for each leaf is all that is needed."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.fails: dict[tuple[float, ...], list[Losses]] = {}  # by the chances that asking fails, one for each retry
+
+    def losses(self, answer: Answer, share: float) -> Losses:
+        """What is lost while that share of the calls to a part has this answer."""
+        chances = tuple([_failing(retry, answer, share) for retry in self.tree.retries])
+        if chances not in self.fails:
+            of = dict(zip(self.tree.retries, chances, strict=True))
+            self.fails[chances] = [dict.fromkeys(_parts(leaf.model), of[leaf.retry]) for leaf in self.tree.leaves]
+        return _lost_plainly(self.tree.root, outcome_of(answer, NO_RETRY), self.fails[chances])
 
 
 def _failing(retry: Retry, answer: Answer, share: float) -> float:
     """The chance that asking a target ends with a failure."""
     if answer == 421 or 200 in retry.codes:
-        return _lost(outcomes_in(endings(retry, answer if share == 1 else {answer: share, 200: 1 - share})))
+        return _lost(_ends(retry, answer, share))
     return share ** (retry.repeats + 1) if asked_again(answer, retry) else share
 
 
-def _lost_plainly(node: Node, outcome: int, fails: Sequence[list[float]]) -> list[float]:
-    """The chance of losing a request, for several cases in one go.
-
-    `fails` has for each leaf the chance that it fails in each case; every failure has that one outcome.
-    """
+def _lost_plainly(node: Node, outcome: int, fails: Sequence[Losses]) -> Losses:
+    """What a place of a plain policy loses. `fails` has it for each leaf; every failure has that one outcome."""
     if isinstance(node, Leaf):
         return fails[node.number]
     if isinstance(node, Balance):
-        lost = [0.0] * len(fails[0])
+        drawn: dict[Part, float] = {}
         for target, share in zip(node.targets, node.shares, strict=True):
-            lost = [old + share * own for old, own in zip(lost, _lost_plainly(target, outcome, fails), strict=True)]
-        return lost
+            for part, chance in _lost_plainly(target, outcome, fails).items():
+                drawn[part] = drawn.get(part, 0.0) + share * chance
+        return drawn
     assert isinstance(node, Fallback)  # noqa: S101 - a plain policy has no fixed outcomes
-    if not moves_on(outcome, node.codes):
-        return _lost_plainly(node.targets[0], outcome, fails)
-    lost = [1.0] * len(fails[0])
-    for target in node.targets:
-        lost = [old * own for old, own in zip(lost, _lost_plainly(target, outcome, fails), strict=True)]
+    first, *others = node.targets
+    lost = _lost_plainly(first, outcome, fails)
+    for target in others if moves_on(outcome, node.codes) else ():
+        if not lost:
+            break
+        also = _lost_plainly(target, outcome, fails)
+        lost = {part: chance * also[part] for part, chance in lost.items() if part in also}
     return lost
 
 
