@@ -67,11 +67,9 @@ def max_latency(routes: Routes, timeouts: Mapping[str, float]) -> Bound | None:
 
     `timeouts` are the models' own, in seconds, as far as they are known.
     """
-    leaves = routes.tree.leaves
-    asked = [leaf for leaf, route in zip(leaves, routes.arrivals(), strict=True) if route is not None]
-    if any(leaf.model not in timeouts for leaf in asked):
+    if any(leaf.model not in timeouts for leaf in routes.reached):
         return None
-    calls = [_calls(routes, leaf) * timeouts.get(leaf.model, 0) for leaf in leaves]
+    calls = [_calls(routes, leaf) * timeouts.get(leaf.model, 0) for leaf in routes.tree.leaves]
     waits = _waits(routes)
     usual, special = (tuple(map(add, calls, seconds)) for seconds in (waits.usual, waits.special))
     return Bound(routes.heaviest(Weights(usual, waits.outcomes, special)), routes)
@@ -87,14 +85,15 @@ def _waited(leaf: Leaf, ends_with_429: bool) -> int:
 
 def _waits(routes: Routes) -> Weights:
     """The seconds of back-off at each leaf; more where it may end with a 429, whose `Retry-After` it waits for."""
-    leaves = routes.tree.leaves
-    usual, limited = (tuple([_waited(leaf, ends) for leaf in leaves]) for ends in (False, True))
-    return Weights(usual, routes.limited, limited)
+    usual = tuple([_waited(leaf, False) for leaf in routes.tree.leaves])
+    if not any(retry.obeys for retry in routes.tree.retries):
+        return Weights(usual)
+    return Weights(usual, routes.outcomes.limited, tuple([_waited(leaf, True) for leaf in routes.tree.leaves]))
 
 
 def _leg(routes: Routes, leaf: Leaf, outcomes: Bits) -> Leg:
-    limited = bool(outcomes & routes.limited)
-    status = 429 if limited and leaf.retry.obeys else max(one.stands for one in routes.members(outcomes))
+    limited = bool(outcomes & routes.outcomes.limited)
+    status = 429 if limited and leaf.retry.obeys else max(one.stands for one in routes.outcomes.members(outcomes))
     return Leg(leaf.model, leaf.path, _calls(routes, leaf), _waited(leaf, limited), status)
 
 

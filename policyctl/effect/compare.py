@@ -15,7 +15,7 @@ from policyctl.effect.failures import Failures, classes_of
 from policyctl.effect.outages import Losses, Part, losses, merged, parts_of, served
 from policyctl.effect.picture import Picture, picture
 from policyctl.effect.profile import Answer
-from policyctl.effect.reach import Condition, short_names
+from policyctl.effect.reach import short_names
 from policyctl.effect.together import Together, worse_together
 from policyctl.effect.tree import Tree
 from policyctl.errors import NotKnown
@@ -313,6 +313,7 @@ def _only_in(one: Picture | None, other: Picture | None) -> tuple[Reached, ...]:
     """The models that requests can come to in one picture only."""
     if one is None:
         return ()
-    known: Mapping[str, Condition] = other.reach if other else {}
-    names = short_names([*one.tree.models, *(other.tree.models if other else ())])
-    return tuple(Reached(model, when.said(names)) for model, when in one.reach.items() if model not in known)
+    known = {leaf.model for leaf in other.routes.reached} if other else set()
+    only = dict.fromkeys([leaf.model for leaf in one.routes.reached if leaf.model not in known])
+    names = short_names([*one.tree.models, *(other.tree.models if other else ())]) if only else {}
+    return tuple(Reached(model, one.reach[model].said(names)) for model in only)

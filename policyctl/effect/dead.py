@@ -25,8 +25,7 @@ def dead_configuration(document: Document) -> tuple[Dead, ...]:
     tree = read_tree(document)
     if tree.refused:
         return ()
-    arrivals = Routes(tree).arrivals()
-    asked = [leaf.path for leaf, route in zip(tree.leaves, arrivals, strict=True) if route is not None]
+    asked = [leaf.path for leaf in Routes(tree).reached]
     return tuple(_group(document["policy"], (), _Asked(_above(asked), _above(leaf.path for leaf in tree.leaves))))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from policyctl.effect.bounds import Bound, max_calls, max_failover, max_latency, max_waits
 from policyctl.effect.declared import NOTHING, Declared
@@ -15,9 +16,9 @@ from policyctl.effect.tree import Tree, known_tree
 from policyctl.model.normal import Document
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that what few need is worked out when it is asked for, and once
 class Picture:
-    """What a policy does. Shares and chances are from 0 to 1; `reach` has the models that a request can come to.
+    """What a policy does. Shares and chances are from 0 to 1.
 
     What outages do is not in it: which failures are told apart depends on what the policy is compared with (see `outages`).
     """
@@ -28,12 +29,16 @@ class Picture:
     calls: Bound
     failover: Bound
     latency: Bound | None
-    reach: Mapping[str, Condition]
     routes: Routes = field(repr=False, compare=False)
 
-    @property
+    @cached_property
+    def reach(self) -> Mapping[str, Condition]:
+        """The models that a request can come to, each with what must fail before."""
+        return reach(self.routes)
+
+    @cached_property
     def waits(self) -> Bound:
-        """The most back-off of a request, worked out when it is asked for."""
+        """The most back-off of a request."""
         return max_waits(self.routes)
 
     @property
@@ -58,6 +63,5 @@ def picture(
         calls=max_calls(routes),
         failover=max_failover(routes),
         latency=max_latency(routes, declared.timeouts) if declared.timeouts else None,
-        reach=reach(routes),
         routes=routes,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from policyctl.effect.profile import NO_ANSWER, is_served
-from policyctl.effect.routes import Routes
+from policyctl.effect.routes import Outcomes, Routes
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node
 from policyctl.model.names import short_model
 
@@ -46,13 +46,13 @@ class Condition:
 
 def reach(routes: Routes) -> dict[str, Condition]:
     """For every model that a request can come to, every shortest way there: with the fewest failures, as written."""
-    search = _Search(routes)
+    search = _Search(routes.outcomes)
     search.arrive(routes.tree.root, [()])
     known: dict[tuple[str, int], Failure] = {}
     found: dict[str, Condition] = {}
     for model, steps in search.arrivals.items():
         least = min(map(_length, steps))
-        ways = [tuple([_known(routes, step, known) for step in way]) for way in steps if _length(way) == least]
+        ways = [tuple([_known(routes.outcomes, step, known) for step in way]) for way in steps if _length(way) == least]
         found[model] = Condition(tuple(dict.fromkeys(ways)))
     return found
 
@@ -65,8 +65,8 @@ _MOST = 16  # ways that are followed at each place; policies with more of them a
 class _Search:
     """All ways through a tree in which models fail for good, the shortest kept."""
 
-    def __init__(self, routes: Routes) -> None:
-        self.routes = routes
+    def __init__(self, outcomes: Outcomes) -> None:
+        self.outcomes = outcomes
         self.arrivals: dict[str, list[_Steps]] = {}
         self.found: dict[tuple[int, int], list[_Steps]] = {}
 
@@ -80,7 +80,7 @@ class _Search:
         elif isinstance(node, Fallback):
             for target in node.targets[:-1]:
                 self.arrive(target, before)
-                before = _both(before, self.ending(target, self.routes.moving(node)))
+                before = _both(before, self.ending(target, self.outcomes.moving(node.codes)))
                 if not before:
                     return
             self.arrive(node.targets[-1], before)
@@ -88,21 +88,21 @@ class _Search:
     def ending(self, node: Node, wanted: int) -> list[_Steps]:
         """The ways in which `node` ends with an outcome of `wanted`."""
         if isinstance(node, Leaf):
-            possible = wanted & self.routes.possible(node)
-            return [() if possible & self.routes.healthy else ((node.model, possible),)] if possible else []
+            possible = wanted & self.outcomes.possible(node)
+            return [() if possible & self.outcomes.healthy else ((node.model, possible),)] if possible else []
         if isinstance(node, Fixed):
-            return [()] if wanted & self.routes.of(node.outcome) else []
+            return [()] if wanted & self.outcomes.of(node.outcome) else []
         key = (id(node), wanted)  # the tree outlives the search
         if key not in self.found:
             self.found[key] = self._drawn(node, wanted) if isinstance(node, Balance) else self._fallen(node, wanted)
         return self.found[key]
 
     def _drawn(self, node: Balance, wanted: int) -> list[_Steps]:
-        nobody: list[_Steps] = [()] if node.nobody and wanted & self.routes.of(NO_ANSWER) else []
+        nobody: list[_Steps] = [()] if node.nobody and wanted & self.outcomes.of(NO_ANSWER) else []
         return _shortest([*nobody, *(way for target in node.targets for way in self.ending(target, wanted))])
 
     def _fallen(self, node: Fallback, wanted: int) -> list[_Steps]:
-        moving, found = self.routes.moving(node), list[_Steps]()
+        moving, found = self.outcomes.moving(node.codes), list[_Steps]()
         before: list[_Steps] = [()]
         for target in node.targets[:-1]:
             found += _both(before, self.ending(target, wanted & ~moving))
@@ -139,16 +139,16 @@ def _length(way: _Steps) -> tuple[int, int]:
     return len({model for model, _ in way}), len(way)
 
 
-def _known(routes: Routes, step: _Step, known: dict[_Step, Failure]) -> Failure:
+def _known(told: Outcomes, step: _Step, known: dict[_Step, Failure]) -> Failure:
     if step not in known:
-        known[step] = _failure(routes, *step)
+        known[step] = _failure(told, *step)
     return known[step]
 
 
-def _failure(routes: Routes, model: str, outcomes: int) -> Failure:
-    taken = routes.members(outcomes)
+def _failure(told: Outcomes, model: str, outcomes: int) -> Failure:
+    taken = told.members(outcomes)
     if any(not one.codes and not is_served(one.stands) for one in taken):
-        left = [one.codes for one in routes.classes if one not in taken and one.codes and not is_served(one.stands)]
+        left = [one.codes for one in told.classes if one not in taken and one.codes and not is_served(one.stands)]
         return Failure(model, but=_sorted(left))
     return Failure(model, answers=_sorted(one.codes for one in taken))
 

@@ -27,6 +27,7 @@ counting it would double the calls of every policy. So it counts where the polic
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from policyctl.effect.canonical import canonical_form, tells
@@ -68,62 +69,42 @@ class Weights(NamedTuple):
     special: tuple[float, ...] = ()
 
 
-class Routes:
-    """The routes through one tree.
+class Outcomes:
+    """The classes of outcomes that some code lists make, and sets of them.
 
-    `attempt_calls` are the most calls that one attempt may take: two where a list that decides something has 421. `limited` is
-    the class of 429.
+    `limited` is the class of 429, `healthy` that of 200.
     """
 
-    def __init__(self, tree: Tree) -> None:
-        self.tree = tree
-        lists = {codes for codes in tree.lists if codes is not None}
+    def __init__(self, lists: frozenset[frozenset[int]]) -> None:
         self.classes = (Class(NO_ANSWER), Class(ENDED), *_classes(lists))
+        self._of: dict[int, Bits] = {}
+        self._moving: dict[frozenset[int] | None, Bits] = {}
         self.healthy = self.of(200)
         self.limited = self.of(429)
-        retried = (retry.codes for leaf in tree.leaves for retry in (leaf.retry, *leaf.around))
-        listed = any(421 in codes for codes in (*lists, *retried)) and tells(canonical_form(tree), 421)
-        self.attempt_calls = 2 if listed else 1
         self._any_status = self._bits(lambda one: one.stands > 0)
-        self._ended = self.of(ENDED)
-        self._moving: dict[frozenset[int] | None, Bits] = {}
-        self._searches: dict[Weights, _Search] = {}
+        self._not_204 = self._bits(lambda one: one.stands != NO_ANSWER and one.codes != (204,))
 
     def members(self, outcomes: Bits) -> list[Class]:
         """The classes in a set."""
         return [one for place, one in enumerate(self.classes) if outcomes >> place & 1]
 
-    def moving(self, node: Fallback) -> Bits:
-        """The outcomes that move a fallback on."""
-        if node.codes not in self._moving:
-            self._moving[node.codes] = self._bits(lambda one: moves_on(one.stands, node.codes))
-        return self._moving[node.codes]
-
-    def heaviest(self, weights: Weights) -> Route:
-        """The heaviest route that a request may take."""
-        anything = (1 << len(self.classes)) - 1
-        return self._search(weights).heaviest(self.tree.root, anything) or Route()
-
-    def arrivals(self, weights: Weights | None = None) -> list[Route | None]:
-        """For each leaf the heaviest route that leads to it (without it), or None when no request comes there."""
-        search = self._search(weights or Weights((0,) * len(self.tree.leaves)))
-        search.arrive(self.tree.root, Route())
-        return search.arrivals
-
-    def _search(self, weights: Weights) -> _Search:
-        """The search by these weights; what one question found serves the next."""
-        if weights not in self._searches:
-            self._searches[weights] = _Search(self, weights)
-        return self._searches[weights]
+    def moving(self, codes: frozenset[int] | None) -> Bits:
+        """The outcomes that move a fallback with this list on."""
+        if codes not in self._moving:
+            self._moving[codes] = self._bits(lambda one: moves_on(one.stands, codes))
+        return self._moving[codes]
 
     def possible(self, leaf: Leaf) -> Bits:
         """The outcomes that a leaf can end with."""
-        if 204 not in leaf.retry.codes:
-            return self._any_status | self._ended
-        return self._bits(lambda one: one.stands != NO_ANSWER and one.codes != (204,))
+        return self._not_204 if 204 in leaf.retry.codes else self._any_status | self.of(ENDED)
 
     def of(self, outcome: int) -> Bits:
         """The class that an outcome is in."""
+        if outcome not in self._of:
+            self._of[outcome] = self._class_of(outcome)
+        return self._of[outcome]
+
+    def _class_of(self, outcome: int) -> Bits:
         if outcome <= 0:
             return self._bits(lambda one: one.stands == outcome)
         return self._bits(lambda one: outcome in one.codes) or self._bits(
@@ -134,36 +115,80 @@ class Routes:
         return sum([1 << place for place, one in enumerate(self.classes) if has(one)])
 
 
+_outcomes = lru_cache(maxsize=512)(Outcomes)  # the policies of one directory mostly have the same lists
+
+
+class Routes:
+    """The routes through one tree, and the `outcomes` that it tells apart.
+
+    `attempt_calls` are the most calls that one attempt may take: two where a list that decides something has 421.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        lists = frozenset([codes for codes in tree.lists if codes is not None])
+        self.outcomes = _outcomes(lists)
+        retried = (retry.codes for leaf in tree.leaves for retry in (leaf.retry, *leaf.around))
+        listed = any(421 in codes for codes in (*lists, *retried)) and tells(canonical_form(tree), 421)
+        self.attempt_calls = 2 if listed else 1
+        self._searches: dict[Weights, _Search] = {}
+        self._arrivals: dict[Weights, list[Route | None]] = {}
+
+    def heaviest(self, weights: Weights) -> Route:
+        """The heaviest route that a request may take."""
+        anything = (1 << len(self.outcomes.classes)) - 1
+        return self._search(weights).heaviest(self.tree.root, anything) or Route()
+
+    def arrivals(self, weights: Weights | None = None) -> list[Route | None]:
+        """For each leaf the heaviest route that leads to it (without it), or None when no request comes there."""
+        weights = weights or Weights((0,) * len(self.tree.leaves))
+        if weights not in self._arrivals:
+            self._arrivals[weights] = self._search(weights).arrivals()
+        return self._arrivals[weights]
+
+    @property
+    def reached(self) -> list[Leaf]:
+        """The leaves that requests may come to, whatever the routes there weigh."""
+        known = next(iter(self._arrivals.values()), None)
+        arrivals = self.arrivals() if known is None else known
+        return [leaf for leaf, route in zip(self.tree.leaves, arrivals, strict=True) if route is not None]
+
+    def _search(self, weights: Weights) -> _Search:
+        """The search by these weights; what one question found serves the next."""
+        if weights not in self._searches:
+            self._searches[weights] = _Search(self, weights)
+        return self._searches[weights]
+
+
 class _Search:
     """One search for heaviest routes: by these weights, keeping what was found for each group and set."""
 
     def __init__(self, routes: Routes, weights: Weights) -> None:
-        self.routes = routes
-        self.usual, self.outcomes, self.special = weights
+        self.tree, self.outcomes = routes.tree, routes.outcomes
+        self.weights = weights
         self.found: dict[tuple[int, Bits], Route | None] = {}
-        self.arrivals: list[Route | None] = [None] * len(routes.tree.leaves)
 
     def heaviest(self, node: Node, wanted: Bits) -> Route | None:
         """The heaviest route through `node` to an outcome of `wanted`, or None when there is none."""
         if isinstance(node, Leaf):
-            possible = wanted & self.routes.possible(node)
-            weights = self.special if possible & self.outcomes else self.usual
+            possible = wanted & self.outcomes.possible(node)
+            weights = self.weights.special if possible & self.weights.outcomes else self.weights.usual
             return Route(weights[node.number], (Step(node, possible),)) if possible else None
         if isinstance(node, Fixed):
-            return Route() if wanted & self.routes.of(node.outcome) else None
+            return Route() if wanted & self.outcomes.of(node.outcome) else None
         key = (id(node), wanted)  # the tree outlives the search
         if key not in self.found:
             self.found[key] = self._drawn(node, wanted) if isinstance(node, Balance) else self._fallen(node, wanted)
         return self.found[key]
 
     def _drawn(self, node: Balance, wanted: Bits) -> Route | None:
-        best = Route() if node.nobody and wanted & self.routes.of(NO_ANSWER) else None
+        best = Route() if node.nobody and wanted & self.outcomes.of(NO_ANSWER) else None
         for target in node.targets:
             best = _heavier(best, self.heaviest(target, wanted))
         return best
 
     def _fallen(self, node: Fallback, wanted: Bits) -> Route | None:
-        moving, before, best = self.routes.moving(node), Route(), None
+        moving, before, best = self.outcomes.moving(node.codes), Route(), None
         for target in node.targets[:-1]:
             best = _heavier(best, _joined(before, self.heaviest(target, wanted & ~moving)))
             on = _joined(before, self.heaviest(target, moving))
@@ -172,24 +197,30 @@ class _Search:
             before = on
         return _heavier(best, _joined(before, self.heaviest(node.targets[-1], wanted)))
 
-    def arrive(self, node: Node, before: Route) -> None:
+    def arrivals(self) -> list[Route | None]:
+        """For each leaf the heaviest route to it."""
+        found: list[Route | None] = [None] * len(self.tree.leaves)
+        self._arrive(self.tree.root, Route(), found)
+        return found
+
+    def _arrive(self, node: Node, before: Route, found: list[Route | None]) -> None:
         """Note for every leaf of `node` the heaviest route to it, when `before` is the one to `node`."""
         if isinstance(node, Leaf):
-            self.arrivals[node.number] = before
+            found[node.number] = before
         elif isinstance(node, Balance):
             for target in node.targets:
-                self.arrive(target, before)
+                self._arrive(target, before, found)
         elif isinstance(node, Fallback):
             for target in node.targets[:-1]:
-                self.arrive(target, before)
-                on = _joined(before, self.heaviest(target, self.routes.moving(node)))
+                self._arrive(target, before, found)
+                on = _joined(before, self.heaviest(target, self.outcomes.moving(node.codes)))
                 if on is None:
                     return
                 before = on
-            self.arrive(node.targets[-1], before)
+            self._arrive(node.targets[-1], before, found)
 
 
-def _classes(lists: set[frozenset[int]]) -> list[Class]:
+def _classes(lists: frozenset[frozenset[int]]) -> list[Class]:
     """The classes that these code lists make."""
     together: dict[tuple[bool, frozenset[frozenset[int]]], list[int]] = {}
     listed = sorted(frozenset().union(*lists))
