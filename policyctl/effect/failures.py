@@ -59,16 +59,22 @@ def classes_of(trees: Sequence[Tree], *, partial: bool = False, streamed: bool =
 @lru_cache(maxsize=512)  # the policies of one directory mostly have the same lists
 def _classes(falls: frozenset[frozenset[int]], repeats: frozenset[frozenset[int]], partial: bool) -> tuple[Failures, ...]:
     named = frozenset[int]().union(*falls, *repeats)
-    rest = _PLAIN - named - ({_RESENT} if partial else set())
-    # One stands for those that nobody lists: where it is free the 500, of which everybody has seen one.
-    found = [Failures(500 if 500 in rest else min(rest), frozenset[Answer](rest))] if rest else []
+    unlisted = _unlisted(named | {_RESENT} if partial else named)
     # One list of codes may stand both under a fallback and under a retry, which look for different codes.
     lists = [*((codes, False) for codes in falls), *((codes, True) for codes in repeats)]
     together: dict[tuple[str, tuple[int, ...]], list[Answer]] = {}
     for answer, how, fallen, repeated in _seen(named, any(204 in codes for codes in repeats), partial):
         on = tuple([place for place, (codes, again) in enumerate(lists) if (repeated if again else fallen) in codes])
         together.setdefault((how, on), []).append(answer)
-    return (*found, *(Failures(answers[0], frozenset(answers)) for answers in together.values()))
+    return (*unlisted, *[Failures(answers[0], frozenset(answers)) for answers in together.values()])
+
+
+@lru_cache(maxsize=512)  # one object for equal lists: comparing it is comparing hundreds of codes
+def _unlisted(named: frozenset[int]) -> tuple[Failures, ...]:
+    """The class of the statuses that are on no list, where there are such."""
+    rest = frozenset[Answer](_PLAIN - named)
+    # One stands for all: where it is free the 500, of which everybody has seen one.
+    return (Failures(500 if 500 in rest else min(_PLAIN - named), rest),) if rest else ()
 
 
 def _seen(named: frozenset[int], repeated: bool, partial: bool) -> Iterator[tuple[Answer, str, int, int]]:
