@@ -71,16 +71,16 @@ def losses(tree: Tree, parts: Sequence[Part], classes: Sequence[Failures], share
     The classes that the policy treats alike have one and the same object.
     """
     found: dict[_Treatment, Losses] = {}
-    kinds = [_treatment(tree, one.stands, share) for one in classes]
-    plainly = _Plainly(tree)
-    for kind, one in zip(kinds, classes, strict=True):
-        if kind in found:
-            continue
-        if tree.plain and one.stands != 204:
-            found[kind] = plainly.losses(one.stands, share)
-        else:
-            found[kind] = _losses(tree, parts, one.stands, share)
-    return [found[kind] for kind in kinds]
+    plainly, columns = _Plainly(tree), list[Losses]()
+    for answer, _ in classes:
+        kind = _treatment(tree, answer, share)
+        column = found.get(kind)
+        if column is None:
+            plain = tree.plain and answer != 204
+            column = plainly.losses(answer, share) if plain else _losses(tree, parts, answer, share)
+            found[kind] = column
+        columns.append(column)
+    return columns
 
 
 def told_apart(trees: Sequence[Tree], share: float = 1.0, *, streamed: bool = False) -> tuple[Failures, ...]:
