@@ -95,7 +95,7 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
     nested = [path for path in found.configs if path.resolve() != own]
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
     found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
-    with console.progress.of("Loading", "file", len(found.files), at_once=False) as step:
+    with console.progress.of("Loading", "file", len(found.files)) as step:
         files = Files(
             found.files,
             found.problems,
@@ -106,7 +106,7 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
             cache=options.open_cache(),
             on_file=step,
         )
-    with console.progress.of("Checking", "file", len(found.files), at_once=False) as step:
+    with console.progress.of("Checking", "file", len(found.files)) as step:
         loaded = files.load(place.environment, step)
     unread = Unread(options.dir, found, files, loaded, place.environment)
     more = (

@@ -55,7 +55,7 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
     from policyctl.load.validation import validate_paths
 
     console = Console(options)
-    with console.progress.of("Checking", "file", at_once=False) as step:
+    with console.progress.of("Checking", "file") as step:
         validation = validate_paths(
             paths,
             options.dir,

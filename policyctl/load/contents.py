@@ -1,4 +1,4 @@
-"""What one file says, as a value that can be kept: in memory, in the cache, on the way from another process."""
+"""What one file says, as a value that can be kept: in memory and in the cache."""
 
 from __future__ import annotations
 

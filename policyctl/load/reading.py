@@ -1,11 +1,10 @@
-"""What each of many files says: remembered from the last run, or read by two processes where there are many."""
+"""What each of many files says: remembered from the last run, or read."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import zip_longest
 from typing import Any
 
 from policyctl.errors import InvalidInput
@@ -14,11 +13,8 @@ from policyctl.load.cache import Cache
 from policyctl.load.contents import Contents, from_line, to_line
 from policyctl.load.kinds import is_test_file
 from policyctl.load.markers import is_templated
-from policyctl.load.second import begin, can_fork
 from policyctl.load.source import Source, source_of
 from policyctl.model.normal import written_text
-
-MANY = 1000  # files from which on a second process pays
 
 
 class Reading:
@@ -81,17 +77,8 @@ class Reading:
 
     def _read(self, files: list[str], variables: Mapping[str, Any]) -> Iterator[tuple[str, str | InvalidInput]]:
         """What these files say, as lines; for one that cannot be parsed the problem."""
-        if len(files) < MANY or not can_fork():
-            for file in files:
-                yield file, self._read_one(file, variables)
-            return
-        # A line without anything is a file that cannot be parsed, which the first process then tells.
-        halves = files[::2], files[1::2]
-        other = begin(lambda: (line if isinstance(line := self._read_one(file, variables), str) else "" for file in halves[1]))
-        for file in halves[0]:
+        for file in files:
             yield file, self._read_one(file, variables)
-        for file, line in zip_longest(halves[1], other()):
-            yield file, line or self._read_one(file, variables)
 
     def _read_one(self, file: str, variables: Mapping[str, Any]) -> str | InvalidInput:
         from policyctl.load.policies import read_contents  # pydantic and the models cost 0.1 s

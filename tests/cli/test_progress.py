@@ -99,20 +99,6 @@ def test_where_there_is_no_terminal_nothing_is_drawn_and_nobody_waits() -> None:
     assert (there.stream.getvalue(), there.ticks) == ("", [])
 
 
-def test_work_that_may_double_the_process_is_the_only_thread_until_something_is_done() -> None:
-    there = Scripted()
-    threads = threading.active_count()
-    with there.progress.of("Checking", "file", 2, at_once=False) as step:
-        assert threading.active_count() == threads
-        step()
-        there.passes(1)
-        step()
-    with there.progress.of("Checking", "file", 2, at_once=False):
-        pass
-    assert there.stream.getvalue() == f"\r\x1b[KChecking [{'#' * 12}{'-' * 12}] 1 of 2 files\r\x1b[K"
-    assert threading.active_count() == threads
-
-
 def test_a_line_is_never_as_wide_as_the_terminal() -> None:
     there = Scripted(width=20)
     with there.progress.of("Loading", "file", 4):

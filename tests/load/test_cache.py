@@ -267,50 +267,6 @@ def test_a_program_whose_folder_cannot_be_listed_keeps_nothing(project: Project,
     assert program_state(tmp_path / "nowhere") is None
 
 
-HALVES = """
-import os, sys
-from pathlib import Path
-from policyctl.load.second import begin
-from policyctl.load import reading
-from policyctl.load.cache import Cache
-from policyctl.lint.catalogue import DEFAULT_CODES
-
-def dies():
-    yield "one"
-    os._exit(7)
-
-def fails():
-    yield "one"
-    raise ValueError
-
-assert begin(lambda: ["one", "", "three"])() == ["one", "", "three"]
-assert begin(fails)() in (["one"], [])
-assert begin(dies)() in (["one"], [])
-text = Path(sys.argv[1]).read_text()
-files = {f"{n}.yaml": text.replace("anygem", f"gem-{n}").encode() for n in range(reading.MANY)}
-files["7.yaml"] = b"name: ["
-files["8.yaml"] = b"nam: 1"
-reading.can_fork = lambda: True
-together = reading.Reading(files, DEFAULT_CODES, Cache()).contents({})
-reading.can_fork = lambda: False
-alone = reading.Reading(files, DEFAULT_CODES, Cache()).contents({})
-def said(found):
-    return {file: str(one) if isinstance(one, Exception) else told(one) for file, one in found.items()}
-def told(one):
-    return [policy.text for policy in one.policies] + [str(problem) for problem in one.problems]
-assert list(said(together).items()) == list(said(alone).items())
-print("the same")
-"""
-
-
-def test_a_second_process_changes_nothing(tmp_path: Path) -> None:
-    """Not even when it fails, or is killed."""
-    text = tmp_path / "a.yaml"
-    text.write_text(ANYGEM)
-    ran = subprocess.run([sys.executable, "-c", HALVES, text], capture_output=True, text=True, check=False)
-    assert (ran.stdout, ran.stderr) == ("the same\n", "")
-
-
 def test_a_policy_is_the_same_from_its_document_and_from_its_text() -> None:
     document = {"name": "virtual-policy/a", "policy": {"targets": [{"model_name": "x", "weight": 0.1}], "strategy": {}}}
     one = Policy("virtual-policy/a", document, "a.yaml")
