@@ -103,7 +103,6 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
             codes=place.config.lint.codes(),
             whole=True,
             deep=deep,
-            cache=options.open_cache(),
             on_file=step,
         )
     with console.progress.of("Checking", "file", len(found.files)) as step:

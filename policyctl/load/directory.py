@@ -15,7 +15,6 @@ from policyctl.core.order import find_cycle
 from policyctl.effect.declared import NOTHING, Declared
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, errors_in
 from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
-from policyctl.load.cache import Cache
 from policyctl.load.contents import Contents, holds_tests
 from policyctl.load.environment import Environment
 from policyctl.load.ignoring import Ignored
@@ -75,14 +74,13 @@ class Files:
         whole: bool = False,
         deep: bool = False,
         read: Callable[[str], bytes] = read_bytes,
-        cache: Cache | None = None,
         on_file: Callable[[], object] = lambda: None,
     ) -> None:
         """`problems` are those of finding the files; `root` is what `include` patterns are relative to.
 
         `codes` are those of the lint rules to run. `whole` says that these are all files of their directory, so that a
         name that none of them declares is declared nowhere. `deep` asks for the rules of the effect engine too. `read` gives
-        what a file holds, or raises InvalidInput. `cache` may know what files say. `on_file` is told of each one that was read.
+        what a file holds, or raises InvalidInput. `on_file` is called for each one that was read.
         """
         self.root = root
         self.codes = codes if deep else codes - DEEP_CODES
@@ -97,7 +95,7 @@ class Files:
             except InvalidInput as error:
                 self.problems += error.problems
             on_file()
-        self._reading = Reading(contents, self.codes, cache or Cache())
+        self._reading = Reading(contents, self.codes)
         self._ignored = Ignored(contents)
 
     def load(self, environment: Environment, on_file: Callable[[], object] = lambda: None) -> Loaded:
