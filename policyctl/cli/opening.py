@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, errors_in
+from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, Found, Loaded, find_files
-from policyctl.load.environment import Config, Environment, find_config, load_config
+from policyctl.load.environment import Config, Environment
 from policyctl.load.files import STATE_FOLDER
 from policyctl.load.including import idle_include
 from policyctl.load.unread import Unread, gap_problems, missing_config, why_nothing

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
 from policyctl.lint.catalogue import LINT_CODES
+from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, Found, Loaded, find_files
-from policyctl.load.environment import Config, Environment, find_config, load_config
+from policyctl.load.environment import Config, Environment
 from policyctl.load.idle import idle_in_files
 from policyctl.load.including import idle_include
 from policyctl.load.kinds import CONFIG_FILE

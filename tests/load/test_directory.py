@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, find_files
-from policyctl.load.environment import find_config, load_config
 from policyctl.load.source import source_of
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.counting import calls
