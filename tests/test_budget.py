@@ -23,7 +23,19 @@ code = run(sys.argv[1:])
 print(*sys.modules, file=sys.stderr)
 sys.exit(code)
 """
-HEAVY = {"pydantic", "yaml", "jinja2", "httpx", "deepdiff", "sqlite3", "policyctl.effect.compare", "multiprocessing", "asyncio"}
+HEAVY = {
+    "pydantic",
+    "yaml",
+    "jinja2",
+    "httpx",
+    "deepdiff",
+    "sqlite3",
+    "policyctl.effect.compare",
+    "policyctl.core.judge",
+    "policyctl.load.scenarios",
+    "multiprocessing",
+    "asyncio",
+}
 
 
 def imported(*args: str) -> set[str]:
@@ -83,6 +95,17 @@ def test_no_file_is_parsed_twice(project: Project, policyctl: Policyctl) -> None
         project.write(f"{number}.yaml", ANYGEM.replace("anygem", f"gem-{number}"))
     for command in (("apply", "--yes"), ("plan",), ("validate",)):
         assert calls(lambda command=command: policyctl(*command), source_of) == [5]
+
+
+def test_plan_leaves_scenario_tests_alone(project: Project, policyctl: Policyctl) -> None:
+    project.write("a.yaml")
+    project.write(
+        "a.test.yaml", "spec_version: v1\nkind: policy_test\npolicy: anygem\ntests: [{name: it works, expect: {served: 1}}]\n"
+    )
+    assert policyctl("apply", "--yes").code == 0
+    assert calls(lambda: policyctl("plan"), source_of) == [1]
+    assert imported("plan") == {"pydantic", "yaml", "sqlite3"}
+    assert {"policyctl.core.judge", "policyctl.load.scenarios"} < imported("validate")
 
 
 def test_a_remote_on_this_machine_without_tls_needs_no_authorities(project: Project, policyctl: Policyctl) -> None:

@@ -70,9 +70,9 @@ class Opened(NamedTuple):
 def load_policies(options: Options, place: Place, console: Console, *, deep: bool = False, tests: bool = False) -> Opened:
     """The directory's policies for the chosen environment. Raises InvalidInput with every error; warnings are printed.
 
-    `deep` asks for the warnings of the effect engine too; with `tests` the problems of scenario tests count too.
+    `deep` asks for the warnings of the effect engine too; with `tests` scenario tests are read, and their problems count.
     """
-    opened = _load(options, place, find_files(options.dir), console, deep=deep)
+    opened = _load(options, place, find_files(options.dir), console, deep=deep, tests=tests)
     loaded = opened.loaded
     problems = (*loaded.problems, *(loaded.test_problems if tests else ()))
     if errors_in(problems):
@@ -87,11 +87,11 @@ def load_policies(options: Options, place: Place, console: Console, *, deep: boo
 
 
 def read_directory(options: Options, place: Place, console: Console) -> Opened:
-    """The directory's files and what they say, problems and all. One that is missing or holds no file says nothing."""
+    """The directory's policies, problems and all, without tests. A directory that is missing or empty says nothing."""
     return _load(options, place, find_files(options.dir, may_be_empty=True), console)
 
 
-def _load(options: Options, place: Place, found: Found, console: Console, *, deep: bool = False) -> Opened:
+def _load(options: Options, place: Place, found: Found, console: Console, *, deep: bool = False, tests: bool = False) -> Opened:
     own = place.config.path.resolve() if place.config.path else None
     nested = [path for path in found.configs if path.resolve() != own]
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
@@ -104,6 +104,7 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
             codes=place.config.lint.codes(),
             whole=True,
             deep=deep,
+            tests=tests,
             on_file=step,
         )
     with console.progress.of("Checking", "file", len(found.files)) as step:
