@@ -80,7 +80,7 @@ class Project:
 
 @pytest.fixture(autouse=True)
 def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No setting of the machine's reaches a test, and what a test finds out about files stays among the tests."""
+    """No setting of the machine's reaches a test, and what programs that it runs cache stays among the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "caches"))
     for name in list(os.environ):
         if name.startswith(("POLICYCTL_", "GITHUB_")) or name in (

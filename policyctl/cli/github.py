@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from policyctl.cli.console import Console
 from policyctl.errors import PolicyctlError
-from policyctl.load.environment import repository
+from policyctl.load.git.place import top_of
 
 if TYPE_CHECKING:
     from policyctl.core.guards import Review
@@ -115,4 +115,4 @@ def _top() -> Path:
     if workspace := os.environ.get("GITHUB_WORKSPACE"):
         return Path(workspace).resolve()
     here = Path.cwd().resolve()
-    return repository(here) or here
+    return top_of(here) or here

@@ -8,8 +8,8 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
-from policyctl.load.environment import repository
 from policyctl.load.files import make_folder, write_atomically
+from policyctl.load.git.place import top_of
 from policyctl.load.git.revision import default_branch
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES
@@ -88,7 +88,7 @@ def _write(path: Path, text: str, console: Console) -> bool:
 def _repository(folder: Path) -> Path:
     """The top of the Git repository that the directory is in, else the directory's parent; relative where it can be."""
     absolute = folder.absolute()
-    return _below(repository(absolute) or absolute.parent, Path.cwd())
+    return _below(top_of(absolute) or absolute.parent, Path.cwd())
 
 
 def _below(path: Path, top: Path) -> Path:

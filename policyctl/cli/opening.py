@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, errors_in
+from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, Found, Loaded, find_files
-from policyctl.load.environment import Config, Environment, find_config, load_config
+from policyctl.load.environment import Config, Environment
 from policyctl.load.files import STATE_FOLDER
 from policyctl.load.including import idle_include
 from policyctl.load.unread import Unread, gap_problems, missing_config, why_nothing
@@ -69,9 +70,9 @@ class Opened(NamedTuple):
 def load_policies(options: Options, place: Place, console: Console, *, deep: bool = False, tests: bool = False) -> Opened:
     """The directory's policies for the chosen environment. Raises InvalidInput with every error; warnings are printed.
 
-    `deep` asks for the warnings of the effect engine too; with `tests` the problems of scenario tests count too.
+    `deep` asks for the warnings of the effect engine too; with `tests` scenario tests are read, and their problems count.
     """
-    opened = _load(options, place, find_files(options.dir), console, deep=deep)
+    opened = _load(options, place, find_files(options.dir), console, deep=deep, tests=tests)
     loaded = opened.loaded
     problems = (*loaded.problems, *(loaded.test_problems if tests else ()))
     if errors_in(problems):
@@ -86,16 +87,16 @@ def load_policies(options: Options, place: Place, console: Console, *, deep: boo
 
 
 def read_directory(options: Options, place: Place, console: Console) -> Opened:
-    """The directory's files and what they say, problems and all. One that is missing or holds no file says nothing."""
+    """The directory's policies, problems and all, without tests. A directory that is missing or empty says nothing."""
     return _load(options, place, find_files(options.dir, may_be_empty=True), console)
 
 
-def _load(options: Options, place: Place, found: Found, console: Console, *, deep: bool = False) -> Opened:
+def _load(options: Options, place: Place, found: Found, console: Console, *, deep: bool = False, tests: bool = False) -> Opened:
     own = place.config.path.resolve() if place.config.path else None
     nested = [path for path in found.configs if path.resolve() != own]
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
     found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
-    with console.progress.of("Loading", "file", len(found.files), at_once=False) as step:
+    with console.progress.of("Loading", "file", len(found.files)) as step:
         files = Files(
             found.files,
             found.problems,
@@ -103,10 +104,10 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
             codes=place.config.lint.codes(),
             whole=True,
             deep=deep,
-            cache=options.open_cache(),
+            tests=tests,
             on_file=step,
         )
-    with console.progress.of("Checking", "file", len(found.files), at_once=False) as step:
+    with console.progress.of("Checking", "file", len(found.files)) as step:
         loaded = files.load(place.environment, step)
     unread = Unread(options.dir, found, files, loaded, place.environment)
     more = (

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from policyctl.errors import UsageError
 
-if TYPE_CHECKING:
-    from policyctl.load.cache import Cache
-
-NAMES = ("dir", "env", "remote", "no_cache", "color", "verbose")
+NAMES = ("dir", "env", "remote", "color", "verbose")
 
 
 class Options(NamedTuple):
@@ -24,16 +20,9 @@ class Options(NamedTuple):
     dir: Path = Path("policies")
     env: str | None = None
     remote: str | None = None
-    no_cache: bool = False
     color: str = "auto"
     verbose: int = 0
     given: frozenset[str] = frozenset()
-
-    def open_cache(self) -> Cache:
-        """What earlier runs found out about files."""
-        from policyctl.load.cache import Cache, cache_folder
-
-        return Cache(None if self.no_cache else cache_folder(os.environ))
 
 
 def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -101,10 +90,6 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
             "help": "Another remote than the environment's: local, sqlite:///PATH, an https:// URL, or, to plan against, "
             "git:REVISION.  [POLICYCTL_REMOTE]",
         },
-    ),
-    (
-        ("--no-cache",),
-        {"is_flag": True, "help": "Read every file afresh, and keep nothing for the next run.  [POLICYCTL_NO_CACHE]"},
     ),
     (
         ("--color",),

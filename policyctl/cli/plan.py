@@ -89,7 +89,7 @@ def command(
     """Show what apply would change, field by field. Nothing is written to the remote.
 
     Long runs that a change leaves as they are read as …, and of a long effect the first rows are shown; -v shows both whole,
-    and each policy as it will be. On a terminal the text is as wide as that is (or as COLUMNS says).
+    and each policy as it will be.
     """
     return plan(options, form, out, reports, detailed_exitcode, base, tests, selection, overrides)
 

@@ -71,12 +71,10 @@ class Progress:
         total: int | None = None,
         *,
         stopped: Callable[[], bool] = lambda: False,
-        at_once: bool = True,
     ) -> Iterator[Step]:
         """Show a piece of work while it lasts. Yields what the work calls, from one thread, with each thing that is done.
 
-        Once `stopped` says yes, that is said in a line that stays, and nothing is drawn any more. Unless `at_once`, the thread
-        begins with the first thing that is done: work that doubles the process must be the only thread until then.
+        Once `stopped` says yes, that is said in a line that stays, and nothing is drawn any more.
         """
         work = Work(label, noun, total)
         if self._width() is None:
@@ -84,20 +82,12 @@ class Progress:
             return
         over = self._new_event()
         drawer = threading.Thread(target=self._draw, args=(work, over, stopped), daemon=True)
-
-        def step(*_: object) -> None:
-            if drawer.ident is None:
-                drawer.start()
-            work.step()
-
-        if at_once:
-            drawer.start()
+        drawer.start()
         try:
-            yield step
+            yield work.step
         finally:
             over.set()
-            if drawer.ident is not None:
-                drawer.join()
+            drawer.join()
 
     def _draw(self, work: Work, over: threading.Event, stopped: Callable[[], bool]) -> None:
         """Draw until the work is over, then erase the line."""

@@ -17,7 +17,6 @@ from policyctl.report.plain import plain
 
 if TYPE_CHECKING:
     from policyctl.remote.sqlite import SqliteRemote
-    from policyctl.server.limits import Limits
 
 EPILOG = """\b
 Example:
@@ -38,13 +37,6 @@ _NEEDS = ("starlette", "uvicorn")
 @click.option("--allow-duplicate-names", is_flag=True, help="Take a second policy of one name (settled when the file is made).")
 @click.option("--max-policies", type=click.IntRange(0), help="Refuse another policy from that number on, as a quota does.")
 @click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True, help="More clients get a 503.")
-@click.option(
-    "--client-seconds",
-    type=click.FloatRange(0, 3600, min_open=True),
-    default=10,
-    show_default=True,
-    help="How long a client may take over a request's head, over its body, and over each megabyte of the answer.",
-)
 @with_options("dir", "env", "remote", "verbose")
 def command(
     options: Options,
@@ -55,18 +47,15 @@ def command(
     allow_duplicate_names: bool,
     max_policies: int | None,
     max_connections: int,
-    client_seconds: float,
 ) -> int:
     """Serve the embedded remote over HTTP, as the platform's control plane: its model-policy and model endpoints, below /v1,
     /api/v1 and …/v1/orchestrate, and its logins.
 
-    Off this machine a secret is needed. It is the bearer token, and the API key or password that the logins take. Logs are
-    JSON on standard error; /openapi.json describes the interface. SIGTERM and SIGINT end it when what was begun is done.
+    Off this machine a secret is needed. It is the bearer token, and the API key or password that the logins take. Put a proxy
+    in front of a server that others reach: it does TLS and ends slow connections. Logs are JSON on standard error;
+    /openapi.json describes the interface. SIGTERM and SIGINT end it when what was begun is done.
     """
-    from policyctl.server.limits import Limits
-
-    limits = Limits(connections=max_connections, client_seconds=client_seconds)
-    return serve(options, host, port, token_from, token_seconds, allow_duplicate_names, max_policies, limits)
+    return serve(options, host, port, token_from, token_seconds, allow_duplicate_names, max_policies, max_connections)
 
 
 def serve(
@@ -77,7 +66,7 @@ def serve(
     token_seconds: int,
     allow_duplicate_names: bool,
     max_policies: int | None,
-    limits: Limits,
+    max_connections: int,
 ) -> int:
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
@@ -96,7 +85,7 @@ def serve(
         sys.stdout.flush()
         service = Service(policies, SqliteModels(policies.database), Keeper(secret, token_seconds), max_policies)
         log = JsonLog(sys.stderr)
-        run(make_app(service, log, limits), listener, log, limits)
+        run(make_app(service, log), listener, log, max_connections)
     return 0
 
 

@@ -16,8 +16,9 @@ from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.known import Known
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.base import sources_at
+from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Loaded
-from policyctl.load.environment import Environment, find_config, load_config
+from policyctl.load.environment import Environment
 from policyctl.load.links import discreet
 from policyctl.load.loosely import read_loosely
 from policyctl.load.markers import is_template

@@ -60,7 +60,7 @@ are equal, and templates may compute them: "{{ 1 / 3 }}"."""
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @click.option("--format", "form", type=click.Choice(["text", "junit", "json"]), default="text", show_default=True)
 @click.option("--if-any", is_flag=True, help="That there are no tests is no error.")
-@with_options("dir", "env", "no_cache", "color", "verbose")
+@with_options("dir", "env", "color", "verbose")
 def command(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
     """Run the scenario tests beside the policies (*.test.yaml, or documents of kind: policy_test), offline and exactly.
 

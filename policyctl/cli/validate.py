@@ -33,7 +33,7 @@ Example:
     help="full: each problem with its line and a caret; concise: one line each; github: annotations of GitHub Actions, the "
     "default there; sarif: for code scanners.  [default: text: full on a terminal, else concise]",
 )
-@with_options("dir", "env", "no_cache", "color", "verbose")
+@with_options("dir", "env", "color", "verbose")
 def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
     """Check policy files and directories, offline: every problem of every file, in every environment.
 
@@ -55,14 +55,13 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
     from policyctl.load.validation import validate_paths
 
     console = Console(options)
-    with console.progress.of("Checking", "file", at_once=False) as step:
+    with console.progress.of("Checking", "file") as step:
         validation = validate_paths(
             paths,
             options.dir,
             environment=options.env if "env" in options.given else None,
             infos=console.verbose,
             deep=deep,
-            cache=options.open_cache(),
             on_file=step,
         )
     console.result(_printed(validation, form or ("github" if is_github() else "text"), console.out_style))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from policyctl.core.diff import Field, fields_between
 from policyctl.model.live import Live
-from policyctl.model.normal import Document, canonical_text, digest, normal_form, references
+from policyctl.model.normal import KNOWN_KEYS, Document, canonical_text, digest, normal_form, references
 from policyctl.model.policy import Policy
 
 Action = Literal["add", "update", "remove"]
@@ -60,7 +60,9 @@ def update(policy: Policy, live: Live) -> Change | None:
 
 def equal(policy: Policy, live: Live) -> bool:
     """Whether the desired and the live policy say the same."""
-    return live.said == policy.text or canonical_text(normal_form(policy.document)) == live.text
+    # Most rows say just what is desired: that shows without the normal form of either.
+    row = canonical_text({key: live.document.get(key) for key in KNOWN_KEYS})
+    return row == policy.text or canonical_text(normal_form(policy.document)) == live.text
 
 
 def remove(live: Live) -> Change:

@@ -1,11 +1,10 @@
-"""What one file says, as a value that can be kept: in memory, in the cache, on the way from another process."""
+"""What one file says, as a value."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
-from policyctl.errors import Mark, Problem
+from policyctl.errors import Problem
 from policyctl.load.kinds import is_test_file
 from policyctl.model.policy import Policy
 
@@ -49,35 +48,3 @@ class Contents:
 def holds_tests(file: str, contents: Contents) -> bool:
     """Whether a file has scenario tests: by its own name, or in a document of that kind."""
     return is_test_file(file) or contents.tests
-
-
-def to_line(contents: Contents) -> str:
-    """One file's contents as one line of text, without the file's name: what there is as JSON, then the policies' texts."""
-    said = {
-        "policies": [(policy.index, policy.name) for policy in contents.policies],
-        "references": {name: sorted(names) for name, names in contents.references.items()},
-        "models": sorted(contents.models),
-        "timeouts": contents.timeouts,
-        "types": contents.types,
-        "problems": [(*problem.mark[1:], problem.code, problem.message, problem.severity) for problem in contents.problems],
-        "skipped": contents.skipped,
-        "tests": contents.tests,
-    }
-    there = json.dumps({key: value for key, value in said.items() if value})
-    return "\t".join([there, *(policy.text for policy in contents.policies)])  # JSON has no tab or line end of its own
-
-
-def from_line(line: str, file: str) -> Contents:
-    """The contents that a line stands for, as those of this file."""
-    there, *texts = line.split("\t")
-    said = json.loads(there)
-    return Contents(
-        [Policy(name, text, file, index) for (index, name), text in zip(said.get("policies", ()), texts, strict=True)],
-        {name: frozenset(names) for name, names in said.get("references", {}).items()},
-        set(said.get("models", ())),
-        said.get("timeouts", {}),
-        said.get("types", {}),
-        [Problem(Mark(file, line, column), *rest) for line, column, *rest in said.get("problems", ())],
-        said.get("skipped", {}),
-        said.get("tests", False),
-    )

@@ -15,12 +15,11 @@ from policyctl.core.order import find_cycle
 from policyctl.effect.declared import NOTHING, Declared
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, errors_in
 from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
-from policyctl.load.cache import Cache
 from policyctl.load.contents import Contents, holds_tests
 from policyctl.load.environment import Environment
 from policyctl.load.ignoring import Ignored
 from policyctl.load.including import better_glob
-from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.kinds import CONFIG_FILE, is_test_file
 from policyctl.load.links import discreet, link_in_directory_complaint, refuse_link
 from policyctl.load.reading import Reading
 from policyctl.load.source import SUFFIXES, Source, read_bytes, unreadable
@@ -62,6 +61,9 @@ class Loaded(NamedTuple):
         return frozenset(policy.name for policy in self.policies)
 
 
+_NOTHING = Contents()  # of a file that was not read
+
+
 class Files:
     """Policy files, each read and parsed once, whatever is asked of them afterwards."""
 
@@ -74,15 +76,16 @@ class Files:
         codes: frozenset[str] = DEFAULT_CODES,
         whole: bool = False,
         deep: bool = False,
+        tests: bool = True,
         read: Callable[[str], bytes] = read_bytes,
-        cache: Cache | None = None,
         on_file: Callable[[], object] = lambda: None,
     ) -> None:
         """`problems` are those of finding the files; `root` is what `include` patterns are relative to.
 
         `codes` are those of the lint rules to run. `whole` says that these are all files of their directory, so that a
-        name that none of them declares is declared nowhere. `deep` asks for the rules of the effect engine too. `read` gives
-        what a file holds, or raises InvalidInput. `cache` may know what files say. `on_file` is told of each one that was read.
+        name that none of them declares is declared nowhere. `deep` asks for the rules of the effect engine too. Without
+        `tests` the scenario tests are left alone, and files that hold nothing else are not read. `read` gives what a file
+        holds, or raises InvalidInput. `on_file` is called for each one that was read.
         """
         self.root = root
         self.codes = codes if deep else codes - DEEP_CODES
@@ -90,28 +93,34 @@ class Files:
         self.problems = [problem for problem in problems if problem.code not in LINT_CODES or problem.code in self.codes]
         self._linted: dict[str, None] = {}  # the files without errors so far, in order
         self._broken: set[str] = set()
+        self._tests_too = tests
+        self._files: list[str] = []
         contents: dict[str, bytes] = {}
         for file in files:
             try:
-                contents[file] = read(file)
+                if tests or not is_test_file(file):
+                    contents[file] = read(file)
+                self._files.append(file)
             except InvalidInput as error:
                 self.problems += error.problems
             on_file()
-        self._reading = Reading(contents, self.codes, cache or Cache())
+        self._reading = Reading(contents, self.codes)
         self._ignored = Ignored(contents)
 
     def load(self, environment: Environment, on_file: Callable[[], object] = lambda: None) -> Loaded:
         """What the files say for one environment; `on_file` is told of each one that had to be read."""
         everything, tests, included = Contents(problems=list(self.problems)), [], []
         left_out: dict[str, str] = {}
-        for file, contents in self._reading.contents(environment.vars, on_file).items():
+        known = self._reading.contents(environment.vars, on_file)
+        for file in self._files:
+            contents = known.get(file, _NOTHING)
             if isinstance(contents, InvalidInput):
                 everything.problems += contents.problems
             elif self.includes(file, environment):
                 everything.add(contents)
                 self._linted[file] = None
                 included.append(file)
-                if holds_tests(file, contents):
+                if self._tests_too and holds_tests(file, contents):
                     tests.append(file)
             else:
                 left_out.update((policy.name, file) for policy in contents.policies)
@@ -165,7 +174,7 @@ class Files:
         is known. Only for whole directories, since a part of one proves nothing."""
         if not self.whole or environment.include is None or self.root is None:
             return []
-        names = [self._relative(file) for file in (*self._reading.files, *more)]
+        names = [self._relative(file) for file in (*self._files, *more)]
         idle = [glob for glob in environment.include if not any(fnmatchcase(name, glob) for name in names)]
         return [(environment.include.index(glob), glob, better_glob(glob, names, self.root.name)) for glob in idle]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.core.settings import Settings
-from policyctl.errors import InvalidInput, Problem, UsageError
+from policyctl.errors import Problem, UsageError
 from policyctl.lint.catalogue import Chosen
-from policyctl.load.git.place import is_ours, top_of
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.links import discreet, refuse_link
 from policyctl.load.urls import LOCAL, is_http
 from policyctl.model.complaints import did_you_mean
 from policyctl.model.names import matches
@@ -97,51 +94,6 @@ class Config(NamedTuple):
 NO_CONFIG = Config(None, {LOCAL: Environment(LOCAL)}, LOCAL)
 
 
-def find_config(start: Path, within: Path | None = None) -> Path | None:
-    """The nearest policyctl.yaml, from a directory upward to the top of the repository.
-
-    Outside a repository nothing above the policy directory is looked at: that is `within` where `start` lies in it, else
-    `start` itself. Raises PolicyctlError for a file above it in a repository that belongs to another user.
-    """
-    start, within = _absolute(start), _absolute(within or start)
-    if not start.is_relative_to(within):
-        within = start
-    top = top_of(within)
-    for folder in (start, *start.parents):
-        if os.path.lexists(folder / CONFIG_FILE):
-            if top is not None and not folder.is_relative_to(within) and not is_ours(top):
-                from policyctl.load.git.repository import require_trust  # git itself is asked
-
-                require_trust(top)
-            return _as_given(folder / CONFIG_FILE)
-        if folder == (top or within):
-            break
-    return None
-
-
-def repository(folder: Path) -> Path | None:
-    """The top of the Git repository that a directory (an absolute path) is in, which may be that directory itself."""
-    return top_of(folder)
-
-
-def load_config(path: Path | None) -> Config:
-    """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
-    if path is None:
-        return NO_CONFIG
-    from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
-    from policyctl.load.source import read_source
-
-    refuse_link(path, path.parent)
-    try:
-        return config_of(read_source(path))
-    except InvalidInput as error:
-        raise InvalidInput(discreet(error.problems)) from None
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))
-
-
 def _plain(guard: Any) -> Any:
     """A guard as a plain value; answers that are no plain values are what they read as."""
     if not hasattr(guard, "_asdict"):
@@ -163,11 +115,3 @@ def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]
 
 def _listed(values: tuple[str, ...] | None) -> list[str] | None:
     return None if values is None else list(values)
-
-
-def _as_given(path: Path) -> Path:
-    """The path below the working directory where it lies there, as a person would write it."""
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path

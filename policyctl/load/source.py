@@ -40,7 +40,7 @@ def read_source(path: Path) -> Source:
 
 def source_of(content: bytes, file: str) -> Source:
     """A file's content as a source; `file` is its name, by which JSON is told. Raises InvalidInput as `read_source` does."""
-    from policyctl.load.json_text import read_json  # with PyYAML behind it, which files that were seen before do not need
+    from policyctl.load.json_text import read_json  # with PyYAML behind it
     from policyctl.load.yaml_text import read_yaml
 
     if content.startswith(_LFS_POINTER):

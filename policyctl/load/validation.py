@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
 from policyctl.lint.catalogue import LINT_CODES
-from policyctl.load.cache import Cache
+from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, Found, Loaded, find_files
-from policyctl.load.environment import Config, Environment, find_config, load_config
+from policyctl.load.environment import Config, Environment
 from policyctl.load.idle import idle_in_files
 from policyctl.load.including import idle_include
 from policyctl.load.kinds import CONFIG_FILE
@@ -74,20 +74,18 @@ def validate_paths(
     environment: str | None = None,
     infos: bool = False,
     deep: bool = False,
-    cache: Cache | None = None,
     on_file: Callable[[], object] = lambda: None,
 ) -> Validation:
     """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
 
     `directory` is the one that plan would read. `environment` is the only one to look at, None for all; raises UsageError
     where a policyctl.yaml has none of that name. `infos` asks for findings of severity info where no rules are selected,
-    `deep` for those of the effect engine. `cache` may know what files say. `on_file` is told of each one that had to be
-    read.
+    `deep` for those of the effect engine. `on_file` is called for each one that had to be read.
     """
     problems, groups = _collect(paths, directory)
     files, names, tests, skipped = set[str](), set[str](), set[tuple[str, int, int]](), Counter[str]()
     for above, group in groups.items():
-        found, loaded = _validate_group(above, group, directory, environment, infos, deep, cache, on_file)
+        found, loaded = _validate_group(above, group, directory, environment, infos, deep, on_file)
         problems += found
         files.update(group.files)
         names |= {policy.name for one in loaded for policy in one.policies}
@@ -156,7 +154,6 @@ def _validate_group(
     only: str | None,
     infos: bool,
     deep: bool,
-    cache: Cache | None,
     on_file: Callable[[], object],
 ) -> tuple[list[Problem], list[Loaded]]:
     """What is wrong with the files that share one configuration, and what they say for each environment."""
@@ -174,7 +171,6 @@ def _validate_group(
         codes=config.lint.codes(infos=infos),
         whole=group.is_whole(path, directory),
         deep=deep,
-        cache=cache,
     )
     environments = _chosen(config, only)
     for environment in environments or [Environment(LOCAL)]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 from policyctl.model.names import bare_name, canonical_name
-from policyctl.model.normal import KNOWN_KEYS, Document, canonical_text, is_server_key, normal_form
+from policyctl.model.normal import Document, canonical_text, is_server_key, normal_form
+
+MAX_NESTING = 200  # mappings and lists in each other in a row; with more, what walks through a document may not end
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,14 @@ class Live:
     """One live policy: its canonical name, the remote's id, and its document (the row less the server's own keys).
 
     `document["name"]` keeps the row's own spelling, which an update must write. `version` is the row's `etag`, where the
-    remote gives one: a write that says it is refused when the row moved since. `said` is the text of the desired document
-    where the row says just that: of those nobody needs the normal form, so that one and its `text` are made when asked for.
+    remote gives one: a write that says it is refused when the row moved since. The normal form and its `text` are made when
+    they are asked for: of most rows, which say just what is desired, they are not needed.
     """
 
     name: str
     id: str
     document: Document
     version: str | None = field(default=None, repr=False)
-    said: str | None = field(default=None, repr=False)
 
     @cached_property
     def normal(self) -> Document:
@@ -109,11 +109,8 @@ class Observed:
         return name in self.live or name in self.obstacles()
 
 
-def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Live | Unreadable:
-    """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is.
-
-    `desired` are the canonical texts of desired documents, by canonical name.
-    """
+def read_row(row: Any) -> Live | Unreadable:
+    """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is."""
     if isinstance(row, Unreadable):
         return row
     if not isinstance(row, dict):
@@ -129,14 +126,24 @@ def read_row(row: Any, desired: Mapping[str, str] = MappingProxyType({})) -> Liv
     version = row.get("etag")
     version = version if isinstance(version, str) and version else None
     document = {key: value for key, value in row.items() if value is not None and not is_server_key(key)}
-    try:
-        if canonical in desired and canonical_text({key: row.get(key) for key in KNOWN_KEYS}) == desired[canonical]:
-            return Live(canonical, identifier, document, version, desired[canonical])
-        live = Live(canonical, identifier, document, version)
-        live.text  # noqa: B018 - made now, because only here a row can still be called unreadable
-    except RecursionError:
+    if _is_deeper(document, MAX_NESTING):
         return Unreadable("the row's policy is nested too deeply", canonical, identifier)
-    return live
+    return Live(canonical, identifier, document, version)
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether mappings and lists are nested more than so deep in each other."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            child
+            for one in level
+            for child in (one.values() if isinstance(one, dict) else one)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def id_of(row: Any) -> str | None:
@@ -157,14 +164,14 @@ def named_rows(rows: Iterable[Any]) -> dict[str, list[Any]]:
     return found
 
 
-def observe_rows(rows: Iterable[Any], desired: Mapping[str, str] = MappingProxyType({})) -> Observed:
+def observe_rows(rows: Iterable[Any]) -> Observed:
     """Sort out the rows of a remote's list (see `read_row`). Every row ends in exactly one of the three places."""
     live: dict[str, list[Live]] = {}
     unreadable: dict[object, Unreadable] = {}
     owners: dict[str, str | None] = {}
     shared: dict[str, set[str | None]] = {}
     for row in rows:
-        found = read_row(row, desired)
+        found = read_row(row)
         if found.id is not None and owners.setdefault(found.id, found.name) != found.name:
             shared.setdefault(found.id, {owners[found.id]}).add(found.name)
         if isinstance(found, Live):

@@ -40,6 +40,10 @@ class Policy:
             self._text = canonical_text(self._document)
         return self._text
 
+    def keep_text(self) -> None:
+        """Drop the document: of many policies, the texts alone take a fraction of the memory."""
+        self._text, self._document = self.text, None
+
 
 def policy_from_file(data: dict[str, Any], file: str, index: int = 0) -> Policy:
     """The policy that a valid file's data (see `PolicyFile`) stands for, defaults filled and nulls dropped."""

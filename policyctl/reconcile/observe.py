@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from policyctl.load.urls import GIT
 from policyctl.model.live import Observed, observe_rows
-from policyctl.model.policy import Policy
 from policyctl.remote.protocol import Reader
 
 
-def observe(reader: Reader, desired: Sequence[Policy] = (), on_row: Callable[[], object] = lambda: None) -> Observed:
-    """Everything on the remote; `on_row` is told of each row. What is there just as it is desired is not looked at further.
+def observe(reader: Reader, on_row: Callable[[], object] = lambda: None) -> Observed:
+    """Everything on the remote; `on_row` is called for each row.
 
     A git revision has the policies of one directory; there may be others.
     """
-    observed = observe_rows(_told(reader.rows(), on_row), {policy.name: policy.text for policy in desired})
+    observed = observe_rows(_told(reader.rows(), on_row))
     return replace(observed, whole=not reader.identity.startswith(GIT))
 
 

@@ -46,7 +46,7 @@ def plan_directory(
     base revision; it is asked where the plan writes something. What is written has the spelling in which `models` (by default
     the remote's) are known.
     """
-    observed = observe(reader, desired, on_row)
+    observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
     kept = why_kept(unread) if unread else None
     policies = _names(observed) | {policy.name for policy in desired}

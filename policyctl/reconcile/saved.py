@@ -31,7 +31,7 @@ def review_saved(
     change. `base` gives the policies of the base revision, the way back to which is a restoration. What is wrong with the plan
     is among the refusals, what moved since it was made is stale.
     """
-    observed = observe(reader, loaded.policies, on_row)
+    observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
     plan = recounted(plan, {policy.name: policy for policy in loaded.policies}, observed, settings, removes=removes)
     reviewed = review(plan, observed, settings, loaded.declared, base())

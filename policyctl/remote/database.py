@@ -178,9 +178,9 @@ class Database:
                 raise RemoteError(f"{self.path} cannot be made: {error.strerror}") from None
 
 
-def has_models(connection: sqlite3.Connection) -> bool:
-    """Whether the file is of a format that has the table of models."""
-    return _version(connection) >= 2
+def has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether the file is of a format that has that table: models came with the second."""
+    return name != "model" or _version(connection) >= 2
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -82,6 +82,7 @@ class GitReader:
             problems,
             Path(folder),
             codes=frozenset(),
+            tests=False,
             read=reading(self._revision, entries),
         )
         loaded = files.load(environment)

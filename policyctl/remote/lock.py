@@ -4,18 +4,17 @@ It is the operating system's lock (flock) on a file beside the database, `<datab
 took it and when. Not a row in the database: a row would outlive its writer. Not a lock on the database itself: closing that
 file a second time would drop SQLite's own locks. The file stays; only who has it locked counts.
 
-Each single write is bound to the version of its row anyway; the lock is there so that two applies do not mix. Windows has no
-flock, so there the versions are all there is.
+Each single write is bound to the version of its row anyway; the lock is there so that two applies do not mix.
 """
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import json
 import os
 import socket
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,9 +23,6 @@ from pathlib import Path
 
 from policyctl.errors import Refused, RemoteError
 from policyctl.load.files import make_state_folder
-
-if sys.platform != "win32":
-    import fcntl
 
 POLL = 0.1  # seconds
 _LONGEST = 4096  # bytes of the file that are looked at
@@ -48,9 +44,6 @@ def apply_lock(database: Path, command: str, waiting: Waiting, say: Callable[[st
 
     Raises Refused when the lock is not to be had in time, RemoteError when its file cannot be made.
     """
-    if sys.platform == "win32":
-        yield
-        return
     descriptor = _open(database)
     try:
         _wait(descriptor, database, waiting, say)

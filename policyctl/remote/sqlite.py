@@ -4,6 +4,8 @@ Ids are UUIDs; rows carry `created_on`, `updated_at` and an `etag` that changes 
 kept; a second policy of one name (in either spelling) is refused, unless the file was made to allow it.
 """
 
+# ruff: noqa: S608 - tables and columns are named by this package alone, and values are bound
+
 from __future__ import annotations
 
 import hashlib
@@ -11,6 +13,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +22,115 @@ from typing import Any, Self
 from policyctl.errors import Conflict, Moved, NotFound
 from policyctl.model.names import canonical_name
 from policyctl.model.normal import Document, is_server_key
-from policyctl.remote.database import BUSY_SECONDS, Database, has_models
+from policyctl.remote.database import BUSY_SECONDS, Database, has_table
 
 _IN_ONE_QUERY = 500
-_SELECT = "SELECT id, document, created_on, updated_at, canonical FROM policy"
-_INSERT = "INSERT INTO policy (id, document, created_on, updated_at, canonical) VALUES (?, ?, ?, ?, ?)"
-_UPDATE = "UPDATE policy SET canonical = ?, document = ?, updated_at = ? WHERE id = ?"
+_SERVER_COLUMNS = "id, document, created_on, updated_at"
+Row = Callable[[Iterable[str]], Document]
+
+
+class Table:
+    """One table of an embedded remote: of each row an id, a document, two times, and the name that it is found by.
+
+    A database without the table reads as empty.
+    """
+
+    def __init__(
+        self, database: Database, kind: str, column: str, row: Row, name: Callable[[str], str], now: Callable[[], datetime]
+    ) -> None:
+        """`kind` is the table's name and what its rows are called, `column` holds what `name` makes of a document's name.
+
+        `row` makes a row as callers see it of the columns.
+        """
+        self._database = database
+        self._kind = kind
+        self._column = column
+        self._row = row
+        self._name = name
+        self._now = now
+        self._select = f"SELECT {_SERVER_COLUMNS}, {column} FROM {kind}"
+
+    def rows(self) -> list[Any]:
+        """Every row, in order of names."""
+        with self._database.reading() as connection:
+            there = connection is not None and has_table(connection, self._kind)
+            found = connection.execute(f"{self._select} ORDER BY {self._column}").fetchall() if connection and there else []
+        return [self._row(values) for values in found]
+
+    def named(self, names: Collection[str]) -> list[Any]:
+        """The rows of these names."""
+        return self._where(self._column, sorted(names))
+
+    def by_id(self, ids: Collection[str]) -> list[Any]:
+        """The rows with these ids; ids that there are not are left out."""
+        return self._where("id", sorted(ids))
+
+    def count(self) -> int:
+        """How many rows there are."""
+        with self._database.reading() as connection:
+            return 0 if connection is None else int(connection.execute(f"SELECT count(*) FROM {self._kind}").fetchone()[0])
+
+    def insert(self, document: Document) -> Document:
+        """Add a row and return it as it was written, which only the write itself knows. Raises Conflict for a name taken."""
+        now, name = timestamp(self._now()), self._name(document["name"])
+        values = (str(uuid.uuid4()), stored_text(document), now, now, name)
+        with self._told(lambda: name), self._database.writing() as connection:
+            columns = f"{_SERVER_COLUMNS}, {self._column}"
+            connection.execute(f"INSERT INTO {self._kind} ({columns}) VALUES (?, ?, ?, ?, ?)", values)
+        return self._row(values)
+
+    def replace(self, id: str, document: Document, version: str | None = None) -> Document:  # noqa: A002 - the platform's word
+        """Write a document over the row with that id and return the row as it was written.
+
+        Raises NotFound when the row is gone, Moved when it has another version, Conflict when its new name is taken.
+        """
+        name = ""
+        with self._told(lambda: name), self._database.writing() as connection:
+            stored = self._stored(connection, id, version)
+            merged = {**stored, **document}
+            name = self._name(merged["name"])
+            values = (id, stored_text(merged), stored["created_on"], timestamp(self._now()), name)
+            connection.execute(
+                f"UPDATE {self._kind} SET {self._column} = ?, document = ?, updated_at = ? WHERE id = ?",
+                (name, values[1], values[3], id),
+            )
+        return self._row(values)
+
+    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        """Remove the row with that id. Raises NotFound when it is gone, Moved when it has another version."""
+        with self._database.writing() as connection:
+            self._stored(connection, id, version)
+            connection.execute(f"DELETE FROM {self._kind} WHERE id = ?", (id,))
+
+    @contextmanager
+    def _told(self, name: Callable[[], str]) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError:
+            raise Conflict(f"there is a {self._kind} {name()} already") from None
+
+    def _stored(self, connection: sqlite3.Connection, identifier: str, version: str | None) -> Document:
+        """A row that is about to be written over; asked inside the write's own transaction."""
+        found = next(self._chosen(connection, "id", [identifier]), None)
+        if found is None:
+            raise NotFound(f"there is no {self._kind} with the id {identifier}")
+        row = self._row(found)
+        if version is not None and row["etag"] != version:
+            raise Moved(f"the {self._kind} {row['name']} was written by someone else meanwhile")
+        return row
+
+    def _where(self, column: str, values: list[str]) -> list[Any]:
+        with self._database.reading() as connection:
+            found = [] if connection is None else list(self._chosen(connection, column, values))
+        return [self._row(values) for values in found]
+
+    def _chosen(self, connection: sqlite3.Connection, column: str, values: list[str]) -> Iterator[Any]:
+        for start in range(0, len(values), _IN_ONE_QUERY):
+            some = values[start : start + _IN_ONE_QUERY]
+            marks = ",".join("?" * len(some))
+            # Fetched at once: a query that is left in the middle, by a row that cannot be read, keeps the file locked.
+            query = f"{self._select} WHERE {column} IN ({marks}) ORDER BY {self._column}"
+            yield from connection.execute(query, some).fetchall()
 
 
 class SqliteReader:
@@ -35,31 +141,29 @@ class SqliteReader:
     def __init__(self, path: Path) -> None:
         self._use(Database(path, writable=False))
 
-    def _use(self, database: Database) -> None:
+    def _use(self, database: Database, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.database = database
         self.path = database.path
         self.identity = f"sqlite:///{self.path}"
+        self._policies = Table(database, "policy", "canonical", _row, canonical_name, now)
 
     def rows(self) -> list[Any]:
-        with self.database.reading() as connection:
-            found = [] if connection is None else connection.execute(f"{_SELECT} ORDER BY canonical").fetchall()
-        return [_row(values) for values in found]
+        return self._policies.rows()
 
     def find(self, names: Collection[str]) -> list[Any]:
-        return self._where("canonical", sorted(names))
+        return self._policies.named(names)
 
     def by_id(self, ids: Collection[str]) -> list[Any]:
         """The rows with these ids; ids that there are not are left out."""
-        return self._where("id", sorted(ids))
+        return self._policies.by_id(ids)
 
     def count(self) -> int:
         """How many policies there are."""
-        with self.database.reading() as connection:
-            return 0 if connection is None else int(connection.execute("SELECT count(*) FROM policy").fetchone()[0])
+        return self._policies.count()
 
     def models(self) -> frozenset[str]:
         with self.database.reading() as connection:
-            if connection is None or not has_models(connection):
+            if connection is None or not has_table(connection, "model"):
                 return frozenset()
             return frozenset(name for (name,) in connection.execute("SELECT name FROM model"))
 
@@ -71,11 +175,6 @@ class SqliteReader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    def _where(self, column: str, values: list[str]) -> list[Any]:
-        with self.database.reading() as connection:
-            found = [] if connection is None else list(_select(connection, column, values))
-        return [_row(values) for values in found]
 
 
 class SqliteRemote(SqliteReader):
@@ -89,8 +188,7 @@ class SqliteRemote(SqliteReader):
         unique_names: bool = True,
         busy_seconds: float = BUSY_SECONDS,
     ) -> None:
-        self._use(Database(path, writable=True, unique_names=unique_names, busy_seconds=busy_seconds))
-        self._now = now
+        self._use(Database(path, writable=True, unique_names=unique_names, busy_seconds=busy_seconds), now)
 
     def add(self, document: Document) -> str:
         return str(self.insert(document)["id"])
@@ -100,34 +198,14 @@ class SqliteRemote(SqliteReader):
 
     def insert(self, document: Document) -> Document:
         """Add a policy and return its row as it was written, which only the write itself can tell."""
-        now = timestamp(self._now())
-        name = canonical_name(document["name"])
-        values = (str(uuid.uuid4()), stored_text(document), now, now, name)
-        try:
-            with self.database.writing() as connection:
-                connection.execute(_INSERT, values)
-        except sqlite3.IntegrityError:
-            raise Conflict(f"there is a policy {name} already") from None
-        return _row(values)
+        return self._policies.insert(document)
 
     def replace(self, id: str, document: Document, version: str | None = None) -> Document:  # noqa: A002 - as above
         """Write a policy over the one with that id and return its row as it was written."""
-        name = ""
-        try:
-            with self.database.writing() as connection:
-                stored = _stored(connection, id, version)
-                merged = {**stored, **document}
-                name = canonical_name(merged["name"])
-                values = (id, stored_text(merged), stored["created_on"], timestamp(self._now()), name)
-                connection.execute(_UPDATE, (name, values[1], values[3], id))
-        except sqlite3.IntegrityError:
-            raise Conflict(f"there is a policy {name} already") from None
-        return _row(values)
+        return self._policies.replace(id, document, version)
 
     def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        with self.database.writing() as connection:
-            _stored(connection, id, version)
-            connection.execute("DELETE FROM policy WHERE id = ?", (id,))
+        self._policies.remove(id, version)
 
 
 def timestamp(time: datetime) -> str:
@@ -138,25 +216,6 @@ def timestamp(time: datetime) -> str:
 def stored_text(document: Document) -> str:
     """What is stored of a document: everything but the server's own keys."""
     return json.dumps({key: value for key, value in document.items() if not is_server_key(key)})
-
-
-def _stored(connection: sqlite3.Connection, identifier: str, version: str | None) -> Document:
-    """A row that is about to be written over; asked inside the write's own transaction."""
-    found = next(_select(connection, "id", [identifier]), None)
-    if found is None:
-        raise NotFound(f"there is no policy with the id {identifier}")
-    row = _row(found)
-    if version is not None and row["etag"] != version:
-        raise Moved(f"the policy {row['name']} was written by someone else meanwhile")
-    return row
-
-
-def _select(connection: sqlite3.Connection, column: str, values: list[str]) -> Iterator[Any]:
-    for start in range(0, len(values), _IN_ONE_QUERY):
-        some = values[start : start + _IN_ONE_QUERY]
-        marks = ",".join("?" * len(some))
-        # Fetched at once: a query that is left in the middle, by a row that cannot be read, keeps the file locked.
-        yield from connection.execute(f"{_SELECT} WHERE {column} IN ({marks}) ORDER BY canonical", some).fetchall()
 
 
 def document_of(text: str) -> Document | None:

@@ -1,4 +1,4 @@
-"""The fields of a change as aligned lines, in which long runs that did not change are left out."""
+"""The fields of a change as lines in which long runs that did not change are left out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from difflib import SequenceMatcher
 
 from policyctl.core.diff import Field
 from policyctl.report.plain import cut, field_values, place
-from policyctl.report.wrapping import Line, columns, padded
 
-_INDENT = "    "
-_BEFORES = 24  # columns up to which the arrows line up
 _SHORT = 60  # characters of a value that is shown whole
 _MOST = 200  # characters of one that is not
 _AROUND = 20  # characters shown on each side of what differs
@@ -19,26 +16,11 @@ _COMPARED = 500  # words of one value; a longer one is compared from both ends o
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 
-def field_lines(fields: Sequence[Field], width: int | None, *, whole: bool = False) -> Iterator[Line]:
-    """`path: before → after`, a line a field. `whole` leaves nothing out.
-
-    On a terminal those that fit stand in columns, and of one that does not the values stand below each other.
-    """
-    rows = [(f"{_INDENT}{place(field.path)}: ", *sides(field, whole=whole)) for field in fields]
-    fitting = [row for row in rows if width is not None and columns(_joined(*row)) <= width]
-    paths = max((columns(path) for path, _, _ in fitting), default=0)
-    befores = max((size for _, before, _ in fitting if (size := columns(before)) <= _BEFORES), default=0)
-    for path, before, after in rows:
-        plainly = _joined(path, before, after)
-        in_columns = _joined(padded(path, paths), padded(before, befores), after)
-        if width is None or columns(plainly) <= width:
-            yield Line(in_columns if width is None or columns(in_columns) <= width else plainly)
-        else:
-            yield from (Line(path.rstrip()), Line(f"{_INDENT}    ", before), Line(f"{_INDENT}  → ", after))
-
-
-def _joined(path: str, before: str, after: str) -> str:
-    return f"{path}{before} → {after}"
+def field_lines(fields: Sequence[Field], *, whole: bool = False) -> Iterator[str]:
+    """`path: before → after`, a line a field. `whole` leaves nothing out."""
+    for field in fields:
+        before, after = sides(field, whole=whole)
+        yield f"    {place(field.path)}: {before} → {after}"
 
 
 def sides(field: Field, *, whole: bool = False) -> tuple[str, str]:

@@ -11,7 +11,6 @@ from policyctl.report.plain import count, json_text, plain
 from policyctl.report.plan_text import SYMBOLS
 from policyctl.report.style import Style
 from policyctl.report.subject import override_text
-from policyctl.report.wrapping import laid_out
 
 FORMAT = "policyctl/history"
 VERSION = 1
@@ -22,7 +21,7 @@ _GAP = "it was changed before this by somebody who left no entry here"
 def history_text(entries: Sequence[Entry], wanted: Callable[[Entry], bool], style: Style, *, diff: bool = False) -> str:
     """Two lines a change, the oldest first: when, what and its outcome; then who, how, and why. `diff` shows what changed."""
     rows = list(_rows(entries, wanted))
-    lines = [line for entry, gap in rows for line in (*_lines(entry, gap, style), *(_diff(entry, style) if diff else ()))]
+    lines = [line for entry, gap in rows for line in (*_lines(entry, gap, style), *(_diff(entry) if diff else ()))]
     return "".join(f"{line}\n" for line in [*lines, *([""] if lines else []), f"{count(len(rows), 'change')}."])
 
 
@@ -53,14 +52,14 @@ def _lines(entry: Entry, gap: bool, style: Style) -> Iterator[str]:
         yield f"    {style.paint('note', 'cyan')}  {_GAP}"
 
 
-def _diff(entry: Entry, style: Style) -> Iterator[str]:
+def _diff(entry: Entry) -> Iterator[str]:
     """What changed, field by field."""
     from policyctl.report.fields import field_lines  # with difflib behind it
 
     if entry.fields is None:
         yield "    what changed is not in the audit file"
     else:
-        yield from laid_out(list(field_lines(entry.fields, style.width)), style.width).splitlines()
+        yield from field_lines(entry.fields)
 
 
 def _source(origin: Origin) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from unicodedata import combining, east_asian_width, is_normalized, normalize
+from unicodedata import category, combining, east_asian_width, is_normalized, normalize
 
 from policyctl.core.pairing import spoken
 from policyctl.model.names import is_visible, short_model
@@ -21,6 +21,7 @@ _LONGEST = 100
 _WORDS = re.compile(r"[^\W_0-9]+")
 # These look like the . / : - _ @ of names.
 _LIKE_PUNCTUATION = frozenset("\u2010\u2011\u2024\u2044\u2215\u2236\u0589\uff0d\uff0e\uff0f\uff1a\uff20\uff3f")
+_ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` where a line may begin, `##[` anywhere in one
 
 
@@ -164,3 +165,22 @@ def count(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+
+
+def columns(text: str) -> int:
+    """How many columns a terminal needs for a painted text: none for colours, two for a wide character."""
+    bare = _ESCAPE.sub("", text) if "\x1b" in text else text
+    return len(bare) if bare.isascii() else sum(map(_columns_of, bare))
+
+
+def padded(text: str, width: int) -> str:
+    """The text filled up to this many columns; a longer one stays as it is."""
+    return text + " " * (width - columns(text))
+
+
+def _columns_of(char: str) -> int:
+    if char == "\ufe0f":  # asks for the wide form of the character before it; some terminals follow
+        return 1
+    if category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if east_asian_width(char) in ("W", "F") else 1

@@ -27,7 +27,6 @@ from policyctl.report.subject import (
     way,
     why_blocked,
 )
-from policyctl.report.wrapping import Line, laid_out
 
 if TYPE_CHECKING:
     from policyctl.core.effects import Affected
@@ -52,34 +51,34 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         list(_listed_lines(OVERRIDES_TOLD, map(override_text, plan.overrides), style, "yellow")),
         list(_settings_lines(review, style)),
         list(_listed_lines(TESTS_TOLD, review.failed_tests, style, "red")),
-        [Line("", style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim"))],
+        [style.paint(f"environment {plain(plan.environment)}, remote {plain(remote)}", "dim")],
         list(_verdict_lines(review, style)) if plan.changes else [],
         changes,
         affected,
         list(_blocked_lines(plan, style)),
-        [Line(f"{style.paint('warning', 'yellow')}  ", plain(f"{w.mark}: {w.code} {w.message}")) for w in review.warnings],
-        [Line(f"{style.paint('note', 'cyan')}  ", plain(note)) for note in notes_of(review)],
-        [Line("", style.paint(one, "dim")) for one in basis_of(review)],
-        [Line(f"{style.paint('stale', 'red', 'bold')}  ", plain(why)) for why in review.stale],
-        [Line(f"{style.paint('refused', 'red', 'bold')}  ", plain(why)) for why in review.refusals],
-        [Line("", _summary_line(review, style), 2)],
+        [f"{style.paint('warning', 'yellow')}  {plain(f'{w.mark}: {w.code} {w.message}')}" for w in review.warnings],
+        [f"{style.paint('note', 'cyan')}  {plain(note)}" for note in notes_of(review)],
+        [style.paint(one, "dim") for one in basis_of(review)],
+        [f"{style.paint('stale', 'red', 'bold')}  {plain(why)}" for why in review.stale],
+        [f"{style.paint('refused', 'red', 'bold')}  {plain(why)}" for why in review.refusals],
+        [_summary_line(review, style)],
     ]
-    return "\n\n".join(laid_out(lines, style.width) for lines in blocks if lines) + "\n"
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
-def _listed_lines(title: str, lines: Iterable[str], style: Style, look: str) -> Iterator[Line]:
-    listed = [Line("    ", plain(line), 2) for line in lines]
+def _listed_lines(title: str, lines: Iterable[str], style: Style, look: str) -> Iterator[str]:
+    listed = [f"    {plain(line)}" for line in lines]
     if listed:
-        yield from (Line("", style.paint(title, "bold", look)), *listed)
+        yield from (style.paint(title, "bold", look), *listed)
 
 
-def _settings_lines(review: Review, style: Style) -> Iterator[Line]:
+def _settings_lines(review: Review, style: Style) -> Iterator[str]:
     """What the branch changes in the safety settings, whole: they decide what is reached and what may change."""
     if review.settings:
         from policyctl.report.fields import field_lines  # with difflib behind it
 
-        yield Line("", style.paint(SETTINGS_TOLD, "bold", "yellow"))
-        yield from field_lines(review.settings, style.width, whole=True)
+        yield style.paint(SETTINGS_TOLD, "bold", "yellow")
+        yield from field_lines(review.settings, whole=True)
 
 
 def change_text(change: Change, effect: Effect | None, style: Style, verbose: bool) -> str:
@@ -87,25 +86,25 @@ def change_text(change: Change, effect: Effect | None, style: Style, verbose: bo
 
     `verbose` shows values and effects whole, and of an update what the policy will be.
     """
-    return laid_out(_change_lines(change, effect, style, verbose, None), style.width)
+    return "\n".join(_change_lines(change, effect, style, verbose, None))
 
 
-def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: bool, review: Review | None) -> Iterator[Line]:
+def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: bool, review: Review | None) -> Iterator[str]:
     restored = review is not None and change.name in review.restored
     look = _LOOKS[change.action]
     source = f"  {style.paint(plain(change.file), 'dim')}" if change.file else ""
-    yield Line(f"{style.paint(SYMBOLS[change.action], look, 'bold')} ", style.paint(plain(change.name), "bold") + source)
+    yield f"{style.paint(SYMBOLS[change.action], look, 'bold')} {style.paint(plain(change.name), 'bold')}{source}"
     if restored:
-        yield Line("    ", style.paint(RESTORED, "green"))
+        yield f"    {style.paint(RESTORED, 'green')}"
     shown = change.before if change.action == "remove" else change.after if verbose or change.action == "add" else None
     if shown is not None:
-        yield Line("    ", describe(shown), 2)
+        yield f"    {describe(shown)}"
     if change.fields:
         from policyctl.report.fields import field_lines  # with difflib behind it
 
-        yield from field_lines(change.fields, style.width, whole=verbose)
+        yield from field_lines(change.fields, whole=verbose)
     rows = _effect_lines(effect, style, verbose) if effect is not None else _new_outages(change, verbose, review)
-    yield from (Line("      ", row, 2) for row in rows)
+    yield from (f"      {row}" for row in rows)
 
 
 def _new_outages(change: Change, verbose: bool, review: Review | None) -> Iterable[str]:
@@ -117,12 +116,12 @@ def _new_outages(change: Change, verbose: bool, review: Review | None) -> Iterab
     return outage_rows(change.after, *((review.policies, review.declared) if review else ()))
 
 
-def _affected_lines(one: Affected, style: Style, verbose: bool) -> Iterator[Line]:
+def _affected_lines(one: Affected, style: Style, verbose: bool) -> Iterator[str]:
     """A policy that stays but does something else, and the way to the change that makes it so."""
     who = f"{style.paint(plain(one.name), 'bold')}, {way(one.through)}"
     free = "" if one.bound else style.paint(f"  {UNBOUND}", "dim")
-    yield Line(f"{style.paint(ALSO, 'yellow')}: ", who + free)
-    yield from (Line("      ", row, 2) for row in _effect_lines(one.effect, style, verbose))
+    yield f"{style.paint(ALSO, 'yellow')}: {who}{free}"
+    yield from (f"      {row}" for row in _effect_lines(one.effect, style, verbose))
 
 
 def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:
@@ -141,21 +140,21 @@ def _looks_of(row: str) -> tuple[str, ...]:
     return ("green",) if row.startswith("better:") else ("cyan",)
 
 
-def _verdict_lines(review: Review, style: Style) -> Iterator[Line]:
+def _verdict_lines(review: Review, style: Style) -> Iterator[str]:
     """What to know first: the riskiest of what changes, and what the rules found; the reasons follow at the end."""
     from policyctl.report.verdict import headline, verdict  # with the effect engine behind it
 
     said = verdict(review)
-    yield Line("changes   ", said.counts)
+    yield f"changes   {said.counts}"
     title = "riskiest  "
     for names, words in headline(said):
-        yield Line(title, f"{style.paint(', '.join(map(plain, names)), 'bold')}: {style.paint(words, 'yellow')}")
+        yield f"{title}{style.paint(', '.join(map(plain, names)), 'bold')}: {style.paint(words, 'yellow')}"
         title = " " * len(title)
     if said.more:
-        yield Line(title, f"and {said.more:,} more as bad or nearly")
+        yield f"{title}and {said.more:,} more as bad or nearly"
     if not said.risks and said.traffic:
-        yield Line("traffic   ", style.paint(said.traffic, "green"))
-    yield Line("rules     ", style.paint(said.rules, "green" if said.passed else "red"))
+        yield f"traffic   {style.paint(said.traffic, 'green')}"
+    yield f"rules     {style.paint(said.rules, 'green' if said.passed else 'red')}"
 
 
 def _summary_line(review: Review, style: Style) -> str:
@@ -176,6 +175,6 @@ def _summary_line(review: Review, style: Style) -> str:
     return f"{style.paint('No changes.', 'bold', 'green')} {said}" + (f": {rest}." if rest else ".")
 
 
-def _blocked_lines(plan: Plan, style: Style) -> Iterator[Line]:
+def _blocked_lines(plan: Plan, style: Style) -> Iterator[str]:
     for block in plan.blocked:
-        yield Line(f"{style.paint('blocked', 'red', 'bold')}  ", f"{plain(block.name)}: {plain(why_blocked(block))}")
+        yield f"{style.paint('blocked', 'red', 'bold')}  {plain(block.name)}: {plain(why_blocked(block))}"

@@ -12,7 +12,10 @@ _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 
 
 class Style(NamedTuple):
-    """Paints text, or leaves it alone. `width` is the terminal's, in columns; None where there is none."""
+    """Paints text, or leaves it alone. `width` is the terminal's, in columns; None where there is none.
+
+    Only excerpts of files are cut to that width. Everything else is left for the terminal to wrap.
+    """
 
     on: bool = False
     width: int | None = None

@@ -12,9 +12,8 @@ from policyctl.model.names import bare_name
 from policyctl.report.effect_json import FORMAT, VERSION
 from policyctl.report.effect_views import model, percent
 from policyctl.report.markdown import code, prose, row
-from policyctl.report.plain import count, json_text, plain
+from policyctl.report.plain import columns, count, json_text, padded, plain
 from policyctl.report.style import Style
-from policyctl.report.wrapping import Line, columns, laid_out, padded
 
 _HEADS = ("traffic", "without it", "policy", "uses")
 
@@ -48,18 +47,18 @@ def _weight(use: Use) -> tuple[bool, float, bool, int, str, str]:
 
 def users_text(users: Users, style: Style) -> str:
     """A line on what was found, and a line for each use."""
-    lines = [Line("", style.paint(_found(users), "bold"))]
+    lines = [style.paint(_found(users), "bold")]
     if users.uses:
         rows = [_cells(use) for use in users.sorted]
         widths = [max(map(columns, column)) for column in zip(_HEADS, *(cells[:4] for cells in rows), strict=True)]
-        lines += [Line(""), Line("  ", style.paint(_aligned(_HEADS, widths).rstrip(), "dim"))]
+        lines += ["", f"  {style.paint(_aligned(_HEADS, widths).rstrip(), 'dim')}"]
         for use, cells in zip(users.sorted, rows, strict=True):
             file = style.paint(f"  {plain(users.files[use.policy])}", "dim")
-            lines.append(Line(f"  {_aligned(cells, widths)}  ", cells[4] + file))
-        lines += [Line(""), Line("", style.paint(_without(users.wanted), "dim"))]
+            lines.append(f"  {_aligned(cells, widths)}  {cells[4]}{file}")
+        lines += ["", style.paint(_without(users.wanted), "dim")]
     notes = _notes(users)
-    lines += [Line(""), *(Line(style.paint("note  ", "cyan"), note) for note in notes)] if notes else []
-    return laid_out([*lines, Line(""), Line("", style.paint(ASSUMED, "dim"))], style.width) + "\n"
+    lines += ["", *(style.paint("note  ", "cyan") + note for note in notes)] if notes else []
+    return "\n".join([*lines, "", style.paint(ASSUMED, "dim")]) + "\n"
 
 
 def users_markdown(users: Users) -> str:

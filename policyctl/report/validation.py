@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 
 from policyctl.errors import Mark, Problem
 from policyctl.load.validation import Validation
-from policyctl.report.plain import count, json_text, plain
+from policyctl.report.plain import columns, count, json_text, plain
 from policyctl.report.style import SEVERITIES, Style
-from policyctl.report.wrapping import columns
 
 FORMAT = "policyctl/validate"
 VERSION = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -19,16 +18,19 @@ from policyctl.errors import Conflict, Moved, NotFound, PolicyctlError
 from policyctl.load.urls import host_in, is_loopback_host
 from policyctl.server.exchange import Answer, Call, Failure, Service
 from policyctl.server.front import PAGE, PAGE_HEADERS
-from policyctl.server.limits import Limits
 from policyctl.server.log import Log, Watch
 from policyctl.server.openapi import description
 from policyctl.server.operations import HEALTH, LOGINS, PREFIXES, RESOURCES, Operation, Place
 
+# Bytes of a request's URL and headers, of its body (a policy has about a thousand), and of the body of a login, which is all
+# that is read of callers that are not known yet. Clients that are slow are for the proxy in front.
+HEAD_BYTES, BODY_BYTES, LOGIN_BYTES = 32 * 1024, 1 << 20, 16 * 1024
 
-def make_app(service: Service, log: Log, limits: Limits = Limits()) -> Starlette:
+
+def make_app(service: Service, log: Log) -> Starlette:
     """The application over one service; every request is logged."""
     app = Starlette(
-        routes=_routes(service, limits),
+        routes=_routes(service),
         middleware=[Middleware(Watch, log=log)],
         exception_handlers={HTTPException: _unrouted, Failure: _failed, PolicyctlError: _refused},
     )
@@ -37,27 +39,26 @@ def make_app(service: Service, log: Log, limits: Limits = Limits()) -> Starlette
     return app
 
 
-def _routes(service: Service, limits: Limits) -> list[BaseRoute]:
+def _routes(service: Service) -> list[BaseRoute]:
     described = description(open_to_all=service.keeper.open)
     itself = Operation("GET", lambda *_: Answer(200, described), "This description.")
     for_people = Operation("GET", lambda *_: Answer(200, PAGE, PAGE_HEADERS), "What this is, for a person.", public=True)
     pages = (Place(path, (for_people,)) for path in ("/", "/docs"))
-    root = [_route(place, service, limits) for place in (*LOGINS, HEALTH, Place("/openapi.json", (itself,)), *pages)]
-    resources = Router([_route(place, service, limits) for place in RESOURCES], redirect_slashes=False)
+    root = [_route(place, service) for place in (*LOGINS, HEALTH, Place("/openapi.json", (itself,)), *pages)]
+    resources = Router([_route(place, service) for place in RESOURCES], redirect_slashes=False)
     return [*root, *(Mount(prefix, app=resources) for prefix in PREFIXES)]
 
 
-def _route(place: Place, service: Service, limits: Limits) -> Route:
-    return Route(place.path, Endpoint(place, service, limits))
+def _route(place: Place, service: Service) -> Route:
+    return Route(place.path, Endpoint(place, service))
 
 
 class Endpoint:
     """One path: from a request to its operation's handler, and back."""
 
-    def __init__(self, place: Place, service: Service, limits: Limits) -> None:
+    def __init__(self, place: Place, service: Service) -> None:
         self._operations = place.by_method
         self._service = service
-        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._answer(Request(scope, receive))
@@ -67,12 +68,12 @@ class Endpoint:
         operation = self._operations.get("GET" if request.method == "HEAD" else request.method)
         if operation is None:
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._operations))})
-        _check_head(request, self._limits)
+        _check_head(request)
         check_caller(operation, self._service, _host(request), request.headers.get("authorization", ""))
         call = Call(
             path=request.path_params,
             query={key: request.query_params.getlist(key) for key in request.query_params},
-            body=b"" if operation.takes is None else await _body(request, operation, self._limits),
+            body=b"" if operation.takes is None else await _body(request, operation),
             if_match=request.headers.get("if-match"),
         )
         return await run_in_threadpool(lambda: _response(operation.handler(self._service, call)))
@@ -95,35 +96,31 @@ def _host(request: Request) -> str:
     return host_in(request.headers.get("host", "")) or ""
 
 
-def _check_head(request: Request, limits: Limits) -> None:
+def _check_head(request: Request) -> None:
     headers = sum(len(key) + len(value) for key, value in request.headers.raw)
     size = len(request.scope["path"]) + len(request.scope["query_string"]) + headers
-    if size > limits.head_bytes:
-        raise Failure(431, f"the URL and the headers have more than {limits.head_bytes} bytes")
+    if size > HEAD_BYTES:
+        raise Failure(431, f"the URL and the headers have more than {HEAD_BYTES} bytes")
     if "content-length" in request.headers and "transfer-encoding" in request.headers:
         # Whoever passed it on may have gone by the other one, and taken a part of it for the next client's request.
         raise Failure(400, "the body has two lengths, Content-Length and Transfer-Encoding", _CLOSE)
 
 
-async def _body(request: Request, operation: Operation, limits: Limits) -> bytes:
+async def _body(request: Request, operation: Operation) -> bytes:
     """The whole body. What is too large is refused before it is read, or where the excess begins."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     wanted = "application/x-www-form-urlencoded" if operation.form else "application/json"
     if kind != wanted:  # also what keeps a web page elsewhere from writing without the browser asking us first
         raise Failure(415, f"the body must be {wanted}")
-    most = limits.login_bytes if operation.public else limits.body_bytes
+    most = LOGIN_BYTES if operation.public else BODY_BYTES
     too_large = Failure(413, f"the body has more than {most} bytes")
     if int(request.headers.get("content-length", 0)) > most:
         raise too_large
     body = bytearray()
-    try:
-        async with asyncio.timeout(limits.client_seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
-                    raise too_large
-    except TimeoutError:
-        raise Failure(408, f"the body was not there after {limits.client_seconds:g} s", _CLOSE) from None
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise too_large
     return bytes(body)
 
 

@@ -20,7 +20,6 @@ _FAULTS = {
     403: "A server without a token answers to the names of this machine only.",
     404: "There is nothing here.",
     405: "This path has no such method.",
-    408: "The body took too long.",
     409: "There is one of that name already.",
     412: "The policy is not the version that If-Match names.",
     413: "The body is too large.",
@@ -32,7 +31,7 @@ _FAULTS = {
 }
 _SHAPES: dict[int, type[Shape]] = {422: Invalid, 429: QuotaFault}
 _ALWAYS = (400, 403, 431, 503)  # statuses that every operation may have
-_BODIED = (408, 413, 415)  # and those that every operation with a body may have
+_BODIED = (413, 415)  # and those that every operation with a body may have
 
 
 def description(*, open_to_all: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,14 +71,6 @@ class Place:
         write_corpus(Path("policies"), size)
         measure((*POLICYCTL, "apply", "--yes", "--parallelism", "1"))
 
-    def forget(self) -> None:
-        """Delete what earlier runs found out."""
-        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-
-    def know(self, *command: str) -> Callable[[], object]:
-        """Something to run before a measurement, so that everything was seen before."""
-        return lambda: measure((*POLICYCTL, *command))
-
     def change(self, share: int) -> None:
         """Have one file in `share` say something else."""
         for number in range(0, self.size, share):
@@ -101,34 +93,30 @@ def service() -> Iterator[str]:
 def starting(rounds: int) -> list[Row]:
     """Start-up, and three files."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder, "three"), 3)
+        Place(Path(folder, "three"), 3)
         works = [
             Work(NOTHING, (PYTHON, "-c", "pass")),
             Work("`policyctl --help`", (*POLICYCTL, "--help")),
             Work("`policyctl --version`", (*POLICYCTL, "--version")),
-            Work("`validate` of 3 files, first time", (*POLICYCTL, "validate"), place.forget),
-            Work("`validate` of 3 files, seen before", (*POLICYCTL, "validate"), place.know("validate")),
+            Work("`validate` of 3 files", (*POLICYCTL, "validate")),
         ]
         costs = in_turns(works, rounds)
-        return [_row(work.name, costs, NOTHING, most) for work, most in zip(works[1:], (5, 5, 15, 6), strict=True)]
+        return [_row(work.name, costs, NOTHING, most) for work, most in zip(works[1:], (5, 5, 15), strict=True)]
 
 
 def many(place: Place, rounds: int, url: str) -> list[Row]:
-    """Validating and planning a directory, with nothing known and with everything known."""
+    """Validating and planning a directory."""
     validate, plan, http = ("validate",), ("plan",), ("plan", "--remote", url)
     measure((*POLICYCTL, "apply", "--yes", "--remote", url))
     of = f"of {place.size:,}"
     asked = [
-        (f"`validate` {of} files, nothing cached", validate, place.forget, 1.2),
-        (f"`validate` {of} files, nothing changed since", validate, place.know(*validate), 0.25),
-        (f"`plan` {of}, no change, from sqlite, nothing cached", plan, place.forget, 1.5),
-        (f"`plan` {of}, no change, from sqlite, seen before", plan, place.know(*plan), 0.4),
-        (f"`plan` {of}, no change, from HTTP, nothing cached", http, place.forget, 1.5),
-        (f"`plan` {of}, no change, from HTTP, seen before", http, place.know(*http), 0.4),
+        (f"`validate` {of} files", validate, 1.3),
+        (f"`plan` {of}, no change, from sqlite", plan, 1.6),
+        (f"`plan` {of}, no change, from HTTP", http, 1.6),
     ]
     loader = Work(LOADER, (PYTHON, "-c", LOAD))
-    costs = in_turns([loader, *(Work(name, (*POLICYCTL, *args), before) for name, args, before, _ in asked)], rounds)
-    rows = [_row(name, costs, LOADER, most) for name, _, _, most in asked]
+    costs = in_turns([loader, *(Work(name, (*POLICYCTL, *args)) for name, args, _ in asked)], rounds)
+    rows = [_row(name, costs, LOADER, most) for name, _, most in asked]
     peak = max(row.megabytes or 0 for row in rows)
     rows.append(_changed(place, rounds))
     rows.append(Row("peak memory of those", "≤ 150 MB", f"{peak:.0f} MB", peak <= 150, megabytes=peak))
@@ -143,8 +131,8 @@ def _changed(place: Place, rounds: int) -> Row:
     none, some = "no change", "1 % changed"
     before = ("plan", "--remote", "sqlite:///before.db", "--max-change-percent", "100")
     works = [
-        Work(none, (*POLICYCTL, "plan"), place.know("plan")),
-        Work(some, (*POLICYCTL, *before), place.know("plan")),
+        Work(none, (*POLICYCTL, "plan")),
+        Work(some, (*POLICYCTL, *before)),
     ]
     costs = in_turns(works, rounds)
     more = sorted(cost.seconds - base.seconds for cost, base in zip(costs[some], costs[none], strict=True))[rounds // 2]
@@ -184,13 +172,12 @@ def growing(small: Place, large: Place, rounds: int) -> list[Row]:
 
             def enter(place: Place = place) -> None:
                 os.chdir(place.folder)
-                place.forget()
 
             works.append(Work(str(place.size), (*POLICYCTL, command), enter))
         costs = in_turns(works, rounds)
         found = against(costs[str(large.size)], costs[str(small.size)])
         growth = found.ratio * small.size / large.size
-        name = f"growth: `{command}` of {large.size:,}, nothing cached"
+        name = f"growth: `{command}` of {large.size:,}"
         goal = f"time for each policy ≤ 1.3 × that at {small.size:,}"
         rows.append(Row(name, goal, f"{growth:.2f} ×", growth <= 1.3, found.seconds, found.megabytes))
     return rows
@@ -220,7 +207,7 @@ def run(size: int, rounds: int, *, grow: bool) -> dict[str, Any]:
     """Everything; the directories are made here and deleted again."""
     with tempfile.TemporaryDirectory() as top, service() as url:
         os.environ.clear()
-        os.environ.update(PRECOMPILED, XDG_CACHE_HOME=str(Path(top, "cache")))
+        os.environ.update(PRECOMPILED)
         rows = starting(2 * rounds + 1)  # these are short, and shaken by whatever else runs
         place = Place(Path(top, "many"), size)
         rows += many(place, rounds, url)

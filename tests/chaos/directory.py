@@ -57,13 +57,13 @@ class Directory:
             (policies / f"{number:03}.json").write_text(text, "utf-8")
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """policyctl, under way; its temporary files and caches are made in the folder."""
+        """policyctl, under way; its temporary files are made in the folder."""
         temporary = self.folder / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
         return subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "policyctl", *arguments],
             cwd=self.folder,
-            env={**os.environ, KEY: self.key, "TMPDIR": str(temporary), "XDG_CACHE_HOME": str(temporary)},
+            env={**os.environ, KEY: self.key, "TMPDIR": str(temporary)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -35,6 +35,7 @@ from tests.remote.tenant import Tenant
 KEY = "kE&y+/ 'qu\"ote%-zqCANARYKEYqz"
 FILED = "file-zqCANARYFILEqz"
 PASSWORD = "pass:word@-zqCANARYPASSqz"
+URL_SAFE = str.maketrans("+/", "-_")
 TOKEN = "t0k3n.zqCANARYTOKENqz"
 PROXY = "pr0xy%2Fzq-zqCANARYPROXYqz"
 USERINFO = "zqCANARYURLqz"
@@ -275,23 +276,16 @@ def test_a_write_that_is_answered_with_what_was_sent(home: Home) -> None:
 
 @given(st.sampled_from([KEY, PASSWORD, TOKEN]) | st.text(st.characters(exclude_categories=["C"]), min_size=8, max_size=30))
 @settings(max_examples=60)
-def test_no_way_of_writing_a_secret_gets_past_once_or_twice(secret: str) -> None:
+def test_a_secret_is_hidden_as_any_program_writes_it_once_or_twice(secret: str) -> None:
     scrub = Scrubber()
     scrub.hide(secret)
-    for first, then in product(WAYS.values(), repeat=2):
-        written = then(first(f"<{secret}>"))
+    packed = base64.b64encode(secret.encode()).decode().rstrip("=")
+    for form, first, then in product((secret, packed, packed.translate(URL_SAFE)), WAYS.values(), WAYS.values()):
+        written = then(first(f"<{form}>"))
         said = scrub(written)
         assert "***" in said, written
         assert not any(core in said for core in CORES)
         assert len(said) <= len(then(first("<***>"))) + 6, written
-
-
-@pytest.mark.parametrize("noise", ["\\", "%25", "&amp;", "0", "/"])
-def test_a_text_of_nothing_but_escapes_is_gone_through_once(noise: str) -> None:
-    scrub = Scrubber()
-    scrub.hide("/\\&%zqCANARYKEYqz/&")
-    text = noise * 300_000 + "CANARYKEY"
-    assert scrub(text) == text
 
 
 def test_another_remote_hears_nothing(home: Home) -> None:

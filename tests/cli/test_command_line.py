@@ -29,14 +29,14 @@ def test_every_command_has_help_with_an_example(command: str, policyctl: Policyc
     assert "Example:" in ran.out
 
 
-SHARED = {"--dir": "x", "--env": "x", "--remote": "local", "--no-cache": None, "--color": "never"}
+SHARED = {"--dir": "x", "--env": "x", "--remote": "local", "--color": "never"}
 ALL = set(SHARED)
 USED = {
     "validate": ALL - {"--remote"},
     "test": ALL - {"--remote"},
     "history": {"--env", "--color"},
     "init": {"--dir"},
-    "policy list": ALL - {"--no-cache"},
+    "policy list": ALL,
     "policy show": {"--dir", "--env", "--remote"},
     "policy export": {"--dir", "--env", "--remote"},
     "ci overrides": set(),
@@ -67,7 +67,7 @@ def test_a_command_has_the_shared_options_that_it_uses_and_refuses_the_others(co
 
 
 def test_a_variable_is_for_the_commands_that_use_it(policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DIR", "ENV", "REMOTE", "NO_CACHE", "COLOR"):
+    for name in ("DIR", "ENV", "REMOTE", "COLOR"):
         monkeypatch.setenv(f"POLICYCTL_{name}", "always" if name == "COLOR" else "1")
     assert policyctl("rules", "P401").code == 0
     assert policyctl("schema").code == 0

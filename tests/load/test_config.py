@@ -8,7 +8,7 @@ import pytest
 
 from policyctl.core.settings import Limits
 from policyctl.errors import InvalidInput, UsageError
-from policyctl.load.environment import find_config, load_config
+from policyctl.load.config import find_config, load_config
 from tests.conftest import Policyctl, Project
 from tests.gitting import commit
 

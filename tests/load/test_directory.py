@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from policyctl.load.config import find_config, load_config
+from policyctl.load.directory import Files, find_files
+from policyctl.load.source import source_of
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.counting import calls
 
 
 def test_files_are_found_at_any_depth_and_hidden_ones_left_out(project: Project, policyctl: Policyctl) -> None:
@@ -256,3 +260,29 @@ def test_a_file_that_may_not_be_read(project: Project, policyctl: Policyctl) -> 
         f"{path}: P016 holds no policy file (*.yaml, *.yml or *.json); write one, or name another directory with --dir",
         "Not valid: 2 errors (0 policies in 1 file).",
     ]
+
+
+@pytest.mark.parametrize("template", ["{{ x | first }}", "{{ x }}", "{{ [x] | last }}", "{{ w.z | last }}"])
+def test_the_order_of_a_mapping_in_the_variables_decides_like_its_values(
+    template: str, project: Project, policyctl: Policyctl
+) -> None:
+    project.write("a.yaml", ANYGEM.replace("description: Balances", f'description: "{template} balances"  #'))
+    config = "environments: {dev: {vars: {x: {%s}, w: {z: {%s}}}}}\n"
+    project.write("policyctl.yaml", config % ("openai: 1, google: 2", "openai: 1, google: 2"))
+    assert policyctl("apply", "--yes").code == 0
+    project.write("policyctl.yaml", config % ("google: 2, openai: 1", "google: 2, openai: 1"))
+    assert policyctl("plan", "--detailed-exitcode").code == 2
+
+
+def test_each_file_is_parsed_once_for_all_environments(project: Project) -> None:
+    project.write("plain.yaml")
+    project.write("templated.yaml", ANYGEM.replace("anygem", "{{ name }}"))
+    project.write("policyctl.yaml", "environments: {one: {vars: {name: a}}, two: {vars: {name: b}}}\n")
+    config = load_config(find_config(project.policies))
+    files = Files(find_files(project.policies).files, root=project.policies)
+
+    def load() -> None:
+        for environment in config.environments.values():
+            files.load(environment)
+
+    assert calls(load, source_of) == [2]

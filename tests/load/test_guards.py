@@ -6,7 +6,7 @@ import pytest
 
 from policyctl.core.settings import GUARDS, GuardException, Guards, MinServed, Survive
 from policyctl.errors import InvalidInput
-from policyctl.load.environment import load_config
+from policyctl.load.config import load_config
 from tests.conftest import Project
 
 FULL = """

@@ -70,8 +70,10 @@ def test_problems_of_tests_stop_nobody_who_plans(project: Project, policyctl: Po
     project.write("anygem.yaml")
     project.write("a.test.yaml", TEST.replace("anygem", "gone") + "  - nonsense\n")
     assert policyctl("validate").code == 1
+    project.write("b.test.yaml", "tests: [")
     assert policyctl("plan").err == ""
     assert policyctl("apply", "--yes").code == 0
+    assert policyctl("plan", "--test").code == 1
 
 
 def test_a_test_of_a_policy_with_a_problem_is_not_called_a_test_without_policy(project: Project, policyctl: Policyctl) -> None:

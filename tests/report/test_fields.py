@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from policyctl.core.diff import Field
 from policyctl.report.fields import elided, field_lines, sides
 from policyctl.report.plain import value
-from policyctl.report.wrapping import columns, laid_out
 from tests.strategies import json_values
 
 LOREM = "This policy serves the chat of the shop and is looked after by the people of the shop, who sleep at night. "
@@ -82,30 +81,10 @@ def test_two_values_that_differ_never_look_the_same(before: Any, after: Any) -> 
     assert (shown[0] == shown[1]) == (repr(before) == repr(after))
 
 
-FIELDS = (Field("a", 1, 2), Field("policy.targets[b].weight", "absent", 3), Field("c", "long " * 9, 4))
-
-
-@pytest.mark.parametrize(
-    ("width", "expected"),
-    [
-        (None, ["    a: 1 → 2", '    policy.targets[b].weight: "absent" → 3', f'    c: "{"long " * 9}" → 4']),
-        (
-            50,
-            [
-                "    a:                        1        → 2",
-                '    policy.targets[b].weight: "absent" → 3',
-                "    c:",
-                '        "long long long long long long long long',
-                '        long "',
-                "      → 4",
-            ],
-        ),
-    ],
-)
-def test_on_a_terminal_values_stand_in_columns_or_below_each_other(width: int | None, expected: list[str]) -> None:
-    assert laid_out(field_lines(FIELDS, width), width).split("\n") == expected
-
-
-@given(st.lists(st.builds(Field, st.sampled_from(["a", "policy.retry", "description"]), json_values, json_values), max_size=5))
-def test_columns_never_make_a_line_too_wide(fields: list[Field]) -> None:
-    assert all(columns(row) <= 40 for row in laid_out(field_lines(fields, 40), 40).split("\n"))
+def test_a_field_is_one_line() -> None:
+    fields = (Field("a", 1, 2), Field("policy.targets[b].weight", "absent", 3), Field("c", "long " * 9, 4))
+    assert list(field_lines(fields)) == [
+        "    a: 1 → 2",
+        '    policy.targets[b].weight: "absent" → 3',
+        f'    c: "{"long " * 9}" → 4',
+    ]

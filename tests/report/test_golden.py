@@ -26,7 +26,6 @@ from policyctl.report.schemas import schema_text
 from policyctl.report.style import Style
 from policyctl.report.subject import Subject
 from policyctl.report.validation import validation_json, validation_text
-from policyctl.report.wrapping import columns
 from tests.report.golden_files import GOLDEN, same
 from tests.report.plans import HOSTILE, PLANS
 
@@ -49,14 +48,6 @@ VALIDATIONS = {
 @pytest.mark.parametrize("case", PLANS)
 def test_plan_text(case: str) -> None:
     same(f"plan-{case}.txt", plan_text(PLANS[case], "local", Style()))
-
-
-@pytest.mark.parametrize("width", [60, 100])
-@pytest.mark.parametrize("case", ["mixed", "hostile"])
-def test_plan_text_on_a_terminal(case: str, width: int) -> None:
-    text = plan_text(PLANS[case], "local", Style(width=width))
-    assert max(map(columns, text.splitlines())) <= width
-    same(f"plan-{case}-{width}.txt", text)
 
 
 def test_plan_text_in_colour() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from policyctl.load.urls import is_loopback_host
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.server.limits import Limits
+from policyctl.server.app import BODY_BYTES, LOGIN_BYTES
 from policyctl.server.log import JsonLog
 from policyctl.server.tokens import Keeper
 from tests.server.serving import Inside, inside
@@ -66,9 +66,9 @@ def test_head_is_get_without_the_body(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("path", "kind", "most"),
     [
-        ("/v1/model_policy", "application/json", Limits().body_bytes),
-        ("/identity/token", "application/x-www-form-urlencoded", Limits().login_bytes),
-        ("/v1/authorize", "application/json", Limits().login_bytes),
+        ("/v1/model_policy", "application/json", BODY_BYTES),
+        ("/identity/token", "application/x-www-form-urlencoded", LOGIN_BYTES),
+        ("/v1/authorize", "application/json", LOGIN_BYTES),
     ],
 )
 def test_a_body_over_the_limit_is_a_413_and_one_at_the_limit_is_read(

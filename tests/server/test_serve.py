@@ -175,7 +175,6 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
         "cannot listen on 192.0.2.1",
     ),
     "a port out of range": (["--port", "65536"], 64, "65536"),
-    "no time for clients": (["--client-seconds", "0"], 64, "--client-seconds"),
     "no place for clients": (["--max-connections", "0"], 64, "--max-connections"),
 }
 

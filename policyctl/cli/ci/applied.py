@@ -10,7 +10,7 @@ from policyctl.cli.ci.merged import waiting_merges, why_not_head
 from policyctl.cli.console import Console
 from policyctl.cli.github import repository_path
 from policyctl.cli.options import Options, with_options
-from policyctl.load.environment import find_config, load_config
+from policyctl.load.config import find_config, load_config
 from policyctl.remote.forge import Forge, NotAllowed, open_forge
 from policyctl.report.posts import applied as applied_text
 

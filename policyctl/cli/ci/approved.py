@@ -20,7 +20,7 @@ from policyctl.cli.selecting import Overrides
 from policyctl.core.approval import NONE, Approval, adds_up, overrides_of, unapproved, waiting
 from policyctl.core.plan import Plan, Selection
 from policyctl.errors import UsageError
-from policyctl.load.environment import find_config, load_config
+from policyctl.load.config import find_config, load_config
 from policyctl.remote.forge import open_forge
 from policyctl.report.plain import count
 

@@ -11,8 +11,8 @@ import click
 from policyctl.core.plan import Plan
 from policyctl.core.saved import MAX_BYTES, read_plan
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.environment import repository
 from policyctl.load.files import read_bounded
+from policyctl.load.git.place import top_of
 from policyctl.report.posts import MARKER, marker, shown_in
 
 MAX_PAGE = 1024 * 1024  # bytes of a plan's page
@@ -52,7 +52,7 @@ def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, Plan]:
 def _raise_if_committed(path: Path) -> None:
     """Raise PolicyctlError for a file that the checked out commit has: a branch could bring any page, beside any plan."""
     folder = path.absolute().parent.resolve()
-    top = repository(folder)
+    top = top_of(folder)
     if top is None:
         return
     from policyctl.load.git.revision import Revision  # with git behind it
