@@ -33,9 +33,10 @@ _TEXT = (
     _error(
         "P004",
         "ambiguous-value",
-        "A value that YAML 1.1 and YAML 1.2 read differently (no, on, 0503, 12:30, 1_0, 1e3), or a number that cannot be "
-        "used (NaN in JSON, hundreds of digits). The next tool that reads the file may be of the other kind. Quote it if it is "
-        "text; write numbers in plain decimal digits, and true, false or null in full.",
+        "A value that YAML 1.1 and YAML 1.2 read differently (no, on, 0503, 12:30, 1_0, 1e3), a line break that only YAML 1.1 "
+        "has (U+2028), or a number that cannot be used (NaN in JSON, hundreds of digits). The next tool that reads the file "
+        "may be of the other kind. Quote it if it is text; write numbers in plain decimal digits, and true, false or null in "
+        "full.",
     ),
     _error(
         "P005",

@@ -51,6 +51,8 @@ _CORE = (  # the scalars of YAML 1.2's core schema that are not strings
     (re.compile(r"[-+]?\.(inf|Inf|INF)"), lambda text: float(text.replace(".", ""))),
     (re.compile(r"\.(nan|NaN|NAN)"), lambda _: float("nan")),
 )
+# Line breaks of YAML 1.1 that most editors and code reviews do not show as one: what follows a comment looks like a part of it.
+_HIDDEN_BREAK = re.compile("[\x85\u2028\u2029]|\r(?!\n)")
 # YAML 1.1 of 2005 also has y and n; PyYAML does not, other loaders do.
 _ONE_LETTER_BOOLEANS = {"y": True, "Y": True, "n": False, "N": False}
 
@@ -69,6 +71,8 @@ def read_yaml(text: str, file: str, *, number_keys: bool = False) -> list[RawDoc
 
     With `number_keys` a whole number may be a key, and is its text.
     """
+    if (hidden := _HIDDEN_BREAK.search(text)) is not None:
+        raise InvalidInput([_hidden_break(text, hidden, file)])
     try:
         return _Builder(file, text, number_keys=number_keys).documents()
     except yaml.reader.ReaderError as error:
@@ -327,6 +331,16 @@ def _say(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float):
         return show(value)
     return f"the date {value}"
+
+
+def _hidden_break(text: str, found: re.Match[str], file: str) -> Problem:
+    at = found.start()
+    mark = Mark(file, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+    which = f"U+{ord(found[0]):04X}"
+    message = (
+        f"{which} ends a line for YAML 1.1 only; end lines with a line feed, or write {which} as an escape in double quotes"
+    )
+    return Problem(mark, "P004", message)
 
 
 def _unreadable(error: yaml.reader.ReaderError, text: str, file: str) -> Problem:

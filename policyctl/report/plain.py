@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import category, combining, east_asian_width, is_normalized, normalize
 
 from policyctl.core.pairing import spoken
-from policyctl.model.names import is_visible, short_model
+from policyctl.model.names import canonical_name, is_visible, short_model
 from policyctl.model.normal import Document
 
 if TYPE_CHECKING:
@@ -111,9 +111,16 @@ def place(path: str) -> str:
 def describe(document: Document) -> str:
     """A policy in one line, with all that it does; of a live one that no file may hold, its text."""
     try:
-        return _describe_group(document["policy"])
+        cache = document["policy"].get("cache")
+        return _describe_group(document["policy"]) + (f"; cache {value(cache)}" if cache else "")
     except (KeyError, TypeError, AttributeError):
         return value(document.get("policy"))
+
+
+def describe_texts(document: Document) -> list[str]:
+    """The display name and the description of a policy, where it has others than its name: `display_name: "Chat"`."""
+    texts = ((key, document.get(key)) for key in ("display_name", "description"))
+    return [f"{key}: {value(text, longest=None)}" for key, text in texts if text and canonical_name(text) != document["name"]]
 
 
 def _describe_group(group: Document) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from policyctl.core.change import Action, Change
-from policyctl.core.diff import ORDER, Field, fields_between
+from policyctl.core.diff import Field, fields_between
 from policyctl.core.risk import Risk, Tier, loses, worst_of
 from policyctl.effect.compare import Effect
 from policyctl.model.names import bare_name, canonical_model
@@ -15,14 +15,15 @@ from policyctl.model.normal import Document
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.markdown import block, code, html_code, prose, row
-from policyctl.report.plain import count, describe, place, plain, value
+from policyctl.report.plain import count, describe, field_values, place
 from policyctl.report.subject import RESTORED, UNBOUND, Subject
 from policyctl.report.verdict import said_risk
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
 _MOST_FIELDS = 20
-_LONGEST = 200  # characters of a value
+_LONGEST = 20_000  # characters of a value
+_SHOWN_WHOLE = 200  # characters of one; of two longer ones the parts that differ
 _BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, and nobody reads it
 
 
@@ -100,8 +101,11 @@ def effect(item: Item) -> str:
 
 
 def graphs(item: Item) -> str:
-    """The policy before and after, drawn, where an update changes its shape."""
+    """The policy before and after, drawn, where an update changes its shape; and one with groups in it that is added."""
     before = item.before
+    if item.action == "add" and item.after is not None:
+        nested = any("targets" in target for target in item.after["policy"]["targets"])
+        return "" if not nested else f"Drawn:\n\n{_graph(item.after)}\n"
     if item.effect is None or before is None or item.after is None or shape(before["policy"]) == shape(item.after["policy"]):
         return ""
     return "".join(f"{title}:\n\n{_graph(policy)}\n" for title, policy in (("Before", before), ("After", item.after)))
@@ -135,26 +139,30 @@ def _in_short(item: Item) -> str:
 def _difference(change: Change, verbose: bool) -> str:
     fields = fields_of(change)
     shown = fields if verbose else fields[:_MOST_FIELDS]
-    lines = [line for field in shown for line in _both(field, None if verbose else _LONGEST)]
+    lines = [line for field in shown for line in _both(field, verbose)]
     if len(shown) < len(fields):
         lines.append(f"… and {count(len(fields) - len(shown), 'further field')}")
     return block("diff", lines)
 
 
 def fields_of(change: Change) -> tuple[Field, ...]:
-    """What differs; of a policy that comes or goes everything in it."""
+    """What differs; of a policy that comes or goes everything in it, its texts too."""
     document = change.after or change.before
     if change.action == "update" or document is None:
         return change.fields
-    nothing = {**document, "policy": {"targets": []}}
+    nothing = {"name": document["name"], "policy": {"targets": []}}
     return fields_between(nothing, document) if change.action == "add" else fields_between(document, nothing)
 
 
-def _both(field: Field, longest: int | None) -> Iterator[str]:
-    for sign, item in (("-", field.before), ("+", field.after)):
+def _both(field: Field, verbose: bool) -> Iterator[str]:
+    texts = field_values(field, longest=None if verbose else _LONGEST)
+    if not verbose and field.before is not None and field.after is not None and max(map(len, texts)) > _SHOWN_WHOLE:
+        from policyctl.report.fields import sides  # with difflib behind it
+
+        texts = sides(field)
+    for sign, item, text in zip("-+", (field.before, field.after), texts, strict=True):
         if item is not None:
-            said = plain(item) if field.path.endswith(ORDER) else value(item, longest=longest)
-            yield f"{sign} {place(field.path)}: {said}"
+            yield f"{sign} {place(field.path)}: {text}"
 
 
 def _graph(policy: Document) -> str:

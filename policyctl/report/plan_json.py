@@ -85,6 +85,8 @@ def _change(change: Change, effect: Effect | None, restored: bool) -> dict[str, 
     if restored:
         plain["restoration"] = True
     plain["fields"] = [_field(field) for field in change.fields]
+    if change.action == "add":
+        plain["document"] = change.after
     if effect is not None:
         plain["effect"] = effect_data(effect)
     return plain

@@ -56,17 +56,25 @@ def _page(subject: Subject, room: int) -> str:
     first = first_lines(review, subject.directory)
     head, foot = _head(subject, said), _foot(subject)
     left = _Room(room - len((first + head + foot).encode()) - _FRAME)
-    overrides = _listed(f"> [!IMPORTANT]\n> {OVERRIDES_TOLD}", list(map(override_text, review.plan.overrides)), left, "> ")
-    settings = _settings(review, left)
-    alerts = _alerts(review, left)
+    above = left.part(2)  # what stands above the table leaves it half of the room
+    overrides = _listed(f"> [!IMPORTANT]\n> {OVERRIDES_TOLD}", list(map(override_text, review.plan.overrides)), above, "> ")
+    settings = _settings(review, above)
+    alerts = _alerts(review, above)
+    left.left += above.left
+    first_items, other_items = _parted(items_of(subject))
+    riskiest = _Shown(first_items, left)
+    riskiest.open(details := left.part(2))  # the other half is for the rows of all others
+    left.left += details.left
+    others = _Shown(other_items, left)
+    others.open(left)
     warnings = _listed(
         "Warnings about the changed policies:", [f"{w.mark}: {w.code} {w.message}" for w in review.warnings], left
     )
     notes = _listed("Notes:", notes_of(review), left)
-    riskiest, others = (_Shown(items, left) for items in _parted(items_of(subject)))
     return "".join(
         [
             first,
+            _unlisted((riskiest, others), subject),
             overrides,
             settings,
             head,
@@ -87,6 +95,12 @@ class _Room:
     def __init__(self, left: int) -> None:
         self.left = left
 
+    def part(self, share: int) -> _Room:
+        """A room of its own of that share, taken from this one."""
+        taken = self.left // share
+        self.left -= taken
+        return _Room(taken)
+
     def take(self, texts: Iterable[str]) -> list[str]:
         """The first of these texts, as many as fit."""
         taken = []
@@ -105,9 +119,13 @@ class _Shown:
     def __init__(self, items: Sequence[Item], room: _Room) -> None:
         self.items = items
         self.rows = room.take(map(table_row, items))
-        self.opened = room.take(opened(item) + END for item in items[: len(self.rows)])
-        self.effects = room.take(map(effect, items[: len(self.opened)]))
-        self.graphs = room.take(map(graphs, items[: len(self.opened)]))
+        self.opened, self.effects, self.graphs = list[str](), list[str](), list[str]()
+
+    def open(self, room: _Room) -> None:
+        """Add the folded parts."""
+        self.opened = room.take(opened(item) + END for item in self.items[: len(self.rows)])
+        self.effects = room.take(map(effect, self.items[: len(self.opened)]))
+        self.graphs = room.take(map(graphs, self.items[: len(self.opened)]))
 
     def text(self) -> str:
         if not self.rows:
@@ -205,15 +223,27 @@ def _folded(others: _Shown) -> str:
     return f"<details><summary>{count(len(others.items), 'further change')}{listed}</summary>\n\n{others.text()}{END}"
 
 
+def _unlisted(parts: Sequence[_Shown], subject: Subject) -> str:
+    """That the table lacks changes, before everything else: who approves the page approves them too."""
+    items, listed = (sum(map(len, some)) for some in zip(*((part.items, part.rows) for part in parts), strict=True))
+    if items == listed:
+        return ""
+    missing = f"{items - listed:,} of {count(items, 'change')} are not on this page"
+    return f"> [!CAUTION]\n> {missing}; read them in {_whole_plan(subject)} before you approve.\n\n"
+
+
 def _cut(parts: Sequence[_Shown], subject: Subject) -> str:
     """What had to be left out, and where it is."""
-    items = sum(len(part.items) for part in parts)
-    unlisted, short = (items - sum(some) for some in zip(*((len(part.rows), part.whole) for part in parts), strict=True))
-    if not short:
-        return ""
-    missing = f"{unlisted:,} of {count(items, 'change')} are not listed, and {short:,} lack" if unlisted else f"{short:,} lack"
-    where = f"[this run's artifacts]({subject.artifacts})" if subject.artifacts else "what `policyctl plan` prints"
-    return f"Cut to what GitHub shows: {missing} some detail here; all of it is in {where}.\n\n"
+    short = sum(len(part.items) - part.whole for part in parts)
+    return (
+        f"Cut to what GitHub shows: {short:,} lack some detail here; all of it is in {_whole_plan(subject)}.\n\n"
+        if short
+        else ""
+    )
+
+
+def _whole_plan(subject: Subject) -> str:
+    return f"[this run's artifacts]({subject.artifacts})" if subject.artifacts else "what `policyctl plan` prints"
 
 
 def _foot(subject: Subject) -> str:

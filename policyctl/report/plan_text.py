@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from policyctl.core.change import Action, Change
 from policyctl.core.guards import Review
 from policyctl.core.plan import Plan
-from policyctl.report.plain import describe, plain
+from policyctl.report.plain import describe, describe_texts, plain
 from policyctl.report.style import Style
 from policyctl.report.subject import (
     ALSO,
@@ -99,6 +99,8 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
     shown = change.before if change.action == "remove" else change.after if verbose or change.action == "add" else None
     if shown is not None:
         yield f"    {describe(shown)}"
+    if change.action == "add" and change.after is not None:
+        yield from (f"    {text}" for text in describe_texts(change.after))
     if change.fields:
         from policyctl.report.fields import field_lines  # with difflib behind it
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.base import sources_at
+from policyctl.load.base import config_at, sources_at
+from policyctl.load.environment import NO_CONFIG
 from policyctl.load.git.revision import Revision, default_branch
 from policyctl.load.urls import revision_complaint
 from tests.gitting import commit, git
@@ -42,6 +43,18 @@ def test_files_below_a_directory_are_listed_with_what_they_are(repository: Path)
         ("policies/link.yaml", "link", 6),
         ("policies/team x/é\n.yaml", "file", 2),
     ]
+
+
+def test_a_directory_of_the_name_of_the_configuration_is_not_one(repository: Path) -> None:
+    """Git lists what is below a directory that is asked for by name: a file there must not become the base's settings."""
+    for folder in (repository, repository / "policies" / "team x"):
+        (folder / "policyctl.yaml" / "a" / "b").mkdir(parents=True)
+        (folder / "policyctl.yaml" / "a" / "b" / "c.yaml").write_text("default: evil\nenvironments: {evil: {remote: local}}\n")
+    commit(repository)
+    revision = Revision(repository / "policies" / "team x", "HEAD")
+    assert revision.entries(["policyctl.yaml"]) == []
+    assert [one.path for one in revision.entries(["policyctl.yaml/"])] == ["policyctl.yaml/a/b/c.yaml"]
+    assert config_at(revision) == NO_CONFIG
 
 
 def test_contents_come_byte_for_byte(repository: Path) -> None:

@@ -55,8 +55,13 @@ class Revision:
         return sorted(self._with_submodules(self.entries([self.folder] if self.folder else [])))
 
     def entries(self, paths: Sequence[str]) -> list[Entry]:
-        """Everything at these paths (from the repository's top) and, where a path ends with `/`, below it; all without any."""
-        return sorted(_listed(self._homes[""], self.commit, paths))
+        """Everything at these paths (from the repository's top) and, where a path ends with `/`, below it; all without any.
+
+        A directory at a path without a `/` is left out: git would list what is below it.
+        """
+        below, exactly = tuple(path for path in paths if path.endswith("/")), frozenset(paths)
+        listed = _listed(self._homes[""], self.commit, paths)
+        return sorted(one for one in listed if not paths or one.path in exactly or one.path.startswith(below))
 
     def sizes(self, entries: Sequence[Entry]) -> dict[str, int | None]:
         """The sizes of these files in bytes, by path; None for one that the repository does not hold."""
