@@ -1,4 +1,4 @@
-"""The README's transcripts: `python -m tests.readme` runs them and writes what they print into the README."""
+"""The console blocks of README and manual: `python -m tests.readme` runs them and writes what they print into the pages."""
 
 from __future__ import annotations
 
@@ -8,57 +8,62 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.gitting import SURROUNDINGS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+MANUAL = ROOT / "policyctl" / "manual"
+EVIDENCE = MANUAL / "evidence.md"
+PAGES = (README, *sorted(MANUAL.glob("*.md")))
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"^\$ (.+(?:\n> .*)*)", re.MULTILINE)
+_MARK = "\x1e"  # printed before what a command prints; no command prints it
 
 
 def rerun(text: str, folder: Path) -> str:
-    """The README's text with every transcript run anew, one after the other, in a folder that starts as a copy of ours."""
-    shutil.copytree(ROOT / "policies", folder / "policies")
-    return _BLOCK.sub(lambda block: f"```console\n{_replay(block[1], folder)}```", text)
+    """A page's text with its console blocks run anew in one shell, which starts in a copy of the checkout's policies.
+
+    `folder` holds that copy (`checkout`) and, beside it, all temporary files of the commands.
+    """
+    checkout = folder / "checkout"
+    shutil.copytree(ROOT / "policies", checkout / "policies")
+    commands = [found for block in _BLOCK.findall(text) for found in _COMMAND.findall(block)]
+    printed = iter(_shell(commands, checkout))
+
+    def replay(block: re.Match[str]) -> str:
+        shown = "".join(f"$ {command}\n{next(printed)}" for command in _COMMAND.findall(block[1]))
+        return f"```console\n{shown}```"
+
+    return _BLOCK.sub(replay, text)
 
 
-def _replay(transcript: str, folder: Path) -> str:
-    commands = [line.removeprefix("$ ") for line in transcript.splitlines() if line.startswith("$ ")]
-    said = ""
-    for command in commands:
-        if command.startswith("cd "):
-            folder /= command.removeprefix("cd ")
-            said += f"$ {command}\n"
-        else:
-            said += f"$ {command}\n{_shell(command, folder)}"
-    return said
-
-
-def _shell(command: str, folder: Path) -> str:
+def _shell(commands: list[str], folder: Path) -> list[str]:
+    """What each command prints, on standard output and error together, one after the other in one shell."""
+    temporary = folder.parent / "tmp"
+    temporary.mkdir()
+    script = "".join(f"printf '\\036'\n{command.replace(chr(10) + '> ', chr(10))}\n" for command in commands)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     keep = {name: value for name, value in SURROUNDINGS.items() if not name.startswith(("POLICYCTL_", "GITHUB_", "CI"))}
     ran = subprocess.run(
-        ["bash", "-c", command],
+        ["bash", "-c", script],
         cwd=folder,
-        env={**keep, "PATH": path, "COLUMNS": "100"},
+        env={**keep, "PATH": path, "COLUMNS": "100", "TMPDIR": str(temporary)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    return ran.stdout
-
-
-def write(text_of: Callable[[str], str]) -> None:
-    README.write_text(text_of(README.read_text("utf-8")), "utf-8")
+    return ran.stdout.split(_MARK)[1:]
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        write(lambda text: rerun(text, Path(folder)))
+    """Rerun the pages that are named on the command line, or all."""
+    for page in map(Path, sys.argv[1:] or PAGES):
+        with tempfile.TemporaryDirectory() as folder:
+            page.write_text(rerun(page.read_text("utf-8"), Path(folder)), "utf-8")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ USED = {
     "serve": {"--dir", "--env", "--remote"},
     "rules": {"--color"},
     "schema": set(),
+    "help": set(),
 }
 
 
