@@ -76,7 +76,10 @@ def _title(text: str) -> str:
 
 def _unknown(topic: str) -> str:
     from policyctl.cli.main import COMMANDS
+    from policyctl.lint.catalogue import RULES
 
     if topic in COMMANDS:
         return f"there is no topic {topic}; policyctl {topic} --help explains the command"
+    if topic.upper() in RULES:
+        return f"there is no topic {topic}; policyctl rules {topic} explains the rule"
     return f"there is no topic {topic}{did_you_mean(topic, TOPICS)}; policyctl help lists all"
