@@ -62,7 +62,8 @@ def commands_page() -> str:
     top: dict[str, Any] = {**policyctl.context_settings, "info_name": "policyctl", "terminal_width": 100}
     found = list(_commands(policyctl, click.Context(policyctl, **top)))
     rows = "".join(
-        f"| [`{path}`](#{path.replace(' ', '-')}) | {command.get_short_help_str(300)} |\n" for path, command, _ in found
+        f"| [`{path}`](#{path.replace(' ', '-')}) | {_escaped(command.get_short_help_str(300))} |\n"
+        for path, command, _ in found
     )
     text = f"{COMMANDS_INTRO}\n| command | does |\n|---|---|\n{rows}"
     for path, command, context in found:
