@@ -16,7 +16,7 @@ from policyctl.cli.help import TOPICS
 from policyctl.cli.main import policyctl as cli
 from policyctl.lint.catalogue import RULES
 from tests.conftest import Policyctl, Project
-from tests.readme import MANUAL, PAGES, README, ROOT, rerun
+from tests.readme_blocks import MANUAL, PAGES, README, ROOT, rerun
 
 DOCUMENTS = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / ".github").glob("*.md"))]
 IDS = [path.name for path in PAGES]

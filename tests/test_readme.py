@@ -8,7 +8,7 @@ import pytest
 
 from policyctl.cli.main import COMMANDS
 from tests.conftest import Policyctl, Project
-from tests.readme import README
+from tests.readme_blocks import README
 
 TEXT = README.read_text("utf-8")
 

@@ -23,7 +23,7 @@ from urllib.request import Request, urlopen
 
 from tests.bench.corpus import write_corpus
 from tests.bench.measure import Cost, Measured, Work, against, in_turns, measure
-from tests.readme import EVIDENCE
+from tests.readme_blocks import EVIDENCE
 
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = sys.executable

@@ -19,7 +19,7 @@ from tests.chaos.invariants import Violation
 from tests.chaos.outside import run_outside
 from tests.chaos.tenants import run_tenant
 from tests.chaos.window import Window, measure, table
-from tests.readme import EVIDENCE
+from tests.readme_blocks import EVIDENCE
 
 MARKED = re.compile(r"(<!-- chaos: written by python -m tests\.chaos\.harness --write -->\n).*?(<!-- /chaos -->)", re.DOTALL)
 Run = Callable[[int], tuple[Figures, list[Violation]]]

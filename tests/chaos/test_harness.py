@@ -17,7 +17,7 @@ from tests.chaos.figures import BROKEN, Figures
 from tests.chaos.harness import MARKED, run_all, section, with_section
 from tests.chaos.inside import run_inside
 from tests.chaos.window import Window, table
-from tests.readme import EVIDENCE
+from tests.readme_blocks import EVIDENCE
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

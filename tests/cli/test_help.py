@@ -9,7 +9,7 @@ import pytest
 
 from policyctl.cli.help import TOPICS
 from tests.conftest import Policyctl
-from tests.readme import MANUAL
+from tests.readme_blocks import MANUAL
 from tests.terminal import on_terminal
 
 # A pager that shows that it was used, and how much it was given.

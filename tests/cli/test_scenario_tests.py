@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.conftest import Policyctl, Project
-from tests.readme import MANUAL
+from tests.readme_blocks import MANUAL
 
 EXAMPLES = Path(__file__).parents[2] / "policies"
 PAIR = """\

@@ -1,4 +1,4 @@
-"""The console blocks of README and manual: `python -m tests.readme` runs them and writes what they print into the pages."""
+"""The console blocks of README and manual: `python -m tests.readme_blocks` runs them and writes what they print."""
 
 from __future__ import annotations
 
