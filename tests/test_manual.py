@@ -128,6 +128,24 @@ def test_every_key_of_a_file_has_a_description_in_its_schema_and_a_row_in_its_pa
                 assert f"| `{key}`" in text, key
 
 
+def test_the_example_of_a_policy_file_is_one(project: Project, policyctl: Policyctl) -> None:
+    example = re.findall(r"```yaml\n(.*?)```", page("policy-files"), re.DOTALL)[0]
+    project.write("anygem.yaml", example)
+    project.write("policyctl.yaml", "environments: {dev: {vars: {lite: 0.25}}}\n")
+    assert policyctl("validate") == (0, "Valid: 1 policy in 1 file.\n", "")
+
+
+@pytest.mark.parametrize("topic", ["configuration", "guards", "orchestrate"])
+def test_the_example_of_a_configuration_is_one(topic: str, project: Project, policyctl: Policyctl) -> None:
+    """It may warn about names and globs that match nothing among other policies, and about nothing else."""
+    example = re.findall(r"```yaml\n(.*?)```", page(topic), re.DOTALL)[0]
+    project.policy("chat")
+    project.write("policyctl.yaml", example.replace("instances/…", "instances/1"))
+    ran = policyctl("validate", "--format", "json")
+    assert ran.code == 0
+    assert {problem["code"] for problem in json.loads(ran.out)["problems"]} <= {"P461", "P462"}
+
+
 def test_every_path_that_the_architecture_page_names_exists() -> None:
     named = re.findall(r"`((?:policyctl|tests|\.ci|\.github)/[\w./-]+)`", page("architecture"))
     assert len(named) > 30
