@@ -85,7 +85,7 @@ class NotKnown(PolicyctlError):
 
 
 class Refused(PolicyctlError):
-    """A safety rule (design: limits, protect, scope, references) or a guard says no."""
+    """A safety rule (manual/architecture.md, safety rules 2 to 4) or a guard says no."""
 
     exit_code = 3
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": "Serve the embedded remote over HTTP, as the platform's control plane.",
     "rules": "List the rules of validate, or explain one.",
     "schema": "Print the JSON Schema of a policy file, of another file, or of what a command prints.",
+    "help": "Show a page of the manual, or list the pages.",
 }
 
 
@@ -40,6 +41,7 @@ Example:
   policyctl validate
   policyctl plan
   policyctl apply --yes
+  policyctl help tutorial
 
 \b
 Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),

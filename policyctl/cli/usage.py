@@ -87,7 +87,6 @@ _COMMANDS = {
     "audit": "policyctl history shows who changed what",
     "new": "policyctl init makes a policy directory",
     "version": "policyctl --version prints it",
-    "help": "policyctl --help lists the commands, policyctl COMMAND --help explains one",
     "login": "how to log in stands in policyctl.yaml, under environments.NAME.auth",
     "workspace": "environments stand in policyctl.yaml; choose one with --env NAME",
     "env": "environments stand in policyctl.yaml; choose one with --env NAME",

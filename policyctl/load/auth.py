@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from policyctl.load.urls import http_complaint, is_http, is_local, is_safe_for_secrets
@@ -27,18 +27,19 @@ Secret = Annotated[str, AfterValidator(_check_secret)]
 
 
 class AuthFile(FileModel):
-    """How to log in to a remote. Secrets are references: `env:NAME` or `file:PATH`.
+    """How to log in to a remote. Secrets are references: `env:NAME` or `file:PATH`."""
 
-    Without a `type` the remote's URL decides (see `login_type`). `url` is the token endpoint's, where it is not the usual one:
-    whole, or without the path that the way to log in has.
-    """
-
-    type: LoginType | None = None
-    url: str | None = None
-    username: str | None = None
-    api_key: Secret | None = None
-    password: Secret | None = None
-    token: Secret | None = None
+    type: Annotated[
+        LoginType | None, Field(description="The way to log in. Default: it follows from the remote's URL; with token, bearer.")
+    ] = None
+    url: Annotated[
+        str | None,
+        Field(description="Another token endpoint than the usual one: its whole URL, or only the part before the usual path."),
+    ] = None
+    username: Annotated[str | None, Field(description="The user, for cpd, zen_api_key and local.")] = None
+    api_key: Annotated[Secret | None, Field(description="A reference to the API key, such as env:WXO_API_KEY.")] = None
+    password: Annotated[Secret | None, Field(description="A reference to the password, for cpd and local.")] = None
+    token: Annotated[Secret | None, Field(description="A reference to a bearer token, which is sent as it is.")] = None
 
 
 # What each way needs, and what else it may have.

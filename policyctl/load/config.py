@@ -46,54 +46,119 @@ Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=
 class LimitsFile(FileModel):
     """How much one plan may change."""
 
-    max_removes: Annotated[int, Field(ge=0)] | None = None
-    max_change_percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    max_removes: Annotated[
+        Annotated[int, Field(ge=0)] | None,
+        Field(description="The most policies that one plan may remove. Default: 5."),
+    ] = None
+    max_change_percent: Annotated[
+        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None,
+        Field(
+            description="The most policies that one plan may update or remove, in percent of the live policies in scope. "
+            "Checked from 10 live policies on; adding policies never counts. Default: 30."
+        ),
+    ] = None
 
 
 class SafetyFile(FileModel):
-    """The settings that may stand for all environments or in one, where they win."""
+    """Safety settings for all environments, or for one, whose own values win."""
 
-    scope: Globs | None = None
-    prune: bool | None = None
-    protect: Names | None = None
-    allow_remove: Names | None = None
-    include: Globs | None = None
-    limits: LimitsFile | None = None
-    guards: GuardsFile | None = None
-    guard_exceptions: GuardExceptions | None = None
+    scope: Annotated[
+        Globs | None,
+        Field(
+            description="Globs of the policy names that this directory manages. Other live policies are counted and left "
+            "alone. Default: every name on the embedded remote; on an http(s) remote only the names in the files, so that "
+            "nothing is removed until a scope is written."
+        ),
+    ] = None
+    prune: Annotated[
+        bool | None,
+        Field(description="Whether live policies in scope without a file are removed. Default: true."),
+    ] = None
+    protect: Annotated[Names | None, Field(description="Names or globs of policies that are never removed.")] = None
+    allow_remove: Annotated[
+        Names | None,
+        Field(
+            description="Exact names of protected policies that may be removed after all. A name that matches no live policy "
+            "is reported."
+        ),
+    ] = None
+    include: Annotated[
+        Globs | None,
+        Field(
+            description="Globs of the files to read, by their path from the policy directory; * also matches /. Default: all "
+            "files."
+        ),
+    ] = None
+    limits: Annotated[LimitsFile | None, Field(description="How much one plan may change.")] = None
+    guards: Annotated[
+        GuardsFile | None,
+        Field(description="What a changed policy may do to traffic. Each guard of an environment wins for itself."),
+    ] = None
+    guard_exceptions: Annotated[
+        GuardExceptions | None,
+        Field(description="Policies that a guard does not bind, each with a reason. Plans show them as notes."),
+    ] = None
 
 
 class EnvironmentFile(SafetyFile):
     """One environment: a remote, how to log in, its variables, and its own safety settings."""
 
-    remote: Annotated[str, AfterValidator(_check_remote)] = LOCAL
-    auth: AuthFile | None = None
-    ca_file: str | None = None
-    vars: dict[str, Any] = Field(default_factory=dict)
+    remote: Annotated[
+        str,
+        AfterValidator(_check_remote),
+        Field(
+            description="Where the policies are applied: local (a SQLite file in .policyctl/ beside the policy directory), "
+            "sqlite:///PATH, or the http(s) URL of an instance."
+        ),
+    ] = LOCAL
+    auth: Annotated[
+        AuthFile | None, Field(description="How to log in to an http(s) remote. Not used for the embedded remote.")
+    ] = None
+    ca_file: Annotated[
+        str | None,
+        Field(description="A file with the certificates of a private authority, in PEM form. TLS is always verified."),
+    ] = None
+    vars: Annotated[dict[str, Any], Field(description="Variables for the templates in policy and test files.")] = Field(
+        default_factory=dict
+    )
 
 
 class LintFile(FileModel):
-    """Which lint rules run: codes, or beginnings of codes such as P4. Without `select`, all but those of severity info."""
+    """Which lint rules run."""
 
-    select: Names | None = None
-    ignore: Names | None = None
+    select: Annotated[
+        Names | None,
+        Field(
+            description="The lint rules to run: codes such as P401, or the beginning of codes such as P4. Default: all except "
+            "those of severity info."
+        ),
+    ] = None
+    ignore: Annotated[
+        Names | None, Field(description="Lint rules to leave out, by code or by the beginning of codes; wins over select.")
+    ] = None
 
 
 class EffectFile(FileModel):
-    """How effects are worked out."""
+    """How effects on traffic are computed."""
 
     partial: Annotated[
-        float, Field(gt=0, lt=1, description="The share of calls that fail in the partial failures of a plan; 0.1 by default.")
+        float, Field(gt=0, lt=1, description="The share of calls that fail in the partial failures of a plan.")
     ] = PARTIAL
 
 
 class ConfigFile(SafetyFile):
     """policyctl.yaml."""
 
-    default: str | None = None
-    lint: LintFile | None = None
-    effect: EffectFile | None = None
-    environments: Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None = None
+    default: Annotated[
+        str | None,
+        Field(description="The environment to use without --env. With several environments and no default, --env is required."),
+    ] = None
+    lint: Annotated[LintFile | None, Field(description="Which lint rules run.")] = None
+    effect: Annotated[EffectFile | None, Field(description="How effects on traffic are computed.")] = None
+    environments: Annotated[
+        Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None,
+        Field(description="The environments by name. Default: one environment, local, on the embedded remote."),
+    ] = None
 
 
 def find_config(start: Path, within: Path | None = None) -> Path | None:

@@ -17,47 +17,56 @@ Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=
 class SurviveFile(FileModel):
     """With any one provider (or model) down with any of these answers, every request must be served."""
 
-    any: Part
-    down_with: Annotated[FailedAnswers, Field(description="Answers of which each must be survived: a status, or a word.")]
+    any: Annotated[Part, Field(description="What is down: any one provider with all its models, or any one model.")]
+    down_with: Annotated[
+        FailedAnswers, Field(description="The failures to survive, each by itself: statuses or words such as refused.")
+    ]
 
 
 class MinServedFile(FileModel):
     """While any one provider (or model) fails a share of its calls with any of these answers, so much must be served."""
 
-    share: Annotated[float, Field(alias="while", gt=0, lt=1, description="The share of its calls that fails, such as 0.1.")]
-    of: Part
-    answers: Annotated[FailedAnswers, Field(alias="with", description="What these calls fail with: a status, or a word.")]
-    at_least: Annotated[float, Field(ge=0, le=1, description="The part of the requests to serve, such as 0.999.")]
+    share: Annotated[float, Field(alias="while", gt=0, lt=1, description="The share of its calls that fail, such as 0.1.")]
+    of: Annotated[Part, Field(description="What fails: any one provider with all its models, or any one model.")]
+    answers: Annotated[FailedAnswers, Field(alias="with", description="The failures, each by itself: a status or a word.")]
+    at_least: Annotated[float, Field(ge=0, le=1, description="The part of the requests that must be served, such as 0.999.")]
 
 
 class GuardsFile(FileModel):
-    """What a changed policy may do to traffic. Where nothing is written, nothing is asked."""
+    """What a changed policy may do to traffic. A guard that is absent asks for nothing."""
 
     max_traffic_shift: Annotated[
         float | None,
-        Field(ge=0, le=100, allow_inf_nan=False, description="Percent of a policy's requests that another model may serve."),
+        Field(
+            ge=0,
+            le=100,
+            allow_inf_nan=False,
+            description="The percentage of a policy's requests that may move at most. Updates only.",
+        ),
     ] = None
-    max_calls: Annotated[int | None, Field(ge=1, description="Calls that one request may make, at worst.")] = None
+    max_calls: Annotated[int | None, Field(ge=1, description="The most calls of one request in the worst case.")] = None
     max_failover_seconds: Annotated[
         float | None,
-        Field(ge=0, allow_inf_nan=False, description="Seconds of back-off before a request's last failover, at worst."),
+        Field(ge=0, allow_inf_nan=False, description="The most seconds of back-off before the last failover of a request."),
     ] = None
-    survive: SurviveFile | None = None
-    min_served: MinServedFile | None = None
+    survive: Annotated[SurviveFile | None, Field(description="The outages in which every request must still be served.")] = None
+    min_served: Annotated[
+        MinServedFile | None, Field(description="The part of the requests that must be served while some calls fail.")
+    ] = None
     deny_new: Annotated[
         Part | None,
-        Field(description="No provider (or model) may become reachable that the live policy could not reach."),
+        Field(description="No provider (or model) may become reachable that the live policy could not reach. Updates only."),
     ] = None
-    allow_providers: Annotated[Globs | None, Field(description="The only providers that requests may come to.")] = None
-    deny_providers: Annotated[Globs | None, Field(description="Providers that no request may come to.")] = None
+    allow_providers: Annotated[Globs | None, Field(description="Globs of the only providers that requests may reach.")] = None
+    deny_providers: Annotated[Globs | None, Field(description="Globs of providers that no request may reach.")] = None
 
 
 class GuardExceptionFile(FileModel):
-    """A policy (a name or a glob) that a guard does not hold for, and why."""
+    """Policies that a guard does not bind, and why."""
 
-    policy: Annotated[str, Field(min_length=1)]
-    guard: Guard
-    reason: Annotated[str, Field(min_length=1)]
+    policy: Annotated[str, Field(min_length=1, description="The name of the policy, or a glob.")]
+    guard: Annotated[Guard, Field(description="The guard that does not bind these policies.")]
+    reason: Annotated[str, Field(min_length=1, description="Why; plans show it.")]
 
 
 GuardExceptions = Annotated[tuple[GuardExceptionFile, ...], Field(strict=False)]

@@ -89,16 +89,17 @@ Servers = Annotated[
 class ExpectFile(FileModel):
     """What must hold. Parts of all requests are numbers from 0 to 1 or comparisons; what is not named is not checked."""
 
-    status: Annotated[Statuses | None, Field(description="The status of every request, or status → part.")] = None
-    served: Annotated[Part | None, Field(description="The part of the requests that ends with a success.")] = None
+    status: Annotated[Statuses | None, Field(description="The status of every request, or statuses with their parts.")] = None
+    served: Annotated[Part | None, Field(description="The part of the requests that succeed.")] = None
     served_by: Annotated[
-        Servers | None, Field(description="Who serves every request, or model, provider or glob → the part that it serves.")
+        Servers | None,
+        Field(description="The model that serves every request, or models, providers or globs with their parts."),
     ] = None
     never: Annotated[
         tuple[Text, ...] | None,
-        Field(strict=False, min_length=1, description="Models, providers or globs that are not called at all."),
+        Field(strict=False, min_length=1, description="Models, providers or globs that are never called."),
     ] = None
-    max_calls: Annotated[int | None, Field(ge=0, description="The most calls that one request may need.")] = None
+    max_calls: Annotated[int | None, Field(ge=0, description="The most calls that one request may make.")] = None
     max_wait_seconds: Annotated[
         float | None, Field(ge=0, allow_inf_nan=False, description="The most back-off of one request, in seconds.")
     ] = None
@@ -122,28 +123,28 @@ def _check_expect(expect: ExpectFile) -> ExpectFile:
 class ScenarioFile(FileModel):
     """One test: given what models answer, what to expect."""
 
-    name: Text
+    name: Annotated[Text, Field(description="What must hold, in words.")]
     streamed: Annotated[
-        bool | None, Field(description="Whether the requests ask for a stream. Absent: false. Then a broken-body is a 200.")
+        bool | None, Field(description="Whether the requests ask for a stream; then a broken-body is a 200. Default: false.")
     ] = None
     given: Annotated[
         dict[Text, GivenAnswers],
         AfterValidator(_check_given),
         Field(
-            description="Model, provider or glob → its answer, a list of answers in order (the last one sticks), or "
-            "answer → chance. Of several that fit a model the last one holds; models that none fits answer 200."
+            description="A model, provider or glob, with its answer, a list of answers in order (the last one repeats), or "
+            "answers with their chances. The last entry that matches a model wins; all other models answer 200."
         ),
     ] = Field(default_factory=dict)
-    expect: Annotated[ExpectFile, AfterValidator(_check_expect)]
+    expect: Annotated[ExpectFile, AfterValidator(_check_expect), Field(description="What must hold; at least one key.")]
 
 
 class SuiteFile(FileModel):
     """Scenario tests of one policy."""
 
-    spec_version: Literal["v1"]
-    kind: Literal["policy_test"]
-    policy: Annotated[Text, Field(description="The name of a policy of the directory.")]
-    tests: Annotated[tuple[ScenarioFile, ...], Field(strict=False, min_length=1)]
+    spec_version: Annotated[Literal["v1"], Field(description="The version of the format.")]
+    kind: Annotated[Literal["policy_test"], Field(description="Marks a document of scenario tests.")]
+    policy: Annotated[Text, Field(description="The name of a policy in the directory.")]
+    tests: Annotated[tuple[ScenarioFile, ...], Field(strict=False, min_length=1, description="The tests; at least one.")]
 
 
 def scenario_of(file: ScenarioFile) -> Scenario:

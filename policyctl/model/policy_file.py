@@ -82,12 +82,12 @@ class Strategy(FileModel):
     ]
     on_status_codes: Annotated[
         StatusCodes | None,
-        Field(description="The statuses after which a fallback moves on. Absent: every status outside 200 to 299."),
+        Field(description="The statuses after which a fallback moves on. Default: every status outside 200 to 299."),
     ] = None
 
 
 class Retry(FileModel):
-    """How often each target is asked again before its answer counts."""
+    """How often each target is called again before its answer counts."""
 
     attempts: Annotated[
         int,
@@ -95,11 +95,11 @@ class Retry(FileModel):
     ]
     on_status_codes: Annotated[
         StatusCodes | None,
-        Field(description="The statuses that are asked again. Absent: 429, 500, 502, 503 and 504."),
+        Field(description="The statuses after which a target is called again. Default: 429, 500, 502, 503 and 504."),
     ] = None
     use_retry_after_header: Annotated[
         bool | None,
-        Field(description="Wait as long as the Retry-After of a 429 asks, up to 60 s in sum. Absent: false."),
+        Field(description="Wait as long as the Retry-After header of a 429 asks, at most 60 s in total. Default: false."),
     ] = None
 
 
@@ -117,7 +117,13 @@ class Leaf(FileModel):
         AfterValidator(_check_model_name),
         Field(description="virtual-model/<provider>/<model>, or another policy's name."),
     ]
-    weight: Weight | None = None
+    weight: Annotated[
+        Weight | None,
+        Field(
+            description="The target's share of the requests under loadbalance, relative to the sum of the weights of its "
+            "group. Default: 1."
+        ),
+    ] = None
 
 
 def _target_kind(value: Any) -> str:
@@ -142,27 +148,32 @@ Targets = Annotated[tuple[Target, ...], Field(strict=False, min_length=1)]
 class Group(FileModel):
     """A target that is a policy of its own: a strategy over targets, with its own retry and a weight."""
 
-    strategy: Strategy
-    retry: Retry | None = None
-    weight: Weight | None = None
-    targets: Targets
+    strategy: Annotated[Strategy, Field(description="How the group chooses among its targets.")]
+    retry: Annotated[
+        Retry | None,
+        Field(description="How often each target of the group is called again. Default: the retry around the group."),
+    ] = None
+    weight: Annotated[
+        Weight | None, Field(description="The group's share of the requests of the group that it is in. Default: 1.")
+    ] = None
+    targets: Annotated[Targets, Field(description="Models, policies or groups; at least one.")]
 
 
 class Body(FileModel):
     """The `policy` of a file: what the gateway runs."""
 
-    strategy: Strategy
-    retry: Retry | None = None
-    cache: Cache | None = None
-    targets: Targets
+    strategy: Annotated[Strategy, Field(description="How the policy chooses among its targets.")]
+    retry: Annotated[Retry | None, Field(description="How often each target is called again. Default: never.")] = None
+    cache: Annotated[Cache | None, Field(description="The gateway's cache of answers. Default: none.")] = None
+    targets: Annotated[Targets, Field(description="Models, policies or groups; at least one.")]
 
 
 class PolicyFile(FileModel):
     """A model policy: several models that act as one."""
 
-    spec_version: Literal["v1"]
-    kind: Literal["model"]
+    spec_version: Annotated[Literal["v1"], Field(description="The version of the format.")]
+    kind: Annotated[Literal["model"], Field(description="The platform's word for models and policies alike.")]
     name: Annotated[Name, AfterValidator(_check_name)]
-    display_name: Annotated[Unicode | None, Field(description="Default: the canonical name.")] = None
-    description: Annotated[Unicode | None, Field(description="Default: the canonical name.")] = None
-    policy: Body
+    display_name: Annotated[Unicode | None, Field(description="The name that people see. Default: the canonical name.")] = None
+    description: Annotated[Unicode | None, Field(description="What the policy is for. Default: the canonical name.")] = None
+    policy: Annotated[Body, Field(description="What the gateway runs.")]

@@ -36,7 +36,10 @@ class Access:
     environment: Environment = field(default_factory=lambda: Environment(LOCAL))
 
     def for_remote(self, url: str, own: str) -> Access:
-        """The access to a remote other than the environment's `own`: auth only goes to the same origin (design: rule 9)."""
+        """The access to a remote other than the environment's `own`: auth only goes to the same origin.
+
+        See manual/architecture.md, safety rule 9.
+        """
         return self if origin(url) == origin(own) else replace(self, auth=None)
 
 

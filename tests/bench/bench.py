@@ -1,7 +1,8 @@
 """Measure policyctl against the goals for its speed: `python -m tests.bench.bench [--size N] [--rounds N] [--json] [--write]`.
 
 Every figure is that of whole processes, measured from outside; what is compared runs in turns, so that the ratios hold when
-the machine's speed drifts. `--write` puts the table into the README. It is no test: nothing here fails for being slow.
+the machine's speed drifts. `--write` puts the table into the manual's page `evidence`. This is not a test: nothing fails here
+for being slow.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from urllib.request import Request, urlopen
 
 from tests.bench.corpus import write_corpus
 from tests.bench.measure import Cost, Measured, Work, against, in_turns, measure
+from tests.readme_blocks import EVIDENCE
 
 ROOT = Path(__file__).parent.parent.parent
-README = ROOT / "README.md"
 PYTHON = sys.executable
 POLICYCTL = (str(Path(PYTHON).with_name("policyctl")),)
 NOTHING = "`python -c pass`"
@@ -245,12 +246,12 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_readme(text: str) -> None:
-    """Put a table between the two marks in the README."""
-    readme = README.read_text("utf-8")
+def write_evidence(text: str) -> None:
+    """Put a table between the two marks in the manual's page."""
+    page = EVIDENCE.read_text("utf-8")
     begin, end = "<!-- bench -->\n", "<!-- /bench -->"
-    before, rest = readme.split(begin)
-    README.write_text(f"{before}{begin}{text}\n{end}{rest.split(end)[1]}", "utf-8")
+    before, rest = page.split(begin)
+    EVIDENCE.write_text(f"{before}{begin}{text}\n{end}{rest.split(end)[1]}", "utf-8")
 
 
 def main() -> None:
@@ -259,11 +260,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-growth", dest="grow", action="store_false", help="leave out ten times the size")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help="put the table into the README")
+    parser.add_argument("--write", action="store_true", help="put the table into the manual's page evidence")
     args = parser.parse_args()
     result = run(args.size, args.rounds, grow=args.grow)
     if args.write:
-        write_readme(table(result))
+        write_evidence(table(result))
     print(json.dumps(result, indent=2) if args.json else table(result))
 
 

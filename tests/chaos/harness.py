@@ -1,6 +1,7 @@
 """Run the harness by hand: `python -m tests.chaos.harness [--inside N] [--outside N] [--tenants N] [--seed S] [--write]`.
 
-Prints the seeds of runs that ended badly as they come, then the figures. `--write` puts them into the README's section "Trust".
+Prints the seeds of runs that ended badly as they come, then the figures. `--write` puts them into the manual's
+page `evidence`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests.chaos.invariants import Violation
 from tests.chaos.outside import run_outside
 from tests.chaos.tenants import run_tenant
 from tests.chaos.window import Window, measure, table
-from tests.readme import write
+from tests.readme_blocks import EVIDENCE
 
 MARKED = re.compile(r"(<!-- chaos: written by python -m tests\.chaos\.harness --write -->\n).*?(<!-- /chaos -->)", re.DOTALL)
 Run = Callable[[int], tuple[Figures, list[Violation]]]
@@ -36,14 +37,14 @@ def run_all(run: Run, seeds: Iterable[int], processes: int) -> Figures:
 
 
 def section(figures: Figures, windows: list[Window]) -> str:
-    """What stands between the README's marks."""
+    """What is written between the page's marks."""
     return f"\n{figures.table()}\n\n{table(windows)}\n\n"
 
 
 def with_section(text: str, content: str) -> str:
-    """The README's text with another content between the marks."""
+    """The page's text with another content between the marks."""
     replaced, number = MARKED.subn(lambda found: found[1] + content + found[2], text)
-    assert number == 1, "the README has no marks for the figures"
+    assert number == 1, "the page has no marks for the figures"
     return replaced
 
 
@@ -54,7 +55,7 @@ def main() -> int:
     parser.add_argument("--tenants", type=int, default=2000, metavar="N", help="runs against tenants that do not behave")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the first seed")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="N")
-    parser.add_argument("--write", action="store_true", help="put the figures into the README")
+    parser.add_argument("--write", action="store_true", help="put the figures into the manual's page evidence")
     args = parser.parse_args()
     figures = run_all(run_inside, range(args.seed, args.seed + args.inside), args.processes)
     figures.add(run_all(run_outside, range(args.seed, args.seed + args.outside), args.processes))
@@ -63,7 +64,7 @@ def main() -> int:
     print(figures.text())
     print(table(windows))
     if args.write:
-        write(lambda text: with_section(text, section(figures, windows)))
+        EVIDENCE.write_text(with_section(EVIDENCE.read_text("utf-8"), section(figures, windows)), "utf-8")
     return 1 if figures.broken.total() else 0
 
 

@@ -1,4 +1,4 @@
-"""The harness as a program, and what it writes into the README."""
+"""The harness as a program, and what it writes into the manual."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.chaos.figures import BROKEN, Figures
 from tests.chaos.harness import MARKED, run_all, section, with_section
 from tests.chaos.inside import run_inside
 from tests.chaos.window import Window, table
-from tests.readme import README
+from tests.readme_blocks import EVIDENCE
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -75,9 +75,9 @@ def test_it_sums_up_over_processes() -> None:
     assert not total.broken
 
 
-def test_the_readme_shows_figures_of_the_harness_form_and_none_of_them_is_bad() -> None:
+def test_the_manual_shows_figures_of_the_harness_form_and_none_of_them_is_bad() -> None:
     """Rows are compared by their names, figures by their form: they are of another run than this one."""
-    found = MARKED.search(README.read_text("utf-8"))
+    found = MARKED.search(EVIDENCE.read_text("utf-8"))
     assert found is not None
     shown = re.findall(r"^\| (.+?) \| (.+?) \|", found[0], re.MULTILINE)
     form = re.findall(r"^\| (.+?) \| (.+?) \|", section(Figures(), [Window(0, 0, 0), Window(0.1, 0, 0)]), re.MULTILINE)
@@ -91,7 +91,7 @@ def test_the_readme_shows_figures_of_the_harness_form_and_none_of_them_is_bad() 
 
 
 def test_it_writes_between_its_marks_and_nowhere_else() -> None:
-    text = README.read_text("utf-8")
+    text = EVIDENCE.read_text("utf-8")
     written = with_section(text, section(Figures(), [Window(0, 0, 0)]))
     assert MARKED.sub("", written) == MARKED.sub("", text)
     assert Figures().table() in written

@@ -46,6 +46,7 @@ USED = {
     "serve": {"--dir", "--env", "--remote"},
     "rules": {"--color"},
     "schema": set(),
+    "help": set(),
 }
 
 
@@ -259,6 +260,7 @@ UNREAD = {
     "help": (("plan", "--help"), 0),
     "the version": (("--version",), 0),
     "a schema": (("schema",), 0),
+    "a page of the manual": (("help", "rules"), 0),
 }
 
 

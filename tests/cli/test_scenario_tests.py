@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.conftest import Policyctl, Project
+from tests.readme_blocks import MANUAL
 
 EXAMPLES = Path(__file__).parents[2] / "policies"
 PAIR = """\
@@ -232,9 +233,9 @@ def test_the_example_in_its_help_is_one(project: Project, policyctl: Policyctl) 
     assert policyctl("test") == (0, f"{TOP}policies/a.test.yaml ..\n\n{BASIS}2 passed\n", "")
 
 
-def test_the_example_in_the_readme_is_one(project: Project, policyctl: Policyctl) -> None:
+def test_the_example_in_the_manual_is_one(project: Project, policyctl: Policyctl) -> None:
     """So must this."""
-    text = (EXAMPLES.parent / "README.md").read_text("utf-8")
+    text = (MANUAL / "tests.md").read_text("utf-8")
     blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
     project.write("assistant.yaml", (EXAMPLES / "assistant.yaml").read_text("utf-8"))
     project.write("a.test.yaml", next(block for block in blocks if "kind: policy_test" in block))

@@ -1,0 +1,53 @@
+"""policyctl help shows the pages of the manual: through a pager on a terminal, as they are elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from policyctl.cli.help import TOPICS
+from tests.conftest import Policyctl
+from tests.readme_blocks import MANUAL
+from tests.terminal import on_terminal
+
+# A pager that shows that it was used, and how much it was given.
+PAGER = f"{sys.executable} -c \"import sys; print('PAGED', len(sys.stdin.read()))\""
+
+UNKNOWN = {
+    "tutorail": " (did you mean tutorial?); policyctl help lists all",
+    "guard": " (did you mean guards?); policyctl help lists all",
+    "xyz": "; policyctl help lists all",
+    "plan": "; policyctl plan --help explains the command",
+    "P401": "; policyctl rules P401 explains the rule",
+}
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_topic_is_its_page(topic: str, policyctl: Policyctl) -> None:
+    assert policyctl("help", topic) == (0, (MANUAL / f"{topic}.md").read_text("utf-8"), "")
+
+
+@pytest.mark.parametrize("topic", UNKNOWN)
+def test_an_unknown_topic_is_one_line_with_a_suggestion(topic: str, policyctl: Policyctl) -> None:
+    assert policyctl("help", topic) == (64, "", f"error: there is no topic {topic}{UNKNOWN[topic]}\n")
+
+
+def test_on_a_terminal_a_page_opens_in_the_pager_and_the_list_does_not() -> None:
+    with on_terminal("-m", "policyctl", "help", "guards", environ={"PAGER": PAGER}) as terminal:
+        terminal.until("PAGED")
+        assert terminal.end() == 0
+        assert "max_traffic_shift" not in terminal.shown
+    with on_terminal("-m", "policyctl", "help", environ={"PAGER": PAGER}) as terminal:
+        assert terminal.end() == 0
+        assert "PAGED" not in terminal.shown
+        assert "tutorial" in terminal.shown
+
+
+def test_redirected_output_is_not_paged(tmp_path: Path) -> None:
+    with (tmp_path / "page.md").open("wb") as file:
+        arguments = ("-m", "policyctl", "help", "guards")
+        with on_terminal(*arguments, stdout=file.fileno(), environ={"PAGER": PAGER}) as terminal:
+            assert terminal.end() == 0
+    assert (tmp_path / "page.md").read_bytes() == (MANUAL / "guards.md").read_bytes()
