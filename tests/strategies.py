@@ -6,6 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from policyctl.model.names import name_complaint
+
 MODELS = [f"virtual-model/{provider}/{model}" for provider in ("google", "openai", "x") for model in ("a", "b", "c")]
 
 codes = st.lists(st.integers(100, 599), max_size=4)
@@ -36,7 +38,9 @@ def _group(targets: st.SearchStrategy[Any], **more: st.SearchStrategy[Any]) -> s
 
 targets = st.recursive(leaf, lambda inner: _group(inner, weight=weights), max_leaves=6)
 bodies = _group(targets, cache=st.fixed_dictionaries({"mode": st.just("simple")}))
-names = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20)
+names = st.text(
+    st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters="*?["), min_size=1, max_size=20
+).filter(lambda name: name_complaint(name) is None)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=30)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from policyctl.core.apply import Verdict, judge
@@ -219,7 +220,7 @@ def _protected(plan: Plan, settings: Settings) -> Iterator[str]:
     allowed = {canonical_name(name) for name in settings.allow_remove}
     for change in plan.changes:
         if change.action == "remove" and change.name not in allowed and matches(change.name, settings.protect):
-            yield f"{change.name} is protected and would be removed (allow it with --allow-remove {change.name})"
+            yield f"{change.name} is protected and would be removed (allow it with --allow-remove {quote(change.name)})"
 
 
 def _too_many_removes(plan: Plan, settings: Settings) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import isclose
+from shlex import quote
 from typing import NamedTuple
 
 from policyctl.core.effects import Affected
@@ -82,7 +83,7 @@ def traffic_refusals(
         if exception := _exception(breach, settings.guard_exceptions):
             notes.append(f"{breach.policy} {breach.said}; allowed: {exception.reason}")
         else:
-            override = f"--allow-guard {breach.guard}={breach.policy}"
+            override = f"--allow-guard {quote(f'{breach.guard}={breach.policy}')}"
             refusals.append(f"{breach.policy} {breach.said} (allow it with {override}, or in guard_exceptions)")
     return tuple(refusals), tuple(notes)
 

@@ -14,6 +14,8 @@ POLICY_PREFIX = "virtual-policy/"
 MODEL_PREFIX = "virtual-model/"
 MAX_NAME_LENGTH = 512
 
+_GLOB = frozenset("*?[")
+
 # Characters that Python counts as printable and nothing shows: Unicode's Default_Ignorable_Code_Point (variation selectors,
 # fillers, joiners and what is reserved for more of them), and the braille pattern without dots.
 _UNSEEN = re.compile(
@@ -98,6 +100,8 @@ def name_complaint(name: str) -> str | None:
         return f"name must have {POLICY_PREFIX} once, at most"
     if not is_visible(bare):
         return "name must not contain control characters or invisible ones"
+    if not _GLOB.isdisjoint(bare):
+        return "name must not contain *, ? or [, which stand for other names in patterns"
     if "  " in bare:
         return "name must not contain several spaces in a row"
     if len(name) > MAX_NAME_LENGTH:

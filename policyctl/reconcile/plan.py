@@ -8,7 +8,7 @@ from dataclasses import replace
 from policyctl.core.guards import Review, by_traffic, review
 from policyctl.core.models import unknown_targets
 from policyctl.core.order import leads_back
-from policyctl.core.plan import Counts, Selection, make_plan
+from policyctl.core.plan import Counts, Plan, Selection, make_plan
 from policyctl.core.settings import Settings
 from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.known import Known
@@ -17,13 +17,14 @@ from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
 from policyctl.load.unread import Unread
 from policyctl.model.complaints import Complaint, did_you_mean
-from policyctl.model.live import Observed
+from policyctl.model.live import Observed, named_rows
 from policyctl.model.names import POLICY_PREFIX, canonical_name
 from policyctl.model.normal import Document, references
 from policyctl.model.policy import Policy
 from policyctl.reconcile.gone import hold_removals, why_kept
 from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.observe import observe
+from policyctl.reconcile.witnesses import CONTRADICTS
 from policyctl.remote.protocol import Reader
 
 
@@ -65,11 +66,24 @@ def plan_directory(
     plan = replace(plan, settings=environment.decides)
     compared = [policy.name for policy in desired if selection.takes(policy.name)]
     reviewed = review(plan, observed, settings, declared, base() if writes else None, compared)
+    reviewed = replace(reviewed, refusals=(*reviewed.refusals, *_not_new(reader, plan)))
     if unread and removes:
         named = {policy.name for policy in desired}
         gone = [name for name in observed.live if name not in named and settings.in_scope(name) and selection.takes(name)]
         reviewed = hold_removals(reviewed, gone, kept, unread)
     return reviewed
+
+
+def _not_new(reader: Reader, plan: Plan) -> tuple[str, ...]:
+    """A line for each policy that the plan adds and that a look-up by name finds: a list that is cut short shows no policy as
+    new. The embedded remote answers both from one table."""
+    adds = () if reader.embedded else frozenset(change.name for change in plan.changes if change.action == "add")
+    found = sorted(named_rows(reader.find(adds))) if adds else ()
+    return tuple(
+        f"{CONTRADICTS}: a look-up by name finds {name}, and its list does not have it, so what it serves now is not known"
+        for name in found
+        if name in adds
+    )
 
 
 def _names(observed: Observed) -> frozenset[str]:

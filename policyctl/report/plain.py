@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from unicodedata import category, combining, east_asian_width, is_normalized, normalize
+from unicodedata import bidirectional, category, combining, east_asian_width, is_normalized, normalize
 
 from policyctl.core.pairing import spoken
 from policyctl.model.names import canonical_name, is_visible, short_model
@@ -36,10 +36,17 @@ def plain(text: str) -> str:
     return _COMMAND.sub(_escaped, text) if "::" in text or "##" in text else text
 
 
+# Accents on accents pile up over the lines around them.
+_ACCENTS = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{2,}")
+_TURNING = frozenset(("R", "AL", "AN"))  # letters written from right to left take the numbers behind them along
+
+
 def _unmistakable(text: str) -> str:
     """A text that is not ASCII, with what can be taken for something else escaped."""
     if not is_normalized("NFC", text):  # an accent of its own looks like one that belongs to its letter
         text = "".join(_code_point(char) if combining(char) else char for char in text)
+    text = _ACCENTS.sub(lambda found: "".join(map(_code_point, found[0])), text)
+    text = "".join(_code_point(char) if bidirectional(char) in _TURNING else char for char in text)
     text = "".join(char if is_visible(char) and char not in _LIKE_PUNCTUATION else _code_point(char) for char in text)
     return _WORDS.sub(lambda word: _without_lookalikes(word[0]), text)
 

@@ -69,6 +69,9 @@ def test_a_name_with_its_prefix_twice_is_another_name(bare: str) -> None:
     ("name", "said"),
     [
         ("virtual-policy/virtual-policy/x", "once, at most"),
+        ("cha[t]", "patterns"),
+        ("prod-*", "patterns"),
+        ("a  b", "spaces"),
         ("x\ufe0f", "invisible"),
         ("x\u034f", "invisible"),
         ("\u3164", "invisible"),

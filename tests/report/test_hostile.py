@@ -141,6 +141,8 @@ def test_plain_text_is_one_line_that_nothing_obeys(text: str) -> None:
         ("cafe\u0301", r"cafe\u0301"),  # an accent of its own
         ("gpt-4o\ufe0f", r"gpt-4o\ufe0f"),
         ("gpt\u3164", r"gpt\u3164"),
+        ("acme/x\u05d0 10%", r"acme/x\u05d0 10%"),  # a Hebrew letter would show what follows it before it
+        ("x\u0321\u0321", r"x\u0321\u0321"),  # accents on accents
         *(
             (text, text)
             for text in ("\u0447\u0430\u0442", "caf\u00e9", "S\u00f8rensen", "\u6a21\u578bgpt", "1\u20132", "\u2192")
