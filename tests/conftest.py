@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from policyctl.cli.main import run as run_main
 
-pytest_plugins = ["tests.chaos.telling"]
+pytest_plugins = ["tests.chaos.plugin"]
 
 # In CI the same examples in every run, so that a red run means a change; elsewhere new ones each time, to find more.
 settings.register_profile(

@@ -11,10 +11,10 @@ from deepdiff import DeepDiff
 
 from policyctl.load.source import source_of
 from policyctl.model.normal import normal_form
+from tests.call_counts import calls
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.counting import calls
-from tests.remote.standin import standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import standing_in
+from tests.remote.fake_tenant import Tenant
 
 IMPORTED = """
 import sys

@@ -16,10 +16,10 @@ import pytest
 
 from policyctl.report.schemas import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import LOCAL, live_documents
-from tests.gitting import commit
-from tests.remote.standin import standing_in
-from tests.remote.tenant import Tenant
+from tests.git_repo import commit
+from tests.remote.fake_server import standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.sqlite_rows import LOCAL, live_documents
 
 AUDIT = Path("audit.jsonl")
 

@@ -27,9 +27,9 @@ from policyctl.load.auth import AuthFile
 from policyctl.remote.credentials import Credentials
 from policyctl.remote.logins import cpd
 from policyctl.remote.scrubbing import Scrubber
-from tests.remote.reaching import row
-from tests.remote.standin import Reply, Seen, Silence, StandIn, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import Reply, Seen, Silence, StandIn, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import row
 
 # Characters that every encoding writes in its own way, around a core that all of them leave alone.
 KEY = "kE&y+/ 'qu\"ote%-zqCANARYKEYqz"

@@ -13,7 +13,7 @@ from policyctl import __version__
 from policyctl.cli import ci, policy
 from policyctl.cli.main import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project, Ran
-from tests.databases import live_documents, put
+from tests.sqlite_rows import live_documents, put
 from tests.terminal import on_terminal
 
 POLICYCTL = (sys.executable, "-m", "policyctl")

@@ -15,7 +15,7 @@ from policyctl.cli import ci, policy
 from policyctl.cli.main import COMMANDS
 from tests.cli.forges import TOKEN, forge_of
 from tests.conftest import Policyctl
-from tests.gitting import commit, git
+from tests.git_repo import commit, git
 
 MODEL = "virtual-model/openai/gpt-4o"
 # In this order, each with what it needs from those before it; `git commit` stands between what needs no revision and what does.

@@ -13,7 +13,7 @@ import pytest
 from policyctl.cli.policy import COMMANDS
 from tests.cli.test_command_line import _in_a_terminal as in_a_terminal
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import LEAF, LOCAL, live_documents, put, row
+from tests.sqlite_rows import LEAF, LOCAL, live_documents, put, row
 
 ADD = ("policy", "add", "--name", "x", "--strategy", "single", "--model", "virtual-model/a/one")
 

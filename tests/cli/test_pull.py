@@ -11,8 +11,8 @@ import pytest
 
 from policyctl.model.names import canonical_name, name_complaint
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import LEAF, put, row
 from tests.server.serving import serving
+from tests.sqlite_rows import LEAF, put, row
 
 NAMES = (
     "policyctl policyctl.x policyctl.yaml x.test x.test.yaml .x ..x .. . -x x- con NUL aux.yaml lpt1.x AnyGem ANYGEM anygem"

@@ -21,8 +21,8 @@ from policyctl.model.live import observe_rows
 from policyctl.report.policies import policies_json, policies_text
 from policyctl.report.style import Style
 from tests.fuzz.mutating import contents, values
-from tests.remote.reaching import document, reach, row
-from tests.remote.standin import Reply, StandIn, standing_in
+from tests.remote.fake_server import Reply, StandIn, standing_in
+from tests.remote.http_helpers import document, reach, row
 from tests.strategies import json_values
 
 LOGIN = AuthFile.model_validate({"type": "ibm_iam", "api_key": "env:KEY"})

@@ -14,7 +14,7 @@ import pytest
 from policyctl.errors import PolicyctlError
 from policyctl.load.files import read_bounded, write_atomically
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import put, row
+from tests.sqlite_rows import put, row
 
 
 def names(folder: Path) -> list[str]:

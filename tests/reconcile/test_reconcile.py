@@ -27,7 +27,7 @@ from policyctl.reconcile.verify import WAITS, verify
 from policyctl.remote.sqlite import SqliteRemote
 from tests.builders import policy
 from tests.reconcile.faulty import FAULTS, FaultyRemote
-from tests.remote.reaching import Clock
+from tests.remote.http_helpers import Clock
 from tests.strategies import documents, loose_documents
 
 HERE = Environment("dev")

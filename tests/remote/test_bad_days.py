@@ -18,9 +18,9 @@ from policyctl.model.policy import policy_from_file
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.verify import verify
 from policyctl.remote.orchestrate import OrchestrateRemote
-from tests.remote.reaching import SHORT, Clock, document, reach, row
-from tests.remote.standin import Reply, Seen, Silence, closed_port, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import Reply, Seen, Silence, closed_port, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import SHORT, Clock, document, reach, row
 
 PAGE = Reply(200, b"<!doctype html><title>Log in</title>", {"Content-Type": "text/html"})
 CUT = Reply(200, {"id": "x", "name": "cut short"}, cut=8)

@@ -18,8 +18,8 @@ import pytest
 from policyctl.errors import Refused, RemoteError
 from policyctl.remote.lock import Waiting, apply_lock
 from tests.conftest import Policyctl, Project
-from tests.databases import LEAF, LOCAL, live_documents, put, row
-from tests.remote.reaching import Clock
+from tests.remote.http_helpers import Clock
+from tests.sqlite_rows import LEAF, LOCAL, live_documents, put, row
 
 ME = f"{getpass.getuser()}@{socket.gethostname()}"
 # Holds the lock until its standard input ends.

@@ -18,7 +18,7 @@ from policyctl.model.live import observe_rows
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 from tests.builders import body, plan, policy
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import LOCAL
+from tests.sqlite_rows import LOCAL
 
 DOCUMENT = {"name": "a", "policy": body()}
 

@@ -14,7 +14,7 @@ from policyctl.errors import Conflict, Moved, NotFound
 from policyctl.model.live import Live, read_row
 from policyctl.remote.protocol import Writer
 from tests.remote.contract.conftest import Kind
-from tests.remote.reaching import document
+from tests.remote.http_helpers import document
 
 NAMES = (
     "plain",
