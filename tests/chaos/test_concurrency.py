@@ -19,7 +19,7 @@ from tests.chaos.faults import REAL, Chaos, Play
 from tests.chaos.messages import Request
 from tests.chaos.proxy import proxying, server_at
 from tests.remote.http_helpers import document, row
-from tests.remote.test_lock import held
+from tests.remote.lock_holder import held
 from tests.server.serving import serving
 from tests.sqlite_rows import live_documents, put
 

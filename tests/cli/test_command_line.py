@@ -14,7 +14,7 @@ from policyctl.cli import ci, policy
 from policyctl.cli.main import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project, Ran
 from tests.sqlite_rows import live_documents, put
-from tests.terminal import on_terminal
+from tests.terminal import answer_on_terminal
 
 POLICYCTL = (sys.executable, "-m", "policyctl")
 
@@ -207,17 +207,9 @@ def test_progress_is_a_line_a_change_on_standard_error(project: Project, policyc
     assert policyctl("apply", "--yes").err == "+ virtual-policy/anygem  applied\n"
 
 
-def _in_a_terminal(answer: str, *args: str) -> tuple[int, str]:
-    """Run policyctl on a terminal, answer its question, and give its exit code and everything it showed."""
-    with on_terminal("-m", "policyctl", *args) as terminal:
-        terminal.until("[y/N]: ")
-        terminal.type(f"{answer}\n")
-        return terminal.end(), terminal.shown
-
-
 def test_on_a_terminal_apply_asks_and_yes_applies(project: Project, policyctl: Policyctl) -> None:
     project.write("anygem.yaml")
-    code, shown = _in_a_terminal("y", "apply")
+    code, shown = answer_on_terminal("y", "apply")
     assert code == 0
     assert "Apply 1 change to local? [y/N]: " in shown
     assert policyctl("plan", "--detailed-exitcode").code == 0
@@ -225,7 +217,7 @@ def test_on_a_terminal_apply_asks_and_yes_applies(project: Project, policyctl: P
 
 def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project) -> None:
     project.write("anygem.yaml")
-    code, shown = _in_a_terminal("n", "apply")
+    code, shown = answer_on_terminal("n", "apply")
     assert code == 1
     assert "declined; nothing was written" in shown
     assert not Path(".policyctl").exists()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from policyctl.cli.policy import COMMANDS
-from tests.cli.test_command_line import _in_a_terminal as in_a_terminal
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.sqlite_rows import LEAF, LOCAL, live_documents, put, row
+from tests.terminal import answer_on_terminal
 
 ADD = ("policy", "add", "--name", "x", "--strategy", "single", "--model", "virtual-model/a/one")
 
@@ -160,7 +160,7 @@ def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project, poli
         f"Write over {file}? [y/N]: ": (*ADD, "--save"),
         f"Delete {file}? [y/N]: ": ("policy", "remove", "--name", "x", "--save"),
     }.items():
-        code, shown = in_a_terminal("n", *command)
+        code, shown = answer_on_terminal("n", *command)
         assert code == 1
         assert question in shown
         assert "declined; nothing was written" in shown

@@ -15,22 +15,11 @@ from policyctl.effect.profile import ENDED, RetryAfter, waits_of
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Path, read_tree
 from policyctl.effect.walk import Walk, walk
-from tests.effect.policies import MODELS, bodies, document, scripts
-
-TIMEOUTS = dict(zip(MODELS, (30.0, 7.5, 60.0, 1.0), strict=True))
+from tests.effect.policies import MODELS, TIMEOUTS, bodies, body_of, document, scripts
 
 
 def routes_of(body: dict[str, Any]) -> Routes:
     return Routes(read_tree(document(body)))
-
-
-def body_of(
-    mode: str, *targets: Any, codes: list[int] | None = None, attempts: int = 0, header: bool = False
-) -> dict[str, Any]:
-    strategy = {"mode": mode} if codes is None else {"mode": mode, "on_status_codes": codes}
-    whole = [{"model_name": target} if isinstance(target, str) else target for target in targets]
-    retry = {"attempts": attempts, **({"use_retry_after_header": True} if header else {})}
-    return {"strategy": strategy, "targets": whole, **({"retry": retry} if attempts else {})}
 
 
 def paths_below(node: Node) -> set[Path]:

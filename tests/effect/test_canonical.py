@@ -21,8 +21,7 @@ from policyctl.effect.profile import RetryAfter
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Tree, read_tree
 from policyctl.model.normal import normal_form
-from tests.effect.policies import answers, bodies, distorted_bodies, document
-from tests.effect.test_bounds import TIMEOUTS, body_of
+from tests.effect.policies import TIMEOUTS, answers, bodies, body_of, distorted_bodies, document
 
 
 def form_of(body: dict[str, Any]) -> Form:

@@ -14,9 +14,8 @@ from policyctl.effect.picture import picture
 from policyctl.effect.tree import MAX_DEPTH, read_tree
 from policyctl.errors import PolicyctlError
 from policyctl.model.normal import normal_form
-from tests.effect.policies import bodies, document
-from tests.effect.test_bounds import body_of
-from tests.effect.test_outages import NEW, OLD, A, B
+from tests.effect.examples import NEW, OLD, A, B
+from tests.effect.policies import bodies, body_of, document
 
 
 def test_the_worked_example_says_what_the_diff_does_not() -> None:

@@ -16,6 +16,7 @@ from policyctl.effect.profile import Answer
 from policyctl.effect.shares import model_shares, provider_of, provider_shares
 from policyctl.effect.tree import Tree, read_tree
 from tests import strategies
+from tests.effect.examples import NEW, OLD, A, B
 from tests.effect.policies import distorted_bodies, document, small_bodies
 from tests.effect.simulation import every_request
 
@@ -98,17 +99,6 @@ def test_healthy_shares_of_what_a_file_may_say_sum_to_the_usual_chance(body: dic
     assert sum(provider_shares(shares).values()) == pytest.approx(sum(shares.values()), abs=1e-9)
 
 
-A, B = "virtual-model/google/a", "virtual-model/openai/b"
-OLD = {
-    "strategy": {"mode": "loadbalance"},
-    "retry": {"attempts": 3},
-    "targets": [{"model_name": A, "weight": 3}, {"model_name": B, "weight": 1}],
-}
-NEW = {
-    "strategy": {"mode": "fallback", "on_status_codes": [429, 503]},
-    "retry": {"attempts": 3},
-    "targets": [{"model_name": A}, {"model_name": B}],
-}
 WORKED: list[tuple[str, Answer, float, float]] = [
     (A, 503, 0.25, 1),
     (A, 500, 0.25, 0),

@@ -12,9 +12,8 @@ from policyctl.effect.dead import dead_configuration
 from policyctl.effect.reach import reach, short_names
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import read_tree
-from tests.effect.policies import bodies, document, small_bodies
+from tests.effect.policies import bodies, body_of, document, small_bodies
 from tests.effect.simulation import every_request
-from tests.effect.test_bounds import body_of
 
 A, B, C, D = (f"virtual-model/google/{name}" for name in ("flash", "lite", "pro", "nano"))
 

@@ -16,9 +16,8 @@ from policyctl.effect.tree import MAX_DEPTH, read_tree
 from policyctl.effect.uses import Names, Use, Uses, names_in
 from policyctl.model.names import canonical_model
 from policyctl.model.normal import Document, model_names
-from tests.effect.policies import bodies, document
-from tests.effect.test_bounds import body_of
-from tests.effect.test_outages import A, B
+from tests.effect.examples import A, B
+from tests.effect.policies import bodies, body_of, document
 
 P, CHAT, MID = "virtual-policy/p", "virtual-policy/chat", "virtual-policy/mid"
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 
 from policyctl.lint.catalogue import DEEP_CODES, RULES
 from policyctl.lint.deep import check
-from tests.lint.test_lint_rules import A, B, C, group, model, retry
-from tests.lint.test_lint_truth import MODELS, Gateway, policies
+from tests.lint.builders import A, B, C, group, model, retry
+from tests.lint.small_gateway import MODELS, Gateway, policies
 
 D = model("virtual-model/y/d")
 Body = dict[str, Any]
