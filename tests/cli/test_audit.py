@@ -411,6 +411,7 @@ def test_a_line_after_a_torn_one_is_whole(project: Project, policyctl: Policyctl
     assert [json.loads(line)["outcome"] for line in AUDIT.read_text("utf-8").splitlines()[1:]] == ["begun", "applied"]
 
 
+@pytest.mark.slow
 def test_applies_at_once_tear_no_line(project: Project) -> None:
     many = 40
     for number in range(many):

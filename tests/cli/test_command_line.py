@@ -223,6 +223,7 @@ def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project) -> N
     assert not Path(".policyctl").exists()
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_show_an_arrow_is_no_traceback(project: Project) -> None:
     project.write("anygem.yaml")
     subprocess.run([*POLICYCTL, "apply", "--yes"], check=True, capture_output=True)
@@ -332,6 +333,7 @@ def test_a_full_standard_error_changes_no_exit_code(redirected: str, project: Pr
         assert in_a_shell(redirected, "plan", "--detailed-exitcode").returncode == 2
 
 
+@pytest.mark.slow
 def test_apply_goes_on_when_nobody_reads_its_progress(project: Project, policyctl: Policyctl) -> None:
     """What was begun is finished, noted and told on standard output, as if standard error were read."""
     for number in range(300):

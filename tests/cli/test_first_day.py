@@ -100,6 +100,7 @@ def serving() -> Iterator[str]:
             process.terminate()
 
 
+@pytest.mark.slow
 def test_every_command_after_init_ends_without_an_error(repository: Path, policyctl: Policyctl) -> None:
     for command in DAY:
         if command == ("git commit",):

@@ -16,6 +16,7 @@ from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Path, read_tree
 from policyctl.effect.walk import Walk, walk
 from tests.effect.policies import MODELS, TIMEOUTS, bodies, body_of, document, scripts
+from tests.examples import examples
 
 
 def routes_of(body: dict[str, Any]) -> Routes:
@@ -84,7 +85,7 @@ def before_the_last(walked: Walk) -> int:
     return sum(call.wait for call in calls[: first + 1])
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=bodies)
 def test_bounds_are_attained(body: dict[str, Any]) -> None:
     routes = routes_of(body)
@@ -100,7 +101,7 @@ def test_bounds_are_attained(body: dict[str, Any]) -> None:
     assert sum(TIMEOUTS[call.model] for call in worst.calls) + worst.waited == pytest.approx(latency.value - waiting)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=bodies, script=scripts, seed=st.integers(0, 999))
 def test_bounds_are_never_exceeded(body: dict[str, Any], script: dict[str, list[Any]], seed: int) -> None:
     """By any answers but a 421 that no list of the policy has."""

@@ -20,6 +20,7 @@ from policyctl.load.auth import AuthFile
 from policyctl.model.live import observe_rows
 from policyctl.report.policies import policies_json, policies_text
 from policyctl.report.style import Style
+from tests.examples import examples
 from tests.fuzz.mutating import contents, values
 from tests.remote.fake_server import Reply, StandIn, standing_in
 from tests.remote.http_helpers import document, reach, row
@@ -71,7 +72,7 @@ def server() -> Iterator[StandIn]:
 
 @pytest.mark.parametrize("action", ACTIONS)
 @given(st.lists(REPLIES, min_size=1, max_size=3), st.booleans())
-@settings(max_examples=100)
+@settings(max_examples=examples(40))
 def test_any_answers(server: StandIn, action: str, replies: list[Reply], logged_in: bool) -> None:
     answers = itertools.chain(replies, itertools.repeat(replies[-1]))
     server.handler = lambda _: next(answers)

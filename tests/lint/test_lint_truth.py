@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from policyctl.lint.catalogue import LINT_CODES
 from policyctl.lint.families import lint
+from tests.examples import examples
 from tests.lint.small_gateway import CODES, MODELS, Gateway, policies
 
 
@@ -64,7 +65,8 @@ def scripts(seed: int) -> Iterator[tuple[int, dict[str, list[int]]]]:
         yield chance.randrange(1000), {model: chance.choices(CODES, k=chance.randint(1, 3)) for model in MODELS}
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(100), deadline=None)
 @given(policies, st.integers(0, 2**32))
 def test_what_is_called_idle_changes_no_request(policy: dict[str, Any], seed: int) -> None:
     """With the finding mended as its rule says, every request ends in the same status after the same calls."""

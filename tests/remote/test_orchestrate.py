@@ -387,6 +387,7 @@ def test_many_threads_share_one_remote() -> None:
     assert [one["name"] for (one,) in found] == names
 
 
+@pytest.mark.slow
 def test_ten_thousand_policies_are_read_in_one_request() -> None:
     tenant = tenant_of(*(row(f"virtual-policy/p{number}") for number in range(10_000)))
     with standing_in(tenant) as server, reach(server.url) as remote:

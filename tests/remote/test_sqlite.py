@@ -183,6 +183,7 @@ def without_root_privileges() -> list[str]:
     return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
 
+@pytest.mark.slow
 def test_a_read_only_database_can_be_planned_but_not_applied(project: Project) -> None:
     project.write("anygem.yaml")
     run = [*without_root_privileges(), sys.executable, "-m", "policyctl"]
