@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -32,7 +33,17 @@ settings.register_profile(
 settings.load_profile("policyctl")
 
 # Where every test is slow. `-m "not slow"` does not even import these: some take longer to collect than most take to run.
-SLOW = ("browser", "chaos", "conformance", "fuzz", "cli/test_canaries.py", "cli/test_kill.py", "server/test_openapi_fuzz.py")
+SLOW = (
+    "browser",
+    "chaos",
+    "conformance",
+    "fuzz",
+    "cli/test_canaries.py",
+    "cli/test_kill.py",
+    "server/test_openapi_fuzz.py",
+    "server/test_serve.py",
+    "server/test_soak.py",
+)
 HERE = Path(__file__).parent
 
 
@@ -45,7 +56,8 @@ def pytest_configure() -> None:
     if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
         disk = os.statvfs(MEMORY)
         if disk.f_bavail * disk.f_frsize >= ENOUGH and not disk.f_flag & os.ST_NOEXEC:
-            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+            os.environ.setdefault("TMPDIR", str(MEMORY))
+            tempfile.tempdir = None  # look again
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

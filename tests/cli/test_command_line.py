@@ -102,17 +102,9 @@ def test_validate_of_an_environment_that_is_not_there_fails_without_a_configurat
     assert (ran.code, "unknown environment nonexistent" in ran.err) == (64, True)
 
 
-def test_help_lists_every_command_and_imports_click_alone() -> None:
-    heavy = "pydantic yaml deepdiff httpx jinja2 sqlite3 starlette uvicorn"
-    code = f"""
-import sys
-from policyctl.cli.main import run
-run(["--help"])
-print([name for name in {heavy.split()!r} if name in sys.modules], file=sys.stderr)
-"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stderr == "[]\n"
-    assert all(f"  {name} " in ran.stdout for name in COMMANDS)
+def test_help_lists_every_command(policyctl: Policyctl) -> None:
+    shown = policyctl("--help").out
+    assert all(f"  {name} " in shown for name in COMMANDS)
 
 
 def test_version(policyctl: Policyctl) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,6 @@ def test_every_policy_command_has_help_with_an_example(command: str, policyctl: 
     assert ran.code == 0
     assert "Example:" in ran.out
     assert f"  {command} " in policyctl("policy", "--help").out
-
-
-def test_help_of_the_policy_commands_imports_click_alone() -> None:
-    heavy = "pydantic yaml deepdiff httpx jinja2 sqlite3"
-    code = f"""
-import sys
-from policyctl.cli.main import run
-run(["policy", "--help"])
-print([name for name in {heavy.split()!r} if name in sys.modules], file=sys.stderr)
-"""
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "[]\n"
 
 
 ADDED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
