@@ -81,7 +81,7 @@ def _is_slow(path: Path) -> bool:
 def _is_random(item: pytest.Item) -> bool:
     """Whether a test tries random examples. What they happen to reach should not count, and measuring doubles their time."""
     function = getattr(item, "obj", None)
-    return getattr(function, "is_hypothesis_test", False) or "chaos" in item.path.parts
+    return getattr(function, "is_hypothesis_test", False) or HERE / "chaos" in item.path.parents
 
 
 ANYGEM = """\
