@@ -40,9 +40,12 @@ SLOW = (
     "fuzz",
     "cli/test_canaries.py",
     "cli/test_kill.py",
+    "server/test_limits.py",
     "server/test_openapi_fuzz.py",
     "server/test_serve.py",
     "server/test_soak.py",
+    "test_readme.py",
+    "test_workflows.py",
 )
 HERE = Path(__file__).parent
 
