@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,17 +14,78 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from policyctl.cli.main import run as run_main
+from tests.examples import USUAL, examples
 
-pytest_plugins = ["tests.chaos.telling"]
+pytest_plugins = ["tests.chaos.plugin"]
+
+# The package and the tests are compiled once, and not in each of the hundreds of processes that tests start.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # In CI the same examples in every run, so that a red run means a change; elsewhere new ones each time, to find more.
 settings.register_profile(
     "policyctl",
+    max_examples=examples(USUAL),
     deadline=None,
     derandomize=os.environ.get("CI") == "true",
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("policyctl")
+
+# Where every test is slow. `-m "not slow"` does not even import these: some take longer to collect than most take to run.
+SLOW = (
+    "browser",
+    "chaos",
+    "conformance",
+    "fuzz",
+    "cli/test_canaries.py",
+    "cli/test_kill.py",
+    "server/test_limits.py",
+    "server/test_openapi_fuzz.py",
+    "server/test_serve.py",
+    "server/test_soak.py",
+    "test_readme.py",
+    "test_workflows.py",
+)
+HERE = Path(__file__).parent
+
+
+# Where files of tests are kept, if it is large enough: a database waits for its disk after each of thousands of writes, and
+# what a test ends is a process and never the machine.
+MEMORY, ENOUGH = Path("/dev/shm"), 2 * 1024**3
+
+
+def pytest_configure() -> None:
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
+        disk = os.statvfs(MEMORY)
+        if disk.f_bavail * disk.f_frsize >= ENOUGH and not disk.f_flag & os.ST_NOEXEC:
+            os.environ.setdefault("TMPDIR", str(MEMORY))
+            tempfile.tempdir = None  # look again
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _is_slow(item.path):
+            item.add_marker("slow")
+        if _is_random(item):
+            item.add_marker("no_cover")
+
+
+@cache
+def _is_slow(path: Path) -> bool:
+    return any(path.is_relative_to(HERE / place) for place in SLOW)
+
+
+def _is_random(item: pytest.Item) -> bool:
+    """Whether a test tries random examples. What they happen to reach should not count, and measuring doubles their time."""
+    function = getattr(item, "obj", None)
+    return getattr(function, "is_hypothesis_test", False) or HERE / "chaos" in item.path.parents
+
 
 ANYGEM = """\
 spec_version: v1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.gitting import SURROUNDINGS, commit, git
+from tests.git_repo import SURROUNDINGS, commit, git
 
 # The flags and directories below leave `policies/edge` (in it, beta.yaml) out of a repository at the top.
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.gitting import SURROUNDINGS
+from tests.git_repo import SURROUNDINGS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -98,3 +98,11 @@ def on_terminal(
         finally:
             process.kill()
             os.close(terminal)
+
+
+def answer_on_terminal(answer: str, *args: str) -> tuple[int, str]:
+    """Run policyctl on a terminal, answer its question, and give its exit code and everything it showed."""
+    with on_terminal("-m", "policyctl", *args) as terminal:
+        terminal.until("[y/N]: ")
+        terminal.type(f"{answer}\n")
+        return terminal.end(), terminal.shown

@@ -22,8 +22,8 @@ from policyctl.cli.main import run
 from policyctl.lint.catalogue import RULES
 from policyctl.load.source import read_source
 from policyctl.model.schema import policy_schema
+from tests.case_files import CASES, cases, copied
 
-CASES = Path(__file__).parent / "cases"
 # Codes that no stored case can have, and why.
 WITHOUT_CASE = {
     "P007": "a file of more than 8 MiB is made by the test below",
@@ -70,30 +70,6 @@ WHAT_TO_DO = re.compile(
     r"|flatten|give|indent|it has|keep|known|list|make|mark|mend|merge|move|multiply|name|plan|policyctl rules|put|quote|remove"
     r"|rename|round|run|save|shorten|simplify|split|to |use|widen|write)\b|\bmust\b|\btakes\b|\bneeds\b"
 )
-
-# Links that belong to a case, made here because archives and checkouts lose them: (the case, the link, where it leads).
-LINKS = (
-    ("P001-dangling-link", "gone.yaml", "nowhere.yaml"),
-    ("P008-links", "out.yaml", "../outside.yaml"),
-    ("P008-links", "folder", "."),
-)
-
-
-def cases(kind: str) -> list[str]:
-    """The names of the cases of a kind."""
-    return sorted(path.name for path in (CASES / kind).iterdir() if path.suffix != ".txt")
-
-
-def copied(kind: str, name: str, folder: Path) -> None:
-    """Put a case where nothing above it is a configuration of anything else."""
-    source = CASES / kind / name
-    if source.is_dir():
-        shutil.copytree(source, folder / name)
-        for case, link, target in LINKS:
-            if case == name:
-                (folder / name / link).symlink_to(target)
-    else:
-        shutil.copy(source, folder)
 
 
 @pytest.fixture(autouse=True)

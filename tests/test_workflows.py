@@ -14,9 +14,9 @@ import yaml
 from policyctl.load.workflows import PLACEHOLDER, SERVICES, Service, installable, workflows
 from tests.cli.forges import Forge, forge_of
 from tests.conftest import Policyctl
-from tests.databases import live_documents, put, row
-from tests.gitting import commit, git
-from tests.running import Runner, Step
+from tests.git_repo import commit, git
+from tests.sqlite_rows import live_documents, put, row
+from tests.workflow_runner import Runner, Step
 
 ROOT = Path(__file__).parent.parent
 OURS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

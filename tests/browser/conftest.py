@@ -7,24 +7,34 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+
+if TYPE_CHECKING:  # importing it takes longer than collecting these tests
+    from playwright.sync_api import Browser, Locator, Page, Route
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync"
 )
 
-Open = Callable[..., Page]
+Open = Callable[..., "Page"]
 
-expect.set_options(timeout=30_000)  # milliseconds: a busy machine is slow, and nobody waits where all is well
+
+def expect(shown: Page | Locator) -> Any:
+    """Playwright's assertions about a page or a part of it, which wait until they hold."""
+    from playwright import sync_api
+
+    sync_api.expect.set_options(timeout=30_000)  # milliseconds: a busy machine is slow, and nobody waits where all is well
+    return sync_api.expect(shown)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium as the system has it; nothing is downloaded. For a module at a time: while it is there an event loop runs."""
+    from playwright.sync_api import sync_playwright
+
     path = shutil.which("chromium")
     if path is None:
         if os.environ.get("CI") == "true":

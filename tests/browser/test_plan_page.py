@@ -7,16 +7,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from policyctl.core.guards import Review
 from policyctl.report.plan_html import plan_html
 from policyctl.report.subject import Subject
 from tests.browser import plans
-from tests.browser.conftest import Open
+from tests.browser.conftest import Open, expect
 from tests.conftest import Policyctl, Project
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
 PageOf = Callable[[Callable[[], Review]], Path]
 

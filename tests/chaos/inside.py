@@ -37,8 +37,8 @@ from tests.chaos.invariants import Told, Violation, leaks, violations
 from tests.chaos.messages import Request
 from tests.chaos.network import Clock, Memory
 from tests.chaos.world import SCOPE, World, make_world
-from tests.databases import put, stored
 from tests.server.serving import Events
+from tests.sqlite_rows import put, stored
 
 URL = "http://127.0.0.1:1"
 CANARY = "canary-key-0f3b-never-to-be-seen"

@@ -22,8 +22,8 @@ from tests.chaos.invariants import Told, Violation, leaks, violations
 from tests.chaos.messages import Request
 from tests.chaos.proxy import Proxy, proxying, server_at
 from tests.chaos.world import SCOPE, World, make_world
-from tests.databases import put, stored
 from tests.server.serving import serving
+from tests.sqlite_rows import put, stored
 
 KILL, INT, TERM = signal.SIGKILL, signal.SIGINT, signal.SIGTERM
 # What happens to the client, and when: before its request is sent on, or between the commit and the answer.

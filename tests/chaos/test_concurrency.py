@@ -18,10 +18,10 @@ from tests.chaos.directory import Directory, Ran
 from tests.chaos.faults import REAL, Chaos, Play
 from tests.chaos.messages import Request
 from tests.chaos.proxy import proxying, server_at
-from tests.databases import live_documents, put
-from tests.remote.reaching import document, row
-from tests.remote.test_lock import held
+from tests.remote.http_helpers import document, row
+from tests.remote.lock_holder import held
 from tests.server.serving import serving
+from tests.sqlite_rows import live_documents, put
 
 OURS, THEIRS, WAS = "virtual-model/x/ours", "virtual-model/x/theirs", "virtual-model/x/was"
 SHARED = 80  # more than one batch of either

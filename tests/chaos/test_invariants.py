@@ -13,7 +13,7 @@ from policyctl.remote.sqlite import SqliteRemote
 from tests.chaos.figures import BROKEN, Figures
 from tests.chaos.invariants import Told, Violation, leaks, violations
 from tests.chaos.world import World, make_world
-from tests.databases import put, stored
+from tests.sqlite_rows import put, stored
 
 Rows = dict[str, tuple[str, ...]]
 

@@ -12,7 +12,7 @@ from tests.chaos.figures import Figures
 from tests.chaos.tenant import Clock, Quirk, Tenant
 from tests.chaos.tenants import Applied, apply_to, run_tenant
 from tests.chaos.world import World
-from tests.remote.reaching import document, row
+from tests.remote.http_helpers import document, row
 
 RUNS, IN_ONE_TEST = 48, 8  # more by hand: `python -m tests.chaos.harness --inside 0 --outside 0 --tenants 2000`
 

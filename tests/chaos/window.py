@@ -19,9 +19,9 @@ from policyctl.reconcile.apply import BATCH, apply_changes
 from policyctl.remote.credentials import Scrubber
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.wire import Wire
-from tests.remote.reaching import document, row
-from tests.remote.standin import Reply, Seen, Silence, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import Reply, Seen, Silence, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import document, row
 
 COUNT = 4 * BATCH
 THREADS = 4  # as apply has it by default

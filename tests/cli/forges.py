@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.remote.standin import Reply, Seen, StandIn, standing_in
+from tests.remote.fake_server import Reply, Seen, StandIn, standing_in
 
 TOKEN = "canary-token"
 OPENER = "opener"  # who opened pull request 5

@@ -10,8 +10,8 @@ import pytest
 
 from tests.cli.forges import COMMIT, OPENER, Forge, forge_of
 from tests.conftest import Policyctl, Project, Ran
-from tests.databases import live_documents
-from tests.gitting import commit
+from tests.git_repo import commit
+from tests.sqlite_rows import live_documents
 
 RIGHTS: dict[str, tuple[str | int, str | int]] = {"github": ("write", "read"), "gitlab": (30, 20)}  # may approve; may not
 

@@ -16,10 +16,10 @@ import pytest
 
 from policyctl.report.schemas import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import LOCAL, live_documents
-from tests.gitting import commit
-from tests.remote.standin import standing_in
-from tests.remote.tenant import Tenant
+from tests.git_repo import commit
+from tests.remote.fake_server import standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.sqlite_rows import LOCAL, live_documents
 
 AUDIT = Path("audit.jsonl")
 
@@ -411,6 +411,7 @@ def test_a_line_after_a_torn_one_is_whole(project: Project, policyctl: Policyctl
     assert [json.loads(line)["outcome"] for line in AUDIT.read_text("utf-8").splitlines()[1:]] == ["begun", "applied"]
 
 
+@pytest.mark.slow
 def test_applies_at_once_tear_no_line(project: Project) -> None:
     many = 40
     for number in range(many):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Policyctl, Project
-from tests.databases import put, row
-from tests.gitting import commit, git
-from tests.remote.standin import Reply, StandIn, standing_in
+from tests.git_repo import commit, git
+from tests.remote.fake_server import Reply, StandIn, standing_in
+from tests.sqlite_rows import put, row
 
 LEAD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:\n"
 NAMES = "abcdef"

@@ -27,9 +27,10 @@ from policyctl.load.auth import AuthFile
 from policyctl.remote.credentials import Credentials
 from policyctl.remote.logins import cpd
 from policyctl.remote.scrubbing import Scrubber
-from tests.remote.reaching import row
-from tests.remote.standin import Reply, Seen, Silence, StandIn, standing_in
-from tests.remote.tenant import Tenant
+from tests.examples import examples
+from tests.remote.fake_server import Reply, Seen, Silence, StandIn, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import row
 
 # Characters that every encoding writes in its own way, around a core that all of them leave alone.
 KEY = "kE&y+/ 'qu\"ote%-zqCANARYKEYqz"
@@ -275,7 +276,7 @@ def test_a_write_that_is_answered_with_what_was_sent(home: Home) -> None:
 
 
 @given(st.sampled_from([KEY, PASSWORD, TOKEN]) | st.text(st.characters(exclude_categories=["C"]), min_size=8, max_size=30))
-@settings(max_examples=60)
+@settings(max_examples=examples(25))
 def test_a_secret_is_hidden_as_any_program_writes_it_once_or_twice(secret: str) -> None:
     scrub = Scrubber()
     scrub.hide(secret)

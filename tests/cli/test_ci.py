@@ -10,9 +10,9 @@ import pytest
 
 from tests.cli.forges import COMMIT, TOKEN, Forge, forge_of
 from tests.conftest import Policyctl, Project, Ran
-from tests.databases import put, row
-from tests.gitting import commit
-from tests.remote.standin import Reply, closed_port
+from tests.git_repo import commit
+from tests.remote.fake_server import Reply, closed_port
+from tests.sqlite_rows import put, row
 
 FIRST = "<!-- policyctl:plan environment=local directory=policies -->"
 # A description that tries to be the last line of a comment.

@@ -20,7 +20,7 @@ from policyctl.reconcile.observe import observe
 from policyctl.remote.open import open_reader
 from tests.builders import policy
 from tests.conftest import Policyctl, Project
-from tests.databases import LOCAL, live_documents, put, row
+from tests.sqlite_rows import LOCAL, live_documents, put, row
 
 PLAN = Path("plan.json")
 URL = f"sqlite:///{LOCAL}"

@@ -14,8 +14,8 @@ import pytest
 from policyctl.effect.profile import PROFILE
 from policyctl.report.schemas import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import put, row
 from tests.report.github_html import Page
+from tests.sqlite_rows import put, row
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_text("effect")))
 CASES = json.loads((Path(__file__).parent.parent / "effect/data/cases.json").read_text("utf-8"))

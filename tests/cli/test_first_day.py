@@ -15,7 +15,7 @@ from policyctl.cli import ci, policy
 from policyctl.cli.main import COMMANDS
 from tests.cli.forges import TOKEN, forge_of
 from tests.conftest import Policyctl
-from tests.gitting import commit, git
+from tests.git_repo import commit, git
 
 MODEL = "virtual-model/openai/gpt-4o"
 # In this order, each with what it needs from those before it; `git commit` stands between what needs no revision and what does.
@@ -100,6 +100,7 @@ def serving() -> Iterator[str]:
             process.terminate()
 
 
+@pytest.mark.slow
 def test_every_command_after_init_ends_without_an_error(repository: Path, policyctl: Policyctl) -> None:
     for command in DAY:
         if command == ("git commit",):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.gitting import commit
+from tests.git_repo import commit
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.gitting import SURROUNDINGS, commit, git
+from tests.git_repo import SURROUNDINGS, commit, git
 from tests.gone import GAPS, add_submodule, sparse
 
 POLICY = (

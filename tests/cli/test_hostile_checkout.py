@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Policyctl, Project, Ran
-from tests.gitting import SURROUNDINGS, commit, git
+from tests.git_repo import SURROUNDINGS, commit, git
 
 GUARDED = "guards: {deny_providers: [evil]}\nprotect: [a]\n"
 

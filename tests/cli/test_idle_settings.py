@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Policyctl, Project
-from tests.databases import LOCAL, put, row
-from tests.gitting import commit
+from tests.git_repo import commit
+from tests.sqlite_rows import LOCAL, put, row
 
 GUARD = "{policy: %s, guard: max_calls, reason: it was so}"
 IDLE = {

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import put, row
+from tests.sqlite_rows import put, row
 
 MADE = ("policies/policyctl.yaml", "policies/example.yaml", "policies/example.test.yaml", ".pre-commit-config.yaml")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.gitting import git
+from tests.git_repo import git
 
 DATABASE = Path(".policyctl/local.db")
 

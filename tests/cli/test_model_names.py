@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Policyctl, Project
-from tests.remote.reaching import row
-from tests.remote.standin import StandIn, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import StandIn, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import row
 
 BARE, PREFIXED = "{}", "virtual-model/{}"
 GPT, MINI, CLAUDE = "openai/gpt-4o", "openai/gpt-4o-mini", "anthropic/claude"

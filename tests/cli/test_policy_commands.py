@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from policyctl.cli.policy import COMMANDS
-from tests.cli.test_command_line import _in_a_terminal as in_a_terminal
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import LEAF, LOCAL, live_documents, put, row
+from tests.sqlite_rows import LEAF, LOCAL, live_documents, put, row
+from tests.terminal import answer_on_terminal
 
 ADD = ("policy", "add", "--name", "x", "--strategy", "single", "--model", "virtual-model/a/one")
 
@@ -24,17 +22,6 @@ def test_every_policy_command_has_help_with_an_example(command: str, policyctl: 
     assert ran.code == 0
     assert "Example:" in ran.out
     assert f"  {command} " in policyctl("policy", "--help").out
-
-
-def test_help_of_the_policy_commands_imports_click_alone() -> None:
-    heavy = "pydantic yaml deepdiff httpx jinja2 sqlite3"
-    code = f"""
-import sys
-from policyctl.cli.main import run
-run(["policy", "--help"])
-print([name for name in {heavy.split()!r} if name in sys.modules], file=sys.stderr)
-"""
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "[]\n"
 
 
 ADDED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
@@ -160,7 +147,7 @@ def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project, poli
         f"Write over {file}? [y/N]: ": (*ADD, "--save"),
         f"Delete {file}? [y/N]: ": ("policy", "remove", "--name", "x", "--save"),
     }.items():
-        code, shown = in_a_terminal("n", *command)
+        code, shown = answer_on_terminal("n", *command)
         assert code == 1
         assert question in shown
         assert "declined; nothing was written" in shown

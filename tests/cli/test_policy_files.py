@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import LEAF, LOCAL, live_documents, put, row
+from tests.sqlite_rows import LEAF, LOCAL, live_documents, put, row
 
 ADD = ("policy", "add", "--name", "x", "--strategy", "single", "--model", "virtual-model/a/one")
 

@@ -16,8 +16,8 @@ import pytest
 
 from policyctl.cli.progress import EVERY, QUIET, Progress, Work
 from tests.conftest import ANYGEM, Project
-from tests.remote.standin import Reply, Seen, Silence, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import Reply, Seen, Silence, standing_in
+from tests.remote.fake_tenant import Tenant
 from tests.terminal import CTRL_C, Terminal, on_terminal
 
 # The real program, but it is long work from its first moment on.

@@ -11,8 +11,8 @@ import pytest
 
 from policyctl.model.names import canonical_name, name_complaint
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import LEAF, put, row
 from tests.server.serving import serving
+from tests.sqlite_rows import LEAF, put, row
 
 NAMES = (
     "policyctl policyctl.x policyctl.yaml x.test x.test.yaml .x ..x .. . -x x- con NUL aux.yaml lpt1.x AnyGem ANYGEM anygem"
@@ -99,35 +99,37 @@ def files_of(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_thousand_policies_with_hostile_names_and_texts_become_a_directory_with_an_empty_plan(
+@pytest.mark.slow
+def test_hundreds_of_policies_with_hostile_names_and_texts_become_a_directory_with_an_empty_plan(
     bare: Path, policyctl: Policyctl
 ) -> None:
-    put(random_rows(1_000, seed=1))
+    put(random_rows(300, seed=1))
     ran = policyctl("pull")
     assert ran.code == 0, ran.err
-    assert ran.out.endswith("Pulled: 1,000 files written, 0 as before; the plan is empty.\n")
+    assert ran.out.endswith("Pulled: 300 files written, 0 as before; the plan is empty.\n")
     plan = json.loads(policyctl("plan", "--format", "json").out)
-    assert (plan["changes"], plan["summary"]["unchanged"]) == ([], 1_000)
+    assert (plan["changes"], plan["summary"]["unchanged"]) == ([], 300)
     contents = files_of(Path("policies"))
-    assert len({name.casefold() for name in contents}) == 1_000
+    assert len({name.casefold() for name in contents}) == 300
     assert all("/" not in name and name.isascii() for name in contents)
     assert "t-1" not in "".join(contents.values())
 
     again = policyctl("pull", "--overwrite")
     note, _, summary = again.out.splitlines()
-    assert note.endswith(" and 997 more also have policy.unknown; it is kept, and what is said of traffic does not count it")
-    assert summary == "Pulled: 0 files written, 1,000 as before; the plan is empty."
+    assert note.endswith(" and 297 more also have policy.unknown; it is kept, and what is said of traffic does not count it")
+    assert summary == "Pulled: 0 files written, 300 as before; the plan is empty."
     Path("policies").rename("first")
     policyctl("pull")
     assert files_of(Path("policies")) == files_of(Path("first"))
 
 
+@pytest.mark.slow
 def test_a_served_tenant_becomes_a_directory_with_an_empty_plan(bare: Path, policyctl: Policyctl) -> None:
     """The same policies over HTTP, whose list and look-ups by name must bring every name back as it is."""
     database = bare / "served.db"
-    put(random_rows(1_000, seed=2), database)
+    put(random_rows(300, seed=2), database)
     with serving(database) as served:
-        assert policyctl("pull", "--remote", served.url).out.endswith("1,000 files written, 0 as before; the plan is empty.\n")
+        assert policyctl("pull", "--remote", served.url).out.endswith("300 files written, 0 as before; the plan is empty.\n")
         assert policyctl("plan", "--remote", served.url, "--detailed-exitcode").code == 0
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from policyctl.report.schemas import schema_text
 from tests.conftest import Policyctl, Project
-from tests.databases import live_documents, put, row
-from tests.gitting import commit
+from tests.git_repo import commit
+from tests.sqlite_rows import live_documents, put, row
 
 CHAT = """spec_version: v1
 kind: model

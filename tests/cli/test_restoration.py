@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Policyctl, Project
-from tests.databases import live_documents
-from tests.gitting import commit, git
+from tests.git_repo import commit, git
+from tests.sqlite_rows import live_documents
 
 GUARDS = "guards: {max_traffic_shift: 10, deny_new: provider}\n"
 CHAT = ("virtual-model/openai/gpt-4o", "virtual-model/google/g")

@@ -12,7 +12,7 @@ import pytest
 
 from policyctl.report.schemas import schema_text
 from tests.conftest import Policyctl, Project
-from tests.databases import live_documents, put
+from tests.sqlite_rows import live_documents, put
 
 A, B = "virtual-model/x/a", "virtual-model/y/b"
 NAME = "virtual-policy/safe"

@@ -15,9 +15,9 @@ from tests.chaos.faults import REAL, Chaos, Play
 from tests.chaos.messages import Request
 from tests.chaos.proxy import proxying, server_at
 from tests.conformance.orchestrate import SECRET, logged_in
-from tests.databases import live_documents, put
-from tests.remote.reaching import document, row
+from tests.remote.http_helpers import document, row
 from tests.server.serving import serving
+from tests.sqlite_rows import live_documents, put
 
 WAS, OURS, THEIRS = (f"virtual-model/x/{name}" for name in ("was", "ours", "theirs"))
 NAMES = [f"virtual-policy/p-{number:02}" for number in range(30)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from policyctl.effect.tree import read_tree
 from policyctl.model.live import observe_rows
 from tests.builders import plan, policy
 from tests.effect.policies import MODELS, document, small_bodies
+from tests.examples import examples
 
 Body = dict[str, Any]
 
@@ -57,7 +59,7 @@ def does(body: Body, answers: dict[str, Answer]) -> tuple[dict[int | None, float
 answers = st.dictionaries(st.sampled_from(MODELS), st.sampled_from([400, 404, 429, 500, 503, "refused"]), max_size=3)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(30))
 @given(directories(), answers)
 def test_a_target_policy_does_what_it_does_by_itself(bodies: list[Body], given_answers: dict[str, Answer]) -> None:
     """As a group in its place would, but for retries around it."""
@@ -68,7 +70,8 @@ def test_a_target_policy_does_what_it_does_by_itself(bodies: list[Body], given_a
         assert {status: round(chance, 9) for status, chance in seen.statuses.items() if chance > 1e-9} == statuses
 
 
-@settings(max_examples=60)
+@pytest.mark.slow
+@settings(max_examples=examples(30))
 @given(directories(), directories(), st.integers(0, 2), st.lists(answers, min_size=3, max_size=6))
 def test_whatever_a_change_does_to_others_is_in_the_plan(
     bodies: list[Body], others: list[Body], changed: int, samples: list[dict[str, Answer]]

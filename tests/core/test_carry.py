@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import given
 
 from policyctl.core.carry import carry_unknown
@@ -56,6 +57,7 @@ def test_unknown_fields_survive_at_every_level_that_is_still_there() -> None:
     }
 
 
+@pytest.mark.slow
 @given(loose_documents, documents())
 def test_what_is_written_says_what_the_file_says(row: dict[str, Any], data: dict[str, Any]) -> None:
     """Whatever the row held, writing over it makes the two equal: after apply, plan is empty."""

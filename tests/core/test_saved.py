@@ -20,6 +20,7 @@ def saved() -> dict[str, Any]:
     return data
 
 
+@pytest.mark.slow
 @given(st.lists(documents(), max_size=4), st.lists(loose_documents, max_size=4))
 def test_lossless(desired: list[dict[str, Any]], live: list[dict[str, Any]]) -> None:
     policies = {one.name: one for one in (policy_from_file(data, "f.yaml") for data in desired)}

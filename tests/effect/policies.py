@@ -12,6 +12,7 @@ from tests.strategies import _merged, _optional
 
 _WEIGHTS = (0, 1, 0.25, 0.7, 3)
 MODELS = ("virtual-model/x/a", "virtual-model/x/b", "virtual-model/y/c", "virtual-model/y/d")
+TIMEOUTS = dict(zip(MODELS, (30.0, 7.5, 60.0, 1.0), strict=True))
 ANSWERS = (
     *(200, 201, 204, 205, 304, 400, 407, 408, 421, 429, 500, 503, 600),
     *("refused", "hang", "broken-body", "cut-stream"),
@@ -67,3 +68,13 @@ answers = st.dictionaries(st.sampled_from(MODELS), chances(), max_size=4)
 def document(body: dict[str, Any]) -> dict[str, Any]:
     """The body as a policy document."""
     return {"name": "virtual-policy/p", "policy": body}
+
+
+def body_of(
+    mode: str, *targets: Any, codes: list[int] | None = None, attempts: int = 0, header: bool = False
+) -> dict[str, Any]:
+    """A body over these targets; a text is a model's name."""
+    strategy = {"mode": mode} if codes is None else {"mode": mode, "on_status_codes": codes}
+    whole = [{"model_name": target} if isinstance(target, str) else target for target in targets]
+    retry = {"attempts": attempts, **({"use_retry_after_header": True} if header else {})}
+    return {"strategy": strategy, "targets": whole, **({"retry": retry} if attempts else {})}

@@ -15,22 +15,12 @@ from policyctl.effect.profile import ENDED, RetryAfter, waits_of
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Path, read_tree
 from policyctl.effect.walk import Walk, walk
-from tests.effect.policies import MODELS, bodies, document, scripts
-
-TIMEOUTS = dict(zip(MODELS, (30.0, 7.5, 60.0, 1.0), strict=True))
+from tests.effect.policies import MODELS, TIMEOUTS, bodies, body_of, document, scripts
+from tests.examples import examples
 
 
 def routes_of(body: dict[str, Any]) -> Routes:
     return Routes(read_tree(document(body)))
-
-
-def body_of(
-    mode: str, *targets: Any, codes: list[int] | None = None, attempts: int = 0, header: bool = False
-) -> dict[str, Any]:
-    strategy = {"mode": mode} if codes is None else {"mode": mode, "on_status_codes": codes}
-    whole = [{"model_name": target} if isinstance(target, str) else target for target in targets]
-    retry = {"attempts": attempts, **({"use_retry_after_header": True} if header else {})}
-    return {"strategy": strategy, "targets": whole, **({"retry": retry} if attempts else {})}
 
 
 def paths_below(node: Node) -> set[Path]:
@@ -95,7 +85,7 @@ def before_the_last(walked: Walk) -> int:
     return sum(call.wait for call in calls[: first + 1])
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=bodies)
 def test_bounds_are_attained(body: dict[str, Any]) -> None:
     routes = routes_of(body)
@@ -111,7 +101,7 @@ def test_bounds_are_attained(body: dict[str, Any]) -> None:
     assert sum(TIMEOUTS[call.model] for call in worst.calls) + worst.waited == pytest.approx(latency.value - waiting)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=bodies, script=scripts, seed=st.integers(0, 999))
 def test_bounds_are_never_exceeded(body: dict[str, Any], script: dict[str, list[Any]], seed: int) -> None:
     """By any answers but a 421 that no list of the policy has."""

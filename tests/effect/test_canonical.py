@@ -21,8 +21,8 @@ from policyctl.effect.profile import RetryAfter
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Tree, read_tree
 from policyctl.model.normal import normal_form
-from tests.effect.policies import answers, bodies, distorted_bodies, document
-from tests.effect.test_bounds import TIMEOUTS, body_of
+from tests.effect.policies import TIMEOUTS, answers, bodies, body_of, distorted_bodies, document
+from tests.examples import examples
 
 
 def form_of(body: dict[str, Any]) -> Form:
@@ -48,7 +48,7 @@ def written(form: Form) -> dict[str, Any]:
     return {"strategy": {"mode": "loadbalance"}, "targets": targets}
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=distorted_bodies, answers=answers)
 def test_the_form_never_changes_an_outcome(body: dict[str, Any], answers: dict[str, Any]) -> None:
     """Statuses, calls, reach and costs are those of the policy itself, whatever the models answer."""
@@ -232,7 +232,7 @@ def test_a_draw_that_may_draw_nobody_keeps_that_chance() -> None:
     assert form_of(weighed(-1, -1)) == Drawn(((half, Always(0)), (half, Ask(A, 0, ()))))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(body=bodies)
 def test_metadata_is_what_the_gateway_does_not_get(body: dict[str, Any]) -> None:
     one = document(body)

@@ -14,9 +14,9 @@ from policyctl.effect.picture import picture
 from policyctl.effect.tree import MAX_DEPTH, read_tree
 from policyctl.errors import PolicyctlError
 from policyctl.model.normal import normal_form
-from tests.effect.policies import bodies, document
-from tests.effect.test_bounds import body_of
-from tests.effect.test_outages import NEW, OLD, A, B
+from tests.effect.examples import NEW, OLD, A, B
+from tests.effect.policies import bodies, body_of, document
+from tests.examples import examples
 
 
 def test_the_worked_example_says_what_the_diff_does_not() -> None:
@@ -58,7 +58,7 @@ def test_a_model_that_only_a_failure_leads_to_is_newly_reachable() -> None:
     assert back.worse == tuple(cell._replace(before=cell.after, after=cell.before) for cell in effect.better)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(one=bodies, other=bodies)
 def test_nothing_moves_between_equivalents_and_back_is_the_reverse(one: dict[str, Any], other: dict[str, Any]) -> None:
     there, back = compare(document(one), document(other)), compare(document(other), document(one))

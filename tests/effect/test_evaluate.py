@@ -15,6 +15,7 @@ from policyctl.effect.tree import read_tree
 from policyctl.effect.walk import walk
 from tests.effect.policies import MODELS, answers, bodies, document, scripts, small_bodies
 from tests.effect.simulation import Request, Simulation, at_random, chosen, every_request, scripted
+from tests.examples import examples
 
 
 def _status_chances(requests: Counter[Request]) -> dict[int | None, float]:
@@ -24,7 +25,7 @@ def _status_chances(requests: Counter[Request]) -> dict[int | None, float]:
     return found
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=small_bodies, answers=answers)
 def test_every_number_is_that_of_all_requests_together(body: dict[str, Any], answers: dict[str, Any]) -> None:
     requests = every_request(body, answers)
@@ -42,7 +43,7 @@ def test_every_number_is_that_of_all_requests_together(body: dict[str, Any], ans
         assert evaluation.serves[model] == pytest.approx(serves, abs=1e-12)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=small_bodies, answers=answers)
 def test_costs_are_those_of_all_requests_together(body: dict[str, Any], answers: dict[str, Any]) -> None:
     found: defaultdict[tuple[int | None, Cost], float] = defaultdict(float)
@@ -57,7 +58,7 @@ def test_costs_are_those_of_all_requests_together(body: dict[str, Any], answers:
     assert exact == pytest.approx({key: chance for key, chance in found.items() if chance}, abs=1e-12)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=bodies, script=scripts)
 def test_the_walk_is_that_of_the_simulation(body: dict[str, Any], script: dict[str, list[Any]]) -> None:
     """Every load balance draws the last target that it may: the same choice on both sides."""

@@ -15,6 +15,7 @@ from policyctl.effect.walk import every_walk
 from policyctl.errors import PolicyctlError
 from tests.effect.policies import MODELS, constant_answers, document, scripts, small_bodies
 from tests.effect.simulation import Request, Simulation, scripted
+from tests.examples import examples
 
 A, B, C, _ = MODELS
 
@@ -41,7 +42,7 @@ def every_scripted_request(body: dict[str, Any], script: dict[str, list[Any]]) -
     return found
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(body=small_bodies, script=scripts)
 def test_answers_in_order_are_followed_through_every_draw(body: dict[str, Any], script: dict[str, list[Any]]) -> None:
     requests = every_scripted_request(body, script)
@@ -67,7 +68,7 @@ def numbers(seen: Observation) -> dict[str, float]:
     return {**statuses, **serves, **called, "calls": seen.max_calls, "seconds": seen.max_seconds}
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(body=small_bodies, answers=constant_answers)
 def test_an_answer_for_good_is_the_same_in_all_three_ways(body: dict[str, Any], answers: dict[str, Any]) -> None:
     tree = read_tree(document(body))

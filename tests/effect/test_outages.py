@@ -16,8 +16,10 @@ from policyctl.effect.profile import Answer
 from policyctl.effect.shares import model_shares, provider_of, provider_shares
 from policyctl.effect.tree import Tree, read_tree
 from tests import strategies
+from tests.effect.examples import NEW, OLD, A, B
 from tests.effect.policies import distorted_bodies, document, small_bodies
 from tests.effect.simulation import every_request
+from tests.examples import examples
 
 
 def downs(matrix: Outages, tree: Tree) -> Iterator[tuple[list[str], tuple[float, ...]]]:
@@ -27,7 +29,7 @@ def downs(matrix: Outages, tree: Tree) -> Iterator[tuple[list[str], tuple[float,
         yield [model for model in tree.models if provider_of(model) == provider], row
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=distorted_bodies, data=st.data())
 def test_a_cell_is_the_evaluation_with_that_model_or_provider_down(body: dict[str, Any], data: st.DataObject) -> None:
     """For every answer of a class: the matrix evaluates only one of each class, the evaluator knows no classes."""
@@ -43,7 +45,7 @@ def test_a_cell_is_the_evaluation_with_that_model_or_provider_down(body: dict[st
     assert served(matrix.usual) == evaluate(tree, {}).served
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=distorted_bodies, share=st.sampled_from([0.1, 0.5, 0.9]), data=st.data())
 def test_a_cell_of_a_partial_failure_is_the_evaluation_with_that_share_failing(
     body: dict[str, Any], share: float, data: st.DataObject
@@ -79,7 +81,7 @@ def test_tiny_chances_of_losing_a_request_stay_apart() -> None:
         assert row == pytest.approx((0.1 ** (attempts + 1),), rel=1e-9)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=small_bodies)
 def test_shares_are_the_chances_of_serving_a_request(body: dict[str, Any]) -> None:
     shares = model_shares(read_tree(document(body)))
@@ -98,17 +100,6 @@ def test_healthy_shares_of_what_a_file_may_say_sum_to_the_usual_chance(body: dic
     assert sum(provider_shares(shares).values()) == pytest.approx(sum(shares.values()), abs=1e-9)
 
 
-A, B = "virtual-model/google/a", "virtual-model/openai/b"
-OLD = {
-    "strategy": {"mode": "loadbalance"},
-    "retry": {"attempts": 3},
-    "targets": [{"model_name": A, "weight": 3}, {"model_name": B, "weight": 1}],
-}
-NEW = {
-    "strategy": {"mode": "fallback", "on_status_codes": [429, 503]},
-    "retry": {"attempts": 3},
-    "targets": [{"model_name": A}, {"model_name": B}],
-}
 WORKED: list[tuple[str, Answer, float, float]] = [
     (A, 503, 0.25, 1),
     (A, 500, 0.25, 0),

@@ -12,9 +12,9 @@ from policyctl.effect.dead import dead_configuration
 from policyctl.effect.reach import reach, short_names
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import read_tree
-from tests.effect.policies import bodies, document, small_bodies
+from tests.effect.policies import bodies, body_of, document, small_bodies
 from tests.effect.simulation import every_request
-from tests.effect.test_bounds import body_of
+from tests.examples import examples
 
 A, B, C, D = (f"virtual-model/google/{name}" for name in ("flash", "lite", "pro", "nano"))
 
@@ -87,7 +87,7 @@ def test_models_of_one_name_keep_their_provider() -> None:
 ANSWERS = (200, 204, 400, 408, 429, 500, 503)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(body=small_bodies)
 def test_what_is_reached_is_what_some_request_calls(body: dict[str, Any]) -> None:
     """By trying answers that include every code of the lists, one for each target of a model in turn."""
@@ -163,7 +163,7 @@ def test_dead_configuration_has_a_witness(case: str) -> None:
     assert [tuple(dead) for dead in dead_configuration(document(body))] == expected
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(body=bodies)
 def test_dead_targets_are_those_that_reach_does_not_have(body: dict[str, Any]) -> None:
     """A model that stands in dead targets only is not reached, and every model elsewhere is."""

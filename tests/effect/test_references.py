@@ -16,9 +16,8 @@ from policyctl.effect.picture import picture
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import read_tree
 from policyctl.effect.walk import walk
-from tests.effect.policies import document
-from tests.effect.test_bounds import body_of
-from tests.effect.test_outages import A, B
+from tests.effect.examples import A, B
+from tests.effect.policies import body_of, document
 
 INNER = {"name": "virtual-policy/inner", "policy": {**body_of("loadbalance", A, B), "retry": {"attempts": 2}}}
 

@@ -20,6 +20,7 @@ from policyctl.effect.tree import read_tree
 from policyctl.effect.walk import walk
 from policyctl.model.normal import normal_form
 from tests.effect.policies import MODELS, answers, bodies, document
+from tests.examples import examples
 
 A, B, C, D = MODELS
 CHAT, EMBED = "chat", "embedding"
@@ -67,7 +68,7 @@ def test_what_a_policy_takes_does_not_depend_on_the_order_of_a_load_balance(poli
     assert (as_written.takes, as_written.unfit) == (normal.takes, normal.unfit)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(policy=bodies, given_answers=answers, unfit=st.sets(st.sampled_from(MODELS[1:]), max_size=3))
 def test_a_model_of_another_type_does_what_one_does_that_answers_400_instead_of_a_success(
     policy: dict[str, Any], given_answers: dict[str, dict[Any, float]], unfit: set[str]
@@ -93,7 +94,7 @@ def test_a_model_of_another_type_does_what_one_does_that_answers_400_instead_of_
     assert all(seen.serves[model] == 0 for model in tree.unfit)
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(policy=bodies, unfit=st.sets(st.sampled_from(MODELS[1:]), max_size=3))
 def test_what_is_said_of_outages_and_shares_counts_it_as_failing(policy: dict[str, Any], unfit: set[str]) -> None:
     tree = read_tree(document(policy), None, Declared(types={A: CHAT} | dict.fromkeys(unfit, EMBED)))

@@ -16,9 +16,9 @@ from policyctl.effect.tree import MAX_DEPTH, read_tree
 from policyctl.effect.uses import Names, Use, Uses, names_in
 from policyctl.model.names import canonical_model
 from policyctl.model.normal import Document, model_names
-from tests.effect.policies import bodies, document
-from tests.effect.test_bounds import body_of
-from tests.effect.test_outages import A, B
+from tests.effect.examples import A, B
+from tests.effect.policies import bodies, body_of, document
+from tests.examples import examples
 
 P, CHAT, MID = "virtual-policy/p", "virtual-policy/chat", "virtual-policy/mid"
 
@@ -130,7 +130,7 @@ def test_declared_types_count_as_in_a_plan() -> None:
     assert (use.share, use.asked, use.served) == (0, True, 0.5)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(body=bodies)
 def test_every_model_that_a_policy_names_is_used_and_its_absence_is_what_a_404_does(body: dict[str, Any]) -> None:
     one = document(body)

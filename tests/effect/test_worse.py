@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from policyctl.effect.compare import Effect, compare
 from tests.effect.policies import MODELS, document
 from tests.effect.simulation import Request, every_request, every_scripted
+from tests.examples import examples
 
 NOTICED = 0.001
 CODES = (402, 408, 429, 500, 503, 524)
@@ -102,7 +103,7 @@ def gets_worse(effect: Effect) -> bool:
     return bool(effect.worse or effect.together or effect.usual)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(pair=neighbours(), seed=st.integers(0, 2**32))
 def test_where_requests_are_lost_the_effect_gets_worse(pair: tuple[dict[str, Any], dict[str, Any]], seed: int) -> None:
     old, new = pair
@@ -118,7 +119,7 @@ def test_where_requests_are_lost_the_effect_gets_worse(pair: tuple[dict[str, Any
             assert gets_worse(effect), (script, lost)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(pair=neighbours(), seed=st.integers(0, 2**32))
 def test_where_nothing_is_lost_by_proof_no_scenario_loses_a_request(
     pair: tuple[dict[str, Any], dict[str, Any]], seed: int

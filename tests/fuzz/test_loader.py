@@ -15,6 +15,7 @@ from policyctl.load.source import source_of
 from policyctl.load.write import policy_text
 from policyctl.load.yaml_text import read_yaml
 from policyctl.model.normal import canonical_text, normal_form
+from tests.examples import examples
 from tests.fuzz.mutating import CONFIG, SEEDS, contents, texts, values
 from tests.strategies import json_values
 
@@ -47,13 +48,13 @@ def load(content: bytes, file: str) -> None:
 
 
 @given(contents(*SEEDS), st.sampled_from(["x.yaml", "x.test.yaml"]))
-@settings(max_examples=1500)
+@settings(max_examples=examples(400))
 def test_yaml_gone_wrong(content: bytes, file: str) -> None:
     load(content, file)
 
 
 @given(values(DOCUMENTS, json_values), st.sampled_from(["x.json", "x.test.json", "x.yaml"]))
-@settings(max_examples=500)
+@settings(max_examples=examples(150))
 def test_documents_gone_wrong(documents: object, file: str) -> None:
     for document in documents if isinstance(documents, list) else [documents]:
         load(json.dumps(document, default=str).encode(), file)
@@ -62,7 +63,7 @@ def test_documents_gone_wrong(documents: object, file: str) -> None:
 @given(texts(*(json.dumps(document) for document in DOCUMENTS[:6])))
 @example('{"policy":' + "[" * 900 + '"{{"' + "]" * 900 + "}")
 @example('{"a": NaN, "b": Infinity, "a": ' + "9" * 5000 + "}")
-@settings(max_examples=500)
+@settings(max_examples=examples(150))
 def test_json_gone_wrong(text: str) -> None:
     load(text.encode("utf-8", "replace"), "x.json")
 
@@ -74,7 +75,7 @@ def test_bytes(content: bytes, file: str) -> None:
 
 @given(contents(CONFIG))
 @example(b'environments: {a: {remote: "sqlite:///a\\0b"}, b: {ca_file: "\\0"}}')
-@settings(max_examples=1000)
+@settings(max_examples=examples(300))
 def test_a_configuration_gone_wrong(content: bytes) -> None:
     try:
         config_of(source_of(content, "policyctl.yaml"))

@@ -22,6 +22,7 @@ from policyctl.report.plan_json import plan_json
 from policyctl.report.plan_text import plan_text
 from policyctl.report.style import Style
 from tests.builders import plan, policy, row
+from tests.examples import examples
 from tests.fuzz.mutating import contents, values
 from tests.strategies import documents, json_values
 
@@ -73,7 +74,7 @@ def signed(data: Any) -> str:
 
 
 @given(contents(TEXT))
-@settings(max_examples=300)
+@settings(max_examples=examples(80))
 def test_a_text_gone_wrong(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     use(content.decode("utf-8", "replace"), tmp_path_factory.getbasetemp())
 
@@ -82,14 +83,14 @@ def test_a_text_gone_wrong(tmp_path_factory: pytest.TempPathFactory, content: by
 @example({**SAVED, "changes": [{"action": "add", "name": "virtual-policy/x", "after": {}}]})
 @example({**SAVED, "changes": [{"action": "remove", "name": "virtual-policy/x", "after": {"name": "x"}}]})
 @example({**SAVED, "changes": [SAVED["changes"][0]] * 2})
-@settings(max_examples=400)
+@settings(max_examples=examples(120))
 def test_a_plan_gone_wrong_whose_checksum_is_right(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     use(signed(data), tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.parametrize("position", range(len(SAVED["changes"])))
 @given(st.data())
-@settings(max_examples=150)
+@settings(max_examples=examples(50))
 def test_a_change_gone_wrong(tmp_path_factory: pytest.TempPathFactory, position: int, data: st.DataObject) -> None:
     changes = list(SAVED["changes"])
     changes[position] = data.draw(values(changes[position], json_values))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from policyctl.load.template import _FILTERS, BadTemplate, render_scalar
 from policyctl.load.template_limits import MAX_INT_BITS, MAX_OUTPUT
+from tests.examples import examples
 from tests.strategies import json_values
 
 VARS: dict[str, Any] = {"w": 0.75, "n": 7, "text": "x{{y", "list": [1, "a", None, [2]], "map": {"k": {"k": 1}}, "no": None}
@@ -95,13 +96,13 @@ def assert_bounded(text: str, variables: dict[str, Any]) -> None:
 
 
 @given(expressions, st.sampled_from(["{{{{ {} }}}}", "a {{{{ {} }}}} b", "{{{{- {} -}}}}{{{{ {} }}}}", "{{{{ {}"]))
-@settings(max_examples=1500)
+@settings(max_examples=examples(400))
 def test_any_expression(expression: str, around: str) -> None:
     assert_bounded(around.format(expression, expression), VARS)
 
 
 @given(expressions, json_values, json_values)
-@settings(max_examples=500)
+@settings(max_examples=examples(150))
 def test_any_expression_over_any_variables(expression: str, one: Any, two: Any) -> None:
     assert_bounded("{{ " + expression + " }}", {**VARS, "n": one, "list": two})
 

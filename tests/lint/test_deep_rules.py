@@ -9,8 +9,9 @@ from hypothesis import given, settings
 
 from policyctl.lint.catalogue import DEEP_CODES, RULES
 from policyctl.lint.deep import check
-from tests.lint.test_lint_rules import A, B, C, group, model, retry
-from tests.lint.test_lint_truth import MODELS, Gateway, policies
+from tests.examples import examples
+from tests.lint.builders import A, B, C, group, model, retry
+from tests.lint.small_gateway import MODELS, Gateway, policies
 
 D = model("virtual-model/y/d")
 Body = dict[str, Any]
@@ -149,7 +150,7 @@ def test_a_message_says_who_does_it_and_what_to_do(code: str) -> None:
     assert MESSAGES[code] in [complaint.message for complaint in check(document(body), {}, [code])]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(75))
 @given(policies)
 def test_without_a_single_point_nothing_is_served_whatever_is_drawn(body: Body) -> None:
     """Held to the small gateway, which knows nothing of the engine."""

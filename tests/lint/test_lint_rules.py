@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES
 from policyctl.lint.families import lint
+from tests.lint.builders import A, B, C, Target, group, model, retry
 
 COMMENT_CODES = {"P491", "P492"}
 SETTING_CODES = {"P461", "P462"}
 UNREAD_CODES = {"P471", "P472", "P473"}  # of files that are not read
-Target = dict[str, Any]
 
 
-def model(name: str, weight: float | None = None) -> Target:
-    """A target of that model."""
-    return {"model_name": name if "/" in name else f"virtual-model/x/{name}"} | ({"weight": weight} if weight else {})
-
-
-def group(mode: str, *targets: Target, codes: list[int] | None = None, **more: Any) -> Target:
-    """A group (or a whole policy) of these targets."""
-    strategy = {"mode": mode} | ({} if codes is None else {"on_status_codes": codes})
-    return {"strategy": strategy, "targets": list(targets), **more}
-
-
-def retry(attempts: int, codes: list[int] | None = None) -> dict[str, Any]:
-    """A retry."""
-    return {"attempts": attempts} | ({} if codes is None else {"on_status_codes": codes})
-
-
-A, B, C = map(model, "abc")
 BALANCED = group("loadbalance", A, B)
 HEADER = {"use_retry_after_header": True}
 OFF = group("single", B, retry=retry(0))

@@ -10,7 +10,7 @@ from policyctl.core.settings import Limits
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.config import find_config, load_config
 from tests.conftest import Policyctl, Project
-from tests.gitting import commit
+from tests.git_repo import commit
 
 FULL = """
 default: dev

@@ -11,8 +11,8 @@ import pytest
 from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, find_files
 from policyctl.load.source import source_of
+from tests.call_counts import calls
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.counting import calls
 
 
 def test_files_are_found_at_any_depth_and_hidden_ones_left_out(project: Project, policyctl: Policyctl) -> None:

@@ -14,7 +14,7 @@ import pytest
 from policyctl.errors import PolicyctlError
 from policyctl.load.files import read_bounded, write_atomically
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import put, row
+from tests.sqlite_rows import put, row
 
 
 def names(folder: Path) -> list[str]:
@@ -288,10 +288,11 @@ def test_a_signal_leaves_a_whole_file_and_nothing_else(signals: str, prefix: str
     assert (ran.stdout == "goes on\n") == (code == 0)
 
 
+@pytest.mark.slow
 def test_pull_ended_at_any_moment_leaves_only_policy_files(project: Project) -> None:
     """Each ends with SIGTERM when one more file is there; whatever the moment, no file is half written or hidden."""
     put(row(f"p{number:03}", description="x" * 2000) for number in range(400))
-    for wanted in range(1, 60, 6):
+    for wanted in range(1, 60, 12):
         shutil.rmtree(project.policies)
         project.policies.mkdir()
         with subprocess.Popen([sys.executable, "-m", "policyctl", "pull"], stdout=-3, stderr=-3) as process:

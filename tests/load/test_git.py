@@ -12,7 +12,7 @@ from policyctl.load.base import config_at, sources_at
 from policyctl.load.environment import NO_CONFIG
 from policyctl.load.git.revision import Revision, default_branch
 from policyctl.load.urls import revision_complaint
-from tests.gitting import commit, git
+from tests.git_repo import commit, git
 
 HOSTILE = ("-x", "^main", "--output=pwned", "/etc/passwd", "", "a\nb", "a\0b", "\x1b[2J", "main\n--all", "x" * 1001)
 

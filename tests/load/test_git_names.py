@@ -10,7 +10,7 @@ import pytest
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.git.revision import Revision, head, merge_base
 from tests.conftest import Policyctl, Project
-from tests.gitting import SURROUNDINGS, commit, git
+from tests.git_repo import SURROUNDINGS, commit, git
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from policyctl.errors import PolicyctlError
 from policyctl.load.git.place import is_ours
 from policyctl.load.git.repository import find_repository
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.gitting import SURROUNDINGS, commit, git
+from tests.git_repo import SURROUNDINGS, commit, git
 
 SECRET = "ghp_canary"
 EVERY = (["validate"], ["plan"], ["apply", "--yes"], ["effect"], ["test", "--if-any"], ["pull"])

@@ -71,6 +71,7 @@ def test_a_row_that_the_list_shows_twice_is_one_policy() -> None:
     assert list(observe_rows([GOOD, dict(GOOD)]).live) == ["virtual-policy/x"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(loose_documents | json_values, json_values), unique_by=lambda part: repr(part[1])))
 def test_every_row_ends_in_one_place(parts: list[tuple[Any, Any]]) -> None:
     rows = [{**row, "id": identifier} if isinstance(row, dict) else row for row, identifier in parts]

@@ -26,8 +26,9 @@ from policyctl.reconcile.plan import plan_directory
 from policyctl.reconcile.verify import WAITS, verify
 from policyctl.remote.sqlite import SqliteRemote
 from tests.builders import policy
+from tests.examples import examples
 from tests.reconcile.faulty import FAULTS, FaultyRemote
-from tests.remote.reaching import Clock
+from tests.remote.http_helpers import Clock
 from tests.strategies import documents, loose_documents
 
 HERE = Environment("dev")
@@ -67,7 +68,8 @@ policy_sets = st.lists(documents(some_names), max_size=8).map(
 row_sets = st.lists(loose_documents, max_size=6)
 
 
-@settings(max_examples=60)
+@pytest.mark.slow
+@settings(max_examples=examples(40))
 @given(row_sets, policy_sets)
 def test_after_apply_plan_is_empty(rows: list[dict[str, Any]], desired: list[Policy]) -> None:
     with remote() as writer:
@@ -82,7 +84,8 @@ def test_after_apply_plan_is_empty(rows: list[dict[str, Any]], desired: list[Pol
         assert held(writer) == wanted(desired)
 
 
-@settings(max_examples=60)
+@pytest.mark.slow
+@settings(max_examples=examples(40))
 @given(policy_sets, policy_sets, st.randoms(), st.booleans())
 def test_whatever_goes_wrong_the_report_is_true_and_a_second_apply_finishes(
     before: list[Policy], desired: list[Policy], rng: random.Random, lasting: bool

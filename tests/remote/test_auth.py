@@ -15,9 +15,9 @@ import pytest
 from policyctl.errors import Refused, RemoteError
 from policyctl.load.auth import AuthFile
 from policyctl.remote.orchestrate import OrchestrateRemote
-from tests.remote.reaching import Clock, reach, row
-from tests.remote.standin import Reply, Seen, StandIn, certificates, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import Reply, Seen, StandIn, certificates, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import Clock, reach, row
 
 SECRET = 'k/e+y with "quotes" & 100%'
 ENVIRON = {"KEY": SECRET}

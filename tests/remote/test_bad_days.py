@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
 
 from policyctl.core.apply import GOOD, Outcome
-from policyctl.core.change import Change
-from policyctl.core.plan import make_plan
-from policyctl.core.settings import Settings
 from policyctl.load.auth import AuthFile
-from policyctl.model.live import observe_rows
-from policyctl.model.policy import policy_from_file
-from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.verify import verify
-from policyctl.remote.orchestrate import OrchestrateRemote
-from tests.remote.reaching import SHORT, Clock, document, reach, row
-from tests.remote.standin import Reply, Seen, Silence, closed_port, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.apply_helpers import carry_out, changes_for
+from tests.remote.fake_server import Reply, Seen, Silence, closed_port, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import SHORT, Clock, document, reach, row
 
 PAGE = Reply(200, b"<!doctype html><title>Log in</title>", {"Content-Type": "text/html"})
 CUT = Reply(200, {"id": "x", "name": "cut short"}, cut=8)
@@ -122,28 +115,6 @@ ACTIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {  # wha
     "update": ([BYSTANDER, WAS], [document("one", "virtual-model/x/new"), STAYS]),
     "remove": ([BYSTANDER, WAS], [STAYS]),
 }
-
-
-def changes_for(live: Sequence[dict[str, Any]], desired: Sequence[dict[str, Any]]) -> tuple[Change, ...]:
-    policies = [policy_from_file(one, "x.yaml") for one in desired]
-    return make_plan(
-        environment="e",
-        remote="r",
-        config="c",
-        desired=policies,
-        observed=observe_rows(live),
-        settings=Settings(),
-        removes=True,
-    ).changes
-
-
-def carry_out(
-    changes: Sequence[Change], remote: OrchestrateRemote, clock: Clock | None = None, parallelism: int = 2
-) -> list[Outcome]:
-    patience = (clock or Clock()).patience()
-    return apply_changes(
-        changes, remote, parallelism=parallelism, on_outcome=lambda _: None, stopped=lambda: False, patience=patience
-    )
 
 
 @pytest.mark.parametrize("often", ["once", "always"])

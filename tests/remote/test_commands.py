@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from policyctl.cli.main import run
-from tests.remote.reaching import row
-from tests.remote.standin import Reply, Seen, Silence, StandIn, certificates, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import Reply, Seen, Silence, StandIn, certificates, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import row
 from tests.server.serving import Served, serving
 
 POLICY = """\

@@ -12,7 +12,7 @@ import pytest
 
 from policyctl.errors import LostAnswer, RemoteError
 from policyctl.remote.wire import WHOLE
-from tests.remote.reaching import Clock, document, reach
+from tests.remote.http_helpers import Clock, document, reach
 
 HEAD = b"HTTP/1.1 200 OK\r\nX-Slow: "
 BODY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"

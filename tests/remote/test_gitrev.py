@@ -12,7 +12,7 @@ from policyctl.model.live import Unreadable, observe_rows
 from policyctl.remote.gitrev import GitReader
 from policyctl.remote.open import Access, open_reader, open_writer
 from tests.conftest import ANYGEM, Project
-from tests.gitting import commit, git
+from tests.git_repo import commit, git
 
 TEMPLATED = ANYGEM.replace("0.75 ", "'{{ big }}' ")
 

@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,31 +17,11 @@ import pytest
 from policyctl.errors import Refused, RemoteError
 from policyctl.remote.lock import Waiting, apply_lock
 from tests.conftest import Policyctl, Project
-from tests.databases import LEAF, LOCAL, live_documents, put, row
-from tests.remote.reaching import Clock
+from tests.remote.http_helpers import Clock
+from tests.remote.lock_holder import HOLDER, held
+from tests.sqlite_rows import LEAF, LOCAL, live_documents, put, row
 
 ME = f"{getpass.getuser()}@{socket.gethostname()}"
-# Holds the lock until its standard input ends.
-HOLDER = """
-import sys
-from pathlib import Path
-from policyctl.remote.lock import Waiting, apply_lock
-
-with apply_lock(Path(sys.argv[1]), "policyctl apply", Waiting(0), print):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def held(database: Path, program: str = HOLDER) -> Iterator[subprocess.Popen[str]]:
-    """Another process holds the lock of a database."""
-    command = [sys.executable, "-c", program, str(database)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
 
 
 def waiting(seconds: float, clock: Clock) -> Waiting:

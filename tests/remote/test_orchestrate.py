@@ -18,9 +18,9 @@ from policyctl.remote.open import open_reader
 from policyctl.remote.orchestrate import OrchestrateReader, OrchestrateRemote
 from policyctl.remote.scrubbing import Scrubber
 from policyctl.remote.wire import Answer, Ask
-from tests.remote.reaching import SHORT, Clock, document, reach, row
-from tests.remote.standin import Handler, Reply, Seen, Silence, certificates, closed_port, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import Handler, Reply, Seen, Silence, certificates, closed_port, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import SHORT, Clock, document, reach, row
 
 
 def tenant_of(*rows: dict[str, Any], **more: Any) -> Tenant:
@@ -387,6 +387,7 @@ def test_many_threads_share_one_remote() -> None:
     assert [one["name"] for (one,) in found] == names
 
 
+@pytest.mark.slow
 def test_ten_thousand_policies_are_read_in_one_request() -> None:
     tenant = tenant_of(*(row(f"virtual-policy/p{number}") for number in range(10_000)))
     with standing_in(tenant) as server, reach(server.url) as remote:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.remote.patience import Patience
-from tests.remote.reaching import Clock
+from tests.remote.http_helpers import Clock
 
 ASKED = st.lists(st.none() | st.floats(0, 200), max_size=40)
 

@@ -18,7 +18,7 @@ from policyctl.model.live import observe_rows
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 from tests.builders import body, plan, policy
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.databases import LOCAL
+from tests.sqlite_rows import LOCAL
 
 DOCUMENT = {"name": "a", "policy": body()}
 
@@ -183,6 +183,7 @@ def without_root_privileges() -> list[str]:
     return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
 
+@pytest.mark.slow
 def test_a_read_only_database_can_be_planned_but_not_applied(project: Project) -> None:
     project.write("anygem.yaml")
     run = [*without_root_privileges(), sys.executable, "-m", "policyctl"]

@@ -11,10 +11,10 @@ from policyctl.core.apply import Outcome
 from policyctl.core.change import Change
 from policyctl.reconcile.apply import BATCH, apply_changes
 from policyctl.reconcile.verify import WAITS, verify
-from tests.remote.reaching import Clock, document, reach, row
-from tests.remote.standin import Reply, Seen, Silence, standing_in
-from tests.remote.tenant import POLICIES, Tenant
-from tests.remote.test_bad_days import carry_out, changes_for
+from tests.remote.apply_helpers import carry_out, changes_for
+from tests.remote.fake_server import Reply, Seen, Silence, standing_in
+from tests.remote.fake_tenant import POLICIES, Tenant
+from tests.remote.http_helpers import Clock, document, reach, row
 
 WAS, OTHER = row("virtual-policy/one", "virtual-model/x/was"), row("virtual-policy/other")
 

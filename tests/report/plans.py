@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from policyctl.core.diff import Field
@@ -85,23 +86,23 @@ def overridden() -> Review:
 LONG = "A description that goes on and on, " * 8
 HOSTILE = "\x1b[2J‮::error::</details>\n@team `x` | y"
 
-PLANS = {
-    "none": reviewed([policy("a")], [row("a"), row("other")], Settings(scope=("a",))),
-    "empty": reviewed([policy("a")], [row("a")]),
-    "add": reviewed([policy("a", "virtual-model/google/g"), policy("b", "x", retry={"attempts": 1})], []),
-    "update": reviewed(
+MAKERS: dict[str, Callable[[], Review]] = {
+    "none": lambda: reviewed([policy("a")], [row("a"), row("other")], Settings(scope=("a",))),
+    "empty": lambda: reviewed([policy("a")], [row("a")]),
+    "add": lambda: reviewed([policy("a", "virtual-model/google/g"), policy("b", "x", retry={"attempts": 1})], []),
+    "update": lambda: reviewed(
         [policy("a", "one", "two", retry={"attempts": 3}, cache={"mode": "simple"})], [row("a", "two", "one", "three")]
     ),
-    "equivalent": reviewed(
+    "equivalent": lambda: reviewed(
         [policy("a", "one", "two", description="new"), policy("b", "x", retry={"attempts": 0})],
         [row("a", "one", "two"), row("b", "x")],
     ),
-    "settings": replace(
+    "settings": lambda: replace(
         reviewed([policy("a")], [row("a")]),
         settings=(Field("limits.max_removes", 5, 50), Field(f"environments.{HOSTILE}.protect", [HOSTILE, LONG], None)),
     ),
-    "remove": reviewed([policy("a")], [row("a"), row("b"), row("c")]),
-    "mixed": reviewed(
+    "remove": lambda: reviewed([policy("a")], [row("a"), row("b"), row("c")]),
+    "mixed": lambda: reviewed(
         [policy("new"), policy("changed", "b"), policy("same"), policy("twin"), policy("bad")],
         [
             row("changed"),
@@ -114,11 +115,11 @@ PLANS = {
         ],
         Settings(allow_remove=("gone",)),
     ),
-    "refused": reviewed(
+    "refused": lambda: reviewed(
         [policy("a")], [row("prod-a"), *(row(f"r{number}") for number in range(6))], Settings(protect=("prod-*",))
     ),
-    "affected": affected(),
-    "unknown": reviewed(
+    "affected": affected,
+    "unknown": lambda: reviewed(
         [policy("a", "one", "two"), policy("b", "virtual-policy/c")],
         [
             {**row("a", "one"), "policy": {"strategy": {"mode": "conditional"}, "targets": [{"name": "x"}]}},
@@ -128,18 +129,39 @@ PLANS = {
         ],
         Settings(guards=Guards(max_traffic_shift=10, max_calls=9)),
     ),
-    "retry-after": reviewed(
+    "retry-after": lambda: reviewed(
         [
             policy("a", "one", "two", retry={"attempts": 1, "use_retry_after_header": True}),
             policy("new", "one", retry={"attempts": 2, "on_status_codes": [429], "use_retry_after_header": True}),
         ],
         [row("a", "one", "two", retry={"attempts": 1})],
     ),
-    "stale": stale(),
-    "overridden": overridden(),
-    "thousand": thousand(),
-    "hostile": reviewed(
+    "stale": stale,
+    "overridden": overridden,
+    "thousand": thousand,
+    "hostile": lambda: reviewed(
         [policy("new"), policy("changed", f"virtual-model/{HOSTILE}")],
         [row("changed", LONG), {**row(HOSTILE), "description": HOSTILE}],
     ),
 }
+
+
+class Plans(Mapping[str, Review]):
+    """The plans by their names, each made when a test asks for it: collecting the tests makes none."""
+
+    def __getitem__(self, name: str) -> Review:
+        return _made(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(MAKERS)
+
+    def __len__(self) -> int:
+        return len(MAKERS)
+
+
+@cache
+def _made(name: str) -> Review:
+    return MAKERS[name]()
+
+
+PLANS = Plans()

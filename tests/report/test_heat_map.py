@@ -15,6 +15,7 @@ from tests.builders import body
 from tests.effect.policies import bodies, document
 
 
+@pytest.mark.slow
 @given(old=bodies, new=bodies)
 def test_the_cells_of_a_row_are_all_that_failures_lead_to(old: dict[str, Any], new: dict[str, Any]) -> None:
     trees = read_tree(document(old)), read_tree(document(new))

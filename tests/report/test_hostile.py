@@ -22,6 +22,7 @@ from policyctl.report.style import Style
 from policyctl.report.subject import Subject
 from policyctl.report.validation import problem_lines
 from tests.builders import policy, row
+from tests.examples import examples
 from tests.report.github_html import TAGS, Page
 from tests.report.plans import reviewed
 
@@ -158,7 +159,7 @@ def test_what_can_be_taken_for_other_text_is_escaped_and_other_scripts_are_not(t
         st.text() | st.text(st.sampled_from(":#[\x9b\ud800a")), lambda some: st.lists(some) | st.dictionaries(st.text(), some)
     )
 )
-@settings(max_examples=40)
+@settings(max_examples=examples(25))
 def test_json_to_print_is_the_same_data(data: object) -> None:
     text = json_text({"x": data})
     assert json.loads(text) == {"x": data}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from policyctl.errors import Mark, Problem
 from policyctl.lint.catalogue import RULES
 from policyctl.report.sarif import SCHEMA, sarif
+from tests.examples import examples
 
 STANDARD = json.loads((Path(__file__).parent / "data" / "sarif-schema-2.1.0.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft4Validator(STANDARD)
@@ -103,7 +104,7 @@ def test_different_findings_have_different_fingerprints() -> None:
 MARKS = st.builds(Mark, st.text(min_size=1), st.integers(1, 9), st.integers(1, 9))
 
 
-@settings(max_examples=30)  # the standard's schema is large
+@settings(max_examples=examples(20))  # the standard's schema is large
 @given(st.lists(st.builds(Problem, MARKS, st.sampled_from(["P103", "P999"]), st.text()), max_size=4))
 def test_whatever_the_text_the_log_is_valid(problems: list[Problem]) -> None:
     assert len(run_of(problems)["results"]) == len(problems)

@@ -12,6 +12,7 @@ from policyctl.core.risk import Tier, worst_of
 from policyctl.report.verdict import said_risk, verdict
 from tests import strategies as some
 from tests.builders import body, policy, row
+from tests.examples import examples
 from tests.report.plans import PLANS, balanced, reviewed
 
 
@@ -140,7 +141,7 @@ def test_of_equal_risks_it_is_always_the_same_that_is_named(names: list[str]) ->
 
 
 @given(some.documents(), some.documents())
-@settings(max_examples=30)
+@settings(max_examples=examples(20))
 def test_without_a_risk_no_outage_share_or_reach_gets_worse(before: dict[str, Any], after: dict[str, Any]) -> None:
     rows = [{"id": "1", "name": "p", "policy": before["policy"]}]
     review = reviewed([policy("p", **after["policy"])], rows)

@@ -26,8 +26,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from tests.databases import LEAF, live_documents, put
 from tests.server.serving import serving
+from tests.sqlite_rows import LEAF, live_documents, put
 
 PATH = "/v1/model_policy"
 COUNTERS = [f"virtual-policy/counter-{number}" for number in range(2)]

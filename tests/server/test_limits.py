@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.databases import put, row
 from tests.server.serving import Served, serving
+from tests.sqlite_rows import put, row
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 POST = b"POST /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from policyctl.errors import Conflict, Moved, NotFound
 from policyctl.model.live import Live, read_row
 from policyctl.remote.protocol import Writer
+from tests.examples import examples
 from tests.remote.contract.conftest import Kind
-from tests.remote.reaching import document
+from tests.remote.http_helpers import document
 
 NAMES = (
     "plain",
@@ -37,7 +38,7 @@ NAMES = (
     "e\u0301",
     "x" * 500,
 )
-MANY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def live(writer: Writer, name: str) -> Live:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tests.cli.forges import TOKEN, Forge
-from tests.gitting import git
+from tests.git_repo import git
 
 _EXPRESSION = re.compile(r"\$\{\{ (.*?) \}\}")
 

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from policyctl.model.names import canonical_name
-from tests.remote.standin import Reply, Seen, Silence
+from tests.remote.fake_server import Reply, Seen, Silence
 
 POLICIES = "/v1/model_policy"
 
