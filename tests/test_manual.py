@@ -178,12 +178,14 @@ ASKED: dict[str, tuple[Callable[[Any], Any], Any]] = {
         lambda plan: [f"{change['action']} {change['name']}" for change in plan["changes"]],
         ["add virtual-policy/added", "update virtual-policy/changed"],
     ),
-    ".changes[] | select(.effect.worse) | .name": (
-        lambda plan: [change["name"] for change in plan["changes"] if change.get("effect", {}).get("worse")],
+    ".changes[], .affected[] | select(.effect.worse) | .name": (
+        lambda plan: [one["name"] for one in (*plan["changes"], *plan["affected"]) if one.get("effect", {}).get("worse")],
         ["virtual-policy/changed"],
     ),
-    "[.changes[].effect.traffic_moved // 0] | max <= 0.25": (
-        lambda plan: max(change.get("effect", {}).get("traffic_moved", 0) for change in plan["changes"]) <= 0.25,
+    "[(.changes[], .affected[]).effect.traffic_moved // 0] | max <= 0.25": (
+        lambda plan: (
+            max(one.get("effect", {}).get("traffic_moved", 0) for one in (*plan["changes"], *plan["affected"])) <= 0.25
+        ),
         False,
     ),
 }

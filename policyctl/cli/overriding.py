@@ -22,12 +22,17 @@ MAX_BYTES = 64 * 1024  # of a file of overrides
 MOST = 20  # overrides of one plan, so that they fit above it
 _LONGEST = 300  # characters of a reason
 _COMMAND = re.compile(r"^/policyctl[ \t]+allow[ \t]+(\S.*)$", re.MULTILINE)
+# A block of code and an HTML comment, each up to its end or that of the text.
+_NOT_SAID = re.compile(r"<!--.*?(?:-->|\Z)|^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
 _BECAUSE = re.compile(r"(.+?)\s+because\s+(\S.*)", re.DOTALL)
 
 
 def commands_in(comment: str) -> list[str]:
-    """The overrides that a comment asks for: the rest of each line that begins with `/policyctl allow`."""
-    return [found[1].strip() for found in _COMMAND.finditer(comment.replace("\r\n", "\n"))]
+    """The overrides that a comment asks for: the rest of each line that begins with `/policyctl allow`.
+
+    Lines in a block of code or in an HTML comment are examples, or not seen by the people who allow something.
+    """
+    return [found[1].strip() for found in _COMMAND.finditer(_NOT_SAID.sub("", comment.replace("\r\n", "\n")))]
 
 
 def parse_overrides(text: str, by: str) -> tuple[Override, ...]:

@@ -31,7 +31,7 @@ _SHOWN = 10
 _NAMED_LIKE_ONE = re.compile(r"\.(ya?ml|json)([~._-]|$)|\.(jsonc|json5|yalm|ymal|yam)$", re.IGNORECASE)
 # The first key of a mapping, after comments and a document's start.
 _BEGINS_LIKE_ONE = re.compile(
-    rb"(\xef\xbb\xbf)?(\s*(#[^\n]*|---[^\n]*|%[^\n]*)?\n)*(\s*\{|[\"']?(spec_version|kind|name|display_name|description|policy)[\"']?\s*:)"
+    rb"(\xef\xbb\xbf)?([^\S\n]*+(#[^\n]*|---[^\n]*|%[^\n]*)?\n)*+(\s*+\{|[\"']?(spec_version|kind|name|display_name|description|policy)[\"']?\s*:)"
 )
 
 

@@ -61,7 +61,7 @@ def prose(text: str, longest: int = _LONGEST_SENTENCE) -> str:
     """
     said: list[str] = []
     names: list[str] = []  # that stand side by side, and so in one code span
-    for token in cut(_joined(plain(text)), longest).split():
+    for token in cut(_joined(cut(plain(text), 2 * longest)), longest).split():
         before, name, after = _parts(token, not said and not names)
         if names and (before or not name):
             said.append(_span(" ".join(names)))

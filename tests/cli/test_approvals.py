@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from policyctl.cli.overriding import commands_in
 from tests.cli.forges import COMMIT, OPENER, Forge, forge_of
 from tests.conftest import Policyctl, Project, Ran
 from tests.git_repo import commit
@@ -377,6 +378,21 @@ def test_what_somebody_allows_who_may_approve_is_overridden(work: Work) -> None:
         {"option": "--max-removes", "value": "12", **why},
         {"option": "--allow-guard", "value": "max_calls=chat", **why},
     ]
+
+
+@pytest.mark.parametrize(
+    ("comment", "found"),
+    [
+        ("/policyctl allow a\n/policyctl allow b", ["a", "b"]),
+        ("```\n/policyctl allow a\n```\n/policyctl allow b", ["b"]),
+        ("  ~~~~ text\n/policyctl allow a\n~~~\n/policyctl allow b", []),
+        ("<!-- copy this:\n/policyctl allow a\n-->", []),
+        ("<!-- never closed\n/policyctl allow a", []),
+        ("> /policyctl allow a\n`/policyctl allow b`", []),
+    ],
+)
+def test_what_is_quoted_or_not_seen_allows_nothing(comment: str, found: list[str]) -> None:
+    assert commands_in(comment) == found
 
 
 def test_names_that_end_like_numbers_are_overridden_as_they_are_written(work: Work) -> None:
