@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from policyctl.core.diff import Field
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused
 from policyctl.load.environment import NO_CONFIG, Config, Environment
-from policyctl.load.git.place import top_of
+from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Entry, Revision, merge_base
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import MAX_BYTES, Source, source_of
@@ -96,12 +96,13 @@ def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:
     """These files as they were at a revision of the repository that each lies in, in one go; those that were not are left out.
 
     A file's name is given as `REVISION:path`. Raises UsageError for an unknown revision, PolicyctlError when there is no git
-    or a file lies in no repository, and InvalidInput when what a file held cannot be parsed.
+    or a file lies in no repository, Refused for one behind a link, and InvalidInput when what a file held cannot be parsed.
     """
     by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
-    tops = cache(lambda folder: top_of(folder.resolve()) or folder)
+    homes = cache(named_in)  # which refuses a link on the way to any of them
     for file in files:
-        by_folder[tops(file.parent)].append(file)
+        home = homes(file.parent)
+        by_folder[home[0].top if home else file.parent].append(file)
     found: dict[Path, Source] = {}
     for group in by_folder.values():
         folder = Path(os.path.commonpath([os.path.abspath(file.parent) for file in group]))

@@ -76,13 +76,20 @@ def is_as_committed(directory: Path, also: str) -> bool:
         repository = find_repository(directory)
         if repository is None:
             return False
-        if (directory / also).is_symlink():  # what it leads to may have changed
+        if (directory / also).is_symlink() or links_to(repository, directory):  # what it leads to may have changed
             return False
         folder = repository.path_of(directory).removesuffix("/")
         above = [str(parent / also) for parent in PurePosixPath(folder, also).parent.parents] if folder else []
         return not differs(repository, commit_of(repository, "HEAD"), [folder, *above] if folder else [])
     except PolicyctlError:
         return False
+
+
+def links_to(repository: Repository, directory: Path) -> list[str]:
+    """The links of a repository on the way to a directory, as it is named, by their paths from the top."""
+    named = Path(os.path.abspath(directory))
+    inside = [path for path in (named, *named.parents) if repository.top in path.parents]
+    return [path.relative_to(repository.top).as_posix() for path in inside if path.is_symlink()]
 
 
 def differs(repository: Repository, commit: str, paths: Sequence[str]) -> bool:
