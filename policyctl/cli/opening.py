@@ -57,7 +57,8 @@ def find_place(options: Options, environment: str | None = None, base: Base | No
     start = Path() if options.remote is not None else folder
     remote = options.remote or chosen.remote
     url = _remote_url(remote, chosen.name, options.dir, start)
-    access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen).for_remote(url, chosen.remote)
+    held = {} if base is None else base.held
+    access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen, held).for_remote(url, chosen.remote)
     return Place(config, chosen, remote, url, access)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -79,15 +79,22 @@ class Revision:
             for entry, content in zip(group, self._homes[below].contents([entry.id for entry in group]), strict=True)
         }
 
+    def at(self, path: str) -> Entry | None:
+        """What was at a path from the top: the file, or the link or submodule that was there or on the way to it."""
+        return _on_the_way(path, lambda paths: _listed(self._homes[""], self.commit, paths, inside=False))
+
+    def staged(self, path: str) -> Entry | None:
+        """What the index, so what is checked out, has there now, in the same way."""
+        return _on_the_way(path, lambda paths: _indexed(self._homes[""], paths))
+
     def _refuse_detours(self, revision: str) -> None:
         """Raise Refused where the directory, or one above it, was a link or a submodule at the commit."""
-        above = [str(path) for path in (PurePosixPath(self.folder), *PurePosixPath(self.folder).parents)][:-1]
-        for entry in _listed(self._homes[""], self.commit, above, inside=False) if above else ():
-            if entry.kind != "file" and entry.path in above:
-                raise Refused(
-                    f"at {revision} {entry.path} is a {entry.kind}, which is not followed at a revision; "
-                    "make it a directory there first"
-                )
+        entry = self.at(self.folder.removesuffix("/"))
+        if entry is not None and entry.kind != "file":
+            raise Refused(
+                f"at {revision} {entry.path} is a {entry.kind}, which is not followed at a revision; "
+                "make it a directory there first"
+            )
 
     def _with_submodules(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         for entry in entries:
@@ -167,6 +174,21 @@ def _listed(repository: Repository, commit: str, paths: Sequence[str], *, inside
             mode, kind, identifier = facts.split()
             if kind != "tree":
                 yield Entry(path, _KINDS.get(mode, "file"), identifier)
+
+
+def _indexed(repository: Repository, paths: Sequence[str]) -> Iterator[Entry]:
+    for line in os.fsdecode(repository.output("ls-files", "-s", "-z", "--full-name", "--", *paths)).split("\0"):
+        if line:
+            facts, _, path = line.partition("\t")
+            mode, identifier, _ = facts.split()
+            yield Entry(path, _KINDS.get(mode, "file"), identifier)
+
+
+def _on_the_way(path: str, listed: Callable[[Sequence[str]], Iterable[Entry]]) -> Entry | None:
+    """The entry of a file, or the link or submodule in its place or on the way to it, among those that are `listed`."""
+    above = [str(one) for one in (PurePosixPath(path), *PurePosixPath(path).parents)][:-1]
+    found = {entry.path: entry for entry in (listed(above) if above else ())}
+    return next((entry for one in above if (entry := found.get(one)) and (one == path or entry.kind != "file")), None)
 
 
 def _by_home(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
