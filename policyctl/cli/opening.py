@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,7 @@ from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment
 from policyctl.load.files import STATE_FOLDER
 from policyctl.load.including import idle_include
+from policyctl.load.source import read_bytes
 from policyctl.load.unread import Unread, gap_problems, missing_config, why_nothing
 from policyctl.load.urls import LOCAL, SQLITE, remote_complaint
 from policyctl.remote.open import Access
@@ -55,7 +57,8 @@ def find_place(options: Options, environment: str | None = None, base: Base | No
     start = Path() if options.remote is not None else folder
     remote = options.remote or chosen.remote
     url = _remote_url(remote, chosen.name, options.dir, start)
-    access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen).for_remote(url, chosen.remote)
+    held = {} if base is None else base.held
+    access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen, held).for_remote(url, chosen.remote)
     return Place(config, chosen, remote, url, access)
 
 
@@ -67,12 +70,15 @@ class Opened(NamedTuple):
     unread: Unread
 
 
-def load_policies(options: Options, place: Place, console: Console, *, deep: bool = False, tests: bool = False) -> Opened:
+def load_policies(
+    options: Options, place: Place, console: Console, *, deep: bool = False, tests: bool = False, as_committed: bool = False
+) -> Opened:
     """The directory's policies for the chosen environment. Raises InvalidInput with every error; warnings are printed.
 
     `deep` asks for the warnings of the effect engine too; with `tests` scenario tests are read, and their problems count.
+    Where it is read to be compared with a revision, `as_committed` raises Refused for a file that git converts on checkout.
     """
-    opened = _load(options, place, find_files(options.dir), console, deep=deep, tests=tests)
+    opened = _load(options, place, find_files(options.dir), console, deep=deep, tests=tests, as_committed=as_committed)
     loaded = opened.loaded
     problems = (*loaded.problems, *(loaded.test_problems if tests else ()))
     if errors_in(problems):
@@ -91,11 +97,21 @@ def read_directory(options: Options, place: Place, console: Console) -> Opened:
     return _load(options, place, find_files(options.dir, may_be_empty=True), console)
 
 
-def _load(options: Options, place: Place, found: Found, console: Console, *, deep: bool = False, tests: bool = False) -> Opened:
+def _load(
+    options: Options,
+    place: Place,
+    found: Found,
+    console: Console,
+    *,
+    deep: bool = False,
+    tests: bool = False,
+    as_committed: bool = False,
+) -> Opened:
     own = place.config.path.resolve() if place.config.path else None
     nested = [path for path in found.configs if path.resolve() != own]
     message = f"plan this directory by itself with --dir, or merge its settings into {place.config.path or 'the one above'}"
     found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
+    contents: dict[str, bytes] = {}
     with console.progress.of("Loading", "file", len(found.files)) as step:
         files = Files(
             found.files,
@@ -105,8 +121,11 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
             whole=True,
             deep=deep,
             tests=tests,
+            read=partial(_read_into, contents),
             on_file=step,
         )
+    if as_committed:
+        _refuse_converted(options.dir, place.config.path, contents)
     with console.progress.of("Checking", "file", len(found.files)) as step:
         loaded = files.load(place.environment, step)
     unread = Unread(options.dir, found, files, loaded, place.environment)
@@ -115,6 +134,24 @@ def _load(options: Options, place: Place, found: Found, console: Console, *, dee
         *gap_problems(options.dir, unread.gaps, files.codes),
     )
     return Opened(files, loaded._replace(problems=tuple(sorted((*loaded.problems, *more)))), unread)
+
+
+def _read_into(contents: dict[str, bytes], file: str) -> bytes:
+    contents[file] = read_bytes(file)
+    return contents[file]
+
+
+def _refuse_converted(directory: Path, config: Path | None, contents: dict[str, bytes]) -> None:
+    """Raise Refused for a file that is not on the disk as it is in git, though nobody edited it: a revision says otherwise."""
+    from policyctl.load.git.checkout import converted  # with what runs programs behind it
+
+    if config is not None:
+        _read_into(contents, str(config))
+    if found := converted(directory, contents):
+        raise Refused(
+            f"{found.file} has other content on this disk than in git: {found.why}; so it cannot be compared with a revision. "
+            "Let git store it as it is to be read, and check it out anew"
+        )
 
 
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:

@@ -16,7 +16,7 @@ from policyctl.core.plan import Selection
 from policyctl.errors import Incomplete, PolicyctlError, Problem, Refused
 from policyctl.load.idle import idle_anywhere
 from policyctl.load.unread import CODES
-from policyctl.load.urls import GIT
+from policyctl.load.urls import GIT, is_git
 from policyctl.model.normal import Document
 from policyctl.reconcile.gone import note_untracked
 from policyctl.reconcile.models import KnownModels
@@ -43,7 +43,8 @@ def review_directory(
 
     The way back to what a policy was at the `base` revision is a restoration. With `tests` the scenario tests are run too.
     """
-    _, loaded, unread = load_policies(options, place, console, deep=True, tests=tests)
+    compared = base is not None or is_git(place.url)
+    _, loaded, unread = load_policies(options, place, console, deep=True, tests=tests, as_committed=compared)
     settings = overrides.on(place.environment.settings)
     before = reviewed_at(options, place, console, base)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ def raise_if_idle_dir(options: Options, arguments: tuple[str, ...]) -> None:
 
 
 def _is_inside(path: Path, options: Options) -> bool:
-    return path.resolve().is_relative_to(options.dir.resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(options.dir))
 
 
 def sides_against(options: Options, subjects: Subjects, against: str) -> Sides:

@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from policyctl.core.diff import Field
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused
 from policyctl.load.environment import NO_CONFIG, Config, Environment
-from policyctl.load.git.place import top_of
+from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Entry, Revision, merge_base
 from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.referred import Held, changed_since, held_at
 from policyctl.load.source import MAX_BYTES, Source, source_of
 from policyctl.load.urls import LOCAL
 
@@ -23,10 +24,15 @@ _LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of what decides wher
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The configuration where a branch left the revision that it is to be merged into; `revision` is as the user wrote it."""
+    """The configuration where a branch left the revision that it is to be merged into; `revision` is as the user wrote it.
+
+    `then` is the commit, `held` what the files that the configuration refers to held there.
+    """
 
     revision: str
     config: Config
+    then: Revision
+    held: Held
 
     def choose(self, name: str | None, now: Config) -> Environment:
         """The branch's environment of a name; without one, of the base's default where the branch has that, else of its own."""
@@ -48,19 +54,21 @@ class Base:
         return replace(then, vars=now.vars, include=now.include)
 
     def settings(self, now: Config, environment: str) -> tuple[Field, ...]:
-        """What the branch changes in the settings, by path in policyctl.yaml.
+        """What the branch changes in the settings, by path in policyctl.yaml; of the files that they refer to, only that it
+        changes them.
 
         First where credentials go, in this environment and then in all, then what holds for this environment, then the rest.
         """
 
-        def rank(path: str) -> tuple[bool, bool, bool]:
-            elsewhere = path.startswith("environments.") and not path.startswith(f"environments.{environment}.")
-            leads = not _LEADING.isdisjoint(path.split("."))
+        def rank(field: Field) -> tuple[bool, bool, bool]:
+            elsewhere = field.path.startswith("environments.") and not field.path.startswith(f"environments.{environment}.")
+            leads = not _LEADING.isdisjoint(field.path.split("."))
             return elsewhere or not leads, not leads, elsewhere
 
         before, after = self.config.written, now.written
-        paths = sorted([*before, *(path for path in after if path not in before)], key=rank)
-        return tuple(Field(path, was, becomes) for path in paths if (was := before.get(path)) != (becomes := after.get(path)))
+        paths = [*before, *(path for path in after if path not in before)]
+        fields = [Field(path, was, becomes) for path in paths if (was := before.get(path)) != (becomes := after.get(path))]
+        return tuple(sorted([*fields, *changed_since(self.then, self.config, self.held, now)], key=rank))
 
 
 def read_base(directory: Path, revision: str) -> Base:
@@ -77,7 +85,8 @@ def read_base(directory: Path, revision: str) -> Base:
             f"where this branch left {revision}, {CONFIG_FILE} is not valid, so its safety settings cannot hold: {first}; "
             f"mend it on {revision} first"
         ) from None
-    return Base(revision, config if config.path is None else config._replace(path=then.top / config.path))
+    config = config if config.path is None else config._replace(path=then.top / config.path)
+    return Base(revision, config, then, held_at(then, config))
 
 
 def config_at(revision: Revision) -> Config:
@@ -96,12 +105,13 @@ def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:
     """These files as they were at a revision of the repository that each lies in, in one go; those that were not are left out.
 
     A file's name is given as `REVISION:path`. Raises UsageError for an unknown revision, PolicyctlError when there is no git
-    or a file lies in no repository, and InvalidInput when what a file held cannot be parsed.
+    or a file lies in no repository, Refused for one behind a link, and InvalidInput when what a file held cannot be parsed.
     """
     by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
-    tops = cache(lambda folder: top_of(folder.resolve()) or folder)
+    homes = cache(named_in)  # which refuses a link on the way to any of them
     for file in files:
-        by_folder[tops(file.parent)].append(file)
+        home = homes(file.parent)
+        by_folder[home[0].top if home else file.parent].append(file)
     found: dict[Path, Source] = {}
     for group in by_folder.values():
         folder = Path(os.path.commonpath([os.path.abspath(file.parent) for file in group]))

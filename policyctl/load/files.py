@@ -81,7 +81,11 @@ def read_bounded(path: Path, most: int) -> bytes:
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "no file has such a name")
     with open(path, "rb") as stream:
-        content = stream.read(most + 1)
+        return bounded(stream.read(most + 1), most)
+
+
+def bounded(content: bytes, most: int) -> bytes:
+    """What a file holds. Raises OSError for more than `most` bytes."""
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
     return content

@@ -49,7 +49,7 @@ def missing_config(directory: Path, config: Path | None) -> Absent | None:
 
     None also where git cannot be asked.
     """
-    start = directory.resolve()
+    start = Path(os.path.realpath(directory))  # which does not fail for a link that leads back to itself
     top = top_of(start)
     if top is None:
         return None

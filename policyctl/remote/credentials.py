@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from policyctl.errors import RemoteError
@@ -11,18 +11,27 @@ from policyctl.load.auth import AuthFile
 from policyctl.load.files import read_bounded
 from policyctl.remote.scrubbing import Scrubber
 
+Read = Callable[[Path, int], bytes]
 MAX_SECRET = 65_536  # bytes of a file that holds one
 
 
 class Credentials:
     """The fields of an environment's `auth`, its secrets resolved when they are asked for and never before."""
 
-    def __init__(self, auth: AuthFile, scrub: Scrubber, base: Path = Path(), environ: Mapping[str, str] = os.environ) -> None:
-        """`base` is what relative paths of `file:` references start from."""
+    def __init__(
+        self,
+        auth: AuthFile,
+        scrub: Scrubber,
+        base: Path = Path(),
+        environ: Mapping[str, str] = os.environ,
+        read: Read = read_bounded,
+    ) -> None:
+        """`base` is what relative paths of `file:` references start from, `read` gives what such a file holds."""
         self.scrub = scrub
         self._auth = auth
         self._base = base
         self._environ = environ
+        self._read = read
 
     @property
     def username(self) -> str:
@@ -35,7 +44,7 @@ class Credentials:
 
     def secret(self, field: str) -> str:
         """The secret that `auth.<field>` refers to. Raises RemoteError when it is not to be had."""
-        text = resolve_secret(f"auth.{field}", getattr(self._auth, field) or "", self._base, self._environ)
+        text = resolve_secret(f"auth.{field}", getattr(self._auth, field) or "", self._base, self._environ, self._read)
         self.scrub.hide(text)
         return text
 
@@ -52,13 +61,15 @@ class Credentials:
         return getattr(self._auth, field) is not None
 
 
-def resolve_secret(what: str, reference: str, base: Path = Path(), environ: Mapping[str, str] = os.environ) -> str:
+def resolve_secret(
+    what: str, reference: str, base: Path = Path(), environ: Mapping[str, str] = os.environ, read: Read = read_bounded
+) -> str:
     """The secret that a reference (`env:NAME` or `file:PATH`) points at; `what` holds the reference, for the message.
 
     Raises RemoteError when there is none, or when it is no single line of text. The message never holds the secret.
     """
     kind, _, where = reference.partition(":")
-    text = environ.get(where, "") if kind == "env" else _read(f"{what} refers to {reference}", base / where)
+    text = environ.get(where, "") if kind == "env" else _read(f"{what} refers to {reference}", base / where, read)
     if not text:
         raise RemoteError(f"{what} refers to {reference}, which is not set or empty")
     if not text.isprintable():
@@ -66,9 +77,9 @@ def resolve_secret(what: str, reference: str, base: Path = Path(), environ: Mapp
     return text
 
 
-def _read(said: str, path: Path) -> str:
+def _read(said: str, path: Path, read: Read) -> str:
     try:
-        return read_bounded(path, MAX_SECRET).decode().strip("\r\n")
+        return read(path, MAX_SECRET).decode().strip("\r\n")
     except OSError as error:
         raise RemoteError(f"{said}, which cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from policyctl.errors import RemoteError
-from policyctl.load.files import make_state_folder
+from policyctl.load.files import STATE_FOLDER, make_state_folder
+from policyctl.load.git.place import top_of
 
 APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else
 VERSION = 2
 BUSY_SECONDS = 10.0
+_JOURNALS = ("-journal", "-wal", "-shm")
 
 # Whether names are unique is a fact of the file, settled when it is made: the constraint is its record.
 _POLICY = """
@@ -46,12 +48,12 @@ CREATE TABLE model (
 class Database:
     """One connection to one file, shared by threads in turn. A file that is not there is made by the first write only.
 
-    `unique_names` says whether a file that is made here refuses a second policy of one name; a file that is there already
-    says so itself.
+    `path` is where it is in the end, links followed. `unique_names` says whether a file that is made here refuses a second
+    policy of one name; a file that is there already says so itself.
     """
 
     def __init__(self, path: Path, *, writable: bool, unique_names: bool = True, busy_seconds: float = BUSY_SECONDS) -> None:
-        self.path = path.absolute()
+        self.path = settled(path)
         self._busy_seconds = busy_seconds
         self._writable = writable
         self._unique_names = unique_names
@@ -181,6 +183,44 @@ class Database:
 def has_table(connection: sqlite3.Connection, name: str) -> bool:
     """Whether the file is of a format that has that table: models came with the second."""
     return name != "model" or _version(connection) >= 2
+
+
+def settled(path: Path) -> Path:
+    """The file that a path leads to, links followed.
+
+    Only the machine's own are: a commit may have brought one that lies in a repository, and whoever made it would choose which
+    database is written. Raises RemoteError for such a link, and for a journal of the database that is one or that a commit
+    brought, since SQLite does what a journal says before it reads.
+    """
+    named = Path(os.path.abspath(path))
+    real = Path(os.path.realpath(named))
+    if os.path.islink(real):
+        raise RemoteError(f"{path} is a link that leads back to itself; remove it")
+    top = _top(named)
+    if top is not None and real != top.resolve() / named.relative_to(top):
+        raise RemoteError(
+            f"{path} is a link, or lies behind one, in the repository {top}; remove the link, or choose another file"
+        )
+    for journal in (real.with_name(f"{real.name}{end}") for end in _JOURNALS):
+        if os.path.islink(journal) or (top is not None and os.path.lexists(journal) and _is_in_git(top.resolve(), journal)):
+            raise RemoteError(f"{journal} is a link, or in git, and no journal of a database is either; remove it")
+    return real
+
+
+def _top(path: Path) -> Path | None:
+    """The top of the repository that a path, as it is named, leads into. A link that lies in another is no top of its own."""
+    folder = path.parent.parent if path.parent.name == STATE_FOLDER else path.parent
+    top = top_of(folder)
+    while top is not None and top.is_symlink() and (above := top_of(top.parent)) is not None:
+        top = above
+    return top
+
+
+def _is_in_git(top: Path, file: Path) -> bool:
+    from policyctl.load.git.repository import find_repository  # with what runs programs behind it
+
+    repository = find_repository(top)
+    return repository is not None and bool(repository.output("ls-files", "-z", "--", file.relative_to(top).as_posix()))
 
 
 def _version(connection: sqlite3.Connection) -> int:

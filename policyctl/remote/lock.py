@@ -23,6 +23,7 @@ from pathlib import Path
 
 from policyctl.errors import Refused, RemoteError
 from policyctl.load.files import make_state_folder
+from policyctl.remote.database import settled
 
 POLL = 0.1  # seconds
 _LONGEST = 4096  # bytes of the file that are looked at
@@ -78,10 +79,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _open(database: Path) -> int:
-    try:
-        path = database.resolve()  # one lock, whichever way leads to the file
-    except RuntimeError:  # Python before 3.13 refuses to resolve a link that leads back to itself
-        raise RemoteError(f"{database} is a link that leads back to itself; remove it") from None
+    path = settled(database)  # one lock, whichever way leads to the file
     path = path.with_name(f"{path.name}.lock")
     make_state_folder(path.parent)
     try:

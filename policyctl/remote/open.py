@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from policyctl.errors import RemoteError, UsageError
+from policyctl.errors import Refused, RemoteError, UsageError
 from policyctl.load.environment import Environment
+from policyctl.load.files import bounded, read_bounded
 from policyctl.load.urls import LOCAL, SQLITE, http_complaint, is_git, is_http, origin
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:
     from policyctl.load.auth import AuthFile
+    from policyctl.load.referred import Held
     from policyctl.remote.lock import Waiting
     from policyctl.remote.orchestrate import Sender
     from policyctl.remote.scrubbing import Scrubber
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 class Access:
     """What may be used to reach a remote: how to log in, authorities to trust, and what relative paths start from.
 
-    A git revision is asked for a policy directory, as an environment has it.
+    A git revision is asked for a policy directory, as an environment has it. Files that are `held` are not read from the
+    disk: while a branch is reviewed, what it makes of them does not count.
     """
 
     auth: AuthFile | None = None
@@ -34,6 +37,15 @@ class Access:
     base: Path = Path()
     directory: Path = Path("policies")
     environment: Environment = field(default_factory=lambda: Environment(LOCAL))
+    held: Held = field(default_factory=dict)
+
+    def read(self, path: Path, most: int) -> bytes:
+        """What a file holds that a setting refers to. Raises Refused for one that has no content that was reviewed, OSError
+        for one that cannot be read or that has more than `most` bytes."""
+        content = self.held.get(path)
+        if isinstance(content, str):
+            raise Refused(f"{path}, which environment {self.environment.name} refers to, {content}; merge that first")
+        return read_bounded(path, most) if content is None else bounded(content, most)
 
     def for_remote(self, url: str, own: str) -> Access:
         """The access to a remote other than the environment's `own`: auth only goes to the same origin.
@@ -93,7 +105,7 @@ def _sender(url: str, access: Access) -> tuple[Sender, Scrubber, str]:
     if complaint := http_complaint(url):
         raise RemoteError(f"the remote {complaint}")
     scrub = Scrubber()
-    wire = Wire(scrub, None if access.ca_file is None else access.base / access.ca_file)
+    wire = Wire(scrub, None if access.ca_file is None else access.base / access.ca_file, read=access.read)
     if access.auth is None:
         own = access.environment
         no_auth = f"no auth is configured for environment {own.name}; add it in policyctl.yaml"
@@ -101,7 +113,7 @@ def _sender(url: str, access: Access) -> tuple[Sender, Scrubber, str]:
     from policyctl.remote.auth import Session  # with pydantic behind it
     from policyctl.remote.credentials import Credentials
 
-    return Session(wire, access.auth, url, Credentials(access.auth, scrub, access.base)), scrub, CHECK_LOGIN
+    return Session(wire, access.auth, url, Credentials(access.auth, scrub, access.base, read=access.read)), scrub, CHECK_LOGIN
 
 
 def sqlite_path(url: str) -> Path:

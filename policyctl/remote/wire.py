@@ -12,7 +12,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
-from functools import cache
+from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import MappingProxyType
@@ -36,6 +36,7 @@ MAX_CERTIFICATES = 8 * 1024 * 1024  # bytes of a ca_file
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds of each single wait
 WHOLE = 120.0  # seconds until an answer must be there as a whole, if every byte of it comes in time
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+Read = Callable[[Path, int], bytes]
 
 
 class Ask(NamedTuple):
@@ -83,15 +84,17 @@ class Wire:
         timeout: httpx.Timeout = TIMEOUT,
         patience: Patience = Patience(),
         network: httpcore.NetworkBackend | None = None,
+        read: Read = read_bounded,
     ) -> None:
         """`ca_file` holds authorities to trust besides the usual ones; `send` raises RemoteError where it is unusable.
 
-        `network` makes the connections where it is not to be the system's.
+        `network` makes the connections where it is not to be the system's. `read` gives what a file holds.
         """
         self.scrub = scrub
         self._patience = patience
         self._deadline = Deadline(WHOLE, patience.clock)
-        self._clients = _Clients(lambda way: _client(way, ca_file, timeout), self._deadline, network)
+        trust = partial(_trust, ca_file, read_bounded if ca_file is None else read)
+        self._clients = _Clients(lambda way: _client(way, timeout, trust), self._deadline, network)
         hide_proxies(scrub)
 
     def send(self, ask: Ask, *, writes: bool = False) -> Answer:
@@ -212,10 +215,10 @@ def _way(url: str) -> _Way:
     return _Way.NEAR_PLAIN if url.startswith("http:") else _Way.NEAR
 
 
-def _client(way: _Way, ca_file: Path | None, timeout: httpx.Timeout) -> httpx.Client:
+def _client(way: _Way, timeout: httpx.Timeout, trust: Callable[[], ssl.SSLContext]) -> httpx.Client:
     try:
         return httpx.Client(
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if way is _Way.NEAR_PLAIN else _trust(ca_file),
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if way is _Way.NEAR_PLAIN else trust(),
             timeout=timeout,
             trust_env=way is _Way.FAR,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: no service may set what another is sent
@@ -273,7 +276,7 @@ def _bind(client: httpx.Client, deadline: Deadline, network: httpcore.NetworkBac
 
 
 @cache  # reading the usual authorities takes 0.1 s, and apply opens a reader and then a writer
-def _trust(ca_file: Path | None) -> ssl.SSLContext:
+def _trust(ca_file: Path | None, read: Read) -> ssl.SSLContext:
     try:
         context = httpx.create_ssl_context()
     except OSError as error:
@@ -281,9 +284,9 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is None:
         return context
     try:
-        read_bounded(ca_file, MAX_CERTIFICATES)  # OpenSSL would read a device to its end
-        context.load_verify_locations(cafile=ca_file)
-    except ssl.SSLError:
+        content = read(ca_file, MAX_CERTIFICATES)  # not by OpenSSL, which would read a device to its end
+        context.load_verify_locations(cadata=content.decode("ascii", "ignore"))  # what is not ASCII is a comment
+    except (ssl.SSLError, ValueError):
         raise RemoteError(f"ca_file {ca_file} holds no certificate in PEM form") from None
     except OSError as error:
         raise RemoteError(f"ca_file {ca_file} cannot be read: {error.strerror}") from None

@@ -173,3 +173,16 @@ def test_dirt_is_what_differs_and_not_what_was_touched(two: tuple[Path, str, str
         assert (found.commit, found.dirty) == (second, dirty), case
         git(top, "reset", "-q", "--hard")
         git(top, "clean", "-q", "-fd")
+
+
+def test_a_directory_is_dirty_too_when_the_link_that_leads_to_it_is_not_committed(two: tuple[Path, str, str]) -> None:
+    top, _, _ = two
+    (top / "policies").mkdir()
+    (top / "policies" / "a.yaml").write_text("a")
+    commit(top)
+    (top / "way").symlink_to("policies")
+    for dirty in (True, False):
+        found = head(top / "way")
+        assert found is not None
+        assert found.dirty is dirty
+        commit(top)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -15,6 +15,9 @@ from policyctl.load.git.names import commit_of
 from policyctl.load.git.repository import Repository, find_repository
 
 _SUBMODULE = "160000"
+_FILES = ("100644", "100755")
+_AT_ONCE = 500  # paths that one command line is given
+_CONVERTING = ("working-tree-encoding", "filter", "ident")  # besides the ends of lines, all that changes a file on checkout
 
 
 class Absent(NamedTuple):
@@ -76,13 +79,84 @@ def is_as_committed(directory: Path, also: str) -> bool:
         repository = find_repository(directory)
         if repository is None:
             return False
-        if (directory / also).is_symlink():  # what it leads to may have changed
+        if (directory / also).is_symlink() or links_to(repository, directory):  # what it leads to may have changed
             return False
         folder = repository.path_of(directory).removesuffix("/")
         above = [str(parent / also) for parent in PurePosixPath(folder, also).parent.parents] if folder else []
         return not differs(repository, commit_of(repository, "HEAD"), [folder, *above] if folder else [])
     except PolicyctlError:
         return False
+
+
+class Converted(NamedTuple):
+    """A file that a checkout does not hold as the index does, though git takes it for the same, and why that is."""
+
+    file: str
+    why: str
+
+
+def converted(directory: Path, contents: Mapping[str, bytes]) -> Converted | None:
+    """The first of these files (what each holds, by its path below a directory or above it) that git converts on checkout.
+
+    A file that was edited is what a person wrote; but one that git rewrites, by an attribute that a commit brought, is read
+    as something that no revision has. Raises PolicyctlError where git cannot be asked.
+    """
+    repository = find_repository(directory)
+    if repository is None:
+        return None
+    places = {_place(file, directory): file for file in contents}
+    folder, top = repository.path_of(directory), f"{repository.top}/"
+    others = [path.removeprefix(top) for path in places if path.startswith(top) and not path.startswith(top + folder)]
+    for home, entries in _with_submodules(repository, [folder, *others] if folder else []):
+        found = {entry: places.get(f"{home.top}/{entry.path}") for entry in entries if entry.mode in _FILES}
+        other = {entry.path: file for entry, file in found.items() if file and not _is_blob(contents[file], entry.id)}
+        for path, why in _not_edited(home, list(other)) if other else ():
+            return Converted(other[path], why)
+    return None
+
+
+def _place(file: str, directory: Path) -> str:
+    """Where a file is, links followed; only one that may be a link costs a look at each directory on the way."""
+    prefix = f"{directory}{os.sep}"
+    if not file.startswith(prefix) or os.path.islink(file):
+        return os.path.realpath(file)
+    return f"{os.path.realpath(directory)}{os.sep}{file.removeprefix(prefix)}"
+
+
+def _with_submodules(repository: Repository, paths: Sequence[str]) -> Iterator[tuple[Repository, list[_IndexEntry]]]:
+    entries = list(_entries(repository, paths))
+    yield repository, entries
+    for entry in entries:
+        if entry.mode == _SUBMODULE and (inside := _inside(repository, entry.path)):
+            yield from _with_submodules(inside, ())
+
+
+def _not_edited(repository: Repository, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Those of these paths, all of other content than the index has, that nobody edited, each with the reason.
+
+    A checkout goes by the attributes of the index; those on the disk may have been rewritten like the rest. Where neither
+    names a filter, git runs none to see what it takes for unchanged: what was checked out under attributes that are gone.
+    """
+    given = os.fsencode("".join(f"{path}\0" for path in paths))
+    for where in ([], ["--cached"]):
+        listed = repository.output("check-attr", *where, "-z", "--stdin", *_CONVERTING, given=given)
+        fields = os.fsdecode(listed).split("\0")
+        for path, attribute, value in zip(fields[::3], fields[1::3], fields[2::3], strict=False):
+            if value not in ("unspecified", "unset"):
+                shown = attribute if value == "set" else f"{attribute}={value}"
+                yield path, f"git converts it on checkout ({shown} in .gitattributes)"
+    for start in range(0, len(paths), _AT_ONCE):
+        some = paths[start : start + _AT_ONCE]
+        changed = os.fsdecode(repository.output("diff-files", "--name-only", "-z", "--", *some)).split("\0")
+        for path in sorted(set(some).difference(changed)):
+            yield path, "git takes it for unchanged, so it was converted on an earlier checkout, or is marked as unchanged"
+
+
+def links_to(repository: Repository, directory: Path) -> list[str]:
+    """The links of a repository on the way to a directory, as it is named, by their paths from the top."""
+    named = Path(os.path.abspath(directory))
+    inside = [path for path in (named, *named.parents) if repository.top in path.parents]
+    return [path.relative_to(repository.top).as_posix() for path in inside if path.is_symlink()]
 
 
 def differs(repository: Repository, commit: str, paths: Sequence[str]) -> bool:
@@ -111,7 +185,12 @@ def _is_same(repository: Repository, facts: str, path: str) -> bool:
         content = os.fsencode(os.readlink(file)) if file.is_symlink() else file.read_bytes()
     except OSError:
         return False
-    return any(_blob_id(text, before) == before for text in (content, content.replace(b"\r\n", b"\n")))
+    return _is_blob(content, before)
+
+
+def _is_blob(content: bytes, identifier: str) -> bool:
+    """Whether a file holds what an object holds; a checkout may end lines as Windows does, which means the same in it."""
+    return any(_blob_id(text, identifier) == identifier for text in (content, content.replace(b"\r\n", b"\n")))
 
 
 def _blob_id(content: bytes, like: str) -> str:

@@ -11,11 +11,12 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from policyctl.errors import PolicyctlError
+from policyctl.errors import PolicyctlError, Refused
 from policyctl.load.git.place import git_folder, is_ours, top_of
 from policyctl.model.complaints import without_userinfo
 
@@ -59,16 +60,12 @@ class Repository:
     git_folder: Path
 
     def path_of(self, directory: Path) -> str:
-        """A directory's path from the top, with `/` at its end; empty for the top itself.
+        """Where a directory lies now, links followed, from the top, with `/` at its end; empty for the top itself.
 
-        Raises PolicyctlError for one that lies in git's own directory.
+        Only for what is on the disk: which directory of a revision it is, `named_in` decides. Raises PolicyctlError for one
+        that lies in git's own directory.
         """
-        parts = directory.resolve().relative_to(self.top).parts
-        if ".git" in parts:
-            raise PolicyctlError(
-                f"{directory} is in no working tree, so it cannot be told which directory of the revision it is"
-            )
-        return "".join(f"{part}/" for part in parts)
+        return _folder(directory, directory.resolve().relative_to(self.top))
 
     def output(self, *args: str, given: bytes = b"") -> bytes:
         """What a git command prints. Raises PolicyctlError with git's own first line when it fails."""
@@ -137,10 +134,74 @@ def find_repository(directory: Path) -> Repository | None:
     Raises PolicyctlError for one that git would not touch, since it belongs to another user.
     """
     top = top_of(directory.resolve())
-    if top is None:
-        return None
+    return None if top is None else _repository_at(top)
+
+
+def _repository_at(top: Path) -> Repository:
+    top = top.resolve()
     require_trust(top)
     return Repository(top, git_folder(top))
+
+
+def named_in(directory: Path) -> tuple[Repository, str] | None:
+    """The repository that a directory's path, as it is named, leads into, and the path from its top as `path_of` writes it;
+    None outside of one.
+
+    Whoever brings a link or a submodule to that path would choose the directory, or the history, that a revision is read
+    from. So this raises Refused for either. Links above the top are the machine's own. Raises PolicyctlError as
+    `find_repository` and `path_of` do.
+    """
+    path = _as_named(directory)
+    top = top_of(path)
+    if top is None:
+        return None
+    repository = _repository_at(top)
+    below = path.relative_to(top)
+    if _resolved(directory) != repository.top / below:
+        raise Refused(
+            f"{directory} is a link or lies behind one, so a revision cannot show what it was; "
+            "replace the link by the directory, or name the directory that it leads to"
+        )
+    if _is_brought(top):
+        raise Refused(
+            f"{directory} is in a submodule, or in a repository that a link leads to ({repository.top}), and each branch "
+            "chooses which; keep the policies in the repository itself"
+        )
+    return repository, _folder(directory, below)
+
+
+def _as_named(directory: Path) -> Path:
+    """The absolute path, with no link followed: not even one that the shell took to the working directory, where it says so."""
+    here = os.environ.get("PWD", "")
+    with suppress(OSError):
+        if os.path.isabs(here) and ".." not in directory.parts and os.path.samefile(here, os.curdir):
+            return Path(os.path.abspath(os.path.join(here, directory)))
+    return Path(os.path.abspath(directory))
+
+
+def _resolved(path: Path) -> Path | None:
+    """Where a path leads; None for a link that leads back to itself, which Python before 3.13 refuses to resolve."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        return None
+
+
+def _is_brought(top: Path) -> bool:
+    """Whether another repository around this one has it as a submodule, or has a link on the way to it."""
+    above = top_of(top.parent)
+    if above is None:
+        return False
+    ways = [path for path in (top, *top.parents) if above in path.parents and (path == top or path.is_symlink())]
+    paths = [path.relative_to(above).as_posix() for path in ways]
+    listed = os.fsdecode(_repository_at(above).output("ls-files", "-s", "-z", "--", *paths)).split("\0")
+    return any(line.startswith(("120000 ", "160000 ")) and line.partition("\t")[2] in paths for line in listed)
+
+
+def _folder(directory: Path, below: Path) -> str:
+    if ".git" in below.parts:
+        raise PolicyctlError(f"{directory} is in no working tree, so it is not a directory of any revision")
+    return "".join(f"{part}/" for part in below.parts)
 
 
 def require_trust(top: Path) -> None:

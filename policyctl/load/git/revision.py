@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from policyctl.errors import PolicyctlError
+from policyctl.errors import PolicyctlError, Refused
 from policyctl.load.git.names import commit_of, merge_base_of
-from policyctl.load.git.repository import Repository, find_repository
+from policyctl.load.git.repository import Repository, find_repository, named_in
 
 _LONGEST_SUBJECT = 200  # characters
 _BRANCH = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)  # that means itself wherever it is written
@@ -33,18 +33,18 @@ class Entry(NamedTuple):
 class Revision:
     """One commit of the repository around a directory. The directory itself need not be there any more.
 
-    `folder` is the directory's path from the repository's top, with `/` at the end; empty for the top itself. `top` is where
-    the repository lies.
+    `folder` is the directory's path from the repository's top, as it is named, with `/` at the end; empty for the top itself.
+    `top` is where the repository lies. No link and no submodule leads to the directory, neither now nor at the commit.
     """
 
     def __init__(self, directory: Path, revision: str) -> None:
         """Raises UsageError for a revision that git does not know or that has two meanings, PolicyctlError without git or a
-        repository."""
-        repository = _repository(directory)
-        self.folder = repository.path_of(directory)
+        repository, and Refused where a link or a submodule leads to the directory."""
+        repository, self.folder = _named_in(directory)
         self.top = repository.top
         self.commit = commit_of(repository, revision)
         self._homes: dict[str, Repository] = {"": repository}
+        self._refuse_detours(revision)
 
     def files(self) -> list[Entry]:
         """Everything below the directory, sorted by path; nothing when it was not there.
@@ -79,6 +79,23 @@ class Revision:
             for entry, content in zip(group, self._homes[below].contents([entry.id for entry in group]), strict=True)
         }
 
+    def at(self, path: str) -> Entry | None:
+        """What was at a path from the top: the file, or the link or submodule that was there or on the way to it."""
+        return _on_the_way(path, lambda paths: _listed(self._homes[""], self.commit, paths, inside=False))
+
+    def staged(self, path: str) -> Entry | None:
+        """What the index, so what is checked out, has there now, in the same way."""
+        return _on_the_way(path, lambda paths: _indexed(self._homes[""], paths))
+
+    def _refuse_detours(self, revision: str) -> None:
+        """Raise Refused where the directory, or one above it, was a link or a submodule at the commit."""
+        entry = self.at(self.folder.removesuffix("/"))
+        if entry is not None and entry.kind != "file":
+            raise Refused(
+                f"at {revision} {entry.path} is a {entry.kind}, which is not followed at a revision; "
+                "make it a directory there first"
+            )
+
     def _with_submodules(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         for entry in entries:
             home = self.top / entry.path
@@ -104,7 +121,7 @@ class Head(NamedTuple):
 
 def head(directory: Path) -> Head | None:
     """The commit that a directory is at; None without git, a repository or a commit: nothing depends on it."""
-    from policyctl.load.git.checkout import differs
+    from policyctl.load.git.checkout import differs, links_to
 
     try:
         repository = find_repository(directory)
@@ -113,7 +130,7 @@ def head(directory: Path) -> Head | None:
         commit = commit_of(repository, "HEAD")
         _, _, message = repository.contents([commit])[0].partition(b"\n\n")
         folder = repository.path_of(directory)
-        changed = differs(repository, commit, [folder] if folder else [])
+        changed = differs(repository, commit, [folder, *links_to(repository, directory)] if folder else [])
     except PolicyctlError:
         return None
     subject = message.decode(errors="replace").strip().partition("\n")[0]
@@ -125,7 +142,7 @@ def merge_base(directory: Path, revision: str) -> str:
 
     Raises UsageError for an unknown revision, PolicyctlError without git, a repository, or a common commit.
     """
-    return merge_base_of(_repository(directory), revision)
+    return merge_base_of(_named_in(directory)[0], revision)
 
 
 def default_branch(directory: Path) -> str | None:
@@ -133,7 +150,7 @@ def default_branch(directory: Path) -> str | None:
     cannot tell, or no plain name says it."""
     for reference, before in (("refs/remotes/origin/HEAD", "refs/remotes/origin/"), ("HEAD", "refs/heads/")):
         try:
-            found = _repository(directory).output("symbolic-ref", "--quiet", reference)
+            found = _named_in(directory)[0].output("symbolic-ref", "--quiet", reference)
         except PolicyctlError:
             continue
         name = found.decode(errors="replace").strip().removeprefix(before)
@@ -141,21 +158,37 @@ def default_branch(directory: Path) -> str | None:
     return None
 
 
-def _repository(directory: Path) -> Repository:
-    repository = find_repository(directory)
-    if repository is None:
+def _named_in(directory: Path) -> tuple[Repository, str]:
+    if (found := named_in(directory)) is None:
         raise PolicyctlError(f"{directory} is in no git repository, so there is no revision to compare with")
-    return repository
+    return found
 
 
-def _listed(repository: Repository, commit: str, paths: Sequence[str]) -> Iterator[Entry]:
-    """The lines of `git ls-tree`, `mode type object<tab>path`, as entries."""
-    listing = repository.output("ls-tree", "-r", "-z", "--full-tree", commit, "--", *paths)
+def _listed(repository: Repository, commit: str, paths: Sequence[str], *, inside: bool = True) -> Iterator[Entry]:
+    """The lines of `git ls-tree`, `mode type object<tab>path`, as entries; directories are left out, and what is `inside`
+    them is listed unless only the paths themselves are asked for."""
+    listing = repository.output("ls-tree", *(["-r"] if inside else []), "-z", "--full-tree", commit, "--", *paths)
     for line in os.fsdecode(listing).split("\0"):
         if line:
             facts, _, path = line.partition("\t")
-            mode, _, identifier = facts.split()
+            mode, kind, identifier = facts.split()
+            if kind != "tree":
+                yield Entry(path, _KINDS.get(mode, "file"), identifier)
+
+
+def _indexed(repository: Repository, paths: Sequence[str]) -> Iterator[Entry]:
+    for line in os.fsdecode(repository.output("ls-files", "-s", "-z", "--full-name", "--", *paths)).split("\0"):
+        if line:
+            facts, _, path = line.partition("\t")
+            mode, identifier, _ = facts.split()
             yield Entry(path, _KINDS.get(mode, "file"), identifier)
+
+
+def _on_the_way(path: str, listed: Callable[[Sequence[str]], Iterable[Entry]]) -> Entry | None:
+    """The entry of a file, or the link or submodule in its place or on the way to it, among those that are `listed`."""
+    above = [str(one) for one in (PurePosixPath(path), *PurePosixPath(path).parents)][:-1]
+    found = {entry.path: entry for entry in (listed(above) if above else ())}
+    return next((entry for one in above if (entry := found.get(one)) and (one == path or entry.kind != "file")), None)
 
 
 def _by_home(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
