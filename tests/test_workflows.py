@@ -36,7 +36,14 @@ def steps_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_init_writes_what_this_repository_uses() -> None:
-    written = workflows("github", Path("policies"), ".")
+    """But for where policyctl is installed from: here that is the base, not the code that is being reviewed."""
+    own = parsed(ROOT / ".github" / "workflows" / "policyctl-plan.yml")
+    (package,) = (step["env"]["POLICYCTL_PACKAGE"] for step in steps_of(own) if step.get("name") == "Install policyctl")
+    assert package == (
+        "git+file://${{ github.workspace }}@"
+        "${{ github.event.merge_group.base_sha || github.event.pull_request.base.sha || github.sha }}"
+    )
+    written = workflows("github", Path("policies"), package)
     assert written == {path: (ROOT / path).read_text("utf-8") for path in written}
     assert {ROOT / path for path in written} == set(OURS) - {ROOT / ".github" / "workflows" / "ci.yml"}
 

@@ -41,6 +41,7 @@ class Runner:
     pull: int = 5  # the pull request that a run is for
     queue: str = ""  # the base of a merge queue that a run is for
     files: dict[str, Path] = field(default_factory=dict)
+    programs: Path = Path(sys.executable).parent  # where python3, pip and policyctl are found
 
     def github(self, name: str) -> list[Step]:
         """The steps of a workflow of the checkout, but for the actions of others and the installation."""
@@ -58,6 +59,21 @@ class Runner:
                 done.append(self._run(step["name"], step["run"], {key: self._value(item) for key, item in environ.items()}))
                 passed[step.get("id", step["name"])] = done[-1].code == 0
         return done
+
+    def install(self, name: str, package: str) -> Step:
+        """The installation of policyctl in a workflow of the checkout, or in every job on GitLab, from another package."""
+        self.temporary.mkdir()
+        environ = {"POLICYCTL_PACKAGE": package, "PIP_NO_INDEX": "1", "GITHUB_PATH": str(self.checkout.parent / "path")}
+        if self.forge.kind == "gitlab":
+            config = yaml.safe_load((self.checkout / ".gitlab-ci.yml").read_text("utf-8"))
+            make, *rest = config[".policyctl"]["before_script"]
+            assert make == 'mkdir "$FILES"'
+            return self._run("before_script", "\n".join(rest), {**environ, "FILES": str(self.temporary)})
+        text = (self.checkout / ".github" / "workflows" / f"policyctl-{name}.yml").read_text("utf-8")
+        (job,) = yaml.safe_load(text)["jobs"].values()
+        (step,) = (one for one in job["steps"] if one.get("name") == "Install policyctl")
+        folder = {None: self.checkout, "${{ runner.temp }}": self.temporary}[step.get("working-directory")]
+        return self._run(step["name"], step["run"], environ, folder)
 
     @property
     def temporary(self) -> Path:
@@ -107,18 +123,18 @@ class Runner:
         branch = {key: item for key, item in self.forge.branch_environ.items() if not key.endswith("_TOKEN")}
         return {**branch, "GITHUB_SHA": commit, "CI_COMMIT_SHA": commit}
 
-    def _run(self, name: str, script: str, environ: dict[str, str]) -> Step:
+    def _run(self, name: str, script: str, environ: dict[str, str], folder: Path | None = None) -> Step:
         bare = {
             key: item for key, item in os.environ.items() if not key.startswith(("POLICYCTL_", "GITHUB_", "CI_", "GITLAB_"))
         }
         service = {key: item for key, item in self.forge.environ.items() if not key.endswith("_TOKEN") or key == "GITLAB_TOKEN"}
         ran = subprocess.run(
             ["bash", "-e", "-c", script],
-            cwd=self.checkout,
+            cwd=folder or self.checkout,
             env={
                 **bare,
                 **service,
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
                 "GITHUB_WORKFLOW": "policyctl" if self.forge.kind == "github" else "",
                 "RUNNER_TEMP": str(self.temporary),
                 "GITHUB_STEP_SUMMARY": str(self.checkout.parent / "summary"),
