@@ -168,7 +168,7 @@ class Repository:
     def propose(self, branch: str = "change") -> str:
         """A branch with what was written, checked out as services do for a pull request: merged into main; its base."""
         git(self.upstream, "checkout", "-q", "-B", branch)
-        commit(self.upstream)
+        self.forge.proposals[self.runner.pull] = (commit(self.upstream), "main")
         git(self.runner.checkout, "fetch", "-q", "origin")
         git(self.runner.checkout, "checkout", "-q", "--detach", "origin/main")
         git(self.runner.checkout, "merge", "-q", "--no-ff", "--message=x", f"origin/{branch}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,16 @@ class Step(NamedTuple):
     said: str
 
 
+def proposed(event: Path, head: str, target: str) -> dict[str, str]:
+    """The variables that say what a pull request asks for: to merge its newest commit into a branch; and the event's file."""
+    event.write_text(json.dumps({"pull_request": {"head": {"sha": head}, "base": {"ref": target}}}), "utf-8")
+    return {
+        "GITHUB_EVENT_PATH": str(event),
+        "CI_MERGE_REQUEST_SOURCE_BRANCH_SHA": head,
+        "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": target,
+    }
+
+
 @dataclass
 class Runner:
     """A checkout, the service around it, and what the repository's settings say."""
@@ -39,6 +50,7 @@ class Runner:
     overrides: str = ""  # and what they override
     before: str = ""  # what main was before the push that a run is for
     pull: int = 5  # the pull request that a run is for
+    target: str = "main"  # the branch that the pull request is for
     queue: str = ""  # the base of a merge queue that a run is for
     files: dict[str, Path] = field(default_factory=dict)
     programs: Path = Path(sys.executable).parent  # where python3, pip and policyctl are found
@@ -118,7 +130,11 @@ class Runner:
         if self.queue:
             return {"GITHUB_REF": f"refs/heads/gh-readonly-queue/main/pr-5-{self.queue}"}
         if name == "plan":
-            return {"GITHUB_REF": f"refs/pull/{self.pull}/merge", "CI_MERGE_REQUEST_IID": str(self.pull)}
+            return {
+                "GITHUB_REF": f"refs/pull/{self.pull}/merge",
+                "CI_MERGE_REQUEST_IID": str(self.pull),
+                **proposed(self.checkout.parent / "event.json", git(self.checkout, "rev-parse", "HEAD^2").strip(), self.target),
+            }
         commit = git(self.checkout, "rev-parse", "HEAD").strip()
         branch = {key: item for key, item in self.forge.branch_environ.items() if not key.endswith("_TOKEN")}
         return {**branch, "GITHUB_SHA": commit, "CI_COMMIT_SHA": commit}

@@ -10,8 +10,9 @@ import pytest
 
 from tests.cli.forges import COMMIT, OPENER, Forge, forge_of
 from tests.conftest import Policyctl, Project, Ran
-from tests.git_repo import commit
+from tests.git_repo import commit, git
 from tests.sqlite_rows import live_documents
+from tests.workflow_runner import proposed
 
 RIGHTS: dict[str, tuple[str | int, str | int]] = {"github": ("write", "read"), "gitlab": (30, 20)}  # may approve; may not
 
@@ -29,22 +30,44 @@ class Work:
 
     def __init__(self, project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
         self.project, self.forge, self.policyctl, self._patch = project, forge, policyctl, monkeypatch
+        self.base: str | None = None  # the commit that pull requests are to be merged into
+        self.target = "main"  # the branch that they are for
+        self.head: str | None = None  # the newest commit that the service names, where that is not what is checked out
 
     def plan(self, *args: str) -> Ran:
         for name in ("plan.md", "plan.json"):
             Path(name).unlink(missing_ok=True)
-        return self.policyctl("plan", "--out", "plan.json", "--report", "markdown=plan.md", *args)
+        self.commit()
+        base = () if self.base is None else ("--base", self.base)
+        return self.policyctl("plan", *base, "--out", "plan.json", "--report", "markdown=plan.md", *args)
+
+    def commit(self) -> str:
+        """Commit what the files say, and nothing that plan wrote."""
+        git(self.project.folder, "init", "--quiet", "--initial-branch=main")
+        git(self.project.folder, "add", "--all", "policies")
+        git(self.project.folder, "commit", "--quiet", "--allow-empty", "--message=x")
+        return git(self.project.folder, "rev-parse", "HEAD").strip()
+
+    def settle(self) -> None:
+        """Take what the files say for what pull requests are to be merged into."""
+        self.base = self.commit()
 
     def comment(self, number: int = 5, *args: str) -> Ran:
         """Plan what the files say, and show it on a pull request."""
         self.plan(*args)
         with self._patch.context() as step:
+            head = self.head or git(self.project.folder, "rev-parse", "HEAD").strip()
+            self.forge.proposals[number] = (head, self.target)
+            event = self.project.folder.parent / f"{self.project.folder.name}.event"
+            for name, value in proposed(event, head, self.target).items():
+                step.setenv(name, value)
             step.setenv("GITHUB_REF", f"refs/pull/{number}/merge")
             if self.forge.kind == "gitlab":
                 step.setenv("CI_MERGE_REQUEST_IID", str(number))
             return self.policyctl("ci", "comment", "plan.md", "--plan", "plan.json")
 
     def on_main(self, *args: str) -> Ran:
+        self.commit()
         with self._patch.context() as step:
             for name, value in self.forge.branch_environ.items():
                 step.setenv(name, value)
@@ -52,7 +75,9 @@ class Work:
 
     def apply(self, *args: str) -> Ran:
         """The step of the workflow that applies: what was approved, and nothing else."""
-        digest = self.on_main("ci", "approved", "--out", "overrides.json")
+        digest = self.on_main("ci", "approved", *(("--base", self.base) if self.base else ()), "--out", "overrides.json")
+        if digest.code:
+            return digest  # the shell stops there
         ran = self.on_main("apply", "--yes", "--expect-digest", digest.out.strip(), "--overrides", "overrides.json", *args)
         return Ran(ran.code, ran.out, digest.err + ran.err)
 
@@ -73,6 +98,7 @@ class Work:
 def work(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Work:
     made = Work(project, forge, policyctl, monkeypatch)
     made.add("base")
+    made.settle()
     assert policyctl("apply", "--yes").code == 0
     return made
 
@@ -173,6 +199,7 @@ def test_a_comment_without_a_whole_marker_of_this_directory_approves_nothing(cas
 
 def test_a_plan_that_was_refused_approves_nothing(work: Work) -> None:
     work.project.write("policyctl.yaml", "guards: {deny_providers: [evil]}\n")
+    work.settle()
     work.project.policy("chat", "virtual-model/evil/m")
     assert work.comment().code == 0
     assert "Merging approves no plan." in work.forge.bodies[0]
@@ -257,6 +284,7 @@ def test_a_later_commit_that_changes_none_of_the_policies_changes_nothing(
         for name, value in forge.environ.items():
             monkeypatch.setenv(name, value)
         work = Work(project, forge, policyctl, monkeypatch)
+        work.settle()
         work.add("a")
         assert work.comment().code == 0
         forge.merge(5)
@@ -422,6 +450,7 @@ def test_what_is_not_an_override_is_told_and_overrides_nothing(text: str, said: 
 def test_overrides_stand_first_are_approved_with_the_plan_and_used_by_apply(work: Work) -> None:
     work.project.write("policyctl.yaml", "limits: {max_removes: 0}\n")
     work.add("a")
+    work.settle()
     assert work.policyctl("apply", "--yes").code == 0
     work.take_away("a")
     assert work.comment().code == 0
