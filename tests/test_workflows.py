@@ -498,7 +498,9 @@ def test_in_a_merge_queue_the_plan_reports_and_comments_nothing(github: Forge, t
     assert (codes(steps), github.bodies) == (PLANNED, [])
     assert "2 to add" in steps[3].said
     workflow = parsed(ROOT / ".github" / "workflows" / "policyctl-plan.yml")
-    assert "merge_group" in workflow[True]  # YAML 1.1 reads `on` as true
+    starts = workflow[True]  # YAML 1.1 reads `on` as true
+    assert "merge_group" in starts
+    assert starts["pull_request"]["types"] == ["opened", "synchronize", "reopened", "edited"], "edited: for another branch"
 
 
 @pytest.mark.parametrize("service", SERVICES)
