@@ -13,6 +13,7 @@ from policyctl.core.diff import differ
 from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
 from policyctl.core.extra import Extra, extras
 from policyctl.core.plan import Plan
+from policyctl.core.redeclared import redeclared
 from policyctl.core.renames import renames
 from policyctl.core.settings import Settings
 from policyctl.effect.declared import NOTHING, Declared
@@ -112,7 +113,14 @@ def review(
         *_target_nothing(plan, after),
         *guarded,
     )
-    notes = (*_unreadable(plan, observed), *_dangling(plan, after), *_unfollowed(plan, after), *renames(plan), *allowed)
+    notes = (
+        *redeclared(declared, before, after),
+        *_unreadable(plan, observed),
+        *_dangling(plan, after),
+        *_unfollowed(plan, after),
+        *renames(plan),
+        *allowed,
+    )
     beside = _extras(plan, observed, [*compared, *(one.name for one in affected)])
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
