@@ -60,7 +60,10 @@ def test_a_changed_declaration_is_said_though_no_policy_changes(form: str, branc
 
 CHANGES = {
     "a timeout": ("model_type: chat\nprovider_config: {request_timeout: 30000}", "request_timeout not declared → 30 s"),
-    "both": ("model_type: embedding\nprovider_config: {request_timeout: 30000}", "model_type chat → embedding, request_timeout"),
+    "both": (
+        "model_type: embedding\nprovider_config: {request_timeout: 30000}",
+        "model_type chat → embedding, request_timeout",
+    ),
     "the type goes": ("provider_config: {request_timeout: 30000}", "request_timeout not declared → 30 s"),
 }
 
