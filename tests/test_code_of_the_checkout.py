@@ -15,8 +15,8 @@ import yaml
 
 from policyctl.load.workflows import SERVICES, Service, workflows
 from tests.cli.forges import forge_of
-from tests.gitting import commit, git
-from tests.running import Runner
+from tests.git_repo import commit, git
+from tests.workflow_runner import Runner
 
 POLICY = (
     "spec_version: v1\nkind: model\nname: a\npolicy: {strategy: {mode: single}, targets: [{model_name: virtual-model/a/one}]}\n"

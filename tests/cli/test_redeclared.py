@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.conftest import Policyctl, Project
-from tests.gitting import commit, git
+from tests.git_repo import commit, git
 
 MODELS = ("virtual-model/openai/gpt-4o", "virtual-model/google/gemini")
 DECLARATION = "spec_version: v1\nkind: model\nname: {}\n{}\n"

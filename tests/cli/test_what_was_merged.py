@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.forges import Forge, forge_of
-from tests.cli.test_approvals import Work
+from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project, Ran
-from tests.remote.standin import StandIn, standing_in
-from tests.remote.tenant import Tenant
+from tests.remote.fake_server import StandIn, standing_in
+from tests.remote.fake_tenant import Tenant
 
 
 @pytest.fixture(params=["github", "gitlab"])
