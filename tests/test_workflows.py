@@ -36,7 +36,14 @@ def steps_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_init_writes_what_this_repository_uses() -> None:
-    written = workflows("github", Path("policies"), ".")
+    """But for where policyctl is installed from: here that is the base, not the code that is being reviewed."""
+    own = parsed(ROOT / ".github" / "workflows" / "policyctl-plan.yml")
+    (package,) = (step["env"]["POLICYCTL_PACKAGE"] for step in steps_of(own) if step.get("name") == "Install policyctl")
+    assert package == (
+        "git+file://${{ github.workspace }}@"
+        "${{ github.event.merge_group.base_sha || github.event.pull_request.base.sha || github.sha }}"
+    )
+    written = workflows("github", Path("policies"), package)
     assert written == {path: (ROOT / path).read_text("utf-8") for path in written}
     assert {ROOT / path for path in written} == set(OURS) - {ROOT / ".github" / "workflows" / "ci.yml"}
 
@@ -161,7 +168,7 @@ class Repository:
     def propose(self, branch: str = "change") -> str:
         """A branch with what was written, checked out as services do for a pull request: merged into main; its base."""
         git(self.upstream, "checkout", "-q", "-B", branch)
-        commit(self.upstream)
+        self.forge.proposals[self.runner.pull] = (commit(self.upstream), "main")
         git(self.runner.checkout, "fetch", "-q", "origin")
         git(self.runner.checkout, "checkout", "-q", "--detach", "origin/main")
         git(self.runner.checkout, "merge", "-q", "--no-ff", "--message=x", f"origin/{branch}")
@@ -491,7 +498,9 @@ def test_in_a_merge_queue_the_plan_reports_and_comments_nothing(github: Forge, t
     assert (codes(steps), github.bodies) == (PLANNED, [])
     assert "2 to add" in steps[3].said
     workflow = parsed(ROOT / ".github" / "workflows" / "policyctl-plan.yml")
-    assert "merge_group" in workflow[True]  # YAML 1.1 reads `on` as true
+    starts = workflow[True]  # YAML 1.1 reads `on` as true
+    assert "merge_group" in starts
+    assert starts["pull_request"]["types"] == ["opened", "synchronize", "reopened", "edited"], "edited: for another branch"
 
 
 @pytest.mark.parametrize("service", SERVICES)

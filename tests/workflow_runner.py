@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,16 @@ class Step(NamedTuple):
     said: str
 
 
+def proposed(event: Path, head: str, target: str) -> dict[str, str]:
+    """The variables that say what a pull request asks for: to merge its newest commit into a branch; and the event's file."""
+    event.write_text(json.dumps({"pull_request": {"head": {"sha": head}, "base": {"ref": target}}}), "utf-8")
+    return {
+        "GITHUB_EVENT_PATH": str(event),
+        "CI_MERGE_REQUEST_SOURCE_BRANCH_SHA": head,
+        "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": target,
+    }
+
+
 @dataclass
 class Runner:
     """A checkout, the service around it, and what the repository's settings say."""
@@ -39,8 +50,10 @@ class Runner:
     overrides: str = ""  # and what they override
     before: str = ""  # what main was before the push that a run is for
     pull: int = 5  # the pull request that a run is for
+    target: str = "main"  # the branch that the pull request is for
     queue: str = ""  # the base of a merge queue that a run is for
     files: dict[str, Path] = field(default_factory=dict)
+    programs: Path = Path(sys.executable).parent  # where python3, pip and policyctl are found
 
     def github(self, name: str) -> list[Step]:
         """The steps of a workflow of the checkout, but for the actions of others and the installation."""
@@ -58,6 +71,21 @@ class Runner:
                 done.append(self._run(step["name"], step["run"], {key: self._value(item) for key, item in environ.items()}))
                 passed[step.get("id", step["name"])] = done[-1].code == 0
         return done
+
+    def install(self, name: str, package: str) -> Step:
+        """The installation of policyctl in a workflow of the checkout, or in every job on GitLab, from another package."""
+        self.temporary.mkdir()
+        environ = {"POLICYCTL_PACKAGE": package, "PIP_NO_INDEX": "1", "GITHUB_PATH": str(self.checkout.parent / "path")}
+        if self.forge.kind == "gitlab":
+            config = yaml.safe_load((self.checkout / ".gitlab-ci.yml").read_text("utf-8"))
+            make, *rest = config[".policyctl"]["before_script"]
+            assert make == 'mkdir "$FILES"'
+            return self._run("before_script", "\n".join(rest), {**environ, "FILES": str(self.temporary)})
+        text = (self.checkout / ".github" / "workflows" / f"policyctl-{name}.yml").read_text("utf-8")
+        (job,) = yaml.safe_load(text)["jobs"].values()
+        (step,) = (one for one in job["steps"] if one.get("name") == "Install policyctl")
+        folder = {None: self.checkout, "${{ runner.temp }}": self.temporary}[step.get("working-directory")]
+        return self._run(step["name"], step["run"], environ, folder)
 
     @property
     def temporary(self) -> Path:
@@ -102,23 +130,27 @@ class Runner:
         if self.queue:
             return {"GITHUB_REF": f"refs/heads/gh-readonly-queue/main/pr-5-{self.queue}"}
         if name == "plan":
-            return {"GITHUB_REF": f"refs/pull/{self.pull}/merge", "CI_MERGE_REQUEST_IID": str(self.pull)}
+            return {
+                "GITHUB_REF": f"refs/pull/{self.pull}/merge",
+                "CI_MERGE_REQUEST_IID": str(self.pull),
+                **proposed(self.checkout.parent / "event.json", git(self.checkout, "rev-parse", "HEAD^2").strip(), self.target),
+            }
         commit = git(self.checkout, "rev-parse", "HEAD").strip()
         branch = {key: item for key, item in self.forge.branch_environ.items() if not key.endswith("_TOKEN")}
         return {**branch, "GITHUB_SHA": commit, "CI_COMMIT_SHA": commit}
 
-    def _run(self, name: str, script: str, environ: dict[str, str]) -> Step:
+    def _run(self, name: str, script: str, environ: dict[str, str], folder: Path | None = None) -> Step:
         bare = {
             key: item for key, item in os.environ.items() if not key.startswith(("POLICYCTL_", "GITHUB_", "CI_", "GITLAB_"))
         }
         service = {key: item for key, item in self.forge.environ.items() if not key.endswith("_TOKEN") or key == "GITLAB_TOKEN"}
         ran = subprocess.run(
             ["bash", "-e", "-c", script],
-            cwd=self.checkout,
+            cwd=folder or self.checkout,
             env={
                 **bare,
                 **service,
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
                 "GITHUB_WORKFLOW": "policyctl" if self.forge.kind == "github" else "",
                 "RUNNER_TEMP": str(self.temporary),
                 "GITHUB_STEP_SUMMARY": str(self.checkout.parent / "summary"),

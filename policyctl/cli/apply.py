@@ -16,7 +16,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.github import subject_of, tell_plan, tell_stop
 from policyctl.cli.opening import Place, find_place, read_directory
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.reviewing import review_directory, reviewed_at, with_idle_settings
+from policyctl.cli.reviewing import Before, review_directory, with_idle_settings
 from policyctl.cli.selecting import Overrides, raise_if_idle, with_selection
 from policyctl.core.approval import NONE
 from policyctl.core.guards import Review
@@ -163,8 +163,9 @@ def _read_saved(
         _, loaded, _ = read_directory(options, place, console)
         with console.progress.of("Comparing", "live policy") as step:
             plan = replace(plan, overrides=overrides.given)  # what lifts a rule is what is given now, whatever the file says
-            before = reviewed_at(options, place, console, base)
-            reviewed = review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step, before)
+            before = Before(options, place, console, base)
+            loaded = loaded._replace(declared=replace(loaded.declared, before=before.declared))
+            reviewed = review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step, before.documents)
     names = loaded.names | {change.name for change in plan.changes}
     raise_if_idle(selection, overrides, names, reviewed.live | names)  # what is done already was live
     return place, with_idle_settings(reviewed, place, names, overrides)

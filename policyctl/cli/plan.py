@@ -15,6 +15,7 @@ from policyctl.cli.opening import Place, find_place
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.reviewing import raise_if_unsafe, review_directory
 from policyctl.cli.selecting import Overrides, with_selection
+from policyctl.core.approval import Terms
 from policyctl.core.guards import Review
 from policyctl.core.plan import Selection
 from policyctl.errors import PolicyctlError, UsageError
@@ -155,6 +156,6 @@ def _as_merged(review: Review, place: Place, base: Base) -> Review:
     later = [one for one in merged.settings.guard_exceptions if one not in held]
     notes = [f"the exception from {one.guard} for {one.policy} counts after its merge: {one.reason}" for one in later]
     plan = replace(review.plan, config=merged.digest, settings=merged.decides)
-    return replace(
-        review, plan=plan, settings=base.settings(place.config, place.environment.name), notes=(*review.notes, *notes)
-    )
+    terms = Terms(place.environment.access, merged.access, merged.rules)
+    settings = base.settings(place.config, place.environment.name)
+    return replace(review, plan=plan, settings=settings, terms=terms, notes=(*review.notes, *notes))

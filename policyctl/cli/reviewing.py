@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from policyctl.cli.console import Console
@@ -26,6 +27,7 @@ from policyctl.remote.open import open_reader
 from policyctl.report.plain import count
 
 if TYPE_CHECKING:
+    from policyctl.effect.declared import Declared
     from policyctl.load.directory import Loaded
 
 
@@ -46,11 +48,12 @@ def review_directory(
     compared = base is not None or is_git(place.url)
     _, loaded, unread = load_policies(options, place, console, deep=True, tests=tests, as_committed=compared)
     settings = overrides.on(place.environment.settings)
-    before = reviewed_at(options, place, console, base)
+    before = Before(options, place, console, base)
+    declared = replace(loaded.declared, before=before.declared)
     with open_reader(place.url, place.access) as reader, console.progress.of("Comparing", "live policy") as step:
         models = KnownModels(reader, loaded.models)
         reviewed = plan_directory(
-            reader, loaded.policies, place.environment, settings, selection, loaded.declared, step, unread, before, models
+            reader, loaded.policies, place.environment, settings, selection, declared, step, unread, before.documents, models
         )
         raise_if_idle(selection, overrides, loaded.names, reviewed.live)
         reviewed = replace(reviewed, warnings=_warnings(reviewed, loaded))
@@ -81,25 +84,39 @@ def with_idle_settings(reviewed: Review, place: Place, files: frozenset[str], ov
     return replace(reviewed, notes=(*reviewed.notes, *notes))
 
 
-def reviewed_at(options: Options, place: Place, console: Console, base: str | None) -> Callable[[], Mapping[str, Document]]:
-    """What gives the policies of the commit at which the checked out branch left a revision; none without a revision.
+class Before:
+    """The directory at the commit where the checked out branch left a revision, read once, when something asks for it.
 
-    Where that cannot be had nothing is a restoration, which is the stricter way, and it is said.
+    Without that revision, or where that cannot be had, nothing is a restoration, which is the stricter way, and it is said.
     """
-    if base is None:
-        return dict
 
-    def documents() -> Mapping[str, Document]:
+    def __init__(self, options: Options, place: Place, console: Console, base: str | None) -> None:
+        self._options, self._place, self._console, self._base = options, place, console, base
+
+    def documents(self) -> Mapping[str, Document]:
+        """The policies, by canonical name."""
+        return {} if self._base is None or self._read is None else self._read[0]
+
+    @property
+    def declared(self) -> Declared | None:
+        """What was declared of models: at that revision, or at the one that is planned against; None where neither is known."""
+        return None if self._read is None else self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[Mapping[str, Document], Declared] | None:
+        if self._base is None and not is_git(self._place.url):
+            return None
         from policyctl.load.git.revision import merge_base  # with git behind it
+        from policyctl.remote.gitrev import GitReader
 
         try:
-            with open_reader(f"{GIT}{merge_base(options.dir, base)}", place.access) as reader:
-                return {name: live.document for name, live in observe(reader).live.items()}
+            url = self._place.url if self._base is None else f"{GIT}{merge_base(self._options.dir, self._base)}"
+            with GitReader(url, self._options.dir, self._place.environment) as reader:
+                return {name: live.document for name, live in observe(reader).live.items()}, reader.declared
         except PolicyctlError as error:
-            console.say(f"no change is taken for a restoration: {error}")
-            return {}
-
-    return documents
+            if self._base is not None:
+                self._console.say(f"no change is taken for a restoration: {error}")
+            return None
 
 
 def failed_tests(loaded: Loaded) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Override
@@ -12,18 +13,71 @@ NONE = "none"  # no digest that anybody approved
 APPLIED = "applied"  # stands in a digest's place once it has done its work
 
 
+class Proposal(NamedTuple):
+    """What a pull request asks for: to merge a commit, its newest one, into a branch."""
+
+    head: str
+    into: str
+
+
+class Terms(NamedTuple):
+    """What a plan shows of the settings, as hashes: how the remote is reached, at the base and once the branch is merged (see
+    `Environment.access`), and the safety settings then (see `Environment.rules`)."""
+
+    before: str
+    access: str
+    rules: str
+
+
 @dataclass(frozen=True, slots=True)
 class Approval:
     """What the merge of one pull request approved: the plan's digest (or `none`, or `applied`), and what it rests on.
 
     `source` is how people name the pull request. `prints` are the hashes of the plan's changes (see `Plan.prints`), none
-    where the comment had no room for them.
+    where the comment had no room for them. `proposal` is what the plan was made for. Where nothing is approved although the
+    comment has a digest, `why` says so. `access` is how the remote was reached by the run that applied it.
     """
 
     digest: str
     source: str = ""
     overrides: tuple[Override, ...] = ()
     prints: tuple[str, ...] = ()
+    proposal: Proposal | None = None
+    terms: Terms | None = None
+    why: str = ""
+    access: str | None = None
+
+
+def held(approval: Approval, merged: Proposal) -> Approval:
+    """An approval where its plan was made for what was `merged`; else one of nothing, which says why."""
+    made = approval.proposal
+    if approval.digest in (NONE, APPLIED) or (made == merged and approval.terms is not None):
+        return approval
+    if made is None or approval.terms is None:
+        why = "its comment does not say which commit and settings the plan was made for, as an older policyctl wrote it"
+    elif made.head != merged.head:
+        why = f"its plan was made for commit {made.head[:12]}, and what was merged is {merged.head[:12] or 'not known'}"
+    else:
+        why = f"its plan was made for a merge into {made.into}, and it was merged into {merged.into or 'another branch'}"
+    return Approval(NONE, approval.source, why=why)
+
+
+def reached(approvals: Sequence[Approval], applied: Approval | None, before: str | None) -> frozenset[str | None]:
+    """The ways to reach the remote (see `Environment.access`) that were used already, or that somebody approved since.
+
+    `approvals` are those that wait, the newest first; `applied` is the last that was applied, and `before` how the remote was
+    reached before the push that a run is for. Where no run noted how it reached the remote, the first of the approved plans
+    says it, and without any merge `before`. After a merge that approved nothing neither is to be relied on.
+    """
+    shown = [one.terms for one in reversed(approvals) if one.terms is not None]
+    first = applied.access if applied is not None else None
+    if first is None and len(shown) == len(approvals):
+        first = shown[0].before if shown else before
+    known = {first} - {None}
+    for terms in shown:
+        if terms.before in known:
+            known.add(terms.access)
+    return frozenset(known)
 
 
 def waiting(approvals: Sequence[Approval], plan: Plan) -> list[tuple[Approval, int]]:

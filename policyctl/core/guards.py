@@ -13,6 +13,7 @@ from policyctl.core.diff import differ
 from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
 from policyctl.core.extra import Extra, extras
 from policyctl.core.plan import Plan
+from policyctl.core.redeclared import redeclared
 from policyctl.core.renames import renames
 from policyctl.core.settings import Settings
 from policyctl.effect.declared import NOTHING, Declared
@@ -23,6 +24,7 @@ from policyctl.model.names import POLICY_PREFIX, canonical_name, matches
 from policyctl.model.normal import Document, model_names, references
 
 if TYPE_CHECKING:
+    from policyctl.core.approval import Terms
     from policyctl.core.diff import Field
     from policyctl.effect.compare import Effect
     from policyctl.errors import Problem
@@ -44,7 +46,8 @@ class Review:
     `used` are the policies that would be removed though another still targets them.
     `guarded` is whether any guard is configured (None: they do not bind this plan), `warnings` what the rules find in the files
     of the changed policies.
-    `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet.
+    `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet;
+    `terms` say from what to what, where the plan has a base.
     `restored` are the changes that only bring back what was reviewed before, by name: policies as the base revision has them.
     `failed_tests` are the scenario tests that fail with the plan's policies, one sentence each, where they were run.
     `extras` are the fields of live policies that the format does not know, by the policy's name. `unchecked` says what could
@@ -62,6 +65,7 @@ class Review:
     policies_before: Mapping[str, Document] = field(default_factory=dict)
     declared: Declared = NOTHING
     settings: tuple[Field, ...] = ()
+    terms: Terms | None = None
     guarded: bool | None = None
     warnings: tuple[Problem, ...] = ()
     used: frozenset[str] = frozenset()
@@ -109,7 +113,14 @@ def review(
         *_target_nothing(plan, after),
         *guarded,
     )
-    notes = (*_unreadable(plan, observed), *_dangling(plan, after), *_unfollowed(plan, after), *renames(plan), *allowed)
+    notes = (
+        *redeclared(declared, before, after),
+        *_unreadable(plan, observed),
+        *_dangling(plan, after),
+        *_unfollowed(plan, after),
+        *renames(plan),
+        *allowed,
+    )
     beside = _extras(plan, observed, [*compared, *(one.name for one in affected)])
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(

@@ -116,9 +116,9 @@ def compare(
     """What a change does. None is "there is no such policy"; nulls inside must already mean absent (see `normal_form`).
 
     Each version is read with the policies of its own time, by canonical name: a policy whose own document stays does
-    something else when one that it targets does. `declared` are facts about models. `partial` is the share of calls that fail
-    in a partial failure; without `deep` no failures at once are looked for. Of a policy of which it cannot be told what it
-    does, the effect is that alone.
+    something else when one that it targets does. `declared` are facts about models, of either time. `partial` is the share of
+    calls that fail in a partial failure; without `deep` no failures at once are looked for. Of a policy of which it cannot be
+    told what it does, the effect is that alone.
     """
     try:
         return _compared(before, after, (policies_before, policies_after), declared, partial, deep)
@@ -138,13 +138,13 @@ def _compared(
     deep: bool,
 ) -> Effect:
     if before is None or after is None:
-        old, new = _picture(before, policies[0], declared), _picture(after, policies[1], declared)
+        old, new = _picture(before, policies[0], declared.then), _picture(after, policies[1], declared)
         return compare_pictures(old, new, partial)
     below = _below(before, policies[0] or {}), _below(after, policies[1] or {})
     stays = _alike(*below)
     if stays and before.get("policy") == after.get("policy"):
         return Effect("metadata", sure=True)
-    then, now = picture(before, policies[0], declared), picture(after, policies[1], declared)
+    then, now = picture(before, policies[0], declared.then), picture(after, policies[1], declared)
     effect = compare_pictures(then, now, partial)
     kind = _kind(before, after, then.tree, now.tree, below) if effect == Effect("effective") else "effective"
     if kind != "effective":

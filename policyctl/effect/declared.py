@@ -11,10 +11,19 @@ _SAME = {"chat_vision": "chat"}  # takes the same requests
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The models' own timeouts in seconds and their types (`chat`, `embedding`, …), by canonical name, as far as known."""
+    """The models' own timeouts in seconds and their types (`chat`, `embedding`, …), by canonical name, as far as known.
+
+    `before` is what was declared when the policies were what they are live, where that is known.
+    """
 
     timeouts: Mapping[str, float] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
+    before: Declared | None = None
+
+    @property
+    def then(self) -> Declared:
+        """What counts in what is said of live policies: what was declared before, else the same as for what comes."""
+        return self if self.before is None else self.before
 
     def requests(self, model: str) -> str | None:
         """The kind of requests that a model takes, where that is declared: its type, but that `chat_vision` takes chats."""
@@ -23,7 +32,8 @@ class Declared:
 
     def __or__(self, other: Declared) -> Declared:
         """Both, where the other one says something that one holds."""
-        return Declared({**self.timeouts, **other.timeouts}, {**self.types, **other.types})
+        before = None if self.before is None else self.before | other
+        return Declared({**self.timeouts, **other.timeouts}, {**self.types, **other.types}, before)
 
 
 NOTHING = Declared()

@@ -101,6 +101,15 @@ def config_at(revision: Revision) -> Config:
     return config_of(source_of(reading(revision, [nearest])(nearest.path), nearest.path))
 
 
+def access_at(directory: Path, revision: str, environment: str) -> str | None:
+    """How an environment's remote was reached at a revision (see `Environment.access`); None where that cannot be known."""
+    try:
+        found = config_at(Revision(directory, revision)).environments.get(environment)
+    except PolicyctlError:  # such as a revision that a forced push left behind
+        return None
+    return None if found is None else found.access
+
+
 def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:
     """These files as they were at a revision of the repository that each lies in, in one go; those that were not are left out.
 

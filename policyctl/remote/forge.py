@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
 
+from policyctl.core.approval import Proposal
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.urls import http_complaint, is_safe_for_secrets
 from policyctl.remote.answers import describe
@@ -38,11 +39,12 @@ class Said(NamedTuple):
 
 
 class Merge(NamedTuple):
-    """A merged pull request: its number, how people name it, and when it was merged."""
+    """A merged pull request: its number, how people name it, when it was merged, and which commit into which branch."""
 
     number: str
     name: str
     when: str
+    what: Proposal
 
 
 class Forge(Protocol):
@@ -52,6 +54,7 @@ class Forge(Protocol):
     link: str  # to the run that this is a step of
     commit: str  # that is checked out
     branch: str | None  # that this run is for; None for a pull request
+    proposal: Proposal | None  # what the pull request asked for when this run was started; None where that is not known
     queued: bool  # whether this run is for a merge queue, or a merge train
 
     def comments(self) -> list[Post]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from policyctl.core.approval import Proposal
 from policyctl.errors import PolicyctlError
 from policyctl.remote.forge import LABEL, PAGE, Merge, NotAllowed, Post, Said, Service, name_in, token
 
@@ -33,6 +36,7 @@ class GitHub:
         self.link = f"{server}/{environ.get('GITHUB_REPOSITORY', '')}/actions/runs/{run}"
         self.queued = _QUEUE.fullmatch(self._ref) is not None
         self.branch = None if self.queued or not self._ref.startswith("refs/heads/") else self._ref.removeprefix("refs/heads/")
+        self.proposal = _proposed(environ.get("GITHUB_EVENT_PATH"))
         self.close = self._service.close
         self._me = cache(self._who_am_i)
 
@@ -82,9 +86,10 @@ class GitHub:
     def merges(self, branch: str) -> Iterator[Merge]:
         query = {"state": "closed", "base": branch, "sort": "updated", "direction": "desc"}
         rows = list(self._service.rows(f"{self._repository}/pulls", query, PAGE))
-        found = [row for row in rows if row.get("merged_at") and _base(row) in (None, branch)]
+        found = [row for row in rows if row.get("merged_at") and _in(row, "base", "ref") in (None, branch)]
         for row in sorted(found, key=lambda row: (str(row["merged_at"]), int(row.get("number") or 0)), reverse=True):
-            yield Merge(str(row.get("number")), f"#{row.get('number')}", str(row["merged_at"]))
+            what = Proposal(_in(row, "head", "sha") or "", _in(row, "base", "ref") or "")
+            yield Merge(str(row.get("number")), f"#{row.get('number')}", str(row["merged_at"]), what)
 
     def comments_on(self, merge: Merge) -> list[Post]:
         return self._comments(merge.number)
@@ -131,7 +136,18 @@ class GitHub:
         return found[1]
 
 
-def _base(row: Mapping[str, Any]) -> str | None:
-    """The branch that a pull request was merged into, where the row names it."""
-    base = row.get("base")
-    return str(base["ref"]) if isinstance(base, dict) and base.get("ref") else None
+def _in(row: Mapping[str, Any], side: str, key: str) -> str | None:
+    """What a row says of a pull request's head or base, if it does."""
+    found = row.get(side)
+    return str(found[key]) if isinstance(found, dict) and found.get(key) else None
+
+
+def _proposed(event: str | None) -> Proposal | None:
+    """The pull request that a run was started for, as the file of its event has it."""
+    try:
+        found = json.loads(Path(event).read_text("utf-8")) if event else {}
+    except (OSError, ValueError):
+        return None
+    pull = found.get("pull_request") if isinstance(found, dict) else None
+    head, into = (_in(pull, *where) for where in (("head", "sha"), ("base", "ref"))) if isinstance(pull, dict) else (None, None)
+    return Proposal(head, into) if head and into else None

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
+from policyctl.core.approval import Proposal
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.remote.forge import LABEL, PAGE, Merge, NotAllowed, Post, Said, Service, name_in, token
 
@@ -27,6 +28,10 @@ class GitLab:
         self.link = environ.get("CI_PIPELINE_URL", "")
         self.branch = None if self._number else environ.get("CI_COMMIT_BRANCH") or None
         self.queued = environ.get("CI_MERGE_REQUEST_EVENT_TYPE") == "merge_train"
+        # Of a merged result the commit is the merge, and the branch's own stands beside it.
+        head = environ.get("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA") or self.commit
+        into = environ.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "")
+        self.proposal = Proposal(head, into) if head and into else None
         self.close = self._service.close
         self._me = cache(self._who_am_i)
 
@@ -74,7 +79,8 @@ class GitLab:
         rows = list(self._service.rows(f"{self._project}/merge_requests", query, PAGE))
         found = [row for row in rows if row.get("state") == "merged" and row.get("target_branch", branch) == branch]
         for row in sorted(found, key=lambda row: (str(row.get("merged_at")), int(row.get("iid") or 0)), reverse=True):
-            yield Merge(str(row.get("iid")), f"!{row.get('iid')}", str(row.get("merged_at")))
+            what = Proposal(str(row.get("sha") or ""), str(row.get("target_branch") or ""))
+            yield Merge(str(row.get("iid")), f"!{row.get('iid')}", str(row.get("merged_at")), what)
 
     def comments_on(self, merge: Merge) -> list[Post]:
         return self._ours(f"{self._project}/merge_requests/{merge.number}/notes", "id", "body")

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from policyctl.core.settings import Settings
+from policyctl.effect.declared import NOTHING, Declared
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
 from policyctl.load.base import config_at, reading
 from policyctl.load.directory import Files
@@ -43,6 +44,7 @@ class GitReader:
         self._revision = Revision(directory, url.removeprefix(GIT))
         self._environment = environment
         self._rows: list[Any] | None = None
+        self._declared = NOTHING
 
     def rows(self) -> list[Any]:
         if self._rows is None:
@@ -52,6 +54,12 @@ class GitReader:
 
     def find(self, names: Collection[str]) -> list[Any]:
         return [row for row in self.rows() if isinstance(row, dict) and canonical_name(row["name"]) in names]
+
+    @property
+    def declared(self) -> Declared:
+        """What the files declared of models at the revision."""
+        self.rows()
+        return self._declared
 
     def models(self) -> frozenset[str]:
         return frozenset()
@@ -86,6 +94,7 @@ class GitReader:
             read=reading(self._revision, entries),
         )
         loaded = files.load(environment)
+        self._declared = loaded.declared
         self._refuse_pointers(loaded.problems)
         named = Counter(policy.name for policy in loaded.policies)
         single = [policy for policy in loaded.policies if named[policy.name] == 1]

@@ -51,7 +51,7 @@ def change_pictures(item: Item, review: Review) -> Pictures | None:
         return None
     before, after = item.before, item.after
     try:
-        old = picture(before, review.policies_before, review.declared) if before else None
+        old = picture(before, review.policies_before, review.declared.then) if before else None
         new = picture(after, review.policies, review.declared) if after else None
     except NotKnown:  # the effect says so
         return None

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from policyctl.core.approval import APPLIED, NONE, Approval
+from policyctl.core.approval import APPLIED, NONE, Approval, Proposal, Terms
 from policyctl.core.guards import Review
 from policyctl.core.plan import Plan
 from policyctl.core.settings import Override
@@ -20,6 +23,7 @@ MARKER = "<!-- policyctl:plan "  # with which a page begins, and nothing else do
 _DIGEST = r"sha256:[0-9a-f]{64}"
 _FIRST = re.compile(r"<!-- policyctl:plan environment=(\S+) directory=(\S+) -->")
 _SHOWS = re.compile(rf"<!-- policyctl:shows ({_DIGEST}) approves ({_DIGEST}|{NONE}) -->")
+_TERMS = re.compile(rf"<!-- policyctl:terms ({_DIGEST}) ({_DIGEST}) ({_DIGEST}) -->")
 _DATA = re.compile(r"<!-- policyctl:data ([A-Za-z0-9+/=]+) -->")
 _LAST = re.compile(rf"<!-- policyctl ({_DIGEST}|{NONE}|{APPLIED}) -->")
 
@@ -29,37 +33,52 @@ def marker(environment: str, directory: str) -> str:
     return f"<!-- policyctl:plan environment={_marked(environment)} directory={_marked(directory)} -->"
 
 
+class Shown(NamedTuple):
+    """The digest of the plan that a page shows, what a merge approves, and the settings, where the plan has a base."""
+
+    digest: str
+    approves: str
+    terms: Terms | None
+
+
 def opening(review: Review, directory: str) -> str:
-    """A page's first two lines, which are not shown: whose page it is, which plan it shows, and what a merge approves.
+    """A page's first lines, which are not shown: whose page it is, which plan it shows, what a merge approves, and which
+    settings it shows, where the plan has a base.
 
     A merge approves nothing where the plan was refused,
     where a scenario test failed, and where the plan is against a git revision, which cannot be applied.
     """
     plan = review.plan
     stopped = review.refusals or review.stale or review.failed_tests or is_git(plan.remote)
+    terms = f"<!-- policyctl:terms {' '.join(review.terms)} -->\n" if review.terms else ""
     return (
         f"{marker(plan.environment, directory)}\n"
-        f"<!-- policyctl:shows {plan.digest} approves {NONE if stopped else plan.digest} -->\n"
+        f"<!-- policyctl:shows {plan.digest} approves {NONE if stopped else plan.digest} -->\n{terms}"
     )
 
 
-def shown_in(page: str) -> tuple[str, str] | None:
-    """The digest of the plan that a page shows, and what a merge approves; None when it is not a page of ours."""
-    first, second = (*page.split("\n", 2), "", "")[:2]
-    found = _SHOWS.fullmatch(second.strip())
-    return (found[1], found[2]) if found and _FIRST.fullmatch(first.strip()) else None
+def shown_in(page: str) -> Shown | None:
+    """What a page shows; None when it is not a page of ours."""
+    first, second, third = (line.strip() for line in (*page.split("\n", 3), "", "", "")[:3])
+    found, terms = _SHOWS.fullmatch(second), _TERMS.fullmatch(third)
+    if found is None or not _FIRST.fullmatch(first):
+        return None
+    return Shown(found[1], found[2], Terms(*terms.groups()) if terms else None)
 
 
-def post(page: str, plan: Plan, link: str, longest: int) -> str:
+def post(page: str, plan: Plan, link: str, longest: int, proposal: Proposal | None = None, why: str = "") -> str:
     """A plan's page as a comment or an issue of at most so many characters, with a link to the run that has all of it.
 
-    Its last two lines are what a merge approves. The hashes of the changes are left out where there is no room for them.
+    Its last two lines are what a merge approves: nothing where there is a reason `why`. `proposal` is what the plan was made
+    for. The hashes of the changes are left out where there is no room for them.
     """
-    approved = (shown_in(page) or (NONE, NONE))[1]
-    whole, bare = (_data(approved, plan.overrides, prints) for prints in (plan.prints, ()))
+    shown = shown_in(page)
+    approved = NONE if shown is None or why else shown.approves
+    terms = None if shown is None else shown.terms
+    whole, bare = (_data(approved, plan.overrides, prints, proposal, terms) for prints in (plan.prints, ()))
     short = f"{_first(page)}\nThe plan is too long to be shown here."
     tries = ((page, whole), (page, bare), (short, whole), (short, bare))
-    texts = [_ended(text, link, approved, data) for text, data in tries]
+    texts = [_ended(text, link, approved, data, why) for text, data in tries]
     return next((text for text in texts if len(text) <= longest), texts[-1])
 
 
@@ -69,11 +88,13 @@ def outdated(old: str, link: str) -> str:
     return _ended(said, link, NONE)
 
 
-def applied(old: str, link: str) -> str:
-    """A comment whose plan was applied, by the run of this link: its approval has done its work and holds no more."""
+def applied(old: str, link: str, access: str) -> str:
+    """A comment whose plan was applied, by the run of this link: its approval has done its work and holds no more.
+
+    It keeps how the remote was reached (see `Environment.access`), with which the next run compares."""
     lines = old.rstrip().split("\n")[:-1]
     text = "\n".join(lines[:-1] if _DATA.fullmatch(lines[-1].strip()) else lines)
-    return f"{text.rstrip()}\n\nApplied by [this run]({link}).\n\n<!-- policyctl {APPLIED} -->\n"
+    return f"{text.rstrip()}\n\nApplied by [this run]({link}).\n\n{_encoded({'access': access})}<!-- policyctl {APPLIED} -->\n"
 
 
 def is_of(body: str, page: str) -> bool:
@@ -97,7 +118,7 @@ def approval_in(bodies: list[str], environment: str, directory: str, source: str
         return None
     *_, data, last = ["", *ours[-1].rstrip().split("\n")]
     found = _LAST.fullmatch(last.strip())
-    return None if found is None else Approval(found[1], source, *_read(data.strip()))
+    return None if found is None else _read(data.strip(), Approval(found[1], source))
 
 
 def _is_ours(body: str) -> bool:
@@ -105,22 +126,42 @@ def _is_ours(body: str) -> bool:
     return _FIRST.fullmatch(_first(body)) is not None and _LAST.fullmatch(last) is not None
 
 
-def _data(approved: str, overrides: tuple[Override, ...], prints: tuple[str, ...]) -> str:
-    """The last line but one: what the plan rests on, in an alphabet that nothing in it can end; empty where that is nothing."""
-    if approved == NONE or not (overrides or prints):
+def _data(
+    approved: str,
+    overrides: tuple[Override, ...],
+    prints: tuple[str, ...],
+    proposal: Proposal | None,
+    terms: Terms | None,
+) -> str:
+    """The last line but one: what the approval rests on; empty where nothing is approved."""
+    if approved == NONE:
         return ""
-    data = {"overrides": [override._asdict() for override in overrides], "changes": list(prints)}
+    data: dict[str, Any] = {"overrides": [override._asdict() for override in overrides], "changes": list(prints)}
+    if proposal is not None and terms is not None:
+        data |= {"proposal": proposal._asdict(), "terms": terms._asdict()}
+    return _encoded(data)
+
+
+def _encoded(data: Mapping[str, Any]) -> str:
+    """A line of data, in an alphabet that nothing in it can end."""
     return f"<!-- policyctl:data {b64encode(json.dumps(data).encode()).decode()} -->\n"
 
 
-def _read(line: str) -> tuple[tuple[Override, ...], tuple[str, ...]]:
-    """What a line of data says; nothing for any other line, or for one that was edited."""
+def _read(line: str, approval: Approval) -> Approval:
+    """The approval with what a line of data says; as it is for any other line, or for one that was edited."""
     found = _DATA.fullmatch(line)
     try:
         data = json.loads(b64decode(found[1])) if found else {}
-        return tuple(Override(**one) for one in data.get("overrides", ())), tuple(map(str, data.get("changes", ())))
+        return replace(
+            approval,
+            overrides=tuple(Override(**one) for one in data.get("overrides", ())),
+            prints=tuple(map(str, data.get("changes", ()))),
+            proposal=Proposal(**data["proposal"]) if "proposal" in data else None,
+            terms=Terms(**data["terms"]) if "terms" in data else None,
+            access=data.get("access"),
+        )
     except (ValueError, TypeError, AttributeError):
-        return (), ()
+        return approval
 
 
 def _marked(text: str) -> str:
@@ -132,6 +173,6 @@ def _first(text: str) -> str:
     return text.partition("\n")[0].strip()
 
 
-def _ended(text: str, link: str, approved: str, data: str = "") -> str:
-    nothing = " Merging approves no plan." if approved == NONE else ""
+def _ended(text: str, link: str, approved: str, data: str = "", why: str = "") -> str:
+    nothing = f" Merging approves no plan{f': {why}' if why else ''}." if approved == NONE else ""
     return f"{text.rstrip()}\n\n[The run]({link}) has the whole plan.{nothing}\n\n{data}<!-- policyctl {approved} -->\n"

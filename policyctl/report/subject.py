@@ -15,6 +15,7 @@ from policyctl.report.plain import place, plain
 ALSO = "also affected"
 UNBOUND = "(not of this directory, whose guards do not hold for it)"
 NOT_KNOWN = "what this does to traffic is not known"
+_DECLARED = "models, before and after, as this directory declares them now (--base REVISION takes those of before from there)"
 OVERRIDES_TOLD = "Overridden for this plan, and approved with it:"
 RESTORED = "restoration: back to the policy as it was reviewed"
 TESTS_TOLD = "Scenario tests fail:"
@@ -43,7 +44,13 @@ def notes_of(review: Review) -> list[str]:
 
 def basis_of(review: Review) -> list[str]:
     """What everything that a plan says rests on; it stands once, below all of that."""
-    return [*([ASSUMED] if review.plan.changes else []), *([review.unchecked] if review.unchecked else [])]
+    declared = review.declared
+    by_one = declared.before is None and bool(declared.types or declared.timeouts)
+    return [
+        *([ASSUMED] if review.plan.changes else []),
+        *([_DECLARED] if review.plan.changes and by_one else []),
+        *([review.unchecked] if review.unchecked else []),
+    ]
 
 
 NOT_COMPARED = "Nothing to apply, but not all could be compared"

@@ -26,6 +26,7 @@ class Forge:
     merges: list[dict[str, Any]] = field(default_factory=list)
     read_only: bool = False
     knows_me: bool = False  # a workflow's own token may not ask who it is
+    proposals: dict[int, tuple[str, str]] = field(default_factory=dict)  # each pull request's newest commit, and its target
     head: str | None = COMMIT  # what main is at; None where the token may not ask
     changed: dict[str, list[str]] = field(default_factory=dict)  # commit → the files that changed from there to the head
     rights: dict[str, str | int] = field(default_factory=dict)  # what people may do here, as the service says it
@@ -85,6 +86,7 @@ class Forge:
 
     def merge(self, number: int, commit: str = COMMIT, *, merged: bool = True) -> None:
         """A pull request that belongs to the commit."""
+        head, target = self.proposals.get(number, (COMMIT, "main"))
         self.merges.append(
             {
                 "number": number,
@@ -92,6 +94,10 @@ class Forge:
                 "merged_at": f"2026-01-01T00:00:{len(self.merges):02}Z" if merged else None,
                 "state": "merged" if merged else "opened",
                 "merge_commit_sha": commit,
+                "head": {"sha": head},
+                "base": {"ref": target},
+                "sha": head,
+                "target_branch": target,
             }
         )
 

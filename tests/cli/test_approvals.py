@@ -10,9 +10,9 @@ import pytest
 
 from policyctl.cli.overriding import commands_in
 from tests.cli.forges import COMMIT, OPENER, Forge, forge_of
-from tests.conftest import Policyctl, Project, Ran
+from tests.cli.pull_requests import Work
+from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
-from tests.sqlite_rows import live_documents
 
 RIGHTS: dict[str, tuple[str | int, str | int]] = {"github": ("write", "read"), "gitlab": (30, 20)}  # may approve; may not
 
@@ -25,55 +25,11 @@ def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         yield made
 
 
-class Work:
-    """A project, its service, and policyctl as a step for a pull request or for main."""
-
-    def __init__(self, project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.project, self.forge, self.policyctl, self._patch = project, forge, policyctl, monkeypatch
-
-    def plan(self, *args: str) -> Ran:
-        for name in ("plan.md", "plan.json"):
-            Path(name).unlink(missing_ok=True)
-        return self.policyctl("plan", "--out", "plan.json", "--report", "markdown=plan.md", *args)
-
-    def comment(self, number: int = 5, *args: str) -> Ran:
-        """Plan what the files say, and show it on a pull request."""
-        self.plan(*args)
-        with self._patch.context() as step:
-            step.setenv("GITHUB_REF", f"refs/pull/{number}/merge")
-            if self.forge.kind == "gitlab":
-                step.setenv("CI_MERGE_REQUEST_IID", str(number))
-            return self.policyctl("ci", "comment", "plan.md", "--plan", "plan.json")
-
-    def on_main(self, *args: str) -> Ran:
-        with self._patch.context() as step:
-            for name, value in self.forge.branch_environ.items():
-                step.setenv(name, value)
-            return self.policyctl(*args)
-
-    def apply(self, *args: str) -> Ran:
-        """The step of the workflow that applies: what was approved, and nothing else."""
-        digest = self.on_main("ci", "approved", "--out", "overrides.json")
-        ran = self.on_main("apply", "--yes", "--expect-digest", digest.out.strip(), "--overrides", "overrides.json", *args)
-        return Ran(ran.code, ran.out, digest.err + ran.err)
-
-    def add(self, *names: str) -> None:
-        for name in names:
-            self.project.policy(name)
-
-    def take_away(self, *names: str) -> None:
-        for name in names:
-            (self.project.policies / f"{name}.yaml").unlink()
-
-    @property
-    def live(self) -> set[str]:
-        return {name.removeprefix("virtual-policy/") for name in live_documents()}
-
-
 @pytest.fixture
 def work(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Work:
     made = Work(project, forge, policyctl, monkeypatch)
     made.add("base")
+    made.settle()
     assert policyctl("apply", "--yes").code == 0
     return made
 
@@ -174,6 +130,7 @@ def test_a_comment_without_a_whole_marker_of_this_directory_approves_nothing(cas
 
 def test_a_plan_that_was_refused_approves_nothing(work: Work) -> None:
     work.project.write("policyctl.yaml", "guards: {deny_providers: [evil]}\n")
+    work.settle()
     work.project.policy("chat", "virtual-model/evil/m")
     assert work.comment().code == 0
     assert "Merging approves no plan." in work.forge.bodies[0]
@@ -258,6 +215,7 @@ def test_a_later_commit_that_changes_none_of_the_policies_changes_nothing(
         for name, value in forge.environ.items():
             monkeypatch.setenv(name, value)
         work = Work(project, forge, policyctl, monkeypatch)
+        work.settle()
         work.add("a")
         assert work.comment().code == 0
         forge.merge(5)
@@ -438,6 +396,7 @@ def test_what_is_not_an_override_is_told_and_overrides_nothing(text: str, said: 
 def test_overrides_stand_first_are_approved_with_the_plan_and_used_by_apply(work: Work) -> None:
     work.project.write("policyctl.yaml", "limits: {max_removes: 0}\n")
     work.add("a")
+    work.settle()
     assert work.policyctl("apply", "--yes").code == 0
     work.take_away("a")
     assert work.comment().code == 0

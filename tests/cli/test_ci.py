@@ -13,6 +13,7 @@ from tests.conftest import Policyctl, Project, Ran
 from tests.git_repo import commit
 from tests.remote.fake_server import Reply, closed_port
 from tests.sqlite_rows import put, row
+from tests.workflow_runner import proposed
 
 FIRST = "<!-- policyctl:plan environment=local directory=policies -->"
 # A description that tries to be the last line of a comment.
@@ -37,8 +38,16 @@ def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture
-def digest(project: Project, policyctl: Policyctl) -> str:
-    """The digest of a plan that adds one policy, saved beside its page, which tries to say another one."""
+def digest(project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The digest of a plan that adds one policy, saved beside its page, which tries to say another one.
+
+    Pull request 5 is the commit that is checked out, and for main.
+    """
+    head = commit(project.folder)
+    for name, value in proposed(project.folder.parent / f"{project.folder.name}.event", head, "main").items():
+        monkeypatch.setenv(name, value)
+    if "forge" in request.fixturenames:
+        request.getfixturevalue("forge").proposals[5] = (head, "main")
     project.policy("a")
     project.write("nasty.yaml", NASTY)
     return saved(policyctl)
@@ -58,7 +67,8 @@ def on_main(forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch)
 
 
 def saved(policyctl: Policyctl, *args: str) -> str:
-    policyctl("plan", "--out", "plan.json", "--report", "markdown=plan.md", *args)
+    base = ("--base", "HEAD") if Path(".git").exists() else ()
+    policyctl("plan", *base, "--out", "plan.json", "--report", "markdown=plan.md", *args)
     found: str = json.loads(Path("plan.json").read_text("utf-8"))["digest"]
     return found
 
@@ -67,7 +77,8 @@ def test_a_comment_is_made_once_and_then_updated(forge: Forge, digest: str, proj
     forge.write("looks good", "somebody")
     assert policyctl(*SHOW) == (0, "", "")
     (_, first) = forge.bodies
-    assert first.startswith(f"{FIRST}\n<!-- policyctl:shows {digest} approves {digest} -->\n### policyctl: ")
+    assert first.startswith(f"{FIRST}\n<!-- policyctl:shows {digest} approves {digest} -->\n<!-- policyctl:terms sha256:")
+    assert first.splitlines()[3].startswith("### policyctl: ")
     assert first.endswith(f" -->\n<!-- policyctl {digest} -->\n")
     assert "(https://forge.example/" in first
     project.policy("b")
@@ -105,7 +116,7 @@ def test_plans_of_two_directories_are_told_apart(
     project.policies.rename(project.folder / "other" / "policies")
     project.policies.mkdir()
     project.policy("b")
-    policyctl("plan", *other, "--out", "other.json", "--report", "markdown=other.md")
+    policyctl("plan", "--base", "HEAD", *other, "--out", "other.json", "--report", "markdown=other.md")
     saved(policyctl)
     assert policyctl(*SHOW).code == policyctl("ci", "comment", "other.md", "--plan", "other.json", *other).code == 0
     forge.merge(5)

@@ -11,6 +11,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.github import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.load.config import find_config, load_config
+from policyctl.load.environment import Environment
 from policyctl.remote.forge import Forge, NotAllowed, open_forge
 from policyctl.report.posts import applied as applied_text
 
@@ -32,7 +33,7 @@ def command(options: Options) -> int:
 
 def applied(options: Options) -> int:
     console = Console(options)
-    environment = load_config(find_config(options.dir)).environment(options.env).name
+    environment = load_config(find_config(options.dir)).environment(options.env)
     try:
         with open_forge(os.environ) as forge:
             if forge is None:
@@ -44,13 +45,13 @@ def applied(options: Options) -> int:
     return 0
 
 
-def _note(forge: Forge, environment: str, directory: str, console: Console) -> str | None:
+def _note(forge: Forge, environment: Environment, directory: str, console: Console) -> str | None:
     """Note it on each of them; why not, where this commit may not be all that was merged."""
-    found = waiting_merges(forge, environment, directory)
+    found, _ = waiting_merges(forge, environment.name, directory)
     if why := why_not_head(forge, directory):
         return why
     for merge, ours in found:
         for one in ours:
-            forge.rewrite(one, applied_text(one.body, forge.link))
+            forge.rewrite(one, applied_text(one.body, forge.link, environment.access))
         console.say(f"noted as applied: pull request {merge.name}")
     return None

@@ -11,9 +11,10 @@ from policyctl.cli.ci.pages import read_page, with_page
 from policyctl.cli.console import Console
 from policyctl.cli.github import repository_path
 from policyctl.cli.options import Options, with_options
+from policyctl.core.approval import NONE
 from policyctl.errors import PolicyctlError
 from policyctl.remote.forge import Forge, NotAllowed, open_forge
-from policyctl.report.posts import is_in, is_of, outdated, post
+from policyctl.report.posts import is_in, is_of, outdated, post, shown_in
 
 EPILOG = """\b
 Example:
@@ -62,7 +63,27 @@ def _show(forge: Forge, options: Options, page: Path, planfile: Path) -> None:
         raise
     # Should two runs at once have made two, it is the last one that is read for what was approved.
     old = next((one for one in reversed(forge.comments()) if is_of(one.body, text)), None)
-    forge.comment(post(text, plan, forge.link, forge.longest), old)
+    why = _why_not_approving(forge, options, text)
+    forge.comment(post(text, plan, forge.link, forge.longest, forge.proposal, why), old)
+
+
+def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
+    """Why a merge approves nothing, whatever the page says: it must be of what the pull request asks for, settings and all.
+
+    What is checked out is the pull request's newest commit, or the merge of it.
+    """
+    shown = shown_in(page)
+    if shown is None or shown.approves == NONE:
+        return ""
+    if shown.terms is None:
+        return "the plan was made without --base, so it does not show which settings change"
+    if forge.proposal is None:
+        return "the run does not know the pull request's newest commit and the branch that it is for"
+    from policyctl.load.git.revision import checked_out  # with git behind it
+
+    if forge.proposal.head not in checked_out(options.dir):
+        return f"what is checked out is not the pull request's commit {forge.proposal.head[:12]}, nor a merge of it"
+    return ""
 
 
 def _outdate(forge: Forge, options: Options) -> None:

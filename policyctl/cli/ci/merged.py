@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from policyctl.core.approval import APPLIED, Approval
+from policyctl.core.approval import APPLIED, Approval, held
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.remote.forge import Forge, Merge, NotAllowed, Post
 from policyctl.report.posts import approval_in, is_in
@@ -12,29 +12,27 @@ from policyctl.report.posts import approval_in, is_in
 _LOOKED = 50  # pull requests that are looked at, from the newest back
 
 
-def waiting_merges(forge: Forge, environment: str, directory: str) -> list[tuple[Merge, list[Post]]]:
-    """The merged pull requests with a plan of ours that was not applied yet, and our comments; the newest first.
-
-    It looks back to the last one that was applied: what is older was applied with it or before it.
+def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[tuple[Merge, list[Post]]], Approval | None]:
+    """The merged pull requests with a plan of ours that was not applied yet, and our comments; the newest first. Then what
+    the last one that was applied says, to which it looks back: what is older was applied with it or before it.
     """
     found: list[tuple[Merge, list[Post]]] = []
     for merge in islice(forge.merges(forge.branch), _LOOKED) if forge.branch else ():
         ours = [one for one in forge.comments_on(merge) if is_in(one.body, environment, directory)]
         approval = approval_in([one.body for one in ours], environment, directory)
         if approval is not None and approval.digest == APPLIED:
-            break
+            return found, approval
         if ours:
             found.append((merge, ours))
-    return found
+    return found, None
 
 
-def approvals_of(forge: Forge, environment: str, directory: str) -> list[Approval]:
-    """What those pull requests approve, the newest first."""
-    made = [
-        approval_in([one.body for one in ours], environment, directory, merge.name)
-        for merge, ours in waiting_merges(forge, environment, directory)
-    ]
-    return [one for one in made if one is not None]
+def approvals_of(forge: Forge, environment: str, directory: str) -> tuple[list[Approval], Approval | None]:
+    """What those pull requests approve, the newest first: nothing where the plan was not made for what was merged. Then the
+    last one that was applied."""
+    found, applied = waiting_merges(forge, environment, directory)
+    made = [(approval_in([one.body for one in ours], environment, directory, merge.name), merge) for merge, ours in found]
+    return [held(one, merge.what) for one, merge in made if one is not None], applied
 
 
 def why_not_head(forge: Forge, directory: str) -> str | None:

@@ -38,8 +38,8 @@ def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, Plan]:
         raise PolicyctlError(f"{page} is not a plan as markdown; write it with plan --report markdown={page}")
     plan = read_plan(_text(planfile, MAX_BYTES), str(planfile))
     shown = shown_in(text)
-    if shown is None or shown[0] != plan.digest:
-        other = "no plan" if shown is None else shown[0]
+    if shown is None or shown.digest != plan.digest:
+        other = "no plan" if shown is None else shown.digest
         raise PolicyctlError(
             f"{page} shows {other}, and {planfile} is {plan.digest}; "
             f"write both in one run of plan --out {planfile} --report markdown={page}"

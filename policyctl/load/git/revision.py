@@ -137,6 +137,19 @@ def head(directory: Path) -> Head | None:
     return Head(commit, subject.strip()[:_LONGEST_SUBJECT], changed)
 
 
+def checked_out(directory: Path) -> tuple[str, ...]:
+    """The commit that is checked out, then its parents; nothing without git, a repository or a commit."""
+    try:
+        repository = find_repository(directory)
+        if repository is None:
+            return ()
+        commit = commit_of(repository, "HEAD")
+        lines, _, _ = repository.contents([commit])[0].partition(b"\n\n")
+    except PolicyctlError:
+        return ()
+    return (commit, *(line[7:].decode() for line in lines.split(b"\n") if line.startswith(b"parent ")))
+
+
 def merge_base(directory: Path, revision: str) -> str:
     """The id of the commit at which the checked out branch left a revision.
 

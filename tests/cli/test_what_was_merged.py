@@ -1,0 +1,265 @@
+"""A merge approves the plan of what was merged: that commit, into that branch, with the settings that the plan shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.forges import Forge, forge_of
+from tests.cli.pull_requests import Work
+from tests.conftest import Policyctl, Project, Ran
+from tests.remote.fake_server import StandIn, standing_in
+from tests.remote.fake_tenant import Tenant
+
+
+@pytest.fixture(params=["github", "gitlab"])
+def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forge]:
+    with forge_of(request.param) as made:
+        for name, value in made.environ.items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture
+def work(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Work:
+    made = Work(project, forge, policyctl, monkeypatch)
+    made.add("base")
+    made.settle()
+    assert policyctl("apply", "--yes").code == 0
+    made.add("new")
+    return made
+
+
+def commented(work: Work) -> None:
+    assert work.comment().code == 0
+
+
+def a_later_commit(work: Work) -> None:
+    """Its run was cancelled, or its message says [skip ci]."""
+    commented(work)
+    work.forge.proposals[5] = ("d" * 40, "main")
+
+
+def another_branch(work: Work) -> None:
+    """The pull request was for a branch of its author's, until it was for main."""
+    work.target = "other"
+    commented(work)
+    head, _ = work.forge.proposals[5]
+    work.forge.proposals[5] = (head, "main")
+
+
+def an_old_comment(work: Work) -> None:
+    commented(work)
+    (row,) = work.forge.comments[5]
+    row["body"] = re.sub(r"<!-- policyctl:data .* -->\n", "", row["body"])
+
+
+def without_a_base(work: Work) -> None:
+    work.base = None
+    commented(work)
+
+
+def another_checkout(work: Work) -> None:
+    """A workflow that checks out something else than what it was started for."""
+    work.head = "e" * 40
+    commented(work)
+
+
+NOT_APPROVED: dict[str, tuple[Callable[[Work], None], str]] = {
+    "a later commit": (a_later_commit, ": its plan was made for commit [0-9a-f]{12}, and what was merged is dddddddddddd; "),
+    "another branch": (another_branch, ": its plan was made for a merge into other, and it was merged into main; "),
+    "an old comment": (an_old_comment, ": its comment does not say which commit and settings the plan was made for, "),
+    "without a base": (without_a_base, "approved no plan: "),
+    "another checkout": (another_checkout, "approved no plan: "),
+}
+
+
+@pytest.mark.parametrize("case", NOT_APPROVED)
+def test_a_plan_that_was_not_made_for_what_was_merged_approves_nothing(case: str, work: Work) -> None:
+    arrange, said = NOT_APPROVED[case]
+    arrange(work)
+    work.forge.merge(5)
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert re.search(f"pull request [#!]5 approved no plan{said.removeprefix('approved no plan')}", ran.err), ran.err
+    assert "start this by hand with the plan's digest" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arrange", "said"),
+    [
+        (
+            without_a_base,
+            "Merging approves no plan: the plan was made without --base, so it does not show which settings change.",
+        ),
+        (
+            another_checkout,
+            f"Merging approves no plan: what is checked out is not the pull request's commit {'e' * 12}, nor a merge of it.",
+        ),
+    ],
+)
+def test_the_comment_says_why_a_merge_would_approve_nothing(arrange: Callable[[Work], None], said: str, work: Work) -> None:
+    arrange(work)
+    assert said in work.forge.bodies[0]
+
+
+def test_one_plan_that_does_not_count_does_not_spoil_the_sum_of_the_others_unless_it_is_part_of_it(work: Work) -> None:
+    commented(work)
+    work.take_away("new")
+    work.add("other")
+    assert work.comment(6).code == 0
+    work.add("new")
+    work.forge.proposals[6] = ("d" * 40, "main")
+    work.forge.merge(5)
+    work.forge.merge(6)
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert "(approved no plan: its plan was made for commit " in ran.err
+    assert "no approved plan showed the change of virtual-policy/other" in ran.err
+    work.take_away("other")
+    assert (work.apply().code, work.live) == (0, {"base", "new"})
+
+
+def test_several_plans_approve_nothing_under_settings_that_none_of_them_shows(work: Work) -> None:
+    commented(work)
+    work.take_away("new")
+    work.add("other")
+    assert work.comment(6).code == 0
+    work.add("new")
+    work.forge.merge(5)
+    work.forge.merge(6)
+    work.project.write("policyctl.yaml", "limits: {max_removes: 99}\n")  # pushed by nobody knows whom
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert "no approved plan shows the safety settings that policyctl.yaml has now" in ran.err
+
+
+# How the remote is reached
+
+SECRET = "canary-key"
+CONFIG = (
+    "default: prod\nscope: ['*']\nenvironments: {{prod: {{remote: '{}', auth: {{type: bearer, token: 'env:WXO_API_KEY'}}}}}}\n"
+)
+
+
+class Tenants:
+    """The remote of an environment, and another server that would like to be it."""
+
+    def __init__(self, work: Work, own: StandIn, other: StandIn) -> None:
+        self.work, self.own, self.other = work, own, other
+
+    def lead_to(self, server: StandIn) -> None:
+        self.work.project.write("policyctl.yaml", CONFIG.format(server.url))
+
+    def merged(self, number: int = 5) -> Ran:
+        self.work.forge.merge(number)
+        return self.work.apply()
+
+
+@pytest.fixture
+def tenants(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tenants]:
+    monkeypatch.setenv("WXO_API_KEY", SECRET)
+    work = Work(project, forge, policyctl, monkeypatch)
+    rows = Tenant()
+    with standing_in(rows) as own, standing_in(rows) as other:
+        found = Tenants(work, own, other)
+        found.lead_to(own)
+        work.add("base")
+        work.settle()
+        assert policyctl("apply", "--yes").code == 0
+        work.add("new")
+        yield found
+
+
+NOBODY = "error: no approved plan shows the remote, auth and ca_file that policyctl.yaml has now, so nothing logs in with them"
+
+
+def test_a_login_that_no_plan_shows_sends_no_secret(tenants: Tenants) -> None:
+    """The plan was made for one commit, and the next one leads elsewhere."""
+    commented(tenants.work)
+    tenants.lead_to(tenants.other)
+    tenants.work.forge.proposals[5] = ("d" * 40, "main")
+    ran = tenants.merged()
+    assert (ran.code, ran.out, tenants.other.seen) == (4, "", [])
+    assert NOBODY in ran.err
+    assert "approved no plan: its plan was made for commit " in ran.err
+
+
+def test_a_login_that_was_shown_and_approved_is_used(tenants: Tenants) -> None:
+    tenants.lead_to(tenants.other)
+    commented(tenants.work)
+    assert tenants.other.seen == [], "while it is reviewed, the old one holds"
+    assert "environments.prod.remote" in tenants.work.forge.bodies[0]
+    tenants.work.settle()
+    # The plan is one for the old remote, so that it is not the one of now; but whoever approved it has seen the new one.
+    ran = tenants.merged()
+    assert ran.code == 4
+    assert "this is not the plan that was approved" in ran.err
+    assert {seen.authorization for seen in tenants.other.seen} == {f"Bearer {SECRET}"}
+
+
+def test_a_push_that_leads_elsewhere_sends_no_secret_now_and_later(tenants: Tenants) -> None:
+    """Not even once it is what the next push and the next plan start from: a run has noted what was used before."""
+    commented(tenants.work)
+    assert tenants.merged().code == 0
+    assert tenants.work.on_main("ci", "applied").code == 0
+    tenants.lead_to(tenants.other)
+    for number in (6, 7):
+        ran = tenants.work.apply()
+        assert (ran.code, tenants.other.seen) == (4, [])
+        assert NOBODY in ran.err
+        tenants.work.settle()
+        tenants.work.add(f"more-{number}")
+        tenants.work.comment(number)  # whose reader logs in: what is on main holds for plans
+        tenants.other.seen.clear()
+        ran = tenants.merged(number)
+        assert (ran.code, tenants.other.seen) == (4, [])
+    tenants.lead_to(tenants.own)
+    assert NOBODY not in tenants.work.apply().err
+
+
+def test_a_push_that_leads_nowhere_else_is_planned_for_a_person_to_read(tenants: Tenants) -> None:
+    ran = tenants.work.apply()
+    assert ran.code == 4
+    assert "no merged pull request has approved this plan" in ran.err
+
+
+def test_the_first_push_of_a_new_way_in_waits_for_a_person(tenants: Tenants) -> None:
+    tenants.lead_to(tenants.other)
+    ran = tenants.work.apply()
+    assert (ran.code, tenants.other.seen) == (4, [])
+    assert tenants.work.on_main("ci", "approved", "--digest", f"sha256:{'0' * 64}").code == 0, "who decides"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "auth: {type: bearer, token: 'env:OTHER'}",
+        "auth: {type: mcsp, api_key: 'env:WXO_API_KEY', url: 'https://login.example'}",
+        "auth: {type: bearer, token: 'env:WXO_API_KEY'}, ca_file: other.pem",
+    ],
+)
+def test_every_part_of_the_way_in_counts(change: str, tenants: Tenants) -> None:
+    text = CONFIG.replace("auth: {{type: bearer, token: 'env:WXO_API_KEY'}}", change.replace("{", "{{").replace("}", "}}"))
+    tenants.work.project.write("policyctl.yaml", text.format(tenants.own.url))
+    tenants.own.seen.clear()
+    ran = tenants.work.apply()
+    assert (ran.code, tenants.own.seen) == (4, [])
+    assert NOBODY in ran.err
+
+
+def test_no_secret_is_in_what_is_compared(tenants: Tenants) -> None:
+    commented(tenants.work)
+    before = tenants.work.forge.bodies[0]
+    page = Path("plan.md").read_text("utf-8")
+    terms = re.search(r"<!-- policyctl:terms (.*) -->", page)
+    assert terms is not None
+    assert re.fullmatch(r"(sha256:[0-9a-f]{64} ?){3}", terms[1])
+    with pytest.MonkeyPatch.context() as other:
+        other.setenv("WXO_API_KEY", "another")
+        tenants.work.plan()
+    assert terms[0] in Path("plan.md").read_text("utf-8"), "it stays the same with another secret"
+    assert SECRET not in before
