@@ -20,6 +20,8 @@ from tests.git_repo import commit, git
 MODEL = "virtual-model/openai/gpt-4o"
 # In this order, each with what it needs from those before it; `git commit` stands between what needs no revision and what does.
 DAY: tuple[tuple[str, ...], ...] = (
+    ("help",),
+    ("help", "tutorial"),
     ("init", "--ci", "github"),
     ("init",),
     ("validate",),
