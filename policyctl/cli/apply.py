@@ -25,6 +25,7 @@ from policyctl.core.saved import MAX_BYTES, BadPlan, read_plan
 from policyctl.errors import StalePlan, UsageError
 from policyctl.load.environment import Environment, leaves
 from policyctl.load.files import read_bounded
+from policyctl.load.unread import listed
 from policyctl.reconcile.saved import review_saved
 from policyctl.remote.open import open_reader, require_writable
 from policyctl.report.fields import elided
@@ -125,9 +126,10 @@ def _unapproved(plan: Plan, expected: str | None) -> str | None:
             f"{plan.digest}"
         )
     if expected not in (None, NONE, plan.digest):
+        moved = f", which covers what it does to the traffic of {listed(plan.traffic)}," if plan.traffic else ""
         return (
-            f"this is not the plan that was approved: its digest is {plan.digest}, not {expected}; "
-            "nothing was written, have this plan approved"
+            f"this is not the plan that was approved: its digest{moved} is {plan.digest}, not {expected}; nothing was "
+            "written, have this plan approved: by a new pull request, or start this by hand with its digest"
         )
     return None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from policyctl.core.plan import Plan
@@ -34,7 +34,8 @@ class Approval:
     """What the merge of one pull request approved: the plan's digest (or `none`, or `applied`), and what it rests on.
 
     `source` is how people name the pull request. `prints` are the hashes of the plan's changes (see `Plan.prints`), none
-    where the comment had no room for them. `proposal` is what the plan was made for. Where nothing is approved although the
+    where the comment had no room for them. `traffic` is what the plan does by way of other policies (see `Plan.traffic`).
+    `proposal` is what the plan was made for. Where nothing is approved although the
     comment has a digest, `why` says so. `access` is how the remote was reached by the run that applied it.
     """
 
@@ -42,6 +43,7 @@ class Approval:
     source: str = ""
     overrides: tuple[Override, ...] = ()
     prints: tuple[str, ...] = ()
+    traffic: Mapping[str, str] = field(default_factory=dict)
     proposal: Proposal | None = None
     terms: Terms | None = None
     why: str = ""
@@ -89,7 +91,7 @@ def waiting(approvals: Sequence[Approval], plan: Plan) -> list[tuple[Approval, i
 
 def adds_up(approvals: Sequence[Approval], plan: Plan) -> bool:
     """Whether the plan is exactly the sum of approved ones: each change was shown in one, and each of those is there whole,
-    or has nothing left to do."""
+    or has nothing left to do. So is what it does by way of other policies."""
     left, covered = set(plan.prints), set[str]()
     for one in approvals:
         own = set(one.prints)
@@ -97,7 +99,18 @@ def adds_up(approvals: Sequence[Approval], plan: Plan) -> bool:
             if one.digest in (NONE, APPLIED) or not own <= left:
                 return False
             covered |= own
-    return covered == left
+    return covered == left and not moved_otherwise(approvals, plan)
+
+
+def moved_otherwise(approvals: Sequence[Approval], plan: Plan) -> list[str]:
+    """The policies to which the plan does something else, by way of others, than those of its approved plans that have
+    changes left."""
+    shown: dict[str, set[str | None]] = {}
+    for one, _ in waiting(approvals, plan):
+        for name, mark in one.traffic.items():
+            shown.setdefault(name, set()).add(mark)
+    names = sorted(shown.keys() | plan.traffic.keys())
+    return [name for name in names if shown.get(name) != {plan.traffic.get(name)}]
 
 
 def unapproved(approvals: Sequence[Approval], plan: Plan) -> Iterator[str]:

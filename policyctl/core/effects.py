@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.core.plan import Plan
 from policyctl.core.settings import PARTIAL
 from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.known import Known, leads_to_unclear
 from policyctl.model.live import Live, Observed
-from policyctl.model.normal import Document, normal_form, references
+from policyctl.model.normal import Document, digest, normal_form, references
 
 if TYPE_CHECKING:
     from policyctl.effect.compare import Effect
@@ -96,6 +96,36 @@ def affected_by(
     return tuple(found)
 
 
+def traffic_of(plan: Plan, comparing: Comparing, effects: Mapping[str, Effect], affected: Sequence[Affected]) -> dict[str, str]:
+    """For each policy that a plan moves by way of others a hash of what it and all that it leads to say, before and after.
+
+    These are the policies that stay and are affected, and the added and updated ones that lead to a policy: of any other
+    change its own two versions say everything. Documents are hashed and no numbers of an effect, so that the hash is the
+    same on every machine and with every version of the effect engine.
+    """
+    equivalent = {name for name, effect in effects.items() if not _is_effective(effect)}
+    changed = {change.name for change in plan.changes if change.after is not None and (change.needs or change.frees)}
+    found = {}
+    for name in sorted(changed - equivalent | {one.name for one in affected}):
+        sides = [led_to(name, policies) for policies in (comparing.before, comparing.after)]
+        if any(side.keys() - {name} for side in sides):
+            found[name] = digest(sides).removeprefix("sha256:")[:24]
+    return found
+
+
+def led_to(name: str, policies: Mapping[str, Document]) -> dict[str, Any]:
+    """What a policy and all policies that it leads to do: the body of each, by name; None where that is not known."""
+    unclear, found, pending = Known.of(policies).unclear, dict[str, Any](), [name]
+    while pending:
+        one = pending.pop()
+        if one in policies and one not in found:
+            found[one] = policies[one].get("policy")
+            pending += references(policies[one])
+        elif one in unclear:
+            found[one] = None
+    return found
+
+
 def _roots(plan: Plan, effects: Mapping[str, Effect]) -> set[str]:
     """The changes that may move the traffic of policies which target them."""
     return {change.name for change in plan.changes if change.action != "update" or _is_effective(effects.get(change.name))}
@@ -165,6 +195,11 @@ def policies_around(plan: Plan, observed: Observed) -> tuple[Known, Known]:
         Known(_Normal(live, {}), whole=observed.whole, unclear=unclear),
         Known(_Normal(kept, written), whole=observed.whole, unclear=left),
     )
+
+
+def in_normal_form(documents: Mapping[str, Document]) -> Mapping[str, Document]:
+    """The same documents in normal form."""
+    return _Normal({}, documents)
 
 
 class _Normal(Mapping[str, Document]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from shlex import quote
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from policyctl.core.apply import Verdict, judge
 from policyctl.core.diff import differ
-from policyctl.core.effects import Affected, Comparing, affected_by, effects_of, policies_around
+from policyctl.core.effects import (
+    Affected,
+    Comparing,
+    affected_by,
+    effects_of,
+    in_normal_form,
+    led_to,
+    policies_around,
+    traffic_of,
+)
 from policyctl.core.extra import Extra, extras
 from policyctl.core.plan import Plan
 from policyctl.core.redeclared import redeclared
@@ -94,7 +103,6 @@ def review(
     revision: the way back to one of them is a restoration. `compared` are the policies that the plan is about besides those
     that it changes.
     """
-    restored = restorations(plan, reviewed or {})
     before, after = policies_around(plan, observed)
     # A saved plan may be half applied: what is done counts no more, neither as a change nor as live.
     pending = tuple(c for c in plan.changes if judge(c, observed.live.get(c.name)) is not Verdict.ALREADY)
@@ -103,6 +111,8 @@ def review(
     comparing = Comparing(before, after, declared, settings.partial)
     effects = effects_of(plan, observed, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
+    plan = replace(plan, traffic=traffic_of(plan, comparing, effects, affected))
+    restored = restorations([*(change.name for change in plan.changes), *(one.name for one in affected)], after, reviewed or {})
     guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
     refusals = (
         *_protected(plan, settings),
@@ -135,15 +145,17 @@ def review(
         declared=declared,
         guarded=bool(settings.guards.active),
         used=frozenset(name for name, _ in used),
-        restored=restored,
+        restored=restored & {change.name for change in plan.changes},
         extras=beside,
     )
 
 
-def restorations(plan: Plan, reviewed: Mapping[str, Document]) -> frozenset[str]:
-    """The changes whose result is the policy's own document among the reviewed ones, by name."""
-    written = ((change.name, change.after) for change in plan.changes if change.after is not None)
-    return frozenset(name for name, after in written if name in reviewed and not differ(after, reviewed[name]))
+def restorations(names: Iterable[str], after: Known, reviewed: Mapping[str, Document]) -> frozenset[str]:
+    """Those policies that are, once the plan is applied, what they are among the reviewed ones: they say the same, and so
+    does every policy that they lead to, changed or not. What a policy does is decided there too."""
+    back = [name for name in names if name in after and name in reviewed and not differ(after[name], reviewed[name])]
+    then = in_normal_form(reviewed)
+    return frozenset(name for name in back if led_to(name, after) == led_to(name, then))
 
 
 def _extras(plan: Plan, observed: Observed, compared: Collection[str]) -> dict[str, tuple[Extra, ...]]:

@@ -56,7 +56,8 @@ class Plan:
     Of the directory's own policies that it leaves alone, `kept` are those that are as the files say and may target others,
     and `unselected` those that the selection leaves as they are.
     `config` is the digest of the `settings` that decide what the plan says, where those are known.
-    `overrides` are the safety settings that were overridden for it: whoever approves the plan approves them too.
+    `overrides` are the safety settings that were overridden for it: whoever approves the plan approves them too. So they do
+    with what it does by way of other policies: `traffic` has a hash for each policy that it moves so (see `traffic_of`).
     """
 
     environment: str
@@ -69,10 +70,11 @@ class Plan:
     unselected: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
+    traffic: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """The hash of what apply would do. It holds no time, no file and no policy that the plan leaves alone."""
+        """The hash of what apply would do, to the policies that it leaves alone too. It holds no time and no file."""
         return digest(
             {
                 "environment": self.environment,
@@ -80,6 +82,7 @@ class Plan:
                 "config": self.config,
                 "changes": [[c.action, c.name, c.id, c.before, c.after] for c in self.changes],
                 "overrides": sorted({override.text for override in self.overrides}),
+                **({"traffic": dict(self.traffic)} if self.traffic else {}),
             }
         )
 

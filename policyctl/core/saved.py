@@ -83,6 +83,7 @@ class _SavedPlan(BaseModel):
     unselected: list[str] = []
     changes: list[_SavedChange]
     overrides: list[_SavedOverride] = []
+    traffic: dict[str, str] = {}
 
 
 def write_plan(plan: Plan) -> str:
@@ -100,6 +101,7 @@ def write_plan(plan: Plan) -> str:
         "unselected": sorted(plan.unselected),
         "changes": [_change_to_plain(change) for change in plan.changes],
         "overrides": [override._asdict() for override in plan.overrides],
+        **({"traffic": dict(plan.traffic)} if plan.traffic else {}),
     }
     return json.dumps({**saved, "checksum": digest(saved)}, indent=2) + "\n"
 
@@ -158,6 +160,7 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         unselected=frozenset(saved.unselected),
         settings=saved.settings,
         overrides=tuple(Override(**override.model_dump()) for override in saved.overrides),
+        traffic=saved.traffic,
     )
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")

@@ -29,7 +29,7 @@ from policyctl.effect.shares import provider_of
 from policyctl.effect.tree import Tree
 from policyctl.errors import NotKnown
 from policyctl.model.names import short_model
-from policyctl.model.normal import Document, references
+from policyctl.model.normal import Document
 
 
 class Breach(NamedTuple):
@@ -69,16 +69,15 @@ def traffic_refusals(
     """What the guards refuse, one sentence each, and as notes what they would refuse but for an exception.
 
     `policies` are all as they will be and `effects` those of the plan's updates, both by name; `affected` are policies that
-    stay. `restored` names changes that only bring back what was reviewed: the guards that compare with what is live do not
+    stay. `restored` names policies of both that are again what was reviewed: the guards that compare with what is live do not
     block the way back. `declared` are facts about models.
     """
     refusals, notes = [], []
     written = [change for change in plan.changes if change.after is not None]
     judged = [Judged(change.name, change.action == "update", effects.get(change.name)) for change in written]
     judged += [Judged(one.name, True, one.effect, one.through) for one in affected if one.bound]
-    back = restored | {one.name for one in affected if _restored_by(one.name, plan, policies, restored)}
     for breach in _breaches(judged, policies, settings.guards, declared):
-        if breach.policy in back and breach.guard in _OF_UPDATES:
+        if breach.policy in restored and breach.guard in _OF_UPDATES:
             continue
         if exception := _exception(breach, settings.guard_exceptions):
             notes.append(f"{breach.policy} {breach.said}; allowed: {exception.reason}")
@@ -86,20 +85,6 @@ def traffic_refusals(
             override = f"--allow-guard {quote(f'{breach.guard}={breach.policy}')}"
             refusals.append(f"{breach.policy} {breach.said} (allow it with {override}, or in guard_exceptions)")
     return tuple(refusals), tuple(notes)
-
-
-def _restored_by(name: str, plan: Plan, policies: Mapping[str, Document], restored: frozenset[str]) -> bool:
-    """Whether every changed policy that one which stays may come to is a restoration."""
-    changed, unclear = {change.name for change in plan.changes}, Known.of(policies).unclear
-    pending, seen = [name], {name}
-    while pending:
-        one = pending.pop()
-        if one in unclear:
-            return False
-        for target in references(policies[one]) & (policies.keys() | unclear.keys()) - seen:
-            seen.add(target)
-            pending.append(target)
-    return seen & changed <= restored
 
 
 def _exception(breach: Breach, exceptions: tuple[GuardException, ...]) -> GuardException | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from policyctl.core.apply import Verdict, judge
 from policyctl.core.guards import Review, review
 from policyctl.core.plan import Plan
 from policyctl.core.saved_rules import bad_targets, recounted, trespasses
 from policyctl.core.settings import Settings
 from policyctl.load.directory import Loaded
+from policyctl.model.live import Observed
 from policyctl.model.normal import Document
 from policyctl.reconcile.apply import stale_changes
 from policyctl.reconcile.observe import observe
@@ -43,5 +45,16 @@ def review_saved(
     rows = [
         f"{block.name}: {block.reason}" for block in plan.blocked if block.name in changed and block.name not in reviewed.live
     ]
-    reviewed = replace(reviewed, refusals=refusals, stale=(*stale_changes(plan, observed), *rows))
+    stale = (*stale_changes(plan, observed), *rows, *(() if refusals else _moved_otherwise(plan, reviewed.plan, observed)))
+    reviewed = replace(reviewed, plan=replace(reviewed.plan, traffic=plan.traffic), refusals=refusals, stale=stale)
     return unchecked(reviewed) if writes and not models else reviewed
+
+
+def _moved_otherwise(plan: Plan, now: Plan, observed: Observed) -> Iterator[str]:
+    """The policies to which the plan does something else, by way of others, than when it was made. Of a plan that is half
+    applied this is not to be told: what is done counts as live."""
+    if any(judge(change, observed.live.get(change.name)) is Verdict.ALREADY for change in plan.changes):
+        return
+    for name in sorted(plan.traffic.keys() | now.traffic.keys()):
+        if plan.traffic.get(name) != now.traffic.get(name):
+            yield f"{name}: what the plan does to its traffic is not what it was; other policies have moved"

@@ -75,7 +75,7 @@ def post(page: str, plan: Plan, link: str, longest: int, proposal: Proposal | No
     shown = shown_in(page)
     approved = NONE if shown is None or why else shown.approves
     terms = None if shown is None else shown.terms
-    whole, bare = (_data(approved, plan.overrides, prints, proposal, terms) for prints in (plan.prints, ()))
+    whole, bare = (_data(approved, plan.overrides, marks, proposal, terms) for marks in (_marks(plan), {}))
     short = f"{_first(page)}\nThe plan is too long to be shown here."
     tries = ((page, whole), (page, bare), (short, whole), (short, bare))
     texts = [_ended(text, link, approved, data, why) for text, data in tries]
@@ -126,17 +126,22 @@ def _is_ours(body: str) -> bool:
     return _FIRST.fullmatch(_first(body)) is not None and _LAST.fullmatch(last) is not None
 
 
+def _marks(plan: Plan) -> dict[str, Any]:
+    """The hashes by which plans can be added up."""
+    return {"changes": list(plan.prints), "traffic": dict(plan.traffic)}
+
+
 def _data(
     approved: str,
     overrides: tuple[Override, ...],
-    prints: tuple[str, ...],
+    marks: Mapping[str, Any],
     proposal: Proposal | None,
     terms: Terms | None,
 ) -> str:
     """The last line but one: what the approval rests on; empty where nothing is approved."""
     if approved == NONE:
         return ""
-    data: dict[str, Any] = {"overrides": [override._asdict() for override in overrides], "changes": list(prints)}
+    data: dict[str, Any] = {"overrides": [override._asdict() for override in overrides], **marks}
     if proposal is not None and terms is not None:
         data |= {"proposal": proposal._asdict(), "terms": terms._asdict()}
     return _encoded(data)
@@ -156,6 +161,7 @@ def _read(line: str, approval: Approval) -> Approval:
             approval,
             overrides=tuple(Override(**one) for one in data.get("overrides", ())),
             prints=tuple(map(str, data.get("changes", ()))),
+            traffic=dict(data.get("traffic", {})),
             proposal=Proposal(**data["proposal"]) if "proposal" in data else None,
             terms=Terms(**data["terms"]) if "terms" in data else None,
             access=data.get("access"),

@@ -13,6 +13,7 @@ from tests.cli.forges import COMMIT, OPENER, Forge, forge_of
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
+from tests.sqlite_rows import live_documents
 
 RIGHTS: dict[str, tuple[str | int, str | int]] = {"github": ("write", "read"), "gitlab": (30, 20)}  # may approve; may not
 
@@ -469,3 +470,94 @@ def test_a_file_that_is_not_one_of_overrides_is_one_clear_line(case: str, projec
     assert ran.code in (1, 64)
     assert (ran.out, ran.err.count("\n"), ran.err.startswith("error: ")) == ("", 1, True)
     assert "bug" not in ran.err
+
+
+# What a plan does to policies that it leaves alone
+
+
+OPENAI, EVIL, LAB = "virtual-model/openai/gpt-4o", "virtual-model/evil/m", "virtual-policy/lab"
+TOGETHER = "together they do to the traffic of virtual-policy/{} what none of their plans showed; read the plan, then start"
+
+
+@pytest.fixture
+def lab(work: Work) -> Work:
+    """Two live policies, none of which targets the other."""
+    for name in ("front", "lab"):
+        work.project.policy(name, OPENAI)
+    assert work.policyctl("apply", "--yes").code == 0
+    return work
+
+
+def shown(work: Work, number: int, **targets: str) -> None:
+    """Show a pull request that gives these policies another target. Then the files say again what they said."""
+    before = {file: file.read_text("utf-8") for file in work.project.policies.glob("*.yaml")}
+    for name, target in targets.items():
+        work.project.policy(name, target)
+    assert work.comment(number).code == 0
+    for file in set(work.project.policies.glob("*.yaml")) - before.keys():
+        file.unlink()
+    for file, text in before.items():
+        file.write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize("name", ["front", "new"])
+def test_what_merges_do_together_to_a_policy_must_stand_on_a_page(name: str, lab: Work) -> None:
+    """One turns a policy that nothing targets, the other targets it, which changes nothing by itself: or adds one that does."""
+    shown(lab, 5, lab=EVIL)
+    shown(lab, 6, **{name: LAB})
+    assert "evil" not in lab.forge.comments[6][0]["body"]
+    lab.project.policy("lab", EVIL)
+    lab.project.policy(name, LAB)
+    lab.forge.merge(5)
+    lab.forge.merge(6)
+    ran = lab.apply()
+    assert (ran.code, "evil" in str(live_documents())) == (4, False)
+    assert TOGETHER.format(name) in ran.err
+
+
+def test_a_page_approves_nothing_for_a_policy_that_came_to_lead_to_its_change_since(lab: Work) -> None:
+    shown(lab, 5, lab=EVIL)
+    shown(lab, 6, front=LAB)
+    lab.project.policy("front", LAB)
+    lab.forge.merge(6)
+    assert lab.apply().code == 0
+    assert lab.on_main("ci", "applied").code == 0
+    lab.project.policy("lab", EVIL)
+    lab.forge.merge(5)
+    ran = lab.apply()
+    assert (ran.code, "evil" in str(live_documents())) == (4, False)
+    assert "its digest, which covers what it does to the traffic of virtual-policy/front, is sha256:" in ran.err
+    assert "have this plan approved: by a new pull request, or start this by hand with its digest" in ran.err
+
+
+def test_merges_that_do_together_what_each_page_showed_are_applied(lab: Work) -> None:
+    """Here one page shows a policy as affected, and the other a new description of it."""
+    lab.project.policy("front", LAB)
+    assert lab.policyctl("apply", "--yes").code == 0
+    shown(lab, 5, lab=EVIL)
+    assert "also affected" in lab.forge.bodies[0]
+    front = lab.project.policies / "front.yaml"
+    front.write_text(front.read_text("utf-8") + "description: The front\n", "utf-8")
+    assert lab.comment(6).code == 0
+    lab.project.policy("lab", EVIL)
+    lab.forge.merge(5)
+    lab.forge.merge(6)
+    ran = lab.apply()
+    assert ran.code == 0, ran.err
+    assert "approved by 2 pull requests together" in ran.err
+    assert lab.policyctl("plan", "--detailed-exitcode").code == 0
+
+
+def test_a_saved_plan_is_stale_once_it_does_something_else_to_a_policy_that_stays(
+    project: Project, policyctl: Policyctl
+) -> None:
+    project.write("policyctl.yaml", "scope: [lab]\n")
+    project.policy("lab", OPENAI)
+    assert policyctl("apply", "--yes").code == 0
+    assert policyctl("policy", "add", "--name", "front", "--model", OPENAI, "--strategy", "single", "--yes").code == 0
+    project.policy("lab", EVIL)
+    assert policyctl("plan", "--out", "plan.json").code == 0
+    assert policyctl("policy", "add", "--name", "front", "--model", LAB, "--strategy", "single", "--yes").code == 0
+    ran = policyctl("apply", "plan.json", "--yes")
+    assert (ran.code, "evil" in str(live_documents())) == (4, False)
+    assert "virtual-policy/front: what the plan does to its traffic is not what it was" in ran.out

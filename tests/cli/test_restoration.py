@@ -104,3 +104,52 @@ def test_an_exception_that_the_branch_adds_counts_after_its_merge(project: Proje
     after = policyctl("plan", "--base", "main")
     assert (after.code, "counts after its merge" in after.out) == (0, False)
     assert Path("policies/c.yaml").exists()
+
+
+OPENAI, EVIL, LAB = "virtual-model/openai/gpt-4o", "virtual-model/evil/m", "virtual-policy/lab"
+
+
+def led_through_lab(project: Project, policyctl: Policyctl, live: dict[str, str], base: dict[str, str]) -> None:
+    """Policies as they are live; and as they are at the base, from which a branch begins. Guards watch over them."""
+    for policies in (live, base):
+        for name, target in policies.items():
+            project.policy(name, target)
+        commit(project.folder)
+        if policies is live:
+            assert policyctl("apply", "--yes").code == 0
+    project.write("policyctl.yaml", GUARDS)
+    commit(project.folder)
+    git(project.folder, "checkout", "-q", "-b", "change")
+
+
+LED: dict[str, tuple[dict[str, str], str, bool]] = {  # what is live, what the branch makes of lab, and whether front is back
+    "the policy that it targets is changed": ({"front": OPENAI, "lab": OPENAI}, EVIL, False),
+    "the policy that it targets is added": ({"front": OPENAI}, EVIL, False),
+    "the policy that it targets stays another one": ({"front": OPENAI, "lab": EVIL}, EVIL, False),
+    "the policy that it targets is what it was": ({"front": EVIL, "lab": OPENAI}, OPENAI, True),
+    "the policy that it targets comes back too": ({"front": EVIL, "lab": "virtual-model/other/m"}, OPENAI, True),
+}
+
+
+@pytest.mark.parametrize("case", LED)
+def test_a_restoration_brings_back_all_that_a_policy_leads_to(case: str, project: Project, policyctl: Policyctl) -> None:
+    live, lab, restored = LED[case]
+    led_through_lab(project, policyctl, live, {"front": LAB, "lab": OPENAI})
+    project.policy("lab", lab)
+    ran = policyctl("plan", "--base", "HEAD")
+    assert (ran.code == 0) == restored, ran.out
+    front = ran.out.partition("virtual-policy/front")[2].splitlines()[1]
+    assert ("restoration" in front) == restored
+    assert ("virtual-policy/front would have 100% of its requests served by another model" in ran.out) == (not restored)
+
+
+def test_a_policy_that_stays_is_not_brought_back_by_a_change_that_the_base_did_not_lead_it_to(
+    project: Project, policyctl: Policyctl
+) -> None:
+    """The base has the change, but a policy that led elsewhere; the branch only takes over what somebody did to that one."""
+    led_through_lab(project, policyctl, {"front": LAB, "lab": OPENAI}, {"front": OPENAI, "lab": EVIL})
+    project.policy("front", LAB)
+    ran = policyctl("plan", "--base", "HEAD")
+    assert ran.code == 3
+    assert "restoration: back to the policy as it was reviewed" in ran.out
+    assert "virtual-policy/front (through virtual-policy/lab) would have 100% of its requests" in ran.out

@@ -17,7 +17,7 @@ from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.overriding import parse_overrides, write_overrides
 from policyctl.cli.reviewing import review_directory
 from policyctl.cli.selecting import Overrides
-from policyctl.core.approval import NONE, Approval, adds_up, overrides_of, reached, unapproved, waiting
+from policyctl.core.approval import NONE, Approval, adds_up, moved_otherwise, overrides_of, reached, unapproved, waiting
 from policyctl.core.plan import Plan, Selection
 from policyctl.errors import StalePlan, UsageError
 from policyctl.load.config import find_config, load_config
@@ -176,7 +176,13 @@ def _difference(found: Sequence[Approval], plan: Plan) -> str:
         if one.digest == NONE
     ]
     said = f"merged and not applied yet: {', '.join(rows) or 'what no pull request showed'}"
-    names = list(unapproved(found, plan))
+    if names := list(unapproved(found, plan)):
+        return f"{said}; no approved plan showed the change of {_named(names)}"
+    if names := moved_otherwise(found, plan):
+        return f"{said}; together they do to the traffic of {_named(names)} what none of their plans showed"
+    return f"{said}; the plan is not the sum of theirs"
+
+
+def _named(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    besides = f"; no approved plan showed the change of {', '.join(names[:_NAMED])}{more}" if names else ""
-    return f"{said}{besides or '; the plan is not the sum of theirs'}"
+    return f"{', '.join(names[:_NAMED])}{more}"
