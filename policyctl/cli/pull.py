@@ -47,7 +47,7 @@ def pull(options: Options, overwrite: bool) -> int:
         with console.progress.of("Listing", "live policy") as step:
             observed = observe(reader, on_row=step)
         models = KnownModels(reader, loaded.models)
-        policies = {*observed.live, *(policy.name for policy in loaded.policies)}
+        policies = {*observed.live, *observed.obstacles(), *(policy.name for policy in loaded.policies)}
         done = plan_pull(observed, homes, place.environment.settings, models.speller(policies), overwrite=overwrite)
         _write(done, options, console)
         plan = _plan(options, place, reader, models, console) if done.writes or loaded.policies else None

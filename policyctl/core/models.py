@@ -69,7 +69,7 @@ def spelled(policy: Policy, models: frozenset[str], policies: Collection[str], *
             return with_models(target)
         if canonical_name(target["model_name"]) in policies:
             return target
-        return {**target, "model_name": model_spelling(target["model_name"], models, virtual=virtual)}
+        return {**target, "model_name": model_spelling(target["model_name"], models, policies, virtual=virtual)}
 
     document = {**policy.document, "policy": with_models(policy.document["policy"])}
     return policy if document == policy.document else Policy(policy.name, document, policy.file, policy.index)

@@ -73,13 +73,16 @@ def virtual_model(name: str) -> str:
     return name if name.startswith(MODEL_PREFIX) else MODEL_PREFIX + name
 
 
-def model_spelling(name: str, known: Collection[str], *, virtual: bool = False) -> str:
+def model_spelling(name: str, known: Collection[str], policies: Collection[str] = (), *, virtual: bool = False) -> str:
     """How a model is written where these names are known: as it stands if that is one of them, else in its other spelling.
 
-    With `virtual` the virtual model comes first where both are known. A model that is not known stays as it stands.
+    With `virtual` the virtual model comes first where both are known. A model that is not known stays as it stands. So does
+    one whose other spelling names one of `policies` (by canonical name): there that is the policy, and no model.
     """
-    whole = virtual_model(name)
-    spellings = (whole, name, short_model(name)) if virtual else (name, whole, short_model(name))
+    whole, bare = virtual_model(name), short_model(name)
+    spellings = [whole, name] if virtual else [name, whole]
+    if canonical_name(bare) not in policies:
+        spellings.append(bare)
     return next((spelling for spelling in spellings if spelling in known), name)
 
 

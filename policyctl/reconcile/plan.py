@@ -50,7 +50,7 @@ def plan_directory(
     observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
     kept = why_kept(unread) if unread else None
-    policies = _names(observed) | {policy.name for policy in desired}
+    policies = _taken(observed) | {policy.name for policy in desired}
     plan = make_plan(
         environment=environment.name,
         remote=reader.identity,
@@ -91,6 +91,11 @@ def _names(observed: Observed) -> frozenset[str]:
     return frozenset((*observed.live, *(twins.name for twins in observed.twins)))
 
 
+def _taken(observed: Observed) -> frozenset[str]:
+    """The same, and those of rows that cannot be read: a target of such a name is no model."""
+    return _names(observed).union(observed.obstacles())
+
+
 def may_remove(reader: Reader, settings: Settings) -> bool:
     """Whether a directory may remove what it does not name. Only on the embedded remote it may without a written scope."""
     return settings.prune and (reader.embedded or settings.scope is not None)
@@ -113,7 +118,7 @@ def plan_policy(
     """
     observed = observe(reader)
     _refuse_circle(policy, observed)
-    spell = models.speller(_names(observed), virtual=virtual)
+    spell = models.speller(_taken(observed), virtual=virtual)
     desired = [spell(policy) if virtual else policy]
     return _plan_one(reader, policy.name, desired, environment, environment.settings, observed, spell, declared)
 

@@ -183,6 +183,37 @@ def test_a_target_that_is_a_policy_is_never_spelled_as_a_model(
     assert policyctl("plan", "--detailed-exitcode").code == 0
 
 
+THEIRS = {
+    "one policy": [row(OSS, f"virtual-model/{GPT}")],
+    "two policies": [row(OSS, f"virtual-model/{GPT}"), {**row(f"virtual-policy/{OSS}", GPT), "id": "2"}],
+    "a row that cannot be read": [{"id": "1", "name": OSS}],
+}
+
+
+@pytest.mark.parametrize("theirs", THEIRS)
+def test_a_model_is_never_spelled_as_a_policy(
+    theirs: str, remote: StandIn, tenant: Tenant, project: Project, policyctl: Policyctl
+) -> None:
+    """The remote knows the model only by a name that another writer gave to a policy."""
+    project.write("policyctl.yaml", json.dumps({"environments": {"prod": {"remote": remote.url}}, "scope": ["p"]}))
+    tenant.put(*THEIRS[theirs])
+    project.policy("p", f"virtual-model/{OSS}")
+    assert policyctl("apply", "--yes").code == 0
+    assert targets(tenant, "p") == [f"virtual-model/{OSS}"]
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+    tenant.named("p")[0]["policy"]["targets"][0]["model_name"] = OSS
+    ran = policyctl("plan", "--detailed-exitcode")
+    assert ran.code == 2, "now it is the other writer's policy"
+    assert f"virtual-model/{OSS}" in ran.out
+    if theirs == "one policy":
+        assert f"{OSS} 0% → 100%" in ran.out
+        assert policyctl("pull").code == 5, "the file says otherwise"
+    assert (
+        policyctl("policy", "add", "--name", "p", "--strategy", "single", "--model", f"virtual-model/{OSS}", "--yes").code == 0
+    )
+    assert targets(tenant, "p") == [f"virtual-model/{OSS}"]
+
+
 @pytest.mark.parametrize(
     ("model", "written"),
     [
