@@ -62,7 +62,7 @@ def test_nothing_from_an_event_is_pasted_into_a_shell(path: Path) -> None:
 
 MAY = {
     "ci.yml": {"contents": "read"},
-    "policyctl-plan.yml": {"contents": "read", "pull-requests": "write"},
+    "policyctl-plan.yml": {"contents": "read", "actions": "read", "pull-requests": "write"},
     "policyctl-apply.yml": {"contents": "read", "pull-requests": "write"},
     "policyctl-drift.yml": {"contents": "read", "issues": "write"},
 }

@@ -130,10 +130,11 @@ class Runner:
         if self.queue:
             return {"GITHUB_REF": f"refs/heads/gh-readonly-queue/main/pr-5-{self.queue}"}
         if name == "plan":
+            head = self.forge.newest = git(self.checkout, "rev-parse", "HEAD^2").strip()
             return {
                 "GITHUB_REF": f"refs/pull/{self.pull}/merge",
                 "CI_MERGE_REQUEST_IID": str(self.pull),
-                **proposed(self.checkout.parent / "event.json", git(self.checkout, "rev-parse", "HEAD^2").strip(), self.target),
+                **proposed(self.checkout.parent / "event.json", head, self.target),
             }
         commit = git(self.checkout, "rev-parse", "HEAD").strip()
         branch = {key: item for key, item in self.forge.branch_environ.items() if not key.endswith("_TOKEN")}

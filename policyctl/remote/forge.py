@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
 
@@ -31,11 +32,13 @@ class Post(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a person wrote where a pull request is discussed: their name and number at the service, and the text."""
+    """What a person wrote where a pull request is discussed: their name and number at the service, the text, and when they
+    wrote it, where the service says so."""
 
     who: str
     id: str
     text: str
+    when: datetime | None
 
 
 class Merge(NamedTuple):
@@ -71,6 +74,13 @@ class Forge(Protocol):
 
     def said(self) -> list[Said]:
         """What people wrote on the pull request that is being checked."""
+        ...
+
+    def since(self) -> datetime | None:
+        """A moment at which the commit that is being checked was the pull request's newest already, by the service's clock.
+
+        None where it is not the newest any more, and in a merge queue, where that is not to be told.
+        """
         ...
 
     def may_approve(self, said: Said) -> bool:
@@ -185,6 +195,15 @@ class Service:
     def close(self) -> None:
         """Let the connection go."""
         self._wire.close()
+
+
+def moment_in(row: Mapping[str, Any], key: str) -> datetime | None:
+    """The moment that a row names, None where it names none."""
+    try:
+        found = datetime.fromisoformat(str(row.get(key)))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def name_in(row: Mapping[str, Any], key: str, name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 from policyctl.core.approval import Proposal
 from policyctl.errors import PolicyctlError
-from policyctl.remote.forge import LABEL, PAGE, Merge, NotAllowed, Post, Said, Service, name_in, token
+from policyctl.remote.forge import LABEL, PAGE, Merge, NotAllowed, Post, Said, Service, moment_in, name_in, token
 
 _BOT = "github-actions[bot]"  # who a workflow's own token writes as; it may not ask who it is
 _PULL = re.compile(r"refs/pull/([0-9]+)/(?:merge|head)")
@@ -33,6 +34,7 @@ class GitHub:
         self._ref = environ.get("GITHUB_REF", "")
         self.commit = environ.get("GITHUB_SHA", "")
         server, run = environ.get("GITHUB_SERVER_URL", "https://github.com"), environ.get("GITHUB_RUN_ID", "")
+        self._run = run
         self.link = f"{server}/{environ.get('GITHUB_REPOSITORY', '')}/actions/runs/{run}"
         self.queued = _QUEUE.fullmatch(self._ref) is not None
         self.branch = None if self.queued or not self._ref.startswith("refs/heads/") else self._ref.removeprefix("refs/heads/")
@@ -58,8 +60,15 @@ class GitHub:
 
     def said(self) -> list[Said]:
         rows = self._service.rows(f"{self._repository}/issues/{self._number()}/comments")
-        people = [Said(name_in(row, "user", "login") or "", "", str(row.get("body") or "")) for row in rows]
-        return [one for one in people if one.who]
+        people = [(name_in(row, "user", "login"), row) for row in rows]
+        return [Said(who, "", str(row.get("body") or ""), moment_in(row, "created_at")) for who, row in people if who]
+
+    def since(self) -> datetime | None:
+        # A run is for one commit, is made once that was pushed, and keeps its moment when it is started again. What a commit
+        # says of its own time is for whoever makes it to choose.
+        if self.queued:
+            return None
+        return moment_in(self._service.fields(f"{self._repository}/actions/runs/{self._run}"), "created_at")
 
     def may_approve(self, said: Said) -> bool:
         pull = self._service.fields(f"{self._repository}/pulls/{self._number()}")

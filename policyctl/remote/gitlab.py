@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import cache
 from typing import Any
 from urllib.parse import quote
 
 from policyctl.core.approval import Proposal
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.remote.forge import LABEL, PAGE, Merge, NotAllowed, Post, Said, Service, name_in, token
+from policyctl.remote.forge import LABEL, PAGE, Merge, NotAllowed, Post, Said, Service, moment_in, name_in, token
 
 _DEVELOPER = 30  # the least access level that may approve a merge request
 
@@ -25,13 +26,13 @@ class GitLab:
         self._project = f"/projects/{environ.get('CI_PROJECT_ID', '')}"
         self._number = environ.get("CI_MERGE_REQUEST_IID", "")
         self.commit = environ.get("CI_COMMIT_SHA", "")
+        # Of a merged result the commit is the merge, and the branch's own stands beside it.
+        self._pushed = environ.get("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA") or self.commit
         self.link = environ.get("CI_PIPELINE_URL", "")
         self.branch = None if self._number else environ.get("CI_COMMIT_BRANCH") or None
         self.queued = environ.get("CI_MERGE_REQUEST_EVENT_TYPE") == "merge_train"
-        # Of a merged result the commit is the merge, and the branch's own stands beside it.
-        head = environ.get("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA") or self.commit
         into = environ.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "")
-        self.proposal = Proposal(head, into) if head and into else None
+        self.proposal = Proposal(self._pushed, into) if self._pushed and into else None
         self.close = self._service.close
         self._me = cache(self._who_am_i)
 
@@ -55,7 +56,16 @@ class GitLab:
         # What GitLab itself notes under a person's name, such as a new title, that person did not write.
         rows = [row for row in self._service.rows(f"{self._request()}/notes") if not row.get("system")]
         people = [(name_in(row, "author", "username"), row) for row in rows]
-        return [Said(who, str(row["author"].get("id")), str(row.get("body") or "")) for who, row in people if who]
+        return [
+            Said(who, str(row["author"].get("id")), str(row.get("body") or ""), moment_in(row, "created_at"))
+            for who, row in people
+            if who
+        ]
+
+    def since(self) -> datetime | None:
+        # GitLab notes each push to a merge request as a version of it.
+        newest = next(self._service.rows(f"{self._request()}/versions", most=1), {})
+        return moment_in(newest, "created_at") if newest.get("head_commit_sha") == self._pushed else None
 
     def may_approve(self, said: Said) -> bool:
         opened = name_in(self._service.fields(self._request()), "author", "username")

@@ -111,7 +111,7 @@ def is_in(body: str, environment: str | None, directory: str) -> bool:
     return found[2] == _marked(directory) and (environment is None or found[1] == _marked(environment))
 
 
-def approval_in(bodies: list[str], environment: str, directory: str, source: str = "") -> Approval | None:
+def approval_in(bodies: list[str], environment: str | None, directory: str, source: str = "") -> Approval | None:
     """What the last of these comments that shows a plan of this environment and directory approves; None without one."""
     ours = [body for body in bodies if is_in(body, environment, directory)]
     if not ours:

@@ -119,6 +119,8 @@ def _rules(review: Review) -> str:
         said.append(f"{count(failed, 'scenario test')} {'fails' if failed == 1 else 'fail'}")
     if review.plan.blocked:
         said.append(f"{count(len(review.plan.blocked), 'policy')} blocked by rows on the remote")
+    if review.plan.overrides and not said:
+        said.append(f"let through with {count(len(review.plan.overrides), 'override')}")
     return ", ".join(said) or _PASSED[review.guarded]
 
 

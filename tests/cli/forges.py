@@ -31,6 +31,9 @@ class Forge:
     changed: dict[str, list[str]] = field(default_factory=dict)  # commit → the files that changed from there to the head
     rights: dict[str, str | int] = field(default_factory=dict)  # what people may do here, as the service says it
     next_id: int = 100
+    now: int = 0  # seconds since the first day
+    newest: str | None = COMMIT  # the pull request's newest commit; None where it is another one, or may not be asked
+    pushed: int = 0  # when the newest commit came
     server: StandIn | None = None
 
     @property
@@ -80,9 +83,21 @@ class Forge:
         """A comment that somebody wrote, we if nobody is named."""
         self.next_id += 1
         name = user or ME[self.kind]
-        made = {"id": self.next_id, "body": body, "user": {"login": name}, "author": {"username": name, "id": _id_of(name)}}
+        self.now += 1
+        made = {
+            "id": self.next_id,
+            "body": body,
+            "user": {"login": name},
+            "author": {"username": name, "id": _id_of(name)},
+            "created_at": _moment(self.now),
+        }
         self.comments.setdefault(number, []).append(made)
         return made
+
+    def push(self) -> None:
+        """A new commit of the pull request."""
+        self.now += 1
+        self.pushed = self.now
 
     def merge(self, number: int, commit: str = COMMIT, *, merged: bool = True) -> None:
         """A pull request that belongs to the commit."""
@@ -147,6 +162,13 @@ class Forge:
         opened = {"user": {"login": OPENER}, "author": {"username": OPENER}, "merged_at": None, "state": "open"}
         return Reply(200, {**opened, **(made[-1] if made else {})})
 
+    def _run(self, _: Seen) -> Reply:
+        """The run that a step is of: it was made when the newest commit came."""
+        return Reply(403) if self.newest is None else Reply(200, {"id": 9, "created_at": _moment(self.pushed)})
+
+    def _versions(self, _: Seen) -> Reply:
+        return Reply(200, [{"head_commit_sha": self.newest, "created_at": _moment(self.pushed)}])
+
     def _rights(self, _: Seen, who: str) -> Reply:
         """What somebody may do: on GitHub by name, on GitLab by number."""
         found = next((right for name, right in self.rights.items() if who in (name, str(_id_of(name)))), None)
@@ -192,9 +214,15 @@ _ROUTES: dict[str, Callable[..., Reply]] = {
     r"/(?:repository/)?branches/main": Forge._branch,
     r"/compare/(\w+)\.\.\.\w+": Forge._compare,
     r"/(?:collaborators/([\w-]+)/permission|members/all/(\d+))": Forge._rights,
+    r"/actions/runs/9": Forge._run,
+    r"/merge_requests/5/versions": Forge._versions,
     r"/issues": Forge._issues,
     r"/issues/(\d+)": Forge._one_issue,
 }
+
+
+def _moment(seconds: int) -> str:
+    return f"2026-01-01T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}Z"
 
 
 def _id_of(name: str) -> int:

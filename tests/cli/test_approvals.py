@@ -409,6 +409,8 @@ def test_overrides_stand_first_are_approved_with_the_plan_and_used_by_apply(work
     shown = next(body for body in work.forge.bodies if "policyctl:plan" in body)
     assert shown.index("Overridden for this plan, and approved with it:") < shown.index("### policyctl: ")
     assert "- `--max-removes` 1: it is not used (allowed by ana)" in shown
+    assert "let through with 1 override" in shown.lower()
+    assert "rules passed" not in shown.lower()
     work.forge.merge(5)
     work.forge.write("/policyctl allow --max-removes 99 because later", "ana")  # after the merge: it changes nothing
     ran = work.apply("--audit", "audit.jsonl")
@@ -446,6 +448,46 @@ def test_a_person_who_starts_the_workflow_gives_overrides_beside_the_digest(
     assert json.loads(Path("overrides.json").read_text("utf-8"))["overrides"] == []
     ran = work.on_main("ci", "approved", "--overrides", "--max-removes 9 because x")
     assert (ran.code, "give its --digest too" in ran.err) == (64, True)
+
+
+def test_an_override_is_for_the_commit_that_was_the_newest_when_it_was_given(work: Work) -> None:
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write("/policyctl allow --max-removes 1 because it is not used", "ana")
+    assert [one["value"] for one in overrides(work)] == ["1"]
+    work.forge.push()
+    ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
+    assert (ran.code, json.loads(Path("overrides.json").read_text("utf-8"))["overrides"]) == (0, [])
+    said = (
+        "what ana allows does not count: '--max-removes 1 because it is not used' was given for an earlier commit; repeat it\n"
+    )
+    assert said in ran.err
+    work.forge.write("/policyctl allow --max-removes 2 because these are not used", "ana")
+    assert [one["value"] for one in overrides(work)] == ["2"]
+
+
+def test_where_it_is_not_known_what_a_comment_is_about_nothing_is_overridden(work: Work) -> None:
+    """A run for a commit that is not the newest any more; on GitHub a token that may not read runs."""
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write("/policyctl allow --max-removes 1 because it is not used", "ana")
+    work.forge.newest = None
+    ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
+    assert (ran.code, json.loads(Path("overrides.json").read_text("utf-8"))["overrides"]) == (0, [])
+    said = {"github": "the job needs the permission actions: read", "gitlab": "this commit is not the newest one"}
+    assert said[work.forge.kind] in ran.err
+
+
+def test_a_merge_queue_takes_the_overrides_that_the_plan_of_the_pull_request_shows(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write("/policyctl allow --max-removes 1 because it is not used", "ana")
+    overrides(work)
+    work.add("a")
+    assert work.comment(5, "--overrides", "overrides.json").code == 0
+    work.forge.write("/policyctl allow --max-removes 99 because later", "ana")
+    monkeypatch.setenv("GITHUB_REF", f"refs/heads/gh-readonly-queue/main/pr-5-{COMMIT}")
+    monkeypatch.setenv("CI_MERGE_REQUEST_EVENT_TYPE", "merge_train")
+    assert [one["value"] for one in overrides(work)] == ["1"]
 
 
 WRONG_FILES = {
