@@ -17,10 +17,11 @@ from policyctl.effect.declared import NOTHING, USUAL_TYPE, Declared
 from policyctl.effect.draw import Draw, draw_of
 from policyctl.effect.known import Known, leads_to_unclear
 from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, most_waits, retry_of
-from policyctl.effect.refusal import MAX_DEPTH, MAX_TARGETS, checked
+from policyctl.effect.refusal import MAX_DEPTH, checked
 from policyctl.errors import NotKnown
 from policyctl.model.names import POLICY_PREFIX, canonical_model, canonical_name
 from policyctl.model.normal import Document
+from policyctl.model.policy_file import MAX_TARGETS
 
 Path = tuple[int, ...]  # positions in `targets`, from the outermost group inward
 MAX_CHAIN = 20  # policies, each the target of the one before; people write two or three
