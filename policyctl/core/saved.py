@@ -15,7 +15,7 @@ from policyctl.core.plan import Counts, Plan
 from policyctl.core.settings import Override
 from policyctl.errors import PolicyctlError
 from policyctl.model.complaints import show
-from policyctl.model.explain import too_deep
+from policyctl.model.explain import too_big
 from policyctl.model.names import canonical_name
 from policyctl.model.normal import Document, digest, normal_form
 from policyctl.model.policy import policy_from_file
@@ -198,7 +198,7 @@ def _check(change: Change) -> None:
 
 
 def _check_after(name: str, after: Document) -> None:
-    if (deep := too_deep(after)) is not None:
+    if (deep := too_big(after)) is not None:
         raise ValueError(deep.message)
     PolicyFile.model_validate({"spec_version": "v1", "kind": "model", **after})
     if policy_from_file(after, "").document != after or after["name"] != name:

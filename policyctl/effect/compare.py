@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isclose
+from math import fsum, isclose
 from typing import Any, Literal, NamedTuple
 
 from policyctl.effect.canonical import Kind, cache_of, canonical_form, kind_of, same_policy, without_shares
@@ -222,7 +222,7 @@ def compare_pictures(old: Picture | None, new: Picture | None, partial: float = 
         models=models,
         providers=_moved(old.providers if old else {}, new.providers if new else {}),
         usual=_bound("usual", old.usual, new.usual) if old and new else None,
-        traffic=_traffic(old.models, new.models) if old and new else 1.0,
+        traffic=_traffic(old.exact, new.exact) if old and new else 1.0,
         worse=tuple(cell for worse, cell in cells if worse),
         better=tuple(cell for worse, cell in cells if not worse),
         calls=_bound("calls", old.calls.value if old else None, new.calls.value if new else None),
@@ -247,7 +247,7 @@ def _moved(old: Mapping[str, float], new: Mapping[str, float]) -> tuple[Moved, .
 def _traffic(old: Mapping[str, float], new: Mapping[str, float]) -> float:
     """The part of all requests that another model serves, or none any more: half of all that moved."""
     moved = [abs(new.get(name, 0.0) - old.get(name, 0.0)) for name in {*old, *new}]
-    return rounded((sum(moved) + abs(sum(new.values()) - sum(old.values()))) / 2)
+    return min(1.0, rounded((fsum(moved) + abs(fsum(new.values()) - fsum(old.values()))) / 2))
 
 
 def _cells(old: Tree, new: Tree, partial: float) -> Iterator[tuple[bool, Cell]]:

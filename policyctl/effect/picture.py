@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import fsum
 
 from policyctl.effect.bounds import Bound, max_calls, max_failover, max_latency, max_waits
 from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.evaluate import rounded
 from policyctl.effect.reach import Condition, reach
 from policyctl.effect.routes import Routes
-from policyctl.effect.shares import model_shares, provider_shares
+from policyctl.effect.shares import exact_shares, provider_shares
 from policyctl.effect.tree import Tree, known_tree
 from policyctl.model.normal import Document
 
@@ -25,6 +26,7 @@ class Picture:
 
     tree: Tree
     models: Mapping[str, float]
+    exact: Mapping[str, float] = field(repr=False, compare=False)  # the shares of models before rounding, to be summed
     providers: Mapping[str, float]
     calls: Bound
     failover: Bound
@@ -44,7 +46,7 @@ class Picture:
     @property
     def usual(self) -> float:
         """The chance that a request is served when nothing fails, as far as that is known."""
-        return rounded(sum(share for name, share in self.models.items() if name not in self.tree.unfollowed))
+        return rounded(fsum([share for name, share in self.exact.items() if name not in self.tree.unfollowed]))
 
 
 def picture(
@@ -55,10 +57,11 @@ def picture(
     """The picture of a policy document (see `read_tree`), with what is declared of models."""
     tree = known_tree(document, policies, declared)
     routes = Routes(tree)
-    shares = model_shares(tree)
+    shares = exact_shares(tree)
     return Picture(
         tree=tree,
-        models=shares,
+        models={model: rounded(share) for model, share in shares.items()},
+        exact=shares,
         providers=provider_shares(shares),
         calls=max_calls(routes),
         failover=max_failover(routes),

@@ -14,26 +14,37 @@ from typing import Any, NamedTuple
 
 from policyctl.errors import NotKnown
 from policyctl.model.complaints import show
+from policyctl.model.policy_file import MAX_TARGETS  # here of a policy and of all that it leads to
+
+MAX_DEPTH = 200  # groups within groups, those of policies that are targets among them; the gateway was seen to take 21
+TOO_DEEP = f"groups are nested more than {MAX_DEPTH} deep; that is too deep to evaluate"
+TOO_MANY = f"it leads to more than {MAX_TARGETS:,} targets; those are too many to evaluate"
 
 MODES = ("single", "fallback", "loadbalance")
 _TAKEN = (*MODES, "conditional")
 
 
 class Checked(NamedTuple):
-    """What is wrong with a policy's body, with the place, or None: why the gateway refuses it, and which mode is not known."""
+    """What is wrong with a policy's body, with the place, or None: why the gateway refuses it, and which mode is not known.
+
+    `targets` is how many targets it has, groups among them.
+    """
 
     refusal: str | None
     unknown: str | None
+    targets: int
 
 
-def checked(policy: Any, max_depth: int) -> Checked:
-    """Look through a policy's body. Raises NotKnown when groups are nested deeper than `max_depth`."""
+def checked(policy: Any, max_depth: int, max_targets: int) -> Checked:
+    """Look through a policy's body. Raises NotKnown when groups are nested deeper than `max_depth`, or when there are more
+    than `max_targets` targets."""
     refusal = unknown = None
+    count = 0
     pending: list[tuple[Any, tuple[int, ...]]] = [(policy, ())]
     while pending:
         group, path = pending.pop()
         if len(path) > max_depth:
-            raise NotKnown(f"groups are nested more than {max_depth} deep; that is too deep to evaluate")
+            raise NotKnown(TOO_DEEP)
         if (complaint := _complaint(group)) and refusal is None:
             refusal = f"{_place(path)} {complaint}"
         if not isinstance(group, dict):
@@ -41,10 +52,12 @@ def checked(policy: Any, max_depth: int) -> Checked:
         if unknown is None and "strategy" in group and (mode := _unknown_mode(group["strategy"])):
             unknown = f"{_place(path)} has mode {show(mode)}, which policyctl does not know"
         if (targets := group.get("targets")) and isinstance(targets, list):
+            if (count := count + len(targets)) > max_targets:
+                raise NotKnown(TOO_MANY)
             pending += [(target, (*path, place)) for place, target in enumerate(targets)][::-1]
     if isinstance(policy, dict) and policy.get("targets") is None:
         refusal = "policy has no targets"
-    return Checked(refusal, unknown)
+    return Checked(refusal, unknown, count)
 
 
 def _unknown_mode(strategy: Any) -> str | None:

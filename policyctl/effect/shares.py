@@ -16,11 +16,16 @@ def model_shares(tree: Tree) -> dict[str, float]:
 
     Of a policy that cannot be followed it is the share of those that come to it.
     """
+    return {model: rounded(share) for model, share in exact_shares(tree).items()}
+
+
+def exact_shares(tree: Tree) -> dict[str, float]:
+    """The same before rounding: to be summed, since what rounding takes from a thousand shares shows in their sum."""
     found: dict[str, float] = dict.fromkeys(tree.models, 0.0)
     visits = visit(tree, healthy(tree))
     for leaf, reached, served in zip(tree.leaves, visits.reached, visits.serves, strict=True):
         found[leaf.model] += served if leaf.known else reached
-    return {model: rounded(share) for model, share in found.items()}
+    return found
 
 
 def provider_shares(shares: Mapping[str, float]) -> dict[str, float]:

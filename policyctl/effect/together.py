@@ -61,8 +61,8 @@ _Failing = Mapping[str, tuple[Answer, ...]]
 
 def _groups(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[_Failing]:
     """Two and more models with one failure: the smallest groups first, and all of them."""
-    groups = [group for size in range(2, len(models)) for group in islice(combinations(models, size), _GROUPS)]
-    for group in (*groups[:_GROUPS], tuple(models)):
+    groups = (group for size in range(2, len(models)) for group in combinations(models, size))
+    for group in (*islice(groups, _GROUPS), tuple(models)):
         if len(group) > 1:
             yield from (dict.fromkeys(group, (answer,)) for answer in answers)
 

@@ -17,16 +17,16 @@ from policyctl.effect.declared import NOTHING, USUAL_TYPE, Declared
 from policyctl.effect.draw import Draw, draw_of
 from policyctl.effect.known import Known, leads_to_unclear
 from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, most_waits, retry_of
-from policyctl.effect.refusal import checked
+from policyctl.effect.refusal import MAX_DEPTH, checked
 from policyctl.errors import NotKnown
 from policyctl.model.names import POLICY_PREFIX, canonical_model, canonical_name
 from policyctl.model.normal import Document
+from policyctl.model.policy_file import MAX_TARGETS
 
 Path = tuple[int, ...]  # positions in `targets`, from the outermost group inward
-MAX_POLICIES = 1000  # targets that are other policies, followed in one tree; further ones stay leaves
+MAX_CHAIN = 20  # policies, each the target of the one before; people write two or three
 UNFIT = 400  # what a model of another type answers to every request, at best
 _SUCCESS = frozenset(range(200, 300))
-MAX_DEPTH = 200  # groups within groups; a file may have 64, the gateway was seen to take 21
 
 
 class Leaf(NamedTuple):
@@ -179,12 +179,11 @@ class _Reader:
         self.around: tuple[Retry, ...] = ()
         self.pause = 0  # the back-off of retries around, for the next leaf
         self.reading: list[str] = []
-        self.followed = 0
+        self.targets = 0  # of all bodies that were read
 
     def read(self, document: Document) -> Tree:
         body, name = document.get("policy"), document.get("name")
-        if isinstance(name, str):
-            self.reading.append(canonical_name(name))
+        self.reading.append(canonical_name(name) if isinstance(name, str) else "")
         if reason := self._refusal(body, MAX_DEPTH, ""):
             return Tree(Fixed(400), refused=reason, unmodelled=self.unmodelled)
         root = self._body(body, (), own=True)
@@ -202,7 +201,8 @@ class _Reader:
 
     def _refusal(self, body: Any, max_depth: int, where: str) -> str | None:
         """Why the gateway refuses a body. Notes an unknown mode, and raises NotKnown for one that the gateway takes."""
-        reason, unknown = checked(body, max_depth)
+        reason, unknown, targets = checked(body, max_depth, MAX_TARGETS - self.targets)
+        self.targets += targets
         if unknown:
             self.unmodelled = self.unmodelled or where + unknown
             if reason is None:
@@ -265,7 +265,8 @@ class _Reader:
         there = bool(self.policies) and name in self.policies
         if not there and not model.startswith(POLICY_PREFIX) and name not in self.policies.unclear:
             return self._ask(canonical_model(model), retry, path if own else (), known=True)
-        why = self._why_not_followed(name) if there else self.policies.why_not(name)
+        circle = "its targets lead back to it" if name in self.reading else None
+        why = circle if there else self.policies.why_not(name)
         if there and why is None:
             return self._policy(name, path, retry)
         if why is None:
@@ -274,11 +275,6 @@ class _Reader:
         self.unfollowed[name] = why
         self.plain = False
         return self._ask(name, retry, path if own else (), known=False)
-
-    def _why_not_followed(self, name: str) -> str | None:
-        if name in self.reading:
-            return "its targets lead back to it"
-        return f"it leads to more than {MAX_POLICIES:,} policies" if self.followed >= MAX_POLICIES else None
 
     def _ask(self, model: str, retry: Retry, path: Path, *, known: bool) -> Node:
         leaf = Leaf(len(self.leaves), model, retry, path, self.around, self.pause, known)
@@ -294,7 +290,8 @@ class _Reader:
 
     def _policy(self, name: str, path: Path, retry: Retry) -> Node:
         """Another policy in the place of a target. Its own retries hold in it; one around it may repeat it as a whole."""
-        self.followed += 1
+        if len(self.reading) > MAX_CHAIN:
+            raise NotKnown(f"it leads through more than {MAX_CHAIN} policies in a row; that is too deep to evaluate")
         self.assumed[name] = max(self.assumed.get(name, 0), retry.repeats)
         body = self.policies[name].get("policy")
         if self._refusal(body, MAX_DEPTH - len(path), f"{name}: "):

@@ -21,7 +21,7 @@ from policyctl.load.source import Source
 from policyctl.load.unset import UNSET
 from policyctl.load.yaml_text import RawDocument
 from policyctl.model.complaints import Complaint
-from policyctl.model.explain import complaints, too_deep
+from policyctl.model.explain import complaints, too_big
 from policyctl.model.names import canonical_model
 from policyctl.model.normal import is_server_key, references
 from policyctl.model.policy import Policy, policy_from_file
@@ -119,7 +119,7 @@ def _read_policy(
     unrendered: list[Complaint] = []
     if variables is not None and has_template(data):
         data, unrendered = render_document(data, variables)
-    if deep := too_deep(data):
+    if deep := too_big(data):
         return [*unrendered, deep]
     try:
         PolicyFile.model_validate(data)

@@ -19,7 +19,7 @@ from policyctl.load.source import MAX_BYTES
 from policyctl.load.template import MAX_TEMPLATE
 from policyctl.load.yaml_text import resolve
 from policyctl.model.complaints import Complaint, Path
-from policyctl.model.explain import complaints, too_deep
+from policyctl.model.explain import complaints, too_big
 from policyctl.model.names import canonical_name
 from policyctl.model.normal import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
 from policyctl.model.policy import policy_from_file
@@ -37,7 +37,7 @@ def policy_text(document: Document) -> str | list[Complaint]:
     `document` may be a live policy's (lenient, with keys that the format does not know, which are left out) or a desired
     one's. The paths of the complaints are paths into the document.
     """
-    if deep := too_deep(document):
+    if deep := too_big(document):
         return [deep]
     try:
         data = _file_data(document)

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from policyctl.model.complaints import HIDDEN, Complaint, Path, did_you_mean, show
 from policyctl.model.hints import key_meant, mend, mode_meant, scaled, why_needed
-from policyctl.model.policy_file import GROUP, LEAF, MAX_ATTEMPTS, MAX_DEPTH, Group, Leaf
+from policyctl.model.policy_file import GROUP, LEAF, MAX_ATTEMPTS, MAX_DEPTH, MAX_TARGETS, Group, Leaf
 
 # What a field must be: (its type, its range). Both end the sentence "<field> must be …".
 _MUST_BE = {
@@ -125,17 +125,22 @@ def _as_written(path: Path, written: Mapping[Path, str]) -> Path:
     return tuple(written.get(path[: depth + 1], part) for depth, part in enumerate(path))
 
 
-def too_deep(data: Any) -> Complaint | None:
-    """A complaint when groups are nested deeper than `MAX_DEPTH`; asked before pydantic, which would recurse."""
+def too_big(data: Any) -> Complaint | None:
+    """A complaint when groups are nested deeper than `MAX_DEPTH`, or when there are more targets than `MAX_TARGETS`; asked
+    before pydantic, which would recurse."""
     level: list[tuple[Path, Any]] = [(("policy",), data.get("policy"))]
+    count = 0
     for _ in range(MAX_DEPTH + 1):
-        level = [
+        below = [
             ((*path, "targets", position), target)
             for path, group in level
             if isinstance(group, dict) and isinstance(group.get("targets"), list)
             for position, target in enumerate(group["targets"])
-            if isinstance(target, dict) and "targets" in target
         ]
+        if (count := count + len(below)) > MAX_TARGETS:
+            message = f"the policy has more than {MAX_TARGETS:,} targets; split it into several policies"
+            return Complaint(("policy", "targets"), "P109", message, "key")
+        level = [(path, target) for path, target in below if isinstance(target, dict) and "targets" in target]
         if not level:
             return None
     return Complaint(level[0][0], "P107", f"groups are nested more than {MAX_DEPTH} deep; flatten the policy", "value")

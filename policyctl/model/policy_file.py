@@ -17,6 +17,7 @@ from policyctl.model.names import MAX_NAME_LENGTH, MODEL_PREFIX, POLICY_PREFIX, 
 Mode = Literal["loadbalance", "fallback", "single"]
 LEAF, GROUP = "<leaf>", "<group>"  # tags of the target union; no key of the format looks like this
 MAX_DEPTH = 64  # groups within groups; the gateway was seen to take 21
+MAX_TARGETS = 1000  # of one policy, groups among them; no plan looks into a policy with more
 MAX_ATTEMPTS = 100
 
 

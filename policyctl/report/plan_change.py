@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,13 +15,15 @@ from policyctl.model.normal import Document
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.markdown import block, code, html_code, prose, row
-from policyctl.report.plain import count, describe, field_values, place
+from policyctl.report.plain import count, describe, field_values, place, shortened
 from policyctl.report.subject import RESTORED, UNBOUND, Subject
 from policyctl.report.verdict import said_risk
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
 _MOST_FIELDS = 20
+_MOST_STEPS = 6  # of the way that leads to a change
+_LONGEST_LABEL = 300  # characters of a field's path
 _LONGEST = 20_000  # characters of a value
 _SHOWN_WHOLE = 200  # characters of one; of two longer ones the parts that differ
 _BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, and nobody reads it
@@ -75,16 +77,22 @@ def items_of(subject: Subject) -> list[Item]:
 
 def table_row(item: Item) -> str:
     """What the change is and the worst that it does."""
-    way = f" through {', '.join(code(bare_name(name)) for name in item.through)}" if item.through else ""
+    way = f" through {_way(item.through, code)}" if item.through else ""
     action = "restoration" if item.restored else item.action
     return row((action, code(bare_name(item.name)) + way, _in_short(item)))
+
+
+def _way(through: tuple[str, ...], shown: Callable[[str], str]) -> str:
+    """The policies that lead to a change; of a long way the first ones and the changed one, which is the last."""
+    names = [shown(bare_name(name)) for name in through]
+    return ", ".join(names if len(names) <= _MOST_STEPS else [*names[: _MOST_STEPS - 2], "…", names[-1]])
 
 
 def opened(item: Item) -> str:
     """The beginning of the folded part, and what differs. The part ends with END."""
     change, name = item.change, html_code(bare_name(item.name))
     if change is None:
-        way = ", ".join(html_code(bare_name(name)) for name in item.through)
+        way = _way(item.through, html_code)
         free = "" if item.bound else f" {prose(UNBOUND)}"
         return f"<details><summary><b>{item.action}</b> {name} through {way}</summary>\n\nIts document stays{free}.\n\n"
     name += f" in {html_code(change.file)}" if change.file else ""
@@ -160,9 +168,10 @@ def _both(field: Field, verbose: bool) -> Iterator[str]:
         from policyctl.report.fields import sides  # with difflib behind it
 
         texts = sides(field)
+    label = place(field.path) if verbose else shortened(place(field.path), _LONGEST_LABEL)
     for sign, item, text in zip("-+", (field.before, field.after), texts, strict=True):
         if item is not None:
-            yield f"{sign} {place(field.path)}: {text}"
+            yield f"{sign} {label}: {text}"
 
 
 def _graph(policy: Document) -> str:

@@ -1,15 +1,15 @@
 """A plan as GitHub's markdown, for a comment on a pull request or a step's summary: to be judged in two minutes.
 
 The verdict comes first, then what stops the plan, then the changes from the riskiest down: a table, and each change folded.
-What does not fit is left out by whole blocks, the least important first, and said. The first line is a marker that is
+What does not fit is left out by whole blocks, the least important first, and counted; a block that is too big takes
+no other with it. The first line is a marker that is
 not shown, by which a workflow finds the comment to update.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from policyctl.core.diff import Field
 from policyctl.core.guards import Review
@@ -37,6 +37,7 @@ from policyctl.report.verdict import Verdict, headline, said_risk, verdict
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
 LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
 _FRAME = 2_000  # bytes kept for what stands around the blocks
+_LEAST_BLOCK = 100  # bytes, that a row or a folded part has at least
 _FIRST = 25  # changes that are shown unfolded, and given room before all others
 _ALIKE = 3  # of these with the same risk
 _LONGEST = 400  # characters of a setting's value, before and after
@@ -101,16 +102,16 @@ class _Room:
         self.left -= taken
         return _Room(taken)
 
-    def take(self, texts: Iterable[str]) -> list[str]:
-        """The first of these texts, as many as fit."""
-        taken = []
+    def take(self, texts: Iterable[str | None]) -> Iterator[str | None]:
+        """Each of these texts that fits, in order, and None for one that does not: it takes no other with it."""
+        full = False
         for text in texts:
-            size = len(text.encode())
-            if size > self.left:
-                break
-            self.left -= size
-            taken.append(text)
-        return taken
+            size = 0 if full or text is None else len(text.encode())
+            taken = None if full or size > self.left else text
+            if taken is not None:
+                self.left -= size
+            full = full or (text is not None and taken is None and self.left < _LEAST_BLOCK)
+            yield taken
 
 
 class _Shown:
@@ -118,26 +119,37 @@ class _Shown:
 
     def __init__(self, items: Sequence[Item], room: _Room) -> None:
         self.items = items
-        self.rows = room.take(map(table_row, items))
-        self.opened, self.effects, self.graphs = list[str](), list[str](), list[str]()
+        self.rows = list(room.take(map(table_row, items)))
+        self.opened = self.effects = self.graphs = list[str | None]()
 
     def open(self, room: _Room) -> None:
         """Add the folded parts."""
-        self.opened = room.take(opened(item) + END for item in self.items[: len(self.rows)])
-        self.effects = room.take(map(effect, self.items[: len(self.opened)]))
-        self.graphs = room.take(map(graphs, self.items[: len(self.opened)]))
+        self.opened = self._beside(self.rows, lambda item: opened(item) + END, room)
+        self.effects = self._beside(self.opened, effect, room)
+        self.graphs = self._beside(self.opened, graphs, room)
+
+    def _beside(self, shown: Sequence[str | None], part: Callable[[Item], str], room: _Room) -> list[str | None]:
+        """A part of each change of which that is shown to which it belongs."""
+        pairs = zip(self.items, shown, strict=True)
+        return list(room.take(part(item) if text is not None else None for item, text in pairs))
 
     def text(self) -> str:
-        if not self.rows:
+        if not self.listed:
             return ""
-        parts = zip_longest(self.opened, self.effects, self.graphs, fillvalue="")
-        folded = (f"{opening.removesuffix(END)}{does}{looks}{END}" for opening, does, looks in parts)
-        return f"{TABLE}{''.join(self.rows)}\n{''.join(folded)}"
+        parts = zip(self.opened, self.effects, self.graphs, strict=True)
+        folded = (f"{first.removesuffix(END)}{does or ''}{looks or ''}{END}" for first, does, looks in parts if first)
+        return f"{TABLE}{''.join(filter(None, self.rows))}\n{''.join(folded)}"
+
+    @property
+    def listed(self) -> int:
+        """How many of the changes have a row."""
+        return sum(text is not None for text in self.rows)
 
     @property
     def whole(self) -> int:
         """How many of the changes are shown with all there is to say."""
-        return min(map(len, (self.rows, self.opened, self.effects, self.graphs)))
+        parts = zip(self.rows, self.opened, self.effects, self.graphs, strict=True)
+        return sum(None not in texts for texts in parts)
 
 
 def _head(subject: Subject, said: Verdict) -> str:
@@ -197,7 +209,7 @@ def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "", mos
     """A title, and a list of these lines; those that are too many are counted."""
     if not lines:
         return ""
-    taken = room.take(f"{quoted}- {prose(line, _LONGEST_LINE)}\n" for line in lines[:most])
+    taken = list(filter(None, room.take(f"{quoted}- {prose(line, _LONGEST_LINE)}\n" for line in lines[:most])))
     more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
     return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
 
@@ -217,15 +229,15 @@ def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
 
 
 def _folded(others: _Shown) -> str:
-    if not others.rows:
+    if not others.listed:
         return ""
-    listed = f", {len(others.rows):,} of them listed" if len(others.rows) < len(others.items) else ""
+    listed = f", {others.listed:,} of them listed" if others.listed < len(others.items) else ""
     return f"<details><summary>{count(len(others.items), 'further change')}{listed}</summary>\n\n{others.text()}{END}"
 
 
 def _unlisted(parts: Sequence[_Shown], subject: Subject) -> str:
     """That the table lacks changes, before everything else: who approves the page approves them too."""
-    items, listed = (sum(map(len, some)) for some in zip(*((part.items, part.rows) for part in parts), strict=True))
+    items, listed = sum(len(part.items) for part in parts), sum(part.listed for part in parts)
     if items == listed:
         return ""
     missing = f"{items - listed:,} of {count(items, 'change')} are not on this page"

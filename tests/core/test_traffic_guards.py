@@ -8,7 +8,7 @@ import pytest
 
 from policyctl.core.guards import review
 from policyctl.core.settings import GUARDS, GuardException, Guards, MinServed, Settings, Survive
-from policyctl.effect.tree import MAX_DEPTH
+from policyctl.effect.refusal import MAX_DEPTH
 from policyctl.model.live import observe_rows
 from tests.builders import body, plan, policy, row
 
@@ -296,6 +296,17 @@ def test_what_is_nested_too_deep_to_evaluate_is_not_readable_and_so_never_change
     observed = observe_rows([row("p", **deep(MAX_DEPTH // 4)), row("q", **deep(MAX_DEPTH))])
     assert [*observed.live] == ["virtual-policy/p"]
     assert [one.name for one in observed.unreadable] == ["virtual-policy/q"]
+
+
+def test_no_guard_passes_a_chain_of_policies_that_is_too_long_to_be_followed() -> None:
+    rows = [row(f"t{number}", **group("single", f"virtual-policy/t{number + 1}")) for number in range(200)]
+    refusals, _ = reviewed(
+        group("single", A), group("single", "virtual-policy/t0"), Settings(guards=ALL), *rows, row("t200", **group("single", A))
+    )
+    assert [refusal.split(": ")[0] for refusal in refusals] == [
+        f"virtual-policy/p cannot be judged by {guard}" for guard in ALL.active
+    ]
+    assert all("it leads through more than" in refusal for refusal in refusals)
 
 
 CONDITIONAL: Body = {

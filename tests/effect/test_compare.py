@@ -11,9 +11,11 @@ from policyctl.effect.compare import Cell, Effect, Moved, Reached, compare
 from policyctl.effect.declared import Declared
 from policyctl.effect.failures import FAILURES, said_failures
 from policyctl.effect.picture import picture
-from policyctl.effect.tree import MAX_DEPTH, read_tree
+from policyctl.effect.refusal import MAX_DEPTH
+from policyctl.effect.tree import read_tree
 from policyctl.errors import PolicyctlError
 from policyctl.model.normal import normal_form
+from policyctl.model.policy_file import MAX_TARGETS
 from tests.effect.examples import NEW, OLD, A, B
 from tests.effect.policies import bodies, body_of, document
 from tests.examples import examples
@@ -272,6 +274,23 @@ def test_a_policy_nested_too_deeply_is_not_known() -> None:
     effect = compare(document(deep), document(OLD))
     assert effect.kind == "unknown"
     assert "groups are nested more than" in str(effect.unknown)
+
+
+@pytest.mark.parametrize("count", [9, 300, MAX_TARGETS - 1])
+@pytest.mark.parametrize("provider", ["one", "each its own"])
+def test_many_small_shares_are_all_of_the_requests(count: int, provider: str) -> None:
+    """No rounding of a share becomes a request that is lost, or traffic that moved."""
+    names = [f"virtual-model/x{number if provider != 'one' else ''}/{number}" for number in range(count)]
+    targets = [{"model_name": name, "weight": 1 / 3000} for name in names]
+    many = document({"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": A, "weight": 1}, *targets]})
+    for before, after in ((document(OLD), many), (many, document(OLD))):
+        effect = compare(before, after)
+        assert effect.usual is None
+        assert effect.traffic <= 1
+    assert picture(many).usual == 1
+    moved = compare(document(body_of("single", A)), many)
+    assert moved.traffic == pytest.approx(count / (3000 + count), abs=1e-12)
+    assert compare(document(body_of("single", B)), many).traffic == 1
 
 
 def test_an_added_policy_has_all_its_models_newly_reachable() -> None:

@@ -14,8 +14,11 @@ from policyctl.effect.known import NOT_HERE, Known
 from policyctl.effect.outages import outages
 from policyctl.effect.picture import picture
 from policyctl.effect.routes import Routes
-from policyctl.effect.tree import read_tree
+from policyctl.effect.tree import MAX_CHAIN, read_tree
 from policyctl.effect.walk import walk
+from policyctl.errors import NotKnown
+from policyctl.model.normal import Document
+from policyctl.model.policy_file import MAX_TARGETS
 from tests.effect.examples import A, B
 from tests.effect.policies import body_of, document
 
@@ -154,10 +157,40 @@ def test_a_refused_policy_as_a_target_answers_400() -> None:
     assert seen.calls.value == 1
 
 
-def test_policies_that_double_at_every_step_are_followed_only_so_far() -> None:
-    """Thirty policies, each targeting the next one twice, stand for a billion targets."""
-    names = [f"virtual-policy/{number}" for number in range(31)]
+def test_policies_that_double_at_every_step_are_not_known() -> None:
+    """Eighteen policies, each targeting the next one twice, stand for 260,000 targets."""
+    names = [f"virtual-policy/{number}" for number in range(19)]
     known = {name: document(body_of("fallback", after, after)) for name, after in pairwise(names)}
-    tree = read_tree(known[names[0]], known)
-    assert len(tree.leaves) < 3000
-    assert "it leads to more than 1,000 policies" in tree.unfollowed.values()
+    with pytest.raises(NotKnown, match="it leads to more than 1,000 targets; those are too many to evaluate"):
+        read_tree(known[names[0]], known)
+
+
+def chain_of(length: int, end: str) -> dict[str, Document]:
+    """Policies, each the target of the one before; the last one asks a model."""
+    names = [f"virtual-policy/{number}" for number in range(length)]
+    steps = dict(zip(names, [*names[1:], end], strict=True))
+    return {name: {**document(body_of("fallback", after, B)), "name": name} for name, after in steps.items()}
+
+
+def test_a_chain_of_policies_is_followed_to_its_end() -> None:
+    old, new = chain_of(MAX_CHAIN + 1, A), chain_of(MAX_CHAIN + 1, "virtual-model/other/model")
+    effect = compare(old["virtual-policy/0"], new["virtual-policy/0"], old, new)
+    assert {(one.name, one.before, one.after) for one in effect.models} == {(A, 1, 0), ("virtual-model/other/model", 0, 1)}
+
+
+@pytest.mark.parametrize("length", [MAX_CHAIN + 2, 200, 5000])
+def test_of_a_longer_chain_it_is_not_known_what_it_does(length: int) -> None:
+    """Nor is a change at its far end called equivalent, though nothing differs as far as it was followed."""
+    old, new = chain_of(length, A), chain_of(length, B)
+    first = old["virtual-policy/0"]
+    effect = compare(first, first, Known(old, whole=True), Known(new, whole=True))
+    why = f"it leads through more than {MAX_CHAIN} policies in a row; that is too deep to evaluate"
+    assert effect == Effect("unknown", unknown=why)
+    assert compare(first, {**first, "description": "other"}, old, old).kind == "metadata"
+
+
+def test_a_policy_with_too_many_targets_is_not_known() -> None:
+    many = document(body_of("fallback", *(f"virtual-model/a/{number}" for number in range(MAX_TARGETS + 1))))
+    why = "it leads to more than 1,000 targets; those are too many to evaluate"
+    assert compare(many, document(A)) == Effect("unknown", unknown=why)
+    assert compare(document(A), many) == Effect("unknown", unknown=why)

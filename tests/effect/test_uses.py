@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from policyctl.effect.declared import Declared
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.known import Known
-from policyctl.effect.tree import MAX_DEPTH, read_tree
+from policyctl.effect.refusal import MAX_DEPTH
+from policyctl.effect.tree import read_tree
 from policyctl.effect.uses import Names, Use, Uses, names_in
 from policyctl.model.names import canonical_model
 from policyctl.model.normal import Document, model_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ SECONDS = 20  # of the processor, whatever else this machine does
 HEAD = "spec_version: v1\nkind: model\nname: x\n"
 POLICY = HEAD + "policy:\n  strategy: {mode: single}\n  targets: [{model_name: virtual-model/a/b}]\n"
 MANY = 100_000
+DOCUMENT = {"spec_version": "v1", "kind": "model", "name": "x"}
+GROUP_OF_TEN = "  - {strategy: {mode: single}, targets: [" + "{model_name: virtual-model/a/b}, " * 10 + "]}\n"
 
 
 class Case(NamedTuple):
@@ -62,6 +65,21 @@ CASES = {
     "groups in groups": Case(
         {"a.yaml": HEAD + "policy: " + "{strategy: {mode: single}, targets: [" * 90 + "]}" * 90},
         "P107 groups are nested more than 64",
+    ),
+    "many targets": Case(
+        {
+            "a.json": json.dumps(
+                {
+                    **DOCUMENT,
+                    "policy": {"strategy": {"mode": "fallback"}, "targets": [{"model_name": "virtual-model/a/b"}] * MANY},
+                }
+            )
+        },
+        "P109 the policy has more than 1,000 targets; split it into several policies",
+    ),
+    "many targets in groups": Case(
+        {"a.yaml": HEAD + "policy:\n  strategy: {mode: fallback}\n  targets:\n" + GROUP_OF_TEN * 100},
+        "P109 the policy has more than 1,000 targets; split it into several policies",
     ),
     "aliases of aliases": Case({"a.yaml": billion_laughs()}, "P005 the aliases stand for more than 10,000 values"),
     "many aliases": Case({"a.yaml": "a: &a [1]\nb: [" + "*a, " * MANY + "]\n"}, "P005 the aliases stand for more than 10,000"),

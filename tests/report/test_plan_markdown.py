@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from policyctl.core.diff import Field
 from policyctl.core.guards import Review
+from policyctl.core.settings import Settings
 from policyctl.model.policy import policy_from_file
 from policyctl.report.plan_change import shape
-from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, plan_markdown
+from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, _Room, plan_markdown
 from policyctl.report.renderings import render
 from policyctl.report.subject import Subject
 from tests import strategies as some
@@ -114,6 +115,48 @@ def test_changes_that_are_not_listed_are_the_first_thing_on_the_page() -> None:
     assert text.split("\n")[3] == (
         f"> {400 - listed} of 400 changes are not on this page; read them in what `policyctl plan` prints before you approve."
     )
+
+
+def test_a_change_that_is_too_big_for_the_page_hides_no_other() -> None:
+    """Its folded part is left out and counted; those of the changes behind it are there."""
+    big = row("a-big", "b/old", "evil/" + "n" * 30_000)
+    files = [policy("a-big", "evil/new"), *(policy(f"p-{number}", "b/new") for number in range(3))]
+    text = page(reviewed(files, [big, *(row(f"p-{number}", "b/old") for number in range(3))]), 20_000)
+    seen = Page(text)
+    assert sorted(seen.texts("td")[1::3]) == ["a-big", "p-0", "p-1", "p-2"]
+    assert sorted(summary.split()[1] for summary in seen.texts("summary")) == ["p-0", "p-1", "p-2"]
+    assert "1 lack some detail here" in text
+
+
+def test_labels_of_long_names_are_shortened() -> None:
+    long = "virtual-model/evil/" + "n" * 63_000
+    old, new = ([{"model_name": long, "weight": weight}, {"model_name": "b/m"}] for weight in (0.1, 0.9))
+    drawn = {"mode": "loadbalance"}
+    before = [row("a", strategy=drawn, targets=old), row("z", "b/old")]
+    text = page(reviewed([policy("a", strategy=drawn, targets=new), policy("z", "b/new")], before))
+    assert "n" * 500 not in text
+    assert "…" in next(line for line in text.splitlines() if line.startswith("- policy.targets[evil/nnn"))
+    assert len(Page(text).texts("summary")) == 2
+
+
+def test_what_does_not_fit_is_skipped_and_what_follows_is_tried() -> None:
+    room = _Room(1000)
+    assert list(room.take(["a" * 600, "b" * 600, None, "c" * 300, "", "d" * 200])) == [
+        "a" * 600,
+        None,
+        None,
+        "c" * 300,
+        "",
+        None,
+    ]
+    assert room.left == 100
+
+
+def test_a_long_way_to_a_change_is_shown_by_its_ends() -> None:
+    chain = [row(f"t{number:03}", f"virtual-policy/t{number + 1:03}") for number in range(18)]
+    text = page(reviewed([policy("t018", "evil/new")], [*chain, row("t018", "b/old")], Settings(scope=("t018",))))
+    assert "`t000` through `t001`, `t002`, `t003`, `t004`, …, `t018` |" in text
+    assert "`t012` through `t013`, `t014`, `t015`, `t016`, `t017`, `t018` |" in text
 
 
 def test_many_refusals_are_counted() -> None:
