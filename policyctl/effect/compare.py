@@ -46,6 +46,11 @@ class Cell(NamedTuple):
     after: float
     share: float = 1.0
 
+    @property
+    def size(self) -> float:
+        """The part of the requests that are lost, or no longer lost."""
+        return abs(self.before - self.after)
+
 
 class Unfit(NamedTuple):
     """A model that never serves: its type, and the kind of requests that the policy takes."""
