@@ -99,7 +99,7 @@ def _shares(effect: Effect) -> Iterator[str]:
     if effect.providers and len(effect.providers) < len(effect.models):
         yield f"traffic by provider: {moved_shares(effect.providers)}"
     if effect.shift:
-        yield "only weights move: worse while a model that gained is down, better while one that lost is"
+        yield "only weights move: worse only while a model that gained is down, better only while one that lost is"
 
 
 def moved_shares(shares: Sequence[Moved]) -> str:
@@ -147,7 +147,7 @@ def telling(cells: Sequence[Cell], effect: Effect) -> list[Cell]:
     """The cells that say what no other does, the gravest first.
 
     Left out are those of a provider that one of its models shows already, partial failures that an outage shows and that take
-    no more, what prints alike, and all where only weights move: an outage then costs what the shares are.
+    no more, what prints alike, and all where it is proven that only weights move: an outage then costs what the shares are.
     """
     if effect.shift:
         return []

@@ -156,6 +156,21 @@ def test_no_risk_of_a_policy_hides_another_that_takes_more_requests(case: str) -
     assert [(one["name"], one["text"]) for one in riskiest] == [("virtual-policy/p", one) for one in said]
 
 
+def test_what_is_lost_in_an_outage_though_only_weights_moved_is_shown_in_every_format() -> None:
+    """A model that lost shares costs more while it is down, since the group that survived that lost its weight."""
+    parts = (first(GPT, FLASH), asked(GPT), asked(CLAUDE))
+    before, after = (drawn(*zip(parts, weights, strict=True)) for weights in ((0.9, 0.09, 0.01), (0.01, 0.97, 0.02)))
+    review = reviewed([policy("p", **after)], [{"id": "1", "name": "p", "policy": before}])
+    said, subject = f"served 91% → 3% while openai/gpt-4o {A_DOWN}", Subject(review, "local")
+    pages = (plan_text(review, "local", Style()), plan_markdown(subject).replace("`", ""), plan_html(subject))
+    assert [page.count(said) >= 2 for page in pages] == [True, True, True]
+    assert not any("only weights move" in page for page in pages)
+    assert ">▼</span>1</b> worse" in pages[2]
+    effect = plan_data(review)["changes"][0]["effect"]
+    assert "only_weights" not in effect
+    assert {(one["down"], one["before"], one["after"]) for one in effect["worse"]} >= {(GPT, 0.91, 0.03)}
+
+
 @pytest.mark.parametrize("weight", [0.501, 0.7, 0.999])
 @pytest.mark.parametrize(("codes", "failure"), [([408, 503], "408"), ([418, 503], "418")])
 def test_the_shifts_of_many_policies_do_not_hide_what_another_one_loses(weight: float, codes: list[int], failure: str) -> None:
