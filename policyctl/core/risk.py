@@ -1,24 +1,25 @@
 """The one measure of risk: what of a plan a reviewer has to know first.
 
-Headline, tables and pages are ordered by it. A change is as risky as the worst that it does; what it does falls into tiers,
-and within a tier the heavier comes first:
+Headline, tables and pages are ordered by it. A change is as risky as the worst that it does:
 
 1. `NORMAL`: requests fail although nothing is broken; weighed by how many. A removed policy that another one targets comes
    here, and an effect that is not known.
-2. `SHARE`: another model serves; weighed by the part of the requests that move.
-3. `OUTAGE`: an outage that was survived no longer is; weighed by the requests that it loses and by how usual it is: 429, 500,
-   502, 503, 504, 529 and broken connections before other statuses that providers are known to answer with, those before the
-   rest, one model or provider before several at once.
-4. `PARTIAL`: the same while only a share of the calls fails.
-5. `REACH`: a model that no request came to before may be asked after some failure.
-6. `REMOVED`: a policy goes that no other policy targets.
-7. `COST`: a request may make more calls or wait longer; weighed by how many times over.
-8. `MIXED`: requests are lost only while the answers of a model change from call to call, between failures.
+2. What takes requests while nothing, or one thing, is broken; weighed by how many, and of equal weight in this order:
+   `SHARE`: another model serves. `OUTAGE`: an outage that was survived no longer is; weighed also by how usual it is: 429, 500,
+   502, 503, 504, 529 and broken connections count ten times as much as other statuses that providers are known to answer with,
+   and those ten times as much as the rest; several models at once count a hundredth. `PARTIAL`: the same while only a share of
+   the calls fails.
+3. `REACH`: a model that no request came to before may be asked after some failure.
+4. `REMOVED`: a policy goes that no other policy targets.
+5. `COST`: a request may make more calls or wait longer; weighed by how many times over.
+6. `MIXED`: requests are lost only while the answers of a model change from call to call, between failures.
+
+What takes many requests is never hidden behind what takes few: see `Risk.also`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from enum import IntEnum
 from math import inf
 from typing import NamedTuple
@@ -32,10 +33,11 @@ from policyctl.effect.together import Together
 _USUAL = frozenset[Answer]({429, 500, 502, 503, 504, 529, "refused", "hang"})
 _RARER = 0.1  # what failures that are met less often weigh of those that are met more often
 _NEARLY = 0.5  # of the weight of the worst is nearly as bad
+_DIGITS = 9  # further ones of a part of the requests are rounding
 
 
 class Tier(IntEnum):
-    """What a risk is about; the greater, the worse."""
+    """What a risk is about; the greater, the worse, where the weight does not decide."""
 
     MIXED = 1
     COST = 2
@@ -47,22 +49,41 @@ class Tier(IntEnum):
     NORMAL = 8
 
 
+_BY_SIZE = frozenset({Tier.SHARE, Tier.OUTAGE, Tier.PARTIAL})  # whichever takes the most requests comes first
+
+
 class Risk(NamedTuple):
-    """One thing that a change does. `about` is what moves: None where it is the policy as a whole."""
+    """One thing that a change does. `about` is what moves: None where it is the policy as a whole.
+
+    `size` is the part of the requests that it moves or loses, however usual what it takes for that is; 0 where that is not
+    known. `also` is what else there is to know of the same policy: what takes more requests than all that is graver, and who
+    serves where an outage or a partial failure is graver than that.
+    """
 
     tier: Tier
     weight: float
     policy: str
     about: Moved | Cell | Together | Reached | Effect | None = None
+    size: float = 0.0
+    also: tuple[Risk, ...] = ()
 
     @property
-    def rank(self) -> tuple[int, float]:
+    def rank(self) -> tuple[int, float, int]:
         """The greater, the worse."""
-        return self.tier, self.weight
+        return self._level, round(self.weight, _DIGITS), self.tier
+
+    @property
+    def _level(self) -> Tier:
+        return Tier.SHARE if self.tier in _BY_SIZE else self.tier
+
+    @property
+    def takes(self) -> float:
+        """The most requests that this, or what there is to know besides, moves or loses."""
+        return max(round(one.size, _DIGITS) for one in (self, *self.also))
 
     def like(self, other: Risk) -> bool:
         """Whether another one is as bad as this one, or nearly."""
-        return other.tier == self.tier and other.weight >= self.weight * _NEARLY
+        return other.rank[0] == self.rank[0] and other.weight >= self.weight * _NEARLY
 
 
 def worst_of(policy: str, action: Action, effect: Effect | None, *, used: bool = False) -> Risk | None:
@@ -71,12 +92,24 @@ def worst_of(policy: str, action: Action, effect: Effect | None, *, used: bool =
     `effect` is None where it is not known, and of removals and adds. `used` is whether a policy that stays targets this one.
     """
     if action == "remove":
-        return Risk(Tier.NORMAL, 1.0, policy) if used else Risk(Tier.REMOVED, 1.0, policy)
-    return max(_risks(policy, action, effect), key=lambda risk: risk.rank, default=None)
+        return Risk(Tier.NORMAL, 1.0, policy, size=1.0) if used else Risk(Tier.REMOVED, 1.0, policy)
+    found = sorted(_risks(policy, action, effect), key=lambda risk: risk.rank, reverse=True)
+    return found[0]._replace(also=_also(found)) if found else None
+
+
+def _also(found: Sequence[Risk]) -> tuple[Risk, ...]:
+    """What to know besides the first of the risks of a policy, which are sorted."""
+    shown = [found[0]]
+    for risk in found[1:]:
+        takes_more = risk.takes > max(one.takes for one in shown)
+        serves = risk.tier is Tier.SHARE and found[0].tier in _BY_SIZE
+        if takes_more or serves:
+            shown.append(risk)
+    return tuple(shown[1:])
 
 
 def loses(effect: Effect | None) -> bool:
-    """Whether an update loses requests that were served before, apart from what a shift of weights moves.
+    """Whether an update loses requests that were served before, apart from what is proven to be a shift of weights alone.
 
     Of one that is not known that is not claimed.
     """
@@ -101,18 +134,16 @@ def _risks(policy: str, action: Action, effect: Effect | None) -> Iterator[Risk]
 
 def _losses(policy: str, effect: Effect) -> Iterator[Risk]:
     """Requests that are lost, or served by another model."""
-    if effect.usual is not None and _fall(effect.usual) > 0:
-        yield Risk(Tier.NORMAL, _fall(effect.usual), policy, effect.usual)
+    if effect.usual is not None and (fall := _fall(effect.usual)) > 0:
+        yield Risk(Tier.NORMAL, fall, policy, effect.usual, fall)
     if effect.traffic:
-        yield Risk(Tier.SHARE, effect.traffic, policy, effect)
-    # What a model does that no request came to before is not an outage that was survived until now.
-    added = {one.model for one in effect.added}
+        yield Risk(Tier.SHARE, effect.traffic, policy, effect, effect.traffic)
     for cell in effect.worse:
-        if cell.name not in added:
-            yield Risk(Tier.PARTIAL if cell.share < 1 else Tier.OUTAGE, _weight(cell), policy, cell)
-    if effect.together is not None:
-        lost = (effect.together.before - effect.together.after) * _RARER**2
-        yield Risk(_tier_of(effect.together), lost, policy, effect.together)
+        tier = Tier.PARTIAL if cell.share < 1 else Tier.OUTAGE
+        yield Risk(tier, weight_of(cell), policy, cell, cell.size)
+    if (together := effect.together) is not None:
+        tier, lost = _tier_of(together), together.before - together.after
+        yield Risk(tier, lost * _RARER**2, policy, together, 0.0 if tier is Tier.MIXED else lost)
 
 
 def _tier_of(together: Together) -> Tier:
@@ -129,11 +160,12 @@ def _costs(policy: str, effect: Effect) -> Iterator[Risk]:
             yield Risk(Tier.COST, moved.after / moved.before if moved.before else inf, policy, moved)
 
 
-def _weight(cell: Cell) -> float:
-    return (cell.before - cell.after) * usualness(cell.failures)
+def weight_of(cell: Cell) -> float:
+    """How many more requests, or fewer, are lost, by how usual that is."""
+    return cell.size * _usualness(cell.failures)
 
 
-def usualness(failures: Collection[Answer]) -> float:
+def _usualness(failures: Collection[Answer]) -> float:
     """How often one of these failures is met, from 0 to 1."""
     if not _USUAL.isdisjoint(failures):
         return 1.0

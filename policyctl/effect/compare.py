@@ -46,6 +46,11 @@ class Cell(NamedTuple):
     after: float
     share: float = 1.0
 
+    @property
+    def size(self) -> float:
+        """The part of the requests that are lost, or no longer lost."""
+        return abs(self.before - self.after)
+
 
 class Unfit(NamedTuple):
     """A model that never serves: its type, and the kind of requests that the policy takes."""
@@ -72,13 +77,14 @@ class Effect:
     """What moved between two versions of a policy; everything else stayed.
 
     `usual` is the chance of being served when nothing fails; `traffic` the part of all requests that another model serves, or
-    none. `shift` is whether weights moved and nothing else did. `worse` and `better` are outages and partial failures of one
-    model or provider, `together` a case of several failures at once that gets worse where none of those does. `calls`,
-    `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last target) and `latency`, in
-    seconds, are the worst case of one request. `refused` and `was_refused` are why the gateway begins or ceases to refuse the
-    policy; `unfit` are the models that never serve because of their type, and did before or were not there. `sure` is whether
-    it is proven that no request that was served is lost. `unknown` is why it cannot be told what one of the two does; then
-    there is nothing else.
+    none. `shift` is whether only weights moved, and it is proven of each cell that it follows from them: what is worse is by no
+    more than what the model or provider gained, what is better by no more than what it lost. `worse` and `better` are outages
+    and partial failures of one model or provider, `together` a case of several failures at once that gets worse where none of
+    those does. `calls`, `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last
+    target) and `latency`, in seconds, are the worst case of one request. `refused` and `was_refused` are why the gateway
+    begins or ceases to refuse the policy; `unfit` are the models that never serve because of their type, and did before or
+    were not there. `sure` is whether it is proven that no request that was served is lost. `unknown` is why it cannot be
+    told what one of the two does; then there is nothing else.
     """
 
     kind: Kind
@@ -166,14 +172,25 @@ def _kind(before: Document, after: Document, old: Tree, new: Tree, below: tuple[
 def _whole(effect: Effect, old: Tree, new: Tree, partial: float, *, same_caches: bool, deep: bool) -> Effect:
     """The effect with what only the whole forms show. A cache answers without any call, so that nothing is proven of it."""
     if effect.worse:
-        may_shift = effect.models and len(old.leaves) == len(new.leaves) and {*old.models} == {*new.models}
-        return replace(effect, shift=True) if may_shift and _same_but_shares(old, new) else effect
+        return replace(effect, shift=same_caches and _is_shift(effect, old, new))
     if covers(canonical_form(new), canonical_form(old)):
         return replace(effect, sure=same_caches)
     return replace(effect, together=worse_together(old, new, partial)) if deep else effect
 
 
-def _same_but_shares(old: Tree, new: Tree) -> bool:
+def _is_shift(effect: Effect, old: Tree, new: Tree) -> bool:
+    """Whether weights alone moved, and what an outage or a partial failure costs follows from the shares (see `Effect`)."""
+    if effect.usual or not effect.models or len(old.leaves) != len(new.leaves) or {*old.models} != {*new.models}:
+        return False
+    gained = {
+        (kind, one.name): (one.after or 0.0) - (one.before or 0.0)
+        for kind, moved in (("model", effect.models), ("provider", effect.providers))
+        for one in moved
+    }
+    for cell in (*effect.worse, *effect.better):
+        lost, gain = cell.before - cell.after, gained.get((cell.kind, cell.name), 0.0)
+        if lost * gain < 0 or cell.size > abs(gain) * cell.share + _NOTICED:
+            return False
     return without_shares(canonical_form(old)) == without_shares(canonical_form(new))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from policyctl.core.extra import extra_notes
-from policyctl.core.risk import usualness
+from policyctl.core.risk import weight_of
 from policyctl.effect.bounds import Bound
 from policyctl.effect.canonical import Kind
 from policyctl.effect.compare import Cell, Effect, Moved, Unfit, unfit_models
@@ -99,7 +99,7 @@ def _shares(effect: Effect) -> Iterator[str]:
     if effect.providers and len(effect.providers) < len(effect.models):
         yield f"traffic by provider: {moved_shares(effect.providers)}"
     if effect.shift:
-        yield "only weights move: worse while a model that gained is down, better while one that lost is"
+        yield "only weights move: worse only while a model that gained is down, better only while one that lost is"
 
 
 def moved_shares(shares: Sequence[Moved]) -> str:
@@ -144,26 +144,26 @@ def before_after(moved: Moved, said: Callable[[float], str]) -> str:
 
 
 def telling(cells: Sequence[Cell], effect: Effect) -> list[Cell]:
-    """The cells that say what no other does, the most usual and largest first.
+    """The cells that say what no other does, the gravest first.
 
-    Left out are those of a provider that one of its models shows already, partial failures that are as an outage is, what
-    prints alike, and all where only weights move: an outage then costs what the shares are.
+    Left out are those of a provider that one of its models shows already, partial failures that an outage shows and that take
+    no more, what prints alike, and all where it is proven that only weights move: an outage then costs what the shares are.
     """
     if effect.shift:
         return []
     own = {(provider_of(cell.name), *cell[2:]) for cell in cells if cell.kind == "model"}
-    whole: dict[str, frozenset[Answer]] = {}
-    for cell in cells:
-        if cell.share == 1:
-            whole[cell.name] = whole.get(cell.name, frozenset()) | cell.failures
+    whole: defaultdict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in (cell for cell in cells if cell.share == 1):
+        whole[cell[:2]].append(cell)
     found = []
     for cell in cells:
         if cell.share < 1:
-            cell = cell._replace(failures=cell.failures - whole.get(cell.name, frozenset()))
-        known = cell.kind == "provider" and (cell[1:] in own or (cell.name, *cell[2:]) in own)
+            shown = [one.failures for one in whole[cell[:2]] if one.size >= cell.size]
+            cell = cell._replace(failures=cell.failures.difference(*shown))
+        known = cell.kind == "provider" and cell[1:] in own
         if cell.failures and not known and percents(cell.before, cell.after):
             found.append(cell)
-    return sorted(found, key=lambda cell: (cell.share < 1, -usualness(cell.failures), -abs(cell.before - cell.after)))
+    return sorted(found, key=lambda cell: (-weight_of(cell), cell.share < 1))
 
 
 def usual_row(moved: Moved) -> str:

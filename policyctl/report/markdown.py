@@ -76,6 +76,11 @@ def prose(text: str, longest: int = _LONGEST_SENTENCE) -> str:
     return " ".join([*said, *([_span(" ".join(names))] if names else [])])
 
 
+def proses(texts: Sequence[str]) -> str:
+    """Sentences in a row, in the room of one: none pushes another out."""
+    return "; ".join(prose(text, _LONGEST_SENTENCE // len(texts)) for text in texts)
+
+
 def html_code(text: str) -> str:
     """A text as code inside HTML, where markdown is not read."""
     return f"<code>{html.escape(cut(plain(text), _LONGEST))}</code>"

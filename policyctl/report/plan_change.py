@@ -14,10 +14,10 @@ from policyctl.model.names import bare_name, canonical_model
 from policyctl.model.normal import Document
 from policyctl.report.effect_graph import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
-from policyctl.report.markdown import block, code, html_code, prose, row
+from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plain import count, describe, field_values, place, shortened
 from policyctl.report.subject import RESTORED, UNBOUND, Subject
-from policyctl.report.verdict import said_risk
+from policyctl.report.verdict import said_risks
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
@@ -51,7 +51,7 @@ class Item:
 
     @property
     def worse(self) -> bool:
-        """Whether requests are lost that were served before, apart from what a shift of weights moves."""
+        """Whether requests are lost that were served before, apart from what is proven to be a shift of weights alone."""
         if self.change is None or self.change.action == "update":
             return loses(self.effect)
         return self.risk is not None and self.risk.tier is Tier.NORMAL
@@ -137,7 +137,7 @@ def _said(line: str) -> str:
 
 def _in_short(item: Item) -> str:
     if item.risk is not None:
-        return prose(said_risk(item.risk))
+        return proses(said_risks(item.risk))
     if item.effect is not None:
         return prose(next(effect_rows(item.effect)))
     text = describe(item.change.after) if item.change and item.change.after is not None else ""

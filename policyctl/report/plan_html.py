@@ -35,7 +35,7 @@ from policyctl.report.subject import (
     way,
     why_blocked,
 )
-from policyctl.report.verdict import headline, said_risk, verdict
+from policyctl.report.verdict import headline, said_risks, verdict
 
 _SYMBOLS: dict[Action | Literal["affected"], str] = {"add": "+", "update": "~", "remove": "−", "affected": "≈"}
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
@@ -212,7 +212,7 @@ def _about(change: Change) -> str:
 
 def _told(change: Change | None, risk: Risk | None, rows: Sequence[str]) -> str:
     if risk is not None:
-        return said_risk(risk)
+        return "; ".join(said_risks(risk))
     if change is not None and change.action == "add" and change.after is not None:
         return describe(change.after)
     return rows[0] if rows else ""

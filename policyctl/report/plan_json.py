@@ -70,7 +70,11 @@ def _verdict(review: Review) -> dict[str, Any]:
     """What a reviewer has to know first; the same words as in every other format."""
     said = verdict(review)
     return {
-        "riskiest": [{"name": risk.policy, "tier": risk.tier.name.lower(), "text": said_risk(risk)} for risk in said.risks],
+        "riskiest": [
+            {"name": one.policy, "tier": one.tier.name.lower(), "text": said_risk(one)}
+            for risk in said.risks
+            for one in (risk, *risk.also)
+        ],
         "as_bad_or_nearly": said.more,
         "traffic": None if said.risks else said.traffic or None,
         "rules": said.rules,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from policyctl.core.diff import Field
 from policyctl.core.guards import Review
 from policyctl.report.foreign import texts_of
-from policyctl.report.markdown import code, naming, prose
+from policyctl.report.markdown import code, naming, prose, proses
 from policyctl.report.plain import count, field_values, value
 from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
 from policyctl.report.posts import opening as first_lines
@@ -32,7 +32,7 @@ from policyctl.report.subject import (
     rest_text,
     why_blocked,
 )
-from policyctl.report.verdict import Verdict, headline, said_risk, verdict
+from policyctl.report.verdict import Verdict, headline, said_risks, verdict
 
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
 LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
@@ -163,7 +163,7 @@ def _head(subject: Subject, said: Verdict) -> str:
 
 def _sentence(review: Review, said: Verdict) -> str:
     if said.risks:
-        worst = [f"{', '.join(map(code, names))}: {prose(words)}" for names, words in headline(said)]
+        worst = [f"{', '.join(map(code, names))}: {proses(words)}" for names, words in headline(said)]
         more = f"; and {said.more:,} more as bad or nearly" if said.more else ""
         text = f"**Riskiest:** {'; '.join(worst)}{more}."
     elif review.plan.changes:
@@ -220,9 +220,9 @@ def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
         return list(items), []
     first: list[Item] = []
     others: list[Item] = []
-    alike = Counter[str]()
+    alike = Counter[tuple[str, ...]]()
     for item in items:
-        said = said_risk(item.risk) if item.risk else item.action
+        said = said_risks(item.risk) if item.risk else (item.action,)
         alike[said] += 1
         (first if len(first) < _FIRST and alike[said] <= _ALIKE else others).append(item)
     return first, others

@@ -150,7 +150,7 @@ def _verdict_lines(review: Review, style: Style) -> Iterator[str]:
     yield f"changes   {said.counts}"
     title = "riskiest  "
     for names, words in headline(said):
-        yield f"{title}{style.paint(', '.join(map(plain, names)), 'bold')}: {style.paint(words, 'yellow')}"
+        yield f"{title}{style.paint(', '.join(map(plain, names)), 'bold')}: {style.paint('; '.join(words), 'yellow')}"
         title = " " * len(title)
     if said.more:
         yield f"{title}and {said.more:,} more as bad or nearly"

@@ -22,7 +22,8 @@ class Verdict(NamedTuple):
     """Three answers. `passed` is False where the plan cannot wholly be applied.
 
     `risks` are the worst, one for each policy: those that are as bad as the worst or nearly, then others by which requests are
-    lost. `more` is how many others are as bad as the worst, or nearly. `traffic` is what to say where there is no risk.
+    lost; the last gives way to one that takes more requests than all of these, or loses as many as these move. `more` is how
+    many others are as bad as the worst, or nearly. `traffic` is what to say where there is no risk.
     """
 
     counts: str
@@ -44,14 +45,24 @@ def verdict(review: Review) -> Verdict:
     alike = [risk for risk in risks if risks[0].like(risk)]  # the first is, or there is none
     passed = not (review.stale or review.refusals or review.failed_tests or plan.blocked)
     shown = [*alike, *(risk for risk in risks if risk not in alike and risk.tier >= Tier.PARTIAL)][:_SHOWN]
-    return Verdict(counts, tuple(shown), len(alike[_SHOWN:]), _nothing(review), _rules(review), passed)
+    most = max(risks, key=_taken, default=None)
+    if most is not None and _taken(most) > max(map(_taken, shown)):
+        shown = [*shown[: _SHOWN - 1], most]
+    more = sum(risk not in shown for risk in alike)
+    return Verdict(counts, tuple(shown), more, _nothing(review), _rules(review), passed)
 
 
-def headline(said: Verdict) -> list[tuple[tuple[str, ...], str]]:
-    """The worst risks: the policies that one is about, and what it is; those that read alike are one."""
-    found: dict[str, list[str]] = {}
+def _taken(risk: Risk) -> tuple[float, float]:
+    """The most requests that a policy's risks move or lose, and that they lose."""
+    lost = [one.takes for one in (risk, *risk.also) if one.tier is not Tier.SHARE]
+    return risk.takes, max(lost, default=0.0)
+
+
+def headline(said: Verdict) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The worst risks: the policies that one is about, and what it is (see `said_risks`); those that read alike are one."""
+    found: dict[tuple[str, ...], list[str]] = {}
     for risk in said.risks:
-        found.setdefault(said_risk(risk), []).append(bare_name(risk.policy))
+        found.setdefault(said_risks(risk), []).append(bare_name(risk.policy))
     return [(tuple(names), words) for words, names in found.items()]
 
 
@@ -65,8 +76,13 @@ def risks_of(review: Review) -> Iterator[Risk]:
             yield risk
 
 
+def said_risks(risk: Risk) -> tuple[str, ...]:
+    """What a risk is, in words that follow the policy's name, and what else there is to know of that policy."""
+    return tuple(map(said_risk, (risk, *risk.also)))
+
+
 def said_risk(risk: Risk) -> str:
-    """What a risk is, in words that follow the policy's name."""
+    """What a risk is by itself."""
     match risk.about:
         case Effect() as effect if effect.unknown:
             return f"{NOT_KNOWN}: {plain(effect.unknown)}"

@@ -1,7 +1,7 @@
 """What a comparison claims of traffic, held against requests that are simulated apart from the engine.
 
-Where a request is served less often than before, the effect shows something that gets worse; and where it is proven that
-nothing is lost, no request is.
+Where a request is served less often than before, the effect shows something that gets worse, and so does the page of its plan;
+and where it is proven that nothing is lost, no request is.
 """
 
 from __future__ import annotations
@@ -11,13 +11,19 @@ from copy import deepcopy
 from random import Random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from policyctl.effect.compare import Effect, compare
+from policyctl.report.effect_rows import cell_row, telling
+from policyctl.report.plan_markdown import plan_markdown
+from policyctl.report.subject import Subject
+from policyctl.report.verdict import said_risks, verdict
+from tests.builders import policy
 from tests.effect.policies import MODELS, document
 from tests.effect.simulation import Request, every_request, every_scripted
 from tests.examples import examples
+from tests.report.plans import reviewed
 
 NOTICED = 0.001
 CODES = (402, 408, 429, 500, 503, 524)
@@ -134,3 +140,89 @@ def test_where_nothing_is_lost_by_proof_no_scenario_loses_a_request(
     for _ in range(4):
         mixed = {model: dict.fromkeys(random.sample([200, *range(300, 600), "refused"], 2), 0.5) for model in MODELS[:2]}
         assert served(old, mixed) - served(new, mixed) <= NOTICED, mixed
+
+
+WEIGHTS = (0.0001, 0.01, 0.1, 0.5, 0.9, 1)
+weighed_leaves = st.fixed_dictionaries(
+    {"model_name": st.sampled_from(MODELS), "weight": st.sampled_from(WEIGHTS)},
+    optional={"retry": st.fixed_dictionaries({"attempts": st.sampled_from([0, 2])})},
+)
+weighed_groups = st.fixed_dictionaries(
+    {
+        "strategy": st.sampled_from(
+            [{"mode": "fallback"}, {"mode": "fallback", "on_status_codes": [418, 503]}, {"mode": "loadbalance"}]
+        ),
+        "weight": st.sampled_from(WEIGHTS),
+        "targets": st.lists(weighed_leaves, min_size=1, max_size=2),
+    }
+)
+
+
+@st.composite
+def reweighed(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A load balance and the same with other weights; sometimes one more edit is hidden in it."""
+    targets = draw(st.lists(st.one_of(weighed_leaves, weighed_groups), min_size=2, max_size=4))
+    one = {"strategy": {"mode": "loadbalance"}, "targets": targets}
+    other = deepcopy(one)
+    for target in other["targets"]:
+        if draw(st.booleans()):
+            target["weight"] = draw(st.sampled_from(WEIGHTS))
+    spot = draw(st.sampled_from(other["targets"]))
+    match draw(st.sampled_from(["nothing", "nothing", "codes", "drop", "retry"])):
+        case "codes" if spot.get("strategy", {}).get("mode") == "fallback":
+            spot["strategy"] = {"mode": "fallback", "on_status_codes": [503]}
+        case "drop" if "targets" in spot:
+            spot["targets"] = spot["targets"][:1]
+        case "retry":
+            spot["retry"] = {"attempts": 0}
+    return one, other
+
+
+def canary(weight: float, codes: list[int]) -> dict[str, Any]:
+    """Most requests go to a fallback, the rest to a model of its own."""
+    first = {"strategy": {"mode": "fallback", "on_status_codes": codes}, "targets": [{"model_name": one} for one in MODELS[:2]]}
+    return {"strategy": {"mode": "loadbalance"}, "targets": [{**first, "weight": weight}, {"model_name": MODELS[3]}]}
+
+
+@settings(max_examples=examples(80))
+@given(pair=st.one_of(reweighed(), reweighed(), neighbours()))
+@example(pair=(canary(0.9, [418, 503]), canary(0.7, [503])))
+def test_a_page_shows_what_an_outage_takes_or_it_follows_from_the_shares(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Whatever one model or provider takes more than before while it fails, wholly or in a tenth of its calls: the headline
+    names something that takes as much. And the page shows what gets worse, unless it says that only weights move; then the
+    model or provider gained as much."""
+    old, new = pair
+    review = reviewed([policy("p", **new)], [{"id": "1", "name": "p", "policy": old}])
+    losses = [(lost, gained) for lost, gained in losses_of(old, new) if lost > NOTICED]
+    if not losses:
+        return
+    effect, said = review.effects["virtual-policy/p"], verdict(review)
+    page = plan_markdown(Subject(review, "local")).replace("`", "").replace("**", "")
+    assert said.risks[0].takes >= max(lost for lost, _ in losses) - 1e-9
+    assert all(words[:60] in page.partition("<details>")[0] for words in said_risks(said.risks[0]))
+    if "only weights move" in page:
+        assert all(lost <= gained + 1e-9 for lost, gained in losses)
+    else:
+        rows = [f"worse: {cell_row(cell)}" for cell in telling(effect.worse, effect)]
+        assert any(row in page for row in rows)
+
+
+def losses_of(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[float, float]]:
+    """For every model and provider, and some ways in which it can fail: what that costs more than before, and the most that a
+    gain of shares explains. By simulation."""
+    before, after = shares(old), shares(new)
+    providers = {tuple(name for name in MODELS if name.split("/")[1] == model.split("/")[1]) for model in MODELS}
+    for failing in [*((model,) for model in MODELS), *sorted(providers)]:
+        gained = sum(after[model] - before[model] for model in failing)
+        for failure, share in ((503, 1.0), (418, 1.0), (500, 0.1)):
+            answers: Answers = {model: {failure: share, 200: 1 - share} if share < 1 else {failure: 1.0} for model in failing}
+            yield served(old, answers) - served(new, answers), gained * share
+
+
+def shares(body: dict[str, Any]) -> dict[str, float]:
+    """The part of the requests that each model serves while nothing fails."""
+    found = dict.fromkeys(MODELS, 0.0)
+    for request, chance in every_request(body, {}).items():
+        if request.served_by is not None:
+            found[request.served_by] += chance
+    return found

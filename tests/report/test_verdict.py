@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.core.risk import Tier, worst_of
-from policyctl.report.verdict import said_risk, verdict
+from policyctl.report.plan_html import plan_html
+from policyctl.report.plan_json import plan_data
+from policyctl.report.plan_markdown import plan_markdown
+from policyctl.report.plan_text import plan_text
+from policyctl.report.style import Style
+from policyctl.report.subject import Subject
+from policyctl.report.verdict import headline, said_risk, verdict
 from tests import strategies as some
 from tests.builders import body, policy, row
 from tests.examples import examples
@@ -80,6 +86,101 @@ def test_the_riskiest_effect_is_the_one_that_takes_most(
     before: dict[str, Any], after: dict[str, Any], said: str | None
 ) -> None:
     assert worst(before, after) == said
+
+
+GPT, CLAUDE, FLASH = "virtual-model/openai/gpt-4o", "virtual-model/anthropic/claude-sonnet-4", "virtual-model/google/flash"
+A_DOWN = "is down with any failure but a broken body"
+
+
+def first(*models: str, codes: list[int] | None = None) -> dict[str, Any]:
+    strategy: dict[str, Any] = {"mode": "fallback"} if codes is None else {"mode": "fallback", "on_status_codes": codes}
+    return {"strategy": strategy, "targets": [{"model_name": model} for model in models]}
+
+
+def drawn(*targets: tuple[dict[str, Any], float]) -> dict[str, Any]:
+    return {"strategy": {"mode": "loadbalance"}, "targets": [{**target, "weight": weight} for target, weight in targets]}
+
+
+def asked(model: str, attempts: int = 0) -> dict[str, Any]:
+    return {"model_name": model, "retry": {"attempts": attempts}}
+
+
+ASKED_AGAIN = "429, 500, 502 to 504, connection failures"
+MISSING = {"model_name": "virtual-policy/missing"}
+
+SEVERAL: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "a small shift does not hide an outage that takes all": (
+        drawn((first(GPT, CLAUDE), 0.9999), (asked(FLASH), 0.0001)),
+        drawn((first(GPT), 0.9998), (asked(FLASH), 0.0002)),
+        (f"served 100% → 0.02% while openai/gpt-4o {A_DOWN}", "google/flash 0.01% → 0.02%, openai/gpt-4o 99.99% → 99.98%"),
+    ),
+    "a large shift comes before an unusual outage that takes more": (
+        drawn((first(GPT, CLAUDE, codes=[418, 503]), 0.9), (asked(FLASH), 0.1)),
+        drawn((first(GPT, CLAUDE, codes=[503]), 0.6), (asked(FLASH), 0.4)),
+        ("google/flash 10% → 40%, openai/gpt-4o 90% → 60%", "served 100% → 40% while openai/gpt-4o is down with 418"),
+    ),
+    "an outage that takes more than the shift moves comes before it": (
+        drawn((first(GPT, CLAUDE), 0.1), (asked(FLASH), 0.9)),
+        drawn((first(GPT), 0.4), (asked(FLASH), 0.6)),
+        (f"served 100% → 60% while openai/gpt-4o {A_DOWN}", "google/flash 90% → 60%, openai/gpt-4o 10% → 40%"),
+    ),
+    "an outage that takes less than the shift moves is left to the rows": (
+        drawn((first(GPT, CLAUDE), 0.5), (asked(FLASH), 0.5)),
+        drawn((first(GPT), 0.1), (asked(FLASH), 0.9)),
+        ("google/flash 50% → 90%, openai/gpt-4o 50% → 10%",),
+    ),
+    "few requests that fail while nothing is broken do not hide many": (
+        drawn((first(GPT, CLAUDE), 0.9999), (asked(FLASH), 0.0001)),
+        drawn((first(GPT), 0.9999), (MISSING, 0.0001)),
+        ("served 100% → 99.99% while nothing fails", f"served 100% → 0% while openai/gpt-4o {A_DOWN}"),
+    ),
+    "a small outage does not hide what a share of the calls takes": (
+        drawn((asked(GPT, 3), 0.999), (first(GPT, CLAUDE), 0.001)),
+        drawn((asked(GPT), 0.999), (asked(GPT), 0.001)),
+        (f"served 99.99% → 90% while a tenth of the calls to openai/gpt-4o fail with {ASKED_AGAIN}",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_no_risk_of_a_policy_hides_another_that_takes_more_requests(case: str) -> None:
+    before, after, said = SEVERAL[case]
+    rows = [{"id": "1", "name": "p", "policy": before}]
+    review = reviewed([policy("p", **after)], rows)
+    assert headline(verdict(review)) == [(("p",), said)]
+    page = plan_markdown(Subject(review, "local")).replace("`", "")
+    assert f"| update | p | {'; '.join(said)} |" in page
+    assert f"Riskiest:** p: {'; '.join(said)}." in page
+    assert all(one in plan_text(review, "local", Style()) and one in plan_html(Subject(review, "local")) for one in said)
+    riskiest = plan_data(review)["verdict"]["riskiest"]
+    assert [(one["name"], one["text"]) for one in riskiest] == [("virtual-policy/p", one) for one in said]
+
+
+def test_what_is_lost_in_an_outage_though_only_weights_moved_is_shown_in_every_format() -> None:
+    """A model that lost shares costs more while it is down, since the group that survived that lost its weight."""
+    parts = (first(GPT, FLASH), asked(GPT), asked(CLAUDE))
+    before, after = (drawn(*zip(parts, weights, strict=True)) for weights in ((0.9, 0.09, 0.01), (0.01, 0.97, 0.02)))
+    review = reviewed([policy("p", **after)], [{"id": "1", "name": "p", "policy": before}])
+    said, subject = f"served 91% → 3% while openai/gpt-4o {A_DOWN}", Subject(review, "local")
+    pages = (plan_text(review, "local", Style()), plan_markdown(subject).replace("`", ""), plan_html(subject))
+    assert [page.count(said) >= 2 for page in pages] == [True, True, True]
+    assert not any("only weights move" in page for page in pages)
+    assert ">▼</span>1</b> worse" in pages[2]
+    effect = plan_data(review)["changes"][0]["effect"]
+    assert "only_weights" not in effect
+    assert {(one["down"], one["before"], one["after"]) for one in effect["worse"]} >= {(GPT, 0.91, 0.03)}
+
+
+@pytest.mark.parametrize("weight", [0.501, 0.7, 0.999])
+@pytest.mark.parametrize(("codes", "failure"), [([408, 503], "408"), ([418, 503], "418")])
+def test_the_shifts_of_many_policies_do_not_hide_what_another_one_loses(weight: float, codes: list[int], failure: str) -> None:
+    """However much these move, and however unusual the outage is."""
+    before, after = (drawn((asked(FLASH), share), (asked(GPT), 1 - share)) for share in (0.5, weight))
+    names = [f"a{number}" for number in range(5)]
+    desired = [policy(name, **after) for name in names] + [policy("z", **first(GPT, CLAUDE, codes=[503]))]
+    rows = [row(name, **before) for name in names] + [row("z", **first(GPT, CLAUDE, codes=codes))]
+    named = {name: words for some, words in headline(verdict(reviewed(desired, rows))) for name in some}
+    assert named["z"][0] == f"served 100% → 0% while openai/gpt-4o is down with {failure}"
 
 
 def test_a_removal_that_nothing_uses_comes_after_an_outage_that_is_no_longer_survived() -> None:
