@@ -104,13 +104,15 @@ class Runner:
     def gitlab(self, name: str, base: str, target: str = "") -> list[Step]:
         """The script of a job of the checkout, and what comes after it.
 
-        `base` is where the branch left its target; `target` what it was merged into, where the pipeline is for the result.
+        `base` is the target branch as it is; `target` what it was merged into, where the pipeline is for the result.
         """
+        if base:
+            git(self.checkout, "update-ref", "refs/remotes/origin/target", base)
         config = yaml.safe_load((self.checkout / ".gitlab-ci.yml").read_text("utf-8"))
         job, shared = config[f"policyctl {name}"], config[".policyctl"]["variables"]
         environ = {
             "POLICYCTL_DIR": str(shared["POLICYCTL_DIR"]),
-            "CI_MERGE_REQUEST_DIFF_BASE_SHA": base,
+            "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "target",
             "CI_MERGE_REQUEST_TARGET_BRANCH_SHA": target,
             "POLICYCTL_DIGEST": self.digest,
             "POLICYCTL_OVERRIDES": self.overrides,

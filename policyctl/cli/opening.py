@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, errors_in
+from policyctl.lint.catalogue import Chosen
 from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment
@@ -27,9 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a command works: the configuration, the chosen environment, and its remote: as written, its URL, how to get in."""
+    """Where a command works: the configuration, the chosen environment, and its remote: as written, its URL, how to get in.
+
+    `lint` are the rules that are looked at: with a base those of the base.
+    """
 
     config: Config
+    lint: Chosen
     environment: Environment
     remote: str
     url: str
@@ -59,7 +64,7 @@ def find_place(options: Options, environment: str | None = None, base: Base | No
     url = _remote_url(remote, chosen.name, options.dir, start)
     held = {} if base is None else base.held
     access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen, held).for_remote(url, chosen.remote)
-    return Place(config, chosen, remote, url, access)
+    return Place(config, settled.lint, chosen, remote, url, access)
 
 
 class Opened(NamedTuple):
@@ -117,7 +122,7 @@ def _load(
             found.files,
             found.problems,
             options.dir,
-            codes=place.config.lint.codes(),
+            codes=place.lint.codes(),
             whole=True,
             deep=deep,
             tests=tests,

@@ -24,15 +24,17 @@ _LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of what decides wher
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The configuration where a branch left the revision that it is to be merged into; `revision` is as the user wrote it.
+    """The configuration of the revision that a branch is to be merged into; `revision` is as the user wrote it.
 
-    `then` is the commit, `held` what the files that the configuration refers to held there.
+    `then` is the commit, `held` what the files that the configuration refers to held there. `left` is the same of the commit
+    where the branch left the revision, if that has moved on: what differs from there the branch has changed.
     """
 
     revision: str
     config: Config
     then: Revision
     held: Held
+    left: Base | None = None
 
     def choose(self, name: str | None, now: Config) -> Environment:
         """The branch's environment of a name; without one, of the base's default where the branch has that, else of its own."""
@@ -65,25 +67,33 @@ class Base:
             leads = not _LEADING.isdisjoint(field.path.split("."))
             return elsewhere or not leads, not leads, elsewhere
 
-        before, after = self.config.written, now.written
+        left = self.left or self
+        before, after = left.config.written, now.written
         paths = [*before, *(path for path in after if path not in before)]
         fields = [Field(path, was, becomes) for path in paths if (was := before.get(path)) != (becomes := after.get(path))]
-        return tuple(sorted([*fields, *changed_since(self.then, self.config, self.held, now)], key=rank))
+        return tuple(sorted([*fields, *changed_since(left.then, left.config, left.held, now)], key=rank))
 
 
 def read_base(directory: Path, revision: str) -> Base:
-    """The base of the checked out branch with a revision.
+    """The base of the checked out branch: a revision as it is now, whatever the branch started from.
 
-    Raises PolicyctlError when there is none, or when its policyctl.yaml is not valid, and UsageError for an unknown revision.
+    Raises PolicyctlError when the two have no common commit, or when a policyctl.yaml there is not valid, and UsageError for
+    an unknown revision.
     """
-    then = Revision(directory, merge_base(directory, revision))
+    then, left = Revision(directory, revision), Revision(directory, merge_base(directory, revision))
+    base = _base_of(revision, then, f"on {revision}")
+    if then.commit == left.commit:
+        return base
+    return replace(base, left=_base_of(revision, left, f"where this branch left {revision}"))
+
+
+def _base_of(revision: str, then: Revision, where: str) -> Base:
     try:
         config = config_at(then)
     except InvalidInput as error:
         first = error.problems[0]
         raise PolicyctlError(
-            f"where this branch left {revision}, {CONFIG_FILE} is not valid, so its safety settings cannot hold: {first}; "
-            f"mend it on {revision} first"
+            f"{where}, {CONFIG_FILE} is not valid, so its safety settings cannot hold: {first}; fix it on {revision} first"
         ) from None
     config = config if config.path is None else config._replace(path=then.top / config.path)
     return Base(revision, config, then, held_at(then, config))

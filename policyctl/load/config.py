@@ -288,7 +288,7 @@ def _resolve(file: ConfigFile, path: Path) -> Config:
         mode="json",
         by_alias=True,
         exclude_none=True,
-        exclude={"lint": True, "effect": True, "environments": {"__all__": {"vars"}}},
+        exclude={"environments": {"__all__": {"vars"}}},
     )
     return Config(path, environments, default, lint, _environment(LOCAL, EnvironmentFile(), file), dict(leaves(written)))
 

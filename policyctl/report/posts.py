@@ -20,6 +20,7 @@ from policyctl.core.settings import Override
 from policyctl.load.urls import is_git
 
 MARKER = "<!-- policyctl:plan "  # with which a page begins, and nothing else does
+_UNSEEN = "split it into smaller ones, or start apply by hand with the digest that the run shows"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 _FIRST = re.compile(r"<!-- policyctl:plan environment=(\S+) directory=(\S+) -->")
 _SHOWS = re.compile(rf"<!-- policyctl:shows ({_DIGEST}) approves ({_DIGEST}|{NONE}) -->")
@@ -76,10 +77,9 @@ def post(page: str, plan: Plan, link: str, longest: int, proposal: Proposal | No
     approved = NONE if shown is None or why else shown.approves
     terms = None if shown is None else shown.terms
     whole, bare = (_data(approved, plan.overrides, marks, proposal, terms) for marks in (_marks(plan), {}))
-    short = f"{_first(page)}\nThe plan is too long to be shown here."
-    tries = ((page, whole), (page, bare), (short, whole), (short, bare))
-    texts = [_ended(text, link, approved, data, why) for text, data in tries]
-    return next((text for text in texts if len(text) <= longest), texts[-1])
+    texts = (_ended(page, link, approved, data, why) for data in (whole, bare))
+    fitting = next((text for text in texts if len(text) <= longest), None)
+    return fitting or _ended(f"{_first(page)}\nThe plan is too long to be shown here.", link, NONE, "", why or _UNSEEN)
 
 
 def outdated(old: str, link: str) -> str:

@@ -72,6 +72,8 @@ CHANGES = {
         "guard_exceptions: [{policy: a, guard: max_calls, reason: why}]",
         ["guard_exceptions: absent → [{policy: a, guard: max_calls, reason: why}]"],
     ),
+    "lint": ("", "lint: {ignore: [P433]}", ["lint.ignore: absent → [P433]"]),
+    "effect": ("", "effect: {partial: 0.2}", ["effect.partial: absent → 0.2"]),
     "include": ("", "include: ['[ab].yaml']", ['include: absent → ["[ab].yaml"]']),
     "allow_remove": ("allow_remove: [a]", "allow_remove: [b]", ["allow_remove: [a] → [b]"]),
     "another environment": (
@@ -93,7 +95,7 @@ CHANGES = {
         ["default: x → z"],
     ),
     "other words for the same": ("prune: true  # yes", "# no\nprune: true\nlimits: {}", []),
-    "variables and rules": ("", "environments: {local: {vars: {a: 1}}}\nlint: {ignore: [P4]}", []),
+    "variables": ("", "environments: {local: {vars: {a: 1}}}", []),
     "no file, and one that says what holds without one": (None, "default: local\nenvironments: {local: {}}", []),
     "the first file": (None, "scope: [a]", ["scope: absent → [a]"]),
     "the file goes": ("scope: [a]", None, ["scope: [a] → absent"]),
@@ -116,6 +118,19 @@ def test_every_safety_setting_that_the_branch_changes_is_said(case: str, project
     lead, _, rest = ran.out.rpartition("environment ")
     assert rest.startswith(("local", "x", "prod"))
     assert lead == (LEAD + "".join(f"    {line}\n" for line in said) + "\n" if said else "")
+
+
+def test_a_rule_that_the_base_has_got_since_holds_for_an_older_branch(branch: Project, policyctl: Policyctl) -> None:
+    """Else a branch from before the rule would go round it, or log in where the remote was."""
+    git(branch.folder, "checkout", "-q", "main")
+    branch.write("policyctl.yaml", "limits: {max_removes: 0}\n")
+    git(branch.folder, "commit", "-q", "-m", "x", "policies/policyctl.yaml")
+    git(branch.folder, "checkout", "-q", "change")
+    (branch.policies / "e.yaml").unlink()
+    ran = policyctl("plan", "--base", "main")
+    assert ran.code == 3
+    assert "1 policies would be removed, more than max_removes 0" in ran.out
+    assert LEAD not in ran.out
 
 
 def test_it_is_in_the_json_and_among_the_outputs(
@@ -259,8 +274,8 @@ the checked out commit has no commit in common with main; fetch the whole histor
 GitLab: GIT_DEPTH: 0)
 """
 BROKEN = """\
-where this branch left change, policyctl.yaml is not valid, so its safety settings cannot hold: \
-policies/policyctl.yaml:1:1: P101 unknown key \"limit\" (did you mean limits?); mend it on change first
+on change, policyctl.yaml is not valid, so its safety settings cannot hold: \
+policies/policyctl.yaml:1:1: P101 unknown key \"limit\" (did you mean limits?); fix it on change first
 """
 WRONG = {
     "no such revision": (lambda _: "nope", 64, "git knows no revision 'nope' (fetch it, or name another)\n"),

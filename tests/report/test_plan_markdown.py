@@ -16,6 +16,7 @@ from policyctl.core.settings import Settings
 from policyctl.model.policy import policy_from_file
 from policyctl.report.plan_change import shape
 from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, _Room, plan_markdown
+from policyctl.report.posts import post
 from policyctl.report.renderings import render
 from policyctl.report.subject import Subject
 from tests import strategies as some
@@ -157,6 +158,15 @@ def test_a_long_way_to_a_change_is_shown_by_its_ends() -> None:
     text = page(reviewed([policy("t018", "evil/new")], [*chain, row("t018", "b/old")], Settings(scope=("t018",))))
     assert "`t000` through `t001`, `t002`, `t003`, `t004`, …, `t018` |" in text
     assert "`t012` through `t013`, `t014`, `t015`, `t016`, `t017`, `t018` |" in text
+
+
+def test_a_comment_that_does_not_show_the_plan_approves_nothing() -> None:
+    """As when overrides with long reasons leave no room for the page."""
+    review = PLANS["update"]
+    whole, cut = (post(page(review), review.plan, "https://x", longest) for longest in (60_000, 500))
+    assert whole.endswith(f"<!-- policyctl {review.plan.digest} -->\n")
+    assert "too long to be shown here" in cut
+    assert cut.endswith("<!-- policyctl none -->\n")
 
 
 def test_many_refusals_are_counted() -> None:
