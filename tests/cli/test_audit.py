@@ -159,8 +159,11 @@ def test_a_file_that_cannot_be_added_to_stops_before_the_first_write(case: str, 
     assert live_documents() == {}
 
 
+# Nothing is compiled there: a file that is cut short would stay, and be read by whatever runs next.
 FULL = """
 import resource
+import sys
+sys.dont_write_bytecode = True
 import policyctl.cli.auditing as auditing
 from policyctl.cli.main import main
 

@@ -90,7 +90,7 @@ BAD_ADDS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no model name": (("--model", ""), "error: --model: model_name must not be empty"),
     "an empty name": (("--name", ""), "error: --name: name must not be empty"),
-    "a hidden name": (("--name", "a\x1b[31m"), "error: --name: name must not contain control or invisible"),
+    "a hidden name": (("--name", "a\x1b[31m"), "error: --name: name must not contain control characters or invisible"),
     "no text": (("--description", "\udc80"), "error: --description: description must be valid Unicode text"),
 }
 

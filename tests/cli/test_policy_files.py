@@ -210,7 +210,7 @@ def test_list_shows_every_row_in_one_line_and_nothing_that_a_terminal_obeys(bare
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == (
         "environment local, remote local\n\n"
-        "virtual-policy/esc\\x1b[31m  not a valid policy: name must not contain control or invisible formatting characters,"
+        "virtual-policy/esc\\x1b[31m  not a valid policy: name must not contain control characters or invisible ones,"
         ' got "virtual-policy/esc\\u001b[31m"\n'
         "virtual-policy/good  single of a/one\n"
         "virtual-policy/percent  not a valid policy: policy.targets[0].weight: weight must be greater than 0 and at most 1,"

@@ -103,8 +103,11 @@ for name in ("private", "secret"):
 
 
 LONG = "a description that goes on. " * 500
+# Nothing is compiled there: a file that is cut short would stay, and be read by whatever runs next.
 FULL = """
 import resource
+import sys
+sys.dont_write_bytecode = True
 from policyctl.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 main()

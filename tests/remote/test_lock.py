@@ -114,7 +114,7 @@ def test_a_lock_that_cannot_be_made_is_told_in_one_line(tmp_path: Path, case: st
 
 
 def test_on_a_full_disk_the_lock_holds_without_its_signature(tmp_path: Path) -> None:
-    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" + HOLDER
+    full = "import resource, sys; sys.dont_write_bytecode = True; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" + HOLDER
     with held(tmp_path / "a.db", full), pytest.raises(Refused, match="written by another policyctl"):
         take(tmp_path / "a.db")
 
