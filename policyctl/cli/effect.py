@@ -16,6 +16,8 @@ from policyctl.cli.selecting import with_partial
 from policyctl.cli.subjects import LIVE, Sides, Subjects, find_subjects, raise_if_idle_dir, sides_against
 from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
 from policyctl.cli.using import show_uses
+from policyctl.core.effects import led_to
+from policyctl.core.extra import uncounted
 from policyctl.effect.compare import compare, unfit_models
 from policyctl.effect.costs import costs
 from policyctl.effect.dead import dead_configuration
@@ -181,8 +183,10 @@ def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]
         sides = sides_against(options, subjects, asked.against)
         for policy, old, share in zip(subjects.policies, sides.versions, sides.partials, strict=True):
             moves = compare(old, policy.document, sides.before, sides.after, declared, asked.partial or share)
-            unfollowed, own = _unfollowed(policy.document, old, sides), sides.extras.get(policy.name, ())
-            yield Compared(policy.name, policy.file, asked.against, moves, unfollowed, own)
+            names = {policy.name, *led_to(policy.name, sides.before), *led_to(policy.name, sides.after)}
+            unknown = {name: fields for name, fields in sides.extras.items() if name in names}
+            moves = uncounted(moves) if unknown and old else moves
+            yield Compared(policy.name, policy.file, asked.against, moves, _unfollowed(policy.document, old, sides), unknown)
 
 
 def _unfollowed(after: Document, before: Document | None, sides: Sides) -> dict[str, str]:

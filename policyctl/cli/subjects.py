@@ -53,8 +53,9 @@ class Subjects:
 @dataclass(frozen=True, slots=True)
 class Sides:
     """Both sides of a comparison: what each policy asked about was (None: there is none), and the policies that targets name
-    before and after. `extras` are the fields of live policies that the format does not know, by the policy's name. `partials`
-    are for each policy asked about the share of calls that fail in partial failures, by the policyctl.yaml of its file."""
+    before and after. `extras` are the fields of live policies among all these that the format does not know, by the policy's
+    name. `partials` are for each policy asked about the share of calls that fail in partial failures, by the policyctl.yaml of
+    its file."""
 
     versions: tuple[Document | None, ...]
     before: Known
@@ -166,14 +167,16 @@ def _live(options: Options, subjects: Subjects) -> Sides:
     place = find_place(options)
     with open_reader(place.url, place.access) as reader:
         found = find_those(reader, {policy.name for policy in subjects.policies})
-        live, unclear = _below(reader, dict(found), subjects)
+        rows, unclear = _below(reader, dict(found), subjects)
+    live = {name: row.normal for name, row in rows.items()}
     versions = tuple(live.get(policy.name) for policy in subjects.policies)
     whole = not place.url.startswith(GIT)
     left = {name: why for name, why in unclear.items() if name not in subjects.known}
     before = Known(live, whole=whole, unclear=unclear)
     after = Known({**live, **subjects.known}, whole=whole, unclear=left)
-    own = {one.name: extras(found[one.name].document, one.document) for one in subjects.policies if one.name in found}
-    return Sides(versions, before, after, _partials(options, subjects), own)
+    written = {**subjects.known, **{policy.name: policy.document for policy in subjects.policies}}
+    unknown = {name: fields for name, row in rows.items() if (fields := extras(row.document, written.get(name)))}
+    return Sides(versions, before, after, _partials(options, subjects), unknown)
 
 
 def _partials(options: Options, subjects: Subjects) -> tuple[float, ...]:
@@ -183,17 +186,17 @@ def _partials(options: Options, subjects: Subjects) -> tuple[float, ...]:
     return tuple(found[starts[folder]] for folder in folders)
 
 
-def _below(reader: Reader, found: dict[str, Live], subjects: Subjects) -> tuple[dict[str, Document], dict[str, str]]:
-    """The live policies among `found` and all that they or the files lead to, in normal form; and those that are unclear."""
-    live = {name: row.normal for name, row in found.items()}
+def _below(reader: Reader, live: dict[str, Live], subjects: Subjects) -> tuple[dict[str, Live], dict[str, str]]:
+    """The `live` policies, and all that they or the files lead to; and those that are unclear."""
     unclear: dict[str, str] = {}
     looked, seen = {policy.name for policy in subjects.policies}, set[str]()
-    pending = [*live.values(), *(policy.document for policy in subjects.policies)]
+    pending = [*(row.normal for row in live.values()), *(policy.document for policy in subjects.policies)]
     while pending:
         targets = frozenset[str]().union(*map(references, pending)) - seen
         seen |= targets
         observed = look_up(reader, targets - looked) if targets - looked else Observed({})
-        live |= {name: row.normal for name, row in observed.live.items()}
+        live |= observed.live
         unclear |= observed.obstacles()
-        pending = [some[name] for name in targets for some in (live, subjects.known) if name in some]
+        pending = [live[name].normal for name in targets if name in live]
+        pending += [subjects.known[name] for name in targets if name in subjects.known]
     return live, unclear

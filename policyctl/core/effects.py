@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from policyctl.core.extra import extras, uncounted
 from policyctl.core.plan import Plan
 from policyctl.core.settings import PARTIAL
 from policyctl.effect.declared import NOTHING, Declared
 from policyctl.effect.known import Known, leads_to_unclear
 from policyctl.model.live import Live, Observed
+from policyctl.model.names import canonical_name
 from policyctl.model.normal import Document, digest, normal_form, references
 
 if TYPE_CHECKING:
@@ -37,7 +40,8 @@ class Comparing:
     """How the versions of policies are compared: each with the policies of its own time.
 
     `before` are all policies as they are live, `after` as they will be when the plan is applied (see `policies_around`):
-    targets that are policies count with what those do. `declared` are facts about models;
+    targets that are policies count with what those do. `live` are the rows themselves, which may have fields that the format
+    does not know. `declared` are facts about models;
     `partial` is the share of calls that fail in a partial failure.
     """
 
@@ -47,9 +51,10 @@ class Comparing:
         after: Mapping[str, Document],
         declared: Declared = NOTHING,
         partial: float = PARTIAL,
+        live: Mapping[str, Live] = MappingProxyType({}),
     ) -> None:
         self.before, self.after = before, after
-        self.declared, self._partial = declared, partial
+        self.declared, self._partial, self._live = declared, partial, live
         self._searches = 0
 
     def effect(self, one: Document, other: Document) -> Effect:
@@ -59,7 +64,9 @@ class Comparing:
         deep = self._searches < _MOST_SEARCHES
         effect = compare(one, other, self.before, self.after, self.declared, self._partial, deep=deep)
         self._searches += effect.kind == "effective" and not effect.worse and not effect.sure
-        return effect
+        name = canonical_name(one["name"])
+        names = {name, *led_to(name, self.before), *led_to(name, self.after)} & self._live.keys()
+        return uncounted(effect) if any(extras(self._live[name].document) for name in names) else effect
 
 
 def effects_of(plan: Plan, observed: Observed, comparing: Comparing) -> dict[str, Effect]:

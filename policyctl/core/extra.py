@@ -1,17 +1,21 @@
 """Fields of a live policy that the format does not know: where they stand, and what becomes of them when it is updated.
 
 An update keeps them (see `carry`) wherever the part that they stand in is still there. They may well decide what happens to
-traffic, which nothing here models; so they are named wherever the policy is.
+traffic, which nothing here models; so they are named wherever the policy is, and nothing is proven of it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.core.pairing import pair_targets
 from policyctl.model.normal import BODY_KEYS, KNOWN_KEYS, PART_KEYS, TARGET_KEYS, Document
+
+if TYPE_CHECKING:
+    from policyctl.effect.compare import Effect
 
 _NAMED = 3  # policies that a note names
 
@@ -37,6 +41,17 @@ def extras(row: Document, after: Document | None = None) -> tuple[Extra, ...]:
 def has_extras(document: Document) -> bool:
     """Whether a live policy's document has any unknown field, beside `policy` too."""
     return any(_unknown(document, KNOWN_KEYS)) or bool(extras(document))
+
+
+def uncounted(effect: Effect) -> Effect:
+    """The effect of a change where a policy of either version, or one that it leads to, has such fields.
+
+    The same policy stays the same policy. Other words for it may be given to other targets than those with the fields, as with
+    an answer cache; so nothing is proven.
+    """
+    if effect.kind in ("metadata", "unknown"):
+        return effect
+    return replace(effect, kind="effective", sure=False, uncounted=True)
 
 
 def lost_extras(written: Document, now: Document) -> tuple[str, ...]:

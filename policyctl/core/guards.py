@@ -59,8 +59,9 @@ class Review:
     `terms` say from what to what, where the plan has a base.
     `restored` are the changes that only bring back what was reviewed before, by name: policies as the base revision has them.
     `failed_tests` are the scenario tests that fail with the plan's policies, one sentence each, where they were run.
-    `extras` are the fields of live policies that the format does not know, by the policy's name. `unchecked` says what could
-    not be looked at, where that is so.
+    `extras` are the fields of live policies that the format does not know, by the policy's name: of those that the plan is
+    about, and of all that either version of a changed or affected one leads to. `unchecked` says what could not be looked at,
+    where that is so.
     """
 
     plan: Plan
@@ -108,7 +109,7 @@ def review(
     pending = tuple(c for c in plan.changes if judge(c, observed.live.get(c.name)) is not Verdict.ALREADY)
     left = replace(plan, changes=pending)
     used = list(_still_targeted(plan, observed))
-    comparing = Comparing(before, after, declared, settings.partial)
+    comparing = Comparing(before, after, declared, settings.partial, observed.live)
     effects = effects_of(plan, observed, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
     plan = replace(plan, traffic=traffic_of(plan, comparing, effects, affected))
@@ -131,7 +132,9 @@ def review(
         *renames(plan),
         *allowed,
     )
-    beside = _extras(plan, observed, [*compared, *(one.name for one in affected)])
+    moved = [*(change.name for change in plan.changes), *(one.name for one in affected)]
+    below = (led_to(name, known) for known in (before, after) for name in moved)
+    beside = _extras(plan, observed, frozenset(compared).union(moved, *below))
     live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
         plan,
@@ -160,8 +163,8 @@ def restorations(names: Iterable[str], after: Known, reviewed: Mapping[str, Docu
 
 def _extras(plan: Plan, observed: Observed, compared: Collection[str]) -> dict[str, tuple[Extra, ...]]:
     """Of the live policies that a plan is about those with fields that the format does not know, by name."""
-    after = {change.name: change.after for change in plan.changes if change.action != "add"}
-    names = [name for name in {**dict.fromkeys(compared), **after} if name in observed.live and after.get(name, {}) is not None]
+    after = {change.name: change.after for change in plan.changes}
+    names = [name for name in compared if name in observed.live and after.get(name, {}) is not None]
     found = {name: extras(observed.live[name].document, after.get(name)) for name in names}
     return {name: fields for name, fields in found.items() if fields}
 

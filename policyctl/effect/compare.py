@@ -83,7 +83,8 @@ class Effect:
     those does. `calls`, `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last
     target) and `latency`, in seconds, are the worst case of one request. `refused` and `was_refused` are why the gateway
     begins or ceases to refuse the policy; `unfit` are the models that never serve because of their type, and did before or
-    were not there. `sure` is whether it is proven that no request that was served is lost. `unknown` is why it cannot be
+    were not there. `sure` is whether it is proven that no request that was served is lost; it never is where fields are
+    `uncounted`: those of live policies that the format does not know (see `core.extra`). `unknown` is why it cannot be
     told what one of the two does; then there is nothing else.
     """
 
@@ -106,6 +107,7 @@ class Effect:
     refused: str | None = None
     unfit: tuple[Unfit, ...] = ()
     sure: bool = False
+    uncounted: bool = False
     unknown: str | None = None
 
 

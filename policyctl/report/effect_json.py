@@ -44,7 +44,9 @@ def view_data(view: View) -> dict[str, Any]:
         case Traced():
             return _traced(view)
         case Compared():
-            unknown = {"unknown_fields": extra_data(view.extras)} if view.extras else {}
+            own = {"unknown_fields": extra_data(view.extras[view.name])} if view.name in view.extras else {}
+            below = extras_data({name: fields for name, fields in view.extras.items() if name != view.name})
+            unknown = {**own, **({"unknown_fields_below": below} if below else {})}
             seen = {"unfollowed": dict(view.unfollowed), **effect_data(view.effect), **unknown}
             return {"name": view.name, "file": view.file, "against": view.against, **seen}
         case Unknown():
@@ -54,6 +56,11 @@ def view_data(view: View) -> dict[str, Any]:
 def extra_data(extras: Sequence[Extra]) -> dict[str, list[str]]:
     """The fields of a live policy that the format does not know. Their values may be secret, and stay where they are."""
     return {word: [one.path for one in extras if one.kept is kept] for word, kept in (("kept", True), ("lost", False))}
+
+
+def extras_data(extras: Mapping[str, Sequence[Extra]]) -> list[dict[str, Any]]:
+    """The same for several live policies, by name."""
+    return [{"name": name, **extra_data(fields)} for name, fields in sorted(extras.items())]
 
 
 def effect_data(effect: Effect) -> dict[str, Any]:

@@ -60,9 +60,8 @@ def sections(view: View) -> list[Section]:
         case Traced():
             found = list(_traced(view))
         case Compared():
-            unknown = tuple(map(plain, extra_notes({view.name: view.extras}, place)))
-            effect = Section("effect", tuple(effect_rows(view.effect)))
-            found = [effect, _unfollowed(view), Section("not counted", unknown)]
+            effect, uncounted = effect_rows(view.effect), map(plain, extra_notes(view.extras, place))
+            found = [Section("effect", tuple(effect)), _unfollowed(view), Section("not counted", tuple(uncounted))]
         case Unknown():
             found = [Section("not known", (plain(view.why),))]
     return [section for section in found if section.rows]
@@ -73,6 +72,8 @@ def effect_rows(effect: Effect) -> Iterator[str]:
     if effect.unknown:
         yield f"not known: {plain(effect.unknown)}"
         return
+    if effect.uncounted:
+        yield "nothing is proven: live policies here have fields that policyctl does not know and does not count"
     if effect.refused:
         yield f"worse: the gateway refuses this policy, every request gets 400: {place(effect.refused)}"
     if effect.was_refused:
@@ -89,7 +90,7 @@ def effect_rows(effect: Effect) -> Iterator[str]:
         yield from (" ".join([model(name), word, plain(when)]).rstrip() for name, when in reached)
     yield from (f"better: {cell_row(cell)}" for cell in telling(effect.better, effect))
     yield from _moved_bounds(effect)
-    if replace(effect, sure=False) == Effect(effect.kind):
+    if replace(effect, sure=False, uncounted=False) == Effect(effect.kind):
         yield _NOTHING_MOVES[effect.kind]
 
 

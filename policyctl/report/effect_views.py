@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from policyctl.core.extra import Extra
 from policyctl.effect.compare import Effect, Unfit
@@ -60,7 +60,7 @@ class Compared:
     """What one policy's change does; `against` says what it was compared with.
 
     `unfollowed` are the target policies of either side that cannot be followed or do not exist, each with the reason;
-    `extras` the fields of a live policy that the format does not know.
+    `extras` the fields of live policies that the format does not know, by the name of the policy or of one that it leads to.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Compared:
     against: str
     effect: Effect
     unfollowed: Mapping[str, str]
-    extras: tuple[Extra, ...] = ()
+    extras: Mapping[str, tuple[Extra, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

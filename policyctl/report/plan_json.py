@@ -11,7 +11,7 @@ from policyctl.core.extra import extra_notes
 from policyctl.core.guards import Review
 from policyctl.effect.compare import Effect
 from policyctl.effect.profile import PROFILE
-from policyctl.report.effect_json import effect_data, extra_data
+from policyctl.report.effect_json import effect_data, extras_data
 from policyctl.report.plain import json_text
 from policyctl.report.verdict import said_risk, verdict
 
@@ -58,12 +58,8 @@ def plan_data(review: Review) -> dict[str, Any]:
         "failed_tests": list(review.failed_tests),
         "warnings": [{**w.mark._asdict(), "code": w.code, "message": w.message} for w in review.warnings],
         "notes": [*review.notes, *extra_notes(review.extras), *([review.unchecked] if review.unchecked else [])],
-        **({"unknown_fields": _unknown_fields(review)} if review.extras else {}),
+        **({"unknown_fields": extras_data(review.extras)} if review.extras else {}),
     }
-
-
-def _unknown_fields(review: Review) -> list[dict[str, Any]]:
-    return [{"name": name, **extra_data(fields)} for name, fields in sorted(review.extras.items())]
 
 
 def _verdict(review: Review) -> dict[str, Any]:

@@ -117,6 +117,8 @@ def _nothing(review: Review) -> str:
     effects = [effect for effect in (*updated, *(one.effect for one in review.affected)) if effect is not None]
     if not effects:
         return "Only new policies: nothing that is served now changes." if review.plan.changes else ""
+    if any(effect.uncounted for effect in effects):
+        return "Nothing is proven of traffic: live policies have fields that policyctl does not know (see the notes)."
     if all(effect.kind in ("metadata", "equivalent") for effect in effects):
         return "Traffic stays as it is: every change is metadata or equivalent."
     if all(effect.sure for effect in effects):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,87 @@ def test_a_group_is_counted_as_people_count(project: Project, policyctl: Policyc
     assert f"#   {field}: 9\n" in policyctl("policy", "show", "--name", "safe").out
     data = valid(policyctl, "plan", "plan")
     assert data["unknown_fields"] == [{"name": NAME, "kept": ["policy.targets[1].request_timeout"], "lost": []}]
+
+
+CLAIMS = ("equivalent", "stays as it is", "makes traffic worse", "gets worse")
+HOST = {"custom_host": "https://elsewhere.example"}
+
+
+def led_elsewhere(project: Project, before: str = A, after: str = "virtual-policy/lab") -> str:
+    """The policy goes to its model through a live policy outside the scope, which has a hook and another host."""
+    lab = {"strategy": {"mode": "single"}, "hooks": ["copy"], "targets": [{"model_name": A, "override_params": HOST}]}
+    front = {"strategy": {"mode": "single"}, "targets": [{"model_name": before}]}
+    put([{"name": "virtual-policy/lab", "policy": lab}, {"name": "virtual-policy/front", "policy": front}])
+    project.write("policyctl.yaml", "scope: [front]\n")
+    project.policy("front", after)
+    return "virtual-policy/lab also has policy.hooks, policy.targets[x/a].override_params; they are kept"
+
+
+def moved_to_another_host(project: Project) -> str:
+    """One model twice, once at another host: the file moves its requests there by weight."""
+    targets = [{"model_name": A, "weight": 0.1, "override_params": HOST}, {"model_name": A, "weight": 0.9}]
+    put([{"name": "virtual-policy/chat", "policy": {"strategy": {"mode": "loadbalance"}, "targets": targets}}])
+    chat = project.policy("chat", A, A, mode="loadbalance")
+    text = chat.read_text("utf-8").replace(f"{A}\n", f"{A}\n      weight: 0.95\n", 1)
+    chat.write_text(f"{text}      weight: 0.05\n", "utf-8")
+    return "virtual-policy/chat also has policy.targets[x/a].override_params; it is kept"
+
+
+def left_for_its_model(project: Project) -> str:
+    """The policy goes to its model directly, and no longer through the live policy with the hook."""
+    return led_elsewhere(project, "virtual-policy/lab", A)
+
+
+def test_an_equivalent_change_stays_one_where_only_a_policy_that_targets_it_leads_to_such_fields(
+    project: Project, policyctl: Policyctl
+) -> None:
+    chat = {"strategy": {"mode": "single"}, "targets": [{"model_name": A}]}
+    front = {"strategy": {"mode": "fallback"}, "targets": [{"model_name": f"virtual-policy/{one}"} for one in ("chat", "lab")]}
+    lab = {"strategy": {"mode": "single"}, "hooks": ["copy"], "targets": [{"model_name": B}]}
+    put({"name": f"virtual-policy/{name}", "policy": body} for name, body in (("chat", chat), ("front", front), ("lab", lab)))
+    project.write("policyctl.yaml", "scope: [chat]\n")
+    project.policy("chat", A, mode="loadbalance")
+    (change,) = valid(policyctl, "plan", "plan")["changes"]
+    assert change["effect"]["class"] == "equivalent"
+
+
+LEADING = [led_elsewhere, moved_to_another_host, left_for_its_model]
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html", "json"])
+@pytest.mark.parametrize("change", LEADING, ids=lambda change: change.__name__)
+def test_nothing_is_claimed_of_a_change_from_or_to_fields_that_are_not_known(
+    change: Callable[[Project], str], form: str, project: Project, policyctl: Policyctl
+) -> None:
+    note = change(project)
+    out = policyctl("plan", "--format", form).out
+    assert not [claim for claim in CLAIMS if claim in out]
+    assert "override" in out
+    assert "kept" in out
+    if form == "text":
+        assert note in out
+        assert "Nothing is proven of traffic: live policies have fields that policyctl does not know" in out
+    if form == "json":
+        (one,) = valid(policyctl, "plan", "plan")["changes"]
+        assert one["effect"]["class"] == "effective"
+        assert "nothing_lost" not in one["effect"]
+
+
+@pytest.mark.parametrize("change", LEADING, ids=lambda change: change.__name__)
+def test_effect_against_live_names_the_fields_of_what_a_policy_leads_to(
+    change: Callable[[Project], str], project: Project, policyctl: Policyctl
+) -> None:
+    note = change(project)
+    ran = policyctl("effect", "--against", "live")
+    assert note in ran.out
+    assert not [claim for claim in CLAIMS if claim in ran.out]
+    (seen,) = valid(policyctl, "effect", "effect", "--against", "live")["policies"]
+    found = [*([seen["unknown_fields"]] if "unknown_fields" in seen else []), *seen.get("unknown_fields_below", [])]
+    assert found
+    assert "nothing_lost" not in seen
+
+
+def test_a_new_description_is_metadata_whatever_fields_there_are(live: Project, policyctl: Policyctl) -> None:
+    safe = live.policies / "safe.yaml"
+    safe.write_text(safe.read_text("utf-8") + "description: Safer\n", "utf-8")
+    assert "Traffic stays as it is" in policyctl("plan").out
