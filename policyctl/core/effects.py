@@ -169,9 +169,11 @@ def _effect_on(name: str, comparing: Comparing, unseen: str | None) -> Effect:
 def _users(plan: Plan, observed: Observed) -> dict[str, set[str]]:
     """For each policy those that target it, before the plan or after it."""
     users: defaultdict[str, set[str]] = defaultdict(set)
-    for row in (*observed.live.values(), *(row for twins in observed.twins for row in twins.rows)):
-        for target in references(row.document):
-            users[target].add(row.name)
+    live = ((row.name, references(row.document)) for row in observed.live.values())
+    for name, targets in (*live, *observed.untouched()):
+        if name is not None:
+            for target in targets:
+                users[target].add(name)
     for change in plan.changes:
         for target in change.needs:
             users[target].add(change.name)

@@ -52,7 +52,8 @@ class Review:
     updates do to traffic, `affected` what they do to policies that stay. `policies` are all as they will be when the plan is
     applied, `policies_before` as they are, in normal form and by name; `declared` are facts about models. These are for
     those who draw policies.
-    `used` are the policies that would be removed though another still targets them.
+    `used` are the policies that would be removed though another still targets them; `all_read` is whether it is known of every
+    live policy what it targets.
     `guarded` is whether any guard is configured (None: they do not bind this plan), `warnings` what the rules find in the files
     of the changed policies.
     `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet;
@@ -79,6 +80,7 @@ class Review:
     guarded: bool | None = None
     warnings: tuple[Problem, ...] = ()
     used: frozenset[str] = frozenset()
+    all_read: bool = True
     failed_tests: tuple[str, ...] = ()
     restored: frozenset[str] = frozenset()
     extras: Mapping[str, tuple[Extra, ...]] = field(default_factory=dict)
@@ -148,6 +150,7 @@ def review(
         declared=declared,
         guarded=bool(settings.guards.active),
         used=frozenset(name for name, _ in used),
+        all_read=observed.all_read,
         restored=restored & {change.name for change in plan.changes},
         extras=beside,
     )
@@ -277,10 +280,10 @@ def _still_targeted(plan: Plan, observed: Observed) -> Iterator[tuple[str, str]]
     removed = {change.name for change in plan.changes if change.action == "remove"}
     if not removed:
         return
-    after = {change.name: change.after for change in plan.changes}
-    rows = [*observed.live.values(), *(row for twins in observed.twins for row in twins.rows)]
-    kept = [(row.name, after.get(row.name, row.document)) for row in rows]
-    kept += [(change.name, change.after) for change in plan.changes if change.action == "add"]
-    for user, document in sorted(kept, key=lambda one: one[0]):
-        for name in sorted(references(document) & removed) if document is not None else ():
+    changed = {change.name for change in plan.changes}
+    kept = [(name, references(row.document)) for name, row in observed.live.items() if name not in changed]
+    kept += [(change.name, change.needs) for change in plan.changes]
+    kept += [(name or "a row without a name", targets) for name, targets in observed.untouched()]
+    for user, targets in sorted(kept, key=lambda one: one[0]):
+        for name in sorted(targets & removed):
             yield name, user

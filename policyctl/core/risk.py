@@ -58,6 +58,7 @@ class Risk(NamedTuple):
     `size` is the part of the requests that it moves or loses, however usual what it takes for that is; 0 where that is not
     known. `also` is what else there is to know of the same policy: what takes more requests than all that is graver, and who
     serves where an outage or a partial failure is graver than that.
+    `all_read` is whether every policy that may target it was read.
     """
 
     tier: Tier
@@ -66,6 +67,7 @@ class Risk(NamedTuple):
     about: Moved | Cell | Together | Reached | Effect | None = None
     size: float = 0.0
     also: tuple[Risk, ...] = ()
+    all_read: bool = True
 
     @property
     def rank(self) -> tuple[int, float, int]:
@@ -86,13 +88,14 @@ class Risk(NamedTuple):
         return other.rank[0] == self.rank[0] and other.weight >= self.weight * _NEARLY
 
 
-def worst_of(policy: str, action: Action, effect: Effect | None, *, used: bool = False) -> Risk | None:
+def worst_of(policy: str, action: Action, effect: Effect | None, *, used: bool = False, all_read: bool = True) -> Risk | None:
     """The worst that the change of one policy does, or None when nothing gets worse, slower, dearer or another's.
 
-    `effect` is None where it is not known, and of removals and adds. `used` is whether a policy that stays targets this one.
+    `effect` is None where it is not known, and of removals and adds. `used` is whether a policy that stays targets this one,
+    `all_read` whether it is known of all of them what they target.
     """
     if action == "remove":
-        return Risk(Tier.NORMAL, 1.0, policy, size=1.0) if used else Risk(Tier.REMOVED, 1.0, policy)
+        return Risk(Tier.NORMAL, 1.0, policy, size=1.0) if used else Risk(Tier.REMOVED, 1.0, policy, all_read=all_read)
     found = sorted(_risks(policy, action, effect), key=lambda risk: risk.rank, reverse=True)
     return found[0]._replace(also=_also(found)) if found else None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from policyctl.model.names import bare_name, canonical_name
-from policyctl.model.normal import Document, canonical_text, is_server_key, normal_form
+from policyctl.model.normal import Document, canonical_text, is_server_key, normal_form, references
 
 MAX_NESTING = 200  # mappings and lists in each other in a row; with more, what walks through a document may not end
 
@@ -40,13 +40,15 @@ class Live:
 class Unreadable:
     """A row that cannot be told apart: shown, never touched, never fatal to the others.
 
-    `count` is more than one where so many rows say equally little: no name, no id, and the same reason.
+    `count` is more than one where so many rows say equally little: no name, no id, and the same reason. `targets` are the
+    policies that the row's own policy targets, by canonical name; None where that cannot be read.
     """
 
     reason: str
     name: str | None
     id: str | None
     count: int = 1
+    targets: frozenset[str] | None = None
 
     @property
     def which(self) -> str:
@@ -104,6 +106,19 @@ class Observed:
         }
         return found | {twins.name: f"{twins.reason} (ids {', '.join(twins.ids)})" for twins in self.twins}
 
+    def untouched(self) -> Iterator[tuple[str | None, frozenset[str]]]:
+        """Of each row that is never touched and whose policy can be read, the name and the policies that it targets.
+
+        Requests may come to it as to any other.
+        """
+        yield from ((row.name, references(row.document)) for twins in self.twins for row in twins.rows)
+        yield from ((row.name, row.targets) for row in self.unreadable if row.targets is not None)
+
+    @property
+    def all_read(self) -> bool:
+        """Whether it is known of every policy that there is what it targets."""
+        return self.whole and all(row.targets is not None for row in self.unreadable)
+
     def has(self, name: str) -> bool:
         """Whether any row is of that name, whatever else can be said of it."""
         return name in self.live or name in self.obstacles()
@@ -116,18 +131,19 @@ def read_row(row: Any) -> Live | Unreadable:
     if not isinstance(row, dict):
         return Unreadable("the row is not an object", None, None)
     name, identifier = row.get("name"), id_of(row)
+    targets = references(row) if isinstance(row.get("policy"), dict) else None
     if not isinstance(name, str) or not bare_name(name):
-        return Unreadable("the row has no usable name", None, identifier)
+        return Unreadable("the row has no usable name", None, identifier, targets=targets)
     canonical = canonical_name(name)
     if identifier is None:
-        return Unreadable("the row has no usable id", canonical, None)
+        return Unreadable("the row has no usable id", canonical, None, targets=targets)
     if not isinstance(row.get("policy"), dict):
         return Unreadable("the row has no policy", canonical, identifier)
     version = row.get("etag")
     version = version if isinstance(version, str) and version else None
     document = {key: value for key, value in row.items() if value is not None and not is_server_key(key)}
     if _is_deeper(document, MAX_NESTING):
-        return Unreadable("the row's policy is nested too deeply", canonical, identifier)
+        return Unreadable("the row's policy is nested too deeply", canonical, identifier, targets=targets)
     return Live(canonical, identifier, document, version)
 
 
@@ -178,7 +194,7 @@ def observe_rows(rows: Iterable[Any]) -> Observed:
             _join(live.setdefault(found.name, []), found)
         elif found.name is None and found.id is None:
             known = unreadable.get(found.reason, found)
-            unreadable[found.reason] = known if known is found else replace(known, count=known.count + 1)
+            unreadable[found.reason] = known if known is found else _as_one(known, found)
         else:
             unreadable[len(unreadable), found] = found
     single, twins = {}, []
@@ -189,6 +205,12 @@ def observe_rows(rows: Iterable[Any]) -> Observed:
         else:
             single[name] = same[0]
     return Observed(single, tuple(sorted(twins, key=lambda one: one.name)), tuple(unreadable.values()))
+
+
+def _as_one(row: Unreadable, other: Unreadable) -> Unreadable:
+    """Two rows that say equally little, as one with a count."""
+    targets = None if row.targets is None or other.targets is None else row.targets | other.targets
+    return replace(row, count=row.count + other.count, targets=targets)
 
 
 def _join(same: list[Live], row: Live) -> None:

@@ -166,27 +166,28 @@ def _plan_one(
     )
     allowed = tuple(other for other in settings.allow_remove if canonical_name(other) == name)
     rules = Settings(protect=settings.protect, allow_remove=allowed)
-    # Of rows that cannot be read only those matter that some policy leads to.
+    # Of rows that cannot be read only those matter that some policy leads to, and those that may lead to this one.
     documents = [*(policy.document for policy in desired), *(live.document for live in observed.live.values())]
     led_to = frozenset[str]().union(*map(references, documents)) if observed.unreadable else frozenset[str]()
-    others = replace(observed, unreadable=tuple(row for row in observed.unreadable if row.name in led_to))
+    others = replace(observed, unreadable=tuple(row for row in observed.unreadable if row.targets or row.name in led_to))
     # No counts: one policy is no share of anything, and the others were not compared.
     reviewed = review(replace(plan, counts=Counts()), others, rules, declared, compared=[name])
     bound = [one for one in reviewed.affected if settings.in_scope(one.name)]
     affected = [one._replace(bound=True) for one in bound]
     breaches, _ = by_traffic(reviewed.plan, reviewed.policies, settings, reviewed.effects, affected, declared=declared)
-    return replace(
-        reviewed, guarded=None, notes=(*reviewed.notes, *(f"plan and apply would refuse this: {breach}" for breach in breaches))
-    )
+    notes = (*reviewed.notes, *(f"plan and apply would refuse this: {breach}" for breach in breaches))
+    return replace(reviewed, guarded=None, notes=notes, all_read=observed.all_read)
 
 
 def _refuse_circle(policy: Policy, observed: Observed) -> None:
     """Raise Refused when a policy's targets lead back to it."""
+    untouched = list(observed.untouched())
 
     def targets_of(name: str) -> Iterable[str]:
         if name == policy.name:
             return references(policy.document)
-        return references(observed.live[name].document) if name in observed.live else ()
+        live = references(observed.live[name].document) if name in observed.live else frozenset[str]()
+        return live.union(*(targets for user, targets in untouched if user == name))
 
     if leads_back(policy.name, targets_of):
         raise Refused(f"{policy.name} would target itself, by way of other policies or at once; change its targets")

@@ -17,7 +17,7 @@ from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plain import count, describe, field_values, place, shortened
 from policyctl.report.subject import RESTORED, UNBOUND, Subject
-from policyctl.report.verdict import said_risks
+from policyctl.report.verdict import risk_of, said_risks
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
@@ -65,7 +65,7 @@ def items_of(subject: Subject) -> list[Item]:
     for change in review.plan.changes:
         moves = review.effects.get(change.name)
         after = review.policies.get(change.name) if change.after is not None else None
-        risk = worst_of(change.name, change.action, moves, used=change.name in review.used)
+        risk = risk_of(change, review)
         restored = change.name in review.restored
         items.append(Item(change.action, change.name, change, moves, risk, change.before, after, verbose, restored=restored))
     for one in review.affected:

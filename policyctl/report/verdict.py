@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from policyctl.core.change import Change
 from policyctl.core.guards import Review
 from policyctl.core.risk import Risk, Tier, worst_of
 from policyctl.effect.compare import Cell, Effect, Moved, Reached
@@ -69,7 +70,7 @@ def headline(said: Verdict) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
 def risks_of(review: Review) -> Iterator[Risk]:
     """The worst that a plan does to each policy that it changes or that targets a changed one."""
     for change in review.plan.changes:
-        if risk := worst_of(change.name, change.action, review.effects.get(change.name), used=change.name in review.used):
+        if risk := risk_of(change, review):
             yield risk
     for one in review.affected:
         if risk := worst_of(one.name, "update", one.effect):
@@ -79,6 +80,12 @@ def risks_of(review: Review) -> Iterator[Risk]:
 def said_risks(risk: Risk) -> tuple[str, ...]:
     """What a risk is, in words that follow the policy's name, and what else there is to know of that policy."""
     return tuple(map(said_risk, (risk, *risk.also)))
+
+
+def risk_of(change: Change, review: Review) -> Risk | None:
+    """The worst that one of the plan's changes does, if anything."""
+    effect, used = review.effects.get(change.name), change.name in review.used
+    return worst_of(change.name, change.action, effect, used=used, all_read=review.all_read)
 
 
 def said_risk(risk: Risk) -> str:
@@ -97,7 +104,7 @@ def said_risk(risk: Risk) -> str:
         case Moved() as moved:
             return usual_row(moved) if moved.name == "usual" else _cost(moved)
     if risk.tier is Tier.REMOVED:
-        return "removed; no policy targets it"
+        return f"removed; no policy {'targets' if risk.all_read else 'that could be read targets'} it"
     return "removed, and a policy that stays targets it" if risk.weight else NOT_KNOWN
 
 

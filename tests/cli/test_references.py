@@ -10,8 +10,12 @@ import jsonschema
 import pytest
 
 from policyctl.report.schemas import schema_text
+from tests.builders import body
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
+from tests.remote.fake_server import standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.remote.http_helpers import row as http_row
 from tests.sqlite_rows import live_documents, put, row
 
 CHAT = """spec_version: v1
@@ -347,3 +351,20 @@ def test_the_uses_of_a_policy_whose_mode_is_not_known_are_not_denied(project: Pr
     assert f"note  it is not known whether odd uses virtual-policy/all: {why}\n" in ran.out
     seen = valid("effect", policyctl("effect", *args, "virtual-policy/all", "--format", "json").out)
     assert (seen["users"], seen["not_known"]) == ([], {"virtual-policy/odd": why})
+
+
+def test_a_policy_is_not_removed_while_a_row_without_an_id_targets_it(project: Project, policyctl: Policyctl) -> None:
+    tenant = Tenant({name: http_row(f"virtual-policy/{name}") for name in ("old", "chat")}, models=["virtual-model/x/a"])
+    tenant.rows["front"] = {"name": "virtual-policy/front", "policy": body("virtual-policy/old")}
+    with standing_in(tenant) as server:
+        config = {"environments": {"prod": {"remote": server.url}}, "scope": ["chat", "old"]}
+        project.write("policyctl.yaml", json.dumps(config))
+        assert policyctl("pull").code == 0
+        (project.policies / "old.yaml").unlink()
+        why = "virtual-policy/old would be removed, but virtual-policy/front still targets it"
+        for command in (("plan",), ("apply", "--yes"), ("policy", "remove", "--name", "old", "--yes")):
+            ran = policyctl(*command)
+            assert ran.code == 3
+            assert why in ran.out + ran.err
+            assert "no policy targets it" not in ran.out
+    assert [*tenant.rows] == ["old", "chat", "front"]

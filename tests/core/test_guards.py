@@ -100,6 +100,23 @@ def test_twins_count_as_users_of_what_they_target() -> None:
     ]
 
 
+UNWRITABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "a row without an id": ({**row("t", "virtual-policy/old"), "id": None}, "virtual-policy/t"),
+    "a row without a name": ({**row("t", "virtual-policy/old"), "name": None}, "a row without a name"),
+    "a row with neither": ({**row("t", "virtual-policy/old"), "name": None, "id": None}, "a row without a name"),
+    "a second row of a removed policy": ({**row("other", "virtual-policy/old"), "id": None}, "virtual-policy/other"),
+}
+
+
+@pytest.mark.parametrize("case", UNWRITABLE)
+def test_a_row_that_cannot_be_written_counts_as_a_user_of_what_it_targets(case: str) -> None:
+    unwritable, user = UNWRITABLE[case]
+    rows = [row("old"), row("other"), row("a"), unwritable]
+    assert refusals([policy("a")], rows) == [
+        f"virtual-policy/old would be removed, but {user} still targets it (change or remove that one too)"
+    ]
+
+
 def test_notes_tell_of_unreadable_rows() -> None:
     rows = [row("a"), {"id": "7"}]
     notes = review(plan([policy("a")], rows), observe_rows(rows), Settings()).notes

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.core.risk import Tier, worst_of
+from policyctl.core.settings import Settings
 from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_json import plan_data
 from policyctl.report.plan_markdown import plan_markdown
@@ -194,6 +195,20 @@ def test_a_removal_of_what_another_policy_targets_comes_first() -> None:
         ("virtual-policy/b", "removed, and a policy that stays targets it"),
         ("virtual-policy/a", "served 100% → 0% while nothing fails"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (row("c"), "removed; no policy targets it"),
+        ({**row("c"), "id": None}, "removed; no policy targets it"),
+        ({**row("c"), "policy": None}, "removed; no policy that could be read targets it"),
+        ("not a row", "removed; no policy that could be read targets it"),
+    ],
+)
+def test_a_removal_claims_that_nothing_targets_it_only_where_every_row_could_be_read(other: Any, said: str) -> None:
+    found = verdict(reviewed([policy("a")], [row("a"), row("b"), other], Settings(scope=("a", "b"))))
+    assert [(risk.policy, said_risk(risk)) for risk in found.risks] == [("virtual-policy/b", said)]
 
 
 def test_what_is_not_known_is_not_less_than_requests_that_fail() -> None:
