@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 
 from policyctl.model.complaints import Complaint, Path, did_you_mean, show
@@ -42,6 +43,25 @@ def _canonical(models: frozenset[str]) -> frozenset[str]:
 @lru_cache(maxsize=1024)  # one wrong model is often in every policy, and guessing is slow
 def _mend(name: str, known: frozenset[str], prefix: str) -> str:
     return did_you_mean(name, sorted(known), prefix) or " (add it there first, or correct the name)"
+
+
+def only_declared(
+    documents: Mapping[str, Document], listed: frozenset[str], declared: Collection[str], policies: Collection[str]
+) -> Iterator[str]:
+    """A sentence for every model that one of these policy documents (by name) targets, that files declare, and that is not
+    among those which the remote lists.
+
+    A target that names one of `policies` is not a model. Without a list nothing is known of the remote's models.
+    """
+    missing = _canonical(frozenset(declared)) - _canonical(listed) if listed else frozenset[str]()
+    users: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for user, document in documents.items() if missing else ():
+        for _, name in named_targets(document):
+            if canonical_model(name) in missing and canonical_name(name) not in policies:
+                users[canonical_model(name)][user] = None
+    for model, names in sorted(users.items()):
+        who = next(iter(names)) if len(names) == 1 else f"{len(names):,} policies"
+        yield f"{model} is declared in files, not known to the remote; {who} would target it, and it counts as serving"
 
 
 def named_targets(document: Document) -> Iterator[tuple[Path, str]]:

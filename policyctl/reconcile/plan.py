@@ -197,14 +197,15 @@ def check_models(models: KnownModels, reviewed: Review, loaded: Loaded, environm
     """Hold the targets of what the plan writes against the models and policies that there will be.
 
     Raises InvalidInput with a problem for every target that is neither. Where no model at all is known, on the remote or
-    in the directory, only the policies are looked for, and the review says in a note that the models were not.
+    in the directory, only the policies are looked for, and the review says in a note that the models were not. A model that
+    only the directory has is noted as well.
     """
     # A git revision has the policies of one directory, which are all that there are only of the names it speaks for.
     elsewhere = _nowhere if Known.of(reviewed.policies).whole else lambda name: not environment.speaks_for(name)
     known = models.names if _written(reviewed) else frozenset()
     if found := _unknown_targets(reviewed, loaded.policies, known, elsewhere):
         raise InvalidInput(loaded.mark_of(policy, complaint) for policy, complaint in found)
-    return reviewed if known or not _written(reviewed) else unchecked(reviewed)
+    return models.noted(reviewed) if _written(reviewed) else reviewed
 
 
 def check_policy(models: KnownModels, reviewed: Review, policy: Policy) -> Review:
@@ -212,7 +213,7 @@ def check_policy(models: KnownModels, reviewed: Review, policy: Policy) -> Revie
     known = models.names if _written(reviewed) else frozenset()
     if found := _unknown_targets(reviewed, [policy], known, _nowhere):
         raise PolicyctlError("; ".join(complaint.message for _, complaint in found))
-    return reviewed if known or not _written(reviewed) else unchecked(reviewed)
+    return models.noted(reviewed) if _written(reviewed) else reviewed
 
 
 def _nowhere(_: str) -> bool:
@@ -236,8 +237,3 @@ def _unknown_targets(
         if policy.name in written
         for complaint in unknown_targets(policy.document, models, there, elsewhere)
     ]
-
-
-def unchecked(reviewed: Review) -> Review:
-    """The review with the remark that no model is known."""
-    return replace(reviewed, unchecked="targets not checked: the remote knows no models")

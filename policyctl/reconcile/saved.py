@@ -14,8 +14,9 @@ from policyctl.load.directory import Loaded
 from policyctl.model.live import Observed
 from policyctl.model.normal import Document
 from policyctl.reconcile.apply import stale_changes
+from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.observe import observe
-from policyctl.reconcile.plan import may_remove, unchecked
+from policyctl.reconcile.plan import may_remove
 from policyctl.remote.protocol import Reader
 
 
@@ -38,16 +39,17 @@ def review_saved(
     plan = recounted(plan, {policy.name: policy for policy in loaded.policies}, observed, settings, removes=removes)
     reviewed = review(plan, observed, settings, loaded.declared, base())
     writes = any(change.after is not None for change in plan.changes)
-    models = reader.models() | loaded.models if writes else frozenset()
+    models = KnownModels(reader, loaded.models)
+    names = models.names if writes else frozenset()
     known = reviewed.live | {change.name for change in plan.changes}
-    refusals = (*trespasses(plan, settings, removes=removes), *reviewed.refusals, *bad_targets(plan, observed, known, models))
+    refusals = (*trespasses(plan, settings, removes=removes), *reviewed.refusals, *bad_targets(plan, observed, known, names))
     changed = {change.name for change in plan.changes}
     rows = [
         f"{block.name}: {block.reason}" for block in plan.blocked if block.name in changed and block.name not in reviewed.live
     ]
     stale = (*stale_changes(plan, observed), *rows, *(() if refusals else _moved_otherwise(plan, reviewed.plan, observed)))
     reviewed = replace(reviewed, plan=replace(reviewed.plan, traffic=plan.traffic), refusals=refusals, stale=stale)
-    return unchecked(reviewed) if writes and not models else reviewed
+    return models.noted(reviewed) if writes else reviewed
 
 
 def _moved_otherwise(plan: Plan, now: Plan, observed: Observed) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -239,3 +240,49 @@ def test_policy_add_refuses_a_model_that_the_remote_has_in_neither_spelling(
     ran = policyctl("policy", "add", "--name", "x", "--strategy", "single", "--model", "openai/gpt-4oo", "--yes")
     assert ran.code == 1
     assert f'the remote knows no model "openai/gpt-4oo" (did you mean virtual-model/{GPT}?)' in ran.err
+
+
+NEW = "openai/gpt-5-next"
+DECLARED = f"virtual-model/{NEW} is declared in files, not known to the remote; virtual-policy/p would target it"
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html", "json"])
+@BOTH
+def test_a_model_that_only_a_file_declares_is_named_on_every_plan_that_targets_it(
+    spelling: str, form: str, remote: StandIn, project: Project, policyctl: Policyctl
+) -> None:
+    project.write("models.yaml", f"spec_version: v1\nkind: model\nname: {NEW}\nprovider_config: {{}}\n")
+    project.policy("p", spelling.format(NEW), f"virtual-model/{GPT}")
+    ran = policyctl("plan", "--format", form)
+    assert ran.code == 0
+    said = re.sub(r"<.*?>|`", "", ran.out)
+    assert DECLARED in said
+    assert said.count("not known to the remote") == 1, "the other model is known"
+
+
+def test_a_model_that_only_a_file_declares_is_named_when_it_is_applied(
+    remote: StandIn, tenant: Tenant, project: Project, policyctl: Policyctl
+) -> None:
+    """From a saved plan, by policy add and by apply; no longer once the remote has it."""
+    project.write("models.yaml", f"spec_version: v1\nkind: model\nname: {NEW}\nprovider_config: {{}}\n")
+    project.policy("p", NEW)
+    add = ("policy", "add", "--name", "p", "--strategy", "single", "--model", NEW, "--dry-run")
+    assert policyctl("plan", "--out", "plan.json").code == 0
+    assert DECLARED in policyctl(*add).out
+    tenant.models = [*(tenant.models or []), f"virtual-model/{NEW}"]
+    for command in (("plan",), add):
+        assert "not known to the remote" not in policyctl(*command).out
+    tenant.models.pop()
+    ran = policyctl("apply", "plan.json", "--yes")
+    assert ran.code == 0
+    assert DECLARED in ran.out
+    assert "not known to the remote" not in policyctl("plan").out, "there is nothing to write"
+
+
+def test_nothing_is_said_of_a_remotes_models_where_it_lists_none(
+    remote: StandIn, tenant: Tenant, project: Project, policyctl: Policyctl
+) -> None:
+    tenant.models = None
+    project.write("models.yaml", f"spec_version: v1\nkind: model\nname: {NEW}\nprovider_config: {{}}\n")
+    project.policy("p", NEW)
+    assert "not known to the remote" not in policyctl("plan").out
