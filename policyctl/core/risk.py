@@ -57,8 +57,8 @@ class Risk(NamedTuple):
 
     `size` is the part of the requests that it moves or loses, however usual what it takes for that is; 0 where that is not
     known. `also` is what else there is to know of the same policy: what takes more requests than all that is graver, and who
-    serves where an outage or a partial failure is graver than that.
-    `all_read` is whether every policy that may target it was read.
+    serves where an outage or a partial failure is graver than that. `all_read` is whether it is known of every live policy
+    what it targets.
     """
 
     tier: Tier
