@@ -229,6 +229,13 @@ def test_what_a_change_does_by_way_of_a_policy_that_is_there_twice_is_not_known(
     assert (alone.effects[FRONT].kind, alone.affected) == ("metadata", ())
 
 
+def test_a_live_policy_without_an_id_is_affected_by_a_change_of_what_it_targets() -> None:
+    """Itself, and what leads to it: what the change does to them is not known, since no update could tell that row apart."""
+    rows = [row("chat", **WIDE), {**row("mid", CHAT), "id": None}, row("front", MID)]
+    found = reviewed([policy("chat", **NARROW)], rows, Settings(scope=("chat",)))
+    assert [(one.name, one.effect.kind) for one in found.affected] == [(FRONT, "unknown"), (MID, "unknown")]
+
+
 @pytest.mark.parametrize("name", UNCLEAR)
 @pytest.mark.parametrize("turn", ["to it", "from it"])
 def test_a_change_to_or_from_a_policy_that_is_not_known_is_neither_better_nor_worse(name: str, turn: str) -> None:
