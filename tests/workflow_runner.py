@@ -106,13 +106,10 @@ class Runner:
 
         `base` is the target branch as it is; `target` what it was merged into, where the pipeline is for the result.
         """
-        if base:
-            git(self.checkout, "update-ref", "refs/remotes/origin/target", base)
         config = yaml.safe_load((self.checkout / ".gitlab-ci.yml").read_text("utf-8"))
         job, shared = config[f"policyctl {name}"], config[".policyctl"]["variables"]
         environ = {
             "POLICYCTL_DIR": str(shared["POLICYCTL_DIR"]),
-            "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "target",
             "CI_MERGE_REQUEST_TARGET_BRANCH_SHA": target,
             "POLICYCTL_DIGEST": self.digest,
             "POLICYCTL_OVERRIDES": self.overrides,
@@ -123,7 +120,9 @@ class Runner:
         assert shared["FILES"].endswith("-$CI_JOB_ID")
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()  # as the job's before_script does, which also installs policyctl
-        environ.update(self._event(name))
+        environ.update({"CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main", **self._event(name)})
+        if base:
+            git(self.checkout, "update-ref", f"refs/remotes/origin/{environ['CI_MERGE_REQUEST_TARGET_BRANCH_NAME']}", base)
         done = [self._run("script", "\n".join(job["script"]), environ)]
         return [*done, *(self._run("after_script", line, environ) for line in job.get("after_script", ()))]
 
