@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from policyctl.core.plan import Plan, Selection, make_plan
-from policyctl.core.settings import Settings
-from policyctl.model.live import Live, Observed, observe_rows, read_row
-from policyctl.model.policy import Policy, policy_from_file
+from policyctl.plan.plan import Plan, Selection, make_plan
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import Policy, policy_from_file
+from policyctl.policy.live import LivePolicy, LiveRows, observe_rows, read_row
 
 
 def body(*targets: str, mode: str = "fallback") -> dict[str, Any]:
@@ -26,23 +26,23 @@ def row(name: str, *targets: str, **more: Any) -> dict[str, Any]:
     return {"id": f"id-{name}", "name": name, "policy": {**body(*targets), **more}}
 
 
-def live(name: str, *targets: str, **more: Any) -> Live:
+def live(name: str, *targets: str, **more: Any) -> LivePolicy:
     """A live policy."""
     found = read_row(row(name, *targets, **more))
-    assert isinstance(found, Live)
+    assert isinstance(found, LivePolicy)
     return found
 
 
 def plan(
     desired: Sequence[Policy],
-    rows: Sequence[Any] | Observed,
+    rows: Sequence[Any] | LiveRows,
     settings: Settings = Settings(),
     *,
     removes: bool = True,
     selection: Selection = Selection(),
 ) -> Plan:
     """The plan for these policies against these rows."""
-    observed = rows if isinstance(rows, Observed) else observe_rows(rows)
+    observed = rows if isinstance(rows, LiveRows) else observe_rows(rows)
     return make_plan(
         environment="dev",
         remote="sqlite:///x.db",

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from policyctl.model.names import canonical_name
+from policyctl.policy.names import canonical_name
 from policyctl.remote.sqlite import SqliteRemote
 
 LOCAL = Path(".policyctl/local.db")

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from policyctl.model.names import name_complaint
+from policyctl.policy.names import name_error
 
 MODELS = [f"virtual-model/{provider}/{model}" for provider in ("google", "openai", "x") for model in ("a", "b", "c")]
 
@@ -40,7 +40,7 @@ targets = st.recursive(leaf, lambda inner: _group(inner, weight=weights), max_le
 bodies = _group(targets, cache=st.fixed_dictionaries({"mode": st.just("simple")}))
 names = st.text(
     st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters="*?["), min_size=1, max_size=20
-).filter(lambda name: name_complaint(name) is None)
+).filter(lambda name: name_error(name) is None)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=30)
 
 

@@ -10,7 +10,7 @@ import pytest
 from deepdiff import DeepDiff
 
 from policyctl.load.source import source_of
-from policyctl.model.normal import normal_form
+from policyctl.policy.document import normal_form
 from tests.call_counts import calls
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.remote.fake_server import standing_in
@@ -25,8 +25,8 @@ sys.exit(code)
 """
 HEAVY = {
     *("pydantic", "yaml", "jinja2", "httpx", "deepdiff", "sqlite3", "starlette", "uvicorn", "multiprocessing", "asyncio"),
-    "policyctl.effect.compare",
-    "policyctl.core.judge",
+    "policyctl.effect.analysis",
+    "policyctl.plan.scenario",
     "policyctl.load.scenarios",
 }
 
@@ -65,7 +65,7 @@ def test_a_plan_explains_what_changed(project: Project, policyctl: Policyctl) ->
     project.write("a.yaml")
     assert policyctl("apply", "--yes").code == 0
     project.write("a.yaml", ANYGEM.replace("attempts: 1", "attempts: 2"))
-    assert {"deepdiff", "policyctl.effect.compare"} < imported("plan")
+    assert {"deepdiff", "policyctl.effect.analysis"} < imported("plan")
 
 
 @pytest.mark.parametrize("changed", [0, 1, 3])
@@ -98,7 +98,7 @@ def test_plan_leaves_scenario_tests_alone(project: Project, policyctl: Policyctl
     assert policyctl("apply", "--yes").code == 0
     assert calls(lambda: policyctl("plan"), source_of) == [1]
     assert imported("plan") == {"pydantic", "yaml", "sqlite3"}
-    assert {"policyctl.core.judge", "policyctl.load.scenarios"} < imported("validate")
+    assert {"policyctl.plan.scenario", "policyctl.load.scenarios"} < imported("validate")
 
 
 def test_a_remote_on_this_machine_without_tls_needs_no_authorities(project: Project, policyctl: Policyctl) -> None:

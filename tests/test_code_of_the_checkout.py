@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from policyctl.load.workflows import SERVICES, Service, workflows
+from policyctl.ci.workflows import SERVICES, ServiceName, workflows
 from tests.cli.forges import forge_of
 from tests.git_repo import commit, git
 from tests.workflow_runner import Runner
@@ -68,7 +68,7 @@ def wheel(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_step_runs_code_of_the_checkout(service: Service, tmp_path: Path) -> None:
+def test_no_step_runs_code_of_the_checkout(service: ServiceName, tmp_path: Path) -> None:
     checkout, sprung, package = tmp_path / "checkout", tmp_path / "sprung", wheel(tmp_path)
     for path, text in workflows(service, Path("policies"), package).items():
         (checkout / path).parent.mkdir(parents=True, exist_ok=True)

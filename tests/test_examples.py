@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from policyctl.load.yaml_text import read_yaml
+from policyctl.load.yaml import read_yaml
 from policyctl.report.schemas import SCHEMAS, schema_text
 from tests.conftest import ANYGEM, Policyctl
 

@@ -15,12 +15,15 @@ ROOMS = (
     ("cli",),
     ("server",),
     ("reconcile",),
-    ("report", "remote"),
+    ("report",),
+    ("ci",),
+    ("remote",),
     ("load",),
     ("lint",),
-    ("core",),
+    ("plan",),
     ("effect",),
-    ("model",),
+    ("rules",),
+    ("policy",),
     ("errors",),
 )
 
@@ -31,16 +34,16 @@ OWNERS = {
     "httpx": ("remote",),
     "httpcore": ("remote",),
     "sqlite3": ("remote",),
-    "deepdiff": ("core/diff.py",),
+    "deepdiff": ("plan/diff.py",),
     "jinja2": ("load", "report"),
     "starlette": ("server",),
     "uvicorn": ("server",),
-    "pydantic": ("model", "load", "core/saved.py", "remote", "server"),
+    "pydantic": ("policy", "load", "plan/saved_plan.py", "remote", "server"),
     "subprocess": ("load/git/repository.py",),
 }
 
 # What decides must not look, wait or tell the time.
-PURE_ROOMS = ("core", "effect", "lint", "model")
+PURE_ROOMS = ("plan", "effect", "lint", "policy", "rules")
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess", "sys", "io", "threading"}
 
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))

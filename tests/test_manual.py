@@ -14,7 +14,7 @@ import pytest
 
 from policyctl.cli.help import TOPICS
 from policyctl.cli.main import policyctl as cli
-from policyctl.lint.catalogue import RULES
+from policyctl.rules.catalogue import RULES
 from tests.conftest import Policyctl, Project
 from tests.readme_blocks import MANUAL, PAGES, README, ROOT, rerun
 
@@ -153,7 +153,7 @@ def test_every_path_that_the_architecture_page_names_exists() -> None:
 
 
 def test_every_name_that_the_architecture_page_gives_for_an_edit_is_in_the_file_beside_it() -> None:
-    """`headline` in `policyctl/report/verdict.py`: a name before a path."""
+    """`headline` in `policyctl/report/headline.py`: a name before a path."""
     section = page("architecture").partition("## Where do I edit")[2].partition("\n## ")[0]
     named = re.findall(r"`(\w+)`(?:[^`|;]*?`(\w+)`)?,? in `(policyctl/[\w/]+\.py)`", section)
     assert len(named) >= 3

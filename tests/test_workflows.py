@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from policyctl.load.workflows import PLACEHOLDER, SERVICES, Service, installable, workflows
+from policyctl.ci.workflows import PLACEHOLDER, SERVICES, ServiceName, installable, workflows
 from tests.cli.forges import Forge, forge_of
 from tests.conftest import Policyctl
 from tests.git_repo import commit, git
@@ -85,7 +85,7 @@ def test_applies_come_one_after_the_other() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("folder", ["policies", "deep/er", "odd [x] {y}: 'z'", "."])
-def test_any_directory_is_written_so_that_it_is_read_back(service: Service, folder: str) -> None:
+def test_any_directory_is_written_so_that_it_is_read_back(service: ServiceName, folder: str) -> None:
     for text in workflows(service, Path(folder), "policyctl @ git+https://example.org/x@1").values():
         assert "@@" not in text
         found = yaml.safe_load(text)
@@ -134,7 +134,7 @@ def test_the_workflows_install_what_wrote_them_and_never_a_guess(origin: dict[st
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_init_changes_no_workflow_that_is_there(
-    service: Service, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+    service: ServiceName, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".git").mkdir()
@@ -387,7 +387,7 @@ FLAKY = "spec_version: v1\nkind: policy_test\npolicy: {}\ntests: [{{name: flaky,
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_plan_that_the_branch_brings_is_never_the_one_that_is_shown(
-    service: Service, tmp_path: Path, policyctl: Policyctl
+    service: ServiceName, tmp_path: Path, policyctl: Policyctl
 ) -> None:
     """Not even where a test fails, or the files are links: a run takes only what it wrote itself."""
     with forge_of(service) as forge:
@@ -504,7 +504,7 @@ def test_in_a_merge_queue_the_plan_reports_and_comments_nothing(github: Forge, t
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_an_approver_lets_through_is_shown_and_applied(service: Service, tmp_path: Path, policyctl: Policyctl) -> None:
+def test_what_an_approver_lets_through_is_shown_and_applied(service: ServiceName, tmp_path: Path, policyctl: Policyctl) -> None:
     with forge_of(service) as forge:
         forge.rights["ana"] = "write" if service == "github" else 30
         repository = made(tmp_path, forge, policyctl)

@@ -10,27 +10,26 @@ from typing import Any
 
 import click
 
-from policyctl.cli.auditing import Audit, with_audit
-from policyctl.cli.carrying import LOCK_SECONDS, ask_and_carry_out, raise_if_stale
+from policyctl.cli.audit import Audit, with_audit
 from policyctl.cli.console import Console
-from policyctl.cli.github import subject_of, tell_plan, tell_stop
-from policyctl.cli.opening import Place, find_place, read_directory
+from policyctl.cli.execute import LOCK_SECONDS, confirm_and_apply, raise_if_stale
+from policyctl.cli.github_actions import subject_of, write_plan_summary, write_stop_summary
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.reviewing import Before, review_directory, with_idle_settings
-from policyctl.cli.selecting import Overrides, raise_if_idle, with_selection
-from policyctl.core.approval import NONE
-from policyctl.core.guards import Review
-from policyctl.core.plan import Plan, Selection
-from policyctl.core.saved import MAX_BYTES, BadPlan, read_plan
+from policyctl.cli.review import Before, review_directory, with_idle_settings
+from policyctl.cli.selection import Overrides, raise_if_idle, with_selection
+from policyctl.cli.session import Session, open_session, read_directory
 from policyctl.errors import StalePlan, UsageError
+from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Environment, leaves
-from policyctl.load.files import read_bounded
 from policyctl.load.unread import listed
-from policyctl.reconcile.saved import review_saved
+from policyctl.plan.approval import NONE
+from policyctl.plan.plan import Plan, Selection
+from policyctl.plan.safety import Review
+from policyctl.plan.saved_plan import MAX_BYTES, BadPlan, read_plan
+from policyctl.reconcile.saved_plan import review_saved
 from policyctl.remote.open import open_reader, require_writable
-from policyctl.report.fields import elided
-from policyctl.report.plain import plain, value
-from policyctl.report.plan_text import plan_text
+from policyctl.report.format import escape, value
+from policyctl.report.plan_text import elided, plan_text
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -103,19 +102,19 @@ def apply(
     _check_expectation(expect_digest, planfile)
     base = None if base is None or not base.strip("0") else base  # of a branch's first push services say 000…
     if planfile is None:
-        place = find_place(options)
+        place = open_session(options)
         require_writable(place.url)
         reviewed = review_directory(options, place, console, selection, overrides, base=base)
     else:
         place, reviewed = _read_saved(options, console, planfile, selection, overrides, base)
     console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
     if unapproved := _unapproved(reviewed.plan, expect_digest):
-        tell_stop(unapproved, console)
-    tell_plan(subject_of(reviewed, place.remote, options.dir, console), planfile, console)
+        write_stop_summary(unapproved, console)
+    write_plan_summary(subject_of(reviewed, place.remote, options.dir, console), planfile, console)
     raise_if_stale(reviewed.stale, listed=True)
     if unapproved:
         raise StalePlan(unapproved)
-    return ask_and_carry_out(reviewed, place, console, yes=yes, parallelism=parallelism, lock_seconds=lock_timeout, audit=audit)
+    return confirm_and_apply(reviewed, place, console, yes=yes, parallelism=parallelism, lock_seconds=lock_timeout, audit=audit)
 
 
 def _unapproved(plan: Plan, expected: str | None) -> str | None:
@@ -146,14 +145,14 @@ def _check_expectation(digest: str | None, planfile: Path | None) -> None:
 
 def _read_saved(
     options: Options, console: Console, planfile: Path, selection: Selection, overrides: Overrides, base: str | None
-) -> tuple[Place, Review]:
+) -> tuple[Session, Review]:
     """A saved plan, held against the environment it is for, the remote as it is now, and the safety rules."""
     if selection != Selection():
         raise UsageError("--only and --exclude belong to plan; a saved plan is applied as it is")
     plan = _read_plan(planfile)
     if options.env is not None and options.env != plan.environment:
         raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.env}")
-    place = find_place(options, plan.environment)
+    place = open_session(options, plan.environment)
     require_writable(plan.remote)
     require_writable(place.url)
     with open_reader(place.url, place.access) as reader:
@@ -178,13 +177,13 @@ def _moved_settings(plan: Plan, now: Environment) -> Iterator[str]:
     before, after = dict(leaves(plan.settings)), dict(leaves(now.decides))
     for path in dict.fromkeys([*before, *after]) if before else ():
         if before.get(path) != after.get(path):
-            old, new = (_said(path, values.get(path)) for values in (before, after))
+            old, new = (_describe(path, values.get(path)) for values in (before, after))
             yield "{}: {} → {}".format(path, *elided(old, new))
 
 
-def _said(path: str, item: Any) -> str:
+def _describe(path: str, item: Any) -> str:
     """A setting's value; that of a variable is text already."""
-    return plain(item) if path.startswith("vars.") and item is not None else value(item, longest=None)
+    return escape(item) if path.startswith("vars.") and item is not None else value(item, longest=None)
 
 
 def _read_plan(path: Path) -> Plan:

@@ -1,20 +1,119 @@
-"""Standard output for results, standard error for everything else."""
+"""Standard output for results, standard error for everything else, and progress on a terminal.
+
+The line is drawn beside the work, by a thread that only looks at a number: so the work is not slowed down, and a wait for a
+remote is seen too. Where there is no terminal, nothing is drawn and no thread is started.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TextIO
 
 import click
 
 from policyctl.cli.options import Options
-from policyctl.cli.progress import Progress
 from policyctl.errors import PolicyctlError, Problem, UsageError
-from policyctl.report.plain import plain
-from policyctl.report.style import Style, wants_colour
+from policyctl.report.format import count, escape
+from policyctl.report.terminal import Style, wants_colour
+
+QUIET = 1.0  # seconds of work that nothing is shown of
+EVERY = 0.2  # seconds between two drawings
+_BAR = 24  # columns
+_ERASE = "\r\x1b[K"
+_STOPPING = "stopping when what was begun is finished; once more stops at once\n"
+
+Step = Callable[..., None]
+
+
+@dataclass(slots=True)
+class ProgressTask:
+    """What is done, what is counted, and how many of how many are done; `total` is None where nobody knows."""
+
+    label: str
+    noun: str
+    total: int | None = None
+    done: int = 0
+
+    def step(self, *_: object) -> None:
+        """One more is done, whatever it was."""
+        self.done += 1
+
+    def line(self, seconds: float) -> str:
+        """`Applying [######------------------] 125 of 500 changes`; `Listing, 3 s`; `Listing 3,200 policies, 3 s`."""
+        if self.total is None:
+            so_far = f" {count(self.done, self.noun)}" if self.done else ""
+            return f"{self.label}{so_far}, {seconds:.0f} s"
+        filled = _BAR * self.done // max(self.total, 1)
+        return f"{self.label} [{'#' * filled:-<{_BAR}}] {self.done:,} of {count(self.total, self.noun)}"
+
+
+class Progress:
+    """Shows work that lasts more than a second."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        width: Callable[[], int | None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        new_event: Callable[[], threading.Event] = threading.Event,
+    ) -> None:
+        """`width` says how many columns the stream's terminal has now, or None when there is none to draw on."""
+        self._stream = stream
+        self._width = width
+        self._clock = clock
+        self._new_event = new_event
+
+    @contextmanager
+    def of(
+        self,
+        label: str,
+        noun: str,
+        total: int | None = None,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Step]:
+        """Show a piece of work while it lasts. Yields what the work calls, from one thread, with each thing that is done.
+
+        Once `stopped` says yes, that is said in a line that stays, and nothing is drawn any more.
+        """
+        work = ProgressTask(label, noun, total)
+        if self._width() is None:
+            yield work.step
+            return
+        over = self._new_event()
+        drawer = threading.Thread(target=self._draw, args=(work, over, stopped), daemon=True)
+        drawer.start()
+        try:
+            yield work.step
+        finally:
+            over.set()
+            drawer.join()
+
+    def _draw(self, work: ProgressTask, over: threading.Event, stopped: Callable[[], bool]) -> None:
+        """Draw until the work is over, then erase the line."""
+        began, pause, shown = self._clock(), QUIET, ""
+        with suppress(OSError, ValueError):  # the terminal has gone; the work goes on without
+            while not over.wait(pause):
+                if stopped():
+                    self._write(shown and _ERASE, _STOPPING)
+                    return
+                shown = work.line(self._clock() - began)[: (self._width() or 80) - 1]
+                self._write(_ERASE, shown)
+                pause = EVERY
+            if shown:
+                self._write(_ERASE)
+
+    def _write(self, *texts: str) -> None:
+        self._stream.write("".join(texts))
+        self._stream.flush()
+
 
 _USUAL = 80  # columns of a terminal that does not say
 
@@ -44,7 +143,7 @@ class Console:
         The work goes on where standard error takes none.
         """
         with suppress(OSError):
-            click.echo(line if painted else plain(line), err=True, color=True)
+            click.echo(line if painted else escape(line), err=True, color=True)
 
     def problems(self, problems: Iterable[Problem]) -> None:
         """Print problems that do not stop the work."""
@@ -60,17 +159,17 @@ class Console:
         return click.confirm(question, default=False, err=True)
 
 
-def shows_lines(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def streams_lines(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """Whether problems are shown with their lines: to a person at a terminal, and not in the log of a CI job."""
     return stream.isatty() and not environ.get("CI")
 
 
 def stream_lines(problems: Sequence[Problem], style: Style, stream: TextIO) -> list[str]:
     """Problems as a stream shows them: with their lines on a terminal, elsewhere one line each."""
-    from policyctl.load.excerpts import line_at
-    from policyctl.report.validation import problem_lines
+    from policyctl.load.locate import line_at
+    from policyctl.report.problems import problem_lines
 
-    return problem_lines(problems, style, line_at if shows_lines(stream, os.environ) else None)
+    return problem_lines(problems, style, line_at if streams_lines(stream, os.environ) else None)
 
 
 def terminal_width(stream: TextIO, environ: Mapping[str, str]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -11,30 +12,42 @@ import click
 from click.core import ParameterSource
 
 from policyctl.cli.console import Console
+from policyctl.cli.effect_inputs import (
+    LIVE,
+    Assumptions,
+    PolicySet,
+    Script,
+    Versions,
+    find_policies,
+    models_of,
+    raise_if_idle_dir,
+    read_assumptions,
+    read_scripts,
+    read_timeouts,
+    versions_against,
+)
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.selecting import with_partial
-from policyctl.cli.subjects import LIVE, Sides, Subjects, find_subjects, raise_if_idle_dir, sides_against
-from policyctl.cli.supposing import Script, Supposition, models_of, read_scripts, read_suppositions, read_timeouts
-from policyctl.cli.using import show_uses
-from policyctl.core.effects import led_to
-from policyctl.core.extra import uncounted
-from policyctl.effect.compare import compare, unfit_models
+from policyctl.cli.selection import with_partial
+from policyctl.effect.analysis import analyse, compare, unfit_models
+from policyctl.effect.context import DeclaredModels
 from policyctl.effect.costs import costs
 from policyctl.effect.dead import dead_configuration
-from policyctl.effect.declared import Declared
 from policyctl.effect.evaluate import evaluate
+from policyctl.effect.gateway import ASSUMED, ASSUMED_STREAMED
 from policyctl.effect.outages import outages, told_apart
-from policyctl.effect.picture import picture
-from policyctl.effect.profile import ASSUMED, ASSUMED_STREAMED
-from policyctl.effect.tree import UNFIT, known_tree
-from policyctl.effect.walk import walk
+from policyctl.effect.simulate import simulate
+from policyctl.effect.tree import UNFIT, tree_if_known
+from policyctl.effect.uses import Names, Use, Uses, names_in
 from policyctl.errors import NotKnown, UsageError
-from policyctl.model.normal import Document
-from policyctl.model.policy import Policy
-from policyctl.report.effect_graph import effect_graph
+from policyctl.plan.change import uncounted
+from policyctl.plan.effects import led_to
+from policyctl.policy.document import Document, Policy
+from policyctl.policy.findings import did_you_mean
+from policyctl.policy.names import model_names_in, spellings
 from policyctl.report.effect_json import effect_json
-from policyctl.report.effect_text import effect_markdown, effect_text
-from policyctl.report.effect_views import Compared, Pictured, Supposed, Traced, Unknown, View
+from policyctl.report.effect_text import Users, effect_markdown, effect_text, users_json, users_markdown, users_text
+from policyctl.report.effect_view import AnalysisView, ComparisonView, NotKnownView, Trace, View, WhatIf
+from policyctl.report.graph import effect_graph
 
 T = TypeVar("T")
 
@@ -56,7 +69,7 @@ ANSWER is a status, refused (connection refused), connect-timeout (no connection
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Question:
     """What the command line asks, as it was written."""
 
     against: str | None
@@ -110,14 +123,14 @@ def command(
     A FILE needs no directory and no remote, and may hold what no policy file should. Without a NAME or FILE it is all
     policies of the directory.
     """
-    asked = Asked(against, partial, down, rate, trace, seed, timeout, graph, uses, streamed)
+    asked = Question(against, partial, down, rate, trace, seed, timeout, graph, uses, streamed)
     return effect(options, policies, asked, form)
 
 
-def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) -> int:
+def effect(options: Options, names: tuple[str, ...], asked: Question, form: str) -> int:
     console = Console(options)
     _check(options, names, asked, form)
-    subjects = find_subjects(options, names, console)
+    subjects = find_policies(options, names, console)
     if asked.graph:
         text = effect_graph([policy.document for policy in subjects.policies])
         console.result(f"```mermaid\n{text}```\n" if form == "markdown" else text)
@@ -139,7 +152,7 @@ def effect(options: Options, names: tuple[str, ...], asked: Asked, form: str) ->
     return 0
 
 
-def _check(options: Options, names: tuple[str, ...], asked: Asked, form: str) -> None:
+def _check(options: Options, names: tuple[str, ...], asked: Question, form: str) -> None:
     """Raise UsageError for options that ask several things, and for those that decide nothing of what is asked."""
     questions = {
         "--against": asked.against,
@@ -168,66 +181,101 @@ def _check(options: Options, names: tuple[str, ...], asked: Asked, form: str) ->
         raise_if_idle_dir(options, names)
 
 
-def _views(options: Options, subjects: Subjects, asked: Asked) -> Iterator[View]:
+def _views(options: Options, subjects: PolicySet, asked: Question) -> Iterator[View]:
     """What is shown, one policy after the other."""
     models = models_of(subjects)
-    declared = subjects.declared | Declared(read_timeouts(asked.timeout, models))
+    declared = subjects.declared | DeclaredModels(read_timeouts(asked.timeout, models))
     if asked.trace:
-        yield _traced(subjects, read_scripts(asked.trace, models, asked.streamed), asked.seed)
+        yield _trace(subjects, read_scripts(asked.trace, models, asked.streamed), asked.seed)
     elif asked.down or asked.rate:
-        supposition = read_suppositions(asked.down, asked.rate, models, asked.streamed)
-        yield from (_known(_supposed, policy, subjects, supposition) for policy in subjects.policies)
+        supposition = read_assumptions(asked.down, asked.rate, models, asked.streamed)
+        yield from (_known(_what_if, policy, subjects, supposition) for policy in subjects.policies)
     elif asked.against is None:
-        yield from (_known(_pictured, policy, subjects, (declared, asked.streamed)) for policy in subjects.policies)
+        yield from (_known(_analysis, policy, subjects, (declared, asked.streamed)) for policy in subjects.policies)
     else:
-        sides = sides_against(options, subjects, asked.against)
+        sides = versions_against(options, subjects, asked.against)
         for policy, old, share in zip(subjects.policies, sides.versions, sides.partials, strict=True):
             moves = compare(old, policy.document, sides.before, sides.after, declared, asked.partial or share)
             names = {policy.name, *led_to(policy.name, sides.before), *led_to(policy.name, sides.after)}
             unknown = {name: fields for name, fields in sides.extras.items() if name in names}
             moves = uncounted(moves) if unknown and old else moves
-            yield Compared(policy.name, policy.file, asked.against, moves, _unfollowed(policy.document, old, sides), unknown)
+            yield ComparisonView(
+                policy.name, policy.file, asked.against, moves, _unfollowed(policy.document, old, sides), unknown
+            )
 
 
-def _unfollowed(after: Document, before: Document | None, sides: Sides) -> dict[str, str]:
+def _unfollowed(after: Document, before: Document | None, sides: Versions) -> dict[str, str]:
     """The target policies of either version that cannot be followed or do not exist, each with the reason."""
     found: dict[str, str] = {}
     for document, known, why in ((before, sides.before, "did not exist"), (after, sides.after, "does not exist")):
         if document is not None:
-            tree = known_tree(document, known)
+            tree = tree_if_known(document, known)
             found |= dict.fromkeys(tree.missing, why) | dict(tree.unfollowed)
     return found
 
 
-def _known(view: Callable[[Policy, Subjects, T], View], policy: Policy, subjects: Subjects, given: T) -> View:
+def _known(view: Callable[[Policy, PolicySet, T], View], policy: Policy, subjects: PolicySet, given: T) -> View:
     """A view of a policy, or why there is none."""
     try:
         return view(policy, subjects, given)
     except NotKnown as error:
-        return Unknown(policy.name, policy.file, str(error))
+        return NotKnownView(policy.name, policy.file, str(error))
 
 
-def _pictured(policy: Policy, subjects: Subjects, asked: tuple[Declared, bool]) -> Pictured:
+def _analysis(policy: Policy, subjects: PolicySet, asked: tuple[DeclaredModels, bool]) -> AnalysisView:
     declared, streamed = asked
-    seen = picture(policy.document, subjects.known, declared)
+    seen = analyse(policy.document, subjects.known, declared)
     matrix = outages(seen.tree, told_apart([seen.tree], streamed=streamed))
-    return Pictured(policy.name, policy.file, seen, matrix, dead_configuration(policy.document))
+    return AnalysisView(policy.name, policy.file, seen, matrix, dead_configuration(policy.document))
 
 
-def _supposed(policy: Policy, subjects: Subjects, supposition: Supposition) -> Supposed:
-    tree = known_tree(policy.document, subjects.known, subjects.declared)
+def _what_if(policy: Policy, subjects: PolicySet, supposition: Assumptions) -> WhatIf:
+    tree = tree_if_known(policy.document, subjects.known, subjects.declared)
     answers = {**dict.fromkeys(tree.unfit, UNFIT), **supposition.answers}
-    return Supposed(policy.name, policy.file, supposition.given, evaluate(tree, answers), costs(tree, answers), tree)
+    return WhatIf(policy.name, policy.file, supposition.given, evaluate(tree, answers), costs(tree, answers), tree)
 
 
-def _traced(subjects: Subjects, script: Script, seed: int) -> Traced:
+def _trace(subjects: PolicySet, script: Script, seed: int) -> Trace:
     if len(subjects.policies) != 1:
         raise UsageError("--trace walks one request of one policy; name one")
     policy = subjects.policies[0]
-    tree = known_tree(policy.document, subjects.known, subjects.declared)
+    tree = tree_if_known(policy.document, subjects.known, subjects.declared)
     script = {**dict.fromkeys(tree.unfit, (UNFIT,)), **script}
-    walked = walk(tree, script, Random(seed).random)  # noqa: S311 - the draw of a load balance is no secret
+    walked = simulate(tree, script, Random(seed).random)  # noqa: S311 - the draw of a load balance is no secret
     for name in walked.models:
         if (why := tree.unfollowed.get(name)) and name not in script:
             raise UsageError(f"the request comes to {name}, which cannot be followed ({why}); give --trace {name}=ANSWER too")
-    return Traced(policy.name, policy.file, walked, seed, tree.refused, unfit_models(tree))
+    return Trace(policy.name, policy.file, walked, seed, tree.refused, unfit_models(tree))
+
+
+def show_uses(subjects: PolicySet, pattern: str, form: str, console: Console) -> int:
+    """Print who uses what the pattern means, and return the exit code. Raises UsageError where it means nothing at all."""
+    documents = [*subjects.known.values(), *(policy.document for policy in subjects.policies)]
+    everything = names_in(documents, subjects.known.keys(), subjects.models)
+    wanted = everything.fitting(pattern)
+    if wanted == Names((), ()):
+        raise UsageError(f"no model, provider or policy here matches {pattern}{_guess(pattern, everything)}")
+    uses, found = Uses(wanted, subjects.known, subjects.declared), list[Use]()
+    beyond, untold = defaultdict[str, list[str]](list), dict[str, str]()
+    with console.progress.of("Working out", "policy", len(subjects.policies)) as step:
+        for policy in subjects.policies:
+            own = list(uses.of(policy.name, policy.document))
+            found += own
+            if not own and (why := uses.why_not_known(policy.document)):
+                untold[policy.name] = why
+            for name in uses.beyond(policy.document):
+                beyond[name].append(policy.name)
+            step()
+    files = {policy.name: policy.file for policy in subjects.policies}
+    users = Users(pattern, wanted, tuple(found), files, dict(sorted(beyond.items())), untold)
+    if form == "json":
+        console.result(users_json(users))
+    else:
+        console.result(users_markdown(users) if form == "markdown" else users_text(users, console.out_style))
+    return 0
+
+
+def _guess(pattern: str, everything: Names) -> str:
+    known = {name for model in everything.models for name in model_names_in(model)}
+    known.update(spelling for policy in everything.policies for spelling in spellings(policy))
+    return did_you_mean(pattern, sorted(known))

@@ -10,7 +10,7 @@ import click
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import UsageError
-from policyctl.model.complaints import did_you_mean
+from policyctl.policy.findings import did_you_mean
 
 # Every page of policyctl/manual, in reading order.
 TOPICS = (
@@ -76,7 +76,7 @@ def _title(text: str) -> str:
 
 def _unknown(topic: str) -> str:
     from policyctl.cli.main import COMMANDS
-    from policyctl.lint.catalogue import RULES
+    from policyctl.rules.catalogue import RULES
 
     if topic in COMMANDS:
         return f"there is no topic {topic}; policyctl {topic} --help explains the command"

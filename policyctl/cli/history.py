@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from policyctl.cli.auditing import VARIABLE, audit_option
+from policyctl.cli.audit import VARIABLE, audit_option
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
-from policyctl.core.audit import Entry
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.audit import read_audit
-from policyctl.model.names import canonical_name, matches
+from policyctl.load.audit_log import read_audit
+from policyctl.plan.audit import AuditEntry
+from policyctl.policy.names import canonical_name, matches
+from policyctl.report.format import count
 from policyctl.report.history import history_json, history_text
-from policyctl.report.plain import count
 
 EPILOG = """\b
 Example:
@@ -46,7 +46,7 @@ def history(options: Options, names: tuple[str, ...], file: Path | None, diff: b
     bad: list[int] = []
     entries = list(_entries(file, bad, console))
 
-    def wanted(entry: Entry) -> bool:
+    def wanted(entry: AuditEntry) -> bool:
         named = not names or matches(entry.name, names) or entry.name in map(canonical_name, names)
         return named and options.env in (None, entry.environment)
 
@@ -59,7 +59,7 @@ def history(options: Options, names: tuple[str, ...], file: Path | None, diff: b
     return 0
 
 
-def _entries(file: Path, bad: list[int], console: Console) -> Iterator[Entry]:
+def _entries(file: Path, bad: list[int], console: Console) -> Iterator[AuditEntry]:
     """What the file says; what it does not say is told. A last line without its end is what a kill leaves, and no error."""
     for line in read_audit(file):
         if line.entry is not None:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
+from policyctl.ci.starter_files import CONFIG, EXAMPLE, EXAMPLE_TEST, pre_commit_config
+from policyctl.ci.workflows import SERVICES, ServiceName, installable, workflows
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
-from policyctl.load.files import make_folder, write_atomically
-from policyctl.load.git.place import top_of
+from policyctl.load.atomic import make_folder, write_atomically
+from policyctl.load.git.place import repository_top
 from policyctl.load.git.revision import default_branch
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES
-from policyctl.load.starting import CONFIG, EXAMPLE, EXAMPLE_TEST, pre_commit
-from policyctl.load.workflows import SERVICES, Service, installable, workflows
-from policyctl.report.plain import plain
+from policyctl.report.format import escape
 
 EPILOG = """\b
 Example:
@@ -29,7 +29,7 @@ _PRE_COMMIT = ".pre-commit-config.yaml"
 @click.command("init", epilog=EPILOG)
 @click.option("--ci", type=click.Choice(SERVICES), help="Workflows too, for this service: plan, apply on merge, drift.")
 @with_options("dir", "verbose")
-def command(options: Options, ci: Service | None) -> int:
+def command(options: Options, ci: ServiceName | None) -> int:
     """Make a policy directory to start from: policyctl.yaml with comments, an example policy with tests, and a
     pre-commit hook.
 
@@ -39,7 +39,7 @@ def command(options: Options, ci: Service | None) -> int:
     return init(options, ci)
 
 
-def init(options: Options, ci: Service | None) -> int:
+def init(options: Options, ci: ServiceName | None) -> int:
     console = Console(options)
     folder = options.dir
     make_folder(folder)
@@ -49,9 +49,9 @@ def init(options: Options, ci: Service | None) -> int:
         _write(folder / "example.yaml", EXAMPLE, console)
         _write(folder / "example.test.yaml", EXAMPLE_TEST, console)
     hooks = _repository(folder) / _PRE_COMMIT
-    entry = pre_commit(_below(folder, hooks.parent))
+    entry = pre_commit_config(_below(folder, hooks.parent))
     if not _write(hooks, f"repos:\n{entry}", console):
-        console.result(f"\nAdd this below repos: in {plain(str(hooks))}, unless it is there already:\n\n{entry}")
+        console.result(f"\nAdd this below repos: in {escape(str(hooks))}, unless it is there already:\n\n{entry}")
     if ci is not None:
         _write_workflows(ci, folder, console)
     where = "" if folder == Options().dir else f" --dir {folder}"
@@ -59,7 +59,7 @@ def init(options: Options, ci: Service | None) -> int:
     return 0
 
 
-def _write_workflows(service: Service, folder: Path, console: Console) -> None:
+def _write_workflows(service: ServiceName, folder: Path, console: Console) -> None:
     top, package, branch = _repository(folder), installable(), default_branch(folder) or "main"
     for name, text in workflows(service, _below(folder, top), package, branch).items():
         make_folder((top / name).parent)
@@ -78,17 +78,17 @@ def _write_workflows(service: Service, folder: Path, console: Console) -> None:
 def _write(path: Path, text: str, console: Console) -> bool:
     """Write a file unless there is one, and say which; True when it was written."""
     if path.exists() or path.is_symlink():
-        console.result(f"= {plain(str(path))} exists already; left as it is\n")
+        console.result(f"= {escape(str(path))} exists already; left as it is\n")
         return False
     write_atomically(path, text)
-    console.result(f"+ {plain(str(path))}\n")
+    console.result(f"+ {escape(str(path))}\n")
     return True
 
 
 def _repository(folder: Path) -> Path:
     """The top of the Git repository that the directory is in, else the directory's parent; relative where it can be."""
     absolute = folder.absolute()
-    return _below(top_of(absolute) or absolute.parent, Path.cwd())
+    return _below(repository_top(absolute) or absolute.parent, Path.cwd())
 
 
 def _below(path: Path, top: Path) -> Path:

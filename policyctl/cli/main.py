@@ -12,9 +12,8 @@ from contextlib import suppress
 import click
 
 from policyctl import __version__
-from policyctl.cli.commands import Commands
-from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.streams import let_go, open_streams, outlive_readers
+from policyctl.cli.options import NAMES, Commands, Options, with_options
+from policyctl.cli.streams import discard_unwritable, open_streams, outlive_readers
 from policyctl.errors import InvalidInput, PolicyctlError
 
 # Name → what it does, in the order of the README.
@@ -79,64 +78,64 @@ def run(args: Sequence[str] | None = None) -> int:
         code = policyctl.main(args, prog_name="policyctl", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        return _tell_usage(error, sys.argv[1:] if args is None else list(args))
+        return _report_usage(error, sys.argv[1:] if args is None else list(args))
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
+        _print_error("interrupted")
         return 130
     except InvalidInput as error:
-        return _tell_problems(error)
+        return _report_problems(error)
     except PolicyctlError as error:
-        return _tell_error(error, args)
+        return _report_error(error, args)
     except Exception as error:  # noqa: BLE001 - the boundary
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own output; commands tell what they write
-            _say(f"error: standard output cannot be written: {error.strerror}")
+            _print_error(f"error: standard output cannot be written: {error.strerror}")
             return 1
-        return _tell_bug(error, args)
+        return _report_bug(error, args)
     finally:
-        let_go()
+        discard_unwritable()
     return code if isinstance(code, int) else 0
 
 
-def _tell_usage(error: click.ClickException, args: list[str]) -> int:
+def _report_usage(error: click.ClickException, args: list[str]) -> int:
     """click's own complaint, in one line as every other; a group without a command is told by its help."""
     message = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
     if message.startswith("Usage:"):
-        _say(message)
+        _print_error(message)
     else:
         from policyctl.cli.usage import usage_message
 
         see = f" (see {context.command_path} --help)" if context else ""
-        _say(f"error: {_visible(usage_message(error, args))}{see}")
+        _print_error(f"error: {_visible(usage_message(error, args))}{see}")
     return 64 if isinstance(error, click.UsageError) else 1
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     """A line on standard error, where that takes it: the exit code says the same."""
     with suppress(OSError):
         click.echo(text, err=True)
 
 
-def _tell_problems(error: InvalidInput) -> int:
+def _report_problems(error: InvalidInput) -> int:
     from policyctl.cli.console import stream_lines, terminal_width
-    from policyctl.report.style import Style
+    from policyctl.report.terminal import Style
 
     for line in stream_lines(error.problems, Style(width=terminal_width(sys.stderr, os.environ)), sys.stderr):
-        _say(line)
+        _print_error(line)
     return error.exit_code
 
 
 def _visible(text: str) -> str:
     """A message's text, line by line, with nothing in it that a terminal obeys."""
-    from policyctl.report.plain import plain
+    from policyctl.report.format import escape
 
-    return "\n".join(map(plain, text.split("\n")))
+    return "\n".join(map(escape, text.split("\n")))
 
 
-def _tell_error(error: PolicyctlError, args: Sequence[str] | None) -> int:
-    _say(f"error: {_visible(str(error))}")
+def _report_error(error: PolicyctlError, args: Sequence[str] | None) -> int:
+    _print_error(f"error: {_visible(str(error))}")
     for line in error.details if _is_verbose(args) else ():
-        _say(f"  {_visible(line)}")
+        _print_error(f"  {_visible(line)}")
     return error.exit_code
 
 
@@ -146,15 +145,15 @@ def _is_verbose(args: Sequence[str] | None) -> bool:
     return os.environ.get("POLICYCTL_VERBOSE", "0") != "0" or any(arg == "--verbose" or arg.startswith("-v") for arg in given)
 
 
-def _tell_bug(error: Exception, args: Sequence[str] | None) -> int:
+def _report_bug(error: Exception, args: Sequence[str] | None) -> int:
     # A bug's words are nobody's here, and may be a request with its headers.
-    scrubbing = sys.modules.get("policyctl.remote.scrubbing")  # not imported: no secret was read
+    scrubbing = sys.modules.get("policyctl.remote.redaction")  # not imported: no secret was read
     scrub = scrubbing.scrub_everything if scrubbing else str
-    _say(f"error: a bug in policyctl: {type(error).__name__}: {_visible(scrub(str(error)))}")
+    _print_error(f"error: a bug in policyctl: {type(error).__name__}: {_visible(scrub(str(error)))}")
     if any(arg.startswith("-vv") for arg in (sys.argv[1:] if args is None else args)):
         import traceback
 
-        _say(_visible(scrub("".join(traceback.format_exception(error)))).removesuffix("\n"))
+        _print_error(_visible(scrub("".join(traceback.format_exception(error)))).removesuffix("\n"))
     else:
-        _say("run it again with -vv and report what it prints")
+        _print_error("run it again with -vv and report what it prints")
     return 1

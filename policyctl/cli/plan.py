@@ -5,27 +5,50 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.github import subject_of, tell_plan
-from policyctl.cli.opening import Place, find_place
+from policyctl.cli.github_actions import subject_of, write_plan_summary
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.reviewing import raise_if_unsafe, review_directory
-from policyctl.cli.selecting import Overrides, with_selection
-from policyctl.core.approval import Terms
-from policyctl.core.guards import Review
-from policyctl.core.plan import Selection
+from policyctl.cli.review import raise_if_unsafe, review_directory
+from policyctl.cli.selection import Overrides, with_selection
+from policyctl.cli.session import Session, open_session
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.model.complaints import did_you_mean
-from policyctl.report.plain import count
-from policyctl.report.renderings import FORMS, Form, render
-from policyctl.report.subject import Subject
+from policyctl.plan.approval import Terms
+from policyctl.plan.plan import Selection
+from policyctl.plan.safety import Review
+from policyctl.policy.findings import did_you_mean
+from policyctl.report.format import count
+from policyctl.report.plan_text import plan_text
+from policyctl.report.plan_view import PlanView
+from policyctl.report.terminal import Style
 
 if TYPE_CHECKING:
-    from policyctl.load.base import Base
+    from policyctl.load.base_config import BaseConfig
+
+
+Form = Literal["text", "json", "markdown", "html"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
+def render_plan(form: Form, subject: PlanView, style: Style = Style()) -> str:
+    """The plan in one format; `style` colours the text of a terminal."""
+    if form == "json":
+        from policyctl.report.plan_json import plan_json
+
+        return plan_json(subject.review)
+    if form == "html":
+        from policyctl.report.plan_html import plan_html  # the page's libraries are loaded for those who want a page
+
+        return plan_html(subject)
+    if form == "markdown":
+        from policyctl.report.plan_markdown import plan_markdown
+
+        return plan_markdown(subject)
+    return plan_text(subject.review, subject.remote, style, verbose=subject.verbose)
+
 
 EPILOG = """\b
 Example:
@@ -109,15 +132,15 @@ def plan(
     _raise_if_one_file([*([out] if out else []), *(path for _, path in reports)])
     console = Console(options)
     held = None if base is None else _read_base(options, base)
-    place = find_place(options, base=held)
+    place = open_session(options, base=held)
     review = review_directory(options, place, console, selection, overrides, base=base, tests=tests)
     if held is not None:
         review = _as_merged(review, place, held)
     subject = subject_of(review, place.remote, options.dir, console)
     if out is not None or reports:
         _write_files(out, reports, subject)
-    console.result(render(form, subject, console.out_style))
-    tell_plan(subject, out, console)
+    console.result(render_plan(form, subject, console.out_style))
+    write_plan_summary(subject, out, console)
     raise_if_unsafe(review, listed=form == "text")
     if review.failed_tests:
         raise PolicyctlError(f"{count(len(review.failed_tests), 'scenario test')} failed; policyctl test shows how")
@@ -131,24 +154,24 @@ def _raise_if_one_file(paths: list[Path]) -> None:
         raise UsageError(f"--out and --report write {twice[0]} more than once; give each a file of its own")
 
 
-def _read_base(options: Options, revision: str) -> Base:
-    from policyctl.load.base import read_base  # with git behind it
+def _read_base(options: Options, revision: str) -> BaseConfig:
+    from policyctl.load.base_config import read_base  # with git behind it
 
     return read_base(options.dir, revision)
 
 
-def _write_files(out: Path | None, reports: Reports, subject: Subject) -> None:
+def _write_files(out: Path | None, reports: Reports, subject: PlanView) -> None:
     """Write the plan for apply, and its renderings, where they are asked for."""
-    from policyctl.core.saved import write_plan  # with pydantic behind it
-    from policyctl.load.files import write_atomically
+    from policyctl.load.atomic import write_atomically
+    from policyctl.plan.saved_plan import write_plan  # with pydantic behind it
 
     if out is not None:
         write_atomically(out, write_plan(subject.review.plan), private=True)
     for form, path in reports:
-        write_atomically(path, render(form, subject))
+        write_atomically(path, render_plan(form, subject))
 
 
-def _as_merged(review: Review, place: Place, base: Base) -> Review:
+def _as_merged(review: Review, place: Session, base: BaseConfig) -> Review:
     """The review with what the branch changes in the settings. The plan is one under the branch's own configuration, so that
     its digest is that of the same plan after the merge."""
     merged = place.config.environment(place.environment.name)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.opening import Opened, Place, find_place, read_directory
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.core.plan import Plan, Selection
+from policyctl.cli.session import OpenedDirectory, Session, open_session, read_directory
 from policyctl.errors import Incomplete, InvalidInput, errors_in
-from policyctl.load.files import make_folder, write_atomically
-from policyctl.load.homes import Homes
-from policyctl.load.pulling import Pull, plan_pull
-from policyctl.reconcile.models import KnownModels
-from policyctl.reconcile.observe import observe
+from policyctl.load.atomic import make_folder, write_atomically
+from policyctl.load.placement import FileLayout, Pull, plan_pull
+from policyctl.plan.plan import Plan, Selection
+from policyctl.reconcile.observe import KnownModels, observe
 from policyctl.reconcile.plan import plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.remote.protocol import Reader
-from policyctl.report.plain import count
-from policyctl.report.pull_text import pull_text
+from policyctl.report.apply_text import pull_text
+from policyctl.report.format import count
 
 EPILOG = """\b
 Example:
@@ -40,9 +38,9 @@ def command(options: Options, overwrite: bool) -> int:
 
 def pull(options: Options, overwrite: bool) -> int:
     console = Console(options)
-    place = find_place(options)
+    place = open_session(options)
     files, loaded, unread = _read(options, place, console)
-    homes = Homes(options.dir, files, loaded, unread, place.environment)
+    homes = FileLayout(options.dir, files, loaded, unread, place.environment)
     with open_reader(place.url, place.access) as reader:
         with console.progress.of("Listing", "live policy") as step:
             observed = observe(reader, on_row=step)
@@ -58,7 +56,7 @@ def pull(options: Options, overwrite: bool) -> int:
     return 0
 
 
-def _read(options: Options, place: Place, console: Console) -> Opened:
+def _read(options: Options, place: Session, console: Console) -> OpenedDirectory:
     """What the directory says. Raises InvalidInput with every error; warnings are for validate and plan to print."""
     opened = read_directory(options, place, console)
     if errors_in(opened.loaded.problems):
@@ -75,7 +73,7 @@ def _write(done: Pull, options: Options, console: Console) -> None:
             step()
 
 
-def _plan(options: Options, place: Place, reader: Reader, models: KnownModels, console: Console) -> Plan:
+def _plan(options: Options, place: Session, reader: Reader, models: KnownModels, console: Console) -> Plan:
     """What plan says now, from the files as they were written and the remote read again."""
     _, loaded, unread = _read(options, place, console)
     settings = place.environment.settings

@@ -7,8 +7,8 @@ import click
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import UsageError
-from policyctl.lint.catalogue import RULES, guess_rule, with_prefix
-from policyctl.report.rules import rule_text, rules_json, rules_text
+from policyctl.report.problems import rule_text, rules_json, rules_text
+from policyctl.rules.catalogue import RULES, guess_rule, with_prefix
 
 EPILOG = """\b
 Example:

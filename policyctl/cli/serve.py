@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.opening import find_place
 from policyctl.cli.options import Options, with_options
+from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, Refused, RemoteError, UsageError
 from policyctl.load.urls import is_loopback_host
-from policyctl.report.plain import plain
+from policyctl.report.format import escape
 
 if TYPE_CHECKING:
     from policyctl.remote.sqlite import SqliteRemote
@@ -72,18 +72,18 @@ def serve(
         raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
     from policyctl.remote.sqlite_models import SqliteModels
     from policyctl.server.app import make_app
-    from policyctl.server.exchange import Service
     from policyctl.server.log import JsonLog
     from policyctl.server.run import listen, run, url_of
-    from policyctl.server.tokens import Keeper
+    from policyctl.server.service import Service
+    from policyctl.server.tokens import TokenIssuer
 
     secret = None if token_from is None else _secret(token_from)
     if secret is None and not is_loopback_host(host):
         raise Refused(f"{host} is not only this machine, so a secret is needed; add --token-from env:NAME or file:PATH")
     with _store(options, unique_names=not allow_duplicate_names) as policies, listen(host, port) as listener:
-        Console(options).result(f"Serving {plain(policies.identity)} at {url_of(listener)}\n")
+        Console(options).result(f"Serving {escape(policies.identity)} at {url_of(listener)}\n")
         sys.stdout.flush()
-        service = Service(policies, SqliteModels(policies.database), Keeper(secret, token_seconds), max_policies)
+        service = Service(policies, SqliteModels(policies.database), TokenIssuer(secret, token_seconds), max_policies)
         log = JsonLog(sys.stderr)
         run(make_app(service, log), listener, log, max_connections)
     return 0
@@ -94,7 +94,7 @@ def _store(options: Options, *, unique_names: bool) -> SqliteRemote:
     from policyctl.remote.open import sqlite_path
     from policyctl.remote.sqlite import SqliteRemote
 
-    place = find_place(options)
+    place = open_session(options)
     if not place.url.startswith("sqlite:"):
         raise UsageError(
             f"serve needs an embedded remote, and {place.environment.name} has another; add --remote sqlite:///PATH"
@@ -111,7 +111,7 @@ def _store(options: Options, *, unique_names: bool) -> SqliteRemote:
 
 def _secret(reference: str) -> str:
     """The secret that a reference points at. Raises UsageError when it is no reference, or there is no usable secret."""
-    from policyctl.remote.credentials import resolve_secret
+    from policyctl.remote.redaction import resolve_secret
 
     kind, _, where = reference.partition(":")
     if kind not in ("env", "file") or not where:

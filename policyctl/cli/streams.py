@@ -44,7 +44,7 @@ def outlive_readers() -> None:
         sys.stderr = _outliving(sys.__stderr__)
 
 
-def let_go() -> None:
+def discard_unwritable() -> None:
     """Drop what standard output and error do not take, lest Python tries again at its end and makes an exit code of that."""
     for stream in (sys.stdout, sys.stderr):
         try:

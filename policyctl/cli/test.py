@@ -7,15 +7,13 @@ from pathlib import Path
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.opening import find_place, load_policies
 from policyctl.cli.options import Options, with_options
-from policyctl.core.judge import judge
-from policyctl.core.scenario import Suite
+from policyctl.cli.session import load_policies, open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
-from policyctl.model.complaints import Complaint
-from policyctl.report.scenarios import Ran, scenarios_json, scenarios_text
-from policyctl.report.scenarios_junit import scenarios_junit
+from policyctl.plan.scenario import Suite, run_suite
+from policyctl.policy.findings import Finding
+from policyctl.report.scenarios import Ran, scenarios_json, scenarios_junit, scenarios_text
 
 EPILOG = """\b
 Example:
@@ -72,12 +70,12 @@ def command(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) 
 
 def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
     console = Console(options)
-    place = find_place(options)
+    place = open_session(options)
     loaded = load_policies(options, place, console, tests=True).loaded
     policies = {policy.name: policy.document for policy in loaded.policies}
     suites = _chosen(loaded, options.dir, paths, if_any)
-    verdicts = [verdict for suite in suites for verdict in judge(suite, policies, loaded.declared)]
-    ran = Ran(place.environment.name, tuple(verdicts), lambda suite, path: loaded.mark_of(suite, Complaint(path, "", "")).mark)
+    verdicts = [verdict for suite in suites for verdict in run_suite(suite, policies, loaded.declared)]
+    ran = Ran(place.environment.name, tuple(verdicts), lambda suite, path: loaded.mark_of(suite, Finding(path, "", "")).mark)
     if form == "junit":
         console.result(scenarios_junit(ran))
     elif form == "json":

@@ -10,7 +10,7 @@ import re
 
 import click
 
-from policyctl.model.complaints import did_you_mean, near
+from policyctl.policy.findings import closest, did_you_mean
 
 _NOT_ONE_OF = re.compile(r"'(?P<word>[^']*)' is not one of (?P<known>'.*')$")
 _WORD = re.compile(r"'([^']+)'")
@@ -128,7 +128,7 @@ def unknown_command(name: str, context: click.Context, known: list[str]) -> str:
     top = context.parent is None
     hint = _COMMANDS.get(name) if top else None
     meant = None if top else _POLICY_COMMANDS.get(name)
-    close = [meant] if meant in known else near(name, known)
+    close = [meant] if meant in known else closest(name, known)
     guess = f" (did you mean {close[0]}?)" if close and not hint else ""
     return f"there is no command {name}" + (f"; {hint}" if hint else guess)
 
@@ -158,7 +158,7 @@ def _instead_of(option: str, context: click.Context | None) -> str:
     meant = _meaning(option)
     if meant is None and option.startswith("--"):
         theirs = [word for table in (_MEANINGS, _SENTENCES) for words in table.values() for word in words if len(word) > 2]
-        close = near(option, [*known, *theirs], cutoff=0.75)
+        close = closest(option, [*known, *theirs], cutoff=0.75)
         meant = _meaning(close[0]) if close and close[0] not in known else None
         if close and close[0] in known:
             return "" if close[0].startswith(_NEVER_OFFERED) else f" (did you mean {close[0]}?)"

@@ -13,7 +13,7 @@ from policyctl.cli.options import Options, with_options
 
 if TYPE_CHECKING:
     from policyctl.load.validation import Validation
-    from policyctl.report.style import Style
+    from policyctl.report.terminal import Style
 
 EPILOG = """\b
 Example:
@@ -51,7 +51,7 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
         click.echo("Nothing to check: the commit changes nothing here.")
         return 0
     from policyctl.cli.console import Console
-    from policyctl.cli.github import is_github
+    from policyctl.cli.github_actions import is_github
     from policyctl.load.validation import validate_paths
 
     console = Console(options)
@@ -82,21 +82,21 @@ def _is_settled(paths: tuple[Path, ...]) -> bool:
 
 
 def _printed(validation: Validation, form: str, style: Style) -> str:
-    from policyctl.cli.console import shows_lines
-    from policyctl.load.excerpts import line_at
-    from policyctl.report.validation import validation_json, validation_summary, validation_text
+    from policyctl.cli.console import streams_lines
+    from policyctl.load.locate import line_at
+    from policyctl.report.problems import validation_json, validation_summary, validation_text
 
     if form == "json":
         return validation_json(validation)
     if form in ("text", "full", "concise"):
-        full = form == "full" or (form == "text" and shows_lines(sys.stdout, os.environ))
+        full = form == "full" or (form == "text" and streams_lines(sys.stdout, os.environ))
         return validation_text(validation, style, line_at if full else None)
     if form == "github":
-        from policyctl.cli.github import repository_path
+        from policyctl.cli.github_actions import repository_path
         from policyctl.report.github import github_annotations
 
         return github_annotations(validation.problems, repository_path) + validation_summary(validation, style)
-    from policyctl.cli.github import repository_path
+    from policyctl.cli.github_actions import repository_path
     from policyctl.report.sarif import sarif
 
     return sarif(validation.problems, repository_path)

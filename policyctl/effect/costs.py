@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from policyctl.effect.asking import Ending, asked
-from policyctl.effect.profile import NO_ANSWER, Answers, moves_on, status_of
+from policyctl.effect.evaluate import Ending, leaf_outcomes
+from policyctl.effect.gateway import NO_ANSWER, Answers, moves_on, status_of
 from policyctl.effect.tree import Balance, Fixed, Leaf, Node, Tree
 
 _BITS = 32  # for the calls; the seconds are above them
@@ -26,7 +26,7 @@ class Cost(NamedTuple):
 
 def costs(tree: Tree, answers: Mapping[str, Answers]) -> dict[int | None, dict[Cost, float]]:
     """Per final status (None: no answer) the chance of each cost. All chances together sum to 1."""
-    at = [_packed(endings) for endings in asked(tree.leaves, answers)]
+    at = [_packed(endings) for endings in leaf_outcomes(tree.leaves, answers)]
     found: dict[int | None, dict[Cost, float]] = {}
     for outcome, spread in _spread(tree.root, at).items():
         of_status = found.setdefault(status_of(outcome), {})

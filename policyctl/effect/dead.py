@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from policyctl.effect.draw import draw_of
-from policyctl.effect.profile import NEVER_AN_OUTCOME
+from policyctl.effect.draw import weighted_choice
+from policyctl.effect.gateway import NEVER_AN_OUTCOME
 from policyctl.effect.routes import Routes
-from policyctl.effect.tree import Path, read_tree
-from policyctl.model.normal import Document
+from policyctl.effect.tree import TargetPath, read_tree
+from policyctl.policy.document import Document
 
 
 class Dead(NamedTuple):
@@ -32,15 +32,15 @@ def dead_configuration(document: Document) -> tuple[Dead, ...]:
 class _Asked(NamedTuple):
     """The places below which somebody is asked, and those below which somebody could be, if requests came there."""
 
-    asked: frozenset[Path]
-    asking: frozenset[Path]
+    asked: frozenset[TargetPath]
+    asking: frozenset[TargetPath]
 
 
-def _above(paths: Iterable[Path]) -> frozenset[Path]:
+def _above(paths: Iterable[TargetPath]) -> frozenset[TargetPath]:
     return frozenset(path[:end] for path in paths for end in range(len(path) + 1))
 
 
-def _group(group: Any, path: Path, who: _Asked) -> Iterator[Dead]:
+def _group(group: Any, path: TargetPath, who: _Asked) -> Iterator[Dead]:
     """What is dead in a place that requests come to."""
     if "strategy" not in group or not group.get("targets"):
         return
@@ -58,7 +58,7 @@ def _group(group: Any, path: Path, who: _Asked) -> Iterator[Dead]:
         yield from _group(target, at, who)
 
 
-def _codes(mode: str, codes: list[float], path: Path) -> Iterator[Dead]:
+def _codes(mode: str, codes: list[float], path: TargetPath) -> Iterator[Dead]:
     field = f"{_where(path)}.strategy.on_status_codes"
     if mode != "fallback":
         yield Dead(field, None, f"{mode} does not look at status codes")
@@ -66,9 +66,9 @@ def _codes(mode: str, codes: list[float], path: Path) -> Iterator[Dead]:
         yield Dead(field, None, f"no target ends with {', '.join(never)}")
 
 
-def _reasons(group: Any, mode: str, codes: Any, path: Path, who: _Asked) -> Iterator[str | None]:
+def _reasons(group: Any, mode: str, codes: Any, path: TargetPath, who: _Asked) -> Iterator[str | None]:
     """For each target why no request comes to it, or None."""
-    parts = draw_of([target.get("weight", 1) for target in group["targets"]]).parts
+    parts = weighted_choice([target.get("weight", 1) for target in group["targets"]]).parts
     stuck = 0
     for place, part in enumerate(parts):
         if mode == "single":
@@ -87,5 +87,5 @@ def _reasons(group: Any, mode: str, codes: Any, path: Path, who: _Asked) -> Iter
             yield f"no outcome moves the fallback on from targets[{stuck}]"
 
 
-def _where(path: Path) -> str:
+def _where(path: TargetPath) -> str:
     return "".join(["policy", *(f".targets[{place}]" for place in path)])

@@ -18,7 +18,7 @@ from math import lcm
 from typing import NamedTuple
 
 
-class Draw(NamedTuple):
+class WeightedChoice(NamedTuple):
     """The parts of `total` that each target is drawn for; where they sum to less, nobody may be drawn."""
 
     parts: tuple[int, ...]
@@ -34,13 +34,13 @@ class Draw(NamedTuple):
         return None
 
 
-def draw_of(weights: Sequence[float]) -> Draw:
+def weighted_choice(weights: Sequence[float]) -> WeightedChoice:
     """The draw that these weights make."""
     whole = _whole(weights)
     total = sum(whole)
     if total > 0 and min(whole) >= 0:
-        return Draw(tuple(whole), total)
-    return _interval_draw(whole, total) if total else _point_draw(whole)
+        return WeightedChoice(tuple(whole), total)
+    return _interval_choice(whole, total) if total else _point_choice(whole)
 
 
 def _whole(weights: Sequence[float]) -> list[int]:
@@ -54,7 +54,7 @@ def _as_written(weight: float) -> Fraction:
     return Fraction(repr(weight))
 
 
-def _point_draw(weights: Sequence[int]) -> Draw:
+def _point_choice(weights: Sequence[int]) -> WeightedChoice:
     """Weights that sum to 0: the point is 0, so there is nothing to draw."""
     parts, point = [0] * len(weights), 0
     for position, weight in enumerate(weights):
@@ -62,10 +62,10 @@ def _point_draw(weights: Sequence[int]) -> Draw:
             parts[position] = 1
             break
         point -= weight
-    return Draw(tuple(parts), 1)
+    return WeightedChoice(tuple(parts), 1)
 
 
-def _interval_draw(weights: Sequence[int], total: int) -> Draw:
+def _interval_choice(weights: Sequence[int], total: int) -> WeightedChoice:
     """The points still to be had are always one interval; a target takes the part of it below its weight."""
     low, high = min(total, 0), max(total, 0)
     parts = []
@@ -73,4 +73,4 @@ def _interval_draw(weights: Sequence[int], total: int) -> Draw:
         cut = min(max(weight, low), high)
         parts.append(cut - low)
         low, high = cut - weight, high - weight
-    return Draw(tuple(parts), abs(total))
+    return WeightedChoice(tuple(parts), abs(total))

@@ -1,5 +1,8 @@
 """What a policy does, exactly, when models answer as given: one answer for good, or a chance for each answer.
 
+Chances are floats, deliberately: they are products and sums of numbers from 0 to 1, so rounding stays near 1 in 10^15, and
+they are a hundred times faster than fractions. What is compared for *equality* never goes through them: see `equivalence`.
+
 Answers are drawn anew and independently for every call, and no outcome depends on how a target was reached, so the
 distribution at a place of the tree is put together from the distributions below it. Nothing is sampled and no sequence of
 answers is enumerated: the time is the size of the policy times its depth.
@@ -8,12 +11,106 @@ answers is enumerated: the time is the size of the policy times its depth.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from policyctl.effect.asking import Outcomes, asked, outcomes_in, usual
-from policyctl.effect.profile import CUT, NO_ANSWER, Answers, is_served, moves_on, status_of
+from policyctl.effect.gateway import (
+    CUT,
+    ENDED,
+    FIRST,
+    NO_ANSWER,
+    Answer,
+    Answers,
+    Attempts,
+    RetryRule,
+    distribution,
+    is_served,
+    moves_on,
+    next_after,
+    outcome_of,
+    status_of,
+)
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
+from policyctl.policy.names import provider_of
+
+Outcomes = Mapping[int, float]  # the chance of each outcome
+
+HEALTHY: Outcomes = {200: 1.0}
+_UNKNOWN: Outcomes = {ENDED: 1.0}
+
+
+class Ending(NamedTuple):
+    """One way in which asking a target may end."""
+
+    outcome: int
+    calls: int
+    seconds: int
+
+
+def retry_outcomes(retry: RetryRule, answers: Answers) -> dict[Ending, float]:
+    """Every way in which asking a target may end, with its chance: the outcome, the calls made, the seconds waited."""
+    attempts = list(_attempts(distribution(answers)))
+    found: defaultdict[Ending, float] = defaultdict(float)
+    going: dict[_Way, float] = {_Way(): 1.0}
+    while going:
+        after: defaultdict[_Way, float] = defaultdict(float)
+        for way, chance in going.items():
+            for answer, made, share in attempts:
+                wait, then = next_after(answer, retry, way.at)
+                calls, seconds = way.calls + made, way.seconds + wait
+                if then is None:
+                    found[Ending(outcome_of(answer, retry), calls, seconds)] += chance * share
+                else:
+                    after[_Way(then, calls, seconds)] += chance * share
+        going = after
+    return dict(found)
+
+
+class _Way(NamedTuple):
+    """A way through the attempts so far."""
+
+    at: Attempts = FIRST
+    calls: int = 0
+    seconds: int = 0
+
+
+def _attempts(answers: Mapping[Answer, float]) -> Iterator[tuple[Answer, int, float]]:
+    """Each answer that an attempt may end with, the calls it takes, its chance. A 421 is sent once more by the client."""
+    doubled = answers.get(421, 0.0)
+    for answer, chance in answers.items():
+        if chance and answer != 421:
+            yield answer, 1, chance
+        if chance and doubled:
+            yield answer, 2, doubled * chance
+
+
+def usual_outcome(leaf: Leaf) -> Outcomes:
+    """The outcomes of a leaf whose answers are not given: a model answers 200. A policy that cannot be followed is counted
+    as the worst that it may be, an end of the walk, so that nothing is called served that may not be."""
+    return HEALTHY if leaf.known else _UNKNOWN
+
+
+def leaf_outcomes(leaves: Sequence[Leaf], answers: Mapping[str, Answers]) -> list[dict[Ending, float]]:
+    """The endings of every leaf. A model without answers answers 200; see `usual_outcome` for policies."""
+    known: dict[tuple[str, RetryRule], dict[Ending, float]] = {}
+    for leaf in leaves:
+        key = (leaf.model, leaf.retry)
+        if key in known:
+            continue
+        if leaf.model in answers or leaf.known:
+            known[key] = retry_outcomes(leaf.retry, answers.get(leaf.model, 200))
+        else:
+            known[key] = {Ending(ENDED, 1, 0): 1.0}
+    return [known[leaf.model, leaf.retry] for leaf in leaves]
+
+
+def outcomes_in(endings: Mapping[Ending, float]) -> Outcomes:
+    """The chance of each outcome, whatever it took."""
+    found: defaultdict[int, float] = defaultdict(float)
+    for ending, chance in endings.items():
+        found[ending.outcome] += chance
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +138,7 @@ def rounded(chance: float) -> float:
 
 def evaluate(tree: Tree, answers: Mapping[str, Answers]) -> Evaluation:
     """What one request runs into. `answers` are per model (of `tree.models`); the others answer 200."""
-    found = asked(tree.leaves, answers)
+    found = leaf_outcomes(tree.leaves, answers)
     at = [outcomes_in(endings) for endings in found]
     visits = visit(tree, at)
     calls: defaultdict[str, float] = defaultdict(float)
@@ -138,4 +235,30 @@ def _reached(tree: Tree, at: Sequence[Outcomes], model: str, reached: list[float
 
 def healthy(tree: Tree) -> list[Outcomes]:
     """The outcomes of the leaves when every model answers 200."""
-    return [usual(leaf) for leaf in tree.leaves]
+    return [usual_outcome(leaf) for leaf in tree.leaves]
+
+
+def model_shares(tree: Tree) -> dict[str, float]:
+    """The share of requests that each model serves when every model answers 200; models that serve none have 0.
+
+    Of a policy that cannot be followed it is the share of those that come to it.
+    """
+    return {model: rounded(share) for model, share in exact_shares(tree).items()}
+
+
+def exact_shares(tree: Tree) -> dict[str, float]:
+    """The same before rounding: to be summed, since what rounding takes from a thousand shares shows in their sum."""
+    found: dict[str, float] = dict.fromkeys(tree.models, 0.0)
+    visits = visit(tree, healthy(tree))
+    for leaf, reached, served in zip(tree.leaves, visits.reached, visits.serves, strict=True):
+        found[leaf.model] += served if leaf.known else reached
+    return found
+
+
+def provider_shares(shares: Mapping[str, float]) -> dict[str, float]:
+    """The shares of models added up by provider; a model without one counts nowhere."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for model, share in shares.items():
+        if provider := provider_of(model):
+            found[provider] += share
+    return {provider: rounded(share) for provider, share in found.items()}

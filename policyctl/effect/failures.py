@@ -2,7 +2,7 @@
 
 A policy treats two statuses alike when they are on the same lists. So a handful of classes is enough to speak of every status
 from 200 to 599 and of broken connections: one for each combination of lists, one for the statuses that no list has, and a few
-that the gateway itself treats in a way of its own (see `profile`).
+that the gateway itself treats in a way of its own (see `gateway`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from policyctl.effect.profile import Answer, answer_value
+from policyctl.effect.gateway import Answer, answer_value
 from policyctl.effect.tree import Tree
 
 # Statuses that providers of models are known to answer with, the first to be named in reports.
@@ -29,19 +29,19 @@ _RESENT = 421  # sent once more at once, so that a share of its calls fails less
 FAILURES: frozenset[Answer] = frozenset[Answer](range(300, 600)) | {205, *_BROKEN}
 
 
-class Failures(NamedTuple):
+class FailureClass(NamedTuple):
     """A class of answers: one that stands for all, and all."""
 
     stands: Answer
     answers: frozenset[Answer]
 
 
-def one_failure(answer: Answer) -> Failures:
+def one_failure(answer: Answer) -> FailureClass:
     """The class of one answer alone."""
-    return Failures(answer, frozenset((answer,)))
+    return FailureClass(answer, frozenset((answer,)))
 
 
-def classes_of(trees: Sequence[Tree], *, partial: bool = False, streamed: bool = False) -> tuple[Failures, ...]:
+def classes_of(trees: Sequence[Tree], *, partial: bool = False, streamed: bool = False) -> tuple[FailureClass, ...]:
     """The classes of failures that these policies, taken together, can tell apart, in a stable order.
 
     An outage is an answer that a model always gives, so that only the lists of fallbacks matter; with `partial` it gives it to
@@ -57,7 +57,7 @@ def classes_of(trees: Sequence[Tree], *, partial: bool = False, streamed: bool =
 
 
 @lru_cache(maxsize=512)  # the policies of one directory mostly have the same lists
-def _classes(falls: frozenset[frozenset[int]], repeats: frozenset[frozenset[int]], partial: bool) -> tuple[Failures, ...]:
+def _classes(falls: frozenset[frozenset[int]], repeats: frozenset[frozenset[int]], partial: bool) -> tuple[FailureClass, ...]:
     named = frozenset[int]().union(*falls, *repeats)
     unlisted = _unlisted(named | {_RESENT} if partial else named)
     # One list of codes may stand both under a fallback and under a retry, which look for different codes.
@@ -66,15 +66,15 @@ def _classes(falls: frozenset[frozenset[int]], repeats: frozenset[frozenset[int]
     for answer, how, fallen, repeated in _seen(named, any(204 in codes for codes in repeats), partial):
         on = tuple([place for place, (codes, again) in enumerate(lists) if (repeated if again else fallen) in codes])
         together.setdefault((how, on), []).append(answer)
-    return (*unlisted, *[Failures(answers[0], frozenset(answers)) for answers in together.values()])
+    return (*unlisted, *[FailureClass(answers[0], frozenset(answers)) for answers in together.values()])
 
 
 @lru_cache(maxsize=512)  # one object for equal lists: comparing it is comparing hundreds of codes
-def _unlisted(named: frozenset[int]) -> tuple[Failures, ...]:
+def _unlisted(named: frozenset[int]) -> tuple[FailureClass, ...]:
     """The class of the statuses that are on no list, where there are such."""
     rest = frozenset[Answer](_PLAIN - named)
     # One stands for all: where it is free the 500, of which everybody has seen one.
-    return (Failures(500 if 500 in rest else min(_PLAIN - named), rest),) if rest else ()
+    return (FailureClass(500 if 500 in rest else min(_PLAIN - named), rest),) if rest else ()
 
 
 def _seen(named: frozenset[int], repeated: bool, partial: bool) -> Iterator[tuple[Answer, str, int, int]]:
@@ -91,7 +91,7 @@ def _seen(named: frozenset[int], repeated: bool, partial: bool) -> Iterator[tupl
         yield 204, "repeated 204", 204, 204
 
 
-def said_failures(answers: Collection[Answer]) -> str:
+def describe_failures(answers: Collection[Answer]) -> str:
     """A set of answers as people read it: `402, 52x`, `any failure but 429, 503`, `4xx but 408, 429`.
 
     205 and 304 go with a broken body, and 407 with a refused connection: they are named only where they do not.
@@ -131,11 +131,11 @@ def _named(answers: Collection[Answer]) -> Iterator[str]:
         own = set(range(low, low + size))
         lacking = own - codes - (_KIN if size == 100 else set())
         if not lacking or (size == 100 and len(lacking) < size // 2):
-            but = f" but {', '.join(_said_runs(lacking))}" if lacking else ""
+            but = f" but {', '.join(_describe_runs(lacking))}" if lacking else ""
             whole.append(str(low)[: 1 if size == 100 else 2].ljust(3, "x") + but)
             codes -= own
     known = codes.intersection(KNOWN)
-    yield from (*_said_runs(known), *whole, *_said_runs(codes - known))
+    yield from (*_describe_runs(known), *whole, *_describe_runs(codes - known))
     if "refused" in answers and "hang" in answers:
         yield "connection failures"
     else:
@@ -146,7 +146,7 @@ def _named(answers: Collection[Answer]) -> Iterator[str]:
         yield "a cut stream"
 
 
-def _said_runs(codes: Collection[int]) -> Iterator[str]:
+def _describe_runs(codes: Collection[int]) -> Iterator[str]:
     """`402, 500, 502 to 504`: two that follow one another stay two."""
     for low, high in _runs(sorted(codes)):
         yield from (map(str, range(low, high + 1)) if high < low + 2 else [f"{low} to {high}"])

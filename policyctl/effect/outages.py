@@ -1,4 +1,4 @@
-"""Outages and partial failures: the chance that a request is lost while one model, or one provider, fails.
+"""Outages and partial failures: the chance that a request is lost while one or more models fail.
 
 In an outage every call fails for the whole request; in a partial failure a share of the calls does, each drawn anew. A policy
 cannot tell most failures apart, so each row has one value for every class of failures (see `failures`), and is worked out only
@@ -6,21 +6,36 @@ once for the classes that this policy treats alike.
 
 What is kept is the chance that a request is *lost*, not that it is served: 1 in 10^20 and 1 in 10^21 differ, and one minus
 either is 1.
+
+One model failing, or one provider, is what a report shows; a change may make nothing worse there and lose requests all the
+same, while two models fail at once, or one whose answers change from call to call. This looks for such a case: groups of
+models with one failure, the smallest groups first, then mixtures. It draws nothing by chance that differs from run to run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations, islice, product
+from random import Random
 from typing import Literal, NamedTuple
 
-from policyctl.effect.asking import Outcomes, endings, outcomes_in, usual
-from policyctl.effect.evaluate import healthy, outcomes, rounded
-from policyctl.effect.failures import Failures, classes_of
-from policyctl.effect.profile import NO_ANSWER, NO_RETRY, Answer, Retry, asked_again, is_served, moves_on, outcome_of
-from policyctl.effect.shares import provider_of
+from policyctl.effect.evaluate import Outcomes, healthy, outcomes, outcomes_in, retry_outcomes, rounded, usual_outcome
+from policyctl.effect.failures import FailureClass, classes_of
+from policyctl.effect.gateway import (
+    NO_ANSWER,
+    NO_RETRY,
+    Answer,
+    RetryRule,
+    is_served,
+    moves_on,
+    outcome_of,
+    should_repeat,
+    with_remainder,
+)
 from policyctl.effect.tree import Balance, Fallback, Leaf, Node, Tree
+from policyctl.policy.names import provider_of
 
 Row = tuple[float, ...]  # the chance of losing a request, for each class in order
 Kind = Literal["model", "provider"]
@@ -36,7 +51,7 @@ class Outages:
     """
 
     share: float
-    classes: tuple[Failures, ...]
+    classes: tuple[FailureClass, ...]
     models: Mapping[str, Row]
     providers: Mapping[str, Row]
     usual: float
@@ -47,7 +62,7 @@ class Outages:
         return rows.get(name, (self.usual,) * len(self.classes))
 
 
-def outages(tree: Tree, classes: Sequence[Failures] | None = None, share: float = 1.0) -> Outages:
+def outages(tree: Tree, classes: Sequence[FailureClass] | None = None, share: float = 1.0) -> Outages:
     """The matrix of a policy: by the classes that it can tell apart itself, or by those given."""
     columns = told_apart([tree], share) if classes is None else tuple(classes)
     parts = parts_of([tree])
@@ -65,7 +80,7 @@ def parts_of(trees: Sequence[Tree]) -> tuple[Part, ...]:
     return (*(("model", model) for model in models), *(("provider", provider) for provider in providers if provider))
 
 
-def losses(tree: Tree, parts: Sequence[Part], classes: Sequence[Failures], share: float) -> list[Losses]:
+def losses(tree: Tree, parts: Sequence[Part], classes: Sequence[FailureClass], share: float) -> list[Losses]:
     """For each class what a policy loses while that share of the calls to one of the `parts` fails so.
 
     The classes that the policy treats alike have one and the same object.
@@ -83,25 +98,25 @@ def losses(tree: Tree, parts: Sequence[Part], classes: Sequence[Failures], share
     return columns
 
 
-def told_apart(trees: Sequence[Tree], share: float = 1.0, *, streamed: bool = False) -> tuple[Failures, ...]:
+def told_apart(trees: Sequence[Tree], share: float = 1.0, *, streamed: bool = False) -> tuple[FailureClass, ...]:
     """The classes of failures for which one of these policies does something else, when a share of the calls fails so.
 
     `streamed` is whether requests ask for a stream.
     """
-    together: dict[tuple[_Treatment, ...], list[Failures]] = {}
+    together: dict[tuple[_Treatment, ...], list[FailureClass]] = {}
     for one in classes_of(trees, partial=share < 1, streamed=streamed):
         together.setdefault(tuple([_treatment(tree, one.stands, share) for tree in trees]), []).append(one)
     return tuple([merged(alike) for alike in together.values()])
 
 
-def merged(classes: Sequence[Failures]) -> Failures:
+def merged(classes: Sequence[FailureClass]) -> FailureClass:
     """Several classes as one."""
     return classes[0] if len(classes) == 1 else _merged(tuple(classes))
 
 
 @lru_cache(maxsize=4096)
-def _merged(classes: tuple[Failures, ...]) -> Failures:
-    return Failures(classes[0].stands, frozenset[Answer]().union(*(one.answers for one in classes)))
+def _merged(classes: tuple[FailureClass, ...]) -> FailureClass:
+    return FailureClass(classes[0].stands, frozenset[Answer]().union(*(one.answers for one in classes)))
 
 
 def _usual(tree: Tree) -> float:
@@ -128,10 +143,10 @@ def _treatment(tree: Tree, answer: Answer, share: float) -> _Treatment:
 
 
 @lru_cache(maxsize=65536)  # the policies of one directory mostly have the same lists
-def _treated(lists: tuple[frozenset[int] | None, ...], retries: tuple[Retry, ...], answer: Answer) -> _Treatment:
+def _treated(lists: tuple[frozenset[int] | None, ...], retries: tuple[RetryRule, ...], answer: Answer) -> _Treatment:
     outcome = outcome_of(answer, NO_RETRY)
     moves = tuple([moves_on(outcome, codes) for codes in lists])
-    again = tuple([asked_again(answer, retry) for retry in retries])
+    again = tuple([should_repeat(answer, retry) for retry in retries])
     return _Treatment(outcome < NO_ANSWER, moves, again, answer if answer in (204, 421) else None)
 
 
@@ -140,7 +155,9 @@ def _losses(tree: Tree, parts: Sequence[Part], answer: Answer, share: float) -> 
     failing = {retry: _ends(retry, answer, share) for retry in tree.retries}
     return {
         part: _lost(
-            outcomes(tree.root, [failing[leaf.retry] if part in _parts(leaf.model) else usual(leaf) for leaf in tree.leaves])
+            outcomes(
+                tree.root, [failing[leaf.retry] if part in _parts(leaf.model) else usual_outcome(leaf) for leaf in tree.leaves]
+            )
         )
         for part in parts
     }
@@ -153,9 +170,9 @@ def _parts(model: str) -> tuple[Part, ...]:
     return (("model", model), ("provider", provider)) if provider else (("model", model),)
 
 
-def _ends(retry: Retry, answer: Answer, share: float) -> Outcomes:
+def _ends(retry: RetryRule, answer: Answer, share: float) -> Outcomes:
     """The outcomes of a target while that share of its calls has this answer."""
-    return outcomes_in(endings(retry, answer if share == 1 else {answer: share, 200: 1 - share}))
+    return outcomes_in(retry_outcomes(retry, answer if share == 1 else {answer: share, 200: 1 - share}))
 
 
 class _Plainly:
@@ -174,11 +191,11 @@ class _Plainly:
         return _lost_plainly(self.tree.root, outcome_of(answer, NO_RETRY), self.fails[chances])
 
 
-def _failing(retry: Retry, answer: Answer, share: float) -> float:
+def _failing(retry: RetryRule, answer: Answer, share: float) -> float:
     """The chance that asking a target ends with a failure."""
     if answer == 421 or 200 in retry.codes:
         return _lost(_ends(retry, answer, share))
-    return share ** (retry.repeats + 1) if asked_again(answer, retry) else share
+    return share ** (retry.repeats + 1) if should_repeat(answer, retry) else share
 
 
 def _lost_plainly(node: Node, outcome: int, fails: Sequence[Losses]) -> Losses:
@@ -204,3 +221,87 @@ def _lost_plainly(node: Node, outcome: int, fails: Sequence[Losses]) -> Losses:
 
 def _lost(found: Outcomes) -> float:
     return sum([chance for outcome, chance in found.items() if not is_served(outcome)])
+
+
+_NOTICED = 1e-6  # a smaller difference between two chances may be the rounding of floats
+_GROUPS = 24  # of models that fail together
+_MIXTURES = 48
+
+
+class Together(NamedTuple):
+    """Models that fail at once, each with the answers that its calls draw from evenly; the chance of being served.
+
+    `share` is the part of their calls that fail: the others answer 200. One model is here only with several answers.
+    """
+
+    failing: tuple[tuple[str, tuple[Answer, ...]], ...]
+    before: float
+    after: float
+    share: float = 1.0
+
+
+def worse_together(old: Tree, new: Tree, partial: float) -> Together | None:
+    """The first case found in which the new policy loses more requests, or None when none was found.
+
+    `partial` is the share of calls that fail in a partial failure. What is looked at is bounded; None is not a proof.
+    """
+    models = list(dict.fromkeys([*old.models, *new.models]))
+    answers = [one.stands for one in told_apart([old, new]) if one.stands != "broken-body"]
+    parts = [one.stands for one in told_apart([old, new], partial) if one.stands != "broken-body"]
+    cases = [
+        *((1.0, failing) for failing in _groups(models, answers)),
+        *((partial, failing) for failing in _groups(models, parts)),
+        *((1.0, failing) for failing in (*_alternating(models, parts), *_mixtures(models, parts))),
+    ]
+    for share, failing in cases:
+        before, after = _served(old, failing, share), _served(new, failing, share)
+        if before - after > _NOTICED:
+            return Together(tuple(failing.items()), before, after, share)
+    return None
+
+
+_Failing = Mapping[str, tuple[Answer, ...]]
+
+
+def _groups(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[_Failing]:
+    """Two and more models with one failure: the smallest groups first, and all of them."""
+    groups = (group for size in range(2, len(models)) for group in combinations(models, size))
+    for group in (*islice(groups, _GROUPS), tuple(models)):
+        if len(group) > 1:
+            yield from (dict.fromkeys(group, (answer,)) for answer in answers)
+
+
+def _alternating(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[_Failing]:
+    """One model that answers now this, now that: two failures, or a failure and a success."""
+    for model in models[:_GROUPS]:
+        yield from ({model: pair} for pair in combinations((200, *answers), 2))
+
+
+def _mixtures(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[_Failing]:
+    """Some models with a failure of their own each, the others healthy."""
+    if len(models) < 2 or not answers:
+        return
+    ways = [(200,), *((answer,) for answer in answers), *((200, answer) for answer in answers)]
+    if len(ways) ** len(models) <= _MIXTURES * 5:
+        for drawn in product(ways, repeat=len(models)):
+            yield {model: own for model, own in zip(models, drawn, strict=True) if own != (200,)}
+        return
+    random = Random(1)  # noqa: S311 - the same cases in every run
+    for _ in range(_MIXTURES):
+        failing = random.sample(models, random.randint(2, min(len(models), 5)))
+        yield {model: random.choice(ways[1:]) for model in failing}
+
+
+def _served(tree: Tree, failing: _Failing, share: float) -> float:
+    at = [
+        _outcomes(leaf.retry, failing[leaf.model], share) if leaf.model in failing else usual_outcome(leaf)
+        for leaf in tree.leaves
+    ]
+    return sum([chance for outcome, chance in outcomes(tree.root, at).items() if is_served(outcome)])
+
+
+@lru_cache(maxsize=4096)
+def _outcomes(retry: RetryRule, answers: tuple[Answer, ...], share: float) -> Outcomes:
+    """What asking a target ends with when that share of its calls draws from these answers evenly."""
+    drawn: dict[Answer, float] = dict.fromkeys(answers, share / len(answers))
+    return outcomes_in(retry_outcomes(retry, with_remainder(drawn)))

@@ -3,7 +3,7 @@
 Models may answer anything here, so the question is not how likely a walk is but whether it exists. There are endlessly many
 scripts of answers, yet a policy can tell only a few answers apart: two statuses that are on the same lists lead to the same
 walk. So the statuses fall into **classes**: the listed codes by the lists that they are on, all other successes, all other
-failures. With `NO_ANSWER` and `ENDED` (see `profile`) that makes a handful, and a set of outcomes is a handful of bits.
+failures. With `NO_ANSWER` and `ENDED` (see `gateway`) that makes a handful, and a set of outcomes is a handful of bits.
 
 A **route** is a sequence of targets that one request asks, each with the set of outcomes that it may end with there; the last
 outcome of the route is the request's. `heaviest(node, wanted)` is the route through `node` that ends with an outcome of the
@@ -30,8 +30,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from policyctl.effect.canonical import canonical_form, tells
-from policyctl.effect.profile import ENDED, NO_ANSWER, is_served, moves_on
+from policyctl.effect.equivalence import canonical_form, tells_apart
+from policyctl.effect.gateway import ENDED, NO_ANSWER, is_served, moves_on
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
 
 Bits = int  # a set of outcomes, one bit for each class
@@ -129,7 +129,7 @@ class Routes:
         lists = frozenset([codes for codes in tree.lists if codes is not None])
         self.outcomes = _outcomes(lists)
         retried = (retry.codes for leaf in tree.leaves for retry in (leaf.retry, *leaf.around))
-        listed = any(421 in codes for codes in (*lists, *retried)) and tells(canonical_form(tree), 421)
+        listed = any(421 in codes for codes in (*lists, *retried)) and tells_apart(canonical_form(tree), 421)
         self.attempt_calls = 2 if listed else 1
         self._searches: dict[Weights, _Search] = {}
         self._arrivals: dict[Weights, list[Route | None]] = {}

@@ -13,17 +13,25 @@ from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
-from policyctl.effect.declared import NOTHING, USUAL_TYPE, Declared
-from policyctl.effect.draw import Draw, draw_of
-from policyctl.effect.known import Known, leads_to_unclear
-from policyctl.effect.profile import ENDED, NEVER_AN_OUTCOME, NO_ANSWER, NO_RETRY, Retry, most_waits, retry_of
-from policyctl.effect.refusal import MAX_DEPTH, checked
+from policyctl.effect.context import NOTHING, USUAL_TYPE, DeclaredModels, KnownPolicies, leads_to_unclear
+from policyctl.effect.draw import WeightedChoice, weighted_choice
+from policyctl.effect.gateway import (
+    ENDED,
+    MAX_DEPTH,
+    NEVER_AN_OUTCOME,
+    NO_ANSWER,
+    NO_RETRY,
+    RetryRule,
+    check_document,
+    most_waits,
+    retry_of,
+)
 from policyctl.errors import NotKnown
-from policyctl.model.names import POLICY_PREFIX, canonical_model, canonical_name
-from policyctl.model.normal import Document
-from policyctl.model.policy_file import MAX_TARGETS
+from policyctl.policy.document import Document
+from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_name
+from policyctl.policy.schema import MAX_TARGETS
 
-Path = tuple[int, ...]  # positions in `targets`, from the outermost group inward
+TargetPath = tuple[int, ...]  # positions in `targets`, from the outermost group inward
 MAX_CHAIN = 20  # policies, each the target of the one before; people write two or three
 UNFIT = 400  # what a model of another type answers to every request, at best
 _SUCCESS = frozenset(range(200, 300))
@@ -39,9 +47,9 @@ class Leaf(NamedTuple):
 
     number: int
     model: str
-    retry: Retry
-    path: Path
-    around: tuple[Retry, ...] = ()
+    retry: RetryRule
+    path: TargetPath
+    around: tuple[RetryRule, ...] = ()
     pause: int = 0
     known: bool = True
 
@@ -62,7 +70,7 @@ class Balance(NamedTuple):
     """Targets of which one is drawn, with the draw's parts and as shares from 0 to 1; `nobody` is the chance that none is."""
 
     targets: tuple[Node, ...]
-    draw: Draw
+    draw: WeightedChoice
     shares: tuple[float, ...]
     nobody: float
 
@@ -117,20 +125,20 @@ class Tree:
         return tuple(dict.fromkeys(leaf.model for leaf in self.leaves))
 
     @cached_property
-    def retries(self) -> tuple[Retry, ...]:
+    def retries(self) -> tuple[RetryRule, ...]:
         """The different ways in which its targets are asked again."""
         return tuple(dict.fromkeys(leaf.retry for leaf in self.leaves))
 
 
-def read_tree(document: Document, policies: Mapping[str, Document] | None = None, declared: Declared = NOTHING) -> Tree:
+def read_tree(document: Document, policies: Mapping[str, Document] | None = None, declared: DeclaredModels = NOTHING) -> Tree:
     """The tree of a policy document, file or live, in which null must already mean absent (the gateway refuses null).
 
     A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all; a
-    plain mapping is one that may lack some (see `Known`). Any other target is a model, under its canonical name. Models that
+    plain mapping is one that may lack some (see `KnownPolicies`). Any other target is a model, under its canonical name. Models that
     are `declared` to be of another type than the policy's first never serve (see `Tree`). Raises NotKnown when groups are
     nested deeper than `MAX_DEPTH`, and for a mode that the gateway takes and that is not modelled here.
     """
-    known = Known.of(policies)
+    known = KnownPolicies.of(policies)
     tree = _Reader(known).read(document)
     if not declared.types:
         return tree
@@ -155,7 +163,9 @@ def _first_kind(node: Node, kinds: Mapping[str, str]) -> str | None:
     return USUAL_TYPE if USUAL_TYPE in found else min(found, default=None)
 
 
-def known_tree(document: Document, policies: Mapping[str, Document] | None = None, declared: Declared = NOTHING) -> Tree:
+def tree_if_known(
+    document: Document, policies: Mapping[str, Document] | None = None, declared: DeclaredModels = NOTHING
+) -> Tree:
     """The same for what is to be said of a policy: raises NotKnown for every mode that policyctl does not know."""
     tree = read_tree(document, policies, declared)
     if tree.unmodelled:
@@ -166,7 +176,7 @@ def known_tree(document: Document, policies: Mapping[str, Document] | None = Non
 class _Reader:
     """Numbers the leaves while it goes."""
 
-    def __init__(self, policies: Known, unfit: Collection[str] = ()) -> None:
+    def __init__(self, policies: KnownPolicies, unfit: Collection[str] = ()) -> None:
         self.policies = policies
         self.unfit = unfit
         self.leaves: list[Leaf] = []
@@ -176,7 +186,7 @@ class _Reader:
         self.missing: dict[str, None] = {}
         self.unfollowed: dict[str, str] = {}
         self.unmodelled: str | None = None
-        self.around: tuple[Retry, ...] = ()
+        self.around: tuple[RetryRule, ...] = ()
         self.pause = 0  # the back-off of retries around, for the next leaf
         self.reading: list[str] = []
         self.targets = 0  # of all bodies that were read
@@ -201,7 +211,7 @@ class _Reader:
 
     def _refusal(self, body: Any, max_depth: int, where: str) -> str | None:
         """Why the gateway refuses a body. Notes an unknown mode, and raises NotKnown for one that the gateway takes."""
-        reason, unknown, targets = checked(body, max_depth, MAX_TARGETS - self.targets)
+        reason, unknown, targets = check_document(body, max_depth, MAX_TARGETS - self.targets)
         self.targets += targets
         if unknown:
             self.unmodelled = self.unmodelled or where + unknown
@@ -209,14 +219,14 @@ class _Reader:
                 raise NotKnown(where + unknown)
         return reason
 
-    def _body(self, body: Any, path: Path, own: bool) -> Node:
+    def _body(self, body: Any, path: TargetPath, own: bool) -> Node:
         return self._node(body, NO_RETRY, path, own) if "strategy" in body else self._fixed(ENDED)
 
     def _fixed(self, outcome: int) -> Fixed:
         self.plain = False
         return Fixed(outcome)
 
-    def _node(self, group: Any, retry: Retry, path: Path, own: bool) -> Node:
+    def _node(self, group: Any, retry: RetryRule, path: TargetPath, own: bool) -> Node:
         if "retry" in group:
             given = group["retry"]
             obeys = given.get("use_retry_after_header", False)
@@ -244,8 +254,8 @@ class _Reader:
         self.lists[listed] = None
         return listed
 
-    def _balance(self, targets: list[Any], retry: Retry, path: Path, own: bool) -> Node:
-        draw = draw_of([target.get("weight", 1) for target in targets])
+    def _balance(self, targets: list[Any], retry: RetryRule, path: TargetPath, own: bool) -> Node:
+        draw = weighted_choice([target.get("weight", 1) for target in targets])
         drawn = [position for position, part in enumerate(draw.parts) if part]
         if not drawn:
             return self._fixed(NO_ANSWER)
@@ -256,9 +266,11 @@ class _Reader:
         parts = tuple([draw.parts[position] for position in drawn])
         nobody = draw.total - sum(parts)
         self.plain = self.plain and not nobody
-        return Balance(tuple(nodes), Draw(parts, draw.total), tuple([part / draw.total for part in parts]), nobody / draw.total)
+        return Balance(
+            tuple(nodes), WeightedChoice(parts, draw.total), tuple([part / draw.total for part in parts]), nobody / draw.total
+        )
 
-    def _leaf(self, target: Any, retry: Retry, path: Path, own: bool) -> Node:
+    def _leaf(self, target: Any, retry: RetryRule, path: TargetPath, own: bool) -> Node:
         model = target.get("model_name", "")
         model = model if isinstance(model, str) else str(model)
         name = canonical_name(model)
@@ -276,7 +288,7 @@ class _Reader:
         self.plain = False
         return self._ask(name, retry, path if own else (), known=False)
 
-    def _ask(self, model: str, retry: Retry, path: Path, *, known: bool) -> Node:
+    def _ask(self, model: str, retry: RetryRule, path: TargetPath, *, known: bool) -> Node:
         leaf = Leaf(len(self.leaves), model, retry, path, self.around, self.pause, known)
         self.pause = 0
         self.leaves.append(leaf)
@@ -288,7 +300,7 @@ class _Reader:
         self.lists[_SUCCESS] = None
         return Fallback((leaf, Fixed(UNFIT)), _SUCCESS)
 
-    def _policy(self, name: str, path: Path, retry: Retry) -> Node:
+    def _policy(self, name: str, path: TargetPath, retry: RetryRule) -> Node:
         """Another policy in the place of a target. Its own retries hold in it; one around it may repeat it as a whole."""
         if len(self.reading) > MAX_CHAIN:
             raise NotKnown(f"it leads through more than {MAX_CHAIN} policies in a row; that is too deep to evaluate")

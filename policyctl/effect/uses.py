@@ -6,17 +6,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from policyctl.effect.declared import NOTHING, Declared
-from policyctl.effect.evaluate import evaluate
-from policyctl.effect.known import Known
-from policyctl.effect.matching import fitting
-from policyctl.effect.reach import reach, short_names
+from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
+from policyctl.effect.evaluate import evaluate, model_shares
 from policyctl.effect.routes import Routes
-from policyctl.effect.shares import model_shares
-from policyctl.effect.tree import Tree, known_tree
+from policyctl.effect.tree import Tree, tree_if_known
+from policyctl.effect.worst_case import reach
 from policyctl.errors import NotKnown
-from policyctl.model.names import POLICY_PREFIX, canonical_model, canonical_name, matches
-from policyctl.model.normal import Document, model_names
+from policyctl.policy.document import Document, model_names
+from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_name, matches, matching_models, short_names
 
 _GONE = 404  # what a model answers that is not there any more
 _NO_POLICY = 400
@@ -30,7 +27,7 @@ class Names(NamedTuple):
 
     def fitting(self, pattern: str) -> Names:
         """Those that a name, a provider or a glob means."""
-        return Names(fitting(pattern, self.models), tuple(name for name in self.policies if matches(name, (pattern,))))
+        return Names(matching_models(pattern, self.models), tuple(name for name in self.policies if matches(name, (pattern,))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +70,13 @@ class Uses:
     `declared` are facts about models, which count as they do in a plan.
     """
 
-    def __init__(self, wanted: Names, known: Known, declared: Declared = NOTHING) -> None:
+    def __init__(self, wanted: Names, known: KnownPolicies, declared: DeclaredModels = NOTHING) -> None:
         self._known = known
         self._declared = declared
         self._models, self._policies = frozenset(wanted.models), frozenset(wanted.policies)
         # To see who comes to a policy, it is not followed: it is then asked as a model is.
         others = {name: document for name, document in known.items() if name not in self._policies}
-        self._without = Known(others, whole=known.whole, unclear={**known.unclear, **dict.fromkeys(self._policies, "")})
+        self._without = KnownPolicies(others, whole=known.whole, unclear={**known.unclear, **dict.fromkeys(self._policies, "")})
 
     def of(self, name: str, document: Document) -> Iterator[Use]:
         """The uses by one policy, in the order written."""
@@ -90,7 +87,7 @@ class Uses:
         ):
             if targets:
                 try:
-                    tree = known_tree(document, known, self._declared)
+                    tree = tree_if_known(document, known, self._declared)
                 except NotKnown as error:
                     yield from (Use(name, target, ways[target], why=str(error)) for target in targets)
                 else:
@@ -103,7 +100,7 @@ class Uses:
     def why_not_known(self, document: Document) -> str | None:
         """Why it is not known what a policy does; it may then use anything, also what none of its targets names."""
         try:
-            known_tree(document, self._known, self._declared)
+            tree_if_known(document, self._known, self._declared)
         except NotKnown as error:
             return str(error)
         return None

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyctl.effect.profile import NEVER_AN_OUTCOME
-from policyctl.lint.catalogue import finding
-from policyctl.lint.places import Place
-from policyctl.model.complaints import Complaint, Path
+from policyctl.effect.gateway import NEVER_AN_OUTCOME
+from policyctl.lint.groups import Group
+from policyctl.policy.findings import FieldPath, Finding
+from policyctl.rules.catalogue import finding
 
 _USUAL = "[408, 429, 500, 502, 503, 504]"
 _SUCCESS = frozenset(range(200, 300))
 _UNWANTED = _SUCCESS | NEVER_AN_OUTCOME
 
 
-def check(place: Place) -> Iterator[Complaint]:
+def check(place: Group) -> Iterator[Finding]:
     """What the code lists of one group's strategy and retry say that they hardly mean."""
     if place.mode != "fallback":
         if place.codes is not None:
@@ -32,7 +32,7 @@ def check(place: Place) -> Iterator[Complaint]:
         yield from _retry_codes(place, codes, place.retry["attempts"])
 
 
-def _fallback_codes(place: Place, codes: list[int]) -> Iterator[Complaint]:
+def _fallback_codes(place: Group, codes: list[int]) -> Iterator[Finding]:
     if _UNWANTED.isdisjoint(codes):
         return
     for position, code in enumerate(codes):
@@ -45,8 +45,8 @@ def _fallback_codes(place: Place, codes: list[int]) -> Iterator[Complaint]:
             yield finding(path, "P411", message)
 
 
-def _retry_codes(place: Place, codes: list[int], attempts: int) -> Iterator[Complaint]:
-    path: Path = (*place.path, "retry", "on_status_codes")
+def _retry_codes(place: Group, codes: list[int], attempts: int) -> Iterator[Finding]:
+    path: FieldPath = (*place.path, "retry", "on_status_codes")
     yield from _twice(path, codes)
     if not attempts or _SUCCESS.isdisjoint(codes):
         return
@@ -56,7 +56,7 @@ def _retry_codes(place: Place, codes: list[int], attempts: int) -> Iterator[Comp
             yield finding((*path, position), "P412", message)
 
 
-def _twice(path: Path, codes: list[int]) -> Iterator[Complaint]:
+def _twice(path: FieldPath, codes: list[int]) -> Iterator[Finding]:
     if len(set(codes)) == len(codes):
         return
     for position, code in enumerate(codes):

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from policyctl.effect.bounds import Leg, max_calls
-from policyctl.effect.declared import NOTHING, Declared
+from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.effect.failures import one_failure
 from policyctl.effect.outages import outages
 from policyctl.effect.routes import Routes
-from policyctl.effect.shares import provider_of
-from policyctl.effect.tree import Leaf, Tree, known_tree
+from policyctl.effect.tree import Leaf, Tree, tree_if_known
+from policyctl.effect.worst_case import Leg, max_calls
 from policyctl.errors import NotKnown
-from policyctl.lint.catalogue import finding
-from policyctl.lint.places import places
-from policyctl.model.complaints import Complaint, Path
-from policyctl.model.names import short_model
-from policyctl.model.normal import Document
+from policyctl.lint.groups import groups
+from policyctl.policy.document import Document
+from policyctl.policy.findings import FieldPath, Finding
+from policyctl.policy.names import provider_of, short_model
+from policyctl.rules.catalogue import finding
 
 MAX_CALLS = 12  # of one request
 _TIMEOUT = [one_failure(408)]
@@ -25,11 +24,11 @@ _DOWN = (500, 503)
 
 
 def check(
-    document: Document, policies: Mapping[str, Document], codes: Collection[str], declared: Declared = NOTHING
-) -> Iterator[Complaint]:
+    document: Document, policies: Mapping[str, Document], codes: Collection[str], declared: DeclaredModels = NOTHING
+) -> Iterator[Finding]:
     """Every finding of the deep rules with these codes in one policy; targets may be `policies` (by canonical name)."""
     try:
-        tree = known_tree(document, policies, declared)
+        tree = tree_if_known(document, policies, declared)
     except NotKnown:  # by way of other policies
         return
     if "P502" in codes:
@@ -42,12 +41,12 @@ def check(
         yield from _single_points(tree)
 
 
-def _timeouts(document: Document, policies: Mapping[str, Document], declared: Declared, tree: Tree) -> Iterator[Complaint]:
+def _timeouts(document: Document, policies: Mapping[str, Document], declared: DeclaredModels, tree: Tree) -> Iterator[Finding]:
     """Lists without 408 whose policy would serve more requests with it, while a model times out."""
-    lacking = [place for place in places(document) if place.moves_on and place.codes and 408 not in place.codes]
+    lacking = [place for place in groups(document) if place.moves_on and place.codes and 408 not in place.codes]
     now = outages(tree, _TIMEOUT) if lacking else None
     for place in lacking:
-        with_it = outages(known_tree(_with_408(document, place.path), policies, declared), _TIMEOUT)
+        with_it = outages(tree_if_known(_with_408(document, place.path), policies, declared), _TIMEOUT)
         for model, row in with_it.models.items():
             if now is not None and row < now.models[model]:
                 message = f"without 408 a timeout of {short_model(model)} ends the request here; another target could serve it"
@@ -55,7 +54,7 @@ def _timeouts(document: Document, policies: Mapping[str, Document], declared: De
                 break
 
 
-def _with_408(node: Any, path: Path) -> Any:
+def _with_408(node: Any, path: FieldPath) -> Any:
     """The document with 408 added to the list of the group at a path."""
     if not path:
         strategy = node["strategy"]
@@ -66,30 +65,30 @@ def _with_408(node: Any, path: Path) -> Any:
     return {**node, step: _with_408(node[step], rest)}
 
 
-def _calls(tree: Tree) -> Iterator[Complaint]:
+def _calls(tree: Tree) -> Iterator[Finding]:
     routes = Routes(tree)
     if sum(leaf.times * (leaf.retry.repeats + 1) for leaf in tree.leaves) * routes.attempt_calls <= MAX_CALLS:
         return
     bound = max_calls(routes)
     if bound.value > MAX_CALLS:
-        message = f"one request may become {bound.value:g} calls, more than {MAX_CALLS}: {_said(bound.legs)}"
+        message = f"one request may become {bound.value:g} calls, more than {MAX_CALLS}: {_describe(bound.legs)}"
         yield finding(("policy", "strategy"), "P502", f"{message} (lower attempts, or list fewer targets)", "key")
 
 
-def _said(legs: tuple[Leg, ...]) -> str:
+def _describe(legs: tuple[Leg, ...]) -> str:
     """`6 × openai/gpt-4o, 6 × google/gemini-2.5-pro`; of many targets the first three."""
     said = [f"{leg.calls} × {short_model(leg.model)}" for leg in legs]
     return ", ".join(said if len(said) <= 4 else [*said[:3], f"and {len(said) - 3} more targets"])
 
 
-def _single_points(tree: Tree) -> Iterator[Complaint]:
+def _single_points(tree: Tree) -> Iterator[Finding]:
     """The models, and the providers of which no one model is enough, without which nothing is served."""
     matrix = outages(tree, list(map(one_failure, _DOWN)))
     alone = {model: failures for model, row in matrix.models.items() if (failures := _fatal(row))}
     for model, failures in alone.items():
         leaf = next(leaf for leaf in tree.leaves if leaf.model == model)
         message = f"no request is served while {short_model(model)} answers {failures}"
-        yield finding(_place(leaf), "P503", f"{message} (have a fallback move on then)", "value" if leaf.path else "key")
+        yield finding(_where(leaf), "P503", f"{message} (have a fallback move on then)", "value" if leaf.path else "key")
     providers = {provider_of(model) for model in alone}
     for provider, row in matrix.providers.items():
         if provider not in providers and (failures := _fatal(row)):
@@ -104,11 +103,11 @@ def _fatal(row: tuple[float, ...]) -> str:
     return " or ".join(str(failure) for failure, lost in zip(_DOWN, row, strict=True) if lost == 1)
 
 
-def _place(leaf: Leaf) -> Path:
+def _where(leaf: Leaf) -> FieldPath:
     """Where a target stands in the document; for one of another policy, the strategy."""
     if not leaf.path:
         return "policy", "strategy"
-    steps: Path = ("policy",)
+    steps: FieldPath = ("policy",)
     for position in leaf.path:
         steps = (*steps, "targets", position)
     return *steps, "model_name"

@@ -1,23 +1,33 @@
-"""P45x: targets that no file of the directory declares."""
+"""P45x: targets that no file declares, or that are declared with another type than the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
-from policyctl.core.models import named_targets
-from policyctl.effect.shares import provider_of
-from policyctl.lint.catalogue import finding
-from policyctl.model.complaints import Complaint, did_you_mean
-from policyctl.model.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, canonical_name
-from policyctl.model.normal import Document
+from policyctl.effect.context import DeclaredModels
+from policyctl.effect.tree import read_tree
+from policyctl.errors import PolicyctlError
+from policyctl.plan.references import named_targets
+from policyctl.policy.document import Document
+from policyctl.policy.findings import Finding, did_you_mean
+from policyctl.policy.names import (
+    MODEL_PREFIX,
+    POLICY_PREFIX,
+    bare_name,
+    canonical_model,
+    canonical_name,
+    provider_of,
+    short_model,
+)
+from policyctl.rules.catalogue import finding
 
 _MAX_GUESSED = 500  # looking for a near miss among more names takes longer than it helps
 
 
 def check(
     document: Document, policies: frozenset[str], models: frozenset[str], speaks_for: Callable[[str], bool]
-) -> Iterator[Complaint]:
+) -> Iterator[Finding]:
     """Targets of one policy that are neither among the directory's `policies` nor among its `models` (canonical names).
 
     `speaks_for` says whether a policy of that name can exist only as a file. A model may well be declared elsewhere, so it
@@ -43,3 +53,21 @@ def _providers(models: frozenset[str]) -> frozenset[str | None]:
 def _guess(name: str, prefix: str, known: frozenset[str]) -> str:
     """A near miss among the known names."""
     return "" if len(known) > _MAX_GUESSED else did_you_mean(name, sorted(known), prefix, cutoff=0.8)
+
+
+def check_types(document: Document, policies: Mapping[str, Document], declared: DeclaredModels) -> Iterator[Finding]:
+    """Every target of one policy that never serves because of its type: a model, or one of `policies`."""
+    try:
+        tree = read_tree(document, policies, declared)
+        for path, name in named_targets(document) if tree.unfit else ():
+            if inner := policies.get(canonical_name(name)):
+                kind = read_tree(inner, policies, declared).takes
+                said = f"{bare_name(name)} takes {kind} requests" if kind not in (None, tree.takes) else ""
+            else:
+                unfit = tree.unfit.get(canonical_model(name))
+                said = f"{short_model(name)} is declared as {unfit}" if unfit else ""
+            if said:
+                fails = f"this policy takes {tree.takes} requests: all of them fail there"
+                yield finding(path, "P453", f"{said}, and {fails} (use a target that takes {tree.takes} requests)")
+    except PolicyctlError:  # by way of other policies, nested deeper than can be followed: nothing can be told
+        return

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from policyctl.lint.catalogue import finding
-from policyctl.lint.places import Place, live_targets
-from policyctl.model.complaints import Complaint
-from policyctl.model.names import POLICY_PREFIX
+from policyctl.lint.groups import Group, live_targets
+from policyctl.policy.findings import Finding
+from policyctl.policy.names import POLICY_PREFIX
+from policyctl.rules.catalogue import finding
 
 
-def check(place: Place) -> Iterator[Complaint]:
+def check(place: Group) -> Iterator[Finding]:
     """What is idle about one group's own retry. A retry belongs to each target below it that has none nearer."""
     if place.retry is None:
         return

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyctl.lint.catalogue import finding
-from policyctl.lint.places import Place
-from policyctl.model.complaints import Complaint
+from policyctl.lint.groups import Group
+from policyctl.policy.findings import Finding
+from policyctl.rules.catalogue import finding
 
 _ROUNDING = 0.0005  # of one weight: thirds are written 0.333, and such a weight is the share that it looks like
 
 
-def check(place: Place) -> Iterator[Complaint]:
+def check(place: Group) -> Iterator[Finding]:
     """What the weights in one group hardly mean. A share is weight / sum, and a missing weight is 1."""
     written = [target.get("weight") for target in place.targets]
     if not any(written):  # a weight is never 0
@@ -34,7 +34,7 @@ def check(place: Place) -> Iterator[Complaint]:
         yield finding((*place.path, "targets"), "P432", message, "key")
 
 
-def _ignored(place: Place, written: list[float | None]) -> Iterator[Complaint]:
+def _ignored(place: Group, written: list[float | None]) -> Iterator[Finding]:
     """One finding for a group, at its first weight: they all go, or none does."""
     positions = [position for position, weight in enumerate(written) if weight is not None and weight != 1]
     if positions:

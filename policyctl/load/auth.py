@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from policyctl.load.urls import http_complaint, is_http, is_local, is_safe_for_secrets
-from policyctl.model.complaints import Complaint
-from policyctl.model.policy_file import FileModel
+from policyctl.load.urls import http_url_error, is_http, is_local, is_safe_for_secrets
+from policyctl.policy.findings import Finding
+from policyctl.policy.schema import FileModel
 
 LoginType = Literal["ibm_iam", "mcsp", "mcsp_v1", "mcsp_v2", "cpd", "zen_api_key", "bearer", "local"]
 FIELDS = ("url", "username", "api_key", "password", "token")
@@ -69,28 +69,28 @@ def login_type(auth: AuthFile, remote: str) -> LoginType:
     return "cpd" if remote.lower().startswith("https://cpd") else "mcsp"
 
 
-def auth_complaints(auth: AuthFile, remote: str) -> Iterator[Complaint]:
+def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:
     """What is wrong with an environment's `auth`, with paths into the environment; never a value: it may be a secret."""
     if not is_http(remote):
         return
     if not is_safe_for_secrets(remote):
         message = "remote must be an https:// URL, because auth would be sent in the clear (http:// only to this machine)"
-        yield Complaint(("remote",), "P308", message)
-    if auth.url is not None and (complaint := http_complaint(auth.url)):
-        yield Complaint(("auth", "url"), "P308", f"url {complaint}")
+        yield Finding(("remote",), "P308", message)
+    if auth.url is not None and (complaint := http_url_error(auth.url)):
+        yield Finding(("auth", "url"), "P308", f"url {complaint}")
     elif auth.url is not None and not is_safe_for_secrets(auth.url):
-        yield Complaint(("auth", "url"), "P308", "url must be an https:// URL (http:// only to this machine)")
-    yield from _field_complaints(auth, login_type(auth, remote))
+        yield Finding(("auth", "url"), "P308", "url must be an https:// URL (http:// only to this machine)")
+    yield from _field_findings(auth, login_type(auth, remote))
 
 
-def _field_complaints(auth: AuthFile, kind: LoginType) -> Iterator[Complaint]:
+def _field_findings(auth: AuthFile, kind: LoginType) -> Iterator[Finding]:
     said = f"auth of type {kind}" if auth.type else f"auth for this remote (type {kind})"
     given = [name for name in FIELDS if getattr(auth, name) is not None]
     for name in _NEEDS[kind]:
         if name not in given:
-            yield Complaint(("auth",), "P308", f"{said} needs {name}", "key")
+            yield Finding(("auth",), "P308", f"{said} needs {name}", "key")
     for name in given:
         if name not in (*_NEEDS[kind], *_MAY.get(kind, ("url",))):
-            yield Complaint(("auth", name), "P308", f"{said} takes no {name}", "key")
+            yield Finding(("auth", name), "P308", f"{said} takes no {name}", "key")
     if kind == "cpd" and (auth.password is None) == (auth.api_key is None):
-        yield Complaint(("auth",), "P308", f"{said} needs exactly one of password and api_key", "key")
+        yield Finding(("auth",), "P308", f"{said} needs exactly one of password and api_key", "key")

@@ -11,31 +11,30 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from policyctl.core.settings import PARTIAL, Limits, Settings
 from policyctl.errors import InvalidInput, Problem
-from policyctl.lint.catalogue import RULES, Chosen, guess_rule, with_prefix
 from policyctl.lint.placeholders import in_variables
-from policyctl.load.auth import AuthFile, auth_complaints
+from policyctl.load.auth import AuthFile, auth_findings
 from policyctl.load.environment import NO_CONFIG, Config, Environment, leaves
-from policyctl.load.git.place import is_ours, top_of
+from policyctl.load.git.place import is_ours, repository_top
 from policyctl.load.guards import Globs, GuardExceptions, GuardsFile, exceptions_of, guards_of, own_or_shared
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.links import discreet, refuse_link
 from policyctl.load.locate import to_problems
-from policyctl.load.markers import MAX_VARIABLES
-from policyctl.load.source import Source, read_source
-from policyctl.load.urls import LOCAL, remote_complaint
-from policyctl.model.complaints import Complaint, did_you_mean, show
-from policyctl.model.explain import complaints
-from policyctl.model.normal import canonical_text
-from policyctl.model.policy_file import FileModel
+from policyctl.load.source import Source, read_source, redact_linked, refuse_link
+from policyctl.load.urls import LOCAL, remote_url_error
+from policyctl.load.variables import MAX_VARIABLES
+from policyctl.plan.settings import PARTIAL, Limits, Settings
+from policyctl.policy.document import canonical_text
+from policyctl.policy.findings import Finding, did_you_mean, format_path
+from policyctl.policy.schema import FileModel
+from policyctl.policy.validation_errors import findings_of
+from policyctl.rules.catalogue import RULES, Chosen, guess_rule, with_prefix
 
 # An environment's name is part of a file's name (that of its embedded remote).
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def _check_remote(text: str) -> str:
-    if complaint := remote_complaint(text):
+    if complaint := remote_url_error(text):
         raise PydanticCustomError("remote", "{complaint}", {"complaint": complaint})
     return text
 
@@ -170,7 +169,7 @@ def find_config(start: Path, within: Path | None = None) -> Path | None:
     start, within = _absolute(start), _absolute(within or start)
     if not start.is_relative_to(within):
         within = start
-    top = top_of(within)
+    top = repository_top(within)
     for folder in (start, *start.parents):
         if os.path.lexists(folder / CONFIG_FILE):
             if top is not None and not folder.is_relative_to(within) and not is_ours(top):
@@ -191,7 +190,7 @@ def load_config(path: Path | None) -> Config:
     try:
         return config_of(read_source(path))
     except InvalidInput as error:
-        raise InvalidInput(discreet(error.problems)) from None
+        raise InvalidInput(redact_linked(error.problems)) from None
 
 
 def _absolute(path: Path) -> Path:
@@ -230,14 +229,14 @@ def _raise(problems: Iterable[Problem]) -> Any:
     raise InvalidInput(problems)
 
 
-def _check(data: Any) -> list[Complaint]:
+def _check(data: Any) -> list[Finding]:
     try:
         config = ConfigFile.model_validate(data)
     except ValidationError:
-        return complaints(data, ConfigFile)
+        return findings_of(data, ConfigFile)
     environments = config.environments or {}
     found = list(_unknown_rules(config.lint)) + [
-        Complaint(
+        Finding(
             ("environments", name, "vars", key),
             "P303",
             f"the variable {key} is a reference to a secret; remove it, secrets belong in auth",
@@ -247,7 +246,7 @@ def _check(data: Any) -> list[Complaint]:
         if isinstance(value, str) and value.startswith(("env:", "file:"))
     ]
     found += [
-        Complaint(("environments", name, "vars"), "P005", f"vars hold more than {MAX_VARIABLES:,} characters; shorten them")
+        Finding(("environments", name, "vars"), "P005", f"vars hold more than {MAX_VARIABLES:,} characters; shorten them")
         for name, environment in environments.items()
         if len(canonical_text(environment.vars)) > MAX_VARIABLES
     ]
@@ -255,28 +254,28 @@ def _check(data: Any) -> list[Complaint]:
         complaint._replace(path=("environments", name, *complaint.path))
         for name, environment in environments.items()
         if environment.auth is not None
-        for complaint in auth_complaints(environment.auth, environment.remote)
+        for complaint in auth_findings(environment.auth, environment.remote)
     ]
     found += [
-        Complaint(("environments", name), "P307", f"{show(name)} is not a name; use letters, digits, dots, dashes, _", "key")
+        Finding(
+            ("environments", name), "P307", f"{format_path(name)} is not a name; use letters, digits, dots, dashes, _", "key"
+        )
         for name in environments
         if not _ENVIRONMENT_NAME.fullmatch(name)
     ]
     if config.default is not None and config.default not in (environments or [LOCAL]):
         guess, known = did_you_mean(config.default, environments), ", ".join(environments) or LOCAL
-        found.append(
-            Complaint(("default",), "P302", f"there is no environment {config.default}{guess or f' (known: {known})'}")
-        )
+        found.append(Finding(("default",), "P302", f"there is no environment {config.default}{guess or f' (known: {known})'}"))
     return found
 
 
-def _unknown_rules(file: LintFile | None) -> Iterator[Complaint]:
+def _unknown_rules(file: LintFile | None) -> Iterator[Finding]:
     for key in ("select", "ignore"):
         for position, code in enumerate((file and getattr(file, key)) or ()):
             if not with_prefix(code):
                 always = bool(with_prefix(code, RULES))
                 why = "is always shown; only lint rules" if always else f"names no rule{guess_rule(code)}; only lint rules"
-                yield Complaint(("lint", key, position), "P306", f"{code} {why} can be chosen (policyctl rules lists all)")
+                yield Finding(("lint", key, position), "P306", f"{code} {why} can be chosen (policyctl rules lists all)")
 
 
 def _resolve(file: ConfigFile, path: Path) -> Config:

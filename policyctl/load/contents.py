@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from policyctl.errors import Problem
 from policyctl.load.kinds import is_test_file
-from policyctl.model.policy import Policy
+from policyctl.policy.document import Policy
 
 
 @dataclass(slots=True)
-class Contents:
+class FileResult:
     """What one file (or a whole directory) says.
 
     `references` are the policies that a policy's targets may mean, by its name, where there are any. `timeouts` (seconds) and
@@ -27,7 +27,7 @@ class Contents:
     skipped: dict[str, int] = field(default_factory=dict)
     tests: bool = False
 
-    def add(self, other: Contents) -> None:
+    def add(self, other: FileResult) -> None:
         self.policies += other.policies
         self.problems += other.problems
         if other.references:
@@ -45,6 +45,6 @@ class Contents:
         self.skipped[kind] = self.skipped.get(kind, 0) + number
 
 
-def holds_tests(file: str, contents: Contents) -> bool:
+def holds_tests(file: str, contents: FileResult) -> bool:
     """Whether a file has scenario tests: by its own name, or in a document of that kind."""
     return is_test_file(file) or contents.tests

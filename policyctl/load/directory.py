@@ -11,27 +11,34 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from policyctl.core.order import find_cycle
-from policyctl.effect.declared import NOTHING, Declared
+from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, errors_in
-from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
-from policyctl.load.contents import Contents, holds_tests
+from policyctl.load.contents import FileResult, holds_tests
 from policyctl.load.environment import Environment
-from policyctl.load.ignoring import Ignored
-from policyctl.load.including import better_glob
+from policyctl.load.idle import better_glob
 from policyctl.load.kinds import CONFIG_FILE, is_test_file
-from policyctl.load.links import discreet, link_in_directory_complaint, refuse_link
 from policyctl.load.reading import Reading
-from policyctl.load.source import SUFFIXES, Source, read_bytes, unreadable
-from policyctl.load.unread import CONFIG_LOOKALIKES, look_at_checkout, lookalikes, possible_gaps, why_nothing
-from policyctl.load.unset import in_environment
-from policyctl.model.complaints import Complaint
-from policyctl.model.names import canonical_model
-from policyctl.model.policy import Policy
+from policyctl.load.source import (
+    SUFFIXES,
+    Source,
+    link_in_directory_finding,
+    read_bytes,
+    redact_linked,
+    refuse_link,
+    unreadable,
+)
+from policyctl.load.suppressions import Suppressions
+from policyctl.load.unread import CONFIG_LOOKALIKES, inspect_checkout, possible_gaps, similar_names, why_nothing
+from policyctl.load.variables import in_environment
+from policyctl.plan.order import find_cycle
+from policyctl.policy.document import Policy
+from policyctl.policy.findings import Finding
+from policyctl.policy.names import canonical_model
+from policyctl.rules.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
 
 if TYPE_CHECKING:
-    from policyctl.core.scenario import Suite
     from policyctl.load.git.checkout import Checkout
+    from policyctl.plan.scenario import Suite
 
 
 class Loaded(NamedTuple):
@@ -48,8 +55,8 @@ class Loaded(NamedTuple):
     problems: tuple[Problem, ...]
     skipped: Counter[str]
     files: int
-    mark_of: Callable[[Policy | Suite, Complaint], Problem]
-    declared: Declared = NOTHING
+    mark_of: Callable[[Policy | Suite, Finding], Problem]
+    declared: DeclaredModels = NOTHING
     suites: tuple[Suite, ...] = ()
     test_problems: tuple[Problem, ...] = ()
     included: tuple[str, ...] = ()
@@ -61,7 +68,7 @@ class Loaded(NamedTuple):
         return frozenset(policy.name for policy in self.policies)
 
 
-_NOTHING = Contents()  # of a file that was not read
+_NOTHING = FileResult()  # of a file that was not read
 
 
 class Files:
@@ -105,11 +112,11 @@ class Files:
                 self.problems += error.problems
             on_file()
         self._reading = Reading(contents, self.codes)
-        self._ignored = Ignored(contents)
+        self._ignored = Suppressions(contents)
 
     def load(self, environment: Environment, on_file: Callable[[], object] = lambda: None) -> Loaded:
         """What the files say for one environment; `on_file` is told of each one that had to be read."""
-        everything, tests, included = Contents(problems=list(self.problems)), [], []
+        everything, tests, included = FileResult(problems=list(self.problems)), [], []
         left_out: dict[str, str] = {}
         known = self._reading.contents(environment.vars, on_file)
         for file in self._files:
@@ -137,7 +144,7 @@ class Files:
         suites, test_problems = self._tests(tests, environment, None if errors else everything.policies)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
         found = in_environment(everything.problems, environment)
-        problems = sorted(set(discreet(self._ignored.without_ignored(found))))
+        problems = sorted(set(redact_linked(self._ignored.without_ignored(found))))
         return Loaded(
             tuple(policies),
             frozenset(everything.models),
@@ -145,9 +152,9 @@ class Files:
             Counter(everything.skipped),
             len(included),
             self.mark_of,
-            Declared(everything.timeouts, everything.types),
+            DeclaredModels(everything.timeouts, everything.types),
             suites,
-            tuple(discreet(test_problems)),
+            tuple(redact_linked(test_problems)),
             tuple(included),
             left_out,
         )
@@ -183,11 +190,11 @@ class Files:
         prefix = f"{self.root}{os.sep}"
         return file.removeprefix(prefix) if file.startswith(prefix) else Path(os.path.relpath(file, self.root)).as_posix()
 
-    def mark_of(self, about: Policy | Suite, complaint: Complaint) -> Problem:
+    def mark_of(self, about: Policy | Suite, complaint: Finding) -> Problem:
         """A complaint about a policy of these files, or about tests, as a problem at its place."""
         from policyctl.load.locate import to_problems
 
-        return discreet(to_problems(self.source(about.file), about.index, [complaint]))[0]
+        return redact_linked(to_problems(self.source(about.file), about.index, [complaint]))[0]
 
     def _tests(
         self, files: list[str], environment: Environment, policies: list[Policy] | None
@@ -195,8 +202,8 @@ class Files:
         """The scenario tests and what is wrong with them; `policies` are all there are, None when that is not known."""
         if not files:
             return (), ()
-        from policyctl.core.judge import misfits  # with the effect engine behind it, and pydantic behind the other
         from policyctl.load.scenarios import read_suites
+        from policyctl.plan.scenario import misfits  # with the effect engine behind it, and pydantic behind the other
 
         suites: list[Suite] = []
         problems: list[Problem] = []
@@ -209,20 +216,20 @@ class Files:
             problems += [self.mark_of(suite, complaint) for suite in suites for complaint in misfits(suite, documents)]
         return tuple(suites), tuple(sorted(problems))
 
-    def _across_files(self, everything: Contents, environment: Environment) -> Iterator[Problem]:
+    def _across_files(self, everything: FileResult, environment: Environment) -> Iterator[Problem]:
         policies = everything.policies
         yield from self._duplicates(policies)
         for policy in policies:
             if not environment.settings.in_scope(policy.name):
                 message = f"{policy.name} is outside the scope of environment {environment.name}; widen scope or rename it"
-                yield self.mark_of(policy, Complaint(("name",), "P203", message))
+                yield self.mark_of(policy, Finding(("name",), "P203", message))
         if cycle := find_cycle(everything.references):
             first = next(policy for policy in policies if policy.name == cycle[0])
             circle = f"policies target each other in a circle: {' → '.join(cycle)}; remove one of these targets"
             message = circle if len(set(cycle)) > 1 else f"{cycle[0]} targets itself; remove that target"
-            yield self.mark_of(first, Complaint(("name",), "P202", message))
+            yield self.mark_of(first, Finding(("name",), "P202", message))
 
-    def _unknown(self, everything: Contents, environment: Environment) -> Iterator[Problem]:
+    def _unknown(self, everything: FileResult, environment: Environment) -> Iterator[Problem]:
         """Targets that no file declares; only where that is certain to be all there is."""
         if not everything.models and not everything.references:
             return
@@ -236,26 +243,26 @@ class Files:
                     if complaint.code in self.codes:
                         yield self.mark_of(policy, complaint)
 
-    def _mixed(self, everything: Contents) -> Iterator[Problem]:
+    def _mixed(self, everything: FileResult) -> Iterator[Problem]:
         """Targets of a policy whose models are declared to be of different types, whether or not that rule is chosen."""
         if len(set(everything.types.values())) < 2:
             return
-        from policyctl.lint.types import check as check_types  # with the effect engine behind it
+        from policyctl.lint.references import check_types  # with the effect engine behind it
 
-        declared = Declared(everything.timeouts, everything.types)
+        declared = DeclaredModels(everything.timeouts, everything.types)
         documents = {policy.name: policy.document for policy in everything.policies}
         for policy in everything.policies:
             for complaint in check_types(policy.document, documents, declared):
                 yield self.mark_of(policy, complaint)
 
-    def _deep(self, everything: Contents, anew: Collection[str]) -> Iterator[Problem]:
+    def _deep(self, everything: FileResult, anew: Collection[str]) -> Iterator[Problem]:
         """What the effect engine finds in policies that target others, which do what those do, and in the files `anew`."""
         codes = self.codes & DEEP_CODES
         if not codes or not (everything.references or anew):
             return
         from policyctl.lint.deep import check as check_deep
 
-        declared = Declared(everything.timeouts, everything.types)
+        declared = DeclaredModels(everything.timeouts, everything.types)
         documents = {policy.name: policy.document for policy in everything.policies}
         for policy in everything.policies:
             if policy.name in everything.references or policy.file in anew:
@@ -268,7 +275,7 @@ class Files:
             by_name[policy.name].append(policy)
         for name, same in by_name.items() if len(by_name) < len(policies) else ():
             if len(same) > 1:
-                places = [self.mark_of(policy, Complaint(("name",), "P201", "")).mark for policy in same]
+                places = [self.mark_of(policy, Finding(("name",), "P201", "")).mark for policy in same]
                 others = ", ".join(str(place) for place in places[1:])
                 yield Problem(places[0], "P201", f"{name} is also written at {others}; keep one")
 
@@ -304,7 +311,7 @@ def find_files(root: Path, *, may_be_empty: bool = False) -> Found:
     refuse_link(root)
     found = Found()
     try:
-        found.checkout = look_at_checkout(root)
+        found.checkout = inspect_checkout(root)
     except PolicyctlError as error:
         found.unasked = str(error)
     if root.is_dir():
@@ -314,7 +321,7 @@ def find_files(root: Path, *, may_be_empty: bool = False) -> Found:
         mend = "; write one, or name another directory with --dir" if root.is_dir() else ""
         why = missing + (why_nothing(root, possible_gaps(root, found.checkout)) or mend)
         raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
-    found.problems += lookalikes([*found.others, *(path for path in found.hidden if path.endswith(SUFFIXES))])
+    found.problems += similar_names([*found.others, *(path for path in found.hidden if path.endswith(SUFFIXES))])
     return found
 
 
@@ -343,7 +350,7 @@ def _walk(folder: Path, top: Path, found: Found, deeper: int) -> None:
                 found.problems.append(Problem(Mark(path), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
         elif name == CONFIG_FILE:
             found.configs.append(Path(path))
-        elif entry.is_symlink() and (complaint := link_in_directory_complaint(Path(path), top)):
+        elif entry.is_symlink() and (complaint := link_in_directory_finding(Path(path), top)):
             if suffix in SUFFIXES or Path(path).is_dir():  # the entry itself would fail on a link to itself
                 found.problems.append(Problem(Mark(path), "P008", complaint))
         elif entry.is_dir() and not deeper:

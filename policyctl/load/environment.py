@@ -8,14 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from policyctl.core.settings import Settings
 from policyctl.errors import Problem, UsageError
-from policyctl.lint.catalogue import Chosen
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL, is_http
-from policyctl.model.complaints import did_you_mean
-from policyctl.model.names import matches
-from policyctl.model.normal import digest, written_text
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import digest, written_text
+from policyctl.policy.findings import did_you_mean
+from policyctl.policy.names import matches
+from policyctl.rules.catalogue import Chosen
 
 if TYPE_CHECKING:
     from policyctl.load.auth import AuthFile

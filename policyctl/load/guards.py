@@ -1,15 +1,70 @@
-"""The guards in policyctl.yaml: what a changed policy may do to traffic."""
+"""The guards in policyctl.yaml, and how files write what a model answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-from policyctl.core.settings import Guard, GuardException, Guards, MinServed, Part, Survive
-from policyctl.load.answers import FailedAnswers
-from policyctl.model.policy_file import FileModel
+from policyctl.effect.gateway import ANSWERS, BROKEN_WORDS, Answer, RetryAfter, is_served, read_answer
+from policyctl.plan.settings import Guard, GuardException, Guards, MinServed, Part, Survive
+from policyctl.policy.findings import did_you_mean, format_path
+from policyctl.policy.schema import FileModel
+
+_FAILURES = "a status from 300 to 999, refused, connect-timeout, broken-body or cut-stream"
+
+
+def invalid(message: str, got: str) -> PydanticCustomError:
+    """An error whose message, with `{got}` in it, follows the name of the field."""
+    return PydanticCustomError("scenario", message, {"got": got})
+
+
+def _check_answer(value: Any) -> Answer:
+    if type(value) is int or (isinstance(value, str) and not value.isdigit()):
+        try:
+            return read_answer(str(value))
+        except ValueError:
+            pass
+    guess = did_you_mean(value, BROKEN_WORDS) if isinstance(value, str) else ""
+    raise invalid(f"must be {ANSWERS}, got {{got}}", f"{format_path(value)}{guess}")
+
+
+def _check_key(key: Any) -> Answer:
+    return _check_answer(int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 4 else key)
+
+
+def _check_failure(value: Any) -> Answer:
+    try:
+        answer = _check_answer(value)
+    except PydanticCustomError:
+        guess = did_you_mean(value, BROKEN_WORDS) if isinstance(value, str) else ""
+        raise invalid(f"must be {_FAILURES}, got {{got}}", f"{format_path(value)}{guess}") from None
+    if isinstance(answer, RetryAfter) or (isinstance(answer, int) and is_served(answer)):
+        raise invalid(f"must be {_FAILURES}, got {{got}}", format_path(value))
+    return answer
+
+
+_WORDS = list(BROKEN_WORDS)
+_TEMPLATE = {"type": "string", "pattern": r"\{\{"}
+_AFTER = "429 after [0-9]{1,6} ?s"
+_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 200, "maximum": 999},
+        {"enum": _WORDS},
+        {"type": "string", "pattern": f"^{_AFTER}$"},
+        _TEMPLATE,
+    ]
+}
+_KEY_SCHEMA = {"type": "string", "pattern": f"^([2-9][0-9][0-9]|{_AFTER}|{'|'.join(_WORDS)})$"}
+_FAILURE_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 300, "maximum": 999}, {"enum": _WORDS}]}
+
+OneAnswer = Annotated[Answer, PlainValidator(_check_answer), WithJsonSchema(_SCHEMA)]
+AnswerKey = Annotated[Answer, PlainValidator(_check_key), WithJsonSchema(_KEY_SCHEMA)]
+FailedAnswer = Annotated[Answer, PlainValidator(_check_failure), WithJsonSchema(_FAILURE_SCHEMA)]
+FailedAnswers = Annotated[tuple[FailedAnswer, ...], Field(strict=False, min_length=1)]
+
 
 Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Any
 
-from policyctl.model.complaints import Complaint, did_you_mean, near, show
+from policyctl.policy.findings import Finding, closest, did_you_mean, format_path
 
 CONFIG_FILE = "policyctl.yaml"
 TEST_KIND = "policy_test"
@@ -35,14 +35,14 @@ def is_test_file(name: str) -> bool:
     return stem.endswith(".test")
 
 
-def kind_of(data: Any) -> Kind | Complaint:
+def kind_of(data: Any) -> Kind | Finding:
     """What a document is, or why it is none of the things that may stand in a policy directory.
 
     A misspelled `policy:` must never read as "this policy is gone", so what is not recognised is a problem; and where it can
     be seen that a policy is meant, it is one, so that all of its problems are found.
     """
     if not isinstance(data, dict):
-        return Complaint((), "P010", f"a policy file is a mapping, got {show(data)}{_mend(data)}")
+        return Finding((), "P010", f"a policy file is a mapping, got {format_path(data)}{_suggestion(data)}")
     kind = data.get("kind")
     if kind == TEST_KIND:
         return Kind.TEST
@@ -55,20 +55,20 @@ def kind_of(data: Any) -> Kind | Complaint:
         return Kind.POLICY
     if kind == "model":
         message = "this is neither a policy nor a virtual model (add policy, or provider_config)"
-        return Kind.MODEL if is_model else Complaint((), "P010", message, "key")
+        return Kind.MODEL if is_model else Finding((), "P010", message, "key")
     if kind is None:
-        return Complaint((), "P010", "this is not a policy: it has neither kind nor policy (move it elsewhere)", "key")
+        return Finding((), "P010", "this is not a policy: it has neither kind nor policy (move it elsewhere)", "key")
     known = sorted({"model", *_OTHER_KINDS})
     guess = did_you_mean(kind, known) if isinstance(kind, str) else ""
-    return Complaint(("kind",), "P010", f"{show(kind)} is not a kind that belongs here{guess or ' (move it elsewhere)'}")
+    return Finding(("kind",), "P010", f"{format_path(kind)} is not a kind that belongs here{guess or ' (move it elsewhere)'}")
 
 
 def misspelled_policy(data: dict[str, Any]) -> str | None:
     """The key of a document that must mean `policy`, or None."""
-    return next((key for key in data if key not in _POLICY_TOP and near(key, ["policy"], cutoff=0.7)), None)
+    return next((key for key in data if key not in _POLICY_TOP and closest(key, ["policy"], cutoff=0.7)), None)
 
 
-def _mend(data: Any) -> str:
+def _suggestion(data: Any) -> str:
     if isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
         return " (remove the dash, and put --- between policies)"
     return " (write a policy, or move the file elsewhere)"

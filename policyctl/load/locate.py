@@ -1,25 +1,29 @@
-"""From a path in a document to a line and a column.
+"""From a path in a document to a line and a column, and the lines to show.
 
 Only asked when there is a problem: the file is parsed a second time, with nodes, so that good files pay nothing.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from policyctl.errors import Mark, Problem
-from policyctl.load.source import Source
-from policyctl.load.yaml_text import Loader
-from policyctl.model.complaints import Complaint
+from policyctl.errors import InvalidInput, Mark, Problem
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.source import Source, read_bytes
+from policyctl.load.yaml import Loader
+from policyctl.policy.findings import Finding
 
 # Of each mapping's node (by identity) its pairs by key, and what is merged into it: one with many problems is read once.
 Keys = dict[int, tuple[dict[Any, tuple[Any, Any]], list[Any]]]
 
 
-def to_problems(source: Source, index: int, complaints: list[Complaint]) -> list[Problem]:
+def to_problems(source: Source, index: int, complaints: list[Finding]) -> list[Problem]:
     """Complaints about one document of a file, as problems at their places."""
     if not complaints:
         return []
@@ -42,7 +46,7 @@ def _nodes(text: str) -> list[Any]:
         return []
 
 
-def _mark(file: str, root: Any, start: Mark, complaint: Complaint, keys: Keys) -> Mark:
+def _mark(file: str, root: Any, start: Mark, complaint: Finding, keys: Keys) -> Mark:
     if root is None:
         return start
     found = root
@@ -73,3 +77,25 @@ def _child(node: Any, part: str | int, keys: Keys) -> tuple[Any, Any] | None:
             if (pair := _child(mapping, part, keys)) is not None:
                 return pair
     return None
+
+
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
+
+
+def line_at(mark: Mark) -> str | None:
+    """The line that a mark is in; None for a whole file, for one that cannot be read, for a link, and for the configuration.
+
+    A line of policyctl.yaml may hold a secret that was written there by mistake, and a link may lead to one.
+    """
+    if not mark.line or Path(mark.file).name == CONFIG_FILE or os.path.islink(mark.file):
+        return None
+    lines = _lines_of(mark.file)
+    return lines[mark.line - 1] if mark.line <= len(lines) else None
+
+
+@lru_cache(maxsize=1)  # problems are sorted by file
+def _lines_of(file: str) -> list[str]:
+    try:
+        return _LINE_END.split(read_bytes(file).decode("utf-8-sig", errors="replace"))
+    except InvalidInput:  # such as a file of a git revision
+        return []

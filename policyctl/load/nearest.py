@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from policyctl.load.git.place import top_of
+from policyctl.load.git.place import repository_top
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES
 
@@ -25,7 +25,7 @@ def nearest_directory() -> Path:
         here = Path.cwd()
     except FileNotFoundError:  # the working directory was deleted
         return usual
-    top = top_of(here) or here
+    top = repository_top(here) or here
     for folder in (here, *here.parents):
         found = next((one for one in (folder / USUAL, folder) if _is_policy_directory(one)), None)
         if found is not None:

@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 from policyctl.errors import InvalidInput
-from policyctl.lint.catalogue import DEEP_CODES
-from policyctl.load.contents import Contents
-from policyctl.load.markers import is_templated
+from policyctl.load.contents import FileResult
 from policyctl.load.source import Source, source_of
+from policyctl.load.variables import is_templated
+from policyctl.rules.catalogue import DEEP_CODES
 
 
 class Reading:
@@ -21,7 +21,7 @@ class Reading:
         self.files = files
         self._codes = codes
         self.source = lru_cache(maxsize=256)(self._source)  # one file is often asked for several times in a row
-        self._same: dict[str, Contents | InvalidInput] = {}  # what files say whatever the variables are
+        self._same: dict[str, FileResult | InvalidInput] = {}  # what files say whatever the variables are
 
     def _source(self, file: str) -> Source:
         """A file's text and documents. Raises InvalidInput."""
@@ -29,12 +29,12 @@ class Reading:
 
     def contents(
         self, variables: Mapping[str, Any], on_file: Callable[[], object] = lambda: None
-    ) -> dict[str, Contents | InvalidInput]:
+    ) -> dict[str, FileResult | InvalidInput]:
         """What every file says with these variables, in the files' order; for one that cannot be parsed the problem.
 
         `on_file` is called for each one that had to be read.
         """
-        found: dict[str, Contents | InvalidInput] = {}
+        found: dict[str, FileResult | InvalidInput] = {}
         for file, content in self.files.items():
             if file in self._same:
                 found[file] = self._same[file]
@@ -45,8 +45,8 @@ class Reading:
                 self._same[file] = found[file]
         return found
 
-    def _read(self, file: str, variables: Mapping[str, Any]) -> Contents | InvalidInput:
-        from policyctl.load.policies import read_contents  # pydantic and the models cost 0.1 s
+    def _read(self, file: str, variables: Mapping[str, Any]) -> FileResult | InvalidInput:
+        from policyctl.load.documents import read_contents  # pydantic and the models cost 0.1 s
 
         deep = not self._codes.isdisjoint(DEEP_CODES)
         try:

@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from policyctl.core.diff import Field
+from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Config, Environment
-from policyctl.load.files import read_bounded
-from policyctl.load.git.revision import Entry, Revision
+from policyctl.load.git.revision import Revision, TreeEntry
 from policyctl.load.source import MAX_BYTES
+from policyctl.plan.diff import FieldChange
 
 _FILE = "file:"
 _SECRETS = ("api_key", "password", "token")  # the references of auth
@@ -36,7 +36,7 @@ def held_at(then: Revision, config: Config) -> dict[Path, bytes | str]:
     return found
 
 
-def changed_since(then: Revision, base: Config, held: Held, now: Config) -> Iterator[Field]:
+def changed_since(then: Revision, base: Config, held: Held, now: Config) -> Iterator[FieldChange]:
     """A field for each setting that refers to the same file in a branch, by the same words, when its content is another."""
     for name, environment in now.environments.items():
         before = dict(_references(base.environments.get(name, Environment(name))))
@@ -44,7 +44,7 @@ def changed_since(then: Revision, base: Config, held: Held, now: Config) -> Iter
             was, path = held.get(_folder(base) / where), _folder(now) / where
             if before.get(key) == where and was is not None and not _is_same(then, _folder(base) / where, was, path):
                 shown = where if key == "ca_file" else f"{_FILE}{where}"
-                yield Field(f"environments.{name}.{key}", shown, f"{shown}, whose content this branch changes")
+                yield FieldChange(f"environments.{name}.{key}", shown, f"{shown}, whose content this branch changes")
 
 
 def _references(environment: Environment) -> Iterator[tuple[str, str]]:
@@ -88,7 +88,7 @@ def _lines(content: bytes) -> bytes:
     return content.replace(b"\r\n", b"\n")
 
 
-def _first(look: Callable[[str], Entry | None], top: Path, path: Path) -> Entry | None:
+def _first(look: Callable[[str], TreeEntry | None], top: Path, path: Path) -> TreeEntry | None:
     """What git has at a path as it is named, or else where links of the machine's own lead from there."""
     if "\0" in str(path):  # which no file has
         return None

@@ -1,25 +1,170 @@
-"""From the documents of one file to scenario tests, for one environment's variables."""
+"""Scenario test files: their strict model, and the tests in them for one environment's variables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-from policyctl.core.scenario import Suite
+from policyctl.effect.gateway import Answer, with_remainder
+from policyctl.effect.simulate import Given, streamed
 from policyctl.errors import Mark, Problem
+from policyctl.load.documents import render_document
+from policyctl.load.guards import AnswerKey, OneAnswer, invalid
 from policyctl.load.kinds import TEST_KIND, is_test_file
 from policyctl.load.locate import to_problems
-from policyctl.load.markers import has_template
-from policyctl.load.policies import render_document
-from policyctl.load.scenario_file import SuiteFile, scenario_of
 from policyctl.load.source import Source
-from policyctl.load.yaml_text import RawDocument, read_yaml
-from policyctl.model.complaints import Complaint, did_you_mean, show
-from policyctl.model.explain import complaints
-from policyctl.model.names import canonical_name
+from policyctl.load.variables import has_template
+from policyctl.load.yaml import RawDocument, read_yaml
+from policyctl.plan.scenario import Amount, Expect, Scenario, Suite, read_amount
+from policyctl.policy.findings import Finding, did_you_mean, format_path
+from policyctl.policy.names import canonical_name
+from policyctl.policy.schema import FileModel, Text
+from policyctl.policy.validation_errors import findings_of
+
+# Tags of the unions; no key of the format looks like this.
+_ONE, _ORDER, _PARTS = "<one>", "<order>", "<parts>"
+_TEMPLATE = {"type": "string", "pattern": r"\{\{"}
+
+
+def _check_status_key(key: Any) -> int:
+    if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) == 3 and key >= "200":
+        return int(key)
+    raise invalid("must be a status from 200 to 999, got {got}", format_path(key))
+
+
+def _check_amount(value: Any) -> Amount:
+    if type(value) in (int, float) and 0 <= value <= 1:
+        return Amount(value)
+    try:
+        if isinstance(value, str):
+            return read_amount(value)
+    except ValueError:
+        pass
+    raise invalid('must be a number from 0 to 1, or a comparison such as ">= 0.99", got {got}', format_path(value))
+
+
+def _check_chances(chances: dict[Answer, float]) -> Mapping[Answer, float]:
+    total = sum(chances.values())
+    if total > 1 + 1e-9 or (200 in chances and total < 1 - 1e-9):
+        raise invalid(
+            "has chances that sum to {got}; they must sum to 1 (where 200 has none it gets what is left)", f"{total:.9g}"
+        )
+    return with_remainder(chances)
+
+
+def _shape(value: Any) -> str:
+    """Which of its shapes a value means to be."""
+    return _PARTS if isinstance(value, Mapping) else _ORDER if isinstance(value, list | tuple) else _ONE
+
+
+def _one_or_parts(value: Any) -> str:
+    return _PARTS if isinstance(value, Mapping) else _ONE
+
+
+_STATUS_SCHEMA = {"type": "string", "pattern": "^[2-9][0-9][0-9]$"}
+_AMOUNT_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {"type": "string", "pattern": r"^\s*(>=|<=|>|<|=)?\s*(0?\.[0-9]+|0|1(\.0+)?)\s*$|\{\{"},
+    ]
+}
+
+_CHANCE_SCHEMA = {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}, _TEMPLATE]}
+_ONLY_THESE: Any = Field(min_length=1, json_schema_extra={"additionalProperties": False})
+
+StatusKey = Annotated[int, PlainValidator(_check_status_key), WithJsonSchema(_STATUS_SCHEMA)]
+Part = Annotated[Amount, PlainValidator(_check_amount), WithJsonSchema(_AMOUNT_SCHEMA)]
+Chance = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), WithJsonSchema(_CHANCE_SCHEMA)]
+
+OrderedAnswers = Annotated[tuple[OneAnswer, ...], Field(strict=False, min_length=1)]
+Chances = Annotated[dict[AnswerKey, Chance], _ONLY_THESE, AfterValidator(_check_chances)]
+GivenAnswers = Annotated[
+    Annotated[OneAnswer, Tag(_ONE)] | Annotated[OrderedAnswers, Tag(_ORDER)] | Annotated[Chances, Tag(_PARTS)],
+    Discriminator(_shape),
+]
+Statuses = Annotated[
+    Annotated[int, Field(ge=200, le=999), Tag(_ONE)] | Annotated[dict[StatusKey, Part], _ONLY_THESE, Tag(_PARTS)],
+    Discriminator(_one_or_parts),
+]
+Servers = Annotated[
+    Annotated[Text, Tag(_ONE)] | Annotated[dict[Text, Part], Field(min_length=1), Tag(_PARTS)],
+    Discriminator(_one_or_parts),
+]
+
+
+class ExpectFile(FileModel):
+    """What must hold. Parts of all requests are numbers from 0 to 1 or comparisons; what is not named is not checked."""
+
+    status: Annotated[Statuses | None, Field(description="The status of every request, or statuses with their parts.")] = None
+    served: Annotated[Part | None, Field(description="The part of the requests that succeed.")] = None
+    served_by: Annotated[
+        Servers | None,
+        Field(description="The model that serves every request, or models, providers or globs with their parts."),
+    ] = None
+    never: Annotated[
+        tuple[Text, ...] | None,
+        Field(strict=False, min_length=1, description="Models, providers or globs that are never called."),
+    ] = None
+    max_calls: Annotated[int | None, Field(ge=0, description="The most calls that one request may make.")] = None
+    max_wait_seconds: Annotated[
+        float | None, Field(ge=0, allow_inf_nan=False, description="The most back-off of one request, in seconds.")
+    ] = None
+
+
+def _check_given(given: dict[str, Given]) -> dict[str, Given]:
+    if {tuple, dict} <= {type(answers) for answers in given.values()}:
+        message = "has answers in order beside chances, which cannot be followed together; write two tests"
+        raise PydanticCustomError("scenario", message)
+    return given
+
+
+def _check_expect(expect: ExpectFile) -> ExpectFile:
+    if all(value is None for _, value in expect):
+        raise PydanticCustomError(
+            "scenario", "must expect something (known: {keys})", {"keys": ", ".join(ExpectFile.model_fields)}
+        )
+    return expect
+
+
+class ScenarioFile(FileModel):
+    """One test: given what models answer, what to expect."""
+
+    name: Annotated[Text, Field(description="What must hold, in words.")]
+    streamed: Annotated[
+        bool | None, Field(description="Whether the requests ask for a stream; then a broken-body is a 200. Default: false.")
+    ] = None
+    given: Annotated[
+        dict[Text, GivenAnswers],
+        AfterValidator(_check_given),
+        Field(
+            description="A model, provider or glob, with its answer, a list of answers in order (the last one repeats), or "
+            "answers with their chances. The last entry that matches a model wins; all other models answer 200."
+        ),
+    ] = Field(default_factory=dict)
+    expect: Annotated[ExpectFile, AfterValidator(_check_expect), Field(description="What must hold; at least one key.")]
+
+
+class SuiteFile(FileModel):
+    """Scenario tests of one policy."""
+
+    spec_version: Annotated[Literal["v1"], Field(description="The version of the format.")]
+    kind: Annotated[Literal["policy_test"], Field(description="Marks a document of scenario tests.")]
+    policy: Annotated[Text, Field(description="The name of a policy in the directory.")]
+    tests: Annotated[tuple[ScenarioFile, ...], Field(strict=False, min_length=1, description="The tests; at least one.")]
+
+
+def scenario_of(file: ScenarioFile) -> Scenario:
+    """The test that a file's entry stands for."""
+    expect = file.expect
+    return Scenario(
+        file.name,
+        {pattern: streamed(given) for pattern, given in file.given.items()} if file.streamed else file.given,
+        Expect(expect.status, expect.served, expect.served_by, expect.never or (), expect.max_calls, expect.max_wait_seconds),
+    )
 
 
 def read_suites(source: Source, variables: Mapping[str, Any]) -> tuple[list[Suite], list[Problem]]:
@@ -58,9 +203,9 @@ def _read(source: Source, index: int, document: RawDocument, variables: Mapping[
     return [*document.problems, *(one for one in to_problems(source, index, found) if one.mark not in known)]
 
 
-def _checked(data: Any, variables: Mapping[str, Any]) -> tuple[SuiteFile | None, list[Complaint]]:
+def _checked(data: Any, variables: Mapping[str, Any]) -> tuple[SuiteFile | None, list[Finding]]:
     """The file behind a document's data, templates rendered, or everything that is wrong with it."""
-    if found := _kind_complaints(data):
+    if found := _kind_findings(data):
         return None, found
     if has_template(data):
         data, found = render_document(data, variables)
@@ -68,18 +213,18 @@ def _checked(data: Any, variables: Mapping[str, Any]) -> tuple[SuiteFile | None,
         file = SuiteFile.model_validate(data)
     except ValidationError:
         places = {complaint.path for complaint in found}  # what these would have been cannot be judged
-        return None, [*found, *(one for one in complaints(data, SuiteFile) if one.path not in places)]
+        return None, [*found, *(one for one in findings_of(data, SuiteFile) if one.path not in places)]
     return None if found else file, found
 
 
-def _kind_complaints(data: Any) -> list[Complaint]:
+def _kind_findings(data: Any) -> list[Finding]:
     """Why a document cannot be one of tests at all."""
     if not isinstance(data, dict):
-        return [Complaint((), "P104", f"a test file is a mapping, got {show(data)}")]
+        return [Finding((), "P104", f"a test file is a mapping, got {format_path(data)}")]
     if "kind" not in data:
-        return [Complaint((), "P102", f"missing key kind (write kind: {TEST_KIND})", "key")]
+        return [Finding((), "P102", f"missing key kind (write kind: {TEST_KIND})", "key")]
     if not _is_test(data):
         kind = data["kind"]
         guess = did_you_mean(kind, [TEST_KIND]) if isinstance(kind, str) else ""
-        return [Complaint(("kind",), "P105", f"kind must be {TEST_KIND} in a test file, got {show(kind)}{guess}")]
+        return [Finding(("kind",), "P105", f"kind must be {TEST_KIND} in a test file, got {format_path(kind)}{guess}")]
     return []

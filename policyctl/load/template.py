@@ -21,9 +21,36 @@ from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, no
 from jinja2.filters import do_round, make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
-from policyctl.load.markers import is_template
-from policyctl.load.template_limits import BadTemplate, bounded
-from policyctl.model.complaints import did_you_mean
+from policyctl.load.variables import is_template
+from policyctl.policy.findings import did_you_mean
+
+MAX_OUTPUT = 65_536  # characters and items of one value, at every depth
+MAX_INT_BITS = 256
+
+
+class BadTemplate(Exception):
+    """A template that cannot be rendered; the message describes why, and what to do."""
+
+
+def bounded(value: Any) -> Any:
+    """The value itself. Raises BadTemplate where it, or anything in it, is larger than a template may make."""
+    room, pending = MAX_OUTPUT, [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, int) and item.bit_length() > MAX_INT_BITS:
+            raise BadTemplate("the template computes a number that is too large; simplify it")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise BadTemplate(f"the template computes {item}, which is not a number that a file can hold; correct it")
+        if isinstance(item, str | list | tuple | dict):
+            room -= len(item)
+            if room < 0:
+                raise BadTemplate(f"the template gives more than {MAX_OUTPUT:,} characters; shorten it")
+        if isinstance(item, dict):
+            pending += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple):
+            pending += item
+    return value
+
 
 MAX_TEMPLATE = 65_536  # characters of one scalar
 _MAX_EXACT_BITS = 4096  # of a fraction's parts; beyond, it is rounded as any float is

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem
-from policyctl.lint.catalogue import severity_of
-from policyctl.load.git.place import top_of
+from policyctl.load.git.place import repository_top
 from policyctl.load.kinds import CONFIG_FILE, Kind, is_test_file, kind_of
 from policyctl.load.source import SUFFIXES, read_bytes, source_of
-from policyctl.model.names import canonical_name
+from policyctl.policy.names import canonical_name
+from policyctl.rules.catalogue import severity_of
 
 if TYPE_CHECKING:
     from policyctl.load.directory import Files, Found, Loaded
@@ -35,9 +35,9 @@ _BEGINS_LIKE_ONE = re.compile(
 )
 
 
-def look_at_checkout(directory: Path) -> Checkout | None:
+def inspect_checkout(directory: Path) -> Checkout | None:
     """What git has of a directory; None outside a repository. Raises PolicyctlError where git cannot be asked."""
-    if top_of(directory.resolve()) is None:
+    if repository_top(directory.resolve()) is None:
         return None
     from policyctl.load.git.checkout import checkout_of  # with what runs programs behind it
 
@@ -50,7 +50,7 @@ def missing_config(directory: Path, config: Path | None) -> Absent | None:
     None also where git cannot be asked.
     """
     start = Path(os.path.realpath(directory))  # which does not fail for a link that leads back to itself
-    top = top_of(start)
+    top = repository_top(start)
     if top is None:
         return None
     from policyctl.load.git.checkout import absent_at
@@ -91,7 +91,7 @@ def why_nothing(directory: Path, gaps: Iterable[Absent]) -> str:
     return f"; git has {shown(first.file, directory)}, and {first.why} ({first.remedy})" if first else ""
 
 
-def lookalikes(files: Sequence[str]) -> Iterator[Problem]:
+def similar_names(files: Sequence[str]) -> Iterator[Problem]:
     """A warning for each of these files that looks like a policy file, by its content or its name, and is not read."""
     for position, file in enumerate(files):
         name = os.path.basename(file)
@@ -106,7 +106,7 @@ def lookalikes(files: Sequence[str]) -> Iterator[Problem]:
             yield Problem(Mark(file), "P472", message, severity_of("P472"))
 
 
-class Place(NamedTuple):
+class ExpectedFile(NamedTuple):
     """Where a policy stands that was not read: the file, and why it is not read."""
 
     file: str
@@ -116,7 +116,7 @@ class Place(NamedTuple):
         return f"{self.file} has it, and {self.why}"
 
 
-class Unread:
+class UnreadFiles:
     """The policies of a directory that were not read for an environment, and where they are."""
 
     def __init__(self, directory: Path, found: Found, files: Files, loaded: Loaded, environment: Environment) -> None:
@@ -135,7 +135,7 @@ class Unread:
         """Why git could not be asked what it has of the directory, where there is a repository."""
         return self._found.unasked
 
-    def where(self, name: str) -> Place | None:
+    def where(self, name: str) -> ExpectedFile | None:
         """Where the policy of that canonical name stands that no file was read for; None where it is nowhere."""
         return self._places.get(name)
 
@@ -157,12 +157,12 @@ class Unread:
         return [file for file, path in paths.items() if path not in checkout.tracked]
 
     @cached_property
-    def _places(self) -> dict[str, Place]:
+    def _places(self) -> dict[str, ExpectedFile]:
         return dict(reversed(list(self._all_places())))
 
-    def _all_places(self) -> Iterator[tuple[str, Place]]:
+    def _all_places(self) -> Iterator[tuple[str, ExpectedFile]]:
         for name, file in self._loaded.left_out.items():
-            yield name, Place(file, "include leaves that file out")
+            yield name, ExpectedFile(file, "include leaves that file out")
         for file in self._loaded.included:
             if is_test_file(file):
                 yield from _places([file], "files called *.test.* hold tests only")
@@ -170,10 +170,10 @@ class Unread:
         yield from _places(_below(self._found.hidden), "hidden files are not read")
         yield from self._in_git()
 
-    def _in_git(self) -> Iterator[tuple[str, Place]]:
+    def _in_git(self) -> Iterator[tuple[str, ExpectedFile]]:
         for absent, content in self._in_index.items():
             for name in _names(content, absent.path) or ():
-                yield name, Place(shown(absent.file, self._directory), f"{absent.why} ({absent.remedy})")
+                yield name, ExpectedFile(shown(absent.file, self._directory), f"{absent.why} ({absent.remedy})")
 
     @cached_property
     def _in_index(self) -> dict[Absent, bytes]:
@@ -202,10 +202,10 @@ def possible_gaps(directory: Path, checkout: Checkout | None) -> Iterator[Absent
             yield absent
 
 
-def _places(files: Iterable[str], why: str) -> Iterator[tuple[str, Place]]:
+def _places(files: Iterable[str], why: str) -> Iterator[tuple[str, ExpectedFile]]:
     for file in files:
         for name in _names_in(file, always=True) or ():
-            yield name, Place(file, why)
+            yield name, ExpectedFile(file, why)
 
 
 def _names_in(file: str, *, always: bool) -> list[str] | None:

@@ -67,7 +67,7 @@ def is_safe_for_secrets(url: str) -> bool:
     return origin(url).scheme == "https" or (origin(url).scheme == "http" and is_loopback(url))
 
 
-def http_complaint(url: str) -> str | None:
+def http_url_error(url: str) -> str | None:
     """Why this cannot be the URL of an http(s) service, or None when it can. Never repeats the text: it may hold a password."""
     try:
         parts = urlsplit(url)
@@ -87,7 +87,7 @@ def http_complaint(url: str) -> str | None:
     return "must not have a query or a fragment (? or #)" if parts.query or parts.fragment else None
 
 
-def _instance_complaint(url: str) -> str | None:
+def _instance_error(url: str) -> str | None:
     """Why this cannot be the URL of an instance: on IBM's hosts and on premises each has one; `policyctl serve` needs none."""
     parts = urlsplit(url)
     if _PLACEHOLDER.search(parts.netloc + parts.path):
@@ -103,7 +103,7 @@ def is_git(url: str) -> bool:
     return url.startswith(GIT)
 
 
-def revision_complaint(revision: str) -> str | None:
+def revision_error(revision: str) -> str | None:
     """Why this cannot be a git revision, or None when it can: nothing that git could take for an option or for two lines.
 
     Nor a URL: no revision looks so, and a URL may hold a password, which would be repeated.
@@ -129,7 +129,7 @@ def is_loopback_host(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def remote_complaint(remote: str) -> str | None:
+def remote_url_error(remote: str) -> str | None:
     """Why this cannot be a remote, or None when it can. Never repeats the text: it may hold a password."""
     if remote == LOCAL:
         return None
@@ -137,7 +137,7 @@ def remote_complaint(remote: str) -> str | None:
         named = remote.startswith(SQLITE) and remote != SQLITE and "\0" not in unquote(remote)
         return None if named else "must be sqlite:///path/to/file"
     if remote.startswith(("http:", "https:")):
-        return http_complaint(remote) or _instance_complaint(remote)
+        return http_url_error(remote) or _instance_error(remote)
     if is_git(remote):
-        return revision_complaint(remote.removeprefix(GIT))
+        return revision_error(remote.removeprefix(GIT))
     return "must be local, sqlite:///path, git:REVISION, or an https:// URL"

@@ -13,17 +13,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from policyctl.lint.families import lint
-from policyctl.load.markers import is_template
+from policyctl.lint.check import lint
 from policyctl.load.source import MAX_BYTES
 from policyctl.load.template import MAX_TEMPLATE
-from policyctl.load.yaml_text import resolve
-from policyctl.model.complaints import Complaint, Path
-from policyctl.model.explain import complaints, too_big
-from policyctl.model.names import canonical_name
-from policyctl.model.normal import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
-from policyctl.model.policy import policy_from_file
-from policyctl.model.policy_file import PolicyFile
+from policyctl.load.variables import is_template
+from policyctl.load.yaml import resolve
+from policyctl.policy.document import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document, policy_from_file
+from policyctl.policy.findings import FieldPath, Finding
+from policyctl.policy.names import canonical_name
+from policyctl.policy.schema import PolicyFile
+from policyctl.policy.validation_errors import findings_of, too_big
 
 _GROUP_ORDER = ("model_name", "weight", "strategy", "retry", "cache", "targets")
 _PART_ORDER = ("mode", "attempts", "on_status_codes", "use_retry_after_header")
@@ -31,7 +30,7 @@ _PART_ORDER = ("mode", "attempts", "on_status_codes", "use_retry_after_header")
 _PLAIN = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`](?:[^:#]|:(?=[^\s:])|(?<=\S)#)*")
 
 
-def policy_text(document: Document) -> str | list[Complaint]:
+def policy_text(document: Document) -> str | list[Finding]:
     """The text of the policy file that says what a document says, or every reason why no file can.
 
     `document` may be a live policy's (lenient, with keys that the format does not know, which are left out) or a desired
@@ -43,20 +42,20 @@ def policy_text(document: Document) -> str | list[Complaint]:
         data = _file_data(document)
         PolicyFile.model_validate(data)
     except ValidationError:
-        return complaints(data, PolicyFile)
+        return findings_of(data, PolicyFile)
     except RecursionError:
-        return [Complaint(("policy",), "P107", "it is nested too deeply; flatten the policy")]
+        return [Finding(("policy",), "P107", "it is nested too deeply; flatten the policy")]
     found = [complaint for complaint in lint(policy_from_file(data, "").document) if complaint.severity == "error"]
     found += _bad_texts(data, ())
     if found:
         return found
     text = "".join(f"{line}\n" for line in _lines(data, ""))
     if len(text.encode()) > MAX_BYTES:
-        return [Complaint((), "P007", f"its file would have more than {MAX_BYTES // (1024 * 1024)} MiB; split the policy")]
+        return [Finding((), "P007", f"its file would have more than {MAX_BYTES // (1024 * 1024)} MiB; split the policy")]
     return text
 
 
-def reasons(found: Iterable[Complaint]) -> list[str]:
+def unrepresentable_reasons(found: Iterable[Finding]) -> list[str]:
     """Complaints as lines for people who have no file to look at: `policy.targets[0].weight: weight must be …`."""
     return [_reason(_dotted(complaint.path), complaint.message) for complaint in found]
 
@@ -65,7 +64,7 @@ def _reason(place: str, message: str) -> str:
     return message if not place or message.startswith(f"{place} ") else f"{place}: {message}"
 
 
-def _dotted(path: Path) -> str:
+def _dotted(path: FieldPath) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
@@ -109,7 +108,7 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _bad_texts(value: Any, path: Path) -> Iterator[Complaint]:
+def _bad_texts(value: Any, path: FieldPath) -> Iterator[Finding]:
     """Texts that no file can hold: template syntax in more text than a template may be."""
     if isinstance(value, dict):
         for key, child in value.items():
@@ -119,7 +118,7 @@ def _bad_texts(value: Any, path: Path) -> Iterator[Complaint]:
             yield from _bad_texts(child, (*path, position))
     elif isinstance(value, str) and is_template(value) and len(_template(value)) > MAX_TEMPLATE:
         message = f"it holds template syntax and is longer than the {MAX_TEMPLATE:,} characters that a template may have"
-        yield Complaint(path, "P015", f"{message}; shorten it")
+        yield Finding(path, "P015", f"{message}; shorten it")
 
 
 def _lines(mapping: Document, indent: str) -> Iterator[str]:

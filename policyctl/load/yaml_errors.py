@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from policyctl.errors import Mark, Problem
-from policyctl.load.conflicts import left_over_marker
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.yaml_text import Loader
-from policyctl.model.complaints import without_userinfo
+from policyctl.load.source import left_over_marker
+from policyctl.load.yaml import Loader
+from policyctl.policy.findings import without_userinfo
 
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
 _KEY = r"[\w.-]+"
@@ -33,7 +33,7 @@ _CLOSERS = {"]": "[", "}": "{"}
 Slip = tuple[Any, str]  # a mark of libyaml's, and the message
 
 
-def syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
+def yaml_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     """The problem behind an error of the YAML parser."""
     if (marker := left_over_marker(text, file)) is not None:
         return marker
@@ -51,7 +51,7 @@ def template_unquoted(template: str) -> str:
     return f"a template must be quoted, because {{ begins a mapping in YAML (write {quote}{whole}{quote})"
 
 
-class _Place:
+class _ErrorPlace:
     """A line and a column, as libyaml counts them: from 0."""
 
     def __init__(self, line: int, column: int) -> None:
@@ -65,7 +65,7 @@ class _Broken:
     def __init__(self, error: yaml.MarkedYAMLError, text: str, file: str) -> None:
         self.problem = error.problem or ""
         self.context = error.context or ""
-        self.start: Any = error.context_mark or error.problem_mark or _Place(0, 0)
+        self.start: Any = error.context_mark or error.problem_mark or _ErrorPlace(0, 0)
         self.at: Any = error.problem_mark or self.start
         self.file = file
         self.text = text
@@ -131,7 +131,7 @@ def _template(broken: _Broken) -> Slip | None:
     for number, line in ((broken.start.line, broken.start_line), (broken.at.line, broken.line)):
         found = _TEMPLATE.search(line)
         if found and not {'"', "'", "#"} & set(line[: found.start("template")]):
-            return _Place(number, found.start("template")), template_unquoted(found["template"])
+            return _ErrorPlace(number, found.start("template")), template_unquoted(found["template"])
     return None
 
 
@@ -160,10 +160,10 @@ def _no_colon(broken: _Broken) -> Slip | None:
     """A line where a key should be, without `: `."""
     if broken.context != "while scanning a simple key":
         return None
-    return broken.start, _mend_key(broken, broken.start_line[broken.start.column :])
+    return broken.start, _suggest_key(broken, broken.start_line[broken.start.column :])
 
 
-def _mend_key(broken: _Broken, text: str) -> str:
+def _suggest_key(broken: _Broken, text: str) -> str:
     if found := _NO_SPACE.match(text):
         return f"a space is missing after the colon (write {found['key']}: {broken.value(found['value'])})"
     if found := _EQUALS.match(text):
@@ -184,13 +184,15 @@ def _second_colon(broken: _Broken) -> Slip | None:
     if found := re.match(rf"\s*(?:- +)*{_KEY}: +", before):
         value = broken.value(broken.line[found.end() :])
         quote = "'" if '"' in value else '"'
-        return _Place(broken.at.line, found.end()), f"a value with a colon in it must be quoted (write {quote}{value}{quote})"
+        return _ErrorPlace(
+            broken.at.line, found.end()
+        ), f"a value with a colon in it must be quoted (write {quote}{value}{quote})"
     number, above = broken.above
     column = len(above) - len(above.lstrip())
     if _NO_SPACE.match(above) or ":" not in above:
-        return _Place(number, column), _mend_key(broken, above)
+        return _ErrorPlace(number, column), _suggest_key(broken, above)
     first = len(before) - len(before.lstrip())
-    return _Place(broken.at.line, first), (
+    return _ErrorPlace(broken.at.line, first), (
         f"this line is indented more than line {number + 1}, which already has a value; align it with the key there"
     )
 
@@ -200,7 +202,7 @@ def _misaligned(broken: _Broken) -> Slip | None:
     if broken.problem not in kinds:
         return None
     if found := re.match(r"\s*-(?=[^\s-])", broken.line):
-        return _Place(
+        return _ErrorPlace(
             broken.at.line, found.end() - 1
         ), "a space is missing after the dash that begins a list item (write - key: value)"
     around = f"the {kinds[broken.problem]} around it begins on line {broken.start.line + 1}"

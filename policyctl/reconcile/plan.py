@@ -1,31 +1,65 @@
-"""From what is desired (a directory, or one policy) and a remote to a reviewed plan."""
+"""From a directory or one policy and a remote to a reviewed plan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from policyctl.core.guards import Review, by_traffic, review
-from policyctl.core.models import unknown_targets
-from policyctl.core.order import leads_back
-from policyctl.core.plan import Counts, Plan, Selection, make_plan
-from policyctl.core.settings import Settings
-from policyctl.effect.declared import NOTHING, Declared
-from policyctl.effect.known import Known
+from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
 from policyctl.errors import Incomplete, InvalidInput, PolicyctlError, Refused
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
-from policyctl.load.unread import Unread
-from policyctl.model.complaints import Complaint, did_you_mean
-from policyctl.model.live import Observed, named_rows
-from policyctl.model.names import POLICY_PREFIX, canonical_name
-from policyctl.model.normal import Document, references
-from policyctl.model.policy import Policy
-from policyctl.reconcile.gone import hold_removals, why_kept
-from policyctl.reconcile.models import KnownModels
-from policyctl.reconcile.observe import observe
-from policyctl.reconcile.witnesses import CONTRADICTS
+from policyctl.load.unread import ExpectedFile, UnreadFiles, listed
+from policyctl.plan.order import leads_back
+from policyctl.plan.plan import Counts, Plan, Selection, make_plan
+from policyctl.plan.references import unknown_targets
+from policyctl.plan.safety import Review, by_traffic, review
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import Document, Policy, references
+from policyctl.policy.findings import Finding, did_you_mean
+from policyctl.policy.live import LiveRows, named_rows
+from policyctl.policy.names import POLICY_PREFIX, canonical_name
+from policyctl.reconcile.observe import CONTRADICTS, KnownModels, observe
 from policyctl.remote.protocol import Reader
+
+
+def reason_to_keep(unread: UnreadFiles) -> str | None:
+    """Why nothing shows that a policy is gone, since git has files that the disk lacks or cannot be asked; else None."""
+    if unread.unasked:
+        return f"git cannot be asked whether files are missing: {unread.unasked}"
+    if unread.gaps:
+        remedies = "; ".join(dict.fromkeys(f"{gap.why}: {gap.remedy}" for gap in unread.gaps[:3]))
+        return f"git has files that are not on this disk: {listed(unread.paths)} ({remedies})"
+    return None
+
+
+def hold_removals(review: Review, gone: Sequence[str], kept: str | None, unread: UnreadFiles) -> Review:
+    """The review of a plan, with a refusal where these policies would be removed but for `kept`, and with notes about those
+    that stand somewhere all the same."""
+    refusals = [f"{listed(gone)} may not be gone, so nothing is removed: {kept}"] if gone and kept else []
+    notes = _notes({name: place for name in gone if (place := unread.where(name))})
+    return replace(review, refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))
+
+
+def _notes(places: Mapping[str, ExpectedFile]) -> Iterator[str]:
+    """A note for each reason why policies are not read, so that thousands do not make thousands."""
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for name, place in places.items():
+        by_reason[place.why].append(name)
+    for why, names in by_reason.items():
+        if len(names) == 1:
+            yield f"no file that is read has {names[0]}, but {places[names[0]]}"
+        else:
+            files = dict.fromkeys(places[name].file for name in names)
+            yield f"no file that is read has {listed(names)}, but others have them: {listed(files)} ({why})"
+
+
+def note_untracked(review: Review, unread: UnreadFiles) -> Review:
+    """The review, with a note of the files that were read and that git does not have, so that nobody reviewed them."""
+    files = unread.untracked()
+    note = f"git does not have all files that were read (untracked or ignored), so no review shows them: {listed(files)}"
+    return replace(review, notes=(*review.notes, note)) if files else review
 
 
 def plan_directory(
@@ -34,9 +68,9 @@ def plan_directory(
     environment: Environment,
     settings: Settings,
     selection: Selection,
-    declared: Declared = NOTHING,
+    declared: DeclaredModels = NOTHING,
     on_row: Callable[[], object] = lambda: None,
-    unread: Unread | None = None,
+    unread: UnreadFiles | None = None,
     base: Callable[[], Mapping[str, Document]] = dict,
     models: KnownModels | None = None,
 ) -> Review:
@@ -49,7 +83,7 @@ def plan_directory(
     """
     observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
-    kept = why_kept(unread) if unread else None
+    kept = reason_to_keep(unread) if unread else None
     policies = _taken(observed) | {policy.name for policy in desired}
     plan = make_plan(
         environment=environment.name,
@@ -86,12 +120,12 @@ def _not_new(reader: Reader, plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _names(observed: Observed) -> frozenset[str]:
+def _names(observed: LiveRows) -> frozenset[str]:
     """The canonical names of all live policies, several of one name among them."""
     return frozenset((*observed.live, *(twins.name for twins in observed.twins)))
 
 
-def _taken(observed: Observed) -> frozenset[str]:
+def _taken(observed: LiveRows) -> frozenset[str]:
     """The same, and those of rows that cannot be read: a target of such a name is no model."""
     return _names(observed).union(observed.obstacles())
 
@@ -106,7 +140,7 @@ def plan_policy(
     policy: Policy,
     environment: Environment,
     models: KnownModels,
-    declared: Declared = NOTHING,
+    declared: DeclaredModels = NOTHING,
     *,
     virtual: bool = False,
 ) -> Review:
@@ -145,9 +179,9 @@ def _plan_one(
     desired: Sequence[Policy],
     environment: Environment,
     settings: Settings,
-    observed: Observed,
+    observed: LiveRows,
     spell: Callable[[Policy], Policy] = lambda policy: policy,
-    declared: Declared = NOTHING,
+    declared: DeclaredModels = NOTHING,
 ) -> Review:
     """A plan over one name; the rules look at everything that is live. What guards would refuse is only noted."""
     plan = make_plan(
@@ -155,7 +189,7 @@ def _plan_one(
         remote=reader.identity,
         config=environment.digest,
         desired=desired,
-        observed=Observed(
+        observed=LiveRows(
             {name: live for name, live in [(name, observed.live.get(name))] if live is not None},
             tuple(twins for twins in observed.twins if twins.name == name),
             tuple(row for row in observed.unreadable if row.name == name),
@@ -179,7 +213,7 @@ def _plan_one(
     return replace(reviewed, guarded=None, notes=notes, all_read=observed.all_read)
 
 
-def _refuse_circle(policy: Policy, observed: Observed) -> None:
+def _refuse_circle(policy: Policy, observed: LiveRows) -> None:
     """Raise Refused when a policy's targets lead back to it."""
     untouched = list(observed.untouched())
 
@@ -201,7 +235,9 @@ def check_models(models: KnownModels, reviewed: Review, loaded: Loaded, environm
     only the directory has is noted as well.
     """
     # A git revision has the policies of one directory, which are all that there are only of the names it speaks for.
-    elsewhere = _nowhere if Known.of(reviewed.policies).whole else lambda name: not environment.speaks_for(name)
+    elsewhere = (
+        _unknown_everywhere if KnownPolicies.of(reviewed.policies).whole else lambda name: not environment.speaks_for(name)
+    )
     known = models.names if _written(reviewed) else frozenset()
     if found := _unknown_targets(reviewed, loaded.policies, known, elsewhere):
         raise InvalidInput(loaded.mark_of(policy, complaint) for policy, complaint in found)
@@ -211,12 +247,12 @@ def check_models(models: KnownModels, reviewed: Review, loaded: Loaded, environm
 def check_policy(models: KnownModels, reviewed: Review, policy: Policy) -> Review:
     """The same for a plan over one policy that no file says. Raises PolicyctlError with a line for every unknown target."""
     known = models.names if _written(reviewed) else frozenset()
-    if found := _unknown_targets(reviewed, [policy], known, _nowhere):
+    if found := _unknown_targets(reviewed, [policy], known, _unknown_everywhere):
         raise PolicyctlError("; ".join(complaint.message for _, complaint in found))
     return models.noted(reviewed) if _written(reviewed) else reviewed
 
 
-def _nowhere(_: str) -> bool:
+def _unknown_everywhere(_: str) -> bool:
     return False
 
 
@@ -226,10 +262,10 @@ def _written(reviewed: Review) -> set[str]:
 
 def _unknown_targets(
     reviewed: Review, desired: Sequence[Policy], models: frozenset[str], elsewhere: Callable[[str], bool]
-) -> list[tuple[Policy, Complaint]]:
+) -> list[tuple[Policy, Finding]]:
     """The targets that the plan would write and that do not exist. Without `models` these are policies only."""
     written = _written(reviewed)
-    unclear = Known.of(reviewed.policies_before).unclear
+    unclear = KnownPolicies.of(reviewed.policies_before).unclear
     there = reviewed.live.union((policy.name for policy in desired), unclear)
     return [
         (policy, complaint)

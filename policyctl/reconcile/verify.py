@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from policyctl.core.apply import GOOD, Outcome, Verdict, judge, missed
-from policyctl.core.extra import lost_extras
 from policyctl.errors import RemoteError
-from policyctl.model.live import Live, Observed, id_of, named_rows, observe_rows, read_row
-from policyctl.reconcile.witnesses import CONTRADICTS
+from policyctl.plan.change import lost_extras
+from policyctl.plan.outcome import GOOD, LiveState, Outcome, live_state, unapplied_fields
+from policyctl.policy.live import LivePolicy, LiveRows, id_of, named_rows, observe_rows, read_row
+from policyctl.reconcile.observe import CONTRADICTS
 from policyctl.remote.protocol import Reader
 
 WAITS = (0.2, 0.5, 1.0, 2.0, 3.0)  # seconds between looks, for a remote that shows a write late
@@ -107,7 +107,7 @@ class _ReadBack:
             observed = observe_rows([*self._rows[name], *rows])
             if name in (obstacles := observed.obstacles()):
                 yield f"{name}: {obstacles[name]}"
-            elif judge(outcome.change, observed.live.get(name)) is Verdict.ALREADY:
+            elif live_state(outcome.change, observed.live.get(name)) is LiveState.ALREADY:
                 yield f"{name} is there although its add failed (id {observed.live[name].id})"
 
     def of_others(self, before: Collection[str], in_scope: Callable[[str], bool]) -> Iterator[str]:
@@ -116,7 +116,7 @@ class _ReadBack:
         listed = self.listed or {}
         if "remove" in done and before:
             new = (name for name in listed if name not in before and name not in self.good and in_scope(name))
-            if names := [name for name in new if any(isinstance(read_row(row), Live) for row in listed[name])]:
+            if names := [name for name in new if any(isinstance(read_row(row), LivePolicy) for row in listed[name])]:
                 yield (
                     f"the list has {_some(names)}, which it did not have when the plan was made: "
                     "someone added it meanwhile, or the list is cut short; plan again"
@@ -138,14 +138,14 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _wrong(outcomes: Mapping[str, Outcome], observed: Observed) -> dict[str, str]:
+def _wrong(outcomes: Mapping[str, Outcome], observed: LiveRows) -> dict[str, str]:
     """By name, what is not as a change that was carried out wants it."""
     obstacles = observed.obstacles()
     found = ((name, _line(outcome, observed, obstacles)) for name, outcome in outcomes.items())
     return {name: line for name, line in found if line is not None}
 
 
-def _line(outcome: Outcome, observed: Observed, obstacles: Mapping[str, str]) -> str | None:
+def _line(outcome: Outcome, observed: LiveRows, obstacles: Mapping[str, str]) -> str | None:
     change = outcome.change
     live = observed.live.get(change.name)
     for twins in observed.twins:
@@ -153,8 +153,8 @@ def _line(outcome: Outcome, observed: Observed, obstacles: Mapping[str, str]) ->
             return f"{change.name} is there {len(twins.rows)} times (ids {', '.join(twins.ids)}); remove all but one by id"
     if change.name in obstacles:
         return f"{change.name}: {obstacles[change.name]}"
-    if judge(change, live) is not Verdict.ALREADY:
-        return f"{change.name} did not take: {', '.join(missed(change, live))}"
+    if live_state(change, live) is not LiveState.ALREADY:
+        return f"{change.name} did not take: {', '.join(unapplied_fields(change, live))}"
     if live is not None and outcome.written is not None and (lost := lost_extras(outcome.written, live.document)):
         return f"{change.name} did not keep {', '.join(lost)}, which was written and is unknown to policyctl"
     if live is None or change.action != "add":

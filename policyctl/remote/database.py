@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from policyctl.errors import RemoteError
-from policyctl.load.files import STATE_FOLDER, make_state_folder
-from policyctl.load.git.place import top_of
+from policyctl.load.atomic import STATE_FOLDER, make_state_folder
+from policyctl.load.git.place import repository_top
 
 APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else
 VERSION = 2
@@ -210,8 +210,8 @@ def settled(path: Path) -> Path:
 def _top(path: Path) -> Path | None:
     """The top of the repository that a path, as it is named, leads into. A link that lies in another is no top of its own."""
     folder = path.parent.parent if path.parent.name == STATE_FOLDER else path.parent
-    top = top_of(folder)
-    while top is not None and top.is_symlink() and (above := top_of(top.parent)) is not None:
+    top = repository_top(folder)
+    while top is not None and top.is_symlink() and (above := repository_top(top.parent)) is not None:
         top = above
     return top
 

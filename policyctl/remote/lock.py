@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policyctl.errors import Refused, RemoteError
-from policyctl.load.files import make_state_folder
+from policyctl.load.atomic import make_state_folder
 from policyctl.remote.database import settled
 
 POLL = 0.1  # seconds
@@ -30,7 +30,7 @@ _LONGEST = 4096  # bytes of the file that are looked at
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class LockWait:
     """How many seconds to wait for the lock, and the clocks and the sleep that a test may replace."""
 
     seconds: float
@@ -40,7 +40,7 @@ class Waiting:
 
 
 @contextmanager
-def apply_lock(database: Path, command: str, waiting: Waiting, say: Callable[[str], None]) -> Iterator[None]:
+def apply_lock(database: Path, command: str, waiting: LockWait, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a database, for `command`. Who has to wait `say`s so, once, and for whom.
 
     Raises Refused when the lock is not to be had in time, RemoteError when its file cannot be made.
@@ -54,7 +54,7 @@ def apply_lock(database: Path, command: str, waiting: Waiting, say: Callable[[st
         os.close(descriptor)  # which releases the lock, as death does
 
 
-def _wait(descriptor: int, database: Path, waiting: Waiting, say: Callable[[str], None]) -> None:
+def _wait(descriptor: int, database: Path, waiting: LockWait, say: Callable[[str], None]) -> None:
     end, told = waiting.clock() + waiting.seconds, False
     while not _lock(descriptor):
         if waiting.clock() >= end:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from policyctl.errors import Refused, RemoteError, UsageError
+from policyctl.load.atomic import bounded, read_bounded
 from policyctl.load.environment import Environment
-from policyctl.load.files import bounded, read_bounded
-from policyctl.load.urls import LOCAL, SQLITE, http_complaint, is_git, is_http, origin
+from policyctl.load.urls import LOCAL, SQLITE, http_url_error, is_git, is_http, origin
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:
     from policyctl.load.auth import AuthFile
     from policyctl.load.referred import Held
-    from policyctl.remote.lock import Waiting
+    from policyctl.remote.lock import LockWait
     from policyctl.remote.orchestrate import Sender
-    from policyctl.remote.scrubbing import Scrubber
+    from policyctl.remote.redaction import Redactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Access:
 def open_reader(url: str, access: Access = Access()) -> Reader:
     """A remote that can only be read."""
     if is_git(url):
-        from policyctl.remote.gitrev import GitReader
+        from policyctl.remote.git import GitReader
 
         return GitReader(url, access.directory, access.environment)
     if not is_http(url):
@@ -78,7 +78,7 @@ def open_writer(url: str, access: Access = Access()) -> Writer:
     return OrchestrateRemote(url, *_sender(url, access))
 
 
-def alone(url: str, command: str, waiting: Waiting, say: Callable[[str], None]) -> AbstractContextManager[None]:
+def apply_lock_for(url: str, command: str, waiting: LockWait, say: Callable[[str], None]) -> AbstractContextManager[None]:
     """Be the only one who applies something to an embedded remote; elsewhere there is no lock. See `apply_lock`."""
     if is_http(url):
         return nullcontext()
@@ -93,27 +93,31 @@ def require_writable(url: str) -> None:
         raise UsageError(f"{url} is a git revision: it can be planned against, and nothing can be applied to it; name a remote")
 
 
-def _sender(url: str, access: Access) -> tuple[Sender, Scrubber, str]:
+def _sender(url: str, access: Access) -> tuple[Sender, Redactor, str]:
     """What sends the requests, logged in where `access` says how, and what to do about a login that is refused.
 
     httpx is imported here: embedded remotes need none.
     """
+    from policyctl.remote.http import HttpClient
     from policyctl.remote.orchestrate import CHECK_LOGIN
-    from policyctl.remote.scrubbing import Scrubber
-    from policyctl.remote.wire import Wire
+    from policyctl.remote.redaction import Redactor
 
-    if complaint := http_complaint(url):
+    if complaint := http_url_error(url):
         raise RemoteError(f"the remote {complaint}")
-    scrub = Scrubber()
-    wire = Wire(scrub, None if access.ca_file is None else access.base / access.ca_file, read=access.read)
+    scrub = Redactor()
+    wire = HttpClient(scrub, None if access.ca_file is None else access.base / access.ca_file, read=access.read)
     if access.auth is None:
         own = access.environment
         no_auth = f"no auth is configured for environment {own.name}; add it in policyctl.yaml"
         return wire, scrub, no_auth if own.auth is None else CHECK_LOGIN
-    from policyctl.remote.auth import Session  # with pydantic behind it
-    from policyctl.remote.credentials import Credentials
+    from policyctl.remote.login import LoginSession  # with pydantic behind it
+    from policyctl.remote.redaction import Credentials
 
-    return Session(wire, access.auth, url, Credentials(access.auth, scrub, access.base, read=access.read)), scrub, CHECK_LOGIN
+    return (
+        LoginSession(wire, access.auth, url, Credentials(access.auth, scrub, access.base, read=access.read)),
+        scrub,
+        CHECK_LOGIN,
+    )
 
 
 def sqlite_path(url: str) -> Path:

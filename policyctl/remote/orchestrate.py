@@ -14,12 +14,12 @@ from urllib.parse import quote, quote_plus
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
 from policyctl.load.urls import is_local, origin
-from policyctl.model.live import named_rows
-from policyctl.model.names import canonical_name, spellings
-from policyctl.model.normal import Document
-from policyctl.remote.answers import describe, is_quota
-from policyctl.remote.scrubbing import Scrubber
-from policyctl.remote.wire import Answer, Ask, host_of
+from policyctl.policy.document import Document
+from policyctl.policy.live import named_rows
+from policyctl.policy.names import canonical_name, spellings
+from policyctl.remote.http import Request, Response, host_of
+from policyctl.remote.redaction import Redactor
+from policyctl.remote.responses import describe, is_quota
 
 MAX_ROWS = 500_000  # of a list
 QUERY = 4000  # characters of one query: gateways commonly refuse request lines of more than 8 KiB
@@ -30,7 +30,7 @@ _ETAG = re.compile(r"[\x21\x23-\x7e]+")
 class Sender(Protocol):
     """What sends requests: a `Wire`, or a `Session` that logs in."""
 
-    def send(self, ask: Ask, *, writes: bool = False) -> Answer: ...
+    def send(self, ask: Request, *, writes: bool = False) -> Response: ...
 
     def close(self) -> None: ...
 
@@ -40,7 +40,7 @@ class OrchestrateReader:
 
     embedded = False
 
-    def __init__(self, url: str, sender: Sender, scrub: Scrubber, login: str = CHECK_LOGIN) -> None:
+    def __init__(self, url: str, sender: Sender, scrub: Redactor, login: str = CHECK_LOGIN) -> None:
         """`url` is the instance's, as IBM's CLI takes it; the API's own path is added. `login` is what to do about a 401."""
         url = url.rstrip("/")
         self.identity = _identity(url)
@@ -51,7 +51,7 @@ class OrchestrateReader:
         self._login = login
 
     def rows(self) -> list[Any]:
-        answer = self._sender.send(Ask("GET", self._policies))
+        answer = self._sender.send(Request("GET", self._policies))
         return self._rows_of(answer)
 
     def find(self, names: Collection[str]) -> list[Any]:
@@ -59,13 +59,13 @@ class OrchestrateReader:
             return _named(self.rows(), names)
         found: list[Any] = []
         for query in _queries(names):
-            answer = self._sender.send(Ask("GET", self._policies, query))
+            answer = self._sender.send(Request("GET", self._policies, query))
             # Not found may be how a filter says "none"; the whole list tells that from a wrong URL.
             found += self.rows() if answer.status == 404 else self._rows_of(answer)
         return _named(found, names)
 
     def models(self) -> frozenset[str]:
-        answer = self._sender.send(Ask("GET", f"{self._api}/models/list"))
+        answer = self._sender.send(Request("GET", f"{self._api}/models/list"))
         if answer.status == 404:  # a remote without models; were the URL wrong, its policies would have said so
             return frozenset()
         if not answer.good:
@@ -84,7 +84,7 @@ class OrchestrateReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _rows_of(self, answer: Answer) -> list[Any]:
+    def _rows_of(self, answer: Response) -> list[Any]:
         if not answer.good:
             self._refuse(answer)
         if not isinstance(answer.content, list):
@@ -98,12 +98,12 @@ class OrchestrateReader:
         self._keep_out_secrets(answer)
         return answer.content
 
-    def _keep_out_secrets(self, answer: Answer) -> None:
+    def _keep_out_secrets(self, answer: Response) -> None:
         """Raise RemoteError for rows that hold what this process logs in with: they would be shown, saved and compared."""
         if self._scrub.finds(answer.content):
             raise RemoteError(f"{_host(answer)} answered with the secret that it was sent; nothing of it is used or shown")
 
-    def _refuse(self, answer: Answer) -> NoReturn:
+    def _refuse(self, answer: Response) -> NoReturn:
         """Raise what an answer that is no success means, wherever it was asked."""
         status, said = answer.status, f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
         match status:
@@ -124,7 +124,7 @@ class OrchestrateRemote(OrchestrateReader):
     """Reads and writes the policies of one instance."""
 
     def add(self, document: Document) -> str | None:
-        answer = self._sender.send(Ask("POST", self._policies, body=document), writes=True)
+        answer = self._sender.send(Request("POST", self._policies, body=document), writes=True)
         if not answer.good:
             self._refuse_write(answer)
         row = answer.content if isinstance(answer.content, dict) else {}
@@ -134,25 +134,25 @@ class OrchestrateRemote(OrchestrateReader):
         return identifier if is_it and isinstance(identifier, str) else None
 
     def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        ask = Ask("PUT", self._policy(id), body=document, headers=_only_if(version))
+        ask = Request("PUT", self._policy(id), body=document, headers=_only_if(version))
         self._write_one(ask, id)
 
     def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        self._write_one(Ask("DELETE", self._policy(id), headers=_only_if(version)), id)
+        self._write_one(Request("DELETE", self._policy(id), headers=_only_if(version)), id)
 
     def _policy(self, identifier: str) -> str:
         if identifier in (".", "..") or not _is_sendable(identifier):
             raise RemoteError(f"the id {identifier!r} cannot stand in a URL; repair that policy on the remote")
         return f"{self._policies}/{quote(identifier, safe='')}"
 
-    def _write_one(self, ask: Ask, identifier: str) -> None:
+    def _write_one(self, ask: Request, identifier: str) -> None:
         answer = self._sender.send(ask, writes=True)
         if answer.status in (404, 410):
             raise NotFound(f"{_host(answer)} has no policy with the id {identifier} any more")
         if not answer.good:
             self._refuse_write(answer)
 
-    def _refuse_write(self, answer: Answer) -> NoReturn:
+    def _refuse_write(self, answer: Response) -> NoReturn:
         said = f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
         if answer.status == 409:
             raise Conflict(said)
@@ -202,7 +202,7 @@ def _named(rows: list[Any], names: Collection[str]) -> list[Any]:
     return found
 
 
-def _is_page(answer: Answer) -> bool:
+def _is_page(answer: Response) -> bool:
     """Whether a list says that it goes on elsewhere (RFC 8288)."""
     return "next" in answer.response.links
 
@@ -221,5 +221,5 @@ def _is_sendable(text: str) -> bool:
     return True
 
 
-def _host(answer: Answer) -> str:
+def _host(answer: Response) -> str:
     return host_of(str(answer.response.url))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from policyctl.model.normal import Document
+from policyctl.policy.document import Document
 
 
 class Reader(Protocol):

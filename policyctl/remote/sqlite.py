@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from policyctl.errors import Conflict, Moved, NotFound
-from policyctl.model.names import canonical_name
-from policyctl.model.normal import Document, is_server_key
+from policyctl.policy.document import Document, is_server_key
+from policyctl.policy.names import canonical_name
 from policyctl.remote.database import BUSY_SECONDS, Database, has_table
 
 _IN_ONE_QUERY = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from policyctl.model.normal import Document
+from policyctl.policy.document import Document
 from policyctl.remote.database import Database
 from policyctl.remote.sqlite import Table, document_of
 

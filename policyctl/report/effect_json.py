@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from policyctl.core.extra import Extra
-from policyctl.effect.bounds import Bound
-from policyctl.effect.compare import Cell, Effect, Moved, Reached, Unfit, unfit_models
+from policyctl.effect.analysis import Cell, Delta, Effect, Reached, Unfit, unfit_models
 from policyctl.effect.costs import Cost
 from policyctl.effect.evaluate import rounded
-from policyctl.effect.failures import Failures, ranges_of
-from policyctl.effect.outages import Outages, Row, served
-from policyctl.effect.profile import ASSUMED, PROFILE, Answer, answer_value
-from policyctl.effect.reach import short_names
-from policyctl.effect.together import Together
+from policyctl.effect.failures import FailureClass, ranges_of
+from policyctl.effect.gateway import ASSUMED, PROFILE, Answer, answer_value
+from policyctl.effect.outages import Outages, Row, Together, served
 from policyctl.effect.tree import Tree
-from policyctl.report.effect_views import Compared, Costs, Pictured, Supposed, Traced, Unknown, View
-from policyctl.report.plain import json_text
+from policyctl.effect.worst_case import Bound
+from policyctl.plan.change import UnknownField
+from policyctl.policy.names import short_names
+from policyctl.report.effect_view import AnalysisView, ComparisonView, Costs, NotKnownView, Trace, View, WhatIf
+from policyctl.report.format import json_text
 
 FORMAT = "policyctl/effect"
 VERSION = 1
@@ -29,36 +28,36 @@ def effect_json(views: Sequence[View], assumed: str = ASSUMED) -> str:
     `assumed` is what it all rests on.
     """
     head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "profile": PROFILE, "assumption": assumed}
-    traces = [view for view in views if isinstance(view, Traced)]
-    body = _traced(traces[0]) if traces else {"policies": [view_data(view) for view in views]}
+    traces = [view for view in views if isinstance(view, Trace)]
+    body = _trace_data(traces[0]) if traces else {"policies": [view_data(view) for view in views]}
     return json_text({**head, **body})
 
 
 def view_data(view: View) -> dict[str, Any]:
     """One view as a plain value. Chances and shares are from 0 to 1."""
     match view:
-        case Pictured():
-            return _pictured(view)
-        case Supposed():
-            return _supposed(view)
-        case Traced():
-            return _traced(view)
-        case Compared():
+        case AnalysisView():
+            return _analysis_data(view)
+        case WhatIf():
+            return _what_if_data(view)
+        case Trace():
+            return _trace_data(view)
+        case ComparisonView():
             own = {"unknown_fields": extra_data(view.extras[view.name])} if view.name in view.extras else {}
             below = extras_data({name: fields for name, fields in view.extras.items() if name != view.name})
             unknown = {**own, **({"unknown_fields_below": below} if below else {})}
             seen = {"unfollowed": dict(view.unfollowed), **effect_data(view.effect), **unknown}
             return {"name": view.name, "file": view.file, "against": view.against, **seen}
-        case Unknown():
+        case NotKnownView():
             return {"name": view.name, "file": view.file, "not_known": view.why}
 
 
-def extra_data(extras: Sequence[Extra]) -> dict[str, list[str]]:
+def extra_data(extras: Sequence[UnknownField]) -> dict[str, list[str]]:
     """The fields of a live policy that the format does not know. Their values may be secret, and stay where they are."""
     return {word: [one.path for one in extras if one.kept is kept] for word, kept in (("kept", True), ("lost", False))}
 
 
-def extras_data(extras: Mapping[str, Sequence[Extra]]) -> list[dict[str, Any]]:
+def extras_data(extras: Mapping[str, Sequence[UnknownField]]) -> list[dict[str, Any]]:
     """The same for several live policies, by name."""
     return [{"name": name, **extra_data(fields)} for name, fields in sorted(extras.items())]
 
@@ -88,7 +87,7 @@ def effect_data(effect: Effect) -> dict[str, Any]:
     return {"class": effect.kind, **{key: value for key, value in data.items() if value}}
 
 
-def _moved(moved: Moved) -> dict[str, float | None]:
+def _moved(moved: Delta) -> dict[str, float | None]:
     return {"before": moved.before, "after": moved.after}
 
 
@@ -116,7 +115,7 @@ def _reached(one: Reached) -> dict[str, str]:
     return {"model": one.model, "when": one.when}
 
 
-def _pictured(view: Pictured) -> dict[str, Any]:
+def _analysis_data(view: AnalysisView) -> dict[str, Any]:
     seen = view.picture
     names = short_names(seen.tree.models)
     return {
@@ -155,7 +154,7 @@ def _outages(matrix: Outages) -> dict[str, Any]:
     return {"usual": served(matrix.usual), "models": rows(matrix.models), "providers": rows(matrix.providers)}
 
 
-def _row(row: Row, classes: Sequence[Failures]) -> list[dict[str, Any]]:
+def _row(row: Row, classes: Sequence[FailureClass]) -> list[dict[str, Any]]:
     """What is served with each set of failures; together these are all statuses that are failures, and broken connections."""
     alike: dict[float, frozenset[Answer]] = {}
     for lost, failures in zip(row, classes, strict=True):
@@ -168,7 +167,7 @@ def _bound(bound: Bound) -> dict[str, Any]:
     return {"value": bound.value, "path": path}
 
 
-def _supposed(view: Supposed) -> dict[str, Any]:
+def _what_if_data(view: WhatIf) -> dict[str, Any]:
     seen = view.evaluation
     models = {
         name: {"serves": rounded(seen.serves[name]), "reached": rounded(reached), "calls": rounded(seen.calls[name])}
@@ -197,7 +196,7 @@ def _cost(cost: Cost, chance: float) -> dict[str, Any]:
     return {"calls": cost.calls, "seconds": cost.seconds, "chance": rounded(chance)}
 
 
-def _traced(view: Traced) -> dict[str, Any]:
+def _trace_data(view: Trace) -> dict[str, Any]:
     return {
         "name": view.name,
         "file": view.file,

@@ -7,37 +7,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from policyctl.core.extra import extra_notes
-from policyctl.core.risk import weight_of
-from policyctl.effect.bounds import Bound
-from policyctl.effect.canonical import Kind
-from policyctl.effect.compare import Cell, Effect, Moved, Unfit, unfit_models
+from policyctl.effect.analysis import Analysis, Cell, Delta, Effect, Unfit, unfit_models
+from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.effect.costs import Cost
-from policyctl.effect.declared import NOTHING, Declared
-from policyctl.effect.failures import Failures, said_failures
-from policyctl.effect.outages import Outages, Row, outages, served
-from policyctl.effect.picture import Picture
-from policyctl.effect.profile import Answer, answer_text
-from policyctl.effect.reach import short_names
-from policyctl.effect.shares import provider_of
-from policyctl.effect.together import Together
-from policyctl.effect.tree import Tree, known_tree
+from policyctl.effect.equivalence import Kind
+from policyctl.effect.failures import FailureClass, describe_failures
+from policyctl.effect.gateway import Answer, answer_text
+from policyctl.effect.outages import Outages, Row, Together, outages, served
+from policyctl.effect.tree import Tree, tree_if_known
+from policyctl.effect.worst_case import Bound
 from policyctl.errors import NotKnown
-from policyctl.model.normal import Document
-from policyctl.report.effect_views import (
-    Compared,
-    Pictured,
-    Supposed,
-    Traced,
-    Unknown,
+from policyctl.plan.change import unknown_field_notes
+from policyctl.plan.risk import weight_of
+from policyctl.policy.document import Document
+from policyctl.policy.names import provider_of, short_names
+from policyctl.report.effect_view import (
+    AnalysisView,
+    ComparisonView,
+    NotKnownView,
+    Trace,
     View,
+    WhatIf,
+    describe_unfit,
     model,
     percent,
     percents,
-    said_unfit,
     seconds,
 )
-from policyctl.report.plain import count, place, plain
+from policyctl.report.format import count, escape, position_name
 
 _MOST_COSTS = 8  # rows of one status
 _MOST_ROWS = 8  # of what a change moves, unless all are wanted
@@ -53,42 +50,42 @@ class Section(NamedTuple):
 def sections(view: View) -> list[Section]:
     """Everything that a view has to say; sections without rows are left out."""
     match view:
-        case Pictured():
-            found = list(_pictured(view))
-        case Supposed():
-            found = list(_supposed(view))
-        case Traced():
-            found = list(_traced(view))
-        case Compared():
-            effect, uncounted = effect_rows(view.effect), map(plain, extra_notes(view.extras, place))
+        case AnalysisView():
+            found = list(_analysis_sections(view))
+        case WhatIf():
+            found = list(_what_if_sections(view))
+        case Trace():
+            found = list(_trace_sections(view))
+        case ComparisonView():
+            effect, uncounted = effect_rows(view.effect), map(escape, unknown_field_notes(view.extras, position_name))
             found = [Section("effect", tuple(effect)), _unfollowed(view), Section("not counted", tuple(uncounted))]
-        case Unknown():
-            found = [Section("not known", (plain(view.why),))]
+        case NotKnownView():
+            found = [Section("not known", (escape(view.why),))]
     return [section for section in found if section.rows]
 
 
 def effect_rows(effect: Effect) -> Iterator[str]:
     """What a change moves, one row each, the gravest first (see `core.risk`); a plan shows these under the change."""
     if effect.unknown:
-        yield f"not known: {plain(effect.unknown)}"
+        yield f"not known: {escape(effect.unknown)}"
         return
     if effect.uncounted:
         yield "nothing is proven: live policies here have fields that policyctl does not know and does not count"
     if effect.refused:
-        yield f"worse: the gateway refuses this policy, every request gets 400: {place(effect.refused)}"
+        yield f"worse: the gateway refuses this policy, every request gets 400: {position_name(effect.refused)}"
     if effect.was_refused:
-        yield f"better: the gateway refused it before: {place(effect.was_refused)}"
+        yield f"better: the gateway refused it before: {position_name(effect.was_refused)}"
     if effect.usual is not None:
         worse = (effect.usual.after or 0) < (effect.usual.before or 0)
         yield f"{'worse' if worse else 'better'}: {usual_row(effect.usual)}"
     yield from _shares(effect)
-    yield from (f"worse: {cell_row(cell)}" for cell in telling(effect.worse, effect))
+    yield from (f"worse: {cell_row(cell)}" for cell in informative(effect.worse, effect))
     if effect.together is not None:
         yield f"worse: {together_row(effect.together)}"
-    yield from map(said_unfit, effect.unfit)
+    yield from map(describe_unfit, effect.unfit)
     for word, reached in (("newly reachable", effect.added), ("no longer reachable", effect.removed)):
-        yield from (" ".join([model(name), word, plain(when)]).rstrip() for name, when in reached)
-    yield from (f"better: {cell_row(cell)}" for cell in telling(effect.better, effect))
+        yield from (" ".join([model(name), word, escape(when)]).rstrip() for name, when in reached)
+    yield from (f"better: {cell_row(cell)}" for cell in informative(effect.better, effect))
     yield from _moved_bounds(effect)
     if replace(effect, sure=False, uncounted=False) == Effect(effect.kind):
         yield _NOTHING_MOVES[effect.kind]
@@ -103,7 +100,7 @@ def _shares(effect: Effect) -> Iterator[str]:
         yield "only weights move: worse only while a model that gained is down, better only while one that lost is"
 
 
-def moved_shares(shares: Sequence[Moved]) -> str:
+def moved_shares(shares: Sequence[Delta]) -> str:
     """`openai/gpt-4.1 50% → 80%, google/gemini 50% → 20%`, what moved most first."""
     falling = sorted(shares, key=lambda one: -abs((one.after or 0) - (one.before or 0)))
     return ", ".join(f"{model(one.name)} {' → '.join(_both(one.before or 0.0, one.after or 0.0))}" for one in falling)
@@ -139,12 +136,12 @@ def _moved_bounds(effect: Effect) -> Iterator[str]:
         yield f"worst-case latency: {before_after(effect.latency, seconds)}"
 
 
-def before_after(moved: Moved, said: Callable[[float], str]) -> str:
+def before_after(moved: Delta, said: Callable[[float], str]) -> str:
     """`75% → 100%`, each value said by `said`."""
     return " → ".join("none" if value is None else said(value) for value in (moved.before, moved.after))
 
 
-def telling(cells: Sequence[Cell], effect: Effect) -> list[Cell]:
+def informative(cells: Sequence[Cell], effect: Effect) -> list[Cell]:
     """The cells that say what no other does, the gravest first.
 
     Left out are those of a provider that one of its models shows already, partial failures that an outage shows and that take
@@ -167,15 +164,15 @@ def telling(cells: Sequence[Cell], effect: Effect) -> list[Cell]:
     return sorted(found, key=lambda cell: (-weight_of(cell), cell.share < 1))
 
 
-def usual_row(moved: Moved) -> str:
+def usual_row(moved: Delta) -> str:
     """`served 100% → 80% while nothing fails`."""
     return f"served {' → '.join(_both(moved.before or 0.0, moved.after or 0.0))} while nothing fails"
 
 
 def cell_row(cell: Cell) -> str:
     """`served 100% → 0% while google/gemini answers 500`, `… while a tenth of the calls to provider openai answer 503`."""
-    name = model(cell.name) if cell.kind == "model" else f"provider {plain(cell.name)}"
-    how = said_failures(cell.failures)
+    name = model(cell.name) if cell.kind == "model" else f"provider {escape(cell.name)}"
+    how = describe_failures(cell.failures)
     what = f"{name} is down with {how}" if cell.share == 1 else f"{_part(cell.share)} of the calls to {name} fail with {how}"
     return f"served {' → '.join(_both(cell.before, cell.after))} while {what}"
 
@@ -191,24 +188,25 @@ def together_row(together: Together) -> str:
 
 
 def _failing(name: str, answers: Sequence[Answer], share: float) -> str:
-    said = ["200" if one == 200 else said_failures([one]) for one in answers]
+    said = ["200" if one == 200 else describe_failures([one]) for one in answers]
     if share < 1:
         return f"{_part(share)} of the calls to {name} fail with {' or '.join(said)}"
     return f"{name} is down with {said[0]}" if len(said) == 1 else f"{name} answers now {', now '.join(said)}"
 
 
-def _pictured(view: Pictured) -> Iterator[Section]:
+def _analysis_sections(view: AnalysisView) -> Iterator[Section]:
     seen = view.picture
     if seen.tree.refused:
-        yield Section("refused", (f"every request gets 400: {place(seen.tree.refused)}",))
+        yield Section("refused", (f"every request gets 400: {position_name(seen.tree.refused)}",))
         return
     yield Section("traffic", tuple(_traffic(seen)))
-    yield Section("providers", tuple(f"{percent(share):>6}  {plain(name)}" for name, share in _falling(seen.providers)))
+    yield Section("providers", tuple(f"{percent(share):>6}  {escape(name)}" for name, share in _falling(seen.providers)))
     yield _unfit(unfit_models(seen.tree))
     yield Section("outages", tuple(_outages(view.outages)))
     yield Section("worst case", tuple(_worst(view)))
     yield Section(
-        "dead", tuple(f"{place(one.path)}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead)
+        "dead",
+        tuple(f"{position_name(one.path)}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead),
     )
     yield from _references(seen.tree)
 
@@ -217,74 +215,76 @@ def _references(tree: Tree) -> Iterator[Section]:
     """What is assumed of targets that are policies, and which of them serve nobody as far as is known."""
     yield Section("assumed", tuple(_assumed(name, repeats) for name, repeats in tree.assumed.items()))
     yield Section(
-        "missing", tuple(f"{plain(name)} does not exist; no request that comes to it is served" for name in tree.missing)
+        "missing", tuple(f"{escape(name)} does not exist; no request that comes to it is served" for name in tree.missing)
     )
     unfollowed = tree.unfollowed.items()
-    yield Section("not followed", tuple(f"{plain(name)}: {plain(why)}; {_NOT_FOLLOWED}" for name, why in unfollowed))
+    yield Section("not followed", tuple(f"{escape(name)}: {escape(why)}; {_NOT_FOLLOWED}" for name, why in unfollowed))
 
 
-def _unfollowed(view: Compared) -> Section:
+def _unfollowed(view: ComparisonView) -> Section:
     """The same for a comparison, which claims nothing where something that it would have to follow cannot be followed."""
     counted = "" if view.effect.unknown else f"; {_NOT_FOLLOWED}"
-    return Section("not followed", tuple(f"{plain(name)}: {plain(why)}{counted}" for name, why in view.unfollowed.items()))
+    return Section("not followed", tuple(f"{escape(name)}: {escape(why)}{counted}" for name, why in view.unfollowed.items()))
 
 
 _NOT_FOLLOWED = "requests that come to it are not counted as served, and its own calls and waits are not counted"
 
 
 def _assumed(name: str, repeats: int) -> str:
-    said = f"{plain(name)} does what its own policy does"
+    said = f"{escape(name)} does what its own policy does"
     if not repeats:
         return said
     return f"{said}; a retry around it may repeat it {count(repeats, 'time')}, which counts in the worst case only"
 
 
 def _unfit(models: Sequence[Unfit]) -> Section:
-    return Section("types", tuple(map(said_unfit, models)))
+    return Section("types", tuple(map(describe_unfit, models)))
 
 
 def _falling(shares: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(shares.items(), key=lambda pair: -pair[1])
 
 
-def _traffic(seen: Picture) -> Iterator[str]:
+def _traffic(seen: Analysis) -> Iterator[str]:
     names = short_names(seen.tree.models)
     for name, share in _falling(seen.models):
         when = seen.reach[name].said(names) if name in seen.reach else "never asked"
         unknown = "  (not followed, see below)" if name in seen.tree.unfollowed else ""
-        yield f"{percent(share):>6}  {model(name)}{f'  {plain(when)}' if when else ''}{unknown}"
+        yield f"{percent(share):>6}  {model(name)}{f'  {escape(when)}' if when else ''}{unknown}"
 
 
-def outage_rows(document: Document, policies: Mapping[str, Document] | None = None, declared: Declared = NOTHING) -> list[str]:
+def outage_rows(
+    document: Document, policies: Mapping[str, Document] | None = None, declared: DeclaredModels = NOTHING
+) -> list[str]:
     """What a policy serves while a model or a provider is down, or why that is not known."""
     try:
-        tree = known_tree(document, policies, declared)
+        tree = tree_if_known(document, policies, declared)
     except NotKnown as error:
-        return [f"not known: {plain(str(error))}"]
+        return [f"not known: {escape(str(error))}"]
     if tree.untold:
-        return [f"not known: {plain(tree.untold)}"]
-    return [*map(said_unfit, unfit_models(tree)), *_outages(outages(tree))]
+        return [f"not known: {escape(tree.untold)}"]
+    return [*map(describe_unfit, unfit_models(tree)), *_outages(outages(tree))]
 
 
 def _outages(matrix: Outages) -> Iterator[str]:
     rows = [(model(name), row) for name, row in matrix.models.items()]
     single = {provider_of(name): row for name, row in matrix.models.items()}
-    rows += [(f"provider {plain(name)}", row) for name, row in matrix.providers.items() if single.get(name) != row]
+    rows += [(f"provider {escape(name)}", row) for name, row in matrix.providers.items() if single.get(name) != row]
     for name, row in rows:
         yield f"{name} down: {_row(row, matrix.classes)}"
 
 
-def _row(row: Row, classes: Sequence[Failures]) -> str:
+def _row(row: Row, classes: Sequence[FailureClass]) -> str:
     """`40% served with 400, 401; otherwise 100%`: what most statuses lead to comes last."""
     alike: defaultdict[float, frozenset[Answer]] = defaultdict(frozenset)
     for lost, failures in zip(row, classes, strict=True):
         alike[lost] |= failures.answers
     *rarer, (most, _) = sorted(alike.items(), key=lambda pair: (len(pair[1]), -pair[0]))
-    said = [f"{percent(served(lost))} served with {said_failures(failures)}" for lost, failures in rarer]
+    said = [f"{percent(served(lost))} served with {describe_failures(failures)}" for lost, failures in rarer]
     return "; ".join([*said, f"otherwise {percent(served(most))}"]) if said else f"{percent(served(most))} served"
 
 
-def _worst(view: Pictured) -> Iterator[str]:
+def _worst(view: AnalysisView) -> Iterator[str]:
     seen = view.picture
     yield f"{count(int(seen.calls.value), 'call')}{_legs(seen.calls)}"
     if seen.waits.value:
@@ -299,9 +299,9 @@ def _legs(bound: Bound) -> str:
     return f": {', '.join(f'{model(leg.model)} × {leg.calls}' for leg in bound.legs)}" if bound.legs else ""
 
 
-def _supposed(view: Supposed) -> Iterator[Section]:
+def _what_if_sections(view: WhatIf) -> Iterator[Section]:
     seen = view.evaluation
-    yield Section("supposed", tuple(map(plain, view.given)))
+    yield Section("supposed", tuple(map(escape, view.given)))
     yield _unfit(unfit_models(view.tree))
     yield Section("served", (percent(seen.served) + (f"; {percent(seen.cut)} get a broken stream" if seen.cut else ""),))
     yield Section("answers", tuple(_answers(view)))
@@ -316,7 +316,7 @@ def _supposed(view: Supposed) -> Iterator[Section]:
     yield from _references(view.tree)
 
 
-def _answers(view: Supposed) -> Iterator[str]:
+def _answers(view: WhatIf) -> Iterator[str]:
     for status, chance in sorted(view.evaluation.statuses.items(), key=lambda pair: -pair[1]):
         yield f"{percent(chance):>6}  {_status(status)}"
         spread = sorted(view.costs.get(status, {}).items(), key=lambda pair: -pair[1])
@@ -334,17 +334,17 @@ def _status(status: int | None) -> str:
     return "no answer at all" if status is None else str(status)
 
 
-def _traced(view: Traced) -> Iterator[Section]:
+def _trace_sections(view: Trace) -> Iterator[Section]:
     walk = view.walk
     if view.refused:
-        yield Section("refused", (f"the gateway calls no model: {place(view.refused)}",))
+        yield Section("refused", (f"the gateway calls no model: {position_name(view.refused)}",))
     yield _unfit(view.unfit)
     yield Section("calls", tuple(_calls(view)))
     ending = f"{_status(walk.status)}{' with a broken stream' if walk.cut else ''} after {count(len(walk.calls), 'call')}"
     yield Section("answer", (ending + (f" and {seconds(walk.waited)} of back-off" if walk.waited else ""),))
 
 
-def _calls(view: Traced) -> Iterator[str]:
+def _calls(view: Trace) -> Iterator[str]:
     for number, call in enumerate(view.walk.calls, 1):
         wait = f" (after {seconds(call.wait)})" if call.wait else ""
         yield f"{number}. {model(call.model)}: {answer_text(call.answer)}{wait}"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from policyctl.core.guards import Review
 from policyctl.errors import Problem, Severity
-from policyctl.lint.catalogue import RULES
+from policyctl.plan.safety import Review
+from policyctl.report.format import count, escape
 from policyctl.report.markdown import block, prose
-from policyctl.report.plain import count, plain
-from policyctl.report.style import Style
-from policyctl.report.validation import problem_lines
+from policyctl.report.problems import problem_lines
+from policyctl.report.terminal import Style
+from policyctl.rules.catalogue import RULES
 
 MOST = 10  # annotations of one type that GitHub shows of one step; it drops further ones in silence
 SUMMARY_BYTES = 1024 * 1024  # that a step's summary may have; a longer one is not shown at all
@@ -87,8 +87,8 @@ def _properties(problem: Problem, path_of: Callable[[str], str]) -> Iterator[str
 
 
 def _escaped(text: str) -> str:
-    """One visible line in which nothing reads as an escape; `plain` leaves no line's end."""
-    return plain(text).replace("%", "%25")
+    """One visible line in which nothing reads as an escape; `escape` leaves no line's end."""
+    return escape(text).replace("%", "%25")
 
 
 def _fitting(lines: Sequence[str], room: int) -> int:

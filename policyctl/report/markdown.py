@@ -11,9 +11,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from policyctl.report.plain import cut, plain, shortened
+from policyctl.plan.safety import Review
+from policyctl.policy.document import Document, references
+from policyctl.policy.names import bare_name
+from policyctl.report.format import cut, escape, shortened
 
 _LONGEST = 200  # characters of a name
 _LONGEST_SENTENCE = 600
@@ -40,13 +43,13 @@ _foreign: ContextVar[_Foreign] = ContextVar("foreign", default=_NONE)
 
 def code(text: str) -> str:
     """A text in a code span, cut to what a line can hold."""
-    return _span(cut(plain(text), _LONGEST))
+    return _span(cut(escape(text), _LONGEST))
 
 
 @contextmanager
 def naming(texts: Iterable[str]) -> Iterator[None]:
     """Take these texts of others for code in all sentences that are made meanwhile, though they may look like plain words."""
-    shown = {form for text in texts if text for form in (plain(text), shortened(plain(text)))}
+    shown = {form for text in texts if text for form in (escape(text), shortened(escape(text)))}
     before = _foreign.set(_Foreign(frozenset(shown), tuple(text for text in shown if " " in text)))
     try:
         yield
@@ -61,7 +64,7 @@ def prose(text: str, longest: int = _LONGEST_SENTENCE) -> str:
     """
     said: list[str] = []
     names: list[str] = []  # that stand side by side, and so in one code span
-    for token in cut(_joined(cut(plain(text), 2 * longest)), longest).split():
+    for token in cut(_joined(cut(escape(text), 2 * longest)), longest).split():
         before, name, after = _parts(token, not said and not names)
         if names and (before or not name):
             said.append(_span(" ".join(names)))
@@ -83,7 +86,7 @@ def proses(texts: Sequence[str]) -> str:
 
 def html_code(text: str) -> str:
     """A text as code inside HTML, where markdown is not read."""
-    return f"<code>{html.escape(cut(plain(text), _LONGEST))}</code>"
+    return f"<code>{html.escape(cut(escape(text), _LONGEST))}</code>"
 
 
 def block(language: str, lines: Sequence[str]) -> str:
@@ -148,3 +151,55 @@ def _is_word(core: str) -> bool:
 def _longest_run(text: str) -> int:
     """How many backticks stand in a row, at most."""
     return max(map(len, re.findall("`+", text)), default=0)
+
+
+def foreign_texts(review: Review) -> Iterator[str]:
+    """Every text that a sentence about a plan may hold of a policy: names, models, providers, modes; as whole and in parts."""
+    yield from review.live
+    yield from map(bare_name, review.live)
+    for block in review.plan.blocked:
+        yield from (block.name, bare_name(block.name), *block.ids)
+    for change in review.plan.changes:
+        yield from (change.name, bare_name(change.name))
+    yield from strings_in(_documents(review))
+
+
+def strings_in(documents: Iterable[Document]) -> Iterator[str]:
+    """Every text of policy documents, as whole and in parts."""
+    for document in documents:
+        for text in _strings(document):
+            yield text
+            yield from _endings(text)
+
+
+def _documents(review: Review) -> Iterator[Document]:
+    """Both versions of what changes, and the policies that these target, at any depth."""
+    pending = [document for change in review.plan.changes for document in (change.before, change.after) if document is not None]
+    pending += [review.policies[one.name] for one in review.affected if one.name in review.policies]
+    seen: set[str] = set()
+    while pending:
+        document = pending.pop()
+        yield document
+        new = references(document) - seen
+        seen |= new
+        pending += [known[name] for known in (review.policies_before, review.policies) for name in new if name in known]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+        elif isinstance(item, str):
+            yield item
+
+
+def _endings(text: str) -> Iterator[str]:
+    """`b/c`, `c` and `a`, `b` of `a/b/c`: a model without what all share, and its provider."""
+    parts = text.split("/")[:8]
+    for place in range(1, len(parts)):
+        yield "/".join(parts[place:])
+        yield parts[place]

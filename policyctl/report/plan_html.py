@@ -8,34 +8,35 @@ from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
+from markupsafe import escape as html_escape
 
-from policyctl.core.change import Action, Change
-from policyctl.core.diff import Field
-from policyctl.core.guards import Review
-from policyctl.core.risk import Risk
-from policyctl.model.names import bare_name
-from policyctl.report.change_pictures import Pictures, change_pictures
+from policyctl.plan.change import Action, Change
+from policyctl.plan.diff import FieldChange
+from policyctl.plan.risk import Risk
+from policyctl.plan.safety import Review
+from policyctl.policy.names import bare_name
+from policyctl.report.change_view import ChangeView, change_view
 from policyctl.report.effect_rows import first_rows
-from policyctl.report.effect_views import percent
-from policyctl.report.plain import describe, field_values, place, plain
-from policyctl.report.plan_change import Item, fields_of, items_of
-from policyctl.report.subject import (
+from policyctl.report.effect_view import percent
+from policyctl.report.format import describe_value, escape, field_values, position_name
+from policyctl.report.headline import headline, plan_summary, said_risks
+from policyctl.report.plan_items import Item, fields_of, items_of
+from policyctl.report.plan_view import (
     ALSO,
     NOT_COMPARED,
     RESTORED,
     SETTINGS_TOLD,
     UNBOUND,
-    Subject,
+    PlanView,
     all_compared,
     basis_of,
     notes_of,
     override_text,
     rest_of,
-    way,
+    target_path,
     why_blocked,
 )
-from policyctl.report.verdict import headline, said_risks, verdict
 
 _SYMBOLS: dict[Action | Literal["affected"], str] = {"add": "+", "update": "~", "remove": "−", "affected": "≈"}
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
@@ -64,7 +65,7 @@ class Shown(NamedTuple):
     fields: tuple[tuple[str, str | None, str | None], ...]
     rows: tuple[str, ...]
     more: int
-    pictures: Pictures | None
+    pictures: ChangeView | None
 
 
 class Notice(NamedTuple):
@@ -75,12 +76,12 @@ class Notice(NamedTuple):
     text: str
 
 
-def plan_html(subject: Subject) -> str:
+def plan_html(subject: PlanView) -> str:
     """The whole page."""
     review = subject.review
     page = _environment()
     script, style = _asset(page, "plan.js"), _asset(page, "plan.css")
-    shown, said = _shown(subject), verdict(review)
+    shown, said = _shown(subject), plan_summary(review)
     return page.get_template("plan.html").render(
         plan=review.plan,
         remote=subject.remote,
@@ -114,13 +115,13 @@ def _environment() -> Environment:
         finalize=_visible,
     )
     page.filters["share"] = lambda share: None if share is None else percent(share)
-    page.filters["folds"] = lambda name: escape(plain(name)).replace("/", Markup("/<wbr>"))
+    page.filters["folds"] = lambda name: html_escape(escape(name)).replace("/", Markup("/<wbr>"))
     page.filters["wide"] = lambda share: f"{share * 100:.4g}"
     return page
 
 
 def _visible(value: Any) -> Any:
-    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _asset(page: Environment, name: str) -> Markup:
@@ -164,7 +165,7 @@ def _kinds(review: Review) -> Iterator[tuple[str, str]]:
             yield kind, f"{symbol} {kind.capitalize()}"
 
 
-def _shown(subject: Subject) -> list[Shown]:
+def _shown(subject: PlanView) -> list[Shown]:
     review = subject.review
     names = [*(change.name for change in review.plan.changes), *(one.name for one in review.affected)]
     places = {name: place for place, name in enumerate(names, 1)}
@@ -182,13 +183,13 @@ def _one(number: int, item: Item, review: Review) -> Shown:
         file=change.file if change else None,
         name=bare_name(item.name),
         way=_way(item),
-        told=_told(change, risk, rows),
+        told=_affected_notes(change, risk, rows),
         worse=item.worse,
         about=_about(change) if change else "",
         fields=tuple(_field(field) for field in fields_of(change)) if change else (),
         rows=tuple(rows),
         more=more,
-        pictures=change_pictures(item, review),
+        pictures=change_view(item, review),
     )
 
 
@@ -196,13 +197,13 @@ def _way(item: Item) -> str:
     """The way to the change that affects a policy; nothing for a change itself."""
     if not item.through:
         return ""
-    return f"{ALSO}, {way(item.through)}" + ("" if item.bound else f" {UNBOUND}")
+    return f"{ALSO}, {target_path(item.through)}" + ("" if item.bound else f" {UNBOUND}")
 
 
-def _field(field: Field) -> tuple[str, str | None, str | None]:
+def _field(field: FieldChange) -> tuple[str, str | None, str | None]:
     """Where, and both values; None where there is none."""
     before, after = field_values(field, longest=_LONGEST)
-    return place(field.path), None if field.before is None else before, None if field.after is None else after
+    return position_name(field.path), None if field.before is None else before, None if field.after is None else after
 
 
 def _about(change: Change) -> str:
@@ -210,9 +211,9 @@ def _about(change: Change) -> str:
     return "" if change.action == "update" or description in (None, change.name) else str(description)[:_LONGEST]
 
 
-def _told(change: Change | None, risk: Risk | None, rows: Sequence[str]) -> str:
+def _affected_notes(change: Change | None, risk: Risk | None, rows: Sequence[str]) -> str:
     if risk is not None:
         return "; ".join(said_risks(risk))
     if change is not None and change.action == "add" and change.after is not None:
-        return describe(change.after)
+        return describe_value(change.after)
     return rows[0] if rows else ""

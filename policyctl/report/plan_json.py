@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyctl.core.change import Change
-from policyctl.core.diff import Field
-from policyctl.core.effects import Affected
-from policyctl.core.extra import extra_notes
-from policyctl.core.guards import Review
-from policyctl.effect.compare import Effect
-from policyctl.effect.profile import PROFILE
+from policyctl.effect.analysis import Effect
+from policyctl.effect.gateway import PROFILE
+from policyctl.plan.change import Change, unknown_field_notes
+from policyctl.plan.diff import FieldChange
+from policyctl.plan.effects import AffectedPolicy
+from policyctl.plan.safety import Review
 from policyctl.report.effect_json import effect_data, extras_data
-from policyctl.report.plain import json_text
-from policyctl.report.verdict import said_risk, verdict
+from policyctl.report.format import json_text
+from policyctl.report.headline import describe_risk, plan_summary
 
 FORMAT = "policyctl/plan"
 VERSION = 1
@@ -48,7 +47,7 @@ def plan_data(review: Review) -> dict[str, Any]:
             "blocked": len(plan.blocked),
             "unreadable": counts.unreadable,
         },
-        "verdict": _verdict(review),
+        "verdict": _summary(review),
         "changes": [
             _change(change, review.effects.get(change.name), change.name in review.restored) for change in plan.changes
         ],
@@ -57,17 +56,17 @@ def plan_data(review: Review) -> dict[str, Any]:
         "refusals": list(review.refusals),
         "failed_tests": list(review.failed_tests),
         "warnings": [{**w.mark._asdict(), "code": w.code, "message": w.message} for w in review.warnings],
-        "notes": [*review.notes, *extra_notes(review.extras), *([review.unchecked] if review.unchecked else [])],
+        "notes": [*review.notes, *unknown_field_notes(review.extras), *([review.unchecked] if review.unchecked else [])],
         **({"unknown_fields": extras_data(review.extras)} if review.extras else {}),
     }
 
 
-def _verdict(review: Review) -> dict[str, Any]:
+def _summary(review: Review) -> dict[str, Any]:
     """What a reviewer has to know first; the same words as in every other format."""
-    said = verdict(review)
+    said = plan_summary(review)
     return {
         "riskiest": [
-            {"name": one.policy, "tier": one.tier.name.lower(), "text": said_risk(one)}
+            {"name": one.policy, "tier": one.tier.name.lower(), "text": describe_risk(one)}
             for risk in said.risks
             for one in (risk, *risk.also)
         ],
@@ -92,9 +91,9 @@ def _change(change: Change, effect: Effect | None, restored: bool) -> dict[str, 
     return plain
 
 
-def _affected(one: Affected) -> dict[str, Any]:
+def _affected(one: AffectedPolicy) -> dict[str, Any]:
     return {"name": one.name, "through": list(one.through), "bound": one.bound, "effect": effect_data(one.effect)}
 
 
-def _field(field: Field) -> dict[str, Any]:
+def _field(field: FieldChange) -> dict[str, Any]:
     return {key: item for key, item in field._asdict().items() if item is not None}

@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from policyctl.core.diff import Field
-from policyctl.core.guards import Review
-from policyctl.report.foreign import texts_of
-from policyctl.report.markdown import code, naming, prose, proses
-from policyctl.report.plain import count, field_values, value
-from policyctl.report.plan_change import END, TABLE, Item, effect, graphs, items_of, opened, table_row
-from policyctl.report.posts import opening as first_lines
-from policyctl.report.subject import (
+from policyctl.ci.comments import opening as first_lines
+from policyctl.plan.diff import FieldChange
+from policyctl.plan.safety import Review
+from policyctl.report.format import count, field_values, value
+from policyctl.report.headline import PlanSummary, headline, plan_summary, said_risks
+from policyctl.report.markdown import code, foreign_texts, naming, prose, proses
+from policyctl.report.plan_items import END, TABLE, Item, effect, graphs, items_of, opened, table_row
+from policyctl.report.plan_view import (
     NOT_COMPARED,
     OVERRIDES_TOLD,
     SETTINGS_TOLD,
     TESTS_TOLD,
-    Subject,
+    PlanView,
     all_compared,
     basis_of,
     manages_all,
@@ -32,7 +32,6 @@ from policyctl.report.subject import (
     rest_text,
     why_blocked,
 )
-from policyctl.report.verdict import Verdict, headline, said_risks, verdict
 
 COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
 LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
@@ -45,15 +44,15 @@ _LONGEST_LINE = 1_000  # characters of a line of a list
 _MOST_LINES = 20  # of refusals and the like
 
 
-def plan_markdown(subject: Subject, room: int = COMMENT_BYTES) -> str:
+def plan_markdown(subject: PlanView, room: int = COMMENT_BYTES) -> str:
     """The page, in at most `room` bytes (at least LEAST_BYTES)."""
-    with naming(texts_of(subject.review)):
+    with naming(foreign_texts(subject.review)):
         return _page(subject, room)
 
 
-def _page(subject: Subject, room: int) -> str:
+def _page(subject: PlanView, room: int) -> str:
     review = subject.review
-    said = verdict(review)
+    said = plan_summary(review)
     first = first_lines(review, subject.directory)
     head, foot = _head(subject, said), _foot(subject)
     left = _Room(room - len((first + head + foot).encode()) - _FRAME)
@@ -152,7 +151,7 @@ class _Shown:
         return sum(None not in texts for texts in parts)
 
 
-def _head(subject: Subject, said: Verdict) -> str:
+def _head(subject: PlanView, said: PlanSummary) -> str:
     plan = subject.review.plan
     environment = code(plan.environment)
     return (
@@ -161,7 +160,7 @@ def _head(subject: Subject, said: Verdict) -> str:
     )
 
 
-def _sentence(review: Review, said: Verdict) -> str:
+def _sentence(review: Review, said: PlanSummary) -> str:
     if said.risks:
         worst = [f"{', '.join(map(code, names))}: {proses(words)}" for names, words in headline(said)]
         more = f"; and {said.more:,} more as bad or nearly" if said.more else ""
@@ -183,7 +182,7 @@ def _settings(review: Review, room: _Room) -> str:
     return _listed(title, list(map(_setting, review.settings)), room, "> ", most=len(review.settings))
 
 
-def _setting(field: Field) -> str:
+def _setting(field: FieldChange) -> str:
     """A setting before and after; of long lists only the entries that come or go, so that none hides behind the others."""
     before, after = field.before, field.after
     if isinstance(before, list) and isinstance(after, list) and len(value(before, longest=None)) > _LONGEST:
@@ -235,7 +234,7 @@ def _folded(others: _Shown) -> str:
     return f"<details><summary>{count(len(others.items), 'further change')}{listed}</summary>\n\n{others.text()}{END}"
 
 
-def _unlisted(parts: Sequence[_Shown], subject: Subject) -> str:
+def _unlisted(parts: Sequence[_Shown], subject: PlanView) -> str:
     """That the table lacks changes, before everything else: who approves the page approves them too."""
     items, listed = sum(len(part.items) for part in parts), sum(part.listed for part in parts)
     if items == listed:
@@ -244,7 +243,7 @@ def _unlisted(parts: Sequence[_Shown], subject: Subject) -> str:
     return f"> [!CAUTION]\n> {missing}; read them in {_whole_plan(subject)} before you approve.\n\n"
 
 
-def _cut(parts: Sequence[_Shown], subject: Subject) -> str:
+def _cut(parts: Sequence[_Shown], subject: PlanView) -> str:
     """What had to be left out, and where it is."""
     short = sum(len(part.items) - part.whole for part in parts)
     return (
@@ -254,11 +253,11 @@ def _cut(parts: Sequence[_Shown], subject: Subject) -> str:
     )
 
 
-def _whole_plan(subject: Subject) -> str:
+def _whole_plan(subject: PlanView) -> str:
     return f"[this run's artifacts]({subject.artifacts})" if subject.artifacts else "what `policyctl plan` prints"
 
 
-def _foot(subject: Subject) -> str:
+def _foot(subject: PlanView) -> str:
     rest = rest_text(subject.review)
     sentences = [f"Remote {code(subject.remote)}.", *([f"{rest}."] if rest else [])]
     sentences += [f"{prose(one)[:1].upper()}{prose(one)[1:]}." for one in basis_of(subject.review)]

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from policyctl.core.extra import extras
-from policyctl.load.write import policy_text, reasons
-from policyctl.model.complaints import HIDDEN
-from policyctl.model.live import Live, Observed
-from policyctl.model.normal import normal_form
-from policyctl.report.plain import count, describe, json_text, place, plain, value
-from policyctl.report.style import Style
+from policyctl.load.write import policy_text, unrepresentable_reasons
+from policyctl.plan.change import unknown_fields
+from policyctl.policy.document import normal_form
+from policyctl.policy.findings import HIDDEN
+from policyctl.policy.live import LivePolicy, LiveRows
+from policyctl.report.format import count, describe_value, escape, json_text, position_name, value
+from policyctl.report.terminal import Style
 
 FORMAT = "policyctl/policies"
 VERSION = 1
@@ -21,15 +21,15 @@ _LONGEST = 1000  # characters of a value
 _SECRET = re.compile(r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE)  # what is called so may be one
 
 
-def policies_text(observed: Observed, environment: str, remote: str, style: Style) -> str:
+def policies_text(observed: LiveRows, environment: str, remote: str, style: Style) -> str:
     """One line a policy, what is wrong with the rows that are none, and one summary line, the last."""
-    lines = [f"{style.paint(plain(name), 'bold')}  {_describe(live, style)}" for name, live in sorted(observed.live.items())]
-    head = style.paint(f"environment {plain(environment)}, remote {plain(remote)}", "dim")
+    lines = [f"{style.paint(escape(name), 'bold')}  {_describe(live, style)}" for name, live in sorted(observed.live.items())]
+    head = style.paint(f"environment {escape(environment)}, remote {escape(remote)}", "dim")
     blocks = [[head], [*lines, *_strange(observed, style)], [f"{count(len(observed.live), 'policy')}."]]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
-def policies_json(observed: Observed, environment: str, remote: str) -> str:
+def policies_json(observed: LiveRows, environment: str, remote: str) -> str:
     """The same as JSON text; a policy is in its normal form, with its targets in the order that the remote has."""
     data = {
         "format": FORMAT,
@@ -43,28 +43,29 @@ def policies_json(observed: Observed, environment: str, remote: str) -> str:
     return json_text(data)
 
 
-def policy_text_or_why(live: Live) -> str:
+def policy_text_or_why(live: LivePolicy) -> str:
     """A live policy as a policy file, with what no file can say as comments below it; one that can be none as JSON, below
     comments that say why.
     """
     text = policy_text(live.document)
     if isinstance(text, str):
         return text + extra_comments(live)
-    why = "".join(f"# not a valid policy: {plain(reason)}\n" for reason in reasons(text))
+    why = "".join(f"# not a valid policy: {escape(reason)}\n" for reason in unrepresentable_reasons(text))
     return why + json_text(normal_form(live.document, sort=False)) + extra_comments(live)
 
 
-def extra_comments(live: Live) -> str:
+def extra_comments(live: LivePolicy) -> str:
     """What a live policy has that no policy file can say, as comments below one."""
-    lines = [f"#   {place(path)}: {value(item, longest=_LONGEST)}\n" for path, item in _unknown(live).items()]
+    lines = [f"#   {position_name(path)}: {value(item, longest=_LONGEST)}\n" for path, item in _unknown(live).items()]
     head = "# Beside this, the live policy also has what no policy file can say, and what an update keeps:\n"
     return head + "".join(lines) if lines else ""
 
 
-def _unknown(live: Live) -> dict[str, Any]:
+def _unknown(live: LivePolicy) -> dict[str, Any]:
     """The fields that the format does not know, with their values, but for those that may be secret."""
     return {
-        field.path: _shown(field.value, secret=_is_secret(field.path.rpartition(".")[2])) for field in extras(live.document)
+        field.path: _shown(field.value, secret=_is_secret(field.path.rpartition(".")[2]))
+        for field in unknown_fields(live.document)
     }
 
 
@@ -81,9 +82,9 @@ def _shown(item: Any, *, secret: bool = False) -> Any:
     return HIDDEN if secret and isinstance(item, str) else item
 
 
-def _policy(live: Live) -> dict[str, Any]:
+def _policy(live: LivePolicy) -> dict[str, Any]:
     text = policy_text(live.document)
-    problems = [] if isinstance(text, str) else reasons(text)
+    problems = [] if isinstance(text, str) else unrepresentable_reasons(text)
     unknown = _unknown(live)
     return {
         **normal_form(live.document, sort=False),
@@ -92,17 +93,17 @@ def _policy(live: Live) -> dict[str, Any]:
     }
 
 
-def _describe(live: Live, style: Style) -> str:
+def _describe(live: LivePolicy, style: Style) -> str:
     text = policy_text(live.document)
-    also = ", ".join(place(field.path) for field in extras(live.document))
+    also = ", ".join(position_name(field.path) for field in unknown_fields(live.document))
     if isinstance(text, str):
-        return describe(live.document) + (style.paint(f"; also has {also}", "dim") if also else "")
-    return f"{style.paint('not a valid policy', 'yellow')}: {plain('; '.join(reasons(text)))}"
+        return describe_value(live.document) + (style.paint(f"; also has {also}", "dim") if also else "")
+    return f"{style.paint('not a valid policy', 'yellow')}: {escape('; '.join(unrepresentable_reasons(text)))}"
 
 
-def _strange(observed: Observed, style: Style) -> Iterator[str]:
+def _strange(observed: LiveRows, style: Style) -> Iterator[str]:
     for twins in observed.twins:
-        ids = ", ".join(map(plain, twins.ids))
-        yield f"{style.paint('blocked', 'red', 'bold')}  {plain(twins.name)}: {plain(twins.reason)} (ids {ids})"
+        ids = ", ".join(map(escape, twins.ids))
+        yield f"{style.paint('blocked', 'red', 'bold')}  {escape(twins.name)}: {escape(twins.reason)} (ids {ids})"
     for row in observed.unreadable:
-        yield f"{style.paint('unreadable', 'red', 'bold')}  {plain(f'{row.reason} ({row.which})')}"
+        yield f"{style.paint('unreadable', 'red', 'bold')}  {escape(f'{row.reason} ({row.which})')}"

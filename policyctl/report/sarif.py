@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 from policyctl import __version__
 from policyctl.errors import Mark, Problem, Severity
-from policyctl.lint.catalogue import RULES
-from policyctl.report.plain import json_text, plain
-from policyctl.report.rules import how_to_silence
+from policyctl.report.format import escape, json_text
+from policyctl.report.problems import how_to_silence
+from policyctl.rules.catalogue import RULES
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
@@ -62,7 +62,7 @@ def _result(problem: Problem, rule: int, path: str, fingerprint: str) -> dict[st
         "ruleId": problem.code,
         "ruleIndex": rule,
         "level": _LEVELS[problem.severity],
-        "message": {"text": _without_links(plain(problem.message))},
+        "message": {"text": _without_links(escape(problem.message))},
         "locations": [{"physicalLocation": {"artifactLocation": _artifact(path), "region": _region(problem.mark)}}],
         "partialFingerprints": {"policyctlFinding/v1": fingerprint},
     }

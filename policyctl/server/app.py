@@ -1,4 +1,4 @@
-"""The web application: from HTTP to handlers and back, and the limits that hold before a handler is asked."""
+"""The web application: from HTTP to handlers and back, and the limits that hold before a handler runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,30 @@ from starlette.types import Receive, Scope, Send
 
 from policyctl.errors import Conflict, Moved, NotFound, PolicyctlError
 from policyctl.load.urls import host_in, is_loopback_host
-from policyctl.server.exchange import Answer, Call, Failure, Service
-from policyctl.server.front import PAGE, PAGE_HEADERS
 from policyctl.server.log import Log, Watch
 from policyctl.server.openapi import description
-from policyctl.server.operations import HEALTH, LOGINS, PREFIXES, RESOURCES, Operation, Place
+from policyctl.server.operations import HEALTH, LOGINS, PREFIXES, RESOURCES, Operation, PathItem
+from policyctl.server.service import ApiRequest, ApiResponse, HttpError, Service
+
+# It shows nothing of the store: everyone may read it.
+PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>policyctl serve</title>
+<h1>policyctl serve</h1>
+<p>This is a control plane for model policies. It is for programs: its API is below <code>/v1</code>.
+<ul>
+<li><a href="/openapi.json">/openapi.json</a> describes the API (with a token, where the server has one)
+<li><a href="/healthz">/healthz</a> shows whether the server can read its store
+</ul>
+<p>To use it with policyctl, write this server's URL into policyctl.yaml as the <code>remote</code> of an environment,
+or try <code>policyctl plan --remote URL</code>.
+</html>
+"""
+
 
 # Bytes of a request's URL and headers, of its body (a policy has about a thousand), and of the body of a login, which is all
 # that is read of callers that are not known yet. Clients that are slow are for the proxy in front.
@@ -32,7 +51,7 @@ def make_app(service: Service, log: Log) -> Starlette:
     app = Starlette(
         routes=_routes(service),
         middleware=[Middleware(Watch, log=log)],
-        exception_handlers={HTTPException: _unrouted, Failure: _failed, PolicyctlError: _refused},
+        exception_handlers={HTTPException: _unrouted, HttpError: _failed, PolicyctlError: _refused},
     )
     app.router.redirect_slashes = False
     app.state.log = log
@@ -41,22 +60,22 @@ def make_app(service: Service, log: Log) -> Starlette:
 
 def _routes(service: Service) -> list[BaseRoute]:
     described = description(open_to_all=service.keeper.open)
-    itself = Operation("GET", lambda *_: Answer(200, described), "This description.")
-    for_people = Operation("GET", lambda *_: Answer(200, PAGE, PAGE_HEADERS), "What this is, for a person.", public=True)
-    pages = (Place(path, (for_people,)) for path in ("/", "/docs"))
-    root = [_route(place, service) for place in (*LOGINS, HEALTH, Place("/openapi.json", (itself,)), *pages)]
+    itself = Operation("GET", lambda *_: ApiResponse(200, described), "This description.")
+    for_people = Operation("GET", lambda *_: ApiResponse(200, PAGE, PAGE_HEADERS), "What this is, for a person.", public=True)
+    pages = (PathItem(path, (for_people,)) for path in ("/", "/docs"))
+    root = [_route(place, service) for place in (*LOGINS, HEALTH, PathItem("/openapi.json", (itself,)), *pages)]
     resources = Router([_route(place, service) for place in RESOURCES], redirect_slashes=False)
     return [*root, *(Mount(prefix, app=resources) for prefix in PREFIXES)]
 
 
-def _route(place: Place, service: Service) -> Route:
+def _route(place: PathItem, service: Service) -> Route:
     return Route(place.path, Endpoint(place, service))
 
 
 class Endpoint:
     """One path: from a request to its operation's handler, and back."""
 
-    def __init__(self, place: Place, service: Service) -> None:
+    def __init__(self, place: PathItem, service: Service) -> None:
         self._operations = place.by_method
         self._service = service
 
@@ -70,7 +89,7 @@ class Endpoint:
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._operations))})
         _check_head(request)
         check_caller(operation, self._service, _host(request), request.headers.get("authorization", ""))
-        call = Call(
+        call = ApiRequest(
             path=request.path_params,
             query={key: request.query_params.getlist(key) for key in request.query_params},
             body=b"" if operation.takes is None else await _body(request, operation),
@@ -86,9 +105,9 @@ def check_caller(operation: Operation, service: Service, host: str, authorizatio
     rebinding) would otherwise write through its visitor's browser.
     """
     if service.keeper.open and not is_loopback_host(host):
-        raise Failure(403, "a server without a token answers to loopback names only; ask for 127.0.0.1 or localhost")
+        raise HttpError(403, "a server without a token answers to loopback names only; ask for 127.0.0.1 or localhost")
     if not operation.public and not service.keeper.admits(authorization):
-        raise Failure(401, "the token is missing, wrong or expired; log in again", {"WWW-Authenticate": "Bearer"})
+        raise HttpError(401, "the token is missing, wrong or expired; log in again", {"WWW-Authenticate": "Bearer"})
 
 
 def _host(request: Request) -> str:
@@ -100,10 +119,10 @@ def _check_head(request: Request) -> None:
     headers = sum(len(key) + len(value) for key, value in request.headers.raw)
     size = len(request.scope["path"]) + len(request.scope["query_string"]) + headers
     if size > HEAD_BYTES:
-        raise Failure(431, f"the URL and the headers have more than {HEAD_BYTES} bytes")
+        raise HttpError(431, f"the URL and the headers have more than {HEAD_BYTES} bytes")
     if "content-length" in request.headers and "transfer-encoding" in request.headers:
         # Whoever passed it on may have gone by the other one, and taken a part of it for the next client's request.
-        raise Failure(400, "the body has two lengths, Content-Length and Transfer-Encoding", _CLOSE)
+        raise HttpError(400, "the body has two lengths, Content-Length and Transfer-Encoding", _CLOSE)
 
 
 async def _body(request: Request, operation: Operation) -> bytes:
@@ -111,9 +130,9 @@ async def _body(request: Request, operation: Operation) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     wanted = "application/x-www-form-urlencoded" if operation.form else "application/json"
     if kind != wanted:  # also what keeps a web page elsewhere from writing without the browser asking us first
-        raise Failure(415, f"the body must be {wanted}")
+        raise HttpError(415, f"the body must be {wanted}")
     most = LOGIN_BYTES if operation.public else BODY_BYTES
-    too_large = Failure(413, f"the body has more than {most} bytes")
+    too_large = HttpError(413, f"the body has more than {most} bytes")
     if int(request.headers.get("content-length", 0)) > most:
         raise too_large
     body = bytearray()
@@ -124,7 +143,7 @@ async def _body(request: Request, operation: Operation) -> bytes:
     return bytes(body)
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: ApiResponse) -> Response:
     if answer.status == 204:
         return Response(status_code=204)
     if answer.body is PAGE:
@@ -135,11 +154,11 @@ def _response(answer: Answer) -> Response:
 
 async def _unrouted(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is the handler of these
-    return _response(Answer(error.status_code, {"detail": error.detail}, error.headers or {}))
+    return _response(ApiResponse(error.status_code, {"detail": error.detail}, error.headers or {}))
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Failure)  # noqa: S101 - it is the handler of these
+    assert isinstance(error, HttpError)  # noqa: S101 - it is the handler of these
     return _response(error.answer)
 
 
@@ -147,10 +166,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     """A store's refusal is the client's to read; a store's failure is the log's, for it names files."""
     for kind, status in _STATUSES.items():
         if isinstance(error, kind):
-            return _response(Answer(status, {"detail": str(error)}))
+            return _response(ApiResponse(status, {"detail": str(error)}))
     log: Any = request.app.state.log
     log("error", "store", message=str(error))
-    return _response(Answer(503, {"detail": "the store cannot be used now; see the server's log"}, {"Retry-After": "1"}))
+    return _response(ApiResponse(503, {"detail": "the store cannot be used now; see the server's log"}, {"Retry-After": "1"}))
 
 
 _CLOSE = {"Connection": "close"}  # what is left of the body is not read

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from policyctl import __version__
-from policyctl.server.operations import HEALTH, LOGINS, RESOURCES, Operation, Place
+from policyctl.server.operations import HEALTH, LOGINS, RESOURCES, Operation, PathItem
 from policyctl.server.shapes import Fault, Invalid, QuotaFault, Shape
 
 _DESCRIPTION = """The model-policy and model endpoints of IBM watsonx Orchestrate, as far as their clients use them, over one
@@ -36,7 +36,7 @@ _BODIED = (413, 415)  # and those that every operation with a body may have
 
 def description(*, open_to_all: bool) -> dict[str, Any]:
     """The whole description, as JSON, of a server that needs a token or of one that is open to all."""
-    places = [*(Place(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS, HEALTH]
+    places = [*(PathItem(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS, HEALTH]
     return {
         "openapi": "3.1.0",
         "info": {"title": "policyctl serve", "version": __version__, "description": _DESCRIPTION},

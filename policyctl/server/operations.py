@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from policyctl.server import login, models, policies
-from policyctl.server.exchange import Answer, Call, Service
-from policyctl.server.health import healthz
+from policyctl.server import handlers
+from policyctl.server.handlers import healthz
+from policyctl.server.service import ApiRequest, ApiResponse, Service
 from policyctl.server.shapes import (
     AccountToken,
     Health,
@@ -30,7 +30,7 @@ from policyctl.server.shapes import (
 
 # Where resources are: the Developer Edition's layout, IBM's API reference's, and that of an instance elsewhere.
 PREFIXES = ("/v1/orchestrate", "/{instance:path}/v1/orchestrate", "/api/v1", "/v1")
-Handler = Callable[[Service, Call], Answer]
+Handler = Callable[[Service, ApiRequest], ApiResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PathItem:
     """One path and what can be done on it."""
 
     path: str
@@ -68,20 +68,20 @@ class Place:
 
 
 RESOURCES = (
-    Place(
+    PathItem(
         "/model_policy",
         (
             Operation(
                 "GET",
-                policies.list_policies,
+                handlers.list_policies,
                 "List policies; a filter's values are alternatives, and match exactly.",
                 gives=PolicyRow,
                 many=True,
-                query=policies.FILTERS,
+                query=handlers.FILTERS,
             ),
             Operation(
                 "POST",
-                policies.add_policy,
+                handlers.add_policy,
                 "Add a policy.",
                 takes=NewPolicy,
                 gives=PolicyRow,
@@ -91,40 +91,40 @@ RESOURCES = (
             ),
         ),
     ),
-    Place(
+    PathItem(
         "/model_policy/{id}",
         (
-            Operation("GET", policies.get_policy, "Read one policy.", gives=PolicyRow, versioned=True, faults=(404,)),
+            Operation("GET", handlers.get_policy, "Read one policy.", gives=PolicyRow, versioned=True, faults=(404,)),
             Operation(
                 "PUT",
-                policies.update_policy,
+                handlers.update_policy,
                 "Write over a policy: `policy` is replaced as a whole, absent and null keys stay as they are.",
                 takes=PolicyUpdate,
                 gives=PolicyRow,
                 versioned=True,
                 faults=(404, 409, 412, 422),
             ),
-            Operation("DELETE", policies.remove_policy, "Remove a policy.", status=204, versioned=True, faults=(404, 412)),
+            Operation("DELETE", handlers.remove_policy, "Remove a policy.", status=204, versioned=True, faults=(404, 412)),
         ),
     ),
-    Place(
+    PathItem(
         "/models/list",
         (
             Operation(
                 "GET",
-                models.list_all_models,
+                handlers.list_all_models,
                 "List every model; here `id` is the model's name.",
                 gives=ModelEntries,
                 query=("id",),
             ),
         ),
     ),
-    Place(
+    PathItem(
         "/models/validate",
         (
             Operation(
                 "POST",
-                models.validate_model,
+                handlers.validate_model,
                 "Try a model. This server calls none: it says whether it knows the name.",
                 takes=ModelQuestion,
                 gives=ModelReport,
@@ -132,13 +132,13 @@ RESOURCES = (
             ),
         ),
     ),
-    Place(
+    PathItem(
         "/models",
         (
-            Operation("GET", models.list_models, "List virtual models.", gives=ModelRow, many=True, query=("name",)),
+            Operation("GET", handlers.list_models, "List virtual models.", gives=ModelRow, many=True, query=("name",)),
             Operation(
                 "POST",
-                models.add_model,
+                handlers.add_model,
                 "Add a virtual model.",
                 takes=NewModel,
                 gives=ModelRow,
@@ -147,22 +147,24 @@ RESOURCES = (
             ),
         ),
     ),
-    Place(
+    PathItem(
         "/models/{id}",
         (
-            Operation("GET", models.get_model, "Read one virtual model.", gives=ModelRow, faults=(404,)),
+            Operation("GET", handlers.get_model, "Read one virtual model.", gives=ModelRow, faults=(404,)),
             Operation(
                 "PUT",
-                models.update_model,
+                handlers.update_model,
                 "Write over a virtual model: absent and null keys stay as they are.",
                 takes=ModelUpdate,
                 gives=ModelRow,
                 faults=(404, 409, 422),
             ),
-            Operation("DELETE", models.remove_model, "Remove a virtual model.", status=204, faults=(404,)),
+            Operation("DELETE", handlers.remove_model, "Remove a virtual model.", status=204, faults=(404,)),
         ),
     ),
-    Place("/knowledge-bases", (Operation("GET", models.list_nothing, "List knowledge bases: none.", gives=Shape, many=True),)),
+    PathItem(
+        "/knowledge-bases", (Operation("GET", handlers.list_nothing, "List knowledge bases: none.", gives=Shape, many=True),)
+    ),
 )
 
 
@@ -182,17 +184,19 @@ def _login(
     )
 
 
-_CPD_LOGIN = _login(login.cpd_token, "premises (Cloud Pak for Data)", UserLogin, AccountToken)
-_LOCAL_LOGIN = _login(login.local_token, "the Developer Edition", UserLogin, IamToken, form=True, query=("tenant_id",))
+_CPD_LOGIN = _login(handlers.cpd_token, "premises (Cloud Pak for Data)", UserLogin, AccountToken)
+_LOCAL_LOGIN = _login(handlers.local_token, "the Developer Edition", UserLogin, IamToken, form=True, query=("tenant_id",))
 
 # At the root, wherever the client was told to log in.
 LOGINS = (
-    Place("/identity/token", (_login(login.iam_token, "IBM Cloud", KeyLogin, IamToken, form=True),)),
-    Place("/siusermgr/api/1.0/apikeys/token", (_login(login.mcsp_token, "AWS (MCSP version 1)", KeyLogin, AccountToken),)),
-    Place("/api/2.0/apikeys/token", (_login(login.mcsp_token, "AWS (MCSP version 2)", KeyLogin, AccountToken),)),
-    Place("/icp4d-api/v1/authorize", (_CPD_LOGIN,)),
-    Place("/v1/authorize", (_CPD_LOGIN,)),  # where IBM's CLI goes when it is told another login URL
-    Place("/api/v1/auth/token", (_LOCAL_LOGIN,)),
-    Place("/api/v1/tenants", (Operation("GET", login.list_tenants, "List tenants: one.", gives=Tenant, many=True),)),
+    PathItem("/identity/token", (_login(handlers.iam_token, "IBM Cloud", KeyLogin, IamToken, form=True),)),
+    PathItem(
+        "/siusermgr/api/1.0/apikeys/token", (_login(handlers.mcsp_token, "AWS (MCSP version 1)", KeyLogin, AccountToken),)
+    ),
+    PathItem("/api/2.0/apikeys/token", (_login(handlers.mcsp_token, "AWS (MCSP version 2)", KeyLogin, AccountToken),)),
+    PathItem("/icp4d-api/v1/authorize", (_CPD_LOGIN,)),
+    PathItem("/v1/authorize", (_CPD_LOGIN,)),  # where IBM's CLI goes when it is told another login URL
+    PathItem("/api/v1/auth/token", (_LOCAL_LOGIN,)),
+    PathItem("/api/v1/tenants", (Operation("GET", handlers.list_tenants, "List tenants: one.", gives=Tenant, many=True),)),
 )
-HEALTH = Place("/healthz", (Operation("GET", healthz, "Whether the server can read its store.", gives=Health, public=True),))
+HEALTH = PathItem("/healthz", (Operation("GET", healthz, "Whether the server can read its store.", gives=Health, public=True),))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from policyctl.model.policy_file import Mode
+from policyctl.policy.schema import Mode
 
 Filled = Annotated[str, Field(min_length=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -178,7 +178,7 @@ class Health(Shape):
     status: str
 
 
-class Mistake(Shape):
+class FieldError(Shape):
     loc: list[str | int]
     msg: str
     type: str
@@ -187,7 +187,7 @@ class Mistake(Shape):
 class Invalid(Shape):
     """What is wrong with a body, one entry a mistake."""
 
-    detail: list[Mistake]
+    detail: list[FieldError]
 
 
 class Fault(Shape):

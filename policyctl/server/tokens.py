@@ -19,7 +19,7 @@ from typing import Any
 TOKEN_SECONDS = 3600  # as long as an IBM Cloud IAM token lasts
 
 
-class Keeper:
+class TokenIssuer:
     """Tells who may ask. Without a secret everyone may, and any key logs in."""
 
     def __init__(self, secret: str | None = None, seconds: int = TOKEN_SECONDS, now: Callable[[], float] = time.time) -> None:

@@ -14,10 +14,9 @@ from random import Random
 from time import process_time
 from typing import Any
 
-from policyctl.effect.compare import compare
+from policyctl.effect.analysis import analyse, compare
 from policyctl.effect.costs import costs
 from policyctl.effect.evaluate import evaluate
-from policyctl.effect.picture import picture
 
 CODES = (408, 429, 500, 502, 503, 504)
 Policy = dict[str, Any]
@@ -88,10 +87,10 @@ def main() -> None:
     small = [(one, changed(one)) for one, _ in pairs]
     timed("1,000 changes of one weight and one list: all effects, before and after", lambda: [compare(*pair) for pair in small])
     large = {"name": "virtual-policy/large", "policy": deep(random, 6)}
-    seen = picture(large)
+    seen = analyse(large)
     leaves = len(seen.tree.leaves)
     rates = {model: {200: 0.8, 429: 0.1, 500: 0.1} for model in seen.tree.models}
-    timed(f"depth 6, {leaves} targets: shares, outages, bounds, reach", lambda: picture(large))
+    timed(f"depth 6, {leaves} targets: shares, outages, bounds, reach", lambda: analyse(large))
     timed(f"depth 6, {leaves} targets: exact evaluation with 3 answers a model", lambda: evaluate(seen.tree, rates))
     timed(f"depth 6, {leaves} targets: calls and back-off, jointly", lambda: costs(seen.tree, rates))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyctl.core.guards import Review, review
-from policyctl.core.settings import Settings
-from policyctl.effect.declared import Declared
-from policyctl.model.live import observe_rows
-from policyctl.model.policy import Policy, policy_from_file
+from policyctl.effect.context import DeclaredModels
+from policyctl.plan.safety import Review, review
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import Policy, policy_from_file
+from policyctl.policy.live import observe_rows
 from tests.builders import plan
 
 FLASH, LITE = "virtual-model/google/gemini-2.0-flash", "virtual-model/google/gemini-2.0-flash-lite"
@@ -40,7 +40,7 @@ def reviewed(desired: dict[str, dict[str, Any]], live: dict[str, dict[str, Any]]
     ]
     rows = [{"id": f"id-{place}", **_document(name, said)} for place, (name, said) in enumerate(live.items())]
     timeouts = {FLASH: 30.0, LITE: 30.0, GPT: 60.0, CLAUDE: 60.0, GRANITE: 45.0}
-    return review(plan(policies, rows, settings), observe_rows(rows), settings, Declared(timeouts))
+    return review(plan(policies, rows, settings), observe_rows(rows), settings, DeclaredModels(timeouts))
 
 
 def _document(name: str, said: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from policyctl.core.guards import Review
+from policyctl.plan.safety import Review
 from policyctl.report.plan_html import plan_html
-from policyctl.report.subject import Subject
+from policyctl.report.plan_view import PlanView
 from tests.browser import plans
 from tests.browser.conftest import Open, expect
 from tests.conftest import Policyctl, Project
@@ -32,7 +32,7 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> PageOf:
     def write(make: Callable[[], Review]) -> Path:
         path = folder / f"{make.__name__}.html"
         if not path.exists():
-            path.write_text(plan_html(Subject(make(), "https://api.example.test/instances/1")), "utf-8")
+            path.write_text(plan_html(PlanView(make(), "https://api.example.test/instances/1")), "utf-8")
         return path
 
     return write

@@ -12,14 +12,14 @@ from urllib.parse import unquote
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.remote.sqlite_models import SqliteModels
 from policyctl.server.app import make_app
-from policyctl.server.exchange import Service
 from policyctl.server.log import Log
-from policyctl.server.tokens import Keeper
+from policyctl.server.service import Service
+from policyctl.server.tokens import TokenIssuer
 from tests.chaos.messages import Answer, Request, Upstream
 
 
 @contextmanager
-def running(store: SqliteRemote, keeper: Keeper, log: Log) -> Iterator[Upstream]:
+def running(store: SqliteRemote, keeper: TokenIssuer, log: Log) -> Iterator[Upstream]:
     """Something to ask, from any thread; its event loop runs in a thread of its own."""
     app = make_app(Service(store, SqliteModels(store.database), keeper), log)
     loop = asyncio.new_event_loop()

@@ -13,23 +13,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from policyctl.core.apply import GOOD, Outcome
-from policyctl.core.plan import Plan, make_plan
-from policyctl.core.settings import Settings
 from policyctl.errors import RemoteError
 from policyctl.load.auth import AuthFile
+from policyctl.plan.outcome import GOOD, Outcome
+from policyctl.plan.plan import Plan, make_plan
+from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.verify import verify
-from policyctl.remote.auth import Session
-from policyctl.remote.credentials import Credentials, Scrubber
+from policyctl.remote.backoff import Backoff
+from policyctl.remote.http import HttpClient
+from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.patience import Patience
+from policyctl.remote.redaction import Credentials, Scrubber
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.remote.wire import Wire
 from policyctl.report.apply_text import apply_text
-from policyctl.report.style import Style
-from policyctl.server.tokens import Keeper
+from policyctl.report.terminal import Style
+from policyctl.server.tokens import TokenIssuer
 from tests.chaos.application import running
 from tests.chaos.faults import INJECTED, Chaos, Fault, Play
 from tests.chaos.figures import Figures
@@ -90,7 +90,7 @@ def run_inside(seed: int) -> tuple[Figures, list[Violation]]:
         put(world.rows, path, unique_names=unique)
         events, clock = Events(), Clock()
         shift = [0.0]
-        keeper = Keeper(CANARY, now=lambda: 1_000_000.0 + shift[0])
+        keeper = TokenIssuer(CANARY, now=lambda: 1_000_000.0 + shift[0])
         store = stack.enter_context(SqliteRemote(path, unique_names=unique))
         upstream = stack.enter_context(running(store, keeper, events))
 
@@ -162,10 +162,10 @@ def _client(
     play: Callable[[Request], Play], clock: Clock, recovery: Recovery, rng: random.Random
 ) -> Iterator[OrchestrateRemote]:
     scrub = Scrubber()
-    patience = Patience(sleep=clock.sleep, clock=clock.now, chance=rng.random)
-    wire = Wire(scrub, patience=patience, network=Memory(play, clock, recovery.felt))
+    patience = Backoff(sleep=clock.sleep, clock=clock.now, chance=rng.random)
+    wire = HttpClient(scrub, patience=patience, network=Memory(play, clock, recovery.felt))
     auth = AuthFile(type="ibm_iam", api_key="env:KEY", url=URL)
-    session = Session(wire, auth, URL, Credentials(auth, scrub, environ={"KEY": CANARY}), clock.now)
+    session = LoginSession(wire, auth, URL, Credentials(auth, scrub, environ={"KEY": CANARY}), clock.now)
     with OrchestrateRemote(URL, session, scrub) as remote:
         yield remote
 
@@ -193,7 +193,7 @@ def _apply(
         parallelism=parallelism,
         on_outcome=lambda outcome: None,
         stopped=stopped,
-        patience=Patience(sleep=clock.sleep, clock=clock.now),
+        patience=Backoff(sleep=clock.sleep, clock=clock.now),
     )
     unverified = verify(outcomes, remote, clock.sleep)
     run.said.append(apply_text(outcomes, unverified, Style()))

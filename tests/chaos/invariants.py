@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from policyctl.core.apply import GOOD, Status
-from policyctl.model.normal import canonical_text, normal_form
+from policyctl.plan.outcome import GOOD, Status
+from policyctl.policy.document import canonical_text, normal_form
 from tests.chaos.world import World
 
 Rows = Mapping[str, tuple[str, ...]]  # by id: the name that the row is filed under, its document, its times

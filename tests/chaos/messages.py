@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
 
-from policyctl.model.names import canonical_name
+from policyctl.policy.names import canonical_name
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

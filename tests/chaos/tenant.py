@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from policyctl.model.names import canonical_name
+from policyctl.policy.names import canonical_name
 from tests.chaos.faults import End, Play
 from tests.chaos.messages import Answer, Request, answer
 

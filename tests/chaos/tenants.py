@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from policyctl.core.apply import GOOD, Outcome
-from policyctl.core.plan import Plan, make_plan
-from policyctl.core.settings import Settings
 from policyctl.errors import RemoteError
-from policyctl.model.live import named_rows
-from policyctl.model.names import canonical_name
-from policyctl.model.normal import canonical_text, is_server_key, normal_form
+from policyctl.plan.outcome import GOOD, Outcome
+from policyctl.plan.plan import Plan, make_plan
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import canonical_text, is_server_key, normal_form
+from policyctl.policy.live import named_rows
+from policyctl.policy.names import canonical_name
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.verify import verify
+from policyctl.remote.backoff import Backoff
+from policyctl.remote.http import HttpClient
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.patience import Patience
-from policyctl.remote.scrubbing import Scrubber
-from policyctl.remote.wire import Wire
+from policyctl.remote.redaction import Redactor
 from tests.chaos.figures import Figures
 from tests.chaos.invariants import Violation
 from tests.chaos.network import Memory
@@ -102,13 +102,13 @@ def apply_to(tenant: Tenant, world: World, parallelism: int) -> Applied:
 
 def reaching(tenant: Tenant) -> OrchestrateRemote:
     """The tenant as the client's own stack reaches it."""
-    scrub = Scrubber()
-    wire = Wire(scrub, patience=_patience(tenant), network=Memory(tenant.play, tenant.clock, lambda request: None))
+    scrub = Redactor()
+    wire = HttpClient(scrub, patience=_patience(tenant), network=Memory(tenant.play, tenant.clock, lambda request: None))
     return OrchestrateRemote(URL, wire, scrub)
 
 
-def _patience(tenant: Tenant) -> Patience:
-    return Patience(sleep=tenant.clock.sleep, clock=tenant.clock.now, chance=lambda: 0.5)
+def _patience(tenant: Tenant) -> Backoff:
+    return Backoff(sleep=tenant.clock.sleep, clock=tenant.clock.now, chance=lambda: 0.5)
 
 
 def _plan(world: World, remote: OrchestrateRemote) -> Plan:

@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 
 from policyctl.errors import LostAnswer
-from policyctl.model.normal import Document
+from policyctl.policy.document import Document
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.scrubbing import Scrubber
+from policyctl.remote.redaction import Redactor
 from tests.chaos import inside
 from tests.chaos.faults import Fault
 from tests.chaos.figures import BROKEN, Figures
@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert one.to_json() == other.to_json()
 
 
-class Telling(Scrubber):
+class Telling(Redactor):
     """Takes nothing out of any text."""
 
     def __call__(self, text: str) -> str:

@@ -11,14 +11,14 @@ import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from policyctl.core.plan import make_plan
-from policyctl.core.settings import Settings
-from policyctl.model.live import observe_rows
-from policyctl.model.policy import policy_from_file
+from policyctl.plan.plan import make_plan
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import policy_from_file
+from policyctl.policy.live import observe_rows
 from policyctl.reconcile.apply import BATCH, apply_changes
-from policyctl.remote.credentials import Scrubber
+from policyctl.remote.http import HttpClient
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.wire import Wire
+from policyctl.remote.redaction import Scrubber
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.remote.http_helpers import document, row
@@ -77,7 +77,7 @@ def _measure(latency: float) -> Window:
         removes=True,
     )
     watching = _Watching(tenant, latency)
-    with standing_in(watching) as server, OrchestrateRemote(server.url, Wire(scrub := Scrubber()), scrub) as remote:
+    with standing_in(watching) as server, OrchestrateRemote(server.url, HttpClient(scrub := Scrubber()), scrub) as remote:
         outcomes = apply_changes(
             plan.changes, remote, parallelism=THREADS, on_outcome=lambda outcome: None, stopped=lambda: False
         )

@@ -6,9 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from policyctl.model.names import POLICY_PREFIX, canonical_name
-from policyctl.model.normal import canonical_text, normal_form
-from policyctl.model.policy import Policy, policy_from_file
+from policyctl.policy.document import Policy, canonical_text, normal_form, policy_from_file
+from policyctl.policy.names import POLICY_PREFIX, canonical_name
 from tests.strategies import MODELS
 
 SCOPE = ("virtual-policy/in-*",)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from policyctl.cli.overriding import commands_in
+from policyctl.cli.selection import commands_in
 from tests.cli.forges import COMMIT, OPENER, Forge, forge_of
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project

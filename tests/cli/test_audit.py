@@ -164,7 +164,7 @@ FULL = """
 import resource
 import sys
 sys.dont_write_bytecode = True
-import policyctl.cli.auditing as auditing
+import policyctl.cli.audit as auditing
 from policyctl.cli.main import main
 
 class Full(auditing.AuditFile):
@@ -195,7 +195,7 @@ def test_nothing_is_written_that_cannot_be_noted(project: Project) -> None:
 
 INTERRUPTED = """
 import os, signal
-import policyctl.cli.auditing as auditing
+import policyctl.cli.audit as auditing
 from policyctl.cli.main import main
 
 class Full(auditing.AuditFile):

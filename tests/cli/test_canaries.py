@@ -24,9 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.load.auth import AuthFile
-from policyctl.remote.credentials import Credentials
-from policyctl.remote.logins import cpd
-from policyctl.remote.scrubbing import Scrubber
+from policyctl.remote.login_flows import cpd
+from policyctl.remote.redaction import Credentials, Redactor
 from tests.examples import examples
 from tests.remote.fake_server import Reply, Seen, Silence, StandIn, standing_in
 from tests.remote.fake_tenant import Tenant
@@ -278,7 +277,7 @@ def test_a_write_that_is_answered_with_what_was_sent(home: Home) -> None:
 @given(st.sampled_from([KEY, PASSWORD, TOKEN]) | st.text(st.characters(exclude_categories=["C"]), min_size=8, max_size=30))
 @settings(max_examples=examples(25))
 def test_a_secret_is_hidden_as_any_program_writes_it_once_or_twice(secret: str) -> None:
-    scrub = Scrubber()
+    scrub = Redactor()
     scrub.hide(secret)
     packed = base64.b64encode(secret.encode()).decode().rstrip("=")
     for form, first, then in product((secret, packed, packed.translate(URL_SAFE)), WAYS.values(), WAYS.values()):
@@ -388,7 +387,7 @@ def test_a_bug_whose_words_quote_a_request(at: str, home: Home) -> None:
 def test_a_password_for_a_host_that_is_called_like_the_path_goes_to_that_host() -> None:
     """The token endpoint of Software Hub is found before /orchestrate in the URL's path, not in its host."""
     auth = AuthFile.model_validate({"type": "cpd", "username": "me", "password": "env:PASSWORD"})
-    credentials = Credentials(auth, Scrubber(), environ={"PASSWORD": PASSWORD})
+    credentials = Credentials(auth, Redactor(), environ={"PASSWORD": PASSWORD})
     for remote in ("https://orchestrate.example.invalid/orchestrate/ns/instances/7", "https://orchestrate.example.invalid/x"):
         assert next(cpd(credentials, remote)).url.startswith("https://orchestrate.example.invalid/")
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from policyctl.core.change import Change, add, remove, update
-from policyctl.core.order import ordered
-from policyctl.core.saved import read_plan, write_plan
-from policyctl.core.settings import Override
-from policyctl.model.live import Live
-from policyctl.model.normal import digest
+from policyctl.plan.change import Change, add, remove, update
+from policyctl.plan.order import ordered
+from policyctl.plan.saved_plan import read_plan, write_plan
+from policyctl.plan.settings import Override
+from policyctl.policy.document import digest
+from policyctl.policy.live import LivePolicy
 from policyctl.reconcile.observe import observe
 from policyctl.remote.open import open_reader
 from tests.builders import policy
@@ -26,7 +26,7 @@ PLAN = Path("plan.json")
 URL = f"sqlite:///{LOCAL}"
 
 
-def live(name: str) -> Live:
+def live(name: str) -> LivePolicy:
     with open_reader(URL) as reader:
         return observe(reader).live[f"virtual-policy/{name}"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from policyctl.effect.profile import PROFILE
+from policyctl.effect.gateway import PROFILE
 from policyctl.report.schemas import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.report.github_html import Page

@@ -14,14 +14,14 @@ from queue import SimpleQueue
 
 import pytest
 
-from policyctl.cli.progress import EVERY, QUIET, Progress, Work
+from policyctl.cli.console import EVERY, QUIET, Progress, ProgressTask
 from tests.conftest import ANYGEM, Project
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.terminal import CTRL_C, Terminal, on_terminal
 
 # The real program, but it is long work from its first moment on.
-AT_ONCE = "import policyctl.cli.progress as p; p.QUIET = 0.0; from policyctl.cli.main import main; main()"
+AT_ONCE = "import policyctl.cli.console as p; p.QUIET = 0.0; from policyctl.cli.main import main; main()"
 
 
 class Ticks(threading.Event):
@@ -136,13 +136,13 @@ def test_a_terminal_that_has_gone_does_not_stop_the_work() -> None:
 
 
 LINES = {
-    "nothing is known yet": (Work("Listing", "live policy"), "Listing, 7 s"),
-    "nobody knows how many there are": (Work("Listing", "live policy", None, 3200), "Listing 3,200 live policies, 7 s"),
-    "the beginning": (Work("Applying", "change", 500), f"Applying [{'-' * 24}] 0 of 500 changes"),
-    "a half": (Work("Applying", "change", 2000, 1000), f"Applying [{'#' * 12}{'-' * 12}] 1,000 of 2,000 changes"),
-    "all but one are not all": (Work("Applying", "change", 500, 499), f"Applying [{'#' * 23}-] 499 of 500 changes"),
-    "all": (Work("Applying", "change", 1, 1), f"Applying [{'#' * 24}] 1 of 1 change"),
-    "nothing to do": (Work("Writing", "file", 0), f"Writing [{'-' * 24}] 0 of 0 files"),
+    "nothing is known yet": (ProgressTask("Listing", "live policy"), "Listing, 7 s"),
+    "nobody knows how many there are": (ProgressTask("Listing", "live policy", None, 3200), "Listing 3,200 live policies, 7 s"),
+    "the beginning": (ProgressTask("Applying", "change", 500), f"Applying [{'-' * 24}] 0 of 500 changes"),
+    "a half": (ProgressTask("Applying", "change", 2000, 1000), f"Applying [{'#' * 12}{'-' * 12}] 1,000 of 2,000 changes"),
+    "all but one are not all": (ProgressTask("Applying", "change", 500, 499), f"Applying [{'#' * 23}-] 499 of 500 changes"),
+    "all": (ProgressTask("Applying", "change", 1, 1), f"Applying [{'#' * 24}] 1 of 1 change"),
+    "nothing to do": (ProgressTask("Writing", "file", 0), f"Writing [{'-' * 24}] 0 of 0 files"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.model.names import canonical_name, name_complaint
+from policyctl.policy.names import canonical_name, name_error
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.server.serving import serving
 from tests.sqlite_rows import LEAF, put, row
@@ -56,12 +56,12 @@ TEXTS = (
 def random_rows(number: int, seed: int) -> list[dict[str, Any]]:
     """That many policies with random names (the hostile ones among them), texts, bodies, and fields of the server's."""
     chance = random.Random(seed)
-    names = [canonical_name(name) for name in NAMES if name_complaint(name) is None]
+    names = [canonical_name(name) for name in NAMES if name_error(name) is None]
     names += [f"virtual-policy/{'n' * 180}{end}" for end in ("a", "A", "b")]
     while len(names) < number:
         parts = (chance.choice([*NAMES, *"abcXYZ019 ._-/"]) for _ in range(chance.randint(1, 6)))
         name = canonical_name("".join(parts))
-        if name_complaint(name) is None and name not in names:
+        if name_error(name) is None and name not in names:
             names.append(name)
     return [_random_row(name, chance) for name in names]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from policyctl.report.renderings import FORMS
+from policyctl.cli.plan import FORMS
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
 from tests.remote.fake_server import Reply, StandIn, certificates, standing_in

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from policyctl.model.normal import is_server_key, normal_form
+from policyctl.policy.document import is_server_key, normal_form
 from tests.conformance.orchestrate import LAYOUTS, SECRET, Orchestrate, logged_in
 from tests.server.serving import Served, serving
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from policyctl.effect.profile import RetryAfter
+from policyctl.effect.gateway import RetryAfter
 from tests.strategies import _merged, _optional
 
 _WEIGHTS = (0, 1, 0.25, 0.7, 3)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from policyctl.effect.profile import RetryAfter
+from policyctl.effect.gateway import RetryAfter
 
 Choose = Callable[[Sequence[tuple[Any, float]]], Any]
 

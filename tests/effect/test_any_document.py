@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from policyctl.effect.canonical import kind_of
-from policyctl.effect.compare import compare
+from policyctl.effect.analysis import analyse, compare
+from policyctl.effect.context import DeclaredModels
 from policyctl.effect.costs import costs
 from policyctl.effect.dead import dead_configuration
-from policyctl.effect.declared import Declared
+from policyctl.effect.equivalence import kind_of
 from policyctl.effect.evaluate import evaluate
-from policyctl.effect.picture import picture
+from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
-from policyctl.effect.walk import walk
 from policyctl.errors import NotKnown
 from tests import strategies
 
@@ -27,12 +26,12 @@ def test_nothing_crashes_and_chances_sum_to_one(document: dict[str, Any], other:
     evaluation = evaluate(tree, {})
     assert sum(evaluation.statuses.values()) == pytest.approx(1)
     assert sum(sum(spread.values()) for spread in costs(tree, {}).values()) == pytest.approx(1)
-    assert walk(tree, {}, Random(1).random).status in evaluation.statuses
+    assert simulate(tree, {}, Random(1).random).status in evaluation.statuses
     if tree.unmodelled:
         with pytest.raises(NotKnown, match="which policyctl does not know"):
-            picture(document)
+            analyse(document)
     else:
-        assert picture(document, declared=Declared({"a": 1.0})).usual == pytest.approx(evaluation.served)
+        assert analyse(document, declared=DeclaredModels({"a": 1.0})).usual == pytest.approx(evaluation.served)
     assert kind_of(document, other, tree, read_tree(other)) == compare(document, other).kind
     assert (tree.refused is not None) <= (dead_configuration(document) == ())
 

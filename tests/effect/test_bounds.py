@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.effect.bounds import Bound, Leg, max_calls, max_failover, max_latency, max_waits
-from policyctl.effect.profile import ENDED, RetryAfter, waits_of
+from policyctl.effect.gateway import ENDED, RetryAfter, waits_of
 from policyctl.effect.routes import Routes
-from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Path, read_tree
-from policyctl.effect.walk import Walk, walk
+from policyctl.effect.simulate import Simulation, simulate
+from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, TargetPath, read_tree
+from policyctl.effect.worst_case import Bound, Leg, max_calls, max_failover, max_latency, max_waits
 from tests.effect.policies import MODELS, TIMEOUTS, bodies, body_of, document, scripts
 from tests.examples import examples
 
@@ -23,7 +23,7 @@ def routes_of(body: dict[str, Any]) -> Routes:
     return Routes(read_tree(document(body)))
 
 
-def paths_below(node: Node) -> set[Path]:
+def paths_below(node: Node) -> set[TargetPath]:
     if isinstance(node, Leaf):
         return {node.path}
     return {path for target in node.targets for path in paths_below(target)} if isinstance(node, Fallback | Balance) else set()
@@ -68,17 +68,17 @@ def answers_of(leg: Leg, each: int) -> list[Any]:
     return [answer for attempt in answers for answer in ([421] * (each - 1) + [attempt])]
 
 
-def attain(routes: Routes, bound: Bound) -> tuple[Walk, int]:
+def attain(routes: Routes, bound: Bound) -> tuple[Simulation, int]:
     """A walk of the bound's legs, and how many of them wait for a `Retry-After`: a second less than is counted for them."""
     script: dict[str, list[Any]] = {}
     for leg in bound.legs:
         script.setdefault(leg.model, []).extend(answers_of(leg, routes.attempt_calls))
     needed = points(routes.tree.root, list(bound.legs))
     waiting = sum(isinstance(answer, RetryAfter) for answers in script.values() for answer in answers)
-    return walk(routes.tree, script, lambda: next(needed, 0.5)), waiting
+    return simulate(routes.tree, script, lambda: next(needed, 0.5)), waiting
 
 
-def before_the_last(walked: Walk) -> int:
+def before_the_last(walked: Simulation) -> int:
     """The seconds of back-off before the last target of a request is asked."""
     calls = walked.calls
     first = next((place for place, call in enumerate(calls) if call.path == calls[-1].path), 0)
@@ -108,7 +108,7 @@ def test_bounds_are_never_exceeded(body: dict[str, Any], script: dict[str, list[
     routes = routes_of(body)
     if routes.attempt_calls == 1:
         script = {model: [answer for answer in given if answer != 421] or [500] for model, given in script.items()}
-    walked = walk(routes.tree, script, Random(seed).random)
+    walked = simulate(routes.tree, script, Random(seed).random)
     assert len(walked.calls) <= max_calls(routes).value
     assert walked.waited <= max_waits(routes).value
     assert sum(TIMEOUTS[call.model] for call in walked.calls) + walked.waited <= (latency_of(routes) + 1e-9)

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.effect.bounds import max_calls, max_waits
-from policyctl.effect.canonical import Always, Ask, Drawn, First, Form, Kind, canonical_form, kind_of
-from policyctl.effect.compare import compare
+from policyctl.effect.analysis import compare
+from policyctl.effect.context import DeclaredModels
 from policyctl.effect.costs import costs
-from policyctl.effect.declared import Declared
+from policyctl.effect.equivalence import Always, Drawn, First, Form, Kind, ModelCall, canonical_form, kind_of
 from policyctl.effect.evaluate import evaluate
-from policyctl.effect.profile import RetryAfter
+from policyctl.effect.gateway import RetryAfter
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Tree, read_tree
-from policyctl.model.normal import normal_form
+from policyctl.effect.worst_case import max_calls, max_waits
+from policyctl.policy.document import normal_form
 from tests.effect.policies import TIMEOUTS, answers, bodies, body_of, distorted_bodies, document
 from tests.examples import examples
 
@@ -35,7 +35,7 @@ def kind(one: dict[str, Any], other: dict[str, Any]) -> Kind:
 
 def written(form: Form) -> dict[str, Any]:
     """A form as a policy body again, so that the engine can walk it. The usual codes are written out."""
-    if isinstance(form, Ask):
+    if isinstance(form, ModelCall):
         retry = {"attempts": form.repeats or -1, "on_status_codes": list(form.codes), "use_retry_after_header": form.obeys}
         return {"strategy": {"mode": "single"}, "retry": retry, "targets": [{"model_name": form.model}]}
     if isinstance(form, Always):
@@ -82,7 +82,7 @@ def test_the_form_of_a_form_is_itself(body: dict[str, Any]) -> None:
 
 @given(body=distorted_bodies)
 def test_nothing_moves_between_a_policy_and_its_form(body: dict[str, Any]) -> None:
-    assert compare(document(body), document(written(form_of(body))), declared=Declared(TIMEOUTS)).kind != "effective"
+    assert compare(document(body), document(written(form_of(body))), declared=DeclaredModels(TIMEOUTS)).kind != "effective"
 
 
 @given(body=bodies, seed=st.integers(0, 99))
@@ -229,7 +229,7 @@ def test_what_looks_alike_and_is_not(case: str) -> None:
 def test_a_draw_that_may_draw_nobody_keeps_that_chance() -> None:
     """Twice a weight of -1: by the gateway's arithmetic half of the requests draw the first, and half draw nobody."""
     half = Fraction(1, 2)
-    assert form_of(weighed(-1, -1)) == Drawn(((half, Always(0)), (half, Ask(A, 0, ()))))
+    assert form_of(weighed(-1, -1)) == Drawn(((half, Always(0)), (half, ModelCall(A, 0, ()))))
 
 
 @settings(max_examples=examples(60))

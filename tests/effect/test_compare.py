@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from policyctl.effect.compare import Cell, Effect, Moved, Reached, compare
-from policyctl.effect.declared import Declared
-from policyctl.effect.failures import FAILURES, said_failures
-from policyctl.effect.picture import picture
-from policyctl.effect.refusal import MAX_DEPTH
+from policyctl.effect.analysis import Cell, Delta, Effect, Reached, analyse, compare
+from policyctl.effect.context import DeclaredModels
+from policyctl.effect.failures import FAILURES, describe_failures
+from policyctl.effect.gateway import MAX_DEPTH
 from policyctl.effect.tree import read_tree
 from policyctl.errors import PolicyctlError
-from policyctl.model.normal import normal_form
-from policyctl.model.policy_file import MAX_TARGETS
+from policyctl.policy.document import normal_form
+from policyctl.policy.schema import MAX_TARGETS
 from tests.effect.examples import NEW, OLD, A, B
 from tests.effect.policies import bodies, body_of, document
 from tests.examples import examples
@@ -23,23 +22,23 @@ from tests.examples import examples
 
 def test_the_worked_example_says_what_the_diff_does_not() -> None:
     """Balance to fallback on 429 and 503: fixes two failures of one model, makes its other failures total."""
-    effect = compare(document(OLD), document(NEW), declared=Declared({A: 30, B: 30}))
+    effect = compare(document(OLD), document(NEW), declared=DeclaredModels({A: 30, B: 30}))
     assert effect.kind == "effective"
-    assert effect.models == (Moved(A, 0.75, 1), Moved(B, 0.25, 0))
-    assert effect.providers == (Moved("google", 0.75, 1), Moved("openai", 0.25, 0))
+    assert effect.models == (Delta(A, 0.75, 1), Delta(B, 0.25, 0))
+    assert effect.providers == (Delta("google", 0.75, 1), Delta("openai", 0.25, 0))
     assert effect.traffic == 0.25
     outages = [cell for cell in effect.worse if cell.share == 1]
     a_fails = FAILURES - {429, 503, "hang"} | {407}
     assert outages == [Cell("model", A, a_fails, 0.25, 0), Cell("provider", "google", a_fails, 0.25, 0)]
     assert Cell("model", A, frozenset({429, 503, "hang"}), 0.25, 1) in effect.better
     assert Cell("model", B, FAILURES, 0.75, 1) in effect.better
-    assert {(said_failures(cell.failures), cell.after) for cell in effect.worse if cell.share < 1} == {
+    assert {(describe_failures(cell.failures), cell.after) for cell in effect.worse if cell.share < 1} == {
         ("500, 502, 504, connection refused", 0.9999),
         ("any failure but 429, 500, 502 to 504, connection failures", 0.9),
     }
-    assert effect.calls == Moved("calls", 4, 8)
-    assert effect.failover == Moved("failover", 0, 7)
-    assert effect.latency == Moved("latency", 127, 254)
+    assert effect.calls == Delta("calls", 4, 8)
+    assert effect.failover == Delta("failover", 0, 7)
+    assert effect.latency == Delta("latency", 127, 254)
     assert (effect.added, effect.removed, effect.refused) == ((), (), None)
 
 
@@ -162,7 +161,7 @@ def test_a_policy_that_the_gateway_begins_to_refuse_says_why() -> None:
     effect = compare(document(OLD), document(broken))
     assert effect.refused == "policy has a retry without attempts"
     assert {cell.after for cell in effect.worse} == {0}
-    assert effect.usual == Moved("usual", 1, 0)
+    assert effect.usual == Delta("usual", 1, 0)
     assert effect.traffic == 1
 
 
@@ -180,16 +179,16 @@ WAITING: dict[str, tuple[dict[str, Any], dict[str, Any], Effect]] = {
     "where nothing comes after": (
         body_of("single", A, attempts=1),
         header(body_of("single", A), 1),
-        Effect("effective", waits=Moved("waits", 1, 61), latency=Moved("latency", 61, 121)),
+        Effect("effective", waits=Delta("waits", 1, 61), latency=Delta("latency", 61, 121)),
     ),
     "before a failover": (
         body_of("fallback", A, B, attempts=2),
         header(body_of("fallback", A, B), 2),
         Effect(
             "effective",
-            waits=Moved("waits", 6, 126),
-            failover=Moved("failover", 3, 63),
-            latency=Moved("latency", 186, 306),
+            waits=Delta("waits", 6, 126),
+            failover=Delta("failover", 3, 63),
+            latency=Delta("latency", 186, 306),
         ),
     ),
     "where a 429 ends the request": (
@@ -197,9 +196,9 @@ WAITING: dict[str, tuple[dict[str, Any], dict[str, Any], Effect]] = {
         header(body_of("fallback", A, B, codes=[503]), 2),
         Effect(
             "effective",
-            waits=Moved("waits", 6, 124),
-            failover=Moved("failover", 3, 61),
-            latency=Moved("latency", 186, 304),
+            waits=Delta("waits", 6, 124),
+            failover=Delta("failover", 3, 61),
+            latency=Delta("latency", 186, 304),
         ),
     ),
     "where no 429 is retried": (
@@ -214,7 +213,7 @@ WAITING: dict[str, tuple[dict[str, Any], dict[str, Any], Effect]] = {
 def test_obeying_a_retry_after_costs_time(case: str) -> None:
     """And nothing else: calls, shares and outages stay. That nothing is lost is not proven: a long one ends the attempts."""
     before, after, expected = WAITING[case]
-    assert compare(document(before), document(after), declared=Declared({A: 30, B: 30})) == expected
+    assert compare(document(before), document(after), declared=DeclaredModels({A: 30, B: 30})) == expected
 
 
 CONDITIONAL = {
@@ -287,7 +286,7 @@ def test_many_small_shares_are_all_of_the_requests(count: int, provider: str) ->
         effect = compare(before, after)
         assert effect.usual is None
         assert effect.traffic <= 1
-    assert picture(many).usual == 1
+    assert analyse(many).usual == 1
     moved = compare(document(body_of("single", A)), many)
     assert moved.traffic == pytest.approx(count / (3000 + count), abs=1e-12)
     assert compare(document(body_of("single", B)), many).traffic == 1
@@ -295,9 +294,9 @@ def test_many_small_shares_are_all_of_the_requests(count: int, provider: str) ->
 
 def test_an_added_policy_has_all_its_models_newly_reachable() -> None:
     effect = compare(None, document(OLD))
-    assert effect.models == (Moved(A, 0, 0.75), Moved(B, 0, 0.25))
+    assert effect.models == (Delta(A, 0, 0.75), Delta(B, 0, 0.25))
     assert effect.added == (Reached(A, ""), Reached(B, ""))
-    assert effect.calls == Moved("calls", None, 4)
+    assert effect.calls == Delta("calls", None, 4)
     assert (effect.worse, effect.better) == ((), ())
 
 
@@ -306,7 +305,7 @@ def test_work_does_not_double_with_every_level() -> None:
     body: dict[str, Any] = {"model_name": A}
     for level in range(60):
         body = body_of("fallback", body, f"virtual-model/x/{level}", body_of("single", B), codes=[430 + level, 429])
-    seen = picture(document(body))
+    seen = analyse(document(body))
     assert seen.calls.value == 1 + 60 * 2
     assert len(seen.reach) == 62
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from policyctl.effect.draw import draw_of
+from policyctl.effect.draw import weighted_choice
 
 
 def _drawn(weights: list[float], point: float) -> int | None:
@@ -26,7 +26,7 @@ def test_shares_are_those_of_many_evenly_spread_points(weights: list[int]) -> No
     """Negative weights included: 997 points, so each border costs at most one of them."""
     points = [(number + 0.5) / 997 for number in range(997)]
     counted = Counter(_drawn(weights, point) for point in points)
-    draw = draw_of(weights)
+    draw = weighted_choice(weights)
     for position, part in enumerate(draw.parts):
         assert part / draw.total == pytest.approx(counted[position] / 997, abs=len(weights) / 997)
 
@@ -35,7 +35,7 @@ def test_shares_are_those_of_many_evenly_spread_points(weights: list[int]) -> No
 def test_a_point_draws_what_the_gateway_draws(weights: list[float], number: int) -> None:
     assume(sum(weights) > 0)
     point = (number + 0.5) / 997
-    assert draw_of(weights).position(point) == _drawn(weights, point)
+    assert weighted_choice(weights).position(point) == _drawn(weights, point)
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ def test_a_point_draws_what_the_gateway_draws(weights: list[float], number: int)
     [([0.7, 0.2, 0.1], [7, 2, 1]), ([0.1] * 3, [1] * 3), ([1e-7, 3e-7], [1, 3]), ([0.75, 0.25], [3, 1.0])],
 )
 def test_ways_to_write_one_draw_are_equal(one: list[float], other: list[float]) -> None:
-    left, right = draw_of(one), draw_of(other)
+    left, right = weighted_choice(one), weighted_choice(other)
     assert [part * right.total for part in left.parts] == [part * left.total for part in right.parts]
 
 
 def test_huge_weights_are_only_weights() -> None:
-    draw = draw_of([1e308, 10**400, 1e-300])
+    draw = weighted_choice([1e308, 10**400, 1e-300])
     assert draw.position(0.5) == 1

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 
 from policyctl.effect.costs import Cost, costs
 from policyctl.effect.evaluate import evaluate
+from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
-from policyctl.effect.walk import walk
 from tests.effect.policies import MODELS, answers, bodies, document, scripts, small_bodies
 from tests.effect.simulation import Request, Simulation, at_random, chosen, every_request, scripted
 from tests.examples import examples
@@ -63,7 +63,7 @@ def test_costs_are_those_of_all_requests_together(body: dict[str, Any], answers:
 def test_the_walk_is_that_of_the_simulation(body: dict[str, Any], script: dict[str, list[Any]]) -> None:
     """Every load balance draws the last target that it may: the same choice on both sides."""
     expected = Simulation(body, scripted(script), lambda options: options[-1][0]).request()
-    walked = walk(read_tree(document(body)), script, lambda: 1 - 1e-12)
+    walked = simulate(read_tree(document(body)), script, lambda: 1 - 1e-12)
     assert (walked.status, tuple(walked.models), walked.waited) == (expected.status, expected.calls, expected.waited)
 
 

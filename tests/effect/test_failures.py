@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.effect.failures import FAILURES, ranges_of, said_failures
-from policyctl.effect.profile import Answer, answer_value
+from policyctl.effect.failures import FAILURES, describe_failures, ranges_of
+from policyctl.effect.gateway import Answer, answer_value
 
 FIVES: frozenset[Answer] = frozenset(range(500, 600))
 SAID: list[tuple[frozenset[Answer], str]] = [
@@ -31,7 +31,7 @@ SAID: list[tuple[frozenset[Answer], str]] = [
 
 @pytest.mark.parametrize(("answers", "said"), SAID, ids=[said for _, said in SAID])
 def test_a_set_of_failures_reads_as_people_write_it(answers: frozenset[Answer], said: str) -> None:
-    assert said_failures(answers) == said
+    assert describe_failures(answers) == said
 
 
 @given(answers=st.frozensets(st.sampled_from(sorted(FAILURES, key=str))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyctl.effect.matching import fitting
+from policyctl.policy.names import matching_models
 
 GPT, MINI, CLAUDE, BARE = "virtual-model/openai/gpt-4o", "virtual-model/openai/gpt-4o-mini", "virtual-model/anthropic/c", "own"
 MODELS = (GPT, MINI, CLAUDE, BARE)
@@ -29,4 +29,4 @@ MODELS = (GPT, MINI, CLAUDE, BARE)
     ],
 )
 def test_a_model_has_four_names_and_any_of_them_may_fit(pattern: str, models: list[str]) -> None:
-    assert list(fitting(pattern, MODELS)) == models
+    assert list(matching_models(pattern, MODELS)) == models

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.effect.evaluate import evaluate
+from policyctl.effect.evaluate import evaluate, model_shares, provider_shares
 from policyctl.effect.failures import FAILURES, one_failure
+from policyctl.effect.gateway import Answer
 from policyctl.effect.outages import Outages, outages, served
-from policyctl.effect.profile import Answer
-from policyctl.effect.shares import model_shares, provider_of, provider_shares
 from policyctl.effect.tree import Tree, read_tree
+from policyctl.policy.names import provider_of
 from tests import strategies
 from tests.effect.examples import NEW, OLD, A, B
 from tests.effect.policies import distorted_bodies, document, small_bodies

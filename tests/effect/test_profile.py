@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from policyctl.effect.profile import FAILURES, MAX_REPEATS, Answer, RetryAfter, answer_text, answer_value, read_answer
+from policyctl.effect.gateway import FAILURES, MAX_REPEATS, Answer, RetryAfter, answer_text, answer_value, read_answer
+from policyctl.effect.simulate import Simulation, simulate
 from policyctl.effect.tree import read_tree
-from policyctl.effect.walk import Walk, walk
 
 
 def single(**retry: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def fallback(*codes: int, listed: bool = True, targets: tuple[Any, ...] = ("a", 
 
 def ask(body: Any, **script: list[Answer]) -> tuple[int | None, str]:
     """The status, and the calls as one word."""
-    walked = walk(read_tree({"policy": body}), script, Random(0).random)
+    walked = simulate(read_tree({"policy": body}), script, Random(0).random)
     return walked.status, "".join(walked.models)
 
 
@@ -158,7 +158,7 @@ NOT_WHOLE: dict[str, tuple[Any, int | None]] = {
 def test_what_is_not_whole_calls_nobody(case: str) -> None:
     body, status = NOT_WHOLE[case]
     tree = read_tree({"policy": body})
-    assert walk(tree, {}, Random(0).random) == Walk(status, ())
+    assert simulate(tree, {}, Random(0).random) == Simulation(status, ())
     assert (tree.refused is not None) == (status == 400)
 
 
@@ -178,12 +178,13 @@ def test_a_target_has_its_own_retry_or_the_nearest_one_whole() -> None:
 def test_a_target_without_a_model_is_asked_for_the_model_of_the_request() -> None:
     assert ask({"strategy": {"mode": "fallback"}, "targets": [{"weight": 1}, {}]}) == (200, "")
     assert (
-        len(walk(read_tree({"policy": {"strategy": {"mode": "fallback"}, "targets": [{}]}}), {}, Random(0).random).calls) == 1
+        len(simulate(read_tree({"policy": {"strategy": {"mode": "fallback"}, "targets": [{}]}}), {}, Random(0).random).calls)
+        == 1
     )
 
 
 def test_waits_double_and_stop_at_the_next_target() -> None:
-    walked = walk(read_tree({"policy": fallback(listed=False, retry={"attempts": 4})}), {"a": [500]}, Random(0).random)
+    walked = simulate(read_tree({"policy": fallback(listed=False, retry={"attempts": 4})}), {"a": [500]}, Random(0).random)
     assert [(call.model, call.wait) for call in walked.calls] == [("a", 0), ("a", 1), ("a", 2), ("a", 4), ("a", 8), ("b", 0)]
     assert walked.waited == 15
 
@@ -207,7 +208,7 @@ WAITS: dict[str, tuple[dict[str, Any], list[Answer], list[int], int]] = {
 def test_a_retry_after_is_waited_for(rule: str) -> None:
     retry, answers, before_calls, together = WAITS[rule]
     switch = {} if rule.startswith("not without") else {"use_retry_after_header": True}
-    walked = walk(read_tree({"policy": single(**retry, **switch)}), {"a": answers}, Random(0).random)
+    walked = simulate(read_tree({"policy": single(**retry, **switch)}), {"a": answers}, Random(0).random)
     assert ([call.wait for call in walked.calls], walked.waited) == (before_calls, together)
 
 
@@ -215,13 +216,13 @@ def test_the_wait_after_the_last_attempt_is_the_next_targets_delay() -> None:
     """Measured: an upstream that asks for 7 s holds the failover back for 14 s, with one repeat."""
     retry = {"attempts": 1, "use_retry_after_header": True}
     tree = read_tree({"policy": fallback(listed=False, retry=retry)})
-    walked = walk(tree, {"a": [RetryAfter(7)]}, Random(0).random)
+    walked = simulate(tree, {"a": [RetryAfter(7)]}, Random(0).random)
     assert [(call.model, call.wait) for call in walked.calls] == [("a", 0), ("a", 7), ("b", 7)]
     assert (walked.status, walked.waited, walked.wait) == (200, 14, 0)
 
 
 def test_attempts_without_end_are_cut() -> None:
-    walked = walk(read_tree({"policy": single(attempts=1e300)}), {"a": [500]}, Random(0).random)
+    walked = simulate(read_tree({"policy": single(attempts=1e300)}), {"a": [500]}, Random(0).random)
     assert len(walked.calls) == MAX_REPEATS + 1
 
 

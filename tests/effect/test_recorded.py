@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from policyctl.effect.evaluate import evaluate
+from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
-from policyctl.effect.walk import walk
 
 DATA = Path(__file__).parent / "data"
 CASES, SHARES, BACKOFF = (
@@ -23,7 +23,7 @@ CASES, SHARES, BACKOFF = (
 @pytest.mark.parametrize("case", CASES)
 def test_status_and_calls_are_as_recorded(case: str) -> None:
     policy, script, expect = (CASES[case][key] for key in ("policy", "script", "expect"))
-    walked = walk(read_tree({"policy": policy}), script, Random(1).random)
+    walked = simulate(read_tree({"policy": policy}), script, Random(1).random)
     assert (walked.status, walked.models) == (expect["status"], expect["calls"])
 
 
@@ -42,7 +42,7 @@ def test_the_evaluator_is_certain_of_what_was_recorded(case: str) -> None:
 @pytest.mark.parametrize("case", BACKOFF)
 def test_waits_are_as_recorded(case: str) -> None:
     policy, script, expect, seen = (BACKOFF[case][key] for key in ("policy", "script", "expect", "seen"))
-    walked = walk(read_tree({"policy": policy}), script, Random(1).random)
+    walked = simulate(read_tree({"policy": policy}), script, Random(1).random)
     assert (walked.status, walked.models) == (expect["status"], expect["calls"])
     assert [call.wait for call in walked.calls] == pytest.approx([0, *seen["gaps_s"]], abs=0.1)
 

@@ -6,19 +6,17 @@ from itertools import pairwise
 
 import pytest
 
-from policyctl.effect.bounds import max_waits
-from policyctl.effect.compare import Effect, compare
-from policyctl.effect.declared import Declared
+from policyctl.effect.analysis import Effect, analyse, compare
+from policyctl.effect.context import NOT_HERE, DeclaredModels, KnownPolicies
 from policyctl.effect.evaluate import evaluate
-from policyctl.effect.known import NOT_HERE, Known
 from policyctl.effect.outages import outages
-from policyctl.effect.picture import picture
 from policyctl.effect.routes import Routes
+from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import MAX_CHAIN, read_tree
-from policyctl.effect.walk import walk
+from policyctl.effect.worst_case import max_waits
 from policyctl.errors import NotKnown
-from policyctl.model.normal import Document
-from policyctl.model.policy_file import MAX_TARGETS
+from policyctl.policy.document import Document
+from policyctl.policy.schema import MAX_TARGETS
 from tests.effect.examples import A, B
 from tests.effect.policies import body_of, document
 
@@ -28,7 +26,7 @@ INNER = {"name": "virtual-policy/inner", "policy": {**body_of("loadbalance", A, 
 def test_a_target_that_is_another_policy_is_that_policys_outcome() -> None:
     """Its own retries hold inside. What is served counts no outer ones; the worst case counts them for the whole policy."""
     outer = {**body_of("fallback", "virtual-policy/inner", "virtual-model/x/c"), "retry": {"attempts": 5}}
-    resolved = picture(document(outer), {"virtual-policy/inner": INNER})
+    resolved = analyse(document(outer), {"virtual-policy/inner": INNER})
     assert resolved.tree.assumed == {"virtual-policy/inner": 5}
     assert resolved.models == {A: 0.5, B: 0.5, "virtual-model/x/c": 0}
     assert resolved.calls.value == 6 * 3 + 6
@@ -36,11 +34,11 @@ def test_a_target_that_is_another_policy_is_that_policys_outcome() -> None:
 
 
 def test_a_bare_name_may_be_another_policy() -> None:
-    assert picture(document(body_of("single", "inner")), {"virtual-policy/inner": INNER}).models == {A: 0.5, B: 0.5}
+    assert analyse(document(body_of("single", "inner")), {"virtual-policy/inner": INNER}).models == {A: 0.5, B: 0.5}
 
 
-MISSING = Known({}, whole=True)
-TWICE = Known({}, whole=True, unclear={"virtual-policy/inner": "the remote has several policies of this name"})
+MISSING = KnownPolicies({}, whole=True)
+TWICE = KnownPolicies({}, whole=True, unclear={"virtual-policy/inner": "the remote has several policies of this name"})
 OTHER_HALF = body_of("loadbalance", "virtual-policy/inner", A)
 # The policies that are known, and what a fallback of `inner` and another model serves when nothing fails.
 UNFOLLOWED = {
@@ -54,21 +52,21 @@ UNFOLLOWED = {
 def test_a_policy_that_cannot_be_followed_serves_nobody(case: str) -> None:
     """Of one that does not exist it is known how it fails; of the others not even that a fallback moves on from them."""
     known, unknown, missing, served = UNFOLLOWED[case]
-    seen = picture(document(body_of("fallback", "virtual-policy/inner", A)), known)
+    seen = analyse(document(body_of("fallback", "virtual-policy/inner", A)), known)
     assert (dict(seen.tree.unfollowed), seen.tree.missing, dict(seen.tree.assumed)) == (unknown, missing, {})
     assert seen.usual == served == 1 - outages(seen.tree).usual
     assert seen.models == ({A: 1.0} if missing else {"virtual-policy/inner": 1.0, A: 0.0})
-    half = picture(document(OTHER_HALF), known)
+    half = analyse(document(OTHER_HALF), known)
     assert half.usual == 0.5
     assert set(outages(half.tree).models[A]) == {1.0}
     assert evaluate(half.tree, {}).served == 0.5
-    assert walk(half.tree, {}, lambda: 0.0).status in (400, 500)
+    assert simulate(half.tree, {}, lambda: 0.0).status in (400, 500)
 
 
 def test_what_a_policy_that_cannot_be_followed_answers_may_be_given() -> None:
     tree = read_tree(document(OTHER_HALF))
     assert evaluate(tree, {"virtual-policy/inner": 200}).served == 1
-    assert walk(tree, {"virtual-policy/inner": [200]}, lambda: 0.0).status == 200
+    assert simulate(tree, {"virtual-policy/inner": [200]}, lambda: 0.0).status == 200
 
 
 def test_retries_around_policies_count_in_the_worst_case() -> None:
@@ -77,7 +75,7 @@ def test_retries_around_policies_count_in_the_worst_case() -> None:
         "virtual-policy/outer": document(body_of("single", "virtual-policy/inner", attempts=2)),
         "virtual-policy/inner": document(body_of("fallback", A, B, attempts=1)),
     }
-    seen = picture(document(body_of("single", "virtual-policy/outer", attempts=3)), known, Declared({A: 10.0, B: 10.0}))
+    seen = analyse(document(body_of("single", "virtual-policy/outer", attempts=3)), known, DeclaredModels({A: 10.0, B: 10.0}))
     calls, waits = 4 * 3 * 2 * 2, 7 + 4 * 3 + 4 * 3 * 2
     assert [(leg.model, leg.calls) for leg in seen.calls.legs] == [(A, 24), (B, 24)]
     assert (seen.calls.value, max_waits(Routes(seen.tree)).value) == (calls, waits)
@@ -112,8 +110,8 @@ def test_a_retry_around_a_policy_may_matter_to_what_is_served(case: str) -> None
     assert (effect.kind, effect.sure) == ("effective", sure)
 
 
-OPEN = Known({}, whole=True, unclear={"virtual-policy/inner": "it is there twice"})
-CLEAR = Known({"virtual-policy/inner": INNER}, whole=True)
+OPEN = KnownPolicies({}, whole=True, unclear={"virtual-policy/inner": "it is there twice"})
+CLEAR = KnownPolicies({"virtual-policy/inner": INNER}, whole=True)
 TO_INNER = body_of("fallback", "virtual-policy/inner", A)
 # Two versions of a policy, each with what is known of others: neither is called better or worse than the other.
 NOT_KNOWN = {
@@ -151,7 +149,7 @@ def test_policies_that_target_each_other_end_at_a_leaf() -> None:
 
 def test_a_refused_policy_as_a_target_answers_400() -> None:
     broken = {"name": "virtual-policy/inner", "policy": {"targets": []}}
-    seen = picture(document(body_of("fallback", "virtual-policy/inner", A)), {"virtual-policy/inner": broken})
+    seen = analyse(document(body_of("fallback", "virtual-policy/inner", A)), {"virtual-policy/inner": broken})
     assert seen.models == {A: 1}
     assert set(seen.reach) == {A}
     assert seen.calls.value == 1
@@ -183,7 +181,7 @@ def test_of_a_longer_chain_it_is_not_known_what_it_does(length: int) -> None:
     """Nor is a change at its far end called equivalent, though nothing differs as far as it was followed."""
     old, new = chain_of(length, A), chain_of(length, B)
     first = old["virtual-policy/0"]
-    effect = compare(first, first, Known(old, whole=True), Known(new, whole=True))
+    effect = compare(first, first, KnownPolicies(old, whole=True), KnownPolicies(new, whole=True))
     why = f"it leads through more than {MAX_CHAIN} policies in a row; that is too deep to evaluate"
     assert effect == Effect("unknown", unknown=why)
     assert compare(first, {**first, "description": "other"}, old, old).kind == "metadata"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from policyctl.core.risk import loses
-from policyctl.effect.compare import Effect, compare
+from policyctl.effect.analysis import Effect, compare
+from policyctl.plan.risk import loses
 from policyctl.report.effect_rows import effect_rows
 from tests.effect.policies import document
 

@@ -8,17 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.effect.canonical import kind_of
-from policyctl.effect.compare import Unfit, compare
-from policyctl.effect.declared import Declared
-from policyctl.effect.evaluate import evaluate
+from policyctl.effect.analysis import Unfit, analyse, compare
+from policyctl.effect.context import DeclaredModels
+from policyctl.effect.equivalence import kind_of
+from policyctl.effect.evaluate import evaluate, model_shares
 from policyctl.effect.failures import FAILURES
 from policyctl.effect.outages import outages
-from policyctl.effect.picture import picture
-from policyctl.effect.shares import model_shares
+from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
-from policyctl.effect.walk import walk
-from policyctl.model.normal import normal_form
+from policyctl.policy.document import normal_form
 from tests.effect.policies import MODELS, answers, bodies, document
 from tests.examples import examples
 
@@ -26,9 +24,9 @@ A, B, C, D = MODELS
 CHAT, EMBED = "chat", "embedding"
 
 
-def declared(**types: str) -> Declared:
+def declared(**types: str) -> DeclaredModels:
     """`a="chat"`: the type of the model whose name ends so."""
-    return Declared(types={model: types[model[-1]] for model in MODELS if model[-1] in types})
+    return DeclaredModels(types={model: types[model[-1]] for model in MODELS if model[-1] in types})
 
 
 def body(mode: str, *targets: Any, **strategy: Any) -> dict[str, Any]:
@@ -53,7 +51,7 @@ def body(mode: str, *targets: Any, **strategy: Any) -> dict[str, Any]:
     ],
 )
 def test_a_policy_takes_the_requests_of_its_first_target_that_has_a_type(
-    policy: dict[str, Any], types: Declared, takes: str | None, unfit: dict[str, str]
+    policy: dict[str, Any], types: DeclaredModels, takes: str | None, unfit: dict[str, str]
 ) -> None:
     tree = read_tree(document(policy), None, types)
     assert (tree.takes, tree.unfit) == (takes, unfit)
@@ -73,7 +71,7 @@ def test_what_a_policy_takes_does_not_depend_on_the_order_of_a_load_balance(poli
 def test_a_model_of_another_type_does_what_one_does_that_answers_400_instead_of_a_success(
     policy: dict[str, Any], given_answers: dict[str, dict[Any, float]], unfit: set[str]
 ) -> None:
-    tree = read_tree(document(policy), None, Declared(types={A: CHAT} | dict.fromkeys(unfit, EMBED)))
+    tree = read_tree(document(policy), None, DeclaredModels(types={A: CHAT} | dict.fromkeys(unfit, EMBED)))
     plain = read_tree(document(policy))
     failing = {
         model: {
@@ -97,7 +95,7 @@ def test_a_model_of_another_type_does_what_one_does_that_answers_400_instead_of_
 @settings(max_examples=examples(80))
 @given(policy=bodies, unfit=st.sets(st.sampled_from(MODELS[1:]), max_size=3))
 def test_what_is_said_of_outages_and_shares_counts_it_as_failing(policy: dict[str, Any], unfit: set[str]) -> None:
-    tree = read_tree(document(policy), None, Declared(types={A: CHAT} | dict.fromkeys(unfit, EMBED)))
+    tree = read_tree(document(policy), None, DeclaredModels(types={A: CHAT} | dict.fromkeys(unfit, EMBED)))
     plain = read_tree(document(policy))
     failing: dict[str, Any] = dict.fromkeys(tree.unfit, 400)
     matrix = outages(tree)
@@ -111,15 +109,15 @@ def test_what_is_said_of_outages_and_shares_counts_it_as_failing(policy: dict[st
 
 def test_it_is_called_all_the_same() -> None:
     """So a guard about providers sees it."""
-    seen = picture(document(body("fallback", A, C, on_status_codes=[503])), None, declared(a=CHAT, c=EMBED))
+    seen = analyse(document(body("fallback", A, C, on_status_codes=[503])), None, declared(a=CHAT, c=EMBED))
     assert set(seen.reach) == {A, C}
     assert seen.calls.value == 2
-    walked = walk(seen.tree, {A: [503]}, lambda: 0.0)
+    walked = simulate(seen.tree, {A: [503]}, lambda: 0.0)
     assert (walked.status, walked.models) == (400, [A, C])
 
 
 def test_a_model_behind_it_is_reached_without_a_failure_of_its_own() -> None:
-    seen = picture(document(body("fallback", A, C, B)), None, declared(a=CHAT, c=EMBED))
+    seen = analyse(document(body("fallback", A, C, B)), None, declared(a=CHAT, c=EMBED))
     assert [[failure.model for failure in way] for way in seen.reach[B].ways] == [[A]]
 
 

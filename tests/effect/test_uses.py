@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 
-from policyctl.effect.declared import Declared
+from policyctl.effect.context import DeclaredModels, KnownPolicies
 from policyctl.effect.evaluate import evaluate
-from policyctl.effect.known import Known
-from policyctl.effect.refusal import MAX_DEPTH
+from policyctl.effect.gateway import MAX_DEPTH
 from policyctl.effect.tree import read_tree
 from policyctl.effect.uses import Names, Use, Uses, names_in
-from policyctl.model.names import canonical_model
-from policyctl.model.normal import Document, model_names
+from policyctl.policy.document import Document, model_names
+from policyctl.policy.names import canonical_model
 from tests.effect.examples import A, B
 from tests.effect.policies import bodies, body_of, document
 from tests.examples import examples
@@ -27,7 +26,7 @@ P, CHAT, MID = "virtual-policy/p", "virtual-policy/chat", "virtual-policy/mid"
 def uses(pattern: str, known: dict[str, Document]) -> list[Use]:
     """All uses by `p`, whatever else is known."""
     wanted = names_in(known.values(), known.keys()).fitting(pattern)
-    return list(Uses(wanted, Known(known)).of(P, known[P]))
+    return list(Uses(wanted, KnownPolicies(known)).of(P, known[P]))
 
 
 class Case(NamedTuple):
@@ -108,8 +107,8 @@ def test_policies_that_target_each_other_use_each_other() -> None:
 def test_a_policy_beyond_which_nothing_is_known_is_told() -> None:
     known = {P: document(body_of("fallback", MID, A)), MID: document(body_of("single", CHAT))}
     wanted = names_in(known.values(), known.keys()).fitting(A)
-    assert list(Uses(wanted, Known(known)).beyond(known[P])) == [CHAT]
-    assert list(Uses(Names((), (CHAT,)), Known(known)).beyond(known[P])) == []
+    assert list(Uses(wanted, KnownPolicies(known)).beyond(known[P])) == [CHAT]
+    assert list(Uses(Names((), (CHAT,)), KnownPolicies(known)).beyond(known[P])) == []
 
 
 def test_of_a_policy_whose_mode_is_not_known_no_use_is_denied() -> None:
@@ -117,7 +116,7 @@ def test_of_a_policy_whose_mode_is_not_known_no_use_is_denied() -> None:
         P: document({"strategy": {"mode": "semantic"}, "routes": [{"model_name": A}]}),
         CHAT: {"name": CHAT, "policy": body_of("single", P)},
     }
-    found = Uses(Names((A,), ()), Known(known))
+    found = Uses(Names((A,), ()), KnownPolicies(known))
     why = 'policy has mode "semantic", which policyctl does not know'
     assert (list(found.of(P, known[P])), found.why_not_known(known[P])) == ([], why)
     assert found.why_not_known(known[CHAT]) == f"{P}: {why}"
@@ -127,7 +126,7 @@ def test_of_a_policy_whose_mode_is_not_known_no_use_is_denied() -> None:
 def test_declared_types_count_as_in_a_plan() -> None:
     """A model of another type than the policy's first serves no request, so nothing is lost without it."""
     known = {P: document(body_of("loadbalance", A, B))}
-    (use,) = Uses(Names((B,), ()), Known(known), Declared(types={A: "chat", B: "embedding"})).of(P, known[P])
+    (use,) = Uses(Names((B,), ()), KnownPolicies(known), DeclaredModels(types={A: "chat", B: "embedding"})).of(P, known[P])
     assert (use.share, use.asked, use.served) == (0, True, 0.5)
 
 
@@ -136,6 +135,6 @@ def test_declared_types_count_as_in_a_plan() -> None:
 def test_every_model_that_a_policy_names_is_used_and_its_absence_is_what_a_404_does(body: dict[str, Any]) -> None:
     one = document(body)
     for model in set(map(canonical_model, model_names(one))):
-        (use,) = Uses(Names((model,), ()), Known({})).of(P, one)
+        (use,) = Uses(Names((model,), ()), KnownPolicies({})).of(P, one)
         if not use.why:
             assert use.served == evaluate(read_tree(one), {model: 404}).served

@@ -14,11 +14,11 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from policyctl.effect.compare import Effect, compare
-from policyctl.report.effect_rows import cell_row, telling
+from policyctl.effect.analysis import Effect, compare
+from policyctl.report.effect_rows import cell_row, informative
+from policyctl.report.headline import plan_summary, said_risks
 from policyctl.report.plan_markdown import plan_markdown
-from policyctl.report.subject import Subject
-from policyctl.report.verdict import said_risks, verdict
+from policyctl.report.plan_view import PlanView
 from tests.builders import policy
 from tests.effect.policies import MODELS, document
 from tests.effect.simulation import Request, every_request, every_scripted
@@ -196,14 +196,14 @@ def test_a_page_shows_what_an_outage_takes_or_it_follows_from_the_shares(pair: t
     losses = [(lost, gained) for lost, gained in losses_of(old, new) if lost > NOTICED]
     if not losses:
         return
-    effect, said = review.effects["virtual-policy/p"], verdict(review)
-    page = plan_markdown(Subject(review, "local")).replace("`", "").replace("**", "")
+    effect, said = review.effects["virtual-policy/p"], plan_summary(review)
+    page = plan_markdown(PlanView(review, "local")).replace("`", "").replace("**", "")
     assert said.risks[0].takes >= max(lost for lost, _ in losses) - 1e-9
     assert all(words[:60] in page.partition("<details>")[0] for words in said_risks(said.risks[0]))
     if "only weights move" in page:
         assert all(lost <= gained + 1e-9 for lost, gained in losses)
     else:
-        rows = [f"worse: {cell_row(cell)}" for cell in telling(effect.worse, effect)]
+        rows = [f"worse: {cell_row(cell)}" for cell in informative(effect.worse, effect)]
         assert any(row in page for row in rows)
 
 

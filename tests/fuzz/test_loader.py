@@ -13,8 +13,8 @@ from policyctl.load.directory import Files
 from policyctl.load.environment import Environment
 from policyctl.load.source import source_of
 from policyctl.load.write import policy_text
-from policyctl.load.yaml_text import read_yaml
-from policyctl.model.normal import canonical_text, normal_form
+from policyctl.load.yaml import read_yaml
+from policyctl.policy.document import canonical_text, normal_form
 from tests.examples import examples
 from tests.fuzz.mutating import CONFIG, SEEDS, contents, texts, values
 from tests.strategies import json_values

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from policyctl.core.guards import review
-from policyctl.core.plan import Plan
-from policyctl.core.saved import BadPlan, read_plan, write_plan
-from policyctl.core.settings import Settings
-from policyctl.model.live import observe_rows
-from policyctl.model.normal import digest
+from policyctl.plan.plan import Plan
+from policyctl.plan.safety import review
+from policyctl.plan.saved_plan import BadPlan, read_plan, write_plan
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import digest
+from policyctl.policy.live import observe_rows
 from policyctl.reconcile.apply import apply_changes, stale_changes
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.report.plan_json import plan_json
 from policyctl.report.plan_text import plan_text
-from policyctl.report.style import Style
+from policyctl.report.terminal import Style
 from tests.builders import plan, policy, row
 from tests.examples import examples
 from tests.fuzz.mutating import contents, values

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.load.template import _FILTERS, BadTemplate, render_scalar
-from policyctl.load.template_limits import MAX_INT_BITS, MAX_OUTPUT
+from policyctl.load.template import _FILTERS, MAX_INT_BITS, MAX_OUTPUT, BadTemplate, render_scalar
 from tests.examples import examples
 from tests.strategies import json_values
 

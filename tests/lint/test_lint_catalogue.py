@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 import policyctl
-from policyctl.lint.catalogue import DEFAULT_CODES, LINT_CODES, RULES, Chosen, with_prefix
-from policyctl.lint.catalogue_deep import DEEP_RULES
-from policyctl.lint.catalogue_files import FILE_RULES
-from policyctl.lint.catalogue_lint import LINT_RULES
+from policyctl.rules.catalogue import DEFAULT_CODES, LINT_CODES, RULES, Chosen, with_prefix
+from policyctl.rules.lint import DEEP_RULES, LINT_RULES
+from policyctl.rules.problems import FILE_RULES
 
 SOURCE = Path(policyctl.__file__).parent
 INFOS = {"P404", "P415", "P422", "P462", "P503"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from policyctl.lint.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES
-from policyctl.lint.families import lint
+from policyctl.lint.check import lint
+from policyctl.rules.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES
 from tests.lint.builders import A, B, C, Target, group, model, retry
 
 COMMENT_CODES = {"P491", "P492"}

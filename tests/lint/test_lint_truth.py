@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.lint.catalogue import LINT_CODES
-from policyctl.lint.families import lint
+from policyctl.lint.check import lint
+from policyctl.rules.catalogue import LINT_CODES
 from tests.examples import examples
 from tests.lint.small_gateway import CODES, MODELS, Gateway, policies
 

@@ -10,7 +10,7 @@ import pytest
 from policyctl.errors import InvalidInput
 from policyctl.load.auth import AuthFile, login_type
 from policyctl.load.config import load_config
-from policyctl.load.urls import is_local, is_safe_for_secrets, origin, remote_complaint
+from policyctl.load.urls import is_local, is_safe_for_secrets, origin, remote_url_error
 
 KEY, PASSWORD, TOKEN, USER = {"api_key": "env:K"}, {"password": "env:P"}, {"token": "env:T"}, {"username": "u"}
 INSTANCE = "https://api.us-south.watson-orchestrate.ibm.com/instances/x"
@@ -120,7 +120,7 @@ def test_what_is_wrong_is_told_at_its_place_and_never_shows_a_secret(
     ],
 )
 def test_a_remote_that_cannot_be_one_is_told(remote: str, said: str) -> None:
-    assert (remote_complaint(remote) or "").startswith(said)
+    assert (remote_url_error(remote) or "").startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_remote_that_cannot_be_one_is_told(remote: str, said: str) -> None:
     ],
 )
 def test_a_usable_remote_is_no_complaint(remote: str) -> None:
-    assert remote_complaint(remote) is None
+    assert remote_url_error(remote) is None
 
 
 @pytest.mark.parametrize(

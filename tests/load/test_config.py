@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from policyctl.core.settings import Limits
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.config import find_config, load_config
+from policyctl.plan.settings import Limits
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
 

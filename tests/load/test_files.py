@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import PolicyctlError
-from policyctl.load.files import read_bounded, write_atomically
+from policyctl.load.atomic import read_bounded, write_atomically
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.sqlite_rows import put, row
 
@@ -90,7 +90,7 @@ def test_modes(umask: int, mode: int, tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from policyctl.load.files import write_atomically
+from policyctl.load.atomic import write_atomically
 os.umask({umask})
 for name in ("new", "old"):
     write_atomically(Path(name), "text")
@@ -217,7 +217,7 @@ def test_a_directory_that_becomes_a_link_between_reading_and_writing_is_not_foll
 SWAP = """
 import os
 from policyctl.cli.main import main
-import policyctl.load.homes as homes
+import policyctl.load.placement as homes
 
 found = homes.Homes.of
 
@@ -255,7 +255,7 @@ def test_what_is_read_is_bounded(tmp_path: Path) -> None:
 SIGNALLED = """
 import os, signal, sys
 from pathlib import Path
-from policyctl.load.files import write_atomically
+from policyctl.load.atomic import write_atomically
 
 class Text(str):
     def encode(self):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.base import config_at, sources_at
+from policyctl.load.base_config import config_at, sources_at
 from policyctl.load.environment import NO_CONFIG
 from policyctl.load.git.revision import Revision, default_branch
-from policyctl.load.urls import revision_complaint
+from policyctl.load.urls import revision_error
 from tests.git_repo import commit, git
 
 HOSTILE = ("-x", "^main", "--output=pwned", "/etc/passwd", "", "a\nb", "a\0b", "\x1b[2J", "main\n--all", "x" * 1001)
@@ -99,7 +99,7 @@ def test_files_are_read_in_one_go_and_missing_ones_left_out(repository: Path) ->
 
 @pytest.mark.parametrize("revision", HOSTILE)
 def test_hostile_revisions_are_refused_before_git_sees_them(repository: Path, revision: str) -> None:
-    assert revision_complaint(revision)
+    assert revision_error(revision)
     with pytest.raises(UsageError, match=r"^the git revision must .*$"):
         Revision(repository, revision)
     assert sorted(os.listdir(repository)) == [".git", "policies", "policies-too.yaml"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from policyctl.core.settings import GUARDS, GuardException, Guards, MinServed, Survive
 from policyctl.errors import InvalidInput
 from policyctl.load.config import load_config
+from policyctl.plan.settings import GUARDS, GuardException, Guards, MinServed, Survive
 from tests.conftest import Project
 
 FULL = """

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from policyctl.cli.main import run
 from policyctl.load.config import ConfigFile
-from policyctl.model.schema import model_schema
+from policyctl.policy.schema import model_schema
 
 
 @pytest.fixture(autouse=True)

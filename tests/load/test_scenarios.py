@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from policyctl.load.scenario_file import SuiteFile
-from policyctl.load.scenarios import read_suites
+from policyctl.load.scenarios import SuiteFile, read_suites
 from policyctl.load.source import read_source
-from policyctl.load.yaml_text import read_yaml
-from policyctl.model.schema import templated_schema
+from policyctl.load.yaml import read_yaml
+from policyctl.policy.schema import templated_schema
 from tests.conftest import Policyctl, Project
 
 TEST = "spec_version: v1\nkind: policy_test\npolicy: anygem\ntests:\n  - {name: it answers, expect: {served: 1}}\n"

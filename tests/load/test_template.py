@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.load.markers import has_template
-from policyctl.load.template import BadTemplate, render, render_scalar
-from policyctl.load.template_limits import MAX_OUTPUT
+from policyctl.load.template import MAX_OUTPUT, BadTemplate, render, render_scalar
+from policyctl.load.variables import has_template
 from tests.strategies import json_values
 
 VARS = {"w": 0.75, "name": "x", "codes": [429, 503], "nested": {"a": {"b": 1}}, "yes": True, "none": None}

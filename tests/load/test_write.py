@@ -13,13 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.errors import errors_in
-from policyctl.load.policies import read_contents
+from policyctl.load.documents import read_contents
 from policyctl.load.source import Source
 from policyctl.load.write import policy_text
-from policyctl.load.yaml_text import read_yaml
-from policyctl.model.live import Live, read_row
-from policyctl.model.normal import canonical_text, normal_form
-from policyctl.model.policy import Policy, policy_from_file
+from policyctl.load.yaml import read_yaml
+from policyctl.policy.document import Policy, canonical_text, normal_form, policy_from_file
+from policyctl.policy.live import LivePolicy, read_row
 from tests.strategies import documents, loose_documents, weights
 
 INPUT = Path(__file__).parent / "written"
@@ -99,7 +98,7 @@ def test_a_plain_reader_of_either_yaml_sees_the_same_text(description: str) -> N
 @given(loose_documents)
 def test_what_a_remote_may_hold_is_written_so_that_nothing_differs_or_refused_with_reasons(document: dict[str, Any]) -> None:
     row = read_row({**document, "id": "1", "tenant_id": "secret-tenant", "created_on": "now"})
-    if not isinstance(row, Live):
+    if not isinstance(row, LivePolicy):
         return
     text = policy_text(row.document)
     if isinstance(text, str):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from policyctl.errors import LostAnswer, RemoteError
-from policyctl.model.normal import Document
+from policyctl.policy.document import Document
 from policyctl.remote.sqlite import SqliteRemote
 
 # What happens to one write: it works; it is refused; its answer is lost, before or after it was carried out.

@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.core.apply import GOOD, Outcome
-from policyctl.core.plan import Plan, Selection
-from policyctl.core.settings import Settings
 from policyctl.load.environment import Environment
-from policyctl.model.live import observe_rows
-from policyctl.model.normal import canonical_text, normal_form
-from policyctl.model.policy import Policy, policy_from_file
+from policyctl.plan.outcome import GOOD, Outcome
+from policyctl.plan.plan import Plan, Selection
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import Policy, canonical_text, normal_form, policy_from_file
+from policyctl.policy.live import observe_rows
 from policyctl.reconcile.apply import apply_changes, stale_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import plan_directory

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from policyctl.core.apply import Outcome
-from policyctl.core.change import Change
-from policyctl.core.plan import make_plan
-from policyctl.core.settings import Settings
-from policyctl.model.live import observe_rows
-from policyctl.model.policy import policy_from_file
+from policyctl.plan.change import Change
+from policyctl.plan.outcome import Outcome
+from policyctl.plan.plan import make_plan
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import policy_from_file
+from policyctl.policy.live import observe_rows
 from policyctl.reconcile.apply import apply_changes
 from policyctl.remote.orchestrate import OrchestrateRemote
 from tests.remote.http_helpers import Clock

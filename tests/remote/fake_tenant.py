@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from policyctl.model.names import canonical_name
+from policyctl.policy.names import canonical_name
 from tests.remote.fake_server import Reply, Seen, Silence
 
 POLICIES = "/v1/model_policy"

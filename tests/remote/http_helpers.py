@@ -10,12 +10,11 @@ from typing import Any
 import httpx
 
 from policyctl.load.auth import AuthFile
-from policyctl.remote.auth import Session
-from policyctl.remote.credentials import Credentials
+from policyctl.remote.backoff import Backoff
+from policyctl.remote.http import HttpClient
+from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote, Sender
-from policyctl.remote.patience import Patience
-from policyctl.remote.scrubbing import Scrubber
-from policyctl.remote.wire import Wire
+from policyctl.remote.redaction import Credentials, Redactor
 
 SHORT = httpx.Timeout(0.25, connect=5)  # only a server that hangs on purpose is waited for
 
@@ -34,9 +33,9 @@ class Clock:
         self.slept.append(seconds)
         self.time += seconds
 
-    def patience(self, **more: Any) -> Patience:
+    def patience(self, **more: Any) -> Backoff:
         """Patience by this clock, that always draws the longest wait."""
-        return Patience(sleep=self.sleep, clock=self.now, chance=lambda: 1.0, **more)
+        return Backoff(sleep=self.sleep, clock=self.now, chance=lambda: 1.0, **more)
 
 
 def reach(
@@ -51,11 +50,11 @@ def reach(
 ) -> OrchestrateRemote:
     """A remote at a URL, with injected time."""
     clock = clock or Clock()
-    scrub = Scrubber()
-    wire = Wire(scrub, ca_file, timeout, clock.patience())
+    scrub = Redactor()
+    wire = HttpClient(scrub, ca_file, timeout, clock.patience())
     sender: Sender = wire
     if auth is not None:
-        sender = Session(wire, auth, url, Credentials(auth, scrub, base, environ), clock.now)
+        sender = LoginSession(wire, auth, url, Credentials(auth, scrub, base, environ), clock.now)
     return OrchestrateRemote(url, sender, scrub)
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.remote.answers import describe, is_quota, retry_after
-from policyctl.remote.scrubbing import Scrubber
+from policyctl.remote.redaction import Redactor
+from policyctl.remote.responses import describe, is_quota, retry_after
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(),
@@ -67,7 +67,7 @@ def test_a_deep_body_is_no_trouble(depth: int) -> None:
 
 @given(st.text("12346789", min_size=4, max_size=400), st.text("xyz \n", max_size=600), st.text("xyz", max_size=20))
 def test_no_part_of_a_secret_is_left_by_cutting(secret: str, before: str, after: str) -> None:
-    scrub = Scrubber()
+    scrub = Redactor()
     scrub.hide(secret)
     said = describe(httpx.Response(500, json={"detail": f"{before}{secret}{after}"}), scrub)
     assert not set(secret) & set(said)

@@ -8,8 +8,8 @@ import pytest
 
 from policyctl.errors import UsageError
 from policyctl.load.environment import Environment
-from policyctl.model.live import Unreadable, observe_rows
-from policyctl.remote.gitrev import GitReader
+from policyctl.policy.live import UnreadableRow, observe_rows
+from policyctl.remote.git import GitReader
 from policyctl.remote.open import Access, open_reader, open_writer
 from tests.conftest import ANYGEM, Project
 from tests.git_repo import commit, git
@@ -102,7 +102,7 @@ def test_invalid_files_are_unreadable_rows_and_never_fatal(project: Project) -> 
     commit(project.folder)
     live = reader()
     assert names(live) == ["virtual-policy/good"]
-    assert all(row.name is None for row in live.rows() if isinstance(row, Unreadable))
+    assert all(row.name is None for row in live.rows() if isinstance(row, UnreadableRow))
     assert observe_rows(live.rows()).twins == ()
     reasons = sorted(unreadable(live))
     assert [reason.split(": ")[0] for reason in reasons] == [

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import Refused, RemoteError
-from policyctl.remote.lock import Waiting, apply_lock
+from policyctl.remote.lock import LockWait, apply_lock
 from tests.conftest import Policyctl, Project
 from tests.remote.http_helpers import Clock
 from tests.remote.lock_holder import HOLDER, held
@@ -24,8 +24,8 @@ from tests.sqlite_rows import LEAF, LOCAL, live_documents, put, row
 ME = f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def waiting(seconds: float, clock: Clock) -> Waiting:
-    return Waiting(seconds, clock.sleep, clock.now, clock.now)
+def waiting(seconds: float, clock: Clock) -> LockWait:
+    return LockWait(seconds, clock.sleep, clock.now, clock.now)
 
 
 def never(line: str) -> None:
@@ -34,7 +34,7 @@ def never(line: str) -> None:
 
 def take(database: Path) -> None:
     """Take the lock at once, or raise, and let go of it."""
-    with apply_lock(database, "x", Waiting(0), never):
+    with apply_lock(database, "x", LockWait(0), never):
         pass
 
 
@@ -70,7 +70,7 @@ def test_a_lock_ends_with_its_owner(tmp_path: Path, end: str) -> None:
 
 def test_one_database_has_one_lock_whichever_way_leads_to_it(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
-    with apply_lock(tmp_path / "a.db", "x", Waiting(0), never), pytest.raises(Refused):
+    with apply_lock(tmp_path / "a.db", "x", LockWait(0), never), pytest.raises(Refused):
         take(tmp_path / "link.db")
 
 
@@ -90,7 +90,7 @@ UNSIGNED = {
 
 @pytest.mark.parametrize("text", UNSIGNED.values(), ids=UNSIGNED)
 def test_a_lock_that_nobody_signed_holds_as_well(tmp_path: Path, text: str) -> None:
-    with apply_lock(tmp_path / "a.db", "x", Waiting(0), never):
+    with apply_lock(tmp_path / "a.db", "x", LockWait(0), never):
         (tmp_path / "a.db.lock").write_text(text)
         with pytest.raises(Refused, match="written by another policyctl"):
             take(tmp_path / "a.db")

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.errors import NotFound, RemoteError
-from policyctl.model.live import Twins, observe_rows
+from policyctl.policy.live import Duplicates, observe_rows
+from policyctl.remote.http import Request, Response
 from policyctl.remote.open import open_reader
 from policyctl.remote.orchestrate import OrchestrateReader, OrchestrateRemote
-from policyctl.remote.scrubbing import Scrubber
-from policyctl.remote.wire import Answer, Ask
+from policyctl.remote.redaction import Redactor
 from tests.remote.fake_server import Handler, Reply, Seen, Silence, certificates, closed_port, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.remote.http_helpers import SHORT, Clock, document, reach, row
@@ -275,7 +275,7 @@ def test_twins_are_both_found() -> None:
     tenant = tenant_of({**row("a"), "id": "1"}, {**row("virtual-policy/a"), "id": "2"})
     with standing_in(tenant) as server, reach(server.url) as remote:
         (twins,) = observe_rows(remote.find(["virtual-policy/a"])).twins
-    assert isinstance(twins, Twins)
+    assert isinstance(twins, Duplicates)
     assert sorted(twins.ids) == ["1", "2"]
 
 
@@ -302,10 +302,10 @@ class Recorder:
     def __init__(self) -> None:
         self.urls: list[str] = []
 
-    def send(self, ask: Ask, *, writes: bool = False) -> Answer:
+    def send(self, ask: Request, *, writes: bool = False) -> Response:
         assert writes
         self.urls.append(ask.url)
-        return Answer(httpx.Response(204, request=httpx.Request(ask.method, ask.url)), None)
+        return Response(httpx.Response(204, request=httpx.Request(ask.method, ask.url)), None)
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -314,7 +314,7 @@ class Recorder:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(lambda text: text not in (".", "..")))
 def test_an_id_is_one_segment_of_the_path_whatever_it_is(identifier: str) -> None:
     recorder = Recorder()
-    OrchestrateRemote("http://localhost", recorder, Scrubber()).remove(identifier)
+    OrchestrateRemote("http://localhost", recorder, Redactor()).remove(identifier)
     collection, _, segment = recorder.urls[0].rpartition("/")
     assert collection == "http://localhost/v1/model_policy"
     assert unquote(segment) == identifier

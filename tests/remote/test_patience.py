@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.remote.patience import Patience
+from policyctl.remote.backoff import Backoff
 from tests.remote.http_helpers import Clock
 
 ASKED = st.lists(st.none() | st.floats(0, 200), max_size=40)
@@ -14,7 +14,7 @@ ASKED = st.lists(st.none() | st.floats(0, 200), max_size=40)
 @given(ASKED, st.floats(0, 1))
 def test_waits_stay_in_the_budget_and_never_fall_short_of_what_was_asked(asked: list[float | None], chance: float) -> None:
     clock = Clock()
-    waiting = Patience(sleep=clock.sleep, clock=clock.now, chance=lambda: chance).begin()
+    waiting = Backoff(sleep=clock.sleep, clock=clock.now, chance=lambda: chance).begin()
     granted = []
     for seconds in asked:
         before = len(clock.slept)
@@ -29,9 +29,9 @@ def test_waits_stay_in_the_budget_and_never_fall_short_of_what_was_asked(asked: 
 
 def test_a_failure_is_tried_five_times_and_a_refusal_until_the_budget_ends() -> None:
     clock = Clock()
-    waiting = Patience(sleep=clock.sleep, clock=clock.now, chance=lambda: 0.0).begin()
+    waiting = Backoff(sleep=clock.sleep, clock=clock.now, chance=lambda: 0.0).begin()
     assert [waiting.again(None) for _ in range(6)] == [True] * 4 + [False] * 2
-    waiting = Patience(sleep=clock.sleep, clock=clock.now, chance=lambda: 0.0).begin()
+    waiting = Backoff(sleep=clock.sleep, clock=clock.now, chance=lambda: 0.0).begin()
     assert [waiting.again(10.0) for _ in range(12)] == [True] * 9 + [False] * 3
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import Conflict, RemoteError
-from policyctl.model.live import observe_rows
+from policyctl.policy.live import observe_rows
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 from tests.builders import body, plan, policy
 from tests.conftest import ANYGEM, Policyctl, Project

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from policyctl.core.apply import Outcome
-from policyctl.core.change import Change
+from policyctl.plan.change import Change
+from policyctl.plan.outcome import Outcome
 from policyctl.reconcile.apply import BATCH, apply_changes
 from policyctl.reconcile.verify import WAITS, verify
 from tests.remote.apply_helpers import carry_out, changes_for

@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from policyctl.core.diff import Field
-from policyctl.core.guards import Review, review
-from policyctl.core.settings import Guards, Limits, Override, Settings
-from policyctl.model.live import observe_rows
-from policyctl.model.policy import Policy, policy_from_file
+from policyctl.plan.diff import FieldChange
+from policyctl.plan.safety import Review, review
+from policyctl.plan.settings import Guards, Limits, Override, Settings
+from policyctl.policy.document import Policy, policy_from_file
+from policyctl.policy.live import observe_rows
 from policyctl.reconcile.apply import stale_changes
 from tests.builders import plan, policy, row
 
@@ -99,7 +99,10 @@ MAKERS: dict[str, Callable[[], Review]] = {
     ),
     "settings": lambda: replace(
         reviewed([policy("a")], [row("a")]),
-        settings=(Field("limits.max_removes", 5, 50), Field(f"environments.{HOSTILE}.protect", [HOSTILE, LONG], None)),
+        settings=(
+            FieldChange("limits.max_removes", 5, 50),
+            FieldChange(f"environments.{HOSTILE}.protect", [HOSTILE, LONG], None),
+        ),
     ),
     "remove": lambda: reviewed([policy("a")], [row("a"), row("b"), row("c")]),
     "mixed": lambda: reviewed(

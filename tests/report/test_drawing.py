@@ -8,14 +8,13 @@ from typing import Any
 
 from hypothesis import given
 
-from policyctl.report.chart import Arrow, Box, chart
-from policyctl.report.drawing import Drawing, Node, as_one, drawing
-from policyctl.report.effect_views import percent
+from policyctl.report.effect_view import percent
+from policyctl.report.graph import Arrow, Box, Drawing, DrawnBox, as_one, chart, drawing
 from tests.builders import body
 from tests.effect.policies import bodies, document
 
 
-def overlap(one: Node, other: Node) -> bool:
+def overlap(one: DrawnBox, other: DrawnBox) -> bool:
     apart = one.x + one.width <= other.x or other.x + other.width <= one.x
     return not (apart or one.y + one.height <= other.y or other.y + other.height <= one.y)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policyctl.core.diff import Field
-from policyctl.report.fields import elided, field_lines, sides
-from policyctl.report.plain import value
+from policyctl.plan.diff import FieldChange
+from policyctl.report.format import value
+from policyctl.report.plan_text import elided, field_lines, sides
 from tests.strategies import json_values
 
 LOREM = "This policy serves the chat of the shop and is looked after by the people of the shop, who sleep at night. "
@@ -44,18 +44,18 @@ SIDES = {
 @pytest.mark.parametrize("case", SIDES)
 def test_both_sides(case: str) -> None:
     before, after, expected = SIDES[case]
-    assert " → ".join(sides(Field("description", before, after))) == expected
+    assert " → ".join(sides(FieldChange("description", before, after))) == expected
 
 
 def test_nothing_is_left_out_when_all_is_wanted() -> None:
-    before, after = sides(Field("description", f"{LOREM * 9}one", f"{LOREM * 9}two"), whole=True)
+    before, after = sides(FieldChange("description", f"{LOREM * 9}one", f"{LOREM * 9}two"), whole=True)
     assert (before, after) == (f'"{LOREM * 9}one"', f'"{LOREM * 9}two"')
 
 
 def test_an_order_in_which_two_far_targets_changed_places_shows_both() -> None:
     names = [f"vendor/model-{number:02}" for number in range(20)]
     moved = [names[-1], *names[1:-1], names[0]]
-    before, after = sides(Field("policy.targets order", ", ".join(names), ", ".join(moved)))
+    before, after = sides(FieldChange("policy.targets order", ", ".join(names), ", ".join(moved)))
     assert (before.split(", ")[0], after.split(", ")[0]) == (names[0], names[-1])
     assert "…" in before + after
     assert max(len(before), len(after)) <= 200
@@ -82,7 +82,7 @@ def test_two_values_that_differ_never_look_the_same(before: Any, after: Any) -> 
 
 
 def test_a_field_is_one_line() -> None:
-    fields = (Field("a", 1, 2), Field("policy.targets[b].weight", "absent", 3), Field("c", "long " * 9, 4))
+    fields = (FieldChange("a", 1, 2), FieldChange("policy.targets[b].weight", "absent", 3), FieldChange("c", "long " * 9, 4))
     assert list(field_lines(fields)) == [
         "    a: 1 → 2",
         '    policy.targets[b].weight: "absent" → 3',

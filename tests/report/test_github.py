@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.core.guards import review
-from policyctl.core.settings import Settings
 from policyctl.errors import Mark, Problem, Severity
-from policyctl.model.live import observe_rows
+from policyctl.plan.safety import review
+from policyctl.plan.settings import Settings
+from policyctl.policy.live import observe_rows
 from policyctl.report.github import fenced, github_annotations, step_outputs
 from tests.builders import plan, policy, row
 

@@ -22,10 +22,10 @@ from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_json import plan_json
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
+from policyctl.report.plan_view import PlanView
+from policyctl.report.problems import validation_json, validation_text
 from policyctl.report.schemas import schema_text
-from policyctl.report.style import Style
-from policyctl.report.subject import Subject
-from policyctl.report.validation import validation_json, validation_text
+from policyctl.report.terminal import Style
 from tests.report.golden_files import GOLDEN, same
 from tests.report.plans import HOSTILE, PLANS
 
@@ -56,13 +56,13 @@ def test_plan_text_in_colour() -> None:
 
 @pytest.mark.parametrize("case", PLANS)
 def test_plan_markdown(case: str) -> None:
-    same(f"plan-{case}.md", plan_markdown(Subject(PLANS[case], "local")))
+    same(f"plan-{case}.md", plan_markdown(PlanView(PLANS[case], "local")))
 
 
 @pytest.mark.parametrize("case", PLANS)
 def test_plan_html(case: str) -> None:
     """Without the style, the script and their hashes, which are the same in every page."""
-    text = plan_html(Subject(PLANS[case], "local"))
+    text = plan_html(PlanView(PLANS[case], "local"))
     text = re.sub(r"(?s)(<style>|<script>|&#39;sha256-).*?(</style>|</script>|&#39;)", r"\1\2", text)
     if case == "thousand":
         same(f"plan-{case}.html.sha256", hashlib.sha256(text.encode()).hexdigest() + "\n")

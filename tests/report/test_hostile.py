@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.core.guards import Review
-from policyctl.core.settings import Override, Settings
+from policyctl.cli.plan import FORMS, Form, render_plan
 from policyctl.errors import Mark, Problem
-from policyctl.model.policy import Policy
-from policyctl.report.effect_graph import effect_graph
-from policyctl.report.plain import json_text, plain
+from policyctl.plan.safety import Review
+from policyctl.plan.settings import Override, Settings
+from policyctl.policy.document import Policy
+from policyctl.report.format import escape, json_text
+from policyctl.report.graph import effect_graph
 from policyctl.report.plan_json import plan_data
-from policyctl.report.renderings import FORMS, Form, render
-from policyctl.report.style import Style
-from policyctl.report.subject import Subject
-from policyctl.report.validation import problem_lines
+from policyctl.report.plan_view import PlanView
+from policyctl.report.problems import problem_lines
+from policyctl.report.terminal import Style
 from tests.builders import policy, row
 from tests.examples import examples
 from tests.report.github_html import TAGS, Page
@@ -70,14 +70,14 @@ def acting(text: str) -> list[str]:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("trap", TRAPS)
 def test_no_format_of_a_plan_holds_anything_that_acts(form: Form, trap: str) -> None:
-    text = render(form, Subject(hostile(trap), f"sqlite:///{trap}", verbose=True))
+    text = render_plan(form, PlanView(hostile(trap), f"sqlite:///{trap}", verbose=True))
     assert acting(text) == []
     text.encode()
 
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_the_markdown_has_no_element_that_was_not_meant(trap: str) -> None:
-    page = Page(render("markdown", Subject(hostile(trap), f"sqlite:///{trap}", directory=trap)))
+    page = Page(render_plan("markdown", PlanView(hostile(trap), f"sqlite:///{trap}", directory=trap)))
     assert {element.tag for element in page.elements} <= TAGS - {"a"}
     assert {key for element in page.elements for key in element.attributes} <= {"lang"}
     assert (page.magic, page.wrong, len(page.comments)) == ([], [], 2)
@@ -97,7 +97,7 @@ WORDS = [
 
 @pytest.mark.parametrize("text", WORDS)
 def test_no_word_of_a_policy_stands_outside_code_in_the_markdown(text: str) -> None:
-    page = Page(render("markdown", Subject(hostile(text), "local", verbose=True)))
+    page = Page(render_plan("markdown", PlanView(hostile(text), "local", verbose=True)))
     outside = " ".join(page.prose)
     assert [word for word in ("zebra", "walks", "deadbeef", "cafebabe", "feed", "12345678") if word in outside] == []
     assert (page.magic, page.wrong) == ([], [])
@@ -106,7 +106,7 @@ def test_no_word_of_a_policy_stands_outside_code_in_the_markdown(text: str) -> N
 @pytest.mark.parametrize("trap", TRAPS)
 def test_the_json_still_says_what_the_policies_say(trap: str) -> None:
     review = hostile(trap)
-    assert json.loads(render("json", Subject(review, "local"))) == json.loads(json.dumps(plan_data(review)))
+    assert json.loads(render_plan("json", PlanView(review, "local"))) == json.loads(json.dumps(plan_data(review)))
 
 
 @pytest.mark.parametrize("trap", TRAPS)
@@ -126,10 +126,10 @@ def test_no_label_of_a_graph_is_more_than_a_label(trap: str) -> None:
 
 @given(texts)
 def test_plain_text_is_one_line_that_nothing_obeys(text: str) -> None:
-    assert acting(plain(text)) == []
-    assert "\n" not in plain(text)
+    assert acting(escape(text)) == []
+    assert "\n" not in escape(text)
     if text.isascii() and text.isprintable() and not COMMAND.search(text):
-        assert plain(text) == text
+        assert escape(text) == text
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_plain_text_is_one_line_that_nothing_obeys(text: str) -> None:
     ],
 )
 def test_what_can_be_taken_for_other_text_is_escaped_and_other_scripts_are_not(text: str, shown: str) -> None:
-    assert plain(text) == shown
+    assert escape(text) == shown
 
 
 @given(

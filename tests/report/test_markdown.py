@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from policyctl.report.format import cut, escape
 from policyctl.report.markdown import block, code, html_code, naming, prose, row
-from policyctl.report.plain import cut, plain
 from tests.report.github_html import Page
 
 VISIBLE = r"""
@@ -26,7 +26,7 @@ sentences = st.lists(st.sampled_from(TRAPS) | st.sampled_from(["served", "100%",
 @example(" a ")
 @example("  ")
 def test_a_text_as_code_is_one_code_span_that_says_it(text: str) -> None:
-    shown = plain(text)[:200]
+    shown = escape(text)[:200]
     page = Page(f"a {code(shown)} b")
     assert [element[:2] for element in page.elements] == [("code", {}), ("p", {})]
     assert page.texts("code") == [shown or " "]
@@ -37,7 +37,7 @@ def test_a_text_as_code_is_one_code_span_that_says_it(text: str) -> None:
 def test_a_text_as_code_in_html_is_one_element_that_says_it(text: str) -> None:
     page = Page(f"<details><summary>a {html_code(text)}</summary>\n\n</details>\n")
     assert [element.tag for element in page.elements] == ["code", "summary", "details"]
-    whole = plain(text)
+    whole = escape(text)
     assert page.texts("code") == [whole if len(whole) <= 200 else f"{whole[:199]}…"]
     assert (page.magic, page.wrong) == ([], [])
 
@@ -50,7 +50,7 @@ def test_a_sentence_has_no_markup_but_code_and_says_the_same(before: str, text: 
     assert sum(element.tag in ("ul", "p") for element in page.elements) == 1
     assert (page.magic, page.wrong) == ([], [])
     (whole,) = (element.text for element in page.elements if element.tag in ("ul", "p"))
-    assert whole.split() == [*before.strip("> -").split(), *plain(text).split()]
+    assert whole.split() == [*before.strip("> -").split(), *escape(text).split()]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_is_named_is_code_though_it_looks_like_words() -> None:
 
 @given(st.lists(texts, min_size=1, max_size=4), st.sampled_from(["diff", "text", "mermaid"]))
 def test_no_line_ends_a_block(lines: list[str], language: str) -> None:
-    shown = [f"- {plain(line)}" for line in lines]
+    shown = [f"- {escape(line)}" for line in lines]
     page = Page(f"{block(language, shown)}\nafter\n")
     assert [element.tag for element in page.elements] == ["code", "pre", "p"]
     assert page.texts("code") == ["".join(f"{line}\n" for line in shown)]
@@ -101,8 +101,8 @@ def test_a_table_has_the_cells_that_were_given(cells: list[tuple[str, str]]) -> 
     assert len(found) == 2 * len(cells)
     for (name, said), shown in zip(cells, zip(found[::2], found[1::2], strict=True), strict=True):
         # A bar behind a backslash cannot be written in a table; it is shown by its number.
-        assert shown[0] == (cut(plain(name), 200) or " ").replace("\\|", "\\\\x7c")
-        assert shown[1].split() == cut(plain(said), 600).replace("\\|", "\\\\x7c").split()
+        assert shown[0] == (cut(escape(name), 200) or " ").replace("\\|", "\\\\x7c")
+        assert shown[1].split() == cut(escape(said), 600).replace("\\|", "\\\\x7c").split()
 
 
 @pytest.mark.parametrize("shown", [code, prose, html_code])

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.core.diff import Field
-from policyctl.core.guards import Review
-from policyctl.core.settings import Settings
-from policyctl.model.policy import policy_from_file
-from policyctl.report.plan_change import shape
+from policyctl.ci.comments import comment_text
+from policyctl.cli.plan import render_plan
+from policyctl.plan.diff import FieldChange
+from policyctl.plan.safety import Review
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import policy_from_file
+from policyctl.report.plan_items import shape
 from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, _Room, plan_markdown
-from policyctl.report.posts import post
-from policyctl.report.renderings import render
-from policyctl.report.subject import Subject
+from policyctl.report.plan_view import PlanView
 from tests import strategies as some
 from tests.builders import body, policy, row
 from tests.examples import examples
@@ -27,7 +27,7 @@ from tests.report.plans import PLANS, balanced, reviewed
 
 
 def page(review: Review, room: int = COMMENT_BYTES, **more: Any) -> str:
-    return plan_markdown(Subject(review, "local", **more), room)
+    return plan_markdown(PlanView(review, "local", **more), room)
 
 
 @pytest.mark.parametrize("case", PLANS)
@@ -74,10 +74,10 @@ def test_what_stops_a_plan_stands_before_its_changes() -> None:
 def test_no_setting_hides_behind_others() -> None:
     """Neither behind many rows nor behind the entries of a list that were there before."""
     reasons = [f"reason {number} " * 5 for number in range(40)]
-    rows = [Field(f"environments.a.limits.{number}", None, number) for number in range(60)]
+    rows = [FieldChange(f"environments.a.limits.{number}", None, number) for number in range(60)]
     review = replace(
         PLANS["empty"],
-        settings=(*rows, Field("guard_exceptions", reasons, [*reasons[1:], "*"]), Field("z", "x" * 900, "y" * 900)),
+        settings=(*rows, FieldChange("guard_exceptions", reasons, [*reasons[1:], "*"]), FieldChange("z", "x" * 900, "y" * 900)),
     )
     items = Page(page(review)).texts("li")
     assert len(items) == 62
@@ -96,7 +96,7 @@ def test_everything_that_an_added_policy_has_is_on_the_page() -> None:
     document = {"name": "virtual-policy/new", "display_name": "Assistant", "description": "For all.", "policy": deep}
     deep["cache"] = {"mode": "semantic"}
     review = reviewed([policy_from_file(document, "new.yaml")], [])
-    for text in (page(review), render("text", Subject(review, "local")), render("json", Subject(review, "local"))):
+    for text in (page(review), render_plan("text", PlanView(review, "local")), render_plan("json", PlanView(review, "local"))):
         for part in ("evil/x", "Assistant", "For all.", "semantic"):
             assert part in text
 
@@ -104,7 +104,7 @@ def test_everything_that_an_added_policy_has_is_on_the_page() -> None:
 def test_warnings_and_notes_leave_the_room_to_the_changes() -> None:
     long = tuple("\U0001f600" * 600 for _ in range(40))
     review = reviewed([policy(f"new-{number}") for number in range(25)], [])
-    text = page(replace(review, notes=long, refusals=long, settings=tuple(Field(one, 1, 2) for one in long)))
+    text = page(replace(review, notes=long, refusals=long, settings=tuple(FieldChange(one, 1, 2) for one in long)))
     rows = Page(text).texts("td")[1::3]
     assert sorted(rows) == sorted(f"new-{number}" for number in range(25))
 
@@ -163,7 +163,7 @@ def test_a_long_way_to_a_change_is_shown_by_its_ends() -> None:
 def test_a_comment_that_does_not_show_the_plan_approves_nothing() -> None:
     """As when overrides with long reasons leave no room for the page."""
     review = PLANS["update"]
-    whole, cut = (post(page(review), review.plan, "https://x", longest) for longest in (60_000, 500))
+    whole, cut = (comment_text(page(review), review.plan, "https://x", longest) for longest in (60_000, 500))
     assert whole.endswith(f"<!-- policyctl {review.plan.digest} -->\n")
     assert "too long to be shown here" in cut
     assert cut.endswith("<!-- policyctl none -->\n")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from policyctl.core.guards import Review, review
-from policyctl.core.settings import Settings
-from policyctl.model.live import observe_rows
-from policyctl.model.policy import policy_from_file
+from policyctl.plan.safety import Review, review
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import policy_from_file
+from policyctl.policy.live import observe_rows
 from policyctl.report.plan_text import plan_text
-from policyctl.report.style import Style
+from policyctl.report.terminal import Style
 from tests.builders import body, plan, policy, row
 
 

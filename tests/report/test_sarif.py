@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.errors import Mark, Problem
-from policyctl.lint.catalogue import RULES
 from policyctl.report.sarif import SCHEMA, sarif
+from policyctl.rules.catalogue import RULES
 from tests.examples import examples
 
 STANDARD = json.loads((Path(__file__).parent / "data" / "sarif-schema-2.1.0.json").read_text("utf-8"))

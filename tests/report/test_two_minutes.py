@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from policyctl.core.guards import Review
+from policyctl.plan.safety import Review
 from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
-from policyctl.report.style import Style
-from policyctl.report.subject import Subject
+from policyctl.report.plan_view import PlanView
+from policyctl.report.terminal import Style
 from tests.report.golden_files import same
 from tests.report.two_minutes import PLANS
 
@@ -25,7 +25,7 @@ HEAD = 5  # lines
 
 def beginning(review: Review) -> str:
     """The first lines of each format, without what is empty or not shown."""
-    subject = Subject(review, "local")
+    subject = PlanView(review, "local")
     formats = {
         "text": plan_text(review, "local", Style()).splitlines(),
         "markdown": [line for line in plan_markdown(subject).splitlines() if not line.startswith("<!--")],

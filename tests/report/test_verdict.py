@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.core.risk import Tier, worst_of
-from policyctl.core.settings import Settings
+from policyctl.plan.risk import Tier, worst_of
+from policyctl.plan.settings import Settings
+from policyctl.report.headline import describe_risk, headline, plan_summary
 from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_json import plan_data
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
-from policyctl.report.style import Style
-from policyctl.report.subject import Subject
-from policyctl.report.verdict import headline, said_risk, verdict
+from policyctl.report.plan_view import PlanView
+from policyctl.report.terminal import Style
 from tests import strategies as some
 from tests.builders import body, policy, row
 from tests.examples import examples
@@ -26,8 +26,8 @@ from tests.report.plans import PLANS, balanced, reviewed
 def worst(before: dict[str, Any], after: dict[str, Any]) -> str | None:
     """What the verdict shows of one policy that changes so."""
     rows = [{"id": "1", "name": "p", "policy": before}]
-    risks = verdict(reviewed([policy("p", **after)], rows)).risks
-    return said_risk(risks[0]) if risks else None
+    risks = plan_summary(reviewed([policy("p", **after)], rows)).risks
+    return describe_risk(risks[0]) if risks else None
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def worst(before: dict[str, Any], after: dict[str, Any]) -> str | None:
     ],
 )
 def test_it_counts_what_changes_and_says_what_the_rules_say(case: str, counts: str, rules: str, passed: bool) -> None:
-    said = verdict(PLANS[case])
+    said = plan_summary(PLANS[case])
     assert (said.counts, said.rules, said.passed) == (counts, rules, passed)
 
 
@@ -148,11 +148,11 @@ def test_no_risk_of_a_policy_hides_another_that_takes_more_requests(case: str) -
     before, after, said = SEVERAL[case]
     rows = [{"id": "1", "name": "p", "policy": before}]
     review = reviewed([policy("p", **after)], rows)
-    assert headline(verdict(review)) == [(("p",), said)]
-    page = plan_markdown(Subject(review, "local")).replace("`", "")
+    assert headline(plan_summary(review)) == [(("p",), said)]
+    page = plan_markdown(PlanView(review, "local")).replace("`", "")
     assert f"| update | p | {'; '.join(said)} |" in page
     assert f"Riskiest:** p: {'; '.join(said)}." in page
-    assert all(one in plan_text(review, "local", Style()) and one in plan_html(Subject(review, "local")) for one in said)
+    assert all(one in plan_text(review, "local", Style()) and one in plan_html(PlanView(review, "local")) for one in said)
     riskiest = plan_data(review)["verdict"]["riskiest"]
     assert [(one["name"], one["text"]) for one in riskiest] == [("virtual-policy/p", one) for one in said]
 
@@ -162,7 +162,7 @@ def test_what_is_lost_in_an_outage_though_only_weights_moved_is_shown_in_every_f
     parts = (first(GPT, FLASH), asked(GPT), asked(CLAUDE))
     before, after = (drawn(*zip(parts, weights, strict=True)) for weights in ((0.9, 0.09, 0.01), (0.01, 0.97, 0.02)))
     review = reviewed([policy("p", **after)], [{"id": "1", "name": "p", "policy": before}])
-    said, subject = f"served 91% → 3% while openai/gpt-4o {A_DOWN}", Subject(review, "local")
+    said, subject = f"served 91% → 3% while openai/gpt-4o {A_DOWN}", PlanView(review, "local")
     pages = (plan_text(review, "local", Style()), plan_markdown(subject).replace("`", ""), plan_html(subject))
     assert [page.count(said) >= 2 for page in pages] == [True, True, True]
     assert not any("only weights move" in page for page in pages)
@@ -180,18 +180,18 @@ def test_the_shifts_of_many_policies_do_not_hide_what_another_one_loses(weight: 
     names = [f"a{number}" for number in range(5)]
     desired = [policy(name, **after) for name in names] + [policy("z", **first(GPT, CLAUDE, codes=[503]))]
     rows = [row(name, **before) for name in names] + [row("z", **first(GPT, CLAUDE, codes=codes))]
-    named = {name: words for some, words in headline(verdict(reviewed(desired, rows))) for name in some}
+    named = {name: words for some, words in headline(plan_summary(reviewed(desired, rows))) for name in some}
     assert named["z"][0] == f"served 100% → 0% while openai/gpt-4o is down with {failure}"
 
 
 def test_a_removal_that_nothing_uses_comes_after_an_outage_that_is_no_longer_survived() -> None:
-    said = verdict(reviewed([policy("a", "x/a")], [row("a", "x/a", "x/b"), row("b")]))
+    said = plan_summary(reviewed([policy("a", "x/a")], [row("a", "x/a", "x/b"), row("b")]))
     assert [risk.policy for risk in said.risks] == ["virtual-policy/a"]
 
 
 def test_a_removal_of_what_another_policy_targets_comes_first() -> None:
-    said = verdict(reviewed([policy("a", "virtual-policy/b")], [row("a", "virtual-policy/b"), row("b")]))
-    assert [(risk.policy, said_risk(risk)) for risk in said.risks] == [
+    said = plan_summary(reviewed([policy("a", "virtual-policy/b")], [row("a", "virtual-policy/b"), row("b")]))
+    assert [(risk.policy, describe_risk(risk)) for risk in said.risks] == [
         ("virtual-policy/b", "removed, and a policy that stays targets it"),
         ("virtual-policy/a", "served 100% → 0% while nothing fails"),
     ]
@@ -207,19 +207,19 @@ def test_a_removal_of_what_another_policy_targets_comes_first() -> None:
     ],
 )
 def test_a_removal_claims_that_nothing_targets_it_only_where_every_row_could_be_read(other: Any, said: str) -> None:
-    found = verdict(reviewed([policy("a")], [row("a"), row("b"), other], Settings(scope=("a", "b"))))
-    assert [(risk.policy, said_risk(risk)) for risk in found.risks] == [("virtual-policy/b", said)]
+    found = plan_summary(reviewed([policy("a")], [row("a"), row("b"), other], Settings(scope=("a", "b"))))
+    assert [(risk.policy, describe_risk(risk)) for risk in found.risks] == [("virtual-policy/b", said)]
 
 
 def test_what_is_not_known_is_not_less_than_requests_that_fail() -> None:
     risk = worst_of("virtual-policy/a", "update", None)
     assert risk is not None
-    assert (risk.tier, said_risk(risk)) == (Tier.NORMAL, "what this does to traffic is not known")
+    assert (risk.tier, describe_risk(risk)) == (Tier.NORMAL, "what this does to traffic is not known")
 
 
 def test_others_that_are_as_bad_are_named_or_counted() -> None:
     for case, named, more in (("refused", 3, 4), ("update", 1, 0)):
-        said = verdict(PLANS[case])
+        said = plan_summary(PLANS[case])
         assert (len(said.risks), said.more) == (named, more)
 
 
@@ -246,13 +246,13 @@ def test_others_that_are_as_bad_are_named_or_counted() -> None:
 def test_where_nothing_is_a_risk_only_what_was_compared_is_claimed(
     before: dict[str, Any], after: dict[str, Any], said: str
 ) -> None:
-    found = verdict(reviewed([policy("p", **after)], [{"id": "1", "name": "p", "policy": before}]))
+    found = plan_summary(reviewed([policy("p", **after)], [{"id": "1", "name": "p", "policy": before}]))
     assert (found.risks, found.traffic) == ((), said)
 
 
 @given(st.permutations(["a", "b", "c"]))
 def test_of_equal_risks_it_is_always_the_same_that_is_named(names: list[str]) -> None:
-    said = verdict(reviewed([policy("z")], [row("z"), *map(row, names)]))
+    said = plan_summary(reviewed([policy("z")], [row("z"), *map(row, names)]))
     assert [risk.policy for risk in said.risks] == ["virtual-policy/a", "virtual-policy/b", "virtual-policy/c"]
 
 

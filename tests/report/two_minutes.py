@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyctl.core.guards import Review
-from policyctl.core.settings import Guards, Settings, Survive
+from policyctl.plan.safety import Review
+from policyctl.plan.settings import Guards, Settings, Survive
 from tests.builders import policy, row
 from tests.report.plans import reviewed
 

@@ -19,8 +19,8 @@ import httpx
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.remote.sqlite_models import SqliteModels
 from policyctl.server.app import make_app
-from policyctl.server.exchange import Service
-from policyctl.server.tokens import Keeper
+from policyctl.server.service import Service
+from policyctl.server.tokens import TokenIssuer
 
 HOST = "http://127.0.0.1"
 
@@ -60,9 +60,9 @@ class Inside:
 
 
 @contextmanager
-def inside(store: SqliteRemote, keeper: Keeper | None = None, quota: int | None = None) -> Iterator[Inside]:
+def inside(store: SqliteRemote, keeper: TokenIssuer | None = None, quota: int | None = None) -> Iterator[Inside]:
     events = Events()
-    service = Service(store, SqliteModels(store.database), keeper or Keeper(), quota)
+    service = Service(store, SqliteModels(store.database), keeper or TokenIssuer(), quota)
     with httpx.Client(transport=InProcess(make_app(service, events)), base_url=HOST) as client:
         yield Inside(client, store, events)
 

@@ -16,7 +16,7 @@ from policyctl.load.urls import is_loopback_host
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.server.app import BODY_BYTES, LOGIN_BYTES
 from policyctl.server.log import JsonLog
-from policyctl.server.tokens import Keeper
+from policyctl.server.tokens import TokenIssuer
 from tests.server.serving import Inside, inside
 
 UNROUTED = {
@@ -49,7 +49,7 @@ def test_a_person_is_answered_with_one_small_page_whose_links_lead_somewhere(ser
 
 
 def test_the_page_needs_no_token(tmp_path: Path) -> None:
-    with SqliteRemote(tmp_path / "a.db") as store, inside(store, Keeper("secret")) as server:
+    with SqliteRemote(tmp_path / "a.db") as store, inside(store, TokenIssuer("secret")) as server:
         assert server.client.get("/").status_code == 200
         assert server.client.get("/openapi.json").status_code == 401
 
@@ -155,7 +155,7 @@ def test_a_server_without_a_secret_answers_to_loopback_names_only(client: httpx.
 
 
 def test_a_server_with_a_secret_answers_to_any_name(tmp_path: Path) -> None:
-    with SqliteRemote(tmp_path / "a.db") as store, inside(store, Keeper("secret")) as server:
+    with SqliteRemote(tmp_path / "a.db") as store, inside(store, TokenIssuer("secret")) as server:
         headers = {"Host": "policies.example.com", "Authorization": "Bearer secret"}
         assert server.client.get("/v1/model_policy", headers=headers).status_code == 200
 

@@ -14,8 +14,8 @@ import pytest
 
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.server import login, operations, tokens
-from policyctl.server.operations import HEALTH, PREFIXES, RESOURCES, Place
-from policyctl.server.tokens import Keeper
+from policyctl.server.operations import HEALTH, PREFIXES, RESOURCES, PathItem
+from policyctl.server.tokens import TokenIssuer
 from tests.server.serving import Inside, inside
 
 SECRET = "s3cret-of-the-server"
@@ -41,7 +41,7 @@ def clock() -> Clock:
 @pytest.fixture
 def guarded(tmp_path: Path, clock: Clock) -> Iterator[Inside]:
     """A server with a secret."""
-    with SqliteRemote(tmp_path / "a.db") as store, inside(store, Keeper(SECRET, 900, clock)) as server:
+    with SqliteRemote(tmp_path / "a.db") as store, inside(store, TokenIssuer(SECRET, 900, clock)) as server:
         yield server
 
 
@@ -157,7 +157,7 @@ def test_who_is_let_in(guarded: Inside, case: str) -> None:
 @pytest.mark.parametrize("algorithm", ["none", "HS256"])
 def test_a_token_that_another_signed_is_refused(guarded: Inside, clock: Clock, algorithm: str) -> None:
     """Neither another server's token nor one that claims to need no signature."""
-    token, _ = Keeper(SECRET, 900, clock).issue("someone")
+    token, _ = TokenIssuer(SECRET, 900, clock).issue("someone")
     if algorithm == "none":
         header = base64.urlsafe_b64encode(b'{"alg": "none"}').decode().rstrip("=")
         token = f"{header}.{token.split('.')[1]}."
@@ -171,7 +171,7 @@ def test_everything_but_logins_and_health_needs_a_token(guarded: Inside, headers
     """Whatever the operations are, at every place that they are served at."""
     public = {"/healthz", *(place.path for place in operations.LOGINS)} - {"/api/v1/tenants"}
     below = [prefix.replace("{instance:path}", "x/y") for prefix in PREFIXES]
-    resources = [Place(f"{prefix}{place.path}", place.operations) for prefix in below for place in RESOURCES]
+    resources = [PathItem(f"{prefix}{place.path}", place.operations) for prefix in below for place in RESOURCES]
     for place in (*resources, *operations.LOGINS, HEALTH):
         for method in place.by_method:
             status = guarded.client.request(method, place.path.replace("{id}", "x"), headers=headers).status_code

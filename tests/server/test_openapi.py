@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from policyctl.server.openapi import description
-from policyctl.server.operations import HEALTH, LOGINS, RESOURCES, Place
+from policyctl.server.operations import HEALTH, LOGINS, RESOURCES, PathItem
 from tests.server.serving import Inside
 
 GARBAGE = {
@@ -30,7 +30,7 @@ GARBAGE = {
 @pytest.mark.parametrize("case", GARBAGE)
 def test_what_is_no_body_at_all_is_a_422_everywhere(client: httpx.Client, case: str) -> None:
     """Schemathesis sends JSON of the wrong shape; this is not even that."""
-    for place in (*(Place(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS):
+    for place in (*(PathItem(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS):
         for operation in place.operations:
             if operation.takes is not None:
                 kind = "application/x-www-form-urlencoded" if operation.form else "application/json"

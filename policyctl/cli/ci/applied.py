@@ -6,14 +6,14 @@ import os
 
 import click
 
-from policyctl.cli.ci.merged import waiting_merges, why_not_head
+from policyctl.ci.comments import applied as applied_text
+from policyctl.ci.forge import Forge, NotAllowed, open_forge
+from policyctl.cli.ci.approved import waiting_merges, why_not_head
 from policyctl.cli.console import Console
-from policyctl.cli.github import repository_path
+from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.load.config import find_config, load_config
 from policyctl.load.environment import Environment
-from policyctl.remote.forge import Forge, NotAllowed, open_forge
-from policyctl.report.posts import applied as applied_text
 
 EPILOG = """\b
 Example:

@@ -5,24 +5,100 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import click
 
-from policyctl.cli.ci.merged import approvals_of, why_not_head
+from policyctl.ci.comments import approval_in, is_in
+from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, open_forge
 from policyctl.cli.console import Console
-from policyctl.cli.github import repository_path, tell_stop
-from policyctl.cli.opening import find_place
+from policyctl.cli.github_actions import repository_path, write_stop_summary
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.overriding import parse_overrides, write_overrides
-from policyctl.cli.reviewing import review_directory
-from policyctl.cli.selecting import Overrides
-from policyctl.core.approval import NONE, Approval, adds_up, moved_otherwise, overrides_of, reached, unapproved, waiting
-from policyctl.core.plan import Plan, Selection
+from policyctl.cli.review import review_directory
+from policyctl.cli.selection import Overrides, parse_overrides, write_overrides
+from policyctl.cli.session import open_session
 from policyctl.errors import StalePlan, UsageError
 from policyctl.load.config import find_config, load_config
-from policyctl.remote.forge import open_forge
-from policyctl.report.plain import count
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.plan.approval import (
+    APPLIED,
+    NONE,
+    Approval,
+    adds_up,
+    held,
+    moved_otherwise,
+    overrides_of,
+    reached,
+    unapproved,
+    waiting,
+)
+from policyctl.plan.plan import Plan, Selection
+from policyctl.report.format import count
+
+_LOOKED = 50  # pull requests that are looked at, from the newest back
+
+
+def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
+    """The merged pull requests with a plan of ours that was not applied yet, and our comments; the newest first. Then what
+    the last one that was applied says, to which it looks back: what is older was applied with it or before it.
+    """
+    found: list[tuple[Merge, list[Comment]]] = []
+    for merge in islice(forge.merges(forge.branch), _LOOKED) if forge.branch else ():
+        ours = [one for one in forge.comments_on(merge) if is_in(one.body, environment, directory)]
+        approval = approval_in([one.body for one in ours], environment, directory)
+        if approval is not None and approval.digest == APPLIED:
+            return found, approval
+        if ours:
+            found.append((merge, ours))
+    return found, None
+
+
+def approvals_of(forge: Forge, environment: str, directory: str) -> tuple[list[Approval], Approval | None]:
+    """What those pull requests approve, the newest first: nothing where the plan was not made for what was merged. Then the
+    last one that was applied."""
+    found, applied = waiting_merges(forge, environment, directory)
+    made = [(approval_in([one.body for one in ours], environment, directory, merge.name), merge) for merge, ours in found]
+    return [held(one, merge.what) for one, merge in made if one is not None], applied
+
+
+def why_not_head(forge: Forge, directory: str) -> str | None:
+    """Why an approval does not count for the commit that is checked out; None where the branch is still at it, or at a later
+    commit that changes nothing of the directory.
+
+    To be asked after `waiting_merges`: then all of those are in this commit.
+    """
+    if forge.branch is None:
+        return "this run is not for a branch, so nothing is approved for it; start it by hand with the plan's digest"
+    try:
+        head = forge.head(forge.branch)
+    except NotAllowed as error:
+        return (
+            f"it cannot be told whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
+            "start this by hand with the plan's digest"
+        )
+    if head and (head == forge.commit or _is_the_same_for(directory, forge, head)):
+        return None
+    return (
+        f"{forge.branch} has moved on to {head[:12] or 'another commit'}, and this run is for {forge.commit[:12]}: nothing is "
+        f"approved for an older commit. The run for the newest one applies what is merged; to apply this all the same, "
+        "start it by hand with the plan's digest"
+    )
+
+
+def _is_the_same_for(directory: str, forge: Forge, head: str) -> bool:
+    """Whether nothing of the directory changed up to a later commit."""
+    try:
+        changed = forge.changed(head)
+    except NotAllowed:
+        return False
+    return changed is not None and not any(_concerns(name, directory) for name in changed)
+
+
+def _concerns(file: str, directory: str) -> bool:
+    """Whether a file, by its path from the repository's top, may decide what a plan of the directory is."""
+    return directory == "." or file.startswith(f"{directory}/") or file.rpartition("/")[2] == CONFIG_FILE
+
 
 EPILOG = """\b
 Example:
@@ -92,7 +168,7 @@ def _by_hand(options: Options, console: Console, digest: str, text: str) -> Appr
     run showed: both were given at once, by one person."""
     by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
     overrides = parse_overrides(text, by)
-    plan = review_directory(options, find_place(options), console, Selection(), Overrides()).plan
+    plan = review_directory(options, open_session(options), console, Selection(), Overrides()).plan
     return Approval(replace(plan, overrides=overrides).digest if digest == plan.digest else digest, overrides=overrides)
 
 
@@ -104,7 +180,7 @@ def _merged(options: Options, console: Console, base: str | None) -> Approval:
 
     def nothing(why: str) -> Approval:
         console.say(why)
-        tell_stop(why, console)
+        write_stop_summary(why, console)
         return Approval(NONE)
 
     environment = load_config(find_config(options.dir)).environment(options.env)
@@ -113,7 +189,7 @@ def _merged(options: Options, console: Console, base: str | None) -> Approval:
     if environment.auth is not None:
         before = None if base is None else _access_at(options, base, environment.name)
         if environment.access not in reached(found, applied, before):
-            tell_stop(f"{_NEW_ACCESS}{besides}", console)
+            write_stop_summary(f"{_NEW_ACCESS}{besides}", console)
             raise StalePlan(f"{_NEW_ACCESS}{besides}")
     if why:
         return nothing(why)
@@ -143,7 +219,7 @@ def _access_at(options: Options, base: str, environment: str) -> str | None:
     """How the remote was reached before a push, as far as that can be known."""
     if not base.strip("0"):  # of a branch's first push services say 000…
         return None
-    from policyctl.load.base import access_at  # with git behind it
+    from policyctl.load.base_config import access_at  # with git behind it
 
     return access_at(options.dir, base, environment)
 
@@ -155,7 +231,7 @@ def _not_approved(one: Approval) -> str:
 
 def _summed(found: Sequence[Approval], options: Options, console: Console, nothing: Callable[[str], Approval]) -> Approval:
     """What several merges approve together: the plan of now, where it is one of theirs or exactly their sum."""
-    plan = review_directory(options, find_place(options), console, Selection(), Overrides()).plan
+    plan = review_directory(options, open_session(options), console, Selection(), Overrides()).plan
     left = [one for one, _ in waiting(found, plan)]
     whole = replace(plan, overrides=overrides_of(left))
     names = ", ".join(one.source for one in reversed(left))

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from policyctl.cli.ci.pages import read_page, with_page
+from policyctl.ci.comments import comment_text, is_of, shown_in
+from policyctl.ci.forge import Forge, open_forge
+from policyctl.cli.ci.comment import read_page, with_page
 from policyctl.cli.console import Console
-from policyctl.cli.github import repository_path
+from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
-from policyctl.core.approval import NONE
-from policyctl.core.plan import Plan
 from policyctl.errors import PolicyctlError
 from policyctl.load.urls import is_git
-from policyctl.remote.forge import Forge, open_forge
-from policyctl.report.posts import is_of, post, shown_in
+from policyctl.plan.approval import NONE
+from policyctl.plan.plan import Plan
 
 EPILOG = """\b
 Example:
@@ -50,7 +50,7 @@ def _keep(forge: Forge, text: str, plan: Plan) -> str | None:
     """Bring the issue to what the plan says; what was done, None when it is so already."""
     old = next((one for one in forge.issues() if is_of(one.body, text)), None)
     if plan.changes:
-        body = post(text, plan, forge.link, forge.longest)
+        body = comment_text(text, plan, forge.link, forge.longest)
         forge.issue(f"policyctl: {plan.environment} is not as the files say", body, old)
         return "the issue was updated" if old else "an issue was opened"
     if old is None:

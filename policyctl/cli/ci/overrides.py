@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
+from policyctl.ci.comments import approval_in
+from policyctl.ci.forge import Forge, NotAllowed, open_forge
 from policyctl.cli.console import Console
-from policyctl.cli.github import repository_path
+from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.overriding import MOST, commands_in, parse_overrides, write_overrides
-from policyctl.core.settings import Override
+from policyctl.cli.selection import MOST, commands_in, parse_overrides, write_overrides
 from policyctl.errors import UsageError
-from policyctl.remote.forge import Forge, NotAllowed, open_forge
-from policyctl.report.plain import count
-from policyctl.report.posts import approval_in
+from policyctl.plan.settings import Override
+from policyctl.report.format import count
 
 EPILOG = """\b
 Example:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from policyctl.cli.commands import Commands
-from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.options import NAMES, Commands, Options, with_options
 
 COMMANDS = {
     "add": "Add a policy over some models, or update the one of that name.",

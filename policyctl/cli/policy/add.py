@@ -7,18 +7,16 @@ from typing import Any, get_args
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.opening import find_place
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.policy.changing import write_policy
-from policyctl.cli.policy.options import How, with_how, with_name
+from policyctl.cli.policy.change import ChangeOptions, with_change_options, with_name, write_policy
+from policyctl.cli.session import open_session
 from policyctl.errors import UsageError
-from policyctl.lint.catalogue import DEFAULT_CODES
-from policyctl.lint.families import lint
+from policyctl.lint.check import lint
 from policyctl.load.write import policy_text
-from policyctl.model.complaints import Complaint
-from policyctl.model.normal import Document
-from policyctl.model.policy import Policy, policy_from_file
-from policyctl.model.policy_file import Mode
+from policyctl.policy.document import Document, Policy, policy_from_file
+from policyctl.policy.findings import Finding
+from policyctl.policy.schema import Mode
+from policyctl.rules.catalogue import DEFAULT_CODES
 
 EPILOG = """\b
 Example:
@@ -55,21 +53,21 @@ _OPTIONS = {
 @click.option("--retry-attempts", type=int, metavar="N", help="How often it is asked again.")
 @click.option("--display-name", metavar="TEXT", help="The name that people see.  [default: the name]")
 @click.option("--description", "-d", metavar="TEXT", help="What the policy is for.  [default: the name]")
-@with_how
+@with_change_options
 @with_options(*NAMES)
-def command(options: Options, how: How, **given: Any) -> int:
+def command(options: Options, how: ChangeOptions, **given: Any) -> int:
     """Add the policy NAME over some models. A policy of that name is updated: it becomes what the options describe, and what
     they leave out is removed."""
     return add(options, how, policy_from_options(**given))
 
 
-def add(options: Options, how: How, policy: Policy) -> int:
+def add(options: Options, how: ChangeOptions, policy: Policy) -> int:
     console = Console(options)
     # Where the change is made at once, the models are held against those of the remote, and take its spelling.
     codes = DEFAULT_CODES if how.save else DEFAULT_CODES - {"P441"}
     for complaint in lint(policy.document, codes):
-        console.say(f"{complaint.severity}: {_say(complaint)}")
-    return write_policy(policy, options, find_place(options), how, virtual=True)
+        console.say(f"{complaint.severity}: {_note(complaint)}")
+    return write_policy(policy, options, open_session(options), how, virtual=True)
 
 
 def policy_from_options(
@@ -99,7 +97,7 @@ def policy_from_options(
     document = {"name": name, **texts, "policy": body}
     found = policy_text(document)
     if not isinstance(found, str):
-        raise UsageError("\n".join(map(_say, found)))
+        raise UsageError("\n".join(map(_note, found)))
     return policy_from_file(document, "")
 
 
@@ -116,6 +114,6 @@ def _retry(attempts: int | None, codes: tuple[int, ...]) -> Document | None:
     return {"attempts": attempts, "on_status_codes": list(codes)}
 
 
-def _say(complaint: Complaint) -> str:
+def _note(complaint: Finding) -> str:
     field = ".".join(part for part in complaint.path if isinstance(part, str))
     return f"{_OPTIONS.get(field, field)}: {complaint.message}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.opening import find_place
 from policyctl.cli.options import Options, with_options
+from policyctl.cli.session import open_session
 from policyctl.reconcile.observe import observe
 from policyctl.remote.open import open_reader
 from policyctl.report.policies import policies_json, policies_text
@@ -27,7 +27,7 @@ def command(options: Options, form: str) -> int:
 
 def list_policies(options: Options, form: str) -> int:
     console = Console(options)
-    place = find_place(options)
+    place = open_session(options)
     with open_reader(place.url, place.access) as reader:
         with console.progress.of("Listing", "live policy") as step:
             observed = observe(reader, on_row=step)

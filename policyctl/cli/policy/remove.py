@@ -7,14 +7,20 @@ from dataclasses import replace
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.opening import find_place
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.policy.changing import next_apply, show_and_change, what_files_say
-from policyctl.cli.policy.options import How, with_how, with_name
-from policyctl.cli.policy.saving import save_removal
-from policyctl.core.settings import Override
+from policyctl.cli.policy.change import (
+    ChangeOptions,
+    directory_policy,
+    next_apply,
+    save_removal,
+    show_and_change,
+    with_change_options,
+    with_name,
+)
+from policyctl.cli.session import open_session
 from policyctl.errors import UsageError
-from policyctl.model.names import canonical_name
+from policyctl.plan.settings import Override
+from policyctl.policy.names import canonical_name
 from policyctl.reconcile.plan import plan_removal
 from policyctl.remote.open import open_reader
 
@@ -28,18 +34,18 @@ Example:
 @with_name
 @click.option("--allow-remove", multiple=True, metavar="NAME", help="Allow this protected policy's removal; repeatable.")
 @click.option("--reason", default="", metavar="TEXT", help="Why a protected policy is removed; the audit shows it.")
-@with_how
+@with_change_options
 @with_options(*NAMES)
-def command(options: Options, how: How, name: str, allow_remove: tuple[str, ...], reason: str) -> int:
+def command(options: Options, how: ChangeOptions, name: str, allow_remove: tuple[str, ...], reason: str) -> int:
     """Remove the policy NAME. One that is protected, or that another live policy targets, is not removed."""
     return remove(options, how, canonical_name(name), allow_remove, reason)
 
 
-def remove(options: Options, how: How, name: str, allow_remove: tuple[str, ...], reason: str) -> int:
+def remove(options: Options, how: ChangeOptions, name: str, allow_remove: tuple[str, ...], reason: str) -> int:
     console = Console(options)
     if reason and not allow_remove:
         raise UsageError("--reason is for --allow-remove, which is not given; add it, or leave the reason out")
-    place = find_place(options)
+    place = open_session(options)
     if idle := [other for other in allow_remove if canonical_name(other) != name]:
         raise UsageError(f"--allow-remove {idle[0]} is not the policy to remove, {name}; correct it or leave it out")
     if how.save and allow_remove:
@@ -51,6 +57,6 @@ def remove(options: Options, how: How, name: str, allow_remove: tuple[str, ...],
         review = plan_removal(reader, name, place.environment, settings)
     overrides = tuple(Override("--allow-remove", one, reason) for one in allow_remove)
     review = replace(review, plan=replace(review.plan, overrides=overrides))
-    loaded, unread = what_files_say(options, place, console)
+    loaded, unread = directory_policy(options, place, console)
     note = next_apply(name, None, loaded, options, place, prunes=False, unread=unread)
     return show_and_change(review, note, place, console, how)

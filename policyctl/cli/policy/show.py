@@ -5,12 +5,11 @@ from __future__ import annotations
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.finding import find_live
-from policyctl.cli.opening import find_place
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.policy.options import with_name
-from policyctl.model.live import Observed
-from policyctl.model.names import canonical_name
+from policyctl.cli.policy.change import with_name
+from policyctl.cli.session import find_live, open_session
+from policyctl.policy.live import LiveRows
+from policyctl.policy.names import canonical_name
 from policyctl.remote.open import open_reader
 from policyctl.report.policies import policies_json, policy_text_or_why
 
@@ -30,11 +29,11 @@ def command(options: Options, name: str, form: str) -> int:
 
 
 def show(options: Options, name: str, form: str) -> int:
-    place = find_place(options)
+    place = open_session(options)
     with open_reader(place.url, place.access) as reader:
         live = find_live(reader, name, place.environment.name)
         remote = reader.identity
     as_json = form == "json"
-    text = policies_json(Observed({name: live}), place.environment.name, remote) if as_json else policy_text_or_why(live)
+    text = policies_json(LiveRows({name: live}), place.environment.name, remote) if as_json else policy_text_or_why(live)
     Console(options).result(text)
     return 0

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from policyctl.errors import PolicyctlError
-from policyctl.load.git.names import commit_of
 from policyctl.load.git.repository import Repository, find_repository
+from policyctl.load.git.revision import commit_of
 
 _SUBMODULE = "160000"
 _FILES = ("100644", "100755")
@@ -53,7 +53,7 @@ def checkout_of(directory: Path) -> Checkout | None:
         return None
     folder = repository.path_of(directory).removesuffix("/")
     tracked: set[str] = set()
-    absent = tuple(_look(repository, [folder] if folder else [], tracked))
+    absent = tuple(_inspect(repository, [folder] if folder else [], tracked))
     return Checkout(frozenset(tracked), absent)
 
 
@@ -66,7 +66,7 @@ def absent_at(directory: Path, paths: Sequence[Path]) -> Absent | None:
     if repository is None or not paths:
         return None
     names = [path.relative_to(repository.top).as_posix() for path in paths]
-    found = {absent.path: absent for absent in _look(repository, names, set())}
+    found = {absent.path: absent for absent in _inspect(repository, names, set())}
     return next((found[name] for name in names if name in found), None)
 
 
@@ -216,14 +216,14 @@ def _entries(repository: Repository, paths: Sequence[str]) -> Iterator[_IndexEnt
             yield _IndexEntry(flag, mode, identifier, path)
 
 
-def _look(repository: Repository, paths: Sequence[str], tracked: set[str]) -> Iterator[Absent]:
+def _inspect(repository: Repository, paths: Sequence[str], tracked: set[str]) -> Iterator[Absent]:
     """The absent entries of an index, and those of the submodules in it; what it has is added to `tracked`."""
     for flag, mode, identifier, path in _entries(repository, paths):
         file = repository.top / path
         tracked.add(str(file))
         if mode == _SUBMODULE:
             if inside := _inside(repository, path):
-                for absent in _look(inside, (), tracked):
+                for absent in _inspect(inside, (), tracked):
                     yield absent._replace(remedy=f"in {path}: {absent.remedy}")
             else:
                 remedy = f"git submodule update --init {shlex.quote(path)}; actions/checkout: submodules: true"

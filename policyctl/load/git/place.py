@@ -8,7 +8,7 @@ from pathlib import Path
 _MAX_POINTER = 8192  # bytes of a `.git` file
 
 
-def top_of(folder: Path) -> Path | None:
+def repository_top(folder: Path) -> Path | None:
     """The nearest directory, from an absolute path upward, that has a `.git`.
 
     Nothing else makes a repository: a checkout may hold files called HEAD, objects and refs, but nothing called `.git`.

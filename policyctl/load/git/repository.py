@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 
 from policyctl.errors import PolicyctlError, Refused
-from policyctl.load.git.place import git_folder, is_ours, top_of
-from policyctl.model.complaints import without_userinfo
+from policyctl.load.git.place import git_folder, is_ours, repository_top
+from policyctl.policy.findings import without_userinfo
 
 _SECONDS = 60
 WHOLE_HISTORY = "fetch the whole history (actions/checkout: fetch-depth: 0, GitLab: GIT_DEPTH: 0)"
@@ -133,7 +133,7 @@ def find_repository(directory: Path) -> Repository | None:
 
     Raises PolicyctlError for one that git would not touch, since it belongs to another user.
     """
-    top = top_of(directory.resolve())
+    top = repository_top(directory.resolve())
     return None if top is None else _repository_at(top)
 
 
@@ -152,7 +152,7 @@ def named_in(directory: Path) -> tuple[Repository, str] | None:
     `find_repository` and `path_of` do.
     """
     path = _as_named(directory)
-    top = top_of(path)
+    top = repository_top(path)
     if top is None:
         return None
     repository = _repository_at(top)
@@ -189,7 +189,7 @@ def _resolved(path: Path) -> Path | None:
 
 def _is_brought(top: Path) -> bool:
     """Whether another repository around this one has it as a submodule, or has a link on the way to it."""
-    above = top_of(top.parent)
+    above = repository_top(top.parent)
     if above is None:
         return False
     ways = [path for path in (top, *top.parents) if above in path.parents and (path == top or path.is_symlink())]

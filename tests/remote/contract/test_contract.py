@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policyctl.errors import Conflict, Moved, NotFound
-from policyctl.model.live import Live, read_row
+from policyctl.policy.live import LivePolicy, read_row
 from policyctl.remote.protocol import Writer
 from tests.examples import examples
 from tests.remote.contract.conftest import Kind
@@ -41,11 +41,11 @@ NAMES = (
 MANY = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def live(writer: Writer, name: str) -> Live:
+def live(writer: Writer, name: str) -> LivePolicy:
     """The one policy of that canonical name."""
     (row,) = writer.find([name])
     found = read_row(row)
-    assert isinstance(found, Live)
+    assert isinstance(found, LivePolicy)
     return found
 
 

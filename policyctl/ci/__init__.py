@@ -1,0 +1,1 @@
+"""GitHub and GitLab: workflows, comments on pull requests, and what a merge approved."""

@@ -1,0 +1,184 @@
+"""A plan as a comment: found again by its first line; its last two lines hold what a merge approves.
+
+Everything between them shows names and values that others chose, so nothing there counts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from policyctl.load.urls import is_git
+from policyctl.plan.approval import APPLIED, NONE, Approval, Proposal, Terms
+from policyctl.plan.plan import Plan
+from policyctl.plan.safety import Review
+from policyctl.plan.settings import Override
+
+MARKER = "<!-- policyctl:plan "  # with which a page begins, and nothing else does
+_UNSEEN = "split it into smaller ones, or start apply by hand with the digest that the run shows"
+_DIGEST = r"sha256:[0-9a-f]{64}"
+_FIRST = re.compile(r"<!-- policyctl:plan environment=(\S+) directory=(\S+) -->")
+_SHOWS = re.compile(rf"<!-- policyctl:shows ({_DIGEST}) approves ({_DIGEST}|{NONE}) -->")
+_TERMS = re.compile(rf"<!-- policyctl:terms ({_DIGEST}) ({_DIGEST}) ({_DIGEST}) -->")
+_DATA = re.compile(r"<!-- policyctl:data ([A-Za-z0-9+/=]+) -->")
+_LAST = re.compile(rf"<!-- policyctl ({_DIGEST}|{NONE}|{APPLIED}) -->")
+
+
+def comment_marker(environment: str, directory: str) -> str:
+    """The first line of every page of one environment and directory."""
+    return f"<!-- policyctl:plan environment={_marked(environment)} directory={_marked(directory)} -->"
+
+
+class Shown(NamedTuple):
+    """The digest of the plan that a page shows, what a merge approves, and the settings, where the plan has a base."""
+
+    digest: str
+    approves: str
+    terms: Terms | None
+
+
+def opening(review: Review, directory: str) -> str:
+    """A page's first lines, which are not shown: whose page it is, which plan it shows, what a merge approves, and which
+    settings it shows, where the plan has a base.
+
+    A merge approves nothing where the plan was refused,
+    where a scenario test failed, and where the plan is against a git revision, which cannot be applied.
+    """
+    plan = review.plan
+    stopped = review.refusals or review.stale or review.failed_tests or is_git(plan.remote)
+    terms = f"<!-- policyctl:terms {' '.join(review.terms)} -->\n" if review.terms else ""
+    return (
+        f"{comment_marker(plan.environment, directory)}\n"
+        f"<!-- policyctl:shows {plan.digest} approves {NONE if stopped else plan.digest} -->\n{terms}"
+    )
+
+
+def shown_in(page: str) -> Shown | None:
+    """What a page shows; None when it is not a page of ours."""
+    first, second, third = (line.strip() for line in (*page.split("\n", 3), "", "", "")[:3])
+    found, terms = _SHOWS.fullmatch(second), _TERMS.fullmatch(third)
+    if found is None or not _FIRST.fullmatch(first):
+        return None
+    return Shown(found[1], found[2], Terms(*terms.groups()) if terms else None)
+
+
+def comment_text(page: str, plan: Plan, link: str, longest: int, proposal: Proposal | None = None, why: str = "") -> str:
+    """A plan's page as a comment or an issue of at most so many characters, with a link to the run that has all of it.
+
+    Its last two lines are what a merge approves: nothing where there is a reason `why`. `proposal` is what the plan was made
+    for. The hashes of the changes are left out where there is no room for them.
+    """
+    shown = shown_in(page)
+    approved = NONE if shown is None or why else shown.approves
+    terms = None if shown is None else shown.terms
+    whole, bare = (_data(approved, plan.overrides, marks, proposal, terms) for marks in (_marks(plan), {}))
+    texts = (_ended(page, link, approved, data, why) for data in (whole, bare))
+    fitting = next((text for text in texts if len(text) <= longest), None)
+    return fitting or _ended(f"{_first(page)}\nThe plan is too long to be shown here.", link, NONE, "", why or _UNSEEN)
+
+
+def outdated(old: str, link: str) -> str:
+    """What stands in the place of a plan when the newest commit has none."""
+    said = f"{_first(old)}\nThere is no plan for the newest commit: see why in the run."
+    return _ended(said, link, NONE)
+
+
+def applied(old: str, link: str, access: str) -> str:
+    """A comment whose plan was applied, by the run of this link: its approval has done its work and holds no more.
+
+    It keeps how the remote was reached (see `Environment.access`), with which the next run compares."""
+    lines = old.rstrip().split("\n")[:-1]
+    text = "\n".join(lines[:-1] if _DATA.fullmatch(lines[-1].strip()) else lines)
+    return f"{text.rstrip()}\n\nApplied by [this run]({link}).\n\n{_encoded({'access': access})}<!-- policyctl {APPLIED} -->\n"
+
+
+def is_of(body: str, page: str) -> bool:
+    """Whether a comment or an issue shows what a page is the new version of."""
+    return _is_ours(body) and _first(body) == _first(page)
+
+
+def is_in(body: str, environment: str | None, directory: str) -> bool:
+    """Whether a comment shows a plan of a directory and an environment (None: of whichever). Its first line must be a whole
+    marker, and its last one too."""
+    found = _FIRST.fullmatch(_first(body))
+    if found is None or not _is_ours(body):
+        return False
+    return found[2] == _marked(directory) and (environment is None or found[1] == _marked(environment))
+
+
+def approval_in(bodies: list[str], environment: str | None, directory: str, source: str = "") -> Approval | None:
+    """What the last of these comments that shows a plan of this environment and directory approves; None without one."""
+    ours = [body for body in bodies if is_in(body, environment, directory)]
+    if not ours:
+        return None
+    *_, data, last = ["", *ours[-1].rstrip().split("\n")]
+    found = _LAST.fullmatch(last.strip())
+    return None if found is None else _read(data.strip(), Approval(found[1], source))
+
+
+def _is_ours(body: str) -> bool:
+    last = body.rstrip().rpartition("\n")[2].strip()
+    return _FIRST.fullmatch(_first(body)) is not None and _LAST.fullmatch(last) is not None
+
+
+def _marks(plan: Plan) -> dict[str, Any]:
+    """The hashes by which plans can be added up."""
+    return {"changes": list(plan.prints), "traffic": dict(plan.traffic)}
+
+
+def _data(
+    approved: str,
+    overrides: tuple[Override, ...],
+    marks: Mapping[str, Any],
+    proposal: Proposal | None,
+    terms: Terms | None,
+) -> str:
+    """The last line but one: what the approval rests on; empty where nothing is approved."""
+    if approved == NONE:
+        return ""
+    data: dict[str, Any] = {"overrides": [override._asdict() for override in overrides], **marks}
+    if proposal is not None and terms is not None:
+        data |= {"proposal": proposal._asdict(), "terms": terms._asdict()}
+    return _encoded(data)
+
+
+def _encoded(data: Mapping[str, Any]) -> str:
+    """A line of data, in an alphabet that nothing in it can end."""
+    return f"<!-- policyctl:data {b64encode(json.dumps(data).encode()).decode()} -->\n"
+
+
+def _read(line: str, approval: Approval) -> Approval:
+    """The approval with what a line of data says; as it is for any other line, or for one that was edited."""
+    found = _DATA.fullmatch(line)
+    try:
+        data = json.loads(b64decode(found[1])) if found else {}
+        return replace(
+            approval,
+            overrides=tuple(Override(**one) for one in data.get("overrides", ())),
+            prints=tuple(map(str, data.get("changes", ()))),
+            traffic=dict(data.get("traffic", {})),
+            proposal=Proposal(**data["proposal"]) if "proposal" in data else None,
+            terms=Terms(**data["terms"]) if "terms" in data else None,
+            access=data.get("access"),
+        )
+    except (ValueError, TypeError, AttributeError):
+        return approval
+
+
+def _marked(text: str) -> str:
+    """A text in a marker, in percent encoding, so that nothing in it ends the marker, or a word of it."""
+    return quote(text, errors="backslashreplace")
+
+
+def _first(text: str) -> str:
+    return text.partition("\n")[0].strip()
+
+
+def _ended(text: str, link: str, approved: str, data: str = "", why: str = "") -> str:
+    nothing = f" Merging approves no plan{f': {why}' if why else ''}." if approved == NONE else ""
+    return f"{text.rstrip()}\n\n[The run]({link}) has the whole plan.{nothing}\n\n{data}<!-- policyctl {approved} -->\n"

@@ -1,0 +1,306 @@
+"""Which policies `effect` is about, and what --down, --rate, --trace and --timeout assume of models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from policyctl.cli.console import Console
+from policyctl.cli.options import Options
+from policyctl.cli.session import find_those, load_policies, open_session, read_directory
+from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
+from policyctl.effect.gateway import Answer, Answers, answer_streamed, read_answer, with_remainder
+from policyctl.effect.tree import tree_if_known
+from policyctl.errors import NotKnown, PolicyctlError, UsageError
+from policyctl.load.base_config import sources_at
+from policyctl.load.config import find_config, load_config
+from policyctl.load.directory import Loaded
+from policyctl.load.documents import read_leniently
+from policyctl.load.environment import Environment
+from policyctl.load.source import SUFFIXES, Source, read_source, redact_linked
+from policyctl.load.unread import UnreadFiles
+from policyctl.load.urls import GIT, LOCAL
+from policyctl.load.variables import is_template
+from policyctl.plan.change import UnknownField, unknown_fields
+from policyctl.policy.document import Document, Policy, model_names, references
+from policyctl.policy.findings import did_you_mean
+from policyctl.policy.live import LivePolicy, LiveRows
+from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_name, matching_models, model_names_in, short_model
+from policyctl.reconcile.observe import look_up, observe
+from policyctl.remote.git import GitReader
+from policyctl.remote.open import open_reader
+from policyctl.remote.protocol import Reader
+
+LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """The policies asked about, all policies that their targets may name, as far as the files have them, the models that the
+    directory declares, and what is declared of models."""
+
+    policies: tuple[Policy, ...]
+    known: KnownPolicies
+    models: frozenset[str] = frozenset()
+    declared: DeclaredModels = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Both sides of a comparison: what each policy asked about was (None: there is none), and the policies that targets name
+    before and after. `extras` are the fields of live policies among all these that the format does not know, by the policy's
+    name. `partials` are for each policy asked about the share of calls that fail in partial failures, by the policyctl.yaml of
+    its file."""
+
+    versions: tuple[Document | None, ...]
+    before: KnownPolicies
+    after: KnownPolicies
+    partials: tuple[float, ...]
+    extras: Mapping[str, tuple[UnknownField, ...]] = field(default_factory=dict)
+
+
+def find_policies(options: Options, arguments: tuple[str, ...], console: Console) -> PolicySet:
+    """The policies behind names and files; without any, all of the directory.
+
+    The directory is read for names, and for what else it says where a file lies in it: a policy is the same one by either, and
+    one that is asked for in several ways is there once.
+    """
+    files = [Path(argument) for argument in arguments if _is_file(argument)]
+    names = [argument for argument in arguments if not _is_file(argument)]
+    found: list[Policy] = []
+    models = frozenset[str]()
+    directory: Loaded | None
+    if names or not files:
+        _, directory, unread = load_policies(options, open_session(options), console)
+        found += _named(directory.policies, names, options, unread)
+        models = frozenset(map(canonical_model, directory.models))
+    else:
+        directory = _around(files, options, console)
+    declared = directory.declared if directory else NOTHING
+    for file in files:
+        loose = read_leniently(*_opened(options, read_source(file), file))
+        console.problems(redact_linked(loose.problems))
+        found += loose.policies
+        declared |= loose.declared
+    known = {policy.name: policy.document for policy in (*(directory.policies if directory else ()), *found)}
+    once = {(policy.name, Path(policy.file).resolve(), policy.index): policy for policy in found}
+    return PolicySet(tuple(once.values()), KnownPolicies(known), models, declared)
+
+
+def _around(files: list[Path], options: Options, console: Console) -> Loaded | None:
+    """The directory where one of these files lies in it, as far as it can be read: what is asked is about the files alone."""
+    if any(_is_inside(file, options) for file in files):
+        with suppress(PolicyctlError):
+            return read_directory(options, open_session(options), console)[1]
+    return None
+
+
+def raise_if_idle_dir(options: Options, arguments: tuple[str, ...]) -> None:
+    """Raise UsageError where --dir is given and decides nothing: the arguments are files, and none of them lies in it."""
+    uses_it = not arguments or any(not _is_file(one) or _is_inside(Path(one), options) for one in arguments)
+    if "dir" in options.given and not uses_it:
+        raise UsageError(f"--dir {options.dir} has none of these files; leave it out")
+
+
+def _is_inside(path: Path, options: Options) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(options.dir))
+
+
+def versions_against(options: Options, subjects: PolicySet, against: str) -> Versions:
+    """What each policy was at `git:REF`, or is on the remote (`live`), and what its targets lead to on each side."""
+    if against == LIVE:
+        return _live(options, subjects)
+    if not against.startswith(GIT) or against == GIT:
+        raise UsageError(f"--against takes git:REF or live, not {against!r}")
+    return _then(options, subjects, against)
+
+
+def _is_file(argument: str) -> bool:
+    """Whether an argument means a file: there is one, or it looks like nothing else."""
+    if Path(argument).is_file():
+        return True
+    return argument.endswith(SUFFIXES) and not argument.startswith(POLICY_PREFIX)
+
+
+def _named(directory: tuple[Policy, ...], names: list[str], options: Options, unread: UnreadFiles) -> list[Policy]:
+    if not names:
+        return list(directory)
+    by_name = {policy.name: policy for policy in directory}
+    for name in names:
+        if canonical_name(name) not in by_name:
+            if elsewhere := unread.where(canonical_name(name)):
+                raise UsageError(f"{options.dir} has no policy {name} that is read: {elsewhere}")
+            guess = did_you_mean(canonical_name(name), by_name, POLICY_PREFIX)
+            raise UsageError(f"{options.dir} has no policy {name}{guess}; name one of its policies, or a file")
+    return [by_name[canonical_name(name)] for name in dict.fromkeys(names)]
+
+
+def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Environment]:
+    """A source and the environment for its templates. Without one a policyctl.yaml is only read where --env names it."""
+    if not is_template(source.text) and "env" not in options.given:  # one that is asked for must exist
+        return source, Environment(LOCAL)
+    return source, load_config(find_config(path.parent, options.dir)).environment(options.env)
+
+
+def _then(options: Options, subjects: PolicySet, against: str) -> Versions:
+    """Policies of the directory are read as it was as a whole, others from their files alone."""
+    revision, known = against.removeprefix(GIT), dict[str, Document]()
+    if any(_is_inside(Path(policy.file), options) for policy in subjects.policies):
+        with GitReader(against, options.dir, open_session(options).environment) as reader:
+            known = {name: live.normal for name, live in observe(reader).live.items()}
+    files = list(dict.fromkeys(Path(policy.file) for policy in subjects.policies if policy.name not in known))
+    for file, source in sources_at(files, revision).items():
+        if source is not None:
+            loose = read_leniently(*_opened(options, source, file))
+            known = {**{policy.name: policy.document for policy in loose.policies}, **known}
+    versions = tuple(known.get(policy.name) for policy in subjects.policies)
+    return Versions(versions, KnownPolicies(known), subjects.known, _partials(options, subjects))
+
+
+def _live(options: Options, subjects: PolicySet) -> Versions:
+    """What is live is left as it is where no file says otherwise."""
+    place = open_session(options)
+    with open_reader(place.url, place.access) as reader:
+        found = find_those(reader, {policy.name for policy in subjects.policies})
+        rows, unclear = _below(reader, dict(found), subjects)
+    live = {name: row.normal for name, row in rows.items()}
+    versions = tuple(live.get(policy.name) for policy in subjects.policies)
+    whole = not place.url.startswith(GIT)
+    left = {name: why for name, why in unclear.items() if name not in subjects.known}
+    before = KnownPolicies(live, whole=whole, unclear=unclear)
+    after = KnownPolicies({**live, **subjects.known}, whole=whole, unclear=left)
+    written = {**subjects.known, **{policy.name: policy.document for policy in subjects.policies}}
+    unknown = {name: fields for name, row in rows.items() if (fields := unknown_fields(row.document, written.get(name)))}
+    return Versions(versions, before, after, _partials(options, subjects), unknown)
+
+
+def _partials(options: Options, subjects: PolicySet) -> tuple[float, ...]:
+    folders = [Path(policy.file).parent for policy in subjects.policies]
+    starts = {folder: options.dir if _is_inside(folder, options) else folder for folder in {*folders}}
+    found = {start: load_config(find_config(start, options.dir)).shared.settings.partial for start in {*starts.values()}}
+    return tuple(found[starts[folder]] for folder in folders)
+
+
+def _below(reader: Reader, live: dict[str, LivePolicy], subjects: PolicySet) -> tuple[dict[str, LivePolicy], dict[str, str]]:
+    """The `live` policies, and all that they or the files lead to; and those that are unclear."""
+    unclear: dict[str, str] = {}
+    looked, seen = {policy.name for policy in subjects.policies}, set[str]()
+    pending = [*(row.normal for row in live.values()), *(policy.document for policy in subjects.policies)]
+    while pending:
+        targets = frozenset[str]().union(*map(references, pending)) - seen
+        seen |= targets
+        observed = look_up(reader, targets - looked) if targets - looked else LiveRows({})
+        live |= observed.live
+        unclear |= observed.obstacles()
+        pending = [live[name].normal for name in targets if name in live]
+        pending += [subjects.known[name] for name in targets if name in subjects.known]
+    return live, unclear
+
+
+Script = dict[str, Sequence[Answer]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """What models answer, and how that was written."""
+
+    answers: dict[str, Answers]
+    given: tuple[str, ...]
+
+
+def models_of(subjects: PolicySet) -> tuple[str, ...]:
+    """Every model that the policies name, the dead ones too, and those of the policies that they target."""
+    found: dict[str, None] = {}
+    for policy in subjects.policies:
+        named = (name for name in model_names(policy.document) if canonical_name(name) not in subjects.known)
+        found.update(dict.fromkeys(map(canonical_model, named)))
+        with suppress(NotKnown):  # the view of that policy says so
+            found.update(dict.fromkeys(tree_if_known(policy.document, subjects.known).models))
+    return tuple(found)
+
+
+def read_assumptions(down: Iterable[str], rate: Iterable[str], models: tuple[str, ...], streamed: bool) -> Assumptions:
+    """Models that are down, and models that fail part of their calls and answer the others with 200.
+
+    `streamed` is whether requests ask for a stream.
+    """
+    read = _reader(streamed)
+    chances: dict[str, dict[Answer, float]] = {}
+    for text in down:
+        for model, answer in _each("--down", text, models, read):
+            if chances.setdefault(model, {answer: 1.0}) != {answer: 1.0}:
+                raise UsageError(f"--down {text}: {short_model(model)} cannot be down in two ways at once")
+    for text in rate:
+        for model, (answer, share) in _each("--rate", text, models, lambda value: _read_rate(value, read)):
+            own = chances.setdefault(model, {})
+            own[answer] = own.get(answer, 0.0) + share
+            if sum(own.values()) > 1 + 1e-9:
+                raise UsageError(f"--rate {text}: {short_model(model)} would answer more than all of its calls")
+    answers: dict[str, Answers] = {model: with_remainder(own) for model, own in chances.items()}
+    return Assumptions(answers, (*(f"down {text}" for text in down), *(f"rate {text}" for text in rate)))
+
+
+def read_scripts(trace: Iterable[str], models: tuple[str, ...], streamed: bool) -> Script:
+    """The answers that models give, in order; `streamed` is whether the request asks for a stream."""
+    read, script = _reader(streamed), Script()
+    for text in trace:
+        for model, answers in _each("--trace", text, models, lambda value: _read_script(value, read)):
+            if model in script:
+                raise UsageError(f"--trace {text}: {short_model(model)} has a script already; write one for each model")
+            script[model] = answers
+    return script
+
+
+def read_timeouts(timeout: Iterable[str], models: tuple[str, ...]) -> dict[str, float]:
+    """The models' own timeouts, in seconds."""
+    return {model: seconds for text in timeout for model, seconds in _each("--timeout", text, models, _read_seconds)}
+
+
+def _each(option: str, text: str, models: tuple[str, ...], read: Callable[[str], T]) -> list[tuple[str, T]]:
+    """The models that a MODEL=VALUE means, each with the value."""
+    pattern, equals, value = text.rpartition("=")
+    if not equals or not pattern:
+        raise UsageError(f"{option} takes MODEL=…, not {text!r}")
+    found = matching_models(pattern, models)
+    if not found:
+        known = sorted({name for model in models for name in model_names_in(model)})
+        asked = ", ".join(sorted(map(short_model, models))) or "none"
+        raise UsageError(f"{option} {text}: no model matches {pattern}{did_you_mean(pattern, known)}; models: {asked}")
+    try:
+        return [(model, read(value)) for model in found]
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: {error}") from None
+
+
+def _reader(streamed: bool) -> Callable[[str], Answer]:
+    return (lambda text: answer_streamed(read_answer(text))) if streamed else read_answer
+
+
+def _read_rate(text: str, read: Callable[[str], Answer]) -> tuple[Answer, float]:
+    answer, _, rate = text.partition(":")
+    try:
+        share = float(rate)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise ValueError(f"{rate!r} is not a rate; write ANSWER:RATE with a rate above 0, at most 1")
+    return read(answer), share
+
+
+def _read_script(text: str, read: Callable[[str], Answer]) -> tuple[Answer, ...]:
+    return tuple(read(answer.strip()) for answer in text.split(","))
+
+
+def _read_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e9:
+        raise ValueError(f"{text!r} is no timeout; write seconds, as 30")
+    return seconds

@@ -1,0 +1,243 @@
+"""Which policies plan and apply are about, and which limits or guards are overridden, by option or by comment."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.atomic import read_bounded, write_atomically
+from policyctl.plan.plan import Selection
+from policyctl.plan.settings import GUARDS, GuardException, Override, Settings
+from policyctl.policy.findings import closest_name, did_you_mean
+from policyctl.policy.names import canonical_name, matches
+
+
+class Overrides:
+    """The limits and guards that the command line, or a file that `ci` wrote, overrides by name."""
+
+    def __init__(self, given: Iterable[Override] = (), partial: float | None = None) -> None:
+        """`partial` is the share of calls that fail in partial failures, where it is not the environment's."""
+        self.given = tuple(given)
+        self._partial = partial
+
+    def values(self, option: str) -> list[str]:
+        """The values that an option was given with."""
+        return [one.value for one in self.given if one.option == option]
+
+    @property
+    def guards(self) -> list[tuple[str, str]]:
+        """The guards that are overridden, each with the option that does it."""
+        return [(one.value.partition("=")[0], one.text) for one in self.given if one.option == "--allow-guard"]
+
+    def on(self, settings: Settings) -> Settings:
+        """The environment's settings with the overrides; of several limits the widest holds."""
+        return settings.overridden(
+            max(map(int, self.values("--max-removes")), default=None),
+            max(map(float, self.values("--max-change-percent")), default=None),
+            tuple(self.values("--allow-remove")),
+            tuple(_exception(one) for one in self.given if one.option == "--allow-guard"),
+            self._partial,
+        )
+
+
+def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[str], live: Collection[str]) -> None:
+    """Raise UsageError for what the command line selects or allows and no policy matches: it is most often misspelled.
+
+    `files` are the names of the policies that are planned, `live` those on the remote, where what is to be removed must be.
+    """
+    known = {*files, *live}
+    asked = [("--only", glob, known) for glob in selection.only]
+    asked += [("--exclude", glob, known) for glob in selection.exclude]
+    asked += [("--allow-remove", name, {*live}) for name in overrides.values("--allow-remove")]
+    allowed = [text.partition("=") for text in overrides.values("--allow-guard")]
+    asked += [(f"--allow-guard {guard}=", policy, known) for guard, equals, policy in allowed if equals and policy != "*"]
+    idle = []
+    for option, text, names in asked:
+        exactly = option == "--allow-remove"
+        if canonical_name(text) not in names and (exactly or not any(matches(name, (text,)) for name in names)):
+            where = "no live policy" if exactly else "no policy, neither in the files nor on the remote"
+            space = "" if option.endswith("=") else " "
+            idle.append(f"{option}{space}{text} matches {where}{closest_name(text, names)}")
+    if idle:
+        raise UsageError("; ".join(idle))
+
+
+def _exception(override: Override) -> GuardException:
+    """`max_calls` passes the guard over for every policy, `max_calls=NAME` for those of that name or glob."""
+    word, _, policy = override.value.partition("=")
+    guard = next(guard for guard in GUARDS if guard == word)
+    return GuardException(guard, policy or "*", override.reason or override.text)
+
+
+def _guards(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for text in values:
+        word, equals, policy = text.partition("=")
+        if word not in GUARDS:
+            raise click.BadParameter(f"there is no guard {word}{did_you_mean(word, GUARDS)}; known: {', '.join(GUARDS)}")
+        if equals and not policy:
+            raise click.BadParameter(f"write {word} alone, or {word}=NAME")
+    return values
+
+
+_OVERRIDES: dict[str, dict[str, Any]] = {
+    "--max-removes": {"type": click.IntRange(min=0), "metavar": "N", "help": "Allow that many removals this once."},
+    "--max-change-percent": {
+        "type": click.FloatRange(0, 100),
+        "metavar": "P",
+        "help": "Allow that share of the live policies to change this once.",
+    },
+    "--allow-remove": {"multiple": True, "metavar": "NAME", "help": "Allow this protected policy's removal; repeatable."},
+    "--allow-guard": {
+        "multiple": True,
+        "callback": _guards,
+        "metavar": "GUARD[=NAME]",
+        "help": "Pass over this guard once, for one policy or for all; repeatable.",
+    },
+}
+
+
+def override_options() -> list[click.Option]:
+    """The options that override a safety setting, for those who read them elsewhere than on the command line."""
+    return [click.Option((option,), **more) for option, more in _OVERRIDES.items()]
+
+
+def overrides_of(values: Mapping[str, Any], reason: str = "", by: str = "") -> tuple[Override, ...]:
+    """What the values of these options override, each written as it is read."""
+    found: list[Override] = []
+    for option in _OVERRIDES:
+        value = values[option.removeprefix("--").replace("-", "_")]
+        given = value if isinstance(value, tuple) else () if value is None else (value,)
+        found += (Override(option, _as_written(one), reason, by) for one in given)
+    return tuple(found)
+
+
+with_partial = click.option(
+    "--partial",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="The share of calls that fail in partial failures, such as 0.1.",
+)
+
+
+def _as_written(value: Any) -> str:
+    """A value as it stands on the command line; a number without a fraction is a whole one."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --only and --exclude (as `selection`) and the overrides of limits and guards (as `overrides`)."""
+
+    @click.option("--only", multiple=True, metavar="GLOB", help="Only policies whose name matches; repeatable.")
+    @click.option("--exclude", multiple=True, metavar="GLOB", help="Not the policies whose name matches; repeatable.")
+    @click.option(
+        "--overrides",
+        "overrides_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Override what this file says too, which ci overrides or ci approved wrote.",
+    )
+    @click.option("--reason", default="", metavar="TEXT", help="Why something is overridden; the plan and the audit show it.")
+    @with_partial
+    @wraps(function)
+    def settled(
+        *args: Any,
+        only: tuple[str, ...],
+        exclude: tuple[str, ...],
+        overrides_file: Path | None,
+        reason: str,
+        partial: float | None,
+        **more: Any,
+    ) -> Any:
+        names = {option.removeprefix("--").replace("-", "_") for option in _OVERRIDES}
+        given = overrides_of({name: more.pop(name) for name in names}, reason)
+        if reason and not given:
+            raise UsageError("--reason is for an override, and none is given; add one (--max-removes, --allow-guard, …)")
+        if overrides_file is not None:
+            given = (*given, *read_overrides(overrides_file))
+        return function(*args, selection=Selection(only, exclude), overrides=Overrides(given, partial), **more)
+
+    for option, more in reversed(_OVERRIDES.items()):
+        settled = click.option(option, **more)(settled)
+    return settled
+
+
+FORMAT = "policyctl/overrides"
+VERSION = 1
+MAX_BYTES = 64 * 1024  # of a file of overrides
+MOST = 20  # overrides of one plan, so that they fit above it
+_LONGEST = 300  # characters of a reason
+_COMMAND = re.compile(r"^/policyctl[ \t]+allow[ \t]+(\S.*)$", re.MULTILINE)
+# A block of code and an HTML comment, each up to its end or that of the text.
+_NOT_SAID = re.compile(r"<!--.*?(?:-->|\Z)|^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
+_BECAUSE = re.compile(r"(.+?)\s+because\s+(\S.*)", re.DOTALL)
+
+
+def commands_in(comment: str) -> list[str]:
+    """The overrides that a comment asks for: the rest of each line that begins with `/policyctl allow`.
+
+    Lines in a block of code or in an HTML comment are examples, or not seen by the people who allow something.
+    """
+    return [found[1].strip() for found in _COMMAND.finditer(_NOT_SAID.sub("", comment.replace("\r\n", "\n")))]
+
+
+def parse_overrides(text: str, by: str) -> tuple[Override, ...]:
+    """`--max-removes 12 --allow-guard max_calls=chat because …`, said by a person, as overrides.
+
+    Raises UsageError when an option is unknown or wrong, when there is none, and without a reason.
+    """
+    found = _BECAUSE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"the override {text!r} gives no reason; write: OPTIONS because REASON")
+    reason = " ".join(found[2].split())
+    if len(reason) > _LONGEST:
+        raise UsageError(f"the reason of an override has {len(reason)} characters; at most {_LONGEST} are shown")
+    parser = click.Command("allow", params=[*override_options()], add_help_option=False)
+    try:
+        values = parser.make_context("allow", shlex.split(found[1])).params
+    except (click.UsageError, ValueError) as error:
+        said = error.format_message() if isinstance(error, click.UsageError) else str(error)
+        raise UsageError(f"the override {found[1]!r} is not understood: {said}") from None
+    given = overrides_of(values, reason, by)
+    if not given:
+        raise UsageError(f"{found[1]!r} overrides nothing; write for example --max-removes 12")
+    return given
+
+
+def write_overrides(file: Path, overrides: Sequence[Override]) -> None:
+    """Write overrides for a later step. Raises PolicyctlError when they cannot be written."""
+    data = {"format": FORMAT, "version": VERSION, "overrides": [one._asdict() for one in overrides]}
+    write_atomically(file, json.dumps(data, indent=2) + "\n", private=True)
+
+
+def read_overrides(file: Path) -> tuple[Override, ...]:
+    """The overrides of a file that `write_overrides` wrote, each checked as on the command line.
+
+    Raises PolicyctlError for any other file.
+    """
+    try:
+        data = json.loads(read_bounded(file, MAX_BYTES))
+    except OSError as error:
+        raise PolicyctlError(f"{file} cannot be read: {error.strerror}; write it with ci overrides --out {file}") from None
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
+        raise PolicyctlError(f"{file} is not a file of overrides; write it with ci overrides --out {file}")
+    rows = data.get("overrides")
+    if not isinstance(rows, list) or not all(map(_is_override, rows)) or len(rows) > MOST:
+        raise PolicyctlError(f"{file} is not a whole file of overrides; write it again with ci overrides --out {file}")
+    for row in rows:
+        words = shlex.join((row["option"], row["value"]))
+        parse_overrides(f"{words} because {row['reason'] or 'of what the command line says'}", row["by"])
+    return tuple(Override(**row) for row in rows)
+
+
+def _is_override(row: Any) -> bool:
+    return isinstance(row, dict) and row.keys() == set(Override._fields) and all(isinstance(one, str) for one in row.values())

@@ -1,0 +1,90 @@
+"""What a policy depends on besides its own document: the types of its models, and the policies that it targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from policyctl.policy.document import Document
+
+USUAL_TYPE = "chat"  # the platform's own default for a model that does not say its type
+_SAME = {"chat_vision": "chat"}  # takes the same requests
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredModels:
+    """The models' own timeouts in seconds and their types (`chat`, `embedding`, …), by canonical name, as far as known.
+
+    `before` is what was declared when the policies were what they are live, where that is known.
+    """
+
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    before: DeclaredModels | None = None
+
+    @property
+    def then(self) -> DeclaredModels:
+        """What counts in what is said of live policies: what was declared before, else the same as for what comes."""
+        return self if self.before is None else self.before
+
+    def requests(self, model: str) -> str | None:
+        """The kind of requests that a model takes, where that is declared: its type, but that `chat_vision` takes chats."""
+        own = self.types.get(model)
+        return own if own is None else _SAME.get(own, own)
+
+    def __or__(self, other: DeclaredModels) -> DeclaredModels:
+        """Both, where the other one says something that one holds."""
+        before = None if self.before is None else self.before | other
+        return DeclaredModels({**self.timeouts, **other.timeouts}, {**self.types, **other.types}, before)
+
+
+NOTHING = DeclaredModels()
+
+
+NOT_HERE = "not known here"
+
+
+def leads_to_unclear(name: str, why: str) -> str:
+    """Why it is not known what a policy does that leads to one which cannot be followed."""
+    return f"it leads to {name}, and what that one does is not known: {why}"
+
+
+class KnownPolicies(Mapping[str, Document]):
+    """Policies by canonical name, as far as they are known.
+
+    `whole` means that there are no others: a policy of another name does not exist. `unclear` are policies that exist but
+    cannot be followed, each with the reason; they are not among the documents.
+    """
+
+    def __init__(
+        self,
+        documents: Mapping[str, Document],
+        *,
+        whole: bool = False,
+        unclear: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._documents = documents
+        self.whole = whole
+        self.unclear = unclear
+
+    @classmethod
+    def of(cls, policies: Mapping[str, Document] | None) -> KnownPolicies:
+        """The same policies; a plain mapping is not whole."""
+        return policies if isinstance(policies, cls) else cls(policies or {})
+
+    def why_not(self, name: str) -> str | None:
+        """Why a policy that is not among these cannot be followed; None when there is no policy of that name."""
+        return self.unclear.get(name, None if self.whole else NOT_HERE)
+
+    def __getitem__(self, name: str) -> Document:
+        return self._documents[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._documents
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)

@@ -1,0 +1,170 @@
+"""policyctl.yaml as it was at a git revision, and the settings of a branch's base, which apply to its pull requests."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused
+from policyctl.load.environment import NO_CONFIG, Config, Environment
+from policyctl.load.git.repository import named_in
+from policyctl.load.git.revision import Revision, TreeEntry, merge_base
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.referred import Held, changed_since, held_at
+from policyctl.load.source import MAX_BYTES, Source, source_of
+from policyctl.load.urls import LOCAL
+from policyctl.plan.diff import FieldChange
+
+_LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of what decides where credentials go
+
+
+@dataclass(frozen=True, slots=True)
+class BaseConfig:
+    """The configuration of the revision that a branch is to be merged into; `revision` is as the user wrote it.
+
+    `then` is the commit, `held` what the files that the configuration refers to held there. `left` is the same of the commit
+    where the branch left the revision, if that has moved on: what differs from there the branch has changed.
+    """
+
+    revision: str
+    config: Config
+    then: Revision
+    held: Held
+    left: BaseConfig | None = None
+
+    def choose(self, name: str | None, now: Config) -> Environment:
+        """The branch's environment of a name; without one, of the base's default where the branch has that, else of its own."""
+        return now.environment(name or (self.config.default if self.config.default in now.environments else None))
+
+    def holds_for(self, now: Environment, *, own_remote: bool) -> Environment:
+        """The branch's environment with everything but its variables and `include` as it is at the base.
+
+        Raises Refused for one that is not there and has a remote: nobody has reviewed yet where it leads. With another remote
+        than its `own_remote`, or the embedded one, what the base says for all environments holds.
+        """
+        then = self.config.environments.get(now.name)
+        if then is None and own_remote and now.remote != LOCAL:
+            raise Refused(
+                f"environment {now.name} is new in this branch, so nobody has reviewed where it leads; merge it first, "
+                f"or plan with --remote git:{self.revision}"
+            )
+        then = then or replace(self.config.shared, name=now.name)
+        return replace(then, vars=now.vars, include=now.include)
+
+    def settings(self, now: Config, environment: str) -> tuple[FieldChange, ...]:
+        """What the branch changes in the settings, by path in policyctl.yaml; of the files that they refer to, only that it
+        changes them.
+
+        First where credentials go, in this environment and then in all, then what holds for this environment, then the rest.
+        """
+
+        def rank(field: FieldChange) -> tuple[bool, bool, bool]:
+            elsewhere = field.path.startswith("environments.") and not field.path.startswith(f"environments.{environment}.")
+            leads = not _LEADING.isdisjoint(field.path.split("."))
+            return elsewhere or not leads, not leads, elsewhere
+
+        left = self.left or self
+        before, after = left.config.written, now.written
+        paths = [*before, *(path for path in after if path not in before)]
+        fields = [
+            FieldChange(path, was, becomes) for path in paths if (was := before.get(path)) != (becomes := after.get(path))
+        ]
+        return tuple(sorted([*fields, *changed_since(left.then, left.config, left.held, now)], key=rank))
+
+
+def read_base(directory: Path, revision: str) -> BaseConfig:
+    """The base of the checked out branch: a revision as it is now, whatever the branch started from.
+
+    Raises PolicyctlError when the two have no common commit, or when a policyctl.yaml there is not valid, and UsageError for
+    an unknown revision.
+    """
+    then, left = Revision(directory, revision), Revision(directory, merge_base(directory, revision))
+    base = _base_of(revision, then, f"on {revision}")
+    if then.commit == left.commit:
+        return base
+    return replace(base, left=_base_of(revision, left, f"where this branch left {revision}"))
+
+
+def _base_of(revision: str, then: Revision, where: str) -> BaseConfig:
+    try:
+        config = config_at(then)
+    except InvalidInput as error:
+        first = error.problems[0]
+        raise PolicyctlError(
+            f"{where}, {CONFIG_FILE} is not valid, so its safety settings cannot hold: {first}; fix it on {revision} first"
+        ) from None
+    config = config if config.path is None else config._replace(path=then.top / config.path)
+    return BaseConfig(revision, config, then, held_at(then, config))
+
+
+def config_at(revision: Revision) -> Config:
+    """The configuration that a revision had for its directory. Raises InvalidInput with every problem."""
+    folders = PurePosixPath(f"{revision.folder}{CONFIG_FILE}").parents
+    found = revision.entries([str(folder / CONFIG_FILE) for folder in folders])
+    if not found:
+        return NO_CONFIG
+    from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
+
+    nearest = max(found, key=lambda entry: entry.path.count("/"))
+    return config_of(source_of(reading_base(revision, [nearest])(nearest.path), nearest.path))
+
+
+def access_at(directory: Path, revision: str, environment: str) -> str | None:
+    """How an environment's remote was reached at a revision (see `Environment.access`); None where that cannot be known."""
+    try:
+        found = config_at(Revision(directory, revision)).environments.get(environment)
+    except PolicyctlError:  # such as a revision that a forced push left behind
+        return None
+    return None if found is None else found.access
+
+
+def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:
+    """These files as they were at a revision of the repository that each lies in, in one go; those that were not are left out.
+
+    A file's name is given as `REVISION:path`. Raises UsageError for an unknown revision, PolicyctlError when there is no git
+    or a file lies in no repository, Refused for one behind a link, and InvalidInput when what a file held cannot be parsed.
+    """
+    by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
+    homes = cache(named_in)  # which refuses a link on the way to any of them
+    for file in files:
+        home = homes(file.parent)
+        by_folder[home[0].top if home else file.parent].append(file)
+    found: dict[Path, Source] = {}
+    for group in by_folder.values():
+        folder = Path(os.path.commonpath([os.path.abspath(file.parent) for file in group]))
+        then = Revision(folder, revision)
+        entries = {entry.path: entry for entry in then.files() if entry.kind == "file"}
+        wanted = {path: file for file in group if (path := f"{then.folder}{_below(file, folder)}") in entries}
+        read = reading_base(then, [entries[path] for path in wanted])
+        found |= {file: source_of(read(path), f"{revision}:{file}") for path, file in wanted.items()}
+    return found
+
+
+def _below(file: Path, folder: Path) -> str:
+    return Path(os.path.relpath(file, folder)).as_posix()
+
+
+def reading_base(revision: Revision, entries: Sequence[TreeEntry]) -> Callable[[str], bytes]:
+    """A function that gives what each of these entries held, by path; all are read at once.
+
+    It raises InvalidInput for one that is not a file, or too big. Raises PolicyctlError, with the remedy, where the
+    repository does not hold what one of them was.
+    """
+    kinds = {entry.path: entry.kind for entry in entries}
+    files = [entry for entry in entries if entry.kind == "file"]
+    sizes = revision.sizes(files)
+    contents = revision.contents([entry for entry in files if (sizes[entry.path] or 0) <= MAX_BYTES])
+
+    def read(path: str) -> bytes:
+        if kinds[path] != "file":
+            why = f"is a {kinds[path]}, which is not followed at a git revision; copy the file instead"
+            raise InvalidInput([Problem(Mark(path), "P008", why)])
+        if path not in contents:
+            raise InvalidInput([Problem(Mark(path), "P007", f"has more than {MAX_BYTES // (1024 * 1024)} MiB; split it")])
+        return contents[path]
+
+    return read

@@ -1,0 +1,124 @@
+"""Which of the plan merged pull requests approved, and what of it has not been applied yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from policyctl.plan.plan import Plan
+from policyctl.plan.settings import Override
+
+NONE = "none"  # no digest that anybody approved
+APPLIED = "applied"  # stands in a digest's place once it has done its work
+
+
+class Proposal(NamedTuple):
+    """What a pull request asks for: to merge a commit, its newest one, into a branch."""
+
+    head: str
+    into: str
+
+
+class Terms(NamedTuple):
+    """What a plan shows of the settings, as hashes: how the remote is reached, at the base and once the branch is merged (see
+    `Environment.access`), and the safety settings then (see `Environment.rules`)."""
+
+    before: str
+    access: str
+    rules: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What the merge of one pull request approved: the plan's digest (or `none`, or `applied`), and what it rests on.
+
+    `source` is how people name the pull request. `prints` are the hashes of the plan's changes (see `Plan.prints`), none
+    where the comment had no room for them. `traffic` is what the plan does by way of other policies (see `Plan.traffic`).
+    `proposal` is what the plan was made for. Where nothing is approved although the
+    comment has a digest, `why` says so. `access` is how the remote was reached by the run that applied it.
+    """
+
+    digest: str
+    source: str = ""
+    overrides: tuple[Override, ...] = ()
+    prints: tuple[str, ...] = ()
+    traffic: Mapping[str, str] = field(default_factory=dict)
+    proposal: Proposal | None = None
+    terms: Terms | None = None
+    why: str = ""
+    access: str | None = None
+
+
+def held(approval: Approval, merged: Proposal) -> Approval:
+    """An approval where its plan was made for what was `merged`; else one of nothing, which says why."""
+    made = approval.proposal
+    if approval.digest in (NONE, APPLIED) or (made == merged and approval.terms is not None):
+        return approval
+    if made is None or approval.terms is None:
+        why = "its comment does not say which commit and settings the plan was made for, as an older policyctl wrote it"
+    elif made.head != merged.head:
+        why = f"its plan was made for commit {made.head[:12]}, and what was merged is {merged.head[:12] or 'not known'}"
+    else:
+        why = f"its plan was made for a merge into {made.into}, and it was merged into {merged.into or 'another branch'}"
+    return Approval(NONE, approval.source, why=why)
+
+
+def reached(approvals: Sequence[Approval], applied: Approval | None, before: str | None) -> frozenset[str | None]:
+    """The ways to reach the remote (see `Environment.access`) that were used already, or that somebody approved since.
+
+    `approvals` are those that wait, the newest first; `applied` is the last that was applied, and `before` how the remote was
+    reached before the push that a run is for. Where no run noted how it reached the remote, the first of the approved plans
+    says it, and without any merge `before`. After a merge that approved nothing neither is to be relied on.
+    """
+    shown = [one.terms for one in reversed(approvals) if one.terms is not None]
+    first = applied.access if applied is not None else None
+    if first is None and len(shown) == len(approvals):
+        first = shown[0].before if shown else before
+    known = {first} - {None}
+    for terms in shown:
+        if terms.before in known:
+            known.add(terms.access)
+    return frozenset(known)
+
+
+def waiting(approvals: Sequence[Approval], plan: Plan) -> list[tuple[Approval, int]]:
+    """The approvals with changes that the plan still has, and how many of them."""
+    left = set(plan.prints)
+    counted = [(one, len(left & set(one.prints))) for one in approvals]
+    return [(one, number) for one, number in counted if number]
+
+
+def adds_up(approvals: Sequence[Approval], plan: Plan) -> bool:
+    """Whether the plan is exactly the sum of approved ones: each change was shown in one, and each of those is there whole,
+    or has nothing left to do. So is what it does by way of other policies."""
+    left, covered = set(plan.prints), set[str]()
+    for one in approvals:
+        own = set(one.prints)
+        if own & left:
+            if one.digest in (NONE, APPLIED) or not own <= left:
+                return False
+            covered |= own
+    return covered == left and not moved_otherwise(approvals, plan)
+
+
+def moved_otherwise(approvals: Sequence[Approval], plan: Plan) -> list[str]:
+    """The policies to which the plan does something else, by way of others, than those of its approved plans that have
+    changes left."""
+    shown: dict[str, set[str | None]] = {}
+    for one, _ in waiting(approvals, plan):
+        for name, mark in one.traffic.items():
+            shown.setdefault(name, set()).add(mark)
+    names = sorted(shown.keys() | plan.traffic.keys())
+    return [name for name in names if shown.get(name) != {plan.traffic.get(name)}]
+
+
+def unapproved(approvals: Sequence[Approval], plan: Plan) -> Iterator[str]:
+    """The names of the policies with changes that none of the approved plans had."""
+    shown = {mark for one in approvals if one.digest != NONE for mark in one.prints}
+    return (change.name for change, mark in zip(plan.changes, plan.prints, strict=True) if mark not in shown)
+
+
+def overrides_of(approvals: Sequence[Approval]) -> tuple[Override, ...]:
+    """All overrides of these approvals, each once."""
+    return tuple({override.text: override for one in approvals for override in one.overrides}.values())

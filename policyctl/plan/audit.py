@@ -1,0 +1,196 @@
+"""The entries of an audit file: one JSON line before each write, and one with its outcome.
+
+A line is written before the remote is, so that whatever happens to this process no change is without a line. One with the
+outcome `begun` is followed by one with the outcome; where it is not, what became of that change is not known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+from policyctl.errors import PolicyctlError
+from policyctl.plan.change import ACTIONS, Action, Change
+from policyctl.plan.diff import FieldChange
+from policyctl.plan.outcome import GOOD, Outcome, Status
+from policyctl.plan.plan import Plan
+from policyctl.plan.settings import Override
+from policyctl.policy.document import digest, normal_form
+
+FORMAT = "policyctl/audit"
+VERSION = 1
+MAX_LINE = 1024 * 1024  # bytes
+
+
+class BadAuditEntry(PolicyctlError):
+    """A line that says no change; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOrigin:
+    """Who changes something, with which command, in which run of which service, and from which commit; None: not known.
+
+    `dirty` says that the policy directory was not as the commit has it, `subject` is the commit's first line, `no_commit` why
+    there is no commit.
+    """
+
+    who: str
+    command: str
+    run: str | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+    subject: str | None = None
+    no_commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One line. `time` is RFC 3339 in UTC, `id` is that of the apply, which all its lines share.
+
+    The digests are those of normal forms, None where there was, or will be, no policy. `overrides` are the safety settings that
+    were overridden for the plan. `fields` are what differs, as the plan shows it; None where the line does not say it.
+    """
+
+    time: str
+    id: str
+    origin: AuditOrigin
+    environment: str
+    remote: str
+    plan: str
+    action: Action
+    name: str
+    before: str | None
+    after: str | None
+    outcome: Status | Literal["begun"]
+    reason: str = ""
+    overrides: tuple[Override, ...] = ()
+    fields: tuple[FieldChange, ...] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The entry as a plain value, without what is not known of its origin, and without overrides where there are none."""
+        data = asdict(replace(self, overrides=(), fields=None))
+        del data["overrides"], data["fields"]
+        if self.overrides:
+            data["overrides"] = [_known(override._asdict()) for override in self.overrides]
+        if self.fields is not None:
+            data["fields"] = [_known(field._asdict()) for field in self.fields]
+        origin = {key: value for key, value in data.pop("origin").items() if value is not None}
+        return {"time": data.pop("time"), "id": data.pop("id"), **origin, **data}
+
+
+def _known(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if value not in (None, "")}
+
+
+def entry_of(
+    plan: Plan, origin: AuditOrigin, identifier: str, time: str, change: Change, outcome: Outcome | None
+) -> AuditEntry:
+    """The entry for a change of a plan; without an outcome it is only begun, and says what changes."""
+    return AuditEntry(
+        time=time,
+        id=identifier,
+        origin=origin,
+        environment=plan.environment,
+        remote=plan.remote,
+        plan=plan.digest,
+        action=change.action,
+        name=change.name,
+        before=change.before_digest(),
+        after=None if change.after is None else digest(normal_form(change.after)),
+        outcome="begun" if outcome is None else outcome.status,
+        reason="" if outcome is None else outcome.reason,
+        overrides=plan.overrides,
+        fields=_fields_of(change) if outcome is None else None,
+    )
+
+
+def _fields_of(change: Change) -> tuple[FieldChange, ...]:
+    """What differs; of a policy that comes or goes everything but its name, key by key."""
+    if change.action == "update":
+        return change.fields
+    before, after = (normal_form(document) if document else {} for document in (change.before, change.after))
+    keys = [key for key in {**before, **after} if key != "name"]
+    return tuple(FieldChange(key, before.get(key), after.get(key)) for key in keys)
+
+
+def entry_line(entry: AuditEntry) -> str:
+    """The line that says an entry, with its end. What would make it too long to be read back is left out: what changes."""
+    line = json.dumps({"format": FORMAT, "version": VERSION, **entry.plain()}) + "\n"
+    return line if len(line) < MAX_LINE or entry.fields is None else entry_line(replace(entry, fields=None))
+
+
+# What a line's keys may hold; what it says besides is passed over.
+_TEXTS = ("time", "id", "who", "command", "environment", "remote", "plan", "name", "reason")
+_PERHAPS: dict[str, type] = {"run": str, "commit": str, "subject": str, "no_commit": str, "dirty": bool}
+_DIGESTS = ("before", "after")
+_CHOICES = {"action": ACTIONS, "outcome": ("begun", *get_args(Status))}
+
+
+def read_entry(line: bytes) -> AuditEntry:
+    """The entry of a line. Raises BadEntry for one that is torn, or no entry, or of another version."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadAuditEntry("is no whole line of JSON") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise BadAuditEntry(f"does not say {FORMAT}")
+    if data.get("version") != VERSION:
+        raise BadAuditEntry(f"is of a version that this policyctl does not read (it reads {VERSION})")
+    for key in _wrong(data):
+        raise BadAuditEntry(f"is no entry: {key} is missing or wrong")
+    origin = AuditOrigin(data["who"], data["command"], **{key: data.get(key) for key in _PERHAPS})
+    plainly = {key: data[key] for key in AuditEntry.__dataclass_fields__ if key not in ("origin", "overrides", "fields")}
+    overrides = tuple(Override(**override) for override in data.get("overrides", ()))
+    fields = [FieldChange(one["path"], one.get("before"), one.get("after")) for one in data.get("fields", ())]
+    return AuditEntry(origin=origin, overrides=overrides, fields=tuple(fields) if "fields" in data else None, **plainly)
+
+
+def _wrong(data: dict[str, Any]) -> Iterator[str]:
+    """The keys that are not there, or do not hold what they must."""
+    yield from (key for key in _TEXTS if not isinstance(data.get(key), str))
+    yield from (key for key, kind in _PERHAPS.items() if not isinstance(data.get(key), kind | None))
+    yield from (key for key in _DIGESTS if key not in data or not isinstance(data[key], str | None))
+    yield from (key for key, fits in _LISTS.items() if not _is_list_of(data.get(key, []), fits))
+    yield from (key for key, known in _CHOICES.items() if data.get(key) not in known)
+
+
+def _is_list_of(found: Any, fits: Callable[[dict[str, Any]], bool]) -> bool:
+    return isinstance(found, list) and all(isinstance(one, dict) and fits(one) for one in found)
+
+
+def _is_override(data: dict[str, Any]) -> bool:
+    return {"option", "value"} <= data.keys() <= set(Override._fields) and all(isinstance(one, str) for one in data.values())
+
+
+def _is_field(data: dict[str, Any]) -> bool:
+    return isinstance(data.get("path"), str)
+
+
+_LISTS: dict[str, Callable[[dict[str, Any]], bool]] = {"overrides": _is_override, "fields": _is_field}
+
+
+def fold(entries: Iterable[AuditEntry]) -> list[AuditEntry]:
+    """The entries with one for each change, in the order of their lines: what was begun stays only where nothing followed."""
+    kept: dict[tuple[str, str], AuditEntry] = {}
+    for entry in entries:
+        key = (entry.id, entry.name)
+        begun = kept.pop(key, None)
+        kept[key] = entry if begun is None or entry.fields is not None else replace(entry, fields=begun.fields)
+    return list(kept.values())
+
+
+def gaps(entries: Iterable[AuditEntry]) -> Iterator[bool]:
+    """For each entry whether the policy was changed before it by somebody who left no entry.
+
+    What one entry left is what the next one finds; only where an outcome is known can that be told.
+    """
+    left: dict[tuple[str, str], tuple[str | None]] = {}
+    for entry in entries:
+        key = (entry.remote, entry.name)
+        yield key in left and left[key] != (entry.before,) and entry.outcome != "already"
+        if entry.outcome in GOOD:
+            left[key] = (entry.after,)
+        elif entry.outcome != "skipped":
+            left.pop(key, None)

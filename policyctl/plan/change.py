@@ -1,0 +1,235 @@
+"""A change of one policy, and what an update keeps of the live policy's unknown fields.
+
+An update keeps them (see `change`) wherever the part that they stand in is still there. They may well decide what happens to
+traffic, which nothing here models; so they are named wherever the policy is, and nothing is proven of it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from policyctl.plan.diff import FieldChange, fields_between, pair_targets
+from policyctl.policy.document import (
+    BODY_KEYS,
+    KNOWN_KEYS,
+    PART_KEYS,
+    TARGET_KEYS,
+    Document,
+    Policy,
+    canonical_text,
+    digest,
+    normal_form,
+    references,
+)
+from policyctl.policy.live import LivePolicy
+
+if TYPE_CHECKING:
+    from policyctl.effect.analysis import Effect
+
+
+Action = Literal["add", "update", "remove"]
+ACTIONS: tuple[Action, ...] = ("add", "update", "remove")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to happen to one policy.
+
+    `before` is the live policy's normal form (None for an add), `after` the document to write (None for a remove), `id`
+    the live policy's id. `file` says which file wants it; it is for people, and no part of the plan's digest.
+    """
+
+    action: Action
+    name: str
+    id: str | None
+    before: Document | None
+    after: Document | None
+    fields: tuple[FieldChange, ...] = ()
+    file: str | None = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The policies that must be there for this change's result to work."""
+        return references(self.after) if self.after is not None else frozenset()
+
+    @property
+    def frees(self) -> frozenset[str]:
+        """The policies that were needed before this change."""
+        return references(self.before) if self.before is not None else frozenset()
+
+    def before_digest(self) -> str | None:
+        return None if self.before is None else digest(self.before)
+
+
+def add(policy: Policy) -> Change:
+    """A policy that the directory names and the remote does not have."""
+    return Change("add", policy.name, None, None, policy.document, file=policy.file)
+
+
+def update(policy: Policy, live: LivePolicy) -> Change | None:
+    """What differs between the desired and the live policy, or None when they say the same."""
+    if equal(policy, live):
+        return None
+    # From the normal form, as all that a saved plan holds: from it the same fields can be found again.
+    fields = fields_between(live.normal, policy.document)
+    return Change("update", policy.name, live.id, live.normal, policy.document, fields, policy.file)
+
+
+def equal(policy: Policy, live: LivePolicy) -> bool:
+    """Whether the desired and the live policy say the same."""
+    # Most rows say just what is desired: that shows without the normal form of either.
+    row = canonical_text({key: live.document.get(key) for key in KNOWN_KEYS})
+    return row == policy.text or canonical_text(normal_form(policy.document)) == live.text
+
+
+def remove(live: LivePolicy) -> Change:
+    """A live policy that the directory no longer names."""
+    return Change("remove", live.name, live.id, live.normal, None)
+
+
+def keep_unknown_fields(row: Document, desired: Document) -> Document:
+    """The document to write over a live row (its document, without the server's keys).
+
+    For the format's own fields `desired` decides, absent means removed. Keys that the format does not know come from the
+    row, at every level that is still there, and the row keeps its own spelling of the name. Nulls are never sent.
+    """
+    written = {**_unknown_keys(row, KNOWN_KEYS), **desired, "name": row["name"]}
+    written["policy"] = _keep_in_group(row.get("policy"), desired["policy"], BODY_KEYS)
+    return written
+
+
+def _keep_in_group(row: Any, desired: Document, known: frozenset[str]) -> Document:
+    if not isinstance(row, dict):
+        return desired
+    written = {**_unknown_keys(row, known), **desired}
+    for key, part_keys in PART_KEYS.items():
+        if isinstance(row.get(key), dict) and isinstance(desired.get(key), dict):
+            written[key] = {**_unknown_keys(row[key], part_keys), **desired[key]}
+    if isinstance(row.get("targets"), list) and isinstance(desired.get("targets"), list):
+        written["targets"] = _keep_in_targets(row["targets"], desired["targets"])
+    return written
+
+
+def _keep_in_targets(row: list[Any], desired: list[Any]) -> list[Any]:
+    written = list(desired)
+    for _, was, becomes in pair_targets(row, desired):
+        if was is not None and becomes is not None and isinstance(desired[becomes], dict):
+            written[becomes] = _keep_in_group(row[was], desired[becomes], TARGET_KEYS)
+    return written
+
+
+def _unknown_keys(row: Document, known: Any) -> Document:
+    return {key: value for key, value in row.items() if key not in known and value is not None}
+
+
+_NAMED = 3  # policies that a note names
+
+
+class UnknownField(NamedTuple):
+    """One such field: its path, written as that of a difference, its value, and whether an update keeps it."""
+
+    path: str
+    value: Any
+    kept: bool = True
+
+
+def unknown_fields(row: Document, after: Document | None = None) -> tuple[UnknownField, ...]:
+    """The unknown fields of a live policy's document, by path; `after` is what is to be written over it, if anything.
+
+    Only of what the gateway runs: keys beside `policy` are the remote's own bookkeeping.
+    """
+    if not _has_any(row.get("policy"), BODY_KEYS):
+        return ()  # as nearly every policy, of which there may be thousands
+    return tuple(sorted(_group(row.get("policy"), (after or row).get("policy"), BODY_KEYS, "policy"), key=_path))
+
+
+def has_extras(document: Document) -> bool:
+    """Whether a live policy's document has any unknown field, beside `policy` too."""
+    return any(_unknown(document, KNOWN_KEYS)) or bool(unknown_fields(document))
+
+
+def uncounted(effect: Effect) -> Effect:
+    """The effect of a change where a policy of either version, or one that it leads to, has such fields.
+
+    The same policy stays the same policy. Other words for it may be given to other targets than those with the fields, as with
+    an answer cache; so nothing is proven.
+    """
+    if effect.kind in ("metadata", "unknown"):
+        return effect
+    return replace(effect, kind="effective", sure=False, uncounted=True)
+
+
+def lost_extras(written: Document, now: Document) -> tuple[str, ...]:
+    """The paths of unknown fields that were written and that the live document does not have, or has with another value.
+
+    Of the remote's own bookkeeping, beside `policy`, only what is not there any more.
+    """
+    gone = [key for key, _ in _unknown(written, KNOWN_KEYS) if now.get(key) is None]
+    has = {field.path: field.value for field in unknown_fields(now)}
+    return (*gone, *(field.path for field in unknown_fields(written) if has.get(field.path) != field.value))
+
+
+def _path(extra: UnknownField) -> str:
+    return extra.path
+
+
+def _has_any(group: Any, known: Collection[str]) -> bool:
+    """Whether a group, a part of it or a target has a key that the format does not know."""
+    if not isinstance(group, dict):
+        return False
+    if any(key not in known for key in group):
+        return True
+    parts = ((group.get(part), part_keys) for part, part_keys in PART_KEYS.items() if part in group)
+    if any(isinstance(part, dict) and not part.keys() <= part_keys for part, part_keys in parts):
+        return True
+    targets = group.get("targets")
+    return isinstance(targets, list) and any(_has_any(target, TARGET_KEYS) for target in targets)
+
+
+def _group(row: Any, after: Any, known: Collection[str], path: str) -> Iterator[UnknownField]:
+    if not isinstance(row, dict):
+        return
+    is_kept = isinstance(after, dict)
+    after = after if is_kept else {}
+    yield from (UnknownField(f"{path}.{key}", value, is_kept) for key, value in _unknown(row, known))
+    for part, part_keys in PART_KEYS.items():
+        if isinstance(row.get(part), dict):
+            stays = isinstance(after.get(part), dict)
+            yield from (UnknownField(f"{path}.{part}.{key}", value, stays) for key, value in _unknown(row[part], part_keys))
+    if isinstance(row.get("targets"), list):
+        targets = after.get("targets")
+        targets = targets if isinstance(targets, list) else []
+        for label, was, becomes in pair_targets(row["targets"], targets):
+            if was is not None:
+                child = None if becomes is None else targets[becomes]
+                yield from _group(row["targets"][was], child, TARGET_KEYS, f"{path}.targets[{label}]")
+
+
+def _unknown(row: Document, known: Collection[str]) -> Iterator[tuple[str, Any]]:
+    return ((key, value) for key, value in row.items() if key not in known and value is not None)
+
+
+def unknown_field_notes(found: Mapping[str, tuple[UnknownField, ...]], said: Callable[[str], str] = str) -> Iterator[str]:
+    """What to know of these live policies (by name), one sentence for those that have the same fields.
+
+    `said` is how a path is written.
+    """
+    alike: defaultdict[tuple[bool, tuple[str, ...]], list[str]] = defaultdict(list)
+    for name, fields in sorted(found.items()):
+        for kept in (True, False):
+            if paths := tuple(field.path for field in fields if field.kept is kept):
+                alike[kept, paths].append(name)
+    for (kept, paths), names in alike.items():
+        who = f"policy {names[0]} also has" if len(names) == 1 else f"policies {_listed(names)} also have"
+        it, them = ("it", "it") if len(paths) == 1 else ("they", "them")
+        stays = "is kept" if it == "it" else "are kept"
+        goes = "goes" if it == "it" else "go"
+        becomes = stays if kept else f"{goes} with what is removed around {them}"
+        yield f"the live {who} {', '.join(map(said, paths))}; {it} {becomes}, and what is said of traffic does not count {them}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMED + 1 else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"

@@ -1,0 +1,238 @@
+"""What a plan does to traffic: the effect of each change, and of changes on the policies that target them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies, leads_to_unclear
+from policyctl.plan.change import uncounted, unknown_fields
+from policyctl.plan.plan import Plan
+from policyctl.plan.settings import PARTIAL
+from policyctl.policy.document import Document, digest, normal_form, references
+from policyctl.policy.live import LivePolicy, LiveRows
+from policyctl.policy.names import canonical_name
+
+if TYPE_CHECKING:
+    from policyctl.effect.analysis import Effect
+
+
+class AffectedPolicy(NamedTuple):
+    """A live policy that a plan leaves alone, but whose traffic changes because of what it targets.
+
+    `through` are the policies that lead from it to the nearest changed one, which is the last. `bound` says whether the guards
+    of the directory hold for it.
+    """
+
+    name: str
+    through: tuple[str, ...]
+    effect: Effect
+    bound: bool
+
+
+_MOST_SEARCHES = 25  # for failures at once, which take some 10 ms each
+
+
+class Comparison:
+    """How the versions of policies are compared: each with the policies of its own time.
+
+    `before` are all policies as they are live, `after` as they will be when the plan is applied (see `policies_around`):
+    targets that are policies count with what those do. `live` are the rows themselves, which may have fields that the format
+    does not know. `declared` are facts about models;
+    `partial` is the share of calls that fail in a partial failure.
+    """
+
+    def __init__(
+        self,
+        before: Mapping[str, Document],
+        after: Mapping[str, Document],
+        declared: DeclaredModels = NOTHING,
+        partial: float = PARTIAL,
+        live: Mapping[str, LivePolicy] = MappingProxyType({}),
+    ) -> None:
+        self.before, self.after = before, after
+        self.declared, self._partial, self._live = declared, partial, live
+        self._searches = 0
+
+    def effect(self, one: Document, other: Document) -> Effect:
+        """What a change does."""
+        from policyctl.effect.analysis import compare  # most plans change nothing, and then the effect engine is not needed
+
+        deep = self._searches < _MOST_SEARCHES
+        effect = compare(one, other, self.before, self.after, self.declared, self._partial, deep=deep)
+        self._searches += effect.kind == "effective" and not effect.worse and not effect.sure
+        name = canonical_name(one["name"])
+        names = {name, *led_to(name, self.before), *led_to(name, self.after)} & self._live.keys()
+        return uncounted(effect) if any(unknown_fields(self._live[name].document) for name in names) else effect
+
+
+def effects_of(plan: Plan, observed: LiveRows, comparing: Comparison) -> dict[str, Effect]:
+    """The effect of every update of a plan, by canonical name."""
+    updates = [(change.name, change.before) for change in plan.changes if change.action == "update"]
+    effects = {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
+    unseen = _unseen(_roots(plan, effects), _users(plan, observed), observed) if observed.obstacles() else {}
+    return {name: _as_seen(effect, unseen.get(name)) for name, effect in effects.items()}
+
+
+def affected_by(
+    plan: Plan,
+    observed: LiveRows,
+    comparing: Comparison,
+    effects: Mapping[str, Effect],
+    bound: Callable[[str], bool],
+) -> tuple[AffectedPolicy, ...]:
+    """The live policies that a plan leaves alone and whose traffic it changes, sorted by name.
+
+    `effects` are those of the plan's updates; the others are as for `effects_of`. `bound` says whether guards hold for a
+    policy.
+    """
+    roots = _roots(plan, effects)
+    if not roots:
+        return ()
+    users = _users(plan, observed)
+    ways, unseen = _ways_to(roots, users), _unseen(roots, users, observed)
+    changed = {change.name for change in plan.changes}
+    found = []
+    for name in sorted(ways.keys() - changed):
+        effect = _effect_on(name, comparing, unseen.get(name))
+        if _is_effective(effect):
+            found.append(AffectedPolicy(name, ways[name], effect, bound(name)))
+    return tuple(found)
+
+
+def traffic_of(
+    plan: Plan, comparing: Comparison, effects: Mapping[str, Effect], affected: Sequence[AffectedPolicy]
+) -> dict[str, str]:
+    """For each policy that a plan moves by way of others a hash of what it and all that it leads to say, before and after.
+
+    These are the policies that stay and are affected, and the added and updated ones that lead to a policy: of any other
+    change its own two versions say everything. Documents are hashed and no numbers of an effect, so that the hash is the
+    same on every machine and with every version of the effect engine.
+    """
+    equivalent = {name for name, effect in effects.items() if not _is_effective(effect)}
+    changed = {change.name for change in plan.changes if change.after is not None and (change.needs or change.frees)}
+    found = {}
+    for name in sorted(changed - equivalent | {one.name for one in affected}):
+        sides = [led_to(name, policies) for policies in (comparing.before, comparing.after)]
+        if any(side.keys() - {name} for side in sides):
+            found[name] = digest(sides).removeprefix("sha256:")[:24]
+    return found
+
+
+def led_to(name: str, policies: Mapping[str, Document]) -> dict[str, Any]:
+    """What a policy and all policies that it leads to do: the body of each, by name; None where that is not known."""
+    unclear, found, pending = KnownPolicies.of(policies).unclear, dict[str, Any](), [name]
+    while pending:
+        one = pending.pop()
+        if one in policies and one not in found:
+            found[one] = policies[one].get("policy")
+            pending += references(policies[one])
+        elif one in unclear:
+            found[one] = None
+    return found
+
+
+def _roots(plan: Plan, effects: Mapping[str, Effect]) -> set[str]:
+    """The changes that may move the traffic of policies which target them."""
+    return {change.name for change in plan.changes if change.action != "update" or _is_effective(effects.get(change.name))}
+
+
+def _unseen(roots: set[str], users: Mapping[str, set[str]], observed: LiveRows) -> dict[str, str]:
+    """The policies that lead to a changed one by way of a policy of which it is not known what it is (one that the remote has
+    several times), each with the reason why it is not known what the change does to it."""
+    reasons = observed.obstacles()
+    through = _ways_to(_ways_to(roots, users).keys() & reasons, users) if reasons else {}
+    return {name: leads_to_unclear(way[-1], reasons[way[-1]]) if way else reasons[name] for name, way in through.items()}
+
+
+def _as_seen(effect: Effect | None, unseen: str | None) -> Effect:
+    """The effect, or that it is not known where none was found and there may be one that cannot be seen."""
+    from policyctl.effect.analysis import Effect
+
+    if effect is not None and (unseen is None or _is_effective(effect)):
+        return effect
+    return Effect("unknown", unknown=unseen)
+
+
+def _is_effective(effect: Effect | None) -> bool:
+    """Whether traffic may change: what is not known counts as well."""
+    return effect is None or effect.kind in ("effective", "unknown")
+
+
+def _effect_on(name: str, comparing: Comparison, unseen: str | None) -> Effect:
+    """The effect on a policy that stays. One that is not among the live ones is one of which it is not known what it is."""
+    stays = comparing.before.get(name)
+    return _as_seen(comparing.effect(stays, comparing.after[name]) if stays is not None else None, unseen)
+
+
+def _users(plan: Plan, observed: LiveRows) -> dict[str, set[str]]:
+    """For each policy those that target it, before the plan or after it."""
+    users: defaultdict[str, set[str]] = defaultdict(set)
+    live = ((row.name, references(row.document)) for row in observed.live.values())
+    for name, targets in (*live, *observed.untouched()):
+        if name is not None:
+            for target in targets:
+                users[target].add(name)
+    for change in plan.changes:
+        for target in change.needs:
+            users[target].add(change.name)
+    return users
+
+
+def _ways_to(roots: set[str], users: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
+    """For every policy that leads to one of these the shortest way: the names from its own target to the first of them."""
+    ways: dict[str, tuple[str, ...]] = dict.fromkeys(roots, ())
+    reached = sorted(roots)
+    for target in reached:
+        for name in sorted(users.get(target, ())):
+            if name not in ways:
+                ways[name] = (target, *ways[target])
+                reached.append(name)
+    return ways
+
+
+def policies_around(plan: Plan, observed: LiveRows) -> tuple[KnownPolicies, KnownPolicies]:
+    """Every policy as it is live, and as it will be when a plan is applied, in normal form."""
+    unclear = observed.obstacles()
+    live = {name: row for name, row in observed.live.items() if name not in unclear}
+    changed = {change.name for change in plan.changes}
+    kept = {name: row for name, row in live.items() if name not in changed}
+    written = {change.name: change.after for change in plan.changes if change.after is not None}
+    left = {name: reason for name, reason in unclear.items() if name not in written}
+    return (
+        KnownPolicies(_NormalForms(live, {}), whole=observed.whole, unclear=unclear),
+        KnownPolicies(_NormalForms(kept, written), whole=observed.whole, unclear=left),
+    )
+
+
+def in_normal_form(documents: Mapping[str, Document]) -> Mapping[str, Document]:
+    """The same documents in normal form."""
+    return _NormalForms({}, documents)
+
+
+class _NormalForms(Mapping[str, Document]):
+    """Live and written policies in normal form, which is made when it is asked for: of thousands of policies few are."""
+
+    def __init__(self, live: Mapping[str, LivePolicy], written: Mapping[str, Document]) -> None:
+        self._live = live
+        self._written = written
+        self._normal: dict[str, Document] = {}
+
+    def __getitem__(self, name: str) -> Document:
+        if name in self._live:
+            return self._live[name].normal
+        if name not in self._normal:
+            self._normal[name] = normal_form(self._written[name])
+        return self._normal[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._live or name in self._written
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._live
+        yield from self._written
+
+    def __len__(self) -> int:
+        return len(self._live) + len(self._written)

@@ -1,0 +1,243 @@
+"""A plan: ordered changes as a value, with its digest and what else the comparison found."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from policyctl.errors import Refused
+from policyctl.plan.change import ACTIONS, Action, Change, add, equal, remove, update
+from policyctl.plan.order import ordered
+from policyctl.plan.settings import Override, Settings
+from policyctl.policy.document import Document, Policy, canonical_text, digest, normal_form
+from policyctl.policy.live import LivePolicy, LiveRows
+from policyctl.policy.names import MODEL_PREFIX, matches
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedChange:
+    """A policy that cannot be planned, because of the rows that the remote holds: which ids, and why."""
+
+    name: str
+    ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Live policies that the plan leaves alone: equal, out of scope, in scope but not to be removed, not selected.
+
+    `managed` is the number of live policies that the directory speaks for; limits in percent are shares of it. `blocked` are
+    the policies that rows of the remote block, and `unreadable` the other rows that could not be read and are of a name in
+    scope, or of none: what these are was not compared.
+    """
+
+    unchanged: int = 0
+    outside_scope: int = 0
+    unmanaged: int = 0
+    unselected: int = 0
+    managed: int = 0
+    blocked: int = 0
+    unreadable: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that the directory speaks for was compared."""
+        return not (self.blocked or self.unreadable)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What apply would do: to which environment on which remote, under which configuration, and the changes in order.
+
+    Of the directory's own policies that it leaves alone, `kept` are those that are as the files say and may target others,
+    and `unselected` those that the selection leaves as they are.
+    `config` is the digest of the `settings` that decide what the plan says, where those are known.
+    `overrides` are the safety settings that were overridden for it: whoever approves the plan approves them too. So they do
+    with what it does by way of other policies: `traffic` has a hash for each policy that it moves so (see `traffic_of`).
+    """
+
+    environment: str
+    remote: str
+    config: str
+    changes: tuple[Change, ...]
+    counts: Counts = Counts()
+    blocked: tuple[BlockedChange, ...] = ()
+    kept: frozenset[str] = frozenset()
+    unselected: frozenset[str] = frozenset()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    traffic: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The hash of what apply would do, to the policies that it leaves alone too. It holds no time and no file."""
+        return digest(
+            {
+                "environment": self.environment,
+                "remote": self.remote,
+                "config": self.config,
+                "changes": [[c.action, c.name, c.id, c.before, c.after] for c in self.changes],
+                "overrides": sorted({override.text for override in self.overrides}),
+                **({"traffic": dict(self.traffic)} if self.traffic else {}),
+            }
+        )
+
+    @property
+    def prints(self) -> tuple[str, ...]:
+        """A short hash of each change, the same in every plan of this environment and remote that has the change.
+
+        So the changes of several plans can be added up where only their hashes are kept. 96 bits: to find another change
+        with one of them is out of reach.
+        """
+        where = [self.environment, self.remote]
+        whole = (digest([where, c.action, c.name, c.id, c.before, c.after]) for c in self.changes)
+        return tuple(one.removeprefix("sha256:")[:24] for one in whole)
+
+    def count(self, action: Action) -> int:
+        """How many changes of one kind the plan has."""
+        return Counter(change.action for change in self.changes)[action]
+
+    @property
+    def totals(self) -> dict[Action, int]:
+        """How many changes of each kind the plan has."""
+        return {action: self.count(action) for action in ACTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which policies a run is about: those that match `only` (all, when empty) and not `exclude`."""
+
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, name: str) -> bool:
+        return (not self.only or matches(name, self.only)) and not matches(name, self.exclude)
+
+
+def make_plan(
+    *,
+    environment: str,
+    remote: str,
+    config: str,
+    desired: Sequence[Policy],
+    observed: LiveRows,
+    settings: Settings,
+    removes: bool,
+    selection: Selection = Selection(),
+    spell: Callable[[Policy], Policy] = lambda policy: policy,
+) -> Plan:
+    """Compare what the directory says with what the remote has.
+
+    `removes` says whether live policies that no file names may be removed at all (scope written, or the embedded remote,
+    and prune on). `spell` gives a policy with its models named as the remote knows them; it is asked for those that are not
+    live just as they are written, so that a file that says what is live changes nothing. Raises Refused when the selection
+    takes a change but not the new policy that it needs.
+    """
+    wanted = {policy.name: policy for policy in desired}
+    blocked = blocked_by_rows(wanted, observed, settings)
+    names = {block.name for block in blocked}
+    changes, counts = [], Counter[str]()
+    for policy in desired:
+        if policy.name in names:
+            continue
+        live = observed.live.get(policy.name)
+        change = _change(policy, live, spell)
+        if change is None:
+            counts["unchanged"] += 1
+        else:
+            changes.append(change)
+    for live in observed.live.values():
+        if live.name not in wanted:
+            _consider_remove(live, settings, removes, changes, counts)
+    selected = [change for change in changes if selection.takes(change.name)]
+    unselected = [change for change in changes if not selection.takes(change.name)]
+    _refuse_missing_needs(selected, unselected)
+    named = sum(policy.name in observed.live and settings.in_scope(policy.name) for policy in desired)
+    removable = sum(change.action == "remove" for change in changes)
+    totals = Counts(
+        unchanged=counts["unchanged"],
+        outside_scope=counts["outside_scope"],
+        unmanaged=counts["unmanaged"],
+        unselected=len(unselected),
+        managed=named + removable,
+        blocked=len(blocked),
+        unreadable=unread_rows(wanted, observed, settings),
+    )
+    left = frozenset(change.name for change in unselected)
+    others = left | names | {change.name for change in selected}
+    kept = frozenset(policy.name for policy in desired if policy.name not in others and _may_target_policies(policy))
+    return Plan(environment, remote, config, ordered(selected), totals, blocked, kept, left)
+
+
+def _may_target_policies(policy: Policy) -> bool:
+    """Whether a policy has a target that is not plainly a model; told by its text, which costs less than to read it."""
+    return policy.text.count('"model_name":"') != policy.text.count(f'"model_name":"{MODEL_PREFIX}')
+
+
+def _change(policy: Policy, live: LivePolicy | None, spell: Callable[[Policy], Policy]) -> Change | None:
+    if live is None:
+        return add(spell(policy))
+    return None if equal(policy, live) else update(spell(policy), live)
+
+
+def _consider_remove(live: LivePolicy, settings: Settings, removes: bool, changes: list[Change], counts: Counter[str]) -> None:
+    if not settings.in_scope(live.name):
+        counts["outside_scope"] += 1
+    elif removes:
+        changes.append(remove(live))
+    else:
+        counts["unmanaged"] += 1
+
+
+def blocked_by_rows(wanted: Collection[str], observed: LiveRows, settings: Settings) -> tuple[BlockedChange, ...]:
+    """What twins in scope block, and unreadable rows that have a wanted name: reported, and left alone."""
+    return tuple(_blocked(wanted, observed, settings))
+
+
+def unread_rows(wanted: Collection[str], observed: LiveRows, settings: Settings) -> int:
+    """How many rows could not be read that block nothing, but whose policies may be ones that the directory speaks for."""
+    rows = (row for row in observed.unreadable if row.name is None or row.name not in wanted)
+    return sum(row.count for row in rows if row.name is None or settings.in_scope(row.name))
+
+
+def _blocked(wanted: Collection[str], observed: LiveRows, settings: Settings) -> Iterator[BlockedChange]:
+    for twins in observed.twins:
+        if settings.in_scope(twins.name):
+            yield BlockedChange(twins.name, twins.ids, twins.reason)
+    for row in observed.unreadable:
+        if row.name in wanted and row.name is not None:
+            yield BlockedChange(row.name, (row.id,) if row.id else (), f"{row.reason}; repair it on the remote")
+
+
+def _refuse_missing_needs(selected: list[Change], unselected: list[Change]) -> None:
+    new = {change.name for change in unselected if change.action == "add"}
+    for change in selected:
+        for name in sorted(change.needs & new):
+            raise Refused(f"{change.name} targets the new policy {name}, which is not selected; select both")
+
+
+def renames(plan: Plan) -> Iterator[str]:
+    """A sentence for every added policy that says just what one removed policy says, where no other says the same."""
+    added, removed = _by_content(plan, "add"), _by_content(plan, "remove")
+    for content, names in added.items():
+        if len(names) == len(old := removed.get(content, [])) == 1:
+            yield f"{names[0]} is added with the content of the removed {old[0]}: a rename? Requests for the old name will fail"
+
+
+def _by_content(plan: Plan, action: Action) -> dict[str, list[str]]:
+    """The names of the policies that are added, or removed, by what they say."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for change in plan.changes:
+        document = change.after or change.before
+        if change.action == action and document is not None:
+            found[_content(normal_form(document))].append(change.name)
+    return found
+
+
+def _content(normal: Document) -> str:
+    """What a policy says besides its name, which is also what its texts say where none are written."""
+    texts = [None if normal[key] == normal["name"] else normal[key] for key in ("display_name", "description")]
+    return canonical_text([texts, normal["policy"]])

@@ -1,0 +1,287 @@
+"""The safety rules that a plan must pass. `plan` checks them already, so the pull request fails and not the merge."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
+from policyctl.errors import PolicyctlError
+from policyctl.plan.change import UnknownField, unknown_fields
+from policyctl.plan.declarations import redeclared
+from policyctl.plan.diff import differs
+from policyctl.plan.effects import (
+    AffectedPolicy,
+    Comparison,
+    affected_by,
+    effects_of,
+    in_normal_form,
+    led_to,
+    policies_around,
+    traffic_of,
+)
+from policyctl.plan.outcome import LiveState, live_state
+from policyctl.plan.plan import Plan, renames
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import Document, model_names, references
+from policyctl.policy.live import LiveRows
+from policyctl.policy.names import POLICY_PREFIX, canonical_name, matches
+
+if TYPE_CHECKING:
+    from policyctl.effect.analysis import Effect
+    from policyctl.errors import Problem
+    from policyctl.plan.approval import Terms
+    from policyctl.plan.diff import FieldChange
+
+_SHOWN_ROWS = 20  # notes on rows that cannot be read; a tenant may have any number of them
+MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A plan with what the safety rules say: `refusals` stop it, `notes` are worth knowing.
+
+    `stale` stops a saved plan: what moved on the remote since it was made.
+
+    `live` holds the names of all policies that the remote has, in scope or not; `effects` says by name what the plan's
+    updates do to traffic, `affected` what they do to policies that stay. `policies` are all as they will be when the plan is
+    applied, `policies_before` as they are, in normal form and by name; `declared` are facts about models. These are for
+    those who draw policies.
+    `used` are the policies that would be removed though another still targets them; `all_read` is whether it is known of every
+    live policy what it targets.
+    `guarded` is whether any guard is configured (None: they do not bind this plan), `warnings` what the rules find in the files
+    of the changed policies.
+    `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet;
+    `terms` say from what to what, where the plan has a base.
+    `restored` are the changes that only bring back what was reviewed before, by name: policies as the base revision has them.
+    `failed_tests` are the scenario tests that fail with the plan's policies, one sentence each, where they were run.
+    `extras` are the fields of live policies that the format does not know, by the policy's name: of those that the plan is
+    about, and of all that either version of a changed or affected one leads to. `unchecked` says what could not be looked at,
+    where that is so.
+    """
+
+    plan: Plan
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    live: frozenset[str] = frozenset()
+    effects: Mapping[str, Effect] = field(default_factory=dict)
+    affected: tuple[AffectedPolicy, ...] = ()
+    policies: Mapping[str, Document] = field(default_factory=dict)
+    policies_before: Mapping[str, Document] = field(default_factory=dict)
+    declared: DeclaredModels = NOTHING
+    settings: tuple[FieldChange, ...] = ()
+    terms: Terms | None = None
+    guarded: bool | None = None
+    warnings: tuple[Problem, ...] = ()
+    used: frozenset[str] = frozenset()
+    all_read: bool = True
+    failed_tests: tuple[str, ...] = ()
+    restored: frozenset[str] = frozenset()
+    extras: Mapping[str, tuple[UnknownField, ...]] = field(default_factory=dict)
+    unchecked: str | None = None
+
+    @property
+    def unchanged(self) -> int:
+        """How many live policies are as the files say and go on doing what they do."""
+        return self.plan.counts.unchanged - sum(one.name in self.plan.kept for one in self.affected)
+
+
+def review(
+    plan: Plan,
+    observed: LiveRows,
+    settings: Settings,
+    declared: DeclaredModels = NOTHING,
+    reviewed: Mapping[str, Document] | None = None,
+    compared: Collection[str] = (),
+) -> Review:
+    """Hold a plan against the rules. Each refusal is one sentence with the value, the limit and what overrides it.
+
+    `declared` are facts about models, which count in what is said of traffic. `reviewed` are the policies of the base
+    revision: the way back to one of them is a restoration. `compared` are the policies that the plan is about besides those
+    that it changes.
+    """
+    before, after = policies_around(plan, observed)
+    # A saved plan may be half applied: what is done counts no more, neither as a change nor as live.
+    pending = tuple(c for c in plan.changes if live_state(c, observed.live.get(c.name)) is not LiveState.ALREADY)
+    left = replace(plan, changes=pending)
+    used = list(_still_targeted(plan, observed))
+    comparing = Comparison(before, after, declared, settings.partial, observed.live)
+    effects = effects_of(plan, observed, comparing)
+    affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
+    plan = replace(plan, traffic=traffic_of(plan, comparing, effects, affected))
+    restored = restorations([*(change.name for change in plan.changes), *(one.name for one in affected)], after, reviewed or {})
+    guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
+    refusals = (
+        *_protected(plan, settings),
+        *_too_many_removes(left, settings),
+        *_too_much_change(left, settings),
+        *_emptied(left),
+        *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
+        *_target_nothing(plan, after),
+        *guarded,
+    )
+    notes = (
+        *redeclared(declared, before, after),
+        *_unreadable(plan, observed),
+        *_dangling(plan, after),
+        *_unfollowed(plan, after),
+        *renames(plan),
+        *allowed,
+    )
+    moved = [*(change.name for change in plan.changes), *(one.name for one in affected)]
+    below = (led_to(name, known) for known in (before, after) for name in moved)
+    beside = _unknown_field_notes(plan, observed, frozenset(compared).union(moved, *below))
+    live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
+    return Review(
+        plan,
+        refusals,
+        notes,
+        live=live,
+        effects=effects,
+        affected=affected,
+        policies=after,
+        policies_before=before,
+        declared=declared,
+        guarded=bool(settings.guards.active),
+        used=frozenset(name for name, _ in used),
+        all_read=observed.all_read,
+        restored=restored & {change.name for change in plan.changes},
+        extras=beside,
+    )
+
+
+def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[str, Document]) -> frozenset[str]:
+    """Those policies that are, once the plan is applied, what they are among the reviewed ones: they say the same, and so
+    does every policy that they lead to, changed or not. What a policy does is decided there too."""
+    back = [name for name in names if name in after and name in reviewed and not differs(after[name], reviewed[name])]
+    then = in_normal_form(reviewed)
+    return frozenset(name for name in back if led_to(name, after) == led_to(name, then))
+
+
+def _unknown_field_notes(plan: Plan, observed: LiveRows, compared: Collection[str]) -> dict[str, tuple[UnknownField, ...]]:
+    """Of the live policies that a plan is about those with fields that the format does not know, by name."""
+    after = {change.name: change.after for change in plan.changes}
+    names = [name for name in compared if name in observed.live and after.get(name, {}) is not None]
+    found = {name: unknown_fields(observed.live[name].document, after.get(name)) for name in names}
+    return {name: fields for name, fields in found.items() if fields}
+
+
+def _is_bound(name: str, plan: Plan, settings: Settings) -> bool:
+    """Whether a live policy that the plan leaves alone is the directory's own.
+
+    Where what no file names is removed, everything in scope is, whatever a saved plan says.
+    """
+    return name in plan.kept | plan.unselected or (settings.prune and settings.scope is not None and settings.in_scope(name))
+
+
+def by_traffic(
+    plan: Plan,
+    policies: Mapping[str, Document],
+    settings: Settings,
+    effects: Mapping[str, Effect],
+    affected: Sequence[AffectedPolicy] = (),
+    restored: frozenset[str] = frozenset(),
+    declared: DeclaredModels = NOTHING,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the guards refuse, and what they would but for an exception."""
+    if not settings.guards.active or not plan.changes:
+        return (), ()
+    from policyctl.plan.guards import traffic_refusals  # with the effect engine behind it
+
+    return traffic_refusals(plan, policies, settings, effects, affected, restored, declared)
+
+
+def _unreadable(plan: Plan, observed: LiveRows) -> Iterator[str]:
+    blocking = {block.name for block in plan.blocked}
+    others = [row for row in observed.unreadable if row.name not in blocking]
+    for row in others[:_SHOWN_ROWS]:
+        rows = "a row of the remote is" if row.count == 1 else f"{row.count:,} rows of the remote are"
+        yield f"{rows} left alone: {row.reason} ({row.which})"
+    if more := sum(row.count for row in others[_SHOWN_ROWS:]):
+        yield f"{more:,} more rows of the remote are left alone; policyctl policy list shows them"
+
+
+def _dangling(plan: Plan, after: KnownPolicies) -> Iterator[str]:
+    """Policies of the directory that stay as they are and target one that does not exist."""
+    removed = {change.name for change in plan.changes}  # that one is still targeted is refused
+    for name in sorted(plan.kept & after.keys()):
+        for target in _missing(after[name], after):
+            if target not in removed:
+                yield f"{name} targets {target}, which does not exist; correct the name, or add that policy"
+
+
+def _target_nothing(plan: Plan, after: KnownPolicies) -> Iterator[str]:
+    """Targets of what is written that do not exist: a plan made now is not valid with one, a saved plan is refused."""
+    removed = {change.name for change in plan.changes if change.after is None}
+    for change in plan.changes:
+        if change.after is not None and change.needs:
+            for target in _missing(change.after, after):
+                if target not in removed:
+                    yield f"{change.name} would target {target}, which does not exist (plan again)"
+
+
+def _missing(document: Document, after: KnownPolicies) -> list[str]:
+    """The policies that a document plainly targets and that do not exist."""
+    named = [canonical_name(name) for name in model_names(document) if name.startswith(POLICY_PREFIX)]
+    return [name for name in dict.fromkeys(named) if name not in after and after.why_not(name) is None]
+
+
+def _unfollowed(plan: Plan, after: KnownPolicies) -> Iterator[str]:
+    """New policies that lead to one of which it is not known what it does; of others their effect says it."""
+    if after.whole and not after.unclear:
+        return
+    from policyctl.effect.tree import read_tree  # seldom needed
+
+    for change in plan.changes:
+        if change.action == "add" and change.after is not None and change.needs:
+            with suppress(PolicyctlError):  # nested too deeply to be followed, which its effect says
+                for name, why in read_tree(after[change.name], after).unfollowed.items():
+                    yield f"{change.name} leads to {name}, and what that one does is not known: {why}"
+
+
+def _protected(plan: Plan, settings: Settings) -> Iterator[str]:
+    allowed = {canonical_name(name) for name in settings.allow_remove}
+    for change in plan.changes:
+        if change.action == "remove" and change.name not in allowed and matches(change.name, settings.protect):
+            yield f"{change.name} is protected and would be removed (allow it with --allow-remove {quote(change.name)})"
+
+
+def _too_many_removes(plan: Plan, settings: Settings) -> Iterator[str]:
+    removes, limit = plan.count("remove"), settings.limits.max_removes
+    if removes > limit:
+        yield f"{removes} policies would be removed, more than max_removes {limit} (allow it with --max-removes {removes})"
+
+
+def _too_much_change(plan: Plan, settings: Settings) -> Iterator[str]:
+    live, limit = plan.counts.managed, settings.limits.max_change_percent
+    changed = plan.count("update") + plan.count("remove")
+    if live >= MIN_FOR_PERCENT and changed * 100 > limit * live:
+        percent = changed * 100 / live
+        yield (
+            f"{changed} of {live} live policies would change, {percent:.2f}% and more than max_change_percent {limit:g} "
+            f"(allow it with --max-change-percent {-(-changed * 100 // live)})"
+        )
+
+
+def _emptied(plan: Plan) -> Iterator[str]:
+    removes = plan.count("remove")
+    if removes and removes == plan.counts.managed and not plan.count("add"):
+        yield f"all {removes} live policies in scope would be removed; policyctl never empties a scope"
+
+
+def _still_targeted(plan: Plan, observed: LiveRows) -> Iterator[tuple[str, str]]:
+    """Removed policies that one that stays still targets, in scope or not, and the name of that one."""
+    removed = {change.name for change in plan.changes if change.action == "remove"}
+    if not removed:
+        return
+    changed = {change.name for change in plan.changes}
+    kept = [(name, references(row.document)) for name, row in observed.live.items() if name not in changed]
+    kept += [(change.name, change.needs) for change in plan.changes]
+    kept += [(name or "a row without a name", targets) for name, targets in observed.untouched()]
+    for user, targets in sorted(kept, key=lambda one: one[0]):
+        for name in sorted(targets & removed):
+            yield name, user

@@ -1,0 +1,222 @@
+"""What a remote holds: rows, read leniently. A row is only unreadable when it cannot be told which policy it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from policyctl.policy.document import Document, canonical_text, is_server_key, normal_form, references
+from policyctl.policy.names import bare_name, canonical_name
+
+MAX_NESTING = 200  # mappings and lists in each other in a row; with more, what walks through a document may not end
+
+
+@dataclass(frozen=True)
+class LivePolicy:
+    """One live policy: its canonical name, the remote's id, and its document (the row less the server's own keys).
+
+    `document["name"]` keeps the row's own spelling, which an update must write. `version` is the row's `etag`, where the
+    remote gives one: a write that says it is refused when the row moved since. The normal form and its `text` are made when
+    they are asked for: of most rows, which say just what is desired, they are not needed.
+    """
+
+    name: str
+    id: str
+    document: Document
+    version: str | None = field(default=None, repr=False)
+
+    @cached_property
+    def normal(self) -> Document:
+        return normal_form(self.document)
+
+    @cached_property
+    def text(self) -> str:
+        return canonical_text(self.normal)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row that cannot be told apart: shown, never touched, never fatal to the others.
+
+    `count` is more than one where so many rows say equally little: no name, no id, and the same reason. `targets` are the
+    policies that the row's own policy targets, by canonical name; None where that cannot be read.
+    """
+
+    reason: str
+    name: str | None
+    id: str | None
+    count: int = 1
+    targets: frozenset[str] | None = None
+
+    @property
+    def which(self) -> str:
+        """What is known of the row: `name virtual-policy/x, id unknown`."""
+        return f"name {self.name or 'unknown'}, id {self.id or 'unknown'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Rows that share one canonical name, or one whose id another name has too. Which one counts is not for policyctl to guess.
+
+    `others` are the other names of that id.
+    """
+
+    name: str
+    rows: tuple[LivePolicy, ...]
+    others: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(row.id for row in self.rows)
+
+    @property
+    def fault(self) -> str:
+        """What is wrong; the ids are for the caller to show."""
+        if len(self.rows) > 1:
+            return "the remote has several policies of this name"
+        return f"the remote gives the same id to {', '.join(self.others)}"
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, and what to do about it."""
+        remedy = "remove all but one by id" if len(self.rows) > 1 else "neither is touched until it is repaired on the remote"
+        return f"{self.fault}; {remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRows:
+    """What a remote holds, sorted out: policies by canonical name, twins, and unreadable rows.
+
+    `whole` means that this is everything, so that a policy of another name does not exist.
+    """
+
+    live: dict[str, LivePolicy]
+    twins: tuple[Duplicates, ...] = ()
+    unreadable: tuple[UnreadableRow, ...] = ()
+    whole: bool = True
+
+    def obstacles(self) -> dict[str, str]:
+        """By name, why it cannot be told what a policy is although rows of that name are there."""
+        found = {
+            row.name: f"the remote has a row of this name that cannot be read: {row.reason} (id {row.id or 'unknown'})"
+            for row in self.unreadable
+            if row.name is not None
+        }
+        return found | {twins.name: f"{twins.reason} (ids {', '.join(twins.ids)})" for twins in self.twins}
+
+    def untouched(self) -> Iterator[tuple[str | None, frozenset[str]]]:
+        """Of each row that is never touched and whose policy can be read, the name and the policies that it targets.
+
+        Requests may come to it as to any other.
+        """
+        yield from ((row.name, references(row.document)) for twins in self.twins for row in twins.rows)
+        yield from ((row.name, row.targets) for row in self.unreadable if row.targets is not None)
+
+    @property
+    def all_read(self) -> bool:
+        """Whether it is known of every policy that there is what it targets."""
+        return self.whole and all(row.targets is not None for row in self.unreadable)
+
+    def has(self, name: str) -> bool:
+        """Whether any row is of that name, whatever else can be said of it."""
+        return name in self.live or name in self.obstacles()
+
+
+def read_row(row: Any) -> LivePolicy | UnreadableRow:
+    """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is."""
+    if isinstance(row, UnreadableRow):
+        return row
+    if not isinstance(row, dict):
+        return UnreadableRow("the row is not an object", None, None)
+    name, identifier = row.get("name"), id_of(row)
+    targets = references(row) if isinstance(row.get("policy"), dict) else None
+    if not isinstance(name, str) or not bare_name(name):
+        return UnreadableRow("the row has no usable name", None, identifier, targets=targets)
+    canonical = canonical_name(name)
+    if identifier is None:
+        return UnreadableRow("the row has no usable id", canonical, None, targets=targets)
+    if not isinstance(row.get("policy"), dict):
+        return UnreadableRow("the row has no policy", canonical, identifier)
+    version = row.get("etag")
+    version = version if isinstance(version, str) and version else None
+    document = {key: value for key, value in row.items() if value is not None and not is_server_key(key)}
+    if _is_deeper(document, MAX_NESTING):
+        return UnreadableRow("the row's policy is nested too deeply", canonical, identifier, targets=targets)
+    return LivePolicy(canonical, identifier, document, version)
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether mappings and lists are nested more than so deep in each other."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            child
+            for one in level
+            for child in (one.values() if isinstance(one, dict) else one)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def id_of(row: Any) -> str | None:
+    """The id of a row as it stands in a URL; None where it has no usable one."""
+    if isinstance(row, UnreadableRow):
+        return row.id
+    identifier = row.get("id") if isinstance(row, dict) else None
+    return str(identifier) if isinstance(identifier, str | int) and identifier != "" else None
+
+
+def named_rows(rows: Iterable[Any]) -> dict[str, list[Any]]:
+    """The rows by canonical name, in order; those without a usable name are left out."""
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        name = row.get("name") if isinstance(row, dict) else row.name if isinstance(row, UnreadableRow) else None
+        if isinstance(name, str):
+            found.setdefault(canonical_name(name), []).append(row)
+    return found
+
+
+def observe_rows(rows: Iterable[Any]) -> LiveRows:
+    """Sort out the rows of a remote's list (see `read_row`). Every row ends in exactly one of the three places."""
+    live: dict[str, list[LivePolicy]] = {}
+    unreadable: dict[object, UnreadableRow] = {}
+    owners: dict[str, str | None] = {}
+    shared: dict[str, set[str | None]] = {}
+    for row in rows:
+        found = read_row(row)
+        if found.id is not None and owners.setdefault(found.id, found.name) != found.name:
+            shared.setdefault(found.id, {owners[found.id]}).add(found.name)
+        if isinstance(found, LivePolicy):
+            _join(live.setdefault(found.name, []), found)
+        elif found.name is None and found.id is None:
+            known = unreadable.get(found.reason, found)
+            unreadable[found.reason] = known if known is found else _as_one(known, found)
+        else:
+            unreadable[len(unreadable), found] = found
+    single, twins = {}, []
+    for name, same in live.items():
+        others = {other or "a row without a name" for row in same for other in shared.get(row.id, ()) if other != name}
+        if len(same) > 1 or others:
+            twins.append(Duplicates(name, tuple(same), tuple(sorted(others))))
+        else:
+            single[name] = same[0]
+    return LiveRows(single, tuple(sorted(twins, key=lambda one: one.name)), tuple(unreadable.values()))
+
+
+def _as_one(row: UnreadableRow, other: UnreadableRow) -> UnreadableRow:
+    """Two rows that say equally little, as one with a count."""
+    targets = None if row.targets is None or other.targets is None else row.targets | other.targets
+    return replace(row, count=row.count + other.count, targets=targets)
+
+
+def _join(same: list[LivePolicy], row: LivePolicy) -> None:
+    """Add a row to those of its name. A list that grew while it was read may show one twice, as it was: that counts once."""
+    for position, other in enumerate(same):
+        if other.id == row.id and other.document == row.document:
+            same[position] = row
+            return
+    same.append(row)

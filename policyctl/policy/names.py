@@ -1,0 +1,144 @@
+"""Names of policies and models: the canonical name, other spellings, providers, and which models a glob matches.
+
+The platform writes `virtual-policy/anygem`; files may say `anygem`. Both are the same policy. So are `openai/gpt-4o` and
+`virtual-model/openai/gpt-4o` the same model, of the provider openai.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+from functools import lru_cache
+
+POLICY_PREFIX = "virtual-policy/"
+MODEL_PREFIX = "virtual-model/"
+MAX_NAME_LENGTH = 512
+
+_GLOB = frozenset("*?[")
+
+# Characters that Python counts as printable and nothing shows: Unicode's Default_Ignorable_Code_Point (variation selectors,
+# fillers, joiners and what is reserved for more of them), and the braille pattern without dots.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+
+
+def is_visible(text: str) -> bool:
+    """Whether every character of the text shows: none is a control, a direction mark or another one that leaves no trace."""
+    return text.isprintable() and (text.isascii() or not _UNSEEN.search(text))
+
+
+def canonical_name(name: str) -> str:
+    """The one name of a policy: with the platform's prefix, which is added when missing."""
+    return name if name.startswith(POLICY_PREFIX) else POLICY_PREFIX + name
+
+
+def bare_name(name: str) -> str:
+    """The name without the platform's prefix.
+
+    One that has the prefix twice stays whole: without the first it would be the canonical name of another policy.
+    """
+    return _without(POLICY_PREFIX, name)
+
+
+def spellings(name: str) -> tuple[str, str]:
+    """Both spellings that a remote may hold for one policy: canonical first."""
+    return canonical_name(name), bare_name(name)
+
+
+def short_model(model_name: str) -> str:
+    """A target's model as shown to people: without `virtual-model/`, which every model shares."""
+    return _without(MODEL_PREFIX, model_name)
+
+
+def _without(prefix: str, name: str) -> str:
+    bare = name.removeprefix(prefix)
+    return name if bare.startswith(prefix) else bare
+
+
+def canonical_model(name: str) -> str:
+    """The one name of a model: `virtual-model/<provider>/<model>`, with the prefix added when missing.
+
+    A name without a provider is the bare one, since nothing but the platform's prefix sets it apart from another word. A
+    policy's whole name stays as it is, and so does the empty name, which stands for the model that a request asks for.
+    """
+    if name.startswith(POLICY_PREFIX):
+        return name
+    bare = short_model(name)
+    return virtual_model(bare) if "/" in bare else bare
+
+
+def virtual_model(name: str) -> str:
+    """A virtual model's name as the platform writes it; a declaration may leave the prefix out."""
+    return name if name.startswith(MODEL_PREFIX) else MODEL_PREFIX + name
+
+
+def model_spelling(name: str, known: Collection[str], policies: Collection[str] = (), *, virtual: bool = False) -> str:
+    """How a model is written where these names are known: as it stands if that is one of them, else in its other spelling.
+
+    With `virtual` the virtual model comes first where both are known. A model that is not known stays as it stands. So does
+    one whose other spelling names one of `policies` (by canonical name): there that is the policy, and no model.
+    """
+    whole, bare = virtual_model(name), short_model(name)
+    spellings = [whole, name] if virtual else [name, whole]
+    if canonical_name(bare) not in policies:
+        spellings.append(bare)
+    return next((spelling for spelling in spellings if spelling in known), name)
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a policy's name, in either spelling, matches one of the globs (case counts, `*` crosses `/`)."""
+    both = spellings(name)
+    return any(fnmatchcase(spelling, pattern) for pattern in patterns for spelling in both)
+
+
+def name_error(name: str) -> str | None:
+    """Why this cannot be a policy's name in a file, or None when it can."""
+    bare = bare_name(name)
+    if not bare:
+        return "name must not be empty"
+    if bare != bare.strip():
+        return "name must not start or end with white space"
+    if bare.startswith(POLICY_PREFIX):
+        return f"name must have {POLICY_PREFIX} once, at most"
+    if not is_visible(bare):
+        return "name must not contain control characters or invisible ones"
+    if not _GLOB.isdisjoint(bare):
+        return "name must not contain *, ? or [, which stand for other names in patterns"
+    if "  " in bare:
+        return "name must not contain several spaces in a row"
+    if len(name) > MAX_NAME_LENGTH:
+        return f"name must have at most {MAX_NAME_LENGTH} characters, has {len(name)}"
+    return None
+
+
+@lru_cache(maxsize=4096)
+def provider_of(model: str) -> str | None:
+    """The provider in a model's name, in either spelling: what stands before the first `/` after `virtual-model/`."""
+    if model.startswith(POLICY_PREFIX):
+        return None
+    provider, slash, _ = short_model(model).partition("/")
+    return provider if slash and provider else None
+
+
+def short_names(models: Iterable[str]) -> dict[str, str]:
+    """What to call each model: without its provider where that still names one model only."""
+    all_models = list(dict.fromkeys(models))
+    bare = [model.rpartition("/")[2] for model in all_models]
+    return {
+        model: name if name and bare.count(name) == 1 else short_model(model)
+        for model, name in zip(all_models, bare, strict=True)
+    }
+
+
+def model_names_in(model: str) -> tuple[str, ...]:
+    """What a model may be called: in full, without the prefix, by its provider, by its last part."""
+    short = short_model(model)
+    whole = model if short.startswith(POLICY_PREFIX) else MODEL_PREFIX + short
+    return whole, short, provider_of(model) or short, model.rpartition("/")[2]
+
+
+def matching_models(pattern: str, models: Iterable[str]) -> tuple[str, ...]:
+    """The models of which one of these names fits the glob (case counts, `*` crosses `/`)."""
+    return tuple(model for model in models if any(fnmatchcase(name, pattern) for name in model_names_in(model)))

@@ -1,0 +1,129 @@
+"""The policies of a git revision as a read-only remote: what was merged, taken as live.
+
+A pull request from a fork has no credentials; its plan against the branch it is for needs none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+
+from policyctl.effect.context import NOTHING, DeclaredModels
+from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
+from policyctl.load.base_config import config_at, reading_base
+from policyctl.load.directory import Files
+from policyctl.load.environment import Environment
+from policyctl.load.git.revision import Revision, TreeEntry
+from policyctl.load.source import SUFFIXES
+from policyctl.load.urls import GIT
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import Policy
+from policyctl.policy.live import UnreadableRow
+from policyctl.policy.names import canonical_name
+
+
+class GitReader:
+    """Reads what the policy directory said at a revision, for one environment.
+
+    Variables and `include` are those of the revision's own policyctl.yaml, for the environment of the same name: so the rows
+    are what an apply of that revision wrote, and a variable that changed since is a change in the plan. Where it has no such
+    environment, today's hold. A directory that was not there yet reads as empty. Files that are invalid at the revision are
+    unreadable rows without a name, so that a plan that mends one is not blocked by it. A submodule that is checked out is read
+    at the commit that the revision names.
+    """
+
+    embedded = True  # everything in the directory at that revision is the directory's own
+
+    def __init__(self, url: str, directory: Path, environment: Environment) -> None:
+        """`url` is `git:REVISION`. Raises UsageError for an unknown revision, PolicyctlError without git or a repository."""
+        self.identity = url
+        self._revision = Revision(directory, url.removeprefix(GIT))
+        self._environment = environment
+        self._rows: list[Any] | None = None
+        self._declared = NOTHING
+
+    def rows(self) -> list[Any]:
+        if self._rows is None:
+            environment, problems = self._environment_then()
+            self._rows = self._read(replace(environment, settings=Settings()), problems)
+        return self._rows
+
+    def find(self, names: Collection[str]) -> list[Any]:
+        return [row for row in self.rows() if isinstance(row, dict) and canonical_name(row["name"]) in names]
+
+    @property
+    def declared(self) -> DeclaredModels:
+        """What the files declared of models at the revision."""
+        self.rows()
+        return self._declared
+
+    def models(self) -> frozenset[str]:
+        return frozenset()
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _environment_then(self) -> tuple[Environment, Sequence[Problem]]:
+        """The environment as it was at the revision, else today's; and what was wrong with the configuration then."""
+        try:
+            config = config_at(self._revision)
+        except InvalidInput as error:
+            return self._environment, error.problems
+        return config.environments.get(self._environment.name, self._environment), ()
+
+    def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
+        """The rows: a document for every policy, and one `UnreadableRow` for every file with errors."""
+        folder = self._revision.folder
+        entries = [entry for entry in self._revision.files() if _concerns(entry, folder)]
+        files = Files(
+            [entry.path for entry in entries],
+            problems,
+            Path(folder),
+            codes=frozenset(),
+            tests=False,
+            read=reading_base(self._revision, entries),
+        )
+        loaded = files.load(environment)
+        self._declared = loaded.declared
+        self._refuse_pointers(loaded.problems)
+        named = Counter(policy.name for policy in loaded.policies)
+        single = [policy for policy in loaded.policies if named[policy.name] == 1]
+        return [*map(_row, single), *self._unreadable(errors_in(loaded.problems))]
+
+    def _refuse_pointers(self, problems: Sequence[Problem]) -> None:
+        """Raise PolicyctlError for a file that git keeps elsewhere: what it held is not here, so all of it would look new."""
+        if pointer := next((problem for problem in problems if problem.code == "P019"), None):
+            raise PolicyctlError(
+                f"{pointer.mark.file} is kept in Git LFS, so {self.identity} cannot be compared with; plan against the remote, "
+                "or keep policies in git itself"
+            )
+
+    def _unreadable(self, problems: Sequence[Problem]) -> Iterator[UnreadableRow]:
+        by_file: defaultdict[str, list[Problem]] = defaultdict(list)
+        for problem in problems:
+            by_file[problem.mark.file].append(problem)
+        for file, found in by_file.items():
+            more = f" (and {len(found) - 1} more in this file)" if len(found) > 1 else ""
+            yield UnreadableRow(f"{self.identity.removeprefix(GIT)}:{found[0]}{more}", None, file)
+
+
+def _row(policy: Policy) -> dict[str, Any]:
+    return {"id": f"{policy.file}#{policy.index + 1}", **policy.document}
+
+
+def _concerns(entry: TreeEntry, folder: str) -> bool:
+    """Whether the loader of a directory would look at it: no hidden path, no configuration."""
+    path = PurePosixPath(entry.path.removeprefix(folder))
+    if any(part.startswith(".") for part in path.parts) or path.stem == "policyctl":
+        return False
+    return entry.kind == "submodule" or path.suffix in SUFFIXES

@@ -1,0 +1,200 @@
+"""Values as one line of text that a terminal or a runner's log only shows and never obeys."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from unicodedata import bidirectional, category, combining, east_asian_width, is_normalized, normalize
+
+from policyctl.plan.diff import ordinal_name
+from policyctl.policy.document import Document
+from policyctl.policy.names import canonical_name, is_visible, short_model
+
+if TYPE_CHECKING:
+    from policyctl.plan.diff import FieldChange
+
+_WORD = re.compile(r"[\w./:@+-]+")
+_TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # bare, they are no text
+_POSITION = re.compile(r"targets\[(\d+(?: before)?)\]")
+_LONGEST = 100
+_WORDS = re.compile(r"[^\W_0-9]+")
+# These look like the . / : - _ @ of names.
+_LIKE_PUNCTUATION = frozenset("\u2010\u2011\u2024\u2044\u2215\u2236\u0589\uff0d\uff0e\uff0f\uff1a\uff20\uff3f")
+_ESCAPE = re.compile(r"\x1b\[[\d;]*m")
+_COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` where a line may begin, `##[` anywhere in one
+
+
+def escape(text: str) -> str:
+    """The text with everything escaped that is not plainly visible: control characters, escapes, direction marks.
+
+    So is a letter among ASCII letters that can be taken for one of them, an accent that is a character of
+    its own, and the first character of what a runner of CI obeys when it is printed: `::error::…`, `##[error]…`.
+    """
+    if not text.isascii() or not text.isprintable():
+        text = _unmistakable(text)
+    return _COMMAND.sub(_escaped, text) if "::" in text or "##" in text else text
+
+
+# Accents on accents pile up over the lines around them.
+_ACCENTS = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{2,}")
+_TURNING = frozenset(("R", "AL", "AN"))  # letters written from right to left take the numbers behind them along
+
+
+def _unmistakable(text: str) -> str:
+    """A text that is not ASCII, with what can be taken for something else escaped."""
+    if not is_normalized("NFC", text):  # an accent of its own looks like one that belongs to its letter
+        text = "".join(_code_point(char) if combining(char) else char for char in text)
+    text = _ACCENTS.sub(lambda found: "".join(map(_code_point, found[0])), text)
+    text = "".join(_code_point(char) if bidirectional(char) in _TURNING else char for char in text)
+    text = "".join(char if is_visible(char) and char not in _LIKE_PUNCTUATION else _code_point(char) for char in text)
+    return _WORDS.sub(lambda word: _without_lookalikes(word[0]), text)
+
+
+def _without_lookalikes(word: str) -> str:
+    """A word in which an ASCII letter stands beside others: only those that nobody takes for an ASCII letter stay."""
+    if not any(char.isascii() for char in word):
+        return word
+    return "".join(char if _is_unlike_ascii(char) else _code_point(char) for char in word)
+
+
+def _is_unlike_ascii(char: str) -> bool:
+    """Whether a letter is ASCII, or is not taken for an ASCII one: a European letter with its mark, or a wide one of Asia."""
+    if char.isascii() or normalize("NFD", char)[0].isascii():
+        return True
+    return ("\u00c0" <= char <= "\u017f" and char not in "\u0131\u0138\u017f") or east_asian_width(char) == "W"
+
+
+def _code_point(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+def _escaped(command: re.Match[str]) -> str:
+    return "\\x23" if command[0] == "#" else f"{command[1]}\\x3a"
+
+
+def json_text(data: Any) -> str:
+    """Data as indented JSON to print: the same data when it is read again, and nothing in it that is obeyed or unseen."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    if not is_visible(text.replace("\n", "")):
+        text = "".join(char if is_visible(char) or char == "\n" else json.dumps(char)[1:-1] for char in text)
+    # Two of these stand in strings only.
+    return text.replace("##", "#\\u0023") + "\n"
+
+
+def value(item: Any, *, longest: int | None = _LONGEST) -> str:
+    """A plain value in one line, in YAML's flow style: `{attempts: 1, on_status_codes: [503]}`; None is `absent`.
+
+    Two values that differ are two texts that differ, unless they are cut: the text "3" is not written as the number is.
+    """
+    text = "absent" if item is None else _flow(item)
+    return text if longest is None else cut(text, longest)
+
+
+def cut(text: str, longest: int) -> str:
+    """The text, or as much of its beginning as leaves room for `…`."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def shortened(name: str, longest: int = _LONGEST) -> str:
+    """A name as sentences have it: of a long one the beginning and the end, so that it does not push the rest out."""
+    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-longest // 2 + 1 :]}"
+
+
+def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple[str, str]:
+    """What a field has before and after."""
+    from policyctl.plan.diff import ORDER
+
+    if field.path.endswith(ORDER):
+        return escape(field.before), escape(field.after)
+    return value(field.before, longest=longest), value(field.after, longest=longest)
+
+
+def position_name(path: str) -> str:
+    """A path as people count: `policy.targets[2nd target].weight` for `policy.targets[1].weight`."""
+    return _POSITION.sub(lambda found: f"targets[{ordinal_name(found[1])}]", escape(path))
+
+
+def describe_value(document: Document) -> str:
+    """A policy in one line, with all that it does; of a live one that no file may hold, its text."""
+    try:
+        cache = document["policy"].get("cache")
+        return _describe_group(document["policy"]) + (f"; cache {value(cache)}" if cache else "")
+    except (KeyError, TypeError, AttributeError):
+        return value(document.get("policy"))
+
+
+def describe_texts(document: Document) -> list[str]:
+    """The display name and the description of a policy, where it has others than its name: `display_name: "Chat"`."""
+    texts = ((key, document.get(key)) for key in ("display_name", "description"))
+    return [f"{key}: {value(text, longest=None)}" for key, text in texts if text and canonical_name(text) != document["name"]]
+
+
+def _describe_group(group: Document) -> str:
+    """`fallback on 429, 503 of openai/gpt-4o, then google/gemini-2.0-flash; up to 2 retries on 429`."""
+    strategy = group["strategy"]
+    mode, codes = strategy["mode"], strategy.get("on_status_codes")
+    on = f" on {_codes(codes)}" if codes is not None and mode == "fallback" else ""
+    between = ", then " if mode == "fallback" else ", "
+    targets = between.join(_describe_target(target, mode) for target in group["targets"])
+    return f"{mode}{on} of {targets}{_describe_retry(group, '; ')}"
+
+
+def _describe_target(target: Document, mode: str) -> str:
+    if "model_name" in target:
+        text = f"{escape(short_model(target['model_name']))}{_describe_retry(target, ' with ')}"
+    else:
+        text = f"[{_describe_group(target)}]"
+    return f"{text} ({value(target.get('weight', 1))})" if mode == "loadbalance" else text
+
+
+def _describe_retry(group: Document, before: str) -> str:
+    retry = group.get("retry")
+    if not retry:
+        return ""
+    codes = retry.get("on_status_codes")
+    attempts = retry.get("attempts", 0)
+    times = "no retries" if not attempts else f"up to {'1 retry' if attempts == 1 else f'{value(attempts)} retries'}"
+    on = f" on {_codes(codes)}" if codes is not None and attempts else ""
+    return f"{before}{times}{on}{' as Retry-After asks' if retry.get('use_retry_after_header') is True and attempts else ''}"
+
+
+def _codes(codes: list[Any]) -> str:
+    return ", ".join(map(value, codes)) or "nothing"
+
+
+def _flow(item: Any) -> str:
+    if isinstance(item, dict):
+        return "{" + ", ".join(f"{_flow(str(key))}: {_flow(child)}" for key, child in item.items()) + "}"
+    if isinstance(item, list):
+        return "[" + ", ".join(map(_flow, item)) + "]"
+    if isinstance(item, str):
+        bare = _WORD.fullmatch(item) and not _TAKEN.fullmatch(item)
+        return item if bare else escape(json.dumps(item, ensure_ascii=False))
+    return json.dumps(item)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 policy`, `2 policies`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+
+
+def columns(text: str) -> int:
+    """How many columns a terminal needs for a painted text: none for colours, two for a wide character."""
+    bare = _ESCAPE.sub("", text) if "\x1b" in text else text
+    return len(bare) if bare.isascii() else sum(map(_columns_of, bare))
+
+
+def padded(text: str, width: int) -> str:
+    """The text filled up to this many columns; a longer one stays as it is."""
+    return text + " " * (width - columns(text))
+
+
+def _columns_of(char: str) -> int:
+    if char == "\ufe0f":  # asks for the wide form of the character before it; some terminals follow
+        return 1
+    if category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if east_asian_width(char) in ("W", "F") else 1

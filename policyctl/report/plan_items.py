@@ -1,0 +1,181 @@
+"""One change of a plan as markdown: its row in the table, and the details below it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from policyctl.effect.analysis import Effect
+from policyctl.plan.change import Action, Change
+from policyctl.plan.diff import FieldChange, fields_between
+from policyctl.plan.risk import Risk, Tier, loses, worst_of
+from policyctl.policy.document import Document
+from policyctl.policy.names import bare_name, canonical_model
+from policyctl.report.effect_rows import effect_rows, first_rows
+from policyctl.report.format import count, describe_value, field_values, position_name, shortened
+from policyctl.report.graph import effect_graph
+from policyctl.report.headline import risk_of, said_risks
+from policyctl.report.markdown import block, code, html_code, prose, proses, row
+from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView
+
+TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
+END = "</details>\n\n"
+_MOST_FIELDS = 20
+_MOST_STEPS = 6  # of the way that leads to a change
+_LONGEST_LABEL = 300  # characters of a field's path
+_LONGEST = 20_000  # characters of a value
+_SHOWN_WHOLE = 200  # characters of one; of two longer ones the parts that differ
+_BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, and nobody reads it
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A change, or a policy that stays but is affected: then there is no `change`, and `through` leads to one.
+
+    `effect` is what moves (None: that cannot be told, or there is no live policy), `risk` the worst of it, `before` and
+    `after` the policy on both sides.
+    """
+
+    action: Action | Literal["affected"]
+    name: str
+    change: Change | None
+    effect: Effect | None
+    risk: Risk | None
+    before: Document | None
+    after: Document | None
+    verbose: bool
+    through: tuple[str, ...] = ()
+    bound: bool = True
+    restored: bool = False
+
+    @property
+    def worse(self) -> bool:
+        """Whether requests are lost that were served before, apart from what is proven to be a shift of weights alone."""
+        if self.change is None or self.change.action == "update":
+            return loses(self.effect)
+        return self.risk is not None and self.risk.tier is Tier.NORMAL
+
+
+def items_of(subject: PlanView) -> list[Item]:
+    """The changes and what else they affect, from the riskiest down; those without a risk come last, and what is equal stays
+    in the plan's order."""
+    review, verbose = subject.review, subject.verbose
+    items = []
+    for change in review.plan.changes:
+        moves = review.effects.get(change.name)
+        after = review.policies.get(change.name) if change.after is not None else None
+        risk = risk_of(change, review)
+        restored = change.name in review.restored
+        items.append(Item(change.action, change.name, change, moves, risk, change.before, after, verbose, restored=restored))
+    for one in review.affected:
+        before, after = (policies.get(one.name) for policies in (review.policies_before, review.policies))
+        risk, name = worst_of(one.name, "update", one.effect), one.name
+        items.append(Item("affected", name, None, one.effect, risk, before, after, verbose, one.through, one.bound))
+    return sorted(items, key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
+
+
+def table_row(item: Item) -> str:
+    """What the change is and the worst that it does."""
+    way = f" through {_way(item.through, code)}" if item.through else ""
+    action = "restoration" if item.restored else item.action
+    return row((action, code(bare_name(item.name)) + way, _in_short(item)))
+
+
+def _way(through: tuple[str, ...], shown: Callable[[str], str]) -> str:
+    """The policies that lead to a change; of a long way the first ones and the changed one, which is the last."""
+    names = [shown(bare_name(name)) for name in through]
+    return ", ".join(names if len(names) <= _MOST_STEPS else [*names[: _MOST_STEPS - 2], "…", names[-1]])
+
+
+def opened(item: Item) -> str:
+    """The beginning of the folded part, and what differs. The part ends with END."""
+    change, name = item.change, html_code(bare_name(item.name))
+    if change is None:
+        way = _way(item.through, html_code)
+        free = "" if item.bound else f" {prose(UNBOUND)}"
+        return f"<details><summary><b>{item.action}</b> {name} through {way}</summary>\n\nIts document stays{free}.\n\n"
+    name += f" in {html_code(change.file)}" if change.file else ""
+    restored = f"{prose(RESTORED).capitalize()}.\n\n" if item.restored else ""
+    return f"<details><summary><b>{change.action}</b> {name}</summary>\n\n{restored}{_difference(change, item.verbose)}\n"
+
+
+def effect(item: Item) -> str:
+    """What an update moves in the traffic, as a list."""
+    if item.effect is None:
+        return ""
+    rows, more = first_rows(item.effect, whole=item.verbose)
+    return "".join(f"- {_describe(line)}\n" for line in (*rows, *([f"and {more} more"] if more else []))) + "\n"
+
+
+def graphs(item: Item) -> str:
+    """The policy before and after, drawn, where an update changes its shape; and one with groups in it that is added."""
+    before = item.before
+    if item.action == "add" and item.after is not None:
+        nested = any("targets" in target for target in item.after["policy"]["targets"])
+        return "" if not nested else f"Drawn:\n\n{_graph(item.after)}\n"
+    if item.effect is None or before is None or item.after is None or shape(before["policy"]) == shape(item.after["policy"]):
+        return ""
+    return "".join(f"{title}:\n\n{_graph(policy)}\n" for title, policy in (("Before", before), ("After", item.after)))
+
+
+def shape(target: Any) -> Any:
+    """What a target is made of, whatever its weight: the model, or the strategy over what targets."""
+    if not isinstance(target, dict) or not isinstance(target.get("targets"), list):
+        name = target.get("model_name") if isinstance(target, dict) else target
+        return canonical_model(name) if isinstance(name, str) else name
+    shapes = [shape(one) for one in target["targets"]]
+    strategy = target.get("strategy")
+    drawn = isinstance(strategy, dict) and strategy.get("mode") == "loadbalance"
+    return (strategy, sorted(shapes, key=repr) if drawn else shapes)
+
+
+def _describe(line: str) -> str:
+    text = prose(line)
+    return f"**worse:**{text.removeprefix('worse:')}" if text.startswith("worse:") else text
+
+
+def _in_short(item: Item) -> str:
+    if item.risk is not None:
+        return proses(said_risks(item.risk))
+    if item.effect is not None:
+        return prose(next(effect_rows(item.effect)))
+    text = describe_value(item.change.after) if item.change and item.change.after is not None else ""
+    return code(text) if "[" in text else prose(text)
+
+
+def _difference(change: Change, verbose: bool) -> str:
+    fields = fields_of(change)
+    shown = fields if verbose else fields[:_MOST_FIELDS]
+    lines = [line for field in shown for line in _both(field, verbose)]
+    if len(shown) < len(fields):
+        lines.append(f"… and {count(len(fields) - len(shown), 'further field')}")
+    return block("diff", lines)
+
+
+def fields_of(change: Change) -> tuple[FieldChange, ...]:
+    """What differs; of a policy that comes or goes everything in it, its texts too."""
+    document = change.after or change.before
+    if change.action == "update" or document is None:
+        return change.fields
+    nothing = {"name": document["name"], "policy": {"targets": []}}
+    return fields_between(nothing, document) if change.action == "add" else fields_between(document, nothing)
+
+
+def _both(field: FieldChange, verbose: bool) -> Iterator[str]:
+    texts = field_values(field, longest=None if verbose else _LONGEST)
+    if not verbose and field.before is not None and field.after is not None and max(map(len, texts)) > _SHOWN_WHOLE:
+        from policyctl.report.plan_text import sides  # with difflib behind it
+
+        texts = sides(field)
+    label = position_name(field.path) if verbose else shortened(position_name(field.path), _LONGEST_LABEL)
+    for sign, item, text in zip("-+", (field.before, field.after), texts, strict=True):
+        if item is not None:
+            yield f"{sign} {label}: {text}"
+
+
+def _graph(policy: Document) -> str:
+    source = effect_graph([policy])
+    if len(source) > _BIGGEST_GRAPH:
+        return "too big to be drawn here\n"
+    return block("mermaid", source.splitlines())

@@ -1,0 +1,103 @@
+"""What every format of a plan is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policyctl.effect.gateway import ASSUMED
+from policyctl.plan.change import unknown_field_notes
+from policyctl.plan.plan import BlockedChange
+from policyctl.plan.safety import Review
+from policyctl.plan.settings import Override
+from policyctl.report.format import escape, position_name
+
+ALSO = "also affected"
+UNBOUND = "(not of this directory, whose guards do not hold for it)"
+NOT_KNOWN = "what this does to traffic is not known"
+_DECLARED = "models, before and after, as this directory declares them now (--base REVISION takes those of before from there)"
+OVERRIDES_TOLD = "Overridden for this plan, and approved with it:"
+RESTORED = "restoration: back to the policy as it was reviewed"
+TESTS_TOLD = "Scenario tests fail:"
+SETTINGS_TOLD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """A plan to show: reviewed, its remote as the user wrote it, and whether all of it is wanted.
+
+    `directory` is that of the policies, from the repository's top; `artifacts` the page of the CI run that has what was
+    saved, if there is one.
+    """
+
+    review: Review
+    remote: str
+    verbose: bool = False
+    directory: str = "policies"
+    artifacts: str | None = None
+
+
+def notes_of(review: Review) -> list[str]:
+    """What is worth knowing beside the changes, for people."""
+    return [*review.notes, *unknown_field_notes(review.extras, position_name)]
+
+
+def basis_of(review: Review) -> list[str]:
+    """What everything that a plan says rests on; it stands once, below all of that."""
+    declared = review.declared
+    by_one = declared.before is None and bool(declared.types or declared.timeouts)
+    return [
+        *([ASSUMED] if review.plan.changes else []),
+        *([_DECLARED] if review.plan.changes and by_one else []),
+        *([review.unchecked] if review.unchecked else []),
+    ]
+
+
+NOT_COMPARED = "Nothing to apply, but not all could be compared"
+
+
+def all_compared(review: Review) -> bool:
+    """Whether the plan is about everything that the files manage: nothing of that was unreadable, blocked or held back."""
+    return review.plan.counts.whole and not (review.plan.blocked or review.refusals)
+
+
+def manages_all(review: Review) -> bool:
+    """Whether the files manage everything that is live."""
+    return not (review.plan.counts.unmanaged or review.plan.counts.outside_scope)
+
+
+def rest_of(review: Review) -> list[tuple[int, str]]:
+    """What there is besides the changes: numbers greater than 0, and what they count."""
+    plan, counts = review.plan, review.plan.counts
+    rest = [
+        (len(review.affected), ALSO),
+        (review.unchanged, "unchanged"),
+        (counts.unselected, "not selected"),
+        (counts.unmanaged, "unmanaged"),
+        (counts.outside_scope, "outside the scope"),
+        (len(plan.blocked), "blocked"),
+        (counts.unreadable, "unreadable"),
+    ]
+    return [(number, said) for number, said in rest if number]
+
+
+def rest_text(review: Review) -> str:
+    """The same in words; nothing where there is nothing else."""
+    about = {"unmanaged": " (live, in no file, not removed)", "unreadable": " (rows of the remote, see the notes)"}
+    return ", ".join(f"{number:,} {said}{about.get(said, '')}" for number, said in rest_of(review))
+
+
+def target_path(through: Sequence[str]) -> str:
+    """The way that leads to a change: `through virtual-policy/mid, virtual-policy/chat`."""
+    return f"through {', '.join(map(escape, through))}"
+
+
+def why_blocked(block: BlockedChange) -> str:
+    """Why a policy is blocked, with the ids of the rows that block it."""
+    return f"{block.reason} (ids {', '.join(block.ids)})" if block.ids else block.reason
+
+
+def override_text(override: Override) -> str:
+    """`--max-removes 12: the old models are gone (allowed by ana)`."""
+    why = f": {override.reason}" if override.reason else ""
+    return f"{override.text}{why}{f' (allowed by {override.by})' if override.by else ''}"

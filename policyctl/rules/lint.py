@@ -1,0 +1,318 @@
+"""The lint rules, P4xx and P5xx, which follow from gateway profile portkey-1.15.2.
+
+A rule of severity warning finds what is almost surely a slip, or does not do what it seems to; one of severity info describes
+what a policy means where people are often surprised.
+"""
+
+from __future__ import annotations
+
+from policyctl.rules import Rule
+
+_TARGETS = (
+    Rule(
+        "P401",
+        "dead-single-targets",
+        "warning",
+        "Under single only the first target is ever called; the others are never used, whatever the first one answers. "
+        "The file promises a protection that is not there. Remove the other targets, or use fallback.",
+    ),
+    Rule(
+        "P402",
+        "fallback-never-moves-on",
+        "warning",
+        "An empty on_status_codes makes a fallback move on after nothing at all: it is not the default, which needs the key "
+        "to be absent. The same holds for a list of nothing but 205, 304 and 407, which never come out of a target. The "
+        "targets after the first are never called. List codes, or remove on_status_codes.",
+    ),
+    Rule(
+        "P403",
+        "one-target-fallback",
+        "warning",
+        "A fallback with one target has nothing to fall back on: it does exactly what single does. Add a second target, or "
+        "write mode: single.",
+    ),
+    Rule(
+        "P404",
+        "one-target-loadbalance",
+        "info",
+        "A load balance of one target always draws that one: it does exactly what single does. Add a second target, or "
+        "write mode: single.",
+    ),
+    Rule(
+        "P405",
+        "duplicate-target",
+        "warning",
+        "One group has the same model twice. Under loadbalance both draw for it and their shares add up; under fallback it "
+        "is asked a second time at once, after it just failed. Remove one of them; to ask a model again after a wait, use "
+        "retry.",
+    ),
+)
+
+_CODES = (
+    Rule(
+        "P411",
+        "fallback-on-success",
+        "warning",
+        "A fallback moves on after exactly the codes in its list, a success among them: a good and paid answer is thrown "
+        "away and the next target is asked. Remove the codes from 200 to 299.",
+    ),
+    Rule(
+        "P412",
+        "retry-on-success",
+        "warning",
+        "A retry repeats after exactly the codes in its list, a success among them: a good and paid answer is thrown away "
+        "and the same target is asked again after a wait. Remove the codes from 200 to 299.",
+    ),
+    Rule(
+        "P413",
+        "code-never-triggers",
+        "warning",
+        "No target's result ever has this status, so a fallback can not move on after it: 407 reaches it as a broken "
+        "connection (500), and after 205 and 304 the gateway ends the whole request with a 500 of its own. List what you "
+        "mean (500 for broken connections), or remove it.",
+    ),
+    Rule(
+        "P414",
+        "duplicate-code",
+        "warning",
+        "A list of status codes has the same code twice. The second one does nothing, and may have been meant to be "
+        "another (502 for 503). Correct or remove it.",
+    ),
+    Rule(
+        "P415",
+        "fallback-without-codes",
+        "info",
+        "A fallback without on_status_codes moves on after every status outside 200 to 299. So a bad request (400) or a bad "
+        "key (401) is sent on to every target too, and each may cost time and money. If that is not meant, list the codes, "
+        "for example [408, 429, 500, 502, 503, 504].",
+    ),
+    Rule(
+        "P416",
+        "codes-ignored",
+        "warning",
+        "Only a fallback looks at its strategy's on_status_codes. Under loadbalance the drawn target's failure is the "
+        "group's, and single never moves on, whatever the list says. Remove the list, or use fallback; for repeats, write "
+        "retry.on_status_codes.",
+    ),
+)
+
+_RETRIES = (
+    Rule(
+        "P421",
+        "codes-without-attempts",
+        "warning",
+        "A retry with attempts: 0 repeats nothing, so its on_status_codes are never looked at. Raise attempts, or remove the "
+        "list.",
+    ),
+    Rule(
+        "P422",
+        "retry-without-effect",
+        "info",
+        "attempts: 0 means no repeats, which is what holds without a retry too. It has an effect only in a nested group "
+        "below a retry with attempts, which it switches off. Remove it, or raise attempts.",
+    ),
+    Rule(
+        "P423",
+        "retry-on-no-status",
+        "warning",
+        "An empty on_status_codes is not the default list: no status is retried. Only broken connections (refused, closed, "
+        "not set up in time) are still asked again, as they are whatever the list says. Remove on_status_codes for 429, 500, "
+        "502, 503 and 504, or list codes.",
+    ),
+    Rule(
+        "P424",
+        "retry-overridden",
+        "warning",
+        "A retry is inherited by the targets below, and the nearest one wins as a whole. Here every target that can be called "
+        "lies in a group with its own retry, so this one is never used, and nothing of it is merged into the others. Remove "
+        "it, or the ones below.",
+    ),
+    Rule(
+        "P425",
+        "retry-after-ignored",
+        "warning",
+        "With use_retry_after_header the gateway waits as long as the Retry-After of a 429 asks, before it repeats the call. "
+        "That holds for a 429 which the retry repeats; this one has no attempts, or a list without 429. List 429, raise "
+        "attempts, or remove use_retry_after_header.",
+    ),
+    Rule(
+        "P426",
+        "retry-around-policy",
+        "warning",
+        "A target that is another policy has the retries of that policy. Whether the platform also repeats that policy as a "
+        "whole for a retry around the target is not known: policyctl counts these repeats in the worst case (calls, waits, "
+        "max_calls, max_failover_seconds), and in nothing that it calls served. Put the retry into the policy, or into a group "
+        "with the other targets.",
+    ),
+)
+
+_WEIGHTS = (
+    Rule(
+        "P431",
+        "missing-weight",
+        "warning",
+        "A target without a weight counts 1, also beside fractions: next to 0.25 it gets 80% of the requests, not 75%. Write "
+        "a weight at every target of the load balance, or at none.",
+    ),
+    Rule(
+        "P432",
+        "weights-sum",
+        "warning",
+        "The weights of a load balance do not sum to 1. A target's share is its weight divided by the sum, so a weight is not "
+        "the share that it looks like: of 0.75 and 0.4 the first gets 65.22%. Make them sum to 1; what "
+        "rounding to three decimals leaves (0.333 three times) is not reported.",
+    ),
+    Rule(
+        "P433",
+        "weight-ignored",
+        "warning",
+        "Weights mean something under loadbalance only. A fallback asks its targets in the order written, single asks the "
+        "first. Remove the weight, or use loadbalance.",
+    ),
+)
+
+_NAMES = (
+    Rule(
+        "P441",
+        "no-prefix",
+        "warning",
+        "A target's name begins with neither virtual-model/ nor virtual-policy/. It is read as the model of that name "
+        "(openai/gpt-4o is virtual-model/openai/gpt-4o, of the provider openai) and written with the spelling that the remote "
+        "knows. By IBM's documentation a policy may target only models whose names begin with virtual-model/; where the remote "
+        "does not list its models, the platform takes other names and fails when they are called. Write the whole name.",
+    ),
+    Rule(
+        "P442",
+        "no-provider",
+        "warning",
+        "A model's name has the form virtual-model/<provider>/<model>, and a part of this one is missing. Write the whole "
+        "name.",
+    ),
+    Rule(
+        "P443",
+        "foreign-placeholder",
+        "warning",
+        "A name, a model or a variable holds what looks like a placeholder of another tool: ${NAME}, $(NAME), <name>, "
+        "env:NAME, %NAME%, [[name]] and their like. Nothing fills it in here, so the platform would get it as it stands. "
+        'Write a template, "{{ NAME }}", and give NAME a value under vars of each environment in policyctl.yaml.',
+    ),
+    Rule(
+        "P451",
+        "unknown-policy",
+        "warning",
+        "A target is a policy that no file of the directory declares, though the directory speaks for that name (its scope "
+        "covers it and what it does not name is removed). After an apply there is no such policy to call. Correct the name, "
+        "or add the policy. Checked when a whole directory without errors is validated.",
+    ),
+    Rule(
+        "P452",
+        "unknown-model",
+        "warning",
+        "The directory declares virtual models of this provider, or one of nearly this name, and this target's model is not "
+        "among them. It may be declared elsewhere, but most often it is a typo, and every call to it fails. Correct the name, "
+        "or declare the model. Checked when a whole "
+        "directory without errors is validated.",
+    ),
+    Rule(
+        "P453",
+        "mixed-types",
+        "warning",
+        "The directory declares the models of one policy with different values of model_type, such as chat and embedding. "
+        "Requests of one kind come to a policy, and a model of another type fails all of them, so it is no help in an outage "
+        "either. A policy takes the requests of its first target that has a type; a load balance, whose targets have no "
+        "order, takes chats where one of them does. A declared model without model_type is a chat model, and chat_vision "
+        "takes chats too. Use a model of the same type. Checked when a whole directory without errors is validated.",
+    ),
+)
+
+_SETTINGS = (
+    Rule(
+        "P461",
+        "idle-setting",
+        "warning",
+        "A name or glob in scope, protect or guard_exceptions of policyctl.yaml matches no policy of the files, in no "
+        "environment that it holds for. What it should cover is not covered, most often because of a typo. Correct the "
+        "name, or take it out. validate knows the files alone; plan looks at the remote too, and has a note where neither "
+        "matches.",
+    ),
+    Rule(
+        "P462",
+        "idle-allowance",
+        "info",
+        "A name in allow_remove matches no policy of the files. That is as it should be for a policy that is about to go; "
+        "whether a live one has the name, only plan can see, and it has a note where none has. Take the name out once it "
+        "has done its work.",
+    ),
+)
+
+_UNREAD = (
+    Rule(
+        "P471",
+        "not-on-disk",
+        "warning",
+        "Git's index has this file or submodule and the disk does not: a sparse checkout leaves it out, it is marked "
+        "skip-worktree or assume-unchanged, or the submodule is not checked out. Its policies are not gone, so plan and apply "
+        "refuse to remove anything. Run the command in the message.",
+    ),
+    Rule(
+        "P472",
+        "passed-over",
+        "warning",
+        "The file looks like a policy file, by what it holds or by its name, and is not read, since only *.yaml, *.yml and "
+        "*.json are, and of these none whose name begins with a dot. Rename it, or move it out of the directory.",
+    ),
+    Rule(
+        "P473",
+        "idle-include",
+        "warning",
+        "A glob of include matches no file, so it takes nothing in. It is compared with the whole path from the policy "
+        "directory, case and all: * also matches /, and there is no **, no {a,b} and no ./ at the beginning. A policy in a "
+        "file that include leaves out reads as one that is gone. Correct the glob, or remove it.",
+    ),
+)
+
+_COMMENTS = (
+    Rule(
+        "P491",
+        "useless-ignore",
+        "warning",
+        "A comment `# policyctl: ignore[CODE]` suppresses nothing: in no environment does that rule find anything on its "
+        "line. It would hide the next real finding. Remove it, or move it to the line that is reported.",
+    ),
+    Rule(
+        "P492",
+        "bad-ignore",
+        "warning",
+        "A comment `# policyctl: ignore[…]` names no code, an unknown one, or one that cannot be ignored: only lint rules can, "
+        "since what the others find cannot be applied. Several codes stand in one pair of brackets, with commas.",
+    ),
+)
+
+LINT_RULES = (*_TARGETS, *_CODES, *_RETRIES, *_WEIGHTS, *_NAMES, *_SETTINGS, *_UNREAD, *_COMMENTS)
+
+
+DEEP_RULES = (
+    Rule(
+        "P501",
+        "timeout-ends-chain",
+        "warning",
+        "A call that takes too long counts as 408, and this fallback's list lacks 408: a request whose model is slow fails, "
+        "though another target would have served it. Add 408 to on_status_codes. Checked by validate --deep and by plan.",
+    ),
+    Rule(
+        "P502",
+        "call-amplification",
+        "warning",
+        "One request may become more than 12 calls when models fail: retries multiply with targets, and so do cost and load "
+        "at the worst moment. Lower attempts or list fewer targets; a limit of your own is the guard max_calls in "
+        "policyctl.yaml. Checked by validate --deep and by plan.",
+    ),
+    Rule(
+        "P503",
+        "single-point-of-failure",
+        "info",
+        "While one model, or one provider, answers every call with 500 or with 503, no request is served. Add a target of "
+        "another provider under a fallback with these codes, or accept it; the guard survive in policyctl.yaml asks for "
+        "more. Checked by validate --deep and by plan.",
+    ),
+)

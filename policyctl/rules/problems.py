@@ -1,0 +1,267 @@
+"""The rules that no file may break, P0xx to P3xx. None of them can be ignored: what they find cannot be applied."""
+
+from __future__ import annotations
+
+from policyctl.rules import Rule
+
+
+def _error(code: str, name: str, text: str) -> Rule:
+    return Rule(code, name, "error", text)
+
+
+_TEXT = (
+    _error(
+        "P001",
+        "unreadable-file",
+        "The operating system does not let policyctl read this file or directory, or it is not a regular file (a pipe, a "
+        "device). What cannot be read must not count as gone, so nothing is planned. Mend the permissions or move it away.",
+    ),
+    _error(
+        "P002",
+        "syntax",
+        "The text is not YAML (or not JSON, in a .json file), so nothing in it can be trusted. The message names the slip "
+        "that most likely caused it, at its place: markers of a merge that was not finished, a template without quotes, a "
+        "quote or bracket that is never closed, a space that is missing after a colon, indentation that fits nothing. Mend "
+        "it there, or just above.",
+    ),
+    _error(
+        "P003",
+        "duplicate-key",
+        "A mapping has the same key twice. Most readers keep the last one in silence, so two people can read two policies "
+        "in one file. Keep one. Where most of a document's keys stand twice, the line --- between two documents is missing.",
+    ),
+    _error(
+        "P004",
+        "ambiguous-value",
+        "A value that YAML 1.1 and YAML 1.2 read differently (no, on, 0503, 12:30, 1_0, 1e3), a line break that only YAML 1.1 "
+        "has (U+2028), or a number that cannot be used (NaN in JSON, hundreds of digits). The next tool that reads the file "
+        "may be of the other kind. Quote it if it is text; write numbers in plain decimal digits, and true, false or null in "
+        "full.",
+    ),
+    _error(
+        "P005",
+        "too-much",
+        "The file is nested too deeply, has too many documents, has aliases that stand for too many values, or has too much "
+        "in an environment's variables; or directories are nested too deeply. Such files are never meant; the limits keep a "
+        "small file from using up the machine. Flatten it, split it, or write the values out.",
+    ),
+    _error(
+        "P006",
+        "not-utf8",
+        "The bytes are not UTF-8, so names in it could be read in more than one way. Save the file as UTF-8.",
+    ),
+    _error("P007", "too-large", "The file is larger than any policy file should be. Split it into several."),
+    _error(
+        "P008",
+        "link",
+        "A symbolic link leads out of the policy directory (for policyctl.yaml and files that are named: out of the "
+        "repository), to a directory, or into .git. What a review of the directory does not show must not decide what is "
+        "applied. Copy the file instead.",
+    ),
+    _error(
+        "P010",
+        "no-policy",
+        "The document is neither a policy nor a virtual model nor one of the platform's other kinds. A policy directory "
+        "holds nothing unknown, so that a misspelled policy can never read as one that is gone. Correct it, or move it "
+        "elsewhere.",
+    ),
+    _error(
+        "P011",
+        "empty-file",
+        "There is nothing in the file but comments or white space. That could be a policy lost in an edit, so it is not "
+        "taken for a removal. Write a policy, or delete the file.",
+    ),
+    _error(
+        "P012",
+        "tag",
+        "YAML tags such as !!python/object or !secret mean nothing here and are never followed. Remove the tag; a secret "
+        "has no place in a policy.",
+    ),
+    _error(
+        "P013", "key-type", "A key of a mapping must be text, and this one is a number, a date, a list or the like. Quote it."
+    ),
+    _error(
+        "P014",
+        "merge",
+        "The merge key << takes a mapping, or a list of mappings, most often an alias of one. Merge one of those.",
+    ),
+    _error(
+        "P015",
+        "template",
+        "A template cannot be rendered: its syntax is wrong, it asks for something that a variable does not have, or it "
+        "would loop, call or grow without bound. Templates are expressions over the vars of an environment in "
+        "policyctl.yaml. Correct or simplify the expression.",
+    ),
+    _error(
+        "P016",
+        "no-policies",
+        "There is no such directory, or no policy in it. An empty directory would read as the order to remove everything, "
+        "so it is refused. Name the right directory with --dir.",
+    ),
+    _error(
+        "P017",
+        "config-name",
+        "The configuration is called policyctl.yaml; a policyctl.yml, Policyctl.yaml or .policyctl.yaml would be passed over "
+        "together with the safety settings in it. Rename it.",
+    ),
+    _error(
+        "P018",
+        "unset-variable",
+        "A template uses a variable that the vars of an environment do not have, so it is not known what the file says "
+        "there. Add the variable to the vars of each environment in policyctl.yaml, correct its name, or give it a default: "
+        "{{ x | default(0.5) }}.",
+    ),
+    _error(
+        "P019",
+        "lfs-pointer",
+        "The file is kept in Git LFS, and what is here is only the pointer to it, so nothing is known of its policies. Run "
+        "git lfs pull, or set lfs: true for actions/checkout. A policy is small enough for Git itself: git lfs untrack.",
+    ),
+    _error(
+        "P020",
+        "file-suffix",
+        "The file's name ends as that of a policy file, but for its case. Some file systems would read it and others would "
+        "not; policyctl reads *.yaml, *.yml and *.json only, and a policy that is passed over would read as one that is "
+        "gone. Rename the file.",
+    ),
+)
+
+_FORMAT = (
+    _error(
+        "P101",
+        "unknown-key",
+        "The format has no such key here. The platform would drop it without a word, and what was meant would not happen. "
+        "Most often it is a typo; otherwise remove it. What stands below a misspelled key is checked all the same. A target "
+        "with model_name takes only a weight: to give it its own retry, make it a group with strategy and targets.",
+    ),
+    _error(
+        "P102",
+        "missing-key",
+        "A key that must be there is not. Some are the format's own (spec_version, kind, name); others the gateway insists "
+        "on: it refuses the whole policy, for every request, when a retry has no attempts or a strategy no mode (gateway "
+        "profile portkey-1.15.2). A retry with nothing but on_status_codes therefore breaks a policy that looks more "
+        "careful. Add the key.",
+    ),
+    _error(
+        "P103",
+        "out-of-range",
+        "A number is outside what the format or the platform takes: a weight is greater than 0 and at most 1 (a fraction, "
+        "not a percentage; to drain a target, remove it), a status code is from 100 to 599, attempts are 0 or more. Write a "
+        "number in the range.",
+    ),
+    _error(
+        "P104",
+        "wrong-type",
+        "A value has the wrong type: text where a number belongs, a number where a list belongs. Quotes make text of a "
+        'number, so weight: "0.5" is text. Write the value as the message says.',
+    ),
+    _error(
+        "P105",
+        "unknown-choice",
+        "Only some words may stand here, in exactly this spelling: a strategy's mode is loadbalance, fallback or single. "
+        "The gateway refuses a policy with any other. Write one of those in the message.",
+    ),
+    _error(
+        "P106",
+        "empty-value",
+        "A text or list that must not be empty is empty. A policy without targets gives no answer to any request. Fill it "
+        "in, or remove what it belongs to.",
+    ),
+    _error("P107", "too-deep", "Groups are nested deeper than any gateway was seen to take. Flatten the policy."),
+    _error(
+        "P108",
+        "policy-name",
+        "This cannot be a policy's name: it is empty, too long, or has white space at its ends or characters that cannot "
+        "be seen. Two such names can look the same. Choose a plain one.",
+    ),
+    _error("P109", "invalid-value", "A value is not what the format takes. The message says what it takes."),
+)
+
+_ACROSS = (
+    _error(
+        "P201",
+        "duplicate-policy",
+        "Two documents name the same policy (anygem and virtual-policy/anygem are one). Which of them would hold would be "
+        "chance. Keep one, or rename one.",
+    ),
+    _error(
+        "P202",
+        "circle",
+        "Policies target each other in a circle, so a request to any of them would never end, and none of them can be "
+        "added first. Break the circle.",
+    ),
+    _error(
+        "P203",
+        "out-of-scope",
+        "The policy's name is outside the scope that the environment is given in policyctl.yaml. Names outside the scope "
+        "are never touched, so this file would never be applied. Widen scope, or rename the policy.",
+    ),
+    _error(
+        "P204",
+        "unknown-on-remote",
+        "A target names a model or a policy that the remote does not have and that no file declares, so requests that "
+        "come to it would fail. Add it there first, declare it in the directory, or correct the name. Policies are always "
+        "looked for, models where the remote knows its models or the directory declares some.",
+    ),
+    _error(
+        "P205",
+        "test-without-policy",
+        "Scenario tests name a policy that the directory does not have in this environment, so they test nothing. Correct "
+        "the name, or delete the tests together with the policy. Plan and apply do not look at tests.",
+    ),
+    _error(
+        "P206",
+        "test-without-model",
+        "A scenario test says what a model answers, or expects it to serve, and the policy never calls a model of that "
+        "name: the test would hold whatever it says. A model is named in full, without virtual-model/, by its provider, by "
+        "its last part, or by a glob over these. Correct the name; to state that a model is not called, use never.",
+    ),
+)
+
+_CONFIG = (
+    _error(
+        "P301", "config-documents", "policyctl.yaml is one document; settings in a second one would be passed over. Merge them."
+    ),
+    _error(
+        "P302", "default-environment", "default names an environment that policyctl.yaml does not have. Correct one of the two."
+    ),
+    _error(
+        "P303",
+        "secret-variable",
+        "A variable of an environment is a reference to a secret (env:NAME, file:PATH). Variables end up in policies and "
+        "in saved plans, where no secret may be. Remove it.",
+    ),
+    _error(
+        "P304",
+        "config-value",
+        "A remote or a secret is not in a form that policyctl takes: a remote is local, sqlite:///PATH or an https:// URL "
+        "without a user or password; a secret is a reference, env:NAME or file:PATH. Write it so; a secret that stood in "
+        "the file is known to everyone who could read it, so change it too.",
+    ),
+    _error(
+        "P305",
+        "second-config",
+        "A directory that is planned as one has a second policyctl.yaml in it, whose settings would not hold. Plan that "
+        "directory by itself with --dir, or merge the two.",
+    ),
+    _error(
+        "P306",
+        "unknown-rule",
+        "lint.select and lint.ignore list lint rules, as a code (P401) or the beginning of one (P4). This code does not "
+        "belong to a lint rule: it is misspelled, or its problem can never be ignored. `policyctl rules` lists all.",
+    ),
+    _error(
+        "P307",
+        "bad-environment-name",
+        "The name of an environment is also part of a file's name, that of its embedded remote. Use letters, digits, dots, "
+        "dashes and underscores, and begin with a letter, a digit or an underscore.",
+    ),
+    _error(
+        "P308",
+        "login",
+        "The auth of an environment does not fit its remote, or its type: each way to log in needs some keys and takes no "
+        "others, and auth is only sent over https:// (http:// only to this machine). Write what the message names.",
+    ),
+)
+
+FILE_RULES = (*_TEXT, *_FORMAT, *_ACROSS, *_CONFIG)

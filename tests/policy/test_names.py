@@ -1,0 +1,88 @@
+"""A model has one name, whichever way it is spelled, and the spelling that is known where it is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyctl.policy.names import (
+    bare_name,
+    canonical_model,
+    canonical_name,
+    matches,
+    model_spelling,
+    name_error,
+    short_model,
+    spellings,
+    virtual_model,
+)
+
+VIRTUAL, BARE = "virtual-model/openai/gpt-4o", "openai/gpt-4o"
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        (VIRTUAL, VIRTUAL),
+        (BARE, VIRTUAL),
+        ("groq/openai/gpt-oss-120b", "virtual-model/groq/openai/gpt-oss-120b"),
+        ("virtual-model/groq/openai/gpt-oss-120b", "virtual-model/groq/openai/gpt-oss-120b"),
+        ("gpt-4o", "gpt-4o"),
+        ("virtual-model/gpt-4o", "gpt-4o"),
+        ("virtual-policy/team/x", "virtual-policy/team/x"),
+        ("", ""),
+    ],
+)
+def test_both_spellings_of_a_model_are_one_name(name: str, canonical: str) -> None:
+    assert canonical_model(name) == canonical
+    assert canonical_model(canonical) == canonical
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "virtual", "written"),
+    [
+        (BARE, {VIRTUAL}, False, VIRTUAL),
+        (VIRTUAL, {BARE}, False, BARE),
+        (BARE, {BARE}, True, BARE),
+        (VIRTUAL, {BARE}, True, BARE),
+        (BARE, {BARE, VIRTUAL}, False, BARE),
+        (BARE, {BARE, VIRTUAL}, True, VIRTUAL),
+        (BARE, {"openai/gpt-4"}, True, BARE),
+        (VIRTUAL, set(), False, VIRTUAL),
+        ("gpt-4o", {"virtual-model/gpt-4o"}, False, "virtual-model/gpt-4o"),
+    ],
+)
+def test_a_model_is_written_in_the_spelling_that_is_known(name: str, known: set[str], virtual: bool, written: str) -> None:
+    assert model_spelling(name, known, virtual=virtual) == written
+
+
+@pytest.mark.parametrize("bare", ["x", "openai/x"])
+def test_a_name_with_its_prefix_twice_is_another_name(bare: str) -> None:
+    """Nothing that is meant for the policy or model with the prefix once is for it."""
+    doubled = f"virtual-policy/virtual-policy/{bare}"
+    assert (bare_name(doubled), canonical_name(doubled), set(spellings(doubled))) == (doubled, doubled, {doubled})
+    assert not matches(doubled, [bare, f"virtual-policy/{bare}"])
+    model = f"virtual-model/virtual-model/{bare}"
+    assert (short_model(model), canonical_model(model), virtual_model(model)) == (model, model, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("virtual-policy/virtual-policy/x", "once, at most"),
+        ("cha[t]", "patterns"),
+        ("prod-*", "patterns"),
+        ("a  b", "spaces"),
+        ("x\ufe0f", "invisible"),
+        ("x\u034f", "invisible"),
+        ("\u3164", "invisible"),
+        ("a\u2800b", "invisible"),
+        ("x\U000e0100", "invisible"),
+        ("a\u200bb", "invisible"),
+    ],
+)
+def test_a_name_that_looks_like_another_is_refused_in_a_file(name: str, said: str) -> None:
+    assert said in (name_error(name) or "")
+
+
+def test_a_declaration_may_leave_the_prefix_out() -> None:
+    assert virtual_model(BARE) == virtual_model(VIRTUAL) == VIRTUAL
