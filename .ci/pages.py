@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from policyctl.cli.main import policyctl
-from policyctl.rules.catalogue import RULES
 from policyctl.report.problems import how_to_silence
+from policyctl.rules.catalogue import RULES
 
 Schema = dict[str, Any]
 

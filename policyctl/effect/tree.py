@@ -134,8 +134,8 @@ def read_tree(document: Document, policies: Mapping[str, Document] | None = None
     """The tree of a policy document, file or live, in which null must already mean absent (the gateway refuses null).
 
     A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all; a
-    plain mapping is one that may lack some (see `KnownPolicies`). Any other target is a model, under its canonical name. Models that
-    are `declared` to be of another type than the policy's first never serve (see `Tree`). Raises NotKnown when groups are
+    plain mapping is one that may lack some (see `KnownPolicies`). Any other target is a model, under its canonical name.
+    Models that are `declared` to be of another type than the policy's first never serve (see `Tree`). Raises NotKnown when groups are
     nested deeper than `MAX_DEPTH`, and for a mode that the gateway takes and that is not modelled here.
     """
     known = KnownPolicies.of(policies)

@@ -121,10 +121,8 @@ def _settled(outcome: Outcome, observed: LiveRows, problem: RemoteError | None) 
             return replace(outcome, status="applied" if lost else "already")
         case LiveState.STALE:
             neither = f"{problem}; the policy is neither as it was nor as it is wanted"
-            return replace(
-                outcome,
-                reason=f"{neither if lost else 'changed since the plan was made'} ({moved_by_another(change, live)}); plan again",
-            )
+            why = neither if lost else "changed since the plan was made"
+            return replace(outcome, reason=f"{why} ({moved_by_another(change, live)}); plan again")
         case LiveState.DO:
             return None
 

@@ -66,7 +66,7 @@ class KnownModels:
         return replace(reviewed, notes=(*reviewed.notes, *notes))
 
     def speller(self, policies: Collection[str], *, virtual: bool = False) -> Callable[[Policy], Policy]:
-        """What gives a policy with its models spelled as they are known (see `remote_spelling`); `policies` are by canonical name."""
+        """A function that spells the models of a policy as they are known; `policies` are by canonical name."""
         return lambda policy: remote_spelling(policy, self.names, policies, virtual=virtual)
 
 
