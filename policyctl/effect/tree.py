@@ -135,8 +135,8 @@ def read_tree(document: Document, policies: Mapping[str, Document] | None = None
 
     A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all; a
     plain mapping is one that may lack some (see `KnownPolicies`). Any other target is a model, under its canonical name.
-    Models that are `declared` to be of another type than the policy's first never serve (see `Tree`). Raises NotKnown when groups are
-    nested deeper than `MAX_DEPTH`, and for a mode that the gateway takes and that is not modelled here.
+    Models that are `declared` to be of another type than the policy's first never serve (see `Tree`). Raises NotKnown when
+    groups are nested deeper than `MAX_DEPTH`, and for a mode that the gateway takes and that is not modelled here.
     """
     known = KnownPolicies.of(policies)
     tree = _Reader(known).read(document)
