@@ -217,9 +217,9 @@ def test_a_directory_that_becomes_a_link_between_reading_and_writing_is_not_foll
 SWAP = """
 import os
 from policyctl.cli.main import main
-import policyctl.load.placement as homes
+import policyctl.load.placement as placement
 
-found = homes.Homes.of
+found = placement.FileLayout.of
 
 def swap(self, name):
     home = found(self, name)
@@ -227,7 +227,7 @@ def swap(self, name):
     os.symlink("../outside", "policies/sub")
     return home
 
-homes.Homes.of = swap
+placement.FileLayout.of = swap
 main()
 """
 

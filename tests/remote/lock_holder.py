@@ -12,9 +12,9 @@ from pathlib import Path
 HOLDER = """
 import sys
 from pathlib import Path
-from policyctl.remote.lock import Waiting, apply_lock
+from policyctl.remote.lock import LockWait, apply_lock
 
-with apply_lock(Path(sys.argv[1]), "policyctl apply", Waiting(0), print):
+with apply_lock(Path(sys.argv[1]), "policyctl apply", LockWait(0), print):
     print("held", flush=True)
     sys.stdin.read()
 """
