@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -116,3 +117,13 @@ def test_no_test_module_imports_another_test_module() -> None:
         for name in imports_of(path)
         if name.split(".")[0] == "tests" and any(part.startswith("test_") for part in name.split("."))
     ] == []
+
+
+def test_no_two_classes_of_the_package_have_one_name() -> None:
+    names = Counter(
+        node.name
+        for module in MODULES
+        for node in ast.parse((ROOT / module).read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, times in names.items() if times > 1] == []

@@ -34,7 +34,7 @@ def comment_marker(environment: str, directory: str) -> str:
     return f"<!-- policyctl:plan environment={_marked(environment)} directory={_marked(directory)} -->"
 
 
-class Shown(NamedTuple):
+class ShownPlan(NamedTuple):
     """The digest of the plan that a page shows, what a merge approves, and the settings, where the plan has a base."""
 
     digest: str
@@ -58,13 +58,13 @@ def opening(review: Review, directory: str) -> str:
     )
 
 
-def shown_in(page: str) -> Shown | None:
+def shown_in(page: str) -> ShownPlan | None:
     """What a page shows; None when it is not a page of ours."""
     first, second, third = (line.strip() for line in (*page.split("\n", 3), "", "", "")[:3])
     found, terms = _SHOWS.fullmatch(second), _TERMS.fullmatch(third)
     if found is None or not _FIRST.fullmatch(first):
         return None
-    return Shown(found[1], found[2], Terms(*terms.groups()) if terms else None)
+    return ShownPlan(found[1], found[2], Terms(*terms.groups()) if terms else None)
 
 
 def comment_text(page: str, plan: Plan, link: str, longest: int, proposal: Proposal | None = None, why: str = "") -> str:
