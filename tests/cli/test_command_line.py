@@ -39,7 +39,7 @@ USED = {
     "policy list": ALL,
     "policy show": {"--dir", "--env", "--remote"},
     "policy export": {"--dir", "--env", "--remote"},
-    "ci overrides": set(),
+    "ci overrides": {"--dir", "--env"},
     "ci applied": {"--dir", "--env"},
     "ci comment": {"--dir", "--env"},
     "ci drift": {"--dir"},
