@@ -147,13 +147,13 @@ def _is_verbose(args: Sequence[str] | None) -> bool:
 
 def _report_bug(error: Exception, args: Sequence[str] | None) -> int:
     # A bug's words are nobody's here, and may be a request with its headers.
-    scrubbing = sys.modules.get("policyctl.remote.redaction")  # not imported: no secret was read
-    scrub = scrubbing.scrub_everything if scrubbing else str
-    _print_error(f"error: a bug in policyctl: {type(error).__name__}: {_visible(scrub(str(error)))}")
+    redaction = sys.modules.get("policyctl.remote.redaction")  # not imported: no secret was read
+    redact = redaction.redact_everything if redaction else str
+    _print_error(f"error: a bug in policyctl: {type(error).__name__}: {_visible(redact(str(error)))}")
     if any(arg.startswith("-vv") for arg in (sys.argv[1:] if args is None else args)):
         import traceback
 
-        _print_error(_visible(scrub("".join(traceback.format_exception(error)))).removesuffix("\n"))
+        _print_error(_visible(redact("".join(traceback.format_exception(error)))).removesuffix("\n"))
     else:
         _print_error("run it again with -vv and report what it prints")
     return 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from policyctl.server import handlers
+from policyctl.server import handlers, login
 from policyctl.server.handlers import healthz
 from policyctl.server.service import ApiRequest, ApiResponse, Service
 from policyctl.server.shapes import (
@@ -184,19 +184,17 @@ def _login(
     )
 
 
-_CPD_LOGIN = _login(handlers.cpd_token, "premises (Cloud Pak for Data)", UserLogin, AccountToken)
-_LOCAL_LOGIN = _login(handlers.local_token, "the Developer Edition", UserLogin, IamToken, form=True, query=("tenant_id",))
+_CPD_LOGIN = _login(login.cpd_token, "premises (Cloud Pak for Data)", UserLogin, AccountToken)
+_LOCAL_LOGIN = _login(login.local_token, "the Developer Edition", UserLogin, IamToken, form=True, query=("tenant_id",))
 
 # At the root, wherever the client was told to log in.
 LOGINS = (
-    PathItem("/identity/token", (_login(handlers.iam_token, "IBM Cloud", KeyLogin, IamToken, form=True),)),
-    PathItem(
-        "/siusermgr/api/1.0/apikeys/token", (_login(handlers.mcsp_token, "AWS (MCSP version 1)", KeyLogin, AccountToken),)
-    ),
-    PathItem("/api/2.0/apikeys/token", (_login(handlers.mcsp_token, "AWS (MCSP version 2)", KeyLogin, AccountToken),)),
+    PathItem("/identity/token", (_login(login.iam_token, "IBM Cloud", KeyLogin, IamToken, form=True),)),
+    PathItem("/siusermgr/api/1.0/apikeys/token", (_login(login.mcsp_token, "AWS (MCSP version 1)", KeyLogin, AccountToken),)),
+    PathItem("/api/2.0/apikeys/token", (_login(login.mcsp_token, "AWS (MCSP version 2)", KeyLogin, AccountToken),)),
     PathItem("/icp4d-api/v1/authorize", (_CPD_LOGIN,)),
     PathItem("/v1/authorize", (_CPD_LOGIN,)),  # where IBM's CLI goes when it is told another login URL
     PathItem("/api/v1/auth/token", (_LOCAL_LOGIN,)),
-    PathItem("/api/v1/tenants", (Operation("GET", handlers.list_tenants, "List tenants: one.", gives=Tenant, many=True),)),
+    PathItem("/api/v1/tenants", (Operation("GET", login.list_tenants, "List tenants: one.", gives=Tenant, many=True),)),
 )
 HEALTH = PathItem("/healthz", (Operation("GET", healthz, "Whether the server can read its store.", gives=Health, public=True),))

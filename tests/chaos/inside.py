@@ -25,7 +25,7 @@ from policyctl.remote.backoff import Backoff
 from policyctl.remote.http import HttpClient
 from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.redaction import Credentials, Scrubber
+from policyctl.remote.redaction import Credentials, Redactor
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.report.apply_text import apply_text
 from policyctl.report.terminal import Style
@@ -161,7 +161,7 @@ def _apply_badly(run: Run, world: World, chaos: Chaos, clock: Clock, recovery: R
 def _client(
     play: Callable[[Request], Play], clock: Clock, recovery: Recovery, rng: random.Random
 ) -> Iterator[OrchestrateRemote]:
-    scrub = Scrubber()
+    scrub = Redactor()
     patience = Backoff(sleep=clock.sleep, clock=clock.now, chance=rng.random)
     wire = HttpClient(scrub, patience=patience, network=Memory(play, clock, recovery.felt))
     auth = AuthFile(type="ibm_iam", api_key="env:KEY", url=URL)

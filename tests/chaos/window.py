@@ -18,7 +18,7 @@ from policyctl.policy.live import observe_rows
 from policyctl.reconcile.apply import BATCH, apply_changes
 from policyctl.remote.http import HttpClient
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.redaction import Scrubber
+from policyctl.remote.redaction import Redactor
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.remote.http_helpers import document, row
@@ -77,7 +77,7 @@ def _measure(latency: float) -> Window:
         removes=True,
     )
     watching = _Watching(tenant, latency)
-    with standing_in(watching) as server, OrchestrateRemote(server.url, HttpClient(scrub := Scrubber()), scrub) as remote:
+    with standing_in(watching) as server, OrchestrateRemote(server.url, HttpClient(scrub := Redactor()), scrub) as remote:
         outcomes = apply_changes(
             plan.changes, remote, parallelism=THREADS, on_outcome=lambda outcome: None, stopped=lambda: False
         )
