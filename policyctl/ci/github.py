@@ -65,7 +65,7 @@ class GitHub:
 
     def since(self) -> datetime | None:
         # A run is for one commit, is made once that was pushed, and keeps its moment when it is started again. What a commit
-        # says of its own time is for whoever makes it to choose.
+        # gives as its own time is chosen by its author.
         if self.queued:
             return None
         return moment_in(self._service.fields(f"{self._repository}/actions/runs/{self._run}"), "created_at")

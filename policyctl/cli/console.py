@@ -33,7 +33,7 @@ Step = Callable[..., None]
 
 @dataclass(slots=True)
 class ProgressTask:
-    """What is done, what is counted, and how many of how many are done; `total` is None where nobody knows."""
+    """What is done, what is counted, and how many of how many are done; `total` is None where that is not known."""
 
     label: str
     noun: str

@@ -219,7 +219,7 @@ def models_of(subjects: PolicySet) -> tuple[str, ...]:
     for policy in subjects.policies:
         named = (name for name in model_names(policy.document) if canonical_name(name) not in subjects.known)
         found.update(dict.fromkeys(map(canonical_model, named)))
-        with suppress(NotKnown):  # the view of that policy says so
+        with suppress(NotKnown):  # the view of that policy shows it
             found.update(dict.fromkeys(tree_if_known(policy.document, subjects.known).models))
     return tuple(found)
 

@@ -151,7 +151,7 @@ def _read_into(contents: dict[str, bytes], file: str) -> bytes:
 
 
 def _refuse_converted(directory: Path, config: Path | None, contents: dict[str, bytes]) -> None:
-    """Raise Refused for a file that is not on the disk as it is in git, though nobody edited it: a revision says otherwise."""
+    """Raise Refused for an unedited file whose content on the disk is not what git holds."""
     from policyctl.load.git.checkout import converted  # with what runs programs behind it
 
     if config is not None:

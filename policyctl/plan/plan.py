@@ -55,7 +55,7 @@ class Plan:
     Of the directory's own policies that it leaves alone, `kept` are those that are as the files say and may target others,
     and `unselected` those that the selection leaves as they are.
     `config` is the digest of the `settings` that decide what the plan says, where those are known.
-    `overrides` are the safety settings that were overridden for it: whoever approves the plan approves them too. So they do
+    `overrides` are the safety settings that were overridden for it: approving the plan approves them too. So they do
     with what it does by way of other policies: `traffic` has a hash for each policy that it moves so (see `traffic_of`).
     """
 

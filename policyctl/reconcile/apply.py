@@ -136,7 +136,7 @@ def _is_open(change: Change, observed: LiveRows) -> bool:
 
 def _send(document: Document | None, live: LivePolicy | None, writer: Writer) -> str | None:
     if document is None:
-        assert live is not None  # noqa: S101 - judge said DO, so the policy is there
+        assert live is not None  # noqa: S101 - LiveState.DO means that the policy is there
         writer.remove(live.id, live.version)
     elif live is None:
         return writer.add(document)

@@ -56,7 +56,7 @@ def _notes(places: Mapping[str, ExpectedFile]) -> Iterator[str]:
 
 
 def note_untracked(review: Review, unread: UnreadFiles) -> Review:
-    """The review, with a note of the files that were read and that git does not have, so that nobody reviewed them."""
+    """The review, with a note of the files that were read and that git does not have, and which were therefore not reviewed."""
     files = unread.untracked()
     note = f"git does not have all files that were read (untracked or ignored), so no review shows them: {listed(files)}"
     return replace(review, notes=(*review.notes, note)) if files else review

@@ -91,7 +91,7 @@ class ResponseTooLarge(Exception):
 def read_whole(response: httpx.Response) -> httpx.Response:
     """The response with its body in memory, unpacked. Raises Unbearable for one of a success that is too much.
 
-    The words of a failure are left out where they are too much: nobody needs them, and half of them might end in half a
+    The words of a failure are left out where they are too much: they are not needed, and half of them might end in half a
     secret. What has two lengths is refused whatever it says, as RFC 9112 (6.3) allows: it is not known where it ends, and
     the next answer of the connection may be part of it.
     """

@@ -112,7 +112,7 @@ def change_view(item: Item, review: Review) -> ChangeView | None:
     try:
         old = analyse(before, review.policies_before, review.declared.then) if before else None
         new = analyse(after, review.policies, review.declared) if after else None
-    except NotKnown:  # the effect says so
+    except NotKnown:  # the effect shows it
         return None
     if any(seen is not None and seen.tree.untold for seen in (old, new)):
         return None

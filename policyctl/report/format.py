@@ -52,7 +52,7 @@ def _unmistakable(text: str) -> str:
 
 
 def _without_lookalikes(word: str) -> str:
-    """A word in which an ASCII letter stands beside others: only those that nobody takes for an ASCII letter stay."""
+    """A word in which an ASCII letter stands beside others: only letters that cannot be taken for ASCII ones stay."""
     if not any(char.isascii() for char in word):
         return word
     return "".join(char if _is_unlike_ascii(char) else _code_point(char) for char in word)

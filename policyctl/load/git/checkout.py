@@ -132,7 +132,7 @@ def _with_submodules(repository: Repository, paths: Sequence[str]) -> Iterator[t
 
 
 def _not_edited(repository: Repository, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Those of these paths, all of other content than the index has, that nobody edited, each with the reason.
+    """Those of these paths, all of other content than the index has, that were not edited, each with the reason.
 
     A checkout goes by the attributes of the index; those on the disk may have been rewritten like the rest. Where neither
     names a filter, git runs none to see what it takes for unchanged: what was checked out under attributes that are gone.

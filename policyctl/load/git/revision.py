@@ -30,7 +30,7 @@ _PLACES = {
 def commit_of(repository: Repository, revision: str) -> str:
     """The full id of the commit that a revision names.
 
-    Raises UsageError when git knows no such revision, or when its name has two meanings: whoever may push a tag must not
+    Raises UsageError when git knows no such revision, or when its name has two meanings: people who may push a tag must not
     decide what a branch's name means.
     """
     if complaint := revision_error(revision):
