@@ -105,25 +105,14 @@ def review(
     that it changes.
     """
     before, after = policies_around(plan, observed)
-    # A saved plan may be half applied: what is done counts no more, neither as a change nor as live.
-    pending = tuple(c for c in plan.changes if live_state(c, observed.live.get(c.name)) is not LiveState.ALREADY)
-    left = replace(plan, changes=pending)
     used = list(_still_targeted(plan, observed))
     comparing = Comparison(before, after, declared, settings.partial, observed.live)
     effects = effects_of(plan, observed, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
     plan = replace(plan, traffic=traffic_of(plan, comparing, effects, affected))
-    restored = restorations([*(change.name for change in plan.changes), *(one.name for one in affected)], after, reviewed or {})
+    moved = [*(change.name for change in plan.changes), *(one.name for one in affected)]
+    restored = restorations(moved, after, reviewed or {})
     guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
-    refusals = (
-        *_protected(plan, settings),
-        *_too_many_removes(left, settings),
-        *_too_much_change(left, settings),
-        *_emptied(left),
-        *(f"{name} would be removed, but {user} still targets it (change or remove that one too)" for name, user in used),
-        *_target_nothing(plan, after),
-        *guarded,
-    )
     notes = (
         *redeclared(declared, before, after),
         *_unreadable(plan, observed),
@@ -132,15 +121,13 @@ def review(
         *renames(plan),
         *allowed,
     )
-    moved = [*(change.name for change in plan.changes), *(one.name for one in affected)]
     below = (led_to(name, known) for known in (before, after) for name in moved)
     beside = _unknown_field_notes(plan, observed, frozenset(compared).union(moved, *below))
-    live = frozenset((*observed.live, *(twins.name for twins in observed.twins)))
     return Review(
         plan,
-        refusals,
+        (*_refusals(plan, observed, settings, used, after), *guarded),
         notes,
-        live=live,
+        live=frozenset((*observed.live, *(twins.name for twins in observed.twins))),
         effects=effects,
         affected=affected,
         policies=after,
@@ -152,6 +139,22 @@ def review(
         restored=restored & {change.name for change in plan.changes},
         extras=beside,
     )
+
+
+def _refusals(
+    plan: Plan, observed: LiveRows, settings: Settings, used: Iterable[tuple[str, str]], after: KnownPolicies
+) -> Iterator[str]:
+    """What the rules refuse besides the guards; `used` are removed policies, each with one that still targets it."""
+    # A saved plan may be half applied: what is done counts no more, neither as a change nor as live.
+    pending = tuple(c for c in plan.changes if live_state(c, observed.live.get(c.name)) is not LiveState.ALREADY)
+    left = replace(plan, changes=pending)
+    yield from _protected(plan, settings)
+    yield from _too_many_removes(left, settings)
+    yield from _too_much_change(left, settings)
+    yield from _emptied(left)
+    for name, user in used:
+        yield f"{name} would be removed, but {user} still targets it (change or remove that one too)"
+    yield from _target_nothing(plan, after)
 
 
 def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[str, Document]) -> frozenset[str]:

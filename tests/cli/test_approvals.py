@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from policyctl.cli.selection import commands_in
-from tests.cli.forges import COMMIT, OPENER, Forge, forge_of
+from tests.cli.forges import COMMIT, OPENER, forge_of
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
 from tests.sqlite_rows import live_documents
 
 RIGHTS: dict[str, tuple[str | int, str | int]] = {"github": ("write", "read"), "gitlab": (30, 20)}  # may approve; may not
-
-
-@pytest.fixture(params=["github", "gitlab"])
-def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forge]:
-    with forge_of(request.param) as made:
-        for name, value in made.environ.items():
-            monkeypatch.setenv(name, value)
-        yield made
-
-
-@pytest.fixture
-def work(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Work:
-    made = Work(project, forge, policyctl, monkeypatch)
-    made.add("base")
-    made.settle()
-    assert policyctl("apply", "--yes").code == 0
-    return made
 
 
 def two_pull_requests(work: Work) -> None:

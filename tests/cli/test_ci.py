@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,6 @@ policy: {{strategy: {{mode: single}}, targets: [{{model_name: virtual-model/x/a}
 """.format(digest="0" * 64)
 SHOW = ("ci", "comment", "plan.md", "--plan", "plan.json")
 DRIFT = ("ci", "drift", "plan.md", "--plan", "plan.json")
-
-
-@pytest.fixture(params=["github", "gitlab"])
-def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forge]:
-    """A service, and the variables of one of its steps."""
-    with forge_of(request.param) as made:
-        for name, value in made.environ.items():
-            monkeypatch.setenv(name, value)
-        yield made
 
 
 @pytest.fixture

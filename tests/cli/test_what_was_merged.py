@@ -8,29 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.forges import Forge, forge_of
+from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project, Ran
 from tests.remote.fake_server import StandIn, standing_in
 from tests.remote.fake_tenant import Tenant
 
 
-@pytest.fixture(params=["github", "gitlab"])
-def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forge]:
-    with forge_of(request.param) as made:
-        for name, value in made.environ.items():
-            monkeypatch.setenv(name, value)
-        yield made
-
-
 @pytest.fixture
-def work(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Work:
-    made = Work(project, forge, policyctl, monkeypatch)
-    made.add("base")
-    made.settle()
-    assert policyctl("apply", "--yes").code == 0
-    made.add("new")
-    return made
+def work(work: Work) -> Work:
+    """A pull request that adds a policy."""
+    work.add("new")
+    return work
 
 
 def commented(work: Work) -> None:
