@@ -68,7 +68,10 @@ def main(args: Sequence[str] | None = None) -> None:
     # No plugin of another package has a say here, and looking for one reads about every package that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     outlive_readers()
-    sys.exit(run(args))
+    code = run(args)
+    # The interpreter collects once more before it ends, which takes a sixth of a short run and frees what ends anyway.
+    gc.freeze()
+    sys.exit(code)
 
 
 def run(args: Sequence[str] | None = None) -> int:
