@@ -12,7 +12,7 @@ from typing import Any
 def calls(work: Callable[[], object], *functions: Callable[..., Any]) -> list[int]:
     """Do the work, and say how often it called each of these functions (in this thread)."""
     found: Counter[object] = Counter()
-    wanted = {function.__code__ for function in functions}  # type: ignore[attr-defined]  # functions, not any callables
+    wanted = {function.__code__ for function in functions}
 
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code in wanted:
@@ -24,4 +24,4 @@ def calls(work: Callable[[], object], *functions: Callable[..., Any]) -> list[in
         work()
     finally:
         sys.setprofile(before)
-    return [found[function.__code__] for function in functions]  # type: ignore[attr-defined]  # as above
+    return [found[function.__code__] for function in functions]

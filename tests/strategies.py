@@ -41,7 +41,7 @@ bodies = _group(targets, cache=st.fixed_dictionaries({"mode": st.just("simple")}
 names = st.text(
     st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters="*?["), min_size=1, max_size=20
 ).filter(lambda name: name_error(name) is None)
-texts = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=30)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=30)
 
 
 def documents(name: st.SearchStrategy[str] = names) -> st.SearchStrategy[dict[str, Any]]:

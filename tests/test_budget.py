@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from deepdiff import DeepDiff
@@ -18,6 +19,7 @@ from tests.remote.fake_tenant import Tenant
 
 IMPORTED = """
 import sys
+from functools import partial
 from policyctl.cli.main import run
 code = run(sys.argv[1:])
 print(*sys.modules, file=sys.stderr)
@@ -87,7 +89,7 @@ def test_no_file_is_parsed_twice(project: Project, policyctl: Policyctl) -> None
     for number in range(5):
         project.write(f"{number}.yaml", ANYGEM.replace("anygem", f"gem-{number}"))
     for command in (("apply", "--yes"), ("plan",), ("validate",)):
-        assert calls(lambda command=command: policyctl(*command), source_of) == [5]
+        assert calls(partial(policyctl, *command), source_of) == [5]
 
 
 def test_plan_leaves_scenario_tests_alone(project: Project, policyctl: Policyctl) -> None:

@@ -26,12 +26,12 @@ POLICY = (
 )
 
 
-def parsed(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+def parsed(path: Path) -> dict[Any, Any]:
+    found: dict[Any, Any] = yaml.safe_load(path.read_text("utf-8"))
     return found
 
 
-def steps_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+def steps_of(workflow: dict[Any, Any]) -> list[dict[str, Any]]:
     return [step for job in workflow["jobs"].values() for step in job["steps"]]
 
 

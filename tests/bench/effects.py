@@ -17,6 +17,7 @@ from typing import Any
 from policyctl.effect.analysis import analyse, compare
 from policyctl.effect.costs import costs
 from policyctl.effect.evaluate import evaluate
+from policyctl.effect.gateway import Answers
 
 CODES = (408, 429, 500, 502, 503, 504)
 Policy = dict[str, Any]
@@ -89,7 +90,7 @@ def main() -> None:
     large = {"name": "virtual-policy/large", "policy": deep(random, 6)}
     seen = analyse(large)
     leaves = len(seen.tree.leaves)
-    rates = {model: {200: 0.8, 429: 0.1, 500: 0.1} for model in seen.tree.models}
+    rates: dict[str, Answers] = {model: {200: 0.8, 429: 0.1, 500: 0.1} for model in seen.tree.models}
     timed(f"depth 6, {leaves} targets: shares, outages, bounds, reach", lambda: analyse(large))
     timed(f"depth 6, {leaves} targets: exact evaluation with 3 answers a model", lambda: evaluate(seen.tree, rates))
     timed(f"depth 6, {leaves} targets: calls and back-off, jointly", lambda: costs(seen.tree, rates))

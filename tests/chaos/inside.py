@@ -35,7 +35,7 @@ from tests.chaos.faults import INJECTED, Chaos, Fault, Play
 from tests.chaos.figures import Figures
 from tests.chaos.invariants import Told, Violation, leaks, violations
 from tests.chaos.messages import Request
-from tests.chaos.network import Clock, Memory
+from tests.chaos.network import Clock, Memory, ThreadClock
 from tests.chaos.world import SCOPE, World, make_world
 from tests.server.serving import Events
 from tests.sqlite_rows import put, stored
@@ -88,7 +88,7 @@ def run_inside(seed: int) -> tuple[Figures, list[Violation]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_FAST if _FAST.is_dir() else None)))
         path = folder / "chaos.db"
         put(world.rows, path, unique_names=unique)
-        events, clock = Events(), Clock()
+        events, clock = Events(), ThreadClock()
         shift = [0.0]
         keeper = TokenIssuer(CANARY, now=lambda: 1_000_000.0 + shift[0])
         store = stack.enter_context(SqliteRemote(path, unique_names=unique))

@@ -87,7 +87,7 @@ def _is(row: tuple[str, ...] | None, text: str | None) -> bool:
 
 
 def _keeps(was: tuple[str, ...], now: tuple[str, ...]) -> bool:
-    return json.loads(was[1]).get("limits") == json.loads(now[1]).get("limits")
+    return bool(json.loads(was[1]).get("limits") == json.loads(now[1]).get("limits"))
 
 
 def leaks(texts: Iterable[str | bytes], secrets: Iterable[str]) -> Iterator[Violation]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import httpcore
 
@@ -16,7 +16,15 @@ from tests.chaos.faults import End, Play
 from tests.chaos.messages import Request, Requests
 
 
-class Clock:
+class Clock(Protocol):
+    """What tells the time, and moves it."""
+
+    def now(self) -> float: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class ThreadClock:
     """The time of the thread that asks."""
 
     def __init__(self) -> None:

@@ -295,7 +295,7 @@ def test_another_remote_hears_nothing(home: Home) -> None:
         assert (remote.seen, len(other.seen) > 0) == ([], True)
 
 
-USERINFOS = {
+USERINFOS: dict[str, tuple[dict[str, Any], tuple[str, ...], int]] = {
     "in --remote": ({}, ("--remote", f"https://me:{USERINFO}@example.invalid/x"), 64),
     "in the configuration": ({"remote": f"https://me:{USERINFO}@example.invalid/x"}, (), 1),
     "in a git revision": ({}, ("--remote", f"git:https://me:{USERINFO}@example.invalid/x.git"), 64),
@@ -338,7 +338,8 @@ def test_a_proxy_that_repeats_its_password(scheme: str, home: Home) -> None:
     with standing_in(answer) as proxy:
         url = proxy.url.replace("http://", f"http://me:{PROXY}@")
         home.configure(remote=f"{scheme}://example.invalid/instances/x")
-        ran = home.run("plan", **{f"{scheme.upper()}_PROXY": url, f"{scheme}_proxy": url})
+        proxies: dict[str, Any] = {f"{scheme.upper()}_PROXY": url, f"{scheme}_proxy": url}
+        ran = home.run("plan", **proxies)
         assert ran.returncode == 1
         assert scheme == "https" or proxy.seen
 

@@ -118,6 +118,6 @@ def test_every_command_after_init_ends_without_an_error(repository: Path, policy
 
 def test_no_documented_command_is_missing_from_that_day() -> None:
     groups = {"policy": policy.COMMANDS, "ci": ci.COMMANDS}
-    documented = {(name,) for name in COMMANDS if name not in groups}
+    documented: set[tuple[str, ...]] = {(name,) for name in COMMANDS if name not in groups}
     documented |= {(group, name) for group, names in groups.items() for name in names}
     assert documented == {command[: 2 if command[0] in groups else 1] for command in DAY} - {("git commit",)}

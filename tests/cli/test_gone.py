@@ -189,7 +189,7 @@ def test_a_pointer_of_git_lfs_is_no_policy_and_no_removal(applied: Project, poli
 
 
 # Where beta may stand that nothing reads: how it gets there, and what the plan says of it.
-ELSEWHERE = {
+ELSEWHERE: dict[str, tuple[dict[str, str | None], str]] = {
     "a file that include leaves out": (
         {"policyctl.yaml": "include: ['core/*']\n"},
         "policies/edge/beta.yaml has it, and include leaves that file out",

@@ -67,7 +67,8 @@ def random_rows(number: int, seed: int) -> list[dict[str, Any]]:
 
 
 def _random_row(name: str, chance: random.Random) -> dict[str, Any]:
-    document = {"name": name, "policy": {**_random_group(chance, 3), "unknown": 1}, "tenant_id": "t-1", "owner": "me"}
+    policy = {**_random_group(chance, 3), "unknown": 1}
+    document: dict[str, Any] = {"name": name, "policy": policy, "tenant_id": "t-1", "owner": "me"}
     if chance.random() < 0.8:
         document["description"] = chance.choice(TEXTS) + chance.choice(("", "", chance.choice(TEXTS)))
     if chance.random() < 0.8:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
@@ -147,18 +147,18 @@ def at_random(seed: int) -> Choose:
     return choose
 
 
-def every_request(policy: dict[str, Any], answers: Mapping[str, Mapping[Any, float]]) -> Counter[Request]:
+def every_request(policy: dict[str, Any], answers: Mapping[str, Mapping[Any, float]]) -> dict[Request, float]:
     """Every request that can be, with its chance: all draws and all answers are gone through. For small policies."""
     return _every(policy, lambda choose: chosen(answers, choose))
 
 
-def every_scripted(policy: dict[str, Any], script: Mapping[str, Sequence[Any]]) -> Counter[Request]:
+def every_scripted(policy: dict[str, Any], script: Mapping[str, Sequence[Any]]) -> dict[Request, float]:
     """Every request that can be while models answer by a script: all draws are gone through."""
     return _every(policy, lambda _: scripted(script))
 
 
-def _every(policy: dict[str, Any], answering: Callable[[Choose], Callable[[str], Any]]) -> Counter[Request]:
-    found: Counter[Request] = Counter()
+def _every(policy: dict[str, Any], answering: Callable[[Choose], Callable[[str], Any]]) -> dict[Request, float]:
+    found: defaultdict[Request, float] = defaultdict(float)
     pending: list[tuple[int, ...]] = [()]
     while pending:
         taken = pending.pop()

@@ -121,7 +121,8 @@ SAFER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", SAFER)
 def test_what_only_makes_it_safer_is_proven_to_lose_nothing(case: str) -> None:
-    effect = compare(*map(document, SAFER[case]))
+    before, after = map(document, SAFER[case])
+    effect = compare(before, after)
     assert effect.sure
     assert (effect.worse, effect.together) == ((), None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import assume, given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from policyctl.effect.draw import weighted_choice
 
 
-def _drawn(weights: list[float], point: float) -> int | None:
+def _drawn(weights: Sequence[float], point: float) -> int | None:
     """As the gateway does it: the point goes down by each weight that is passed."""
     left = point * sum(weights)
     for position, weight in enumerate(weights):

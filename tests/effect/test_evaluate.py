@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 
 from policyctl.effect.costs import Cost, costs
 from policyctl.effect.evaluate import evaluate
+from policyctl.effect.gateway import Answers
 from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
 from tests.effect.policies import MODELS, answers, bodies, document, scripts, small_bodies
@@ -18,7 +20,7 @@ from tests.effect.simulation import Request, Simulation, at_random, chosen, ever
 from tests.examples import examples
 
 
-def _status_chances(requests: Counter[Request]) -> dict[int | None, float]:
+def _status_chances(requests: Mapping[Request, float]) -> dict[int | None, float]:
     found: defaultdict[int | None, float] = defaultdict(float)
     for request, chance in requests.items():
         found[request.status] += chance
@@ -67,7 +69,7 @@ def test_the_walk_is_that_of_the_simulation(body: dict[str, Any], script: dict[s
     assert (walked.status, tuple(walked.models), walked.waited) == (expected.status, expected.calls, expected.waited)
 
 
-RATES = {
+RATES: dict[str, dict[Any, float]] = {
     MODELS[0]: {200: 0.5, 429: 0.3, "refused": 0.2},
     MODELS[1]: {200: 0.6, 500: 0.3, "broken-body": 0.1},
     MODELS[2]: {200: 0.4, 503: 0.4, 400: 0.2},
@@ -125,7 +127,7 @@ def test_a_deep_policy_of_200_leaves_sums_to_one() -> None:
 
     tree = read_tree(document(grow(6)))
     assert len(tree.leaves) == 216
-    rates = {model: {200: 0.7, 500: 0.2, 404: 0.1} for model in tree.models}
+    rates: dict[str, Answers] = {model: {200: 0.7, 500: 0.2, 404: 0.1} for model in tree.models}
     evaluation = evaluate(tree, rates)
     assert sum(evaluation.statuses.values()) == pytest.approx(1, abs=1e-12)
     spread = costs(tree, rates)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,38 +11,16 @@ from policyctl.effect.simulate import MAX_WALKS, Given, Observation, every_simul
 from policyctl.effect.tree import read_tree
 from policyctl.errors import PolicyctlError
 from tests.effect.policies import MODELS, constant_answers, document, scripts, small_bodies
-from tests.effect.simulation import Request, Simulation, scripted
+from tests.effect.simulation import every_scripted
 from tests.examples import examples
 
 A, B, C, _ = MODELS
 
 
-def every_scripted_request(body: dict[str, Any], script: dict[str, list[Any]]) -> Counter[Request]:
-    """Every request that can be for one script, with its chance: each draw is first left to the first, then to the others."""
-    found: Counter[Request] = Counter()
-    pending: list[list[int]] = [[]]
-    while pending:
-        draws = pending.pop()
-        chance, seen = 1.0, 0
-
-        def choose(options: Sequence[tuple[Any, float]], draws: list[int] = draws) -> Any:
-            nonlocal chance, seen
-            if seen == len(draws):
-                pending.extend([*draws, other] for other in range(1, len(options)))
-                draws.append(0)
-            value, share = options[draws[seen]]
-            seen += 1
-            chance *= share
-            return value
-
-        found[Simulation(body, scripted(script), choose).request()] += chance
-    return found
-
-
 @settings(max_examples=examples(100))
 @given(body=small_bodies, script=scripts)
 def test_answers_in_order_are_followed_through_every_draw(body: dict[str, Any], script: dict[str, list[Any]]) -> None:
-    requests = every_scripted_request(body, script)
+    requests = every_scripted(body, script)
     tree = read_tree(document(body))
     seen = run_requests(tree, {A: (200,), **{model: tuple(answers) for model, answers in script.items()}})
     for status in {request.status for request in requests} | set(seen.statuses):

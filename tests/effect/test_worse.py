@@ -162,7 +162,7 @@ weighed_groups = st.fixed_dictionaries(
 def reweighed(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     """A load balance and the same with other weights; sometimes one more edit is hidden in it."""
     targets = draw(st.lists(st.one_of(weighed_leaves, weighed_groups), min_size=2, max_size=4))
-    one = {"strategy": {"mode": "loadbalance"}, "targets": targets}
+    one: dict[str, Any] = {"strategy": {"mode": "loadbalance"}, "targets": targets}
     other = deepcopy(one)
     for target in other["targets"]:
         if draw(st.booleans()):

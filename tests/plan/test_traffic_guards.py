@@ -8,7 +8,7 @@ import pytest
 
 from policyctl.effect.gateway import MAX_DEPTH
 from policyctl.plan.safety import review
-from policyctl.plan.settings import GUARDS, GuardException, Guards, MinServed, Settings, Survive
+from policyctl.plan.settings import GUARDS, Guard, GuardException, Guards, MinServed, Settings, Survive
 from policyctl.policy.live import observe_rows
 from tests.builders import body, plan, policy, row
 
@@ -254,7 +254,7 @@ def test_a_target_that_is_a_policy_counts_with_what_it_does() -> None:
     assert reviewed(None, body("virtual-policy/q"), settings, row("q", **INNER)) == ([], [])
 
 
-EXCEPTIONS = {
+EXCEPTIONS: dict[str, tuple[str, Guard, bool]] = {
     "the canonical name": ("virtual-policy/p", "max_calls", True),
     "the bare name": ("p", "max_calls", True),
     "a glob": ("*", "max_calls", True),

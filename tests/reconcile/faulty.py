@@ -27,7 +27,7 @@ class FaultyRemote(SqliteRemote):
         return super().find(names)
 
     def add(self, document: Document) -> str:
-        return self._write(document["name"], lambda: SqliteRemote.add(self, document))
+        return str(self._write(document["name"], lambda: SqliteRemote.add(self, document)))
 
     def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
         self._write(document["name"], lambda: SqliteRemote.update(self, id, document, version))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.git_repo import commit, git
 TEMPLATED = ANYGEM.replace("0.75 ", "'{{ big }}' ")
 
 
-def reader(name: str = "local", **more: object) -> GitReader:
+def reader(name: str = "local", **more: Any) -> GitReader:
     return GitReader("git:main", Path("policies"), Environment(name, **more))
 
 

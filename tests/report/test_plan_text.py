@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from policyctl.plan.safety import Review, review
 from policyctl.plan.settings import Settings
-from policyctl.policy.document import policy_from_file
+from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.live import observe_rows
 from policyctl.report.plan_text import plan_text
 from policyctl.report.terminal import Style
 from tests.builders import body, plan, policy, row
 
 
-def reviewed(desired: list[object], rows: list[object], settings: Settings = Settings()) -> Review:
+def reviewed(desired: list[Policy], rows: list[dict[str, Any]], settings: Settings = Settings()) -> Review:
     return review(plan(desired, rows, settings), observe_rows(rows), settings)
 
 

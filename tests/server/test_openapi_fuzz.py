@@ -5,6 +5,7 @@ Schemathesis makes its requests when this module is collected, which takes as lo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -60,7 +61,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @open_schema.parametrize()
 @fuzzed(10)
-def test_an_open_server_gives_only_answers_that_are_described(case: schemathesis.Case, served: Served) -> None:
+def test_an_open_server_gives_only_answers_that_are_described(case: schemathesis.Case[Any], served: Served) -> None:
     # In a form, and in a query, every value is text: what violates a type there cannot be told, nor need be rejected.
     form = case.media_type == "application/x-www-form-urlencoded"
     case.call_and_validate(
@@ -70,7 +71,7 @@ def test_an_open_server_gives_only_answers_that_are_described(case: schemathesis
 
 @guarded_schema.parametrize()
 @fuzzed(4)
-def test_a_guarded_server_gives_only_answers_that_are_described(case: schemathesis.Case, guarded: Served) -> None:
+def test_a_guarded_server_gives_only_answers_that_are_described(case: schemathesis.Case[Any], guarded: Served) -> None:
     """And none but a 401 to who has no token. (What must be rejected is seen above: here the test adds the header itself.)"""
     checks = [check for check in CHECKS if check is not negative_data_rejection]
     headers = {"Authorization": f"Bearer {SECRET}"}

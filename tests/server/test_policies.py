@@ -175,7 +175,7 @@ def test_a_store_made_for_it_takes_duplicate_names(tmp_path: Path) -> None:
         assert len(server.client.get("/v1/model_policy", params={"name": ["a", "virtual-policy/a"]}).json()) == 2
 
 
-FILTERS: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
+FILTERS: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "one name": ([("name", "virtual-policy/a")], ["virtual-policy/a"]),
     "several names": ([("name", "virtual-policy/a"), ("name", "plain")], ["plain", "virtual-policy/a"]),
     "the other spelling is another name": ([("name", "a")], []),
