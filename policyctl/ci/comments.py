@@ -91,7 +91,7 @@ def outdated(old: str, link: str) -> str:
 def applied(old: str, link: str, access: str) -> str:
     """A comment whose plan was applied, by the run of this link: its approval has done its work and holds no more.
 
-    It keeps how the remote was reached (see `Environment.access`), with which the next run compares."""
+    It keeps how the remote was reached (see `access_at`), with which the next run compares."""
     lines = old.rstrip().split("\n")[:-1]
     text = "\n".join(lines[:-1] if _DATA.fullmatch(lines[-1].strip()) else lines)
     return f"{text.rstrip()}\n\nApplied by [this run]({link}).\n\n{_encoded({'access': access})}<!-- policyctl {APPLIED} -->\n"

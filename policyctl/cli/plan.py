@@ -135,7 +135,7 @@ def plan(
     place = open_session(options, base=held)
     review = review_directory(options, place, console, selection, overrides, base=base, tests=tests)
     if held is not None:
-        review = _as_merged(review, place, held)
+        review = _as_merged(review, options.dir, place, held)
     subject = subject_of(review, place.remote, options.dir, console)
     if out is not None or reports:
         _write_files(out, reports, subject)
@@ -171,14 +171,16 @@ def _write_files(out: Path | None, reports: Reports, subject: PlanView) -> None:
         write_atomically(path, render_plan(form, subject))
 
 
-def _as_merged(review: Review, place: Session, base: BaseConfig) -> Review:
+def _as_merged(review: Review, directory: Path, place: Session, base: BaseConfig) -> Review:
     """The review with what the branch changes in the settings. The plan is one under the branch's own configuration, so that
     its digest is that of the same plan after the merge."""
+    from policyctl.load.referred import access_now  # with git behind it
+
     merged = place.config.environment(place.environment.name)
     held = place.environment.settings.guard_exceptions
     later = [one for one in merged.settings.guard_exceptions if one not in held]
     notes = [f"the exception from {one.guard} for {one.policy} counts after its merge: {one.reason}" for one in later]
     plan = replace(review.plan, config=merged.digest, settings=merged.decides)
-    terms = Terms(place.environment.access, merged.access, merged.rules)
+    terms = Terms(base.access(place.environment), access_now(directory, place.config, merged), merged.rules)
     settings = base.settings(place.config, place.environment.name)
     return replace(review, plan=plan, settings=settings, terms=terms, notes=(*review.notes, *notes))

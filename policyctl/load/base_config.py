@@ -14,11 +14,12 @@ from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, merge_base
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.referred import Held, changed_since, held_at
+from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
 from policyctl.load.source import MAX_BYTES, Source, source_of
 from policyctl.load.urls import LOCAL
 from policyctl.plan.diff import FieldChange
 
+_MOST_CHANGES = 500  # commits that are looked at for how a remote was reached
 _LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of what decides where credentials go
 
 
@@ -54,6 +55,10 @@ class BaseConfig:
             )
         then = then or replace(self.config.shared, name=now.name)
         return replace(then, vars=now.vars, include=now.include)
+
+    def access(self, environment: Environment) -> str:
+        """How the remote of an environment that `holds_for` gave is reached (see `access_at`)."""
+        return access_at(self.then, self.config, environment)
 
     def settings(self, now: Config, environment: str) -> tuple[FieldChange, ...]:
         """What the branch changes in the settings, by path in policyctl.yaml; of the files that they refer to, only that it
@@ -113,13 +118,33 @@ def config_at(revision: Revision) -> Config:
     return config_of(source_of(reading_base(revision, [nearest])(nearest.path), nearest.path))
 
 
-def access_at(directory: Path, revision: str, environment: str) -> str | None:
-    """How an environment's remote was reached at a revision (see `Environment.access`); None where that cannot be known."""
+def accesses(directory: Path, now: Config, environment: str) -> tuple[str, ...]:
+    """Every way in which an environment's remote was reached in the history of the checked out commit (see `access_at`), the
+    oldest first; nothing where that cannot be known, as in a clone that is not whole.
+
+    `now` is the configuration that is checked out.
+    """
+    found: dict[str, None] = {}
     try:
-        found = config_at(Revision(directory, revision)).environments.get(environment)
-    except PolicyctlError:  # such as a revision that a forced push left behind
+        head = Revision(directory, "HEAD")
+        paths = [str(above / CONFIG_FILE) for above in PurePosixPath(f"{head.folder}{CONFIG_FILE}").parents]
+        commits = head.changes_of([*paths, *referred_paths(head, now)], _MOST_CHANGES)
+        for commit in commits:
+            if (access := _access_then(Revision(directory, commit), environment)) is not None:
+                found[access] = None
+    except PolicyctlError:
+        return ()
+    return tuple(found)
+
+
+def _access_then(then: Revision, environment: str) -> str | None:
+    try:
+        config = config_at(then)
+    except InvalidInput:  # with which nothing logged in
         return None
-    return None if found is None else found.access
+    if config.path is None or environment not in config.environments:
+        return None
+    return access_at(then, config._replace(path=then.top / config.path), config.environments[environment])
 
 
 def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:

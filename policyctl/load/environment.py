@@ -66,12 +66,6 @@ class Environment:
         """A hash of the safety settings: of what `decides` all but variables and `include`, which the changes show."""
         return digest({name: item for name, item in self.decides.items() if name not in ("vars", "include")})
 
-    @property
-    def access(self) -> str:
-        """A hash of where the remote is, how to log in and whom to trust. It holds references to secrets, never a secret."""
-        auth = None if self.auth is None else self.auth.model_dump(exclude_none=True)
-        return digest({"remote": self.remote, "auth": auth, "ca_file": self.ca_file})
-
 
 class Config(NamedTuple):
     """A policyctl.yaml that was read, or what holds without one.

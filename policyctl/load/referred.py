@@ -1,20 +1,24 @@
 """Files that settings refer to (`ca_file`, and `file:` in auth) and that a repository has: as they were at a branch's base.
 
 What such a file holds decides whom a login is shown to, and what is shown. So while a branch is reviewed its content is that
-of the base, and what the branch changes in it is a change of settings.
+of the base, what the branch changes in it is a change of settings, and it is part of the access that a merge approves.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Config, Environment
+from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry
 from policyctl.load.source import MAX_BYTES
 from policyctl.plan.diff import FieldChange
+from policyctl.policy.document import digest
 
 _FILE = "file:"
 _SECRETS = ("api_key", "password", "token")  # the references of auth
@@ -45,6 +49,60 @@ def changed_since(then: Revision, base: Config, held: Held, now: Config) -> Iter
             if before.get(key) == where and was is not None and not _is_same(then, _folder(base) / where, was, path):
                 shown = where if key == "ca_file" else f"{_FILE}{where}"
                 yield FieldChange(f"environments.{name}.{key}", shown, f"{shown}, whose content this branch changes")
+
+
+def access_at(then: Revision, config: Config, environment: Environment) -> str:
+    """A hash of where a remote is, how to log in and whom to trust: the settings, and what a repository's files that they
+    refer to held at a revision. `config` is the one of then, where it would lie now.
+
+    It holds references to secrets and hashes of committed files, never a secret that a CI service has written. Raises
+    PolicyctlError where git cannot be asked.
+    """
+
+    def mark(path: Path) -> str | None:
+        entry = _first(then.at, then.top, path)
+        if entry is None:
+            return None
+        content = _content(then, path)
+        return f"{entry.kind} {entry.id}" if content is None or isinstance(content, str) else _mark(content)
+
+    return _access(config, environment, mark)
+
+
+def access_now(directory: Path, config: Config, environment: Environment) -> str:
+    """The same of what is checked out, as it lies on the disk: git may store a file in another way than it writes it."""
+    if named_in(directory) is None:
+        return _access(config, environment, lambda _: None)
+    now = Revision(directory, "HEAD")
+
+    def mark(path: Path) -> str | None:
+        entry = _first(now.staged, now.top, path)
+        if entry is None:
+            return None
+        try:
+            content = _mark(read_bounded(path, MAX_BYTES))
+        except OSError:
+            content = "unreadable"
+        return content if entry.kind == "file" else f"{entry.kind} {entry.id} {content}"
+
+    return _access(config, environment, mark)
+
+
+def referred_paths(then: Revision, config: Config) -> list[str]:
+    """The paths, from the repository's top, of the files in it that a configuration refers to."""
+    paths = [_folder(config) / where for one in config.environments.values() for _, where in _references(one)]
+    return [below.as_posix() for path in paths for below in _below(then.top, path)]
+
+
+def _access(config: Config, environment: Environment, mark: Callable[[Path], str | None]) -> str:
+    auth = None if environment.auth is None else environment.auth.model_dump(exclude_none=True)
+    access: dict[str, Any] = {"remote": environment.remote, "auth": auth, "ca_file": environment.ca_file}
+    marks = {key: found for key, where in _references(environment) if (found := mark(_folder(config) / where)) is not None}
+    return digest(access | ({"files": marks} if marks else {}))
+
+
+def _mark(content: bytes) -> str:
+    return sha256(_lines(content)).hexdigest()
 
 
 def _references(environment: Environment) -> Iterator[tuple[str, str]]:
@@ -90,9 +148,13 @@ def _lines(content: bytes) -> bytes:
 
 def _first(look: Callable[[str], TreeEntry | None], top: Path, path: Path) -> TreeEntry | None:
     """What git has at a path as it is named, or else where links of the machine's own lead from there."""
+    return next((entry for one in _below(top, path) if (entry := look(one.as_posix()))), None)
+
+
+def _below(top: Path, path: Path) -> list[Path]:
+    """A path from the top, as it is named and as links lead; nothing for one that is not below it."""
     if "\0" in str(path):  # which no file has
-        return None
+        return []
     named, real = Path(os.path.abspath(path)), Path(os.path.realpath(path))
     below = [named.relative_to(above) for above in named.parents if os.path.realpath(above) == str(top)][:1]
-    below += [real.relative_to(top)] if real.is_relative_to(top) else []
-    return next((entry for one in below if (entry := look(one.as_posix()))), None)
+    return below + ([real.relative_to(top)] if real.is_relative_to(top) else [])

@@ -22,7 +22,7 @@ class Proposal(NamedTuple):
 
 class Terms(NamedTuple):
     """What a plan shows of the settings, as hashes: how the remote is reached, at the base and once the branch is merged (see
-    `Environment.access`), and the safety settings then (see `Environment.rules`)."""
+    `access_at`), and the safety settings then (see `Environment.rules`)."""
 
     before: str
     access: str
@@ -64,22 +64,20 @@ def held(approval: Approval, merged: Proposal) -> Approval:
     return Approval(NONE, approval.source, why=why)
 
 
-def reached(approvals: Sequence[Approval], applied: Approval | None, before: str | None) -> frozenset[str | None]:
-    """The ways to reach the remote (see `Environment.access`) that were used already, or that somebody approved since.
+def reached(approvals: Sequence[Approval], applied: Approval | None, history: Sequence[str]) -> frozenset[str]:
+    """The ways to reach the remote (see `access_at`) that were used already, or that somebody approved since.
 
-    `approvals` are those that wait, the newest first; `applied` is the last that was applied, and `before` how the remote was
-    reached before the push that a run is for. Where no run noted how it reached the remote, the first of the approved plans
-    says it, and without any merge `before`. After a merge that approved nothing neither is to be relied on.
+    `approvals` are those that wait, the newest first; `applied` is the last that was applied, which notes how the remote was
+    reached. Without such a note the first way that the `history` of the branch has is taken for used, and only while approved
+    plans show every other one that the history has: what a merge brought that no plan showed may have been in use since, or
+    may be what an attacker waits for.
     """
-    shown = [one.terms for one in reversed(approvals) if one.terms is not None]
-    first = applied.access if applied is not None else None
-    if first is None and len(shown) == len(approvals):
-        first = shown[0].before if shown else before
-    known = {first} - {None}
-    for terms in shown:
+    noted = applied.access if applied is not None else None
+    known = set(history[:1]) if noted is None else {noted}
+    for terms in (one.terms for one in reversed(approvals) if one.terms is not None):
         if terms.before in known:
             known.add(terms.access)
-    return frozenset(known)
+    return frozenset(known) if noted is not None or known.issuperset(history) else frozenset()
 
 
 def waiting(approvals: Sequence[Approval], plan: Plan) -> list[tuple[Approval, int]]:

@@ -63,7 +63,7 @@ class Work:
 
     def apply(self, *args: str) -> Ran:
         """The step of the workflow that applies: what was approved, and nothing else."""
-        digest = self.on_main("ci", "approved", *(("--base", self.base) if self.base else ()), "--out", "overrides.json")
+        digest = self.on_main("ci", "approved", "--out", "overrides.json")
         if digest.code:
             return digest  # the shell stops there
         ran = self.on_main("apply", "--yes", "--expect-digest", digest.out.strip(), "--overrides", "overrides.json", *args)

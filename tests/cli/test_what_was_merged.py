@@ -223,6 +223,76 @@ def test_the_first_push_of_a_new_way_in_waits_for_a_person(tenants: Tenants) -> 
     assert tenants.work.on_main("ci", "approved", "--digest", f"sha256:{'0' * 64}").code == 0, "who decides"
 
 
+def test_a_push_that_leads_elsewhere_sends_no_secret_where_no_run_has_noted_the_way_in(tenants: Tenants) -> None:
+    """A repository whose plans were never applied, or whose last note lies too far back. The next pull request starts from
+    where the push led, so that its plan shows no change of it; and so does the next push."""
+    tenants.lead_to(tenants.other)
+    assert tenants.work.apply().code == 4
+    tenants.work.settle()
+    commented(tenants.work)
+    tenants.other.seen.clear()  # the plan's reader logs in: what is on main holds for plans
+    for ran in (tenants.work.apply(), tenants.merged(), tenants.work.apply()):
+        assert (ran.code, tenants.other.seen) == (4, [])
+        assert NOBODY in ran.err
+
+
+def test_a_clone_that_lacks_history_knows_no_way_in(tenants: Tenants) -> None:
+    commented(tenants.work)
+    (tenants.work.project.folder / ".git/shallow").write_text(f"{tenants.work.commit()}\n", "ascii")
+    tenants.own.seen.clear()
+    ran = tenants.merged()
+    assert (ran.code, tenants.own.seen) == (4, [])
+    assert NOBODY in ran.err
+
+
+WITH_FILE = CONFIG.replace("}}}}}}\n", "}}, ca_file: ca.pem}}}}\n")
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("kind", ["edited", "made a link", "taken away"])
+def test_what_is_in_a_file_that_the_way_in_refers_to_counts(kind: str, noted: bool, tenants: Tenants) -> None:
+    """Of whom to trust the settings hold a path alone, and a merge that no plan showed changes what lies there."""
+    work, file = tenants.work, tenants.work.project.policies / "ca.pem"
+    work.project.write("policyctl.yaml", WITH_FILE.format(tenants.own.url))
+    file.write_text("one", "ascii")
+    work.settle()
+    if noted:
+        commented(work)
+        (row,) = work.forge.comments[5]
+        work.forge.merge(5)
+        assert work.on_main("ci", "applied").code == 0
+        assert "policyctl applied" in str(row["body"])
+    else:
+        work.project.folder.joinpath(".git").rename(work.project.folder / "old")  # so that no commit led elsewhere
+        work.settle()
+    assert NOBODY not in work.apply().err
+    file.unlink()
+    if kind == "edited":
+        file.write_text("two", "ascii")
+    elif kind == "made a link":
+        (work.project.policies / "other.pem").write_text("one", "ascii")
+        file.symlink_to("other.pem")
+    tenants.own.seen.clear()
+    ran = work.apply()
+    assert (ran.code, tenants.own.seen) == (4, [])
+    assert NOBODY in ran.err
+
+
+def test_a_file_that_no_repository_has_is_no_part_of_the_way_in(tenants: Tenants) -> None:
+    """What a CI service writes for a run may be new in each, and may be a secret."""
+    text = CONFIG.replace("env:WXO_API_KEY", "file:key.txt")
+    tenants.work.project.write("policyctl.yaml", text.format(tenants.own.url))
+    found = []
+    for secret in ("one-secret", "another-secret"):
+        (tenants.work.project.policies / "key.txt").write_text(secret, "ascii")
+        (tenants.work.project.policies / ".gitignore").write_text("key.txt", "ascii")
+        tenants.work.settle()
+        tenants.work.plan()
+        page = Path("plan.md").read_text("utf-8")
+        found.append(re.findall(r"policyctl:terms .*", page))
+    assert found[0] == found[1] != []
+
+
 @pytest.mark.parametrize(
     "change",
     [

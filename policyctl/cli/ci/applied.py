@@ -13,7 +13,8 @@ from policyctl.cli.console import Console
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.load.config import find_config, load_config
-from policyctl.load.environment import Environment
+from policyctl.load.environment import Config
+from policyctl.load.referred import access_now
 
 EPILOG = """\b
 Example:
@@ -33,25 +34,27 @@ def command(options: Options) -> int:
 
 def applied(options: Options) -> int:
     console = Console(options)
-    environment = load_config(find_config(options.dir)).environment(options.env)
+    config = load_config(find_config(options.dir))
     try:
         with open_forge(os.environ) as forge:
             if forge is None:
                 console.say("there is no token, so nothing is noted on the merged pull requests")
-            elif why := _note(forge, environment, repository_path(str(options.dir)), console):
+            elif why := _note(forge, config, options, console):
                 console.say(f"nothing is noted on the merged pull requests: {why}")
     except NotAllowed as error:
         console.say(f"nothing is noted on the merged pull requests: {error}")
     return 0
 
 
-def _note(forge: Forge, environment: Environment, directory: str, console: Console) -> str | None:
+def _note(forge: Forge, config: Config, options: Options, console: Console) -> str | None:
     """Note it on each of them; why not, where this commit may not be all that was merged."""
+    environment, directory = config.environment(options.env), repository_path(str(options.dir))
+    access = access_now(options.dir, config, environment)
     found, _ = waiting_merges(forge, environment.name, directory)
     if why := why_not_head(forge, directory):
         return why
     for merge, ours in found:
         for one in ours:
-            forge.rewrite(one, applied_text(one.body, forge.link, environment.access))
+            forge.rewrite(one, applied_text(one.body, forge.link, access))
         console.say(f"noted as applied: pull request {merge.name}")
     return None

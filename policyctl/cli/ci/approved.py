@@ -20,6 +20,7 @@ from policyctl.cli.selection import Overrides, parse_overrides, write_overrides
 from policyctl.cli.session import open_session
 from policyctl.errors import StalePlan, UsageError
 from policyctl.load.config import find_config, load_config
+from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.plan.approval import (
     APPLIED,
@@ -36,7 +37,7 @@ from policyctl.plan.approval import (
 from policyctl.plan.plan import Plan, Selection
 from policyctl.report.format import count
 
-_LOOKED = 50  # pull requests that are looked at, from the newest back
+_LOOKED = 100  # pull requests that are looked at, from the newest back
 
 
 def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
@@ -126,13 +127,8 @@ _NEW_RULES = (
     metavar="FILE",
     help="Write the approved overrides to this file, for apply --overrides.",
 )
-@click.option(
-    "--base",
-    metavar="REVISION",
-    help="What the branch was before the push. It says how the remote was reached where no earlier run noted that.",
-)
 @with_options(*NAMES)
-def command(options: Options, digest: str, text: str, out: Path | None, base: str | None) -> int:
+def command(options: Options, digest: str, text: str, out: Path | None) -> int:
     """Print the digest of the plan that merged pull requests approved, from our comments on them.
 
     Those count that were merged since the last one whose plan was applied (see ci applied), and whose plan was made for the
@@ -144,10 +140,10 @@ def command(options: Options, digest: str, text: str, out: Path | None, base: st
     Where the remote, auth or ca_file of the environment is not what was used before, and no approved plan shows the change,
     the exit code is 4 before anything logs in.
     """
-    return approved(options, digest, text, out, base)
+    return approved(options, digest, text, out)
 
 
-def approved(options: Options, digest: str, text: str, out: Path | None, base: str | None) -> int:
+def approved(options: Options, digest: str, text: str, out: Path | None) -> int:
     console = Console(options)
     if text.strip() and not digest:
         raise UsageError("--overrides is for a plan that a person approved; give its --digest too")
@@ -156,7 +152,7 @@ def approved(options: Options, digest: str, text: str, out: Path | None, base: s
     elif digest:
         found = Approval(digest)
     else:
-        found = _merged(options, console, base)
+        found = _merged(options, console)
     if out is not None:
         write_overrides(out, found.overrides)
     console.result(f"{found.digest}\n")
@@ -172,7 +168,7 @@ def _by_hand(options: Options, console: Console, digest: str, text: str) -> Appr
     return Approval(replace(plan, overrides=overrides).digest if digest == plan.digest else digest, overrides=overrides)
 
 
-def _merged(options: Options, console: Console, base: str | None) -> Approval:
+def _merged(options: Options, console: Console) -> Approval:
     """What the merges since the last applied one approve; `none`, with the reason told, where that is nothing.
 
     Raises StalePlan where nobody approved how the remote is reached now: then not even a plan may be made, as that logs in.
@@ -183,14 +179,13 @@ def _merged(options: Options, console: Console, base: str | None) -> Approval:
         write_stop_summary(why, console)
         return Approval(NONE)
 
-    environment = load_config(find_config(options.dir)).environment(options.env)
+    config = load_config(find_config(options.dir))
+    environment = config.environment(options.env)
     found, applied, why = _read(options, environment.name)
     besides = "".join(f"; {_not_approved(one)}" for one in found if one.why)
-    if environment.auth is not None:
-        before = None if base is None else _access_at(options, base, environment.name)
-        if environment.access not in reached(found, applied, before):
-            write_stop_summary(f"{_NEW_ACCESS}{besides}", console)
-            raise StalePlan(f"{_NEW_ACCESS}{besides}")
+    if environment.auth is not None and not _is_known(options.dir, config, environment, found, applied):
+        write_stop_summary(f"{_NEW_ACCESS}{besides}", console)
+        raise StalePlan(f"{_NEW_ACCESS}{besides}")
     if why:
         return nothing(why)
     if not found:
@@ -215,13 +210,16 @@ def _read(options: Options, environment: str) -> tuple[list[Approval], Approval 
         return found, applied, why_not_head(forge, directory)
 
 
-def _access_at(options: Options, base: str, environment: str) -> str | None:
-    """How the remote was reached before a push, as far as that can be known."""
-    if not base.strip("0"):  # of a branch's first push services say 000…
-        return None
-    from policyctl.load.base_config import access_at  # with git behind it
+def _is_known(
+    directory: Path, config: Config, environment: Environment, found: Sequence[Approval], applied: Approval | None
+) -> bool:
+    """Whether the remote is reached in a way that was used before, or that somebody approved."""
+    from policyctl.load.base_config import accesses  # with git behind it
+    from policyctl.load.referred import access_now
 
-    return access_at(options.dir, base, environment)
+    is_noted = applied is not None and applied.access is not None
+    history = () if is_noted else accesses(directory, config, environment.name)
+    return access_now(directory, config, environment) in reached(found, applied, history)
 
 
 def _not_approved(one: Approval) -> str:

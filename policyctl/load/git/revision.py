@@ -179,6 +179,18 @@ class Revision:
         """What the index, so what is checked out, has there now, in the same way."""
         return _on_the_way(path, lambda paths: _indexed(self._homes[""], paths))
 
+    def changes_of(self, paths: Sequence[str], most: int) -> list[str]:
+        """The commits, up to this one, that changed any of these paths (from the top): the oldest first, of every line of
+        the history. Raises PolicyctlError in a shallow clone, and where there are more than `most`."""
+        repository = self._homes[""]
+        if repository.is_shallow:
+            raise PolicyctlError(f"this clone is shallow; {WHOLE_HISTORY}")
+        options = ("--full-history", "--topo-order", f"--max-count={most + 1}")
+        found = repository.output("rev-list", *options, self.commit, "--", *paths).decode().split()
+        if len(found) > most:
+            raise PolicyctlError(f"more than {most:,} commits changed {', '.join(paths)}")
+        return found[::-1]
+
     def _refuse_detours(self, revision: str) -> None:
         """Raise Refused where the directory, or one above it, was a link or a submodule at the commit."""
         entry = self.at(self.folder.removesuffix("/"))
