@@ -42,15 +42,15 @@ class ShownPlan(NamedTuple):
     terms: Terms | None
 
 
-def opening(review: Review, directory: str) -> str:
+def opening(review: Review, directory: str, *, unseen: bool = False) -> str:
     """A page's first lines, which are not shown: whose page it is, which plan it shows, what a merge approves, and which
     settings it shows, where the plan has a base.
 
-    A merge approves nothing where the plan was refused,
-    where a scenario test failed, and where the plan is against a git revision, which cannot be applied.
+    A merge approves nothing where the plan was refused, where a scenario test failed, where the page leaves safety settings
+    `unseen`, and where the plan is against a git revision, which cannot be applied.
     """
     plan = review.plan
-    stopped = review.refusals or review.stale or review.failed_tests or is_git(plan.remote)
+    stopped = unseen or review.refusals or review.stale or review.failed_tests or is_git(plan.remote)
     terms = f"<!-- policyctl:terms {' '.join(review.terms)} -->\n" if review.terms else ""
     return (
         f"{comment_marker(plan.environment, directory)}\n"

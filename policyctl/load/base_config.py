@@ -64,13 +64,13 @@ class BaseConfig:
         """What the branch changes in the settings, by path in policyctl.yaml; of the files that they refer to, only that it
         changes them.
 
-        First where credentials go, in this environment and then in all, then what holds for this environment, then the rest.
+        First what holds for this environment, and of that where credentials go; then the other environments, one by one.
         """
 
-        def rank(field: FieldChange) -> tuple[bool, bool, bool]:
+        def rank(field: FieldChange) -> tuple[bool, str, bool]:
             elsewhere = field.path.startswith("environments.") and not field.path.startswith(f"environments.{environment}.")
             leads = not _LEADING.isdisjoint(field.path.split("."))
-            return elsewhere or not leads, not leads, elsewhere
+            return elsewhere, field.path.split(".")[1] if elsewhere else "", not leads
 
         left = self.left or self
         before, after = left.config.written, now.written

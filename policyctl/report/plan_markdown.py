@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from policyctl.ci.comments import opening as first_lines
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import Review
-from policyctl.report.format import count, field_values, value
+from policyctl.report.format import count, escape, field_values, value
 from policyctl.report.headline import PlanSummary, headline, plan_summary, said_risks
 from policyctl.report.markdown import code, foreign_texts, naming, prose, proses
 from policyctl.report.plan_items import END, TABLE, Item, effect, graphs, items_of, opened, table_row
@@ -39,7 +39,8 @@ _FRAME = 2_000  # bytes kept for what stands around the blocks
 _LEAST_BLOCK = 100  # bytes, that a row or a folded part has at least
 _FIRST = 25  # changes that are shown unfolded, and given room before all others
 _ALIKE = 3  # of these with the same risk
-_LONGEST = 400  # characters of a setting's value, before and after
+_LONGEST = 400  # characters of a setting's value, before and after, that stand in one row
+_LONGEST_ROW = 2_000  # characters of a row of settings: what has more is not shown, and so not approved
 _LONGEST_LINE = 1_000  # characters of a line of a list
 _MOST_LINES = 20  # of refusals and the like
 
@@ -53,12 +54,12 @@ def plan_markdown(subject: PlanView, room: int = COMMENT_BYTES) -> str:
 def _page(subject: PlanView, room: int) -> str:
     review = subject.review
     said = plan_summary(review)
-    first = first_lines(review, subject.directory)
+    first = first_lines(review, subject.directory)  # no longer where it approves nothing
     head, foot = _head(subject, said), _foot(subject)
     left = _Room(room - len((first + head + foot).encode()) - _FRAME)
     above = left.part(2)  # what stands above the table leaves it half of the room
     overrides = _listed(f"> [!IMPORTANT]\n> {OVERRIDES_TOLD}", list(map(override_text, review.plan.overrides)), above, "> ")
-    settings = _settings(review, above)
+    settings, unseen = _settings(review, above)
     alerts = _alerts(review, above)
     left.left += above.left
     first_items, other_items = _parted(items_of(subject))
@@ -73,7 +74,8 @@ def _page(subject: PlanView, room: int) -> str:
     notes = _listed("Notes:", notes_of(review), left)
     return "".join(
         [
-            first,
+            first_lines(review, subject.directory, unseen=unseen > 0),
+            _unseen(unseen, subject),
             _unlisted((riskiest, others), subject),
             overrides,
             settings,
@@ -176,22 +178,42 @@ def _sentence(review: Review, said: PlanSummary) -> str:
     return f"{text} {said.rules.capitalize()}." if said.passed else text
 
 
-def _settings(review: Review, room: _Room) -> str:
-    """What the branch changes in the safety settings, before everything else: all of it, while there is room."""
-    title = f"> [!IMPORTANT]\n> {SETTINGS_TOLD}"
-    return _listed(title, list(map(_setting, review.settings)), room, "> ", most=len(review.settings))
+def _settings(review: Review, room: _Room) -> tuple[str, int]:
+    """What the branch changes in the safety settings, before everything else, and how many rows of it do not fit."""
+    rows = [row for field in review.settings for row in _setting(field)]
+    if not rows:
+        return "", 0
+    fitting = (f"> - {prose(row, _LONGEST_ROW)}\n" if len(escape(row)) <= _LONGEST_ROW else None for row in rows)
+    taken = list(filter(None, room.take(fitting)))
+    unseen = len(rows) - len(taken)
+    more = f"> - and {unseen:,} more, not shown\n" if unseen else ""
+    return f"> [!IMPORTANT]\n> {SETTINGS_TOLD}\n>\n{''.join(taken)}{more}\n", unseen
 
 
-def _setting(field: FieldChange) -> str:
-    """A setting before and after; of long lists only the entries that come or go, so that none hides behind the others."""
-    before, after = field.before, field.after
-    if isinstance(before, list) and isinstance(after, list) and len(value(before, longest=None)) > _LONGEST:
-        goes = [entry for entry in before if entry not in after]
-        comes = [entry for entry in after if entry not in before]
-        moved = [f"{word} {value(some, longest=_LONGEST)}" for word, some in (("removes", goes), ("adds", comes)) if some]
-        return f"{field.path}: {', '.join(moved) or 'other order'}"
-    was, becomes = field_values(field, longest=_LONGEST)
-    return f"{field.path}: {was} → {becomes}"
+def _setting(field: FieldChange) -> list[str]:
+    """A setting before and after, whole; of a long list a row for each entry that comes or goes, so that none hides another."""
+    was, becomes = field_values(field, longest=None)
+    if max(len(was), len(becomes)) <= _LONGEST or not all(
+        one is None or isinstance(one, list) for one in (field.before, field.after)
+    ):
+        return [f"{field.path}: {was} → {becomes}"]
+    before, after = ([value(entry, longest=None) for entry in one or ()] for one in (field.before, field.after))
+    comes, goes = Counter(after) - Counter(before), Counter(before) - Counter(after)
+    rows = [f"{field.path} {word} {entry}" for word, some in (("adds", comes), ("removes", goes)) for entry in some]
+    if field.before is None or field.after is None:
+        rows.insert(0, f"{field.path}: {'absent before' if field.before is None else 'absent after'}")
+    return rows or [f"{field.path}: other order"]
+
+
+def _unseen(rows: int, subject: PlanView) -> str:
+    """That the page lacks settings, before everything else: nothing is approved that it does not show."""
+    if not rows:
+        return ""
+    missing = f"{count(rows, 'change')} of the safety settings {'is' if rows == 1 else 'are'} not on this page"
+    return (
+        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {_whole_plan(subject)}, and change the settings "
+        "in smaller steps.\n\n"
+    )
 
 
 def _alerts(review: Review, room: _Room) -> list[str]:
@@ -204,11 +226,11 @@ def _alerts(review: Review, room: _Room) -> list[str]:
     ]
 
 
-def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "", most: int = _MOST_LINES) -> str:
+def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "") -> str:
     """A title, and a list of these lines; those that are too many are counted."""
     if not lines:
         return ""
-    taken = list(filter(None, room.take(f"{quoted}- {prose(line, _LONGEST_LINE)}\n" for line in lines[:most])))
+    taken = list(filter(None, room.take(f"{quoted}- {prose(line, _LONGEST_LINE)}\n" for line in lines[:_MOST_LINES])))
     more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
     return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
 

@@ -72,19 +72,53 @@ def test_what_stops_a_plan_stands_before_its_changes() -> None:
 
 
 def test_no_setting_hides_behind_others() -> None:
-    """Neither behind many rows nor behind the entries of a list that were there before."""
-    reasons = [f"reason {number} " * 5 for number in range(40)]
+    """Neither behind many rows, nor behind the entries of a list: those that were there before, and those that come with it."""
+    reasons = [{"guard": "max_calls", "policy": f"p-{number}", "reason": "because " * 30} for number in range(40)]
     rows = [FieldChange(f"environments.a.limits.{number}", None, number) for number in range(60)]
+    every = {"guard": "deny_new", "policy": "*", "reason": "r" * 300}
     review = replace(
         PLANS["empty"],
-        settings=(*rows, FieldChange("guard_exceptions", reasons, [*reasons[1:], "*"]), FieldChange("z", "x" * 900, "y" * 900)),
+        settings=(
+            *rows,
+            FieldChange("guard_exceptions", reasons[:20], [*reasons[1:], every]),
+            FieldChange("environments.b.guard_exceptions", None, [*reasons, every]),
+            FieldChange("z", "x" * 900, "y" * 900),
+        ),
     )
-    items = Page(page(review)).texts("li")
-    assert len(items) == 62
-    assert items[60].startswith("guard_exceptions: removes [")
-    assert items[60].endswith('adds ["*"]')
-    assert "reason 39" not in items[60]
-    assert items[61].count("x") == items[61].count("y") == 399
+    text = page(review)
+    items = Page(text).texts("li")
+    assert sum("deny_new" in item and "*" in item and "r" * 300 in item for item in items) == 2
+    assert sum("policy: p-0," in item for item in items) == 2, "one goes, and comes elsewhere"
+    assert sum("policy: p-7," in item for item in items) == 1, "it stays in one list, and comes in the other"
+    assert items[-1] == f"z: {'x' * 900} → {'y' * 900}"
+    assert f"approves {review.plan.digest} -->" in text
+
+
+EVERY = {"guard": "deny_new", "policy": "*", "reason": "r" * 2_000}
+MANY = tuple(FieldChange(f"environments.a{number}.remote", None, f"https://{'x' * 90}.example") for number in range(900))
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows"),
+    [
+        (MANY, 900),
+        ((FieldChange("guard_exceptions", None, [EVERY]),), 2),
+        ((FieldChange("scope", ["x" * 3_000], ["y"]), FieldChange("prune", None, True)), 3),
+    ],
+)
+def test_a_page_that_leaves_out_a_change_of_the_settings_approves_nothing_and_says_so_first(
+    changed: tuple[FieldChange, ...], rows: int
+) -> None:
+    review = replace(PLANS["mixed"], settings=changed)
+    text = page(review)
+    assert len(text.encode()) <= COMMENT_BYTES
+    assert "approves none -->" in text.split("\n")[1]
+    missing = re.search(r"> \[!CAUTION\]\n> ([\d,]+) changes? of the safety settings (?:is|are) not on this page", text)
+    assert missing is not None
+    above = text[: text.index("### policyctl")]
+    assert above.count("\n> - ") - 1 == rows - int(missing[1].replace(",", ""))
+    assert f"> - and {missing[1]} more, not shown\n" in above
+    assert above.index("[!CAUTION]") < above.index("[!IMPORTANT]")
 
 
 def test_everything_that_an_added_policy_has_is_on_the_page() -> None:
