@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from policyctl.load.yaml import read_yaml
-from policyctl.report.schemas import SCHEMAS, schema_text
+from policyctl.report import SCHEMAS, schema_text
 from tests.conftest import ANYGEM, Policyctl
 
 ROOT = Path(__file__).parent.parent

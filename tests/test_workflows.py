@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from policyctl.ci.workflows import PLACEHOLDER, SERVICES, ServiceName, installable, workflows
+from policyctl.ci.starter_files import PLACEHOLDER, SERVICES, ServiceName, installable, workflows
 from tests.cli.forges import Forge, forge_of
 from tests.conftest import Policyctl
 from tests.git_repo import commit, git

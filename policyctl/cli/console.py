@@ -19,8 +19,7 @@ import click
 
 from policyctl.cli.options import Options
 from policyctl.errors import PolicyctlError, Problem, UsageError
-from policyctl.report.format import count, escape
-from policyctl.report.terminal import Style, wants_colour
+from policyctl.report.format import Style, count, escape, wants_colour
 
 QUIET = 1.0  # seconds of work that nothing is shown of
 EVERY = 0.2  # seconds between two drawings

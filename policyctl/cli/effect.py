@@ -44,10 +44,19 @@ from policyctl.plan.effects import led_to
 from policyctl.policy.document import Document, Policy
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.names import model_names_in, spellings
-from policyctl.report.effect_json import effect_json
-from policyctl.report.effect_text import Users, effect_markdown, effect_text, users_json, users_markdown, users_text
-from policyctl.report.effect_view import AnalysisView, ComparisonView, NotKnownView, Trace, View, WhatIf
-from policyctl.report.graph import effect_graph
+from policyctl.report.drawings import effect_graph
+from policyctl.report.effect_json import (
+    AnalysisView,
+    ComparisonView,
+    NotKnownView,
+    Trace,
+    Users,
+    View,
+    WhatIf,
+    effect_json,
+    users_json,
+)
+from policyctl.report.effect_text import effect_markdown, effect_text, users_markdown, users_text
 
 T = TypeVar("T")
 

@@ -23,9 +23,8 @@ from policyctl.reconcile.verify import verify
 from policyctl.remote.lock import LockWait
 from policyctl.remote.open import apply_lock_for, open_writer, require_writable
 from policyctl.remote.protocol import Writer
-from policyctl.report.apply_text import apply_text, outcome_line
-from policyctl.report.format import count
-from policyctl.report.terminal import Style
+from policyctl.report.format import Style, count
+from policyctl.report.outcomes import apply_text, outcome_line
 
 LOCK_SECONDS = 30.0  # how long somebody else's apply on an embedded remote is waited for
 

@@ -49,7 +49,7 @@ def write_plan_summary(subject: PlanView, plan_file: Path | None, console: Conso
     Raises PolicyctlError when the outputs cannot be written: what comes later decides by them.
     """
     if path := os.environ.get("GITHUB_OUTPUT"):
-        from policyctl.report.github import step_outputs
+        from policyctl.report.plan_json import step_outputs
 
         try:
             _append(path, step_outputs(subject.review, None if plan_file is None else str(plan_file)))
@@ -64,7 +64,7 @@ def write_plan_summary(subject: PlanView, plan_file: Path | None, console: Conso
 def write_stop_summary(why: str, console: Console) -> None:
     """Say in the step's summary, before the plan, why it is not carried out; where the workflow asks for one."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        from policyctl.report.github import alert
+        from policyctl.report.markdown import alert
 
         _summarise(path, lambda _: alert(why), console)
 
@@ -72,7 +72,7 @@ def write_stop_summary(why: str, console: Console) -> None:
 def write_outcome_summary(text: str, console: Console) -> None:
     """Add what became of a plan to the step's summary, where the workflow asks for one."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        from policyctl.report.github import fenced
+        from policyctl.report.markdown import fenced
 
         _summarise(path, lambda room: fenced(text, room), console)
 
@@ -104,7 +104,7 @@ def _append(path: str, text: str) -> None:
 
 def _room(path: str) -> int:
     """How much may still be added to a step's summary."""
-    from policyctl.report.github import SUMMARY_BYTES
+    from policyctl.report.markdown import SUMMARY_BYTES
 
     file = Path(path)
     return SUMMARY_BYTES - (file.stat().st_size if file.is_file() else 0)

@@ -15,7 +15,7 @@ from policyctl.load.audit_log import read_audit
 from policyctl.plan.audit import AuditEntry
 from policyctl.policy.names import canonical_name, matches
 from policyctl.report.format import count
-from policyctl.report.history import history_json, history_text
+from policyctl.report.outcomes import history_json, history_text
 
 EPILOG = """\b
 Example:

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import click
 
-from policyctl.ci.starter_files import CONFIG, EXAMPLE, EXAMPLE_TEST, pre_commit_config
-from policyctl.ci.workflows import SERVICES, ServiceName, installable, workflows
+from policyctl.ci.starter_files import (
+    CONFIG,
+    EXAMPLE,
+    EXAMPLE_TEST,
+    SERVICES,
+    ServiceName,
+    installable,
+    pre_commit_config,
+    workflows,
+)
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.load.atomic import make_folder, write_atomically

@@ -121,7 +121,7 @@ def _print_error(text: str) -> None:
 
 def _report_problems(error: InvalidInput) -> int:
     from policyctl.cli.console import stream_lines, terminal_width
-    from policyctl.report.terminal import Style
+    from policyctl.report.format import Style
 
     for line in stream_lines(error.problems, Style(width=terminal_width(sys.stderr, os.environ)), sys.stderr):
         _print_error(line)

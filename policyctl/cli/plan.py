@@ -20,10 +20,9 @@ from policyctl.plan.approval import Terms
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
 from policyctl.policy.findings import did_you_mean
-from policyctl.report.format import count
+from policyctl.report.format import Style, count
 from policyctl.report.plan_text import plan_text
 from policyctl.report.plan_view import PlanView
-from policyctl.report.terminal import Style
 
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig

@@ -15,8 +15,8 @@ from policyctl.reconcile.observe import KnownModels, observe
 from policyctl.reconcile.plan import plan_directory
 from policyctl.remote.open import open_reader
 from policyctl.remote.protocol import Reader
-from policyctl.report.apply_text import pull_text
 from policyctl.report.format import count
+from policyctl.report.policies import pull_text
 
 EPILOG = """\b
 Example:

@@ -6,7 +6,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
-from policyctl.report.schemas import SCHEMAS, schema_text
+from policyctl.report import SCHEMAS, schema_text
 
 EPILOG = """\b
 Example:

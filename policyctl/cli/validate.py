@@ -13,7 +13,7 @@ from policyctl.cli.options import Options, with_options
 
 if TYPE_CHECKING:
     from policyctl.load.validation import Validation
-    from policyctl.report.terminal import Style
+    from policyctl.report.format import Style
 
 EPILOG = """\b
 Example:
@@ -93,10 +93,10 @@ def _printed(validation: Validation, form: str, style: Style) -> str:
         return validation_text(validation, style, line_at if full else None)
     if form == "github":
         from policyctl.cli.github_actions import repository_path
-        from policyctl.report.github import github_annotations
+        from policyctl.report.problems import github_annotations
 
         return github_annotations(validation.problems, repository_path) + validation_summary(validation, style)
     from policyctl.cli.github_actions import repository_path
-    from policyctl.report.sarif import sarif
+    from policyctl.report.problems import sarif
 
     return sarif(validation.problems, repository_path)

@@ -1,1 +1,13 @@
-"""Values in, text out. Nothing here decides anything, reads or writes."""
+"""Values in, text out: nothing here decides anything or writes. `schemas/` has the JSON Schemas that policyctl ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Of its files (`.ci/made` writes these from their models) and of its own output.
+SCHEMAS = ("policy", "test", "config", "plan", "validate", "policies", "effect", "history")
+
+
+def schema_text(name: str) -> str:
+    """The text of one of `SCHEMAS`."""
+    return (Path(__file__).parent / "schemas" / f"{name}.schema.json").read_text("utf-8")

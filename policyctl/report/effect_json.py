@@ -1,22 +1,91 @@
-"""What `effect` shows, for machines: one object, versioned. Its schema is `schemas/effect.schema.json`."""
+"""What `effect` shows: the views as values, and as JSON for machines. The schema is `schemas/effect.schema.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from policyctl.effect.analysis import Cell, Delta, Effect, Reached, Unfit, unfit_models
+from policyctl.effect.analysis import Analysis, Cell, Delta, Effect, Reached, Unfit, unfit_models
 from policyctl.effect.costs import Cost
-from policyctl.effect.evaluate import rounded
+from policyctl.effect.dead import Dead
+from policyctl.effect.evaluate import Evaluation, rounded
 from policyctl.effect.failures import FailureClass, ranges_of
 from policyctl.effect.gateway import ASSUMED, PROFILE, Answer, answer_value
 from policyctl.effect.outages import Outages, Row, Together, served
+from policyctl.effect.simulate import Simulation
 from policyctl.effect.tree import Tree
+from policyctl.effect.uses import Names, Use
 from policyctl.effect.worst_case import Bound
 from policyctl.plan.change import UnknownField
 from policyctl.policy.names import short_names
-from policyctl.report.effect_view import AnalysisView, ComparisonView, Costs, NotKnownView, Trace, View, WhatIf
 from policyctl.report.format import json_text
+
+Costs = Mapping[int | None, Mapping[Cost, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisView:
+    """The whole picture of one policy, and the outages that are asked for."""
+
+    name: str
+    file: str
+    picture: Analysis
+    outages: Outages
+    dead: tuple[Dead, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What one policy does while some models answer as supposed (in words, as on the command line)."""
+
+    name: str
+    file: str
+    given: tuple[str, ...]
+    evaluation: Evaluation
+    costs: Costs
+    tree: Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One request, walked step by step; `seed` decided its draws."""
+
+    name: str
+    file: str
+    walk: Simulation
+    seed: int
+    refused: str | None
+    unfit: tuple[Unfit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonView:
+    """What one policy's change does; `against` says what it was compared with.
+
+    `unfollowed` are the target policies of either side that cannot be followed or do not exist, each with the reason;
+    `extras` the fields of live policies that the format does not know, by the name of the policy or of one that it leads to.
+    """
+
+    name: str
+    file: str
+    against: str
+    effect: Effect
+    unfollowed: Mapping[str, str]
+    extras: Mapping[str, tuple[UnknownField, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NotKnownView:
+    """One policy of which it cannot be told what it does, and why."""
+
+    name: str
+    file: str
+    why: str
+
+
+View = AnalysisView | WhatIf | Trace | ComparisonView | NotKnownView
+
 
 FORMAT = "policyctl/effect"
 VERSION = 1
@@ -217,3 +286,55 @@ def _never_serving(unfit: Sequence[Unfit]) -> dict[str, Any]:
 
 def _unfit(one: Unfit) -> dict[str, str]:
     return {"model": one.model, "type": one.type, "policy_type": one.takes}
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """What was asked (`pattern`), what it means (`wanted`), and its uses by the policies looked at, of which each has a file.
+
+    `beyond` are target policies that cannot be followed, each with the policies that lead to it: whether these use what was
+    asked for by way of it is not known. `untold` are the policies looked at of which it is not known what they use, each with
+    the reason.
+    """
+
+    pattern: str
+    wanted: Names
+    uses: tuple[Use, ...]
+    files: Mapping[str, str]
+    beyond: Mapping[str, Sequence[str]]
+    untold: Mapping[str, str]
+
+    @property
+    def sorted(self) -> list[Use]:
+        """The uses by those with the most traffic first; then those that need the fewest failures, then what is never asked."""
+        return sorted(self.uses, key=_weight)
+
+
+def _weight(use: Use) -> tuple[bool, float, bool, int, str, str]:
+    unknown = use.share is None
+    return not unknown, -(use.share or 0.0), not use.asked, use.failing, use.policy, use.target
+
+
+def users_json(users: Users) -> str:
+    """The same as JSON text; its schema is `schemas/effect.schema.json`. Shares are from 0 to 1."""
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "profile": PROFILE,
+        "assumption": ASSUMED,
+        "uses": users.pattern,
+        "models": list(users.wanted.models),
+        "policies": list(users.wanted.policies),
+        "looked_at": len(users.files),
+        "users": [_use(use, users.files[use.policy]) for use in users.sorted],
+        "unfollowed": {name: list(policies) for name, policies in users.beyond.items()},
+        "not_known": dict(users.untold),
+    }
+    return json_text(data)
+
+
+def _use(use: Use, file: str) -> dict[str, Any]:
+    plain: dict[str, Any] = {"policy": use.policy, "file": file, "target": use.target, "through": list(use.through)}
+    if use.why:
+        return {**plain, "why": use.why}
+    return {**plain, "share": use.share, "when": use.when, "asked": use.asked, "served_without": use.served}

@@ -1,67 +1,25 @@
-"""Views of `effect` as titled rows of words, from which text and markdown are made."""
+"""What a change does to traffic, and what a policy survives, as rows of words."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
-from policyctl.effect.analysis import Analysis, Cell, Delta, Effect, Unfit, unfit_models
+from policyctl.effect.analysis import Cell, Delta, Effect, Unfit, unfit_models
 from policyctl.effect.context import NOTHING, DeclaredModels
-from policyctl.effect.costs import Cost
 from policyctl.effect.equivalence import Kind
 from policyctl.effect.failures import FailureClass, describe_failures
-from policyctl.effect.gateway import Answer, answer_text
+from policyctl.effect.gateway import Answer
 from policyctl.effect.outages import Outages, Row, Together, outages, served
-from policyctl.effect.tree import Tree, tree_if_known
-from policyctl.effect.worst_case import Bound
+from policyctl.effect.tree import tree_if_known
 from policyctl.errors import NotKnown
-from policyctl.plan.change import unknown_field_notes
 from policyctl.plan.risk import weight_of
 from policyctl.policy.document import Document
-from policyctl.policy.names import provider_of, short_names
-from policyctl.report.effect_view import (
-    AnalysisView,
-    ComparisonView,
-    NotKnownView,
-    Trace,
-    View,
-    WhatIf,
-    describe_unfit,
-    model,
-    percent,
-    percents,
-    seconds,
-)
-from policyctl.report.format import count, escape, position_name
+from policyctl.policy.names import provider_of, short_model
+from policyctl.report.format import escape, position_name, shortened
 
-_MOST_COSTS = 8  # rows of one status
 _MOST_ROWS = 8  # of what a change moves, unless all are wanted
-
-
-class Section(NamedTuple):
-    """Rows under a title."""
-
-    title: str
-    rows: tuple[str, ...]
-
-
-def sections(view: View) -> list[Section]:
-    """Everything that a view has to say; sections without rows are left out."""
-    match view:
-        case AnalysisView():
-            found = list(_analysis_sections(view))
-        case WhatIf():
-            found = list(_what_if_sections(view))
-        case Trace():
-            found = list(_trace_sections(view))
-        case ComparisonView():
-            effect, uncounted = effect_rows(view.effect), map(escape, unknown_field_notes(view.extras, position_name))
-            found = [Section("effect", tuple(effect)), _unfollowed(view), Section("not counted", tuple(uncounted))]
-        case NotKnownView():
-            found = [Section("not known", (escape(view.why),))]
-    return [section for section in found if section.rows]
 
 
 def effect_rows(effect: Effect) -> Iterator[str]:
@@ -194,65 +152,6 @@ def _failing(name: str, answers: Sequence[Answer], share: float) -> str:
     return f"{name} is down with {said[0]}" if len(said) == 1 else f"{name} answers now {', now '.join(said)}"
 
 
-def _analysis_sections(view: AnalysisView) -> Iterator[Section]:
-    seen = view.picture
-    if seen.tree.refused:
-        yield Section("refused", (f"every request gets 400: {position_name(seen.tree.refused)}",))
-        return
-    yield Section("traffic", tuple(_traffic(seen)))
-    yield Section("providers", tuple(f"{percent(share):>6}  {escape(name)}" for name, share in _falling(seen.providers)))
-    yield _unfit(unfit_models(seen.tree))
-    yield Section("outages", tuple(_outages(view.outages)))
-    yield Section("worst case", tuple(_worst(view)))
-    yield Section(
-        "dead",
-        tuple(f"{position_name(one.path)}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead),
-    )
-    yield from _references(seen.tree)
-
-
-def _references(tree: Tree) -> Iterator[Section]:
-    """What is assumed of targets that are policies, and which of them serve nobody as far as is known."""
-    yield Section("assumed", tuple(_assumed(name, repeats) for name, repeats in tree.assumed.items()))
-    yield Section(
-        "missing", tuple(f"{escape(name)} does not exist; no request that comes to it is served" for name in tree.missing)
-    )
-    unfollowed = tree.unfollowed.items()
-    yield Section("not followed", tuple(f"{escape(name)}: {escape(why)}; {_NOT_FOLLOWED}" for name, why in unfollowed))
-
-
-def _unfollowed(view: ComparisonView) -> Section:
-    """The same for a comparison, which claims nothing where something that it would have to follow cannot be followed."""
-    counted = "" if view.effect.unknown else f"; {_NOT_FOLLOWED}"
-    return Section("not followed", tuple(f"{escape(name)}: {escape(why)}{counted}" for name, why in view.unfollowed.items()))
-
-
-_NOT_FOLLOWED = "requests that come to it are not counted as served, and its own calls and waits are not counted"
-
-
-def _assumed(name: str, repeats: int) -> str:
-    said = f"{escape(name)} does what its own policy does"
-    if not repeats:
-        return said
-    return f"{said}; a retry around it may repeat it {count(repeats, 'time')}, which counts in the worst case only"
-
-
-def _unfit(models: Sequence[Unfit]) -> Section:
-    return Section("types", tuple(map(describe_unfit, models)))
-
-
-def _falling(shares: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted(shares.items(), key=lambda pair: -pair[1])
-
-
-def _traffic(seen: Analysis) -> Iterator[str]:
-    names = short_names(seen.tree.models)
-    for name, share in _falling(seen.models):
-        when = seen.reach[name].said(names) if name in seen.reach else "never asked"
-        unknown = "  (not followed, see below)" if name in seen.tree.unfollowed else ""
-        yield f"{percent(share):>6}  {model(name)}{f'  {escape(when)}' if when else ''}{unknown}"
-
-
 def outage_rows(
     document: Document, policies: Mapping[str, Document] | None = None, declared: DeclaredModels = NOTHING
 ) -> list[str]:
@@ -263,10 +162,10 @@ def outage_rows(
         return [f"not known: {escape(str(error))}"]
     if tree.untold:
         return [f"not known: {escape(tree.untold)}"]
-    return [*map(describe_unfit, unfit_models(tree)), *_outages(outages(tree))]
+    return [*map(describe_unfit, unfit_models(tree)), *survived_rows(outages(tree))]
 
 
-def _outages(matrix: Outages) -> Iterator[str]:
+def survived_rows(matrix: Outages) -> Iterator[str]:
     rows = [(model(name), row) for name, row in matrix.models.items()]
     single = {provider_of(name): row for name, row in matrix.models.items()}
     rows += [(f"provider {escape(name)}", row) for name, row in matrix.providers.items() if single.get(name) != row]
@@ -284,67 +183,34 @@ def _row(row: Row, classes: Sequence[FailureClass]) -> str:
     return "; ".join([*said, f"otherwise {percent(served(most))}"]) if said else f"{percent(served(most))} served"
 
 
-def _worst(view: AnalysisView) -> Iterator[str]:
-    seen = view.picture
-    yield f"{count(int(seen.calls.value), 'call')}{_legs(seen.calls)}"
-    if seen.waits.value:
-        yield f"{seconds(seen.waits.value)} of back-off{_legs(seen.waits)}"
-    if seen.failover.value:
-        yield f"{seconds(seen.failover.value)} of it before the last failover{_legs(seen.failover)}"
-    if seen.latency:
-        yield f"{seconds(seen.latency.value)} in all, when every call takes its whole timeout{_legs(seen.latency)}"
+def percent(chance: float) -> str:
+    """`75%`, `33.33%`; what is not quite nothing or everything does not read as such."""
+    text = f"{chance * 100:.2f}".rstrip("0").rstrip(".")
+    if text == "100" and chance < 1:
+        return ">99.99%"
+    return "<0.01%" if text == "0" and chance > 0 else f"{text}%"
 
 
-def _legs(bound: Bound) -> str:
-    return f": {', '.join(f'{model(leg.model)} × {leg.calls}' for leg in bound.legs)}" if bound.legs else ""
+def percents(before: float, after: float) -> tuple[str, str] | None:
+    """Two chances as percentages, with as many digits as it takes to tell them apart; None where twelve do not."""
+    for digits in (2, 3, 4, 6, 8, 12):
+        one, other = (f"{chance * 100:.{digits}f}".rstrip("0").rstrip(".") + "%" for chance in (before, after))
+        if one != other:
+            return one, other
+    return None
 
 
-def _what_if_sections(view: WhatIf) -> Iterator[Section]:
-    seen = view.evaluation
-    yield Section("supposed", tuple(map(escape, view.given)))
-    yield _unfit(unfit_models(view.tree))
-    yield Section("served", (percent(seen.served) + (f"; {percent(seen.cut)} get a broken stream" if seen.cut else ""),))
-    yield Section("answers", tuple(_answers(view)))
-    yield Section(
-        "models",
-        tuple(
-            f"{model(name)}: serves {percent(seen.serves[name])}, is asked by {percent(reached)} of the requests, "
-            f"{seen.calls[name]:.4g} calls a request"
-            for name, reached in seen.reached.items()
-        ),
-    )
-    yield from _references(view.tree)
+def seconds(value: float) -> str:
+    """`7 s`, `0.5 s`."""
+    return f"{value:,.10g} s"
 
 
-def _answers(view: WhatIf) -> Iterator[str]:
-    for status, chance in sorted(view.evaluation.statuses.items(), key=lambda pair: -pair[1]):
-        yield f"{percent(chance):>6}  {_status(status)}"
-        spread = sorted(view.costs.get(status, {}).items(), key=lambda pair: -pair[1])
-        for cost, share in spread[:_MOST_COSTS]:
-            yield f"        {percent(share)} after {_cost(cost)}"
-        if len(spread) > _MOST_COSTS:
-            yield f"        … and {count(len(spread) - _MOST_COSTS, 'rarer way')}"
+def model(name: str) -> str:
+    """A model as shown to people."""
+    return shortened(escape(short_model(name))) or "(the request's own model)"
 
 
-def _cost(cost: Cost) -> str:
-    return count(cost.calls, "call") + (f" and {seconds(cost.seconds)} of back-off" if cost.seconds else "")
-
-
-def _status(status: int | None) -> str:
-    return "no answer at all" if status is None else str(status)
-
-
-def _trace_sections(view: Trace) -> Iterator[Section]:
-    walk = view.walk
-    if view.refused:
-        yield Section("refused", (f"the gateway calls no model: {position_name(view.refused)}",))
-    yield _unfit(view.unfit)
-    yield Section("calls", tuple(_calls(view)))
-    ending = f"{_status(walk.status)}{' with a broken stream' if walk.cut else ''} after {count(len(walk.calls), 'call')}"
-    yield Section("answer", (ending + (f" and {seconds(walk.waited)} of back-off" if walk.waited else ""),))
-
-
-def _calls(view: Trace) -> Iterator[str]:
-    for number, call in enumerate(view.walk.calls, 1):
-        wait = f" (after {seconds(call.wait)})" if call.wait else ""
-        yield f"{number}. {model(call.model)}: {answer_text(call.answer)}{wait}"
+def describe_unfit(one: Unfit) -> str:
+    """Why a model never serves."""
+    why = f"it is declared as {escape(one.type)}, and this policy takes {escape(one.takes)} requests"
+    return f"{model(one.model)} never serves: {why}"

@@ -2,20 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from policyctl.effect.gateway import ASSUMED, PROFILE
+from policyctl.effect.analysis import Analysis, Unfit, unfit_models
+from policyctl.effect.costs import Cost
+from policyctl.effect.gateway import ASSUMED, answer_text
+from policyctl.effect.tree import Tree
 from policyctl.effect.uses import Names, Use
+from policyctl.effect.worst_case import Bound
+from policyctl.plan.change import unknown_field_notes
 from policyctl.policy.document import Document
-from policyctl.policy.names import bare_name
-from policyctl.report.effect_json import FORMAT, VERSION
-from policyctl.report.effect_rows import sections
-from policyctl.report.effect_view import ComparisonView, View, model, percent
-from policyctl.report.format import columns, count, escape, json_text, padded
+from policyctl.policy.names import bare_name, short_names
+from policyctl.report.effect_json import AnalysisView, ComparisonView, NotKnownView, Trace, Users, View, WhatIf
+from policyctl.report.effect_rows import describe_unfit, effect_rows, model, percent, seconds, survived_rows
+from policyctl.report.format import Style, columns, count, escape, padded, position_name
 from policyctl.report.markdown import code, naming, prose, row, strings_in
-from policyctl.report.terminal import Style
+
+_MOST_COSTS = 8  # rows of one status
+
+
+class Section(NamedTuple):
+    """Rows under a title."""
+
+    title: str
+    rows: tuple[str, ...]
+
+
+def sections(view: View) -> list[Section]:
+    """Everything that a view has to say; sections without rows are left out."""
+    match view:
+        case AnalysisView():
+            found = list(_analysis_sections(view))
+        case WhatIf():
+            found = list(_what_if_sections(view))
+        case Trace():
+            found = list(_trace_sections(view))
+        case ComparisonView():
+            effect, uncounted = effect_rows(view.effect), map(escape, unknown_field_notes(view.extras, position_name))
+            found = [Section("effect", tuple(effect)), _unfollowed(view), Section("not counted", tuple(uncounted))]
+        case NotKnownView():
+            found = [Section("not known", (escape(view.why),))]
+    return [section for section in found if section.rows]
+
+
+def _analysis_sections(view: AnalysisView) -> Iterator[Section]:
+    seen = view.picture
+    if seen.tree.refused:
+        yield Section("refused", (f"every request gets 400: {position_name(seen.tree.refused)}",))
+        return
+    yield Section("traffic", tuple(_traffic(seen)))
+    yield Section("providers", tuple(f"{percent(share):>6}  {escape(name)}" for name, share in _falling(seen.providers)))
+    yield _unfit(unfit_models(seen.tree))
+    yield Section("outages", tuple(survived_rows(view.outages)))
+    yield Section("worst case", tuple(_worst(view)))
+    yield Section(
+        "dead",
+        tuple(f"{position_name(one.path)}{f' ({model(one.model)})' if one.model else ''}: {one.why}" for one in view.dead),
+    )
+    yield from _references(seen.tree)
+
+
+def _references(tree: Tree) -> Iterator[Section]:
+    """What is assumed of targets that are policies, and which of them serve nobody as far as is known."""
+    yield Section("assumed", tuple(_assumed(name, repeats) for name, repeats in tree.assumed.items()))
+    yield Section(
+        "missing", tuple(f"{escape(name)} does not exist; no request that comes to it is served" for name in tree.missing)
+    )
+    unfollowed = tree.unfollowed.items()
+    yield Section("not followed", tuple(f"{escape(name)}: {escape(why)}; {_NOT_FOLLOWED}" for name, why in unfollowed))
+
+
+def _unfollowed(view: ComparisonView) -> Section:
+    """The same for a comparison, which claims nothing where something that it would have to follow cannot be followed."""
+    counted = "" if view.effect.unknown else f"; {_NOT_FOLLOWED}"
+    return Section("not followed", tuple(f"{escape(name)}: {escape(why)}{counted}" for name, why in view.unfollowed.items()))
+
+
+_NOT_FOLLOWED = "requests that come to it are not counted as served, and its own calls and waits are not counted"
+
+
+def _assumed(name: str, repeats: int) -> str:
+    said = f"{escape(name)} does what its own policy does"
+    if not repeats:
+        return said
+    return f"{said}; a retry around it may repeat it {count(repeats, 'time')}, which counts in the worst case only"
+
+
+def _unfit(models: Sequence[Unfit]) -> Section:
+    return Section("types", tuple(map(describe_unfit, models)))
+
+
+def _falling(shares: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(shares.items(), key=lambda pair: -pair[1])
+
+
+def _traffic(seen: Analysis) -> Iterator[str]:
+    names = short_names(seen.tree.models)
+    for name, share in _falling(seen.models):
+        when = seen.reach[name].said(names) if name in seen.reach else "never asked"
+        unknown = "  (not followed, see below)" if name in seen.tree.unfollowed else ""
+        yield f"{percent(share):>6}  {model(name)}{f'  {escape(when)}' if when else ''}{unknown}"
+
+
+def _worst(view: AnalysisView) -> Iterator[str]:
+    seen = view.picture
+    yield f"{count(int(seen.calls.value), 'call')}{_legs(seen.calls)}"
+    if seen.waits.value:
+        yield f"{seconds(seen.waits.value)} of back-off{_legs(seen.waits)}"
+    if seen.failover.value:
+        yield f"{seconds(seen.failover.value)} of it before the last failover{_legs(seen.failover)}"
+    if seen.latency:
+        yield f"{seconds(seen.latency.value)} in all, when every call takes its whole timeout{_legs(seen.latency)}"
+
+
+def _legs(bound: Bound) -> str:
+    return f": {', '.join(f'{model(leg.model)} × {leg.calls}' for leg in bound.legs)}" if bound.legs else ""
+
+
+def _what_if_sections(view: WhatIf) -> Iterator[Section]:
+    seen = view.evaluation
+    yield Section("supposed", tuple(map(escape, view.given)))
+    yield _unfit(unfit_models(view.tree))
+    yield Section("served", (percent(seen.served) + (f"; {percent(seen.cut)} get a broken stream" if seen.cut else ""),))
+    yield Section("answers", tuple(_answers(view)))
+    yield Section(
+        "models",
+        tuple(
+            f"{model(name)}: serves {percent(seen.serves[name])}, is asked by {percent(reached)} of the requests, "
+            f"{seen.calls[name]:.4g} calls a request"
+            for name, reached in seen.reached.items()
+        ),
+    )
+    yield from _references(view.tree)
+
+
+def _answers(view: WhatIf) -> Iterator[str]:
+    for status, chance in sorted(view.evaluation.statuses.items(), key=lambda pair: -pair[1]):
+        yield f"{percent(chance):>6}  {_status(status)}"
+        spread = sorted(view.costs.get(status, {}).items(), key=lambda pair: -pair[1])
+        for cost, share in spread[:_MOST_COSTS]:
+            yield f"        {percent(share)} after {_cost(cost)}"
+        if len(spread) > _MOST_COSTS:
+            yield f"        … and {count(len(spread) - _MOST_COSTS, 'rarer way')}"
+
+
+def _cost(cost: Cost) -> str:
+    return count(cost.calls, "call") + (f" and {seconds(cost.seconds)} of back-off" if cost.seconds else "")
+
+
+def _status(status: int | None) -> str:
+    return "no answer at all" if status is None else str(status)
+
+
+def _trace_sections(view: Trace) -> Iterator[Section]:
+    walk = view.walk
+    if view.refused:
+        yield Section("refused", (f"the gateway calls no model: {position_name(view.refused)}",))
+    yield _unfit(view.unfit)
+    yield Section("calls", tuple(_calls(view)))
+    ending = f"{_status(walk.status)}{' with a broken stream' if walk.cut else ''} after {count(len(walk.calls), 'call')}"
+    yield Section("answer", (ending + (f" and {seconds(walk.waited)} of back-off" if walk.waited else ""),))
+
+
+def _calls(view: Trace) -> Iterator[str]:
+    for number, call in enumerate(view.walk.calls, 1):
+        wait = f" (after {seconds(call.wait)})" if call.wait else ""
+        yield f"{number}. {model(call.model)}: {answer_text(call.answer)}{wait}"
 
 
 def effect_text(views: Sequence[View], style: Style, assumed: str = ASSUMED) -> str:
@@ -50,33 +203,6 @@ def _page(views: Sequence[View], assumed: str) -> str:
 _HEADS = ("traffic", "without it", "policy", "uses")
 
 
-@dataclass(frozen=True, slots=True)
-class Users:
-    """What was asked (`pattern`), what it means (`wanted`), and its uses by the policies looked at, of which each has a file.
-
-    `beyond` are target policies that cannot be followed, each with the policies that lead to it: whether these use what was
-    asked for by way of it is not known. `untold` are the policies looked at of which it is not known what they use, each with
-    the reason.
-    """
-
-    pattern: str
-    wanted: Names
-    uses: tuple[Use, ...]
-    files: Mapping[str, str]
-    beyond: Mapping[str, Sequence[str]]
-    untold: Mapping[str, str]
-
-    @property
-    def sorted(self) -> list[Use]:
-        """The uses by those with the most traffic first; then those that need the fewest failures, then what is never asked."""
-        return sorted(self.uses, key=_weight)
-
-
-def _weight(use: Use) -> tuple[bool, float, bool, int, str, str]:
-    unknown = use.share is None
-    return not unknown, -(use.share or 0.0), not use.asked, use.failing, use.policy, use.target
-
-
 def users_text(users: Users, style: Style) -> str:
     """A line on what was found, and a line for each use."""
     lines = [style.paint(_found(users), "bold")]
@@ -109,36 +235,11 @@ def users_markdown(users: Users) -> str:
     return "\n".join([*parts, f"_{prose(ASSUMED)}_\n"])
 
 
-def users_json(users: Users) -> str:
-    """The same as JSON text; its schema is `schemas/effect.schema.json`. Shares are from 0 to 1."""
-    data = {
-        "format": FORMAT,
-        "version": VERSION,
-        "profile": PROFILE,
-        "assumption": ASSUMED,
-        "uses": users.pattern,
-        "models": list(users.wanted.models),
-        "policies": list(users.wanted.policies),
-        "looked_at": len(users.files),
-        "users": [_use(use, users.files[use.policy]) for use in users.sorted],
-        "unfollowed": {name: list(policies) for name, policies in users.beyond.items()},
-        "not_known": dict(users.untold),
-    }
-    return json_text(data)
-
-
 def _without(wanted: Names) -> str:
     """What the column "without it" supposes."""
     models, policies = bool(wanted.models), bool(wanted.policies)
     gone = [*(["it answers every call with 404"] if models else []), *(["there is no such policy"] if policies else [])]
     return f"without it: the requests that are still served while {' or '.join(gone)}"
-
-
-def _use(use: Use, file: str) -> dict[str, Any]:
-    plain: dict[str, Any] = {"policy": use.policy, "file": file, "target": use.target, "through": list(use.through)}
-    if use.why:
-        return {**plain, "why": use.why}
-    return {**plain, "share": use.share, "when": use.when, "asked": use.asked, "served_without": use.served}
 
 
 def _found(users: Users) -> str:

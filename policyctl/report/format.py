@@ -1,12 +1,14 @@
-"""Values as one line of text that a terminal or a runner's log only shows and never obeys."""
+"""Text for people and logs: values as one line that is shown and never obeyed, columns, and colours."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import bidirectional, category, combining, east_asian_width, is_normalized, normalize
 
+from policyctl.errors import Severity
 from policyctl.plan.diff import ordinal_name
 from policyctl.policy.document import Document
 from policyctl.policy.names import canonical_name, is_visible, short_model
@@ -198,3 +200,34 @@ def _columns_of(char: str) -> int:
     if category(char) in ("Mn", "Me"):
         return 0
     return 2 if east_asian_width(char) in ("W", "F") else 1
+
+
+SEVERITIES: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cyan"}  # the worst first
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+class Style(NamedTuple):
+    """Paints text, or leaves it alone. `width` is the terminal's, in columns; None where there is none.
+
+    Only excerpts of files are cut to that width. Everything else is left for the terminal to wrap.
+    """
+
+    on: bool = False
+    width: int | None = None
+
+    def paint(self, text: str, *looks: str) -> str:
+        """The text in these looks (see `_CODES`); unchanged when colour is off."""
+        if not self.on or not looks:
+            return text
+        return f"\x1b[{';'.join(_CODES[look] for look in looks)}m{text}\x1b[0m"
+
+
+def wants_colour(choice: str, is_terminal: bool, environ: Mapping[str, str]) -> bool:
+    """Whether to colour one stream: the user's choice, then NO_COLOR, FORCE_COLOR, TERM=dumb, then whether it is a terminal."""
+    if choice != "auto":
+        return choice == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR") or environ.get("CLICOLOR_FORCE"):
+        return True
+    return is_terminal and environ.get("TERM") != "dumb" and environ.get("CLICOLOR") != "0"

@@ -11,8 +11,7 @@ from policyctl.plan.change import Change
 from policyctl.plan.risk import Risk, Tier, worst_of
 from policyctl.plan.safety import Review
 from policyctl.policy.names import bare_name
-from policyctl.report.effect_rows import before_after, cell_row, moved_shares, together_row, usual_row
-from policyctl.report.effect_view import model, seconds
+from policyctl.report.effect_rows import before_after, cell_row, model, moved_shares, seconds, together_row, usual_row
 from policyctl.report.format import count, escape
 from policyctl.report.plan_view import ALSO, NOT_KNOWN, all_compared
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Document, references
 from policyctl.policy.names import bare_name
-from policyctl.report.format import cut, escape, shortened
+from policyctl.report.format import count, cut, escape, shortened
 
 _LONGEST = 200  # characters of a name
 _LONGEST_SENTENCE = 600
@@ -203,3 +203,30 @@ def _endings(text: str) -> Iterator[str]:
     for place in range(1, len(parts)):
         yield "/".join(parts[place:])
         yield parts[place]
+
+
+SUMMARY_BYTES = 1024 * 1024  # that a step's summary may have; a longer one is not shown at all
+
+
+def alert(text: str) -> str:
+    """One sentence that nobody overlooks, of less than a few thousand bytes."""
+    return f"> [!CAUTION]\n> {prose(text)}\n\n"
+
+
+def fenced(text: str, room: int = SUMMARY_BYTES) -> str:
+    """Text in a block of code that nothing in the text can end, in at most `room` bytes."""
+    lines = text.splitlines()
+    frame = len(block("text", lines)) - len("\n".join(lines)) + 100
+    kept = _fitting(lines, room - frame)
+    if kept < len(lines):
+        lines[kept:] = [f"… and {count(len(lines) - kept, 'further line')}; the step's log has all"]
+    return block("text", lines) + "\n"
+
+
+def _fitting(lines: Sequence[str], room: int) -> int:
+    """How many of the first lines have at most `room` bytes together."""
+    for number, line in enumerate(lines):
+        room -= len(line.encode(errors="backslashreplace")) + 1
+        if room < 0:
+            return number
+    return len(lines)

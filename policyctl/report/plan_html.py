@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
@@ -11,14 +11,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from markupsafe import escape as html_escape
 
+from policyctl.effect.analysis import Analysis, analyse
+from policyctl.errors import NotKnown
 from policyctl.plan.change import Action, Change
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.risk import Risk
 from policyctl.plan.safety import Review
-from policyctl.policy.names import bare_name
-from policyctl.report.change_view import ChangeView, change_view
-from policyctl.report.effect_rows import first_rows
-from policyctl.report.effect_view import percent
+from policyctl.policy.document import Document
+from policyctl.policy.names import bare_name, short_names
+from policyctl.report.drawings import Drawing, HeatMap, as_one, drawing, heat_map
+from policyctl.report.effect_rows import first_rows, model, percent, seconds
 from policyctl.report.format import describe_value, escape, field_values, position_name
 from policyctl.report.headline import headline, plan_summary, said_risks
 from policyctl.report.plan_items import Item, fields_of, items_of
@@ -217,3 +219,111 @@ def _affected_notes(change: Change | None, risk: Risk | None, rows: Sequence[str
     if change is not None and change.action == "add" and change.after is not None:
         return describe_value(change.after)
     return rows[0] if rows else ""
+
+
+class ShareChange(NamedTuple):
+    """One model or provider: its shares from 0 to 1 (None: not in the policy) and when a request comes to it."""
+
+    name: str
+    before: float | None
+    after: float | None
+    when: str
+
+
+class WorstCase(NamedTuple):
+    """A bound of one request, before and after, in words."""
+
+    what: str
+    before: str | None
+    after: str | None
+
+
+class ChangeView(NamedTuple):
+    """Everything that is drawn of one change. `graphs` are drawings with their captions."""
+
+    models: tuple[ShareChange, ...]
+    providers: tuple[ShareChange, ...]
+    heat: HeatMap
+    worst: tuple[WorstCase, ...]
+    graphs: tuple[tuple[str, Drawing], ...]
+    refused: str | None
+
+
+def change_view(item: Item, review: Review) -> ChangeView | None:
+    """The pictures of a change; None when its traffic stays, or its policy cannot be followed."""
+    if item.effect is not None and item.effect.kind == "metadata":
+        return None
+    before, after = item.before, item.after
+    try:
+        old = analyse(before, review.policies_before, review.declared.then) if before else None
+        new = analyse(after, review.policies, review.declared) if after else None
+    except NotKnown:  # the effect shows it
+        return None
+    if any(seen is not None and seen.tree.untold for seen in (old, new)):
+        return None
+    return _view(old, new, tuple(_graphs(before, after)))
+
+
+def _view(old: Analysis | None, new: Analysis | None, graphs: tuple[tuple[str, Drawing], ...]) -> ChangeView:
+    return ChangeView(
+        models=tuple(_models(old, new)),
+        providers=tuple(_providers(old, new)),
+        heat=heat_map(old.tree if old else None, new.tree if new else None),
+        worst=tuple(_worst(old, new)),
+        graphs=graphs,
+        refused=new.tree.refused if new else None,
+    )
+
+
+def _models(old: Analysis | None, new: Analysis | None) -> Iterator[ShareChange]:
+    """Models, those with the most traffic first."""
+    before, after = (seen.models if seen else {} for seen in (old, new))
+    names = short_names([*after, *before])
+    for name in _falling(before, after):
+        yield ShareChange(model(name), before.get(name), after.get(name), _when(name, old, new, names))
+
+
+def _when(name: str, old: Analysis | None, new: Analysis | None, names: Mapping[str, str]) -> str:
+    seen = new or old
+    if seen is None or name not in seen.models:
+        return "no longer a target"
+    return escape(seen.reach[name].said(names)) if name in seen.reach else "never asked"
+
+
+def _providers(old: Analysis | None, new: Analysis | None) -> Iterator[ShareChange]:
+    """Providers, where one of several has several models: else they say what the models say."""
+    before, after = (seen.providers if seen else {} for seen in (old, new))
+    names = _falling(before, after)
+    models = {model for seen in (old, new) if seen for model in seen.models}
+    if 1 < len(names) < len(models):
+        yield from (ShareChange(escape(name), before.get(name), after.get(name), "") for name in names)
+
+
+def _falling(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    return sorted({**after, **before}, key=lambda name: (-after.get(name, 0), -before.get(name, 0)))
+
+
+def _worst(old: Analysis | None, new: Analysis | None) -> Iterator[WorstCase]:
+    for what, value_of, said in _BOUNDS:
+        before, after = (value_of(seen) if seen else None for seen in (old, new))
+        if before or after:
+            yield WorstCase(what, None if before is None else said(before), None if after is None else said(after))
+
+
+_BOUNDS: tuple[tuple[str, Callable[[Analysis], float | None], Callable[[float], str]], ...] = (
+    ("calls", lambda seen: seen.calls.value, "{:,.0f}".format),
+    ("back-off", lambda seen: seen.waits.value, seconds),
+    ("back-off before the last failover", lambda seen: seen.failover.value, seconds),
+    ("latency, every call taking its whole timeout", lambda seen: seen.latency.value if seen.latency else None, seconds),
+)
+
+
+def _graphs(before: Document | None, after: Document | None) -> Iterator[tuple[str, Drawing]]:
+    old, new = (drawing(document) if document else None for document in (before, after))
+    if old and new and (both := as_one(old, new)):
+        yield "Before and after", both
+        return
+    if old:
+        yield "Before", old
+    if new:
+        yield "After", new

@@ -12,9 +12,9 @@ from policyctl.plan.diff import FieldChange, fields_between
 from policyctl.plan.risk import Risk, Tier, loses, worst_of
 from policyctl.policy.document import Document
 from policyctl.policy.names import bare_name, canonical_model
+from policyctl.report.drawings import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.format import count, describe_value, field_values, position_name, shortened
-from policyctl.report.graph import effect_graph
 from policyctl.report.headline import risk_of, said_risks
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView

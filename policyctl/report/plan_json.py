@@ -97,3 +97,30 @@ def _affected(one: AffectedPolicy) -> dict[str, Any]:
 
 def _field(field: FieldChange) -> dict[str, Any]:
     return {key: item for key, item in field._asdict().items() if item is not None}
+
+
+def step_outputs(review: Review, plan_file: str | None) -> str:
+    """What later steps may ask: has_changes (true or false), counts, the digest, and the saved plan's path if there is one."""
+    plan = review.plan
+    values: dict[str, str] = {
+        "has_changes": "true" if plan.changes else "false",
+        **{str(action): str(number) for action, number in plan.totals.items()},
+        "blocked": str(len(plan.blocked)),
+        "refusals": str(len(review.refusals)),
+        "settings": str(len(review.settings)),
+        "failed_tests": str(len(review.failed_tests)),
+        "digest": plan.digest,
+    }
+    if plan_file is not None:
+        values["plan_path"] = plan_file
+    return "".join(_output(name, value) for name, value in values.items())
+
+
+def _output(name: str, value: str) -> str:
+    """`name=value`; a value of several lines stands between two lines that it does not have itself."""
+    if "\n" not in value and "\r" not in value:
+        return f"{name}={value}\n"
+    delimiter = "END"
+    while delimiter in value:
+        delimiter += "_"
+    return f"{name}<<{delimiter}\n{value}\n{delimiter}\n"

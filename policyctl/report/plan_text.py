@@ -11,7 +11,7 @@ from policyctl.plan.change import Action, Change
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.plan import Plan
 from policyctl.plan.safety import Review
-from policyctl.report.format import cut, describe_texts, describe_value, escape, field_values, position_name
+from policyctl.report.format import Style, cut, describe_texts, describe_value, escape, field_values, position_name
 from policyctl.report.plan_view import (
     ALSO,
     NOT_COMPARED,
@@ -29,7 +29,6 @@ from policyctl.report.plan_view import (
     target_path,
     why_blocked,
 )
-from policyctl.report.terminal import Style
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect

@@ -1,4 +1,4 @@
-"""Live policies, for people and for machines. The JSON's schema is `schemas/policies.schema.json`."""
+"""Live policies: listed, shown, and pulled into files. The JSON's schema is `schemas/policies.schema.json`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from policyctl.load.placement import Pull
 from policyctl.load.write import policy_text, unrepresentable_reasons
-from policyctl.plan.change import unknown_fields
+from policyctl.plan.change import unknown_field_notes, unknown_fields
+from policyctl.plan.plan import Plan
 from policyctl.policy.document import normal_form
 from policyctl.policy.findings import HIDDEN
 from policyctl.policy.live import LivePolicy, LiveRows
-from policyctl.report.format import count, describe_value, escape, json_text, position_name, value
-from policyctl.report.terminal import Style
+from policyctl.report.format import Style, count, describe_value, escape, json_text, position_name, value
 
 FORMAT = "policyctl/policies"
 VERSION = 1
@@ -107,3 +108,40 @@ def _strange(observed: LiveRows, style: Style) -> Iterator[str]:
         yield f"{style.paint('blocked', 'red', 'bold')}  {escape(twins.name)}: {escape(twins.reason)} (ids {ids})"
     for row in observed.unreadable:
         yield f"{style.paint('unreadable', 'red', 'bold')}  {escape(f'{row.reason} ({row.which})')}"
+
+
+def pull_text(pull: Pull, observed: LiveRows, plan: Plan | None, style: Style) -> str:
+    """Every file that was written, what was not pulled and why, and one summary line, the last. `plan` is the one after it."""
+    wrote = [f"{_sign(is_new, style)} {escape(str(path))}" for path, _, is_new in pull.writes]
+    blocks = [wrote, [*_rest(pull, observed, style), *_notes(pull, observed, style)], [_pull_summary(pull, plan, style)]]
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+
+
+def _sign(is_new: bool, style: Style) -> str:
+    return style.paint("+", "green", "bold") if is_new else style.paint("~", "yellow", "bold")
+
+
+def _rest(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
+    for why in pull.kept:
+        yield f"{style.paint('kept', 'yellow', 'bold')}  {escape(why)}"
+    for why in pull.left:
+        yield f"{style.paint('not pulled', 'red', 'bold')}  {escape(why)}"
+    for row in observed.unreadable:
+        yield f"{style.paint('note', 'cyan')}  a row of the remote is left alone: {escape(f'{row.reason} ({row.which})')}"
+
+
+def _notes(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
+    """What live policies have that their files cannot say."""
+    said = {name: fields for name in pull.names if (fields := unknown_fields(observed.live[name].document))}
+    for note in unknown_field_notes(said, position_name):
+        yield f"{style.paint('note', 'cyan')}  {escape(note)}"
+
+
+def _pull_summary(pull: Pull, plan: Plan | None, style: Style) -> str:
+    said = f"{count(len(pull.writes), 'file')} written, {pull.unchanged:,} as before"
+    if plan is None:
+        return f"{style.paint('Nothing to pull.', 'bold')} The remote has no policy in scope."
+    if not plan.changes:
+        return f"{style.paint('Pulled', 'green', 'bold')}: {said}; the plan is empty."
+    totals = ", ".join(f"{number} to {action}" for action, number in plan.totals.items() if number)
+    return f"{style.paint('Pulled', 'yellow', 'bold')}: {said}; the plan is not empty: {totals}."

@@ -1,17 +1,24 @@
-"""What validation found, and the rules behind it, for people and for machines."""
+"""What validation found, in every format, and the rules behind it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePath
 from textwrap import fill
+from typing import Any
+from urllib.parse import quote
 
-from policyctl.errors import Mark, Problem
+from policyctl import __version__
+from policyctl.errors import Mark, Problem, Severity
 from policyctl.load.validation import Validation
-from policyctl.report.format import columns, count, escape, json_text
-from policyctl.report.terminal import SEVERITIES, Style
+from policyctl.report.format import SEVERITIES, Style, columns, count, escape, json_text
 from policyctl.rules import Rule
-from policyctl.rules.catalogue import LINT_CODES
+from policyctl.rules.catalogue import LINT_CODES, RULES
 
 FORMAT = "policyctl/validate"
 VERSION = 1
@@ -149,3 +156,124 @@ def _code(rule: Rule, style: Style) -> str:
 
 def _wrapped(text: str) -> str:
     return fill(text, 88, break_long_words=False, break_on_hyphens=False)
+
+
+MOST = 10  # annotations of one type that GitHub shows of one step; it drops further ones in silence
+_COMMANDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "notice"}
+
+
+def github_annotations(problems: Sequence[Problem], path_of: Callable[[str], str]) -> str:
+    """A line for each problem, errors first, at most ten of a type; the rest is counted in one last annotation, and follows as
+    text: the log of a step does not say where an annotation belongs, and has nothing of those that are not there.
+
+    `path_of` gives a file's path from the repository's top, which is how GitHub finds it.
+    """
+    found = {severity: [problem for problem in problems if problem.severity == severity] for severity in _COMMANDS}
+    over = any(len(some) > MOST for some in found.values())
+    # The last annotation is a notice, and must itself be one of the ten.
+    shown = {severity: some[: MOST - (over and severity == "info")] for severity, some in found.items()}
+    lines = [_annotation(problem, path_of) for some in shown.values() for problem in some]
+    if over:
+        rest = {severity: some[len(shown[severity]) :] for severity, some in found.items()}
+        said = ", ".join(count(len(some), f"further {_COMMANDS[severity]}") for severity, some in rest.items() if some)
+        lines.append(f"::notice title=policyctl::{said} not shown here (the step's log lists what is left)")
+        lines += problem_lines([problem for some in rest.values() for problem in some], Style())
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _annotation(problem: Problem, path_of: Callable[[str], str]) -> str:
+    return f"::{_COMMANDS[problem.severity]} {','.join(_properties(problem, path_of))}::{_escaped(problem.message)}"
+
+
+def _properties(problem: Problem, path_of: Callable[[str], str]) -> Iterator[str]:
+    rule = RULES.get(problem.code)
+    values = {
+        "file": path_of(problem.mark.file),
+        **({"line": str(problem.mark.line), "col": str(problem.mark.column)} if problem.mark.line else {}),
+        "title": f"{problem.code} {rule.name}" if rule else problem.code,
+    }
+    for name, value in values.items():
+        yield f"{name}={_escaped(value).replace(':', '%3A').replace(',', '%2C')}"
+
+
+def _escaped(text: str) -> str:
+    """One visible line in which nothing reads as an escape; `escape` leaves no line's end."""
+    return escape(text).replace("%", "%25")
+
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_LEVELS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
+_PLACE = re.compile(r":\d+:\d+\b")
+
+
+def sarif(problems: Sequence[Problem], path_of: Callable[[str], str]) -> str:
+    """The problems as one run, with the rules that they break and no others.
+
+    `path_of` gives a file's path from the repository's top (an absolute one when it lies outside).
+    """
+    codes = sorted({problem.code for problem in problems})
+    paths = {problem.mark.file: path_of(problem.mark.file) for problem in problems}
+    prints = _fingerprints(problems, paths)
+    driver = {"name": "policyctl", "semanticVersion": __version__, "rules": [_rule(code) for code in codes]}
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "results": [
+            _result(problem, codes.index(problem.code), paths[problem.mark.file], fingerprint)
+            for problem, fingerprint in zip(problems, prints, strict=True)
+        ],
+    }
+    return json_text({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def _rule(code: str) -> dict[str, Any]:
+    rule = RULES.get(code)
+    if rule is None:
+        return {"id": code}
+    return {
+        "id": code,
+        "name": rule.name,
+        "shortDescription": {"text": rule.name.replace("-", " ")},
+        "fullDescription": {"text": rule.text},
+        "help": {"text": f"{rule.text}\n\n{how_to_silence(code)}"},
+        "defaultConfiguration": {"level": _LEVELS[rule.severity]},
+    }
+
+
+def _result(problem: Problem, rule: int, path: str, fingerprint: str) -> dict[str, Any]:
+    return {
+        "ruleId": problem.code,
+        "ruleIndex": rule,
+        "level": _LEVELS[problem.severity],
+        "message": {"text": _without_links(escape(problem.message))},
+        "locations": [{"physicalLocation": {"artifactLocation": _artifact(path), "region": _region(problem.mark)}}],
+        "partialFingerprints": {"policyctlFinding/v1": fingerprint},
+    }
+
+
+def _region(mark: Mark) -> dict[str, int]:
+    """Where in a file. For a file as a whole its first line: GitHub's code scanning shows nothing that has no line."""
+    return {"startLine": mark.line, "startColumn": mark.column} if mark.line else {"startLine": 1}
+
+
+def _without_links(text: str) -> str:
+    """A message in which `[text](place)` is no link, as SARIF would have it."""
+    return text.replace("](", "] (")
+
+
+def _artifact(path: str) -> dict[str, str]:
+    uri = quote(os.fsencode(path))
+    return {"uri": f"file://{uri}"} if PurePath(path).is_absolute() else {"uri": uri, "uriBaseId": "%SRCROOT%"}
+
+
+def _fingerprints(problems: Sequence[Problem], paths: dict[str, str]) -> Iterator[str]:
+    """What a finding is known by from run to run: its file, rule and message, and which of several equal ones it is.
+
+    Lines and columns are no part of it, so that it stays the same finding when text above it is added or removed.
+    """
+    seen = Counter[str]()
+    for problem in problems:
+        facts = [paths[problem.mark.file], problem.code, _PLACE.sub("", problem.message)]
+        key = json.dumps(facts)
+        seen[key] += 1
+        yield hashlib.sha256(json.dumps([*facts, seen[key]]).encode()).hexdigest()

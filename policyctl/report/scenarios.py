@@ -12,8 +12,7 @@ from policyctl.effect.gateway import ASSUMED, PROFILE
 from policyctl.errors import Mark
 from policyctl.plan.scenario import Mismatch, ScenarioResult, Suite
 from policyctl.policy.findings import FieldPath
-from policyctl.report.format import escape, json_text
-from policyctl.report.terminal import Style
+from policyctl.report.format import Style, escape, json_text
 
 FORMAT = "policyctl/test"
 VERSION = 1

@@ -27,8 +27,8 @@ from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.redaction import Credentials, Redactor
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.report.apply_text import apply_text
-from policyctl.report.terminal import Style
+from policyctl.report.format import Style
+from policyctl.report.outcomes import apply_text
 from policyctl.server.tokens import TokenIssuer
 from tests.chaos.application import running
 from tests.chaos.faults import INJECTED, Chaos, Fault, Play

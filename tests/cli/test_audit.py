@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from policyctl.report.schemas import schema_text
+from policyctl.report import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.git_repo import commit
 from tests.remote.fake_server import standing_in

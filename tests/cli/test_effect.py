@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from policyctl.effect.gateway import PROFILE
-from policyctl.report.schemas import schema_text
+from policyctl.report import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.report.github_html import Page
 from tests.sqlite_rows import put, row

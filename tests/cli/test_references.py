@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from policyctl.report.schemas import schema_text
+from policyctl.report import schema_text
 from tests.builders import body
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit

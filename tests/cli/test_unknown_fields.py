@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from policyctl.report.schemas import schema_text
+from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 from tests.sqlite_rows import live_documents, put
 

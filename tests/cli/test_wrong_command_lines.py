@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from policyctl.report.schemas import schema_text
+from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 from tests.terminal import on_terminal
 

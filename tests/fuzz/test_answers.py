@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from policyctl.errors import LostAnswer, PolicyctlError, RemoteError
 from policyctl.load.auth import AuthFile
 from policyctl.policy.live import observe_rows
+from policyctl.report.format import Style
 from policyctl.report.policies import policies_json, policies_text
-from policyctl.report.terminal import Style
 from tests.examples import examples
 from tests.fuzz.mutating import contents, values
 from tests.remote.fake_server import Reply, StandIn, standing_in

@@ -18,9 +18,9 @@ from policyctl.policy.document import digest
 from policyctl.policy.live import observe_rows
 from policyctl.reconcile.apply import apply_changes, stale_changes
 from policyctl.remote.sqlite import SqliteRemote
+from policyctl.report.format import Style
 from policyctl.report.plan_json import plan_json
 from policyctl.report.plan_text import plan_text
-from policyctl.report.terminal import Style
 from tests.builders import plan, policy, row
 from tests.examples import examples
 from tests.fuzz.mutating import contents, values

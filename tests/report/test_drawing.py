@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import given
 
-from policyctl.report.effect_view import percent
-from policyctl.report.graph import Arrow, Box, Drawing, DrawnBox, as_one, chart, drawing
+from policyctl.report.drawings import Arrow, Box, Drawing, DrawnBox, as_one, chart, drawing
+from policyctl.report.effect_rows import percent
 from tests.builders import body
 from tests.effect.policies import bodies, document
 

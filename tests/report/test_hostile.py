@@ -15,12 +15,11 @@ from policyctl.errors import Mark, Problem
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Policy
-from policyctl.report.format import escape, json_text
-from policyctl.report.graph import effect_graph
+from policyctl.report.drawings import effect_graph
+from policyctl.report.format import Style, escape, json_text
 from policyctl.report.plan_json import plan_data
 from policyctl.report.plan_view import PlanView
 from policyctl.report.problems import problem_lines
-from policyctl.report.terminal import Style
 from tests.builders import policy, row
 from tests.examples import examples
 from tests.report.github_html import TAGS, Page

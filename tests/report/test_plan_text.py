@@ -8,8 +8,8 @@ from policyctl.plan.safety import Review, review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.live import observe_rows
+from policyctl.report.format import Style
 from policyctl.report.plan_text import plan_text
-from policyctl.report.terminal import Style
 from tests.builders import body, plan, policy, row
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.errors import Mark, Problem
-from policyctl.report.sarif import SCHEMA, sarif
+from policyctl.report.problems import SCHEMA, sarif
 from policyctl.rules.catalogue import RULES
 from tests.examples import examples
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from policyctl.plan.safety import Review
+from policyctl.report.format import Style
 from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
 from policyctl.report.plan_view import PlanView
-from policyctl.report.terminal import Style
 from tests.report.golden_files import same
 from tests.report.two_minutes import PLANS
 

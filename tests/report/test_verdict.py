@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from policyctl.plan.risk import Tier, worst_of
 from policyctl.plan.settings import Settings
+from policyctl.report.format import Style
 from policyctl.report.headline import describe_risk, headline, plan_summary
 from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_json import plan_data
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
 from policyctl.report.plan_view import PlanView
-from policyctl.report.terminal import Style
 from tests import strategies as some
 from tests.builders import body, policy, row
 from tests.examples import examples
