@@ -1,12 +1,14 @@
 """The file of an embedded remote: whose it is, which format it has, and transactions in it.
 
 Every write is one transaction in SQLite's rollback journal, so two processes may write at once and a killed one leaves the
-rows as they were or as they were to be. Format 1 has the policies; format 2 adds the virtual models. A file of format 1 is
-read as it is and becomes one of format 2 at its first write.
+rows as they were or as they were to be. Format 1 has the policies; format 2 adds the virtual models; format 3 holds their
+secrets as `***` only, and several models of one name where it holds several policies of one name. A file of an earlier format
+is read as it is and brought to this one by its first write. Tables of other documents are made when they are first needed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -17,27 +19,18 @@ from pathlib import Path
 from policyctl.errors import RemoteError
 from policyctl.load.atomic import STATE_FOLDER, make_state_folder
 from policyctl.load.git.place import repository_top
+from policyctl.policy.provider_config import masked
 
 APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else
-VERSION = 2
+VERSION = 3
 BUSY_SECONDS = 10.0
 _JOURNALS = ("-journal", "-wal", "-shm")
 
 # Whether names are unique is a fact of the file, settled when it is made: the constraint is its record.
-_POLICY = """
-CREATE TABLE policy (
+_TABLE = """
+CREATE TABLE IF NOT EXISTS {kind} (
     id         TEXT PRIMARY KEY,
-    canonical  TEXT NOT NULL {unique},
-    document   TEXT NOT NULL,
-    created_on TEXT NOT NULL,
-    updated_at TEXT NOT NULL
-) WITHOUT ROWID
-"""
-_POLICY_INDEX = "CREATE INDEX policy_canonical ON policy (canonical)"
-_MODEL = """
-CREATE TABLE model (
-    id         TEXT PRIMARY KEY,
-    name       TEXT NOT NULL UNIQUE,
+    {column}   TEXT NOT NULL {unique},
     document   TEXT NOT NULL,
     created_on TEXT NOT NULL,
     updated_at TEXT NOT NULL
@@ -96,8 +89,7 @@ class Database:
         with self.reading() as connection:
             if connection is None:
                 return self._unique_names
-            found = connection.execute("SELECT count(*) FROM pragma_index_list('policy') WHERE \"unique\" AND origin = 'u'")
-            return bool(found.fetchone()[0])
+            return _refuses_twins(connection)
 
     def close(self) -> None:
         with self._lock:
@@ -142,13 +134,16 @@ class Database:
 
     def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
         if _is_blank(connection):
-            connection.execute(_POLICY.format(unique="UNIQUE" if self._unique_names else ""))
-            if not self._unique_names:
-                connection.execute(_POLICY_INDEX)
+            make_table(connection, "policy", "canonical", unique=self._unique_names)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        if _version(connection) < VERSION:
-            connection.execute(_MODEL)
+        version = _version(connection)
+        if version == 2:
+            connection.execute("ALTER TABLE model RENAME TO model_of_format_2")
+        if version < VERSION:
+            make_table(connection, "model", "name", unique=_refuses_twins(connection))
             connection.execute(f"PRAGMA user_version = {VERSION}")
+        if version == 2:
+            _move_models(connection)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -181,8 +176,36 @@ class Database:
 
 
 def has_table(connection: sqlite3.Connection, name: str) -> bool:
-    """Whether the file is of a format that has that table: models came with the second."""
-    return name != "model" or _version(connection) >= 2
+    """Whether the file has that table: an earlier format has fewer, and some are made when they are first needed."""
+    return bool(
+        connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?", (name,)).fetchone()[0]
+    )
+
+
+def make_table(connection: sqlite3.Connection, kind: str, column: str, *, unique: bool) -> None:
+    """Make a table unless there is one: its rows have an id, a document, two times, and a name in that column."""
+    connection.execute(_TABLE.format(kind=kind, column=column, unique="UNIQUE" if unique else ""))
+    if not unique:
+        connection.execute(f"CREATE INDEX IF NOT EXISTS {kind}_{column} ON {kind} ({column})")
+
+
+def _refuses_twins(connection: sqlite3.Connection) -> bool:
+    """Whether the file refuses a second policy of one name."""
+    found = connection.execute("SELECT count(*) FROM pragma_index_list('policy') WHERE \"unique\" AND origin = 'u'")
+    return bool(found.fetchone()[0])
+
+
+def _move_models(connection: sqlite3.Connection) -> None:
+    """Move the models of format 2, without the secrets that it kept; what their pages held is overwritten."""
+    connection.execute("PRAGMA secure_delete = ON")
+    for identifier, name, document, *times in connection.execute("SELECT * FROM model_of_format_2").fetchall():
+        try:
+            hidden = json.dumps(masked(json.loads(document)))
+        except (ValueError, TypeError, RecursionError):  # not a document of policyctl's: kept, and read as a name alone
+            hidden = document
+        connection.execute("INSERT INTO model VALUES (?, ?, ?, ?, ?)", (identifier, name, hidden, *times))
+    connection.execute("DELETE FROM model_of_format_2")
+    connection.execute("DROP TABLE model_of_format_2")
 
 
 def settled(path: Path) -> Path:

@@ -68,28 +68,40 @@ class Table:
     def count(self) -> int:
         """How many rows there are."""
         with self._database.reading() as connection:
-            return 0 if connection is None else int(connection.execute(f"SELECT count(*) FROM {self._kind}").fetchone()[0])
+            if connection is None or not has_table(connection, self._kind):
+                return 0
+            return int(connection.execute(f"SELECT count(*) FROM {self._kind}").fetchone()[0])
 
     def insert(self, document: Document) -> Document:
         """Add a row and return it as it was written, which only the write itself knows. Raises Conflict for a name taken."""
         now, name = timestamp(self._now()), self._name(document["name"])
-        values = (str(uuid.uuid4()), stored_text(document), now, now, name)
+        values = (self._new_id(document), self._text(document, {}), now, now, name)
         with self._told(lambda: name), self._database.writing() as connection:
+            self._make(connection)
             columns = f"{_SERVER_COLUMNS}, {self._column}"
             connection.execute(f"INSERT INTO {self._kind} ({columns}) VALUES (?, ?, ?, ?, ?)", values)
         return self._row(values)
 
-    def replace(self, id: str, document: Document, version: str | None = None) -> Document:  # noqa: A002 - the platform's word
+    def replace(
+        self,
+        id: str,  # noqa: A002 - the platform's word
+        document: Document,
+        version: str | None = None,
+        *,
+        merge: bool = True,
+    ) -> Document:
         """Write a document over the row with that id and return the row as it was written.
+
+        Keys that the document leaves out stay as they are, or are cleared without `merge`; a name always stays.
 
         Raises NotFound when the row is gone, Moved when it has another version, Conflict when its new name is taken.
         """
         name = ""
         with self._told(lambda: name), self._database.writing() as connection:
             stored = self._stored(connection, id, version)
-            merged = {**stored, **document}
+            merged = {**(stored if merge else {"name": stored["name"]}), **document}
             name = self._name(merged["name"])
-            values = (id, stored_text(merged), stored["created_on"], timestamp(self._now()), name)
+            values = (id, self._text(merged, stored), stored["created_on"], timestamp(self._now()), name)
             connection.execute(
                 f"UPDATE {self._kind} SET {self._column} = ?, document = ?, updated_at = ? WHERE id = ?",
                 (name, values[1], values[3], id),
@@ -102,21 +114,31 @@ class Table:
             self._stored(connection, id, version)
             connection.execute(f"DELETE FROM {self._kind} WHERE id = ?", (id,))
 
+    def _new_id(self, document: Document) -> str:  # noqa: ARG002 - of some kinds of rows, documents bring their ids
+        return str(uuid.uuid4())
+
+    def _text(self, document: Document, stored: Document) -> str:  # noqa: ARG002 - some kinds of rows depend on it
+        """What is stored of a document that replaces the `stored` row (empty for a new one)."""
+        return stored_text(document)
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        """Make the table, where it is not one that every file has."""
+
     @contextmanager
     def _told(self, name: Callable[[], str]) -> Iterator[None]:
         try:
             yield
         except sqlite3.IntegrityError:
-            raise Conflict(f"there is a {self._kind} {name()} already") from None
+            raise Conflict(f"there is a {self._kind.replace('_', ' ')} {name()} already") from None
 
     def _stored(self, connection: sqlite3.Connection, identifier: str, version: str | None) -> Document:
         """A row that is about to be written over; asked inside the write's own transaction."""
         found = next(self._chosen(connection, "id", [identifier]), None)
         if found is None:
-            raise NotFound(f"there is no {self._kind} with the id {identifier}")
+            raise NotFound(f"there is no {self._kind.replace('_', ' ')} with the id {identifier}")
         row = self._row(found)
         if version is not None and row["etag"] != version:
-            raise Moved(f"the {self._kind} {row['name']} was written by someone else meanwhile")
+            raise Moved(f"the {self._kind.replace('_', ' ')} {row['name']} was written by someone else meanwhile")
         return row
 
     def _where(self, column: str, values: list[str]) -> list[Any]:
@@ -125,6 +147,8 @@ class Table:
         return [self._row(values) for values in found]
 
     def _chosen(self, connection: sqlite3.Connection, column: str, values: list[str]) -> Iterator[Any]:
+        if not has_table(connection, self._kind):
+            return
         for start in range(0, len(values), _IN_ONE_QUERY):
             some = values[start : start + _IN_ONE_QUERY]
             marks = ",".join("?" * len(some))
@@ -232,14 +256,17 @@ def _row(values: Iterable[str]) -> Document:
 
     The column is what look-ups go by, and what keeps a second policy of that name out.
     """
-    identifier, document, created_on, updated_at, canonical = values
-    version = hashlib.sha256(f"{identifier} {updated_at} {document}".encode()).hexdigest()[:32]
+    _, document, _, _, canonical = values = tuple(values)
     found = document_of(document) or {}
     name = found.get("name")
     return {
         **(found if isinstance(name, str) and canonical_name(name) == canonical else {"name": canonical}),
-        "id": identifier,
-        "created_on": created_on,
-        "updated_at": updated_at,
-        "etag": version,
+        **server_fields(values),
     }
+
+
+def server_fields(values: tuple[str, ...]) -> Document:
+    """What the server adds to a document, of the columns of its row; `etag` changes with every write."""
+    identifier, document, created_on, updated_at, _ = values
+    version = hashlib.sha256(f"{identifier} {updated_at} {document}".encode()).hexdigest()[:32]
+    return {"id": identifier, "created_on": created_on, "updated_at": updated_at, "etag": version}

@@ -1,24 +1,70 @@
-"""The virtual models of an embedded remote: the names that its policies may target. One row a model, names unique."""
+"""The virtual models of an embedded remote, and the other documents that `policyctl serve` stores beside them."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from policyctl.policy.document import Document
-from policyctl.remote.database import Database
-from policyctl.remote.sqlite import Table, document_of
+from policyctl.policy.provider_config import masked, without_unset_masks
+from policyctl.remote.database import Database, make_table
+from policyctl.remote.sqlite import Table, document_of, server_fields, stored_text
+
+_ADDED = frozenset({"id", "created_on", "updated_at", "etag"})
 
 
 class SqliteModels(Table):
-    """Reads and writes the models of a database: each is its document with `id` (not the name) and two times."""
+    """Reads and writes the virtual models of a database: each is its document with `id` (not the name), two times and `etag`.
+
+    Secrets are stored and returned as `***`, which means "set". A write with that mask keeps a secret that is set; a write
+    that leaves a secret out clears it together with the rest of its `provider_config`.
+    """
 
     def __init__(self, database: Database, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__(database, "model", "name", _row, str, now)
 
+    def _text(self, document: Document, stored: Document) -> str:
+        return stored_text(masked(without_unset_masks(document, stored)))
+
+
+class SqliteDocuments(Table):
+    """Reads and writes documents of another kind (agents, tools, ...), which are given back as they were put in.
+
+    A new document may bring its own `id`, since documents name each other by it. With `unique`, a second one of a name is
+    refused.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        kind: str,
+        *,
+        unique: bool = False,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        super().__init__(database, kind, "name", _document_row, str, now)
+        self._unique = unique
+
+    def _new_id(self, document: Document) -> str:
+        return str(document.get("id") or uuid.uuid4())
+
+    def _text(self, document: Document, stored: Document) -> str:
+        return json.dumps({key: value for key, value in document.items() if key not in _ADDED})
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        make_table(connection, self._kind, "name", unique=self._unique)
+
 
 def _row(values: Iterable[str]) -> Document:
-    """A row as callers see it; one whose document is not readable has just its name."""
-    identifier, document, created_on, updated_at, name = values
-    found = document_of(document) or {"name": name}
-    return {**found, "id": identifier, "created_on": created_on, "updated_at": updated_at}
+    """A model as callers see it. Format 2 of the file stored secrets in clear."""
+    found: Document = masked(_document_row(values))
+    return found
+
+
+def _document_row(values: Iterable[str]) -> Document:
+    """A document as callers see it; one that is not readable has just its name."""
+    _, document, _, _, name = values = tuple(values)
+    return {**(document_of(document) or {"name": name}), **server_fields(values)}
