@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -34,58 +34,69 @@ _NEEDS = ("starlette", "uvicorn")
 @click.option(
     "--token-seconds", type=click.IntRange(1), default=3600, show_default=True, help="How long a login's token lasts."
 )
-@click.option("--allow-duplicate-names", is_flag=True, help="Take a second policy of one name (settled when the file is made).")
+@click.option(
+    "--allow-duplicate-names",
+    is_flag=True,
+    help="Accept a second policy or model of one name (settled when the file is made).",
+)
+@click.option("--allow-dangling", is_flag=True, help="Remove a model even if a policy targets it.")
+@click.option("--camel-case", is_flag=True, help="Return provider_config in camelCase with the derived provider, as IBM does.")
+@click.option("--replace-models", is_flag=True, help="Clear what a PUT of a model leaves out, instead of keeping it.")
 @click.option("--max-policies", type=click.IntRange(0), help="Refuse another policy from that number on, as a quota does.")
 @click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True, help="More clients get a 503.")
 @with_options("dir", "env", "remote", "verbose")
-def command(
-    options: Options,
-    host: str,
-    port: int,
-    token_from: str | None,
-    token_seconds: int,
-    allow_duplicate_names: bool,
-    max_policies: int | None,
-    max_connections: int,
-) -> int:
-    """Serve the embedded remote over HTTP, as the platform's control plane: its model-policy and model endpoints, below /v1,
-    /api/v1 and …/v1/orchestrate, and its logins.
+def command(options: Options, **settings: Any) -> int:
+    """Serve the embedded remote over HTTP, as the platform's control plane: its policies, models, connections, agents and other
+    documents, below /v1, /api/v1 and …/v1/orchestrate, and its logins.
 
     Off this machine a secret is needed. It is the bearer token, and the API key or password that the logins take. Put a proxy
     in front of a server that others reach: it does TLS and ends slow connections. Logs are JSON on standard error;
     /openapi.json describes the interface. SIGTERM and SIGINT end it when what was begun is done.
     """
-    return serve(options, host, port, token_from, token_seconds, allow_duplicate_names, max_policies, max_connections)
+    return serve(options, Settings(**settings))
 
 
-def serve(
-    options: Options,
-    host: str,
-    port: int,
-    token_from: str | None,
-    token_seconds: int,
-    allow_duplicate_names: bool,
-    max_policies: int | None,
-    max_connections: int,
-) -> int:
+class Settings(NamedTuple):
+    """The options of the command itself."""
+
+    host: str
+    port: int
+    token_from: str | None
+    token_seconds: int
+    allow_duplicate_names: bool
+    allow_dangling: bool
+    camel_case: bool
+    replace_models: bool
+    max_policies: int | None
+    max_connections: int
+
+
+def serve(options: Options, settings: Settings) -> int:
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
     from policyctl.remote.sqlite_models import SqliteModels
     from policyctl.server.app import make_app
     from policyctl.server.log import JsonLog
     from policyctl.server.run import listen, run, url_of
-    from policyctl.server.service import Service
+    from policyctl.server.service import Service, Variant
     from policyctl.server.tokens import TokenIssuer
 
-    secret = None if token_from is None else _secret(token_from)
-    if secret is None and not is_loopback_host(host):
-        raise Refused(f"{host} is not only this machine, so a secret is needed; add --token-from env:NAME or file:PATH")
-    with _store(options, unique_names=not allow_duplicate_names) as policies, listen(host, port) as listener:
+    secret = None if settings.token_from is None else _secret(settings.token_from)
+    if secret is None and not is_loopback_host(settings.host):
+        raise Refused(
+            f"{settings.host} is not only this machine, so a secret is needed; add --token-from env:NAME or file:PATH"
+        )
+    with (
+        _store(options, unique_names=not settings.allow_duplicate_names) as policies,
+        listen(settings.host, settings.port) as listener,
+    ):
         Console(options).result(f"Serving {escape(policies.identity)} at {url_of(listener)}\n")
         sys.stdout.flush()
-        service = Service(policies, SqliteModels(policies.database), TokenIssuer(secret, token_seconds), max_policies)
+        keeper = TokenIssuer(secret, settings.token_seconds)
+        variant = Variant(settings.camel_case, settings.replace_models, settings.allow_dangling)
+        service = Service(policies, SqliteModels(policies.database), keeper, settings.max_policies, variant)
         log = JsonLog(sys.stderr)
-        run(make_app(service, log), listener, log, max_connections)
+        run(make_app(service, log), listener, log, settings.max_connections)
     return 0
 
 

@@ -51,7 +51,7 @@ class SqliteDocuments(Table):
     def _new_id(self, document: Document) -> str:
         return str(document.get("id") or uuid.uuid4())
 
-    def _text(self, document: Document, stored: Document) -> str:
+    def _text(self, document: Document, stored: Document) -> str:  # noqa: ARG002 - only models depend on it
         return json.dumps({key: value for key, value in document.items() if key not in _ADDED})
 
     def _make(self, connection: sqlite3.Connection) -> None:

@@ -18,8 +18,8 @@ from policyctl.errors import Conflict, Moved, NotFound, PolicyctlError
 from policyctl.load.urls import host_in, is_loopback_host
 from policyctl.server.log import Log, Watch
 from policyctl.server.openapi import description
-from policyctl.server.operations import HEALTH, LOGINS, PREFIXES, RESOURCES, Operation, PathItem
-from policyctl.server.service import ApiRequest, ApiResponse, HttpError, Service
+from policyctl.server.operations import HEALTH, LOGINS, PREFIXES, RESOURCES
+from policyctl.server.service import ApiRequest, ApiResponse, HttpError, Operation, PathItem, Service
 
 # It shows nothing of the store: everyone may read it.
 PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}

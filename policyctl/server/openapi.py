@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from policyctl import __version__
-from policyctl.server.operations import HEALTH, LOGINS, RESOURCES, Operation, PathItem
+from policyctl.server.operations import HEALTH, LOGINS, RESOURCES
+from policyctl.server.service import Operation, PathItem
 from policyctl.server.shapes import Fault, Invalid, QuotaFault, Shape
 
 _DESCRIPTION = """The model-policy and model endpoints of IBM watsonx Orchestrate, as far as their clients use them, over one
@@ -106,7 +108,7 @@ def _version_parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
-    used: set[type[Shape]] = {Fault, Invalid, QuotaFault}
+    used: set[type[BaseModel]] = {Fault, Invalid, QuotaFault}
     for operation in operations:
         used |= {shape for shape in (operation.takes, operation.gives) if shape is not None}
     ordered = sorted(used, key=lambda shape: shape.__name__)
@@ -115,5 +117,5 @@ def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
     return found
 
 
-def _ref(shape: type[Shape]) -> dict[str, Any]:
+def _ref(shape: type[BaseModel]) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{shape.__name__}"}

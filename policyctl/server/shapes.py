@@ -6,9 +6,9 @@ Types are checked, ranges are not, and keys that are not known are kept: so does
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from policyctl.policy.schema import Mode
 
@@ -86,7 +86,7 @@ class PolicyRow(Shape):
 
 
 class ModelUpdate(Shape):
-    """What to write over a virtual model. Keys that are absent or null stay as they are."""
+    """What to write to a virtual model. A secret that is `***`, as it is returned, stays as it is."""
 
     name: Filled | None = None
     display_name: str | None = None
@@ -105,18 +105,21 @@ class NewModel(ModelUpdate):
 
 
 class ModelRow(Shape):
-    """A virtual model as the server gives it."""
+    """A virtual model as the server returns it, its secrets as `***`; `etag` changes with every write."""
 
     id: str
     name: str
     created_on: str
     updated_at: str
+    etag: str
 
 
 class ModelEntry(Shape):
-    """A model in the list of all models, where `id` is its name."""
+    """A model in a list of models, where `id` is its name."""
 
     id: str
+    label: str
+    type: str
     description: str
     tags: list[str]
 
@@ -132,12 +135,143 @@ class ModelQuestion(Shape):
 
 
 class ModelReport(Shape):
-    """What trying a model found. This server calls no model, so it never runs a test."""
+    """The result of trying a model. This server calls no model, so it never runs a test."""
 
-    model: str
     overall_status: str
     summary: dict[str, int]
     tests: list[dict[str, Any]]
+
+
+class SelectionSettings(Shape):
+    """The tenant's default model, and the models that new agents may not use."""
+
+    default_llm: str | None = None
+    llm_denylist: list[str] | None = None
+    premier_models_enabled: bool | None = None
+
+
+class SelectionPatch(Shape):
+    """A change of these settings: at least one key. No model may be added to the denylist and removed from it."""
+
+    default_llm: Annotated[str, Field(pattern=r"\S")] | None = None
+    add_to_llm_denylist: list[str] | None = None
+    remove_from_llm_denylist: list[str] | None = None
+    premier_models_enabled: bool | None = None
+
+
+class Selection(Shape):
+    model_selection_settings: SelectionSettings
+    warnings: list[str]
+
+
+class WarningText(RootModel[str]):
+    """A warning about settings that were stored nevertheless."""
+
+
+class NewConnection(Shape):
+    """A connection to add. Without `connection_id` it gets one."""
+
+    app_id: Filled
+    connection_id: Filled | None = None
+    resource: dict[str, Any] | None = None
+
+
+class ConnectionRow(Shape):
+    connection_id: str
+    app_id: str
+    tenant_id: str
+    resource: dict[str, Any]
+
+
+class ConnectionDetails(Shape):
+    """One environment of a connection; null for a connection that has none."""
+
+    connection_id: str
+    app_id: str
+    environment: str | None
+    security_scheme: str | None
+    credentials_entered: bool
+
+
+class ConnectionsReply(Shape):
+    """One connection, or a page of rows."""
+
+    applications: list[ConnectionDetails] | None = None
+    page: int | None = None
+    limit: int | None = None
+    total: int | None = None
+    connection_id: str | None = None
+    app_id: str | None = None
+
+
+class Configuration(Shape):
+    """How one environment of a connection is reached."""
+
+    preference: Literal["team", "member"] | None = None
+    security_scheme: str | None = None
+    auth_type: str | None = None
+    sso: bool | None = None
+    server_url: str | None = None
+
+
+class NewConfiguration(Configuration):
+    environment: Literal["draft", "live"]
+
+
+class ConfigurationRow(Configuration):
+    config_id: str
+    tenant_id: str
+    app_id: str
+    environment: str
+
+
+class Credentials(Shape):
+    """Credentials. None of them is stored."""
+
+
+class CredentialsState(Shape):
+    app_id: str
+    environment: str
+    credentials_entered: bool
+
+
+class DocumentUpdate(Shape):
+    """What to write to a stored document."""
+
+    name: Filled | None = None
+
+
+class NewDocument(Shape):
+    """A document to store. Without `id` it gets one."""
+
+    name: Filled
+    id: Filled | None = None
+
+
+class Row(Shape):
+    """A stored document."""
+
+    id: str
+    name: str
+
+
+class WorkspaceRow(Shape):
+    workspace_id: str
+    name: str
+
+
+class Environment(Shape):
+    """A version of an agent: its draft, or what is live."""
+
+    id: str
+    name: str
+
+
+class Bindings(Shape):
+    """Controls."""
+
+    bindings: list[Row]
+    total: int
 
 
 class KeyLogin(Shape):

@@ -11,7 +11,7 @@ import pytest
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
 from policyctl.remote.database import APPLICATION_ID, VERSION
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
-from policyctl.remote.sqlite_models import SqliteModels
+from policyctl.remote.sqlite_models import SqliteDocuments, SqliteModels
 
 FORMAT_1 = f"""
 CREATE TABLE policy (
@@ -24,6 +24,28 @@ CREATE TABLE policy (
 INSERT INTO policy VALUES ('1', 'virtual-policy/a', '{{"name": "a", "policy": {{}}}}', 'then', 'then');
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = 1;
+"""
+
+
+FORMAT_2 = """
+CREATE TABLE policy (
+    id         TEXT PRIMARY KEY,
+    canonical  TEXT NOT NULL {unique},
+    document   TEXT NOT NULL,
+    created_on TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE model (
+    id         TEXT PRIMARY KEY,
+    name       TEXT NOT NULL UNIQUE,
+    document   TEXT NOT NULL,
+    created_on TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID;
+INSERT INTO model VALUES ('1', 'm', '{{"name": "m", "provider_config": {{"api_key": "canary-7131", "index": 1}}}}', '', '');
+INSERT INTO model VALUES ('2', 'n', 'not JSON', '', '');
+PRAGMA application_id = {application};
+PRAGMA user_version = 2;
 """
 
 
@@ -61,6 +83,28 @@ def test_the_first_write_brings_it_to_this_format_and_loses_nothing(old: Path) -
     assert version_of(old) == VERSION
     with SqliteReader(old) as reader:
         assert [row["id"] for row in reader.rows()] == ["1"]
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_a_file_of_the_second_format_loses_its_secrets_and_nothing_else(tmp_path: Path, unique: bool) -> None:
+    """It holds the secrets of its models in clear: they are hidden at once, and overwritten by the first write."""
+    path = tmp_path / "old.db"
+    run(path, FORMAT_2.format(unique="UNIQUE" if unique else "", application=APPLICATION_ID))
+    with SqliteRemote(path) as remote:
+        models = SqliteModels(remote.database)
+        before = models.rows()
+        assert version_of(path) == 2
+        assert (before[0]["provider_config"], before[1]["name"]) == ({"api_key": "***", "index": 1}, "n")
+        remote.add({"name": "a", "policy": {}})
+        after = models.rows()
+        assert [{**row, "etag": ""} for row in after] == [{**row, "etag": ""} for row in before]
+        if unique:
+            with pytest.raises(Conflict):
+                models.insert({"name": "m"})
+        else:
+            models.insert({"name": "m"})
+    assert version_of(path) == VERSION
+    assert b"canary-7131" not in path.read_bytes()
 
 
 def test_a_file_of_a_later_format_is_refused(old: Path) -> None:
@@ -134,3 +178,26 @@ def test_models_are_kept_by_name(tmp_path: Path) -> None:
             models.remove(row["id"])
         with pytest.raises(NotFound):
             models.replace(row["id"], {})
+
+
+def test_documents_are_given_back_as_they_were_put_in(tmp_path: Path) -> None:
+    """With the id that they bring, since they name each other by it, and without being understood."""
+    document = {"id": "mine", "name": "d", "kind": "native", "tenant_id": "t", "token": {"type": "string"}, "hidden": None}
+    with SqliteRemote(tmp_path / "a.db") as remote:
+        agents, tools = SqliteDocuments(remote.database, "agent"), SqliteDocuments(remote.database, "tool", unique=True)
+        assert (agents.rows(), agents.count(), agents.by_id(["mine"])) == ([], 0, [])
+        with pytest.raises(NotFound, match="there is no agent with the id mine"):
+            agents.remove("mine")
+        row = agents.insert(document)
+        assert {**row, **document} == row
+        assert agents.insert({"name": "d"})["id"] != "mine", "names are not unique"
+        with pytest.raises(Conflict):
+            agents.insert(document)
+        tools.insert({"name": "d"})
+        with pytest.raises(Conflict):
+            tools.insert({"name": "d"})
+        cleared = agents.replace("mine", {"x": 1}, merge=False)
+        assert cleared.keys() == {"id", "name", "x", "created_on", "updated_at", "etag"}
+    with SqliteReader(tmp_path / "a.db") as reader:
+        assert SqliteDocuments(reader.database, "agent").by_id(["mine"]) == [cleared]
+        assert SqliteDocuments(reader.database, "toolkit").rows() == []

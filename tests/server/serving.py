@@ -19,7 +19,7 @@ import httpx
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.remote.sqlite_models import SqliteModels
 from policyctl.server.app import make_app
-from policyctl.server.service import Service
+from policyctl.server.service import Service, Variant
 from policyctl.server.tokens import TokenIssuer
 
 HOST = "http://127.0.0.1"
@@ -60,9 +60,11 @@ class Inside:
 
 
 @contextmanager
-def inside(store: SqliteRemote, keeper: TokenIssuer | None = None, quota: int | None = None) -> Iterator[Inside]:
+def inside(
+    store: SqliteRemote, keeper: TokenIssuer | None = None, quota: int | None = None, variant: Variant | None = None
+) -> Iterator[Inside]:
     events = Events()
-    service = Service(store, SqliteModels(store.database), keeper or TokenIssuer(), quota)
+    service = Service(store, SqliteModels(store.database), keeper or TokenIssuer(), quota, variant or Variant())
     with httpx.Client(transport=InProcess(make_app(service, events)), base_url=HOST) as client:
         yield Inside(client, store, events)
 
