@@ -205,7 +205,7 @@ def _views(options: Options, subjects: PolicySet, asked: Question) -> Iterator[V
         sides = versions_against(options, subjects, asked.against)
         for policy, old, share in zip(subjects.policies, sides.versions, sides.partials, strict=True):
             moves = compare(old, policy.document, sides.before, sides.after, declared, asked.partial or share)
-            names = {policy.name, *led_to(policy.name, sides.before), *led_to(policy.name, sides.after)}
+            names = {policy.name, *led_to((policy.name,), sides.before), *led_to((policy.name,), sides.after)}
             unknown = {name: fields for name, fields in sides.extras.items() if name in names}
             moves = uncounted(moves) if unknown and old else moves
             yield ComparisonView(

@@ -187,14 +187,17 @@ def compare(
     except NotKnown as error:
         if before is None or after is None or not same_policy(before, after):
             return Effect("unknown", unknown=str(error))
-        stays = _alike(_below(before, policies_before or {}), _below(after, policies_after or {}))
+        stays = _alike(*_sides_below(before, after, (policies_before, policies_after)))
         return Effect("metadata", sure=True) if stays else Effect("unknown", unknown=str(error))
+
+
+_Policies = tuple[Mapping[str, Document] | None, Mapping[str, Document] | None]  # before and after
 
 
 def _compared(
     before: Document | None,
     after: Document | None,
-    policies: tuple[Mapping[str, Document] | None, Mapping[str, Document] | None],
+    policies: _Policies,
     declared: DeclaredModels,
     partial: float,
     deep: bool,
@@ -202,11 +205,10 @@ def _compared(
     if before is None or after is None:
         old, new = _analysis(before, policies[0], declared.then), _analysis(after, policies[1], declared)
         return compare_analyses(old, new, partial)
-    below = _below(before, policies[0] or {}), _below(after, policies[1] or {})
-    stays = _alike(*below)
-    if stays and before.get("policy") == after.get("policy"):
+    if before.get("policy") == after.get("policy") and _alike(*_sides_below(before, after, policies)):
         return Effect("metadata", sure=True)
     then, now = analyse(before, policies[0], declared.then), analyse(after, policies[1], declared)
+    below = _sides_below(before, after, policies)  # not of what is too deep to be read
     effect = compare_analyses(then, now, partial)
     kind = _kind(before, after, then.tree, now.tree, below) if effect == Effect("effective") else "effective"
     if kind != "effective":
@@ -255,6 +257,10 @@ def _analysis(document: Document | None, policies: Mapping[str, Document] | None
 
 
 _Below = Mapping[str, Document | None]  # every policy that targets lead to, by canonical name; None: not known
+
+
+def _sides_below(before: Document, after: Document, policies: _Policies) -> tuple[_Below, _Below]:
+    return _below(before, policies[0] or {}), _below(after, policies[1] or {})
 
 
 def _below(document: Document, policies: Mapping[str, Document]) -> _Below:

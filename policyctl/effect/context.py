@@ -42,6 +42,8 @@ class DeclaredModels:
 NOTHING = DeclaredModels()
 
 
+MAX_CHAIN = 20  # policies, each the target of the one before; people write two or three
+TOO_LONG = f"it leads through more than {MAX_CHAIN} policies in a row; that is too deep to evaluate"
 NOT_HERE = "not known here"
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
-from policyctl.effect.context import NOTHING, USUAL_TYPE, DeclaredModels, KnownPolicies, leads_to_unclear
+from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, USUAL_TYPE, DeclaredModels, KnownPolicies, leads_to_unclear
 from policyctl.effect.draw import WeightedChoice, weighted_choice
 from policyctl.effect.gateway import (
     ENDED,
@@ -32,7 +32,6 @@ from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_nam
 from policyctl.policy.schema import MAX_TARGETS
 
 TargetPath = tuple[int, ...]  # positions in `targets`, from the outermost group inward
-MAX_CHAIN = 20  # policies, each the target of the one before; people write two or three
 UNFIT = 400  # what a model of another type answers to every request, at best
 _SUCCESS = frozenset(range(200, 300))
 
@@ -303,7 +302,7 @@ class _Reader:
     def _policy(self, name: str, path: TargetPath, retry: RetryRule) -> Node:
         """Another policy in the place of a target. Its own retries hold in it; one around it may repeat it as a whole."""
         if len(self.reading) > MAX_CHAIN:
-            raise NotKnown(f"it leads through more than {MAX_CHAIN} policies in a row; that is too deep to evaluate")
+            raise NotKnown(TOO_LONG)
         self.assumed[name] = max(self.assumed.get(name, 0), retry.repeats)
         body = self.policies[name].get("policy")
         if self._refusal(body, MAX_DEPTH - len(path), f"{name}: "):

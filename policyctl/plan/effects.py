@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies, leads_to_unclear
+from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, DeclaredModels, KnownPolicies, leads_to_unclear
 from policyctl.plan.change import uncounted, unknown_fields
 from policyctl.plan.plan import Plan
 from policyctl.plan.settings import PARTIAL
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class AffectedPolicy(NamedTuple):
     """A live policy that a plan leaves alone, but whose traffic changes because of what it targets.
 
-    `through` are the policies that lead from it to the nearest changed one, which is the last. `bound` says whether the guards
-    of the directory hold for it.
+    `through` are the policies that lead from it to the nearest changed one, which is the last; of more than MAX_CHAIN the
+    first ones and the last. `bound` says whether the guards of the directory hold for it.
     """
 
     name: str
@@ -64,8 +65,14 @@ class Comparison:
         effect = compare(one, other, self.before, self.after, self.declared, self._partial, deep=deep)
         self._searches += effect.kind == "effective" and not effect.worse and not effect.sure
         name = canonical_name(one["name"])
-        names = {name, *led_to(name, self.before), *led_to(name, self.after)} & self._live.keys()
-        return uncounted(effect) if any(unknown_fields(self._live[name].document) for name in names) else effect
+        with_more = self._with_more
+        below = (led_to((name,), known) for known in (self.before, self.after)) if with_more else ()
+        return effect if with_more.isdisjoint({name}.union(*below)) else uncounted(effect)
+
+    @cached_property
+    def _with_more(self) -> frozenset[str]:
+        """The live policies that have fields which the format does not know."""
+        return frozenset(name for name, row in self._live.items() if unknown_fields(row.document))
 
 
 def effects_of(plan: Plan, observed: LiveRows, comparing: Comparison) -> dict[str, Effect]:
@@ -96,7 +103,7 @@ def affected_by(
     changed = {change.name for change in plan.changes}
     found = []
     for name in sorted(ways.keys() - changed):
-        effect = _effect_on(name, comparing, unseen.get(name))
+        effect = _effect_on(name, comparing, unseen.get(name)) if len(ways[name]) <= MAX_CHAIN else _too_far()
         if _is_effective(effect):
             found.append(AffectedPolicy(name, ways[name], effect, bound(name)))
     return tuple(found)
@@ -113,17 +120,22 @@ def traffic_of(
     """
     equivalent = {name for name, effect in effects.items() if not _is_effective(effect)}
     changed = {change.name for change in plan.changes if change.after is not None and (change.needs or change.frees)}
-    found = {}
-    for name in sorted(changed - equivalent | {one.name for one in affected}):
-        sides = [led_to(name, policies) for policies in (comparing.before, comparing.after)]
+    # Of a policy that is too far from the change for its effect to be known the way there is what a page shows.
+    found = {one.name: _mark(one.through) for one in affected if len(one.through) > MAX_CHAIN}
+    for name in sorted((changed - equivalent | {one.name for one in affected}) - found.keys()):
+        sides = [led_to((name,), policies) for policies in (comparing.before, comparing.after)]
         if any(side.keys() - {name} for side in sides):
-            found[name] = digest(sides).removeprefix("sha256:")[:24]
+            found[name] = _mark(sides)
     return found
 
 
-def led_to(name: str, policies: Mapping[str, Document]) -> dict[str, Any]:
-    """What a policy and all policies that it leads to do: the body of each, by name; None where that is not known."""
-    unclear, found, pending = KnownPolicies.of(policies).unclear, dict[str, Any](), [name]
+def _mark(shown: Any) -> str:
+    return digest(shown).removeprefix("sha256:")[:24]
+
+
+def led_to(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, Any]:
+    """What policies and all those that they lead to do: the body of each, by name; None where that is not known."""
+    unclear, found, pending = KnownPolicies.of(policies).unclear, dict[str, Any](), [*names]
     while pending:
         one = pending.pop()
         if one in policies and one not in found:
@@ -156,6 +168,13 @@ def _as_seen(effect: Effect | None, unseen: str | None) -> Effect:
     return Effect("unknown", unknown=unseen)
 
 
+def _too_far() -> Effect:
+    """The effect on a policy from which more lead to the change than are evaluated: nothing of it needs to be read."""
+    from policyctl.effect.analysis import Effect
+
+    return Effect("unknown", unknown=TOO_LONG)
+
+
 def _is_effective(effect: Effect | None) -> bool:
     """Whether traffic may change: what is not known counts as well."""
     return effect is None or effect.kind in ("effective", "unknown")
@@ -182,13 +201,17 @@ def _users(plan: Plan, observed: LiveRows) -> dict[str, set[str]]:
 
 
 def _ways_to(roots: set[str], users: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
-    """For every policy that leads to one of these the shortest way: the names from its own target to the first of them."""
+    """For every policy that leads to one of these the shortest way: the names from its own target to the first of them.
+
+    Of a way of more than MAX_CHAIN names the first ones and the last.
+    """
     ways: dict[str, tuple[str, ...]] = dict.fromkeys(roots, ())
     reached = sorted(roots)
     for target in reached:
         for name in sorted(users.get(target, ())):
             if name not in ways:
-                ways[name] = (target, *ways[target])
+                way = (target, *ways[target])
+                ways[name] = way if len(way) <= MAX_CHAIN else (*way[:MAX_CHAIN], way[-1])
                 reached.append(name)
     return ways
 

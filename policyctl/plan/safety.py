@@ -121,7 +121,7 @@ def review(
         *renames(plan),
         *allowed,
     )
-    below = (led_to(name, known) for known in (before, after) for name in moved)
+    below = (led_to(moved, known) for known in (before, after))
     beside = _unknown_field_notes(plan, observed, frozenset(compared).union(moved, *below))
     return Review(
         plan,
@@ -162,7 +162,7 @@ def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[s
     does every policy that they lead to, changed or not. What a policy does is decided there too."""
     back = [name for name in names if name in after and name in reviewed and not differs(after[name], reviewed[name])]
     then = in_normal_form(reviewed)
-    return frozenset(name for name in back if led_to(name, after) == led_to(name, then))
+    return frozenset(name for name in back if led_to((name,), after) == led_to((name,), then))
 
 
 def _unknown_field_notes(plan: Plan, observed: LiveRows, compared: Collection[str]) -> dict[str, tuple[UnknownField, ...]]:

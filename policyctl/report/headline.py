@@ -42,6 +42,8 @@ def plan_summary(review: Review) -> PlanSummary:
     counts = ", ".join(numbers) or ("no changes" if all_compared(review) else "nothing to apply")
     # Of equal risks the first in the plan's order, so that the same plan gives the same line.
     risks = sorted(risks_of(review), key=lambda risk: risk.rank, reverse=True)
+    beside = {one.name for one in review.affected if is_unknown(one.effect)}  # behind what is known, as in the table
+    risks.sort(key=lambda risk: risk.policy in beside)
     alike = [risk for risk in risks if risks[0].like(risk)]  # the first is, or there is none
     passed = not (review.stale or review.refusals or review.failed_tests or plan.blocked)
     shown = [*alike, *(risk for risk in risks if risk not in alike and risk.tier >= Tier.PARTIAL)][:_SHOWN]
@@ -74,6 +76,11 @@ def risks_of(review: Review) -> Iterator[Risk]:
     for one in review.affected:
         if risk := worst_of(one.name, "update", one.effect):
             yield risk
+
+
+def is_unknown(effect: Effect | None) -> bool:
+    """Whether it is not known what a change does to traffic."""
+    return effect is None or effect.kind == "unknown"
 
 
 def said_risks(risk: Risk) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from policyctl.policy.names import bare_name, canonical_model
 from policyctl.report.drawings import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.format import count, describe_value, field_values, position_name, shortened
-from policyctl.report.headline import risk_of, said_risks
+from policyctl.report.headline import is_unknown, risk_of, said_risks
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView
 
@@ -59,7 +59,7 @@ class Item:
 
 def items_of(subject: PlanView) -> list[Item]:
     """The changes and what else they affect, from the riskiest down; those without a risk come last, and what is equal stays
-    in the plan's order."""
+    in the plan's order. Affected policies of which nothing is known come behind all that is."""
     review, verbose = subject.review, subject.verbose
     items = []
     for change in review.plan.changes:
@@ -72,7 +72,8 @@ def items_of(subject: PlanView) -> list[Item]:
         before, after = (policies.get(one.name) for policies in (review.policies_before, review.policies))
         risk, name = worst_of(one.name, "update", one.effect), one.name
         items.append(Item("affected", name, None, one.effect, risk, before, after, verbose, one.through, one.bound))
-    return sorted(items, key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
+    items.sort(key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
+    return sorted(items, key=lambda item: item.change is None and is_unknown(item.effect))
 
 
 def table_row(item: Item) -> str:

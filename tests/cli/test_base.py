@@ -58,6 +58,23 @@ def test_what_loosens_a_rule_is_said_first_and_does_not_count_yet(branch: Projec
     assert "2 policies would be removed, more than max_removes 1" in ran.out
 
 
+def test_settings_of_the_planned_environment_come_before_those_of_others(branch: Project, policyctl: Policyctl) -> None:
+    """However many others a branch adds, and wherever those would log in; each of these stays together."""
+    login = "remote: https://x.example, auth: {type: bearer, token: 'env:T'}, ca_file: ca.pem, limits: {max_removes: 9}"
+    others = "".join(f"  e{number:02}: {{{login}}}\n" for number in range(40))
+    branch.write("policyctl.yaml", "environments: {prod: {guards: {max_calls: 2}}}\nlimits: {max_removes: 1}\nprotect: [f]\n")
+    commit(branch.folder)
+    git(branch.folder, "branch", "--force", "main")
+    branch.write("policyctl.yaml", f"environments:\n{others}  prod: {{guards: {{max_calls: 9}}}}\nlimits: {{max_removes: 5}}\n")
+    found = planned(policyctl, "--base", "main", "--env", "prod")["settings"]
+    assert isinstance(found, list)
+    paths = [one["path"] for one in found]
+    assert set(paths[:4]) == {"environments.prod.guards.max_calls", "limits.max_removes", "protect", "default"}
+    others = [path.split(".")[1] for path in paths[4:]]
+    assert others == sorted(others)
+    assert others[0] == "e00"
+
+
 # What is written on main, what in the branch, and what is said of it.
 CHANGES = {
     "scope": ("scope: [a]", "scope: ['*']", ['scope: [a] → ["*"]']),

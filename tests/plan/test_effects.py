@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 import pytest
 
 from policyctl.effect.analysis import Effect
-from policyctl.plan.effects import AffectedPolicy
+from policyctl.effect.context import MAX_CHAIN
+from policyctl.plan.effects import AffectedPolicy, Comparison, policies_around
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review, review
 from policyctl.plan.saved_plan import read_plan, write_plan
 from policyctl.plan.settings import GuardException, Guards, Settings, Survive
 from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.live import observe_rows
+from policyctl.report.plan_markdown import plan_markdown
+from policyctl.report.plan_view import PlanView
 from tests.builders import body, plan, policy, row
 
 A, B, C = "virtual-model/x/a", "virtual-model/y/b", "virtual-model/z/c"
@@ -272,3 +275,27 @@ def test_a_plan_names_what_it_could_not_follow(name: str) -> None:
     assert [note for note in found.notes if "leads to" in note] == [
         f"virtual-policy/p leads to virtual-policy/q, and what that one does is not known: {why}"
     ]
+
+
+@pytest.mark.parametrize("length", [MAX_CHAIN + 2, 3_000])
+def test_of_a_long_chain_what_is_near_the_change_is_compared_and_the_rest_is_not_known(length: int) -> None:
+    """And the page shows the change first, then what is known. Thousands in a row take no more than their number."""
+    names = [f"virtual-policy/t{number}" for number in range(length)]
+    rows = [row("chat", A), *(row(name, target) for name, target in zip(names, [CHAT, *names], strict=False))]
+    found = reviewed([policy("chat", B)], rows, Settings(scope=("chat",)))
+    affected = {one.name: one for one in found.affected}
+    assert affected.keys() == {*names}
+    comparing = Comparison(*policies_around(found.plan, observe_rows(rows)))
+    for number in (0, 1, MAX_CHAIN - 1, MAX_CHAIN, MAX_CHAIN + 1):
+        name = names[number]
+        effect = comparing.effect(comparing.before[name], comparing.after[name])
+        assert affected[name].effect == effect
+        assert (effect.kind == "unknown") == (number >= MAX_CHAIN)
+    assert {len(one.through) for one in found.affected} == {*range(1, MAX_CHAIN + 2)}
+    assert {one.through[-1] for one in found.affected} == {CHAT}
+    text = plan_markdown(PlanView(found, "local"))
+    for table in text.split("| change | policy |")[1:]:
+        known = ["not known" not in line for line in table.split("\n") if line.startswith(("| update", "| affected"))]
+        assert known == sorted(known, reverse=True)
+    assert text.index("| update | `chat` |") < text.index("| affected |")
+    assert all(found.plan.traffic[name] for name in names[1:]), "an approval covers that it is affected"
