@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -77,8 +76,7 @@ ANSWER is a status, refused (connection refused), connect-timeout (no connection
 (unparsable), cut-stream (a stream that begins with 200 and breaks off) or "429 after 5s" (with a Retry-After)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What the command line asks, as it was written."""
 
     against: str | None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
@@ -38,8 +38,7 @@ from policyctl.remote.protocol import Reader
 LIVE = "live"
 
 
-@dataclass(frozen=True, slots=True)
-class PolicySet:
+class PolicySet(NamedTuple):
     """The policies asked about, all policies that their targets may name, as far as the files have them, the models that the
     directory declares, and what is declared of models."""
 
@@ -205,8 +204,7 @@ Script = dict[str, Sequence[Answer]]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Assumptions:
+class Assumptions(NamedTuple):
     """What models answer, and how that was written."""
 
     answers: dict[str, Answers]

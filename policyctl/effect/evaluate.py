@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from policyctl.effect.gateway import (
@@ -113,8 +112,7 @@ def outcomes_in(endings: Mapping[Ending, float]) -> Outcomes:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """One request, in chances from 0 to 1.
 
     `statuses` is the distribution of the status that the client sees (None: it never gets an answer), `served` the chance that
@@ -188,8 +186,7 @@ def _fallen(node: Fallback, at: Sequence[Outcomes]) -> Outcomes:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Visits:
+class Visits(NamedTuple):
     """Per leaf, by its number: the chance that it is asked, and that the client gets its answer as a success."""
 
     reached: list[float]

@@ -15,7 +15,6 @@ models with one failure, the smallest groups first, then mixtures. It draws noth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, islice, product
 from random import Random
@@ -43,8 +42,7 @@ Part = tuple[Kind, str]  # what fails: a model or a provider
 Losses = Mapping[Part, float]  # the chance of losing a request while a part fails; of one that is not there it is 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outages:
+class Outages(NamedTuple):
     """The matrix: a row for each model and each provider, a column for each class of failures.
 
     `share` is the part of the calls that fail, 1 in an outage; `usual` the chance of losing a request when nothing fails.

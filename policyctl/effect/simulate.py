@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from policyctl.effect.costs import costs
@@ -38,8 +37,7 @@ class Call(NamedTuple):
     path: TargetPath
 
 
-@dataclass(frozen=True, slots=True)
-class Simulation:
+class Simulation(NamedTuple):
     """One request: the status that the client gets (None: no answer at all), the calls in order, the seconds waited after the
     last of them, and whether the answer is a broken stream.
     """
@@ -163,8 +161,7 @@ Given = Answers | tuple[Answer, ...]  # a tuple is the answers in order, the las
 MAX_WALKS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """What requests run into, in chances from 0 to 1.
 
     `statuses` is the distribution of the status that the client sees (None: no answer), `served` the chance that it gets what

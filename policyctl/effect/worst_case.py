@@ -112,8 +112,7 @@ class Outage(NamedTuple):
 Way = tuple[Outage, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """What must fail before a model is asked: every shortest way, each in the order of the calls.
 
     A model that gets healthy traffic has one way, in which nothing fails.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from policyctl.errors import Refused
 from policyctl.plan.change import ACTIONS, Action, Change, add, equal, remove, update
@@ -16,8 +16,7 @@ from policyctl.policy.live import LivePolicy, LiveRows
 from policyctl.policy.names import MODEL_PREFIX, matches
 
 
-@dataclass(frozen=True, slots=True)
-class BlockedChange:
+class BlockedChange(NamedTuple):
     """A policy that cannot be planned, because of the rows that the remote holds: which ids, and why."""
 
     name: str
@@ -106,8 +105,7 @@ class Plan:
         return {action: self.count(action) for action in ACTIONS}
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """Which policies a run is about: those that match `only` (all, when empty) and not `exclude`."""
 
     only: tuple[str, ...] = ()

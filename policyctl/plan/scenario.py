@@ -48,8 +48,7 @@ def read_amount(text: str) -> Amount:
     return Amount(float(found[2]), cast(Relation, found[1] or "="))
 
 
-@dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(NamedTuple):
     """What must hold; None and empty are "whatever it is".
 
     `status` is the status of every request, or the part that each status has; `served` the part that ends with a success.
@@ -65,8 +64,7 @@ class Expect:
     max_wait_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(NamedTuple):
     """One test. `given` is what models answer: a model, provider or glob → answers; the last one that fits a model holds."""
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from policyctl.policy.document import Document, canonical_text, is_server_key, normal_form, references
 from policyctl.policy.names import bare_name, canonical_name
@@ -56,8 +56,7 @@ class UnreadableRow:
         return f"name {self.name or 'unknown'}, id {self.id or 'unknown'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Duplicates:
+class Duplicates(NamedTuple):
     """Rows that share one canonical name, or one whose id another name has too. Which one counts is not for policyctl to guess.
 
     `others` are the other names of that id.

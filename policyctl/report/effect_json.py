@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from policyctl.effect.analysis import Analysis, Cell, Delta, Effect, Reached, Unfit, unfit_models
 from policyctl.effect.costs import Cost
@@ -24,8 +24,7 @@ from policyctl.report.format import json_text
 Costs = Mapping[int | None, Mapping[Cost, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class AnalysisView:
+class AnalysisView(NamedTuple):
     """The whole picture of one policy, and the outages that are asked for."""
 
     name: str
@@ -35,8 +34,7 @@ class AnalysisView:
     dead: tuple[Dead, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WhatIf:
+class WhatIf(NamedTuple):
     """What one policy does while some models answer as supposed (in words, as on the command line)."""
 
     name: str
@@ -47,8 +45,7 @@ class WhatIf:
     tree: Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """One request, walked step by step; `seed` decided its draws."""
 
     name: str
@@ -75,8 +72,7 @@ class ComparisonView:
     extras: Mapping[str, tuple[UnknownField, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class NotKnownView:
+class NotKnownView(NamedTuple):
     """One policy of which it cannot be told what it does, and why."""
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from policyctl.effect.gateway import ASSUMED
 from policyctl.plan.change import unknown_field_notes
@@ -22,8 +22,7 @@ TESTS_TOLD = "Scenario tests fail:"
 SETTINGS_TOLD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
 
 
-@dataclass(frozen=True, slots=True)
-class PlanView:
+class PlanView(NamedTuple):
     """A plan to show: reviewed, its remote as the user wrote it, and whether all of it is wanted.
 
     `directory` is that of the policies, from the repository's top; `artifacts` the page of the CI run that has what was
