@@ -47,6 +47,7 @@ with httpx.Client(base_url=sys.argv[1], headers={"Content-Type": "application/js
     for method, path, body in json.loads(Path("requests.json").read_bytes()):
         client.request(method, path, content=body).raise_for_status()
 """
+START = "from policyctl.cli.main import main; main()"
 PRECOMPILED = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
@@ -103,6 +104,26 @@ def starting(rounds: int) -> list[Row]:
         ]
         costs = in_turns(works, rounds)
         return [_row(work.name, costs, NOTHING, most) for work, most in zip(works[1:], (5, 5, 15), strict=True)]
+
+
+def own(rounds: int) -> list[Row]:
+    """This repository's own policies: a configuration, templates, tests. Then without the bytecode of policyctl, as after an
+    upgrade and wherever Python may not write it."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "policies", Path(folder, "policies"), ignore=shutil.ignore_patterns(".policyctl"))
+        shutil.copytree(ROOT / "policyctl", Path(folder, "source/policyctl"), ignore=shutil.ignore_patterns("__pycache__"))
+        os.chdir(folder)
+        measure((*POLICYCTL, "apply", "--yes"))
+        uncompiled = ("env", "PYTHONDONTWRITEBYTECODE=1", "PYTHONPATH=source", PYTHON, "-c", START)
+        asked = [
+            ("`validate` of this repository's `policies/`", (*POLICYCTL, "validate"), 6),
+            ("`plan` of these, no change", (*POLICYCTL, "plan"), 9),
+            ("`validate` of these, without bytecode", (*uncompiled, "validate"), 14),
+            ("`plan` of these, without bytecode", (*uncompiled, "plan"), 16),
+        ]
+        works = [Work(NOTHING, (PYTHON, "-c", "pass")), *(Work(name, command) for name, command, _ in asked)]
+        costs = in_turns(works, rounds)
+        return [_row(name, costs, NOTHING, most) for name, _, most in asked]
 
 
 def many(place: Place, rounds: int, url: str) -> list[Row]:
@@ -210,6 +231,7 @@ def run(size: int, rounds: int, *, grow: bool) -> dict[str, Any]:
         os.environ.clear()
         os.environ.update(PRECOMPILED)
         rows = starting(2 * rounds + 1)  # these are short, and shaken by whatever else runs
+        rows += own(2 * rounds + 1)
         place = Place(Path(top, "many"), size)
         rows += many(place, rounds, url)
         rows.append(applying(place, min(rounds, 3), url))
