@@ -1,7 +1,7 @@
 """Known secrets in every place that one can be: none of them is ever printed, stored, or sent to anybody else.
 
-Every command is a process of its own, with -vv, in a folder that holds all that it may write: its temporary files, caches,
-saved plans, audit, and the files of a GitHub step.
+Every command runs with -vv, in a folder that holds all that it may write: its temporary files, caches, saved plans, audit, and
+the files of a GitHub step. Where nothing depends on the process it runs in this one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from html import escape
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 from policyctl.load.auth import AuthFile
 from policyctl.remote.login_flows import cpd
 from policyctl.remote.redaction import Credentials, Redactor
+from tests.conftest import Policyctl, Ran
 from tests.examples import examples
 from tests.remote.fake_server import Reply, Seen, Silence, StandIn, standing_in
 from tests.remote.fake_tenant import Tenant
@@ -55,10 +57,10 @@ policy:
 
 
 class Home:
-    """A project, everything that a process may write around it, and the processes."""
+    """A project, everything that a command may write around it, and the commands."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self._policyctl, self._patch = folder, policyctl, monkeypatch
         for name in ("policies", "tmp", "home", "cache"):
             (folder / name).mkdir()
         (folder / "secret.txt").write_text(FILED + "\n")
@@ -80,19 +82,27 @@ class Home:
         text = json.dumps({"environments": {"prod": environment}, "scope": ["*"]})
         (self.folder / "policies/policyctl.yaml").write_text(text)
 
-    def run(
-        self, *args: str, program: tuple[str, ...] = ("-m", "policyctl"), **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command with -vv, and look for canaries in all that it left behind."""
-        ran = subprocess.run(
-            [sys.executable, *program, *args, "-vv"],
-            cwd=self.folder,
-            env={**self.environ, **environ},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert_silent(ran.stdout + ran.stderr, args)
+    def run(self, *args: str, **environ: str) -> Ran:
+        """Run a command with -vv in this process, and look for canaries in all that it left behind."""
+        with self._patch.context() as surroundings:
+            surroundings.chdir(self.folder)
+            for name in list(os.environ):
+                surroundings.delenv(name)
+            for name, value in {**self.environ, **environ}.items():
+                surroundings.setenv(name, value)
+            tempfile.tempdir = None  # look again
+            ran = self._policyctl(*args, "-vv")
+        tempfile.tempdir = None
+        return self._searched(ran, args)
+
+    def start(self, *args: str, program: tuple[str, ...] = ("-m", "policyctl")) -> Ran:
+        """The same in a process of its own."""
+        command = [sys.executable, *program, *args, "-vv"]
+        done = subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False)
+        return self._searched(Ran(done.returncode, done.stdout, done.stderr), args)
+
+    def _searched(self, ran: Ran, args: tuple[str, ...]) -> Ran:
+        assert_silent(ran.out + ran.err, args)
         for path in self.folder.rglob("*"):
             if path.is_file() and path.name not in SOURCES:
                 assert_silent(path.read_bytes().decode("latin-1"), path)
@@ -105,8 +115,8 @@ def assert_silent(text: str, where: object) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def home(tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Home:
+    return Home(tmp_path, policyctl, monkeypatch)
 
 
 AUTHS: dict[str, Callable[[str], dict[str, Any]]] = {
@@ -191,13 +201,15 @@ def test_where_all_is_well_no_command_says_or_keeps_a_secret(auth: str, home: Ho
     tenant = Tenant()
     with two_servers(service(tenant)) as (remote, _):
         home.configure(remote=remote.url, auth=AUTHS[auth](remote.url))
-        assert home.run("plan", "--out", "plan.json").returncode == 0
-        assert home.run("apply", "plan.json", "--yes").returncode == 0
+        whole = auth == "key from the environment"  # every command, each in a process of its own
+        run = home.start if whole else home.run
+        assert run("plan", "--out", "plan.json").code == 0
+        assert run("apply", "plan.json", "--yes").code == 0
         assert len(tenant.rows) == 1
-        for command in list(COMMANDS) if auth == "key from the environment" else ():
-            ran = home.run(*COMMANDS[command])
-            assert ran.returncode == 0, ran.stderr
-        assert home.run("history").returncode == 0
+        for command in list(COMMANDS) if whole else ():
+            ran = run(*COMMANDS[command])
+            assert ran.code == 0, ran.err
+        assert run("history").code == 0
     assert any(
         TOKEN in str(seen.headers) or KEY in str(seen.headers) or "ZenApiKey" in str(seen.headers) for seen in remote.seen
     )
@@ -208,8 +220,8 @@ def test_an_error_that_repeats_what_was_sent(command: str, home: Home) -> None:
     with two_servers(service(lambda seen: Reply(400, {"detail": echo(seen)}))) as (remote, _):
         home.configure(remote=remote.url, auth=AUTHS["zen" if command in ("plan", "add") else "bearer"](remote.url))
         ran = home.run(*COMMANDS[command])
-        assert ran.returncode == 1
-        assert "***" in ran.stderr
+        assert ran.code == 1
+        assert "***" in ran.err
 
 
 ECHOES: dict[str, Callable[[Seen], Reply]] = {
@@ -228,7 +240,7 @@ ECHOES: dict[str, Callable[[Seen], Reply]] = {
 def test_a_remote_that_repeats_what_was_sent(case: str, home: Home) -> None:
     with two_servers(service(ECHOES[case])) as (remote, _):
         home.configure(remote=remote.url, auth=AUTHS["zen" if case[0] == "4" else "bearer"](remote.url))
-        assert home.run("plan", "--out", "plan.json").returncode == 1
+        assert home.run("plan", "--out", "plan.json").code == 1
         assert not (home.folder / "plan.json").exists()
 
 
@@ -245,7 +257,7 @@ def test_a_remote_that_repeats_what_was_sent(case: str, home: Home) -> None:
 def test_a_login_that_repeats_what_was_sent(case: str, auth: str, home: Home) -> None:
     with two_servers(service(lambda _: Reply(200, []), ECHOES[case])) as (remote, _):
         home.configure(remote=remote.url, auth=AUTHS[auth](remote.url))
-        assert home.run("plan").returncode == 1
+        assert home.run("plan").code == 1
 
 
 @pytest.mark.parametrize("status", [302, 307])
@@ -257,7 +269,7 @@ def test_a_redirect_to_somebody_else_is_not_followed(status: int, at: str, home:
     handler = service(Tenant(), away) if at == "login" else service(away)
     with two_servers(handler) as (remote, other):
         home.configure(remote=remote.url, auth=AUTHS["key from the environment"](remote.url))
-        assert home.run("apply", "--yes").returncode == 1
+        assert home.run("apply", "--yes").code == 1
         assert other.seen == []
 
 
@@ -269,8 +281,8 @@ def test_a_write_that_is_answered_with_what_was_sent(home: Home) -> None:
 
     with two_servers(service(answer)) as (remote, _):
         home.configure(remote=remote.url, auth=AUTHS["bearer"](remote.url))
-        ran = home.run("apply", "--yes")
-        assert (ran.returncode, "***" in ran.stdout) == (5, True)
+        ran = home.start("apply", "--yes")
+        assert (ran.code, "***" in ran.out) == (5, True)
         assert "***" in (home.folder / "audit.jsonl").read_text()
 
 
@@ -291,7 +303,7 @@ def test_a_secret_is_hidden_as_any_program_writes_it_once_or_twice(secret: str) 
 def test_another_remote_hears_nothing(home: Home) -> None:
     with two_servers(service(Tenant())) as (remote, other):
         home.configure(remote=remote.url, auth=AUTHS["key from the environment"](remote.url))
-        assert home.run("plan", "--remote", other.url).returncode == 0
+        assert home.run("plan", "--remote", other.url).code == 0
         assert (remote.seen, len(other.seen) > 0) == ([], True)
 
 
@@ -318,15 +330,15 @@ USERINFOS: dict[str, tuple[dict[str, Any], tuple[str, ...], int]] = {
 def test_a_secret_that_was_written_where_none_may_be_is_refused_and_not_repeated(case: str, home: Home) -> None:
     environment, args, code = USERINFOS[case]
     home.configure(**environment)
-    assert home.run("plan", *args).returncode == code
-    assert home.run("apply", "--yes", *args).returncode == code
+    assert home.run("plan", *args).code == code
+    assert home.run("apply", "--yes", *args).code == code
     home.configure(**environment)
-    assert home.run("validate").returncode == (0 if args else 1)
+    assert home.run("validate").code == (0 if args else 1)
 
 
 def test_an_environment_that_is_a_url_is_not_repeated_with_its_password(home: Home) -> None:
     (home.folder / "policies/policyctl.yaml").write_text(f"environments: {{prod: 'https://me:{USERINFO}@x.invalid'}}\n")
-    assert home.run("plan").returncode == 1
+    assert home.run("plan").code == 1
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -338,23 +350,22 @@ def test_a_proxy_that_repeats_its_password(scheme: str, home: Home) -> None:
     with standing_in(answer) as proxy:
         url = proxy.url.replace("http://", f"http://me:{PROXY}@")
         home.configure(remote=f"{scheme}://example.invalid/instances/x")
-        proxies: dict[str, Any] = {f"{scheme.upper()}_PROXY": url, f"{scheme}_proxy": url}
-        ran = home.run("plan", **proxies)
-        assert ran.returncode == 1
+        ran = home.run("plan", **{f"{scheme.upper()}_PROXY": url, f"{scheme}_proxy": url})
+        assert ran.code == 1
         assert scheme == "https" or proxy.seen
 
 
 def test_a_proxy_that_cannot_be_used_is_not_repeated(home: Home) -> None:
     home.configure(remote="https://example.invalid/instances/x")
     for url in (f"ftp://me:{PROXY}@127.0.0.1:1", f"http://me:{PROXY}@127.0.0.1:99999", f"http://me:{PROXY}@[::1"):
-        assert home.run("plan", HTTPS_PROXY=url).returncode == 1
+        assert home.run("plan", HTTPS_PROXY=url).code == 1
 
 
 def test_what_goes_to_this_machine_passes_no_proxy(home: Home) -> None:
     """A token for a service on this machine may go in the clear, but not to a proxy that is somewhere else."""
     with two_servers(service(Tenant())) as (remote, other):
         home.configure(remote=remote.url, auth=AUTHS["password"](remote.url))
-        assert home.run("plan", HTTP_PROXY=other.url, http_proxy=other.url, ALL_PROXY=other.url).returncode == 0
+        assert home.run("plan", HTTP_PROXY=other.url, http_proxy=other.url, ALL_PROXY=other.url).code == 0
         assert other.seen == []
 
 
@@ -378,11 +389,11 @@ main()
 def test_a_bug_whose_words_quote_a_request(at: str, home: Home) -> None:
     with two_servers(service(Tenant())) as (remote, _):
         home.configure(remote=remote.url, auth=AUTHS["key from the environment"](remote.url))
-        ran = home.run("plan", program=("-c", BUG.replace("AT", repr(at))))
-        assert ran.returncode == 1
-        assert "error: a bug in policyctl: RuntimeError: " in ran.stderr
-        assert "Traceback" in ran.stderr
-        assert "***" in ran.stderr
+        ran = home.start("plan", program=("-c", BUG.replace("AT", repr(at))))
+        assert ran.code == 1
+        assert "error: a bug in policyctl: RuntimeError: " in ran.err
+        assert "Traceback" in ran.err
+        assert "***" in ran.err
 
 
 def test_a_password_for_a_host_that_is_called_like_the_path_goes_to_that_host() -> None:
@@ -396,7 +407,7 @@ def test_a_password_for_a_host_that_is_called_like_the_path_goes_to_that_host() 
 def test_private_files_are_for_their_owner_alone_whatever_the_umask(home: Home) -> None:
     (home.folder / "plan.json").touch(0o666)
     program = ("-c", "import os; os.umask(0); from policyctl.cli.main import main; main()")
-    assert home.run("plan", "--out", "plan.json", program=program).returncode == 0
-    assert home.run("apply", "--yes", program=program).returncode == 0
+    assert home.start("plan", "--out", "plan.json", program=program).code == 0
+    assert home.start("apply", "--yes", program=program).code == 0
     private = [home.folder / "plan.json", home.folder / "audit.jsonl", home.folder / ".policyctl/local.db"]
     assert [oct(path.stat().st_mode & 0o777) for path in private] == ["0o600"] * 3
