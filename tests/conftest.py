@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from policyctl.cli.main import run as run_main
-from tests.examples import USUAL, examples
+from tests.examples import FEW, USUAL, examples
 
 pytest_plugins = ["tests.chaos.plugin"]
 
@@ -22,28 +22,24 @@ pytest_plugins = ["tests.chaos.plugin"]
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# In CI the same examples in every run, so that a red run means a change; elsewhere new ones each time, to find more.
-settings.register_profile(
-    "policyctl",
-    max_examples=examples(USUAL),
-    deadline=None,
-    derandomize=os.environ.get("CI") == "true",
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("policyctl")
-
+INNER_LOOP = "not slow"
 # Where every test is slow. `-m "not slow"` does not even import these: some take longer to collect than most take to run.
 SLOW = (
     "browser",
     "chaos",
     "conformance",
     "fuzz",
+    "cli/test_approvals.py",
     "cli/test_canaries.py",
     "cli/test_kill.py",
+    "cli/test_progress.py",
+    "cli/test_what_was_merged.py",
     "server/test_limits.py",
     "server/test_openapi_fuzz.py",
     "server/test_serve.py",
     "server/test_soak.py",
+    "test_budget.py",
+    "test_code_of_the_checkout.py",
     "test_readme.py",
     "test_workflows.py",
 )
@@ -55,7 +51,18 @@ HERE = Path(__file__).parent
 MEMORY, ENOUGH = Path("/dev/shm"), 2 * 1024**3
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == INNER_LOOP:
+        os.environ.setdefault("TEST_EXAMPLES", FEW)
+    # In CI the same examples in every run, so that a red run means a change; elsewhere new ones each time, to find more.
+    settings.register_profile(
+        "policyctl",
+        max_examples=examples(USUAL),
+        deadline=None,
+        derandomize=os.environ.get("CI") == "true",
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("policyctl")
     if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
         disk = os.statvfs(MEMORY)
         if disk.f_bavail * disk.f_frsize >= ENOUGH and not disk.f_flag & os.ST_NOEXEC:
@@ -64,7 +71,7 @@ def pytest_configure() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
+    return True if config.option.markexpr == INNER_LOOP and _is_slow(collection_path) else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks

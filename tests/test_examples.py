@@ -33,6 +33,7 @@ def test_every_schema_is_a_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
 
 
+@pytest.mark.slow
 def test_the_schemas_of_files_are_those_of_their_models() -> None:
     subprocess.run([sys.executable, ".ci/made", "--check"], cwd=ROOT, check=True)
 

@@ -68,6 +68,7 @@ def test_a_page_is_part_of_the_package_and_linked_from_the_readme(topic: str) ->
     assert f"(policyctl/manual/{topic}.md)" in README.read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES, ids=IDS)
 def test_console_blocks_show_what_is_printed_and_leave_the_checkout_as_it_was(path: Path, tmp_path: Path) -> None:
     text = path.read_text("utf-8")

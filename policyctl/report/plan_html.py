@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
@@ -106,6 +107,7 @@ def plan_html(subject: PlanView) -> str:
     )
 
 
+@cache  # with the templates that it compiled, which takes longer than to fill them in
 def _environment() -> Environment:
     """Every value that a template writes is escaped twice over: nothing in it is markup, and nothing in it is invisible."""
     page = Environment(

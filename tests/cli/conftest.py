@@ -19,7 +19,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(params=["github", "gitlab"])
+# The inner loop tries one of them: what differs is their requests and answers, and CI tries both.
+@pytest.fixture(params=["github", pytest.param("gitlab", marks=pytest.mark.slow)])
 def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forge]:
     """A service, and the variables of one of its steps."""
     with forge_of(request.param) as made:

@@ -177,6 +177,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_written_that_cannot_be_noted(project: Project) -> None:
     """The disk fills up in mid-apply: no remote row is without a line, and the exit code says that not all is done."""
     for number in range(16):
@@ -214,6 +215,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_apply_whose_outcomes_cannot_be_noted_is_still_an_interrupted_one(project: Project) -> None:
     """The exit code says why it ended; what the file lacks is told change by change."""
     for name in "abc":

@@ -199,6 +199,7 @@ def test_progress_is_a_line_a_change_on_standard_error(project: Project, policyc
     assert policyctl("apply", "--yes").err == "+ virtual-policy/anygem  applied\n"
 
 
+@pytest.mark.slow
 def test_on_a_terminal_apply_asks_and_yes_applies(project: Project, policyctl: Policyctl) -> None:
     project.write("anygem.yaml")
     code, shown = answer_on_terminal("y", "apply")
@@ -207,6 +208,7 @@ def test_on_a_terminal_apply_asks_and_yes_applies(project: Project, policyctl: P
     assert policyctl("plan", "--detailed-exitcode").code == 0
 
 
+@pytest.mark.slow
 def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project) -> None:
     project.write("anygem.yaml")
     code, shown = answer_on_terminal("n", "apply")
@@ -249,6 +251,7 @@ UNREAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNREAD)
 def test_a_reader_that_goes_away_changes_no_exit_code_and_is_no_traceback(case: str, project: Project) -> None:
     project.write("anygem.yaml")
@@ -261,6 +264,7 @@ def test_a_reader_that_goes_away_hides_no_problem(project: Project) -> None:
     assert unread(project, "validate") == (1, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", [False, True])
 def test_apply_does_its_work_when_the_reader_of_its_plan_goes_away(failing: bool, project: Project) -> None:
     for name in "abc":
@@ -272,6 +276,7 @@ def test_apply_does_its_work_when_the_reader_of_its_plan_goes_away(failing: bool
     assert ("Traceback" in said, len(live_documents())) == (False, 3)
 
 
+@pytest.mark.slow
 def test_a_reader_of_errors_that_goes_away_changes_no_exit_code(project: Project) -> None:
     project.write("anygem.yaml", ANYGEM + "colour: red\n")
     reading, writing = os.pipe()
@@ -295,6 +300,7 @@ CLOSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CLOSED)
 def test_a_stream_that_is_closed_leads_nowhere(case: str, project: Project) -> None:
     redirected, code = CLOSED[case]
@@ -305,6 +311,7 @@ def test_a_stream_that_is_closed_leads_nowhere(case: str, project: Project) -> N
     assert Path(".policyctl/local.db").exists() == (code == 0)
 
 
+@pytest.mark.slow
 def test_a_result_that_cannot_be_printed_is_an_error_in_one_line(project: Project) -> None:
     """Before anything is written: whoever cannot read the plan has not agreed to it."""
     project.write("anygem.yaml")
@@ -315,6 +322,7 @@ def test_a_result_that_cannot_be_printed_is_an_error_in_one_line(project: Projec
     assert (told.returncode, told.stderr) == (ran.returncode, ran.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirected", ["2>/dev/full", ">/dev/full 2>/dev/full"])
 def test_a_full_standard_error_changes_no_exit_code(redirected: str, project: Project) -> None:
     project.write("anygem.yaml", "nonsense: [")

@@ -142,6 +142,7 @@ def test_two_outputs_in_one_file_are_a_usage_error(project: Project, policyctl: 
     assert "one more than once; give each a file of its own" in ran.err
 
 
+@pytest.mark.slow
 def test_a_comment_points_at_the_run_that_has_the_files(
     project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -310,6 +310,7 @@ def test_a_hook_ends_at_once_where_the_commit_changes_nothing_here(
         assert policyctl("validate").out == nothing
 
 
+@pytest.mark.slow
 def test_the_hook_that_init_writes_runs_when_a_file_is_only_deleted(project: Project, policyctl: Policyctl) -> None:
     """In pre-commit itself, which passes over hooks without files."""
     git(project.folder, "init", "-q")

@@ -58,6 +58,7 @@ def test_beside_policies_there_is_no_example(project: Project, policyctl: Policy
     assert not (project.policies / "example.yaml").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["policies", "deep/er/policies", "with blank"])
 def test_the_hook_runs_on_the_directory_from_the_repositorys_top(
     folder: str, bare: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch

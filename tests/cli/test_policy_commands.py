@@ -139,6 +139,7 @@ def test_nobody_to_ask_is_a_usage_error_and_nothing_is_written(bare: Path, polic
     assert not LOCAL.exists()
 
 
+@pytest.mark.slow
 def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project, policyctl: Policyctl) -> None:
     file = project.policy("x", "virtual-model/b/two")
     before = file.read_bytes()

@@ -258,6 +258,7 @@ def test_a_file_name_that_a_terminal_would_obey_is_only_shown(bare: Path, policy
     assert (ran.code, ran.err) == (0, "wrote x\\x1b[2J.yaml\n")
 
 
+@pytest.mark.slow
 def test_an_export_in_a_process_of_its_own_is_what_the_process_prints(bare: Path) -> None:
     """Through the program itself: standard output is the file and nothing else."""
     put([STORED])

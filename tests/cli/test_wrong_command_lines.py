@@ -161,6 +161,7 @@ SHOWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SHOWN)
 def test_on_a_terminal_a_problem_shows_its_line(case: str, project: Project) -> None:
     project.write("x.yaml", WRONG)

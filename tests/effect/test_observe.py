@@ -96,6 +96,7 @@ def test_answers_in_order_and_chances_are_not_followed_together() -> None:
         run_requests(tree, {A: (500,), B: {500: 0.5, 200: 0.5}})
 
 
+@pytest.mark.slow
 def test_too_many_ways_end_with_an_error_and_not_with_a_wait() -> None:
     draw = {"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": A}, {"model_name": B}, {"model_name": C}]}
     tree = read_tree(document({"strategy": {"mode": "fallback"}, "targets": [draw] * 12}))

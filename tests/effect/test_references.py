@@ -176,6 +176,7 @@ def test_a_chain_of_policies_is_followed_to_its_end() -> None:
     assert {(one.name, one.before, one.after) for one in effect.models} == {(A, 1, 0), ("virtual-model/other/model", 0, 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [MAX_CHAIN + 2, 200, 5000])
 def test_of_a_longer_chain_it_is_not_known_what_it_does(length: int) -> None:
     """Nor is a change at its far end called equivalent, though nothing differs as far as it was followed."""

@@ -137,6 +137,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRITERS)
 def test_a_disk_that_is_full_keeps_the_old_file_and_leaves_no_other(case: str, project: Project, policyctl: Policyctl) -> None:
     args, file = WRITERS[case]
@@ -184,6 +185,7 @@ def test_pull_stays_in_its_directory_whatever_the_policies_are_called(project: P
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["pull", "add --save"])
 def test_a_directory_that_becomes_a_link_between_reading_and_writing_is_not_followed(
     how: str, project: Project, policyctl: Policyctl

@@ -131,6 +131,7 @@ def test_apply_is_refused_and_writes_nothing(project: Project, policyctl: Policy
     assert policyctl("apply", "--yes").code == 0
 
 
+@pytest.mark.slow
 def test_the_commands_of_single_policies_wait_too(project: Project, policyctl: Policyctl) -> None:
     with held(LOCAL) as process:
         add = ["policy", "add", "--name", "one", "--model", "virtual-model/x/a", "--strategy", "single", "--yes"]
@@ -155,6 +156,7 @@ def test_what_only_looks_takes_no_lock_and_makes_no_file(project: Project, polic
         assert policyctl("apply", "--yes", "--lock-timeout", "0").code == 0, "there is nothing to apply"
 
 
+@pytest.mark.slow
 def test_apply_waits_and_then_holds_its_plan_against_what_is_live_now(project: Project, policyctl: Policyctl) -> None:
     """Whoever was waited for may have moved what the plan is about: exit 4, and nothing is written."""
     project.policy("one")
@@ -175,6 +177,7 @@ def test_apply_waits_and_then_holds_its_plan_against_what_is_live_now(project: P
     assert live_documents().keys() == {"virtual-policy/one"}
 
 
+@pytest.mark.slow
 def test_apply_waits_and_then_finds_its_work_done(project: Project, policyctl: Policyctl) -> None:
     project.policy("one", LEAF["model_name"])
     with held(LOCAL) as process:

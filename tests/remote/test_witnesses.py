@@ -199,6 +199,7 @@ def test_an_add_that_failed_and_is_there_all_the_same_is_reported() -> None:
         assert verify([outcome], remote, Clock().sleep) == ["virtual-policy/one is there although its add failed (id new-0)"]
 
 
+@pytest.mark.slow
 def test_the_policy_that_is_read_back_must_be_the_one_that_was_added() -> None:
     """As when another one of that name is shown first, and ours late or never."""
     tenant = Tenant()

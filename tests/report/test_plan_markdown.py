@@ -258,11 +258,13 @@ def test_a_thousand_changes_fit_by_whole_blocks(room: int) -> None:
         assert "```mermaid" in text
 
 
+@pytest.mark.slow
 def test_more_room_shows_more() -> None:
     shown = [len(Page(page(PLANS["thousand"], room)).texts("tr")) for room in (16_000, 32_000, 64_000, 128_000)]
     assert shown == sorted(set(shown))
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_pointed_at() -> None:
     assert "all of it is in what `policyctl plan` prints." in page(PLANS["thousand"])
     run = "https://github.com/a/b/actions/runs/1"
