@@ -12,8 +12,8 @@ from typing import Any
 import click
 import pytest
 
-from policyctl.cli.help import TOPICS
 from policyctl.cli.main import policyctl as cli
+from policyctl.cli.reference import TOPICS
 from policyctl.rules.catalogue import RULES
 from tests.conftest import Policyctl, Project
 from tests.readme_blocks import MANUAL, PAGES, README, ROOT, rerun

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from policyctl.cli.audit import Audit, with_audit
 from policyctl.cli.console import Console
-from policyctl.cli.execute import LOCK_SECONDS, confirm_and_apply, raise_if_stale
-from policyctl.cli.github_actions import subject_of, write_plan_summary, write_stop_summary
-from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.review import Before, review_directory, with_idle_settings
+from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
+from policyctl.cli.options import NAMES, Options, with_audit, with_options
+from policyctl.cli.review import Before, raise_if_unsafe, review_directory, with_idle_settings
 from policyctl.cli.selection import Overrides, raise_if_idle, with_selection
-from policyctl.cli.session import Session, open_session, read_directory
+from policyctl.cli.session import Session, open_session
 from policyctl.errors import StalePlan, UsageError
 from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Environment, leaves
 from policyctl.load.unread import listed
 from policyctl.plan.approval import NONE
+from policyctl.plan.outcome import Outcome
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.safety import Review
 from policyctl.plan.saved_plan import MAX_BYTES, BadPlan, read_plan
-from policyctl.reconcile.saved_plan import review_saved
-from policyctl.remote.open import open_reader, require_writable
-from policyctl.report.format import escape, value
+from policyctl.reconcile.apply import LOCK_SECONDS, Applied, ApplyEvents, ApplySettings, apply_plan
+from policyctl.reconcile.audit import Audit
+from policyctl.reconcile.plan import raise_if_stale, review_saved
+from policyctl.remote.open import require_writable
+from policyctl.report.format import Style, count, escape, value
+from policyctl.report.outcomes import apply_text, outcome_line
 from policyctl.report.plan_text import elided, plan_text
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -66,7 +70,7 @@ Example:
 @with_audit
 @with_selection
 @with_options(*NAMES)
-def command(
+def apply(
     options: Options,
     planfile: Path | None,
     yes: bool,
@@ -83,38 +87,23 @@ def command(
     With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote moved since. It can be
     applied again after it was interrupted.
     """
-    return apply(options, planfile, yes, parallelism, expect_digest, lock_timeout, base, selection, overrides, audit)
-
-
-def apply(
-    options: Options,
-    planfile: Path | None,
-    yes: bool,
-    parallelism: int,
-    expect_digest: str | None,
-    lock_timeout: float,
-    base: str | None,
-    selection: Selection,
-    overrides: Overrides,
-    audit: Audit | None,
-) -> int:
-    console = Console(options)
     _check_expectation(expect_digest, planfile)
     base = None if base is None or not base.strip("0") else base  # of a branch's first push services say 000…
     if planfile is None:
-        place = open_session(options)
-        require_writable(place.url)
-        reviewed = review_directory(options, place, console, selection, overrides, base=base)
+        session = open_session(options)
+        require_writable(session.url)
+        review = review_directory(session, selection, overrides, base=base)
     else:
-        place, reviewed = _read_saved(options, console, planfile, selection, overrides, base)
-    console.result(plan_text(reviewed, place.remote, console.out_style, verbose=console.verbose))
-    if unapproved := _unapproved(reviewed.plan, expect_digest):
+        session, review = _read_saved(options, planfile, selection, overrides, base)
+    console = session.console
+    console.result(plan_text(review, session.remote, console.out_style, verbose=console.verbose))
+    if unapproved := _unapproved(review.plan, expect_digest):
         write_stop_summary(unapproved, console)
-    write_plan_summary(subject_of(reviewed, place.remote, options.dir, console), planfile, console)
-    raise_if_stale(reviewed.stale, listed=True)
+    write_plan_summary(view_of(review, session.remote, options.dir, console), planfile, console)
+    raise_if_stale(review.stale, listed=True)
     if unapproved:
         raise StalePlan(unapproved)
-    return confirm_and_apply(reviewed, place, console, yes=yes, parallelism=parallelism, lock_seconds=lock_timeout, audit=audit)
+    return confirm_and_apply(review, session, yes=yes, parallelism=parallelism, lock_seconds=lock_timeout, audit=audit)
 
 
 def _unapproved(plan: Plan, expected: str | None) -> str | None:
@@ -144,7 +133,7 @@ def _check_expectation(digest: str | None, planfile: Path | None) -> None:
 
 
 def _read_saved(
-    options: Options, console: Console, planfile: Path, selection: Selection, overrides: Overrides, base: str | None
+    options: Options, planfile: Path, selection: Selection, overrides: Overrides, base: str | None
 ) -> tuple[Session, Review]:
     """A saved plan, held against the environment it is for, the remote as it is now, and the safety rules."""
     if selection != Selection():
@@ -152,24 +141,24 @@ def _read_saved(
     plan = _read_plan(planfile)
     if options.env is not None and options.env != plan.environment:
         raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.env}")
-    place = open_session(options, plan.environment)
+    session = open_session(options, plan.environment)
     require_writable(plan.remote)
-    require_writable(place.url)
-    with open_reader(place.url, place.access) as reader:
+    require_writable(session.url)
+    with session.reader() as reader:
         if reader.identity != plan.remote:
             raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")
-        if place.environment.digest != plan.config:
+        if session.environment.digest != plan.config:
             said = f"policyctl.yaml changed what holds for {plan.environment} since the plan was made; plan again"
-            raise StalePlan("\n  ".join([said, *_moved_settings(plan, place.environment)]))
-        _, loaded, _ = read_directory(options, place, console)
-        with console.progress.of("Comparing", "live policy") as step:
+            raise StalePlan("\n  ".join([said, *_moved_settings(plan, session.environment)]))
+        loaded = session.read(lenient=True).loaded
+        with session.console.progress.of("Comparing", "live policy") as step:
             plan = replace(plan, overrides=overrides.given)  # what lifts a rule is what is given now, whatever the file says
-            before = Before(options, place, console, base)
+            before = Before(session, base)
             loaded = loaded._replace(declared=replace(loaded.declared, before=before.declared))
-            reviewed = review_saved(reader, plan, loaded, overrides.on(place.environment.settings), step, before.documents)
+            review = review_saved(reader, plan, loaded, overrides.on(session.environment.settings), step, before.documents)
     names = loaded.names | {change.name for change in plan.changes}
-    raise_if_idle(selection, overrides, names, reviewed.live | names)  # what is done already was live
-    return place, with_idle_settings(reviewed, place, names, overrides)
+    raise_if_idle(selection, overrides, names, review.live | names)  # what is done already was live
+    return session, with_idle_settings(review, session, names, overrides)
 
 
 def _moved_settings(plan: Plan, now: Environment) -> Iterator[str]:
@@ -194,3 +183,83 @@ def _read_plan(path: Path) -> Plan:
     except UnicodeDecodeError:
         raise BadPlan(f"{path} is no plan: it is not text; make one with plan --out") from None
     return read_plan(text, str(path))
+
+
+def confirm_and_apply(
+    review: Review,
+    session: Session,
+    *,
+    yes: bool,
+    parallelism: int = 1,
+    lock_seconds: float = LOCK_SECONDS,
+    audit: Audit | None = None,
+) -> int:
+    """Ask whether to apply a plan that was printed already, apply it, and return the exit code.
+
+    Raises UsageError or Refused before asking when the remote is read-only or the plan is refused, Incomplete when not
+    everything was applied, and otherwise as `apply_plan` does.
+    """
+    require_writable(session.url)
+    if review.refusals or not review.plan.changes:
+        raise_if_unsafe(review)
+        return 0
+    changes = count(len(review.plan.changes), "change")
+    if not session.console.confirm(f"Apply {changes} to {session.environment.name}?", yes=yes):
+        session.console.say("declined; nothing was written")
+        return 1
+    command, in_scope = click.get_current_context().command_path, session.environment.settings.in_scope
+    settings = ApplySettings(parallelism, lock_seconds, command, audit, in_scope)
+    events = ConsoleEvents(session.console)
+    applied = apply_plan(review, session.url, session.access, settings, events)
+    if events.signal is not None:
+        return 128 + events.signal
+    applied.raise_if_incomplete()
+    raise_if_unsafe(review)
+    return 0
+
+
+class ConsoleEvents(ApplyEvents):
+    """Shows an apply on the console, and lets SIGINT and SIGTERM end it when what was begun is finished."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._step: Callable[[Outcome], None] = lambda _: None
+        self.signal: int | None = None
+
+    def message(self, line: str) -> None:
+        self._console.say(line)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Catch the first signal; the second one stops at once."""
+
+        def handle(number: int, _: object) -> None:
+            signal.signal(number, signal.SIG_DFL)  # first of all, so that a second one is never caught
+            self.signal = self.signal or number
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous = [signal.signal(number, handle) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, previous, strict=True):
+                signal.signal(number, handler)
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[None]:
+        with self._console.progress.of(label, "change", total, stopped=self.stopped) as self._step:
+            yield
+
+    def outcome(self, outcome: Outcome) -> None:
+        if self._console.draws:
+            self._step(outcome)
+        else:  # a line for each change
+            self._console.say(outcome_line(outcome, self._console.err_style), painted=True)
+
+    def stopped(self) -> bool:
+        return self.signal is not None
+
+    def finished(self, applied: Applied) -> None:
+        text = apply_text(applied.outcomes, applied.unverified, self._console.out_style)
+        self._console.result(text)
+        write_outcome_summary(apply_text(applied.outcomes, applied.unverified, Style()), self._console)

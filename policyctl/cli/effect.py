@@ -110,7 +110,7 @@ class Question(NamedTuple):
 @click.option("--streamed", is_flag=True, help="For requests that ask for a stream: outages with streams that are cut, too.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @with_options(*NAMES)
-def command(
+def effect(
     options: Options,
     policies: tuple[str, ...],
     against: str | None,
@@ -131,13 +131,9 @@ def command(
     policies of the directory.
     """
     asked = Question(against, partial, down, rate, trace, seed, timeout, graph, uses, streamed)
-    return effect(options, policies, asked, form)
-
-
-def effect(options: Options, names: tuple[str, ...], asked: Question, form: str) -> int:
     console = Console(options)
-    _check(options, names, asked, form)
-    subjects = find_policies(options, names, console)
+    _check(options, policies, asked, form)
+    subjects = find_policies(options, policies, console)
     if asked.graph:
         text = effect_graph([policy.document for policy in subjects.policies])
         console.result(f"```mermaid\n{text}```\n" if form == "markdown" else text)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
-from policyctl.cli.session import find_those, load_policies, open_session, read_directory
+from policyctl.cli.session import open_session
 from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
 from policyctl.effect.gateway import Answer, Answers, answer_streamed, read_answer, with_remainder
 from policyctl.effect.tree import tree_if_known
@@ -30,9 +30,8 @@ from policyctl.policy.document import Document, Policy, model_names, references
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.live import LivePolicy, LiveRows
 from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_name, matching_models, model_names_in, short_model
-from policyctl.reconcile.observe import look_up, observe
+from policyctl.reconcile.observe import find_those, look_up, observe
 from policyctl.remote.git import GitReader
-from policyctl.remote.open import open_reader
 from policyctl.remote.protocol import Reader
 
 LIVE = "live"
@@ -74,11 +73,11 @@ def find_policies(options: Options, arguments: tuple[str, ...], console: Console
     models = frozenset[str]()
     directory: Loaded | None
     if names or not files:
-        _, directory, unread = load_policies(options, open_session(options), console)
+        _, directory, unread = open_session(options).read()
         found += _named(directory.policies, names, options, unread)
         models = frozenset(map(canonical_model, directory.models))
     else:
-        directory = _around(files, options, console)
+        directory = _around(files, options)
     declared = directory.declared if directory else NOTHING
     for file in files:
         loose = read_leniently(*_opened(options, read_source(file), file))
@@ -90,11 +89,11 @@ def find_policies(options: Options, arguments: tuple[str, ...], console: Console
     return PolicySet(tuple(once.values()), KnownPolicies(known), models, declared)
 
 
-def _around(files: list[Path], options: Options, console: Console) -> Loaded | None:
+def _around(files: list[Path], options: Options) -> Loaded | None:
     """The directory where one of these files lies in it, as far as it can be read: what is asked is about the files alone."""
     if any(_is_inside(file, options) for file in files):
         with suppress(PolicyctlError):
-            return read_directory(options, open_session(options), console)[1]
+            return open_session(options).read(lenient=True).loaded
     return None
 
 
@@ -162,13 +161,13 @@ def _then(options: Options, subjects: PolicySet, against: str) -> Versions:
 
 def _live(options: Options, subjects: PolicySet) -> Versions:
     """What is live is left as it is where no file says otherwise."""
-    place = open_session(options)
-    with open_reader(place.url, place.access) as reader:
+    session = open_session(options)
+    with session.reader() as reader:
         found = find_those(reader, {policy.name for policy in subjects.policies})
         rows, unclear = _below(reader, dict(found), subjects)
     live = {name: row.normal for name, row in rows.items()}
     versions = tuple(live.get(policy.name) for policy in subjects.policies)
-    whole = not place.url.startswith(GIT)
+    whole = not session.url.startswith(GIT)
     left = {name: why for name, why in unclear.items() if name not in subjects.known}
     before = KnownPolicies(live, whole=whole, unclear=unclear)
     after = KnownPolicies({**live, **subjects.known}, whole=whole, unclear=left)

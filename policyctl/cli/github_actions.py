@@ -36,14 +36,14 @@ def repository_path(file: str) -> str:
     return path.relative_to(top).as_posix() if path.is_relative_to(top) else path.as_posix()
 
 
-def subject_of(review: Review, remote: str, directory: Path, console: Console) -> PlanView:
+def view_of(review: Review, remote: str, directory: Path, console: Console) -> PlanView:
     """A plan to show, with where it belongs; `remote` is as the user wrote it."""
     from policyctl.report.plan_view import PlanView
 
     return PlanView(review, remote, console.verbose, repository_path(str(directory)), run_page())
 
 
-def write_plan_summary(subject: PlanView, plan_file: Path | None, console: Console) -> None:
+def write_plan_summary(view: PlanView, plan_file: Path | None, console: Console) -> None:
     """Leave a plan's summary and outputs for the workflow, where it asks for them.
 
     Raises PolicyctlError when the outputs cannot be written: what comes later decides by them.
@@ -52,13 +52,13 @@ def write_plan_summary(subject: PlanView, plan_file: Path | None, console: Conso
         from policyctl.report.plan_json import step_outputs
 
         try:
-            _append(path, step_outputs(subject.review, None if plan_file is None else str(plan_file)))
+            _append(path, step_outputs(view.review, None if plan_file is None else str(plan_file)))
         except OSError as error:
             raise PolicyctlError(f"GITHUB_OUTPUT: {path} cannot be written: {error.strerror}") from None
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         from policyctl.report.plan_markdown import plan_markdown
 
-        _summarise(path, lambda room: plan_markdown(subject, room - 1) + "\n", console)
+        _summarise(path, lambda room: plan_markdown(view, room - 1) + "\n", console)
 
 
 def write_stop_summary(why: str, console: Console) -> None:

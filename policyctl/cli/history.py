@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from policyctl.cli.audit import VARIABLE, audit_option
 from policyctl.cli.console import Console
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import AUDIT_VARIABLE, Options, audit_option, with_options
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.audit_log import read_audit
 from policyctl.plan.audit import AuditEntry
@@ -31,20 +30,16 @@ Example:
 @click.option("--diff", is_flag=True, help="Show what changed too, field by field.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options("env", "color", "verbose")
-def command(options: Options, names: tuple[str, ...], audit_file: Path | None, diff: bool, form: str) -> int:
+def history(options: Options, names: tuple[str, ...], audit_file: Path | None, diff: bool, form: str) -> int:
     """Show who changed what, when, and from which commit; the last change is the last line.
 
     NAME is a policy, with or without virtual-policy/, or a glob. With --env only that environment's changes are shown.
     """
-    return history(options, names, audit_file, diff, form)
-
-
-def history(options: Options, names: tuple[str, ...], file: Path | None, diff: bool, form: str) -> int:
     console = Console(options)
-    if file is None:
-        raise UsageError(f"which file? name it with --audit or {VARIABLE}; policyctl apply --audit FILE adds to it")
+    if audit_file is None:
+        raise UsageError(f"which file? name it with --audit or {AUDIT_VARIABLE}; policyctl apply --audit FILE adds to it")
     bad: list[int] = []
-    entries = list(_entries(file, bad, console))
+    entries = list(_entries(audit_file, bad, console))
 
     def wanted(entry: AuditEntry) -> bool:
         named = not names or matches(entry.name, names) or entry.name in map(canonical_name, names)
@@ -55,16 +50,17 @@ def history(options: Options, names: tuple[str, ...], file: Path | None, diff: b
     else:
         console.result(history_text(entries, wanted, console.out_style, diff=diff))
     if bad:
-        raise PolicyctlError(f"{file}: {count(len(bad), 'line')} could not be read; the history may not be whole")
+        raise PolicyctlError(f"{audit_file}: {count(len(bad), 'line')} could not be read, so the history may be incomplete")
     return 0
 
 
 def _entries(file: Path, bad: list[int], console: Console) -> Iterator[AuditEntry]:
-    """What the file says; what it does not say is told. A last line without its end is what a kill leaves, and no error."""
+    """The entries of the file; unreadable lines are reported. An unfinished last line is what a killed process leaves, and not
+    an error."""
     for line in read_audit(file):
         if line.entry is not None:
             yield line.entry
             continue
-        console.say(f"{file}:{line.number}: {line.complaint}; it is left out")
+        console.say(f"{file}:{line.number}: {line.complaint}; line skipped")
         if not line.unfinished:
             bad.append(line.number)

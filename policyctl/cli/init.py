@@ -37,17 +37,13 @@ _PRE_COMMIT = ".pre-commit-config.yaml"
 @click.command("init", epilog=EPILOG)
 @click.option("--ci", type=click.Choice(SERVICES), help="Workflows too, for this service: plan, apply on merge, drift.")
 @with_options("dir", "verbose")
-def command(options: Options, ci: ServiceName | None) -> int:
+def init(options: Options, ci: ServiceName | None) -> int:
     """Make a policy directory to start from: policyctl.yaml with comments, an example policy with tests, and a
     pre-commit hook.
 
     Nothing that is there already is changed, and where there are policies no example is added. For the policies of a
     remote that is in use, run pull afterwards.
     """
-    return init(options, ci)
-
-
-def init(options: Options, ci: ServiceName | None) -> int:
     console = Console(options)
     folder = options.dir
     make_folder(folder)

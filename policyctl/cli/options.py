@@ -1,11 +1,10 @@
-"""Options that commands share, before a command's name or after it, and groups of commands that are imported when used."""
+"""Options that commands share, and groups whose commands are imported when they are used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib import import_module
-from keyword import iskeyword
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,27 +14,30 @@ from policyctl.errors import UsageError
 
 
 class Commands(click.Group):
-    """Commands by name. The command `x` is `command` of the module `x` in a package (`x_` where x is a word of Python's)."""
+    """Commands by name, each imported when it is used."""
 
-    def __init__(self, *args: Any, package: str, table: Mapping[str, str], **more: Any) -> None:
-        """`table` says what each command does, in the order of --help."""
+    def __init__(
+        self, *args: Any, package: str, table: Mapping[str, str], modules: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        """`table` describes the commands, in the order of --help. A command is in the module of its name in `package`, or in
+        the one that `modules` has for it."""
         super().__init__(*args, **more)
         self.package = package
         self.table = table
+        self.modules = modules or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.table:
-            if not ctx.resilient_parsing:  # a shell that completes is told nothing
+            if not ctx.resilient_parsing:  # shell completion shows no error
                 from policyctl.cli.usage import unknown_command
 
                 ctx.fail(unknown_command(cmd_name, ctx, list(self.table)))
             return None
-        module = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
-        command: click.Command = import_module(f"{self.package}.{module}").command
-        return command
+        module = import_module(f"{self.package}.{self.modules.get(cmd_name, cmd_name)}")
+        return next(found for found in vars(module).values() if isinstance(found, click.Command) and found.name == cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -131,3 +133,29 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     ),
     (("-v", "--verbose"), {"count": True, "help": "Say more; -vv for a bug report.  [POLICYCTL_VERBOSE]"}),
 )
+
+
+AUDIT_VARIABLE = "POLICYCTL_AUDIT"
+
+
+def audit_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--audit, as `audit_file`; `text` describes it."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    help_text = f"{text}  [{AUDIT_VARIABLE}]"
+    return click.option("--audit", "audit_file", type=path, envvar=AUDIT_VARIABLE, metavar="FILE", help=help_text)
+
+
+def with_audit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --audit, as `audit`: an Audit, or None."""
+
+    @audit_option("Record each change in this file, in lines of JSON; see history.")
+    @wraps(function)
+    def settled(*args: Any, audit_file: Path | None, **more: Any) -> Any:
+        from policyctl.cli.github_actions import run_page
+        from policyctl.reconcile.audit import Audit
+
+        command = click.get_current_context().command_path.removeprefix("policyctl ")
+        audit = None if audit_file is None else Audit(audit_file, command, run_page())
+        return function(*args, audit=audit, **more)
+
+    return settled

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from policyctl.cli.console import Console
-from policyctl.cli.github_actions import subject_of, write_plan_summary
+from policyctl.cli.github_actions import view_of, write_plan_summary
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.review import raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, with_selection
@@ -32,21 +31,21 @@ Form = Literal["text", "json", "markdown", "html"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
-def render_plan(form: Form, subject: PlanView, style: Style = Style()) -> str:
+def render_plan(form: Form, view: PlanView, style: Style = Style()) -> str:
     """The plan in one format; `style` colours the text of a terminal."""
     if form == "json":
         from policyctl.report.plan_json import plan_json
 
-        return plan_json(subject.review)
+        return plan_json(view.review)
     if form == "html":
         from policyctl.report.plan_html import plan_html  # the page's libraries are loaded for those who want a page
 
-        return plan_html(subject)
+        return plan_html(view)
     if form == "markdown":
         from policyctl.report.plan_markdown import plan_markdown
 
-        return plan_markdown(subject)
-    return plan_text(subject.review, subject.remote, style, verbose=subject.verbose)
+        return plan_markdown(view)
+    return plan_text(view.review, view.remote, style, verbose=view.verbose)
 
 
 EPILOG = """\b
@@ -98,7 +97,7 @@ def _report(text: str) -> tuple[Form, Path]:
 @click.option("--test", "tests", is_flag=True, help="Run the scenario tests too; a plan with a failed one approves nothing.")
 @with_selection
 @with_options(*NAMES)
-def command(
+def plan(
     options: Options,
     form: Form,
     out: Path | None,
@@ -114,32 +113,17 @@ def command(
     Long runs that a change leaves as they are read as …, and of a long effect the first rows are shown; -v shows both whole,
     and each policy as it will be.
     """
-    return plan(options, form, out, reports, detailed_exitcode, base, tests, selection, overrides)
-
-
-def plan(
-    options: Options,
-    form: Form,
-    out: Path | None,
-    reports: Reports,
-    detailed_exitcode: bool,
-    base: str | None,
-    tests: bool,
-    selection: Selection,
-    overrides: Overrides,
-) -> int:
     _raise_if_one_file([*([out] if out else []), *(path for _, path in reports)])
-    console = Console(options)
     held = None if base is None else _read_base(options, base)
-    place = open_session(options, base=held)
-    review = review_directory(options, place, console, selection, overrides, base=base, tests=tests)
+    session = open_session(options, base=held)
+    review = review_directory(session, selection, overrides, base=base, tests=tests)
     if held is not None:
-        review = _as_merged(review, options.dir, place, held)
-    subject = subject_of(review, place.remote, options.dir, console)
+        review = _as_merged(review, session, held)
+    view, console = view_of(review, session.remote, options.dir, session.console), session.console
     if out is not None or reports:
-        _write_files(out, reports, subject)
-    console.result(render_plan(form, subject, console.out_style))
-    write_plan_summary(subject, out, console)
+        _write_files(out, reports, view)
+    console.result(render_plan(form, view, console.out_style))
+    write_plan_summary(view, out, console)
     raise_if_unsafe(review, listed=form == "text")
     if review.failed_tests:
         raise PolicyctlError(f"{count(len(review.failed_tests), 'scenario test')} failed; policyctl test shows how")
@@ -159,27 +143,28 @@ def _read_base(options: Options, revision: str) -> BaseConfig:
     return read_base(options.dir, revision)
 
 
-def _write_files(out: Path | None, reports: Reports, subject: PlanView) -> None:
+def _write_files(out: Path | None, reports: Reports, view: PlanView) -> None:
     """Write the plan for apply, and its renderings, where they are asked for."""
     from policyctl.load.atomic import write_atomically
     from policyctl.plan.saved_plan import write_plan  # with pydantic behind it
 
     if out is not None:
-        write_atomically(out, write_plan(subject.review.plan), private=True)
+        write_atomically(out, write_plan(view.review.plan), private=True)
     for form, path in reports:
-        write_atomically(path, render_plan(form, subject))
+        write_atomically(path, render_plan(form, view))
 
 
-def _as_merged(review: Review, directory: Path, place: Session, base: BaseConfig) -> Review:
+def _as_merged(review: Review, session: Session, base: BaseConfig) -> Review:
     """The review with what the branch changes in the settings. The plan is one under the branch's own configuration, so that
     its digest is that of the same plan after the merge."""
     from policyctl.load.referred import access_now  # with git behind it
 
-    merged = place.config.environment(place.environment.name)
-    held = place.environment.settings.guard_exceptions
+    merged = session.config.environment(session.environment.name)
+    held = session.environment.settings.guard_exceptions
     later = [one for one in merged.settings.guard_exceptions if one not in held]
     notes = [f"the exception from {one.guard} for {one.policy} counts after its merge: {one.reason}" for one in later]
     plan = replace(review.plan, config=merged.digest, settings=merged.decides)
-    terms = Terms(base.access(place.environment), access_now(directory, place.config, merged), merged.rules)
-    settings = base.settings(place.config, place.environment.name)
+    now = access_now(session.options.dir, session.config, merged)
+    terms = Terms(base.access(session.environment), now, merged.rules)
+    settings = base.settings(session.config, session.environment.name)
     return replace(review, plan=plan, settings=settings, terms=terms, notes=(*review.notes, *notes))

@@ -27,6 +27,21 @@ Example:
 _NEEDS = ("starlette", "uvicorn")
 
 
+class Settings(NamedTuple):
+    """The options of the command itself."""
+
+    host: str
+    port: int
+    token_from: str | None
+    token_seconds: int
+    allow_duplicate_names: bool
+    allow_dangling: bool
+    camel_case: bool
+    replace_models: bool
+    max_policies: int | None
+    max_connections: int
+
+
 @click.command("serve", epilog=EPILOG)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=4321, show_default=True, help="The port; 0 takes a free one.")
@@ -45,7 +60,7 @@ _NEEDS = ("starlette", "uvicorn")
 @click.option("--max-policies", type=click.IntRange(0), help="Refuse another policy from that number on, as a quota does.")
 @click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True, help="More clients get a 503.")
 @with_options("dir", "env", "remote", "verbose")
-def command(options: Options, **settings: Any) -> int:
+def serve(options: Options, **given: Any) -> int:
     """Serve the embedded remote over HTTP, as the platform's control plane: its policies, models, connections, agents and other
     documents, below /v1, /api/v1 and …/v1/orchestrate, and its logins.
 
@@ -53,25 +68,7 @@ def command(options: Options, **settings: Any) -> int:
     in front of a server that others reach: it does TLS and ends slow connections. Logs are JSON on standard error;
     /openapi.json describes the interface. SIGTERM and SIGINT end it when what was begun is done.
     """
-    return serve(options, Settings(**settings))
-
-
-class Settings(NamedTuple):
-    """The options of the command itself."""
-
-    host: str
-    port: int
-    token_from: str | None
-    token_seconds: int
-    allow_duplicate_names: bool
-    allow_dangling: bool
-    camel_case: bool
-    replace_models: bool
-    max_policies: int | None
-    max_connections: int
-
-
-def serve(options: Options, settings: Settings) -> int:
+    settings = Settings(**given)
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
     from policyctl.remote.sqlite_models import SqliteModels
@@ -105,12 +102,12 @@ def _store(options: Options, *, unique_names: bool) -> SqliteRemote:
     from policyctl.remote.open import sqlite_path
     from policyctl.remote.sqlite import SqliteRemote
 
-    place = open_session(options)
-    if not place.url.startswith("sqlite:"):
+    session = open_session(options)
+    if not session.url.startswith("sqlite:"):
         raise UsageError(
-            f"serve needs an embedded remote, and {place.environment.name} has another; add --remote sqlite:///PATH"
+            f"serve needs an embedded remote, and {session.environment.name} has another; add --remote sqlite:///PATH"
         )
-    store = SqliteRemote(sqlite_path(place.url), unique_names=unique_names)
+    store = SqliteRemote(sqlite_path(session.url), unique_names=unique_names)
     if store.database.names_are_unique() is not unique_names:
         takes, flag = ("refuses", "without") if not unique_names else ("takes", "with")
         raise UsageError(

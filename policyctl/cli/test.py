@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.session import load_policies, open_session
+from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
 from policyctl.plan.scenario import Suite, run_suite
@@ -59,28 +58,23 @@ are equal, and templates may compute them: "{{ 1 / 3 }}"."""
 @click.option("--format", "form", type=click.Choice(["text", "junit", "json"]), default="text", show_default=True)
 @click.option("--if-any", is_flag=True, help="That there are no tests is no error.")
 @with_options("dir", "env", "color", "verbose")
-def command(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
+def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
     """Run the scenario tests beside the policies (*.test.yaml, or documents of kind: policy_test), offline and exactly.
 
     Without a PATH it runs all tests of the policy directory; a PATH is a file or a directory in it. Exit code 0 means that
     all passed, 1 that a test failed, that there are no tests, or that the policies or tests have problems.
     """
-    return test(options, paths, form, if_any)
-
-
-def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
-    console = Console(options)
-    place = open_session(options)
-    loaded = load_policies(options, place, console, tests=True).loaded
+    session = open_session(options)
+    console, loaded = session.console, session.read(tests=True).loaded
     policies = {policy.name: policy.document for policy in loaded.policies}
     suites = _chosen(loaded, options.dir, paths, if_any)
-    verdicts = [verdict for suite in suites for verdict in run_suite(suite, policies, loaded.declared)]
-    ran = Ran(place.environment.name, tuple(verdicts), lambda suite, path: loaded.mark_of(suite, Finding(path, "", "")).mark)
+    results = [verdict for suite in suites for verdict in run_suite(suite, policies, loaded.declared)]
+    ran = Ran(session.environment.name, tuple(results), lambda suite, path: loaded.mark_of(suite, Finding(path, "", "")).mark)
     if form == "junit":
         console.result(scenarios_junit(ran))
     elif form == "json":
         console.result(scenarios_json(ran))
-    elif not verdicts:
+    elif not results:
         console.say("there are no scenario tests to run")
     else:
         console.result(scenarios_text(ran, console.out_style, verbose=console.verbose))

@@ -34,7 +34,7 @@ Example:
     "default there; sarif: for code scanners.  [default: text: full on a terminal, else concise]",
 )
 @with_options("dir", "env", "color", "verbose")
-def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
+def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
     """Check policy files and directories, offline: every problem of every file, in every environment.
 
     Without a PATH it checks the policy directory. With --env it checks that environment alone; POLICYCTL_ENV does not make it
@@ -42,10 +42,6 @@ def command(options: Options, paths: tuple[Path, ...], deep: bool, form: str | N
     in policyctl.yaml names their rules. A lint rule (see policyctl rules) is silenced for a line with a comment there:
     # policyctl: ignore[P405]
     """
-    return validate(options, paths, deep, form)
-
-
-def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
     paths = paths or (options.dir,)
     if form in (None, "text") and _is_settled(paths):  # first of all: most commits change nothing here
         click.echo("Nothing to check: the commit changes nothing here.")

@@ -1,26 +1,194 @@
-"""Applying a plan: batch by batch, each write preceded by a look at what it replaces and followed by a check."""
+"""Applying a reviewed plan, in one order: stale check, lock, stale check again, write and record each change, verify.
+
+The rules are in manual/architecture.md, safety rules 5, 6 and 8.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from policyctl.errors import Conflict, LostAnswer, NotFound, PolicyctlError, RemoteError
+from policyctl.errors import Conflict, Incomplete, LostAnswer, NotFound, PolicyctlError, RemoteError
 from policyctl.plan.change import Change, has_extras, keep_unknown_fields
-from policyctl.plan.outcome import LiveState, Outcome, Schedule, drifted_fields, live_state
-from policyctl.plan.plan import Plan
+from policyctl.plan.outcome import GOOD, LiveState, Outcome, Schedule, live_state
+from policyctl.plan.safety import Review
 from policyctl.policy.document import Document
 from policyctl.policy.live import LivePolicy, LiveRows
-from policyctl.reconcile.observe import Witnesses, look_up
-from policyctl.reconcile.verify import WAITS
+from policyctl.reconcile.audit import Audit, Recording, recording
+from policyctl.reconcile.observe import look_up
+from policyctl.reconcile.plan import moved_by_another, raise_if_refused, raise_if_stale, stale_changes
+from policyctl.reconcile.verify import WAITS, Witnesses, verify
 from policyctl.remote.backoff import Backoff
+from policyctl.remote.lock import LockWait
+from policyctl.remote.open import Access, apply_lock_for, open_writer, require_writable
 from policyctl.remote.protocol import Writer
-from policyctl.report.format import position_name
-from policyctl.report.plan_text import sides
+from policyctl.report.format import count
 
-TRIES = 3
+TRIES = 3  # of one write, when its answer is lost
+BATCH = 64  # changes that one look-up covers; the time between look and write is that of one batch
+LOCK_SECONDS = 30.0  # how long to wait for another apply on the same embedded remote
+
+
+@dataclass(frozen=True, slots=True)
+class ApplySettings:
+    """How to carry out a plan.
+
+    `command` is shown to other processes that wait for the lock. `in_scope` are the names that the directory manages: others
+    may come and go during the apply.
+    """
+
+    parallelism: int = 1
+    lock_seconds: float = LOCK_SECONDS
+    command: str = "policyctl apply"
+    audit: Audit | None = None
+    in_scope: Callable[[str], bool] = lambda _: True
+
+
+class ApplyEvents:
+    """What an apply reports while it runs, and when it should stop. A caller overrides what it is interested in."""
+
+    def message(self, line: str) -> None:
+        """A line for people: which process is waited for, or what could not be recorded."""
+
+    def writing(self) -> AbstractContextManager[object]:
+        """Entered before the first write and left after `finished`."""
+        return nullcontext()
+
+    def progress(self, _label: str, _total: int | None) -> AbstractContextManager[object]:
+        """Entered for each step: `Applying` so many changes, then `Verifying`."""
+        return nullcontext()
+
+    def outcome(self, outcome: Outcome) -> None:
+        """A change is done."""
+
+    def stopped(self) -> bool:
+        """Whether to stop: nothing new is begun, and what was begun is finished."""
+        return False
+
+    def finished(self, applied: Applied) -> None:
+        """Everything is written and verified."""
+
+
+class Applied(NamedTuple):
+    """What an apply did: an outcome for each change, a line for each one that is not on the remote as it should be, and the
+    names of those whose outcome the audit file lacks."""
+
+    outcomes: list[Outcome]
+    unverified: list[str]
+    unrecorded: list[str]
+
+    def raise_if_incomplete(self) -> None:
+        """Raise Incomplete unless every change is on the remote, verified and recorded."""
+        if self.unverified or any(outcome.status not in GOOD for outcome in self.outcomes):
+            raise Incomplete("not everything was applied; see above, then plan again")
+        if self.unrecorded:
+            raise Incomplete(f"the audit file lacks what became of {count(len(self.unrecorded), 'change')}; see above")
+
+
+def apply_plan(
+    review: Review, url: str, access: Access, settings: ApplySettings = ApplySettings(), events: ApplyEvents = ApplyEvents()
+) -> Applied:
+    """Carry out a reviewed plan on the remote at `url`.
+
+    Raises UsageError for a remote that cannot be written, Refused for a plan that a safety rule refuses or when the lock is
+    held for longer than `lock_seconds`, StalePlan when its policies changed since it was made: all before any write.
+    """
+    require_writable(url)
+    raise_if_refused(review)
+    raise_if_stale(review.stale)
+    plan, wait = review.plan, LockWait(settings.lock_seconds)
+    with apply_lock_for(url, settings.command, wait, events.message), open_writer(url, access) as writer:
+        if writer.embedded:  # another apply may have written while this one waited
+            raise_if_stale(stale_changes(plan, look_up(writer, {change.name for change in plan.changes})))
+        with recording(settings.audit, plan, access.directory, events.message) as record, events.writing():
+            applied = _write_and_verify(review, writer, settings, events, record)
+            events.finished(applied)
+    return applied
+
+
+def _write_and_verify(
+    review: Review, writer: Writer, settings: ApplySettings, events: ApplyEvents, record: Recording
+) -> Applied:
+    def done(outcome: Outcome) -> None:
+        record.finished(outcome)
+        events.outcome(outcome)
+
+    changes = review.plan.changes
+    with events.progress("Applying", len(changes)):
+        outcomes = apply_changes(
+            changes,
+            writer,
+            parallelism=settings.parallelism,
+            on_outcome=done,
+            stopped=events.stopped,
+            on_begin=record.begun,
+        )
+    with events.progress("Verifying", None):
+        unverified = [] if events.stopped() else verify(outcomes, writer, time.sleep, review.live, settings.in_scope)
+    return Applied(outcomes, unverified, record.lost)
+
+
+def apply_changes(
+    changes: Sequence[Change],
+    writer: Writer,
+    *,
+    parallelism: int,
+    on_outcome: Callable[[Outcome], None],
+    stopped: Callable[[], bool],
+    on_begin: Callable[[Change], None] = lambda _: None,
+    patience: Backoff = Backoff(),
+) -> list[Outcome]:
+    """Carry out changes and say what became of each; never raises for what one change runs into.
+
+    `on_begin` is called directly before a change's write; what it raises (PolicyctlError) is why that write is not made.
+    `stopped` is asked before every write; once it says yes nothing new is begun, and what was begun is finished. `patience`
+    is how long a write whose answer was lost is looked for and sent again.
+    """
+    schedule, outcomes = Schedule(changes), []
+    work = ChangeWriter(writer, Witnesses(writer), patience, stopped, on_begin)
+    with ThreadPoolExecutor(parallelism) as pool:
+        while batch := schedule.batch(BATCH):
+            look = _look(batch, work)
+
+            def carry_out(change: Change, look: _Look | RemoteError = look) -> Outcome:
+                if stopped():
+                    return Outcome(change, "skipped", "interrupted")
+                if reason := schedule.why_skip(change):
+                    return Outcome(change, "skipped", reason)
+                if isinstance(look, RemoteError):
+                    return Outcome(change, "failed", str(look))
+                if reason := look.why_not(change, work.witnesses):
+                    return Outcome(change, "failed", reason)
+                return work.carry_out(change, look.observed)
+
+            for outcome in pool.map(carry_out, batch):
+                schedule.finish(outcome)
+                outcomes.append(outcome)
+                on_outcome(outcome)
+    return outcomes
+
+
+class _Look(NamedTuple):
+    """What a look-up found of a batch of changes, and by name where the remote's list says otherwise."""
+
+    observed: LiveRows
+    doubts: dict[str, str]
+
+    def why_not(self, change: Change, witnesses: Witnesses) -> str | None:
+        """Why a change must not be carried out, whatever the look-up says of it."""
+        return self.doubts.get(change.name) or witnesses.why_not(change)
+
+
+def _look(batch: list[Change], work: ChangeWriter) -> _Look | RemoteError:
+    try:
+        observed = look_up(work.writer, {change.name for change in batch})
+        return _Look(observed, work.witnesses.doubts(batch, observed))
+    except RemoteError as error:
+        return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,86 +311,3 @@ def _send(document: Document | None, live: LivePolicy | None, writer: Writer) ->
     else:
         writer.update(live.id, document, live.version)
     return None
-
-
-def moved_by_another(change: Change, live: LivePolicy | None) -> str:
-    """Which fields of the live policy changed since the plan was made, from what to what."""
-    return ", ".join(
-        f"{position_name(field.path)}: {before} → {after}"
-        for field in drifted_fields(change, live)
-        for before, after in [sides(field)]
-    )
-
-
-BATCH = 64  # changes that one look-up covers; the time between look and write is that of one batch
-
-
-def stale_changes(plan: Plan, observed: LiveRows) -> tuple[str, ...]:
-    """What makes a saved plan stale, one line a change: a live policy that is neither as the plan saw it nor as it wants it."""
-    obstacles = observed.obstacles()
-    stale = [
-        f"{change.name}: {moved_by_another(change, live)}"
-        for change in plan.changes
-        if live_state(change, live := observed.live.get(change.name)) is LiveState.STALE and change.name not in obstacles
-    ]
-    stale += [f"{change.name}: {obstacles[change.name]}" for change in plan.changes if change.name in obstacles]
-    return tuple(stale)
-
-
-def apply_changes(
-    changes: Sequence[Change],
-    writer: Writer,
-    *,
-    parallelism: int,
-    on_outcome: Callable[[Outcome], None],
-    stopped: Callable[[], bool],
-    on_begin: Callable[[Change], None] = lambda _: None,
-    patience: Backoff = Backoff(),
-) -> list[Outcome]:
-    """Carry out changes and say what became of each; never raises for what one change runs into.
-
-    `on_begin` is called directly before a change's write; what it raises (PolicyctlError) is why that write is not made.
-    `stopped` is asked before every write; once it says yes nothing new is begun, and what was begun is finished. `patience`
-    is how long a write whose answer was lost is looked for and sent again.
-    """
-    schedule, outcomes = Schedule(changes), []
-    work = ChangeWriter(writer, Witnesses(writer), patience, stopped, on_begin)
-    with ThreadPoolExecutor(parallelism) as pool:
-        while batch := schedule.batch(BATCH):
-            look = _look(batch, work)
-
-            def carry_out(change: Change, look: _Look | RemoteError = look) -> Outcome:
-                if stopped():
-                    return Outcome(change, "skipped", "interrupted")
-                if reason := schedule.why_skip(change):
-                    return Outcome(change, "skipped", reason)
-                if isinstance(look, RemoteError):
-                    return Outcome(change, "failed", str(look))
-                if reason := look.why_not(change, work.witnesses):
-                    return Outcome(change, "failed", reason)
-                return work.carry_out(change, look.observed)
-
-            for outcome in pool.map(carry_out, batch):
-                schedule.finish(outcome)
-                outcomes.append(outcome)
-                on_outcome(outcome)
-    return outcomes
-
-
-class _Look(NamedTuple):
-    """What a look-up found of a batch of changes, and by name where the remote's list says otherwise."""
-
-    observed: LiveRows
-    doubts: dict[str, str]
-
-    def why_not(self, change: Change, witnesses: Witnesses) -> str | None:
-        """Why a change must not be carried out, whatever the look-up says of it."""
-        return self.doubts.get(change.name) or witnesses.why_not(change)
-
-
-def _look(batch: list[Change], work: ChangeWriter) -> _Look | RemoteError:
-    try:
-        observed = look_up(work.writer, {change.name for change in batch})
-        return _Look(observed, work.witnesses.doubts(batch, observed))
-    except RemoteError as error:
-        return error

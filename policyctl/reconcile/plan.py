@@ -6,22 +6,27 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
-from policyctl.errors import Incomplete, InvalidInput, PolicyctlError, Refused
+from policyctl.effect.context import NOTHING, DeclaredModels
+from policyctl.errors import Incomplete, PolicyctlError, Refused, StalePlan
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
 from policyctl.load.unread import ExpectedFile, UnreadFiles, listed
+from policyctl.plan.change import Change
 from policyctl.plan.order import leads_back
+from policyctl.plan.outcome import LiveState, drifted_fields, live_state
 from policyctl.plan.plan import Counts, Plan, Selection, make_plan
-from policyctl.plan.references import unknown_targets
 from policyctl.plan.safety import Review, by_traffic, review
+from policyctl.plan.saved_plan import bad_targets, rule_violations, with_recomputed_counts
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, references
-from policyctl.policy.findings import Finding, did_you_mean
-from policyctl.policy.live import LiveRows, named_rows
+from policyctl.policy.findings import did_you_mean
+from policyctl.policy.live import LivePolicy, LiveRows, named_rows
 from policyctl.policy.names import POLICY_PREFIX, canonical_name
-from policyctl.reconcile.observe import CONTRADICTS, KnownModels, observe
+from policyctl.reconcile.models import KnownModels
+from policyctl.reconcile.observe import CONTRADICTS, observe
 from policyctl.remote.protocol import Reader
+from policyctl.report.format import count, position_name
+from policyctl.report.plan_text import sides
 
 
 def reason_to_keep(unread: UnreadFiles) -> str | None:
@@ -227,49 +232,92 @@ def _refuse_circle(policy: Policy, observed: LiveRows) -> None:
         raise Refused(f"{policy.name} would target itself, by way of other policies or at once; change its targets")
 
 
-def check_models(models: KnownModels, reviewed: Review, loaded: Loaded, environment: Environment) -> Review:
-    """Hold the targets of what the plan writes against the models and policies that there will be.
+def review_saved(
+    reader: Reader,
+    plan: Plan,
+    loaded: Loaded,
+    settings: Settings,
+    on_row: Callable[[], object] = lambda: None,
+    base: Callable[[], Mapping[str, Document]] = dict,
+) -> Review:
+    """Hold a saved plan against the remote as it is now and against every rule that a plan made now would meet.
 
-    Raises InvalidInput with a problem for every target that is neither. Where no model at all is known, on the remote or
-    in the directory, only the policies are looked for, and the review says in a note that the models were not. A model that
-    only the directory has is noted as well.
+    `loaded` is what the directory says, as far as it can be read: it names policies, models and timeouts, and decides no
+    change. `base` gives the policies of the base revision, the way back to which is a restoration. What is wrong with the plan
+    is among the refusals, what moved since it was made is stale.
     """
-    # A git revision has the policies of one directory, which are all that there are only of the names it speaks for.
-    elsewhere = (
-        _unknown_everywhere if KnownPolicies.of(reviewed.policies).whole else lambda name: not environment.speaks_for(name)
+    observed = observe(reader, on_row)
+    removes = may_remove(reader, settings)
+    plan = with_recomputed_counts(
+        plan, {policy.name: policy for policy in loaded.policies}, observed, settings, removes=removes
     )
-    known = models.names if _written(reviewed) else frozenset()
-    if found := _unknown_targets(reviewed, loaded.policies, known, elsewhere):
-        raise InvalidInput(loaded.mark_of(policy, complaint) for policy, complaint in found)
-    return models.noted(reviewed) if _written(reviewed) else reviewed
-
-
-def check_policy(models: KnownModels, reviewed: Review, policy: Policy) -> Review:
-    """The same for a plan over one policy that no file says. Raises PolicyctlError with a line for every unknown target."""
-    known = models.names if _written(reviewed) else frozenset()
-    if found := _unknown_targets(reviewed, [policy], known, _unknown_everywhere):
-        raise PolicyctlError("; ".join(complaint.message for _, complaint in found))
-    return models.noted(reviewed) if _written(reviewed) else reviewed
-
-
-def _unknown_everywhere(_: str) -> bool:
-    return False
-
-
-def _written(reviewed: Review) -> set[str]:
-    return {change.name for change in reviewed.plan.changes if change.after is not None}
-
-
-def _unknown_targets(
-    reviewed: Review, desired: Sequence[Policy], models: frozenset[str], elsewhere: Callable[[str], bool]
-) -> list[tuple[Policy, Finding]]:
-    """The targets that the plan would write and that do not exist. Without `models` these are policies only."""
-    written = _written(reviewed)
-    unclear = KnownPolicies.of(reviewed.policies_before).unclear
-    there = reviewed.live.union((policy.name for policy in desired), unclear)
-    return [
-        (policy, complaint)
-        for policy in desired
-        if policy.name in written
-        for complaint in unknown_targets(policy.document, models, there, elsewhere)
+    reviewed = review(plan, observed, settings, loaded.declared, base())
+    writes = any(change.after is not None for change in plan.changes)
+    models = KnownModels(reader, loaded.models)
+    names = models.names if writes else frozenset()
+    known = reviewed.live | {change.name for change in plan.changes}
+    refusals = (
+        *rule_violations(plan, settings, removes=removes),
+        *reviewed.refusals,
+        *bad_targets(plan, observed, known, names),
+    )
+    changed = {change.name for change in plan.changes}
+    rows = [
+        f"{block.name}: {block.reason}" for block in plan.blocked if block.name in changed and block.name not in reviewed.live
     ]
+    stale = (*stale_changes(plan, observed), *rows, *(() if refusals else _moved_otherwise(plan, reviewed.plan, observed)))
+    reviewed = replace(reviewed, plan=replace(reviewed.plan, traffic=plan.traffic), refusals=refusals, stale=stale)
+    return models.noted(reviewed) if writes else reviewed
+
+
+def _moved_otherwise(plan: Plan, now: Plan, observed: LiveRows) -> Iterator[str]:
+    """The policies to which the plan does something else, by way of others, than when it was made. Of a plan that is half
+    applied this is not to be told: what is done counts as live."""
+    if any(live_state(change, observed.live.get(change.name)) is LiveState.ALREADY for change in plan.changes):
+        return
+    for name in sorted(plan.traffic.keys() | now.traffic.keys()):
+        if plan.traffic.get(name) != now.traffic.get(name):
+            yield f"{name}: what the plan does to its traffic is not what it was; other policies have moved"
+
+
+def stale_changes(plan: Plan, observed: LiveRows) -> tuple[str, ...]:
+    """What makes a saved plan stale, one line a change: a live policy that is neither as the plan saw it nor as it wants it."""
+    obstacles = observed.obstacles()
+    stale = [
+        f"{change.name}: {moved_by_another(change, live)}"
+        for change in plan.changes
+        if live_state(change, live := observed.live.get(change.name)) is LiveState.STALE and change.name not in obstacles
+    ]
+    stale += [f"{change.name}: {obstacles[change.name]}" for change in plan.changes if change.name in obstacles]
+    return tuple(stale)
+
+
+def moved_by_another(change: Change, live: LivePolicy | None) -> str:
+    """Which fields of the live policy changed since the plan was made, from what to what."""
+    return ", ".join(
+        f"{position_name(field.path)}: {before} → {after}"
+        for field in drifted_fields(change, live)
+        for before, after in [sides(field)]
+    )
+
+
+def raise_if_refused(review: Review, *, listed: bool = True) -> None:
+    """Raise Refused for a plan that a safety rule refuses; reasons that the printed plan has `listed` are not repeated."""
+    if review.refusals:
+        summary = f"refused by {count(len(review.refusals), 'safety rule')}"
+        raise Refused(f"{summary}; see above" if listed else "\n  ".join([f"{summary}:", *review.refusals]))
+
+
+def raise_if_blocked(review: Review) -> None:
+    """Raise Incomplete when rows on the remote keep a part of the plan from being applied."""
+    if review.plan.blocked:
+        names = ", ".join(block.name for block in review.plan.blocked)
+        raise Incomplete(f"rows on the remote block {names}")
+
+
+def raise_if_stale(stale: Sequence[str], *, listed: bool = False) -> None:
+    """Raise StalePlan for what changed since a plan was made (see `stale_changes`); what the printed plan has `listed` is not
+    repeated."""
+    if stale:
+        summary = "the remote moved since the plan was made; nothing was written, plan again"
+        raise StalePlan(f"{summary} (see above)" if listed else "\n  ".join([summary, *stale]))

@@ -164,7 +164,7 @@ FULL = """
 import resource
 import sys
 sys.dont_write_bytecode = True
-import policyctl.cli.audit as auditing
+import policyctl.reconcile.audit as auditing
 from policyctl.cli.main import main
 
 class Full(auditing.AuditFile):
@@ -187,7 +187,7 @@ def test_nothing_is_written_that_cannot_be_noted(project: Project) -> None:
         command = ["apply", "--yes", "--parallelism", "2", "--audit", str(AUDIT), "--remote", server.url]
         ran = subprocess.run([sys.executable, "-c", FULL, *command], capture_output=True, text=True, check=False)
     assert ran.returncode == 5
-    assert "not written, because the audit file audit.jsonl takes no line: File too large" in ran.stdout
+    assert "cannot write to the audit file audit.jsonl: File too large; so this change was not made" in ran.stdout
     noted = {json.loads(line)["name"] for line in AUDIT.read_text("utf-8").splitlines() if line.endswith("}")}
     written = {row["name"] for row in tenant.rows.values()}
     assert written <= noted
@@ -196,7 +196,7 @@ def test_nothing_is_written_that_cannot_be_noted(project: Project) -> None:
 
 INTERRUPTED = """
 import os, signal
-import policyctl.cli.audit as auditing
+import policyctl.reconcile.audit as auditing
 from policyctl.cli.main import main
 
 class Full(auditing.AuditFile):
@@ -217,13 +217,13 @@ main()
 
 @pytest.mark.slow
 def test_an_interrupted_apply_whose_outcomes_cannot_be_noted_is_still_an_interrupted_one(project: Project) -> None:
-    """The exit code says why it ended; what the file lacks is told change by change."""
+    """The exit code shows why it ended, and standard error names each outcome that the file lacks."""
     for name in "abc":
         project.policy(name)
     program = [sys.executable, "-c", INTERRUPTED, "apply", "--yes", "--parallelism", "1", "--audit", str(AUDIT)]
     ran = subprocess.run(program, capture_output=True, text=True, check=False)
     assert ran.returncode == 130
-    assert "No space left on device; virtual-policy/a is not noted in it" in ran.stderr
+    assert "No space left on device; it lacks the outcome of virtual-policy/a" in ran.stderr
     assert ran.stdout.count("skipped: interrupted") == 3 - len(live_documents())
 
 

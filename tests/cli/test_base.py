@@ -70,9 +70,9 @@ def test_settings_of_the_planned_environment_come_before_those_of_others(branch:
     assert isinstance(found, list)
     paths = [one["path"] for one in found]
     assert set(paths[:4]) == {"environments.prod.guards.max_calls", "limits.max_removes", "protect", "default"}
-    others = [path.split(".")[1] for path in paths[4:]]
-    assert others == sorted(others)
-    assert others[0] == "e00"
+    later = [path.split(".")[1] for path in paths[4:]]
+    assert later == sorted(later)
+    assert later[0] == "e00"
 
 
 # What is written on main, what in the branch, and what is said of it.

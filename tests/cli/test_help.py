@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyctl.cli.help import TOPICS
+from policyctl.cli.reference import TOPICS
 from tests.conftest import Policyctl
 from tests.readme_blocks import MANUAL
 from tests.terminal import on_terminal

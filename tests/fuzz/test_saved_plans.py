@@ -16,7 +16,8 @@ from policyctl.plan.saved_plan import BadPlan, read_plan, write_plan
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest
 from policyctl.policy.live import observe_rows
-from policyctl.reconcile.apply import apply_changes, stale_changes
+from policyctl.reconcile.apply import apply_changes
+from policyctl.reconcile.plan import stale_changes
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.report.format import Style
 from policyctl.report.plan_json import plan_json

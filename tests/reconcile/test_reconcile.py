@@ -19,9 +19,9 @@ from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, canonical_text, normal_form, policy_from_file
 from policyctl.policy.live import observe_rows
-from policyctl.reconcile.apply import apply_changes, stale_changes
+from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe
-from policyctl.reconcile.plan import plan_directory
+from policyctl.reconcile.plan import plan_directory, stale_changes
 from policyctl.reconcile.verify import WAITS, verify
 from policyctl.remote.sqlite import SqliteRemote
 from tests.builders import policy

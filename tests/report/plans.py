@@ -12,7 +12,7 @@ from policyctl.plan.safety import Review, review
 from policyctl.plan.settings import Guards, Limits, Override, Settings
 from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.live import observe_rows
-from policyctl.reconcile.apply import stale_changes
+from policyctl.reconcile.plan import stale_changes
 from tests.builders import plan, policy, row
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.server import login, operations, tokens
-from policyctl.server.operations import HEALTH, PREFIXES, RESOURCES, PathItem
+from policyctl.server.operations import HEALTH, PREFIXES, RESOURCES
+from policyctl.server.service import PathItem
 from policyctl.server.tokens import TokenIssuer
 from tests.server.serving import Inside, inside
 

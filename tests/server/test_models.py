@@ -277,7 +277,7 @@ def test_the_selection_is_replaced_changed_and_reset(client: httpx.Client) -> No
     add(client)
     add(client, name="virtual-model/b/b")
     path = "/v1/model-selection"
-    unset = {"default_llm": None, "llm_denylist": [], "premier_models_enabled": False}
+    unset: dict[str, Any] = {"default_llm": None, "llm_denylist": [], "premier_models_enabled": False}
     assert client.get(path).json() == {"model_selection_settings": unset, "warnings": []}
     for method, body, settings, warnings in (
         ("PATCH", {"default_llm": NAME}, {"default_llm": NAME}, []),

@@ -9,7 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from policyctl.server.openapi import description
-from policyctl.server.operations import HEALTH, LOGINS, RESOURCES, PathItem
+from policyctl.server.operations import HEALTH, LOGINS, RESOURCES
+from policyctl.server.service import PathItem
 from tests.server.serving import Inside
 
 GARBAGE = {

@@ -1,4 +1,4 @@
-"""policyctl ci: what the workflows do besides planning and applying."""
+"""policyctl ci: what workflows do besides planning and applying."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from policyctl.cli.options import NAMES, Commands, Options, with_options
 
 COMMANDS = {
     "comment": "Show a plan as a comment on the pull request, always the same one.",
-    "overrides": "Write down what people who may approve let the plan override.",
+    "overrides": "Write the overrides that people who may approve the pull request allow.",
     "approved": "Print the digest of the plan that merged pull requests approved.",
     "applied": "Note on merged pull requests that their plan was applied.",
-    "drift": "Open, update or close the issue about a remote that is not as the files say.",
+    "drift": "Open, update or close the issue about a remote that does not match the files.",
 }
 
 EPILOG = """\b
@@ -20,8 +20,8 @@ Example:
   policyctl ci comment plan.md --plan plan.json"""
 
 
-@click.group("ci", cls=Commands, package="policyctl.cli.ci", table=COMMANDS, epilog=EPILOG)
+@click.group("ci", cls=Commands, package="policyctl.cli.ci", table=COMMANDS, modules={"drift": "comment"}, epilog=EPILOG)
 @with_options(*NAMES)
 def command(options: Options) -> None:
-    """Steps of GitHub Actions and GitLab CI, as `policyctl init --ci` writes them. They speak with the token in GITHUB_TOKEN or
-    GITLAB_TOKEN, and see and change only what its user wrote."""
+    """Steps of GitHub Actions and GitLab CI, as `policyctl init --ci` writes them. They use the token in GITHUB_TOKEN or
+    GITLAB_TOKEN, and read and change only what its user wrote."""

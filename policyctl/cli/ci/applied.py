@@ -23,16 +23,12 @@ Example:
 
 @click.command("applied", epilog=EPILOG)
 @with_options("dir", "env", "verbose")
-def command(options: Options) -> int:
+def applied(options: Options) -> int:
     """Note on the merged pull requests that their plan was applied, so that each approval is used once.
 
     For the step after apply, once plan has shown that nothing is left to do. Where that cannot be noted, the next run finds
     the approvals again; that is not an error.
     """
-    return applied(options)
-
-
-def applied(options: Options) -> int:
     console = Console(options)
     config = load_config(find_config(options.dir))
     try:

@@ -148,7 +148,7 @@ def approved(options: Options, digest: str, text: str, out: Path | None) -> int:
     if text.strip() and not digest:
         raise UsageError("--overrides is for a plan that a person approved; give its --digest too")
     if text.strip():
-        found = _by_hand(options, console, digest, text)
+        found = _by_hand(options, digest, text)
     elif digest:
         found = Approval(digest)
     else:
@@ -159,12 +159,12 @@ def approved(options: Options, digest: str, text: str, out: Path | None) -> int:
     return 0
 
 
-def _by_hand(options: Options, console: Console, digest: str, text: str) -> Approval:
+def _by_hand(options: Options, digest: str, text: str) -> Approval:
     """What a person approves with overrides. The digest may be that of the plan without them, which is the one that the red
     run showed: both were given at once, by one person."""
     by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
     overrides = parse_overrides(text, by)
-    plan = review_directory(options, open_session(options), console, Selection(), Overrides()).plan
+    plan = review_directory(open_session(options), Selection(), Overrides()).plan
     return Approval(replace(plan, overrides=overrides).digest if digest == plan.digest else digest, overrides=overrides)
 
 
@@ -229,7 +229,7 @@ def _not_approved(one: Approval) -> str:
 
 def _summed(found: Sequence[Approval], options: Options, console: Console, nothing: Callable[[str], Approval]) -> Approval:
     """What several merges approve together: the plan of now, where it is one of theirs or exactly their sum."""
-    plan = review_directory(options, open_session(options), console, Selection(), Overrides()).plan
+    plan = review_directory(open_session(options), Selection(), Overrides()).plan
     left = [one for one, _ in waiting(found, plan)]
     whole = replace(plan, overrides=overrides_of(left))
     names = ", ".join(one.source for one in reversed(left))

@@ -1,4 +1,4 @@
-"""policyctl ci comment."""
+"""policyctl ci comment and drift: a plan, shown on a pull request or in an issue."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from policyctl.cli.options import Options, with_options
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import read_bounded
 from policyctl.load.git.place import repository_top
+from policyctl.load.urls import is_git
 from policyctl.plan.approval import NONE
 from policyctl.plan.plan import Plan
 from policyctl.plan.saved_plan import MAX_BYTES, read_plan
@@ -84,16 +85,16 @@ def _text(path: Path, most: int) -> str:
         raise PolicyctlError(f"{path} is not text") from None
 
 
-EPILOG = """\b
+COMMENT_EPILOG = """\b
 Example:
   policyctl plan --base origin/main --out plan.json --report markdown=plan.md
   policyctl ci comment plan.md --plan plan.json"""
 
 
-@click.command("comment", epilog=EPILOG)
+@click.command("comment", epilog=COMMENT_EPILOG)
 @with_page
 @with_options("dir", "env", "verbose")
-def command(options: Options, page: Path, planfile: Path) -> int:
+def comment(options: Options, page: Path, planfile: Path) -> int:
     """Show a plan as a comment on the pull request that this run is for.
 
     PAGE is what plan --report markdown=PAGE wrote, with the plan in --plan; files that show different plans, or that the
@@ -101,10 +102,6 @@ def command(options: Options, page: Path, planfile: Path) -> int:
     merged. Where plan has left no files the comment says so, so that an old plan is not taken for that of the newest commit.
     A token that may not comment, or a merge queue, is not an error.
     """
-    return comment(options, page, planfile)
-
-
-def comment(options: Options, page: Path, planfile: Path) -> int:
     console = Console(options)
     try:
         with open_forge(os.environ) as forge:
@@ -161,3 +158,43 @@ def _outdate(forge: Forge, options: Options) -> None:
     for old in forge.comments():
         if is_in(old.body, options.env, directory):
             forge.comment(outdated(old.body, forge.link), old)
+
+
+DRIFT_EPILOG = """\b
+Example:
+  policyctl plan --out plan.json --report markdown=plan.md
+  policyctl ci drift plan.md --plan plan.json"""
+
+
+@click.command("drift", epilog=DRIFT_EPILOG)
+@with_page
+@with_options("dir", "verbose")
+def drift(options: Options, page: Path, planfile: Path) -> int:
+    """Keep one open issue while a plan has changes: open it, update it, close it when the plan is empty.
+
+    It stays open while the plan is empty only because it was refused, or because rows of the remote could not be compared.
+    """
+    console = Console(options)
+    text, plan = read_page(page, planfile, repository_path(str(options.dir)))
+    with open_forge(os.environ) as forge:
+        if forge is None:
+            raise PolicyctlError("there is no token to open an issue with; set GITHUB_TOKEN or GITLAB_TOKEN")
+        if done := _keep(forge, text, plan):
+            console.say(done)
+    return 0
+
+
+def _keep(forge: Forge, text: str, plan: Plan) -> str | None:
+    """Bring the issue to what the plan says; what was done, None when it is so already."""
+    old = next((one for one in forge.issues() if is_of(one.body, text)), None)
+    if plan.changes:
+        body = comment_text(text, plan, forge.link, forge.longest)
+        forge.issue(f"policyctl: {plan.environment} is not as the files say", body, old)
+        return "the issue was updated" if old else "an issue was opened"
+    if old is None:
+        return None
+    stopped = not is_git(plan.remote) and (shown_in(text) or (NONE, NONE))[1] == NONE
+    if stopped or not plan.counts.whole:
+        return "the issue stays open: the plan has no changes, but was stopped, or not all could be compared"
+    forge.close_issue(old)
+    return "the issue was closed"

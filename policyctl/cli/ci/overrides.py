@@ -36,7 +36,7 @@ A comment that allows something, on a line of its own:
     help="The file to write, for plan --overrides.",
 )
 @with_options("dir", "env", "verbose")
-def command(options: Options, out: Path) -> int:
+def overrides(options: Options, out: Path) -> int:
     """Write down what people let the plan of this pull request override.
 
     It counts what somebody wrote in a comment who may approve the pull request: who may write to the repository and did not
@@ -44,10 +44,6 @@ def command(options: Options, out: Path) -> int:
     branch holds never counts. A comment that is deleted or edited counts as it is now. In a merge queue those count that the
     comment with the plan shows.
     """
-    return overrides(options, out)
-
-
-def overrides(options: Options, out: Path) -> int:
     console = Console(options)
     found: list[Override] = []
     try:

@@ -1,4 +1,4 @@
-"""policyctl policy: single policies on a remote, as the platform's own `orchestrate models policy` has them."""
+"""policyctl policy: single policies on a remote, like the platform's own `orchestrate models policy`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ Example:
   policyctl policy add anygem --strategy fallback --model virtual-model/a/x --model virtual-model/b/y
   policyctl policy import --file anygem.yaml --dry-run"""
 
+_MODULES = {"add": "edit", "import": "edit", "remove": "edit", "export": "show", "list": "show"}
 
-@click.group("policy", cls=Commands, package="policyctl.cli.policy", table=COMMANDS, epilog=EPILOG)
+
+@click.group("policy", cls=Commands, package="policyctl.cli.policy", table=COMMANDS, modules=_MODULES, epilog=EPILOG)
 @with_options(*NAMES)
 def command(options: Options) -> None:
     """Single policies on a remote, for when there is no time for a pull request. The files of a directory still win at the

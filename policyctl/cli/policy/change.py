@@ -10,27 +10,24 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from policyctl.cli.audit import Audit, with_audit
+from policyctl.cli.apply import confirm_and_apply
 from policyctl.cli.console import Console
-from policyctl.cli.execute import confirm_and_apply
-from policyctl.cli.options import Options
+from policyctl.cli.options import with_audit
 from policyctl.cli.review import raise_if_unsafe
-from policyctl.cli.session import Session, read_directory
+from policyctl.cli.session import OpenedDirectory, Session
 from policyctl.effect.context import NOTHING
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError, errors_in
 from policyctl.load.atomic import make_folder, write_atomically
-from policyctl.load.directory import Loaded
 from policyctl.load.placement import FileLayout, Placement
-from policyctl.load.unread import UnreadFiles
 from policyctl.load.write import policy_text, unrepresentable_reasons
 from policyctl.plan.change import Change
 from policyctl.plan.diff import differs, fields_between
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Document, Policy, normal_form
 from policyctl.policy.names import canonical_name
-from policyctl.reconcile.observe import KnownModels
-from policyctl.reconcile.plan import check_policy, may_remove, plan_policy
-from policyctl.remote.open import open_reader
+from policyctl.reconcile.audit import Audit
+from policyctl.reconcile.models import KnownModels, check_policy
+from policyctl.reconcile.plan import may_remove, plan_policy
 from policyctl.report.format import count, escape
 from policyctl.report.plan_text import change_text, plan_text
 
@@ -54,7 +51,7 @@ def with_name(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True, slots=True)
 class ChangeOptions:
-    """How to carry out a change: only show it, write it to the directory instead of the remote, do not ask, note it."""
+    """How to carry out a change: only show it, write it to the directory instead of the remote, do not ask, record it."""
 
     dry_run: bool
     save: bool
@@ -74,42 +71,43 @@ def with_change_options(function: Callable[..., Any]) -> Callable[..., Any]:
         given = click.get_current_context().get_parameter_source("audit_file") is ParameterSource.COMMANDLINE
         if given and (save or dry_run):
             raise UsageError(
-                f"--audit notes what is written to the remote, and {'--save' if save else '--dry-run'} writes nothing there"
+                f"--audit records what is written to the remote, and {'--save' if save else '--dry-run'} writes nothing there"
             )
         return function(*args, how=ChangeOptions(dry_run, save, yes, audit), **more)
 
     return settled
 
 
-def save_policy(policy: Policy, options: Options, place: Session, console: Console, how: ChangeOptions) -> int:
-    """Write a policy to its file, or to a new one. A file that says something else is shown and asked about first."""
-    if not place.environment.settings.in_scope(policy.name):
-        scope = ", ".join(place.environment.settings.scope or ())
-        raise UsageError(f"{policy.name} is outside the scope of environment {place.environment.name} ({scope})")
-    home = _home(policy.name, options, place, console)
+def save_policy(policy: Policy, session: Session, how: ChangeOptions) -> int:
+    """Write a policy to its file, or to a new one. Before a file that differs is replaced, the change is confirmed."""
+    console, environment = session.console, session.environment
+    if not environment.settings.in_scope(policy.name):
+        scope = ", ".join(environment.settings.scope or ())
+        raise UsageError(f"{policy.name} is outside the scope of environment {environment.name} ({scope})")
+    home = _home(policy.name, session)
     text = policy_text(policy.document)
     if not isinstance(text, str):
         raise PolicyctlError(f"{policy.name} cannot be a policy file: {'; '.join(unrepresentable_reasons(text))}")
     change = _change(policy, home)
     if change is None:
-        console.result(f"No changes: {escape(str(home.path))} says the same.\n")
+        console.result(f"No changes: {escape(str(home.path))} already matches.\n")
         return 0
     _show(change, console)
     if how.dry_run:
         return 0
-    if home.policy is not None and not console.confirm(f"Write over {home.path}?", yes=how.yes):
+    if home.policy is not None and not console.confirm(f"Overwrite {home.path}?", yes=how.yes):
         return _declined(console)
-    make_folder(options.dir)
-    write_atomically(home.path, text, inside=options.dir)
+    make_folder(session.options.dir)
+    write_atomically(home.path, text, inside=session.options.dir)
     console.result(f"Wrote {escape(str(home.path))}.\n")
     return 0
 
 
-def save_removal(name: str, options: Options, place: Session, console: Console, how: ChangeOptions) -> int:
+def save_removal(name: str, session: Session, how: ChangeOptions) -> int:
     """Delete the file of a policy."""
-    home = _home(name, options, place, console)
+    console, home = session.console, _home(name, session)
     if home.policy is None:
-        raise PolicyctlError(f"no file of {options.dir} has the policy {name}")
+        raise PolicyctlError(f"no file of {session.options.dir} has the policy {name}")
     _show(Change("remove", name, None, None, None, file=str(home.path)), console)
     if how.dry_run:
         return 0
@@ -123,12 +121,11 @@ def save_removal(name: str, options: Options, place: Session, console: Console, 
     return 0
 
 
-def _home(name: str, options: Options, place: Session, console: Console) -> Placement:
+def _home(name: str, session: Session) -> Placement:
     """The policy's file. Raises InvalidInput for a directory with errors, PolicyctlError for a file not to be rewritten."""
-    files, loaded, unread = read_directory(options, place, console)
-    if errors_in(loaded.problems):
-        raise InvalidInput(loaded.problems)
-    home = FileLayout(options.dir, files, loaded, unread, place.environment).of(name)
+    opened = session.read(lenient=True)
+    opened.raise_if_errors()
+    home = FileLayout(session.options.dir, *opened, session.environment).of(name)
     if home.complaint is not None:
         raise PolicyctlError(f"{home.path} {home.complaint}")
     return home
@@ -151,78 +148,79 @@ def _declined(console: Console) -> int:
     return 1
 
 
-def write_policy(policy: Policy, options: Options, place: Session, how: ChangeOptions, *, virtual: bool = False) -> int:
-    """Make a policy what it should be: on the remote, or with --save in the directory. Returns the exit code.
+def write_policy(policy: Policy, session: Session, how: ChangeOptions, *, virtual: bool = False) -> int:
+    """Add or update a policy: on the remote, or with --save in the directory. Returns the exit code.
 
-    With `virtual` a name without prefix means the virtual model where there is one.
+    With `virtual` a name without a prefix means the virtual model of that name, if there is one.
     """
-    console = Console(options)
     if how.save:
-        return save_policy(policy, options, place, console, how)
-    loaded, unread = directory_policy(options, place, console)
+        return save_policy(policy, session, how)
+    opened = directory_if_readable(session)
+    loaded = opened.loaded if opened else None
     declared = loaded.declared if loaded else NOTHING
-    with open_reader(place.url, place.access) as reader, console.progress.of("Listing", "live policy"):
+    with session.reader() as reader, session.console.progress.of("Listing", "live policy"):
         models = KnownModels(reader, loaded.models if loaded else ())
-        review = plan_policy(reader, policy, place.environment, models, declared, virtual=virtual)
+        review = plan_policy(reader, policy, session.environment, models, declared, virtual=virtual)
         review = check_policy(models, review, policy)
         after = next((change.after for change in review.plan.changes), None) or policy.document
-        prunes, spell = may_remove(reader, place.environment.settings), models.speller(review.live)
-        note = next_apply(policy.name, after, loaded, options, place, prunes=prunes, unread=unread, spell=spell)
-    return show_and_change(review, note, place, console, how)
+        prunes, spell = may_remove(reader, session.environment.settings), models.speller(review.live)
+    note = next_apply(policy.name, after, session, opened, prunes=prunes, spell=spell)
+    return show_and_change(review, note, session, how)
 
 
-def show_and_change(review: Review, note: str | None, place: Session, console: Console, how: ChangeOptions) -> int:
-    """Print a plan of one change with the note about the next apply, and carry it out. Returns the exit code."""
+def show_and_change(review: Review, note: str | None, session: Session, how: ChangeOptions) -> int:
+    """Print a plan of one change with the note about the next apply, and apply it. Returns the exit code."""
+    console = session.console
     if not review.plan.changes and not review.plan.blocked:
-        console.result("No changes: the live policy says the same.\n")
+        console.result("No changes: the live policy already matches.\n")
         if note:
             console.say(f"note  {note}")
         return 0
     if note and review.plan.changes:
         review = replace(review, notes=(*review.notes, note))
-    console.result(plan_text(review, place.remote, console.out_style, verbose=console.verbose))
+    console.result(plan_text(review, session.remote, console.out_style, verbose=console.verbose))
     if how.dry_run or review.plan.blocked:
         raise_if_unsafe(review)
         return 0
-    return confirm_and_apply(review, place, console, yes=how.yes, audit=how.audit)
+    return confirm_and_apply(review, session, yes=how.yes, audit=how.audit)
 
 
-def directory_policy(options: Options, place: Session, console: Console) -> tuple[Loaded | None, UnreadFiles | None]:
-    """What the directory says, and what of it was not read; None when that cannot be told. It need not be there, nor valid."""
+def directory_if_readable(session: Session) -> OpenedDirectory | None:
+    """The directory as far as it can be read; it may be missing or have problems. None when git or the disk prevents it."""
     try:
-        _, loaded, unread = read_directory(options, place, console)
+        return session.read(lenient=True)
     except InvalidInput:
-        return None, None
-    return loaded, unread
+        return None
 
 
 def next_apply(
     name: str,
     after: Document | None,
-    loaded: Loaded | None,
-    options: Options,
-    place: Session,
+    session: Session,
+    opened: OpenedDirectory | None,
     *,
     prunes: bool,
-    unread: UnreadFiles | None,
     spell: Callable[[Policy], Policy] = lambda policy: policy,
 ) -> str | None:
-    """What the next apply makes of a policy that is about to be `after` (None: removed), when that is not what it leaves alone.
+    """What the next apply will do to a policy that is about to become `after` (None: removed); None when it leaves it alone.
 
-    `loaded` is what the directory says, as far as that is known, `unread` what of it was not read. `spell` gives a policy with
-    its models as the remote spells them.
+    `opened` is the directory, as far as it can be read. `spell` gives a policy with its models as the remote spells them.
     """
-    if loaded is None:
+    if opened is None:
         return None
-    said = next((policy for policy in loaded.policies if policy.name == name), None)
-    if said is not None and after is None:
-        return f"{said.file} still has it, so the next apply adds it again; to remove it for good, remove it there (--save)"
-    if said is not None and after is not None and differs(spell(said).document, after):
-        return f"{said.file} says otherwise and wins at the next apply; to change it for good, change it there (--save)"
-    if said is None and (errors := errors_in(loaded.problems)):
-        return f"{options.dir} has {count(len(errors), 'error')}, so it is not known whether a file of it has this policy"
-    if said is None and unread is not None and (elsewhere := unread.where(name)):
+    _, loaded, unread = opened
+    directory = session.options.dir
+    own = next((policy for policy in loaded.policies if policy.name == name), None)
+    if own is not None and after is None:
+        return f"{own.file} still has it, so the next apply adds it again; to remove it for good, remove it there (--save)"
+    if own is not None:
+        differing = after is not None and differs(spell(own).document, after)
+        there = f"{own.file} differs and wins at the next apply; to change it for good, change it there (--save)"
+        return there if differing else None
+    if errors := errors_in(loaded.problems):
+        return f"{directory} has {count(len(errors), 'error')}, so it is not known whether one of its files has this policy"
+    if elsewhere := unread.where(name):
         return f"{elsewhere}; so the next apply does not see it"
-    if said is None and after is not None and loaded.policies and prunes and place.environment.settings.in_scope(name):
-        return f"no file of {options.dir} has it, so the next apply removes it; to keep it, write the file (--save)"
+    if after is not None and loaded.policies and prunes and session.environment.settings.in_scope(name):
+        return f"no file of {directory} has it, so the next apply removes it; to keep it, write the file (--save)"
     return None

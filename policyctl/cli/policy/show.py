@@ -1,39 +1,125 @@
-"""policyctl policy show."""
+"""policyctl policy list, show and export: what is live, without the directory."""
 
 from __future__ import annotations
 
+import io
+import re
+from pathlib import Path
+from zipfile import ZipFile, ZipInfo
+
 import click
 
-from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.policy.change import with_name
-from policyctl.cli.session import find_live, open_session
-from policyctl.policy.live import LiveRows
+from policyctl.cli.session import Session, open_session
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.atomic import write_atomically
+from policyctl.load.placement import SUFFIX, file_names
+from policyctl.load.write import policy_text, unrepresentable_reasons
+from policyctl.plan.change import unknown_field_notes, unknown_fields
+from policyctl.policy.live import LivePolicy, LiveRows
 from policyctl.policy.names import canonical_name
-from policyctl.remote.open import open_reader
-from policyctl.report.policies import policies_json, policy_text_or_why
+from policyctl.reconcile.observe import find_live, observe
+from policyctl.report.format import position_name
+from policyctl.report.policies import extra_comments, policies_json, policies_text, policy_text_or_why
 
-EPILOG = """\b
+LIST_EPILOG = """\b
+Example:
+  policyctl policy list
+  policyctl policy list --format json | jq -r '.policies[].name'"""
+
+
+@click.command("list", epilog=LIST_EPILOG)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_options("dir", "env", "remote", "color", "verbose")
+def list_policies(options: Options, form: str) -> int:
+    """List every policy on the remote, in scope or not."""
+    session = open_session(options)
+    console, environment = session.console, session.environment.name
+    with session.reader() as reader, console.progress.of("Listing", "live policy") as step:
+        observed = observe(reader, on_row=step)
+    if form == "json":
+        console.result(policies_json(observed, environment, reader.identity))
+    else:
+        console.result(policies_text(observed, environment, session.remote, console.out_style))
+    return 0
+
+
+SHOW_EPILOG = """\b
 Example:
   policyctl policy show anygem
   policyctl policy show anygem --format json"""
 
 
-@click.command("show", epilog=EPILOG)
+@click.command("show", epilog=SHOW_EPILOG)
 @with_name
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options("dir", "env", "remote", "verbose")
-def command(options: Options, name: str, form: str) -> int:
-    """Show the live policy NAME: as a policy file, or as JSON."""
-    return show(options, canonical_name(name), form)
-
-
 def show(options: Options, name: str, form: str) -> int:
-    place = open_session(options)
-    with open_reader(place.url, place.access) as reader:
-        live = find_live(reader, name, place.environment.name)
-        remote = reader.identity
-    as_json = form == "json"
-    text = policies_json(LiveRows({name: live}), place.environment.name, remote) if as_json else policy_text_or_why(live)
-    Console(options).result(text)
+    """Show the live policy NAME: as a policy file, or as JSON."""
+    session = open_session(options)
+    live, remote = _find(session, canonical_name(name))
+    if form == "json":
+        session.console.result(policies_json(LiveRows({live.name: live}), session.environment.name, remote))
+    else:
+        session.console.result(policy_text_or_why(live))
     return 0
+
+
+def _find(session: Session, name: str) -> tuple[LivePolicy, str]:
+    """The live policy, and the identity of the remote."""
+    with session.reader() as reader:
+        return find_live(reader, name, session.environment.name), reader.identity
+
+
+EXPORT_EPILOG = """\b
+Example:
+  policyctl policy export anygem --output anygem.yaml
+  policyctl policy export anygem --output anygem.zip
+  policyctl policy export anygem --output -"""
+
+
+@click.command("export", epilog=EXPORT_EPILOG)
+@with_name
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    metavar="FILE",
+    help="FILE.yaml, FILE.zip (as the platform's own command), or - to print it.",
+)
+@with_options("dir", "env", "remote", "verbose")
+def export(options: Options, name: str, output: str) -> int:
+    """Write the live policy NAME as a policy file. The same policy gives the same bytes; an existing file is overwritten."""
+    path, name = Path(output), canonical_name(name)
+    if output != "-" and path.suffix not in (".yaml", ".yml", ".zip"):
+        raise UsageError(f"--output: {output} must end in .yaml, .yml or .zip, or be -")
+    session = open_session(options)
+    live, _ = _find(session, name)
+    text = policy_text(live.document)
+    if not isinstance(text, str):
+        raise PolicyctlError(f"{name} cannot be a policy file: {'; '.join(unrepresentable_reasons(text))}")
+    text += extra_comments(live)
+    if output == "-":
+        session.console.result(text)
+        return 0
+    for note in unknown_field_notes({name: unknown_fields(live.document)}, position_name):
+        session.console.say(f"note  {note}")
+    write_atomically(path, _archive(name, text, path.stem) if path.suffix == ".zip" else text)
+    session.console.say(f"wrote {output}")
+    return 0
+
+
+_SAFE = re.compile(r"[\w-][\w. -]*", re.ASCII)
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in the zip format; a fixed one, so that the bytes are the same each time
+
+
+def _archive(name: str, text: str, stem: str) -> bytes:
+    """A zip with `<stem>/models/<last segment of the name>.yaml`; a segment that is not a safe file name is replaced."""
+    segment = name.rpartition("/")[2]
+    entry = ZipInfo(f"{stem}/models/{segment + SUFFIX if _SAFE.fullmatch(segment) else file_names(name)[-1]}", _EPOCH)
+    entry.external_attr = 0o644 << 16
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:  # not compressed: the bytes would depend on the compressor's version
+        archive.writestr(entry, text)
+    return buffer.getvalue()

@@ -1,0 +1,198 @@
+"""policyctl policy add, import and remove: one policy on a remote is changed, whatever the directory contains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.policy.change import (
+    ChangeOptions,
+    directory_if_readable,
+    next_apply,
+    save_removal,
+    show_and_change,
+    with_change_options,
+    with_name,
+    write_policy,
+)
+from policyctl.cli.session import Session, open_session
+from policyctl.errors import InvalidInput, UsageError, errors_in
+from policyctl.lint.check import lint
+from policyctl.load.documents import read_contents
+from policyctl.load.source import SUFFIXES, read_source, redact_linked
+from policyctl.load.variables import in_environment
+from policyctl.load.write import policy_text
+from policyctl.plan.settings import Override
+from policyctl.policy.document import Document, Policy, policy_from_file
+from policyctl.policy.findings import Finding
+from policyctl.policy.names import canonical_name
+from policyctl.policy.schema import Mode
+from policyctl.reconcile.plan import plan_removal
+from policyctl.rules.catalogue import DEFAULT_CODES
+
+ADD_EPILOG = """\b
+Example:
+  policyctl policy add anygem --strategy loadbalance \\
+    --model virtual-model/google/gemini-2.0-flash --weight 0.75 \\
+    --model virtual-model/google/gemini-2.0-flash-lite --weight 0.25
+  policyctl policy add safe --strategy fallback --strategy-on-code 503 --model virtual-model/a/x \\
+    --model virtual-model/b/y --retry-attempts 2 --retry-on-code 429 --retry-on-code 503 --dry-run"""
+
+# The option that a part of the policy comes from, for messages.
+_OPTIONS = {
+    "name": "--name",
+    "display_name": "--display-name",
+    "description": "--description",
+    "policy.strategy.mode": "--strategy",
+    "policy.strategy.on_status_codes": "--strategy-on-code",
+    "policy.retry.attempts": "--retry-attempts",
+    "policy.retry.on_status_codes": "--retry-on-code",
+    "policy.targets": "--model",
+    "policy.targets.model_name": "--model",
+    "policy.targets.weight": "--weight",
+}
+
+
+@click.command("add", epilog=ADD_EPILOG)
+@with_name
+@click.option("--model", "-m", "models", multiple=True, required=True, metavar="MODEL", help="A target; repeatable.")
+@click.option("--strategy", "-s", type=click.Choice(get_args(Mode)), required=True, help="How a target is chosen.")
+@click.option("--weight", "weights", type=float, multiple=True, metavar="W", help="One for each --model, in the same order.")
+@click.option(
+    "--strategy-on-code", type=int, multiple=True, metavar="CODE", help="A status after which a fallback moves on; repeatable."
+)
+@click.option("--retry-on-code", type=int, multiple=True, metavar="CODE", help="A status that is asked again; repeatable.")
+@click.option("--retry-attempts", type=int, metavar="N", help="How often it is asked again.")
+@click.option("--display-name", metavar="TEXT", help="The name that people see.  [default: the name]")
+@click.option("--description", "-d", metavar="TEXT", help="What the policy is for.  [default: the name]")
+@with_change_options
+@with_options(*NAMES)
+def add(options: Options, how: ChangeOptions, **given: Any) -> int:
+    """Add the policy NAME over some models. A policy of that name is updated: it becomes what the options describe, and what
+    they leave out is removed."""
+    policy = policy_from_options(**given)
+    session = open_session(options)
+    # A change of the remote is checked against the remote's own models, and takes their spelling.
+    codes = DEFAULT_CODES if how.save else DEFAULT_CODES - {"P441"}
+    for finding in lint(policy.document, codes):
+        session.console.say(f"{finding.severity}: {_note(finding)}")
+    return write_policy(policy, session, how, virtual=True)
+
+
+def policy_from_options(
+    *,
+    name: str,
+    models: tuple[str, ...],
+    strategy: str,
+    weights: tuple[float, ...],
+    strategy_on_code: tuple[int, ...],
+    retry_on_code: tuple[int, ...],
+    retry_attempts: int | None,
+    display_name: str | None,
+    description: str | None,
+) -> Policy:
+    """The policy that the options describe. Raises UsageError, naming the option, for one that a file could not contain."""
+    if weights and len(weights) != len(models):
+        raise UsageError(f"--weight is given {len(weights)} × and --model {len(models)} ×; give one weight for each model")
+    body: Document = {"strategy": {"mode": strategy}}
+    if strategy_on_code:
+        body["strategy"]["on_status_codes"] = list(strategy_on_code)
+    if retry := _retry(retry_attempts, retry_on_code):
+        body["retry"] = retry
+    body["targets"] = [{"model_name": model} for model in models]
+    for target, weight in zip(body["targets"], weights, strict=False):
+        target["weight"] = weight
+    texts = {"display_name": display_name or None, "description": description or None}
+    document = {"name": name, **texts, "policy": body}
+    found = policy_text(document)
+    if not isinstance(found, str):
+        raise UsageError("\n".join(map(_note, found)))
+    return policy_from_file(document, "")
+
+
+def _retry(attempts: int | None, codes: tuple[int, ...]) -> Document | None:
+    if attempts is None and codes:
+        raise UsageError("--retry-on-code needs --retry-attempts: the gateway refuses a retry without attempts")
+    if attempts is None:
+        return None
+    if not codes:
+        raise UsageError(
+            "--retry-attempts needs --retry-on-code: without codes the platform's own command drops the retry, and the gateway "
+            "would retry on its defaults; say which (its defaults are 429, 500, 502, 503 and 504)"
+        )
+    return {"attempts": attempts, "on_status_codes": list(codes)}
+
+
+def _note(finding: Finding) -> str:
+    field = ".".join(part for part in finding.path if isinstance(part, str))
+    return f"{_OPTIONS.get(field, field)}: {finding.message}"
+
+
+IMPORT_EPILOG = """\b
+Example:
+  policyctl policy import --file anygem.yaml
+  policyctl policy import --file anygem.json --env prod --dry-run"""
+
+
+@click.command("import", epilog=IMPORT_EPILOG)
+@click.option(
+    "--file", "-f", required=True, type=click.Path(path_type=Path), metavar="FILE", help="One policy, as YAML or JSON."
+)
+@with_change_options
+@with_options(*NAMES)
+def import_policy(options: Options, how: ChangeOptions, file: Path) -> int:
+    """Add the policy of a file, or update the live one of its name."""
+    session = open_session(options)
+    return write_policy(_read_policy(file, session), session, how)
+
+
+def _read_policy(file: Path, session: Session) -> Policy:
+    """The one policy of a file, with the environment's vars. Raises InvalidInput with every error, and prints warnings."""
+    if file.suffix not in SUFFIXES:
+        why = "; Python is not run here, write the policy as YAML" if file.suffix == ".py" else ""
+        raise UsageError(f"--file: {file} must end in {', '.join(SUFFIXES)}{why}")
+    contents = read_contents(read_source(file), session.environment.vars)
+    problems = redact_linked(in_environment(contents.problems, session.environment))
+    if errors_in(problems):
+        raise InvalidInput(problems)
+    if len(contents.policies) != 1:
+        raise UsageError(f"--file: {file} holds {len(contents.policies) or 'no'} policies; one is imported at a time")
+    session.console.problems(problems)
+    return contents.policies[0]
+
+
+REMOVE_EPILOG = """\b
+Example:
+  policyctl policy remove anygem
+  policyctl policy remove prod-old --allow-remove prod-old --yes"""
+
+
+@click.command("remove", epilog=REMOVE_EPILOG)
+@with_name
+@click.option("--allow-remove", multiple=True, metavar="NAME", help="Allow this protected policy's removal; repeatable.")
+@click.option("--reason", default="", metavar="TEXT", help="Why a protected policy is removed; the audit shows it.")
+@with_change_options
+@with_options(*NAMES)
+def remove(options: Options, how: ChangeOptions, name: str, allow_remove: tuple[str, ...], reason: str) -> int:
+    """Remove the policy NAME. One that is protected, or that another live policy targets, is not removed."""
+    name = canonical_name(name)
+    if reason and not allow_remove:
+        raise UsageError("--reason is for --allow-remove, which is not given; add it, or leave the reason out")
+    session = open_session(options)
+    if idle := [other for other in allow_remove if canonical_name(other) != name]:
+        raise UsageError(f"--allow-remove {idle[0]} is not the policy to remove, {name}; correct it or leave it out")
+    if how.save and allow_remove:
+        raise UsageError("--allow-remove is for the remote, and --save changes the directory alone; leave one out")
+    if how.save:
+        return save_removal(name, session, how)
+    settings = session.environment.settings.overridden(None, None, allow_remove)
+    with session.reader() as reader, session.console.progress.of("Listing", "live policy"):
+        review = plan_removal(reader, name, session.environment, settings)
+    overrides = tuple(Override("--allow-remove", one, reason) for one in allow_remove)
+    review = replace(review, plan=replace(review.plan, overrides=overrides))
+    note = next_apply(name, None, session, directory_if_readable(session), prunes=False)
+    return show_and_change(review, note, session, how)
