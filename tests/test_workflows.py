@@ -105,10 +105,7 @@ def test_what_is_merged_into_the_default_branch_is_applied(
     monkeypatch.chdir(tmp_path)
     git(tmp_path, "init", "--quiet", "--initial-branch=trunk")
     ran = policyctl("init", "--ci", "github")
-    assert (
-        "the workflows apply what is merged into trunk; if your main branch has another name, write that name in them\n"
-        in ran.err
-    )
+    assert "the workflows apply what is merged into trunk; if your main branch has another name, change it in them\n" in ran.err
     apply, drift = (parsed(Path(f".github/workflows/policyctl-{name}.yml")) for name in ("apply", "drift"))
     assert apply[True]["push"]["branches"] == ["trunk"]
     for workflow in (apply, drift):
@@ -144,7 +141,7 @@ def test_init_changes_no_workflow_that_is_there(
     ran = policyctl("init", "--ci", service)
     for name, text in workflows(service, Path("policies"), None).items():
         assert (tmp_path / name).read_text("utf-8") == "mine"
-        assert f"= {name} exists already; left as it is\n" in ran.out
+        assert f"= {name} already exists, skipped\n" in ran.out
         assert (text in ran.out) == (service == "gitlab")
 
 

@@ -64,8 +64,8 @@ Example:
 @click.option(
     "--base",
     metavar="REVISION",
-    help="Take the way back to what a policy was where this branch left REVISION for a restoration, which the guards "
-    "max_traffic_shift and deny_new let pass.",
+    help="Treat a change back to what a policy was where this branch left REVISION as a restoration, which the guards "
+    "max_traffic_shift and deny_new accept.",
 )
 @with_audit
 @with_selection
@@ -82,13 +82,13 @@ def apply(
     overrides: Overrides,
     audit: Audit | None,
 ) -> int:
-    """Make the remote what the files say: add, update, remove, then read back and verify.
+    """Make the remote match the files: add, update, remove, then read back and verify.
 
-    With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote moved since. It can be
-    applied again after it was interrupted.
+    With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote changed since. It can be
+    applied again after an interruption.
     """
     _check_expectation(expect_digest, planfile)
-    base = None if base is None or not base.strip("0") else base  # of a branch's first push services say 000…
+    base = None if base is None or not base.strip("0") else base  # CI services give 000… for the first push of a branch
     if planfile is None:
         session = open_session(options)
         require_writable(session.url)
@@ -107,7 +107,7 @@ def apply(
 
 
 def _unapproved(plan: Plan, expected: str | None) -> str | None:
-    """Why a plan is not the one that was approved, where one was to be."""
+    """Why a plan is not the approved one; None when it is, or when none is expected."""
     if expected == NONE and plan.changes:
         return (
             "no merged pull request has approved this plan; nothing was written. Read the plan, then approve its digest, "
@@ -117,13 +117,13 @@ def _unapproved(plan: Plan, expected: str | None) -> str | None:
         moved = f", which covers what it does to the traffic of {listed(plan.traffic)}," if plan.traffic else ""
         return (
             f"this is not the plan that was approved: its digest{moved} is {plan.digest}, not {expected}; nothing was "
-            "written, have this plan approved: by a new pull request, or start this by hand with its digest"
+            "written. Have this plan approved by a new pull request, or start this by hand with its digest"
         )
     return None
 
 
 def _check_expectation(digest: str | None, planfile: Path | None) -> None:
-    """Raise UsageError for an expected digest that none can be; an empty one too, lest a missing output reads as consent."""
+    """Raise UsageError for an impossible digest. An empty one counts as such: a missing step output is not an approval."""
     if digest is None:
         return
     if planfile is not None:
@@ -135,7 +135,7 @@ def _check_expectation(digest: str | None, planfile: Path | None) -> None:
 def _read_saved(
     options: Options, planfile: Path, selection: Selection, overrides: Overrides, base: str | None
 ) -> tuple[Session, Review]:
-    """A saved plan, held against the environment it is for, the remote as it is now, and the safety rules."""
+    """A saved plan, checked against its environment, the remote as it is now, and the safety rules."""
     if selection != Selection():
         raise UsageError("--only and --exclude belong to plan; a saved plan is applied as it is")
     plan = _read_plan(planfile)
@@ -148,21 +148,21 @@ def _read_saved(
         if reader.identity != plan.remote:
             raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")
         if session.environment.digest != plan.config:
-            said = f"policyctl.yaml changed what holds for {plan.environment} since the plan was made; plan again"
-            raise StalePlan("\n  ".join([said, *_moved_settings(plan, session.environment)]))
+            why = f"policyctl.yaml changed the settings of {plan.environment} since the plan was made; plan again"
+            raise StalePlan("\n  ".join([why, *_moved_settings(plan, session.environment)]))
         loaded = session.read(lenient=True).loaded
         with session.console.progress.of("Comparing", "live policy") as step:
-            plan = replace(plan, overrides=overrides.given)  # what lifts a rule is what is given now, whatever the file says
+            plan = replace(plan, overrides=overrides.given)  # only overrides that are given now count
             before = Before(session, base)
             loaded = loaded._replace(declared=replace(loaded.declared, before=before.declared))
             review = review_saved(reader, plan, loaded, overrides.on(session.environment.settings), step, before.documents)
     names = loaded.names | {change.name for change in plan.changes}
-    raise_if_idle(selection, overrides, names, review.live | names)  # what is done already was live
+    raise_if_idle(selection, overrides, names, review.live | names)  # policies that were removed already were live
     return session, with_idle_settings(review, session, names, overrides)
 
 
 def _moved_settings(plan: Plan, now: Environment) -> Iterator[str]:
-    """Which settings changed since a plan was made, from what to what; none where the plan does not hold them."""
+    """The settings that changed since a plan was made, from what to what; none when the plan does not have them."""
     before, after = dict(leaves(plan.settings)), dict(leaves(now.decides))
     for path in dict.fromkeys([*before, *after]) if before else ():
         if before.get(path) != after.get(path):
@@ -171,7 +171,7 @@ def _moved_settings(plan: Plan, now: Environment) -> Iterator[str]:
 
 
 def _describe(path: str, item: Any) -> str:
-    """A setting's value; that of a variable is text already."""
+    """A setting's value as text; that of a variable is text already."""
     return escape(item) if path.startswith("vars.") and item is not None else value(item, longest=None)
 
 
@@ -181,7 +181,7 @@ def _read_plan(path: Path) -> Plan:
     except OSError as error:
         raise BadPlan(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise BadPlan(f"{path} is no plan: it is not text; make one with plan --out") from None
+        raise BadPlan(f"{path} is not a plan: it is not text; make one with plan --out") from None
     return read_plan(text, str(path))
 
 

@@ -1,7 +1,7 @@
 """Standard output for results, standard error for everything else, and progress on a terminal.
 
-The line is drawn beside the work, by a thread that only looks at a number: so the work is not slowed down, and a wait for a
-remote is seen too. Where there is no terminal, nothing is drawn and no thread is started.
+A thread draws the progress line and only reads a counter, so the work is not slowed down and waiting for a remote is shown
+too. Without a terminal nothing is drawn and no thread is started.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from policyctl.cli.options import Options
 from policyctl.errors import PolicyctlError, Problem, UsageError
 from policyctl.report.format import Style, count, escape, wants_colour
 
-QUIET = 1.0  # seconds of work that nothing is shown of
+QUIET = 1.0  # seconds before a line is drawn
 EVERY = 0.2  # seconds between two drawings
 _BAR = 24  # columns
 _ERASE = "\r\x1b[K"
@@ -32,7 +32,7 @@ Step = Callable[..., None]
 
 @dataclass(slots=True)
 class ProgressTask:
-    """What is done, what is counted, and how many of how many are done; `total` is None where that is not known."""
+    """A piece of work: its label, what is counted, how many there are (None when unknown) and how many are done."""
 
     label: str
     noun: str
@@ -40,7 +40,7 @@ class ProgressTask:
     done: int = 0
 
     def step(self, *_: object) -> None:
-        """One more is done, whatever it was."""
+        """One more is done; arguments are ignored."""
         self.done += 1
 
     def line(self, seconds: float) -> str:
@@ -63,7 +63,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         new_event: Callable[[], threading.Event] = threading.Event,
     ) -> None:
-        """`width` says how many columns the stream's terminal has now, or None when there is none to draw on."""
+        """`width` returns the columns of the stream's terminal, or None without one."""
         self._stream = stream
         self._width = width
         self._clock = clock
@@ -78,9 +78,9 @@ class Progress:
         *,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[Step]:
-        """Show a piece of work while it lasts. Yields what the work calls, from one thread, with each thing that is done.
+        """Show a piece of work while it lasts. Yields a function to call, from one thread, for each item that is done.
 
-        Once `stopped` says yes, that is said in a line that stays, and nothing is drawn any more.
+        Once `stopped` returns true, a line that stays reports it, and nothing more is drawn.
         """
         work = ProgressTask(label, noun, total)
         if self._width() is None:
@@ -98,7 +98,7 @@ class Progress:
     def _draw(self, work: ProgressTask, over: threading.Event, stopped: Callable[[], bool]) -> None:
         """Draw until the work is over, then erase the line."""
         began, pause, shown = self._clock(), QUIET, ""
-        with suppress(OSError, ValueError):  # the terminal has gone; the work goes on without
+        with suppress(OSError, ValueError):  # the terminal is gone, but the work goes on
             while not over.wait(pause):
                 if stopped():
                     self._write(shown and _ERASE, _STOPPING)
@@ -114,32 +114,32 @@ class Progress:
         self._stream.flush()
 
 
-_USUAL = 80  # columns of a terminal that does not say
+_USUAL = 80  # columns, when the terminal does not report them
 
 
 class Console:
-    """Where a command writes, and how colourful."""
+    """Where a command writes: results, messages and progress, each with its colours."""
 
     def __init__(self, options: Options) -> None:
         out, err = sys.stdout, sys.stderr
         self.out_style = Style(wants_colour(options.color, out.isatty(), os.environ), terminal_width(out, os.environ))
         self.err_style = Style(wants_colour(options.color, err.isatty(), os.environ), terminal_width(err, os.environ))
         self.verbose = options.verbose > 0
-        # What cannot move its cursor cannot be drawn on.
+        # A dumb terminal cannot move its cursor.
         self.draws = err.isatty() and os.environ.get("TERM") != "dumb"
         self.progress = Progress(err, lambda: terminal_width(err, os.environ) if self.draws else None)
 
     def result(self, text: str) -> None:
-        """Print a command's result. Raises PolicyctlError where standard output does not take it."""
+        """Print a command's result. Raises PolicyctlError when standard output cannot be written."""
         try:
             click.echo(text, nl=False, color=True)
         except OSError as error:
             raise PolicyctlError(f"standard output cannot be written: {error.strerror}") from None
 
     def say(self, line: str, *, painted: bool = False) -> None:
-        """Print a line about the work, with nothing in it that is obeyed; a `painted` one has nothing of that already.
+        """Print a line about the work on standard error. It is escaped unless it is `painted`, which includes escaping.
 
-        The work goes on where standard error takes none.
+        If it cannot be written, the work goes on.
         """
         with suppress(OSError):
             click.echo(line if painted else escape(line), err=True, color=True)
@@ -150,7 +150,7 @@ class Console:
             self.say(line, painted=True)
 
     def confirm(self, question: str, *, yes: bool) -> bool:
-        """Whether to go on. Raises UsageError where standard input is not a terminal and --yes was not given."""
+        """Ask whether to go on. Raises UsageError without --yes when standard input is not a terminal."""
         if yes:
             return True
         if not sys.stdin.isatty():
@@ -159,12 +159,12 @@ class Console:
 
 
 def streams_lines(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether problems are shown with their lines: to a person at a terminal, and not in the log of a CI job."""
+    """Whether problems are shown with their source lines: on a terminal, but not in the log of a CI job."""
     return stream.isatty() and not environ.get("CI")
 
 
 def stream_lines(problems: Sequence[Problem], style: Style, stream: TextIO) -> list[str]:
-    """Problems as a stream shows them: with their lines on a terminal, elsewhere one line each."""
+    """Problems as text: with their source lines on a terminal, elsewhere one line each."""
     from policyctl.load.locate import line_at
     from policyctl.report.problems import problem_lines
 
@@ -172,11 +172,11 @@ def stream_lines(problems: Sequence[Problem], style: Style, stream: TextIO) -> l
 
 
 def terminal_width(stream: TextIO, environ: Mapping[str, str]) -> int | None:
-    """The columns of the terminal that a stream is, COLUMNS first; None when it is none."""
+    """The columns of a stream's terminal, by COLUMNS if that is set; None when it is not a terminal."""
     if not stream.isatty():
         return None
-    if (said := environ.get("COLUMNS", "")).isdecimal() and int(said):
-        return int(said)
+    if (columns := environ.get("COLUMNS", "")).isdecimal() and int(columns):
+        return int(columns)
     try:
         return os.get_terminal_size(stream.fileno()).columns or _USUAL
     except OSError:

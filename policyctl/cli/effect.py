@@ -77,7 +77,7 @@ ANSWER is a status, refused (connection refused), connect-timeout (no connection
 
 
 class Question(NamedTuple):
-    """What the command line asks, as it was written."""
+    """The question on the command line, as it was written."""
 
     against: str | None
     partial: float | None
@@ -92,7 +92,7 @@ class Question(NamedTuple):
 
     @property
     def about_streams(self) -> bool:
-        """Whether what is shown is about requests that ask for a stream."""
+        """Whether the result is about requests for a stream."""
         return self.streamed or any("cut-stream" in text for text in (*self.down, *self.rate, *self.trace))
 
 
@@ -100,14 +100,18 @@ class Question(NamedTuple):
 @click.argument("policies", nargs=-1, metavar="[NAME|FILE]...")
 @click.option("--against", metavar="git:REF|live", help="Show what changed since a git revision, or against the remote.")
 @with_partial
-@click.option("--down", multiple=True, metavar="MODEL=ANSWER", help="It answers nothing else; repeatable.")
-@click.option("--rate", multiple=True, metavar="MODEL=ANSWER:RATE", help="It answers a part of its calls so; repeatable.")
-@click.option("--trace", multiple=True, metavar="MODEL=ANSWER,…", help="Walk one request; the last answer sticks; repeatable.")
+@click.option("--down", multiple=True, metavar="MODEL=ANSWER", help="It gives only this answer; repeatable.")
+@click.option(
+    "--rate", multiple=True, metavar="MODEL=ANSWER:RATE", help="It gives this answer to a part of its calls; repeatable."
+)
+@click.option(
+    "--trace", multiple=True, metavar="MODEL=ANSWER,…", help="Follow one request; the last answer is repeated; repeatable."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the draws of --trace.")
 @click.option("--timeout", multiple=True, metavar="MODEL=SECONDS", help="For the worst-case latency; repeatable.")
 @click.option("--graph", is_flag=True, help="Draw the policies as a mermaid flowchart.")
 @click.option("--uses", metavar="PATTERN", help="Show which policies use a model, a provider or a policy, and how.")
-@click.option("--streamed", is_flag=True, help="For requests that ask for a stream: outages with streams that are cut, too.")
+@click.option("--streamed", is_flag=True, help="For requests for a stream, whose outages include streams that are cut off.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @with_options(*NAMES)
 def effect(
@@ -127,8 +131,8 @@ def effect(
 ) -> int:
     """Show what policies do to traffic, offline and exactly: shares, outages, worst case, dead configuration.
 
-    A FILE needs no directory and no remote, and may hold what no policy file should. Without a NAME or FILE it is all
-    policies of the directory.
+    A FILE needs no directory and no remote, and may contain what validate would refuse. Without a NAME or FILE all policies of
+    the directory are shown.
     """
     asked = Question(against, partial, down, rate, trace, seed, timeout, graph, uses, streamed)
     console = Console(options)
@@ -156,7 +160,7 @@ def effect(
 
 
 def _check(options: Options, names: tuple[str, ...], asked: Question, form: str) -> None:
-    """Raise UsageError for options that ask several things, and for those that decide nothing of what is asked."""
+    """Raise UsageError for options that ask several questions, or that have no effect on the one that is asked."""
     questions = {
         "--against": asked.against,
         "--down or --rate": asked.down or asked.rate,
@@ -175,9 +179,9 @@ def _check(options: Options, names: tuple[str, ...], asked: Question, form: str)
     if asked.partial is not None and about != "--against":
         raise UsageError("--partial is for the partial failures that --against compares; add that or leave --partial out")
     if given("seed") is ParameterSource.COMMANDLINE and not asked.trace:
-        raise UsageError("--seed decides the draws of --trace, which is not there; add --trace or leave --seed out")
+        raise UsageError("--seed is for the draws of --trace; add that or leave --seed out")
     if "remote" in options.given and asked.against != LIVE:
-        raise UsageError("--remote is only asked with --against live; add that or leave --remote out")
+        raise UsageError("--remote is only used with --against live; add that or leave --remote out")
     if asked.graph and form == "json":
         raise UsageError("--graph is drawn as text or markdown; leave out --format json")
     if asked.against != LIVE:
@@ -185,7 +189,7 @@ def _check(options: Options, names: tuple[str, ...], asked: Question, form: str)
 
 
 def _views(options: Options, subjects: PolicySet, asked: Question) -> Iterator[View]:
-    """What is shown, one policy after the other."""
+    """The views to show, policy by policy."""
     models = models_of(subjects)
     declared = subjects.declared | DeclaredModels(read_timeouts(asked.timeout, models))
     if asked.trace:
@@ -208,7 +212,7 @@ def _views(options: Options, subjects: PolicySet, asked: Question) -> Iterator[V
 
 
 def _unfollowed(after: Document, before: Document | None, sides: Versions) -> dict[str, str]:
-    """The target policies of either version that cannot be followed or do not exist, each with the reason."""
+    """Target policies of either version that cannot be followed or do not exist, each with the reason."""
     found: dict[str, str] = {}
     for document, known, why in ((before, sides.before, "did not exist"), (after, sides.after, "does not exist")):
         if document is not None:
@@ -218,7 +222,7 @@ def _unfollowed(after: Document, before: Document | None, sides: Versions) -> di
 
 
 def _known(view: Callable[[Policy, PolicySet, T], View], policy: Policy, subjects: PolicySet, given: T) -> View:
-    """A view of a policy, or why there is none."""
+    """A view of a policy, or why it is not known."""
     try:
         return view(policy, subjects, given)
     except NotKnown as error:
@@ -240,37 +244,37 @@ def _what_if(policy: Policy, subjects: PolicySet, supposition: Assumptions) -> W
 
 def _trace(subjects: PolicySet, script: Script, seed: int) -> Trace:
     if len(subjects.policies) != 1:
-        raise UsageError("--trace walks one request of one policy; name one")
+        raise UsageError("--trace follows one request of one policy; name one")
     policy = subjects.policies[0]
     tree = tree_if_known(policy.document, subjects.known, subjects.declared)
     script = {**dict.fromkeys(tree.unfit, (UNFIT,)), **script}
-    walked = simulate(tree, script, Random(seed).random)  # noqa: S311 - the draw of a load balance is no secret
+    walked = simulate(tree, script, Random(seed).random)  # noqa: S311 - the choice of a load balancer need not be secret
     for name in walked.models:
         if (why := tree.unfollowed.get(name)) and name not in script:
-            raise UsageError(f"the request comes to {name}, which cannot be followed ({why}); give --trace {name}=ANSWER too")
+            raise UsageError(f"the request reaches {name}, which cannot be followed ({why}); add --trace {name}=ANSWER")
     return Trace(policy.name, policy.file, walked, seed, tree.refused, unfit_models(tree))
 
 
 def show_uses(subjects: PolicySet, pattern: str, form: str, console: Console) -> int:
-    """Print who uses what the pattern means, and return the exit code. Raises UsageError where it means nothing at all."""
+    """Print which policies use what the pattern matches. Raises UsageError when it matches nothing."""
     documents = [*subjects.known.values(), *(policy.document for policy in subjects.policies)]
     everything = names_in(documents, subjects.known.keys(), subjects.models)
     wanted = everything.fitting(pattern)
     if wanted == Names((), ()):
         raise UsageError(f"no model, provider or policy here matches {pattern}{_guess(pattern, everything)}")
     uses, found = Uses(wanted, subjects.known, subjects.declared), list[Use]()
-    beyond, untold = defaultdict[str, list[str]](list), dict[str, str]()
+    beyond, unknown = defaultdict[str, list[str]](list), dict[str, str]()
     with console.progress.of("Working out", "policy", len(subjects.policies)) as step:
         for policy in subjects.policies:
             own = list(uses.of(policy.name, policy.document))
             found += own
             if not own and (why := uses.why_not_known(policy.document)):
-                untold[policy.name] = why
+                unknown[policy.name] = why
             for name in uses.beyond(policy.document):
                 beyond[name].append(policy.name)
             step()
     files = {policy.name: policy.file for policy in subjects.policies}
-    users = Users(pattern, wanted, tuple(found), files, dict(sorted(beyond.items())), untold)
+    users = Users(pattern, wanted, tuple(found), files, dict(sorted(beyond.items())), unknown)
     if form == "json":
         console.result(users_json(users))
     else:

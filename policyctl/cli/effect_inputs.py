@@ -1,4 +1,4 @@
-"""Which policies `effect` is about, and what --down, --rate, --trace and --timeout assume of models."""
+"""Which policies `effect` is about, and what --down, --rate, --trace and --timeout assume about models."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ LIVE = "live"
 
 
 class PolicySet(NamedTuple):
-    """The policies asked about, all policies that their targets may name, as far as the files have them, the models that the
-    directory declares, and what is declared of models."""
+    """The policies asked about, all policies that they may target (as far as files have them), the models that the directory
+    declares, and the facts that it declares about models."""
 
     policies: tuple[Policy, ...]
     known: KnownPolicies
@@ -49,10 +49,9 @@ class PolicySet(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """Both sides of a comparison: what each policy asked about was (None: there is none), and the policies that targets name
-    before and after. `extras` are the fields of live policies among all these that the format does not know, by the policy's
-    name. `partials` are for each policy asked about the share of calls that fail in partial failures, by the policyctl.yaml of
-    its file."""
+    """Both sides of a comparison: the earlier version of each policy (None: it did not exist), and all policies that may be
+    targeted, before and after. `partials` has for each policy the share of calls that fail in partial failures, by the
+    policyctl.yaml of its file. `extras` are fields of live policies that the format does not know, by the policy's name."""
 
     versions: tuple[Document | None, ...]
     before: KnownPolicies
@@ -62,10 +61,10 @@ class Versions:
 
 
 def find_policies(options: Options, arguments: tuple[str, ...], console: Console) -> PolicySet:
-    """The policies behind names and files; without any, all of the directory.
+    """The policies with these names, and those in these files; without arguments, all of the directory.
 
-    The directory is read for names, and for what else it says where a file lies in it: a policy is the same one by either, and
-    one that is asked for in several ways is there once.
+    The directory is read if there is a name, or a file inside it. A policy that is given several times, by name or by file,
+    is shown once.
     """
     files = [Path(argument) for argument in arguments if _is_file(argument)]
     names = [argument for argument in arguments if not _is_file(argument)]
@@ -90,7 +89,7 @@ def find_policies(options: Options, arguments: tuple[str, ...], console: Console
 
 
 def _around(files: list[Path], options: Options) -> Loaded | None:
-    """The directory where one of these files lies in it, as far as it can be read: what is asked is about the files alone."""
+    """The directory if one of these files is in it, as far as it can be read: its other files are not what is asked about."""
     if any(_is_inside(file, options) for file in files):
         with suppress(PolicyctlError):
             return open_session(options).read(lenient=True).loaded
@@ -98,7 +97,7 @@ def _around(files: list[Path], options: Options) -> Loaded | None:
 
 
 def raise_if_idle_dir(options: Options, arguments: tuple[str, ...]) -> None:
-    """Raise UsageError where --dir is given and decides nothing: the arguments are files, and none of them lies in it."""
+    """Raise UsageError for a --dir without an effect: the arguments are files, and none of them is in it."""
     uses_it = not arguments or any(not _is_file(one) or _is_inside(Path(one), options) for one in arguments)
     if "dir" in options.given and not uses_it:
         raise UsageError(f"--dir {options.dir} has none of these files; leave it out")
@@ -109,7 +108,7 @@ def _is_inside(path: Path, options: Options) -> bool:
 
 
 def versions_against(options: Options, subjects: PolicySet, against: str) -> Versions:
-    """What each policy was at `git:REF`, or is on the remote (`live`), and what its targets lead to on each side."""
+    """Each policy at `git:REF`, or on the remote (`live`), and the policies that it may target on each side."""
     if against == LIVE:
         return _live(options, subjects)
     if not against.startswith(GIT) or against == GIT:
@@ -118,7 +117,7 @@ def versions_against(options: Options, subjects: PolicySet, against: str) -> Ver
 
 
 def _is_file(argument: str) -> bool:
-    """Whether an argument means a file: there is one, or it looks like nothing else."""
+    """Whether an argument is a file: it exists, or looks like one."""
     if Path(argument).is_file():
         return True
     return argument.endswith(SUFFIXES) and not argument.startswith(POLICY_PREFIX)
@@ -138,14 +137,14 @@ def _named(directory: tuple[Policy, ...], names: list[str], options: Options, un
 
 
 def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Environment]:
-    """A source and the environment for its templates. Without one a policyctl.yaml is only read where --env names it."""
-    if not is_template(source.text) and "env" not in options.given:  # one that is asked for must exist
+    """A source and the environment for its templates. Without templates or --env no policyctl.yaml is read."""
+    if not is_template(source.text) and "env" not in options.given:  # an environment that is named must exist
         return source, Environment(LOCAL)
     return source, load_config(find_config(path.parent, options.dir)).environment(options.env)
 
 
 def _then(options: Options, subjects: PolicySet, against: str) -> Versions:
-    """Policies of the directory are read as it was as a whole, others from their files alone."""
+    """Policies at a revision. For those of the directory all of it is read, for others only their files."""
     revision, known = against.removeprefix(GIT), dict[str, Document]()
     if any(_is_inside(Path(policy.file), options) for policy in subjects.policies):
         with GitReader(against, options.dir, open_session(options).environment) as reader:
@@ -160,7 +159,7 @@ def _then(options: Options, subjects: PolicySet, against: str) -> Versions:
 
 
 def _live(options: Options, subjects: PolicySet) -> Versions:
-    """What is live is left as it is where no file says otherwise."""
+    """Live policies. On the later side, those without a file stay as they are."""
     session = open_session(options)
     with session.reader() as reader:
         found = find_those(reader, {policy.name for policy in subjects.policies})
@@ -184,7 +183,7 @@ def _partials(options: Options, subjects: PolicySet) -> tuple[float, ...]:
 
 
 def _below(reader: Reader, live: dict[str, LivePolicy], subjects: PolicySet) -> tuple[dict[str, LivePolicy], dict[str, str]]:
-    """The `live` policies, and all that they or the files lead to; and those that are unclear."""
+    """The `live` policies and all that they or the files lead to; and by name, why others cannot be read."""
     unclear: dict[str, str] = {}
     looked, seen = {policy.name for policy in subjects.policies}, set[str]()
     pending = [*(row.normal for row in live.values()), *(policy.document for policy in subjects.policies)]
@@ -204,27 +203,27 @@ T = TypeVar("T")
 
 
 class Assumptions(NamedTuple):
-    """What models answer, and how that was written."""
+    """What models answer, and the options that state it."""
 
     answers: dict[str, Answers]
     given: tuple[str, ...]
 
 
 def models_of(subjects: PolicySet) -> tuple[str, ...]:
-    """Every model that the policies name, the dead ones too, and those of the policies that they target."""
+    """Every model that the policies name, even if it is never called, and those of the policies that they target."""
     found: dict[str, None] = {}
     for policy in subjects.policies:
         named = (name for name in model_names(policy.document) if canonical_name(name) not in subjects.known)
         found.update(dict.fromkeys(map(canonical_model, named)))
-        with suppress(NotKnown):  # the view of that policy shows it
+        with suppress(NotKnown):  # shown in the view of that policy
             found.update(dict.fromkeys(tree_if_known(policy.document, subjects.known).models))
     return tuple(found)
 
 
 def read_assumptions(down: Iterable[str], rate: Iterable[str], models: tuple[str, ...], streamed: bool) -> Assumptions:
-    """Models that are down, and models that fail part of their calls and answer the others with 200.
+    """Models that are down, and models that fail a part of their calls and answer the rest with 200.
 
-    `streamed` is whether requests ask for a stream.
+    `streamed` is whether requests are for a stream. Raises UsageError for what cannot be true at once.
     """
     read = _reader(streamed)
     chances: dict[str, dict[Answer, float]] = {}
@@ -243,7 +242,7 @@ def read_assumptions(down: Iterable[str], rate: Iterable[str], models: tuple[str
 
 
 def read_scripts(trace: Iterable[str], models: tuple[str, ...], streamed: bool) -> Script:
-    """The answers that models give, in order; `streamed` is whether the request asks for a stream."""
+    """The answers that models give, in order; `streamed` is whether the request is for a stream."""
     read, script = _reader(streamed), Script()
     for text in trace:
         for model, answers in _each("--trace", text, models, lambda value: _read_script(value, read)):
@@ -259,7 +258,7 @@ def read_timeouts(timeout: Iterable[str], models: tuple[str, ...]) -> dict[str, 
 
 
 def _each(option: str, text: str, models: tuple[str, ...], read: Callable[[str], T]) -> list[tuple[str, T]]:
-    """The models that a MODEL=VALUE means, each with the value."""
+    """The models that a MODEL=VALUE matches, each with the value."""
     pattern, equals, value = text.rpartition("=")
     if not equals or not pattern:
         raise UsageError(f"{option} takes MODEL=…, not {text!r}")
@@ -299,5 +298,5 @@ def _read_seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 1e9:
-        raise ValueError(f"{text!r} is no timeout; write seconds, as 30")
+        raise ValueError(f"{text!r} is not a timeout; write seconds, such as 30")
     return seconds

@@ -20,33 +20,33 @@ _RUN = re.compile(r"https?://[\w.:-]+/[\w.-]+/[\w.-]+/actions/runs/\d+")
 
 
 def is_github() -> bool:
-    """Whether this is a step of a workflow; other services set one of the two variables."""
+    """Whether this is a step of a GitHub workflow; other services may set one of the two variables."""
     return bool(os.environ.get("GITHUB_ACTIONS") and os.environ.get("GITHUB_WORKFLOW"))
 
 
 def is_ci() -> bool:
-    """Whether this is a run of a CI service, where what is read should be what was reviewed."""
+    """Whether this runs on a CI service, where only reviewed files should be read."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false") or is_github()
 
 
 def repository_path(file: str) -> str:
-    """A file's path from the repository's top, with `/`; an absolute one when it lies elsewhere."""
+    """A file's path from the repository's top, with `/`; an absolute path when it is not in the repository."""
     path = Path(file).parent.resolve() / Path(file).name
     top = _top()
     return path.relative_to(top).as_posix() if path.is_relative_to(top) else path.as_posix()
 
 
 def view_of(review: Review, remote: str, directory: Path, console: Console) -> PlanView:
-    """A plan to show, with where it belongs; `remote` is as the user wrote it."""
+    """A plan to show, with its directory and CI run; `remote` is as the user wrote it."""
     from policyctl.report.plan_view import PlanView
 
     return PlanView(review, remote, console.verbose, repository_path(str(directory)), run_page())
 
 
 def write_plan_summary(view: PlanView, plan_file: Path | None, console: Console) -> None:
-    """Leave a plan's summary and outputs for the workflow, where it asks for them.
+    """Write a plan's step summary and step outputs, if the workflow has files for them.
 
-    Raises PolicyctlError when the outputs cannot be written: what comes later decides by them.
+    Raises PolicyctlError when the outputs cannot be written, because later steps depend on them.
     """
     if path := os.environ.get("GITHUB_OUTPUT"):
         from policyctl.report.plan_json import step_outputs
@@ -62,7 +62,7 @@ def write_plan_summary(view: PlanView, plan_file: Path | None, console: Console)
 
 
 def write_stop_summary(why: str, console: Console) -> None:
-    """Say in the step's summary, before the plan, why it is not carried out; where the workflow asks for one."""
+    """Write to the step summary why the plan that follows is not applied."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         from policyctl.report.markdown import alert
 
@@ -70,7 +70,7 @@ def write_stop_summary(why: str, console: Console) -> None:
 
 
 def write_outcome_summary(text: str, console: Console) -> None:
-    """Add what became of a plan to the step's summary, where the workflow asks for one."""
+    """Add the outcome of an apply to the step summary."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         from policyctl.report.markdown import fenced
 
@@ -78,19 +78,19 @@ def write_outcome_summary(text: str, console: Console) -> None:
 
 
 def run_page() -> str | None:
-    """The page of the run of a workflow that this is part of, which has the files that it saved."""
+    """The web page of this workflow run, which has the files that it saved; None outside GitHub."""
     server, repository, run = (os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
     url = f"{server}/{repository}/actions/runs/{run}"
     return url if _RUN.fullmatch(url) else None
 
 
 def _summarise(path: str, text_within: Callable[[int], str], console: Console) -> None:
-    """Add a text of at most so many bytes to a step's summary; that is for reading only, and stops nothing if it cannot be."""
+    """Add a text to the step summary, given the bytes left. The summary is for people only, so a failure stops nothing."""
     from policyctl.report.plan_markdown import LEAST_BYTES
 
     try:
         if (room := _room(path)) < LEAST_BYTES:
-            console.say("GITHUB_STEP_SUMMARY: the step's summary is full; this is not in it")
+            console.say("GITHUB_STEP_SUMMARY: the step summary is full, so this is not in it")
         else:
             _append(path, text_within(room))
     except OSError as error:
@@ -103,7 +103,7 @@ def _append(path: str, text: str) -> None:
 
 
 def _room(path: str) -> int:
-    """How much may still be added to a step's summary."""
+    """How many bytes may still be added to the step summary."""
     from policyctl.report.markdown import SUMMARY_BYTES
 
     file = Path(path)

@@ -31,7 +31,7 @@ Example:
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options("env", "color", "verbose")
 def history(options: Options, names: tuple[str, ...], audit_file: Path | None, diff: bool, form: str) -> int:
-    """Show who changed what, when, and from which commit; the last change is the last line.
+    """Show who changed what, when, and from which commit; the newest change comes last.
 
     NAME is a policy, with or without virtual-policy/, or a glob. With --env only that environment's changes are shown.
     """

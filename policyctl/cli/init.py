@@ -35,27 +35,27 @@ _PRE_COMMIT = ".pre-commit-config.yaml"
 
 
 @click.command("init", epilog=EPILOG)
-@click.option("--ci", type=click.Choice(SERVICES), help="Workflows too, for this service: plan, apply on merge, drift.")
+@click.option("--ci", type=click.Choice(SERVICES), help="Also write workflows for this service: plan, apply on merge, drift.")
 @with_options("dir", "verbose")
 def init(options: Options, ci: ServiceName | None) -> int:
     """Make a policy directory to start from: policyctl.yaml with comments, an example policy with tests, and a
     pre-commit hook.
 
-    Nothing that is there already is changed, and where there are policies no example is added. For the policies of a
-    remote that is in use, run pull afterwards.
+    Existing files are never changed, and no example is added to existing policies. To write the policies of a remote that is
+    in use, run pull afterwards.
     """
     console = Console(options)
     folder = options.dir
     make_folder(folder)
     _write(folder / CONFIG_FILE, CONFIG, console)
     if not any(path.suffix in SUFFIXES and path.name != CONFIG_FILE for path in folder.rglob("*")):
-        # Beside real policies it would be one more to apply.
+        # Next to real policies the example would be applied with them.
         _write(folder / "example.yaml", EXAMPLE, console)
         _write(folder / "example.test.yaml", EXAMPLE_TEST, console)
     hooks = _repository(folder) / _PRE_COMMIT
     entry = pre_commit_config(_below(folder, hooks.parent))
     if not _write(hooks, f"repos:\n{entry}", console):
-        console.result(f"\nAdd this below repos: in {escape(str(hooks))}, unless it is there already:\n\n{entry}")
+        console.result(f"\nAdd this below repos: in {escape(str(hooks))}, unless it is already there:\n\n{entry}")
     if ci is not None:
         _write_workflows(ci, folder, console)
     where = "" if folder == Options().dir else f" --dir {folder}"
@@ -68,21 +68,21 @@ def _write_workflows(service: ServiceName, folder: Path, console: Console) -> No
     for name, text in workflows(service, _below(folder, top), package, branch).items():
         make_folder((top / name).parent)
         if not _write(top / name, text, console) and service == "gitlab":
-            console.result(f"\nAdd these jobs to it, unless it has them already:\n\n{text}")
+            console.result(f"\nAdd these jobs to it, unless it already has them:\n\n{text}")
     if service == "github" and branch != "main":
         console.say(
-            f"the workflows apply what is merged into {branch}; if your main branch has another name, write that name in them"
+            f"the workflows apply what is merged into {branch}; if your main branch has another name, change it in them"
         )
     if package is None:
         console.say(
-            "write in the workflows' POLICYCTL_PACKAGE what pip installs policyctl from; here it was installed from a directory"
+            "set POLICYCTL_PACKAGE in the workflows to what pip should install: here policyctl was installed from a directory"
         )
 
 
 def _write(path: Path, text: str, console: Console) -> bool:
-    """Write a file unless there is one, and say which; True when it was written."""
+    """Write a file unless it exists, and print what was done. Returns whether it was written."""
     if path.exists() or path.is_symlink():
-        console.result(f"= {escape(str(path))} exists already; left as it is\n")
+        console.result(f"= {escape(str(path))} already exists, skipped\n")
         return False
     write_atomically(path, text)
     console.result(f"+ {escape(str(path))}\n")
@@ -90,7 +90,7 @@ def _write(path: Path, text: str, console: Console) -> bool:
 
 
 def _repository(folder: Path) -> Path:
-    """The top of the Git repository that the directory is in, else the directory's parent; relative where it can be."""
+    """The top of the Git repository around the directory, else the directory's parent; relative to here if it is below."""
     absolute = folder.absolute()
     return _below(repository_top(absolute) or absolute.parent, Path.cwd())
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "validate": "Check policy files, offline.",
     "test": "Run the scenario tests beside the policies.",
     "plan": "Show what apply would change.",
-    "apply": "Make the remote what the files say.",
+    "apply": "Make the remote match the files.",
     "effect": "Show what policies do to traffic.",
     "history": "Show who changed what, from the file that apply --audit adds to.",
     "init": "Make a policy directory to start from.",
@@ -62,15 +62,15 @@ Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),
 @click.version_option(__version__, prog_name="policyctl", message="%(prog)s %(version)s")
 @with_options(*NAMES)
 def policyctl(options: Options) -> None:
-    """Model policies in Git: a directory of YAML files says what should exist, plan shows what would change, apply makes
-    it so."""
+    """Model policies in Git: a directory of YAML files is what should exist, plan shows what would change, apply changes
+    it."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """The program: run and exit."""
-    # Loading thousands of policies makes many objects and no garbage; the collector would walk them all, again and again.
+    # Loading thousands of policies makes many objects and no garbage, and the collector would visit them again and again.
     gc.disable()
-    # No plugin of another package has a say here, and looking for one reads about every package that is installed.
+    # Plugins of other packages are not wanted here, and looking for them reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     outlive_readers()
     code = run(args)
@@ -80,7 +80,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code. Whatever goes wrong ends as one clear message on standard error."""
+    """Run one command line and return its exit code. Every error becomes one clear message on standard error."""
     open_streams()
     try:
         code = policyctl.main(args, prog_name="policyctl", standalone_mode=False)
@@ -95,7 +95,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except PolicyctlError as error:
         return _report_error(error, args)
     except Exception as error:  # noqa: BLE001 - the boundary
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own output; commands tell what they write
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own output; commands name what they write
             _print_error(f"error: standard output cannot be written: {error.strerror}")
             return 1
         return _report_bug(error, args)
@@ -105,7 +105,7 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _report_usage(error: click.ClickException, args: list[str]) -> int:
-    """click's own complaint, in one line as every other; a group without a command is told by its help."""
+    """Print an error of click's in one line, like all others, or the help for a group without a command."""
     message = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
     if message.startswith("Usage:"):
@@ -119,7 +119,7 @@ def _report_usage(error: click.ClickException, args: list[str]) -> int:
 
 
 def _print_error(text: str) -> None:
-    """A line on standard error, where that takes it: the exit code says the same."""
+    """Print a line on standard error. If that fails, the exit code still shows the error."""
     with suppress(OSError):
         click.echo(text, err=True)
 
@@ -134,7 +134,7 @@ def _report_problems(error: InvalidInput) -> int:
 
 
 def _visible(text: str) -> str:
-    """A message's text, line by line, with nothing in it that a terminal obeys."""
+    """A message without control characters that a terminal would obey; lines are kept."""
     from policyctl.report.format import escape
 
     return "\n".join(map(escape, text.split("\n")))
@@ -148,14 +148,14 @@ def _report_error(error: PolicyctlError, args: Sequence[str] | None) -> int:
 
 
 def _is_verbose(args: Sequence[str] | None) -> bool:
-    """Whether -v was given; where an error ends the command its options are gone."""
+    """Whether -v was given. The command's options are gone once an error has ended it."""
     given = sys.argv[1:] if args is None else args
     return os.environ.get("POLICYCTL_VERBOSE", "0") != "0" or any(arg == "--verbose" or arg.startswith("-v") for arg in given)
 
 
 def _report_bug(error: Exception, args: Sequence[str] | None) -> int:
-    # A bug's words are nobody's here, and may be a request with its headers.
-    redaction = sys.modules.get("policyctl.remote.redaction")  # not imported: no secret was read
+    # The message may come from any library, and may contain a request with its headers.
+    redaction = sys.modules.get("policyctl.remote.redaction")  # if it was not imported, no secret was read
     redact = redaction.redact_everything if redaction else str
     _print_error(f"error: a bug in policyctl: {type(error).__name__}: {_visible(redact(str(error)))}")
     if any(arg.startswith("-vv") for arg in (sys.argv[1:] if args is None else args)):
@@ -163,12 +163,12 @@ def _report_bug(error: Exception, args: Sequence[str] | None) -> int:
 
         _print_error(_visible(redact("".join(traceback.format_exception(error)))).removesuffix("\n"))
     else:
-        _print_error("run it again with -vv and report what it prints")
+        _print_error("run it again with -vv and report the output")
     return 1
 
 
 class _Unread(io.FileIO):
-    """An output whose reader may leave before the end, as `head` does: what is not read is dropped, and the work goes on."""
+    """An output whose reader may leave early, as `head` does: the rest is dropped, and the work goes on."""
 
     def write(self, data: Buffer, /) -> int:
         try:
@@ -181,19 +181,19 @@ class _Unread(io.FileIO):
 
 
 def open_streams() -> None:
-    """Let streams that the caller closed lead nowhere; else the next file that is opened would be taken for one."""
+    """Replace streams that the caller closed by the null device; else the next file that is opened would take their place."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lasts
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show → gets \u2192, not a traceback
             stream.reconfigure(errors="backslashreplace")
 
 
 def outlive_readers() -> None:
-    """Let the process's output and error take what it writes also when the reader has left."""
+    """Let writes to output and error succeed after the reader has left."""
     open_streams()
-    # Not one that was opened just now, which nothing else would keep open.
+    # __stdout__, not stdout: a stream that open_streams made would be closed with the object that is replaced here.
     if sys.__stdout__ is not None:
         sys.stdout = _outliving(sys.__stdout__)
     if sys.__stderr__ is not None:
@@ -201,7 +201,7 @@ def outlive_readers() -> None:
 
 
 def discard_unwritable() -> None:
-    """Drop what standard output and error do not take, lest Python tries again at its end and makes an exit code of that."""
+    """Discard output that cannot be written, or the interpreter would retry at exit and change the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -48,7 +48,7 @@ NAMES = ("dir", "env", "remote", "color", "verbose")
 
 
 class Options(NamedTuple):
-    """The global options, settled; `given` are the names of those that the command line has."""
+    """The values of the global options; `given` are the names of those on the command line."""
 
     dir: Path = Path("policies")
     env: str | None = None
@@ -59,10 +59,10 @@ class Options(NamedTuple):
 
 
 def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command those of the global options that it uses; a group takes all. It is called with `options` first.
+    """Give a command the global options that it uses, as `options`, its first argument; a group takes all.
 
-    One that was given before the command's name, and that the command does not use, is a UsageError; one that comes from a
-    variable is not, since that is for all commands.
+    Raises UsageError for an option before the command's name that the command does not use. From an environment variable it
+    is accepted, since that is set for all commands.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,7 +96,7 @@ def _spelled(name: str) -> str:
 
 
 def _usual_directory() -> Path:
-    """The policy directory where none is named: `policies` here, else the nearest one upward."""
+    """The default policy directory: `policies` here, else the nearest one upward."""
     usual = Options().dir
     if usual.is_dir():
         return usual
@@ -105,7 +105,7 @@ def _usual_directory() -> Path:
     return nearest_directory()
 
 
-# The group also listens to POLICYCTL_… (see main.py); a command does not: a variable must not beat an option before it.
+# Only the group reads POLICYCTL_… (see main.py): a variable must not win over an option before the command's name.
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (
         ("--dir",),
@@ -131,7 +131,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
             "help": "When to use colour.  [POLICYCTL_COLOR; default: auto]",
         },
     ),
-    (("-v", "--verbose"), {"count": True, "help": "Say more; -vv for a bug report.  [POLICYCTL_VERBOSE]"}),
+    (("-v", "--verbose"), {"count": True, "help": "Show more; -vv for a bug report.  [POLICYCTL_VERBOSE]"}),
 )
 
 

@@ -38,7 +38,7 @@ def render_plan(form: Form, view: PlanView, style: Style = Style()) -> str:
 
         return plan_json(view.review)
     if form == "html":
-        from policyctl.report.plan_html import plan_html  # the page's libraries are loaded for those who want a page
+        from policyctl.report.plan_html import plan_html  # imports jinja2
 
         return plan_html(view)
     if form == "markdown":
@@ -92,7 +92,7 @@ def _report(text: str) -> tuple[Form, Path]:
 @click.option(
     "--base",
     metavar="REVISION",
-    help="Take remote, auth and safety settings from where this branch left REVISION, and say first what it changes in them.",
+    help="Take remote, auth and safety settings from where this branch left REVISION, and show what it changes in them.",
 )
 @click.option("--test", "tests", is_flag=True, help="Run the scenario tests too; a plan with a failed one approves nothing.")
 @with_selection
@@ -110,7 +110,7 @@ def plan(
 ) -> int:
     """Show what apply would change, field by field. Nothing is written to the remote.
 
-    Long runs that a change leaves as they are read as …, and of a long effect the first rows are shown; -v shows both whole,
+    Unchanged runs of long values are shortened to …, and of a long effect only the first rows are shown; -v shows everything,
     and each policy as it will be.
     """
     _raise_if_one_file([*([out] if out else []), *(path for _, path in reports)])
@@ -131,22 +131,22 @@ def plan(
 
 
 def _raise_if_one_file(paths: list[Path]) -> None:
-    """Raise UsageError when two outputs go to one file: the one that is written last would be all that is left."""
+    """Raise UsageError when two outputs go to one file: only the last one written would be left."""
     twice = [path for path, times in Counter(map(Path.absolute, paths)).items() if times > 1]
     if twice:
         raise UsageError(f"--out and --report write {twice[0]} more than once; give each a file of its own")
 
 
 def _read_base(options: Options, revision: str) -> BaseConfig:
-    from policyctl.load.base_config import read_base  # with git behind it
+    from policyctl.load.base_config import read_base  # imports subprocess
 
     return read_base(options.dir, revision)
 
 
 def _write_files(out: Path | None, reports: Reports, view: PlanView) -> None:
-    """Write the plan for apply, and its renderings, where they are asked for."""
+    """Write the plan for apply, and the reports."""
     from policyctl.load.atomic import write_atomically
-    from policyctl.plan.saved_plan import write_plan  # with pydantic behind it
+    from policyctl.plan.saved_plan import write_plan  # imports pydantic
 
     if out is not None:
         write_atomically(out, write_plan(view.review.plan), private=True)
@@ -155,14 +155,14 @@ def _write_files(out: Path | None, reports: Reports, view: PlanView) -> None:
 
 
 def _as_merged(review: Review, session: Session, base: BaseConfig) -> Review:
-    """The review with what the branch changes in the settings. The plan is one under the branch's own configuration, so that
-    its digest is that of the same plan after the merge."""
+    """The review with the settings that the branch changes. The plan gets the branch's own configuration, so that its digest
+    is that of the same plan after the merge."""
     from policyctl.load.referred import access_now  # with git behind it
 
     merged = session.config.environment(session.environment.name)
     held = session.environment.settings.guard_exceptions
-    later = [one for one in merged.settings.guard_exceptions if one not in held]
-    notes = [f"the exception from {one.guard} for {one.policy} counts after its merge: {one.reason}" for one in later]
+    new = [one for one in merged.settings.guard_exceptions if one not in held]
+    notes = [f"the exception from {one.guard} for {one.policy} takes effect after its merge: {one.reason}" for one in new]
     plan = replace(review.plan, config=merged.digest, settings=merged.decides)
     now = access_now(session.options.dir, session.config, merged)
     terms = Terms(base.access(session.environment), now, merged.rules)

@@ -1,4 +1,4 @@
-"""Which policies plan and apply are about, and which limits or guards are overridden, by option or by comment."""
+"""Which policies plan and apply select, and which limits and guards are overridden, by option or by comment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Overrides:
     """The limits and guards that the command line, or a file that `ci` wrote, overrides by name."""
 
     def __init__(self, given: Iterable[Override] = (), partial: float | None = None) -> None:
-        """`partial` is the share of calls that fail in partial failures, where it is not the environment's."""
+        """`partial` replaces the environment's share of calls that fail in partial failures."""
         self.given = tuple(given)
         self._partial = partial
 
@@ -38,7 +38,7 @@ class Overrides:
         return [(one.value.partition("=")[0], one.text) for one in self.given if one.option == "--allow-guard"]
 
     def on(self, settings: Settings) -> Settings:
-        """The environment's settings with the overrides; of several limits the widest holds."""
+        """The environment's settings with the overrides; of several values for one limit the widest wins."""
         return settings.overridden(
             max(map(int, self.values("--max-removes")), default=None),
             max(map(float, self.values("--max-change-percent")), default=None),
@@ -49,9 +49,9 @@ class Overrides:
 
 
 def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[str], live: Collection[str]) -> None:
-    """Raise UsageError for what the command line selects or allows and no policy matches: it is most often misspelled.
+    """Raise UsageError when an option selects or allows something that matches no policy: most often a misspelling.
 
-    `files` are the names of the policies that are planned, `live` those on the remote, where what is to be removed must be.
+    `files` are the names of the planned policies, `live` those on the remote, which a removal must be among.
     """
     known = {*files, *live}
     asked = [("--only", glob, known) for glob in selection.only]
@@ -71,7 +71,7 @@ def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[
 
 
 def _exception(override: Override) -> GuardException:
-    """`max_calls` passes the guard over for every policy, `max_calls=NAME` for those of that name or glob."""
+    """`max_calls` turns the guard off for every policy, `max_calls=NAME` for those that match a name or glob."""
     word, _, policy = override.value.partition("=")
     guard = next(guard for guard in GUARDS if guard == word)
     return GuardException(guard, policy or "*", override.reason or override.text)
@@ -99,18 +99,18 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
         "multiple": True,
         "callback": _guards,
         "metavar": "GUARD[=NAME]",
-        "help": "Pass over this guard once, for one policy or for all; repeatable.",
+        "help": "Ignore this guard this once, for one policy or for all; repeatable.",
     },
 }
 
 
 def override_options() -> list[click.Option]:
-    """The options that override a safety setting, for those who read them elsewhere than on the command line."""
+    """The options that override a safety setting, to be parsed from other texts than the command line."""
     return [click.Option((option,), **more) for option, more in _OVERRIDES.items()]
 
 
 def overrides_of(values: Mapping[str, Any], reason: str = "", by: str = "") -> tuple[Override, ...]:
-    """What the values of these options override, each written as it is read."""
+    """The overrides in these option values, each as it would be written on the command line."""
     found: list[Override] = []
     for option in _OVERRIDES:
         value = values[option.removeprefix("--").replace("-", "_")]
@@ -128,7 +128,7 @@ with_partial = click.option(
 
 
 def _as_written(value: Any) -> str:
-    """A value as it stands on the command line; a number without a fraction is a whole one."""
+    """A value as written on the command line; 60.0 is written 60."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -142,7 +142,7 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         "overrides_file",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
-        help="Override what this file says too, which ci overrides or ci approved wrote.",
+        help="Also override what is in this file, which ci overrides or ci approved wrote.",
     )
     @click.option("--reason", default="", metavar="TEXT", help="Why something is overridden; the plan and the audit show it.")
     @with_partial
@@ -175,23 +175,23 @@ MAX_BYTES = 64 * 1024  # of a file of overrides
 MOST = 20  # overrides of one plan, so that they fit above it
 _LONGEST = 300  # characters of a reason
 _COMMAND = re.compile(r"^/policyctl[ \t]+allow[ \t]+(\S.*)$", re.MULTILINE)
-# A block of code and an HTML comment, each up to its end or that of the text.
-_NOT_SAID = re.compile(r"<!--.*?(?:-->|\Z)|^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
+# A block of code or an HTML comment, up to its end or the end of the text.
+_NOT_COUNTED = re.compile(r"<!--.*?(?:-->|\Z)|^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
 _BECAUSE = re.compile(r"(.+?)\s+because\s+(\S.*)", re.DOTALL)
 
 
 def commands_in(comment: str) -> list[str]:
-    """The overrides that a comment asks for: the rest of each line that begins with `/policyctl allow`.
+    """The overrides in a comment: the rest of each line that begins with `/policyctl allow`.
 
-    Lines in a block of code or in an HTML comment are examples, or not seen by the people who allow something.
+    Lines in a block of code are examples, and people do not see those in an HTML comment; neither counts.
     """
-    return [found[1].strip() for found in _COMMAND.finditer(_NOT_SAID.sub("", comment.replace("\r\n", "\n")))]
+    return [found[1].strip() for found in _COMMAND.finditer(_NOT_COUNTED.sub("", comment.replace("\r\n", "\n")))]
 
 
 def parse_overrides(text: str, by: str) -> tuple[Override, ...]:
-    """`--max-removes 12 --allow-guard max_calls=chat because …`, said by a person, as overrides.
+    """Parse `--max-removes 12 --allow-guard max_calls=chat because …`, which the person `by` wrote.
 
-    Raises UsageError when an option is unknown or wrong, when there is none, and without a reason.
+    Raises UsageError when an option is unknown or wrong, without any option, and without a reason.
     """
     found = _BECAUSE.fullmatch(text.strip())
     if found is None:
@@ -203,8 +203,8 @@ def parse_overrides(text: str, by: str) -> tuple[Override, ...]:
     try:
         values = parser.make_context("allow", shlex.split(found[1])).params
     except (click.UsageError, ValueError) as error:
-        said = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        raise UsageError(f"the override {found[1]!r} is not understood: {said}") from None
+        why = error.format_message() if isinstance(error, click.UsageError) else str(error)
+        raise UsageError(f"the override {found[1]!r} is not valid: {why}") from None
     given = overrides_of(values, reason, by)
     if not given:
         raise UsageError(f"{found[1]!r} overrides nothing; write for example --max-removes 12")
@@ -218,7 +218,7 @@ def write_overrides(file: Path, overrides: Sequence[Override]) -> None:
 
 
 def read_overrides(file: Path) -> tuple[Override, ...]:
-    """The overrides of a file that `write_overrides` wrote, each checked as on the command line.
+    """The overrides in a file that `write_overrides` wrote, each checked as on the command line.
 
     Raises PolicyctlError for any other file.
     """
@@ -232,10 +232,10 @@ def read_overrides(file: Path) -> tuple[Override, ...]:
         raise PolicyctlError(f"{file} is not a file of overrides; write it with ci overrides --out {file}")
     rows = data.get("overrides")
     if not isinstance(rows, list) or not all(map(_is_override, rows)) or len(rows) > MOST:
-        raise PolicyctlError(f"{file} is not a whole file of overrides; write it again with ci overrides --out {file}")
+        raise PolicyctlError(f"{file} is not a complete file of overrides; write it again with ci overrides --out {file}")
     for row in rows:
         words = shlex.join((row["option"], row["value"]))
-        parse_overrides(f"{words} because {row['reason'] or 'of what the command line says'}", row["by"])
+        parse_overrides(f"{words} because {row['reason'] or 'the command line has it'}", row["by"])
     return tuple(Override(**row) for row in rows)
 
 

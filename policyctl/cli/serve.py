@@ -45,28 +45,28 @@ class Settings(NamedTuple):
 @click.command("serve", epilog=EPILOG)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=4321, show_default=True, help="The port; 0 takes a free one.")
-@click.option("--token-from", metavar="REF", help="Where the secret that callers need is: env:NAME or file:PATH.")
+@click.option("--token-from", metavar="REF", help="Where the secret for callers is: env:NAME or file:PATH.")
 @click.option(
     "--token-seconds", type=click.IntRange(1), default=3600, show_default=True, help="How long a login's token lasts."
 )
 @click.option(
     "--allow-duplicate-names",
     is_flag=True,
-    help="Accept a second policy or model of one name (settled when the file is made).",
+    help="Accept a second policy or model of one name (decided when the file is made).",
 )
 @click.option("--allow-dangling", is_flag=True, help="Remove a model even if a policy targets it.")
 @click.option("--camel-case", is_flag=True, help="Return provider_config in camelCase with the derived provider, as IBM does.")
 @click.option("--replace-models", is_flag=True, help="Clear what a PUT of a model leaves out, instead of keeping it.")
-@click.option("--max-policies", type=click.IntRange(0), help="Refuse another policy from that number on, as a quota does.")
+@click.option("--max-policies", type=click.IntRange(0), help="Refuse more policies than that, like a quota.")
 @click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True, help="More clients get a 503.")
 @with_options("dir", "env", "remote", "verbose")
 def serve(options: Options, **given: Any) -> int:
     """Serve the embedded remote over HTTP, as the platform's control plane: its policies, models, connections, agents and other
     documents, below /v1, /api/v1 and …/v1/orchestrate, and its logins.
 
-    Off this machine a secret is needed. It is the bearer token, and the API key or password that the logins take. Put a proxy
-    in front of a server that others reach: it does TLS and ends slow connections. Logs are JSON on standard error;
-    /openapi.json describes the interface. SIGTERM and SIGINT end it when what was begun is done.
+    To serve other machines a secret is needed: it is the bearer token, and the API key or password of the logins. Put a proxy
+    in front of a server that others reach, for TLS and to end slow connections. Logs are JSON on standard error;
+    /openapi.json describes the interface. SIGTERM and SIGINT end it once open requests are answered.
     """
     settings = Settings(**given)
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
@@ -81,7 +81,7 @@ def serve(options: Options, **given: Any) -> int:
     secret = None if settings.token_from is None else _secret(settings.token_from)
     if secret is None and not is_loopback_host(settings.host):
         raise Refused(
-            f"{settings.host} is not only this machine, so a secret is needed; add --token-from env:NAME or file:PATH"
+            f"{settings.host} is reachable from other machines, so a secret is needed; add --token-from env:NAME or file:PATH"
         )
     with (
         _store(options, unique_names=not settings.allow_duplicate_names) as policies,
@@ -98,36 +98,36 @@ def serve(options: Options, **given: Any) -> int:
 
 
 def _store(options: Options, *, unique_names: bool) -> SqliteRemote:
-    """The embedded remote to serve. Raises UsageError when the environment's is another, or made for other names."""
+    """The embedded remote to serve. Raises UsageError for another kind of remote, or one made with the other naming rule."""
     from policyctl.remote.open import sqlite_path
     from policyctl.remote.sqlite import SqliteRemote
 
     session = open_session(options)
     if not session.url.startswith("sqlite:"):
         raise UsageError(
-            f"serve needs an embedded remote, and {session.environment.name} has another; add --remote sqlite:///PATH"
+            f"serve needs an embedded remote, and {session.environment.name} has another kind; add --remote sqlite:///PATH"
         )
     store = SqliteRemote(sqlite_path(session.url), unique_names=unique_names)
     if store.database.names_are_unique() is not unique_names:
-        takes, flag = ("refuses", "without") if not unique_names else ("takes", "with")
+        does, flag = ("refuses", "without") if not unique_names else ("accepts", "with")
         raise UsageError(
-            f"{store.path} {takes} a second policy of one name, which was settled when it was made; "
+            f"{store.path} {does} a second policy of one name, which was decided when it was made; "
             f"run {flag} --allow-duplicate-names, or choose another file"
         )
     return store
 
 
 def _secret(reference: str) -> str:
-    """The secret that a reference points at. Raises UsageError when it is no reference, or there is no usable secret."""
+    """The secret that a reference points at. Raises UsageError when it is not a reference, or has no usable secret."""
     from policyctl.remote.redaction import resolve_secret
 
     kind, _, where = reference.partition(":")
     if kind not in ("env", "file") or not where:
-        raise UsageError("--token-from must be a reference, env:NAME or file:PATH; the secret itself never stands here")
+        raise UsageError("--token-from must be a reference, env:NAME or file:PATH; never the secret itself")
     try:
         secret = resolve_secret("--token-from", reference)
     except RemoteError as error:
         raise UsageError(str(error)) from None
     if not secret.isascii():
-        raise UsageError(f"--token-from refers to {reference}, which is not ASCII, as a header must be")
+        raise UsageError(f"--token-from refers to {reference}, which is not ASCII, so it cannot be sent in a header")
     return secret

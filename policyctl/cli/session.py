@@ -159,8 +159,8 @@ def _refuse_converted(directory: Path, config: Path | None, contents: dict[str, 
         _read_into(contents, str(config))
     if found := converted(directory, contents):
         raise Refused(
-            f"{found.file} has other content on this disk than in git: {found.why}; so it cannot be compared with a revision. "
-            "Let git store it as it is to be read, and check it out anew"
+            f"{found.file} differs on this disk from git: {found.why}; so it cannot be compared with a revision. "
+            "Let git store it unconverted, and check it out again"
         )
 
 

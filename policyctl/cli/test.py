@@ -34,21 +34,21 @@ A test file, such as policies/assistant.test.yaml:
       expect: {served: ">= 0.999", served_by: {anthropic: "> 0.9"}, never: [deepseek]}
 
 \b
-given      what models answer; the others answer 200
+given      what models answer; all others answer 200
   503, refused, connect-timeout, …     to every call; these words, broken-body, cut-stream, 429 after 5s
-  [500, 500, 200]                      in order; the last one sticks
-  {429: 0.1, 500: 0.05}                by chance, anew for every call; what is left is 200
-streamed   true where the requests ask for a stream: a broken-body is then passed on with 200
-expect     what must hold; what is not named is not checked
+  [500, 500, 200]                      in order; the last one is repeated
+  {429: 0.1, 500: 0.05}                by chance, for every call anew; the rest is 200
+streamed   true for requests for a stream: a broken-body is then passed on with 200
+expect     what must be true; nothing else is checked
   status: 200 | {200: 0.75, 503: 0.25} of every request, or of a part
-  served: 1                            the part that ends with a success
-  served_by: openai | {openai: 0.75}   who serves every request, or a part
-  never: [deepseek]                    who is not called at all
-  max_calls: 3, max_wait_seconds: 3    of one request; waits are the back-off
+  served: 1                            the part that succeeds
+  served_by: openai | {openai: 0.75}   which model serves every request, or a part
+  never: [deepseek]                    which models are never called
+  max_calls: 3, max_wait_seconds: 3    of one request; waiting is the back-off
 
 \b
 Models are named virtual-model/openai/gpt-4o, openai/gpt-4o, gpt-4o, openai (the provider), or by a
-glob over these; of several in given that fit a model the last one holds. A part is a number from 0
+glob over these; if several in given match a model, the last one wins. A part is a number from 0
 to 1, or ">= 0.99", "> 0.2", "<= 0.5", "< 0.1" (in quotes); numbers that differ by at most 0.000001
 are equal, and templates may compute them: "{{ 1 / 3 }}"."""
 
@@ -56,7 +56,7 @@ are equal, and templates may compute them: "{{ 1 / 3 }}"."""
 @click.command("test", epilog=EPILOG)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @click.option("--format", "form", type=click.Choice(["text", "junit", "json"]), default="text", show_default=True)
-@click.option("--if-any", is_flag=True, help="That there are no tests is no error.")
+@click.option("--if-any", is_flag=True, help="Succeed when there are no tests.")
 @with_options("dir", "env", "color", "verbose")
 def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
     """Run the scenario tests beside the policies (*.test.yaml, or documents of kind: policy_test), offline and exactly.
@@ -84,7 +84,7 @@ def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> 
 def _chosen(loaded: Loaded, directory: Path, paths: tuple[Path, ...], if_any: bool) -> list[Suite]:
     """The tests in these files and directories, by default in the whole directory, sorted by file.
 
-    Raises UsageError for a path that is not in the directory, PolicyctlError for one without tests, but `if_any`.
+    Raises UsageError for a path that is not in the directory and, unless `if_any`, PolicyctlError for one without tests.
     """
     chosen: dict[tuple[str, int], Suite] = {}
     for path in paths or (directory,):

@@ -1,7 +1,7 @@
-"""What to say of a command line that cannot be: one line, with what to write instead.
+"""Errors of a wrong command line: one line each, with what to write instead.
 
-A word of another tool (terraform, kubectl, git) is answered with ours. No answer leads to an option that lets more happen:
-`--auto-approve` is nearest to `--allow-remove` by its letters, and means `--yes`.
+Words of other tools (terraform, kubectl, git) are translated. No suggestion leads to an option that permits more:
+`--auto-approve` is spelled most like `--allow-remove`, and means `--yes`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from policyctl.policy.findings import closest, did_you_mean
 _NOT_ONE_OF = re.compile(r"'(?P<word>[^']*)' is not one of (?P<known>'.*')$")
 _WORD = re.compile(r"'([^']+)'")
 
-# Options that lift a limit or write over something are written by those who know them, never offered.
+# Options that lift a limit or overwrite something are never suggested.
 _NEVER_OFFERED = ("--allow-", "--max-", "--overwrite", "--yes", "--lock-timeout")
 
 _PLAN = "policyctl plan shows what would change and writes nothing"
-_VARS = "variables stand in policyctl.yaml, under environments.NAME.vars"
+_VARS = "variables are set in policyctl.yaml, under environments.NAME.vars"
 _FRESH = "leave it out: the remote is read afresh each time"
 
-# What other tools call it → the options that it may mean here (the first that the command has), or a sentence.
+# Our option, or a sentence → what other tools call it.
 _MEANINGS: dict[str, tuple[str, ...]] = {
     "--yes": ("-y", "--auto-approve", "--autoapprove", "--assume-yes", "--non-interactive", "--no-input", "--confirm"),
     "--only": ("--target", "-t", "--targets", "--include", "--selector", "-l", "--policy", "--resource"),
@@ -40,7 +40,7 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
     _PLAN: ("--dry-run", "--dryrun", "--check", "--diff", "--what-if", "--noop", "--preview", "--plan"),
     _VARS: ("--var", "--var-file", "--set", "--values", "--vars", "--extra-vars"),
     _FRESH: ("--refresh", "--refresh-only", "--no-refresh", "--reconfigure", "--upgrade"),
-    "leave it out: what a safety rule refuses is settled in policyctl.yaml, in a reviewed change": (
+    "leave it out: safety rules are set in policyctl.yaml, in a reviewed change": (
         "--force",
         "--no-verify",
         "--ignore-errors",
@@ -66,11 +66,11 @@ _COMMANDS = {
     "refresh": _PLAN,
     "check": "policyctl validate checks the files",
     "lint": "policyctl validate checks the files",
-    "fmt": "policyctl validate checks the files; nothing changes how they are written",
-    "sync": "policyctl apply makes the remote what the files say; policyctl pull writes files",
-    "push": "policyctl apply makes the remote what the files say",
-    "deploy": "policyctl apply makes the remote what the files say",
-    "up": "policyctl apply makes the remote what the files say",
+    "fmt": "policyctl validate checks the files; policyctl has no formatter",
+    "sync": "policyctl apply makes the remote match the files; policyctl pull writes files",
+    "push": "policyctl apply makes the remote match the files",
+    "deploy": "policyctl apply makes the remote match the files",
+    "up": "policyctl apply makes the remote match the files",
     "get": "policyctl policy list shows the live policies, policyctl policy show NAME one of them",
     "list": "policyctl policy list shows the live policies",
     "ls": "policyctl policy list shows the live policies",
@@ -87,10 +87,10 @@ _COMMANDS = {
     "audit": "policyctl history shows who changed what",
     "new": "policyctl init makes a policy directory",
     "version": "policyctl --version prints it",
-    "login": "how to log in stands in policyctl.yaml, under environments.NAME.auth",
-    "workspace": "environments stand in policyctl.yaml; choose one with --env NAME",
-    "env": "environments stand in policyctl.yaml; choose one with --env NAME",
-    "config": "environments stand in policyctl.yaml; policyctl schema config prints its schema",
+    "login": "a login is set in policyctl.yaml, under environments.NAME.auth",
+    "workspace": "environments are set in policyctl.yaml; choose one with --env NAME",
+    "env": "environments are set in policyctl.yaml; choose one with --env NAME",
+    "config": "environments are set in policyctl.yaml; policyctl schema config prints its schema",
 }
 _POLICY_COMMANDS = {
     "delete": "remove",
@@ -109,7 +109,7 @@ _POLICY_COMMANDS = {
 
 
 def usage_message(error: click.ClickException, args: list[str]) -> str:
-    """click's own complaint as one line, without its suggestions and with ours."""
+    """An error of click's as one line, with our suggestions instead of its own."""
     if isinstance(error, click.NoSuchOption):
         typed, option = _typed(error.option_name, args)
         return f"there is no option {typed}{_instead_of(option, error.ctx)}"
@@ -124,7 +124,7 @@ def usage_message(error: click.ClickException, args: list[str]) -> str:
 
 
 def unknown_command(name: str, context: click.Context, known: list[str]) -> str:
-    """The complaint about a command that is not there."""
+    """The error for a command that does not exist."""
     top = context.parent is None
     hint = _COMMANDS.get(name) if top else None
     meant = None if top else _POLICY_COMMANDS.get(name)
@@ -134,7 +134,7 @@ def unknown_command(name: str, context: click.Context, known: list[str]) -> str:
 
 
 def _typed(option: str, args: list[str]) -> tuple[str, str]:
-    """The option as it was typed, and as it would be with two dashes: of `-auto-approve` click complains about `-a` alone."""
+    """The option as it was typed, and with two dashes: for `-auto-approve` click reports only `-a`."""
     if len(option) == 2:
         for arg in (arg.partition("=")[0] for arg in args if arg.startswith("-") and not arg.startswith("--")):
             if len(arg) > 2 and option[1] in arg and _meaning(f"-{arg}"):
@@ -143,7 +143,7 @@ def _typed(option: str, args: list[str]) -> tuple[str, str]:
 
 
 def _meaning(option: str) -> str | None:
-    """The option or the sentence that another tool's option means here."""
+    """Our option, or the sentence, for another tool's option."""
     if option in _MEANINGS:
         return option
     return next((ours for table in (_MEANINGS, _SENTENCES) for ours, theirs in table.items() if option in theirs), None)

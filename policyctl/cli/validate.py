@@ -37,13 +37,13 @@ Example:
 def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
     """Check policy files and directories, offline: every problem of every file, in every environment.
 
-    Without a PATH it checks the policy directory. With --env it checks that environment alone; POLICYCTL_ENV does not make it
-    do so. Exit code 0 means valid (warnings allowed), 1 not. Findings of severity info are shown with -v, or when lint.select
-    in policyctl.yaml names their rules. A lint rule (see policyctl rules) is silenced for a line with a comment there:
+    Without a PATH it checks the policy directory. With --env it checks that environment only; POLICYCTL_ENV is ignored. Exit
+    code 0 means valid (warnings allowed), 1 invalid. Findings of severity info are shown with -v, or when lint.select in
+    policyctl.yaml names their rules. To silence a lint rule (see policyctl rules) on a line, add a comment to it:
     # policyctl: ignore[P405]
     """
     paths = paths or (options.dir,)
-    if form in (None, "text") and _is_settled(paths):  # first of all: most commits change nothing here
+    if form in (None, "text") and _is_settled(paths):  # checked first, because most commits change nothing here
         click.echo("Nothing to check: the commit changes nothing here.")
         return 0
     from policyctl.cli.console import Console
@@ -65,9 +65,9 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
 
 
 def _is_settled(paths: tuple[Path, ...]) -> bool:
-    """Whether this is a hook of a commit that leaves all of these directories as the last one had them.
+    """Whether this is the hook of a commit that changes nothing in these directories.
 
-    Git sets GIT_INDEX_FILE for such a hook, and for it alone. What is read are the files on the disk, so these are compared.
+    Git sets GIT_INDEX_FILE for a commit hook only. validate reads the files on disk, so these are compared.
     """
     if "GIT_INDEX_FILE" not in os.environ or not all(path.is_dir() for path in paths):
         return False

@@ -1,1 +1,1 @@
-"""The shell around core: observing, planning, applying, verifying."""
+"""Observing a remote, planning, applying and verifying: what decides is in plan, what reads and writes in load and remote."""

@@ -142,11 +142,11 @@ def apply_changes(
     on_begin: Callable[[Change], None] = lambda _: None,
     patience: Backoff = Backoff(),
 ) -> list[Outcome]:
-    """Carry out changes and say what became of each; never raises for what one change runs into.
+    """Carry out changes in the order that they need, and return an outcome for each. A change that fails does not raise.
 
-    `on_begin` is called directly before a change's write; what it raises (PolicyctlError) is why that write is not made.
-    `stopped` is asked before every write; once it says yes nothing new is begun, and what was begun is finished. `patience`
-    is how long a write whose answer was lost is looked for and sent again.
+    `on_begin` is called directly before each write; if it raises PolicyctlError, that write is not made. `stopped` is asked
+    before each write; once it is true nothing new is begun, and what was begun is finished. `patience` limits how long a write
+    whose answer was lost is looked for and sent again.
     """
     schedule, outcomes = Schedule(changes), []
     work = ChangeWriter(writer, Witnesses(writer), patience, stopped, on_begin)
@@ -173,13 +173,13 @@ def apply_changes(
 
 
 class _Look(NamedTuple):
-    """What a look-up found of a batch of changes, and by name where the remote's list says otherwise."""
+    """What a look-up found for a batch of changes, and by name the disagreements with the remote's list."""
 
     observed: LiveRows
     doubts: dict[str, str]
 
     def why_not(self, change: Change, witnesses: Witnesses) -> str | None:
-        """Why a change must not be carried out, whatever the look-up says of it."""
+        """Why a change must not be carried out, whatever was looked up."""
         return self.doubts.get(change.name) or witnesses.why_not(change)
 
 
@@ -193,7 +193,7 @@ def _look(batch: list[Change], work: ChangeWriter) -> _Look | RemoteError:
 
 @dataclass(frozen=True, slots=True)
 class ChangeWriter:
-    """What carrying out changes needs: the remote, both ways of reading it, time, and when to stop."""
+    """Carries out single changes: the remote, both ways of reading it, the time it may take, and when to stop."""
 
     writer: Writer
     witnesses: Witnesses
@@ -202,10 +202,10 @@ class ChangeWriter:
     on_begin: Callable[[Change], None]
 
     def carry_out(self, change: Change, observed: LiveRows) -> Outcome:
-        """Write, if `observed` says that it is to be done. What went wrong with the write is resolved by looking again.
+        """Write a change that `observed` shows as still to be done. After a failed write, look again to find its outcome.
 
-        A write whose answer was lost is sent again only when the change was looked for as long as `verify` does, and an add
-        only when the list does not have it either. All of that happens within the budget of one request.
+        A write whose answer was lost is sent again only after looking for as long as `verify` does, and an add only when the
+        list does not have it either. All of that takes at most the budget of one request. See safety rule 6.
         """
         outcome, problem = Outcome(change, "failed"), None
         end = due = self.patience.clock() + self.patience.budget
@@ -221,12 +221,12 @@ class ChangeWriter:
             try:
                 observed = self._look_again(change, problem, due if due <= end else 0.0)
             except RemoteError as error:
-                return replace(outcome, reason=f"{problem}; and what became of it cannot be read: {error}")
-        times = f" (sent {TRIES} times, and no look shows it)" if isinstance(problem, LostAnswer) else ""
+                return replace(outcome, reason=f"{problem}; and its outcome cannot be read: {error}")
+        times = f" (sent {TRIES} times, and never seen on the remote)" if isinstance(problem, LostAnswer) else ""
         return _settled(outcome, observed, problem) or replace(outcome, reason=f"{problem}{times}")
 
     def _write(self, outcome: Outcome, live: LivePolicy | None) -> tuple[Outcome, RemoteError | None]:
-        """Send it: an outcome and, where looking again must tell what it is, the problem."""
+        """Send a change. Returns an outcome, and the problem if only another look can show what the outcome is."""
         change = outcome.change
         try:
             self.on_begin(change)
@@ -241,13 +241,13 @@ class ChangeWriter:
         except LostAnswer as error:
             return replace(outcome, sent=outcome.sent + 1), error
         except (Conflict, NotFound) as error:
-            return replace(outcome, sent=1), error  # who refuses a second one has not taken two before
+            return replace(outcome, sent=1), error  # a remote that refuses a second one has not accepted two before
         except PolicyctlError as error:
             return replace(outcome, sent=outcome.sent + 1, reason=str(error)), None
         return replace(outcome, status="applied", sent=outcome.sent + 1, id=identifier), None
 
     def _look_again(self, change: Change, problem: RemoteError, due: float) -> LiveRows:
-        """Look what became of a write, not before `due`; for a while, unless another writer was met: that shows at once."""
+        """Look up the outcome of a write, not before `due`, several times. After a conflict one look is enough."""
         waits = () if isinstance(problem, Conflict) else WAITS
         if (seconds := due - self.patience.clock()) > 0:
             self.patience.sleep(seconds)
@@ -274,11 +274,11 @@ class ChangeWriter:
         try:
             return self.witnesses.lists(change.name)
         except RemoteError as error:
-            return f"and what became of it cannot be read: {error}"
+            return f"and its outcome cannot be read: {error}"
 
 
 def _settled(outcome: Outcome, observed: LiveRows, problem: RemoteError | None) -> Outcome | None:
-    """What a look says became of a change; None when it is still to be done."""
+    """The outcome of a change as a look-up shows it; None when it is still to be done."""
     change = outcome.change
     obstacle, live = observed.obstacles().get(change.name), observed.live.get(change.name)
     lost = isinstance(problem, LostAnswer)
@@ -288,7 +288,7 @@ def _settled(outcome: Outcome, observed: LiveRows, problem: RemoteError | None) 
         case LiveState.ALREADY:
             return replace(outcome, status="applied" if lost else "already")
         case LiveState.STALE:
-            neither = f"{problem}; the policy is neither as it was nor as it is wanted"
+            neither = f"{problem}; the policy is neither as it was nor as planned"
             why = neither if lost else "changed since the plan was made"
             return replace(outcome, reason=f"{why} ({moved_by_another(change, live)}); plan again")
         case LiveState.DO:
@@ -296,7 +296,7 @@ def _settled(outcome: Outcome, observed: LiveRows, problem: RemoteError | None) 
 
 
 def _is_open(change: Change, observed: LiveRows) -> bool:
-    """Whether a later look may say more: nothing happened yet, or a row is not whole yet."""
+    """Whether a later look may show more: nothing has happened yet, or a row is not complete yet."""
     if any(row.name == change.name for row in observed.unreadable):
         return True
     return change.name not in observed.obstacles() and live_state(change, observed.live.get(change.name)) is LiveState.DO

@@ -19,7 +19,7 @@ from policyctl.remote.protocol import Reader
 
 
 class KnownModels:
-    """The models of a remote, which is asked once and only when it matters, and those that a directory declares."""
+    """The models that a remote lists (asked once, when needed) and those that a directory declares."""
 
     def __init__(self, reader: Reader, declared: Collection[str] = ()) -> None:
         self._reader = reader
@@ -27,7 +27,7 @@ class KnownModels:
 
     @cached_property
     def listed(self) -> frozenset[str]:
-        """The names that the remote lists; empty when it cannot say."""
+        """The names that the remote lists; empty when it has no list."""
         return self._reader.models()
 
     @cached_property
@@ -36,7 +36,7 @@ class KnownModels:
         return self.listed | frozenset(map(virtual_model, self._declared))
 
     def noted(self, reviewed: Review) -> Review:
-        """The review of a plan that writes something, with notes on what of the models that it targets is not known."""
+        """The review of a plan that writes something, with notes on targeted models that are not known on the remote."""
         if not self.names:
             return replace(reviewed, unchecked="targets not checked: the remote knows no models")
         written = {change.name: change.after for change in reviewed.plan.changes if change.after is not None}
@@ -45,18 +45,19 @@ class KnownModels:
         return replace(reviewed, notes=(*reviewed.notes, *notes))
 
     def speller(self, policies: Collection[str], *, virtual: bool = False) -> Callable[[Policy], Policy]:
-        """A function that spells the models of a policy as they are known; `policies` are by canonical name."""
+        """Returns a function that spells a policy's models as they are known. `policies` are names that are not models; with
+        `virtual` a name without a prefix means the virtual model of that name, if there is one."""
         return lambda policy: remote_spelling(policy, self.names, policies, virtual=virtual)
 
 
 def check_models(models: KnownModels, reviewed: Review, loaded: Loaded, environment: Environment) -> Review:
-    """Hold the targets of what the plan writes against the models and policies that there will be.
+    """Check that the targets of every policy that the plan writes exist, and return the review with notes.
 
-    Raises InvalidInput with a problem for every target that is neither. Where no model at all is known, on the remote or
-    in the directory, only the policies are looked for, and the review says in a note that the models were not. A model that
-    only the directory has is noted as well.
+    Raises InvalidInput with a problem for every target that will be neither a model nor a policy. If no models are known, on
+    the remote or in the directory, only policies are checked, and the review notes that. A model that only the directory has
+    is noted too.
     """
-    # A git revision has the policies of one directory, which are all that there are only of the names it speaks for.
+    # A git revision has the policies of one directory: names that the directory does not manage may exist elsewhere.
     elsewhere = (
         _unknown_everywhere if KnownPolicies.of(reviewed.policies).whole else lambda name: not environment.speaks_for(name)
     )
@@ -67,7 +68,7 @@ def check_models(models: KnownModels, reviewed: Review, loaded: Loaded, environm
 
 
 def check_policy(models: KnownModels, reviewed: Review, policy: Policy) -> Review:
-    """The same for a plan over one policy that no file says. Raises PolicyctlError with a line for every unknown target."""
+    """The same for a plan over one policy without a file. Raises PolicyctlError with a line for every unknown target."""
     known = models.names if _written(reviewed) else frozenset()
     if found := _unknown_targets(reviewed, [policy], known, _unknown_everywhere):
         raise PolicyctlError("; ".join(complaint.message for _, complaint in found))
@@ -85,7 +86,7 @@ def _written(reviewed: Review) -> set[str]:
 def _unknown_targets(
     reviewed: Review, desired: Sequence[Policy], models: frozenset[str], elsewhere: Callable[[str], bool]
 ) -> list[tuple[Policy, Finding]]:
-    """The targets that the plan would write and that do not exist. Without `models` these are policies only."""
+    """The targets that the plan would write and that do not exist; without `models` only policies are checked."""
     written = _written(reviewed)
     unclear = KnownPolicies.of(reviewed.policies_before).unclear
     there = reviewed.live.union((policy.name for policy in desired), unclear)

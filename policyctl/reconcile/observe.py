@@ -15,10 +15,8 @@ CONTRADICTS = "the remote contradicts itself"
 
 
 def observe(reader: Reader, on_row: Callable[[], object] = lambda: None) -> LiveRows:
-    """Everything on the remote; `on_row` is called for each row.
-
-    A git revision has the policies of one directory; there may be others.
-    """
+    """Every policy on the remote; `on_row` is called for each row. The result of a git revision is not `whole`: it has the
+    policies of one directory, and there may be others."""
     observed = observe_rows(_row_count(reader.rows(), on_row))
     return replace(observed, whole=not reader.identity.startswith(GIT))
 
@@ -35,7 +33,7 @@ def _row_count(rows: Iterable[Any], on_row: Callable[[], object]) -> Iterator[An
 
 
 def find_live(reader: Reader, name: str, environment: str) -> LivePolicy:
-    """The live policy of a canonical name. Raises PolicyctlError for none, and as `find_those` does."""
+    """The live policy of this canonical name. Raises PolicyctlError when there is none, and as `find_those` does."""
     found = find_those(reader, {name})
     if name not in found:
         raise PolicyctlError(f"there is no policy {name} on {environment}; see policyctl policy list")
@@ -43,7 +41,7 @@ def find_live(reader: Reader, name: str, environment: str) -> LivePolicy:
 
 
 def find_those(reader: Reader, names: Collection[str]) -> Mapping[str, LivePolicy]:
-    """Which of these policies are live, by canonical name. Raises Incomplete for several of one name or an unreadable row."""
+    """The live policies of these canonical names. Raises Incomplete for several of one name or an unreadable row."""
     observed = look_up(reader, names)
     for twins in observed.twins:
         raise Incomplete(f"{twins.name}: {twins.reason} (ids {', '.join(twins.ids)})")

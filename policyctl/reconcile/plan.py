@@ -1,4 +1,4 @@
-"""From a directory or one policy and a remote to a reviewed plan."""
+"""From a remote and a directory, one policy or a saved plan to a reviewed plan; and what stops such a plan."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ from policyctl.report.plan_text import sides
 
 
 def reason_to_keep(unread: UnreadFiles) -> str | None:
-    """Why nothing shows that a policy is gone, since git has files that the disk lacks or cannot be asked; else None."""
+    """Why it is not proven that a policy is gone: git has files that the disk lacks, or cannot be asked. None when it is.
+
+    See manual/architecture.md, safety rule 7.
+    """
     if unread.unasked:
         return f"git cannot be asked whether files are missing: {unread.unasked}"
     if unread.gaps:
@@ -40,15 +43,15 @@ def reason_to_keep(unread: UnreadFiles) -> str | None:
 
 
 def hold_removals(review: Review, gone: Sequence[str], kept: str | None, unread: UnreadFiles) -> Review:
-    """The review of a plan, with a refusal where these policies would be removed but for `kept`, and with notes about those
-    that stand somewhere all the same."""
+    """The review with a refusal if the policies in `gone` are only `kept` for want of proof, and with notes about those of them
+    that are in a file all the same."""
     refusals = [f"{listed(gone)} may not be gone, so nothing is removed: {kept}"] if gone and kept else []
     notes = _notes({name: place for name in gone if (place := unread.where(name))})
     return replace(review, refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))
 
 
 def _notes(places: Mapping[str, ExpectedFile]) -> Iterator[str]:
-    """A note for each reason why policies are not read, so that thousands do not make thousands."""
+    """One note for each reason why policies are not read, not one for each policy."""
     by_reason: defaultdict[str, list[str]] = defaultdict(list)
     for name, place in places.items():
         by_reason[place.why].append(name)
@@ -61,7 +64,7 @@ def _notes(places: Mapping[str, ExpectedFile]) -> Iterator[str]:
 
 
 def note_untracked(review: Review, unread: UnreadFiles) -> Review:
-    """The review, with a note of the files that were read and that git does not have, and which were therefore not reviewed."""
+    """The review with a note about files that were read and that git does not have: no code review shows them."""
     files = unread.untracked()
     note = f"git does not have all files that were read (untracked or ignored), so no review shows them: {listed(files)}"
     return replace(review, notes=(*review.notes, note)) if files else review
@@ -79,12 +82,12 @@ def plan_directory(
     base: Callable[[], Mapping[str, Document]] = dict,
     models: KnownModels | None = None,
 ) -> Review:
-    """Read the remote and compare. `settings` are the environment's, with what the command line overrides.
+    """Read the remote and compare. `settings` are the environment's, with the overrides of the command line.
 
-    `declared` are the facts about models that the directory declares. `on_row` is told of each row that the remote holds. With
-    `unread`, what the directory has and nobody read, nothing is removed that may not be gone. `base` gives the policies of the
-    base revision; it is asked where the plan writes something. What is written has the spelling in which `models` (by default
-    the remote's) are known.
+    `declared` are the facts about models that the directory declares. `on_row` is called for each row of the remote. `unread`
+    are the files of the directory that were not read; with it, only policies that are proven to be gone are removed. `base`
+    gives the policies of the base revision; it is called if the plan writes something. Models are written as `models` (by
+    default the remote's) spells them.
     """
     observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
@@ -114,8 +117,8 @@ def plan_directory(
 
 
 def _not_new(reader: Reader, plan: Plan) -> tuple[str, ...]:
-    """A line for each policy that the plan adds and that a look-up by name finds: a list that is cut short shows no policy as
-    new. The embedded remote answers both from one table."""
+    """A line for each policy that the plan adds and that a look-up by name finds: the list may be cut short. The embedded
+    remote answers both from one table."""
     adds = () if reader.embedded else frozenset(change.name for change in plan.changes if change.action == "add")
     found = sorted(named_rows(reader.find(adds))) if adds else ()
     return tuple(
@@ -126,17 +129,20 @@ def _not_new(reader: Reader, plan: Plan) -> tuple[str, ...]:
 
 
 def _names(observed: LiveRows) -> frozenset[str]:
-    """The canonical names of all live policies, several of one name among them."""
+    """The canonical names of all live policies, including names that several policies have."""
     return frozenset((*observed.live, *(twins.name for twins in observed.twins)))
 
 
 def _taken(observed: LiveRows) -> frozenset[str]:
-    """The same, and those of rows that cannot be read: a target of such a name is no model."""
+    """The same, and the names of unreadable rows: a target of such a name is not a model."""
     return _names(observed).union(observed.obstacles())
 
 
 def may_remove(reader: Reader, settings: Settings) -> bool:
-    """Whether a directory may remove what it does not name. Only on the embedded remote it may without a written scope."""
+    """Whether a directory may remove policies that are not in it. Only the embedded remote allows that without a written scope.
+
+    See manual/architecture.md, safety rule 2.
+    """
     return settings.prune and (reader.embedded or settings.scope is not None)
 
 
@@ -149,11 +155,11 @@ def plan_policy(
     *,
     virtual: bool = False,
 ) -> Review:
-    """The plan that adds one policy, or updates the live one of its name, whatever the directory says.
+    """The plan that adds one policy, or updates the live one of its name, whatever the directory contains.
 
-    Scope, prune, limits and guards do not bind it; what guards would refuse is noted. What is written has the spelling in
-    which `models` are known; with `virtual` a name without prefix means the virtual model where there is one. Raises Refused
-    when the policy would target itself by way of live ones.
+    Scope, prune, limits and guards do not apply to it; what guards would refuse is noted. Models are written as `models` spells
+    them; with `virtual` a name without a prefix means the virtual model of that name, if there is one. Raises Refused when the
+    policy would target itself through live ones.
     """
     observed = observe(reader)
     _refuse_circle(policy, observed)
@@ -163,7 +169,7 @@ def plan_policy(
 
 
 def plan_removal(reader: Reader, name: str, environment: Environment, settings: Settings) -> Review:
-    """The plan that removes one live policy by its canonical name. Only `protect` and what targets it hold it back.
+    """The plan that removes one live policy by its canonical name. Only `protect`, or a policy that targets it, prevents that.
 
     Raises PolicyctlError when there is no such policy, and Incomplete when its row is unreadable.
     """
@@ -188,7 +194,7 @@ def _plan_one(
     spell: Callable[[Policy], Policy] = lambda policy: policy,
     declared: DeclaredModels = NOTHING,
 ) -> Review:
-    """A plan over one name; the rules look at everything that is live. What guards would refuse is only noted."""
+    """A plan over one name; the rules see everything that is live. What guards would refuse is only noted."""
     plan = make_plan(
         environment=environment.name,
         remote=reader.identity,
@@ -205,11 +211,11 @@ def _plan_one(
     )
     allowed = tuple(other for other in settings.allow_remove if canonical_name(other) == name)
     rules = Settings(protect=settings.protect, allow_remove=allowed)
-    # Of rows that cannot be read only those matter that some policy leads to, and those that may lead to this one.
+    # The only unreadable rows that matter are those that some policy targets, and those that may target this one.
     documents = [*(policy.document for policy in desired), *(live.document for live in observed.live.values())]
     led_to = frozenset[str]().union(*map(references, documents)) if observed.unreadable else frozenset[str]()
     others = replace(observed, unreadable=tuple(row for row in observed.unreadable if row.targets or row.name in led_to))
-    # No counts: one policy is no share of anything, and the others were not compared.
+    # No counts: the other policies were not compared, so there is nothing to be a share of.
     reviewed = review(replace(plan, counts=Counts()), others, rules, declared, compared=[name])
     bound = [one for one in reviewed.affected if settings.in_scope(one.name)]
     affected = [one._replace(bound=True) for one in bound]
@@ -229,7 +235,7 @@ def _refuse_circle(policy: Policy, observed: LiveRows) -> None:
         return live.union(*(targets for user, targets in untouched if user == name))
 
     if leads_back(policy.name, targets_of):
-        raise Refused(f"{policy.name} would target itself, by way of other policies or at once; change its targets")
+        raise Refused(f"{policy.name} would target itself, directly or through other policies; change its targets")
 
 
 def review_saved(
@@ -240,11 +246,12 @@ def review_saved(
     on_row: Callable[[], object] = lambda: None,
     base: Callable[[], Mapping[str, Document]] = dict,
 ) -> Review:
-    """Hold a saved plan against the remote as it is now and against every rule that a plan made now would meet.
+    """Check a saved plan against the remote as it is now and against every rule that a plan made now would meet.
 
-    `loaded` is what the directory says, as far as it can be read: it names policies, models and timeouts, and decides no
-    change. `base` gives the policies of the base revision, the way back to which is a restoration. What is wrong with the plan
-    is among the refusals, what moved since it was made is stale.
+    What can be computed again is not taken from the file (safety rule 5). `loaded` is the directory, as far as it can be read:
+    it provides the names of policies and models and their timeouts, but no change. `base` gives the policies of the base
+    revision; a change back to one of them is a restoration. What is wrong with the plan is among the refusals, what changed
+    since it was made is stale.
     """
     observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
@@ -271,17 +278,17 @@ def review_saved(
 
 
 def _moved_otherwise(plan: Plan, now: Plan, observed: LiveRows) -> Iterator[str]:
-    """The policies to which the plan does something else, by way of others, than when it was made. Of a plan that is half
-    applied this is not to be told: what is done counts as live."""
+    """The policies whose traffic the plan now changes in another way than when it was made, because others changed. A plan that
+    is partly applied cannot be checked like that: what is done counts as live."""
     if any(live_state(change, observed.live.get(change.name)) is LiveState.ALREADY for change in plan.changes):
         return
     for name in sorted(plan.traffic.keys() | now.traffic.keys()):
         if plan.traffic.get(name) != now.traffic.get(name):
-            yield f"{name}: what the plan does to its traffic is not what it was; other policies have moved"
+            yield f"{name}: the plan does something else to its traffic than when it was made, because other policies changed"
 
 
 def stale_changes(plan: Plan, observed: LiveRows) -> tuple[str, ...]:
-    """What makes a saved plan stale, one line a change: a live policy that is neither as the plan saw it nor as it wants it."""
+    """Why a saved plan is stale, one line for each change whose live policy is neither as the plan saw it nor as planned."""
     obstacles = observed.obstacles()
     stale = [
         f"{change.name}: {moved_by_another(change, live)}"
@@ -293,7 +300,7 @@ def stale_changes(plan: Plan, observed: LiveRows) -> tuple[str, ...]:
 
 
 def moved_by_another(change: Change, live: LivePolicy | None) -> str:
-    """Which fields of the live policy changed since the plan was made, from what to what."""
+    """The fields of the live policy that changed since the plan was made, from what to what."""
     return ", ".join(
         f"{position_name(field.path)}: {before} → {after}"
         for field in drifted_fields(change, live)
@@ -319,5 +326,5 @@ def raise_if_stale(stale: Sequence[str], *, listed: bool = False) -> None:
     """Raise StalePlan for what changed since a plan was made (see `stale_changes`); what the printed plan has `listed` is not
     repeated."""
     if stale:
-        summary = "the remote moved since the plan was made; nothing was written, plan again"
+        summary = "the remote changed since the plan was made; nothing was written, plan again"
         raise StalePlan(f"{summary} (see above)" if listed else "\n  ".join([summary, *stale]))

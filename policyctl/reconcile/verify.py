@@ -27,11 +27,11 @@ def verify(
     before: Collection[str] | None = None,
     in_scope: Callable[[str], bool] = lambda _: True,
 ) -> list[str]:
-    """What did not take, one line each; empty when the remote is as the applied changes wanted it.
+    """Read back an apply: a line for each change that is not on the remote; empty when all are. See safety rule 8.
 
-    Adds that failed are read back too: one that was sent may have been carried out, even several times. `before` are the
-    names of the policies that the plan's list had; with them it is noticed that a list is cut short, since other policies of
-    the directory's scope come and go in it.
+    Adds that failed are read back too: if one was sent, it may have been carried out, even several times. `before` are the
+    names that the list had when the plan was made; they reveal a list that is cut short, because then policies `in_scope` come
+    and go that nothing changed. `sleep` waits between looks, for a remote that shows a write late.
     """
     back = _ReadBack(outcomes, reader)
     if not back.names:
@@ -54,7 +54,7 @@ def verify(
 
 
 class _ReadBack:
-    """What is to be read back of an apply, less what was seen to be as it should be."""
+    """The changes of an apply that were not yet seen on the remote as they should be."""
 
     def __init__(self, outcomes: Iterable[Outcome], reader: Reader) -> None:
         self._reader = reader
@@ -75,9 +75,9 @@ class _ReadBack:
         return frozenset((*self._by_name, *self._failed))
 
     def look(self, *, last: bool) -> list[str]:
-        """Look by name at what is left, then into the list; a line for each change that is not as it should be.
+        """Look up by name what is left, then read the list. Returns a line for each change that is not as it should be.
 
-        The list waits until all is well by name, or until it is the `last` look.
+        The list is read once everything is right by name, or on the `last` look.
         """
         lines: dict[str, str] = {}
         if names := self.names:
@@ -91,20 +91,20 @@ class _ReadBack:
         self.listed = named_rows(rows)
         self._shared = self._ids_of_others(rows)
         other = {name: outcome for name, outcome in self._in_list.items() if self.listed.get(name, []) != self._rows[name]}
-        told = _wrong(other, observe_rows(row for name in other for row in self.listed.get(name, ())))
-        self._in_list = {name: outcome for name, outcome in other.items() if name in told or name in lines}
-        disagree = [f"{CONTRADICTS}: in its list {line}" for name, line in told.items() if name not in lines]
+        unlike = _wrong(other, observe_rows(row for name in other for row in self.listed.get(name, ())))
+        self._in_list = {name: outcome for name, outcome in other.items() if name in unlike or name in lines}
+        disagree = [f"{CONTRADICTS}: in its list {line}" for name, line in unlike.items() if name not in lines]
         return [*lines.values(), *disagree, *self._shared]
 
     def _ids_of_others(self, rows: Iterable[Any]) -> list[str]:
-        """A line for each policy whose id another row of the list has, too: the next plan could not tell them apart."""
+        """A line for each policy whose id another row of the list has too: the next plan could not distinguish them."""
         own = {id_of(row): name for name in self.good for row in self._rows[name] if id_of(row) is not None}
         found = ((own.get(id_of(row)), row) for row in rows)
         others = ((name, row) for name, row in found if name is not None and named_rows([row]).keys() != {name})
-        return [f"{name} has the id {id_of(row)}, which the remote gives to another row as well" for name, row in others]
+        return [f"{name} has the id {id_of(row)}, which another row of the remote has as well" for name, row in others]
 
     def of_failed(self) -> Iterator[str]:
-        """What became of adds that failed, where it is more than nothing."""
+        """A line for each failed add that is on the remote all the same, or whose row is unusable."""
         listed = self.listed or {}
         for name, outcome in self._failed.items():
             rows = [row for row in listed.get(name, ()) if row not in self._rows[name]]
@@ -115,7 +115,7 @@ class _ReadBack:
                 yield f"{name} is there although its add failed (id {observed.live[name].id})"
 
     def of_others(self, before: Collection[str], in_scope: Callable[[str], bool]) -> Iterator[str]:
-        """What the list says of policies that were not changed: none of them may be gone, nor may any have come."""
+        """A line for policies that were not changed and yet appeared in the list, or disappeared from it."""
         done = {outcome.change.action for outcome in self.good.values() if outcome.status == "applied"}
         listed = self.listed or {}
         if "remove" in done and before:
@@ -129,11 +129,11 @@ class _ReadBack:
         found = named_rows(self._reader.find(gone)) if gone and done else {}
         if found:
             shown = _some(sorted(found))
-            yield f"{CONTRADICTS}: a look-up by name finds {shown}, which its list has no longer: it is cut short"
+            yield f"{CONTRADICTS}: a look-up by name finds {shown}, which its list no longer has: the list is cut short"
         if done and (names := sorted(gone - found.keys())):
             yield (
                 f"{_some(names)} {'is' if len(names) == 1 else 'are'} gone, and this apply did not remove "
-                f"{'it' if len(names) == 1 else 'them'}: another process did, or the remote did itself"
+                f"{'it' if len(names) == 1 else 'them'}: another client or the remote itself did"
             )
 
 
@@ -143,7 +143,7 @@ def _some(names: list[str]) -> str:
 
 
 def _wrong(outcomes: Mapping[str, Outcome], observed: LiveRows) -> dict[str, str]:
-    """By name, what is not as a change that was carried out wants it."""
+    """By name, a line for each change that was carried out and is not as it should be."""
     obstacles = observed.obstacles()
     found = ((name, _line(outcome, observed, obstacles)) for name, outcome in outcomes.items())
     return {name: line for name, line in found if line is not None}
@@ -158,22 +158,23 @@ def _line(outcome: Outcome, observed: LiveRows, obstacles: Mapping[str, str]) ->
     if change.name in obstacles:
         return f"{change.name}: {obstacles[change.name]}"
     if live_state(change, live) is not LiveState.ALREADY:
-        return f"{change.name} did not take: {', '.join(unapplied_fields(change, live))}"
+        return f"{change.name} was not applied: {', '.join(unapplied_fields(change, live))}"
     if live is not None and outcome.written is not None and (lost := lost_extras(outcome.written, live.document)):
-        return f"{change.name} did not keep {', '.join(lost)}, which was written and is unknown to policyctl"
+        return f"{change.name} did not keep {', '.join(lost)}, which was written and which policyctl does not know"
     if live is None or change.action != "add":
         return None
     if outcome.id is not None and outcome.id != live.id:
-        return f"{change.name} has the id {live.id}, but its add was answered with the id {outcome.id}; look for a second one"
+        return f"{change.name} has the id {live.id}, but its add returned the id {outcome.id}; look for a second one"
     if outcome.id is None and outcome.sent > 1:
         return f"{change.name} was sent {outcome.sent} times and each may have been carried out; look for a second one"
     return None
 
 
 class Witnesses:
-    """What the list says about names that the look-up and the plan (which was made from a list) do not agree on.
+    """The remote's list, asked about names on which the look-up disagrees with the plan, which was made from a list.
 
-    The list is read when it is needed, and again before it is called a liar: another client may have been there meanwhile.
+    The list is read when it is needed, and once more before it counts as wrong: another client may have written meanwhile.
+    See safety rule 7.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -184,10 +185,10 @@ class Witnesses:
         self._not_found: str | None = None
 
     def why_not(self, change: Change) -> str | None:
-        """Why a change must not be carried out since one of the two is known to miss policies; None when it may.
+        """Why a change must not be carried out because the list or the look-up is known to miss policies; None when it may.
 
-        A list that is cut short does not prove that a policy is new, or that none targets it. A look-up that misses some does
-        not prove that a policy is new either.
+        A list that is cut short does not prove that a policy is new, or that no other targets it. A look-up that misses some
+        does not prove that a policy is new either.
         """
         if self._not_listed is not None and change.action != "update":
             return f"{CONTRADICTS}: its list is cut short, {self._not_listed} is missing from it; nothing is added or removed"
@@ -196,9 +197,9 @@ class Witnesses:
         return None
 
     def doubts(self, changes: Sequence[Change], observed: LiveRows) -> dict[str, str]:
-        """Why changes cannot be carried out: by name, what the two ways of reading say.
+        """By name, why changes cannot be carried out: the list and the look-up disagree.
 
-        `observed` is what the look-up just found. Raises RemoteError where the list is needed and cannot be read.
+        `observed` is what the look-up just found. Raises RemoteError when the list is needed and cannot be read.
         """
         # The plan was made from a list that had no policy to add, and every policy to update or to remove.
         disputed = [change for change in changes if (change.action == "add") == observed.has(change.name)]
@@ -217,7 +218,7 @@ class Witnesses:
         return doubts
 
     def lists(self, name: str) -> str | None:
-        """What the list has of a name that the look-up does not find, after all; None when it has nothing either."""
+        """Why a name that the look-up does not find exists all the same, in the list; None when it is not there either."""
         with self._lock:
             listed = self._read()
         return _disagreement(name, listed[name], LiveRows({})) if name in listed else None

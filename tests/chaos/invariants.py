@@ -12,7 +12,7 @@ from policyctl.policy.document import canonical_text, normal_form
 from tests.chaos.world import World
 
 Rows = Mapping[str, tuple[str, ...]]  # by id: the name that the row is filed under, its document, its times
-UNREADABLE = "what became of it cannot be read"
+UNREADABLE = "its outcome cannot be read"
 
 
 class Violation(NamedTuple):
@@ -49,7 +49,7 @@ def violations(
     for name in world.changes:
         unmoved, done = now.get(name) == was.get(name), _is(now.get(name), wanted.get(name))
         if not unmoved and not done:
-            yield Violation("losses", f"{name} is neither as it was nor as it is wanted")
+            yield Violation("losses", f"{name} is neither as it was nor as planned")
         elif name in told:
             status, reason = told[name]
             may_be_done = name in set(late) or UNREADABLE in reason

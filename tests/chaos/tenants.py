@@ -33,11 +33,11 @@ OPEN = (
     "may still be carried out",
     "cannot be read",
     "contradicts itself",
-    "neither as it was nor as it is wanted",
+    "neither as it was nor as planned",
     "several policies",
     "the same id",
     "no time left",
-    "no look shows it",
+    "never seen on the remote",
 )
 ONE_NAME = {Quirk.FIRST_NAME, Quirk.LAST_NAME}
 SETTINGS = Settings(scope=SCOPE)

@@ -64,7 +64,7 @@ def test_what_is_in_order_is_no_violation(world: World, before: Rows, done: Rows
     assert found(world, before, done, all_told(world, "applied")) == set()
     assert found(world, before, before, all_told(world, "failed", "refused")) == set()
     assert found(world, before, before, {}) == found(world, before, done, {}) == set()
-    assert found(world, before, done, all_told(world, "failed", "and what became of it cannot be read: x")) == set()
+    assert found(world, before, done, all_told(world, "failed", "and its outcome cannot be read: x")) == set()
 
 
 @pytest.mark.parametrize(("told", "stays"), [("applied", True), ("already", True), ("failed", False), ("skipped", False)])

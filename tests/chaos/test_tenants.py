@@ -125,14 +125,14 @@ CASES = {
         [{**named("a"), "policy": {**named("a")["policy"], "retry": {"attempts": 3}}}],
         [wanted("a", NEW)],
         ["PUT a"],
-        "did not take: policy.retry",
+        "was not applied: policy.retry",
     ),
     "writes that are not done": Case(
         {Quirk.NO_WRITES},
         THREE,
         [wanted("a"), wanted("b")],
         ["DELETE c"],
-        "did not take: it is still there",
+        "was not applied: it is still there",
     ),
     "answers without ids": Case({Quirk.ODD_ANSWERS}, [], [wanted("a")], ["POST model_policy"], "", {}, random.Random),
     "two policies of one id, one of them to go": Case(
@@ -147,7 +147,7 @@ CASES = {
         THREE[:1],
         [wanted("a"), wanted("b")],
         ["POST model_policy"],
-        "virtual-policy/in-b has the id a, which the remote gives to another row as well",
+        "virtual-policy/in-b has the id a, which another row of the remote has as well",
     ),
     "nothing out of the ordinary": Case(
         set(),

@@ -51,7 +51,7 @@ def test_a_page_of_another_directory_is_refused(work: Work) -> None:
     work.plan()
     ran = work.policyctl("ci", "comment", "plan.md", "--plan", "plan.json", "--dir", "other")
     assert (ran.code, work.forge.bodies) == (1, [])
-    assert ran.err.startswith("error: plan.md is not of environment local and directory other; use the same --dir")
+    assert ran.err.startswith("error: plan.md is not for environment local and directory other; use the same --dir")
 
 
 @pytest.mark.parametrize("brought", ["plan.md", "plan.json"])
@@ -66,7 +66,7 @@ def test_a_plan_that_the_branch_brought_is_not_shown(brought: str, work: Work) -
         Path(name).write_bytes(content)
     ran = work.policyctl("ci", "comment", "plan.md", "--plan", "plan.json")
     assert (ran.code, work.forge.bodies) == (1, [])
-    assert f"error: {brought} is in the checked out commit, so it may not be what plan wrote" in ran.err
+    assert f"error: {brought} is in the checked-out commit, so it may not be what plan wrote" in ran.err
 
 
 @pytest.mark.parametrize("option", ["--out", "--report"])

@@ -305,7 +305,7 @@ def test_an_issue_is_opened_once_updated_and_closed(forge: Forge, digest: str, p
     assert policyctl(*DRIFT) == (0, "", "the issue was updated\n")
     ((state, text),) = forge.issue_texts
     assert (state, text.endswith(f"<!-- policyctl {second} -->\n")) == ("open", True)
-    assert forge.issues[0]["title"] == "policyctl: local is not as the files say"
+    assert forge.issues[0]["title"] == "policyctl: local does not match the files"
     assert "policyctl-drift" in forge.issues[0]["labels"]
     put([row("a"), row("b")])
     assert policyctl("apply", "--yes").code == 0

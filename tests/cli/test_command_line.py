@@ -366,7 +366,7 @@ def test_completion_is_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 UNUSED = {
     "draws without a trace": (("effect", "--seed", "3"), "--seed decides the draws of --trace"),
-    "a remote that is not asked": (("effect", "--remote", "local"), "--remote is only asked with --against live"),
+    "a remote that is not asked": (("effect", "--remote", "local"), "--remote is only used with --against live"),
     "a remote that git stands for": (("effect", "--against", "git:HEAD", "--remote", "local"), "--remote is only asked with"),
     "another policy's removal": (
         ("policy", "remove", "--name", "a", "--allow-remove", "b"),

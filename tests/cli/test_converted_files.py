@@ -71,7 +71,7 @@ def test_a_configuration_that_git_converts_is_not_compared(command: list[str], b
     check_out(branch.folder, "policies/policyctl.yaml")
     assert "$Id: " in (branch.policies / "policyctl.yaml").read_text("utf-8")
     said = refused(policyctl, *command)
-    assert said.startswith("error: policies/policyctl.yaml has other content on this disk than in git: git converts it on ")
+    assert said.startswith("error: policies/policyctl.yaml differs on this disk from git: git converts it on ")
     assert "(ident in .gitattributes)" in said
 
 

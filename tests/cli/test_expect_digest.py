@@ -46,7 +46,7 @@ def test_another_plan_is_stale_and_both_digests_are_named(planned: str, project:
     assert "Plan: 1 to add" in ran.out
     assert ran.err == (
         f"error: this is not the plan that was approved: its digest is {actual}, not {planned}; "
-        "nothing was written, have this plan approved: by a new pull request, or start this by hand with its digest\n"
+        "nothing was written. Have this plan approved by a new pull request, or start this by hand with its digest\n"
     )
     assert not DATABASE.exists()
 

@@ -246,4 +246,4 @@ def test_a_summary_stays_below_github_s_limit(project: Project, policyctl: Polic
     assert 1024 * 1024 - 3000 < size <= 1024 * 1024
     ran = policyctl("plan")
     assert (ran.code, (files / "summary").stat().st_size) == (0, size)
-    assert "GITHUB_STEP_SUMMARY: the step's summary is full; this is not in it" in ran.err
+    assert "GITHUB_STEP_SUMMARY: the step summary is full, so this is not in it" in ran.err

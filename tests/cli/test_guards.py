@@ -108,7 +108,7 @@ def test_other_guards_make_a_saved_plan_stale(guarded: Project, policyctl: Polic
     assert policyctl("plan", "--out", PLAN).code == 0
     guarded.write("policyctl.yaml", f"{changed}\n")
     ran = policyctl("apply", PLAN, "--yes")
-    assert (ran.code, "policyctl.yaml changed what holds for local" in ran.err) == (4, True)
+    assert (ran.code, "policyctl.yaml changed the settings of local" in ran.err) == (4, True)
 
 
 def test_only_what_changes_is_judged(guarded: Project, policyctl: Policyctl) -> None:

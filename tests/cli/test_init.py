@@ -45,8 +45,8 @@ def test_init_again_changes_nothing_and_prints_the_hook(bare: Path, policyctl: P
     ran = policyctl("init")
     assert ran.code == 0
     assert ran.out.startswith(
-        "= policies/policyctl.yaml exists already; left as it is\n"
-        "= .pre-commit-config.yaml exists already; left as it is\n\nAdd this below repos: in .pre-commit-config.yaml"
+        "= policies/policyctl.yaml already exists, skipped\n"
+        "= .pre-commit-config.yaml already exists, skipped\n\nAdd this below repos: in .pre-commit-config.yaml"
     )
     assert "entry: policyctl validate\n" in ran.out
     assert {path: path.read_bytes() for path in bare.rglob("*") if path.is_file()} == before

@@ -65,7 +65,7 @@ def test_add_writes_what_the_options_say_without_any_directory(case: str, bare: 
     assert {key: document[key] for key in expected} == expected
     assert sorted(path.name for path in bare.iterdir()) == [".policyctl"]
     again = policyctl("policy", "add", *args)
-    assert again[:2] == (0, "No changes: the live policy says the same.\n")
+    assert again[:2] == (0, "No changes: the live policy already matches.\n")
     assert all(line.startswith("warning: --") for line in again.err.splitlines())
 
 
@@ -206,7 +206,7 @@ def test_import_adds_then_updates_then_has_nothing_to_do(file: str, text: str, b
     ran = policyctl("policy", "import", "-f", file, "--yes")
     assert 'description: "Balances requests' in ran.out
     assert ran.out.endswith("Applied: 1 updated; read back and verified.\n")
-    assert policyctl("policy", "import", "-f", file).out == "No changes: the live policy says the same.\n"
+    assert policyctl("policy", "import", "-f", file).out == "No changes: the live policy already matches.\n"
 
 
 BAD_IMPORTS: dict[str, tuple[str, str, int, str]] = {
@@ -215,7 +215,7 @@ BAD_IMPORTS: dict[str, tuple[str, str, int, str]] = {
     "a percent": ("a.yaml", ANYGEM.replace("0.75", "75"), 1, "a.yaml:14:15: P103 weight must be greater than 0"),
     "two policies": ("a.yaml", f"{ANYGEM}---\n{ANYGEM}", 64, "error: --file: a.yaml holds 2 policies; one is imported"),
     "no policy": ("a.test.yaml", ANYGEM, 64, "error: --file: a.test.yaml holds no policies"),
-    "Python": ("a.py", "", 64, "error: --file: a.py is none of .yaml, .yml, .json; Python is not run here"),
+    "Python": ("a.py", "", 64, "error: --file: a.py must end in .yaml, .yml, .json; Python is not run here"),
     "an unset variable": (
         "a.yaml",
         ANYGEM.replace("0.75", '"{{ w }}"'),
@@ -342,10 +342,10 @@ def test_an_invalid_row_is_repaired_by_an_add(bare: Path, policyctl: Policyctl) 
     assert live_documents()["virtual-policy/x"]["policy"] == {"strategy": {"mode": "single"}, "targets": [LEAF]}
 
 
-SAYS_OTHERWISE = "policies/x.yaml says otherwise and wins at the next apply"
+DIFFERS = "policies/x.yaml differs and wins at the next apply"
 NEXT_APPLY: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "a file says the same": ({"x": "virtual-model/a/one"}, ADD, ""),
-    "a file says otherwise": ({"x": "virtual-model/b/two"}, ADD, SAYS_OTHERWISE),
+    "a file says otherwise": ({"x": "virtual-model/b/two"}, ADD, DIFFERS),
     "no file has it": ({"other": "virtual-model/b/two"}, ADD, "no file of policies has it, so the next apply removes it"),
     "no file at all": ({}, ADD, ""),
     "a file still has the removed one": (
@@ -374,14 +374,14 @@ def test_the_file_that_wins_is_named_also_when_there_is_nothing_to_change(projec
     project.policy("x", "virtual-model/b/two")
     ran = policyctl(*ADD)
     assert ran.code == 0
-    assert ran.err.startswith(f"note  {SAYS_OTHERWISE}")
+    assert ran.err.startswith(f"note  {DIFFERS}")
 
 
 def test_a_directory_with_errors_does_not_stand_in_the_way(project: Project, policyctl: Policyctl) -> None:
     project.write("broken.yaml", "a: [")
     ran = policyctl(*ADD, "--yes")
     assert ran.code == 0, ran.err
-    assert "note  policies has 1 error, so it is not known whether a file of it has this policy" in ran.out
+    assert "note  policies has 1 error, so it is not known whether one of its files has this policy" in ran.out
     assert "virtual-policy/x" in live_documents()
 
 

@@ -40,9 +40,9 @@ def test_save_writes_a_new_file_and_no_remote_and_apply_takes_it(bare: Path, pol
     assert ran.out == "+ virtual-policy/x  policies/x.yaml\n    single of a/one\nWrote policies/x.yaml.\n"
     assert Path("policies/x.yaml").read_text("utf-8") == SAVED
     assert not LOCAL.exists()
-    assert policyctl(*ADD, "--save").out == "No changes: policies/x.yaml says the same.\n"
+    assert policyctl(*ADD, "--save").out == "No changes: policies/x.yaml already matches.\n"
     assert policyctl("apply", "--yes").code == 0
-    assert policyctl(*ADD) == (0, "No changes: the live policy says the same.\n", "")
+    assert policyctl(*ADD) == (0, "No changes: the live policy already matches.\n", "")
 
 
 def test_save_rewrites_the_file_that_has_the_policy_wherever_it_is(project: Project, policyctl: Policyctl) -> None:
@@ -138,7 +138,7 @@ def test_an_exported_file_imports_to_an_empty_plan_and_has_the_same_bytes_again(
     assert "owner" not in text
     assert policyctl("policy", "export", "-n", name, "-o", "-").out == text
     assert policyctl("policy", "show", "-n", name).out == text
-    assert policyctl("policy", "import", "--file", "chat.yaml").out == "No changes: the live policy says the same.\n"
+    assert policyctl("policy", "import", "--file", "chat.yaml").out == "No changes: the live policy already matches.\n"
     policyctl("policy", "import", "--file", "chat.yaml", "--remote", "sqlite:///new.db", "--yes")
     policyctl("policy", "export", "-n", name, "-o", "again.yaml", "--remote", "sqlite:///new.db")
     assert Path("again.yaml").read_text("utf-8") == text
@@ -176,7 +176,7 @@ BAD_EXPORTS: dict[str, tuple[str, str, int, str]] = {
         "error: virtual-policy/percent cannot be a policy file: policy.targets[0].weight: ",
     ),
     "unreadable": ("broken", "a.yaml", 5, "error: virtual-policy/broken cannot be read: the row has no policy (id id-"),
-    "another suffix": ("x", "a.json", 64, "error: --output: a.json is none of .yaml, .yml, .zip, -"),
+    "another suffix": ("x", "a.json", 64, "error: --output: a.json must end in .yaml, .yml or .zip, or be -"),
     "no such folder": ("x", "nope/a.yaml", 1, "error: nope/a.yaml cannot be written: No such file or directory"),
 }
 

@@ -97,12 +97,12 @@ def test_an_exception_that_the_branch_adds_counts_after_its_merge(project: Proje
     project.write("policyctl.yaml", f"guards: {{max_calls: 1}}\n{exception}")
     ran = policyctl("plan", "--base", "main")
     assert ran.code == 3
-    assert "note  the exception from max_calls for a counts after its merge: it may\n" in ran.out
+    assert "note  the exception from max_calls for a takes effect after its merge: it may\n" in ran.out
     commit(project.folder)
     git(project.folder, "checkout", "-q", "-B", "main")
     project.policy("c")
     after = policyctl("plan", "--base", "main")
-    assert (after.code, "counts after its merge" in after.out) == (0, False)
+    assert (after.code, "takes effect after its merge" in after.out) == (0, False)
     assert Path("policies/c.yaml").exists()
 
 

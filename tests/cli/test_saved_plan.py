@@ -51,7 +51,7 @@ def test_a_moved_policy_is_named_with_its_fields_and_nothing_is_written(saved: P
     assert ran.code == 4
     moved = "policy.retry.attempts: 1 → 2, policy.targets[google/gemini-2.0-flash-lite].weight: 0.25 → 0.1"
     assert f"\nstale  virtual-policy/anygem: {moved}\n" in ran.out
-    assert ran.err == "error: the remote moved since the plan was made; nothing was written, plan again (see above)\n"
+    assert ran.err == "error: the remote changed since the plan was made; nothing was written, plan again (see above)\n"
     assert Path(".policyctl/local.db").read_bytes() == database
 
 
@@ -66,7 +66,7 @@ def test_another_configuration_makes_it_stale(saved: Project, policyctl: Policyc
     ran = policyctl("apply", PLAN, "--yes")
     assert ran.code == 4
     assert ran.err.splitlines() == [
-        "error: policyctl.yaml changed what holds for local since the plan was made; plan again",
+        "error: policyctl.yaml changed the settings of local since the plan was made; plan again",
         "  limits.max_removes: 5 → 1",
     ]
 

@@ -86,7 +86,7 @@ def test_a_plan_that_was_not_made_for_what_was_merged_approves_nothing(case: str
         ),
         (
             another_checkout,
-            f"Merging approves no plan: what is checked out is not the pull request's commit {'e' * 12}, nor a merge of it.",
+            f"Merging approves no plan: the checkout is neither the pull request's commit {'e' * 12} nor a merge of it.",
         ),
     ],
 )

@@ -18,12 +18,12 @@ from tests.conftest import Policyctl, Project
 from tests.terminal import on_terminal
 
 PLAN = "policyctl plan shows what would change and writes nothing"
-SETTLED = "leave it out: what a safety rule refuses is settled in policyctl.yaml, in a reviewed change"
+SETTLED = "leave it out: safety rules are set in policyctl.yaml, in a reviewed change"
 REMOVE = "to remove a policy, delete its file, then plan and apply; in an emergency, policyctl policy remove NAME"
 DELETE = "delete the files of the policies that should go, then plan and apply"
-VARIABLES = "variables stand in policyctl.yaml, under environments.NAME.vars"
+VARIABLES = "variables are set in policyctl.yaml, under environments.NAME.vars"
 FILES = "policies are files in a directory: name it with --dir"
-APPLY = "policyctl apply makes the remote what the files say"
+APPLY = "policyctl apply makes the remote match the files"
 
 USAGE = {
     # options of other tools

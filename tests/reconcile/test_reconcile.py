@@ -127,7 +127,7 @@ def test_a_write_that_was_not_carried_out_is_tried_again_a_few_times_only() -> N
     writes: list[str] = []
     with remote(lambda name: writes.append(name) or "lost before") as writer:
         (outcome,) = apply(writer, plan_for(writer, [policy("a")]))
-        reason = "lost by the script (sent 3 times, and no look shows it)"
+        reason = "lost by the script (sent 3 times, and never seen on the remote)"
         assert (outcome.status, outcome.reason, writes) == ("failed", reason, ["virtual-policy/a"] * 3)
         assert writer.rows() == []
 
@@ -182,7 +182,7 @@ def test_what_did_not_take_is_told_after_a_few_bounded_looks() -> None:
         writer.update(first["id"], {"policy": policy("a", "merged").document["policy"], "name": "virtual-policy/a"})
         waited: list[float] = []
         assert verify(outcomes, writer, waited.append) == [
-            "virtual-policy/a did not take: policy.targets[merged], policy.targets[x/a]"
+            "virtual-policy/a was not applied: policy.targets[merged], policy.targets[x/a]"
         ]
         assert tuple(waited) == WAITS
 
@@ -212,8 +212,8 @@ def test_what_an_update_keeps_and_what_it_leaves_alone_is_read_back(tmp_path: Pa
         plan = plan_directory(writer, [policy("a", "two")], HERE, Settings(scope=("a", "old")), Selection()).plan
         outcomes = apply(writer, plan)
         assert verify(outcomes, writer, lambda seconds: None, before) == [
-            "virtual-policy/a did not keep policy.hooks, which was written and is unknown to policyctl",
-            "virtual-policy/foreign is gone, and this apply did not remove it: another process did, or the remote did itself",
+            "virtual-policy/a did not keep policy.hooks, which was written and which policyctl does not know",
+            "virtual-policy/foreign is gone, and this apply did not remove it: another client or the remote itself did",
         ]
 
 

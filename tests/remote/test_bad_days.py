@@ -232,7 +232,7 @@ def test_an_update_that_merges_is_reported_with_what_did_not_take() -> None:
     clock = Clock()
     with standing_in(tenant) as server, reach(server.url) as remote:
         outcomes = carry_out(changes_for([was], [document("one", "virtual-model/x/new")]), remote)
-        assert verify(outcomes, remote, clock.sleep) == ["virtual-policy/one did not take: policy.retry"]
+        assert verify(outcomes, remote, clock.sleep) == ["virtual-policy/one was not applied: policy.retry"]
 
 
 def test_a_login_that_ends_in_mid_apply_is_renewed_and_everything_is_written_once() -> None:

@@ -171,8 +171,8 @@ def test_apply_waits_and_then_holds_its_plan_against_what_is_live_now(project: P
             said = second.stderr.read()
             assert second.wait() == 4
     assert (
-        "the remote moved since the plan was made; nothing was written, plan again\n  virtual-policy/one: policy: absent → live"
-        in said
+        "the remote changed since the plan was made; nothing was written, plan again\n"
+        "  virtual-policy/one: policy: absent → live" in said
     )
     assert live_documents().keys() == {"virtual-policy/one"}
 

@@ -214,4 +214,4 @@ def test_the_policy_that_is_read_back_must_be_the_one_that_was_added() -> None:
     with standing_in(handler) as server, reach(server.url) as remote:
         (outcome,) = carry_out(changes, remote)
         (line,) = verify([outcome], remote, Clock().sleep)
-    assert "has the id id-virtual-policy/one, but its add was answered with the id ours" in line
+    assert "has the id id-virtual-policy/one, but its add returned the id ours" in line

@@ -202,7 +202,7 @@ def test_whether_names_are_unique_is_settled_when_the_file_is_made(tmp_path: Pat
     assert statuses == [201, 201 if first else 409]
     ended = policyctl("serve", "--port", "0", "--remote", f"sqlite:///{tmp_path}/a.db", *second, cwd=tmp_path)
     assert ended.returncode == 64
-    assert "which was settled when it was made" in ended.stderr
+    assert "which was decided when it was made" in ended.stderr
 
 
 def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:

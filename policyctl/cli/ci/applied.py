@@ -26,8 +26,8 @@ Example:
 def applied(options: Options) -> int:
     """Note on the merged pull requests that their plan was applied, so that each approval is used once.
 
-    For the step after apply, once plan has shown that nothing is left to do. Where that cannot be noted, the next run finds
-    the approvals again; that is not an error.
+    For the step after apply, once plan has shown that nothing is left to do. It is not an error when this cannot be noted:
+    the next run finds the approvals again.
     """
     console = Console(options)
     config = load_config(find_config(options.dir))
@@ -43,7 +43,7 @@ def applied(options: Options) -> int:
 
 
 def _note(forge: Forge, config: Config, options: Options, console: Console) -> str | None:
-    """Note it on each of them; why not, where this commit may not be all that was merged."""
+    """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
     environment, directory = config.environment(options.env), repository_path(str(options.dir))
     access = access_now(options.dir, config, environment)
     found, _ = waiting_merges(forge, environment.name, directory)

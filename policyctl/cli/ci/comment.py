@@ -26,17 +26,17 @@ MAX_PAGE = 1024 * 1024  # bytes of a plan's page
 
 
 def with_page(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command PAGE and --plan, the two files of one plan."""
+    """Give a command PAGE and --plan, two files about one plan."""
     file = click.Path(path_type=Path, dir_okay=False)
     plan = click.option("--plan", "planfile", type=file, required=True, metavar="FILE", help="The plan that plan --out saved.")
     return click.argument("page", type=file)(plan(function))
 
 
 def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, Plan]:
-    """A plan's page and the plan. Raises PolicyctlError when either cannot be had, when a commit brought it, or when the page
-    does not show the plan, or not that of this directory (a path from the repository's top).
+    """A plan's page and the plan. Raises PolicyctlError when either cannot be read or is committed, or when the page does not
+    show the plan, or shows another directory (a path from the repository's top).
 
-    Only the markdown page is taken: in the other formats names and descriptions would be read as markup, and mention people.
+    Only markdown is accepted: in other formats names and descriptions could act as markup, and mention people.
     """
     for path in (page, planfile):
         _raise_if_committed(path)
@@ -52,17 +52,17 @@ def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, Plan]:
             f"write both in one run of plan --out {planfile} --report markdown={page}"
         )
     if not text.startswith(comment_marker(plan.environment, directory) + "\n"):
-        raise PolicyctlError(f"{page} is not of environment {plan.environment} and directory {directory}; use the same --dir")
+        raise PolicyctlError(f"{page} is not for environment {plan.environment} and directory {directory}; use the same --dir")
     return text, plan
 
 
 def _raise_if_committed(path: Path) -> None:
-    """Raise PolicyctlError for a file that the checked out commit has: a branch could bring any page, beside any plan."""
+    """Raise PolicyctlError for a file in the checked-out commit: a branch could contain any page with any plan."""
     folder = path.absolute().parent.resolve()
     top = repository_top(folder)
     if top is None:
         return
-    from policyctl.load.git.revision import Revision  # with git behind it
+    from policyctl.load.git.revision import Revision  # imports subprocess
 
     below = (folder / path.name).relative_to(top).as_posix()
     try:
@@ -71,7 +71,7 @@ def _raise_if_committed(path: Path) -> None:
         return
     if held:
         raise PolicyctlError(
-            f"{path} is in the checked out commit, so it may not be what plan wrote; "
+            f"{path} is in the checked-out commit, so it may not be what plan wrote; "
             "delete it there, and let plan write outside the checkout ($RUNNER_TEMP)"
         )
 
@@ -97,10 +97,10 @@ Example:
 def comment(options: Options, page: Path, planfile: Path) -> int:
     """Show a plan as a comment on the pull request that this run is for.
 
-    PAGE is what plan --report markdown=PAGE wrote, with the plan in --plan; files that show different plans, or that the
-    branch brought, are an error. Each environment and directory has one comment, which is updated until the pull request is
-    merged. Where plan has left no files the comment says so, so that an old plan is not taken for that of the newest commit.
-    A token that may not comment, or a merge queue, is not an error.
+    PAGE is what plan --report markdown=PAGE wrote, with the plan in --plan; it is an error if they show different plans, or if
+    the branch contains them. Each environment and directory has one comment, which is updated until the pull request is
+    merged. If plan has written no files, the comment shows that, so that an old plan is not mistaken for that of the newest
+    commit. A token without the permission to comment, or a merge queue, is not an error.
     """
     console = Console(options)
     try:
@@ -110,7 +110,7 @@ def comment(options: Options, page: Path, planfile: Path) -> int:
             elif forge.queued:
                 console.say("there is no pull request to comment on: this run is for a merge queue; the plan is in its summary")
             elif forge.is_merged():
-                console.say("the pull request is merged already, so the comment stays as it was approved")
+                console.say("the pull request is already merged, so the comment stays as it was approved")
             elif page.exists() and planfile.exists():
                 _show(forge, options, page, planfile)
             else:
@@ -126,16 +126,16 @@ def _show(forge: Forge, options: Options, page: Path, planfile: Path) -> None:
     except PolicyctlError:
         _outdate(forge, options)
         raise
-    # Should two runs at once have made two, it is the last one that is read for what was approved.
+    # If two runs at once have made two comments, approvals are read from the last one.
     old = next((one for one in reversed(forge.comments()) if is_of(one.body, text)), None)
     why = _why_not_approving(forge, options, text)
     forge.comment(comment_text(text, plan, forge.link, forge.longest, forge.proposal, why), old)
 
 
 def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
-    """Why a merge approves nothing, whatever the page says: it must be of what the pull request asks for, settings and all.
+    """Why a merge approves nothing, whatever the page shows; empty when it does.
 
-    What is checked out is the pull request's newest commit, or the merge of it.
+    The plan must be of the pull request's newest commit, or of the merge of it, and show the settings that change.
     """
     shown = shown_in(page)
     if shown is None or shown.approves == NONE:
@@ -143,17 +143,17 @@ def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
     if shown.terms is None:
         return "the plan was made without --base, so it does not show which settings change"
     if forge.proposal is None:
-        return "the run does not know the pull request's newest commit and the branch that it is for"
-    from policyctl.load.git.revision import checked_out  # with git behind it
+        return "the run does not know the pull request's newest commit and its target branch"
+    from policyctl.load.git.revision import checked_out  # imports subprocess
 
     if forge.proposal.head not in checked_out(options.dir):
-        return f"what is checked out is not the pull request's commit {forge.proposal.head[:12]}, nor a merge of it"
+        return f"the checkout is neither the pull request's commit {forge.proposal.head[:12]} nor a merge of it"
     return ""
 
 
 def _outdate(forge: Forge, options: Options) -> None:
-    """Take away what is shown of the directory, in the environment that was asked for: without one, nobody read the
-    configuration, so it is not known which is the default."""
+    """Mark the comments about the directory as outdated: those of the environment in --env, or all, because the default
+    environment is not known when plan did not read the configuration."""
     directory = repository_path(str(options.dir))
     for old in forge.comments():
         if is_in(old.body, options.env, directory):
@@ -172,7 +172,7 @@ Example:
 def drift(options: Options, page: Path, planfile: Path) -> int:
     """Keep one open issue while a plan has changes: open it, update it, close it when the plan is empty.
 
-    It stays open while the plan is empty only because it was refused, or because rows of the remote could not be compared.
+    It also stays open when the plan is empty because it was refused, or because rows of the remote could not be compared.
     """
     console = Console(options)
     text, plan = read_page(page, planfile, repository_path(str(options.dir)))
@@ -185,11 +185,11 @@ def drift(options: Options, page: Path, planfile: Path) -> int:
 
 
 def _keep(forge: Forge, text: str, plan: Plan) -> str | None:
-    """Bring the issue to what the plan says; what was done, None when it is so already."""
+    """Make the issue match the plan. Returns what was done, or None when nothing was."""
     old = next((one for one in forge.issues() if is_of(one.body, text)), None)
     if plan.changes:
         body = comment_text(text, plan, forge.link, forge.longest)
-        forge.issue(f"policyctl: {plan.environment} is not as the files say", body, old)
+        forge.issue(f"policyctl: {plan.environment} does not match the files", body, old)
         return "the issue was updated" if old else "an issue was opened"
     if old is None:
         return None

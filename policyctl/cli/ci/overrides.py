@@ -37,12 +37,12 @@ A comment that allows something, on a line of its own:
 )
 @with_options("dir", "env", "verbose")
 def overrides(options: Options, out: Path) -> int:
-    """Write down what people let the plan of this pull request override.
+    """Write a file of the overrides that people allow for the plan of this pull request.
 
-    It counts what somebody wrote in a comment who may approve the pull request: who may write to the repository and did not
-    open it. It counts for the commit that was the newest when it was written, and must be repeated for a later one. What the
-    branch holds never counts. A comment that is deleted or edited counts as it is now. In a merge queue those count that the
-    comment with the plan shows.
+    A comment counts if its author may approve the pull request: they may write to the repository and did not open the pull
+    request. It counts for the commit that was the newest when it was written, and must be repeated for a later one. Nothing in
+    the branch itself counts. A comment that is deleted or edited counts as it is now. In a merge queue, the overrides in the
+    comment with the plan count.
     """
     console = Console(options)
     found: list[Override] = []
@@ -64,7 +64,7 @@ def overrides(options: Options, out: Path) -> int:
 
 
 def _shown(forge: Forge, options: Options) -> list[Override]:
-    """What the comment with the plan shows as overridden."""
+    """The overrides in the comment with the plan."""
     bodies = [one.body for one in forge.comments()]
     approval = approval_in(bodies, options.env, repository_path(str(options.dir)))
     return list(approval.overrides) if approval else []
@@ -72,26 +72,26 @@ def _shown(forge: Forge, options: Options) -> list[Override]:
 
 def _allowed(forge: Forge, console: Console) -> list[Override]:
     found: dict[str, Override] = {}
-    asked = [(said, commands) for said in forge.said() if (commands := commands_in(said.text))]
+    asked = [(comment, commands) for comment in forge.said() if (commands := commands_in(comment.text))]
     since = _since(forge, console) if asked else None
-    for said, commands in asked if since is not None else ():
-        if not forge.may_approve(said):
-            console.say(f"what {said.who} allows does not count: they opened the pull request, or may not write here")
+    for comment, commands in asked if since is not None else ():
+        if not forge.may_approve(comment):
+            console.say(f"what {comment.who} allows does not count: they opened the pull request, or may not write here")
             continue
-        if said.when is None or since is None or said.when <= since:
+        if comment.when is None or since is None or comment.when <= since:
             what = "; ".join(commands)
-            console.say(f"what {said.who} allows does not count: {what!r} was given for an earlier commit; repeat it")
+            console.say(f"what {comment.who} allows does not count: {what!r} was given for an earlier commit; repeat it")
             continue
         for text in commands:
             try:
-                found.update((one.text, one) for one in parse_overrides(text, said.who))
+                found.update((one.text, one) for one in parse_overrides(text, comment.who))
             except UsageError as error:
-                console.say(f"what {said.who} allows does not count: {error}")
+                console.say(f"what {comment.who} allows does not count: {error}")
     return list(found.values())
 
 
 def _since(forge: Forge, console: Console) -> datetime | None:
-    """Since when a comment is one about this commit; None, with a word about it, where that cannot be told."""
+    """The time from which comments are about this commit; None, with a message, when that is not known."""
     try:
         found = forge.since()
     except NotAllowed as error:
@@ -101,5 +101,5 @@ def _since(forge: Forge, console: Console) -> datetime | None:
         )
         return None
     if found is None:
-        console.say("this commit is not the newest one of the pull request any more; the run for that one reads the comments")
+        console.say("this commit is no longer the newest one of the pull request; the run for that one reads the comments")
     return found

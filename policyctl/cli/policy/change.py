@@ -1,4 +1,4 @@
-"""One change to one policy, on a remote or with --save in its file: shown, confirmed and carried out."""
+"""Changing one policy, on a remote or with --save in its file: show, confirm, write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from policyctl.report.plan_text import change_text, plan_text
 
 
 def with_name(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command a policy's name: NAME, or --name as the platform's own command has it."""
+    """Give a command a policy's name: NAME, or --name like the platform's own command."""
 
     @click.argument("policy_name", metavar="NAME", required=False)
     @click.option("--name", "-n", metavar="NAME", help="The policy, with or without virtual-policy/; the same as NAME.")

@@ -65,8 +65,14 @@ _OPTIONS = {
 @click.option(
     "--strategy-on-code", type=int, multiple=True, metavar="CODE", help="A status after which a fallback moves on; repeatable."
 )
-@click.option("--retry-on-code", type=int, multiple=True, metavar="CODE", help="A status that is asked again; repeatable.")
-@click.option("--retry-attempts", type=int, metavar="N", help="How often it is asked again.")
+@click.option(
+    "--retry-on-code",
+    type=int,
+    multiple=True,
+    metavar="CODE",
+    help="A status after which the model is called again; repeatable.",
+)
+@click.option("--retry-attempts", type=int, metavar="N", help="How often it is called again.")
 @click.option("--display-name", metavar="TEXT", help="The name that people see.  [default: the name]")
 @click.option("--description", "-d", metavar="TEXT", help="What the policy is for.  [default: the name]")
 @with_change_options
@@ -122,7 +128,7 @@ def _retry(attempts: int | None, codes: tuple[int, ...]) -> Document | None:
     if not codes:
         raise UsageError(
             "--retry-attempts needs --retry-on-code: without codes the platform's own command drops the retry, and the gateway "
-            "would retry on its defaults; say which (its defaults are 429, 500, 502, 503 and 504)"
+            "would retry on its defaults; name the codes (its defaults are 429, 500, 502, 503 and 504)"
         )
     return {"attempts": attempts, "on_status_codes": list(codes)}
 
