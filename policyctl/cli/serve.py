@@ -27,7 +27,7 @@ Example:
 _NEEDS = ("starlette", "uvicorn")
 
 
-class Settings(NamedTuple):
+class ServeOptions(NamedTuple):
     """The options of the command itself."""
 
     host: str
@@ -68,7 +68,7 @@ def serve(options: Options, **given: Any) -> int:
     in front of a server that others reach, for TLS and to end slow connections. Logs are JSON on standard error;
     /openapi.json describes the interface. SIGTERM and SIGINT end it once open requests are answered.
     """
-    settings = Settings(**given)
+    settings = ServeOptions(**given)
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
     from policyctl.remote.sqlite_models import SqliteModels
