@@ -365,16 +365,19 @@ def test_completion_is_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 UNUSED = {
-    "draws without a trace": (("effect", "--seed", "3"), "--seed decides the draws of --trace"),
+    "draws without a trace": (("effect", "--seed", "3"), "--seed is for the draws of --trace"),
     "a remote that is not asked": (("effect", "--remote", "local"), "--remote is only used with --against live"),
-    "a remote that git stands for": (("effect", "--against", "git:HEAD", "--remote", "local"), "--remote is only asked with"),
+    "a remote that git has": (("effect", "--against", "git:HEAD", "--remote", "local"), "--remote is only used with"),
     "another policy's removal": (
         ("policy", "remove", "--name", "a", "--allow-remove", "b"),
         "--allow-remove b is not the policy to remove, virtual-policy/a",
     ),
     "an allowance for a file": (("policy", "remove", "--name", "a", "--allow-remove", "a", "--save"), "--allow-remove is for"),
-    "an audit of a file": (("policy", "remove", "--name", "a", "--save", "--audit", "x"), "--audit notes what is written"),
-    "an audit of nothing": (("policy", "import", "-f", "a.yaml", "--dry-run", "--audit", "x"), "--audit notes what is written"),
+    "an audit of a file": (("policy", "remove", "--name", "a", "--save", "--audit", "x"), "--audit records what is"),
+    "an audit of nothing": (
+        ("policy", "import", "-f", "a.yaml", "--dry-run", "--audit", "x"),
+        "--audit records what is",
+    ),
 }
 
 
