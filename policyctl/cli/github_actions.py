@@ -94,7 +94,7 @@ def _summarise(path: str, text_within: Callable[[int], str], console: Console) -
         else:
             _append(path, text_within(room))
     except OSError as error:
-        console.say(f"GITHUB_STEP_SUMMARY: {path} cannot be written: {error.strerror}; there is no summary")
+        console.say(f"GITHUB_STEP_SUMMARY: {path} cannot be written: {error.strerror}; so the summary is missing")
 
 
 def _append(path: str, text: str) -> None:

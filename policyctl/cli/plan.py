@@ -71,7 +71,7 @@ def _report(text: str) -> tuple[Form, Path]:
     word, _, path = text.partition("=")
     form = next((form for form in FORMS if form == word), None)
     if form is None:
-        raise click.BadParameter(f"there is no format {word}{did_you_mean(word, FORMS)}; known: {', '.join(FORMS)}")
+        raise click.BadParameter(f"unknown format {word}{did_you_mean(word, FORMS)}; known: {', '.join(FORMS)}")
     if not path:
         raise click.BadParameter(f"write {form}=FILE")
     return form, Path(path)

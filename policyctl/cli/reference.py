@@ -75,10 +75,10 @@ def _unknown(topic: str) -> str:
     from policyctl.cli.main import COMMANDS
 
     if topic in COMMANDS:
-        return f"there is no topic {topic}; policyctl {topic} --help explains the command"
+        return f"unknown topic {topic}; policyctl {topic} --help explains the command"
     if topic.upper() in RULES:
-        return f"there is no topic {topic}; policyctl rules {topic} explains the rule"
-    return f"there is no topic {topic}{did_you_mean(topic, TOPICS)}; policyctl help lists all"
+        return f"unknown topic {topic}; policyctl rules {topic} explains the rule"
+    return f"unknown topic {topic}{did_you_mean(topic, TOPICS)}; policyctl help lists all"
 
 
 RULES_EPILOG = """\b
@@ -115,7 +115,7 @@ def _codes(prefix: str | None) -> list[str]:
     """The codes with this prefix, sorted. Raises UsageError when there are none."""
     codes = sorted(RULES) if prefix is None else sorted(with_prefix(prefix.upper(), RULES))
     if not codes:
-        raise UsageError(f"there is no rule {prefix}{guess_rule(str(prefix), RULES)}; policyctl rules lists all")
+        raise UsageError(f"unknown rule {prefix}{guess_rule(str(prefix), RULES)}; policyctl rules lists all")
     return codes
 
 

@@ -81,7 +81,7 @@ def _guards(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     for text in values:
         word, equals, policy = text.partition("=")
         if word not in GUARDS:
-            raise click.BadParameter(f"there is no guard {word}{did_you_mean(word, GUARDS)}; known: {', '.join(GUARDS)}")
+            raise click.BadParameter(f"unknown guard {word}{did_you_mean(word, GUARDS)}; known: {', '.join(GUARDS)}")
         if equals and not policy:
             raise click.BadParameter(f"write {word} alone, or {word}=NAME")
     return values

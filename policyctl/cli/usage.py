@@ -112,7 +112,7 @@ def usage_message(error: click.ClickException, args: list[str]) -> str:
     """An error of click's as one line, with our suggestions instead of its own."""
     if isinstance(error, click.NoSuchOption):
         typed, option = _typed(error.option_name, args)
-        return f"there is no option {typed}{_instead_of(option, error.ctx)}"
+        return f"unknown option {typed}{_instead_of(option, error.ctx)}"
     line = " ".join(error.format_message().split()).rstrip(".")
     line = line[:1].lower() + line[1:]
     if isinstance(error, click.BadParameter) and (wrong := _NOT_ONE_OF.search(line)):
@@ -130,7 +130,7 @@ def unknown_command(name: str, context: click.Context, known: list[str]) -> str:
     meant = None if top else _POLICY_COMMANDS.get(name)
     close = [meant] if meant in known else closest(name, known)
     guess = f" (did you mean {close[0]}?)" if close and not hint else ""
-    return f"there is no command {name}" + (f"; {hint}" if hint else guess)
+    return f"unknown command {name}" + (f"; {hint}" if hint else guess)
 
 
 def _typed(option: str, args: list[str]) -> tuple[str, str]:

@@ -87,7 +87,7 @@ def _origin(audit: Audit, directory: Path) -> AuditOrigin:
 
 
 def _why_no_commit(directory: Path) -> str:
-    """Why there is no commit for a directory, in git's words where it has some."""
+    """Why a directory has no commit, as git explains it."""
     try:
         merge_base(directory, "HEAD")
     except PolicyctlError as error:

@@ -36,7 +36,7 @@ def find_live(reader: Reader, name: str, environment: str) -> LivePolicy:
     """The live policy of this canonical name. Raises PolicyctlError when there is none, and as `find_those` does."""
     found = find_those(reader, {name})
     if name not in found:
-        raise PolicyctlError(f"there is no policy {name} on {environment}; see policyctl policy list")
+        raise PolicyctlError(f"no policy {name} on {environment}; see policyctl policy list")
     return found[name]
 
 

@@ -171,7 +171,7 @@ def plan_policy(
 def plan_removal(reader: Reader, name: str, environment: Environment, settings: Settings) -> Review:
     """The plan that removes one live policy by its canonical name. Only `protect`, or a policy that targets it, prevents that.
 
-    Raises PolicyctlError when there is no such policy, and Incomplete when its row is unreadable.
+    Raises PolicyctlError when that policy does not exist, and Incomplete when its row is unreadable.
     """
     observed = observe(reader)
     names = _names(observed)
@@ -180,7 +180,7 @@ def plan_removal(reader: Reader, name: str, environment: Environment, settings: 
         if bad is not None:
             raise Incomplete(f"{name} cannot be removed: {bad.reason} (id {bad.id or 'unknown'}); repair it on the remote")
         guess = did_you_mean(name, sorted(names), POLICY_PREFIX)
-        raise PolicyctlError(f"there is no policy {name} on {environment.name}{guess}")
+        raise PolicyctlError(f"no policy {name} on {environment.name}{guess}")
     return _plan_one(reader, name, [], environment, settings, observed)
 
 

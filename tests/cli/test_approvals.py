@@ -296,7 +296,7 @@ def test_a_merge_queue_has_no_comment_and_that_is_not_an_error(work: Work, monke
     monkeypatch.setenv("CI_MERGE_REQUEST_EVENT_TYPE", "merge_train")
     ran = work.policyctl("ci", "comment", "plan.md", "--plan", "plan.json")
     assert (ran.code, work.forge.bodies) == (0, [])
-    assert "there is no pull request to comment on: this run is for a merge queue" in ran.err
+    assert "no pull request to comment on: this run is for a merge queue" in ran.err
 
 
 # What people let a plan override
@@ -359,7 +359,7 @@ def test_what_others_allow_does_not_count(who: str, work: Work) -> None:
         ("--max-removes 12", "gives no reason; write: OPTIONS because REASON"),
         ("--max-removes twelve because x", "'twelve' is not a valid integer range"),
         ("--max-removes -1 because x", "-1 is not in the range x>=0"),
-        ("--allow-guard max_cals because x", "there is no guard max_cals"),
+        ("--allow-guard max_cals because x", "unknown guard max_cals"),
         ("--yes because x", "No such option"),
         ("--remote https://x.example because x", "No such option"),
         ("nothing because x", "unexpected extra argument"),

@@ -183,7 +183,7 @@ def test_where_the_token_may_not_comment_that_is_said_and_no_error(forge: Forge,
     forge.read_only = True
     ran = policyctl(*SHOW)
     assert (ran.code, ran.out, forge.bodies) == (0, "", [])
-    assert "there is no comment, the plan is in the step's summary and log: 127.0.0.1:" in ran.err
+    assert "no comment was written, the plan is in the step summary and log: 127.0.0.1:" in ran.err
     assert TOKEN not in ran.err
 
 
@@ -195,10 +195,10 @@ def test_without_a_token_there_is_no_comment_and_nothing_is_approved(
     assert on_main("ci", "approved") == (
         0,
         "none\n",
-        "there is no token, so no approval can be read; start this by hand with the plan's digest\n",
+        "without a token no approval can be read; start this by hand with the plan's digest\n",
     )
     ran = policyctl(*DRIFT)
-    assert (ran.code, "there is no token" in ran.err) == (1, True)
+    assert (ran.code, "opening an issue needs a token" in ran.err) == (1, True)
     assert forge.server is not None
     assert forge.server.seen == []
 

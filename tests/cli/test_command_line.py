@@ -60,7 +60,7 @@ def test_a_command_has_the_shared_options_that_it_uses_and_refuses_the_others(co
         given = [option, *([SHARED[option]] if SHARED[option] else [])]
         after, before = policyctl(*words, *given), policyctl(*given, *words)
         assert (after.code, after.out, before.code, before.out) == (64, "", 64, "")
-        assert after.err == f"error: there is no option {option} (see policyctl {command} --help)\n"
+        assert after.err == f"error: unknown option {option} (see policyctl {command} --help)\n"
         required = (
             "missing" in before.err or "name it" in before.err
         )  # click asks for what a command must have before the command can say more
@@ -138,7 +138,7 @@ def test_usage_errors_exit_with_64(case: str, project: Project, policyctl: Polic
 
 
 def test_a_misspelled_command_is_told_the_one_that_was_meant(policyctl: Policyctl) -> None:
-    assert policyctl("plann").err == "error: there is no command plann (did you mean plan?) (see policyctl --help)\n"
+    assert policyctl("plann").err == "error: unknown command plann (did you mean plan?) (see policyctl --help)\n"
 
 
 def test_the_option_after_the_command_wins_then_the_one_before_then_the_variable(

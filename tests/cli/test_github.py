@@ -122,7 +122,7 @@ def test_one_run_leaves_several_renderings_and_its_own_output(project: Project, 
 @pytest.mark.parametrize(
     ("report", "said"),
     [
-        ("markdwn=plan.md", "there is no format markdwn (did you mean markdown?)"),
+        ("markdwn=plan.md", "unknown format markdwn (did you mean markdown?)"),
         ("markdown", "write markdown=FILE"),
         ("markdown=", "write markdown=FILE"),
     ],
@@ -224,7 +224,9 @@ def test_a_summary_that_cannot_be_written_stops_nothing(
     project.write("anygem.yaml")
     ran = policyctl("apply", "--yes")
     assert ran.code == 0
-    assert "GITHUB_STEP_SUMMARY: no/such/folder cannot be written: No such file or directory; there is no summary" in ran.err
+    assert (
+        "GITHUB_STEP_SUMMARY: no/such/folder cannot be written: No such file or directory; so" in ran.err
+    )
 
 
 def test_outputs_that_cannot_be_written_end_it_before_any_write(

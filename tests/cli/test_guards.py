@@ -61,8 +61,8 @@ def test_a_guard_is_passed_over_once_by_naming_it(
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        ("max_call", "there is no guard max_call (did you mean max_calls?); known: max_traffic_shift, max_calls, "),
-        ("", "there is no guard ; known: "),
+        ("max_call", "unknown guard max_call (did you mean max_calls?); known: max_traffic_shift, max_calls, "),
+        ("", "unknown guard ; known: "),
         ("max_calls=", "write max_calls alone, or max_calls=NAME"),
     ],
 )

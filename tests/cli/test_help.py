@@ -31,7 +31,7 @@ def test_a_topic_is_its_page(topic: str, policyctl: Policyctl) -> None:
 
 @pytest.mark.parametrize("topic", UNKNOWN)
 def test_an_unknown_topic_is_one_line_with_a_suggestion(topic: str, policyctl: Policyctl) -> None:
-    assert policyctl("help", topic) == (64, "", f"error: there is no topic {topic}{UNKNOWN[topic]}\n")
+    assert policyctl("help", topic) == (64, "", f"error: unknown topic {topic}{UNKNOWN[topic]}\n")
 
 
 def test_on_a_terminal_a_page_opens_in_the_pager_and_the_list_does_not() -> None:

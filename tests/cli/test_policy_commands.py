@@ -145,7 +145,7 @@ def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project, poli
     before = file.read_bytes()
     for question, command in {
         "Apply 1 change to local? [y/N]: ": ADD,
-        f"Write over {file}? [y/N]: ": (*ADD, "--save"),
+        f"Overwrite {file}? [y/N]: ": (*ADD, "--save"),
         f"Delete {file}? [y/N]: ": ("policy", "remove", "--name", "x", "--save"),
     }.items():
         code, shown = answer_on_terminal("n", *command)
@@ -261,9 +261,9 @@ def test_removing_what_is_not_there_is_an_error(bare: Path, policyctl: Policyctl
     put([row("anygem")])
     ran = policyctl("policy", "remove", "--name", "anygen", "--yes")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "error: there is no policy virtual-policy/anygen on local (did you mean virtual-policy/anygem?)\n"
+    assert ran.err == "error: no policy virtual-policy/anygen on local (did you mean virtual-policy/anygem?)\n"
     ran = policyctl("policy", "remove", "--name", "router", "--yes")
-    assert ran.err == "error: there is no policy virtual-policy/router on local\n"
+    assert ran.err == "error: no policy virtual-policy/router on local\n"
 
 
 def test_a_policy_that_another_one_targets_is_not_removed_in_scope_or_not(project: Project, policyctl: Policyctl) -> None:

@@ -167,7 +167,7 @@ BAD_EXPORTS: dict[str, tuple[str, str, int, str]] = {
         "nope",
         "a.yaml",
         1,
-        "error: there is no policy virtual-policy/nope on local; see policyctl policy list",
+        "error: no policy virtual-policy/nope on local; see policyctl policy list",
     ),
     "no valid policy": (
         "percent",

@@ -66,10 +66,10 @@ def test_as_json_every_rule_has_its_explanation(code: str | None, count: int, ca
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("P499", "error: there is no rule P499 (did you mean P492?); policyctl rules lists all\n"),
-        ("P4O1", "error: there is no rule P4O1 (did you mean P401?); policyctl rules lists all\n"),
-        ("dead", "error: there is no rule dead; policyctl rules lists all\n"),
-        ("", "error: there is no rule ; policyctl rules lists all\n"),
+        ("P499", "error: unknown rule P499 (did you mean P492?); policyctl rules lists all\n"),
+        ("P4O1", "error: unknown rule P4O1 (did you mean P401?); policyctl rules lists all\n"),
+        ("dead", "error: unknown rule dead; policyctl rules lists all\n"),
+        ("", "error: unknown rule ; policyctl rules lists all\n"),
     ],
 )
 def test_an_unknown_code_is_a_usage_error(code: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def applied(options: Options) -> int:
     try:
         with open_forge(os.environ) as forge:
             if forge is None:
-                console.say("there is no token, so nothing is noted on the merged pull requests")
+                console.say("without a token nothing is noted on the merged pull requests")
             elif why := _note(forge, config, options, console):
                 console.say(f"nothing is noted on the merged pull requests: {why}")
     except NotAllowed as error:

@@ -205,7 +205,7 @@ def _read(options: Options, environment: str) -> tuple[list[Approval], Approval 
     directory = repository_path(str(options.dir))
     with open_forge(os.environ) as forge:
         if forge is None:
-            return [], None, "there is no token, so no approval can be read; start this by hand with the plan's digest"
+            return [], None, "without a token no approval can be read; start this by hand with the plan's digest"
         found, applied = approvals_of(forge, environment, directory)
         return found, applied, why_not_head(forge, directory)
 

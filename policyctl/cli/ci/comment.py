@@ -67,7 +67,7 @@ def _raise_if_committed(path: Path) -> None:
     below = (folder / path.name).relative_to(top).as_posix()
     try:
         held = Revision(folder, "HEAD").entries([below])
-    except UsageError:  # there is no commit yet
+    except UsageError:  # without a commit
         return
     if held:
         raise PolicyctlError(
@@ -106,9 +106,9 @@ def comment(options: Options, page: Path, planfile: Path) -> int:
     try:
         with open_forge(os.environ) as forge:
             if forge is None:
-                console.say("there is no token, so there is no comment; the plan is in the step's summary and log")
+                console.say("no comment without a token; the plan is in the step summary and log")
             elif forge.queued:
-                console.say("there is no pull request to comment on: this run is for a merge queue; the plan is in its summary")
+                console.say("no pull request to comment on: this run is for a merge queue; the plan is in its summary")
             elif forge.is_merged():
                 console.say("the pull request is already merged, so the comment stays as it was approved")
             elif page.exists() and planfile.exists():
@@ -116,7 +116,7 @@ def comment(options: Options, page: Path, planfile: Path) -> int:
             else:
                 _outdate(forge, options)
     except NotAllowed as error:
-        console.say(f"there is no comment, the plan is in the step's summary and log: {error}")
+        console.say(f"no comment was written, the plan is in the step summary and log: {error}")
     return 0
 
 
@@ -178,7 +178,7 @@ def drift(options: Options, page: Path, planfile: Path) -> int:
     text, plan = read_page(page, planfile, repository_path(str(options.dir)))
     with open_forge(os.environ) as forge:
         if forge is None:
-            raise PolicyctlError("there is no token to open an issue with; set GITHUB_TOKEN or GITLAB_TOKEN")
+            raise PolicyctlError("opening an issue needs a token; set GITHUB_TOKEN or GITLAB_TOKEN")
         if done := _keep(forge, text, plan):
             console.say(done)
     return 0

@@ -49,7 +49,7 @@ def overrides(options: Options, out: Path) -> int:
     try:
         with open_forge(os.environ) as forge:
             if forge is None:
-                console.say("there is no token, so no comment is read, and nothing is overridden")
+                console.say("without a token no comment is read, so nothing is overridden")
             elif forge.queued:
                 found = _shown(forge, options)
             else:
@@ -101,5 +101,5 @@ def _since(forge: Forge, console: Console) -> datetime | None:
         )
         return None
     if found is None:
-        console.say("this commit is no longer the newest one of the pull request; the run for that one reads the comments")
+        console.say("the pull request has a newer commit; the run for that one reads the comments")
     return found

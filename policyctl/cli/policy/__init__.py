@@ -27,5 +27,5 @@ _MODULES = {"add": "edit", "import": "edit", "remove": "edit", "export": "show",
 @click.group("policy", cls=Commands, package="policyctl.cli.policy", table=COMMANDS, modules=_MODULES, epilog=EPILOG)
 @with_options(*NAMES)
 def command(options: Options) -> None:
-    """Single policies on a remote, for when there is no time for a pull request. The files of the directory still win at
+    """Single policies on a remote, for when a pull request would take too long. The files of the directory still win at
     the next apply; add --save to change them instead."""
