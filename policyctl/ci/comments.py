@@ -50,8 +50,8 @@ def opening(review: Review, directory: str, *, unseen: bool = False) -> str:
     `unseen`, and where the plan is against a git revision, which cannot be applied.
     """
     plan = review.plan
-    stopped = unseen or review.refusals or review.stale or review.failed_tests or is_git(plan.remote)
-    terms = f"<!-- policyctl:terms {' '.join(review.terms)} -->\n" if review.terms else ""
+    stopped = unseen or review.refusals or review.stale or review.branch.failed_tests or is_git(plan.remote)
+    terms = f"<!-- policyctl:terms {' '.join(review.branch.terms)} -->\n" if review.branch.terms else ""
     return (
         f"{comment_marker(plan.environment, directory)}\n"
         f"<!-- policyctl:shows {plan.digest} approves {NONE if stopped else plan.digest} -->\n{terms}"

@@ -125,8 +125,8 @@ def plan(
     console.result(render_plan(form, view, console.out_style))
     write_plan_summary(view, out, console)
     raise_if_unsafe(review, listed=form == "text")
-    if review.failed_tests:
-        raise PolicyctlError(f"{count(len(review.failed_tests), 'scenario test')} failed; policyctl test shows how")
+    if review.branch.failed_tests:
+        raise PolicyctlError(f"{count(len(review.branch.failed_tests), 'scenario test')} failed; policyctl test shows how")
     return 2 if detailed_exitcode and review.plan.changes else 0
 
 
@@ -167,4 +167,6 @@ def _as_merged(review: Review, session: Session, base: BaseConfig) -> Review:
     now = access_now(session.options.dir, session.config, merged)
     terms = Terms(base.access(session.environment), now, merged.rules)
     settings = base.settings(session.config, session.environment.name)
-    return replace(review, plan=plan, settings=settings, terms=terms, notes=(*review.notes, *notes))
+    return replace(
+        review, plan=plan, branch=replace(review.branch, settings=settings, terms=terms), notes=(*review.notes, *notes)
+    )

@@ -15,7 +15,7 @@ from policyctl.load.idle import idle_anywhere
 from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
 from policyctl.plan.plan import Selection
-from policyctl.plan.safety import Review
+from policyctl.plan.safety import BranchChecks, Review
 from policyctl.policy.document import Document
 from policyctl.reconcile.models import KnownModels, check_models
 from policyctl.reconcile.observe import observe
@@ -44,12 +44,11 @@ def review_directory(
             reader, loaded.policies, session.environment, settings, selection, declared, step, unread, before.documents, models
         )
         raise_if_idle(selection, overrides, loaded.names, review.live)
-        review = replace(review, warnings=_warnings(review, loaded))
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
     return replace(
         with_idle_settings(review, session, loaded.names, overrides),
         plan=replace(review.plan, overrides=overrides.given),
-        failed_tests=failed_tests(loaded) if tests else (),
+        branch=BranchChecks(warnings=_warnings(review, loaded), failed_tests=failed_tests(loaded) if tests else ()),
     )
 
 

@@ -41,45 +41,50 @@ MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
 
 
 @dataclass(frozen=True, slots=True)
+class BranchChecks:
+    """What a plan shows about the branch that it was made from: it decides whether the plan may be approved, not what it is.
+
+    `settings` are the safety settings that the branch changes in policyctl.yaml, which the plan does not follow yet, and
+    `terms` how they and the way in were and will be, for a plan with a base. `warnings` are those of lint rules about the files
+    of the changed policies. `failed_tests` are the scenario tests that fail, one sentence each, if they were run.
+    """
+
+    settings: tuple[FieldChange, ...] = ()
+    terms: Terms | None = None
+    warnings: tuple[Problem, ...] = ()
+    failed_tests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Review:
-    """A plan with what the safety rules say: `refusals` stop it, `notes` are worth knowing.
+    """A plan checked against the safety rules: `refusals` and `stale` stop it, `notes` are worth knowing.
 
-    `stale` stops a saved plan: what moved on the remote since it was made.
+    `stale` is what changed on the remote since a saved plan was made. `branch` is what the branch shows besides.
 
-    `live` holds the names of all policies that the remote has, in scope or not; `effects` says by name what the plan's
-    updates do to traffic, `affected` what they do to policies that stay. `policies` are all as they will be when the plan is
-    applied, `policies_before` as they are, in normal form and by name; `declared` are facts about models. These are for
-    those who draw policies.
-    `used` are the policies that would be removed though another still targets them; `all_read` is whether it is known of every
-    live policy what it targets.
-    `guarded` is whether any guard is configured (None: they do not bind this plan), `warnings` what the rules find in the files
-    of the changed policies.
-    `settings` are the safety settings that the reviewed branch changes in policyctl.yaml, which the plan does not follow yet;
-    `terms` say from what to what, where the plan has a base.
-    `restored` are the changes that only bring back what was reviewed before, by name: policies as the base revision has them.
-    `failed_tests` are the scenario tests that fail with the plan's policies, one sentence each, where they were run.
-    `extras` are the fields of live policies that the format does not know, by the policy's name: of those that the plan is
-    about, and of all that either version of a changed or affected one leads to. `unchecked` says what could not be looked at,
-    where that is so.
+    `live` are the names of all policies on the remote, in scope or not. `effects` are by name what the updates do to traffic,
+    `affected` what the plan does to policies that stay. `policies` are all as they will be after the apply, `policies_before`
+    as they are, in normal form and by name; `declared` are facts about models. Pages draw policies from these.
+    `used` are the policies that would be removed though another still targets them; `all_read` is whether the targets of every
+    live policy are known. `guarded` is whether a guard is configured (None: guards do not apply to this plan).
+    `restored` are the names of changes back to what the base revision has. `extras` are fields that the format does not know,
+    by policy: of the live policies that the plan is about, and of all that a changed or affected one leads to. `unchecked` is
+    what could not be checked.
     """
 
     plan: Plan
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    branch: BranchChecks = BranchChecks()
     live: frozenset[str] = frozenset()
     effects: Mapping[str, Effect] = field(default_factory=dict)
     affected: tuple[AffectedPolicy, ...] = ()
     policies: Mapping[str, Document] = field(default_factory=dict)
     policies_before: Mapping[str, Document] = field(default_factory=dict)
     declared: DeclaredModels = NOTHING
-    settings: tuple[FieldChange, ...] = ()
-    terms: Terms | None = None
     guarded: bool | None = None
-    warnings: tuple[Problem, ...] = ()
     used: frozenset[str] = frozenset()
     all_read: bool = True
-    failed_tests: tuple[str, ...] = ()
     restored: frozenset[str] = frozenset()
     extras: Mapping[str, tuple[UnknownField, ...]] = field(default_factory=dict)
     unchecked: str | None = None

@@ -45,7 +45,7 @@ def plan_summary(review: Review) -> PlanSummary:
     beside = {one.name for one in review.affected if is_unknown(one.effect)}  # behind what is known, as in the table
     risks.sort(key=lambda risk: risk.policy in beside)
     alike = [risk for risk in risks if risks[0].like(risk)]  # the first is, or there is none
-    passed = not (review.stale or review.refusals or review.failed_tests or plan.blocked)
+    passed = not (review.stale or review.refusals or review.branch.failed_tests or plan.blocked)
     shown = [*alike, *(risk for risk in risks if risk not in alike and risk.tier >= Tier.PARTIAL)][:_SHOWN]
     most = max(risks, key=_taken, default=None)
     if most is not None and _taken(most) > max(map(_taken, shown)):
@@ -145,8 +145,8 @@ def _rules(review: Review) -> str:
         said.append(f"stale, {count(len(review.stale), 'policy')} changed since the plan was made")
     if review.refusals:
         said.append(f"refused by {count(len(review.refusals), 'safety rule')}")
-    if review.failed_tests:
-        failed = len(review.failed_tests)
+    if review.branch.failed_tests:
+        failed = len(review.branch.failed_tests)
         said.append(f"{count(failed, 'scenario test')} {'fails' if failed == 1 else 'fail'}")
     if review.plan.blocked:
         said.append(f"{count(len(review.plan.blocked), 'policy')} blocked by rows on the remote")

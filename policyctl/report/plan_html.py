@@ -88,7 +88,7 @@ def plan_html(subject: PlanView) -> str:
     return page.get_template("plan.html").render(
         plan=review.plan,
         remote=subject.remote,
-        settings=[_field(field) for field in review.settings],
+        settings=[_field(field) for field in review.branch.settings],
         settings_told=SETTINGS_TOLD,
         verdict=said,
         headline=headline(said),
@@ -142,10 +142,10 @@ def _notices(review: Review) -> Iterator[Notice]:
     """What stands above everything else, the gravest first."""
     yield from (Notice("overridden", "", override_text(one)) for one in review.plan.overrides)
     yield from (Notice("stale", "", why) for why in review.stale)
-    yield from (Notice("failed", "scenario test", why) for why in review.failed_tests)
+    yield from (Notice("failed", "scenario test", why) for why in review.branch.failed_tests)
     yield from (Notice("refused", "", why) for why in review.refusals)
     yield from (Notice("blocked", block.name, why_blocked(block)) for block in review.plan.blocked)
-    yield from (Notice("warning", f"{w.mark}: {w.code}", w.message) for w in review.warnings)
+    yield from (Notice("warning", f"{w.mark}: {w.code}", w.message) for w in review.branch.warnings)
     yield from (Notice("restoration", name, RESTORED) for name in sorted(review.restored))
     yield from (Notice("note", "", note) for note in notes_of(review))
 

@@ -31,7 +31,7 @@ def plan_data(review: Review) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "overrides": [{key: item for key, item in one._asdict().items() if item} for one in plan.overrides],
-        "settings": [_field(field) for field in review.settings],
+        "settings": [_field(field) for field in review.branch.settings],
         "environment": plan.environment,
         "remote": plan.remote,
         "profile": PROFILE,
@@ -54,8 +54,8 @@ def plan_data(review: Review) -> dict[str, Any]:
         "affected": [_affected(one) for one in review.affected],
         "blocked": [{"name": block.name, "ids": list(block.ids), "reason": block.reason} for block in plan.blocked],
         "refusals": list(review.refusals),
-        "failed_tests": list(review.failed_tests),
-        "warnings": [{**w.mark._asdict(), "code": w.code, "message": w.message} for w in review.warnings],
+        "failed_tests": list(review.branch.failed_tests),
+        "warnings": [{**w.mark._asdict(), "code": w.code, "message": w.message} for w in review.branch.warnings],
         "notes": [*review.notes, *unknown_field_notes(review.extras), *([review.unchecked] if review.unchecked else [])],
         **({"unknown_fields": extras_data(review.extras)} if review.extras else {}),
     }
@@ -107,8 +107,8 @@ def step_outputs(review: Review, plan_file: str | None) -> str:
         **{str(action): str(number) for action, number in plan.totals.items()},
         "blocked": str(len(plan.blocked)),
         "refusals": str(len(review.refusals)),
-        "settings": str(len(review.settings)),
-        "failed_tests": str(len(review.failed_tests)),
+        "settings": str(len(review.branch.settings)),
+        "failed_tests": str(len(review.branch.failed_tests)),
         "digest": plan.digest,
     }
     if plan_file is not None:

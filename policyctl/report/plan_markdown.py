@@ -69,7 +69,7 @@ def _page(subject: PlanView, room: int) -> str:
     others = _Shown(other_items, left)
     others.open(left)
     warnings = _listed(
-        "Warnings about the changed policies:", [f"{w.mark}: {w.code} {w.message}" for w in review.warnings], left
+        "Warnings about the changed policies:", [f"{w.mark}: {w.code} {w.message}" for w in review.branch.warnings], left
     )
     notes = _listed("Notes:", notes_of(review), left)
     return "".join(
@@ -180,7 +180,7 @@ def _sentence(review: Review, said: PlanSummary) -> str:
 
 def _settings(review: Review, room: _Room) -> tuple[str, int]:
     """What the branch changes in the safety settings, before everything else, and how many rows of it do not fit."""
-    rows = [row for field in review.settings for row in _setting(field)]
+    rows = [row for field in review.branch.settings for row in _setting(field)]
     if not rows:
         return "", 0
     fitting = (f"> - {prose(row, _LONGEST_ROW)}\n" if len(escape(row)) <= _LONGEST_ROW else None for row in rows)
@@ -220,7 +220,7 @@ def _alerts(review: Review, room: _Room) -> list[str]:
     blocked = [f"{block.name}: {why_blocked(block)}" for block in review.plan.blocked]
     return [
         _listed("> [!CAUTION]\n> Stale, nothing was written; plan again:", review.stale, room, "> "),
-        _listed(f"> [!CAUTION]\n> {TESTS_TOLD}", review.failed_tests, room, "> "),
+        _listed(f"> [!CAUTION]\n> {TESTS_TOLD}", review.branch.failed_tests, room, "> "),
         _listed("> [!CAUTION]\n> Refused by the safety rules:", review.refusals, room, "> "),
         _listed("> [!WARNING]\n> Blocked by rows on the remote:", blocked, room, "> "),
     ]

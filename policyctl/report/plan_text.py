@@ -129,13 +129,13 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     blocks = [
         list(_listed_lines(OVERRIDES_TOLD, map(override_text, plan.overrides), style, "yellow")),
         list(_settings_lines(review, style)),
-        list(_listed_lines(TESTS_TOLD, review.failed_tests, style, "red")),
+        list(_listed_lines(TESTS_TOLD, review.branch.failed_tests, style, "red")),
         [style.paint(f"environment {escape(plan.environment)}, remote {escape(remote)}", "dim")],
         list(_headline_lines(review, style)) if plan.changes else [],
         changes,
         affected,
         list(_blocked_lines(plan, style)),
-        [f"{style.paint('warning', 'yellow')}  {escape(f'{w.mark}: {w.code} {w.message}')}" for w in review.warnings],
+        [f"{style.paint('warning', 'yellow')}  {escape(f'{w.mark}: {w.code} {w.message}')}" for w in review.branch.warnings],
         [f"{style.paint('note', 'cyan')}  {escape(note)}" for note in notes_of(review)],
         [style.paint(one, "dim") for one in basis_of(review)],
         [f"{style.paint('stale', 'red', 'bold')}  {escape(why)}" for why in review.stale],
@@ -153,9 +153,9 @@ def _listed_lines(title: str, lines: Iterable[str], style: Style, look: str) -> 
 
 def _settings_lines(review: Review, style: Style) -> Iterator[str]:
     """What the branch changes in the safety settings, whole: they decide what is reached and what may change."""
-    if review.settings:
+    if review.branch.settings:
         yield style.paint(SETTINGS_TOLD, "bold", "yellow")
-        yield from field_lines(review.settings, whole=True)
+        yield from field_lines(review.branch.settings, whole=True)
 
 
 def change_text(change: Change, effect: Effect | None, style: Style, verbose: bool) -> str:

@@ -224,9 +224,7 @@ def test_a_summary_that_cannot_be_written_stops_nothing(
     project.write("anygem.yaml")
     ran = policyctl("apply", "--yes")
     assert ran.code == 0
-    assert (
-        "GITHUB_STEP_SUMMARY: no/such/folder cannot be written: No such file or directory; so" in ran.err
-    )
+    assert "GITHUB_STEP_SUMMARY: no/such/folder cannot be written: No such file or directory; so" in ran.err
 
 
 def test_outputs_that_cannot_be_written_end_it_before_any_write(

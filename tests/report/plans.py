@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from policyctl.plan.diff import FieldChange
-from policyctl.plan.safety import Review, review
+from policyctl.plan.safety import BranchChecks, Review, review
 from policyctl.plan.settings import Guards, Limits, Override, Settings
 from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.live import observe_rows
@@ -80,7 +80,9 @@ def overridden() -> Review:
     allowed = (Override("--max-removes", "1", f"{HOSTILE} is gone", "ana"), Override("--allow-guard", "max_calls"))
     made = replace(plan([back], rows, settings), overrides=allowed)
     found = review(made, observe_rows(rows), Settings(limits=Limits(1, 100)), reviewed={back.name: back.document})
-    return replace(found, failed_tests=(f"policies/a.test.yaml: {HOSTILE}: status: expected 200, got 503",))
+    return replace(
+        found, branch=BranchChecks(failed_tests=(f"policies/a.test.yaml: {HOSTILE}: status: expected 200, got 503",))
+    )
 
 
 LONG = "A description that goes on and on, " * 8
@@ -99,9 +101,11 @@ MAKERS: dict[str, Callable[[], Review]] = {
     ),
     "settings": lambda: replace(
         reviewed([policy("a")], [row("a")]),
-        settings=(
-            FieldChange("limits.max_removes", 5, 50),
-            FieldChange(f"environments.{HOSTILE}.protect", [HOSTILE, LONG], None),
+        branch=BranchChecks(
+            settings=(
+                FieldChange("limits.max_removes", 5, 50),
+                FieldChange(f"environments.{HOSTILE}.protect", [HOSTILE, LONG], None),
+            )
         ),
     ),
     "remove": lambda: reviewed([policy("a")], [row("a"), row("b"), row("c")]),

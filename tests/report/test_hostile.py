@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from policyctl.cli.plan import FORMS, Form, render_plan
 from policyctl.errors import Mark, Problem
-from policyctl.plan.safety import Review
+from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Policy
 from policyctl.report.drawings import effect_graph
@@ -57,7 +57,7 @@ def hostile(text: str) -> Review:
     ]
     review = reviewed(desired, rows, Settings(protect=("*",), allow_remove=(text,)))
     plan = replace(review.plan, overrides=(Override("--allow-remove", text, text, text),))
-    return replace(review, plan=plan, stale=(text,), failed_tests=(text,), restored=frozenset({names[2]}))
+    return replace(review, plan=plan, stale=(text,), branch=BranchChecks(failed_tests=(text,)), restored=frozenset({names[2]}))
 
 
 def acting(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from policyctl.ci.comments import comment_text
 from policyctl.cli.plan import render_plan
 from policyctl.plan.diff import FieldChange
-from policyctl.plan.safety import Review
+from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import policy_from_file
 from policyctl.report.plan_items import shape
@@ -45,7 +45,7 @@ def test_two_lines_that_are_not_shown_come_first_and_are_the_only_comments(case:
     text = page(review, directory="teams/a b-->/policies")
     first, second = text.split("\n")[:2]
     assert first == "<!-- policyctl:plan environment=dev directory=teams/a%20b--%3E/policies -->"
-    approved = "none" if review.refusals or review.stale or review.failed_tests else review.plan.digest
+    approved = "none" if review.refusals or review.stale or review.branch.failed_tests else review.plan.digest
     assert second == f"<!-- policyctl:shows {review.plan.digest} approves {approved} -->"
     assert Page(text).comments == [first[5:-4], second[5:-4]]
 
@@ -78,11 +78,13 @@ def test_no_setting_hides_behind_others() -> None:
     every = {"guard": "deny_new", "policy": "*", "reason": "r" * 300}
     review = replace(
         PLANS["empty"],
-        settings=(
-            *rows,
-            FieldChange("guard_exceptions", reasons[:20], [*reasons[1:], every]),
-            FieldChange("environments.b.guard_exceptions", None, [*reasons, every]),
-            FieldChange("z", "x" * 900, "y" * 900),
+        branch=BranchChecks(
+            settings=(
+                *rows,
+                FieldChange("guard_exceptions", reasons[:20], [*reasons[1:], every]),
+                FieldChange("environments.b.guard_exceptions", None, [*reasons, every]),
+                FieldChange("z", "x" * 900, "y" * 900),
+            )
         ),
     )
     text = page(review)
@@ -109,7 +111,7 @@ MANY = tuple(FieldChange(f"environments.a{number}.remote", None, f"https://{'x' 
 def test_a_page_that_leaves_out_a_change_of_the_settings_approves_nothing_and_says_so_first(
     changed: tuple[FieldChange, ...], rows: int
 ) -> None:
-    review = replace(PLANS["mixed"], settings=changed)
+    review = replace(PLANS["mixed"], branch=BranchChecks(settings=changed))
     text = page(review)
     assert len(text.encode()) <= COMMENT_BYTES
     assert "approves none -->" in text.split("\n")[1]
@@ -138,7 +140,9 @@ def test_everything_that_an_added_policy_has_is_on_the_page() -> None:
 def test_warnings_and_notes_leave_the_room_to_the_changes() -> None:
     long = tuple("\U0001f600" * 600 for _ in range(40))
     review = reviewed([policy(f"new-{number}") for number in range(25)], [])
-    text = page(replace(review, notes=long, refusals=long, settings=tuple(FieldChange(one, 1, 2) for one in long)))
+    text = page(
+        replace(review, notes=long, refusals=long, branch=BranchChecks(settings=tuple(FieldChange(one, 1, 2) for one in long)))
+    )
     rows = Page(text).texts("td")[1::3]
     assert sorted(rows) == sorted(f"new-{number}" for number in range(25))
 
