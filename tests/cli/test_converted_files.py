@@ -91,7 +91,7 @@ def test_no_file_that_is_read_may_be_converted(name: str, branch: Project, polic
     attributes(branch, "* ident\n")
     commit(branch.folder)
     check_out(branch.folder, f"policies/{name}")
-    assert f"policies/{name} has other content " in refused(policyctl, "plan", "--base", "main", "--test")
+    assert f"policies/{name} differs on this disk " in refused(policyctl, "plan", "--base", "main", "--test")
 
 
 def test_letters_that_a_checkout_writes_as_others_are_not_read_for_them(branch: Project, policyctl: Policyctl) -> None:
@@ -134,7 +134,7 @@ def test_files_of_a_submodule_go_by_its_own_attributes(branch: Project, policyct
     (sub / "a.yaml").write_text("# $Id$\n" + POLICY, "utf-8")
     (sub / ".gitattributes").write_text("*.yaml ident\n", "utf-8")
     add_submodule(branch.folder, "policies/sub")
-    assert "policies/sub/a.yaml has other content " in refused(policyctl, "plan", "--base", "main")
+    assert "policies/sub/a.yaml differs on this disk " in refused(policyctl, "plan", "--base", "main")
 
 
 def test_a_link_is_read_as_what_it_leads_to(branch: Project, policyctl: Policyctl) -> None:
@@ -144,7 +144,7 @@ def test_a_link_is_read_as_what_it_leads_to(branch: Project, policyctl: Policyct
     attributes(branch, "*.txt ident\n")
     commit(branch.folder)
     check_out(branch.folder, "policies/a.txt")
-    assert "policies/a.yaml has other content " in refused(policyctl, "plan", "--base", "main")
+    assert "policies/a.yaml differs on this disk " in refused(policyctl, "plan", "--base", "main")
 
 
 EDITS: dict[str, Callable[[Project], object]] = {

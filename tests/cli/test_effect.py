@@ -423,7 +423,7 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "rates above 1": (("anygem", "--rate", "google=503:0.6", "--rate", "google=500:0.6"), "more than all of its calls"),
     "down and a rate": (("anygem", "--down", "google=503", "--rate", "google=500:0.6"), "more than all of its calls"),
     "two scripts": (("anygem", "--trace", "google=503", "--trace", f"{FLASH}=500"), "has a script already"),
-    "a bad timeout": (("anygem", "--timeout", "google=-1"), "is no timeout"),
+    "a bad timeout": (("anygem", "--timeout", "google=-1"), "is not a timeout"),
     "a name that is near to none": (("zzz",), "policies has no policy zzz; name one of its policies, or a file"),
     "against what": (("anygem", "--against", "main"), "--against takes git:REF or live"),
     "against no revision": (("anygem", "--against", "git:"), "--against takes git:REF or live"),
