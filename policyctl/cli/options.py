@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,18 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(self.table.items()))
+
+
+class NumberRange(click.FloatRange):
+    """A number within bounds. NaN is within any, and what it is compared with would never be more."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number: float = super().convert(value, param, ctx)
+        return (
+            number
+            if isfinite(number)
+            else self.fail(f"{value} is not a number to compare with; write one such as 30", param, ctx)
+        )
 
 
 NAMES = ("dir", "env", "remote", "color", "verbose")

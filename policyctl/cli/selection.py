@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from policyctl.cli.options import NumberRange
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import read_bounded, write_atomically
 from policyctl.plan.plan import Selection
@@ -90,7 +91,7 @@ def _guards(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
 _OVERRIDES: dict[str, dict[str, Any]] = {
     "--max-removes": {"type": click.IntRange(min=0), "metavar": "N", "help": "Allow that many removals this once."},
     "--max-change-percent": {
-        "type": click.FloatRange(0, 100),
+        "type": NumberRange(0, 100),
         "metavar": "P",
         "help": "Allow that share of the live policies to change this once.",
     },
@@ -121,7 +122,7 @@ def overrides_of(values: Mapping[str, Any], reason: str = "", by: str = "") -> t
 
 with_partial = click.option(
     "--partial",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=NumberRange(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
     help="The share of calls that fail in partial failures, such as 0.1.",
 )
@@ -174,18 +175,46 @@ VERSION = 1
 MAX_BYTES = 64 * 1024  # of a file of overrides
 MOST = 20  # overrides of one plan, so that they fit above it
 _LONGEST = 300  # characters of a reason
-_COMMAND = re.compile(r"^/policyctl[ \t]+allow[ \t]+(\S.*)$", re.MULTILINE)
-# A block of code or an HTML comment, up to its end or the end of the text.
-_NOT_COUNTED = re.compile(r"<!--.*?(?:-->|\Z)|^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\1|\Z)", re.DOTALL | re.MULTILINE)
+_COMMAND = re.compile(r"/policyctl[ \t]+allow[ \t]+(\S.*)")
+_HTML = re.compile(r"<[A-Za-z/!?]")  # may begin what hides, or makes an example of, all that follows
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 _BECAUSE = re.compile(r"(.+?)\s+because\s+(\S.*)", re.DOTALL)
 
 
 def commands_in(comment: str) -> list[str]:
     """The overrides in a comment: the rest of each line that begins with `/policyctl allow`.
 
-    Lines in a block of code are examples, and people do not see those in an HTML comment; neither counts.
+    A line counts only where nothing can make something else of it: in a paragraph of such lines alone, outside blocks of
+    code, and with no HTML before it. Others are examples, quoted, or not seen by the people who allow something.
     """
-    return [found[1].strip() for found in _COMMAND.finditer(_NOT_COUNTED.sub("", comment.replace("\r\n", "\n")))]
+    text = comment.replace("\r\n", "\n").replace("\r", "\n")
+    html = _HTML.search(text)
+    found: list[str] = []
+    for paragraph in _paragraphs(text[: html.start()].rpartition("\n")[0] if html else text):
+        commands = [_COMMAND.fullmatch(line) for line in paragraph]
+        found += [one[1].strip() for one in commands if one is not None] if all(commands) else []
+    return found
+
+
+def asks(comment: str) -> bool:
+    """Whether a comment has a line that looks like such a command, wherever it is."""
+    return re.search(r"^[ \t>`]*/policyctl[ \t]+allow\b", comment, re.MULTILINE) is not None
+
+
+def _paragraphs(text: str) -> Iterator[list[str]]:
+    """The runs of lines between blank ones, without those in fenced blocks of code, which may never end."""
+    fence, lines = "", list[str]()
+    for line in text.split("\n"):
+        found = _FENCE.fullmatch(line)
+        if fence:
+            closes = found is not None and found[1].startswith(fence) and not found[2].strip(" \t")
+            fence = "" if closes else fence
+        elif found is None and line.strip(" \t"):
+            lines.append(line)
+        else:
+            yield lines
+            fence, lines = found[1] if found is not None else "", []
+    yield lines
 
 
 def parse_overrides(text: str, by: str) -> tuple[Override, ...]:

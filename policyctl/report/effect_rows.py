@@ -17,7 +17,7 @@ from policyctl.errors import NotKnown
 from policyctl.plan.risk import weight_of
 from policyctl.policy.document import Document
 from policyctl.policy.names import provider_of, short_model
-from policyctl.report.format import escape, position_name, shortened
+from policyctl.report.format import escape, name_text, position_name, shortened
 
 _MOST_ROWS = 8  # of what a change moves, unless all are wanted
 
@@ -129,7 +129,7 @@ def usual_row(moved: Delta) -> str:
 
 def cell_row(cell: Cell) -> str:
     """`served 100% → 0% while google/gemini answers 500`, `… while a tenth of the calls to provider openai answer 503`."""
-    name = model(cell.name) if cell.kind == "model" else f"provider {escape(cell.name)}"
+    name = model(cell.name) if cell.kind == "model" else f"provider {name_text(cell.name)}"
     how = describe_failures(cell.failures)
     what = f"{name} is down with {how}" if cell.share == 1 else f"{_part(cell.share)} of the calls to {name} fail with {how}"
     return f"served {' → '.join(_both(cell.before, cell.after))} while {what}"
@@ -168,7 +168,7 @@ def outage_rows(
 def survived_rows(matrix: Outages) -> Iterator[str]:
     rows = [(model(name), row) for name, row in matrix.models.items()]
     single = {provider_of(name): row for name, row in matrix.models.items()}
-    rows += [(f"provider {escape(name)}", row) for name, row in matrix.providers.items() if single.get(name) != row]
+    rows += [(f"provider {name_text(name)}", row) for name, row in matrix.providers.items() if single.get(name) != row]
     for name, row in rows:
         yield f"{name} down: {_row(row, matrix.classes)}"
 
@@ -207,7 +207,7 @@ def seconds(value: float) -> str:
 
 def model(name: str) -> str:
     """A model as shown to people."""
-    return shortened(escape(short_model(name))) or "(the request's own model)"
+    return shortened(name_text(short_model(name))) or "(the request's own model)"
 
 
 def describe_unfit(one: Unfit) -> str:

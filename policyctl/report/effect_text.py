@@ -16,7 +16,7 @@ from policyctl.policy.document import Document
 from policyctl.policy.names import bare_name, short_names
 from policyctl.report.effect_json import AnalysisView, ComparisonView, NotKnownView, Trace, Users, View, WhatIf
 from policyctl.report.effect_rows import describe_unfit, effect_rows, model, percent, seconds, survived_rows
-from policyctl.report.format import Style, columns, count, escape, padded, position_name
+from policyctl.report.format import Style, columns, count, escape, name_text, padded, position_name
 from policyctl.report.markdown import code, naming, prose, row, strings_in
 
 _MOST_COSTS = 8  # rows of one status
@@ -52,7 +52,7 @@ def _analysis_sections(view: AnalysisView) -> Iterator[Section]:
         yield Section("refused", (f"every request gets 400: {position_name(seen.tree.refused)}",))
         return
     yield Section("traffic", tuple(_traffic(seen)))
-    yield Section("providers", tuple(f"{percent(share):>6}  {escape(name)}" for name, share in _falling(seen.providers)))
+    yield Section("providers", tuple(f"{percent(share):>6}  {name_text(name)}" for name, share in _falling(seen.providers)))
     yield _unfit(unfit_models(seen.tree))
     yield Section("outages", tuple(survived_rows(view.outages)))
     yield Section("worst case", tuple(_worst(view)))

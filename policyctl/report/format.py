@@ -17,12 +17,26 @@ if TYPE_CHECKING:
     from policyctl.plan.diff import FieldChange
 
 _WORD = re.compile(r"[\w./:@+-]+")
+_NAME = re.compile(r"[\w./:@+~-]*")
 _TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # bare, they are no text
 _POSITION = re.compile(r"targets\[(\d+(?: before)?)\]")
 _LONGEST = 100
 _WORDS = re.compile(r"[^\W_0-9]+")
 # These look like the . / : - _ @ of names.
 _LIKE_PUNCTUATION = frozenset("\u2010\u2011\u2024\u2044\u2215\u2236\u0589\uff0d\uff0e\uff0f\uff1a\uff20\uff3f")
+# Letters of other scripts that look like ASCII letters: Cyrillic, Greek, Armenian, Cherokee, Lisu, Latin ones.
+_LIKE_LETTERS = frozenset(
+    "\u0410\u0412\u0415\u0405\u0406\u0408\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u04ae\u04c0\u050c\u051a\u051c"
+    "\u0430\u0433\u0435\u043e\u0440\u0441\u0443\u0445\u044c\u0455\u0456\u0458\u0475\u04af\u04bb\u04cf\u0501\u051b\u051d"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u037f\u03f9"
+    "\u03b1\u03b3\u03b9\u03ba\u03bd\u03bf\u03c1\u03c3\u03c5\u03c7\u03f2\u03f3"
+    "\u0555\u054d\u053c\u0561\u0563\u0566\u0570\u0578\u057c\u057d\u0581\u0584\u0585"
+    "\u13a0\u13a1\u13a2\u13a5\u13a9\u13aa\u13ab\u13ac\u13b3\u13b7\u13bb\u13bd\u13c0\u13c2\u13c3\u13cf\u13d2\u13d4\u13d5"
+    "\u13d9\u13da\u13de\u13df\u13e2\u13e6\u13e7\u13f3\u13f4"
+    "\ua4d0\ua4d1\ua4d2\ua4d3\ua4d4\ua4d6\ua4d7\ua4d9\ua4da\ua4db\ua4dd\ua4df\ua4e0\ua4e1\ua4e2\ua4e3\ua4e4\ua4e5\ua4e6"
+    "\ua4e7\ua4e8\ua4ea\ua4eb\ua4ec\ua4ee\ua4f0\ua4f2\ua4f3\ua4f4"
+    "\u0131\u0138\u017f\u0237\u0269\u01c0"
+)
 _ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` where a line may begin, `##[` anywhere in one
 
@@ -30,7 +44,7 @@ _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` whe
 def escape(text: str) -> str:
     """The text with everything escaped that is not plainly visible: control characters, escapes, direction marks.
 
-    So is a letter among ASCII letters that can be taken for one of them, an accent that is a character of
+    So is a letter that can be taken for an ASCII one, unless a letter beside it cannot, an accent that is a character of
     its own, and the first character of what a runner of CI obeys when it is printed: `::error::…`, `##[error]…`.
     """
     if not text.isascii() or not text.isprintable():
@@ -54,10 +68,19 @@ def _unmistakable(text: str) -> str:
 
 
 def _without_lookalikes(word: str) -> str:
-    """A word in which an ASCII letter stands beside others: only letters that cannot be taken for ASCII ones stay."""
-    if not any(char.isascii() for char in word):
-        return word
-    return "".join(char if _is_unlike_ascii(char) else _code_point(char) for char in word)
+    """A word with its letters that can be taken for ASCII ones escaped, where it has ASCII letters too, or has no others.
+
+    A word that has a letter of another script which looks like no ASCII one cannot be taken for an ASCII word.
+    """
+    if any(char.isascii() for char in word):
+        return "".join(char if _is_unlike_ascii(char) else _code_point(char) for char in word)
+    return "".join(map(_code_point, word)) if all(map(_is_like_ascii, word)) else word
+
+
+def _is_like_ascii(char: str) -> bool:
+    """Whether a letter looks like an ASCII one: by the table, as a phonetic one, or as the same letter in another font."""
+    is_phonetic = "\u0250" <= char <= "\u02af" or "\u1d00" <= char <= "\u1d2b"
+    return is_phonetic or char in _LIKE_LETTERS or normalize("NFKC", char).isascii()
 
 
 def _is_unlike_ascii(char: str) -> bool:
@@ -73,6 +96,11 @@ def _code_point(char: str) -> str:
 
 def _escaped(command: re.Match[str]) -> str:
     return "\\x23" if command[0] == "#" else f"{command[1]}\\x3a"
+
+
+def name_text(name: str) -> str:
+    """A name among words and numbers: one that has more in it than names have is in quotes, so that it ends where it ends."""
+    return escape(name) if _NAME.fullmatch(name) else escape(json.dumps(name, ensure_ascii=False))
 
 
 def json_text(data: Any) -> str:
@@ -144,7 +172,7 @@ def _describe_group(group: Document) -> str:
 
 def _describe_target(target: Document, mode: str) -> str:
     if "model_name" in target:
-        text = f"{escape(short_model(target['model_name']))}{_describe_retry(target, ' with ')}"
+        text = f"{name_text(short_model(target['model_name']))}{_describe_retry(target, ' with ')}"
     else:
         text = f"[{_describe_group(target)}]"
     return f"{text} ({value(target.get('weight', 1))})" if mode == "loadbalance" else text

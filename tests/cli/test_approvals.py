@@ -330,10 +330,51 @@ def test_what_somebody_allows_who_may_approve_is_overridden(work: Work) -> None:
         ("<!-- copy this:\n/policyctl allow a\n-->", []),
         ("<!-- never closed\n/policyctl allow a", []),
         ("> /policyctl allow a\n`/policyctl allow b`", []),
+        ("well\n\n/policyctl allow a\r\n/policyctl allow b \r\n\r\nthanks", ["a", "b"]),
+        ("> I would say\n/policyctl allow a", []),
+        ("so\n/policyctl allow a", []),
+        ("[x]: /url 'title\n/policyctl allow a\n'", []),
+        ("[x](/url 'title\n/policyctl allow a\n')", []),
+        ("``\n/policyctl allow a\n``", []),
+        ("<a title='\n\n/policyctl allow a\n\n'>x</a>", []),
+        ("<![CDATA[\n\n/policyctl allow a\n\n]]>", []),
+        ("<?x\n\n/policyctl allow a\n\n?>", []),
+        ("<!X\n\n/policyctl allow a\n\n>", []),
+        ("<pre>\n\n/policyctl allow a\n\n</pre>", []),
+        ("<details>\n\n/policyctl allow a\n\n</details>", []),
+        ("/policyctl allow a\n\n<!-- and\n\n/policyctl allow b\n\n-->", ["a"]),
+        ("/policyctl allow a <b>", []),
+        ("```\nx\n``` x\n\n/policyctl allow a", []),
+        ("````\n```\n\n/policyctl allow a", []),
+        ("```\nx\n~~~\n\n/policyctl allow a", []),
+        ("- x\n\n      /policyctl allow a", []),
+        ("/policyctl allow a\n===", []),
+        ("when 2 < 3\n\n/policyctl allow a", ["a"]),
     ],
 )
 def test_what_is_quoted_or_not_seen_allows_nothing(comment: str, found: list[str]) -> None:
     assert commands_in(comment) == found
+
+
+def test_a_command_that_does_not_count_is_reported(work: Work) -> None:
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write("fine\n/policyctl allow --max-removes 1 because it is not used", "ana")
+    ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
+    assert (ran.code, json.loads(Path("overrides.json").read_text("utf-8"))["overrides"]) == (0, [])
+    assert "what ana writes of /policyctl allow does not count: such a line needs a paragraph of its own" in ran.err
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "inf", "-inf", "-1", "1e400"])
+@pytest.mark.parametrize(
+    "command", [("plan", "--max-change-percent"), ("plan", "--partial"), ("apply", "--yes", "--lock-timeout")]
+)
+def test_a_number_that_nothing_is_more_than_is_no_limit(
+    command: tuple[str, ...], value: str, project: Project, policyctl: Policyctl
+) -> None:
+    project.policy("a")
+    ran = policyctl(*command, value)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (64, "", 1)
+    assert f"invalid value for '{command[-1]}'" in ran.err
 
 
 def test_names_that_end_like_numbers_are_overridden_as_they_are_written(work: Work) -> None:
@@ -359,6 +400,7 @@ def test_what_others_allow_does_not_count(who: str, work: Work) -> None:
         ("--max-removes 12", "gives no reason; write: OPTIONS because REASON"),
         ("--max-removes twelve because x", "'twelve' is not a valid integer range"),
         ("--max-removes -1 because x", "-1 is not in the range x>=0"),
+        ("--max-change-percent nan because x", "nan is not a number to compare with"),
         ("--allow-guard max_cals because x", "unknown guard max_cals"),
         ("--yes because x", "No such option"),
         ("--remote https://x.example because x", "No such option"),

@@ -131,10 +131,29 @@ def test_plain_text_is_one_line_that_nothing_obeys(text: str) -> None:
         assert escape(text) == text
 
 
+READABLE = (
+    "\u0447\u0430\u0442",
+    "\u041c\u043e\u0441\u043a\u0432\u0430",
+    "\u03bc\u03bf\u03bd\u03c4\u03ad\u03bb\u03bf",
+    "\u0561\u0580",
+    "caf\u00e9",
+    "S\u00f8rensen",
+    "\u6a21\u578bgpt",
+    "1\u20132",
+    "\u2192",
+)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("ch\u0430t", r"ch\u0430t"),  # a Cyrillic letter
+        ("\u0410\u0412\u0421-1", r"\u0410\u0412\u0421-1"),  # Cyrillic letters alone, which read as ABC
+        ("gpt4\u043e", r"gpt4\u043e"),
+        ("\u039f\u03a1\u0395\u039d", r"\u039f\u03a1\u0395\u039d"),  # Greek ones, which read as OPEN
+        ("\u0430\u03bf", r"\u0430\u03bf"),  # of two scripts
+        ("\U0001d5ba\uff41", r"\U0001d5ba\uff41"),  # other fonts
+        ("\u13aa\u13b3", r"\u13aa\u13b3"),
         ("\uff50rod-*", r"\uff50rod-*"),  # a wide p
         ("\u0131bm", r"\u0131bm"),  # an i without its dot
         ("openai\u2215gpt", r"openai\u2215gpt"),  # a slash of division
@@ -143,10 +162,7 @@ def test_plain_text_is_one_line_that_nothing_obeys(text: str) -> None:
         ("gpt\u3164", r"gpt\u3164"),
         ("acme/x\u05d0 10%", r"acme/x\u05d0 10%"),  # a Hebrew letter would show what follows it before it
         ("x\u0321\u0321", r"x\u0321\u0321"),  # accents on accents
-        *(
-            (text, text)
-            for text in ("\u0447\u0430\u0442", "caf\u00e9", "S\u00f8rensen", "\u6a21\u578bgpt", "1\u20132", "\u2192")
-        ),
+        *((text, text) for text in READABLE),
     ],
 )
 def test_what_can_be_taken_for_other_text_is_escaped_and_other_scripts_are_not(text: str, shown: str) -> None:

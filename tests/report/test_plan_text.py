@@ -61,3 +61,11 @@ def test_verbose_shows_values_whole_every_row_of_an_effect_and_what_the_policy_w
     assert "    fallback of" not in short
     assert "more (-v)" in short
     assert "…" not in whole
+
+
+def test_a_name_that_reads_as_several_entries_is_in_quotes() -> None:
+    """In text nothing else shows where it ends."""
+    name = "evil/x 100% → 0%, openai/gpt-4o"
+    text = render_plan("text", PlanView(reviewed([policy("chat", name)], [row("chat", "openai/gpt-4o")]), "local"))
+    assert f'traffic: "{name}" 0% → 100%, openai/gpt-4o 100% → 0%' in text
+    assert name not in text.replace(f'"{name}"', "").replace(f'"virtual-model/{name}"', "")

@@ -13,10 +13,12 @@ from policyctl.ci.forge import Forge, NotAllowed, open_forge
 from policyctl.cli.console import Console
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.selection import MOST, commands_in, parse_overrides, write_overrides
+from policyctl.cli.selection import MOST, asks, commands_in, parse_overrides, write_overrides
 from policyctl.errors import UsageError
 from policyctl.plan.settings import Override
 from policyctl.report.format import count
+
+_ALONE = "such a line needs a paragraph of its own, outside quotes and blocks of code, and no HTML before it"
 
 EPILOG = """\b
 Example:
@@ -72,7 +74,11 @@ def _shown(forge: Forge, options: Options) -> list[Override]:
 
 def _allowed(forge: Forge, console: Console) -> list[Override]:
     found: dict[str, Override] = {}
-    asked = [(comment, commands) for comment in forge.said() if (commands := commands_in(comment.text))]
+    everything = forge.said()
+    for comment in everything:
+        if asks(comment.text) and not commands_in(comment.text):
+            console.say(f"what {comment.who} writes of /policyctl allow does not count: {_ALONE}")
+    asked = [(comment, commands) for comment in everything if (commands := commands_in(comment.text))]
     since = _since(forge, console) if asked else None
     for comment, commands in asked if since is not None else ():
         if not forge.may_approve(comment):
