@@ -133,6 +133,7 @@ def open_session(options: Options, environment: str | None = None, base: BaseCon
     if base is None:
         chosen = config.environment(environment or options.env)
     else:
+        _refuse_link(path)
         chosen = base.holds_for(base.choose(environment or options.env, config), own_remote=options.remote is None)
         settled = base.config
     if options.remote is not None and (complaint := remote_url_error(options.remote)):
@@ -144,6 +145,12 @@ def open_session(options: Options, environment: str | None = None, base: BaseCon
     held = {} if base is None else base.held
     access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen, held).for_remote(url, chosen.remote)
     return Session(options, Console(options), config, settled.lint, chosen, remote, url, access)
+
+
+def _refuse_link(config: Path | None) -> None:
+    """Raise Refused for a configuration that a branch has as a link: once merged, no later branch could be compared with it."""
+    if config is not None and config.is_symlink():
+        raise Refused(f"{config} is a link, which is not followed at a git revision; put the file itself in its place")
 
 
 def _read_into(contents: dict[str, bytes], file: str) -> bytes:

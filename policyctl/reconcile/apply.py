@@ -128,7 +128,8 @@ def _write_and_verify(
             on_begin=record.begun,
         )
     with events.progress("Verifying", None):
-        unverified = [] if events.stopped() else verify(outcomes, writer, time.sleep, review.live, settings.in_scope)
+        seen = review.live, settings.in_scope, review.policies_before
+        unverified = [] if events.stopped() else verify(outcomes, writer, time.sleep, *seen)
     return Applied(outcomes, unverified, record.lost)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from policyctl.errors import RemoteError
 from policyctl.plan.change import Change, lost_extras
 from policyctl.plan.outcome import GOOD, LiveState, Outcome, live_state, unapplied_fields
+from policyctl.policy.document import Document
 from policyctl.policy.live import LivePolicy, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.observe import CONTRADICTS
 from policyctl.remote.protocol import Reader
@@ -26,12 +28,14 @@ def verify(
     sleep: Callable[[float], None],
     before: Collection[str] | None = None,
     in_scope: Callable[[str], bool] = lambda _: True,
+    documents: Mapping[str, Document] = MappingProxyType({}),
 ) -> list[str]:
     """Read back an apply: a line for each change that is not on the remote; empty when all are. See safety rule 8.
 
     Adds that failed are read back too: if one was sent, it may have been carried out, even several times. `before` are the
     names that the list had when the plan was made; they reveal a list that is cut short, because then policies `in_scope` come
-    and go that nothing changed. `sleep` waits between looks, for a remote that shows a write late.
+    and go that nothing changed. `documents` are those policies in normal form; they reveal that a write changed another policy
+    of the scope. `sleep` waits between looks, for a remote that shows a write late.
     """
     back = _ReadBack(outcomes, reader)
     if not back.names:
@@ -48,7 +52,7 @@ def verify(
         return unverified
     before = frozenset(before or ())
     try:
-        return [*unverified, *back.of_failed(), *back.of_others(before, in_scope)]
+        return [*unverified, *back.of_failed(), *back.of_others(before, in_scope), *back.of_changed(documents, in_scope)]
     except RemoteError as error:
         return [*unverified, f"the result could not be read back: {error}"]
 
@@ -65,6 +69,7 @@ class _ReadBack:
             for name, outcome in by_name.items()
             if outcome.status == "failed" and outcome.change.action == "add" and outcome.sent
         }
+        self._planned = by_name.keys()
         self._by_name, self._in_list = dict(self.good), dict(self.good)
         self._rows: dict[str, list[Any]] = {}
         self._shared: list[str] = []
@@ -135,6 +140,15 @@ class _ReadBack:
                 f"{_some(names)} {'is' if len(names) == 1 else 'are'} gone, and this apply did not remove "
                 f"{'it' if len(names) == 1 else 'them'}: another client or the remote itself did"
             )
+
+    def of_changed(self, documents: Mapping[str, Document], in_scope: Callable[[str], bool]) -> Iterator[str]:
+        """The policies that the plan leaves alone, and that the list has otherwise than before it was applied."""
+        if not any(outcome.status == "applied" for outcome in self.good.values()):
+            return
+        others = {name: rows for name, rows in (self.listed or {}).items() if name in documents and name not in self._planned}
+        live = observe_rows(row for name, rows in others.items() if in_scope(name) for row in rows).live
+        if names := sorted(name for name, row in live.items() if row.normal != documents[name]):
+            yield f"{_some(names)} changed without being in the plan: another process wrote it, or the remote did; plan again"
 
 
 def _some(names: list[str]) -> str:

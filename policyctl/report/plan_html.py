@@ -187,7 +187,7 @@ def _one(number: int, item: Item, review: Review) -> Shown:
         file=change.file if change else None,
         name=bare_name(item.name),
         way=_way(item),
-        told=_affected_notes(change, risk, rows),
+        told=_affected_notes(change, risk, rows, item.further),
         worse=item.worse,
         about=_about(change) if change else "",
         fields=tuple(_field(field) for field in fields_of(change)) if change else (),
@@ -215,11 +215,11 @@ def _about(change: Change) -> str:
     return "" if change.action == "update" or description in (None, change.name) else str(description)[:_LONGEST]
 
 
-def _affected_notes(change: Change | None, risk: Risk | None, rows: Sequence[str]) -> str:
+def _affected_notes(change: Change | None, risk: Risk | None, rows: Sequence[str], further: str | None) -> str:
     if risk is not None:
         return "; ".join(said_risks(risk))
     if change is not None and change.action == "add" and change.after is not None:
-        return describe_value(change.after)
+        return f"{describe_value(change.after)}{f'; {further}' if further else ''}"
     return rows[0] if rows else ""
 
 

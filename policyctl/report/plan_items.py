@@ -17,7 +17,7 @@ from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.format import count, describe_value, field_values, position_name, shortened
 from policyctl.report.headline import is_unknown, risk_of, said_risks
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
-from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView
+from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
@@ -48,6 +48,7 @@ class Item:
     through: tuple[str, ...] = ()
     bound: bool = True
     restored: bool = False
+    further: str | None = None  # what a policy that is added leads to by way of others
 
     @property
     def worse(self) -> bool:
@@ -67,7 +68,10 @@ def items_of(subject: PlanView) -> list[Item]:
         after = review.policies.get(change.name) if change.after is not None else None
         risk = risk_of(change, review)
         restored = change.name in review.restored
-        items.append(Item(change.action, change.name, change, moves, risk, change.before, after, verbose, restored=restored))
+        more = leads_to(change.after, review) if change.action == "add" and change.after is not None else None
+        items.append(
+            Item(change.action, change.name, change, moves, risk, change.before, after, verbose, (), True, restored, more)
+        )
     for one in review.affected:
         before, after = (policies.get(one.name) for policies in (review.policies_before, review.policies))
         risk, name = worst_of(one.name, "update", one.effect), one.name
@@ -142,7 +146,8 @@ def _in_short(item: Item) -> str:
     if item.effect is not None:
         return prose(next(effect_rows(item.effect)))
     text = describe_value(item.change.after) if item.change and item.change.after is not None else ""
-    return code(text) if "[" in text else prose(text)
+    shown = code(text) if "[" in text else prose(text)
+    return f"{shown}; {prose(item.further)}" if item.further else shown
 
 
 def _difference(change: Change, verbose: bool) -> str:

@@ -22,6 +22,7 @@ from policyctl.report.plan_view import (
     UNBOUND,
     all_compared,
     basis_of,
+    leads_to,
     manages_all,
     notes_of,
     override_text,
@@ -177,7 +178,8 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
     if shown is not None:
         yield f"    {describe_value(shown)}"
     if change.action == "add" and change.after is not None:
-        yield from (f"    {text}" for text in describe_texts(change.after))
+        further = leads_to(change.after, review) if review is not None else None
+        yield from (f"    {text}" for text in (*([further] if further else []), *describe_texts(change.after)))
     if change.fields:
         yield from field_lines(change.fields, whole=verbose)
     rows = _effect_lines(effect, style, verbose) if effect is not None else _new_outages(change, verbose, review)

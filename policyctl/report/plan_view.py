@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from policyctl.effect.gateway import ASSUMED
+from policyctl.errors import NotKnown
 from policyctl.plan.change import unknown_field_notes
 from policyctl.plan.plan import BlockedChange
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
+from policyctl.policy.document import Document, references
 from policyctl.report.format import escape, position_name
 
 ALSO = "also affected"
@@ -100,3 +102,22 @@ def override_text(override: Override) -> str:
     """`--max-removes 12: the old models are gone (allowed by ana)`."""
     why = f": {override.reason}" if override.reason else ""
     return f"{override.text}{why}{f' (allowed by {override.by})' if override.by else ''}"
+
+
+_MODELS = 20  # of those that a policy leads to
+
+
+def leads_to(document: Document, review: Review) -> str | None:
+    """The models that a policy leads to by way of others; None for one that targets models alone."""
+    if not references(document) & review.policies.keys():
+        return None
+    from policyctl.effect.analysis import analyse
+    from policyctl.report.effect_rows import model, percent
+
+    try:
+        seen = analyse(document, review.policies, review.declared).models
+    except NotKnown as error:
+        return f"what it leads to is not known: {escape(str(error))}"
+    models = [f"{model(name)} {percent(share)}" for name, share in sorted(seen.items(), key=lambda one: -one[1])]
+    more = f" and {len(models) - _MODELS:,} more" if len(models) > _MODELS else ""
+    return f"leads to {', '.join(models[:_MODELS])}{more} while nothing fails"

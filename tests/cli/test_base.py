@@ -75,6 +75,18 @@ def test_settings_of_the_planned_environment_come_before_those_of_others(branch:
     assert later[0] == "e00"
 
 
+def test_a_configuration_that_a_branch_makes_a_link_is_refused_before_it_stops_every_later_branch(
+    branch: Project, policyctl: Policyctl
+) -> None:
+    config = branch.policies / "policyctl.yaml"
+    config.rename(branch.policies / "settings.txt")
+    config.symlink_to("settings.txt")
+    ran = policyctl("plan", "--base", "main")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 1)
+    assert "is a link, which is not followed at a git revision; put the file itself in its place" in ran.err
+    assert policyctl("plan").code == 0
+
+
 # What is written on main, what in the branch, and what is said of it.
 CHANGES = {
     "scope": ("scope: [a]", "scope: ['*']", ['scope: [a] → ["*"]']),

@@ -217,6 +217,27 @@ def test_what_an_update_keeps_and_what_it_leaves_alone_is_read_back(tmp_path: Pa
         ]
 
 
+class Overwriting(SqliteRemote):
+    """A remote that writes an update into two other policies, too."""
+
+    def update(self, id: str, document: dict[str, Any], version: str | None = None) -> None:  # noqa: A002 - the platform's word
+        for row in self.rows():
+            super().update(row["id"], {"name": row["name"], "policy": document["policy"]})
+
+
+def test_a_policy_that_an_update_of_another_one_rewrites_is_noticed(tmp_path: Path) -> None:
+    """Of the directory's scope: what is outside it others may write at any time."""
+    with Overwriting(tmp_path / "overwriting.db") as writer:
+        for name in ("a", "kept", "foreign"):
+            writer.add(policy(name).document)
+        scope = Settings(scope=("a", "kept"))
+        review = plan_directory(writer, [policy("a", "two"), policy("kept")], HERE, scope, Selection())
+        outcomes = apply(writer, review.plan)
+        assert verify(outcomes, writer, lambda seconds: None, review.live, scope.in_scope, review.policies_before) == [
+            "virtual-policy/kept changed without being in the plan: another process wrote it, or the remote did; plan again"
+        ]
+
+
 @pytest.mark.parametrize("desired", [[policy("a", "two")], []], ids=["update", "remove"])
 def test_a_policy_that_is_there_twice_is_never_verified(desired: list[Policy], tmp_path: Path) -> None:
     """As when an add that timed out was carried out late, on a remote that takes a second policy of one name."""

@@ -9,7 +9,9 @@ from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.live import observe_rows
 from policyctl.report.format import Style
+from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
+from policyctl.report.plan_view import PlanView
 from tests.builders import body, plan, policy, row
 
 
@@ -66,6 +68,17 @@ def test_verbose_shows_values_whole_every_row_of_an_effect_and_what_the_policy_w
 def test_a_name_that_reads_as_several_entries_is_in_quotes() -> None:
     """In text nothing else shows where it ends."""
     name = "evil/x 100% → 0%, openai/gpt-4o"
-    text = render_plan("text", PlanView(reviewed([policy("chat", name)], [row("chat", "openai/gpt-4o")]), "local"))
+    text = plan_text(reviewed([policy("chat", name)], [row("chat", "openai/gpt-4o")]), "local", Style())
     assert f'traffic: "{name}" 0% → 100%, openai/gpt-4o 100% → 0%' in text
-    assert name not in text.replace(f'"{name}"', "").replace(f'"virtual-model/{name}"', "")
+    said = [line for line in text.replace(f'"{name}"', "").splitlines() if "policy.targets[" not in line]
+    assert all(name not in line for line in said)
+
+
+def test_a_new_policy_that_targets_others_shows_which_models_it_leads_to() -> None:
+    """Also where that is a live policy of somebody else, of which the plan says nothing."""
+    rows = [row("lab", "virtual-policy/inner"), row("inner", "evil/x")]
+    review = reviewed([policy("front", "virtual-policy/lab")], rows, Settings(scope=("front",)))
+    said = "leads to evil/x 100% while nothing fails"
+    assert f"\n    {said}\n" in plan_text(review, "local", Style())
+    assert "leads to `evil/x` 100% while nothing fails" in plan_markdown(PlanView(review, "local"))
+    assert "leads to" not in plan_text(reviewed([policy("front", "evil/x")], []), "local", Style())
