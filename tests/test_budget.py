@@ -28,6 +28,7 @@ sys.exit(code)
 HEAVY = {
     *("pydantic", "yaml", "jinja2", "httpx", "deepdiff", "sqlite3", "starlette", "uvicorn", "multiprocessing", "asyncio"),
     "policyctl.effect.analysis",
+    "policyctl.load.config",
     "policyctl.plan.scenario",
     "policyctl.load.scenarios",
 }

@@ -43,7 +43,6 @@ from policyctl.plan.effects import led_to
 from policyctl.policy.document import Document, Policy
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.names import model_names_in, spellings
-from policyctl.report.drawings import effect_graph
 from policyctl.report.effect_json import (
     AnalysisView,
     ComparisonView,
@@ -139,6 +138,8 @@ def effect(
     _check(options, policies, asked, form)
     subjects = find_policies(options, policies, console)
     if asked.graph:
+        from policyctl.report.drawings import effect_graph
+
         text = effect_graph([policy.document for policy in subjects.policies])
         console.result(f"```mermaid\n{text}```\n" if form == "markdown" else text)
         return 0

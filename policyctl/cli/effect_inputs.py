@@ -16,11 +16,10 @@ from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
 from policyctl.effect.gateway import Answer, Answers, answer_streamed, read_answer, with_remainder
 from policyctl.effect.tree import tree_if_known
 from policyctl.errors import NotKnown, PolicyctlError, UsageError
-from policyctl.load.base_config import sources_at
-from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Loaded
 from policyctl.load.documents import read_leniently
 from policyctl.load.environment import Environment
+from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import SUFFIXES, Source, read_source, redact_linked
 from policyctl.load.unread import UnreadFiles
 from policyctl.load.urls import GIT, LOCAL
@@ -31,7 +30,6 @@ from policyctl.policy.findings import did_you_mean
 from policyctl.policy.live import LivePolicy, LiveRows
 from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_name, matching_models, model_names_in, short_model
 from policyctl.reconcile.observe import find_those, look_up, observe
-from policyctl.remote.git import GitReader
 from policyctl.remote.protocol import Reader
 
 LIVE = "live"
@@ -145,6 +143,9 @@ def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Envir
 
 def _then(options: Options, subjects: PolicySet, against: str) -> Versions:
     """Policies at a revision. For those of the directory all of it is read, for others only their files."""
+    from policyctl.load.base_config import sources_at  # with git behind it, as the other
+    from policyctl.remote.git import GitReader
+
     revision, known = against.removeprefix(GIT), dict[str, Document]()
     if any(_is_inside(Path(policy.file), options) for policy in subjects.policies):
         with GitReader(against, options.dir, open_session(options).environment) as reader:

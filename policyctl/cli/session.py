@@ -12,10 +12,10 @@ from policyctl.cli.console import Console
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, errors_in
 from policyctl.load.atomic import STATE_FOLDER
-from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment
 from policyctl.load.idle import idle_include
+from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import read_bytes
 from policyctl.load.unread import UnreadFiles, gap_problems, missing_config, why_nothing
 from policyctl.load.urls import LOCAL, SQLITE, remote_url_error

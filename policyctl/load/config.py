@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,11 +14,10 @@ from policyctl.errors import InvalidInput, Problem
 from policyctl.lint.placeholders import in_variables
 from policyctl.load.auth import AuthFile, auth_findings
 from policyctl.load.environment import NO_CONFIG, Config, Environment, leaves
-from policyctl.load.git.place import is_ours, repository_top
 from policyctl.load.guards import Globs, GuardExceptions, GuardsFile, exceptions_of, guards_of, own_or_shared
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.locate import to_problems
-from policyctl.load.source import Source, read_source, redact_linked, refuse_link
+from policyctl.load.source import Source
 from policyctl.load.urls import LOCAL, remote_url_error
 from policyctl.load.variables import MAX_VARIABLES
 from policyctl.plan.settings import PARTIAL, Limits, Settings
@@ -160,43 +158,6 @@ class ConfigFile(SafetyFile):
     ] = None
 
 
-def find_config(start: Path, within: Path | None = None) -> Path | None:
-    """The nearest policyctl.yaml, from a directory upward to the top of the repository.
-
-    Outside a repository nothing above the policy directory is looked at: that is `within` where `start` lies in it, else
-    `start` itself. Raises PolicyctlError for a file above it in a repository that belongs to another user.
-    """
-    start, within = _absolute(start), _absolute(within or start)
-    if not start.is_relative_to(within):
-        within = start
-    top = repository_top(within)
-    for folder in (start, *start.parents):
-        if os.path.lexists(folder / CONFIG_FILE):
-            if top is not None and not folder.is_relative_to(within) and not is_ours(top):
-                from policyctl.load.git.repository import require_trust  # git itself is asked
-
-                require_trust(top)
-            return _as_given(folder / CONFIG_FILE)
-        if folder == (top or within):
-            break
-    return None
-
-
-def load_config(path: Path | None) -> Config:
-    """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
-    if path is None:
-        return NO_CONFIG
-    refuse_link(path, path.parent)
-    try:
-        return config_of(read_source(path))
-    except InvalidInput as error:
-        raise InvalidInput(redact_linked(error.problems)) from None
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))
-
-
 def config_of(source: Source) -> Config:
     """The configuration that a file's text says. Raises InvalidInput with every problem."""
     data = source.documents[0].data if source.documents else None
@@ -309,11 +270,3 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
         partial=shared.effect.partial if shared.effect else PARTIAL,
     )
     return Environment(name, file.remote, file.auth, file.ca_file, file.vars, either("include"), settings)
-
-
-def _as_given(path: Path) -> Path:
-    """The path below the working directory where it lies there, as a person would write it."""
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path

@@ -1,13 +1,16 @@
-"""The policy directory of a command that names none: the nearest one, as git finds its repository."""
+"""The policy directory of a command that names none, and the policyctl.yaml of a directory: the nearest, as git finds its
+repository."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from policyctl.load.git.place import repository_top
+from policyctl.errors import InvalidInput
+from policyctl.load.environment import NO_CONFIG, Config
+from policyctl.load.git.place import is_ours, repository_top
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import SUFFIXES
+from policyctl.load.source import SUFFIXES, read_source, redact_linked, refuse_link
 
 USUAL = "policies"
 
@@ -52,3 +55,50 @@ def _holds_files(folder: Path) -> bool:
         if any(name.endswith(SUFFIXES) and not name.startswith(".") for name in names):
             return True
     return False
+
+
+def find_config(start: Path, within: Path | None = None) -> Path | None:
+    """The nearest policyctl.yaml, from a directory upward to the top of the repository.
+
+    Outside a repository nothing above the policy directory is looked at: that is `within` where `start` lies in it, else
+    `start` itself. Raises PolicyctlError for a file above it in a repository that belongs to another user.
+    """
+    start, within = _absolute(start), _absolute(within or start)
+    if not start.is_relative_to(within):
+        within = start
+    top = repository_top(within)
+    for folder in (start, *start.parents):
+        if os.path.lexists(folder / CONFIG_FILE):
+            if top is not None and not folder.is_relative_to(within) and not is_ours(top):
+                from policyctl.load.git.repository import require_trust  # git itself is asked
+
+                require_trust(top)
+            return _as_given(folder / CONFIG_FILE)
+        if folder == (top or within):
+            break
+    return None
+
+
+def load_config(path: Path | None) -> Config:
+    """Read and check a policyctl.yaml. Raises InvalidInput with every problem; no path gives the built-in `local`."""
+    if path is None:
+        return NO_CONFIG
+    from policyctl.load.config import config_of  # its models are built only where there is a file to read
+
+    refuse_link(path, path.parent)
+    try:
+        return config_of(read_source(path))
+    except InvalidInput as error:
+        raise InvalidInput(redact_linked(error.problems)) from None
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _as_given(path: Path) -> Path:
+    """The path below the working directory where it lies there, as a person would write it."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

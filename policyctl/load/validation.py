@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, Found, Loaded, find_files
 from policyctl.load.environment import Config, Environment
 from policyctl.load.idle import idle_in_files, idle_include
 from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import refuse_link
 from policyctl.load.unread import gap_problems, gaps_of, missing_config, shown
 from policyctl.load.urls import LOCAL

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from policyctl.load.config import find_config, load_config
 from policyctl.load.directory import Files, find_files
+from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import source_of
 from tests.call_counts import calls
 from tests.conftest import ANYGEM, Policyctl, Project

@@ -12,8 +12,8 @@ from policyctl.cli.ci.approved import waiting_merges, why_not_head
 from policyctl.cli.console import Console
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
-from policyctl.load.config import find_config, load_config
 from policyctl.load.environment import Config
+from policyctl.load.nearest import find_config, load_config
 from policyctl.load.referred import access_now
 
 EPILOG = """\b

@@ -19,9 +19,9 @@ from policyctl.cli.review import review_directory
 from policyctl.cli.selection import Overrides, parse_overrides, write_overrides
 from policyctl.cli.session import open_session
 from policyctl.errors import StalePlan, UsageError
-from policyctl.load.config import find_config, load_config
 from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.nearest import find_config, load_config
 from policyctl.plan.approval import (
     APPLIED,
     NONE,
