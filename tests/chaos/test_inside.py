@@ -1,4 +1,4 @@
-"""Hundreds of seeded runs in this process: nothing is lost, doubled, leaked or told otherwise than it is."""
+"""Many seeded runs in this process: nothing is lost, doubled, leaked or told otherwise than it is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 
 from tests.chaos.figures import Figures
 from tests.chaos.inside import run_inside
+from tests.examples import examples
 
-RUNS, IN_ONE_TEST = 240, 8  # twice as many by hand: `python -m tests.chaos.harness`
+RUNS, IN_ONE_TEST = examples(120), 8  # four times as many by hand: `python -m tests.chaos.harness`
 
 
 @pytest.mark.parametrize("first", range(0, RUNS, IN_ONE_TEST))
