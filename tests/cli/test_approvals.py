@@ -166,7 +166,7 @@ def test_an_approval_is_used_once(work: Work) -> None:
     assert work.policyctl("policy", "remove", "--name", "risky", "--yes").code == 0
     again = work.apply()
     assert (again.code, work.live) == (4, {"base"})
-    assert "no merged pull request waits to be applied" in again.err
+    assert "no merged pull request is waiting to be applied" in again.err
 
 
 def test_main_that_has_moved_on_approves_nothing_for_an_older_commit(work: Work) -> None:
@@ -213,7 +213,7 @@ def test_where_the_head_cannot_be_told_nothing_is_approved(work: Work) -> None:
     work.forge.head = None
     ran = work.apply()
     assert (ran.code, work.live) == (4, {"base"})
-    assert "it cannot be told whether main is still at this commit" in ran.err
+    assert "cannot read whether main is still at this commit" in ran.err
 
 
 def test_a_run_that_is_not_for_a_branch_has_no_approval(work: Work) -> None:

@@ -20,7 +20,10 @@ Example:
   policyctl ci comment plan.md --plan plan.json"""
 
 
-@click.group("ci", cls=Commands, package="policyctl.cli.ci", table=COMMANDS, modules={"drift": "comment"}, epilog=EPILOG)
+_MODULES = {"applied": "approved", "drift": "comment"}
+
+
+@click.group("ci", cls=Commands, package="policyctl.cli.ci", table=COMMANDS, modules=_MODULES, epilog=EPILOG)
 @with_options(*NAMES)
 def command(options: Options) -> None:
     """Steps of GitHub Actions and GitLab CI, as `policyctl init --ci` writes them. They use the token in GITHUB_TOKEN or

@@ -1,4 +1,4 @@
-"""policyctl ci approved."""
+"""policyctl ci approved and applied: which plan merged pull requests approved, and that it was applied."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.comments import approval_in, is_in
 from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, open_forge
 from policyctl.cli.console import Console
@@ -22,6 +23,7 @@ from policyctl.errors import StalePlan, UsageError
 from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.nearest import find_config, load_config
+from policyctl.load.referred import access_now
 from policyctl.plan.approval import (
     APPLIED,
     NONE,
@@ -37,13 +39,12 @@ from policyctl.plan.approval import (
 from policyctl.plan.plan import Plan, Selection
 from policyctl.report.format import count
 
-_LOOKED = 100  # pull requests that are looked at, from the newest back
+_LOOKED = 100  # merged pull requests that are read, from the newest back
 
 
 def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
-    """The merged pull requests with a plan of ours that was not applied yet, and our comments; the newest first. Then what
-    the last one that was applied says, to which it looks back: what is older was applied with it or before it.
-    """
+    """The merged pull requests whose plan was not applied yet, with our comments, the newest first; and the approval of the
+    last one that was applied, where the search ends: everything older was applied with it or before it."""
     found: list[tuple[Merge, list[Comment]]] = []
     for merge in islice(forge.merges(forge.branch), _LOOKED) if forge.branch else ():
         ours = [one for one in forge.comments_on(merge) if is_in(one.body, environment, directory)]
@@ -56,18 +57,18 @@ def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list
 
 
 def approvals_of(forge: Forge, environment: str, directory: str) -> tuple[list[Approval], Approval | None]:
-    """What those pull requests approve, the newest first: nothing where the plan was not made for what was merged. Then the
-    last one that was applied."""
+    """What those pull requests approve, the newest first: nothing if the plan was not made for what was merged. And the last
+    one that was applied."""
     found, applied = waiting_merges(forge, environment, directory)
     made = [(approval_in([one.body for one in ours], environment, directory, merge.name), merge) for merge, ours in found]
     return [held(one, merge.what) for one, merge in made if one is not None], applied
 
 
 def why_not_head(forge: Forge, directory: str) -> str | None:
-    """Why an approval does not count for the commit that is checked out; None where the branch is still at it, or at a later
-    commit that changes nothing of the directory.
+    """Why approvals do not count for the checked-out commit; None when it is the head of the branch, or when later commits
+    change nothing in the directory.
 
-    To be asked after `waiting_merges`: then all of those are in this commit.
+    Call it after `waiting_merges`: then all of those are in this commit. See manual/architecture.md, safety rule 12.
     """
     if forge.branch is None:
         return "this run is not for a branch, so nothing is approved for it; start it by hand with the plan's digest"
@@ -75,7 +76,7 @@ def why_not_head(forge: Forge, directory: str) -> str | None:
         head = forge.head(forge.branch)
     except NotAllowed as error:
         return (
-            f"it cannot be told whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
+            f"cannot read whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
             "start this by hand with the plan's digest"
         )
     if head and (head == forge.commit or _is_the_same_for(directory, forge, head)):
@@ -88,7 +89,7 @@ def why_not_head(forge: Forge, directory: str) -> str | None:
 
 
 def _is_the_same_for(directory: str, forge: Forge, head: str) -> bool:
-    """Whether nothing of the directory changed up to a later commit."""
+    """Whether nothing in the directory changed up to a later commit."""
     try:
         changed = forge.changed(head)
     except NotAllowed:
@@ -97,11 +98,11 @@ def _is_the_same_for(directory: str, forge: Forge, head: str) -> bool:
 
 
 def _concerns(file: str, directory: str) -> bool:
-    """Whether a file, by its path from the repository's top, may decide what a plan of the directory is."""
+    """Whether a file, by its path from the repository's top, may affect a plan of the directory."""
     return directory == "." or file.startswith(f"{directory}/") or file.rpartition("/")[2] == CONFIG_FILE
 
 
-EPILOG = """\b
+APPROVED_EPILOG = """\b
 Example:
   policyctl ci approved --out overrides.json
   policyctl ci approved --digest sha256:… --overrides '--max-removes 12 because the old models are gone'"""
@@ -118,8 +119,8 @@ _NEW_RULES = (
 )
 
 
-@click.command("approved", epilog=EPILOG)
-@click.option("--digest", default="", help="What a person approved by hand; where it is not empty, it is the answer.")
+@click.command("approved", epilog=APPROVED_EPILOG)
+@click.option("--digest", default="", help="What a person approved by hand; unless it is empty, it is printed.")
 @click.option("--overrides", "text", default="", metavar="TEXT", help="What that person overrides: OPTIONS because REASON.")
 @click.option(
     "--out",
@@ -128,22 +129,17 @@ _NEW_RULES = (
     help="Write the approved overrides to this file, for apply --overrides.",
 )
 @with_options(*NAMES)
-def command(options: Options, digest: str, text: str, out: Path | None) -> int:
+def approved(options: Options, digest: str, text: str, out: Path | None) -> int:
     """Print the digest of the plan that merged pull requests approved, from our comments on them.
 
-    Those count that were merged since the last one whose plan was applied (see ci applied), and whose plan was made for the
-    commit that was merged, and for a merge into this branch. Of several the plan of now must be exactly the sum; else
-    standard error names what is not applied yet, and how to go on. An approval holds only at the head of the branch, and
-    under the safety settings that it shows. Where nothing is approved the digest is `none`, with which apply applies an empty
-    plan and nothing else.
+    A pull request counts if it was merged since the last one whose plan was applied (see ci applied), and if its plan was made
+    for the merged commit and for this branch. If there are several, the plan made now must be exactly their sum; else standard
+    error names what is not applied yet, and how to go on. An approval holds only at the head of the branch, and under the
+    safety settings that it shows. If nothing is approved the digest is `none`, which lets apply accept an empty plan only.
 
-    Where the remote, auth or ca_file of the environment is not what was used before, and no approved plan shows the change,
-    the exit code is 4 before anything logs in.
+    If the remote, auth or ca_file of the environment is not what was used before, and no approved plan shows the change, the
+    exit code is 4 before anything logs in.
     """
-    return approved(options, digest, text, out)
-
-
-def approved(options: Options, digest: str, text: str, out: Path | None) -> int:
     console = Console(options)
     if text.strip() and not digest:
         raise UsageError("--overrides is for a plan that a person approved; give its --digest too")
@@ -160,8 +156,8 @@ def approved(options: Options, digest: str, text: str, out: Path | None) -> int:
 
 
 def _by_hand(options: Options, digest: str, text: str) -> Approval:
-    """What a person approves with overrides. The digest may be that of the plan without them, which is the one that the red
-    run showed: both were given at once, by one person."""
+    """What a person approves with overrides. The digest may be that of the plan without them, as the failed run showed it:
+    one person gives both at once."""
     by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
     overrides = parse_overrides(text, by)
     plan = review_directory(open_session(options), Selection(), Overrides()).plan
@@ -169,9 +165,9 @@ def _by_hand(options: Options, digest: str, text: str) -> Approval:
 
 
 def _merged(options: Options, console: Console) -> Approval:
-    """What the merges since the last applied one approve; `none`, with the reason told, where that is nothing.
+    """What the merges since the last applied one approve; `none` if that is nothing, and the reason is printed.
 
-    Raises StalePlan where nobody approved how the remote is reached now: then not even a plan may be made, as that logs in.
+    Raises StalePlan when the way in to the remote was not approved: then not even a plan may be made, since that logs in.
     """
 
     def nothing(why: str) -> Approval:
@@ -189,7 +185,7 @@ def _merged(options: Options, console: Console) -> Approval:
     if why:
         return nothing(why)
     if not found:
-        return nothing("no merged pull request waits to be applied; start this by hand with the plan's digest to apply it")
+        return nothing("no merged pull request is waiting to be applied; start this by hand with the plan's digest to apply it")
     if len(found) == 1 and found[0].digest == NONE:
         return nothing(f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it")
     if environment.rules not in {one.terms.rules for one in found if one.terms is not None}:
@@ -201,7 +197,7 @@ def _merged(options: Options, console: Console) -> Approval:
 
 
 def _read(options: Options, environment: str) -> tuple[list[Approval], Approval | None, str | None]:
-    """What waits, the newest first; the last that was applied; and why none of it counts, where that is so."""
+    """The waiting approvals, the newest first; the last one that was applied; and why none of them counts, or None."""
     directory = repository_path(str(options.dir))
     with open_forge(os.environ) as forge:
         if forge is None:
@@ -213,9 +209,8 @@ def _read(options: Options, environment: str) -> tuple[list[Approval], Approval 
 def _is_known(
     directory: Path, config: Config, environment: Environment, found: Sequence[Approval], applied: Approval | None
 ) -> bool:
-    """Whether the remote is reached in a way that was used before, or that somebody approved."""
-    from policyctl.load.base_config import accesses  # with git behind it
-    from policyctl.load.referred import access_now
+    """Whether the way in to the remote was used before, or approved."""
+    from policyctl.load.base_config import accesses  # imports subprocess
 
     is_noted = applied is not None and applied.access is not None
     history = () if is_noted else accesses(directory, config, environment.name)
@@ -228,7 +223,7 @@ def _not_approved(one: Approval) -> str:
 
 
 def _summed(found: Sequence[Approval], options: Options, console: Console, nothing: Callable[[str], Approval]) -> Approval:
-    """What several merges approve together: the plan of now, where it is one of theirs or exactly their sum."""
+    """What several merges approve together: the plan made now, if it is one of theirs or exactly their sum."""
     plan = review_directory(open_session(options), Selection(), Overrides()).plan
     left = [one for one, _ in waiting(found, plan)]
     whole = replace(plan, overrides=overrides_of(left))
@@ -242,21 +237,61 @@ def _summed(found: Sequence[Approval], options: Options, console: Console, nothi
 
 
 def _difference(found: Sequence[Approval], plan: Plan) -> str:
-    """Which merged pull requests are not applied yet, and what the plan has besides."""
+    """Which merged pull requests are not applied yet, and what else is in the plan."""
     rows = [f"pull request {one.source} ({count(number, 'change')})" for one, number in reversed(waiting(found, plan))]
     rows += [
         f"pull request {one.source} (approved no plan{f': {one.why}' if one.why else ''})"
         for one in reversed(found)
         if one.digest == NONE
     ]
-    said = f"merged and not applied yet: {', '.join(rows) or 'what no pull request showed'}"
+    waits = f"merged and not applied yet: {', '.join(rows) or 'what no pull request showed'}"
     if names := list(unapproved(found, plan)):
-        return f"{said}; no approved plan showed the change of {_named(names)}"
+        return f"{waits}; no approved plan showed the change of {_named(names)}"
     if names := moved_otherwise(found, plan):
-        return f"{said}; together they do to the traffic of {_named(names)} what none of their plans showed"
-    return f"{said}; the plan is not the sum of theirs"
+        return f"{waits}; together they do to the traffic of {_named(names)} what none of their plans showed"
+    return f"{waits}; the plan is not the sum of theirs"
 
 
 def _named(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{more}"
+
+
+APPLIED_EPILOG = """\b
+Example:
+  policyctl apply --yes --expect-digest "$digest" && policyctl plan --detailed-exitcode && policyctl ci applied"""
+
+
+@click.command("applied", epilog=APPLIED_EPILOG)
+@with_options("dir", "env", "verbose")
+def applied(options: Options) -> int:
+    """Note on the merged pull requests that their plan was applied, so that each approval is used once.
+
+    For the step after apply, once plan has shown that nothing is left to do. It is not an error when this cannot be noted:
+    the next run finds the approvals again.
+    """
+    console = Console(options)
+    config = load_config(find_config(options.dir))
+    try:
+        with open_forge(os.environ) as forge:
+            if forge is None:
+                console.say("without a token nothing is noted on the merged pull requests")
+            elif why := _note(forge, config, options, console):
+                console.say(f"nothing is noted on the merged pull requests: {why}")
+    except NotAllowed as error:
+        console.say(f"nothing is noted on the merged pull requests: {error}")
+    return 0
+
+
+def _note(forge: Forge, config: Config, options: Options, console: Console) -> str | None:
+    """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
+    environment, directory = config.environment(options.env), repository_path(str(options.dir))
+    access = access_now(options.dir, config, environment)
+    found, _ = waiting_merges(forge, environment.name, directory)
+    if why := why_not_head(forge, directory):
+        return why
+    for merge, ours in found:
+        for one in ours:
+            forge.rewrite(one, applied_text(one.body, forge.link, access))
+        console.say(f"noted as applied: pull request {merge.name}")
+    return None
