@@ -80,7 +80,7 @@ def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
-        def settled(*args: Any, **values: Any) -> Any:
+        def wrapper(*args: Any, **values: Any) -> Any:
             context = click.get_current_context()
             before: Options = context.parent.obj if context.parent is not None else Options()
             if idle := [_spelled(name) for name in NAMES if name in before.given - {*used}]:
@@ -94,8 +94,8 @@ def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
         for names, more in reversed(_OPTIONS):
             if _name(names) in used:
-                settled = click.option(*names, **more)(settled)
-        return settled
+                wrapper = click.option(*names, **more)(wrapper)
+        return wrapper
 
     return decorate
 
@@ -163,7 +163,7 @@ def with_audit(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @audit_option("Record each change in this file, in lines of JSON; see history.")
     @wraps(function)
-    def settled(*args: Any, audit_file: Path | None, **more: Any) -> Any:
+    def wrapper(*args: Any, audit_file: Path | None, **more: Any) -> Any:
         from policyctl.cli.github_actions import run_page
         from policyctl.reconcile.audit import Audit
 
@@ -171,4 +171,4 @@ def with_audit(function: Callable[..., Any]) -> Callable[..., Any]:
         audit = None if audit_file is None else Audit(audit_file, command, run_page())
         return function(*args, audit=audit, **more)
 
-    return settled
+    return wrapper

@@ -148,7 +148,7 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--reason", default="", metavar="TEXT", help="Why something is overridden; the plan and the audit show it.")
     @with_partial
     @wraps(function)
-    def settled(
+    def wrapper(
         *args: Any,
         only: tuple[str, ...],
         exclude: tuple[str, ...],
@@ -166,8 +166,8 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, selection=Selection(only, exclude), overrides=Overrides(given, partial), **more)
 
     for option, more in reversed(_OVERRIDES.items()):
-        settled = click.option(option, **more)(settled)
-    return settled
+        wrapper = click.option(option, **more)(wrapper)
+    return wrapper
 
 
 FORMAT = "policyctl/overrides"

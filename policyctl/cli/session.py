@@ -129,22 +129,22 @@ def open_session(options: Options, environment: str | None = None, base: BaseCon
     path = find_config(options.dir)
     if absent := missing_config(options.dir, path):
         raise Refused(f"{absent.file} is in git and not on this disk, so no setting is known: {absent.why}; {absent.remedy}")
-    config = settled = load_config(path)
+    config = source = load_config(path)
     if base is None:
         chosen = config.environment(environment or options.env)
     else:
         _refuse_link(path)
         chosen = base.holds_for(base.choose(environment or options.env, config), own_remote=options.remote is None)
-        settled = base.config
+        source = base.config
     if options.remote is not None and (complaint := remote_url_error(options.remote)):
         raise UsageError(f"--remote {complaint}")
-    folder = Path() if settled.path is None else settled.path.parent
+    folder = Path() if source.path is None else source.path.parent
     start = Path() if options.remote is not None else folder
     remote = options.remote or chosen.remote
     url = _remote_url(remote, chosen.name, options.dir, start)
     held = {} if base is None else base.held
     access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen, held).for_remote(url, chosen.remote)
-    return Session(options, Console(options), config, settled.lint, chosen, remote, url, access)
+    return Session(options, Console(options), config, source.lint, chosen, remote, url, access)
 
 
 def _refuse_link(config: Path | None) -> None:

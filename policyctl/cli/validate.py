@@ -43,7 +43,7 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
     # policyctl: ignore[P405]
     """
     paths = paths or (options.dir,)
-    if form in (None, "text") and _is_settled(paths):  # checked first, because most commits change nothing here
+    if form in (None, "text") and _is_unchanged(paths):  # checked first, because most commits change nothing here
         click.echo("Nothing to check: the commit changes nothing here.")
         return 0
     from policyctl.cli.console import Console
@@ -64,7 +64,7 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
     return 0 if validation.valid else 1
 
 
-def _is_settled(paths: tuple[Path, ...]) -> bool:
+def _is_unchanged(paths: tuple[Path, ...]) -> bool:
     """Whether this is the hook of a commit that changes nothing in these directories.
 
     Git sets GIT_INDEX_FILE for a commit hook only. validate reads the files on disk, so these are compared.

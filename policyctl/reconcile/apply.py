@@ -211,8 +211,8 @@ class ChangeWriter:
         outcome, problem = Outcome(change, "failed"), None
         end = due = self.patience.clock() + self.patience.budget
         for _ in range(TRIES):
-            if (settled := _settled(outcome, observed, problem)) is not None:
-                return settled
+            if (seen := _outcome_seen(outcome, observed, problem)) is not None:
+                return seen
             if problem is not None and (why_not := self._why_not_again(change, problem, due, end)) is not None:
                 return replace(outcome, reason=f"{problem}; {why_not}")
             outcome, problem = self._write(outcome, observed.live.get(change.name))
@@ -224,7 +224,7 @@ class ChangeWriter:
             except RemoteError as error:
                 return replace(outcome, reason=f"{problem}; and its outcome cannot be read: {error}")
         times = f" (sent {TRIES} times, and never seen on the remote)" if isinstance(problem, LostAnswer) else ""
-        return _settled(outcome, observed, problem) or replace(outcome, reason=f"{problem}{times}")
+        return _outcome_seen(outcome, observed, problem) or replace(outcome, reason=f"{problem}{times}")
 
     def _write(self, outcome: Outcome, live: LivePolicy | None) -> tuple[Outcome, RemoteError | None]:
         """Send a change. Returns an outcome, and the problem if only another look can show what the outcome is."""
@@ -278,7 +278,7 @@ class ChangeWriter:
             return f"and its outcome cannot be read: {error}"
 
 
-def _settled(outcome: Outcome, observed: LiveRows, problem: RemoteError | None) -> Outcome | None:
+def _outcome_seen(outcome: Outcome, observed: LiveRows, problem: RemoteError | None) -> Outcome | None:
     """The outcome of a change as a look-up shows it; None when it is still to be done."""
     change = outcome.change
     obstacle, live = observed.obstacles().get(change.name), observed.live.get(change.name)

@@ -38,7 +38,7 @@ def with_name(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.argument("policy_name", metavar="NAME", required=False)
     @click.option("--name", "-n", metavar="NAME", help="The policy, with or without virtual-policy/; the same as NAME.")
     @wraps(function)
-    def settled(*args: Any, policy_name: str | None, name: str | None, **more: Any) -> Any:
+    def wrapper(*args: Any, policy_name: str | None, name: str | None, **more: Any) -> Any:
         if policy_name is not None and name is not None and canonical_name(policy_name) != canonical_name(name):
             raise UsageError(f"which policy, {policy_name} or {name}? name one")
         chosen = name if policy_name is None else policy_name
@@ -46,7 +46,7 @@ def with_name(function: Callable[..., Any]) -> Callable[..., Any]:
             raise UsageError(f"which policy? name it: {click.get_current_context().command_path} NAME")
         return function(*args, name=chosen, **more)
 
-    return settled
+    return wrapper
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def with_change_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @with_audit
     @wraps(function)
-    def settled(*args: Any, dry_run: bool, save: bool, yes: bool, audit: Audit | None, **more: Any) -> Any:
+    def wrapper(*args: Any, dry_run: bool, save: bool, yes: bool, audit: Audit | None, **more: Any) -> Any:
         given = click.get_current_context().get_parameter_source("audit_file") is ParameterSource.COMMANDLINE
         if given and (save or dry_run):
             raise UsageError(
@@ -75,7 +75,7 @@ def with_change_options(function: Callable[..., Any]) -> Callable[..., Any]:
             )
         return function(*args, how=ChangeOptions(dry_run, save, yes, audit), **more)
 
-    return settled
+    return wrapper
 
 
 def save_policy(policy: Policy, session: Session, how: ChangeOptions) -> int:
