@@ -343,7 +343,7 @@ def test_invalid_files_take_an_old_plan_away(github: Forge, tmp_path: Path, poli
     steps = repository.runner.github("plan")
     assert codes(steps) == [("Validate", 1), ("Comment", 0)]
     assert steps[0].said.startswith("::error file=policies/new.yaml,line=4")
-    assert "There is no plan for the newest commit" in github.bodies[0]
+    assert "The newest commit has no plan" in github.bodies[0]
 
 
 def test_drift_opens_one_issue_updates_it_and_closes_it(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:

@@ -1,6 +1,6 @@
-"""A plan as a comment: found again by its first line; its last two lines hold what a merge approves.
+"""A plan as a comment: its first line identifies it, its last two lines hold what a merge approves.
 
-Everything between them shows names and values that others chose, so nothing there counts.
+The text between them contains names and values that others chose, so it is never parsed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from policyctl.plan.plan import Plan
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
 
-MARKER = "<!-- policyctl:plan "  # with which a page begins, and nothing else does
+MARKER = "<!-- policyctl:plan "  # only our pages begin with this
 _UNSEEN = "split it into smaller ones, or start apply by hand with the digest that the run shows"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 _FIRST = re.compile(r"<!-- policyctl:plan environment=(\S+) directory=(\S+) -->")
@@ -30,12 +30,12 @@ _LAST = re.compile(rf"<!-- policyctl ({_DIGEST}|{NONE}|{APPLIED}) -->")
 
 
 def comment_marker(environment: str, directory: str) -> str:
-    """The first line of every page of one environment and directory."""
+    """The first line of every page for one environment and directory."""
     return f"<!-- policyctl:plan environment={_marked(environment)} directory={_marked(directory)} -->"
 
 
 class ShownPlan(NamedTuple):
-    """The digest of the plan that a page shows, what a merge approves, and the settings, where the plan has a base."""
+    """The digest of the plan on a page, what a merge approves, and the hashes of the settings if the plan has a base."""
 
     digest: str
     approves: str
@@ -43,11 +43,11 @@ class ShownPlan(NamedTuple):
 
 
 def opening(review: Review, directory: str, *, unseen: bool = False) -> str:
-    """A page's first lines, which are not shown: whose page it is, which plan it shows, what a merge approves, and which
-    settings it shows, where the plan has a base.
+    """The hidden first lines of a page: its environment and directory, the plan's digest, what a merge approves, and the
+    hashes of the settings if the plan has a base.
 
-    A merge approves nothing where the plan was refused, where a scenario test failed, where the page leaves safety settings
-    `unseen`, and where the plan is against a git revision, which cannot be applied.
+    A merge approves nothing if the plan was refused, if a scenario test failed, if the page leaves out safety settings
+    (`unseen`), or if the plan is against a git revision, which cannot be applied.
     """
     plan = review.plan
     stopped = unseen or review.refusals or review.stale or review.branch.failed_tests or is_git(plan.remote)
@@ -59,7 +59,7 @@ def opening(review: Review, directory: str, *, unseen: bool = False) -> str:
 
 
 def shown_in(page: str) -> ShownPlan | None:
-    """What a page shows; None when it is not a page of ours."""
+    """Read the first lines of a page; None if it is not ours."""
     first, second, third = (line.strip() for line in (*page.split("\n", 3), "", "", "")[:3])
     found, terms = _SHOWS.fullmatch(second), _TERMS.fullmatch(third)
     if found is None or not _FIRST.fullmatch(first):
@@ -68,10 +68,10 @@ def shown_in(page: str) -> ShownPlan | None:
 
 
 def comment_text(page: str, plan: Plan, link: str, longest: int, proposal: Proposal | None = None, why: str = "") -> str:
-    """A plan's page as a comment or an issue of at most so many characters, with a link to the run that has all of it.
+    """A plan's page as a comment or an issue of at most `longest` characters, with a link to the run that has the whole plan.
 
-    Its last two lines are what a merge approves: nothing where there is a reason `why`. `proposal` is what the plan was made
-    for. The hashes of the changes are left out where there is no room for them.
+    Its last two lines are what a merge approves: nothing if there is a reason `why` not. `proposal` is the commit and branch
+    that the plan was made for. The hashes of the changes are omitted if they do not fit.
     """
     shown = shown_in(page)
     approved = NONE if shown is None or why else shown.approves
@@ -79,32 +79,32 @@ def comment_text(page: str, plan: Plan, link: str, longest: int, proposal: Propo
     whole, bare = (_data(approved, plan.overrides, marks, proposal, terms) for marks in (_marks(plan), {}))
     texts = (_ended(page, link, approved, data, why) for data in (whole, bare))
     fitting = next((text for text in texts if len(text) <= longest), None)
-    return fitting or _ended(f"{_first(page)}\nThe plan is too long to be shown here.", link, NONE, "", why or _UNSEEN)
+    return fitting or _ended(f"{_first(page)}\nThe plan is too long to show here.", link, NONE, "", why or _UNSEEN)
 
 
 def outdated(old: str, link: str) -> str:
-    """What stands in the place of a plan when the newest commit has none."""
-    said = f"{_first(old)}\nThere is no plan for the newest commit: see why in the run."
-    return _ended(said, link, NONE)
+    """The text that replaces a plan when the newest commit has none."""
+    text = f"{_first(old)}\nThe newest commit has no plan; the run shows why."
+    return _ended(text, link, NONE)
 
 
 def applied(old: str, link: str, access: str) -> str:
-    """A comment whose plan was applied, by the run of this link: its approval has done its work and holds no more.
+    """A comment whose plan was applied by the run at `link`: its approval is used up.
 
-    It keeps how the remote was reached (see `access_at`), with which the next run compares."""
+    It keeps how the remote was reached (see `access_at`), for the next run to compare."""
     lines = old.rstrip().split("\n")[:-1]
     text = "\n".join(lines[:-1] if _DATA.fullmatch(lines[-1].strip()) else lines)
     return f"{text.rstrip()}\n\nApplied by [this run]({link}).\n\n{_encoded({'access': access})}<!-- policyctl {APPLIED} -->\n"
 
 
 def is_of(body: str, page: str) -> bool:
-    """Whether a comment or an issue shows what a page is the new version of."""
+    """Whether a comment or an issue is an older version of a page."""
     return _is_ours(body) and _first(body) == _first(page)
 
 
 def is_in(body: str, environment: str | None, directory: str) -> bool:
-    """Whether a comment shows a plan of a directory and an environment (None: of whichever). Its first line must be a whole
-    marker, and its last one too."""
+    """Whether a comment shows a plan of a directory and an environment (None: any). Its first and last lines must be complete
+    markers."""
     found = _FIRST.fullmatch(_first(body))
     if found is None or not _is_ours(body):
         return False
@@ -112,7 +112,7 @@ def is_in(body: str, environment: str | None, directory: str) -> bool:
 
 
 def approval_in(bodies: list[str], environment: str | None, directory: str, source: str = "") -> Approval | None:
-    """What the last of these comments that shows a plan of this environment and directory approves; None without one."""
+    """What the last comment with a plan of this environment and directory approves; None without one."""
     ours = [body for body in bodies if is_in(body, environment, directory)]
     if not ours:
         return None
@@ -127,7 +127,7 @@ def _is_ours(body: str) -> bool:
 
 
 def _marks(plan: Plan) -> dict[str, Any]:
-    """The hashes by which plans can be added up."""
+    """The hashes by which the plans of several merges can be added up."""
     return {"changes": list(plan.prints), "traffic": dict(plan.traffic)}
 
 
@@ -138,7 +138,7 @@ def _data(
     proposal: Proposal | None,
     terms: Terms | None,
 ) -> str:
-    """The last line but one: what the approval rests on; empty where nothing is approved."""
+    """The last line but one: what the approval is based on; empty if nothing is approved."""
     if approved == NONE:
         return ""
     data: dict[str, Any] = {"overrides": [override._asdict() for override in overrides], **marks}
@@ -148,12 +148,12 @@ def _data(
 
 
 def _encoded(data: Mapping[str, Any]) -> str:
-    """A line of data, in an alphabet that nothing in it can end."""
+    """A line of data, encoded so that nothing in it can end the comment."""
     return f"<!-- policyctl:data {b64encode(json.dumps(data).encode()).decode()} -->\n"
 
 
 def _read(line: str, approval: Approval) -> Approval:
-    """The approval with what a line of data says; as it is for any other line, or for one that was edited."""
+    """The approval with the values from a line of data; unchanged for any other line, or one that was edited."""
     found = _DATA.fullmatch(line)
     try:
         data = json.loads(b64decode(found[1])) if found else {}
@@ -171,7 +171,7 @@ def _read(line: str, approval: Approval) -> Approval:
 
 
 def _marked(text: str) -> str:
-    """A text in a marker, in percent encoding, so that nothing in it ends the marker, or a word of it."""
+    """A text for a marker, percent-encoded so that nothing in it ends the marker or a word of it."""
     return quote(text, errors="backslashreplace")
 
 

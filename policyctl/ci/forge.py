@@ -1,10 +1,11 @@
-"""The service that hosts the repository, GitHub or GitLab: comments, issues, and which pull request a commit came from."""
+"""The service that hosts the repository, GitHub or GitLab: comments, issues, and the pull request of a commit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
 
@@ -16,23 +17,22 @@ from policyctl.remote.redaction import Redactor, resolve_secret
 from policyctl.remote.responses import describe
 
 LABEL = "policyctl-drift"
-PAGE = 100  # rows of one answer, the most that both services give
+PAGE = 100  # rows in one response, the most that both services return
 
 
 class NotAllowed(RemoteError):
-    """The token may not do that."""
+    """The token lacks the permission."""
 
 
 class Comment(NamedTuple):
-    """A comment or an issue that we wrote: the path of its text, and the text."""
+    """A comment or an issue that the token's user wrote: the API path of its text, and the text."""
 
     path: str
     body: str
 
 
-class Author(NamedTuple):
-    """What a person wrote where a pull request is discussed: their name and number at the service, the text, and when they
-    wrote it, where the service says so."""
+class Remark(NamedTuple):
+    """A person's comment on a pull request: their name and id at the service, the text, and when it was written, if known."""
 
     who: str
     id: str
@@ -41,7 +41,7 @@ class Author(NamedTuple):
 
 
 class Merge(NamedTuple):
-    """A merged pull request: its number, how people name it, when it was merged, and which commit into which branch."""
+    """A merged pull request: its number, its name for people, when it was merged, and which commit into which branch."""
 
     number: str
     name: str
@@ -50,52 +50,52 @@ class Merge(NamedTuple):
 
 
 class Forge(Protocol):
-    """What a workflow's step asks of the service. Only what the token's own user wrote is ever changed, or taken for ours."""
+    """What a workflow step asks of the service. Only comments and issues of the token's own user are changed or believed."""
 
-    longest: int  # characters of a text
-    link: str  # to the run that this is a step of
+    longest: int  # characters that a comment may have
+    link: str  # to the run that this step belongs to
     commit: str  # that is checked out
     branch: str | None  # that this run is for; None for a pull request
-    proposal: Proposal | None  # what the pull request asked for when this run was started; None where that is not known
-    queued: bool  # whether this run is for a merge queue, or a merge train
+    proposal: Proposal | None  # what the pull request proposed when this run was started; None if not known
+    queued: bool  # whether this run is for a merge queue or a merge train
 
     def comments(self) -> list[Comment]:
-        """Our comments on the pull request that is being checked."""
+        """Our comments on the current pull request."""
         ...
 
     def comment(self, body: str, old: Comment | None) -> None:
-        """Write a comment on the pull request that is being checked, or a new text into the old one."""
+        """Write a comment on the current pull request, or replace the text of `old`."""
         ...
 
     def is_merged(self) -> bool:
-        """Whether the pull request that is being checked is merged already."""
+        """Whether the current pull request has been merged."""
         ...
 
-    def said(self) -> list[Author]:
-        """What people wrote on the pull request that is being checked."""
+    def remarks(self) -> list[Remark]:
+        """What people wrote on the current pull request."""
         ...
 
     def since(self) -> datetime | None:
-        """A moment at which the commit that is being checked was the pull request's newest already, by the service's clock.
+        """A moment, by the service's clock, at which the current commit was already the newest of the pull request.
 
-        None where it is not the newest any more, and in a merge queue, where that is not to be told.
+        None if it no longer is the newest, and in a merge queue, where that is not known.
         """
         ...
 
-    def may_approve(self, said: Author) -> bool:
-        """Whether who wrote it may approve that pull request: may write to the repository, and did not open it."""
+    def may_approve(self, remark: Remark) -> bool:
+        """Whether its author may approve the current pull request: may write to the repository, and did not open it."""
         ...
 
     def head(self, branch: str) -> str:
-        """The commit that a branch is at now."""
+        """The commit at the head of a branch."""
         ...
 
     def changed(self, until: str) -> list[str] | None:
-        """The files that changed from the commit that is checked out to a later one; None where that cannot be told."""
+        """The files that changed from the current commit to a later one; None if not known."""
         ...
 
     def merges(self, branch: str) -> Iterator[Merge]:
-        """The pull requests that were merged into a branch last, the newest first."""
+        """The pull requests that were last merged into a branch, the newest first."""
         ...
 
     def comments_on(self, merge: Merge) -> list[Comment]:
@@ -103,7 +103,7 @@ class Forge(Protocol):
         ...
 
     def rewrite(self, old: Comment, body: str) -> None:
-        """Give a comment a new text."""
+        """Replace the text of a comment."""
         ...
 
     def issues(self) -> list[Comment]:
@@ -111,7 +111,7 @@ class Forge(Protocol):
         ...
 
     def issue(self, title: str, body: str, old: Comment | None) -> None:
-        """Open an issue, or write a new text into the old one."""
+        """Open an issue, or replace the text of `old`."""
         ...
 
     def close_issue(self, old: Comment) -> None:
@@ -121,9 +121,9 @@ class Forge(Protocol):
 
 @contextmanager
 def open_forge(environ: Mapping[str, str]) -> Iterator[Forge | None]:
-    """The service that this is a step of, by the variables that it sets, for a while; None where there is no token for it.
+    """The CI service that this job runs on, detected from its environment variables. None without a token.
 
-    Raises PolicyctlError when it is neither.
+    Raises PolicyctlError outside GitHub Actions and GitLab CI.
     """
     name = "GITHUB_TOKEN" if environ.get("GITHUB_ACTIONS") else "GITLAB_TOKEN" if environ.get("GITLAB_CI") else None
     if name is None:
@@ -141,63 +141,101 @@ def open_forge(environ: Mapping[str, str]) -> Iterator[Forge | None]:
         service.close()
 
 
-def token(name: str, environ: Mapping[str, str]) -> str:
-    """The token that a variable of the workflow holds."""
-    return resolve_secret("the token", f"env:{name}", environ=environ)
+class ForgeClient:
+    """What the clients of both services share: requests as one user, and how that user's own comments are found."""
 
+    edits: str  # the HTTP method that changes something
+    author: tuple[str, str]  # the key of a row's author, and of the name in it
 
-class CiService:
-    """Requests to one service, as one user."""
-
-    def __init__(self, api: str, header: str, secret: str) -> None:
-        """`header` carries the token, after the words before it."""
+    def __init__(self, api: str, header: str, variable: str, environ: Mapping[str, str]) -> None:
+        """`variable` holds the token, which `header` carries after what it already contains."""
         if complaint := http_url_error(api):
             raise PolicyctlError(f"the address of the service {complaint}")
         if not is_safe_for_secrets(api):
-            raise PolicyctlError(f"{host_of(api)} is not asked: the token would be sent in the clear")
+            raise PolicyctlError(f"{host_of(api)} is not contacted: the token would be sent unencrypted")
+        secret = resolve_secret("the token", f"env:{variable}", environ=environ)
         name, _, lead = header.partition(": ")
-        self._scrub = Redactor()
-        self._scrub.hide(secret)
+        self._redactor = Redactor()
+        self._redactor.hide(secret)
         self._api = api
         self._headers = {name: f"{lead}{secret}"}
-        self._wire = HttpClient(self._scrub)
+        self._http = HttpClient(self._redactor)
+        self._me = cache(self.user)
+        self.close = self._http.close
+
+    def user(self) -> str | None:
+        """The name of the token's user; None if not known."""
+        raise NotImplementedError
+
+    def discussion(self) -> str:
+        """The path of the comments on the current pull request."""
+        raise NotImplementedError
+
+    def comment(self, body: str, old: Comment | None) -> None:
+        if old is None:
+            self.ask("POST", self.discussion(), {"body": body})
+        else:
+            self.rewrite(old, body)
+
+    def rewrite(self, old: Comment, body: str) -> None:
+        self.ask(self.edits, old.path, {"body": body})
+
+    def ours(self, rows: Iterable[dict[str, Any]], path: str, key: str, text: str = "body") -> list[Comment]:
+        """The rows that the token's user wrote, whose path ends in their `key`: others may write what looks like ours."""
+        found = list(rows)
+        me = self._me() if found else None
+        mine = [row for row in found if me is not None and text_in(row, *self.author) == me]
+        return [Comment(f"{path}/{row.get(key)}", str(row.get(text) or "")) for row in mine]
+
+    def remarks_in(self, rows: Iterable[dict[str, Any]]) -> list[Remark]:
+        """The rows that have an author."""
+        key, name = self.author
+        return [
+            Remark(who, str(row[key].get("id")), str(row.get("body") or ""), moment_in(row, "created_at"))
+            for row in rows
+            if (who := text_in(row, key, name))
+        ]
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] = {}) -> Any:
-        """What the service answers. Raises NotAllowed, or RemoteError for everything else that is not a success."""
-        asked = Request(method, f"{self._api}{path}", tuple(query.items()), body, headers=self._headers)
-        answer = self._wire.send(asked, writes=method != "GET")
+        """The content of the service's response. Raises NotAllowed, or RemoteError for any other failure."""
+        request = Request(method, f"{self._api}{path}", tuple(query.items()), body, headers=self._headers)
+        answer = self._http.send(request, writes=method != "GET")
         if answer.good:
             return answer.content
         kind = NotAllowed if answer.status in (401, 403, 404) else RemoteError
-        raise kind(f"{host_of(self._api)} answered {describe(answer.response, self._scrub)}")
+        raise kind(f"{host_of(self._api)} answered {describe(answer.response, self._redactor)}")
 
     def fields(self, path: str, query: Mapping[str, str] = {}) -> dict[str, Any]:
         """One object. Raises NotAllowed, or RemoteError for anything else."""
         found = self.ask("GET", path, query=query)
         if not isinstance(found, dict):
-            raise RemoteError(f"{host_of(self._api)} answered something else than an object")
+            raise RemoteError(f"{host_of(self._api)} did not answer with an object")
         return found
 
     def rows(self, path: str, query: Mapping[str, str] = {}, most: int | None = None) -> Iterator[dict[str, Any]]:
-        """All rows of a list, page after page; the first `most` where that is given."""
+        """All rows of a list, page by page; at most the first `most`."""
         return islice(self._rows(path, query), most)
 
     def _rows(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         for page in count(1):
             found = self.ask("GET", path, query={**query, "per_page": str(PAGE), "page": str(page)})
             if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-                raise RemoteError(f"{host_of(self._api)} answered something else than a list of objects")
+                raise RemoteError(f"{host_of(self._api)} did not answer with a list of objects")
             yield from found
             if len(found) < PAGE:
                 return
 
-    def close(self) -> None:
-        """Let the connection go."""
-        self._wire.close()
+
+def newest_first(
+    rows: Iterable[dict[str, Any]], key: str, sign: str, proposed: Callable[[dict[str, Any]], Proposal]
+) -> Iterator[Merge]:
+    """Merged pull requests from the newest down; `key` is that of their number, before which people write `sign`."""
+    for row in sorted(rows, key=lambda row: (str(row.get("merged_at")), int(row.get(key) or 0)), reverse=True):
+        yield Merge(str(row.get(key)), f"{sign}{row.get(key)}", str(row.get("merged_at")), proposed(row))
 
 
 def moment_in(row: Mapping[str, Any], key: str) -> datetime | None:
-    """The moment that a row names, None where it names none."""
+    """The time in a field of a row; None if there is none."""
     try:
         found = datetime.fromisoformat(str(row.get(key)))
     except ValueError:
@@ -205,8 +243,9 @@ def moment_in(row: Mapping[str, Any], key: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def name_in(row: Mapping[str, Any], key: str, name: str) -> str | None:
-    """The user that a row names, None where it names none."""
-    user = row.get(key)
-    found = user.get(name) if isinstance(user, dict) else None
-    return found if isinstance(found, str) else None
+def text_in(row: Any, *path: str) -> str | None:
+    """The text at a path of keys; None if there is none."""
+    found: Any = row
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) and found else None

@@ -31,17 +31,17 @@ environments:
   #   vars:
   #     flash_weight: 0.75           # for templates in policy files: weight: "{{ flash_weight }}"
 
-# The names that this directory speaks for; other live policies are left alone. Needed to remove anything on a real remote.
+# The names that this directory manages; other live policies are left alone. Needed to remove anything on a real remote.
 # scope: ["virtual-policy/*"]
 
-# Whether live policies in scope that no file names are removed.
+# Whether to remove live policies in scope that have no file.
 # prune: true
 
-# Policies that are never removed, and exceptions from that.
+# Policies that are never removed, and exceptions.
 # protect: ["virtual-policy/prod-*"]
 # allow_remove: ["virtual-policy/prod-old"]
 
-# How much one plan may change: removed policies, and updated or removed ones in percent of those that are live.
+# How much one plan may change: the number of removals, and updates plus removals in percent of the live policies.
 # limits: {max_removes: 5, max_change_percent: 30}
 """
 
@@ -86,12 +86,12 @@ _HOOK = """\
         language: system
         files: {pattern}
         pass_filenames: false
-        always_run: true               # a commit may also only delete or rename
+        always_run: true               # a commit may only delete or rename files
 """
 
 
 def pre_commit_config(folder: Path) -> str:
-    """The pre-commit entry that checks a directory (relative to the repository's top) before each commit."""
+    """The pre-commit entry that checks a directory (a path from the top of the repository) before each commit."""
     path = folder.as_posix()
     below = "" if path == "." else f"^{re.escape(path)}/"
     return _HOOK.format(folder=json.dumps(path), pattern=json.dumps(below))
@@ -104,26 +104,26 @@ _FILES: dict[ServiceName, dict[str, str]] = {
     "github": {f".github/workflows/policyctl-{name}.yml": f"github-{name}.yml" for name in ("plan", "apply", "drift")},
     "gitlab": {".gitlab-ci.yml": "gitlab.yml"},
 }
-# By commit, as a tag can be moved; the version is for those who read, and for what updates them.
+# By commit, because a tag can be moved. The version is for readers and for tools that update it.
 _ACTIONS = {
     "checkout": "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1",
     "upload": "actions/upload-artifact@bbbca2ddaa5d8feaa63e36b76fdaad77386f024f # v7.0.0",
 }
-_PATTERN = re.compile(r"[*?+\[\]!\\]")  # what the filters of GitHub read as more than itself
+_PATTERN = re.compile(r"[*?+\[\]!\\]")  # special characters in the path filters of GitHub
 
 
 class _Text(Template):
     delimiter = "@@"  # $ and {{ are the workflows' own
 
 
-PLACEHOLDER = "policyctl @ git+https://example.invalid/policyctl@COMMIT"  # fails, until somebody says where it comes from
+PLACEHOLDER = "policyctl @ git+https://example.invalid/policyctl@COMMIT"  # fails until it is replaced
 
 
 def workflows(service: ServiceName, folder: Path, package: str | None, branch: str = "main") -> dict[Path, str]:
-    """The files for a service, by path from the repository's top.
+    """The files for a service, by their path from the top of the repository.
 
-    `folder` is the policy directory from there; `package` is what pip installs to have policyctl, where that is known;
-    `branch` the one that is applied when something is merged into it (GitLab knows it by itself).
+    `folder` is the policy directory, also from there; `package` the requirement by which pip installs policyctl, if known;
+    `branch` the one whose merges are applied (GitLab knows its default branch).
     """
     path = folder.as_posix()
     below = "**" if path == "." else f"{_PATTERN.sub(lambda found: chr(92) + found[0], path)}/**"
@@ -139,10 +139,10 @@ def workflows(service: ServiceName, folder: Path, package: str | None, branch: s
 
 
 def installable(origin: str | None = None) -> str | None:
-    """What pip installs to have this policyctl elsewhere: the version of an index or the commit that it was installed from.
+    """The requirement by which pip installs this policyctl elsewhere: its version on an index, or the commit it came from.
 
-    `origin` is what pip keeps of where it got it from (direct_url.json). None for a directory of this machine: a guess could
-    install what somebody else calls policyctl.
+    `origin` is pip's record of its source (direct_url.json). None if that is a local directory: a guess could install
+    another package of this name.
     """
     own = distribution("policyctl")
     kept = origin or own.read_text("direct_url.json")
@@ -158,5 +158,5 @@ def _read(name: str) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A string as YAML, plain where that is certain to be the same."""
+    """A string as YAML, unquoted if that is certainly the same."""
     return text if re.fullmatch(r"[A-Za-z][\w./=-]*", text) else json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Policies drawn as graphs (SVG, mermaid), and outages as a heat map."""
+"""Drawings: policies as graphs (for SVG, or as a mermaid flowchart), and outages as a heat map."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from policyctl.report.format import escape
 
 
 class Box(NamedTuple):
-    """A policy, a group in it or a model, and the lines that stand in its box; `key` is one word."""
+    """A policy, a group or a model, and the lines of text in its box; `key` is a single word."""
 
     key: str
     kind: Literal["policy", "group", "model"]
@@ -29,7 +29,7 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """From one box to another, with the share of healthy requests that go this way."""
+    """An arrow between two boxes, with the share of requests that take it while nothing fails."""
 
     start: str
     end: str
@@ -37,7 +37,7 @@ class Arrow(NamedTuple):
 
 
 def chart(documents: Sequence[Document]) -> Iterator[Box | Arrow]:
-    """All these policies; an arrow comes after both its boxes. Models and policies that several use are there once."""
+    """The boxes and arrows of these policies, an arrow after both of its boxes. Shared models and policies appear once."""
     drawn = _Chart({document["name"]: f"p{number}" for number, document in enumerate(documents)})
     for document in documents:
         yield from drawn.policy(document)
@@ -45,7 +45,7 @@ def chart(documents: Sequence[Document]) -> Iterator[Box | Arrow]:
 
 @dataclass
 class _Chart:
-    """Keys for the boxes: policies and models by what they are, groups by where they stand."""
+    """The keys of the boxes: policies and models by name, groups by position."""
 
     policies: Mapping[str, str]
     models: dict[str, str] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class _Chart:
 
 
 def _arriving(target: Any, at: TargetPath, shares: Mapping[TargetPath, float]) -> float:
-    """The share of healthy requests that come to a target: all that is drawn below it, or what its first target gets."""
+    """The share of healthy requests that reach a target: the sum below a load balance, else the largest share below."""
     if "strategy" not in target:
         return shares.get(at, 0.0)
     places = range(len(target.get("targets", ())))
@@ -105,13 +105,13 @@ def _what(group: Any) -> tuple[str, ...]:
     return (f"{mode}{listed}", *([f"retry × {retry:g}"] if retry else []))
 
 
-_LONGEST = 36  # characters of a line; the rest is cut out of its middle
-_LETTER, _LINE = 7.3, 16  # the width of a letter and the height of a line, in the page's font for drawings
+_LONGEST = 36  # characters of a line; more are cut from its middle
+_LETTER, _LINE = 7.3, 16  # the size of a letter in the font for drawings
 _PAD, _GAP, _BETWEEN = 10, 14, 116  # inside a box, between boxes of one column, between columns
 
 
 class DrawnBox(NamedTuple):
-    """A box: its corner and size, its lines with the middle of each, and the whole text where a line was cut."""
+    """A box: its corner and size, its lines with their heights, and the whole text if a line was cut."""
 
     kind: str
     x: int
@@ -123,14 +123,14 @@ class DrawnBox(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """All of it; `said` is the same in words.
+    """A whole drawing; `text` describes it in words.
 
-    `busy` and `idle` are the paths of the arrows that healthy requests take and do not take; `shares` stand at their middles.
+    `busy` and `idle` are the SVG paths of the arrows that healthy requests take and do not take; `shares` are at their middles.
     """
 
     width: int
     height: int
-    said: str
+    text: str
     nodes: tuple[DrawnBox, ...]
     busy: str
     idle: str
@@ -138,17 +138,17 @@ class Drawing(NamedTuple):
 
 
 def drawing(document: Document) -> Drawing:
-    """A policy's boxes in columns: it, what it asks, what those ask. A model that several groups ask is there once."""
+    """A policy's boxes in columns: the policy, its targets, their targets. A model that several groups call appears once."""
     parts = list(chart([document]))
     boxes = {part.key: part for part in parts if isinstance(part, Box)}
     arrows = [part for part in parts if isinstance(part, Arrow)]
-    nodes = _nodes(boxes, [arrow for arrow in arrows if boxes[arrow.end].kind != "policy"])  # a live policy may ask itself
+    nodes = _nodes(boxes, [arrow for arrow in arrows if boxes[arrow.end].kind != "policy"])  # a live policy may target itself
     edges = [(arrow.share, *_edge(nodes[arrow.start], nodes[arrow.end])) for arrow in arrows]
-    said = "; ".join(f"{boxes[one.start].lines[0]} to {boxes[one.end].lines[0]} {percent(one.share)}" for one in arrows)
+    text = "; ".join(f"{boxes[one.start].lines[0]} to {boxes[one.end].lines[0]} {percent(one.share)}" for one in arrows)
     return Drawing(
         width=max(node.x + node.width for node in nodes.values()) + 1,
         height=max(node.y + node.height for node in nodes.values()) + 1,
-        said=escape(said),
+        text=escape(text),
         nodes=tuple(nodes.values()),
         busy="".join(path for share, path, _, _ in edges if share),
         idle="".join(path for share, path, _, _ in edges if not share),
@@ -157,7 +157,7 @@ def drawing(document: Document) -> Drawing:
 
 
 def as_one(before: Drawing, after: Drawing) -> Drawing | None:
-    """Both in one drawing, with the shares that moved, where nothing else differs; None where something does."""
+    """One drawing with both shares on the arrows, if nothing else differs; else None."""
     if (before.width, before.nodes) != (after.width, after.nodes) or len(before.shares) != len(after.shares):
         return None
     shares = []
@@ -165,7 +165,7 @@ def as_one(before: Drawing, after: Drawing) -> Drawing | None:
         if (x, y) != (to_x, to_y):
             return None
         shares.append((x, y, new if old == new else f"{old} → {new}"))
-    return after._replace(shares=tuple(shares), said=f"before: {before.said}; after: {after.said}")
+    return after._replace(shares=tuple(shares), text=f"before: {before.text}; after: {after.text}")
 
 
 def _nodes(boxes: dict[str, Box], arrows: Sequence[Arrow]) -> dict[str, DrawnBox]:
@@ -176,7 +176,7 @@ def _nodes(boxes: dict[str, Box], arrows: Sequence[Arrow]) -> dict[str, DrawnBox
 
 
 def _columns(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> dict[str, int]:
-    """How many arrows lead to each box, at most. A box's own arrows come after those that lead to it, but for models."""
+    """The column of each box: the largest number of arrows that lead to it. Boxes come before the boxes they point to."""
     columns = dict.fromkeys(boxes, 0)
     for arrow in arrows:
         columns[arrow.end] = max(columns[arrow.end], columns[arrow.start] + 1)
@@ -184,7 +184,7 @@ def _columns(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> dict[str, int
 
 
 def _middles(boxes: dict[str, Box], arrows: Sequence[Arrow], columns: Mapping[str, int]) -> dict[str, float]:
-    """The height at which each box has its middle: one below the other, and what asks in the middle of what it asks."""
+    """The vertical middle of each box: leaves from top to bottom, and every other box centred on its targets."""
     below = defaultdict(list)
     for arrow in arrows:
         below[arrow.start].append(arrow.end)
@@ -202,7 +202,7 @@ def _middles(boxes: dict[str, Box], arrows: Sequence[Arrow], columns: Mapping[st
 
 
 def _part(boxes: Mapping[str, Box], columns: Mapping[str, int], middles: dict[str, float]) -> None:
-    """Move down what would lie on another box of its column."""
+    """Move down boxes that would overlap another one of their column."""
     feet: defaultdict[int, float] = defaultdict(float)
     for key in sorted(boxes, key=lambda key: middles[key]):
         half = _height(boxes[key]) / 2
@@ -211,7 +211,7 @@ def _part(boxes: Mapping[str, Box], columns: Mapping[str, int], middles: dict[st
 
 
 def _lefts(boxes: Mapping[str, Box], columns: Mapping[str, int]) -> tuple[dict[int, int], dict[int, int]]:
-    """Where each column begins, and how wide its boxes are."""
+    """The left edge of each column, and the width of its boxes."""
     widths: defaultdict[int, int] = defaultdict(int)
     for key, box in boxes.items():
         longest = max(_letters(_cut(line)) for line in box.lines)
@@ -236,7 +236,7 @@ def _height(box: Box) -> int:
 
 
 def _edge(start: DrawnBox, end: DrawnBox) -> tuple[str, int, int]:
-    """From one box's right side to another's left, and where a share is written on the way."""
+    """The path from one box's right side to another's left, and the position of the share."""
     x, y = start.x + start.width, start.y + start.height // 2
     to_x, to_y = end.x, end.y + end.height // 2
     middle = (x + to_x) // 2
@@ -244,13 +244,13 @@ def _edge(start: DrawnBox, end: DrawnBox) -> tuple[str, int, int]:
 
 
 def _cut(line: str) -> str:
-    """A line that is not too long; the ends of a name tell more than its middle."""
+    """A line with its middle cut if it is too long; the ends of a name are more informative."""
     line = escape(line)
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2 - 3]}…{line[-(_LONGEST // 2 + 2) :]}"
 
 
 def _letters(line: str) -> int:
-    """How many letters wide a line is."""
+    """The width of a line in letters."""
     return sum(2 if east_asian_width(char) in "WF" else 1 for char in line)
 
 
@@ -258,10 +258,7 @@ _SHAPES = {"policy": ("[", "]"), "group": ("{{", "}}"), "model": ("([", "])")}
 
 
 def effect_graph(documents: Sequence[Document]) -> str:
-    """One chart of all these policies, from left to right.
-
-    A dashed arrow is one that no healthy request takes.
-    """
+    """A mermaid flowchart of these policies, from left to right. No healthy request takes a dashed arrow."""
     lines = [_box(part) if isinstance(part, Box) else _arrow(part) for part in chart(documents)]
     return "\n".join(["flowchart LR", f"  %% {BASIS}", *lines]) + "\n"
 
@@ -277,32 +274,32 @@ def _arrow(arrow: Arrow) -> str:
 
 
 def _label(text: str) -> str:
-    """Text inside a quoted label: nothing in it may end the label, start a tag, an entity, a directive or a formula."""
+    """Text for a quoted label, in which nothing ends the label or starts a tag, an entity, a directive or a formula."""
     escaped = escape(text).replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
     return escaped.replace("`", "#96;").replace("\\", "#92;").replace("%", "#37;").replace("$", "#36;")
 
 
-_STEPS = (1.0, 0.75, 0.5, 0.25)  # the least served of the cooler steps; then come some and nothing
+_STEPS = (1.0, 0.75, 0.5, 0.25)  # the lower limits of the first steps; then come "some" and "nothing"
 
 
 class Heat(NamedTuple):
-    """A cell: what is served before and after (one text where it stays), and how hot it is, from 0 (all) to 5 (nothing)."""
+    """A cell: what is served before and after (only after if equal), and its step of colour, from 0 (all) to 5 (nothing)."""
 
     step: int
     after: str
     before: str | None = None
-    turn: str = ""  # better or worse
+    turn: str = ""  # "better" or "worse"
 
 
 class HeatMap(NamedTuple):
-    """The failures at the head of each column, and the rows with what is down and their cells."""
+    """The failures above each column, and for each row what is down and the cells."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Heat, ...]], ...]
 
 
 def heat_map(before: Tree | None, after: Tree | None) -> HeatMap:
-    """The matrix of a change; one side may be missing, not both."""
+    """The outage matrix of a change. One of the sides may be None."""
     trees = [tree for tree in (before, after) if tree is not None]
     classes = told_apart(trees)
     old, new = outages(trees[0], classes), outages(trees[-1], classes)
@@ -314,7 +311,7 @@ def heat_map(before: Tree | None, after: Tree | None) -> HeatMap:
 
 
 def _outage_pairs(before: Outages, after: Outages) -> Iterator[tuple[str, tuple[Row, Row]]]:
-    """What may be down, with its rows. A provider of one model is down when that is, and needs no row of its own."""
+    """What may be down, with its rows. A provider of one model has no row besides the model's."""
     models = dict.fromkeys([*after.models, *before.models])
     for name in models:
         yield model(name), (before.row("model", name), after.row("model", name))
@@ -325,7 +322,7 @@ def _outage_pairs(before: Outages, after: Outages) -> Iterator[tuple[str, tuple[
 
 
 def _heat_columns(pairs: Sequence[tuple[Row, Row]], classes: int) -> list[list[int]]:
-    """The places of the classes, together where every row has the same in them; the rarer first."""
+    """The indices of the failure classes, grouped if equal in every row; the smallest groups first."""
     alike: dict[tuple[tuple[float, float], ...], list[int]] = {}
     for place in range(classes):
         alike.setdefault(tuple((old[place], new[place]) for old, new in pairs), []).append(place)

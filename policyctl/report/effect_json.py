@@ -1,4 +1,4 @@
-"""What `effect` shows: the views as values, and as JSON for machines. The schema is `schemas/effect.schema.json`."""
+"""What `effect` shows: as values (views), and as JSON, whose schema is `schemas/effect.schema.json`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Costs = Mapping[int | None, Mapping[Cost, float]]
 
 
 class AnalysisView(NamedTuple):
-    """The whole picture of one policy, and the outages that are asked for."""
+    """The analysis of one policy, and the outages that were asked for."""
 
     name: str
     file: str
@@ -35,7 +35,7 @@ class AnalysisView(NamedTuple):
 
 
 class WhatIf(NamedTuple):
-    """What one policy does while some models answer as supposed (in words, as on the command line)."""
+    """What one policy does while some models answer as `given` (in the words of the command line)."""
 
     name: str
     file: str
@@ -46,7 +46,7 @@ class WhatIf(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """One request, walked step by step; `seed` decided its draws."""
+    """One request, step by step; `seed` determined its random choices."""
 
     name: str
     file: str
@@ -58,7 +58,7 @@ class Trace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ComparisonView:
-    """What one policy's change does; `against` says what it was compared with.
+    """What one policy's change does; `against` names what it was compared with.
 
     `unfollowed` are the target policies of either side that cannot be followed or do not exist, each with the reason;
     `extras` the fields of live policies that the format does not know, by the name of the policy or of one that it leads to.
@@ -73,7 +73,7 @@ class ComparisonView:
 
 
 class NotKnownView(NamedTuple):
-    """One policy of which it cannot be told what it does, and why."""
+    """One policy whose behaviour is not known, and why."""
 
     name: str
     file: str
@@ -88,9 +88,9 @@ VERSION = 1
 
 
 def effect_json(views: Sequence[View], assumed: str = ASSUMED) -> str:
-    """The views as JSON text. A trace is one request of one policy, so it stands at the top, not in a list.
+    """The views as JSON text. A trace is a single request of one policy, so its keys are at the top, not in a list.
 
-    `assumed` is what it all rests on.
+    `assumed` is the assumption behind it all.
     """
     head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "profile": PROFILE, "assumption": assumed}
     traces = [view for view in views if isinstance(view, Trace)]
@@ -118,7 +118,7 @@ def view_data(view: View) -> dict[str, Any]:
 
 
 def extra_data(extras: Sequence[UnknownField]) -> dict[str, list[str]]:
-    """The fields of a live policy that the format does not know. Their values may be secret, and stay where they are."""
+    """The fields of a live policy that the format does not know, without their values, which may be secret."""
     return {word: [one.path for one in extras if one.kept is kept] for word, kept in (("kept", True), ("lost", False))}
 
 
@@ -128,7 +128,7 @@ def extras_data(extras: Mapping[str, Sequence[UnknownField]]) -> list[dict[str, 
 
 
 def effect_data(effect: Effect) -> dict[str, Any]:
-    """What a change moves; keys of what did not are absent."""
+    """The effect of a change; keys of what does not change are absent."""
     bounds = ("calls", "waits", "failover", "latency")
     moved = {key: _moved(value) for key in bounds if (value := getattr(effect, key)) is not None}
     data = {
@@ -202,7 +202,7 @@ def _analysis_data(view: AnalysisView) -> dict[str, Any]:
 
 
 def _references(tree: Tree) -> dict[str, Any]:
-    """Targets that are policies: those followed, those repeated as a whole, those that do not exist or cannot be followed."""
+    """Targets that are policies: followed, repeated as a whole, missing, or not followed."""
     return {
         "assumed": list(tree.assumed),
         "repeated": {name: repeats for name, repeats in tree.assumed.items() if repeats},
@@ -220,7 +220,7 @@ def _outages(matrix: Outages) -> dict[str, Any]:
 
 
 def _row(row: Row, classes: Sequence[FailureClass]) -> list[dict[str, Any]]:
-    """What is served with each set of failures; together these are all statuses that are failures, and broken connections."""
+    """What is served with each set of failures; together the sets are all failing statuses and broken connections."""
     alike: dict[float, frozenset[Answer]] = {}
     for lost, failures in zip(row, classes, strict=True):
         alike[served(lost)] = alike.get(served(lost), frozenset()) | failures.answers
@@ -286,11 +286,10 @@ def _unfit(one: Unfit) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """What was asked (`pattern`), what it means (`wanted`), and its uses by the policies looked at, of which each has a file.
+    """The pattern that was asked for, the names that it matches (`wanted`), and their uses by policies, each with its file.
 
-    `beyond` are target policies that cannot be followed, each with the policies that lead to it: whether these use what was
-    asked for by way of it is not known. `untold` are the policies looked at of which it is not known what they use, each with
-    the reason.
+    `beyond` are target policies that cannot be followed, each with the policies that lead to it, which may use the names
+    through it. `unknown` are the policies whose uses are not known, each with the reason.
     """
 
     pattern: str
@@ -298,7 +297,7 @@ class Users:
     uses: tuple[Use, ...]
     files: Mapping[str, str]
     beyond: Mapping[str, Sequence[str]]
-    untold: Mapping[str, str]
+    unknown: Mapping[str, str]
 
     @property
     def sorted(self) -> list[Use]:
@@ -324,7 +323,7 @@ def users_json(users: Users) -> str:
         "looked_at": len(users.files),
         "users": [_use(use, users.files[use.policy]) for use in users.sorted],
         "unfollowed": {name: list(policies) for name, policies in users.beyond.items()},
-        "not_known": dict(users.untold),
+        "not_known": dict(users.unknown),
     }
     return json_text(data)
 

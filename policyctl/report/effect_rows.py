@@ -1,4 +1,4 @@
-"""What a change does to traffic, and what a policy survives, as rows of words."""
+"""The effect of a change on traffic, and the outages of a policy, as rows of words."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from policyctl.policy.document import Document
 from policyctl.policy.names import provider_of, short_model
 from policyctl.report.format import escape, name_text, position_name, shortened
 
-_MOST_ROWS = 8  # of what a change moves, unless all are wanted
+_MOST_ROWS = 8  # of an effect, unless it is wanted whole
 
 
 def effect_rows(effect: Effect) -> Iterator[str]:
-    """What a change moves, one row each, the gravest first (see `core.risk`); a plan shows these under the change."""
+    """The effect of a change, the gravest row first (see `plan.risk`); a plan shows these below the change."""
     if effect.unknown:
         yield f"not known: {escape(effect.unknown)}"
         return
     if effect.uncounted:
-        yield "nothing is proven: live policies here have fields that policyctl does not know and does not count"
+        yield "not certain: live policies here have fields that policyctl does not know and does not count"
     if effect.refused:
-        yield f"worse: the gateway refuses this policy, every request gets 400: {position_name(effect.refused)}"
+        yield f"worse: the gateway refuses this policy, and every request gets 400: {position_name(effect.refused)}"
     if effect.was_refused:
         yield f"better: the gateway refused it before: {position_name(effect.was_refused)}"
     if effect.usual is not None:
@@ -55,11 +55,11 @@ def _shares(effect: Effect) -> Iterator[str]:
     if effect.providers and len(effect.providers) < len(effect.models):
         yield f"traffic by provider: {moved_shares(effect.providers)}"
     if effect.shift:
-        yield "only weights move: worse only while a model that gained is down, better only while one that lost is"
+        yield "only weights change: worse only while a model that gains is down, better only while one that loses is"
 
 
 def moved_shares(shares: Sequence[Delta]) -> str:
-    """`openai/gpt-4.1 50% → 80%, google/gemini 50% → 20%`, what moved most first."""
+    """`openai/gpt-4.1 50% → 80%, google/gemini 50% → 20%`, the largest shift first."""
     falling = sorted(shares, key=lambda one: -abs((one.after or 0) - (one.before or 0)))
     return ", ".join(f"{model(one.name)} {' → '.join(_both(one.before or 0.0, one.after or 0.0))}" for one in falling)
 
@@ -69,7 +69,7 @@ def _both(before: float, after: float) -> tuple[str, str]:
 
 
 def first_rows(effect: Effect, *, whole: bool) -> tuple[list[str], int]:
-    """The rows of an effect, but not more than one can take in unless it is wanted `whole`; and how many are left out."""
+    """The first rows of an effect, or all of them if `whole`, and the number of rows left out."""
     rows = list(effect_rows(effect))
     shown = rows if whole or len(rows) <= _MOST_ROWS + 1 else rows[:_MOST_ROWS]
     return shown, len(rows) - len(shown)
@@ -77,15 +77,15 @@ def first_rows(effect: Effect, *, whole: bool) -> tuple[list[str], int]:
 
 _NOTHING_MOVES: dict[Kind, str] = {
     "metadata": "metadata only: the gateway gets the same policy",
-    "equivalent": "equivalent: other words for the same behaviour",
-    "effective": "no share, outage or bound moves, but what happens on the way may",
+    "equivalent": "equivalent: the same behaviour, written differently",
+    "effective": "no share, outage or bound changes, but the calls on the way may",
     "unknown": "not known",
 }
 
 
 def _moved_bounds(effect: Effect) -> Iterator[str]:
     if effect.calls:
-        yield f"most calls of a request: {before_after(effect.calls, '{:,.0f}'.format)}"
+        yield f"most calls per request: {before_after(effect.calls, '{:,.0f}'.format)}"
     if effect.failover and (effect.failover.before or effect.failover.after):
         yield f"most back-off before failover: {before_after(effect.failover, seconds)}"
     elif effect.waits and (effect.waits.before or effect.waits.after):
@@ -94,16 +94,17 @@ def _moved_bounds(effect: Effect) -> Iterator[str]:
         yield f"worst-case latency: {before_after(effect.latency, seconds)}"
 
 
-def before_after(moved: Delta, said: Callable[[float], str]) -> str:
-    """`75% → 100%`, each value said by `said`."""
-    return " → ".join("none" if value is None else said(value) for value in (moved.before, moved.after))
+def before_after(moved: Delta, text: Callable[[float], str]) -> str:
+    """`75% → 100%`; `text` formats each value."""
+    return " → ".join("none" if value is None else text(value) for value in (moved.before, moved.after))
 
 
 def informative(cells: Sequence[Cell], effect: Effect) -> list[Cell]:
-    """The cells that say what no other does, the gravest first.
+    """The cells that add information, the gravest first.
 
-    Left out are those of a provider that one of its models shows already, partial failures that an outage shows and that take
-    no more, what prints alike, and all where it is proven that only weights move: an outage then costs what the shares are.
+    Left out: a provider whose only effect is already shown for one of its models, partial failures that cost no more than an
+    outage that is shown, values that print alike, and everything if provably only weights change, because an outage then
+    costs exactly the shares.
     """
     if effect.shift:
         return []
@@ -146,16 +147,16 @@ def together_row(together: Together) -> str:
 
 
 def _failing(name: str, answers: Sequence[Answer], share: float) -> str:
-    said = ["200" if one == 200 else describe_failures([one]) for one in answers]
+    shown = ["200" if one == 200 else describe_failures([one]) for one in answers]
     if share < 1:
-        return f"{_part(share)} of the calls to {name} fail with {' or '.join(said)}"
-    return f"{name} is down with {said[0]}" if len(said) == 1 else f"{name} answers now {', now '.join(said)}"
+        return f"{_part(share)} of the calls to {name} fail with {' or '.join(shown)}"
+    return f"{name} is down with {shown[0]}" if len(shown) == 1 else f"{name} answers now {', now '.join(shown)}"
 
 
 def outage_rows(
     document: Document, policies: Mapping[str, Document] | None = None, declared: DeclaredModels = NOTHING
 ) -> list[str]:
-    """What a policy serves while a model or a provider is down, or why that is not known."""
+    """What a policy serves while a model or a provider is down, or why this is not known."""
     try:
         tree = tree_if_known(document, policies, declared)
     except NotKnown as error:
@@ -174,17 +175,17 @@ def survived_rows(matrix: Outages) -> Iterator[str]:
 
 
 def _row(row: Row, classes: Sequence[FailureClass]) -> str:
-    """`40% served with 400, 401; otherwise 100%`: what most statuses lead to comes last."""
+    """`40% served with 400, 401; otherwise 100%`: the share for most statuses comes last."""
     alike: defaultdict[float, frozenset[Answer]] = defaultdict(frozenset)
     for lost, failures in zip(row, classes, strict=True):
         alike[lost] |= failures.answers
     *rarer, (most, _) = sorted(alike.items(), key=lambda pair: (len(pair[1]), -pair[0]))
-    said = [f"{percent(served(lost))} served with {describe_failures(failures)}" for lost, failures in rarer]
-    return "; ".join([*said, f"otherwise {percent(served(most))}"]) if said else f"{percent(served(most))} served"
+    rows = [f"{percent(served(lost))} served with {describe_failures(failures)}" for lost, failures in rarer]
+    return "; ".join([*rows, f"otherwise {percent(served(most))}"]) if rows else f"{percent(served(most))} served"
 
 
 def percent(chance: float) -> str:
-    """`75%`, `33.33%`; what is not quite nothing or everything does not read as such."""
+    """`75%`, `33.33%`; never `0%` for something or `100%` for less than everything."""
     text = f"{chance * 100:.2f}".rstrip("0").rstrip(".")
     if text == "100" and chance < 1:
         return ">99.99%"
@@ -192,7 +193,7 @@ def percent(chance: float) -> str:
 
 
 def percents(before: float, after: float) -> tuple[str, str] | None:
-    """Two chances as percentages, with as many digits as it takes to tell them apart; None where twelve do not."""
+    """Two chances as percentages with enough digits to differ; None if twelve digits are not enough."""
     for digits in (2, 3, 4, 6, 8, 12):
         one, other = (f"{chance * 100:.{digits}f}".rstrip("0").rstrip(".") + "%" for chance in (before, after))
         if one != other:
@@ -206,7 +207,7 @@ def seconds(value: float) -> str:
 
 
 def model(name: str) -> str:
-    """A model as shown to people."""
+    """A model's name for people."""
     return shortened(name_text(short_model(name))) or "(the request's own model)"
 
 

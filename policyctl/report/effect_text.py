@@ -30,7 +30,7 @@ class Section(NamedTuple):
 
 
 def sections(view: View) -> list[Section]:
-    """Everything that a view has to say; sections without rows are left out."""
+    """All sections of a view; those without rows are left out."""
     match view:
         case AnalysisView():
             found = list(_analysis_sections(view))
@@ -64,29 +64,29 @@ def _analysis_sections(view: AnalysisView) -> Iterator[Section]:
 
 
 def _references(tree: Tree) -> Iterator[Section]:
-    """What is assumed of targets that are policies, and which of them serve nobody as far as is known."""
+    """What is assumed about targets that are policies, and which of them do not exist or cannot be followed."""
     yield Section("assumed", tuple(_assumed(name, repeats) for name, repeats in tree.assumed.items()))
     yield Section(
-        "missing", tuple(f"{escape(name)} does not exist; no request that comes to it is served" for name in tree.missing)
+        "missing", tuple(f"{escape(name)} does not exist; no request that reaches it is served" for name in tree.missing)
     )
     unfollowed = tree.unfollowed.items()
     yield Section("not followed", tuple(f"{escape(name)}: {escape(why)}; {_NOT_FOLLOWED}" for name, why in unfollowed))
 
 
 def _unfollowed(view: ComparisonView) -> Section:
-    """The same for a comparison, which claims nothing where something that it would have to follow cannot be followed."""
+    """The same for a comparison, which makes no claims if it depends on something that cannot be followed."""
     counted = "" if view.effect.unknown else f"; {_NOT_FOLLOWED}"
     return Section("not followed", tuple(f"{escape(name)}: {escape(why)}{counted}" for name, why in view.unfollowed.items()))
 
 
-_NOT_FOLLOWED = "requests that come to it are not counted as served, and its own calls and waits are not counted"
+_NOT_FOLLOWED = "requests that reach it do not count as served, and its own calls and waits are not counted"
 
 
 def _assumed(name: str, repeats: int) -> str:
-    said = f"{escape(name)} does what its own policy does"
+    text = f"{escape(name)} does what its own policy does"
     if not repeats:
-        return said
-    return f"{said}; a retry around it may repeat it {count(repeats, 'time')}, which counts in the worst case only"
+        return text
+    return f"{text}; a retry around it may repeat it {count(repeats, 'time')}, which counts in the worst case only"
 
 
 def _unfit(models: Sequence[Unfit]) -> Section:
@@ -100,7 +100,7 @@ def _falling(shares: Mapping[str, float]) -> list[tuple[str, float]]:
 def _traffic(seen: Analysis) -> Iterator[str]:
     names = short_names(seen.tree.models)
     for name, share in _falling(seen.models):
-        when = seen.reach[name].said(names) if name in seen.reach else "never asked"
+        when = seen.reach[name].said(names) if name in seen.reach else "never called"
         unknown = "  (not followed, see below)" if name in seen.tree.unfollowed else ""
         yield f"{percent(share):>6}  {model(name)}{f'  {escape(when)}' if when else ''}{unknown}"
 
@@ -129,7 +129,7 @@ def _what_if_sections(view: WhatIf) -> Iterator[Section]:
     yield Section(
         "models",
         tuple(
-            f"{model(name)}: serves {percent(seen.serves[name])}, is asked by {percent(reached)} of the requests, "
+            f"{model(name)}: serves {percent(seen.serves[name])}, is called by {percent(reached)} of requests, "
             f"{seen.calls[name]:.4g} calls a request"
             for name, reached in seen.reached.items()
         ),
@@ -172,7 +172,7 @@ def _calls(view: Trace) -> Iterator[str]:
 
 
 def effect_text(views: Sequence[View], style: Style, assumed: str = ASSUMED) -> str:
-    """A block a policy, and what it all rests on (`assumed`) in the last line."""
+    """A block for each policy; the last line is the assumption behind it all (`assumed`)."""
     blocks = []
     for view in views:
         against = f"  {style.paint(f'against {escape(view.against)}', 'dim')}" if isinstance(view, ComparisonView) else ""
@@ -184,7 +184,7 @@ def effect_text(views: Sequence[View], style: Style, assumed: str = ASSUMED) -> 
 
 
 def effect_markdown(views: Sequence[View], documents: Iterable[Document], assumed: str = ASSUMED) -> str:
-    """The same as markdown: a heading a policy, a list a section. `documents` are the policies that this may be about."""
+    """The same as markdown: a heading for each policy, a list for each section. `documents` are the policies it may name."""
     with naming(strings_in(documents)):
         return _page(views, assumed)
 
@@ -204,7 +204,7 @@ _HEADS = ("traffic", "without it", "policy", "uses")
 
 
 def users_text(users: Users, style: Style) -> str:
-    """A line on what was found, and a line for each use."""
+    """A line with the result, and a line for each use."""
     lines = [style.paint(_found(users), "bold")]
     if users.uses:
         rows = [_cells(use) for use in users.sorted]
@@ -236,9 +236,9 @@ def users_markdown(users: Users) -> str:
 
 
 def _without(wanted: Names) -> str:
-    """What the column "without it" supposes."""
+    """What the column "without it" assumes."""
     models, policies = bool(wanted.models), bool(wanted.policies)
-    gone = [*(["it answers every call with 404"] if models else []), *(["there is no such policy"] if policies else [])]
+    gone = [*(["it answers every call with 404"] if models else []), *(["the policy does not exist"] if policies else [])]
     return f"without it: the requests that are still served while {' or '.join(gone)}"
 
 
@@ -247,12 +247,12 @@ def _found(users: Users) -> str:
     names = [*map(model, users.wanted.models), *map(escape, users.wanted.policies)]
     what = names[0] if len(names) == 1 else f"{escape(users.pattern)} ({', '.join(names)})"
     policies = len({use.policy for use in users.uses})
-    looked = count(len(users.files), "policy") + (", as far as is known" if users.beyond or users.untold else "")
+    looked = count(len(users.files), "policy") + (", as far as is known" if users.beyond or users.unknown else "")
     return f"{what}: used by {policies:,} of {looked}" if policies else f"{what}: used by none of {looked}"
 
 
 def _cells(use: Use) -> tuple[str, str, str, str, str]:
-    """Traffic, what is served without it, the policy, the target, and how."""
+    """The cells of a use: traffic, what is served without it, the policy, the target, and how."""
     numbers = [("?" if share is None else percent(share)) for share in (use.share, use.served)]
     return numbers[0], numbers[1], escape(bare_name(use.policy)), model(use.target), _how(use)
 
@@ -260,18 +260,18 @@ def _cells(use: Use) -> tuple[str, str, str, str, str]:
 def _how(use: Use) -> str:
     way = f", through {', '.join(escape(bare_name(name)) for name in use.through)}" if use.through else ""
     if use.why:
-        return f"cannot be told: {escape(use.why)}{way}"
+        return f"not known: {escape(use.why)}{way}"
     if not use.asked:
-        return f"named, but never asked{way}"
+        return f"named, but never called{way}"
     if use.when:
         return f"only {escape(use.when)}{way}"
     if not use.share:
-        return f"asked, but its answers are never used{way}"
+        return f"called, but its answers are never used{way}"
     return f"{'first choice' if use.share == 1 else 'a share of the requests'}{way}"
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Numbers to the right, names to the left."""
+    """A line of cells: numbers aligned to the right, names to the left."""
     traffic, without, *names = (cell for cell, _ in zip(cells, widths, strict=False))
     numbers = [f"{cell:>{width}}" for cell, width in zip((traffic, without), widths, strict=False)]
     return "  ".join([*numbers, *(padded(name, width) for name, width in zip(names, widths[2:], strict=True))])
@@ -283,7 +283,8 @@ def _notes(users: Users) -> list[str]:
         f"{'uses' if len(policies) == 1 else 'use'} {escape(users.pattern)} through it"
         for name, policies in users.beyond.items()
     ]
-    said = escape(users.pattern)
+    pattern = escape(users.pattern)
     return beyond + [
-        f"it is not known whether {escape(bare_name(name))} uses {said}: {escape(why)}" for name, why in users.untold.items()
+        f"it is not known whether {escape(bare_name(name))} uses {pattern}: {escape(why)}"
+        for name, why in users.unknown.items()
     ]

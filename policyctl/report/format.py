@@ -1,4 +1,4 @@
-"""Text for people and logs: values as one line that is shown and never obeyed, columns, and colours."""
+"""Text for terminals and logs: escaping, values as one line, columns, and colours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[\w./:@+-]+")
 _NAME = re.compile(r"[\w./:@+~-]*")
-_TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # bare, they are no text
+_TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # without quotes these are not text
 _POSITION = re.compile(r"targets\[(\d+(?: before)?)\]")
 _LONGEST = 100
 _WORDS = re.compile(r"[^\W_0-9]+")
@@ -42,24 +42,24 @@ _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` whe
 
 
 def escape(text: str) -> str:
-    """The text with everything escaped that is not plainly visible: control characters, escapes, direction marks.
+    """The text with everything escaped that is not plainly visible, such as control characters and direction marks.
 
-    So is a letter that can be taken for an ASCII one, unless a letter beside it cannot, an accent that is a character of
-    its own, and the first character of what a runner of CI obeys when it is printed: `::error::…`, `##[error]…`.
+    Also escaped are letters that look like ASCII ones (unless a letter beside them does not), separate combining accents, and
+    the first character of commands that a CI runner obeys in printed text: `::error::…`, `##[error]…`.
     """
     if not text.isascii() or not text.isprintable():
         text = _unmistakable(text)
     return _COMMAND.sub(_escaped, text) if "::" in text or "##" in text else text
 
 
-# Accents on accents pile up over the lines around them.
+# Several accents on one letter reach into the lines around them.
 _ACCENTS = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{2,}")
-_TURNING = frozenset(("R", "AL", "AN"))  # letters written from right to left take the numbers behind them along
+_TURNING = frozenset(("R", "AL", "AN"))  # right-to-left letters also move the numbers after them
 
 
 def _unmistakable(text: str) -> str:
-    """A text that is not ASCII, with what can be taken for something else escaped."""
-    if not is_normalized("NFC", text):  # an accent of its own looks like one that belongs to its letter
+    """A non-ASCII text with ambiguous characters escaped."""
+    if not is_normalized("NFC", text):  # a separate accent looks like one composed with its letter
         text = "".join(_code_point(char) if combining(char) else char for char in text)
     text = _ACCENTS.sub(lambda found: "".join(map(_code_point, found[0])), text)
     text = "".join(_code_point(char) if bidirectional(char) in _TURNING else char for char in text)
@@ -68,9 +68,9 @@ def _unmistakable(text: str) -> str:
 
 
 def _without_lookalikes(word: str) -> str:
-    """A word with its letters that can be taken for ASCII ones escaped, where it has ASCII letters too, or has no others.
+    """A word with the letters escaped that look like ASCII ones, if it also has ASCII letters, or only such letters.
 
-    A word that has a letter of another script which looks like no ASCII one cannot be taken for an ASCII word.
+    A word with a letter that looks unlike every ASCII letter cannot be mistaken for an ASCII word.
     """
     if any(char.isascii() for char in word):
         return "".join(char if _is_unlike_ascii(char) else _code_point(char) for char in word)
@@ -84,7 +84,7 @@ def _is_like_ascii(char: str) -> bool:
 
 
 def _is_unlike_ascii(char: str) -> bool:
-    """Whether a letter is ASCII, or is not taken for an ASCII one: a European letter with its mark, or a wide one of Asia."""
+    """Whether a letter is ASCII or does not look so: an accented European letter, or a wide East Asian one."""
     if char.isascii() or normalize("NFD", char)[0].isascii():
         return True
     return ("\u00c0" <= char <= "\u017f" and char not in "\u0131\u0138\u017f") or east_asian_width(char) == "W"
@@ -99,40 +99,40 @@ def _escaped(command: re.Match[str]) -> str:
 
 
 def name_text(name: str) -> str:
-    """A name among words and numbers: one that has more in it than names have is in quotes, so that it ends where it ends."""
+    """A name among words and numbers: in quotes if it has unusual characters, so that its end is visible."""
     return escape(name) if _NAME.fullmatch(name) else escape(json.dumps(name, ensure_ascii=False))
 
 
 def json_text(data: Any) -> str:
-    """Data as indented JSON to print: the same data when it is read again, and nothing in it that is obeyed or unseen."""
+    """Data as indented JSON with invisible characters and runner commands escaped; it reads back as the same data."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
     if not is_visible(text.replace("\n", "")):
         text = "".join(char if is_visible(char) or char == "\n" else json.dumps(char)[1:-1] for char in text)
-    # Two of these stand in strings only.
+    # `##` occurs in strings only.
     return text.replace("##", "#\\u0023") + "\n"
 
 
 def value(item: Any, *, longest: int | None = _LONGEST) -> str:
-    """A plain value in one line, in YAML's flow style: `{attempts: 1, on_status_codes: [503]}`; None is `absent`.
+    """A plain value on one line, in YAML's flow style: `{attempts: 1, on_status_codes: [503]}`; None is `absent`.
 
-    Two values that differ are two texts that differ, unless they are cut: the text "3" is not written as the number is.
+    Different values give different texts unless they are cut: the text "3" is quoted, the number 3 is not.
     """
     text = "absent" if item is None else _flow(item)
     return text if longest is None else cut(text, longest)
 
 
 def cut(text: str, longest: int) -> str:
-    """The text, or as much of its beginning as leaves room for `…`."""
+    """The text, cut to `longest` characters with `…` at the end."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def shortened(name: str, longest: int = _LONGEST) -> str:
-    """A name as sentences have it: of a long one the beginning and the end, so that it does not push the rest out."""
+    """A name for use in a sentence: of a long one only the beginning and the end."""
     return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-longest // 2 + 1 :]}"
 
 
 def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple[str, str]:
-    """What a field has before and after."""
+    """A field's values before and after, as text."""
     from policyctl.plan.diff import ORDER
 
     if field.path.endswith(ORDER):
@@ -141,12 +141,12 @@ def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple
 
 
 def position_name(path: str) -> str:
-    """A path as people count: `policy.targets[2nd target].weight` for `policy.targets[1].weight`."""
+    """A path counted from one: `policy.targets[2nd target].weight` for `policy.targets[1].weight`."""
     return _POSITION.sub(lambda found: f"targets[{ordinal_name(found[1])}]", escape(path))
 
 
 def describe_value(document: Document) -> str:
-    """A policy in one line, with all that it does; of a live one that no file may hold, its text."""
+    """A complete policy on one line; a live policy that a file could not hold is shown as a plain value."""
     try:
         cache = document["policy"].get("cache")
         return _describe_group(document["policy"]) + (f"; cache {value(cache)}" if cache else "")
@@ -155,7 +155,7 @@ def describe_value(document: Document) -> str:
 
 
 def describe_texts(document: Document) -> list[str]:
-    """The display name and the description of a policy, where it has others than its name: `display_name: "Chat"`."""
+    """The display name and the description of a policy, unless they repeat its name: `display_name: "Chat"`."""
     texts = ((key, document.get(key)) for key in ("display_name", "description"))
     return [f"{key}: {value(text, longest=None)}" for key, text in texts if text and canonical_name(text) != document["name"]]
 
@@ -212,18 +212,18 @@ def count(number: int, noun: str) -> str:
 
 
 def columns(text: str) -> int:
-    """How many columns a terminal needs for a painted text: none for colours, two for a wide character."""
+    """The width of a text in terminal columns: colours take none, wide characters two."""
     bare = _ESCAPE.sub("", text) if "\x1b" in text else text
     return len(bare) if bare.isascii() else sum(map(_columns_of, bare))
 
 
 def padded(text: str, width: int) -> str:
-    """The text filled up to this many columns; a longer one stays as it is."""
+    """The text padded to this many columns; a longer one is unchanged."""
     return text + " " * (width - columns(text))
 
 
 def _columns_of(char: str) -> int:
-    if char == "\ufe0f":  # asks for the wide form of the character before it; some terminals follow
+    if char == "\ufe0f":  # requests the wide form of the character before it, which some terminals draw
         return 1
     if category(char) in ("Mn", "Me"):
         return 0
@@ -235,23 +235,23 @@ _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 
 
 class Style(NamedTuple):
-    """Paints text, or leaves it alone. `width` is the terminal's, in columns; None where there is none.
+    """Colours text if `on`. `width` is the terminal's, in columns; None without a terminal.
 
-    Only excerpts of files are cut to that width. Everything else is left for the terminal to wrap.
+    Only excerpts of files are cut to that width; the terminal wraps everything else.
     """
 
     on: bool = False
     width: int | None = None
 
     def paint(self, text: str, *looks: str) -> str:
-        """The text in these looks (see `_CODES`); unchanged when colour is off."""
+        """The text in these looks (see `_CODES`); unchanged if colour is off."""
         if not self.on or not looks:
             return text
         return f"\x1b[{';'.join(_CODES[look] for look in looks)}m{text}\x1b[0m"
 
 
 def wants_colour(choice: str, is_terminal: bool, environ: Mapping[str, str]) -> bool:
-    """Whether to colour one stream: the user's choice, then NO_COLOR, FORCE_COLOR, TERM=dumb, then whether it is a terminal."""
+    """Whether to colour one stream: the user's choice, else NO_COLOR, FORCE_COLOR, TERM=dumb, else whether it is a terminal."""
     if choice != "auto":
         return choice == "always"
     if environ.get("NO_COLOR"):

@@ -15,15 +15,15 @@ from policyctl.report.effect_rows import before_after, cell_row, model, moved_sh
 from policyctl.report.format import count, escape
 from policyctl.report.plan_view import ALSO, NOT_KNOWN, all_compared
 
-_SHOWN = 3  # risks that are named
+_SHOWN = 3  # risks that are shown
 
 
 class PlanSummary(NamedTuple):
-    """Three answers. `passed` is False where the plan cannot wholly be applied.
+    """What changes, what it risks, and what the rules found. `passed` is False if not all of the plan can be applied.
 
-    `risks` are the worst, one for each policy: those that are as bad as the worst or nearly, then others by which requests are
-    lost; the last gives way to one that takes more requests than all of these, or loses as many as these move. `more` is how
-    many others are as bad as the worst, or nearly. `traffic` is what to say where there is no risk.
+    `risks` are the worst ones, at most one for each policy: first those that are as bad as the worst, or nearly, then others
+    that lose requests. The last one is replaced by a risk that affects more requests than all of these. `more` counts the
+    others that are as bad as the worst, or nearly. `traffic` describes the traffic when there is no risk.
     """
 
     counts: str
@@ -35,41 +35,41 @@ class PlanSummary(NamedTuple):
 
 
 def plan_summary(review: Review) -> PlanSummary:
-    """What to know of a plan before anything else."""
+    """Summarise a plan for its headline, which is the same in every format."""
     plan = review.plan
     numbers = [f"{number:,} to {action}" for action, number in plan.totals.items() if number]
     numbers += [f"{len(review.affected):,} {ALSO}"] if review.affected else []
     counts = ", ".join(numbers) or ("no changes" if all_compared(review) else "nothing to apply")
-    # Of equal risks the first in the plan's order, so that the same plan gives the same line.
+    # Equal risks keep the order of the plan, so that the same plan always gives the same line.
     risks = sorted(risks_of(review), key=lambda risk: risk.rank, reverse=True)
     beside = {one.name for one in review.affected if is_unknown(one.effect)}  # behind what is known, as in the table
     risks.sort(key=lambda risk: risk.policy in beside)
-    alike = [risk for risk in risks if risks[0].like(risk)]  # the first is, or there is none
+    alike = [risk for risk in risks if risks[0].like(risk)]  # includes the first, if there is one
     passed = not (review.stale or review.refusals or review.branch.failed_tests or plan.blocked)
     shown = [*alike, *(risk for risk in risks if risk not in alike and risk.tier >= Tier.PARTIAL)][:_SHOWN]
-    most = max(risks, key=_taken, default=None)
-    if most is not None and _taken(most) > max(map(_taken, shown)):
+    most = max(risks, key=_affected, default=None)
+    if most is not None and _affected(most) > max(map(_affected, shown)):
         shown = [*shown[: _SHOWN - 1], most]
     more = sum(risk not in shown for risk in alike)
     return PlanSummary(counts, tuple(shown), more, _harmless_line(review), _rules(review), passed)
 
 
-def _taken(risk: Risk) -> tuple[float, float]:
-    """The most requests that a policy's risks move or lose, and that they lose."""
+def _affected(risk: Risk) -> tuple[float, float]:
+    """The largest share of requests that a policy's risks move or lose, and that they lose."""
     lost = [one.takes for one in (risk, *risk.also) if one.tier is not Tier.SHARE]
     return risk.takes, max(lost, default=0.0)
 
 
-def headline(said: PlanSummary) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """The worst risks: the policies that one is about, and what it is (see `said_risks`); those that read alike are one."""
+def headline(summary: PlanSummary) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The worst risks: the names of policies, and their risks in words (see `describe_risks`). Equal texts are merged."""
     found: dict[tuple[str, ...], list[str]] = {}
-    for risk in said.risks:
-        found.setdefault(said_risks(risk), []).append(bare_name(risk.policy))
+    for risk in summary.risks:
+        found.setdefault(describe_risks(risk), []).append(bare_name(risk.policy))
     return [(tuple(names), words) for words, names in found.items()]
 
 
 def risks_of(review: Review) -> Iterator[Risk]:
-    """The worst that a plan does to each policy that it changes or that targets a changed one."""
+    """The worst risk for each policy that the plan changes, or that targets a changed one."""
     for change in review.plan.changes:
         if risk := risk_of(change, review):
             yield risk
@@ -83,19 +83,19 @@ def is_unknown(effect: Effect | None) -> bool:
     return effect is None or effect.kind == "unknown"
 
 
-def said_risks(risk: Risk) -> tuple[str, ...]:
-    """What a risk is, in words that follow the policy's name, and what else there is to know of that policy."""
+def describe_risks(risk: Risk) -> tuple[str, ...]:
+    """A risk and what else to know about its policy, each in words that follow the policy's name."""
     return tuple(map(describe_risk, (risk, *risk.also)))
 
 
 def risk_of(change: Change, review: Review) -> Risk | None:
-    """The worst that one of the plan's changes does, if anything."""
+    """The worst risk of one change, if any."""
     effect, used = review.effects.get(change.name), change.name in review.used
     return worst_of(change.name, change.action, effect, used=used, all_read=review.all_read)
 
 
 def describe_risk(risk: Risk) -> str:
-    """What a risk is by itself."""
+    """One risk in words, without the policy's name."""
     match risk.about:
         case Effect() as effect if effect.unknown:
             return f"{NOT_KNOWN}: {escape(effect.unknown)}"
@@ -111,48 +111,48 @@ def describe_risk(risk: Risk) -> str:
             return usual_row(moved) if moved.name == "usual" else _cost(moved)
     if risk.tier is Tier.REMOVED:
         return f"removed; no policy {'targets' if risk.all_read else 'that could be read targets'} it"
-    return "removed, and a policy that stays targets it" if risk.weight else NOT_KNOWN
+    return "removed, but a remaining policy targets it" if risk.weight else NOT_KNOWN
 
 
 def _cost(moved: Delta) -> str:
-    what, said = {
+    what, text = {
         "latency": ("worst-case latency", seconds),
         "failover": ("most back-off before failover", seconds),
         "waits": ("most back-off", seconds),
-        "calls": ("most calls of a request", "{:,.0f}".format),
+        "calls": ("most calls per request", "{:,.0f}".format),
     }[moved.name]
-    return f"{what}: {before_after(moved, said)}"
+    return f"{what}: {before_after(moved, text)}"
 
 
 def _harmless_line(review: Review) -> str:
-    """What may be said of traffic where no risk was found: only what was looked at."""
+    """What can be claimed about traffic when no risk was found: only what was compared."""
     updated = [review.effects.get(change.name) for change in review.plan.changes if change.action == "update"]
     effects = [effect for effect in (*updated, *(one.effect for one in review.affected)) if effect is not None]
     if not effects:
         return "Only new policies: nothing that is served now changes." if review.plan.changes else ""
     if any(effect.uncounted for effect in effects):
-        return "Nothing is proven of traffic: live policies have fields that policyctl does not know (see the notes)."
+        return "The effect on traffic is not certain: live policies have fields that policyctl does not know (see the notes)."
     if all(effect.kind in ("metadata", "equivalent") for effect in effects):
-        return "Traffic stays as it is: every change is metadata or equivalent."
+        return "Nothing changes for requests: every change is metadata only or equivalent."
     if all(effect.sure for effect in effects):
         return "Nothing here makes traffic worse."
     return "No outage or partial failure of one model or provider gets worse."
 
 
 def _rules(review: Review) -> str:
-    said = []
+    found = []
     if review.stale:
-        said.append(f"stale, {count(len(review.stale), 'policy')} changed since the plan was made")
+        found.append(f"stale, {count(len(review.stale), 'policy')} changed since the plan was made")
     if review.refusals:
-        said.append(f"refused by {count(len(review.refusals), 'safety rule')}")
+        found.append(f"refused by {count(len(review.refusals), 'safety rule')}")
     if review.branch.failed_tests:
         failed = len(review.branch.failed_tests)
-        said.append(f"{count(failed, 'scenario test')} {'fails' if failed == 1 else 'fail'}")
+        found.append(f"{count(failed, 'scenario test')} {'fails' if failed == 1 else 'fail'}")
     if review.plan.blocked:
-        said.append(f"{count(len(review.plan.blocked), 'policy')} blocked by rows on the remote")
-    if review.plan.overrides and not said:
-        said.append(f"let through with {count(len(review.plan.overrides), 'override')}")
-    return ", ".join(said) or _PASSED[review.guarded]
+        found.append(f"{count(len(review.plan.blocked), 'policy')} blocked by rows on the remote")
+    if review.plan.overrides and not found:
+        found.append(f"allowed by {count(len(review.plan.overrides), 'override')}")
+    return ", ".join(found) or _PASSED[review.guarded]
 
 
 _PASSED = {

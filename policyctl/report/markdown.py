@@ -1,7 +1,7 @@
-"""Text as GitHub's markdown in which it is only shown: no markup, link, mention, issue, command or formula.
+"""Text as GitHub's markdown that is only displayed: without effect as markup, link, mention, issue, command or formula.
 
-One rule: what is not a plain word or number of ours stands in a code span, a block of code or an HTML `<code>`; there GitHub
-neither reads markup nor looks for mentions and references.
+One rule: everything but plain words and numbers of ours is in a code span, a code block or an HTML `<code>`, where GitHub
+interprets neither markup nor mentions nor references.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _LONGEST_SENTENCE = 600
 _TOKEN = re.compile(r"(\(?)(.*?)([,:;.?)]*)")
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*'?")
 _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d{1,6})(?:\.\d+)?%?|[→×…]")
-_REFERENCE = re.compile(r"[a-f]{7,40}|ghsa-.*|.*www", re.IGNORECASE)  # words that may be a commit's or an advisory's name
+_REFERENCE = re.compile(r"[a-f]{7,40}|ghsa-.*|.*www", re.IGNORECASE)  # words that could refer to a commit or an advisory
 _PARTS = re.compile(r"['-]")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_SPACE = "\ue000"  # stands for a space that does not end a word; no text that is shown has it
-_ITEM = re.compile(r"\d+[.)]")  # would begin a list
+_SPACE = "\ue000"  # a space inside a word; escaped text never contains it
+_ITEM = re.compile(r"\d+[.)]")  # would start a list
 
 
 class _Foreign(NamedTuple):
-    """Texts that are not this program's: all of them, and those of several words."""
+    """Texts from policies: all of them, and those of several words."""
 
     words: frozenset[str] = frozenset()
     phrases: tuple[str, ...] = ()
@@ -42,13 +42,13 @@ _foreign: ContextVar[_Foreign] = ContextVar("foreign", default=_NONE)
 
 
 def code(text: str) -> str:
-    """A text in a code span, cut to what a line can hold."""
+    """A text in a code span, cut to the length of a name."""
     return _span(cut(escape(text), _LONGEST))
 
 
 @contextmanager
 def naming(texts: Iterable[str]) -> Iterator[None]:
-    """Take these texts of others for code in all sentences that are made meanwhile, though they may look like plain words."""
+    """Within this context, every sentence shows these texts as code, even those that look like plain words."""
     shown = {form for text in texts if text for form in (escape(text), shortened(escape(text)))}
     before = _foreign.set(_Foreign(frozenset(shown), tuple(text for text in shown if " " in text)))
     try:
@@ -58,50 +58,50 @@ def naming(texts: Iterable[str]) -> Iterator[None]:
 
 
 def prose(text: str, longest: int = _LONGEST_SENTENCE) -> str:
-    """A sentence with names in it: plain words and numbers stay, everything else is code, and so is all that `naming` names.
+    """A sentence: plain words and numbers stay, everything else becomes code, including every text given to `naming`.
 
-    Of more than `longest` characters the end is left out.
+    It is cut to `longest` characters.
     """
-    said: list[str] = []
-    names: list[str] = []  # that stand side by side, and so in one code span
+    done: list[str] = []
+    names: list[str] = []  # neighbours, for one code span
     for token in cut(_joined(cut(escape(text), 2 * longest)), longest).split():
-        before, name, after = _parts(token, not said and not names)
+        before, name, after = _parts(token, not done and not names)
         if names and (before or not name):
-            said.append(_span(" ".join(names)))
+            done.append(_span(" ".join(names)))
             names = []
         if not name:
-            said.append(token)
+            done.append(token)
         elif before or after:
-            said.append(before + _span(" ".join([*names, name])) + after)
+            done.append(before + _span(" ".join([*names, name])) + after)
             names = []
         else:
             names.append(name)
-    return " ".join([*said, *([_span(" ".join(names))] if names else [])])
+    return " ".join([*done, *([_span(" ".join(names))] if names else [])])
 
 
 def proses(texts: Sequence[str]) -> str:
-    """Sentences in a row, in the room of one: none pushes another out."""
+    """Several sentences with the total length of one, shared equally."""
     return "; ".join(prose(text, _LONGEST_SENTENCE // len(texts)) for text in texts)
 
 
 def html_code(text: str) -> str:
-    """A text as code inside HTML, where markdown is not read."""
+    """A text as code inside HTML, where markdown has no effect."""
     return f"<code>{html.escape(cut(escape(text), _LONGEST))}</code>"
 
 
 def block(language: str, lines: Sequence[str]) -> str:
-    """Lines in a block of code that none of them can end; each must be one line already."""
+    """Lines in a code block that none of them can end. Each must be a single line."""
     fence = "`" * max(3, 1 + max(map(_longest_run, lines), default=0))
     return "\n".join((f"{fence}{language}", *lines, fence)) + "\n"
 
 
 def row(cells: Sequence[str]) -> str:
-    """A table's row. A bar ends a cell even inside code, and cannot be written behind a backslash."""
+    """A row of a table. A bar ends a cell even inside code, and cannot follow a backslash."""
     return "| " + " | ".join(cell.replace("\\|", "\\\\x7c").replace("|", "\\|") for cell in cells) + " |\n"
 
 
 def _joined(text: str) -> str:
-    """The text with each quoted or named part of several words as one word."""
+    """The text with each quoted text and each name made one word."""
     for name in _foreign.get().phrases:
         if name in text:
             text = text.replace(name, name.replace(" ", _SPACE))
@@ -124,7 +124,7 @@ def _with_whole_values(text: str) -> str:
 
 
 def _span(shown: str) -> str:
-    shown = shown.replace(_SPACE, " ") or " "  # none is no code span
+    shown = shown.replace(_SPACE, " ") or " "  # an empty text has no code span
     ticks = "`" * (1 + _longest_run(shown))
     # A code span loses one space on both sides, and may not begin or end with a backtick.
     pad = " " if shown.strip() and (shown[0] in " `" or shown[-1] in " `") else ""
@@ -132,9 +132,9 @@ def _span(shown: str) -> str:
 
 
 def _parts(token: str, first: bool) -> tuple[str, str, str]:
-    """What of a token must be code, with what stands around it; nothing when the token can stay as it is."""
+    """The part of a token that must be code, and the parts around it; three empty texts if the token can stay unchanged."""
     found = _TOKEN.fullmatch(token)
-    assert found is not None  # noqa: S101 - it takes any line
+    assert found is not None  # noqa: S101 - the pattern matches any line
     before, core, after = found.groups()
     if first and _ITEM.fullmatch(token):
         return "", token, ""
@@ -144,17 +144,17 @@ def _parts(token: str, first: bool) -> tuple[str, str, str]:
 
 
 def _is_word(core: str) -> bool:
-    """Whether this is a word that means nothing to GitHub, nor does any part of it."""
+    """Whether this is a word without a meaning for GitHub, also in its parts."""
     return bool(_WORD.fullmatch(core)) and not any(map(_REFERENCE.fullmatch, (core, *_PARTS.split(core))))
 
 
 def _longest_run(text: str) -> int:
-    """How many backticks stand in a row, at most."""
+    """The length of the longest run of backticks."""
     return max(map(len, re.findall("`+", text)), default=0)
 
 
 def foreign_texts(review: Review) -> Iterator[str]:
-    """Every text that a sentence about a plan may hold of a policy: names, models, providers, modes; as whole and in parts."""
+    """Every text from policies that a sentence about a plan may contain (names, models, modes), whole and in parts."""
     yield from review.live
     yield from map(bare_name, review.live)
     for block in review.plan.blocked:
@@ -165,7 +165,7 @@ def foreign_texts(review: Review) -> Iterator[str]:
 
 
 def strings_in(documents: Iterable[Document]) -> Iterator[str]:
-    """Every text of policy documents, as whole and in parts."""
+    """Every text in policy documents, whole and in parts."""
     for document in documents:
         for text in _strings(document):
             yield text
@@ -173,7 +173,7 @@ def strings_in(documents: Iterable[Document]) -> Iterator[str]:
 
 
 def _documents(review: Review) -> Iterator[Document]:
-    """Both versions of what changes, and the policies that these target, at any depth."""
+    """Both versions of each change, and the policies that these target, at any depth."""
     pending = [document for change in review.plan.changes for document in (change.before, change.after) if document is not None]
     pending += [review.policies[one.name] for one in review.affected if one.name in review.policies]
     seen: set[str] = set()
@@ -198,33 +198,33 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _endings(text: str) -> Iterator[str]:
-    """`b/c`, `c` and `a`, `b` of `a/b/c`: a model without what all share, and its provider."""
+    """`b/c`, `c` and `b` of `a/b/c`: a model without its prefix, and its provider."""
     parts = text.split("/")[:8]
     for place in range(1, len(parts)):
         yield "/".join(parts[place:])
         yield parts[place]
 
 
-SUMMARY_BYTES = 1024 * 1024  # that a step's summary may have; a longer one is not shown at all
+SUMMARY_BYTES = 1024 * 1024  # the limit of a step's summary; GitHub does not show a longer one at all
 
 
 def alert(text: str) -> str:
-    """One sentence that nobody overlooks, of less than a few thousand bytes."""
+    """One sentence as an alert, cut to the length of a sentence."""
     return f"> [!CAUTION]\n> {prose(text)}\n\n"
 
 
 def fenced(text: str, room: int = SUMMARY_BYTES) -> str:
-    """Text in a block of code that nothing in the text can end, in at most `room` bytes."""
+    """Text in a code block of at most `room` bytes; lines that do not fit are counted."""
     lines = text.splitlines()
     frame = len(block("text", lines)) - len("\n".join(lines)) + 100
     kept = _fitting(lines, room - frame)
     if kept < len(lines):
-        lines[kept:] = [f"… and {count(len(lines) - kept, 'further line')}; the step's log has all"]
+        lines[kept:] = [f"… and {count(len(lines) - kept, 'further line')}; the log of the step has all"]
     return block("text", lines) + "\n"
 
 
 def _fitting(lines: Sequence[str], room: int) -> int:
-    """How many of the first lines have at most `room` bytes together."""
+    """How many of the first lines fit into `room` bytes."""
     for number, line in enumerate(lines):
         room -= len(line.encode(errors="backslashreplace")) + 1
         if room < 0:

@@ -1,4 +1,4 @@
-"""What an apply did, and the history of changes from the audit file. The JSON's schema is `schemas/history.schema.json`."""
+"""The outcomes of an apply, and the history in an audit file, whose JSON schema is `schemas/history.schema.json`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from policyctl.plan.audit import AuditEntry, AuditOrigin, fold, gaps
 from policyctl.plan.outcome import Outcome
 from policyctl.report.format import Style, count, escape, json_text
-from policyctl.report.plan_text import SYMBOLS
+from policyctl.report.plan_text import SYMBOLS, field_lines
 from policyctl.report.plan_view import override_text
 
 _PAST = {"add": "added", "update": "updated", "remove": "removed"}
@@ -17,14 +17,14 @@ LOOKS: dict[str, str] = {"applied": "green", "already": "cyan", "failed": "red",
 
 
 def outcome_line(outcome: Outcome, style: Style) -> str:
-    """`+ virtual-policy/anygem  applied`, with the reason where it did not take."""
+    """`+ virtual-policy/anygem  applied`, with the reason if it was not applied."""
     status = style.paint(outcome.status, LOOKS[outcome.status])
     line = f"{SYMBOLS[outcome.change.action]} {escape(outcome.change.name)}  {status}"
     return f"{line}: {escape(outcome.reason)}" if outcome.reason else line
 
 
 def apply_text(outcomes: Sequence[Outcome], unverified: Sequence[str], style: Style) -> str:
-    """What became of the changes: the ones that did not take by name, then one summary line, the last."""
+    """The changes that were not applied or not verified, and a summary as the last line."""
     bad = [outcome_line(outcome, style) for outcome in outcomes if outcome.status in ("failed", "skipped")]
     lines = [*bad, *(f"{style.paint('not verified', 'red')}  {escape(line)}" for line in unverified)]
     return "".join(f"{line}\n" for line in [*lines, _summary(outcomes, bool(unverified), style)])
@@ -32,31 +32,31 @@ def apply_text(outcomes: Sequence[Outcome], unverified: Sequence[str], style: St
 
 def _summary(outcomes: Sequence[Outcome], unverified: bool, style: Style) -> str:
     done = Counter(outcome.change.action for outcome in outcomes if outcome.status == "applied")
-    said = [f"{number} {_PAST[action]}" for action, number in done.items()] or ["nothing applied"]
+    counts = [f"{number} {_PAST[action]}" for action, number in done.items()] or ["nothing applied"]
     statuses = Counter(outcome.status for outcome in outcomes)
-    said += [f"{statuses[status]} {status}" for status in ("already", "failed", "skipped") if statuses[status]]
+    counts += [f"{statuses[status]} {status}" for status in ("already", "failed", "skipped") if statuses[status]]
     whole = not unverified and not statuses["failed"] and not statuses["skipped"]
     verdict = style.paint("Applied", "green", "bold") if whole else style.paint("Not all applied", "red", "bold")
-    return f"{verdict}: {', '.join(said)}" + ("; read back and verified." if whole else ".")
+    return f"{verdict}: {', '.join(counts)}" + ("; read back and verified." if whole else ".")
 
 
 FORMAT = "policyctl/history"
 VERSION = 1
-_UNKNOWN = "not known: the run ended before it told; plan shows what is live"
-_GAP = "it was changed before this by somebody who left no entry here"
+_UNKNOWN = "not known: the run ended before reporting the outcome; plan shows what is live"
+_GAP = "before this, it was changed without an entry here"
 
 
 def history_text(
     entries: Sequence[AuditEntry], wanted: Callable[[AuditEntry], bool], style: Style, *, diff: bool = False
 ) -> str:
-    """Two lines a change, the oldest first: when, what and its outcome; then who, how, and why. `diff` shows what changed."""
+    """Two lines for each change, the oldest first: when, what and its outcome; then who, how and why. `diff` adds fields."""
     rows = list(_rows(entries, wanted))
     lines = [line for entry, gap in rows for line in (*_lines(entry, gap, style), *(_diff(entry) if diff else ()))]
     return "".join(f"{line}\n" for line in [*lines, *([""] if lines else []), f"{count(len(rows), 'change')}."])
 
 
 def history_json(entries: Sequence[AuditEntry], wanted: Callable[[AuditEntry], bool], *, diff: bool = False) -> str:
-    """The same as JSON text. `gap` says that the policy was changed before by somebody who left no entry."""
+    """The same as JSON text. `gap` marks a policy that was changed before this without an entry."""
     rows = ((entry if diff else replace(entry, fields=None), gap) for entry, gap in _rows(entries, wanted))
     changes = [{**entry.plain(), "gap": gap} for entry, gap in rows]
     return json_text({"format": FORMAT, "version": VERSION, "changes": changes})
@@ -84,8 +84,6 @@ def _lines(entry: AuditEntry, gap: bool, style: Style) -> Iterator[str]:
 
 def _diff(entry: AuditEntry) -> Iterator[str]:
     """What changed, field by field."""
-    from policyctl.report.plan_text import field_lines  # with difflib behind it
-
     if entry.fields is None:
         yield "    what changed is not in the audit file"
     else:
@@ -95,5 +93,5 @@ def _diff(entry: AuditEntry) -> Iterator[str]:
 def _source(origin: AuditOrigin) -> str:
     if origin.commit is None:
         return f" (no commit: {origin.no_commit})" if origin.no_commit else ""
-    changed = ", with changes that are in no commit" if origin.dirty else ""
+    changed = ", with uncommitted changes" if origin.dirty else ""
     return f" at {origin.commit[:12]} ({origin.subject}){changed}"

@@ -1,4 +1,4 @@
-"""A plan as one page for a browser. All of it is in one file: it needs no network, and runs no script but its own."""
+"""A plan as a page for a browser: a single file that needs no network and runs only its own script."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from policyctl.policy.names import bare_name, short_names
 from policyctl.report.drawings import Drawing, HeatMap, as_one, drawing, heat_map
 from policyctl.report.effect_rows import first_rows, model, percent, seconds
 from policyctl.report.format import describe_value, escape, field_values, position_name
-from policyctl.report.headline import headline, plan_summary, said_risks
+from policyctl.report.headline import describe_risks, headline, plan_summary
 from policyctl.report.plan_items import Item, fields_of, items_of
 from policyctl.report.plan_view import (
     ALSO,
     NOT_COMPARED,
     RESTORED,
-    SETTINGS_TOLD,
+    SETTINGS_TITLE,
     UNBOUND,
     PlanView,
     all_compared,
@@ -44,15 +44,15 @@ from policyctl.report.plan_view import (
 _SYMBOLS: dict[Action | Literal["affected"], str] = {"add": "+", "update": "~", "remove": "−", "affected": "≈"}
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
 _LONGEST = 2000  # of a value
-_OPEN = 3  # a plan of so many changes is shown opened
-_PRINTED = 50  # a plan of so many changes is printed opened; of more, what is open on the page
+_OPEN = 3  # up to this many changes are expanded
+_PRINTED = 50  # up to this many changes are expanded when printing
 
 
 class Shown(NamedTuple):
-    """One change on the page, or a policy that it affects. `number` is its place in the plan, `told` what to know of it in
-    one line; `way` leads from an affected policy to a change.
+    """A change on the page, or a policy that one affects. `number` is its place in the plan, `summary` its effect in one line;
+    `way` leads from an affected policy to a change.
 
-    `about` is the description of a policy that comes or goes; of one that stays it is a field when it changes.
+    `about` is the description of an added or removed policy (for an update the description is an ordinary field).
     """
 
     number: int
@@ -62,7 +62,7 @@ class Shown(NamedTuple):
     file: str | None
     name: str
     way: str
-    told: str
+    summary: str
     worse: bool
     about: str
     fields: tuple[tuple[str, str | None, str | None], ...]
@@ -72,7 +72,7 @@ class Shown(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Something that is said above all changes; `kind` is the word before it."""
+    """A message above all changes; `kind` is the word before it."""
 
     kind: str
     about: str
@@ -84,14 +84,14 @@ def plan_html(subject: PlanView) -> str:
     review = subject.review
     page = _environment()
     script, style = _asset(page, "plan.js"), _asset(page, "plan.css")
-    shown, said = _shown(subject), plan_summary(review)
+    shown, summary = _shown(subject), plan_summary(review)
     return page.get_template("plan.html").render(
         plan=review.plan,
         remote=subject.remote,
         settings=[_field(field) for field in review.branch.settings],
-        settings_told=SETTINGS_TOLD,
-        verdict=said,
-        headline=headline(said),
+        settings_title=SETTINGS_TITLE,
+        summary=summary,
+        headline=headline(summary),
         places={one.name: one.number for one in shown},
         notices=list(_notices(review)),
         tiles=list(_tiles(review, shown)),
@@ -109,7 +109,7 @@ def plan_html(subject: PlanView) -> str:
 
 @cache  # with the templates that it compiled, which takes longer than to fill them in
 def _environment() -> Environment:
-    """Every value that a template writes is escaped twice over: nothing in it is markup, and nothing in it is invisible."""
+    """The templates. Every value in them is escaped twice, so that it contains neither markup nor invisible characters."""
     page = Environment(
         loader=PackageLoader("policyctl.report"),
         autoescape=True,
@@ -129,17 +129,17 @@ def _visible(value: Any) -> Any:
 
 
 def _asset(page: Environment, name: str) -> Markup:
-    """A file of ours that stands in the page as it is."""
-    return Markup(page.get_template(name).render())  # noqa: S704 - no value goes into it
+    """A script or style of ours, included unchanged."""
+    return Markup(page.get_template(name).render())  # noqa: S704 - it contains no values
 
 
 def _hash(text: str) -> str:
-    """What a content security policy calls a script or a style that it lets in."""
+    """The source expression by which a content security policy allows a script or a style."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
 def _notices(review: Review) -> Iterator[Notice]:
-    """What stands above everything else, the gravest first."""
+    """The messages above everything else, the gravest first."""
     yield from (Notice("overridden", "", override_text(one)) for one in review.plan.overrides)
     yield from (Notice("stale", "", why) for why in review.stale)
     yield from (Notice("failed", "scenario test", why) for why in review.branch.failed_tests)
@@ -151,18 +151,18 @@ def _notices(review: Review) -> Iterator[Notice]:
 
 
 def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, int, str]]:
-    """A kind, a symbol, a number and what it counts."""
+    """The counts at the top: a kind, a symbol, a number and what it counts."""
     plan = review.plan
     yield from ((action, _SYMBOLS[action], number, f"to {action}") for action, number in plan.totals.items())
     if plan.changes:
         yield "worse", "▼", sum(one.worse for one in shown), "worse"
-    for number, said in rest_of(review):
-        kind, symbol = {"blocked": ("blocked", "!"), ALSO: ("affected", _SYMBOLS["affected"])}.get(said, ("rest", ""))
-        yield kind, symbol, number, said
+    for number, name in rest_of(review):
+        kind, symbol = {"blocked": ("blocked", "!"), ALSO: ("affected", _SYMBOLS["affected"])}.get(name, ("rest", ""))
+        yield kind, symbol, number, name
 
 
 def _kinds(review: Review) -> Iterator[tuple[str, str]]:
-    """What the page can be filtered by: a kind, and its name."""
+    """The kinds that the page can be filtered by, with their labels."""
     yield "", "All"
     for kind, symbol in _SYMBOLS.items():
         if kind != "affected" or review.affected:
@@ -187,7 +187,7 @@ def _one(number: int, item: Item, review: Review) -> Shown:
         file=change.file if change else None,
         name=bare_name(item.name),
         way=_way(item),
-        told=_affected_notes(change, risk, rows, item.further),
+        summary=_summary(change, risk, rows, item.further),
         worse=item.worse,
         about=_about(change) if change else "",
         fields=tuple(_field(field) for field in fields_of(change)) if change else (),
@@ -198,14 +198,14 @@ def _one(number: int, item: Item, review: Review) -> Shown:
 
 
 def _way(item: Item) -> str:
-    """The way to the change that affects a policy; nothing for a change itself."""
+    """The policies that lead from an affected policy to the change; empty for a change."""
     if not item.through:
         return ""
     return f"{ALSO}, {target_path(item.through)}" + ("" if item.bound else f" {UNBOUND}")
 
 
 def _field(field: FieldChange) -> tuple[str, str | None, str | None]:
-    """Where, and both values; None where there is none."""
+    """The path and both values of a field; None for an absent value."""
     before, after = field_values(field, longest=_LONGEST)
     return position_name(field.path), None if field.before is None else before, None if field.after is None else after
 
@@ -215,16 +215,16 @@ def _about(change: Change) -> str:
     return "" if change.action == "update" or description in (None, change.name) else str(description)[:_LONGEST]
 
 
-def _affected_notes(change: Change | None, risk: Risk | None, rows: Sequence[str], further: str | None) -> str:
+def _summary(change: Change | None, risk: Risk | None, rows: Sequence[str], further: str | None) -> str:
     if risk is not None:
-        return "; ".join(said_risks(risk))
+        return "; ".join(describe_risks(risk))
     if change is not None and change.action == "add" and change.after is not None:
         return f"{describe_value(change.after)}{f'; {further}' if further else ''}"
     return rows[0] if rows else ""
 
 
 class ShareChange(NamedTuple):
-    """One model or provider: its shares from 0 to 1 (None: not in the policy) and when a request comes to it."""
+    """A model or provider, its shares from 0 to 1 (None: not in the policy), and when requests reach it."""
 
     name: str
     before: float | None
@@ -233,7 +233,7 @@ class ShareChange(NamedTuple):
 
 
 class WorstCase(NamedTuple):
-    """A bound of one request, before and after, in words."""
+    """A bound on one request, before and after, in words."""
 
     what: str
     before: str | None
@@ -241,7 +241,7 @@ class WorstCase(NamedTuple):
 
 
 class ChangeView(NamedTuple):
-    """Everything that is drawn of one change. `graphs` are drawings with their captions."""
+    """What is drawn for one change. `graphs` are drawings with their captions."""
 
     models: tuple[ShareChange, ...]
     providers: tuple[ShareChange, ...]
@@ -252,14 +252,14 @@ class ChangeView(NamedTuple):
 
 
 def change_view(item: Item, review: Review) -> ChangeView | None:
-    """The pictures of a change; None when its traffic stays, or its policy cannot be followed."""
+    """What to draw for a change; None if its traffic stays the same or is not known."""
     if item.effect is not None and item.effect.kind == "metadata":
         return None
     before, after = item.before, item.after
     try:
         old = analyse(before, review.policies_before, review.declared.then) if before else None
         new = analyse(after, review.policies, review.declared) if after else None
-    except NotKnown:  # the effect shows it
+    except NotKnown:  # the effect gives the reason
         return None
     if any(seen is not None and seen.tree.untold for seen in (old, new)):
         return None
@@ -278,7 +278,7 @@ def _view(old: Analysis | None, new: Analysis | None, graphs: tuple[tuple[str, D
 
 
 def _models(old: Analysis | None, new: Analysis | None) -> Iterator[ShareChange]:
-    """Models, those with the most traffic first."""
+    """Models, the most traffic first."""
     before, after = (seen.models if seen else {} for seen in (old, new))
     names = short_names([*after, *before])
     for name in _falling(before, after):
@@ -289,11 +289,11 @@ def _when(name: str, old: Analysis | None, new: Analysis | None, names: Mapping[
     seen = new or old
     if seen is None or name not in seen.models:
         return "no longer a target"
-    return escape(seen.reach[name].said(names)) if name in seen.reach else "never asked"
+    return escape(seen.reach[name].said(names)) if name in seen.reach else "never called"
 
 
 def _providers(old: Analysis | None, new: Analysis | None) -> Iterator[ShareChange]:
-    """Providers, where one of several has several models: else they say what the models say."""
+    """Provider shares, unless every provider has one model (then they repeat the model shares)."""
     before, after = (seen.providers if seen else {} for seen in (old, new))
     names = _falling(before, after)
     models = {model for seen in (old, new) if seen for model in seen.models}
@@ -306,10 +306,10 @@ def _falling(before: Mapping[str, float], after: Mapping[str, float]) -> list[st
 
 
 def _worst(old: Analysis | None, new: Analysis | None) -> Iterator[WorstCase]:
-    for what, value_of, said in _BOUNDS:
+    for what, value_of, text in _BOUNDS:
         before, after = (value_of(seen) if seen else None for seen in (old, new))
         if before or after:
-            yield WorstCase(what, None if before is None else said(before), None if after is None else said(after))
+            yield WorstCase(what, None if before is None else text(before), None if after is None else text(after))
 
 
 _BOUNDS: tuple[tuple[str, Callable[[Analysis], float | None], Callable[[float], str]], ...] = (

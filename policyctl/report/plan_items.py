@@ -15,26 +15,26 @@ from policyctl.policy.names import bare_name, canonical_model
 from policyctl.report.drawings import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.format import count, describe_value, field_values, position_name, shortened
-from policyctl.report.headline import is_unknown, risk_of, said_risks
+from policyctl.report.headline import describe_risks, is_unknown, risk_of
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
 _MOST_FIELDS = 20
-_MOST_STEPS = 6  # of the way that leads to a change
+_MOST_STEPS = 6  # policies named between an affected policy and the change
 _LONGEST_LABEL = 300  # characters of a field's path
 _LONGEST = 20_000  # characters of a value
-_SHOWN_WHOLE = 200  # characters of one; of two longer ones the parts that differ
-_BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, and nobody reads it
+_SHOWN_WHOLE = 200  # characters of a value; of two longer ones only the parts that differ are shown
+_BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, but it is unreadable
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A change, or a policy that stays but is affected: then there is no `change`, and `through` leads to one.
+    """A change, or an unchanged policy that one affects: then `change` is None, and `through` leads to the change.
 
-    `effect` is what moves (None: that cannot be told, or there is no live policy), `risk` the worst of it, `before` and
-    `after` the policy on both sides.
+    `effect` is the effect on traffic (None: not known, or there is no live policy), `risk` the worst of it, `before` and
+    `after` the policy on both sides. `bound` is False for a policy outside this directory, to which its guards do not apply.
     """
 
     action: Action | Literal["affected"]
@@ -52,7 +52,7 @@ class Item:
 
     @property
     def worse(self) -> bool:
-        """Whether requests are lost that were served before, apart from what is proven to be a shift of weights alone."""
+        """Whether requests are lost that were served before. A proven shift of weights alone does not count."""
         if self.change is None or self.change.action == "update":
             return loses(self.effect)
         return self.risk is not None and self.risk.tier is Tier.NORMAL
@@ -81,32 +81,32 @@ def items_of(subject: PlanView) -> list[Item]:
 
 
 def table_row(item: Item) -> str:
-    """What the change is and the worst that it does."""
+    """The action, the policy, and the worst effect."""
     way = f" through {_way(item.through, code)}" if item.through else ""
     action = "restoration" if item.restored else item.action
     return row((action, code(bare_name(item.name)) + way, _in_short(item)))
 
 
 def _way(through: tuple[str, ...], shown: Callable[[str], str]) -> str:
-    """The policies that lead to a change; of a long way the first ones and the changed one, which is the last."""
+    """The policies that lead to a change; of many, the first ones and the last, which is the changed policy."""
     names = [shown(bare_name(name)) for name in through]
     return ", ".join(names if len(names) <= _MOST_STEPS else [*names[: _MOST_STEPS - 2], "…", names[-1]])
 
 
 def opened(item: Item) -> str:
-    """The beginning of the folded part, and what differs. The part ends with END."""
+    """The beginning of the collapsed section, with the fields that differ. The section ends with END."""
     change, name = item.change, html_code(bare_name(item.name))
     if change is None:
         way = _way(item.through, html_code)
         free = "" if item.bound else f" {prose(UNBOUND)}"
-        return f"<details><summary><b>{item.action}</b> {name} through {way}</summary>\n\nIts document stays{free}.\n\n"
+        return f"<details><summary><b>{item.action}</b> {name} through {way}</summary>\n\nThe policy itself stays{free}.\n\n"
     name += f" in {html_code(change.file)}" if change.file else ""
     restored = f"{prose(RESTORED).capitalize()}.\n\n" if item.restored else ""
     return f"<details><summary><b>{change.action}</b> {name}</summary>\n\n{restored}{_difference(change, item.verbose)}\n"
 
 
 def effect(item: Item) -> str:
-    """What an update moves in the traffic, as a list."""
+    """The effect of an update on traffic, as a list."""
     if item.effect is None:
         return ""
     rows, more = first_rows(item.effect, whole=item.verbose)
@@ -114,7 +114,7 @@ def effect(item: Item) -> str:
 
 
 def graphs(item: Item) -> str:
-    """The policy before and after, drawn, where an update changes its shape; and one with groups in it that is added."""
+    """Graphs before and after an update that changes the shape, and of an added policy with groups."""
     before = item.before
     if item.action == "add" and item.after is not None:
         nested = any("targets" in target for target in item.after["policy"]["targets"])
@@ -125,7 +125,7 @@ def graphs(item: Item) -> str:
 
 
 def shape(target: Any) -> Any:
-    """What a target is made of, whatever its weight: the model, or the strategy over what targets."""
+    """The structure of a target without its weights: its model, or its strategy and the structures of its targets."""
     if not isinstance(target, dict) or not isinstance(target.get("targets"), list):
         name = target.get("model_name") if isinstance(target, dict) else target
         return canonical_model(name) if isinstance(name, str) else name
@@ -142,7 +142,7 @@ def _describe(line: str) -> str:
 
 def _in_short(item: Item) -> str:
     if item.risk is not None:
-        return proses(said_risks(item.risk))
+        return proses(describe_risks(item.risk))
     if item.effect is not None:
         return prose(next(effect_rows(item.effect)))
     text = describe_value(item.change.after) if item.change and item.change.after is not None else ""
@@ -160,7 +160,7 @@ def _difference(change: Change, verbose: bool) -> str:
 
 
 def fields_of(change: Change) -> tuple[FieldChange, ...]:
-    """What differs; of a policy that comes or goes everything in it, its texts too."""
+    """The fields of a change; for an added or removed policy all that it contains, including its texts."""
     document = change.after or change.before
     if change.action == "update" or document is None:
         return change.fields
@@ -171,7 +171,7 @@ def fields_of(change: Change) -> tuple[FieldChange, ...]:
 def _both(field: FieldChange, verbose: bool) -> Iterator[str]:
     texts = field_values(field, longest=None if verbose else _LONGEST)
     if not verbose and field.before is not None and field.after is not None and max(map(len, texts)) > _SHOWN_WHOLE:
-        from policyctl.report.plan_text import sides  # with difflib behind it
+        from policyctl.report.plan_text import sides  # imports difflib
 
         texts = sides(field)
     label = position_name(field.path) if verbose else shortened(position_name(field.path), _LONGEST_LABEL)
@@ -183,5 +183,5 @@ def _both(field: FieldChange, verbose: bool) -> Iterator[str]:
 def _graph(policy: Document) -> str:
     source = effect_graph([policy])
     if len(source) > _BIGGEST_GRAPH:
-        return "too big to be drawn here\n"
+        return "too large to draw here\n"
     return block("mermaid", source.splitlines())

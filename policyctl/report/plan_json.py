@@ -1,4 +1,4 @@
-"""A plan for machines: only what changes, versioned. Its schema is `schemas/plan.schema.json`."""
+"""A plan for machines: as JSON, whose schema is `schemas/plan.schema.json`, and as the outputs of a workflow step."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ def plan_data(review: Review) -> dict[str, Any]:
 
 
 def _summary(review: Review) -> dict[str, Any]:
-    """What a reviewer has to know first; the same words as in every other format."""
-    said = plan_summary(review)
+    """The headline, in the same words as in every other format."""
+    summary = plan_summary(review)
     return {
         "riskiest": [
             {"name": one.policy, "tier": one.tier.name.lower(), "text": describe_risk(one)}
-            for risk in said.risks
+            for risk in summary.risks
             for one in (risk, *risk.also)
         ],
-        "as_bad_or_nearly": said.more,
-        "traffic": None if said.risks else said.traffic or None,
-        "rules": said.rules,
-        "passed": said.passed,
+        "as_bad_or_nearly": summary.more,
+        "traffic": None if summary.risks else summary.traffic or None,
+        "rules": summary.rules,
+        "passed": summary.passed,
     }
 
 
@@ -100,7 +100,7 @@ def _field(field: FieldChange) -> dict[str, Any]:
 
 
 def step_outputs(review: Review, plan_file: str | None) -> str:
-    """What later steps may ask: has_changes (true or false), counts, the digest, and the saved plan's path if there is one."""
+    """A step's outputs for GitHub Actions: has_changes (true or false), counts, digest, and the saved plan's path, if any."""
     plan = review.plan
     values: dict[str, str] = {
         "has_changes": "true" if plan.changes else "false",
@@ -117,7 +117,7 @@ def step_outputs(review: Review, plan_file: str | None) -> str:
 
 
 def _output(name: str, value: str) -> str:
-    """`name=value`; a value of several lines stands between two lines that it does not have itself."""
+    """`name=value`; several lines are enclosed in a delimiter that the value does not contain."""
     if "\n" not in value and "\r" not in value:
         return f"{name}={value}\n"
     delimiter = "END"

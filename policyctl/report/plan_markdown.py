@@ -1,9 +1,8 @@
-"""A plan as GitHub's markdown, for a comment on a pull request or a step's summary: to be judged in two minutes.
+"""A plan as GitHub's markdown, for a comment on a pull request or a step's summary, to be judged in two minutes.
 
-The verdict comes first, then what stops the plan, then the changes from the riskiest down: a table, and each change folded.
-What does not fit is left out by whole blocks, the least important first, and counted; a block that is too big takes
-no other with it. The first line is a marker that is
-not shown, by which a workflow finds the comment to update.
+The headline comes first, then what stops the plan, then the changes from the riskiest down: a table, and a collapsed section
+for each. What does not fit is left out in whole blocks, the least important first, and counted. The first line is a hidden
+marker by which a workflow finds the comment to update.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from policyctl.ci.comments import opening as first_lines
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import Review
 from policyctl.report.format import count, escape, field_values, value
-from policyctl.report.headline import PlanSummary, headline, plan_summary, said_risks
+from policyctl.report.headline import PlanSummary, describe_risks, headline, plan_summary
 from policyctl.report.markdown import code, foreign_texts, naming, prose, proses
 from policyctl.report.plan_items import END, TABLE, Item, effect, graphs, items_of, opened, table_row
 from policyctl.report.plan_view import (
     NOT_COMPARED,
-    OVERRIDES_TOLD,
-    SETTINGS_TOLD,
-    TESTS_TOLD,
+    OVERRIDES_TITLE,
+    SETTINGS_TITLE,
+    TESTS_TITLE,
     PlanView,
     all_compared,
     basis_of,
@@ -33,14 +32,14 @@ from policyctl.report.plan_view import (
     why_blocked,
 )
 
-COMMENT_BYTES = 64_000  # GitHub takes 65,536 characters; the rest is for what a workflow adds
-LEAST_BYTES = 8_000  # in which the verdict always fits, whatever the names are
-_FRAME = 2_000  # bytes kept for what stands around the blocks
-_LEAST_BLOCK = 100  # bytes, that a row or a folded part has at least
-_FIRST = 25  # changes that are shown unfolded, and given room before all others
-_ALIKE = 3  # of these with the same risk
-_LONGEST = 400  # characters of a setting's value, before and after, that stand in one row
-_LONGEST_ROW = 2_000  # characters of a row of settings: what has more is not shown, and so not approved
+COMMENT_BYTES = 64_000  # GitHub accepts 65,536 characters; the rest is for what a workflow adds
+LEAST_BYTES = 8_000  # enough for the headline, whatever the names are
+_FRAME = 2_000  # bytes kept for what surrounds the blocks
+_LEAST_BLOCK = 100  # bytes of the smallest row or section
+_FIRST = 25  # changes that are in the first table, and get room before all others
+_ALIKE = 3  # of these may have the same risk
+_LONGEST = 400  # characters of a setting's value, before and after, in one row
+_LONGEST_ROW = 2_000  # characters of a row of settings; a longer one is not shown, and so not approved
 _LONGEST_LINE = 1_000  # characters of a line of a list
 _MOST_LINES = 20  # of refusals and the like
 
@@ -53,12 +52,12 @@ def plan_markdown(subject: PlanView, room: int = COMMENT_BYTES) -> str:
 
 def _page(subject: PlanView, room: int) -> str:
     review = subject.review
-    said = plan_summary(review)
-    first = first_lines(review, subject.directory)  # no longer where it approves nothing
-    head, foot = _head(subject, said), _foot(subject)
+    summary = plan_summary(review)
+    first = first_lines(review, subject.directory)  # not longer if it approves nothing
+    head, foot = _head(subject, summary), _foot(subject)
     left = _Room(room - len((first + head + foot).encode()) - _FRAME)
-    above = left.part(2)  # what stands above the table leaves it half of the room
-    overrides = _listed(f"> [!IMPORTANT]\n> {OVERRIDES_TOLD}", list(map(override_text, review.plan.overrides)), above, "> ")
+    above = left.part(2)  # what is above the table leaves it half of the room
+    overrides = _listed(f"> [!IMPORTANT]\n> {OVERRIDES_TITLE}", list(map(override_text, review.plan.overrides)), above, "> ")
     settings, unseen = _settings(review, above)
     alerts = _alerts(review, above)
     left.left += above.left
@@ -92,19 +91,19 @@ def _page(subject: PlanView, room: int) -> str:
 
 
 class _Room:
-    """The bytes that are left; a byte is at most a character, however those are counted."""
+    """The bytes that are left. GitHub counts characters, which are never more."""
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     def part(self, share: int) -> _Room:
-        """A room of its own of that share, taken from this one."""
+        """A room of its own, with one part in `share` of this one."""
         taken = self.left // share
         self.left -= taken
         return _Room(taken)
 
     def take(self, texts: Iterable[str | None]) -> Iterator[str | None]:
-        """Each of these texts that fits, in order, and None for one that does not: it takes no other with it."""
+        """Each text that fits, in order, and None for one that does not; smaller ones after it may still fit."""
         full = False
         for text in texts:
             size = 0 if full or text is None else len(text.encode())
@@ -116,7 +115,7 @@ class _Room:
 
 
 class _Shown:
-    """What fits of some changes: rows, then the folded parts of the riskiest, then what those do, then how they look."""
+    """What fits of some changes: their rows, then their sections, then effects, then graphs."""
 
     def __init__(self, items: Sequence[Item], room: _Room) -> None:
         self.items = items
@@ -124,13 +123,13 @@ class _Shown:
         self.opened = self.effects = self.graphs = list[str | None]()
 
     def open(self, room: _Room) -> None:
-        """Add the folded parts."""
+        """Add the collapsed sections."""
         self.opened = self._beside(self.rows, lambda item: opened(item) + END, room)
         self.effects = self._beside(self.opened, effect, room)
         self.graphs = self._beside(self.opened, graphs, room)
 
     def _beside(self, shown: Sequence[str | None], part: Callable[[Item], str], room: _Room) -> list[str | None]:
-        """A part of each change of which that is shown to which it belongs."""
+        """One part of each change whose enclosing part is shown."""
         pairs = zip(self.items, shown, strict=True)
         return list(room.take(part(item) if text is not None else None for item, text in pairs))
 
@@ -148,34 +147,34 @@ class _Shown:
 
     @property
     def whole(self) -> int:
-        """How many of the changes are shown with all there is to say."""
+        """How many of the changes are shown completely."""
         parts = zip(self.rows, self.opened, self.effects, self.graphs, strict=True)
         return sum(None not in texts for texts in parts)
 
 
-def _head(subject: PlanView, said: PlanSummary) -> str:
+def _head(subject: PlanView, summary: PlanSummary) -> str:
     plan = subject.review.plan
     environment = code(plan.environment)
     return (
-        f"### policyctl: {said.counts} in {environment}{'' if said.passed else f': {prose(said.rules)}'}\n\n"
-        f"{_sentence(subject.review, said)}\n\n"
+        f"### policyctl: {summary.counts} in {environment}{'' if summary.passed else f': {prose(summary.rules)}'}\n\n"
+        f"{_sentence(subject.review, summary)}\n\n"
     )
 
 
-def _sentence(review: Review, said: PlanSummary) -> str:
-    if said.risks:
-        worst = [f"{', '.join(map(code, names))}: {proses(words)}" for names, words in headline(said)]
-        more = f"; and {said.more:,} more as bad or nearly" if said.more else ""
+def _sentence(review: Review, summary: PlanSummary) -> str:
+    if summary.risks:
+        worst = [f"{', '.join(map(code, names))}: {proses(words)}" for names, words in headline(summary)]
+        more = f"; and {summary.more:,} more as bad, or nearly" if summary.more else ""
         text = f"**Riskiest:** {'; '.join(worst)}{more}."
     elif review.plan.changes:
-        text = said.traffic
+        text = summary.traffic
     else:
         if not all_compared(review):
             return f"{NOT_COMPARED}."
         if review.plan.counts.unselected:
-            return "Nothing that is selected changes."
-        return "Everything is as the files say." if manages_all(review) else "What the files manage is as they say."
-    return f"{text} {said.rules.capitalize()}." if said.passed else text
+            return "No selected policy changes."
+        return "The remote matches the files." if manages_all(review) else "The policies that the files manage match."
+    return f"{text} {summary.rules.capitalize()}." if summary.passed else text
 
 
 def _settings(review: Review, room: _Room) -> tuple[str, int]:
@@ -187,11 +186,11 @@ def _settings(review: Review, room: _Room) -> tuple[str, int]:
     taken = list(filter(None, room.take(fitting)))
     unseen = len(rows) - len(taken)
     more = f"> - and {unseen:,} more, not shown\n" if unseen else ""
-    return f"> [!IMPORTANT]\n> {SETTINGS_TOLD}\n>\n{''.join(taken)}{more}\n", unseen
+    return f"> [!IMPORTANT]\n> {SETTINGS_TITLE}\n>\n{''.join(taken)}{more}\n", unseen
 
 
 def _setting(field: FieldChange) -> list[str]:
-    """A setting before and after, whole; of a long list a row for each entry that comes or goes, so that none hides another."""
+    """A setting before and after, never cut; of a long list a row for each added or removed entry."""
     was, becomes = field_values(field, longest=None)
     if max(len(was), len(becomes)) <= _LONGEST or not all(
         one is None or isinstance(one, list) for one in (field.before, field.after)
@@ -206,7 +205,7 @@ def _setting(field: FieldChange) -> list[str]:
 
 
 def _unseen(rows: int, subject: PlanView) -> str:
-    """That the page lacks settings, before everything else: nothing is approved that it does not show."""
+    """A warning that the page lacks settings, before everything else: what it does not show is not approved."""
     if not rows:
         return ""
     missing = f"{count(rows, 'change')} of the safety settings {'is' if rows == 1 else 'are'} not on this page"
@@ -220,14 +219,14 @@ def _alerts(review: Review, room: _Room) -> list[str]:
     blocked = [f"{block.name}: {why_blocked(block)}" for block in review.plan.blocked]
     return [
         _listed("> [!CAUTION]\n> Stale, nothing was written; plan again:", review.stale, room, "> "),
-        _listed(f"> [!CAUTION]\n> {TESTS_TOLD}", review.branch.failed_tests, room, "> "),
+        _listed(f"> [!CAUTION]\n> {TESTS_TITLE}", review.branch.failed_tests, room, "> "),
         _listed("> [!CAUTION]\n> Refused by the safety rules:", review.refusals, room, "> "),
         _listed("> [!WARNING]\n> Blocked by rows on the remote:", blocked, room, "> "),
     ]
 
 
 def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "") -> str:
-    """A title, and a list of these lines; those that are too many are counted."""
+    """A title and a list of these lines; those beyond the limit are counted."""
     if not lines:
         return ""
     taken = list(filter(None, room.take(f"{quoted}- {prose(line, _LONGEST_LINE)}\n" for line in lines[:_MOST_LINES])))
@@ -236,16 +235,16 @@ def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "") -> 
 
 
 def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """The changes to show first, and the others: what many changes do alike does not hide what else there is."""
+    """The changes to show first, and the others. Many changes with one risk do not displace the rest."""
     if len(items) <= _FIRST:
         return list(items), []
     first: list[Item] = []
     others: list[Item] = []
     alike = Counter[tuple[str, ...]]()
     for item in items:
-        said = said_risks(item.risk) if item.risk else (item.action,)
-        alike[said] += 1
-        (first if len(first) < _FIRST and alike[said] <= _ALIKE else others).append(item)
+        words = describe_risks(item.risk) if item.risk else (item.action,)
+        alike[words] += 1
+        (first if len(first) < _FIRST and alike[words] <= _ALIKE else others).append(item)
     return first, others
 
 
@@ -257,7 +256,7 @@ def _folded(others: _Shown) -> str:
 
 
 def _unlisted(parts: Sequence[_Shown], subject: PlanView) -> str:
-    """That the table lacks changes, before everything else: who approves the page approves them too."""
+    """A warning that the table lacks changes, before everything else: an approval covers them too."""
     items, listed = sum(len(part.items) for part in parts), sum(part.listed for part in parts)
     if items == listed:
         return ""
@@ -266,7 +265,7 @@ def _unlisted(parts: Sequence[_Shown], subject: PlanView) -> str:
 
 
 def _cut(parts: Sequence[_Shown], subject: PlanView) -> str:
-    """What had to be left out, and where it is."""
+    """How many changes were cut, and where the whole plan is."""
     short = sum(len(part.items) - part.whole for part in parts)
     return (
         f"Cut to what GitHub shows: {short:,} lack some detail here; all of it is in {_whole_plan(subject)}.\n\n"

@@ -1,4 +1,4 @@
-"""A plan for people at a terminal, and the fields of a change as aligned lines."""
+"""A plan as text for a terminal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from policyctl.report.format import Style, cut, describe_texts, describe_value, 
 from policyctl.report.plan_view import (
     ALSO,
     NOT_COMPARED,
-    OVERRIDES_TOLD,
+    OVERRIDES_TITLE,
     RESTORED,
-    SETTINGS_TOLD,
-    TESTS_TOLD,
+    SETTINGS_TITLE,
+    TESTS_TITLE,
     UNBOUND,
     all_compared,
     basis_of,
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 
 _SHORT = 60  # characters of a value that is shown whole
-_MOST = 200  # characters of one that is not
+_MOST = 200  # characters of a longer one
 _AROUND = 20  # characters shown on each side of what differs
-_COMPARED = 500  # words of one value; a longer one is compared from both ends only
+_COMPARED = 500  # words; longer values are only compared from both ends
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 def field_lines(fields: Sequence[FieldChange], *, whole: bool = False) -> Iterator[str]:
-    """`path: before → after`, a line a field. `whole` leaves nothing out."""
+    """One line for each field: `path: before → after`. `whole` shortens nothing."""
     for field in fields:
         before, after = sides(field, whole=whole)
         yield f"    {position_name(field.path)}: {before} → {after}"
 
 
 def sides(field: FieldChange, *, whole: bool = False) -> tuple[str, str]:
-    """Both values as text that shows how they differ: never the same text twice."""
+    """Both values, shortened to what differs; the two texts are never equal."""
     if whole:
         return field_values(field, longest=None)
     if field.before is None or field.after is None:
@@ -60,9 +60,9 @@ def sides(field: FieldChange, *, whole: bool = False) -> tuple[str, str]:
 
 
 def elided(before: str, after: str) -> tuple[str, str]:
-    """Two texts with `…` for the long runs that both have, and for what is more than can be shown.
+    """Two texts with `…` in place of long common runs, and of what exceeds the limit.
 
-    The first difference is always shown: it stands right behind what is left of the first common run.
+    The first difference is always shown, right after the end of the first common run.
     """
     if max(len(before), len(after)) <= _SHORT:
         return before, after
@@ -75,13 +75,13 @@ def elided(before: str, after: str) -> tuple[str, str]:
 
 
 def _in_common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """The length of the common beginning of two texts."""
     differ = (at for at, (char, its) in enumerate(zip(one, other, strict=False)) if char != its)
     return next(differ, min(len(one), len(other)))
 
 
 def _middles(old: str, new: str) -> tuple[str, str]:
-    """Two texts that differ at both ends, without the long runs between."""
+    """Two texts that differ at both ends, with the long common runs between shortened."""
     words, others = _WORD.findall(old), _WORD.findall(new)
     if max(len(words), len(others)) > _COMPARED:
         return old, new
@@ -117,10 +117,10 @@ _LOOKS: dict[Action, str] = {"add": "green", "update": "yellow", "remove": "red"
 
 
 def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = False) -> str:
-    """The whole plan: its verdict, every change with its fields and its effect, what blocks, what was refused, and one summary
-    line, the last.
+    """The whole plan: headline, every change with its fields and effect, what blocks, what was refused, and a summary as the
+    last line.
 
-    `remote` is the remote as the user wrote it. `verbose` leaves nothing out (see `change_text`).
+    `remote` is the remote as the user wrote it. `verbose` shortens nothing (see `change_text`).
     """
     plan, effects = review.plan, review.effects
     changes = [
@@ -128,9 +128,9 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     ]
     affected = [line for one in review.affected for line in _affected_lines(one, style, verbose)]
     blocks = [
-        list(_listed_lines(OVERRIDES_TOLD, map(override_text, plan.overrides), style, "yellow")),
+        list(_listed_lines(OVERRIDES_TITLE, map(override_text, plan.overrides), style, "yellow")),
         list(_settings_lines(review, style)),
-        list(_listed_lines(TESTS_TOLD, review.branch.failed_tests, style, "red")),
+        list(_listed_lines(TESTS_TITLE, review.branch.failed_tests, style, "red")),
         [style.paint(f"environment {escape(plan.environment)}, remote {escape(remote)}", "dim")],
         list(_headline_lines(review, style)) if plan.changes else [],
         changes,
@@ -153,16 +153,16 @@ def _listed_lines(title: str, lines: Iterable[str], style: Style, look: str) -> 
 
 
 def _settings_lines(review: Review, style: Style) -> Iterator[str]:
-    """What the branch changes in the safety settings, whole: they decide what is reached and what may change."""
+    """The safety settings that the branch changes, never shortened: they decide what is contacted and what may change."""
     if review.branch.settings:
-        yield style.paint(SETTINGS_TOLD, "bold", "yellow")
+        yield style.paint(SETTINGS_TITLE, "bold", "yellow")
         yield from field_lines(review.branch.settings, whole=True)
 
 
 def change_text(change: Change, effect: Effect | None, style: Style, verbose: bool) -> str:
-    """One change: its name and file, a line a field, and a line for each thing that it moves in the traffic.
+    """One change: its name and file, a line for each field, and a line for each effect on traffic.
 
-    `verbose` shows values and effects whole, and of an update what the policy will be.
+    `verbose` shows values and effects in full, and for an update also the resulting policy.
     """
     return "\n".join(_change_lines(change, effect, style, verbose, None))
 
@@ -187,7 +187,7 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
 
 
 def _new_outages(change: Change, verbose: bool, review: Review | None) -> Iterable[str]:
-    """What a new policy serves while something is down."""
+    """What a new policy serves during outages."""
     if change.action != "add" or change.after is None or not verbose:
         return ()
     from policyctl.report.effect_rows import outage_rows
@@ -196,7 +196,7 @@ def _new_outages(change: Change, verbose: bool, review: Review | None) -> Iterab
 
 
 def _affected_lines(one: AffectedPolicy, style: Style, verbose: bool) -> Iterator[str]:
-    """A policy that stays but does something else, and the way to the change that makes it so."""
+    """An unchanged policy that a change affects, with the policies that lead to the change."""
     who = f"{style.paint(escape(one.name), 'bold')}, {target_path(one.through)}"
     free = "" if one.bound else style.paint(f"  {UNBOUND}", "dim")
     yield f"{style.paint(ALSO, 'yellow')}: {who}{free}"
@@ -204,7 +204,7 @@ def _affected_lines(one: AffectedPolicy, style: Style, verbose: bool) -> Iterato
 
 
 def _effect_lines(effect: Effect, style: Style, verbose: bool) -> Iterator[str]:
-    from policyctl.report.effect_rows import first_rows  # with the effect engine behind it
+    from policyctl.report.effect_rows import first_rows  # imports the effect engine
 
     rows, more = first_rows(effect, whole=verbose)
     for row in rows:
@@ -220,20 +220,20 @@ def _styles_of(row: str) -> tuple[str, ...]:
 
 
 def _headline_lines(review: Review, style: Style) -> Iterator[str]:
-    """What to know first: the riskiest of what changes, and what the rules found; the reasons follow at the end."""
-    from policyctl.report.headline import headline, plan_summary  # with the effect engine behind it
+    """The headline: counts, the riskiest changes, and what the rules found; the reasons are at the end of the plan."""
+    from policyctl.report.headline import headline, plan_summary  # imports the effect engine
 
-    said = plan_summary(review)
-    yield f"changes   {said.counts}"
+    summary = plan_summary(review)
+    yield f"changes   {summary.counts}"
     title = "riskiest  "
-    for names, words in headline(said):
+    for names, words in headline(summary):
         yield f"{title}{style.paint(', '.join(map(escape, names)), 'bold')}: {style.paint('; '.join(words), 'yellow')}"
         title = " " * len(title)
-    if said.more:
-        yield f"{title}and {said.more:,} more as bad or nearly"
-    if not said.risks and said.traffic:
-        yield f"traffic   {style.paint(said.traffic, 'green')}"
-    yield f"rules     {style.paint(said.rules, 'green' if said.passed else 'red')}"
+    if summary.more:
+        yield f"{title}and {summary.more:,} more as bad, or nearly"
+    if not summary.risks and summary.traffic:
+        yield f"traffic   {style.paint(summary.traffic, 'green')}"
+    yield f"rules     {style.paint(summary.rules, 'green' if summary.passed else 'red')}"
 
 
 def _summary_line(review: Review, style: Style) -> str:
@@ -250,8 +250,8 @@ def _summary_line(review: Review, style: Style) -> str:
     if plan.counts.unselected:
         return f"{style.paint('No changes selected.', 'bold')} {rest}."
     where = escape(plan.environment)
-    said = f"{where} is as the files say" if manages_all(review) else f"What the files manage in {where} is as they say"
-    return f"{style.paint('No changes.', 'bold', 'green')} {said}" + (f": {rest}." if rest else ".")
+    match = f"{where} matches the files" if manages_all(review) else f"The policies that the files manage in {where} match"
+    return f"{style.paint('No changes.', 'bold', 'green')} {match}" + (f": {rest}." if rest else ".")
 
 
 def _blocked_lines(plan: Plan, style: Style) -> Iterator[str]:

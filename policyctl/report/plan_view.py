@@ -1,4 +1,4 @@
-"""What every format of a plan is made from."""
+"""What every format of a plan shows, and the phrases that they share."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from policyctl.policy.document import Document, references
 from policyctl.report.format import escape, position_name
 
 ALSO = "also affected"
-UNBOUND = "(not of this directory, whose guards do not hold for it)"
-NOT_KNOWN = "what this does to traffic is not known"
-_DECLARED = "models, before and after, as this directory declares them now (--base REVISION takes those of before from there)"
-OVERRIDES_TOLD = "Overridden for this plan, and approved with it:"
+UNBOUND = "(managed elsewhere: this directory's guards do not apply to it)"
+NOT_KNOWN = "the effect on traffic is not known"
+_DECLARED = (
+    "types and timeouts of models as this directory declares them now, before and after "
+    "(--base REVISION takes those before from there)"
+)
+OVERRIDES_TITLE = "Overridden for this plan, and approved with it:"
 RESTORED = "restoration: back to the policy as it was reviewed"
-TESTS_TOLD = "Scenario tests fail:"
-SETTINGS_TOLD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:"
+TESTS_TITLE = "Scenario tests fail:"
+SETTINGS_TITLE = "Safety settings change in policyctl.yaml; the old ones apply until the merge:"
 
 
 class PlanView(NamedTuple):
     """A plan to show: reviewed, its remote as the user wrote it, and whether all of it is wanted.
 
-    `directory` is that of the policies, from the repository's top; `artifacts` the page of the CI run that has what was
-    saved, if there is one.
+    `directory` is the policy directory, relative to the top of the repository; `artifacts` the URL of the CI run that keeps
+    the saved files, if any.
     """
 
     review: Review
@@ -39,12 +42,12 @@ class PlanView(NamedTuple):
 
 
 def notes_of(review: Review) -> list[str]:
-    """What is worth knowing beside the changes, for people."""
+    """What is worth knowing besides the changes, for people."""
     return [*review.notes, *unknown_field_notes(review.extras, position_name)]
 
 
 def basis_of(review: Review) -> list[str]:
-    """What everything that a plan says rests on; it stands once, below all of that."""
+    """The assumptions behind a plan, shown once below it."""
     declared = review.declared
     by_one = declared.before is None and bool(declared.types or declared.timeouts)
     return [
@@ -54,21 +57,21 @@ def basis_of(review: Review) -> list[str]:
     ]
 
 
-NOT_COMPARED = "Nothing to apply, but not all could be compared"
+NOT_COMPARED = "Nothing to apply, but not everything could be compared"
 
 
 def all_compared(review: Review) -> bool:
-    """Whether the plan is about everything that the files manage: nothing of that was unreadable, blocked or held back."""
+    """Whether the plan covers everything that the files manage: nothing was unreadable, blocked or refused."""
     return review.plan.counts.whole and not (review.plan.blocked or review.refusals)
 
 
 def manages_all(review: Review) -> bool:
-    """Whether the files manage everything that is live."""
+    """Whether the files manage every live policy."""
     return not (review.plan.counts.unmanaged or review.plan.counts.outside_scope)
 
 
 def rest_of(review: Review) -> list[tuple[int, str]]:
-    """What there is besides the changes: numbers greater than 0, and what they count."""
+    """What there is besides the changes: counts greater than 0, each with its name."""
     plan, counts = review.plan, review.plan.counts
     rest = [
         (len(review.affected), ALSO),
@@ -79,17 +82,17 @@ def rest_of(review: Review) -> list[tuple[int, str]]:
         (len(plan.blocked), "blocked"),
         (counts.unreadable, "unreadable"),
     ]
-    return [(number, said) for number, said in rest if number]
+    return [(number, name) for number, name in rest if number]
 
 
 def rest_text(review: Review) -> str:
-    """The same in words; nothing where there is nothing else."""
+    """The same in words; empty if there is nothing else."""
     about = {"unmanaged": " (live, in no file, not removed)", "unreadable": " (rows of the remote, see the notes)"}
-    return ", ".join(f"{number:,} {said}{about.get(said, '')}" for number, said in rest_of(review))
+    return ", ".join(f"{number:,} {name}{about.get(name, '')}" for number, name in rest_of(review))
 
 
 def target_path(through: Sequence[str]) -> str:
-    """The way that leads to a change: `through virtual-policy/mid, virtual-policy/chat`."""
+    """The policies that lead to a change: `through virtual-policy/mid, virtual-policy/chat`."""
     return f"through {', '.join(map(escape, through))}"
 
 

@@ -19,11 +19,11 @@ FORMAT = "policyctl/policies"
 VERSION = 1
 
 _LONGEST = 1000  # characters of a value
-_SECRET = re.compile(r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE)  # what is called so may be one
+_SECRET = re.compile(r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE)  # a field with such a name may be secret
 
 
 def policies_text(observed: LiveRows, environment: str, remote: str, style: Style) -> str:
-    """One line a policy, what is wrong with the rows that are none, and one summary line, the last."""
+    """One line for each policy, the rows that are not policies, and a summary as the last line."""
     lines = [f"{style.paint(escape(name), 'bold')}  {_describe(live, style)}" for name, live in sorted(observed.live.items())]
     head = style.paint(f"environment {escape(environment)}, remote {escape(remote)}", "dim")
     blocks = [[head], [*lines, *_strange(observed, style)], [f"{count(len(observed.live), 'policy')}."]]
@@ -31,7 +31,7 @@ def policies_text(observed: LiveRows, environment: str, remote: str, style: Styl
 
 
 def policies_json(observed: LiveRows, environment: str, remote: str) -> str:
-    """The same as JSON text; a policy is in its normal form, with its targets in the order that the remote has."""
+    """The same as JSON text. Policies are in normal form, with their targets in the order of the remote."""
     data = {
         "format": FORMAT,
         "version": VERSION,
@@ -45,8 +45,8 @@ def policies_json(observed: LiveRows, environment: str, remote: str) -> str:
 
 
 def policy_text_or_why(live: LivePolicy) -> str:
-    """A live policy as a policy file, with what no file can say as comments below it; one that can be none as JSON, below
-    comments that say why.
+    """A live policy as a policy file, with further fields as comments below. One that is not a valid policy is JSON, below
+    comments with the reasons.
     """
     text = policy_text(live.document)
     if isinstance(text, str):
@@ -56,14 +56,14 @@ def policy_text_or_why(live: LivePolicy) -> str:
 
 
 def extra_comments(live: LivePolicy) -> str:
-    """What a live policy has that no policy file can say, as comments below one."""
+    """The fields of a live policy that a policy file cannot hold, as comments."""
     lines = [f"#   {position_name(path)}: {value(item, longest=_LONGEST)}\n" for path, item in _unknown(live).items()]
-    head = "# Beside this, the live policy also has what no policy file can say, and what an update keeps:\n"
+    head = "# The live policy also has fields that a policy file cannot hold; an update keeps them:\n"
     return head + "".join(lines) if lines else ""
 
 
 def _unknown(live: LivePolicy) -> dict[str, Any]:
-    """The fields that the format does not know, with their values, but for those that may be secret."""
+    """The fields that the format does not know. Values that may be secret are hidden."""
     return {
         field.path: _shown(field.value, secret=_is_secret(field.path.rpartition(".")[2]))
         for field in unknown_fields(live.document)
@@ -75,7 +75,7 @@ def _is_secret(key: str) -> bool:
 
 
 def _shown(item: Any, *, secret: bool = False) -> Any:
-    """A value without the texts in it that are called like a secret."""
+    """A value in which texts are hidden whose key suggests a secret."""
     if isinstance(item, dict):
         return {key: _shown(child, secret=secret or _is_secret(key)) for key, child in item.items()}
     if isinstance(item, list):
@@ -111,7 +111,7 @@ def _strange(observed: LiveRows, style: Style) -> Iterator[str]:
 
 
 def pull_text(pull: Pull, observed: LiveRows, plan: Plan | None, style: Style) -> str:
-    """Every file that was written, what was not pulled and why, and one summary line, the last. `plan` is the one after it."""
+    """Every written file, what was not pulled and why, and a summary as the last line. `plan` is the plan afterwards."""
     wrote = [f"{_sign(is_new, style)} {escape(str(path))}" for path, _, is_new in pull.writes]
     blocks = [wrote, [*_rest(pull, observed, style), *_notes(pull, observed, style)], [_pull_summary(pull, plan, style)]]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
@@ -127,21 +127,21 @@ def _rest(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
     for why in pull.left:
         yield f"{style.paint('not pulled', 'red', 'bold')}  {escape(why)}"
     for row in observed.unreadable:
-        yield f"{style.paint('note', 'cyan')}  a row of the remote is left alone: {escape(f'{row.reason} ({row.which})')}"
+        yield f"{style.paint('note', 'cyan')}  a row on the remote was skipped: {escape(f'{row.reason} ({row.which})')}"
 
 
 def _notes(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
-    """What live policies have that their files cannot say."""
-    said = {name: fields for name in pull.names if (fields := unknown_fields(observed.live[name].document))}
-    for note in unknown_field_notes(said, position_name):
+    """The fields of live policies that their files cannot hold."""
+    unknown = {name: fields for name in pull.names if (fields := unknown_fields(observed.live[name].document))}
+    for note in unknown_field_notes(unknown, position_name):
         yield f"{style.paint('note', 'cyan')}  {escape(note)}"
 
 
 def _pull_summary(pull: Pull, plan: Plan | None, style: Style) -> str:
-    said = f"{count(len(pull.writes), 'file')} written, {pull.unchanged:,} as before"
+    files = f"{count(len(pull.writes), 'file')} written, {pull.unchanged:,} unchanged"
     if plan is None:
         return f"{style.paint('Nothing to pull.', 'bold')} The remote has no policy in scope."
     if not plan.changes:
-        return f"{style.paint('Pulled', 'green', 'bold')}: {said}; the plan is empty."
+        return f"{style.paint('Pulled', 'green', 'bold')}: {files}; the plan is empty."
     totals = ", ".join(f"{number} to {action}" for action, number in plan.totals.items() if number)
-    return f"{style.paint('Pulled', 'yellow', 'bold')}: {said}; the plan is not empty: {totals}."
+    return f"{style.paint('Pulled', 'yellow', 'bold')}: {files}; the plan is not empty: {totals}."

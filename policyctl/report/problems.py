@@ -1,4 +1,4 @@
-"""What validation found, in every format, and the rules behind it."""
+"""Problems in every format (text, JSON, GitHub annotations, SARIF 2.1.0), and the rules behind them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from policyctl.rules.catalogue import LINT_CODES, RULES
 
 FORMAT = "policyctl/validate"
 VERSION = 1
-_USUAL, _NARROWEST = 80, 40  # columns of a line that is shown: where no terminal says, and at least
+_USUAL, _NARROWEST = 80, 40  # columns of an excerpt: without a terminal, and at least
 
 
 LineAt = Callable[[Mark], str | None]
 
 
 def validation_text(validation: Validation, style: Style, line_at: LineAt | None = None) -> str:
-    """One line a problem, with `line_at` the line of the file below it, and a summary line, the last."""
+    """One line for each problem, with `line_at` also the line of the file, and a summary as the last line."""
     lines = "".join(f"{line}\n" for line in problem_lines(validation.problems, style, line_at))
     return lines + validation_summary(validation, style)
 
@@ -37,7 +37,7 @@ def validation_text(validation: Validation, style: Style, line_at: LineAt | None
 def problem_lines(problems: Sequence[Problem], style: Style, line_at: LineAt | None = None) -> list[str]:
     """`file:line:col: CODE message`, one line each; a severity other than error is named.
 
-    `line_at` gives the line of a file that a mark is in, which is shown below with a caret under the column.
+    `line_at` returns the line of the file at a mark, which is then shown with a caret under the column.
     """
     lines = []
     for problem in problems:
@@ -49,7 +49,7 @@ def problem_lines(problems: Sequence[Problem], style: Style, line_at: LineAt | N
 
 
 def _excerpt(line: str, problem: Problem, style: Style) -> list[str]:
-    """The line of a problem as far as it fits, and a caret under its column."""
+    """The part of a problem's line that fits, and a caret under its column."""
     number, at = f"{problem.mark.line:5}", problem.mark.column - 1
     room = max((style.width or _USUAL) - len(number) - 4, _NARROWEST)
     before = _shown(line[max(at - room // 2, 0) : at])
@@ -101,9 +101,9 @@ def _line(problem: Problem, style: Style) -> str:
 
 
 def validation_summary(validation: Validation, style: Style) -> str:
-    """One line: the verdict, and what was looked at."""
+    """One line: whether all is valid, and what was checked."""
     found = Counter(problem.severity for problem in validation.problems)
-    said = ", ".join(count(found[severity], severity) for severity in SEVERITIES if found[severity])
+    problems = ", ".join(count(found[severity], severity) for severity in SEVERITIES if found[severity])
     tests = f" and {count(validation.tests, 'test')}" if validation.tests else ""
     seen = f"{count(validation.policies, 'policy')}{tests} in {count(validation.files, 'file')}"
     if validation.skipped:
@@ -112,8 +112,8 @@ def validation_summary(validation: Validation, style: Style) -> str:
     where = f" in {escape(validation.environment)}" if validation.environment is not None else ""
     if validation.valid:
         verdict = style.paint("Valid", "green", "bold")
-        return f"{verdict}{where}: {seen}" + (f", {said}.\n" if said else ".\n")
-    return f"{style.paint('Not valid', 'red', 'bold')}{where}: {said} ({seen}).\n"
+        return f"{verdict}{where}: {seen}" + (f", {problems}.\n" if problems else ".\n")
+    return f"{style.paint('Not valid', 'red', 'bold')}{where}: {problems} ({seen}).\n"
 
 
 RULES_FORMAT = "policyctl/rules"
@@ -121,18 +121,18 @@ RULES_VERSION = 1
 
 
 def rules_text(rules: Iterable[Rule], style: Style) -> str:
-    """One line a rule: code, severity, short name."""
+    """One line for each rule: code, severity, short name."""
     return "".join(f"{_code(rule, style)}  {rule.severity:7}  {rule.name}\n" for rule in rules)
 
 
 def rule_text(rule: Rule, style: Style) -> str:
-    """One rule with its explanation and how to silence it, if it can be."""
+    """One rule with its explanation, and how to silence it."""
     silence = _wrapped(how_to_silence(rule.code))
     return f"{_code(rule, style)} {rule.name} ({rule.severity})\n\n{_wrapped(rule.text)}\n\n{silence}\n"
 
 
 def how_to_silence(code: str) -> str:
-    """How the rule with that code is silenced, or that it cannot be."""
+    """How to silence the rule with that code, or that this is not possible."""
     if code not in LINT_CODES:
         return "It cannot be silenced."
     return (
@@ -158,25 +158,26 @@ def _wrapped(text: str) -> str:
     return fill(text, 88, break_long_words=False, break_on_hyphens=False)
 
 
-MOST = 10  # annotations of one type that GitHub shows of one step; it drops further ones in silence
+MOST = 10  # annotations of one type that GitHub shows for a step; it silently drops the rest
 _COMMANDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "notice"}
 
 
 def github_annotations(problems: Sequence[Problem], path_of: Callable[[str], str]) -> str:
-    """A line for each problem, errors first, at most ten of a type; the rest is counted in one last annotation, and follows as
-    text: the log of a step does not say where an annotation belongs, and has nothing of those that are not there.
+    """An annotation for each problem, errors first, at most ten of a type. One more counts the rest, which follows as text,
+    because the log would not contain it otherwise.
 
-    `path_of` gives a file's path from the repository's top, which is how GitHub finds it.
+    `path_of` returns a file's path from the top of the repository, by which GitHub finds it. The syntax and the limits are
+    those of GitHub's documentation of workflow commands.
     """
     found = {severity: [problem for problem in problems if problem.severity == severity] for severity in _COMMANDS}
     over = any(len(some) > MOST for some in found.values())
-    # The last annotation is a notice, and must itself be one of the ten.
+    # The last annotation is itself a notice, one of the ten.
     shown = {severity: some[: MOST - (over and severity == "info")] for severity, some in found.items()}
     lines = [_annotation(problem, path_of) for some in shown.values() for problem in some]
     if over:
         rest = {severity: some[len(shown[severity]) :] for severity, some in found.items()}
-        said = ", ".join(count(len(some), f"further {_COMMANDS[severity]}") for severity, some in rest.items() if some)
-        lines.append(f"::notice title=policyctl::{said} not shown here (the step's log lists what is left)")
+        further = ", ".join(count(len(some), f"further {_COMMANDS[severity]}") for severity, some in rest.items() if some)
+        lines.append(f"::notice title=policyctl::{further} not shown here; the log of the step lists them")
         lines += problem_lines([problem for some in rest.values() for problem in some], Style())
     return "".join(f"{line}\n" for line in lines)
 
@@ -197,7 +198,7 @@ def _properties(problem: Problem, path_of: Callable[[str], str]) -> Iterator[str
 
 
 def _escaped(text: str) -> str:
-    """One visible line in which nothing reads as an escape; `escape` leaves no line's end."""
+    """One visible line without percent escapes; `escape` leaves no line breaks."""
     return escape(text).replace("%", "%25")
 
 
@@ -207,9 +208,9 @@ _PLACE = re.compile(r":\d+:\d+\b")
 
 
 def sarif(problems: Sequence[Problem], path_of: Callable[[str], str]) -> str:
-    """The problems as one run, with the rules that they break and no others.
+    """The problems as one SARIF run (OASIS standard, errata 01), with the rules that they break.
 
-    `path_of` gives a file's path from the repository's top (an absolute one when it lies outside).
+    `path_of` returns a file's path from the top of the repository, or an absolute path outside it.
     """
     codes = sorted({problem.code for problem in problems})
     paths = {problem.mark.file: path_of(problem.mark.file) for problem in problems}
@@ -252,12 +253,12 @@ def _result(problem: Problem, rule: int, path: str, fingerprint: str) -> dict[st
 
 
 def _region(mark: Mark) -> dict[str, int]:
-    """Where in a file. For a file as a whole its first line: GitHub's code scanning shows nothing that has no line."""
+    """The position in a file; for a whole file its first line, because code scanning ignores results without a line."""
     return {"startLine": mark.line, "startColumn": mark.column} if mark.line else {"startLine": 1}
 
 
 def _without_links(text: str) -> str:
-    """A message in which `[text](place)` is no link, as SARIF would have it."""
+    """A message in which SARIF does not read `[text](place)` as a link."""
     return text.replace("](", "] (")
 
 
@@ -267,9 +268,9 @@ def _artifact(path: str) -> dict[str, str]:
 
 
 def _fingerprints(problems: Sequence[Problem], paths: dict[str, str]) -> Iterator[str]:
-    """What a finding is known by from run to run: its file, rule and message, and which of several equal ones it is.
+    """What identifies a problem in later runs: its file, rule and message, and its number among equal ones.
 
-    Lines and columns are no part of it, so that it stays the same finding when text above it is added or removed.
+    Lines and columns are not included, so that edits above a problem do not change it.
     """
     seen = Counter[str]()
     for problem in problems:

@@ -57,9 +57,9 @@ def test_the_summary_says_how_much_how_risky_and_whether_the_rules_let_it_pass(m
     expect(mixed).to_have_title("Plan for dev: 1 to add, 4 to update, 2 to remove")
     tiles = [re.sub(r"\s+", " ", tile) for tile in mixed.locator(".tiles li").all_inner_texts()]
     assert tiles == ["+1 to add", "~4 to update", "−2 to remove", "▼1 worse"]
-    expect(mixed.locator(".verdict")).to_contain_text("refused by 1 safety rule")
-    expect(mixed.locator(".verdict")).to_contain_text("anygem google/gemini-2.0-flash 75% → 50%")
-    expect(mixed.locator(".verdict")).to_contain_text("assistant served 100% → ")
+    expect(mixed.locator(".headline")).to_contain_text("refused by 1 safety rule")
+    expect(mixed.locator(".headline")).to_contain_text("anygem google/gemini-2.0-flash 75% → 50%")
+    expect(mixed.locator(".headline")).to_contain_text("assistant served 100% → ")
     expect(mixed.locator(".notices li").first).to_contain_text("refused virtual-policy/old-router is protected")
     expect(mixed.locator("footer")).to_contain_text("https://api.example.test/instances/1")
     expect(mixed.locator("footer")).to_contain_text(re.compile("sha256:[0-9a-f]{64}"))
@@ -120,7 +120,7 @@ def test_text_narrows_the_changes_down_to_those_that_have_all_of_its_words(mixed
     expect_shown(mixed, left)
     said = f"{len(left)} of 7 changes" if len(left) < 7 else "all 7 changes"
     expect(mixed.get_by_role("status")).to_have_text(said)
-    expect(mixed.get_by_text("No change fits the filter.")).to_be_visible(visible=not left)
+    expect(mixed.get_by_text("No change matches the filter.")).to_be_visible(visible=not left)
 
 
 def test_kinds_and_worse_only_narrow_it_down_together(mixed: Page) -> None:
@@ -181,7 +181,7 @@ def test_a_link_to_a_change_that_is_filtered_out_shows_it_again(mixed: Page) -> 
 def test_without_scripts_everything_is_there_but_the_filter(page_of: PageOf, show: Open) -> None:
     page = show(page_of(plans.mixed), java_script_enabled=False)
     expect(page.get_by_role("searchbox")).to_be_hidden()
-    expect(page.get_by_text("No change fits the filter.")).to_be_hidden()
+    expect(page.get_by_text("No change matches the filter.")).to_be_hidden()
     one = change(page, "anygem")
     one.locator("summary").click()
     expect(one.locator(".fields")).to_be_visible()

@@ -43,7 +43,7 @@ def test_a_page_and_a_plan_that_differ_are_refused_and_the_old_plan_goes(work: W
     assert ran.code == 1
     assert "plan.md shows sha256:" in ran.err
     assert ", and plan.json is sha256:" in ran.err
-    assert "There is no plan for the newest commit" in work.forge.bodies[0]
+    assert "The newest commit has no plan" in work.forge.bodies[0]
 
 
 def test_a_page_of_another_directory_is_refused(work: Work) -> None:

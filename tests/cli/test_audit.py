@@ -137,7 +137,7 @@ def test_a_directory_that_is_not_as_its_commit_is_dirty(project: Project, policy
     project.policy("new")
     assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
     assert {line["dirty"] for line in lines()} == {True}
-    assert "with changes that are in no commit" in policyctl("history", "--audit", AUDIT).out
+    assert "with uncommitted changes" in policyctl("history", "--audit", AUDIT).out
 
 
 UNUSABLE = {
@@ -378,7 +378,7 @@ def test_a_change_that_nobody_noted_is_seen(project: Project, policyctl: Policyc
         project.write("anygem.yaml", ANYGEM.replace("0.25", weight))
         assert policyctl("apply", "--yes", *(("--audit", AUDIT) if audit else ())).code == 0
     ran = policyctl("history", "--audit", AUDIT)
-    assert ran.out.count("it was changed before this by somebody who left no entry here") == 1
+    assert ran.out.count("before this, it was changed without an entry here") == 1
 
 
 TORN = {

@@ -13,7 +13,7 @@ from tests.git_repo import commit, git
 from tests.remote.fake_server import Reply, StandIn, standing_in
 from tests.sqlite_rows import put, row
 
-LEAD = "Safety settings change in policyctl.yaml; until they are merged the old ones hold:\n"
+LEAD = "Safety settings change in policyctl.yaml; the old ones apply until the merge:\n"
 NAMES = "abcdef"
 
 

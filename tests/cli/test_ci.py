@@ -213,7 +213,7 @@ def test_a_commit_without_a_plan_takes_the_old_one_away(
     forge.merge(5)
     assert on_main("ci", "approved").out == "none\n"
     assert forge.bodies[0] == "looks good"
-    assert "There is no plan for the newest commit" in forge.bodies[1]
+    assert "The newest commit has no plan" in forge.bodies[1]
     forge.merges.clear()
     saved(policyctl)
     assert policyctl(*SHOW).code == 0
@@ -366,7 +366,7 @@ def test_an_answer_that_is_no_list_of_comments_is_no_traceback(
         forge.server.handler = lambda _: Reply(200, answer)
         ran = policyctl(*SHOW)
     assert "bug" not in ran.err
-    assert (ran.code, "answered something else" in ran.err) == (
+    assert (ran.code, "did not answer with" in ran.err) == (
         (0, False) if answer == [{"user": None, "body": None}] else (1, True)
     )
 
@@ -382,7 +382,7 @@ WRONG = {
     ),
     "in the clear": (
         {"GITHUB_API_URL": "http://forge.example"},
-        "forge.example is not asked: the token would be sent in the clear",
+        "forge.example is not contacted: the token would be sent unencrypted",
     ),
     "no URL": ({"GITHUB_API_URL": "nonsense"}, "the address of the service must be an https:// URL"),
 }

@@ -297,7 +297,7 @@ def test_metadata_and_equivalent_changes_are_said_to_be_such(repository: Project
     assert machine("anygem", "--against", "git:HEAD")["policies"][0]["class"] == "metadata"
     repository.write("anygem.yaml", ANYGEM.replace("weight: 0.75", "weight: 0.6").replace("weight: 0.25", "weight: 0.2"))
     assert machine("anygem", "--against", "git:HEAD")["policies"][0]["class"] == "equivalent"
-    assert "equivalent: other words for the same behaviour" in policyctl("effect", "anygem", "--against", "git:HEAD").out
+    assert "equivalent: the same behaviour, written differently" in policyctl("effect", "anygem", "--against", "git:HEAD").out
 
 
 def test_a_comparison_with_the_remote(project: Project, machine: Any, policyctl: Policyctl) -> None:

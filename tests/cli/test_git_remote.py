@@ -43,7 +43,7 @@ def test_the_plan_has_its_changes_and_their_effect(merged: Project, policyctl: P
 
 def test_a_plan_against_what_is_committed_is_empty(merged: Project, policyctl: Policyctl) -> None:
     commit(merged.folder)
-    assert policyctl("plan", "--remote", "git:HEAD", "--detailed-exitcode").out.endswith("as the files say: 3 unchanged.\n")
+    assert policyctl("plan", "--remote", "git:HEAD", "--detailed-exitcode").out.endswith("matches the files: 3 unchanged.\n")
 
 
 def test_it_works_from_any_directory_of_the_repository(

@@ -47,7 +47,7 @@ def test_what_the_checkout_lacks_is_not_removed(case: str, remote: str | None, a
     assert "refused  virtual-policy/beta may not be gone, so nothing is removed: git has files" in ran.out
     assert path in ran.out
     assert remedy in ran.out
-    assert "as the files say" not in ran.out
+    assert "matches the files" not in ran.out
 
 
 @pytest.mark.parametrize("case", GAPS)

@@ -179,7 +179,7 @@ def test_a_saved_plan_can_be_applied_again_with_the_same_allowances(two: Project
 def test_nothing_is_said_to_match_of_what_was_left_out(two: Project, policyctl: Policyctl) -> None:
     assert policyctl("apply", "--yes", "--only", "chat").code == 0
     for form in ("text", "markdown", "html"):
-        assert "as the files say" not in policyctl("plan", "--only", "chat", "--format", form).out
+        assert "matches the files" not in policyctl("plan", "--only", "chat", "--format", form).out
     assert policyctl("plan", "--only", "chat").out.endswith("No changes selected. 1 unchanged, 1 not selected.\n")
 
 
@@ -203,12 +203,12 @@ def test_no_match_is_claimed_for_rows_that_could_not_be_compared(case: str, proj
     put([row("chat", id="1"), bad], unique_names=False)
     ran = policyctl("plan", "--out", "p.json", "--report", "markdown=p.md", "--report", "html=p.html")
     page, text = Path("p.html").read_text("utf-8"), Path("p.md").read_text("utf-8")
-    said = "Nothing to apply, but not all could be compared"
+    said = "Nothing to apply, but not everything could be compared"
     for shown in (ran, policyctl("apply", "--yes"), policyctl("apply", "p.json", "--yes")):
         assert (shown.code, shown.out.splitlines()[-1]) == (code, f"{said}. {rest}.")
     assert f"<h2>{said}</h2>" in page
     assert (f"\n{said}.\n" in text, f" {rest}.\n" in text, "### policyctl: nothing to apply in `local`" in text) == (True,) * 3
-    assert not any("as the files say" in one or "No changes" in one or "no changes" in one for one in (ran.out, text, page))
+    assert not any("matches the files" in one or "No changes" in one or "no changes" in one for one in (ran.out, text, page))
     summary = json.loads(policyctl("plan", "--format", "json").out)["summary"]
     assert (summary["unreadable"], summary["blocked"]) == ((0, 1) if code else (1, 0))
 
@@ -218,6 +218,6 @@ def test_what_the_files_do_not_manage_is_not_called_a_match(project: Project, po
     project.policy("chat", "virtual-model/a/one")
     project.write("policyctl.yaml", "scope: ['chat*']\n")
     put([row("chat", id="1"), row("theirs", id="2"), row("broken", id="3", policy=None)])
-    said = "No changes. What the files manage in local is as they say: 1 unchanged, 1 outside the scope.\n"
+    said = "No changes. The policies that the files manage in local match: 1 unchanged, 1 outside the scope.\n"
     assert policyctl("plan").out.endswith(said)
-    assert "\nWhat the files manage is as they say.\n" in policyctl("plan", "--format", "markdown").out
+    assert "\nThe policies that the files manage match.\n" in policyctl("plan", "--format", "markdown").out

@@ -38,7 +38,7 @@ def test_after_apply_plan_is_empty_and_apply_does_nothing(applied: Project, poli
     before = DATABASE.read_bytes()
     assert policyctl("plan", "--detailed-exitcode") == (
         0,
-        "environment local, remote local\n\nNo changes. local is as the files say: 2 unchanged.\n",
+        "environment local, remote local\n\nNo changes. local matches the files: 2 unchanged.\n",
         "",
     )
     again = policyctl("apply")

@@ -56,7 +56,7 @@ def test_a_model_spelled_otherwise_is_not_a_new_one(project: Project, policyctl:
     ran = policyctl("plan")
     assert ran.code == 0
     assert f"policy.targets[{GPT}].model_name: {GPT} → virtual-model/{GPT}" in ran.out
-    assert "equivalent: other words for the same behaviour" in ran.out
+    assert "equivalent: the same behaviour, written differently" in ran.out
 
 
 SUPPOSED = ["openai", "gpt-4o", GPT, f"virtual-model/{GPT}", "openai/*"]

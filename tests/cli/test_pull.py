@@ -107,7 +107,7 @@ def test_hundreds_of_policies_with_hostile_names_and_texts_become_a_directory_wi
     put(random_rows(300, seed=1))
     ran = policyctl("pull")
     assert ran.code == 0, ran.err
-    assert ran.out.endswith("Pulled: 300 files written, 0 as before; the plan is empty.\n")
+    assert ran.out.endswith("Pulled: 300 files written, 0 unchanged; the plan is empty.\n")
     plan = json.loads(policyctl("plan", "--format", "json").out)
     assert (plan["changes"], plan["summary"]["unchanged"]) == ([], 300)
     contents = files_of(Path("policies"))
@@ -118,7 +118,7 @@ def test_hundreds_of_policies_with_hostile_names_and_texts_become_a_directory_wi
     again = policyctl("pull", "--overwrite")
     note, _, summary = again.out.splitlines()
     assert note.endswith(" and 297 more also have policy.unknown; it is kept, and what is said of traffic does not count it")
-    assert summary == "Pulled: 0 files written, 300 as before; the plan is empty."
+    assert summary == "Pulled: 0 files written, 300 unchanged; the plan is empty."
     Path("policies").rename("first")
     policyctl("pull")
     assert files_of(Path("policies")) == files_of(Path("first"))
@@ -130,7 +130,7 @@ def test_a_served_tenant_becomes_a_directory_with_an_empty_plan(bare: Path, poli
     database = bare / "served.db"
     put(random_rows(300, seed=2), database)
     with serving(database) as served:
-        assert policyctl("pull", "--remote", served.url).out.endswith("300 files written, 0 as before; the plan is empty.\n")
+        assert policyctl("pull", "--remote", served.url).out.endswith("300 files written, 0 unchanged; the plan is empty.\n")
         assert policyctl("plan", "--remote", served.url, "--detailed-exitcode").code == 0
 
 
@@ -138,7 +138,7 @@ def test_a_policy_that_a_file_says_stays_in_that_file(project: Project, policyct
     project.write("team/gem.yml", ANYGEM)
     policyctl("apply", "--yes")
     ran = policyctl("pull")
-    assert (ran.code, ran.out) == (0, "Pulled: 0 files written, 1 as before; the plan is empty.\n")
+    assert (ran.code, ran.out) == (0, "Pulled: 0 files written, 1 unchanged; the plan is empty.\n")
     assert files_of(project.policies) == {"team/gem.yml": ANYGEM}
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_says_otherwise_is_kept_unless_overwrite(project: Project, p
     assert files_of(project.policies)["team/gem.yml"] == ANYGEM
     ran = policyctl("pull", "--overwrite")
     assert ran.code == 0
-    assert ran.out == "~ policies/team/gem.yml\n\nPulled: 1 file written, 1 as before; the plan is empty.\n"
+    assert ran.out == "~ policies/team/gem.yml\n\nPulled: 1 file written, 1 unchanged; the plan is empty.\n"
 
 
 def test_a_pulled_text_with_template_syntax_can_be_pulled_over(bare: Path, policyctl: Policyctl) -> None:
@@ -203,7 +203,7 @@ def test_what_no_file_may_say_is_listed_with_the_reason_and_the_rest_is_pulled(b
     for _, reason in UNWRITABLE:
         assert any(line.startswith("not pulled  virtual-policy/") and reason in line for line in ran.out.splitlines()), reason
     assert "virtual-policy/twin: the remote has several policies of this name; remove all but one by id (ids 1, 2)" in ran.out
-    assert "note  a row of the remote is left alone: the row has no policy (name virtual-policy/broken" in ran.out
+    assert "note  a row on the remote was skipped: the row has no policy (name virtual-policy/broken" in ran.out
     assert f"the plan is not empty: {len(UNWRITABLE)} to remove." in ran.out
     assert "10 live policies not pulled; see above. Read the plan before you apply" in ran.err
     assert "\x07" not in ran.out
@@ -274,4 +274,4 @@ def test_files_whose_policy_is_not_live_are_left_and_counted(project: Project, p
     put([row("a")])
     ran = policyctl("pull")
     assert ran.code == 0
-    assert ran.out == "+ policies/a.yaml\n\nPulled: 1 file written, 0 as before; the plan is not empty: 1 to add.\n"
+    assert ran.out == "+ policies/a.yaml\n\nPulled: 1 file written, 0 unchanged; the plan is not empty: 1 to add.\n"

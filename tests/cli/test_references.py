@@ -167,7 +167,7 @@ def test_what_a_policy_does_by_way_of_rows_that_are_not_clear_is_not_known(
     files = {form: Path(f"plan.{form}") for form in ("markdown", "html")}
     ran = policyctl("plan", "-v", *(f"--report={form}={path}" for form, path in files.items()))
     pages = {form: path.read_text("utf-8") for form, path in files.items()}
-    assert f"riskiest  front: what this does to traffic is not known: {why}\n" in ran.out
+    assert f"riskiest  front: the effect on traffic is not known: {why}\n" in ran.out
     assert ran.out.count(f"      not known: {why}\n") == 2  # of the update, and of the outages of the new policy
     assert why in pages["markdown"].replace("`", "")
     assert why in pages["html"]
@@ -345,7 +345,7 @@ def test_the_uses_of_a_policy_whose_mode_is_not_known_are_not_denied(project: Pr
     path = project.write("odd.yaml", CHAT.format(codes="429").replace("fallback", "semantic").replace("chat", "odd"))
     args = (path, "policies/all.yaml", "--uses")
     why = 'policy has mode "semantic", which policyctl does not know'
-    assert f"cannot be told: {why}" in policyctl("effect", *args, "claude").out
+    assert f"not known: {why}" in policyctl("effect", *args, "claude").out
     ran = policyctl("effect", path, "policies/all.yaml", "--uses", "virtual-policy/all")
     assert "virtual-policy/all: used by none of 2 policies, as far as is known\n" in ran.out
     assert f"note  it is not known whether odd uses virtual-policy/all: {why}\n" in ran.out

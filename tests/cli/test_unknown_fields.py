@@ -104,7 +104,7 @@ def test_effect_against_the_live_policy_names_them(live: Project, policyctl: Pol
 def test_show_and_list_print_them(live: Project, policyctl: Policyctl) -> None:
     lines = policyctl("policy", "show", "--name", "safe").out.splitlines()
     assert lines[-4:] == [
-        "# Beside this, the live policy also has what no policy file can say, and what an update keeps:",
+        "# The live policy also has fields that a policy file cannot hold; an update keeps them:",
         "#   policy.cache.max_age: 60",
         "#   policy.request_timeout: 5000",
         '#   policy.targets[x/a].override_params: {temperature: 0, api_key: "***"}',

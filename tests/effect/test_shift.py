@@ -12,7 +12,7 @@ from policyctl.report.effect_rows import effect_rows
 from tests.effect.policies import document
 
 GPT, GEMINI, CLAUDE, MINI = ("openai/gpt-4o", "google/gemini", "anthropic/claude", "openai/gpt-4o-mini")
-SENTENCE = "only weights move: worse only while a model that gained is down, better only while one that lost is"
+SENTENCE = "only weights change: worse only while a model that gains is down, better only while one that loses is"
 Body = dict[str, Any]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from policyctl.effect.analysis import Effect, compare
 from policyctl.report.effect_rows import cell_row, informative
-from policyctl.report.headline import plan_summary, said_risks
+from policyctl.report.headline import describe_risks, plan_summary
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_view import PlanView
 from tests.builders import policy
@@ -199,7 +199,7 @@ def test_a_page_shows_what_an_outage_takes_or_it_follows_from_the_shares(pair: t
     effect, said = review.effects["virtual-policy/p"], plan_summary(review)
     page = plan_markdown(PlanView(review, "local")).replace("`", "").replace("**", "")
     assert said.risks[0].takes >= max(lost for lost, _ in losses) - 1e-9
-    assert all(words[:60] in page.partition("<details>")[0] for words in said_risks(said.risks[0]))
+    assert all(words[:60] in page.partition("<details>")[0] for words in describe_risks(said.risks[0]))
     if "only weights move" in page:
         assert all(lost <= gained + 1e-9 for lost, gained in losses)
     else:

@@ -80,7 +80,7 @@ def test_at_most_ten_of_a_type_errors_first_and_the_rest_counted(
     annotations = [line for line in lines if line.startswith("::")]
     kinds = [line.removeprefix("::").split(" ")[0] for line in annotations]
     assert kinds == ["error"] * shown[0] + ["warning"] * shown[1] + ["notice"] * shown[2]
-    said = f"::notice title=policyctl::{last} not shown here (the step's log lists what is left)"
+    said = f"::notice title=policyctl::{last} not shown here; the log of the step lists them"
     assert (said in lines) == (last is not None)
     assert last is None or annotations[-1] == said
     # What has no annotation follows as text, with its place.
@@ -118,7 +118,7 @@ def test_a_long_text_is_cut_by_lines_to_what_fits(number: int, room: int) -> Non
         *kept, said = inside
         assert kept == lines[: len(kept)]
         left = number - len(kept)
-        assert said == f"… and {left:,} further line{'s' if left > 1 else ''}; the step's log has all"
+        assert said == f"… and {left:,} further line{'s' if left > 1 else ''}; the log of the step has all"
 
 
 def test_outputs_say_what_later_steps_ask() -> None:

@@ -78,7 +78,7 @@ LIST = {"mode": "fallback", "on_status_codes": [429, 503]}
         # Two models at once.
         (body("x/a", "y/b", "z/c"), body("x/a", "y/b"), "served 100% → 0% while x/a is down with 500 and y/b is down with 500"),
         (body("x/a"), body("x/a", "y/b"), "y/b newly reachable when a fails"),
-        (body("x/a"), {**body("x/a"), "retry": {"attempts": 3}}, "most calls of a request: 1 → 4"),
+        (body("x/a"), {**body("x/a"), "retry": {"attempts": 3}}, "most calls per request: 1 → 4"),
         (body("x/a"), {**body("x/a"), "retry": {"attempts": 0}}, None),
         (body("x/a", "x/b", mode="single"), body("x/a", mode="single"), None),
     ],
@@ -192,7 +192,7 @@ def test_a_removal_that_nothing_uses_comes_after_an_outage_that_is_no_longer_sur
 def test_a_removal_of_what_another_policy_targets_comes_first() -> None:
     said = plan_summary(reviewed([policy("a", "virtual-policy/b")], [row("a", "virtual-policy/b"), row("b")]))
     assert [(risk.policy, describe_risk(risk)) for risk in said.risks] == [
-        ("virtual-policy/b", "removed, and a policy that stays targets it"),
+        ("virtual-policy/b", "removed, but a remaining policy targets it"),
         ("virtual-policy/a", "served 100% → 0% while nothing fails"),
     ]
 
@@ -214,7 +214,7 @@ def test_a_removal_claims_that_nothing_targets_it_only_where_every_row_could_be_
 def test_what_is_not_known_is_not_less_than_requests_that_fail() -> None:
     risk = worst_of("virtual-policy/a", "update", None)
     assert risk is not None
-    assert (risk.tier, describe_risk(risk)) == (Tier.NORMAL, "what this does to traffic is not known")
+    assert (risk.tier, describe_risk(risk)) == (Tier.NORMAL, "the effect on traffic is not known")
 
 
 def test_others_that_are_as_bad_are_named_or_counted() -> None:
@@ -229,7 +229,7 @@ def test_others_that_are_as_bad_are_named_or_counted() -> None:
         (
             body("x/a"),
             {**body("x/a"), "retry": {"attempts": 0}},
-            "Traffic stays as it is: every change is metadata or equivalent.",
+            "Nothing changes for requests: every change is metadata only or equivalent.",
         ),
         (
             {**body("x/a", "y/b"), "strategy": LIST},

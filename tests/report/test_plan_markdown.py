@@ -203,7 +203,7 @@ def test_a_comment_that_does_not_show_the_plan_approves_nothing() -> None:
     review = PLANS["update"]
     whole, cut = (comment_text(page(review), review.plan, "https://x", longest) for longest in (60_000, 500))
     assert whole.endswith(f"<!-- policyctl {review.plan.digest} -->\n")
-    assert "too long to be shown here" in cut
+    assert "too long to show here" in cut
     assert cut.endswith("<!-- policyctl none -->\n")
 
 
@@ -241,7 +241,7 @@ def test_the_order_of_a_load_balance_is_no_shape() -> None:
 def test_a_graph_that_nobody_could_read_is_not_drawn() -> None:
     text = page(reviewed([policy("p", *(f"model-{number}" for number in range(200)))], [row("p", "a")]))
     assert text.count("```mermaid") == 1
-    assert "After:\n\ntoo big to be drawn here\n" in text
+    assert "After:\n\ntoo large to draw here\n" in text
 
 
 @pytest.mark.slow

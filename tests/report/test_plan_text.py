@@ -39,7 +39,7 @@ def test_a_long_plan_that_is_refused_says_so_first_and_why_at_its_end() -> None:
     assert lines[2:6] == [
         "changes   1 to add, 50 to remove",
         "riskiest  r00, r01, r02: removed; no policy targets it",
-        "          and 47 more as bad or nearly",
+        "          and 47 more as bad, or nearly",
         "rules     refused by 2 safety rules",
     ]
     assert [line.partition("  ")[0] for line in lines[-4:]] == ["refused", "refused", "", lines[-1]]
@@ -47,7 +47,7 @@ def test_a_long_plan_that_is_refused_says_so_first_and_why_at_its_end() -> None:
 
 def test_a_plan_without_changes_has_nothing_to_judge() -> None:
     lines = plan_text(reviewed([policy("p")], [row("p")]), "local", Style()).splitlines()
-    assert lines == ["environment dev, remote local", "", "No changes. dev is as the files say: 1 unchanged."]
+    assert lines == ["environment dev, remote local", "", "No changes. dev matches the files: 1 unchanged."]
 
 
 def test_verbose_shows_values_whole_every_row_of_an_effect_and_what_the_policy_will_be() -> None:

@@ -74,7 +74,7 @@ def _shown(forge: Forge, options: Options) -> list[Override]:
 
 def _allowed(forge: Forge, console: Console) -> list[Override]:
     found: dict[str, Override] = {}
-    everything = forge.said()
+    everything = forge.remarks()
     for comment in everything:
         if asks(comment.text) and not commands_in(comment.text):
             console.say(f"what {comment.who} writes of /policyctl allow does not count: {_ALONE}")
