@@ -42,7 +42,7 @@ def plan_summary(review: Review) -> PlanSummary:
     counts = ", ".join(numbers) or ("no changes" if all_compared(review) else "nothing to apply")
     # Equal risks keep the order of the plan, so that the same plan always gives the same line.
     risks = sorted(risks_of(review), key=lambda risk: risk.rank, reverse=True)
-    beside = {one.name for one in review.affected if is_unknown(one.effect)}  # behind what is known, as in the table
+    beside = {one.name for one in review.affected if is_unknown(one.effect)}  # after what is known, as in the table
     risks.sort(key=lambda risk: risk.policy in beside)
     alike = [risk for risk in risks if risks[0].like(risk)]  # includes the first, if there is one
     passed = not (review.stale or review.refusals or review.branch.failed_tests or plan.blocked)

@@ -59,8 +59,8 @@ class Item:
 
 
 def items_of(subject: PlanView) -> list[Item]:
-    """The changes and what else they affect, from the riskiest down; those without a risk come last, and what is equal stays
-    in the plan's order. Affected policies of which nothing is known come behind all that is."""
+    """Changes and affected policies, from the riskiest down. Equal ones keep the order of the plan. Affected policies whose
+    effect is not known come last."""
     review, verbose = subject.review, subject.verbose
     items = []
     for change in review.plan.changes:
@@ -165,7 +165,10 @@ def fields_of(change: Change) -> tuple[FieldChange, ...]:
     if change.action == "update" or document is None:
         return change.fields
     nothing = {"name": document["name"], "policy": {"targets": []}}
-    return fields_between(nothing, document) if change.action == "add" else fields_between(document, nothing)
+    # The side without a policy has no fields, not even defaults.
+    if change.action == "add":
+        return tuple(field._replace(before=None) for field in fields_between(nothing, document))
+    return tuple(field._replace(after=None) for field in fields_between(document, nothing))
 
 
 def _both(field: FieldChange, verbose: bool) -> Iterator[str]:
