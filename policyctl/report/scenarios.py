@@ -46,7 +46,7 @@ def scenarios_text(ran: Ran, style: Style, *, verbose: bool = False) -> str:
     for result in ran.results:
         if result.failures:
             lines += [*_failed(ran, result, style), ""]
-    lines += [style.paint(f"{ASSUMED}, unless a test says so", "dim"), "", _summary(ran, style)]
+    lines += [style.paint(f"{ASSUMED}, unless a test sets streamed", "dim"), "", _summary(ran, style)]
     return "".join(f"{line}\n" for line in lines)
 
 

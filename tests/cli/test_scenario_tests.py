@@ -29,7 +29,7 @@ tests:
 TOP = "environment local\n\n"
 BASIS = (
     "by gateway profile portkey-1.15.2, which the platform is assumed to follow; "
-    "for answers that are not streamed, unless a test says so\n\n"
+    "for answers that are not streamed, unless a test sets streamed\n\n"
 )
 
 
