@@ -8,11 +8,11 @@
     if (!change) return;
     if (change.hidden) form.reset(), show();
     change.open = true;
-    change.style.contentVisibility = "visible"; // its whole height must count, or it cannot be scrolled to the top
+    change.style.contentVisibility = "visible"; // without its whole height it cannot be scrolled to the top
     change.scrollIntoView();
     change.firstElementChild.focus({ preventScroll: true });
   };
-  // What is searched is what is read; it is gathered once, when the first letter is typed.
+  // The search is over the visible text, which is collected once, when the first letter is typed.
   let texts;
   const show = () => {
     const words = form.text.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -32,11 +32,11 @@
       left === changes.length ? `all ${count(left)} changes` : `${count(left)} of ${count(changes.length)} changes`;
     one("#none").hidden = left > 0;
   };
-  // What can be scrolled sideways can be reached by keyboard, in every browser. Measuring lays it out, so only what is near.
+  // What scrolls sideways gets keyboard focus, in every browser. Measuring forces a layout, so only elements near the view.
   const near = new IntersectionObserver(
     (seen) => {
       const shown = seen.filter((each) => each.isIntersecting).map((each) => each.target);
-      const scrolled = shown.map((each) => each.scrollWidth > each.clientWidth); // all of them, before anything changes
+      const scrolled = shown.map((each) => each.scrollWidth > each.clientWidth); // measure all before changing any
       shown.forEach((each, place) => (each.tabIndex = scrolled[place] ? 0 : -1));
     },
     { rootMargin: "100%" },
