@@ -21,8 +21,8 @@ from policyctl.server.shapes import (
     ConfigurationRow,
     ConnectionRow,
     ConnectionsReply,
-    Credentials,
     CredentialsState,
+    EnteredCredentials,
     NewConfiguration,
     NewConnection,
 )
@@ -100,7 +100,7 @@ def get_credentials(service: Service, call: ApiRequest) -> ApiResponse:
 
 
 def enter_credentials(service: Service, call: ApiRequest, kind: str) -> ApiResponse:
-    read_json(Credentials, call.body)
+    read_json(EnteredCredentials, call.body)
     return _note_credentials(service, call, kind, there=True)
 
 
@@ -216,8 +216,8 @@ def _credentials(kind: str) -> PathItem:
     return PathItem(
         f"{_CREDENTIALS}/{kind}",
         (
-            Operation("POST", enter, noted, takes=Credentials, gives=CredentialsState, faults=faults),
-            Operation("PATCH", enter, noted, takes=Credentials, gives=CredentialsState, faults=faults),
+            Operation("POST", enter, noted, takes=EnteredCredentials, gives=CredentialsState, faults=faults),
+            Operation("PATCH", enter, noted, takes=EnteredCredentials, gives=CredentialsState, faults=faults),
             Operation("DELETE", remove, "Note that they were removed.", gives=CredentialsState, faults=(404,)),
         ),
     )

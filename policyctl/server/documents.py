@@ -15,7 +15,7 @@ from policyctl.errors import NotFound
 from policyctl.policy.document import Document
 from policyctl.remote.sqlite_models import SqliteDocuments
 from policyctl.server.service import ApiRequest, ApiResponse, Operation, PathItem, Service, read_json
-from policyctl.server.shapes import Bindings, DocumentUpdate, Environment, NewDocument, Row, WorkspaceRow
+from policyctl.server.shapes import AgentEnvironment, Bindings, DocumentUpdate, NewDocument, Row, WorkspaceRow
 
 GLOBAL_WORKSPACE = {
     "workspace_id": "00000000-0000-0000-0000-000000000001",
@@ -162,7 +162,11 @@ def _paths(collection: Collection) -> tuple[PathItem, ...]:
 PATHS = (
     PathItem(
         "/agents/{id}/environment",
-        (Operation("GET", AGENTS.environments, "List an agent's environments.", gives=Environment, many=True, faults=(404,)),),
+        (
+            Operation(
+                "GET", AGENTS.environments, "List an agent's environments.", gives=AgentEnvironment, many=True, faults=(404,)
+            ),
+        ),
     ),
     *(item for collection in COLLECTIONS for item in _paths(collection)),
     PathItem(

@@ -24,9 +24,9 @@ from policyctl.server.shapes import (
     ModelQuestion,
     ModelReport,
     ModelRow,
+    ModelSelection,
     ModelUpdate,
     NewModel,
-    Selection,
     SelectionPatch,
     SelectionSettings,
     WarningText,
@@ -233,7 +233,7 @@ _ITEM = PathItem(
 _SELECTION_ITEM = PathItem(
     "/model-selection",
     (
-        Operation("GET", get_selection, "Read the default model and the denylist.", gives=Selection),
+        Operation("GET", get_selection, "Read the default model and the denylist.", gives=ModelSelection),
         Operation(
             "PUT",
             replace_selection,

@@ -159,7 +159,7 @@ class SelectionPatch(Shape):
     premier_models_enabled: bool | None = None
 
 
-class Selection(Shape):
+class ModelSelection(Shape):
     model_selection_settings: SelectionSettings
     warnings: list[str]
 
@@ -225,7 +225,7 @@ class ConfigurationRow(Configuration):
     environment: str
 
 
-class Credentials(Shape):
+class EnteredCredentials(Shape):
     """Credentials. None of them is stored."""
 
 
@@ -260,7 +260,7 @@ class WorkspaceRow(Shape):
     name: str
 
 
-class Environment(Shape):
+class AgentEnvironment(Shape):
     """A version of an agent: its draft, or what is live."""
 
     id: str

@@ -227,6 +227,7 @@ def test_an_interrupted_apply_whose_outcomes_cannot_be_noted_is_still_an_interru
     assert ran.stdout.count("skipped: interrupted") == 3 - len(live_documents())
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_write_and_its_outcome_leaves_a_begun_line(project: Project, policyctl: Policyctl) -> None:
     for name in "abc":
         project.policy(name)

@@ -259,6 +259,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code_and_is_no_traceback(case: 
     assert unread(project, *args) == (code, "")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_hides_no_problem(project: Project) -> None:
     project.write("anygem.yaml", ANYGEM + "colour: red\n")
     assert unread(project, "validate") == (1, "")

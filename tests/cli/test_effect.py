@@ -48,6 +48,7 @@ def fallback(*models: str, codes: list[int] | None = None, **more: Any) -> dict[
     return {"strategy": strategy, "targets": [{"model_name": f"virtual-model/{model}"} for model in models], **more}
 
 
+@pytest.mark.slow
 def test_a_file_needs_no_directory_and_no_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real process, in an empty folder, leaves nothing behind."""
     path = tmp_path / "elsewhere" / "anygem.yaml"

@@ -56,6 +56,7 @@ def test_a_plan_that_was_applied_meanwhile_is_stale_too(planned: str, policyctl:
     assert policyctl("apply", "--yes", "--expect-digest", planned).code == 4
 
 
+@pytest.mark.slow
 def test_a_mismatch_is_told_before_any_question(planned: str, project: Project) -> None:
     """At a terminal too, where apply would ask."""
     master, terminal = pty.openpty()

@@ -175,6 +175,7 @@ def test_on_a_terminal_a_problem_shows_its_line(case: str, project: Project) -> 
     assert (lines[place + 1 : place + 3] == EXCERPT) == shown
 
 
+@pytest.mark.slow
 def test_plan_shows_the_line_too(project: Project) -> None:
     project.write("x.yaml", WRONG)
     with on_terminal("-m", "policyctl", "plan", width=120, environ={"NO_COLOR": "1", "CI": ""}) as terminal:

@@ -301,6 +301,7 @@ def test_an_added_policy_has_all_its_models_newly_reachable() -> None:
     assert (effect.worse, effect.better) == ((), ())
 
 
+@pytest.mark.slow
 def test_work_does_not_double_with_every_level() -> None:
     """Sixty fallbacks in one another, each with a list of its own."""
     body: dict[str, Any] = {"model_name": A}

@@ -91,6 +91,7 @@ def _nested(random: Random, depth: int) -> dict[str, Any]:
     return group
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_nested_policies_are_within_sampling_error_of_a_simulation(seed: int) -> None:
     body, requests = _nested(Random(seed), 3), 4000

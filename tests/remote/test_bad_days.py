@@ -117,7 +117,7 @@ ACTIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {  # wha
 }
 
 
-@pytest.mark.parametrize("often", ["once", "always"])
+@pytest.mark.parametrize("often", ["once", pytest.param("always", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("action", "unique"),
     [("add", True), ("add", False), ("update", False), ("remove", False)],

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import pytest
+
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import BranchChecks, Review, review
 from policyctl.plan.settings import Guards, Limits, Override, Settings
@@ -172,3 +174,5 @@ def _made(name: str) -> Review:
 
 
 PLANS = Plans()
+# The thousand changes take as long as all the others together.
+CASES = [pytest.param(name, marks=pytest.mark.slow) if name == "thousand" else name for name in PLANS]

@@ -23,14 +23,14 @@ from tests import strategies as some
 from tests.builders import body, policy, row
 from tests.examples import examples
 from tests.report.github_html import TAGS, Page
-from tests.report.plans import PLANS, balanced, reviewed
+from tests.report.plans import CASES, PLANS, balanced, reviewed
 
 
 def page(review: Review, room: int = COMMENT_BYTES, **more: Any) -> str:
     return plan_markdown(PlanView(review, "local", **more), room)
 
 
-@pytest.mark.parametrize("case", PLANS)
+@pytest.mark.parametrize("case", CASES)
 def test_it_is_a_page_of_the_elements_that_were_meant(case: str) -> None:
     seen = Page(page(PLANS[case]))
     assert {element.tag for element in seen.elements} <= TAGS
@@ -38,7 +38,7 @@ def test_it_is_a_page_of_the_elements_that_were_meant(case: str) -> None:
     assert (seen.magic, seen.wrong) == ([], [])
 
 
-@pytest.mark.parametrize("case", PLANS)
+@pytest.mark.parametrize("case", CASES)
 def test_two_lines_that_are_not_shown_come_first_and_are_the_only_comments(case: str) -> None:
     """Whose page it is; which plan it shows, and what a merge approves: nothing where the plan must not be applied."""
     review = PLANS[case]
@@ -147,6 +147,7 @@ def test_warnings_and_notes_leave_the_room_to_the_changes() -> None:
     assert sorted(rows) == sorted(f"new-{number}" for number in range(25))
 
 
+@pytest.mark.slow
 def test_changes_that_are_not_listed_are_the_first_thing_on_the_page() -> None:
     text = page(reviewed([policy(f"new-{number}") for number in range(400)], []), 16_000)
     listed = len(Page(text).texts("td")) // 3
@@ -276,6 +277,7 @@ def test_what_is_left_out_is_pointed_at() -> None:
     assert [(link.attributes, link.text) for link in links] == [({"href": run}, "this run's artifacts")] * 2
 
 
+@pytest.mark.slow
 def test_many_changes_alike_do_not_hide_the_others() -> None:
     first = page(PLANS["thousand"]).split("<details>")[0]
     assert first.count("| remove |") == 3
