@@ -95,7 +95,7 @@ def test_a_valid_file_has_no_problem(name: str, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("name", cases("invalid"))
-def test_an_invalid_file_is_told_every_problem(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_problem_of_an_invalid_file_is_reported(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Where, what, and what to do: to the letter."""
     assert validated("invalid", name, capsys) == (1, (CASES / "invalid" / f"{name}.txt").read_text("utf-8"))
 
@@ -127,7 +127,7 @@ def test_one_mistake_is_one_problem(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", cases("invalid"))
-def test_every_problem_says_where_what_and_what_to_do(name: str) -> None:
+def test_every_problem_shows_where_what_and_what_to_do(name: str) -> None:
     for line in problems_of(name):
         assert re.match(r"CASE(/[\w.]+)?(:[1-9]\d*:[1-9]\d*)?: P\d{3} \S", line), line
         assert WHAT_TO_DO.search(line), line
@@ -143,7 +143,7 @@ def test_two_different_mistakes_do_not_read_alike() -> None:
     assert [mistakes for mistakes in by_message.values() if len(mistakes) > 1] == []
 
 
-def test_at_least_sixty_mistakes_are_told_one_by_one() -> None:
+def test_at_least_sixty_mistakes_are_reported_one_by_one() -> None:
     assert len({re.sub(r"-\d+\.", ".", name) for name in set(cases("invalid")) - SEVERAL}) >= 60
 
 

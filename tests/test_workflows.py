@@ -300,7 +300,7 @@ def test_without_credentials_the_plan_is_one_against_the_base(
     assert len(github.bodies) == (0 if environment else 1)
 
 
-def test_what_comes_to_the_base_meanwhile_is_no_part_of_the_plan(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
+def test_what_comes_to_the_base_meanwhile_is_not_part_of_the_plan(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
     """A run that is started again has the merge of then, and the branches of now."""
     repository = made(tmp_path, github, policyctl, "")
     repository.write("new")

@@ -53,7 +53,7 @@ def expect_shown(page: Page, names: list[str]) -> None:
     expect(page.locator("details.change[hidden]").locator("visible=true")).to_have_count(0)
 
 
-def test_the_summary_says_how_much_how_risky_and_whether_the_rules_let_it_pass(mixed: Page) -> None:
+def test_the_summary_shows_how_much_how_risky_and_whether_the_rules_let_it_pass(mixed: Page) -> None:
     expect(mixed).to_have_title("Plan for dev: 1 to add, 4 to update, 2 to remove")
     tiles = [re.sub(r"\s+", " ", tile) for tile in mixed.locator(".tiles li").all_inner_texts()]
     assert tiles == ["+1 to add", "~4 to update", "−2 to remove", "▼1 worse"]
@@ -93,7 +93,7 @@ def test_a_change_shows_fields_shares_outages_and_bounds_before_and_after(mixed:
     expect(one.locator(".worst")).to_contain_text("latency, every call taking its whole timeout61 s")
 
 
-def test_a_policy_is_drawn_with_its_shares_and_is_told_to_those_who_do_not_see_it(mixed: Page) -> None:
+def test_a_policy_is_drawn_with_its_shares_and_is_described_to_those_who_do_not_see_it(mixed: Page) -> None:
     one = change(mixed, "assistant")  # the riskiest, which is open
     for name in ("Before", "After"):
         drawn = one.get_by_role("img", name=name, exact=True)

@@ -89,7 +89,9 @@ def test_from_two_directories_with_scopes_of_their_own_both_get_all_they_want(tm
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_where_two_directories_disagree_each_policy_has_one_winner_and_the_other_is_told(tmp_path: Path, seed: int) -> None:
+def test_where_two_directories_disagree_each_policy_has_one_winner_and_the_other_learns_of_it(
+    tmp_path: Path, seed: int
+) -> None:
     """Lost updates: none. What one apply tells as applied is there; the other tells that it moved."""
     rng = random.Random(seed)
     ours, theirs = documents("x", SHARED, OURS), documents("x", SHARED, THEIRS)

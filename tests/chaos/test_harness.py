@@ -99,5 +99,5 @@ def test_it_writes_between_its_marks_and_nowhere_else() -> None:
         with_section("nothing", "x")
 
 
-def test_windows_are_told_in_milliseconds() -> None:
+def test_windows_are_shown_in_milliseconds() -> None:
     assert "| where an answer takes 100 ms | 907 ms | 1,717 ms |" in table([Window(0.1, 0.9071, 1.717)])

@@ -60,7 +60,7 @@ def of(world: World, action: str) -> str:
     return next(name for name, found in world.changes.items() if found == action)
 
 
-def test_what_is_in_order_is_no_violation(world: World, before: Rows, done: Rows) -> None:
+def test_what_is_in_order_is_not_a_violation(world: World, before: Rows, done: Rows) -> None:
     assert found(world, before, done, all_told(world, "applied")) == set()
     assert found(world, before, before, all_told(world, "failed", "refused")) == set()
     assert found(world, before, before, {}) == found(world, before, done, {}) == set()
@@ -110,7 +110,7 @@ def test_a_secret_is_found_in_text_and_in_bytes() -> None:
     assert [*leaks(["a s3cret", b"\xff s3cret"], ["s3cret"])] == [Violation("leaks", "a secret was told")] * 2
 
 
-def test_every_kind_stands_in_the_figures() -> None:
+def test_every_kind_is_in_the_figures() -> None:
     figures = Figures(inside=[0, 1, 2, 7])
     figures.broken.update(BROKEN)
     assert "| 4 (0–2, 7) |" in figures.table()

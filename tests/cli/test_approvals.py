@@ -124,7 +124,7 @@ def test_a_plan_that_was_refused_approves_nothing(work: Work) -> None:
     assert "approved no plan: it was refused" in ran.err
 
 
-def test_a_scenario_test_that_fails_stands_in_the_plan_which_approves_nothing(work: Work) -> None:
+def test_a_scenario_test_that_fails_is_in_the_plan_which_approves_nothing(work: Work) -> None:
     work.add("a")
     work.project.write(
         "a.test.yaml",
@@ -206,7 +206,7 @@ def test_a_later_commit_that_changes_none_of_the_policies_changes_nothing(
         assert (work.apply().code == 0) == counts
 
 
-def test_where_the_head_cannot_be_told_nothing_is_approved(work: Work) -> None:
+def test_where_the_head_cannot_be_known_nothing_is_approved(work: Work) -> None:
     work.add("a")
     assert work.comment().code == 0
     work.forge.merge(5)
@@ -311,7 +311,7 @@ def overrides(work: Work) -> list[dict[str, str]]:
     return found
 
 
-def test_what_somebody_allows_who_may_approve_is_overridden(work: Work) -> None:
+def test_what_a_person_allows_who_may_approve_is_overridden(work: Work) -> None:
     work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
     work.forge.write(ALLOW, "ana")
     why = {"reason": "the old models are gone", "by": "ana"}
@@ -409,7 +409,7 @@ def test_what_others_allow_does_not_count(who: str, work: Work) -> None:
         (f"--max-removes 12 because {'x' * 301}", "has 301 characters"),
     ],
 )
-def test_what_is_not_an_override_is_told_and_overrides_nothing(text: str, said: str, work: Work) -> None:
+def test_what_is_not_an_override_is_reported_and_overrides_nothing(text: str, said: str, work: Work) -> None:
     work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
     work.forge.write(f"/policyctl allow {text}", "ana")
     ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
@@ -418,7 +418,7 @@ def test_what_is_not_an_override_is_told_and_overrides_nothing(text: str, said: 
     assert said in ran.err
 
 
-def test_overrides_stand_first_are_approved_with_the_plan_and_used_by_apply(work: Work) -> None:
+def test_overrides_come_first_are_approved_with_the_plan_and_used_by_apply(work: Work) -> None:
     work.project.write("policyctl.yaml", "limits: {max_removes: 0}\n")
     work.add("a")
     work.settle()
@@ -567,7 +567,7 @@ def shown(work: Work, number: int, **targets: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["front", "new"])
-def test_what_merges_do_together_to_a_policy_must_stand_on_a_page(name: str, lab: Work) -> None:
+def test_what_merges_do_together_to_a_policy_must_be_on_a_page(name: str, lab: Work) -> None:
     """One turns a policy that nothing targets, the other targets it, which changes nothing by itself: or adds one that does."""
     shown(lab, 5, lab=EVIL)
     shown(lab, 6, **{name: LAB})

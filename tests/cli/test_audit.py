@@ -294,7 +294,7 @@ def test_history_is_one_row_a_change_the_last_one_last(project: Project, policyc
     assert policyctl("history", "--env", "other", "--audit", AUDIT).out == "0 changes.\n"
 
 
-def test_history_as_json_is_what_its_schema_says(project: Project, policyctl: Policyctl) -> None:
+def test_history_as_json_matches_its_schema(project: Project, policyctl: Policyctl) -> None:
     project.write("anygem.yaml")
     commit(project.folder)
     assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
@@ -360,7 +360,7 @@ def test_a_reason_for_nothing_is_an_error(command: tuple[str, ...], said: str, p
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_what_a_file_says_is_only_shown(form: str, project: Project, policyctl: Policyctl) -> None:
+def test_what_a_file_contains_is_only_shown(form: str, project: Project, policyctl: Policyctl) -> None:
     """Whoever may add to the file could otherwise write what a terminal or a runner's log obeys."""
     project.write("anygem.yaml")
     assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
@@ -374,7 +374,7 @@ def test_what_a_file_says_is_only_shown(form: str, project: Project, policyctl: 
     assert "##[" not in ran.out
 
 
-def test_a_change_that_nobody_noted_is_seen(project: Project, policyctl: Policyctl) -> None:
+def test_a_change_that_was_not_noted_is_seen(project: Project, policyctl: Policyctl) -> None:
     for weight, audit in (("0.25", True), ("0.4", False), ("0.5", True)):
         project.write("anygem.yaml", ANYGEM.replace("0.25", weight))
         assert policyctl("apply", "--yes", *(("--audit", AUDIT) if audit else ())).code == 0
@@ -398,7 +398,9 @@ TORN = {
 
 
 @pytest.mark.parametrize("case", TORN)
-def test_a_line_that_cannot_be_read_is_told_and_the_others_are_shown(case: str, project: Project, policyctl: Policyctl) -> None:
+def test_a_line_that_cannot_be_read_is_reported_and_the_others_are_shown(
+    case: str, project: Project, policyctl: Policyctl
+) -> None:
     edit, code, told = TORN[case]
     project.write("anygem.yaml")
     assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
@@ -429,7 +431,7 @@ def test_applies_at_once_tear_no_line(project: Project) -> None:
     assert len({line["id"] for line in lines()}) == 3
 
 
-def test_history_without_a_file_says_what_to_do(project: Project, policyctl: Policyctl) -> None:
+def test_history_without_a_file_shows_what_to_do(project: Project, policyctl: Policyctl) -> None:
     assert policyctl("history") == (64, "", policyctl("history").err)
     assert "name it with --audit or POLICYCTL_AUDIT" in policyctl("history").err
     ran = policyctl("history", "--audit", "none.jsonl")

@@ -44,7 +44,7 @@ def test_without_a_change_of_settings_it_is_the_plan_that_it_would_be(branch: Pr
         assert policyctl("plan", "--base", "main", *args) == policyctl("plan", *args)
 
 
-def test_what_loosens_a_rule_is_said_first_and_does_not_count_yet(branch: Project, policyctl: Policyctl) -> None:
+def test_what_loosens_a_rule_is_reported_first_and_does_not_count_yet(branch: Project, policyctl: Policyctl) -> None:
     branch.write("policyctl.yaml", "limits: {max_removes: 5}\n")
     for name in "ef":
         (branch.policies / f"{name}.yaml").unlink()
@@ -132,7 +132,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_every_safety_setting_that_the_branch_changes_is_said(case: str, project: Project, policyctl: Policyctl) -> None:
+def test_every_safety_setting_that_the_branch_changes_is_reported(case: str, project: Project, policyctl: Policyctl) -> None:
     before, after, said = CHANGES[case]
     config = project.policies / "policyctl.yaml"
     project.policy("a")
@@ -230,7 +230,7 @@ def test_a_new_environment_leads_nowhere_until_it_was_merged(
     assert policyctl("plan", "--base", "main", "--remote", "git:main").code == 0
 
 
-def test_a_new_environment_has_what_the_base_says_for_all(project: Project, policyctl: Policyctl) -> None:
+def test_a_new_environment_has_what_the_base_sets_for_all(project: Project, policyctl: Policyctl) -> None:
     project.write("policyctl.yaml", "protect: [b]\n")
     for name in "ab":
         project.policy(name)

@@ -197,7 +197,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("auth", AUTHS)
-def test_where_all_is_well_no_command_says_or_keeps_a_secret(auth: str, home: Home) -> None:
+def test_where_all_is_well_no_command_shows_or_keeps_a_secret(auth: str, home: Home) -> None:
     tenant = Tenant()
     with two_servers(service(tenant)) as (remote, _):
         home.configure(remote=remote.url, auth=AUTHS[auth](remote.url))
@@ -262,7 +262,7 @@ def test_a_login_that_repeats_what_was_sent(case: str, auth: str, home: Home) ->
 
 @pytest.mark.parametrize("status", [302, 307])
 @pytest.mark.parametrize("at", ["login", "remote"])
-def test_a_redirect_to_somebody_else_is_not_followed(status: int, at: str, home: Home) -> None:
+def test_a_redirect_to_another_host_is_not_followed(status: int, at: str, home: Home) -> None:
     def away(_: Seen) -> Reply:
         return Reply(status, None, {"Location": other.url + "/identity/token"})
 

@@ -144,7 +144,7 @@ def test_a_file_that_never_ends_is_not_read_to_its_end(endless: str, forge: Forg
     assert ran.err == f"error: {endless} cannot be read: it has more than {most} bytes; did plan write it?\n"
 
 
-def test_a_comment_of_somebody_else_is_neither_changed_nor_believed(
+def test_a_comment_of_another_person_is_neither_changed_nor_believed(
     on_main: Policyctl, forge: Forge, digest: str, policyctl: Policyctl
 ) -> None:
     forged = f"{FIRST}\n<!-- policyctl sha256:{'f' * 64} -->"
@@ -179,7 +179,9 @@ def test_a_token_of_a_person_s_finds_its_own_comment(
         assert len(forge.bodies) == 1
 
 
-def test_where_the_token_may_not_comment_that_is_said_and_no_error(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+def test_where_the_token_may_not_comment_that_is_reported_and_is_not_an_error(
+    forge: Forge, digest: str, policyctl: Policyctl
+) -> None:
     forge.read_only = True
     ran = policyctl(*SHOW)
     assert (ran.code, ran.out, forge.bodies) == (0, "", [])
@@ -338,7 +340,7 @@ def test_an_issue_stays_open_while_not_all_could_be_compared(
     assert policyctl(*DRIFT).err == "the issue was closed\n"
 
 
-def test_an_issue_of_somebody_else_s_is_left_alone(forge: Forge, digest: str, policyctl: Policyctl) -> None:
+def test_an_issue_of_another_person_is_left_alone(forge: Forge, digest: str, policyctl: Policyctl) -> None:
     assert policyctl(*DRIFT).code == 0
     forge.issues[0].update(user={"login": "somebody"}, author={"username": "somebody"})
     before = list(forge.issue_texts)
@@ -356,7 +358,7 @@ def test_a_drift_check_without_a_plan_or_a_right_fails(forge: Forge, digest: str
 
 
 @pytest.mark.parametrize("answer", [{"message": "hm"}, [1], "x", [{"user": None, "body": None}]])
-def test_an_answer_that_is_no_list_of_comments_is_no_traceback(
+def test_an_answer_that_is_not_a_list_of_comments_gives_no_traceback(
     answer: object, digest: str, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with forge_of("github") as forge:

@@ -218,7 +218,7 @@ def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project) -> N
 
 
 @pytest.mark.slow
-def test_an_output_that_cannot_show_an_arrow_is_no_traceback(project: Project) -> None:
+def test_an_output_that_cannot_show_an_arrow_gives_no_traceback(project: Project) -> None:
     project.write("anygem.yaml")
     subprocess.run([*POLICYCTL, "apply", "--yes"], check=True, capture_output=True)
     project.write("anygem.yaml", ANYGEM.replace("0.25", "0.4").replace("0.75", "0.6"))
@@ -253,7 +253,7 @@ UNREAD = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", UNREAD)
-def test_a_reader_that_goes_away_changes_no_exit_code_and_is_no_traceback(case: str, project: Project) -> None:
+def test_a_reader_that_goes_away_changes_no_exit_code_and_shows_no_traceback(case: str, project: Project) -> None:
     project.write("anygem.yaml")
     args, code = UNREAD[case]
     assert unread(project, *args) == (code, "")
@@ -335,7 +335,7 @@ def test_a_full_standard_error_changes_no_exit_code(redirected: str, project: Pr
 
 
 @pytest.mark.slow
-def test_apply_goes_on_when_nobody_reads_its_progress(project: Project, policyctl: Policyctl) -> None:
+def test_apply_goes_on_when_its_progress_is_not_read(project: Project, policyctl: Policyctl) -> None:
     """What was begun is finished, noted and told on standard output, as if standard error were read."""
     for number in range(300):
         project.policy(f"p{number}")

@@ -173,7 +173,7 @@ EDITS: dict[str, Callable[[Project], object]] = {
 
 
 @pytest.mark.parametrize("case", EDITS)
-def test_edits_and_the_ends_of_lines_are_no_conversion(case: str, project: Project, policyctl: Policyctl) -> None:
+def test_edits_and_the_ends_of_lines_are_not_conversions(case: str, project: Project, policyctl: Policyctl) -> None:
     project.write("policyctl.yaml", "protect: [prod-*]\n")
     project.write("a.yaml", POLICY)
     commit(project.folder)

@@ -224,7 +224,7 @@ def test_a_trace_of_a_file_is_what_the_gateway_was_recorded_doing(case: dict[str
     assert {key: seen[key] for key in ("status", "calls")} == case["expect"]
 
 
-def test_what_no_file_may_say_is_shown_with_what_is_wrong(tmp_path: Path, policyctl: Policyctl) -> None:
+def test_what_no_file_may_contain_is_shown_with_what_is_wrong(tmp_path: Path, policyctl: Policyctl) -> None:
     path = write(
         tmp_path, {"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": "virtual-model/x/a", "weight": 250}]}
     )
@@ -240,7 +240,7 @@ def test_a_policy_that_the_gateway_refuses_says_so(tmp_path: Path, policyctl: Po
     assert "every request gets 400: policy has a retry without attempts" in ran.out
 
 
-def test_a_mode_that_is_not_known_is_said_to_be_not_known(tmp_path: Path, machine: Any, policyctl: Policyctl) -> None:
+def test_a_mode_that_is_not_known_is_shown_as_not_known(tmp_path: Path, machine: Any, policyctl: Policyctl) -> None:
     conditional = {"strategy": {"mode": "conditional", "conditions": [], "default": "a"}, "targets": [{"name": "a"}]}
     path = write(tmp_path, conditional)
     why = 'policy has mode "conditional", which policyctl does not know'
@@ -270,7 +270,7 @@ def repository(project: Project) -> Project:
     return project
 
 
-def test_a_comparison_with_a_revision_says_only_what_moved(repository: Project, machine: Any, policyctl: Policyctl) -> None:
+def test_a_comparison_with_a_revision_shows_only_what_moved(repository: Project, machine: Any, policyctl: Policyctl) -> None:
     [seen] = machine("anygem", "--against", "git:HEAD")["policies"]
     assert seen["class"] == "effective"
     assert seen["models"] == {FLASH: {"before": 0.75, "after": 1}, LITE: {"before": 0.25, "after": 0}}
@@ -293,7 +293,7 @@ def test_reading_a_revision_touches_neither_files_nor_index(repository: Project,
     assert {path: path.read_bytes() for path in repository.folder.rglob("*") if path.is_file()} == before
 
 
-def test_metadata_and_equivalent_changes_are_said_to_be_such(repository: Project, machine: Any, policyctl: Policyctl) -> None:
+def test_metadata_and_equivalent_changes_are_shown_as_such(repository: Project, machine: Any, policyctl: Policyctl) -> None:
     repository.write("anygem.yaml", ANYGEM.replace("Any Gem", "All Gems"))
     assert machine("anygem", "--against", "git:HEAD")["policies"][0]["class"] == "metadata"
     repository.write("anygem.yaml", ANYGEM.replace("weight: 0.75", "weight: 0.6").replace("weight: 0.25", "weight: 0.2"))

@@ -57,7 +57,7 @@ def test_a_plan_that_was_applied_meanwhile_is_stale_too(planned: str, policyctl:
 
 
 @pytest.mark.slow
-def test_a_mismatch_is_told_before_any_question(planned: str, project: Project) -> None:
+def test_a_mismatch_is_reported_before_any_question(planned: str, project: Project) -> None:
     """At a terminal too, where apply would ask."""
     master, terminal = pty.openpty()
     ran = subprocess.run(
@@ -74,7 +74,7 @@ def test_a_mismatch_is_told_before_any_question(planned: str, project: Project) 
     assert "[y/N]" not in ran.stderr + ran.stdout
 
 
-def test_it_is_no_yes(planned: str, policyctl: Policyctl) -> None:
+def test_it_is_not_a_yes(planned: str, policyctl: Policyctl) -> None:
     ran = policyctl("apply", "--expect-digest", planned)
     assert ran.code == 64
     assert "add --yes" in ran.err
@@ -93,7 +93,7 @@ def test_it_lifts_no_refusal(project: Project, policyctl: Policyctl) -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:", OTHER.upper(), OTHER[:-1], f"{OTHER}0", f"{OTHER}\n", "0" * 64])
-def test_what_is_no_digest_is_a_usage_error(planned: str, policyctl: Policyctl, digest: str) -> None:
+def test_what_is_not_a_digest_is_a_usage_error(planned: str, policyctl: Policyctl, digest: str) -> None:
     ran = policyctl("apply", "--yes", f"--expect-digest={digest}")
     assert (ran.code, ran.out) == (64, "")
     assert ran.err.startswith("error: --expect-digest takes sha256: and 64 hexadecimal digits")

@@ -82,7 +82,7 @@ def test_a_variable_that_changed_is_a_change(project: Project, policyctl: Policy
     assert "weight: 0.75 → 0.5" in policyctl("plan", "--remote", "git:main").out
 
 
-def test_a_policy_that_was_invalid_is_told_of_and_blocks_nothing(project: Project, policyctl: Policyctl) -> None:
+def test_a_policy_that_was_invalid_is_reported_and_blocks_nothing(project: Project, policyctl: Policyctl) -> None:
     project.write("anygem.yaml", ANYGEM.replace("0.75", "75"))
     commit(project.folder)
     project.write("anygem.yaml")

@@ -59,7 +59,7 @@ def test_validate_chooses_its_format_by_itself_on_github_only(
     assert ran.out.startswith(begins)
 
 
-def test_annotations_stand_before_the_verdict(project: Project, policyctl: Policyctl) -> None:
+def test_annotations_come_before_the_verdict(project: Project, policyctl: Policyctl) -> None:
     project.write("bad.yaml", BAD)
     ran = policyctl("validate", "--format", "github")
     assert (ran.code, ran.err) == (1, "")

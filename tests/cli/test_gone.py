@@ -104,7 +104,7 @@ def test_what_include_leaves_out_anyway_may_be_left_out(applied: Project, policy
     assert "- virtual-policy/beta\n" in ran.out  # as the whole checkout says, too
 
 
-def test_a_part_that_is_no_policy_may_be_left_out(applied: Project, policyctl: Policyctl) -> None:
+def test_a_part_that_is_not_a_policy_may_be_left_out(applied: Project, policyctl: Policyctl) -> None:
     for name in ("docs/readme.md", "docs/.hidden.yaml"):
         applied.write(name, "x")
     commit(applied.folder)
@@ -173,7 +173,7 @@ def test_a_submodule_is_compared_as_the_revision_names_it(applied: Project, poli
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 512\n".format("4d" * 32)
 
 
-def test_a_pointer_of_git_lfs_is_no_policy_and_no_removal(applied: Project, policyctl: Policyctl) -> None:
+def test_a_pointer_of_git_lfs_is_neither_a_policy_nor_a_removal(applied: Project, policyctl: Policyctl) -> None:
     whole = applied.write("edge/beta.yaml", LFS)
     commit(applied.folder)
     for args in (["plan"], ["apply", "--yes"], ["validate"], ["effect"], ["pull"]):
@@ -207,7 +207,7 @@ ADDED = ("--name", "beta", "--strategy", "single", "--model", "virtual-model/x/a
 
 
 @pytest.mark.parametrize("case", ELSEWHERE)
-def test_a_removal_says_where_the_policy_stands_all_the_same(case: str, applied: Project, policyctl: Policyctl) -> None:
+def test_a_removal_shows_where_the_policy_is_all_the_same(case: str, applied: Project, policyctl: Policyctl) -> None:
     files, place = ELSEWHERE[case]
     for name, text in files.items():
         applied.write(name, POLICY.format("beta") if text is None else text)
@@ -239,7 +239,7 @@ def test_what_looks_like_a_policy_is_named_by_every_command(project: Project, po
     assert "P472" not in policyctl("validate").out
 
 
-def test_globs_of_include_that_match_nothing_are_shown_where_they_stand(project: Project, policyctl: Policyctl) -> None:
+def test_globs_of_include_that_match_nothing_are_shown_where_they_are(project: Project, policyctl: Policyctl) -> None:
     project.write("edge/a.yaml", POLICY.format("a"))
     project.write("policyctl.yaml", "include:\n  - edge/*\n  - ./edge/*\n")
     for command in ("validate", "plan"):
@@ -253,7 +253,7 @@ def test_globs_of_include_that_match_nothing_are_shown_where_they_stand(project:
     assert (ran.code, "P016 holds no policy for environment local" in ran.err, "P473" in ran.err) == (1, True, True)
 
 
-def test_include_is_relative_to_the_directory_wherever_the_configuration_stands(project: Project, policyctl: Policyctl) -> None:
+def test_include_is_relative_to_the_directory_wherever_the_configuration_is(project: Project, policyctl: Policyctl) -> None:
     commit(project.folder)
     project.write("core/a.yaml", POLICY.format("a"))
     project.write("edge/b.yaml", POLICY.format("b"))

@@ -66,7 +66,7 @@ def test_a_guard_is_passed_over_once_by_naming_it(
         ("max_calls=", "write max_calls alone, or max_calls=NAME"),
     ],
 )
-def test_what_is_no_guard_is_a_usage_error(guarded: Project, policyctl: Policyctl, value: str, complaint: str) -> None:
+def test_what_is_not_a_guard_is_a_usage_error(guarded: Project, policyctl: Policyctl, value: str, complaint: str) -> None:
     for command in ("plan", "apply"):
         ran = policyctl(command, "--allow-guard", value)
         assert (ran.code, complaint in ran.err) == (64, True)
@@ -145,7 +145,7 @@ def test_the_commands_for_one_policy_are_not_guarded(guarded: Project, policyctl
     assert policyctl("policy", "import", "-f", "policies/p.yaml", "--yes").code == 0
 
 
-def test_single_policies_are_not_bound_by_guards_and_it_is_said(guarded: Project, policyctl: Policyctl) -> None:
+def test_single_policies_are_not_bound_by_guards_and_it_is_reported(guarded: Project, policyctl: Policyctl) -> None:
     """Who puts out a fire may have to move all traffic at once; that it will not pass the next plan is worth knowing."""
     note = f"note  plan and apply would refuse this: virtual-policy/p {SIX} {OVERRIDE}\n"
     load = ("policy", "import", "--file", "policies/p.yaml")

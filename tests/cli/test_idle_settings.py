@@ -138,7 +138,7 @@ def test_a_selection_of_what_is_live_or_in_a_file_alone_is_none_in_vain(two: Pro
     assert policyctl("plan", "--allow-guard", "max_calls", "--allow-remove", "virtual-policy/live").code == 0
 
 
-def test_an_override_of_a_guard_that_is_not_set_says_that_it_does_nothing(two: Project, policyctl: Policyctl) -> None:
+def test_an_override_of_a_guard_that_is_not_set_shows_that_it_does_nothing(two: Project, policyctl: Policyctl) -> None:
     two.write("policyctl.yaml", "guards: {max_calls: 9}\n")
     ran = policyctl("plan", "--allow-guard", "max_calls", "--allow-guard", "survive=chat")
     assert "note  --allow-guard survive=chat does nothing: survive is not set for local\n" in ran.out
@@ -176,7 +176,7 @@ def test_a_saved_plan_can_be_applied_again_with_the_same_allowances(two: Project
     assert policyctl("apply", "plan.json", "--allow-remove", "lvie", "--yes").code == 64
 
 
-def test_nothing_is_said_to_match_of_what_was_left_out(two: Project, policyctl: Policyctl) -> None:
+def test_nothing_that_was_left_out_is_reported_to_match(two: Project, policyctl: Policyctl) -> None:
     assert policyctl("apply", "--yes", "--only", "chat").code == 0
     for form in ("text", "markdown", "html"):
         assert "matches the files" not in policyctl("plan", "--only", "chat", "--format", form).out

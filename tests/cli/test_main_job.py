@@ -112,7 +112,7 @@ NO_EDITS = {
 
 
 @pytest.mark.parametrize("case", NO_EDITS)
-def test_what_says_the_same_is_no_change(case: str, applied: Project, policyctl: Policyctl) -> None:
+def test_what_means_the_same_is_not_a_change(case: str, applied: Project, policyctl: Policyctl) -> None:
     file, old, new = NO_EDITS[case]
     path = applied.policies / file
     text = path.read_text("utf-8")

@@ -279,7 +279,7 @@ def test_a_model_that_only_a_file_declares_is_named_when_it_is_applied(
     assert "not known to the remote" not in policyctl("plan").out, "there is nothing to write"
 
 
-def test_nothing_is_said_of_a_remotes_models_where_it_lists_none(
+def test_nothing_is_reported_of_a_remotes_models_where_it_lists_none(
     remote: StandIn, tenant: Tenant, project: Project, policyctl: Policyctl
 ) -> None:
     tenant.models = None

@@ -55,7 +55,7 @@ ADDED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", ADDED)
-def test_add_writes_what_the_options_say_without_any_directory(case: str, bare: Path, policyctl: Policyctl) -> None:
+def test_add_writes_what_the_options_ask_for_without_any_directory(case: str, bare: Path, policyctl: Policyctl) -> None:
     args, expected = ADDED[case]
     ran = policyctl("policy", "add", *args, "--yes")
     assert ran.code == 0, ran.err
@@ -96,7 +96,7 @@ BAD_ADDS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_ADDS)
-def test_add_refuses_what_no_file_may_say_and_names_the_option(case: str, bare: Path, policyctl: Policyctl) -> None:
+def test_add_refuses_what_no_file_may_contain_and_names_the_option(case: str, bare: Path, policyctl: Policyctl) -> None:
     args, message = BAD_ADDS[case]
     ran = policyctl(*ADD, *args, "--yes")
     assert ran.code == 64
@@ -132,7 +132,7 @@ def test_a_dry_run_shows_the_change_and_writes_nothing(bare: Path, policyctl: Po
     assert not LOCAL.exists()
 
 
-def test_nobody_to_ask_is_a_usage_error_and_nothing_is_written(bare: Path, policyctl: Policyctl) -> None:
+def test_without_a_person_to_ask_it_is_a_usage_error_and_nothing_is_written(bare: Path, policyctl: Policyctl) -> None:
     ran = policyctl(*ADD)
     assert ran.code == 64
     assert "add --yes" in ran.err

@@ -244,7 +244,7 @@ def test_the_json_of_list_and_show_follows_its_schema(bare: Path, policyctl: Pol
     assert shown["policies"] == [policy for policy in listed["policies"] if policy["name"] == "virtual-policy/percent"]
 
 
-def test_what_is_no_valid_policy_is_shown_with_the_reason(bare: Path, policyctl: Policyctl) -> None:
+def test_what_is_not_a_valid_policy_is_shown_with_the_reason(bare: Path, policyctl: Policyctl) -> None:
     put(STRANGE)
     ran = policyctl("policy", "show", "--name", "percent")
     assert ran.code == 0

@@ -92,7 +92,7 @@ def test_longer_work_is_drawn_again_and_again_and_erased_in_the_end() -> None:
     assert there.ticks[0].asked == [QUIET, EVERY, EVERY]
 
 
-def test_where_there_is_no_terminal_nothing_is_drawn_and_nobody_waits() -> None:
+def test_where_there_is_no_terminal_nothing_is_drawn_and_nothing_waits() -> None:
     there = Scripted(width=None)
     with there.progress.of("Loading", "file", 1) as step:
         step()
@@ -225,7 +225,7 @@ def test_ctrl_c_leaves_a_clean_line(two: Project) -> None:
     assert [line.removeprefix("^C") for line in terminal.screen()] == ["", "interrupted", ""]
 
 
-def test_ctrl_c_in_an_apply_says_that_it_stops_and_finishes_what_was_begun(two: Project) -> None:
+def test_ctrl_c_in_an_apply_shows_that_it_stops_and_finishes_what_was_begun(two: Project) -> None:
     with slowly("POST", "apply", "--yes", "--parallelism", "1") as (terminal, slow):
         terminal.until("Applying [------------------------] 0 of 2 changes")
         slow.asked.wait()
@@ -250,7 +250,7 @@ def test_a_second_ctrl_c_stops_at_once_on_a_clean_line(two: Project) -> None:
     assert terminal.screen()[-1] in ("^C", "")
 
 
-def test_without_a_terminal_long_work_is_not_drawn_and_an_apply_tells_each_change(two: Project) -> None:
+def test_without_a_terminal_long_work_is_not_drawn_and_an_apply_reports_each_change(two: Project) -> None:
     with standing_in(Tenant()) as server:
         program = [sys.executable, "-c", AT_ONCE, "apply", "--yes", "--remote", server.url]
         ran = subprocess.run(program, capture_output=True, text=True, check=True)
@@ -265,7 +265,7 @@ def test_a_plan_is_left_for_the_terminal_to_wrap(project: Project) -> None:
 
 
 @pytest.mark.parametrize(("environ", "width"), [({}, 50), ({"COLUMNS": "60"}, 60), ({"COLUMNS": "wide"}, 50)])
-def test_an_excerpt_is_as_wide_as_its_terminal_or_as_columns_says(
+def test_an_excerpt_is_as_wide_as_its_terminal_or_as_columns_sets(
     environ: dict[str, str], width: int, project: Project
 ) -> None:
     project.write("a.yaml", ANYGEM.replace("description: ", f"descripton: {'long ' * 40}"))

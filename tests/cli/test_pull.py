@@ -134,7 +134,7 @@ def test_a_served_tenant_becomes_a_directory_with_an_empty_plan(bare: Path, poli
         assert policyctl("plan", "--remote", served.url, "--detailed-exitcode").code == 0
 
 
-def test_a_policy_that_a_file_says_stays_in_that_file(project: Project, policyctl: Policyctl) -> None:
+def test_a_policy_that_a_file_has_stays_in_that_file(project: Project, policyctl: Policyctl) -> None:
     project.write("team/gem.yml", ANYGEM)
     policyctl("apply", "--yes")
     ran = policyctl("pull")
@@ -142,7 +142,7 @@ def test_a_policy_that_a_file_says_stays_in_that_file(project: Project, policyct
     assert files_of(project.policies) == {"team/gem.yml": ANYGEM}
 
 
-def test_a_file_that_says_otherwise_is_kept_unless_overwrite(project: Project, policyctl: Policyctl) -> None:
+def test_a_file_that_differs_is_kept_unless_overwrite(project: Project, policyctl: Policyctl) -> None:
     project.write("team/gem.yml", ANYGEM)
     put([row("anygem"), row("new")])
     ran = policyctl("pull")
@@ -195,7 +195,7 @@ UNWRITABLE = [
 ]
 
 
-def test_what_no_file_may_say_is_listed_with_the_reason_and_the_rest_is_pulled(bare: Path, policyctl: Policyctl) -> None:
+def test_what_no_file_may_contain_is_listed_with_the_reason_and_the_rest_is_pulled(bare: Path, policyctl: Policyctl) -> None:
     twins = [row("twin", id="1"), row("twin", id="2")]
     put([row("good"), *(bad for bad, _ in UNWRITABLE), *twins, row("broken", policy=None)])
     ran = policyctl("pull")

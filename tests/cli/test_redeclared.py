@@ -48,7 +48,7 @@ def test_a_declaration_of_the_branch_does_not_make_a_lost_fallback_look_useless(
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html", "json"])
-def test_a_changed_declaration_is_said_though_no_policy_changes(form: str, branch: Project, policyctl: Policyctl) -> None:
+def test_a_changed_declaration_is_reported_though_no_policy_changes(form: str, branch: Project, policyctl: Policyctl) -> None:
     declare(branch, "model_type: embedding")
     ran = policyctl("plan", "--base", "main", "--format", form)
     assert ran.code == 0, ran.err
@@ -90,7 +90,7 @@ def test_what_no_policy_rests_on_is_not_said(branch: Project, policyctl: Policyc
     assert "the declaration of " not in policyctl("plan", "--base", "main").out
 
 
-def test_without_a_base_the_plan_says_what_it_rests_on(branch: Project, policyctl: Policyctl) -> None:
+def test_without_a_base_the_plan_shows_what_it_rests_on(branch: Project, policyctl: Policyctl) -> None:
     branch.policy("assistant", MODELS[0])
     said = "models, before and after, as this directory declares them now"
     assert said in policyctl("plan").out

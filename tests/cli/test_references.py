@@ -299,7 +299,7 @@ def test_who_uses_a_provider_or_a_policy_as_json(users: Project, policyctl: Poli
     assert [(use["policy"], use["when"]) for use in seen["users"]] == [("virtual-policy/last", "when claude fails")]
 
 
-def test_what_is_there_and_not_used_is_no_error(users: Project, policyctl: Policyctl) -> None:
+def test_what_is_there_and_not_used_is_not_an_error(users: Project, policyctl: Policyctl) -> None:
     for pattern, name in (("gpt-5", "openai/gpt-5"), ("last", "virtual-policy/last")):
         ran = policyctl("effect", "--uses", pattern)
         assert (ran.code, ran.out.splitlines()[0]) == (0, f"{name}: used by none of 4 policies")

@@ -137,7 +137,7 @@ def test_for_another_environment_or_remote_it_is_refused(saved: Project, policyc
     assert not Path("other.db").exists()
 
 
-def test_without_env_it_says_itself_which_environment_it_is_for(saved: Project, policyctl: Policyctl) -> None:
+def test_without_env_it_shows_which_environment_it_is_for(saved: Project, policyctl: Policyctl) -> None:
     saved.write("policyctl.yaml", "default: dev\nenvironments: {dev: {}, prod: {}}\n")
     assert policyctl("plan", "--env", "prod", "--out", PLAN).code == 0
     assert policyctl("apply", PLAN, "--yes").out.startswith("environment prod,")

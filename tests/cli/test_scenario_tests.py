@@ -41,7 +41,7 @@ def pair(project: Project) -> Project:
     return project
 
 
-def test_a_failure_is_told_at_its_place(pair: Project, policyctl: Policyctl) -> None:
+def test_a_failure_is_reported_at_its_place(pair: Project, policyctl: Policyctl) -> None:
     assert policyctl("test") == (
         1,
         f"""{TOP}policies/pair.test.yaml .F
@@ -73,7 +73,7 @@ tests:
 """
 
 
-def test_streams_and_other_answers_that_are_no_plain_status(project: Project, policyctl: Policyctl) -> None:
+def test_streams_and_other_answers_that_are_not_plain_statuses(project: Project, policyctl: Policyctl) -> None:
     project.policy("pair", "virtual-model/x/a", "virtual-model/y/b")
     project.write("pair.test.yaml", ANSWERS)
     assert policyctl("test") == (0, f"{TOP}policies/pair.test.yaml ......\n\n{BASIS}6 passed\n", "")
@@ -186,7 +186,7 @@ def test_the_environment_decides(project: Project, policyctl: Policyctl) -> None
     assert ran.out.startswith("environment prod\n")
 
 
-def test_that_there_are_no_tests_may_be_no_error(project: Project, policyctl: Policyctl) -> None:
+def test_that_there_are_no_tests_may_be_fine(project: Project, policyctl: Policyctl) -> None:
     project.policy("a")
     assert policyctl("test", "--if-any") == (0, "", "there are no scenario tests to run\n")
     assert json.loads(policyctl("test", "--if-any", "--format", "json").out)["tests"] == []

@@ -54,7 +54,7 @@ def test_an_empty_plan_names_them(form: str, live: Project, policyctl: Policyctl
         assert f"note  {NOTE}\n" in ran.out
 
 
-def test_a_plan_names_them_beside_what_it_says_of_traffic(live: Project, policyctl: Policyctl) -> None:
+def test_a_plan_names_them_beside_what_it_reports_of_traffic(live: Project, policyctl: Policyctl) -> None:
     live.write("policyctl.yaml", "guards: {max_failover_seconds: 5}\n")
     live.policy("safe", A, B, cache="{mode: simple}", retry="{attempts: 2}")
     for command in (("plan",), ("apply", "--yes")):
@@ -146,7 +146,7 @@ def test_policy_add_names_them(live: Project, policyctl: Policyctl) -> None:
     )
 
 
-def test_a_remote_whose_every_row_has_one_says_it_once(project: Project, policyctl: Policyctl) -> None:
+def test_a_remote_whose_every_row_has_one_is_reported_once(project: Project, policyctl: Policyctl) -> None:
     names = [f"p{number:02}" for number in range(20)]
     for name in names:
         project.policy(name, A)
@@ -158,7 +158,7 @@ def test_a_remote_whose_every_row_has_one_says_it_once(project: Project, policyc
     assert f"note  the live policies {first} and 17 more also have policy.owner; it is kept, and" in ran.out
 
 
-def test_what_stands_beside_the_policy_is_bookkeeping(project: Project, policyctl: Policyctl) -> None:
+def test_what_is_beside_the_policy_is_bookkeeping(project: Project, policyctl: Policyctl) -> None:
     project.policy("safe", A)
     body = {"strategy": {"mode": "single"}, "targets": [{"model_name": A}]}
     put([{"name": NAME, "policy": body, "owner": "me"}])

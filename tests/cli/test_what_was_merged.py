@@ -90,7 +90,7 @@ def test_a_plan_that_was_not_made_for_what_was_merged_approves_nothing(case: str
         ),
     ],
 )
-def test_the_comment_says_why_a_merge_would_approve_nothing(arrange: Callable[[Work], None], said: str, work: Work) -> None:
+def test_the_comment_shows_why_a_merge_would_approve_nothing(arrange: Callable[[Work], None], said: str, work: Work) -> None:
     arrange(work)
     assert said in work.forge.bodies[0]
 
@@ -278,7 +278,7 @@ def test_what_is_in_a_file_that_the_way_in_refers_to_counts(kind: str, noted: bo
     assert NOBODY in ran.err
 
 
-def test_a_file_that_no_repository_has_is_no_part_of_the_way_in(tenants: Tenants) -> None:
+def test_a_file_that_no_repository_has_is_not_part_of_the_way_in(tenants: Tenants) -> None:
     """What a CI service writes for a run may be new in each, and may be a secret."""
     text = CONFIG.replace("env:WXO_API_KEY", "file:key.txt")
     tenants.work.project.write("policyctl.yaml", text.format(tenants.own.url))

@@ -63,7 +63,7 @@ def test_a_directory_of_another_name_is_found_from_inside_by_its_configuration(
     assert "environment dev" in policyctl("plan").out
 
 
-def test_what_stands_here_wins_and_what_is_called_so_and_holds_nothing_is_passed_over(
+def test_what_is_here_wins_and_what_is_called_so_and_holds_nothing_is_passed_over(
     repository: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (repository.folder / "src" / "policies").mkdir()

@@ -20,7 +20,7 @@ from tests.effect.policies import bodies, body_of, document
 from tests.examples import examples
 
 
-def test_the_worked_example_says_what_the_diff_does_not() -> None:
+def test_the_worked_example_shows_what_the_diff_does_not() -> None:
     """Balance to fallback on 429 and 503: fixes two failures of one model, makes its other failures total."""
     effect = compare(document(OLD), document(NEW), declared=DeclaredModels({A: 30, B: 30}))
     assert effect.kind == "effective"
@@ -157,7 +157,7 @@ def test_a_shift_of_weights_is_a_shift() -> None:
     assert not compare(document(one), document(body_of("fallback", A, B, codes=[429]))).shift
 
 
-def test_a_policy_that_the_gateway_begins_to_refuse_says_why() -> None:
+def test_a_policy_that_the_gateway_begins_to_refuse_shows_why() -> None:
     broken = {**OLD, "retry": {"on_status_codes": [503]}}
     effect = compare(document(OLD), document(broken))
     assert effect.refused == "policy has a retry without attempts"
@@ -253,7 +253,7 @@ LIVE = {
 
 
 @pytest.mark.parametrize("case", NOT_KNOWN)
-def test_nothing_is_said_of_a_mode_that_is_not_known(case: str) -> None:
+def test_nothing_is_reported_of_a_mode_that_is_not_known(case: str) -> None:
     """Not that it was refused, nor that anything gets better, worse, or is newly reachable."""
     before, after, why = NOT_KNOWN[case]
     expected = Effect("unknown", unknown=f"{why}, which policyctl does not know")

@@ -37,5 +37,5 @@ def test_nothing_crashes_and_chances_sum_to_one(document: dict[str, Any], other:
 
 
 @pytest.mark.parametrize("document", [{}, {"policy": None}, {"name": 7, "policy": {}}, {"policy": {"targets": [None]}}])
-def test_what_is_no_policy_is_refused(document: dict[str, Any]) -> None:
+def test_what_is_not_a_policy_is_refused(document: dict[str, Any]) -> None:
     assert evaluate(read_tree(document), {}).statuses == {400: 1.0}

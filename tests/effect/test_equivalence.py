@@ -226,7 +226,7 @@ def test_what_looks_alike_and_is_not(case: str) -> None:
     assert not (left.statuses == pytest.approx(right.statuses) and left.calls == pytest.approx(right.calls))
 
 
-def test_a_draw_that_may_draw_nobody_keeps_that_chance() -> None:
+def test_a_draw_that_may_draw_no_target_keeps_that_chance() -> None:
     """Twice a weight of -1: by the gateway's arithmetic half of the requests draw the first, and half draw nobody."""
     half = Fraction(1, 2)
     assert form_of(weighed(-1, -1)) == Drawn(((half, Always(0)), (half, ModelCall(A, 0, ()))))

@@ -155,14 +155,14 @@ NOT_WHOLE: dict[str, tuple[Any, int | None]] = {
 
 
 @pytest.mark.parametrize("case", NOT_WHOLE)
-def test_what_is_not_whole_calls_nobody(case: str) -> None:
+def test_what_is_not_whole_calls_no_model(case: str) -> None:
     body, status = NOT_WHOLE[case]
     tree = read_tree({"policy": body})
     assert simulate(tree, {}, Random(0).random) == Simulation(status, ())
     assert (tree.refused is not None) == (status == 400)
 
 
-def test_a_refusal_says_where() -> None:
+def test_a_refusal_shows_where() -> None:
     body = fallback(targets=("a", fallback(targets=("b", {"model_name": "c", "retry": {}}))))
     assert read_tree({"policy": body}).refused == "policy.targets[1].targets[1] has a retry without attempts"
 
@@ -260,6 +260,6 @@ def test_a_connect_that_hangs_is_called_a_connect_timeout() -> None:
         "503 after 5s",
     ],
 )
-def test_what_is_no_answer_is_refused(text: str) -> None:
+def test_what_is_not_an_answer_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not an answer; write a status from 200 to 999"):
         read_answer(text)

@@ -93,7 +93,7 @@ def test_shares_are_the_chances_of_serving_a_request(body: dict[str, Any]) -> No
 
 
 @given(body=strategies.bodies)
-def test_healthy_shares_of_what_a_file_may_say_sum_to_the_usual_chance(body: dict[str, Any]) -> None:
+def test_healthy_shares_of_what_a_file_may_contain_sum_to_the_usual_chance(body: dict[str, Any]) -> None:
     tree = read_tree(document(body))
     shares = model_shares(tree)
     assert sum(shares.values()) == pytest.approx(served(outages(tree).usual), abs=1e-9)
@@ -133,7 +133,7 @@ def test_a_provider_down_takes_all_its_models_down() -> None:
     assert chance(body, "provider", "google", 500) == 1
 
 
-def test_a_draw_of_nobody_is_not_a_failure_that_a_list_has() -> None:
+def test_a_draw_of_no_target_is_not_a_failure_that_a_list_has() -> None:
     """Half of the requests draw the failing model and fall, half draw nobody and end there."""
     drawn = {"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": A, "weight": -1}, {"model_name": B, "weight": -1}]}
     body = {"strategy": {"mode": "fallback", "on_status_codes": [500]}, "targets": [drawn, {"model_name": B}]}

@@ -49,7 +49,7 @@ UNFOLLOWED = {
 
 
 @pytest.mark.parametrize("case", UNFOLLOWED)
-def test_a_policy_that_cannot_be_followed_serves_nobody(case: str) -> None:
+def test_a_policy_that_cannot_be_followed_serves_no_request(case: str) -> None:
     """Of one that does not exist it is known how it fails; of the others not even that a fallback moves on from them."""
     known, unknown, missing, served = UNFOLLOWED[case]
     seen = analyse(document(body_of("fallback", "virtual-policy/inner", A)), known)

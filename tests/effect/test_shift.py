@@ -54,7 +54,7 @@ PROVEN: dict[str, tuple[Body, Body]] = {
 
 
 @pytest.mark.parametrize("case", PROVEN)
-def test_a_shift_that_costs_what_the_shares_are_is_said_in_one_sentence(case: str) -> None:
+def test_a_shift_that_costs_what_the_shares_are_is_reported_in_one_sentence(case: str) -> None:
     effect = compared(*PROVEN[case])
     assert effect.shift
     assert not loses(effect)

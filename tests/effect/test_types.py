@@ -94,7 +94,7 @@ def test_a_model_of_another_type_does_what_one_does_that_answers_400_instead_of_
 
 @settings(max_examples=examples(80))
 @given(policy=bodies, unfit=st.sets(st.sampled_from(MODELS[1:]), max_size=3))
-def test_what_is_said_of_outages_and_shares_counts_it_as_failing(policy: dict[str, Any], unfit: set[str]) -> None:
+def test_what_is_reported_of_outages_and_shares_counts_it_as_failing(policy: dict[str, Any], unfit: set[str]) -> None:
     tree = read_tree(document(policy), None, DeclaredModels(types={A: CHAT} | dict.fromkeys(unfit, EMBED)))
     plain = read_tree(document(policy))
     failing: dict[str, Any] = dict.fromkeys(tree.unfit, 400)
@@ -121,7 +121,7 @@ def test_a_model_behind_it_is_reached_without_a_failure_of_its_own() -> None:
     assert [[failure.model for failure in way] for way in seen.reach[B].ways] == [[A]]
 
 
-def test_it_is_no_help_in_an_outage() -> None:
+def test_it_is_of_no_help_in_an_outage() -> None:
     old, new = document(body("fallback", A, C)), document(body("fallback", A, B))
     types = declared(a=CHAT, b=CHAT, c=EMBED)
     assert set(outages(read_tree(old, None, types)).models[A]) == {1.0}

@@ -87,7 +87,7 @@ UNTOLD = {
 
 
 @pytest.mark.parametrize("name", UNTOLD)
-def test_a_use_that_cannot_be_told_says_why(name: str) -> None:
+def test_a_use_that_cannot_be_known_shows_why(name: str) -> None:
     body, why = UNTOLD[name]
     if body is None:
         body = body_of("single", A)
@@ -104,7 +104,7 @@ def test_policies_that_target_each_other_use_each_other() -> None:
     assert [use.target for use in uses(CHAT, known)] == [CHAT]
 
 
-def test_a_policy_beyond_which_nothing_is_known_is_told() -> None:
+def test_a_policy_beyond_which_nothing_is_known_is_reported() -> None:
     known = {P: document(body_of("fallback", MID, A)), MID: document(body_of("single", CHAT))}
     wanted = names_in(known.values(), known.keys()).fitting(A)
     assert list(Uses(wanted, KnownPolicies(known)).beyond(known[P])) == [CHAT]

@@ -188,7 +188,7 @@ WIRES: dict[str, tuple[Callable[[], tuple[Any, ...]], str]] = {
 
 
 @pytest.mark.parametrize("case", WIRES)
-def test_what_comes_over_the_wire_is_bounded_and_told(case: str) -> None:
+def test_what_comes_over_the_wire_is_bounded_and_reported(case: str) -> None:
     pieces, told = WIRES[case]
     with saying(*pieces()) as url, reach(url) as remote:
         if not told:

@@ -28,7 +28,7 @@ def test_every_code_that_is_raised_is_in_the_catalogue_and_the_other_way_round()
     assert raised_codes() == RULES.keys()
 
 
-def test_no_code_and_no_name_is_used_twice_and_they_stand_in_order() -> None:
+def test_no_code_and_no_name_is_used_twice_and_they_are_in_order() -> None:
     """Two meanings of one code, or two codes of one name, could not be told apart."""
     rules = (*FILE_RULES, *LINT_RULES, *DEEP_RULES)
     assert all(left.code < right.code for left, right in pairwise(rules))
@@ -79,7 +79,7 @@ def test_select_and_ignore_take_codes_and_beginnings(chosen: Chosen, infos: bool
     assert chosen.codes(infos=infos) == expected
 
 
-def test_a_prefix_stands_for_lint_rules_only() -> None:
+def test_a_prefix_means_lint_rules_only() -> None:
     """No setting reaches the rules that must hold."""
     assert with_prefix("P") == LINT_CODES
     assert not with_prefix("P1")

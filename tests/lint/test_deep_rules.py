@@ -145,7 +145,7 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("code", MESSAGES)
-def test_a_message_says_who_does_it_and_what_to_do(code: str) -> None:
+def test_a_message_shows_who_does_it_and_what_to_do(code: str) -> None:
     body = group("fallback", A, B, C, codes=[503], retry=RETRIED)
     assert MESSAGES[code] in [complaint.message for complaint in check(document(body), {}, [code])]
 

@@ -183,7 +183,7 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_a_message_says_the_value_and_what_to_do(message: str) -> None:
+def test_a_message_shows_the_value_and_what_to_do(message: str) -> None:
     """The numbers in it are those of the policy."""
     complaints = lint({"name": "x", "policy": MESSAGES[message]}, LINT_CODES)
     assert [complaint.message for complaint in complaints] == [message]

@@ -66,7 +66,7 @@ STRANGE = {
 
 @pytest.mark.parametrize("case", STRANGE)
 @pytest.mark.parametrize("within", [True, False])
-def test_what_is_no_file_is_left_alone(case: str, within: bool, tmp_path: Path) -> None:
+def test_what_is_not_a_file_is_left_alone(case: str, within: bool, tmp_path: Path) -> None:
     (tmp_path / "a directory").mkdir()
     os.mkfifo(tmp_path / "a pipe")
     (tmp_path / "a link to itself").symlink_to("a link to itself")

@@ -91,7 +91,7 @@ def test_the_way_to_log_in_is_the_one_written_else_the_urls(
         (INSTANCE, {"api_key": "hunter2"}, "5:16 P304 api_key must be a reference"),
     ],
 )
-def test_what_is_wrong_is_told_at_its_place_and_never_shows_a_secret(
+def test_what_is_wrong_is_reported_at_its_place_and_never_shows_a_secret(
     remote: str, auth: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     found = problems(tmp_path, remote, auth)
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_told_at_its_place_and_never_shows_a_secret(
         *((f"https://{url}", "still has a placeholder in it") for url in PLACEHOLDERS),
     ],
 )
-def test_a_remote_that_cannot_be_one_is_told(remote: str, said: str) -> None:
+def test_a_remote_that_cannot_be_one_is_reported(remote: str, said: str) -> None:
     assert (remote_url_error(remote) or "").startswith(said)
 
 
@@ -137,7 +137,7 @@ def test_a_remote_that_cannot_be_one_is_told(remote: str, said: str) -> None:
         "https://ibm.com.example.com",
     ],
 )
-def test_a_usable_remote_is_no_complaint(remote: str) -> None:
+def test_a_usable_remote_is_not_reported(remote: str) -> None:
     assert remote_url_error(remote) is None
 
 

@@ -29,7 +29,7 @@ limits: {max_removes: 7, max_change_percent: 50}
 """
 
 
-def test_what_stands_in_an_environment_wins_there(project: Project) -> None:
+def test_what_an_environment_sets_wins_there(project: Project) -> None:
     config = load_config(project.write("policyctl.yaml", FULL))
     dev, prod = config.environments["dev"], config.environments["prod"]
     assert (dev.settings.scope, prod.settings.scope) == (("*",), ("team-*",))

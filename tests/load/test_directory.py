@@ -86,7 +86,7 @@ def test_policies_that_target_each_other_in_a_circle_are_one_problem_naming_it(p
     )
 
 
-def test_a_policy_outside_the_scope_is_a_problem_where_it_stands(project: Project, policyctl: Policyctl) -> None:
+def test_a_policy_outside_the_scope_is_a_problem_where_it_is(project: Project, policyctl: Policyctl) -> None:
     project.write("anygem.yaml")
     project.write("policyctl.yaml", "environments: {dev: {}, prod: {scope: ['team-*']}}\ndefault: dev\n")
     assert policyctl("plan").code == 0
@@ -110,7 +110,7 @@ def test_include_chooses_files_by_environment(project: Project, policyctl: Polic
     assert "Plan: 2 to add" in policyctl("plan", "--env", "prod").out
 
 
-def test_what_an_environment_alone_gets_wrong_is_told_with_its_name(project: Project, policyctl: Policyctl) -> None:
+def test_what_an_environment_alone_gets_wrong_is_reported_with_its_name(project: Project, policyctl: Policyctl) -> None:
     project.write("a.yaml", ANYGEM.replace("0.25", '"{{ lite }}"'))
     project.write("policyctl.yaml", "default: a\nenvironments: {a: {vars: {lite: 0.25}}, b: {vars: {lite: 25}}, c: {}}\n")
     assert policyctl("validate").out.splitlines()[:-1] == [
@@ -164,7 +164,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_documents_that_are_no_policies_are_counted(case: str, project: Project, policyctl: Policyctl) -> None:
+def test_documents_that_are_not_policies_are_counted(case: str, project: Project, policyctl: Policyctl) -> None:
     text, counted = OTHERS[case]
     project.write("anygem.yaml")
     project.write("other.yaml", text)
@@ -215,7 +215,7 @@ def test_nothing_to_read_never_means_remove_everything(case: str, command: str, 
 
 
 @pytest.mark.parametrize("case", ["no directory", "an empty directory", "a file"])
-def test_validate_says_in_the_same_words_that_there_is_nothing_to_read(
+def test_validate_shows_in_the_same_words_that_there_is_nothing_to_read(
     case: str, project: Project, policyctl: Policyctl
 ) -> None:
     NO_DIRECTORY[case](project)

@@ -106,7 +106,7 @@ def test_hostile_revisions_are_refused_before_git_sees_them(repository: Path, re
 
 
 @pytest.mark.parametrize("revision", ["nope", "main:policies", "main..HEAD", "HEAD~9", "0" * 40, "main --all"])
-def test_what_is_no_commit_is_an_unknown_revision(repository: Path, revision: str) -> None:
+def test_what_is_not_a_commit_is_an_unknown_revision(repository: Path, revision: str) -> None:
     with pytest.raises(UsageError, match="git knows no revision"):
         Revision(repository, revision)
 

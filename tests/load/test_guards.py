@@ -108,7 +108,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_a_problem_says_where_what_and_what_to_do(project: Project, text: str) -> None:
+def test_a_problem_shows_where_what_and_what_to_do(project: Project, text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         load_config(project.write("policyctl.yaml", f"{text}\n"))
     assert [str(problem) for problem in caught.value.problems] == [f"policies/policyctl.yaml:{BAD[text]}"]

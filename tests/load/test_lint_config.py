@@ -147,7 +147,7 @@ def test_a_target_is_the_policy_of_another_file(capsys: pytest.CaptureFixture[st
         ("{ignores: [P405]}", '1:8: P101 unknown key "ignores" (did you mean ignore?)'),
     ],
 )
-def test_what_is_no_lint_rule_is_a_problem(lint: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_a_lint_rule_is_a_problem(lint: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelled code would silence nothing, or everything but."""
     write({"x.yaml": policy("x", "virtual-model/x/a", "virtual-model/x/b"), "policyctl.yaml": f"lint: {lint}\n"})
     assert run(["validate"]) == 1

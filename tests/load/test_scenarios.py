@@ -36,7 +36,7 @@ def test_a_status_written_twice_is_a_duplicate_key(project: Project) -> None:
     assert [problem.code for problem in problems] == ["P003"]
 
 
-def test_json_says_the_same(project: Project) -> None:
+def test_json_means_the_same(project: Project) -> None:
     data = {
         "spec_version": "v1",
         "kind": "policy_test",
@@ -53,7 +53,7 @@ def test_json_says_the_same(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.test.yml", "a.test.json", "deep/er/a.test.yaml"])
-def test_a_test_file_is_told_by_its_name(name: str, project: Project, policyctl: Policyctl) -> None:
+def test_a_test_file_is_known_by_its_name(name: str, project: Project, policyctl: Policyctl) -> None:
     project.write("anygem.yaml")
     project.write(name, '{"kind": "model"}')
     assert f"policies/{name}:1:10: P105 kind must be policy_test" in policyctl("validate").out
@@ -65,7 +65,7 @@ def test_a_document_beside_its_policy_is_one_too(project: Project, policyctl: Po
     assert policyctl("validate").out.startswith("policies/anygem.yaml:28:41: P109 served must be a number from 0 to 1")
 
 
-def test_problems_of_tests_stop_nobody_who_plans(project: Project, policyctl: Policyctl) -> None:
+def test_problems_of_tests_do_not_stop_a_plan(project: Project, policyctl: Policyctl) -> None:
     project.write("anygem.yaml")
     project.write("a.test.yaml", TEST.replace("anygem", "gone") + "  - nonsense\n")
     assert policyctl("validate").code == 1
@@ -84,7 +84,7 @@ def test_a_test_of_a_policy_with_a_problem_is_not_called_a_test_without_policy(p
     assert "P205" not in ran.out
 
 
-def test_one_file_alone_does_not_say_that_its_policy_is_missing(project: Project, policyctl: Policyctl) -> None:
+def test_one_file_alone_does_not_show_that_its_policy_is_missing(project: Project, policyctl: Policyctl) -> None:
     """As a commit hook is given it: the policy is in another file."""
     project.write("anygem.yaml")
     project.write("policyctl.yaml", "default: local\n")
@@ -93,7 +93,7 @@ def test_one_file_alone_does_not_say_that_its_policy_is_missing(project: Project
     assert "P205" in policyctl("validate").out
 
 
-def test_a_problem_of_one_environment_says_which(project: Project, policyctl: Policyctl) -> None:
+def test_a_problem_of_one_environment_shows_which(project: Project, policyctl: Policyctl) -> None:
     project.write("policyctl.yaml", "default: a\nenvironments: {a: {vars: {part: 1}}, b: {vars: {part: 2}}, c: {}}\n")
     project.write("anygem.yaml")
     project.write("a.test.yaml", TEST.replace("1}", '"{{ part }}"}'))

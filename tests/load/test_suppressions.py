@@ -117,7 +117,7 @@ def test_a_comment_suppresses_what_it_names_on_its_line(name: str, capsys: pytes
     assert validate(text, capsys) == expected
 
 
-def test_a_suppressed_finding_does_not_stand_in_the_json_either(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suppressed_finding_is_not_in_the_json_either(capsys: pytest.CaptureFixture[str]) -> None:
     """Both formats show the same."""
     Path("x.yaml").write_text(f"{SINGLE} # policyctl: ignore[P401]\n")
     assert run(["validate", "x.yaml", "--format", "json"]) == 0
@@ -133,7 +133,7 @@ def test_an_info_is_shown_with_v_and_its_comment_is_of_use_then(capsys: pytest.C
     assert validate(silenced, capsys) == validate(silenced, capsys, "-v") == []
 
 
-def test_text_in_json_is_no_comment(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_in_json_is_not_a_comment(capsys: pytest.CaptureFixture[str]) -> None:
     """JSON has none, so nothing can be suppressed there."""
     text = (
         '{"spec_version": "v1", "kind": "model", "name": "x", "description": "# policyctl: ignore[P401]", "policy": '

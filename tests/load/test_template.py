@@ -191,7 +191,7 @@ def test_no_filter_or_operator_makes_a_number_or_text_beyond_the_bounds(case: st
     assert "\n" not in str(caught.value)
 
 
-def test_every_bad_scalar_of_a_document_is_told_with_its_path() -> None:
+def test_every_bad_scalar_of_a_document_is_reported_with_its_path() -> None:
     value = {"a": "{{ nope }}", "b": [1, "{{ w }}", "{{"], "{{ key }}": "kept"}
     rendered, complaints = render(value, VARS)
     assert rendered == {"a": "{{ nope }}", "b": [1, 0.75, "{{"], "{{ key }}": "kept"}

@@ -194,7 +194,7 @@ def _nested(depth: int) -> dict[str, Any]:
         (_nested(70), ("policy", *["targets", 0] * 65), "groups are nested more than 64 deep"),
     ],
 )
-def test_what_no_file_may_say_is_refused_with_the_place_and_the_reason(
+def test_what_no_file_may_contain_is_refused_with_the_place_and_the_reason(
     document: dict[str, Any], path: tuple[str | int, ...], message: str
 ) -> None:
     found = policy_text(document)
@@ -203,6 +203,6 @@ def test_what_no_file_may_say_is_refused_with_the_place_and_the_reason(
     assert message in "\n".join(complaint.message for complaint in found)
 
 
-def test_the_deepest_policy_that_a_file_may_say_is_written() -> None:
+def test_the_deepest_policy_that_a_file_may_contain_is_written() -> None:
     document = _nested(64)
     assert read(written(document)).document == document

@@ -58,7 +58,7 @@ def test_unknown_fields_survive_at_every_level_that_is_still_there() -> None:
 
 @pytest.mark.slow
 @given(loose_documents, documents())
-def test_what_is_written_says_what_the_file_says(row: dict[str, Any], data: dict[str, Any]) -> None:
+def test_what_is_written_has_what_the_file_has(row: dict[str, Any], data: dict[str, Any]) -> None:
     """Whatever the row held, writing over it makes the two equal: after apply, plan is empty."""
     row, data = {**row, "name": "x"}, {**data, "name": "x"}
     before = copy.deepcopy(row)

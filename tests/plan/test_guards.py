@@ -273,7 +273,7 @@ def test_an_exception_turns_the_refusal_into_a_note_with_its_reason(name: str) -
     assert notes == ([f"{said}; allowed: until June"] if covered else [])
 
 
-def test_an_exception_that_is_not_needed_says_nothing() -> None:
+def test_an_exception_that_is_not_needed_is_not_reported() -> None:
     settings = Settings(guards=Guards(max_calls=6), guard_exceptions=(GuardException("max_calls", "*", "until June"),))
     assert reviewed(None, LISTED, settings) == ([], [])
 

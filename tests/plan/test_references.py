@@ -26,7 +26,7 @@ def group(*targets: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [*sorted(MODELS), "other", "virtual-policy/other", "virtual-model/odd"])
-def test_a_known_model_or_policy_in_either_spelling_is_no_complaint(name: str) -> None:
+def test_a_known_model_or_policy_in_either_spelling_is_not_reported(name: str) -> None:
     assert list(unknown_targets(document(leaf(name), group(group(leaf(name)))), MODELS, POLICIES)) == []
 
 
@@ -47,7 +47,7 @@ def test_an_unknown_target_is_a_complaint_at_its_name(name: str, said: str) -> N
     assert re.search(said, complaint.message)
 
 
-def test_every_unknown_target_is_told() -> None:
+def test_every_unknown_target_is_reported() -> None:
     found = list(unknown_targets(document(leaf("a1"), leaf("b2"), leaf("a1")), MODELS, POLICIES))
     assert [complaint.path[2] for complaint in found] == [0, 1, 2]
 
@@ -58,6 +58,6 @@ def test_policies_are_looked_for_where_no_model_is_known() -> None:
     assert complaint.message == 'there is no policy "virtual-policy/othr" (did you mean virtual-policy/other?)'
 
 
-def test_a_policy_that_may_be_where_none_were_read_is_no_complaint() -> None:
+def test_a_policy_that_may_be_where_none_were_read_is_not_reported() -> None:
     found = unknown_targets(document(leaf("virtual-policy/theirs")), MODELS, POLICIES, lambda name: name.endswith("theirs"))
     assert list(found) == []

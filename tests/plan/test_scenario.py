@@ -87,7 +87,7 @@ def test_what_does_not_hold_fails_with_what_was_got(case: str) -> None:
     assert failures(policy, given, **expect) == [line]
 
 
-def test_every_failure_is_told() -> None:
+def test_every_failure_is_reported() -> None:
     told = failures("draw", {"*": 500}, status=200, served=Amount(1), served_by="a", never=("a", "c"), max_calls=0)
     assert len(told) == 6
 

@@ -95,7 +95,7 @@ def test_shuffling_load_balances_changes_nothing(doc: dict[str, Any], rng: rando
     assert digest(normal_form(shuffled)) == digest(normal_form(doc))
 
 
-def test_references_are_the_targets_that_are_no_models_at_any_depth() -> None:
+def test_references_are_the_targets_that_are_not_models_at_any_depth() -> None:
     inner = {"strategy": {"mode": "single"}, "targets": [{"model_name": "virtual-policy/b"}]}
     doc = fb({"model_name": "virtual-model/google/g"}, {"model_name": "a"}, inner, {"model_name": 3}, None)
     assert references(doc) == {"virtual-policy/a", "virtual-policy/b"}

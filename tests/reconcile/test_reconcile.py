@@ -157,7 +157,7 @@ def test_a_policy_that_moved_makes_a_plan_stale() -> None:
         assert stale_changes(plan, observe(writer)) == ("virtual-policy/a: policy: absent → live",)
 
 
-def test_once_stopped_nothing_new_is_begun_and_the_rest_is_told_as_skipped() -> None:
+def test_once_stopped_nothing_new_is_begun_and_the_rest_is_reported_as_skipped() -> None:
     begun: list[str] = []
     with remote(lambda name: begun.append(name) or "none") as writer:
         desired = [policy(f"p{number:03}") for number in range(100)]
@@ -175,7 +175,7 @@ def test_look_ups_are_batched() -> None:
         assert writer.looks == 3
 
 
-def test_what_did_not_take_is_told_after_a_few_bounded_looks() -> None:
+def test_what_did_not_take_is_reported_after_a_few_bounded_looks() -> None:
     with remote() as writer:
         outcomes = apply(writer, plan_for(writer, [policy("a"), policy("b")]))
         first = next(row for row in writer.rows() if row["name"] == "virtual-policy/a")

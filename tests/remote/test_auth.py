@@ -219,7 +219,7 @@ def test_a_401_is_cured_by_one_new_token(flow: Flow, clock: Clock) -> None:
         assert len(service.logins(server)) == 2 * flow.requests
 
 
-def test_a_401_that_no_token_cures_is_told_without_secrets_after_one_try(flow: Flow, clock: Clock) -> None:
+def test_a_401_that_no_token_cures_is_reported_without_secrets_after_one_try(flow: Flow, clock: Clock) -> None:
     service = Service(flow.key, clock, lets_in=False)
     with standing_in(service) as server, reached(flow, server, clock) as remote:
         with pytest.raises(RemoteError, match="401 Unauthorized: not with Bearer \\*\\*\\*; check auth") as told:
@@ -230,7 +230,7 @@ def test_a_401_that_no_token_cures_is_told_without_secrets_after_one_try(flow: F
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
-def test_a_wrong_key_is_told_in_the_services_words_without_the_secret(flow: Flow, clock: Clock, status: int) -> None:
+def test_a_wrong_key_is_reported_in_the_services_words_without_the_secret(flow: Flow, clock: Clock, status: int) -> None:
     def refuse(seen: Seen) -> Reply:
         return Reply(status, {"errorCode": "BXNIM0415E", "errorMessage": f"bad key {SECRET} in {seen.body!r}"})
 
@@ -242,7 +242,7 @@ def test_a_wrong_key_is_told_in_the_services_words_without_the_secret(flow: Flow
     assert_silent(str(told.value), service)
 
 
-def test_a_busy_token_endpoint_is_asked_again_when_it_says(flow: Flow, clock: Clock) -> None:
+def test_a_busy_token_endpoint_is_asked_again_when_it_asks_for_that(flow: Flow, clock: Clock) -> None:
     refusals = iter([Reply(429, None, {"Retry-After": "7"}), Reply(503)])
     service = Service(flow.key, clock, refusal=lambda _: next(refusals, None))
     with standing_in(service) as server, reached(flow, server, clock) as remote:
@@ -254,7 +254,7 @@ def test_a_busy_token_endpoint_is_asked_again_when_it_says(flow: Flow, clock: Cl
 @pytest.mark.parametrize(
     "body", [{}, [], "text", None, {"token": 5, "access_token": None}, {"token": "a\nb", "access_token": "ü"}]
 )
-def test_an_answer_without_a_usable_token_is_told(flow: Flow, clock: Clock, body: Any) -> None:
+def test_an_answer_without_a_usable_token_is_reported(flow: Flow, clock: Clock, body: Any) -> None:
     service = Service(flow.key, clock, refusal=lambda _: Reply(200, body))
     with (
         standing_in(service) as server,
@@ -271,7 +271,7 @@ def test_a_platform_key_of_either_version_works(clock: Clock) -> None:
         assert [seen.path for seen in service.logins(server)] == ["/siusermgr/api/1.0/apikeys/token", "/api/2.0/apikeys/token"]
 
 
-def test_a_platform_key_that_no_version_takes_is_told_with_both_reasons(clock: Clock) -> None:
+def test_a_platform_key_that_no_version_takes_is_reported_with_both_reasons(clock: Clock) -> None:
     service = Service("token", clock, refusal=lambda seen: Reply(401, {"message": seen.path}))
     with (
         standing_in(service) as server,
@@ -281,7 +281,7 @@ def test_a_platform_key_that_no_version_takes_is_told_with_both_reasons(clock: C
         remote.rows()
 
 
-def test_a_platform_key_that_says_its_version_is_only_shown_to_that_one(clock: Clock) -> None:
+def test_a_platform_key_that_names_its_version_is_only_shown_to_that_one(clock: Clock) -> None:
     service = Service("token", clock)
     with standing_in(service) as server:
         key = base64.b64encode(b"k2:abc").decode()
@@ -339,7 +339,7 @@ def test_a_zen_api_key_is_the_exact_bytes_of_user_and_key(clock: Clock) -> None:
         ("file:binary", "file:binary, which is not text"),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_told(tmp_path: Path, reference: str, why: str) -> None:
+def test_a_reference_that_leads_nowhere_is_reported(tmp_path: Path, reference: str, why: str) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with standing_in(Tenant()) as server:
         auth = AuthFile(type="bearer", token=reference)

@@ -191,7 +191,7 @@ def test_a_write_that_is_not_found_although_its_policy_is_there(action: str) -> 
 
 
 @pytest.mark.parametrize("action", ["update", "remove"])
-def test_a_policy_that_someone_else_removed_meanwhile_is_told_truly(action: str) -> None:
+def test_a_policy_that_someone_else_removed_meanwhile_is_reported_truly(action: str) -> None:
     live, desired = ACTIONS[action]
     tenant = Tenant()
     tenant.put(*live)
@@ -258,7 +258,7 @@ def test_a_login_that_ends_in_mid_apply_is_renewed_and_everything_is_written_onc
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_remote_that_went_away_is_told_for_each_change(action: str) -> None:
+def test_a_remote_that_went_away_is_reported_for_each_change(action: str) -> None:
     with reach(f"http://127.0.0.1:{closed_port()}") as remote:
         (outcome,) = carry_out(changes_for(*ACTIONS[action]), remote)
     assert outcome.status == "failed"

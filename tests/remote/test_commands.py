@@ -166,7 +166,7 @@ def test_a_policy_that_does_not_change_is_not_checked(directory: Path) -> None:
         assert run(["plan", "--detailed-exitcode", "--dir", str(directory)]) == 2
 
 
-def test_a_remote_that_knows_no_models_says_once_that_nothing_was_checked(
+def test_a_remote_that_knows_no_models_reports_once_that_nothing_was_checked(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(directory, "two", "virtual-model/x/b")
@@ -284,7 +284,7 @@ def test_rows_that_are_not_objects_are_one_note(directory: Path, capfd: pytest.C
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
-def test_what_a_plan_rests_on_stands_once_below_what_it_holds_for(
+def test_what_a_plan_rests_on_is_shown_once_below_what_it_holds_for(
     form: str, directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The profile, and that models were not checked."""

@@ -38,7 +38,7 @@ def take(database: Path) -> None:
         pass
 
 
-def test_whoever_comes_second_is_refused_with_owner_and_age_once_waiting_took_too_long(tmp_path: Path) -> None:
+def test_the_second_apply_is_refused_with_owner_and_age_once_waiting_took_too_long(tmp_path: Path) -> None:
     said: list[str] = []
     clock = Clock()
     database = tmp_path / "a.db"
@@ -89,7 +89,7 @@ UNSIGNED = {
 
 
 @pytest.mark.parametrize("text", UNSIGNED.values(), ids=UNSIGNED)
-def test_a_lock_that_nobody_signed_holds_as_well(tmp_path: Path, text: str) -> None:
+def test_a_lock_without_an_owner_holds_as_well(tmp_path: Path, text: str) -> None:
     with apply_lock(tmp_path / "a.db", "x", LockWait(0), never):
         (tmp_path / "a.db.lock").write_text(text)
         with pytest.raises(Refused, match="written by another policyctl"):
@@ -105,7 +105,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
-def test_a_lock_that_cannot_be_made_is_told_in_one_line(tmp_path: Path, case: str) -> None:
+def test_a_lock_that_cannot_be_made_is_reported_in_one_line(tmp_path: Path, case: str) -> None:
     spoil, told = UNUSABLE[case]
     spoil(tmp_path / "a.db.lock")
     with pytest.raises(RemoteError, match=re.escape(told)):

@@ -90,7 +90,7 @@ def test_a_reader_has_no_method_that_writes() -> None:
         (Reply(418, b"\xff\xfe teapot"), "418"),
     ],
 )
-def test_what_no_repeating_cures_is_told_at_once(reply: Reply, said: str) -> None:
+def test_what_no_repeating_cures_is_reported_at_once(reply: Reply, said: str) -> None:
     clock = Clock()
     with standing_in(lambda _: reply) as server, reach(server.url, clock=clock) as remote:
         with pytest.raises(RemoteError, match=rf"^127\.0\.0\.1:\d+ answered {said}") as told:
@@ -116,7 +116,7 @@ TRANSIENT = [
 
 
 @pytest.mark.parametrize(("reply", "said"), TRANSIENT, ids=[said for _, said in TRANSIENT])
-def test_a_read_that_goes_wrong_is_repeated_with_growing_waits_and_then_told(reply: Reply | Silence, said: str) -> None:
+def test_a_read_that_goes_wrong_is_repeated_with_growing_waits_and_then_reported(reply: Reply | Silence, said: str) -> None:
     clock = Clock()
     with standing_in(lambda _: reply) as server, reach(server.url, clock=clock, timeout=SHORT) as remote:
         with pytest.raises(RemoteError, match=said):
@@ -132,7 +132,7 @@ def test_a_read_that_goes_wrong_a_few_times_works(reply: Reply | Silence, said: 
         assert remote.rows() == [row("a")]
 
 
-def test_a_service_that_is_not_there_is_told_in_plain_words() -> None:
+def test_a_service_that_is_not_there_is_reported_in_plain_words() -> None:
     clock = Clock()
     with (
         reach(f"http://127.0.0.1:{closed_port()}", clock=clock) as remote,
@@ -166,7 +166,7 @@ def test_a_failure_of_the_network_knows_its_url_its_proxy_and_every_attempt(
     assert "hunter2" not in "".join(told.value.details)
 
 
-def test_a_connection_that_is_refused_before_a_write_is_no_lost_answer() -> None:
+def test_a_connection_that_is_refused_before_a_write_is_not_a_lost_answer() -> None:
     with reach(f"http://127.0.0.1:{closed_port()}") as remote, pytest.raises(RemoteError, match="Connection refused") as told:
         remote.add(document("a"))
     assert type(told.value) is RemoteError
@@ -186,7 +186,7 @@ def test_a_certificate_is_trusted_by_ca_file_only() -> None:
 
 
 @pytest.mark.parametrize(("file", "why"), [("none.pem", "cannot be read: No such file"), ("ca.txt", "holds no certificate")])
-def test_a_ca_file_that_is_none_is_told(tmp_path: Any, file: str, why: str) -> None:
+def test_a_ca_file_that_is_none_is_reported(tmp_path: Any, file: str, why: str) -> None:
     (tmp_path / "ca.txt").write_text("no certificate")
     with (
         reach("https://127.0.0.1:1", ca_file=tmp_path / file) as remote,
@@ -224,7 +224,7 @@ def test_both_spellings_of_one_name_are_in_one_request(length: int) -> None:
         assert [len(seen.query) for seen in server.seen] == [2]
 
 
-def test_no_name_is_no_request() -> None:
+def test_without_a_name_nothing_is_requested() -> None:
     with standing_in(tenant_of()) as server, reach(server.url) as remote:
         assert remote.find([]) == []
         assert server.seen == []
@@ -255,7 +255,7 @@ def test_a_filter_that_does_less_or_more_still_finds_exactly(service: Any) -> No
         assert remote.find(["virtual-policy/none"]) == []
 
 
-def test_a_filter_that_says_404_on_a_wrong_url_is_an_error() -> None:
+def test_a_filter_that_answers_404_on_a_wrong_url_is_an_error() -> None:
     with (
         standing_in(lambda _: Reply(404)) as server,
         reach(server.url) as remote,
@@ -281,7 +281,7 @@ def test_twins_are_both_found() -> None:
 
 @pytest.mark.parametrize("body", [None, [], "created", {"no": "id"}, {"id": 5}, {"id": "5"}])
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
-def test_any_success_of_an_add_is_one_and_the_id_is_taken_where_it_is_told(status: int, body: Any) -> None:
+def test_any_success_of_an_add_is_one_and_the_id_is_taken_where_it_is_given(status: int, body: Any) -> None:
     reply = Reply(status, body if status != 204 else None)
     with standing_in(lambda _: reply) as server, reach(server.url) as remote:
         assert remote.add(document("a")) == ("5" if status != 204 and body == {"id": "5"} else None)
@@ -323,7 +323,7 @@ def test_an_id_is_one_segment_of_the_path_whatever_it_is(identifier: str) -> Non
 
 
 @pytest.mark.parametrize("identifier", [".", "..", "\ud800"])
-def test_an_id_that_no_url_can_hold_is_told_and_nothing_is_sent(identifier: str) -> None:
+def test_an_id_that_no_url_can_hold_is_reported_and_nothing_is_sent(identifier: str) -> None:
     with standing_in(tenant_of(row("a"))) as server, reach(server.url) as remote:
         with pytest.raises(RemoteError, match="cannot stand in a URL"):
             remote.remove(identifier)
@@ -334,7 +334,7 @@ def test_an_id_that_no_url_can_hold_is_told_and_nothing_is_sent(identifier: str)
     ("version", "header"),
     [(None, None), ("abc-1", '"abc-1"'), ('W/"weak"', None), ("line\nbreak", None), ("ü", None), ("", None)],
 )
-def test_a_version_is_said_where_it_can_be(version: str | None, header: str | None) -> None:
+def test_a_version_is_sent_where_it_can_be(version: str | None, header: str | None) -> None:
     tenant = tenant_of(row("a"), row("b"))
     with standing_in(tenant) as server, reach(server.url) as remote:
         remote.update("id-a", document("a"), version)
@@ -414,7 +414,7 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         assert server.seen[0].target == "http://api.invalid/instances/x/v1/orchestrate/model_policy"
 
 
-def test_authorities_of_the_environment_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_authorities_of_the_environment_that_are_not_there_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     with (
         reach("https://api.invalid", ca_file=tmp_path / "another.pem") as remote,
@@ -424,7 +424,7 @@ def test_authorities_of_the_environment_that_are_not_there_are_told(monkeypatch:
 
 
 @pytest.mark.parametrize("proxy", ["nonsense://u:hunter2@host", "http://u:hunter2@host:port"])
-def test_a_proxy_that_cannot_be_used_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+def test_a_proxy_that_cannot_be_used_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)
     with (
         reach("http://api.invalid/instances/x") as remote,

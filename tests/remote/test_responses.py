@@ -61,7 +61,7 @@ def test_whatever_the_body_is_the_description_is_one_short_line(body: Any) -> No
 
 
 @pytest.mark.parametrize("depth", [5, 900, 100_000])
-def test_a_deep_body_is_no_trouble(depth: int) -> None:
+def test_a_deep_body_is_harmless(depth: int) -> None:
     assert describe(httpx.Response(500, content=b"[" * depth + b"]" * depth), silent).startswith("500")
 
 
@@ -115,5 +115,5 @@ def test_a_quota_is_told_from_too_many_requests_by_its_code(body: Any, quota: bo
     assert is_quota(httpx.Response(429, json=body)) is quota
 
 
-def test_a_page_is_no_quota() -> None:
+def test_a_page_is_not_a_quota() -> None:
     assert not is_quota(httpx.Response(429, content=b"<html>"))

@@ -144,7 +144,7 @@ def test_a_bad_database_is_one_clear_line_and_stays_as_it_was(
 
 
 @pytest.mark.parametrize("text", ["{broken", "[1]", "", "null", "[" * 100_000])
-def test_a_row_that_somebody_broke_is_shown_and_left_alone_and_the_others_are_not(
+def test_a_row_that_is_broken_is_shown_and_left_alone_and_the_others_are_not(
     text: str, project: Project, policyctl: Policyctl
 ) -> None:
     project.policy("one")

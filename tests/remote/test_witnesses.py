@@ -89,7 +89,7 @@ def test_one_list_confirms_all_that_a_killed_apply_had_done_already() -> None:
         assert len([seen for seen in server.seen if is_list(seen)]) == 1
 
 
-def test_a_list_that_is_old_is_read_again_before_the_remote_is_said_to_contradict_itself() -> None:
+def test_a_list_that_is_old_is_read_again_before_the_remote_is_reported_to_contradict_itself() -> None:
     """Of two batches each meets what another client has just added."""
     names = [f"virtual-policy/p{number:03}" for number in range(2 * BATCH)]
     tenant = Tenant()
@@ -105,7 +105,7 @@ def test_a_list_that_is_old_is_read_again_before_the_remote_is_said_to_contradic
         assert len([seen for seen in server.seen if is_list(seen)]) == 2
 
 
-def test_a_list_that_cannot_be_read_is_told_and_nothing_is_written() -> None:
+def test_a_list_that_cannot_be_read_is_reported_and_nothing_is_written() -> None:
     tenant = Tenant()
     changes = changes_for([], [document("virtual-policy/one")])
     tenant.put(WAS)
@@ -141,7 +141,7 @@ def test_an_add_is_sent_again_only_after_all_the_waits_and_a_list_without_it(aft
     assert [at for _, at in asked] == pytest.approx([at for _, at in expected])
 
 
-def test_a_wait_beyond_the_budget_is_no_time_to_send_again() -> None:
+def test_a_wait_beyond_the_budget_leaves_no_time_to_send_again() -> None:
     outcome, asked = lost_once(changes_for([], [document("one")]), Reply(500, None, {"Retry-After": "3600"}), Clock())
     assert outcome.status == "failed"
     assert outcome.reason.endswith("500 Internal Server Error; there was no time left to send it again")

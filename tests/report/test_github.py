@@ -51,7 +51,7 @@ def test_what_github_would_read_otherwise_is_escaped() -> None:
 
 
 @given(st.text(), st.text(), st.sampled_from(["error", "warning", "info"]))
-def test_whatever_is_in_it_an_annotation_is_one_line_that_says_it(file: str, message: str, severity: Severity) -> None:
+def test_whatever_is_in_it_an_annotation_is_one_line_that_shows_it(file: str, message: str, severity: Severity) -> None:
     text = github_annotations([Problem(Mark(file, 2, 4), "P103", message, severity)], same)
     assert text.endswith("\n")
     assert len(text.splitlines()) == 1
@@ -91,7 +91,7 @@ def test_at_most_ten_of_a_type_errors_first_and_the_rest_counted(
     )
 
 
-def test_without_problems_nothing_is_said() -> None:
+def test_without_problems_nothing_is_reported() -> None:
     assert github_annotations([], same) == ""
 
 
@@ -121,7 +121,7 @@ def test_a_long_text_is_cut_by_lines_to_what_fits(number: int, room: int) -> Non
         assert said == f"… and {left:,} further line{'s' if left > 1 else ''}; the log of the step has all"
 
 
-def test_outputs_say_what_later_steps_ask() -> None:
+def test_outputs_hold_what_later_steps_ask() -> None:
     assert step_outputs(REVIEWED, "out dir/plan.json").splitlines() == [
         "has_changes=true",
         "add=1",
@@ -144,7 +144,7 @@ def test_outputs_of_an_empty_plan() -> None:
 
 
 @pytest.mark.parametrize("path", ["a\nhas_changes=false", "a\nEND\nx=y", "a\rb"])
-def test_a_path_of_several_lines_is_no_second_output(path: str) -> None:
+def test_a_path_of_several_lines_is_not_a_second_output(path: str) -> None:
     text = step_outputs(REVIEWED, path)
     start = text.index("plan_path<<") + len("plan_path<<")
     delimiter, _, rest = text[start:].partition("\n")

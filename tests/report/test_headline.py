@@ -41,7 +41,7 @@ def worst(before: dict[str, Any], after: dict[str, Any]) -> str | None:
         ("thousand", "334 to add, 333 to update, 333 to remove", "safety rules passed, no guards configured", True),
     ],
 )
-def test_it_counts_what_changes_and_says_what_the_rules_say(case: str, counts: str, rules: str, passed: bool) -> None:
+def test_it_counts_what_changes_and_shows_what_the_rules_decide(case: str, counts: str, rules: str, passed: bool) -> None:
     said = plan_summary(PLANS[case])
     assert (said.counts, said.rules, said.passed) == (counts, rules, passed)
 

@@ -95,7 +95,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("text", WORDS)
-def test_no_word_of_a_policy_stands_outside_code_in_the_markdown(text: str) -> None:
+def test_no_word_of_a_policy_is_outside_code_in_the_markdown(text: str) -> None:
     page = Page(render_plan("markdown", PlanView(hostile(text), "local", verbose=True)))
     outside = " ".join(page.prose)
     assert [word for word in ("zebra", "walks", "deadbeef", "cafebabe", "feed", "12345678") if word in outside] == []
@@ -103,7 +103,7 @@ def test_no_word_of_a_policy_stands_outside_code_in_the_markdown(text: str) -> N
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_the_json_still_says_what_the_policies_say(trap: str) -> None:
+def test_the_json_still_has_what_the_policies_have(trap: str) -> None:
     review = hostile(trap)
     assert json.loads(render_plan("json", PlanView(review, "local"))) == json.loads(json.dumps(plan_data(review)))
 

@@ -25,7 +25,7 @@ sentences = st.lists(st.sampled_from(TRAPS) | st.sampled_from(["served", "100%",
 @example("`")
 @example(" a ")
 @example("  ")
-def test_a_text_as_code_is_one_code_span_that_says_it(text: str) -> None:
+def test_a_text_as_code_is_one_code_span_that_shows_it(text: str) -> None:
     shown = escape(text)[:200]
     page = Page(f"a {code(shown)} b")
     assert [element[:2] for element in page.elements] == [("code", {}), ("p", {})]
@@ -34,7 +34,7 @@ def test_a_text_as_code_is_one_code_span_that_says_it(text: str) -> None:
 
 
 @given(texts)
-def test_a_text_as_code_in_html_is_one_element_that_says_it(text: str) -> None:
+def test_a_text_as_code_in_html_is_one_element_that_shows_it(text: str) -> None:
     page = Page(f"<details><summary>a {html_code(text)}</summary>\n\n</details>\n")
     assert [element.tag for element in page.elements] == ["code", "summary", "details"]
     whole = escape(text)
@@ -44,7 +44,7 @@ def test_a_text_as_code_in_html_is_one_element_that_says_it(text: str) -> None:
 
 @given(sentences | texts)
 @pytest.mark.parametrize("before", ["- ", "> - ", "a "])
-def test_a_sentence_has_no_markup_but_code_and_says_the_same(before: str, text: str) -> None:
+def test_a_sentence_has_no_markup_but_code_and_reads_the_same(before: str, text: str) -> None:
     page = Page(f"{before}{prose(text)}\n")
     assert {element.tag for element in page.elements} <= {"code", "ul", "li", "p", "blockquote"}
     assert sum(element.tag in ("ul", "p") for element in page.elements) == 1

@@ -61,7 +61,7 @@ def test_every_change_has_a_row_and_a_folded_part_from_the_riskiest_down(case: s
         assert seen.texts("td")[1] == risky[1].split(", ")[0]
 
 
-def test_what_stops_a_plan_stands_before_its_changes() -> None:
+def test_what_stops_a_plan_comes_before_its_changes() -> None:
     for case, said in (
         ("refused", "is protected"),
         ("stale", "`policy.targets[three]`: absent →"),
@@ -234,12 +234,12 @@ def test_a_policy_is_drawn_before_and_after_where_its_shape_changed(
     assert text.count("```mermaid") == (2 if drawn else 0)
 
 
-def test_the_order_of_a_load_balance_is_no_shape() -> None:
+def test_the_order_of_a_load_balance_is_not_part_of_the_shape() -> None:
     assert shape(body("a", "b", mode="loadbalance")) == shape(body("b", "a", mode="loadbalance"))
     assert shape(body("a", "b")) != shape(body("b", "a"))
 
 
-def test_a_graph_that_nobody_could_read_is_not_drawn() -> None:
+def test_a_graph_that_is_too_large_to_read_is_not_drawn() -> None:
     text = page(reviewed([policy("p", *(f"model-{number}" for number in range(200)))], [row("p", "a")]))
     assert text.count("```mermaid") == 1
     assert "After:\n\ntoo large to draw here\n" in text

@@ -54,7 +54,7 @@ def test_the_page_needs_no_token(tmp_path: Path) -> None:
         assert server.client.get("/openapi.json").status_code == 401
 
 
-def test_a_405_says_every_method_that_the_path_has(client: httpx.Client) -> None:
+def test_a_405_shows_every_method_that_the_path_has(client: httpx.Client) -> None:
     allowed = client.patch("/v1/model_policy/x").headers["allow"]
     assert set(allowed.split(", ")) == {"GET", "PUT", "DELETE"}
 
@@ -181,7 +181,7 @@ class Broken(SqliteRemote):
         raise KeyError("canary-5418")
 
 
-def test_an_error_that_nobody_expected_is_a_500_that_says_nothing_of_the_inside(tmp_path: Path) -> None:
+def test_an_error_that_was_not_expected_is_a_500_that_shows_nothing_of_the_inside(tmp_path: Path) -> None:
     with Broken(tmp_path / "a.db") as store, inside(store) as server:
         answer = server.client.get("/v1/model_policy")
         assert (answer.status_code, answer.json()) == (500, {"detail": "the server failed; see its log"})

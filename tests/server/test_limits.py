@@ -99,7 +99,7 @@ def test_one_client_too_many_gets_a_503_and_the_others_are_served(tmp_path: Path
         assert served_again[-1] == 200
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(served: Served) -> None:
+def test_a_body_that_claims_to_be_too_large_is_refused_before_it_is_sent(served: Served) -> None:
     for more in (b"", b"Expect: 100-continue\r\n"):
         assert asked(served, POST + more + b"Content-Length: 1048577\r\n\r\n").status == 413
 

@@ -29,7 +29,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("case", GARBAGE)
-def test_what_is_no_body_at_all_is_a_422_everywhere(client: httpx.Client, case: str) -> None:
+def test_what_is_not_a_body_at_all_is_a_422_everywhere(client: httpx.Client, case: str) -> None:
     """Schemathesis sends JSON of the wrong shape; this is not even that."""
     for place in (*(PathItem(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS):
         for operation in place.operations:

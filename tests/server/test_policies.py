@@ -64,7 +64,7 @@ def test_server_keys_that_a_client_sends_are_not_stored(client: httpx.Client) ->
     assert all(row.get(key) != value for key, value in sent.items())
 
 
-def test_what_no_file_may_say_is_taken(client: httpx.Client) -> None:
+def test_what_no_file_may_contain_is_taken(client: httpx.Client) -> None:
     odd = {
         "targets": [{"model_name": "m", "weight": 250}, {"targets": []}],
         "retry": {"attempts": -1, "on_status_codes": [99999]},

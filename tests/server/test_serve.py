@@ -135,7 +135,7 @@ def test_logs_are_json_and_hold_no_secret(tmp_path: Path) -> None:
     assert token not in served.log.read_text()
 
 
-def test_the_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_the_secret_may_be_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("from-a-file\n")
     with serving(tmp_path / "a.db", "--token-from", "file:secret") as served:
         headers = {"Authorization": "Bearer from-a-file"}
@@ -205,7 +205,7 @@ def test_whether_names_are_unique_is_settled_when_the_file_is_made(tmp_path: Pat
     assert "which was decided when it was made" in ended.stderr
 
 
-def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:
+def test_without_the_extra_one_line_shows_what_to_install(tmp_path: Path) -> None:
     """In a Python that finds neither starlette nor uvicorn: the modules are blocked as the import system allows."""
     block = "import sys; sys.modules['starlette'] = sys.modules['uvicorn'] = None"
     code = f"{block}; from policyctl.cli.main import main; main(['serve'])"

@@ -67,7 +67,7 @@ def test_a_reader_has_no_way_to_write(kind: Kind) -> None:
         assert not {"add", "update", "remove"} & set(dir(reader))
 
 
-def test_a_reader_and_a_writer_say_the_same_identity_without_secrets(kind: Kind, writer: Writer) -> None:
+def test_a_reader_and_a_writer_give_the_same_identity_without_secrets(kind: Kind, writer: Writer) -> None:
     with kind.reader() as reader:
         assert reader.identity == writer.identity
         assert reader.embedded == writer.embedded
