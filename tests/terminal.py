@@ -53,7 +53,7 @@ class Terminal:
         return self._process.wait()
 
     def screen(self) -> list[str]:
-        """The lines as they stand there now: what was written over or erased is gone."""
+        """The lines as they are now: what was written over or erased is gone."""
         lines, column = [""], 0
         for token in _TOKEN.findall(self.shown):
             if token == "\r":

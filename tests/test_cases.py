@@ -78,7 +78,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def validated(kind: str, name: str, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
-    """The exit code and the output of validate; nothing may stand on standard error."""
+    """The exit code and the output of validate; nothing may be on standard error."""
     copied(kind, name, Path.cwd())
     code = run(["validate", *options, name])
     output = capsys.readouterr()
@@ -115,7 +115,7 @@ def test_what_only_the_effect_engine_finds(name: str, capsys: pytest.CaptureFixt
 
 
 def problems_of(name: str) -> list[str]:
-    """The problems that an invalid case is told: without the summary, and without its own name."""
+    """The problems that an invalid case has: without the summary, and without its own name."""
     lines = (CASES / "invalid" / f"{name}.txt").read_text("utf-8").splitlines()[:-1]
     return [line.replace(name, "CASE") for line in lines]
 
@@ -148,7 +148,7 @@ def test_at_least_sixty_mistakes_are_reported_one_by_one() -> None:
 
 
 def test_every_code_has_a_case_and_every_case_named_after_a_code_has_it() -> None:
-    """A problem that no case shows is a problem that nobody has seen."""
+    """A problem that no case shows is a problem that was never seen."""
     shown = {path.name: set(re.findall(r": (P\d{3}) ", path.read_text("utf-8"))) for path in CASES.glob("*/*.txt")}
     assert set().union(*shown.values()) == RULES.keys() - WITHOUT_CASE.keys()
     for name, codes in shown.items():

@@ -1,4 +1,4 @@
-"""The repository's own policies: valid, and what the schema says of them."""
+"""The repository's own policies: valid, and what the schema makes of them."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class Runner:
         return [*done, *(self._run("after_script", line, environ) for line in job.get("after_script", ()))]
 
     def _event(self, name: str) -> dict[str, str]:
-        """What says what a run is for: the pull request, a merge queue with it, or main at the commit that is checked out."""
+        """What shows what a run is for: the pull request, a merge queue with it, or main at the commit that is checked out."""
         if self.queue:
             return {"GITHUB_REF": f"refs/heads/gh-readonly-queue/main/pr-5-{self.queue}"}
         if name == "plan":

@@ -71,7 +71,7 @@ def mixed() -> Review:
 
 
 def hostile() -> Review:
-    """Everything that people can write is written by somebody who means harm."""
+    """Everything that people can write is written by a person who means harm."""
     return reviewed(
         {
             "new": {"policy": guarded(f"virtual-model/{HOSTILE}"), "description": HOSTILE, "display_name": HOSTILE},

@@ -28,7 +28,7 @@ class Ran:
 
     @property
     def told(self) -> dict[str, Told]:
-        """What it told of every change, as far as it came: the last word on each counts."""
+        """What it reported of every change, as far as it came: the last word on each counts."""
         found = map(_OUTCOME.match, [*self.err.splitlines(), *self.out.splitlines()])
         return {one["name"]: Told(one["status"], one["reason"] or "") for one in found if one}  # type: ignore[arg-type]  # by the pattern
 

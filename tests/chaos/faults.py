@@ -191,7 +191,7 @@ class Chaos:
         return Play(((0.0, answer(rng.choice((500, 502, 503, 504)), body).raw),))
 
     def echo(self, request: Request, rng: random.Random) -> Play:
-        """As a gateway does that shows the request in its error page. A refusal is final, so that its words are told."""
+        """As a gateway does that shows the request in its error page. A refusal is final, so that its words are shown."""
         status = rng.choice((400, 500, 502))
         if status >= 500 and rng.random() < 0.5:
             self._forward(request)

@@ -48,7 +48,7 @@ _RATES = (0.03, 0.1, 0.25, 0.5)
 
 
 class Died(BaseException):
-    """The client is killed: nothing that it would have done is done, nothing is told."""
+    """The client is killed: nothing that it would have done is done, nothing is reported."""
 
 
 @dataclass
@@ -126,7 +126,7 @@ def _live_through(run: Run, world: World, chaos: Chaos, clock: Clock, path: Path
 
 
 def _apply_badly(run: Run, world: World, chaos: Chaos, clock: Clock, recovery: Recovery, rng: random.Random) -> dict[str, Told]:
-    """The apply that everything goes wrong with: in some runs the client dies in it, in others it is told to stop."""
+    """The apply that everything goes wrong with: in some runs the client dies in it, in others it is asked to stop."""
     fate = rng.choice((None, None, Fault.KILLED, Fault.STOPPED))
     moment = rng.randrange(2, len(world.changes))
     seen = [0]

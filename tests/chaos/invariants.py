@@ -37,7 +37,7 @@ def violations(
     commits: Counter[str],
     late: Iterable[str] = (),
 ) -> Iterator[Violation]:
-    """Hold what is stored against what was there, what was wanted and what was told.
+    """Hold what is stored against what was there, what was wanted and what was reported.
 
     A change of which nothing was told (the client died) may have been carried out or not. A failure may have been carried
     out only where it says that this cannot be known, or where the network held the write back (`late`).
@@ -69,7 +69,7 @@ def _doubled(before: Rows, after: Rows, commits: Counter[str]) -> Iterator[Viola
 
 
 def _moved(world: World, before: Rows, after: Rows) -> Iterator[Violation]:
-    """Rows of which the plan says nothing must be there to the byte; and no other may have come."""
+    """Rows that the plan does not name must be there to the byte; and no other may have come."""
     for identifier, row in before.items():
         if row[0] not in world.changes and after.get(identifier) != row:
             yield Violation("losses", f"{row[0]} moved though it is in no plan")

@@ -17,7 +17,7 @@ from tests.chaos.messages import Request, Requests
 
 
 class Clock(Protocol):
-    """What tells the time, and moves it."""
+    """What has the time, and moves it."""
 
     def now(self) -> float: ...
 
@@ -39,7 +39,7 @@ class ThreadClock:
 
 
 class Memory(httpcore.NetworkBackend):
-    """Every connection leads to `play`, which is given requests. `felt` is told whenever a client got, or missed, something."""
+    """Every connection leads to `play`, which is given requests. `felt` is called when a client got, or missed, something."""
 
     def __init__(self, play: Callable[[Request], Play], clock: Clock, felt: Callable[[Request], None]) -> None:
         self.play = play

@@ -1,4 +1,4 @@
-"""A proxy on real sockets, which lets requests through to a real server as it is told to, or not."""
+"""A proxy on real sockets, which lets requests through to a real server, or does not, as a test decides."""
 
 from __future__ import annotations
 

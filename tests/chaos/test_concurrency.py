@@ -1,4 +1,4 @@
-"""Two applies at once: no update is lost, nothing is there twice, and each report says what its own apply did."""
+"""Two applies at once: no update is lost, nothing is there twice, and each report shows what its own apply did."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_from_two_directories_with_scopes_of_their_own_both_get_all_they_want(tm
 def test_where_two_directories_disagree_each_policy_has_one_winner_and_the_other_learns_of_it(
     tmp_path: Path, seed: int
 ) -> None:
-    """Lost updates: none. What one apply tells as applied is there; the other tells that it moved."""
+    """Lost updates: none. What one apply reports as applied is there; the other reports that it moved."""
     rng = random.Random(seed)
     ours, theirs = documents("x", SHARED, OURS), documents("x", SHARED, THEIRS)
     rows = [row(one["name"], WAS) for one in ours if rng.random() < 0.7]  # the rest is added by both

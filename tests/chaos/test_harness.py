@@ -61,7 +61,7 @@ CLIENTS: dict[str, tuple[type, str]] = {
 
 @pytest.mark.parametrize("case", CLIENTS)
 def test_a_client_is_found_out(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the run of this seed it comes to each of these: where a figure is 0, somebody looked."""
+    """In the run of this seed it comes to each of these: where a figure is 0, it was looked for."""
     client, kind = CLIENTS[case]
     monkeypatch.setattr(inside, client.__mro__[1].__name__, client)
     assert kind in {violation.kind for violation in run_inside(6)[1]}

@@ -1,4 +1,4 @@
-"""Many seeded runs in this process: nothing is lost, doubled, leaked or told otherwise than it is."""
+"""Many seeded runs in this process: nothing is lost, doubled, leaked or reported wrongly."""
 
 from __future__ import annotations
 

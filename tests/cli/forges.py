@@ -80,7 +80,7 @@ class Forge:
         return [(one["state"], one["body" if self.kind == "github" else "description"]) for one in self.issues]
 
     def write(self, body: str, user: str | None = None, number: int = 5) -> dict[str, Any]:
-        """A comment that somebody wrote, we if nobody is named."""
+        """A comment by a user, by us if none is named."""
         self.next_id += 1
         name = user or ME[self.kind]
         self.now += 1
@@ -170,7 +170,7 @@ class Forge:
         return Reply(200, [{"head_commit_sha": self.newest, "created_at": _moment(self.pushed)}])
 
     def _rights(self, _: Seen, who: str) -> Reply:
-        """What somebody may do: on GitHub by name, on GitLab by number."""
+        """What a user may do: on GitHub by name, on GitLab by number."""
         found = next((right for name, right in self.rights.items() if who in (name, str(_id_of(name)))), None)
         return Reply(404) if found is None else Reply(200, {"permission": found, "access_level": found})
 

@@ -179,7 +179,7 @@ main()
 
 @pytest.mark.slow
 def test_nothing_is_written_that_cannot_be_noted(project: Project) -> None:
-    """The disk fills up in mid-apply: no remote row is without a line, and the exit code says that not all is done."""
+    """The disk fills up in mid-apply: no remote row is without a line, and the exit code shows that not all is done."""
     for number in range(16):
         project.policy(f"p{number}")
     tenant = Tenant()

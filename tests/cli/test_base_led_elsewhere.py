@@ -166,7 +166,7 @@ def test_a_path_that_steps_through_a_link_has_no_base(name: str, reviewed: Proje
 def test_a_working_directory_that_a_link_led_to_has_no_base(
     reviewed: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As far as the shell says which way it took."""
+    """As far as the shell shows which way it took."""
     _directory(reviewed.folder)
     commit(reviewed.folder)
     here = reviewed.folder / "team" / "policies"

@@ -172,7 +172,7 @@ def service(
 
 @contextmanager
 def two_servers(handler: Callable[[Seen], Any]) -> Iterator[tuple[StandIn, StandIn]]:
-    """The remote, and somebody else who must never hear of a secret."""
+    """The remote, and another server, which must never hear of a secret."""
     with ExitStack() as stack:
         remote = stack.enter_context(standing_in(handler))
         other = stack.enter_context(standing_in(lambda _: Reply(200, [])))

@@ -123,7 +123,7 @@ def test_plans_of_two_directories_are_told_apart(
 def test_a_commit_without_a_plan_for_one_environment_leaves_those_of_others(
     asked: tuple[str, ...], left: int, forge: Forge, digest: str, project: Project, policyctl: Policyctl
 ) -> None:
-    """Unless nobody says which: what keeps a plan from being made may be what says it."""
+    """Unless none is named: what keeps a plan from being made may be what names it."""
     project.write("policyctl.yaml", "default: local\nenvironments: {local: {}, prod: {}}\n")
     for environment in ("local", "prod"):
         policyctl("plan", "--env", environment, "--out", "plan.json", "--report", "markdown=plan.md")

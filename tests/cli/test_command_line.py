@@ -314,7 +314,7 @@ def test_a_stream_that_is_closed_leads_nowhere(case: str, project: Project) -> N
 
 @pytest.mark.slow
 def test_a_result_that_cannot_be_printed_is_an_error_in_one_line(project: Project) -> None:
-    """Before anything is written: whoever cannot read the plan has not agreed to it."""
+    """Before anything is written: a person who cannot read the plan has not agreed to it."""
     project.write("anygem.yaml")
     ran = in_a_shell(">/dev/full", "apply", "--yes")
     assert (ran.returncode, ran.stderr) == (1, "error: standard output cannot be written: No space left on device\n")
@@ -336,7 +336,7 @@ def test_a_full_standard_error_changes_no_exit_code(redirected: str, project: Pr
 
 @pytest.mark.slow
 def test_apply_goes_on_when_its_progress_is_not_read(project: Project, policyctl: Policyctl) -> None:
-    """What was begun is finished, noted and told on standard output, as if standard error were read."""
+    """What was begun is finished, noted and reported on standard output, as if standard error were read."""
     for number in range(300):
         project.policy(f"p{number}")
     command = [*POLICYCTL, "apply", "--yes", "--audit", "audit.jsonl"]

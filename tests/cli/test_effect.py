@@ -348,7 +348,7 @@ UNCLEAR = {
 
 @pytest.mark.parametrize("case", UNCLEAR)
 def test_what_is_live_must_be_known_to_compare_with_it(case: str, project: Project, policyctl: Policyctl) -> None:
-    """It is not taken for a policy that is not there; `policy show` says the same of it."""
+    """It is not taken for a policy that is not there; `policy show` shows the same."""
     rows, message = UNCLEAR[case]
     project.write("anygem.yaml")
     put(rows, unique_names=False)

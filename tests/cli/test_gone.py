@@ -1,4 +1,4 @@
-"""What is not there was not removed: checkouts that lack a part, and policies that stand where nothing is read."""
+"""What is not there was not removed: checkouts that lack a part, and policies that are where nothing is read."""
 
 from __future__ import annotations
 
@@ -345,7 +345,7 @@ def test_a_second_hook_of_ours_runs_always() -> None:
 
 
 def test_sparse_checkouts_are_made_by_git(applied: Project) -> None:
-    """The helper does what its name says, or the tests above prove nothing."""
+    """The helper does what its name promises, or the tests above prove nothing."""
     sparse(applied.folder)
     assert not (applied.policies / "edge").exists()
     assert git(applied.folder, "status", "--porcelain", "--untracked-files=no") == ""

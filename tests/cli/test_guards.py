@@ -112,7 +112,7 @@ def test_other_guards_make_a_saved_plan_stale(guarded: Project, policyctl: Polic
 
 
 def test_only_what_changes_is_judged(guarded: Project, policyctl: Policyctl) -> None:
-    """What was live before the guard stays until somebody changes it."""
+    """What was live before the guard stays until it is changed."""
     assert policyctl("apply", "--yes", "--allow-guard", "max_calls").code == 0
     guarded.policy("q", A)
     assert policyctl("apply", "--yes").code == 0

@@ -18,7 +18,7 @@ GUARDED = "guards: {deny_providers: [evil]}\nprotect: [a]\n"
 
 
 class Checkout:
-    """A branch of a repository, with traps: each is a program that leaves a file, or a history that says something else."""
+    """A branch of a repository, with traps: each is a program that leaves a file, or a history that was rewritten."""
 
     def __init__(self, project: Project) -> None:
         self.project = project

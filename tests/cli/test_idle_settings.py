@@ -1,4 +1,4 @@
-"""Settings and selections that match no policy say so, where they stand; what was selected in vain is an error."""
+"""Settings and selections that match no policy are reported where they are; what was selected in vain is an error."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_killed_at_a_random_moment(
 
 
 def _killed_apply(args: list[str], moment: int, *, after_commit: bool) -> None:
-    """Run an apply and kill it: right after its `moment`th commit, or when it has told of that many changes."""
+    """Run an apply and kill it: right after its `moment`th commit, or when it has reported that many changes."""
     program = ["-c", KILL_AFTER_COMMIT, str(moment)] if after_commit else ["-m", "policyctl"]
     command = [sys.executable, *program, *args]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, pipesize=PIPE) as process:
@@ -123,7 +123,7 @@ def _killed_apply(args: list[str], moment: int, *, after_commit: bool) -> None:
 def test_a_signal_ends_apply_in_order(
     number: signal.Signals, code: int, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policyctl: Policyctl
 ) -> None:
-    """What was begun is finished, what was not is told as skipped, and the exit code says which signal it was."""
+    """What was begun is finished, what was not is reported as skipped, and the exit code shows which signal it was."""
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     command = [sys.executable, "-m", "policyctl", "apply", "--yes", *OVERRIDES]

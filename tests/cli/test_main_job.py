@@ -193,7 +193,7 @@ def test_environments_have_remotes_and_variables_of_their_own(project: Project, 
 
 
 def test_git_keeps_nothing_of_the_embedded_remote(project: Project, policyctl: Policyctl) -> None:
-    """Its file may hold the settings of models' providers. A folder that somebody else chose is theirs to ignore."""
+    """Its file may hold the settings of models' providers. A folder that was chosen by name is theirs to ignore."""
     project.policy("a")
     git(project.folder, "init", "--quiet")
     assert policyctl("apply", "--yes").code == 0

@@ -25,7 +25,7 @@ AT_ONCE = "import policyctl.cli.console as p; p.QUIET = 0.0; from policyctl.cli.
 
 
 class Ticks(threading.Event):
-    """An event whose waits end when the test says so, and what each wait was asked to last."""
+    """An event whose waits end when the test decides, and what each wait was asked to last."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ def _converted(project: Project) -> None:
 
 
 def _led_by_words(project: Project) -> None:
-    """The settings say the same, and lead from where they now stand to another file."""
+    """The settings are the same, and lead from where they now are to another file."""
     (project.folder / ".keys").mkdir()
     (project.folder / ".keys" / "token").write_text(OTHER, "utf-8")
     (project.policies / "policyctl.yaml").rename(project.folder / "policyctl.yaml")
@@ -226,7 +226,7 @@ def test_the_authorities_are_those_of_the_base(
     policyctl: Policyctl,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One that the branch brings would let whoever stands between read the token."""
+    """One that the branch brings would let a machine between the two read the token."""
     monkeypatch.setenv("TOKEN", TOKEN)
     with standing_in(lambda _: Reply(200, []), tls=True) as server:
         project.policy("a")

@@ -1,4 +1,4 @@
-"""The way back to what was reviewed: what an emergency changed on the remote is no longer what the branch's base says."""
+"""The way back to what was reviewed: what an emergency changed on the remote is no longer what the branch's base has."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_restoration_brings_back_all_that_a_policy_leads_to(case: str, project
 def test_a_policy_that_stays_is_not_brought_back_by_a_change_that_the_base_did_not_lead_it_to(
     project: Project, policyctl: Policyctl
 ) -> None:
-    """The base has the change, but a policy that led elsewhere; the branch only takes over what somebody did to that one."""
+    """The base has the change, but a policy that led elsewhere; the branch only takes over what was done to that one."""
     led_through_lab(project, policyctl, {"front": LAB, "lab": OPENAI}, {"front": OPENAI, "lab": EVIL})
     project.policy("front", LAB)
     ran = policyctl("plan", "--base", "HEAD")

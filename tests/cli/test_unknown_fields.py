@@ -23,7 +23,7 @@ NOTE = f"the live policy {NAME} also has {', '.join(FIELDS)}; they are kept, and
 
 @pytest.fixture
 def live(project: Project) -> Project:
-    """The live policy has what no file can say; the file says the rest of it."""
+    """The live policy has what no file can hold; the file has the rest of it."""
     project.policy("safe", A, B, cache="{mode: simple}")
     targets: list[dict[str, Any]] = [{"model_name": A, "override_params": {"temperature": 0, "api_key": "s3cret"}}]
     body = {

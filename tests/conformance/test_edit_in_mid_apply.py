@@ -1,4 +1,4 @@
-"""IBM's CLI edits a policy while an apply is under way: on `policyctl serve` its edit is not lost, and apply says so."""
+"""IBM's CLI edits a policy while an apply is under way: on `policyctl serve` its edit is not lost, and apply reports it."""
 
 from __future__ import annotations
 

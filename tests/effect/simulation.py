@@ -39,7 +39,7 @@ class Stumbled(Exception):
 
 
 class Simulation:
-    """One request after the other over one policy body; `answer` says what a model answers to its next call."""
+    """One request after the other over one policy body; `answer` gives what a model answers to its next call."""
 
     def __init__(self, policy: dict[str, Any], answer: Callable[[str], Any], choose: Choose) -> None:
         self.policy, self.answer, self.choose = policy, answer, choose

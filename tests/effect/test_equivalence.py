@@ -227,7 +227,7 @@ def test_what_looks_alike_and_is_not(case: str) -> None:
 
 
 def test_a_draw_that_may_draw_no_target_keeps_that_chance() -> None:
-    """Twice a weight of -1: by the gateway's arithmetic half of the requests draw the first, and half draw nobody."""
+    """Twice a weight of -1: by the gateway's arithmetic half of the requests draw the first, and half draw no target."""
     half = Fraction(1, 2)
     assert form_of(weighed(-1, -1)) == Drawn(((half, Always(0)), (half, ModelCall(A, 0, ()))))
 

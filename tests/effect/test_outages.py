@@ -134,7 +134,7 @@ def test_a_provider_down_takes_all_its_models_down() -> None:
 
 
 def test_a_draw_of_no_target_is_not_a_failure_that_a_list_has() -> None:
-    """Half of the requests draw the failing model and fall, half draw nobody and end there."""
+    """Half of the requests draw the failing model and fall, half draw no target and end there."""
     drawn = {"strategy": {"mode": "loadbalance"}, "targets": [{"model_name": A, "weight": -1}, {"model_name": B, "weight": -1}]}
     body = {"strategy": {"mode": "fallback", "on_status_codes": [500]}, "targets": [drawn, {"model_name": B}]}
     assert chance(body, "model", A, 500) == 0.5

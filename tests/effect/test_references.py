@@ -1,4 +1,4 @@
-"""Targets that are other policies: what they stand for, and what is known of those that cannot be followed."""
+"""Targets that are other policies: what they lead to, and what is known of those that cannot be followed."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_refused_policy_as_a_target_answers_400() -> None:
 
 
 def test_policies_that_double_at_every_step_are_not_known() -> None:
-    """Eighteen policies, each targeting the next one twice, stand for 260,000 targets."""
+    """Eighteen policies, each targeting the next one twice, lead to 260,000 targets."""
     names = [f"virtual-policy/{number}" for number in range(19)]
     known = {name: document(body_of("fallback", after, after)) for name, after in pairwise(names)}
     with pytest.raises(NotKnown, match="it leads to more than 1,000 targets; those are too many to evaluate"):

@@ -167,7 +167,7 @@ def test_dead_configuration_has_a_witness(case: str) -> None:
 @settings(max_examples=examples(120))
 @given(body=bodies)
 def test_dead_targets_are_those_that_reach_does_not_have(body: dict[str, Any]) -> None:
-    """A model that stands in dead targets only is not reached, and every model elsewhere is."""
+    """A model that is in dead targets only is not reached, and every model elsewhere is."""
     dead = {one.path for one in dead_configuration(document(body)) if ".weight" not in one.path}
     alive = {model for path, model in _leaves(body, "policy") if not any(path.startswith(place) for place in dead)}
     assert alive == set(reach(Routes(read_tree(document(body)))))

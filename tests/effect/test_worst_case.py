@@ -30,7 +30,7 @@ def paths_below(node: Node) -> set[TargetPath]:
 
 
 def leads_on(node: Node) -> bool:
-    """Whether a place where nobody is asked lets the walk go on: it does not end it."""
+    """Whether a place where no model is asked lets the walk go on: it does not end it."""
     if isinstance(node, Fixed):
         return node.outcome != ENDED
     if isinstance(node, Balance):

@@ -1,4 +1,4 @@
-"""Whatever a service answers, a command ends with what the answer says or with one clear error, and soon."""
+"""Whatever a service answers, a command ends with what the answer holds or with one clear error, and soon."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_any_answers(server: StandIn, action: str, replies: list[Reply], logged_
 
 @contextmanager
 def saying(*pieces: bytes | Iterable[bytes]) -> Iterator[str]:
-    """The URL of a server that reads a request and says these bytes, on every connection."""
+    """The URL of a server that reads a request and sends these bytes, on every connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     closing = threading.Event()
 

@@ -60,7 +60,7 @@ def apply(found: Plan, folder: Path) -> None:
 
 
 def signed(data: Any) -> str:
-    """The text of a plan that somebody made who knows how checksums are made."""
+    """The text of a plan made by a person who knows how checksums are made."""
     if not isinstance(data, dict):
         return json.dumps(data)
     rest = {key: value for key, value in data.items() if key != "checksum"}

@@ -1,4 +1,4 @@
-"""Whatever an expression says, rendering it gives a plain value of bounded size, or one clear line."""
+"""Whatever an expression is, rendering it gives a plain value of bounded size, or one clear line."""
 
 from __future__ import annotations
 

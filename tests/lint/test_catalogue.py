@@ -18,13 +18,13 @@ INFOS = {"P404", "P415", "P422", "P462", "P503"}
 
 
 def raised_codes() -> set[str]:
-    """Every code that stands in the source outside the catalogue."""
+    """Every code in the source outside the catalogue."""
     files = [path for path in SOURCE.rglob("*.py") if not path.name.startswith("catalogue")]
     return {code for path in files for code in re.findall(r'"(P\d{3})"', path.read_text("utf-8"))}
 
 
 def test_every_code_that_is_raised_is_in_the_catalogue_and_the_other_way_round() -> None:
-    """A code without an explanation helps nobody; an explanation without a code is dead text."""
+    """A code without an explanation is of no help; an explanation without a code is dead text."""
     assert raised_codes() == RULES.keys()
 
 

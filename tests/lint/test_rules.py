@@ -152,7 +152,7 @@ def test_a_rule_finds_what_it_is_for(name: str) -> None:
 
 
 def test_every_rule_over_one_policy_has_a_case() -> None:
-    """A rule without a case would be a rule that nobody saw at work."""
+    """A rule without a case would be a rule that was never seen at work."""
     seen = {finding.split()[0] for _, findings in CASES.values() for finding in findings}
     assert seen == LINT_CODES - REFERENCE_CODES - COMMENT_CODES - SETTING_CODES - UNREAD_CODES - DEEP_CODES
 

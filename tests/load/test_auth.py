@@ -1,4 +1,4 @@
-"""How an environment says to log in, and what is wrong with that."""
+"""How an environment describes its login, and what is wrong with that."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLACEHOLDERS = (
 
 
 def problems(tmp_path: Path, remote: str, auth: dict[str, Any]) -> list[str]:
-    """What load says about a configuration with one environment."""
+    """What load reports about a configuration with one environment."""
     path = tmp_path / "policyctl.yaml"
     written = "".join(f"      {key}: {value}\n" for key, value in auth.items())
     path.write_text(f"environments:\n  prod:\n    remote: {remote}\n    auth:\n{written}")

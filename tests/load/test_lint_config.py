@@ -69,7 +69,7 @@ def test_select_and_ignore(lint: str, options: list[str], expected: list[str], c
 
 
 def test_plan_shows_what_is_selected(capsys: pytest.CaptureFixture[str]) -> None:
-    """On standard error, and never an info that nobody selected."""
+    """On standard error, and never an info that was not selected."""
     write({"x.yaml": MIXED})
     assert run(["plan", "-v"]) == 0
     assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["P405", "P441"]

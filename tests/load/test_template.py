@@ -71,7 +71,7 @@ EXACT: dict[str, Any] = {
 
 @pytest.mark.parametrize("text", EXACT)
 def test_arithmetic_is_that_of_decimal_numbers(text: str) -> None:
-    """The digits that a person expects stand in plans, digests and live policies, in the type that a file would give them."""
+    """The digits that a person expects are in plans, digests and live policies, in the type that a file would give them."""
     rendered = render_scalar(text, {"canary": 80, "share": 0.1})
     assert (repr(rendered), type(rendered)) == (repr(EXACT[text]), type(EXACT[text]))
 

@@ -39,7 +39,7 @@ def _renamed(group: Body, names: dict[str, str]) -> Body:
 
 
 def inlined(group: Body, policies: list[Body]) -> Body:
-    """The same without references: each stands as a group of its own, which no retry around it reaches."""
+    """The same without references: each is a group of its own, which no retry around it reaches."""
     name = group.get("model_name", "")
     if name.startswith("virtual-policy/"):
         body = inlined(policies[int(name.removeprefix("virtual-policy/"))], policies)

@@ -1,4 +1,4 @@
-"""A small HTTP server for tests: it records what it is asked, and answers (or misbehaves) as a test tells it to."""
+"""A small HTTP server for tests: it records what it is asked, and answers (or misbehaves) as a test decides."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def standing_in(handler: Handler, *, tls: bool = False) -> Iterator[StandIn]:
 
 
 def closed_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port

@@ -1,4 +1,4 @@
-"""Short ways to reach a remote over http in tests: with a clock that only moves when somebody sleeps."""
+"""Short ways to reach a remote over http in tests: with a clock that only moves when a thread sleeps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT = httpx.Timeout(0.25, connect=5)  # only a server that hangs on purpose is
 
 @dataclass
 class Clock:
-    """A clock that stands still until somebody sleeps; `slept` keeps the waits."""
+    """A clock that does not move until a thread sleeps; `slept` keeps the waits."""
 
     time: float = 1_000_000.0
     slept: list[float] = field(default_factory=list)

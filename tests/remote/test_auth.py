@@ -25,7 +25,7 @@ LIFE = 3600
 
 
 def jwt(number: int, issued: float, seconds: float) -> str:
-    """A token as the login services make them; nobody checks its signature here."""
+    """A token as the login services make them; its signature is not checked here."""
     claims = {"iat": int(issued), "exp": int(issued + seconds), "jti": number}
     parts = ({"alg": "none"}, claims)
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".c2ln"
@@ -33,7 +33,7 @@ def jwt(number: int, issued: float, seconds: float) -> str:
 
 @dataclass
 class Service:
-    """A tenant behind a login: it lets in whoever shows the token issued last, and issues tokens to whoever asks."""
+    """A tenant behind a login: it accepts the token issued last, and issues tokens to every client that asks."""
 
     key: str  # where the answer holds the token
     clock: Clock

@@ -40,7 +40,7 @@ class Day:
 
 
 def refusal(status: int, body: Any, said: str) -> Day:
-    """A status by which the server says no, for good: nothing is repeated."""
+    """A status by which the server refuses for good: nothing is repeated."""
     return Day(f"{status} {said}", Reply(status, body), once="failed", said=said, writes=1)
 
 
@@ -155,7 +155,7 @@ def test_after_a_bad_day_nothing_is_twice_or_lost_and_the_report_is_true(
 
 
 def assert_true(outcome: Outcome, tenant: Tenant) -> None:
-    """The tenant is as the outcome says: as wanted when it is good, else as it was; and never is a policy there twice."""
+    """The tenant is as the outcome reports: as wanted when it is good, else as it was; and never is a policy there twice."""
     rows = tenant.named("one")
     assert len(rows) <= 1
     targets = [target["model_name"] for one in rows for target in one["policy"]["targets"]]

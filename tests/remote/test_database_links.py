@@ -24,7 +24,7 @@ TWO = "default: dev\nenvironments: {dev: {}, prod: {}}\n"
 
 @pytest.fixture
 def outside(project: Project, policyctl: Policyctl) -> Path:
-    """A directory beside a repository, with the database of somebody else in it."""
+    """A directory beside a repository, with the database of someone else in it."""
     project.policy("theirs")
     folder = project.folder.parent / f"{project.folder.name}-outside"
     assert policyctl("apply", "--yes", "--remote", f"sqlite:///{folder}/local.db").code == 0

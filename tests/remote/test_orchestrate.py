@@ -236,7 +236,7 @@ def ignoring(rows: list[Any]) -> Handler:
 
 
 def denying(rows: list[Any]) -> Handler:
-    """A service that says 404 where a filter finds nothing, and the rows that match loosely where it does."""
+    """A service that answers 404 where a filter finds nothing, and the rows that match loosely where it does."""
 
     def handler(seen: Seen) -> Reply:
         names = [value for _, value in seen.query]

@@ -1,4 +1,4 @@
-"""What GitHub Actions is told: annotations within its limits, and nothing from a file that it would obey."""
+"""What GitHub Actions gets: annotations within its limits, and nothing from a file that it would obey."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def problems(severity: Severity, number: int) -> list[Problem]:
 
 
 def decoded(text: str) -> str:
-    """Text as the runner reads it: each of the five escapes stands for one character."""
+    """Text as the runner reads it: each of the five escapes means one character."""
     for escape, char in DECODED:
         text = text.replace(escape, char)
     return text

@@ -1,4 +1,4 @@
-"""The heat map says what the two outage matrices say, cell by cell, however few columns it has."""
+"""The heat map shows what the two outage matrices show, cell by cell, however few columns it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that a policy says acts in any format of a plan: not on a terminal, in a runner's log, or in what parses it."""
+"""No text of a policy acts in any format of a plan: not on a terminal, in a runner's log, or in what parses it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ texts = st.text(st.characters() | st.sampled_from(":#[ \n\x1b\x9b\ud800ab"), max
 
 
 def hostile(text: str) -> Review:
-    """A plan in which everything that others write says this text."""
+    """A plan in which everything that others write is this text."""
     names = [f"{text}{end}" for end in ("", " is new", " changes", " goes")]
     changed = policy(names[2], f"{text}-after", retry={"attempts": 1})
     desired = [

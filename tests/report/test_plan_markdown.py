@@ -1,4 +1,4 @@
-"""A plan as GitHub's markdown: what stands first, what is drawn, and what is left out when it does not all fit."""
+"""A plan as GitHub's markdown: what comes first, what is drawn, and what is left out when it does not all fit."""
 
 from __future__ import annotations
 

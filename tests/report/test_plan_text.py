@@ -75,7 +75,7 @@ def test_a_name_that_reads_as_several_entries_is_in_quotes() -> None:
 
 
 def test_a_new_policy_that_targets_others_shows_which_models_it_leads_to() -> None:
-    """Also where that is a live policy of somebody else, of which the plan says nothing."""
+    """Also where that is a live policy of someone else, which the plan does not name."""
     rows = [row("lab", "virtual-policy/inner"), row("inner", "evil/x")]
     review = reviewed([policy("front", "virtual-policy/lab")], rows, Settings(scope=("front",)))
     said = "leads to evil/x 100% while nothing fails"

@@ -27,7 +27,7 @@ HOST = "http://127.0.0.1"
 
 @dataclass
 class Events:
-    """A log that keeps what it is told."""
+    """A log that keeps what it is given."""
 
     kept: list[dict[str, Any]] = field(default_factory=list)
 

@@ -101,7 +101,7 @@ class Client(Thread):
         return answer.status, json.loads(text) if text else None
 
     def _write(self, name: str, after: Stored, method: str, path: str, body: Any = None) -> Any:
-        """Change one of the own policies. When nobody can tell whether that happened, it is left alone from then on."""
+        """Change one of the own policies. When it is not known whether that happened, it is left alone from then on."""
         try:
             _, content = self._ask((200, 201, 204), method, path, body)
         except Cut:
@@ -146,7 +146,7 @@ class Client(Thread):
             self.tally.wrong.append(f"{name} was read as {content['description']}, not {self.tally.allowed[name]}")
 
     def _count(self) -> None:
-        """Add one to a counter that all share, unless somebody else did meanwhile."""
+        """Add one to a counter that all share, unless another client did meanwhile."""
         name = self._random.choice(COUNTERS)
         _, [found] = self._ask((200,), "GET", f"{PATH}?name={name}")
         body = {"description": str(int(found["description"]) + 1)}

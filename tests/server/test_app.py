@@ -1,4 +1,4 @@
-"""What holds for every request: limits, hosts, unknown paths, logs, and errors that nobody expected."""
+"""What holds for every request: limits, hosts, unknown paths, logs, and errors that were not expected."""
 
 from __future__ import annotations
 

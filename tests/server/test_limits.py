@@ -156,7 +156,7 @@ def test_an_odd_request_gets_an_ordinary_answer(served: Served, case: str) -> No
 
 
 def test_a_broken_document_spoils_no_list(tmp_path: Path) -> None:
-    """Its row has a name and nothing else: whoever plans tells it as unreadable, and goes on with the others."""
+    """Its row has a name and nothing else: a plan reports it as unreadable, and goes on with the others."""
     database = tmp_path / "a.db"
     put([row("whole")], database)
     with serving(database) as served:
@@ -175,7 +175,7 @@ def test_a_broken_document_spoils_no_list(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_a_500_and_a_file_that_is_broken_a_503_without_a_trace(tmp_path: Path) -> None:
-    """What went wrong stands in the log, without what was stored; the server goes on."""
+    """What went wrong is in the log, without what was stored; the server goes on."""
     database = tmp_path / "a.db"
     put([row("whole")], database)
     ask = b"GET /v1/model_policy HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

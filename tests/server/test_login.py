@@ -26,7 +26,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Clock:
-    """A time that moves when it is told to."""
+    """A time that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.time = 1_800_000_000.0

@@ -148,7 +148,7 @@ def test_the_lifetime_of_tokens_is_an_option(tmp_path: Path) -> None:
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
-    """Without it an answer in two parts takes 40 ms, whatever it says."""
+    """Without it an answer in two parts takes 40 ms, whatever is in it."""
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
