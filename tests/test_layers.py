@@ -51,9 +51,9 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"
 
 
 MOST_MODULES = 190
-MODULE_LINES, FUNCTION_LINES = 350, 45  # all are shorter
+MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 # What was longer before there were these limits. Take a name out when it is short enough; add none.
-LONG_MODULES = {"effect/analysis.py", "load/directory.py", "load/yaml.py"}
+LONG_MODULES = {"effect/analysis.py", "load/directory.py"}
 LONG_FUNCTIONS = {"plan/plan.py make_plan", "plan/safety.py review"}
 
 
@@ -138,7 +138,7 @@ def test_no_two_classes_of_the_package_have_one_name() -> None:
 
 
 def test_no_module_is_long() -> None:
-    long = {module for module in MODULES if len((ROOT / module).read_text("utf-8").splitlines()) >= MODULE_LINES}
+    long = {module for module in MODULES if len((ROOT / module).read_text("utf-8").splitlines()) > MODULE_LINES}
     assert long - LONG_MODULES == set()
 
 
@@ -148,7 +148,7 @@ def test_no_function_is_long() -> None:
         for module in MODULES
         for node in ast.walk(parsed(ROOT / module))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (node.end_lineno or 0) - node.lineno + 1 >= FUNCTION_LINES
+        and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES
     }
     assert long - LONG_FUNCTIONS == set()
 

@@ -92,6 +92,7 @@ def test_every_failure_is_reported() -> None:
     assert len(told) == 6
 
 
+@pytest.mark.no_cover  # measuring takes longer than its work
 @pytest.mark.slow
 def test_what_cannot_be_followed_fails_and_the_next_test_still_runs() -> None:
     wide = {"strategy": {"mode": "fallback"}, "targets": [DRAW] * 20}

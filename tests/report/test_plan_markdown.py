@@ -263,6 +263,7 @@ def test_a_thousand_changes_fit_by_whole_blocks(room: int) -> None:
         assert "```mermaid" in text
 
 
+@pytest.mark.no_cover  # measuring takes longer than its work
 @pytest.mark.slow
 def test_more_room_shows_more() -> None:
     shown = [len(Page(page(PLANS["thousand"], room)).texts("tr")) for room in (16_000, 32_000, 64_000, 128_000)]
