@@ -58,6 +58,30 @@ def test_jinja_is_for_templates(project: Project) -> None:
     assert "jinja2" not in imported("validate")
 
 
+FRAMES = """
+import sys, traceback
+from policyctl.cli.main import run
+from policyctl.policy.document import Policy
+
+def first(policy, *args):
+    names = [frame.name for frame in traceback.extract_stack() if "/policyctl/" in frame.filename]
+    print(*names[names.index("command") :], file=sys.stderr)
+    sys.exit(3)
+
+Policy.__init__ = first
+run(sys.argv[1:])
+"""
+
+
+def test_a_plan_reaches_its_first_policy_after_few_frames(project: Project) -> None:
+    """The way of one file, from the function of the command to the policy: `policy_from_file` is the last one."""
+    project.write("a.yaml")
+    ran = subprocess.run([sys.executable, "-c", FRAMES, "plan"], capture_output=True, text=True, check=False)
+    *frames, last = ran.stderr.splitlines()[-1].split()
+    assert (ran.returncode, last) == (3, "policy_from_file")
+    assert len(frames) <= 8, frames
+
+
 def test_a_plan_without_a_change_explains_nothing(project: Project, policyctl: Policyctl) -> None:
     project.write("a.yaml")
     assert policyctl("apply", "--yes").code == 0

@@ -19,8 +19,8 @@ ROOMS = (
     ("report",),
     ("ci",),
     ("remote",),
-    ("load",),
     ("lint",),
+    ("load",),
     ("plan",),
     ("effect",),
     ("rules",),
@@ -43,8 +43,9 @@ OWNERS = {
     "subprocess": ("load/git/repository.py",),
 }
 
-# What decides must not look, wait or tell the time.
+# What decides must not look, wait or tell the time. Validating finds files by itself.
 PURE_ROOMS = ("plan", "effect", "lint", "policy", "rules")
+NOT_PURE = ("lint/validate.py",)
 IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess", "sys", "io", "threading"}
 
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
@@ -115,7 +116,7 @@ def test_what_decides_is_pure() -> None:
     assert [
         f"{module} imports {name}"
         for module, names in imports().items()
-        if module.startswith(PURE_ROOMS)
+        if module.startswith(PURE_ROOMS) and module not in NOT_PURE
         for name in names
         if name.split(".")[0] in IMPURE
     ] == []

@@ -19,11 +19,11 @@ from policyctl.errors import NotKnown, PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
 from policyctl.load.documents import read_leniently
 from policyctl.load.environment import Environment
+from policyctl.load.kinds import is_template
 from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import SUFFIXES, Source, read_source, redact_linked
 from policyctl.load.unread import UnreadFiles
 from policyctl.load.urls import GIT, LOCAL
-from policyctl.load.variables import is_template
 from policyctl.plan.change import UnknownField, unknown_fields
 from policyctl.policy.document import Document, Policy, model_names, references
 from policyctl.policy.findings import did_you_mean

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from policyctl.cli.console import Console
 from policyctl.errors import PolicyctlError
-from policyctl.load.git.place import repository_top
+from policyctl.load.git import repository_top
 
 if TYPE_CHECKING:
     from policyctl.plan.safety import Review

@@ -11,7 +11,7 @@ from policyctl.cli.github_actions import is_ci
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session
 from policyctl.errors import PolicyctlError, Problem
-from policyctl.load.idle import idle_anywhere
+from policyctl.lint.settings import idle_anywhere
 from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
 from policyctl.plan.plan import Selection

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, errors_in
+from policyctl.lint.directory import Linter
+from policyctl.lint.settings import idle_include, variable_warnings
 from policyctl.load.atomic import STATE_FOLDER
-from policyctl.load.directory import Files, Found, Loaded, find_files
+from policyctl.load.directory import Files, Loaded
+from policyctl.load.discovery import Found, find_files
 from policyctl.load.environment import Config, Environment
-from policyctl.load.idle import idle_include
 from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import read_bytes
 from policyctl.load.unread import UnreadFiles, gap_problems, missing_config, why_nothing
@@ -73,27 +74,18 @@ class Session:
         directory, progress = self.options.dir, self.console.progress
         found = find_files(directory, may_be_empty=lenient)
         self._report_nested(found)
-        contents: dict[str, bytes] = {}
-        with progress.of("Loading", "file", len(found.files)) as step:
-            files = Files(
-                found.files,
-                found.problems,
-                directory,
-                codes=self.lint.codes(),
-                whole=True,
-                deep=deep,
-                tests=tests,
-                read=partial(_read_into, contents),
-                on_file=step,
-            )
+        files = Files(found.files, found.problems, directory, whole=True, tests=tests)
         if as_committed:
-            _refuse_converted(directory, self.config.path, contents)
-        with progress.of("Checking", "file", len(found.files)) as step:
+            _refuse_converted(directory, self.config.path, files.contents)
+        with progress.of("Loading", "file", len(found.files)) as step:
             loaded = files.load(self.environment, step)
+        linter = Linter(files, self.lint.codes(), deep=deep)
+        with progress.of("Checking", "policy", len(loaded.policies)) as step:
+            loaded = linter.check(loaded, self.environment, step)
         unread = UnreadFiles(directory, found, files, loaded, self.environment)
         more = (
-            *idle_include(self.config, self.environment, files, unread.paths),
-            *gap_problems(directory, unread.gaps, files.codes),
+            *idle_include(self.config, self.environment, files, unread.paths, linter.codes),
+            *gap_problems(directory, unread.gaps, linter.codes),
         )
         opened = OpenedDirectory(files, loaded._replace(problems=tuple(sorted((*loaded.problems, *more)))), unread)
         if not lenient:
@@ -117,7 +109,7 @@ class Session:
             why = f"holds no policy for environment {self.environment.name}{nothing}"
             idle = [problem for problem in problems if problem.code == "P473"]
             raise InvalidInput([Problem(Mark(str(directory)), "P016", why), *idle])
-        self.console.problems((*self.config.problems, *loaded.problems))
+        self.console.problems((*variable_warnings(self.config), *loaded.problems))
 
 
 def open_session(options: Options, environment: str | None = None, base: BaseConfig | None = None) -> Session:
@@ -128,7 +120,9 @@ def open_session(options: Options, environment: str | None = None, base: BaseCon
     """
     path = find_config(options.dir)
     if absent := missing_config(options.dir, path):
-        raise Refused(f"{absent.file} is in git and not on this disk, so no setting is known: {absent.why}; {absent.remedy}")
+        raise Refused(
+            f"{absent.file} is in git but not on this disk, so its settings are unknown: {absent.why}; {absent.remedy}"
+        )
     config = source = load_config(path)
     if base is None:
         chosen = config.environment(environment or options.env)
@@ -153,18 +147,12 @@ def _refuse_link(config: Path | None) -> None:
         raise Refused(f"{config} is a link, which is not followed at a git revision; put the file itself in its place")
 
 
-def _read_into(contents: dict[str, bytes], file: str) -> bytes:
-    contents[file] = read_bytes(file)
-    return contents[file]
-
-
 def _refuse_converted(directory: Path, config: Path | None, contents: dict[str, bytes]) -> None:
     """Raise Refused for an unedited file whose content on disk differs from what git has."""
     from policyctl.load.git.checkout import converted  # imports subprocess
 
-    if config is not None:
-        _read_into(contents, str(config))
-    if found := converted(directory, contents):
+    own = {} if config is None else {str(config): read_bytes(config)}
+    if found := converted(directory, contents | own):
         raise Refused(
             f"{found.file} differs on this disk from git: {found.why}; so it cannot be compared with a revision. "
             "Let git store it unconverted, and check it out again"

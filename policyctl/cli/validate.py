@@ -12,7 +12,7 @@ import click
 from policyctl.cli.options import Options, with_options
 
 if TYPE_CHECKING:
-    from policyctl.load.validation import Validation
+    from policyctl.lint.validate import Validation
     from policyctl.report.format import Style
 
 EPILOG = """\b
@@ -48,7 +48,7 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
         return 0
     from policyctl.cli.console import Console
     from policyctl.cli.github_actions import is_github
-    from policyctl.load.validation import validate_paths
+    from policyctl.lint.validate import validate_paths
 
     console = Console(options)
     with console.progress.of("Checking", "file") as step:

@@ -19,16 +19,16 @@ from policyctl.load.source import MAX_BYTES, Source, source_of
 from policyctl.load.urls import LOCAL
 from policyctl.plan.diff import FieldChange
 
-_MOST_CHANGES = 500  # commits that are looked at for how a remote was reached
+_MOST_CHANGES = 500  # commits to examine for how a remote was reached
 _LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of what decides where credentials go
 
 
 @dataclass(frozen=True, slots=True)
 class BaseConfig:
-    """The configuration of the revision that a branch is to be merged into; `revision` is as the user wrote it.
+    """The configuration at the revision that a branch will be merged into; `revision` is as the user wrote it.
 
-    `then` is the commit, `held` what the files that the configuration refers to held there. `left` is the same of the commit
-    where the branch left the revision, if that has moved on: what differs from there the branch has changed.
+    `then` is its commit, `held` the content there of the files that the configuration refers to. `left` is the same for the
+    commit where the branch left the revision, if the revision has moved on: differences from there are the branch's own.
     """
 
     revision: str
@@ -38,33 +38,32 @@ class BaseConfig:
     left: BaseConfig | None = None
 
     def choose(self, name: str | None, now: Config) -> Environment:
-        """The branch's environment of a name; without one, of the base's default where the branch has that, else of its own."""
+        """The branch's environment of that name. Without a name: the base's default if the branch has it, else its own."""
         return now.environment(name or (self.config.default if self.config.default in now.environments else None))
 
     def holds_for(self, now: Environment, *, own_remote: bool) -> Environment:
-        """The branch's environment with everything but its variables and `include` as it is at the base.
+        """The branch's environment with everything except its variables and `include` as at the base.
 
-        Raises Refused for one that is not there and has a remote: nobody has reviewed yet where it leads. With another remote
-        than its `own_remote`, or the embedded one, what the base says for all environments holds.
+        An environment that the base does not have gets the base's shared settings. Raises Refused if its `own_remote` is used
+        and is not the embedded one: that address has not been reviewed yet.
         """
         then = self.config.environments.get(now.name)
         if then is None and own_remote and now.remote != LOCAL:
             raise Refused(
-                f"environment {now.name} is new in this branch, so nobody has reviewed where it leads; merge it first, "
+                f"environment {now.name} is new in this branch, so its remote has not been reviewed; merge it first, "
                 f"or plan with --remote git:{self.revision}"
             )
         then = then or replace(self.config.shared, name=now.name)
         return replace(then, vars=now.vars, include=now.include)
 
     def access(self, environment: Environment) -> str:
-        """How the remote of an environment that `holds_for` gave is reached (see `access_at`)."""
+        """How the remote of an environment from `holds_for` is reached (see `access_at`)."""
         return access_at(self.then, self.config, environment)
 
     def settings(self, now: Config, environment: str) -> tuple[FieldChange, ...]:
-        """What the branch changes in the settings, by path in policyctl.yaml; of the files that they refer to, only that it
-        changes them.
+        """What the branch changes in the settings, by path in policyctl.yaml, and which files that they refer to it changes.
 
-        First what holds for this environment, and of that where credentials go; then the other environments, one by one.
+        First what applies to this environment, beginning with where credentials go; then the other environments, one by one.
         """
 
         def rank(field: FieldChange) -> tuple[bool, str, bool]:
@@ -82,10 +81,10 @@ class BaseConfig:
 
 
 def read_base(directory: Path, revision: str) -> BaseConfig:
-    """The base of the checked out branch: a revision as it is now, whatever the branch started from.
+    """The base of the checked out branch: a revision as it is now, not where the branch started.
 
-    Raises PolicyctlError when the two have no common commit, or when a policyctl.yaml there is not valid, and UsageError for
-    an unknown revision.
+    Raises PolicyctlError when the two have no common commit or a policyctl.yaml there is invalid, UsageError for an unknown
+    revision.
     """
     then, left = Revision(directory, revision), Revision(directory, merge_base(directory, revision))
     base = _base_of(revision, then, f"on {revision}")
@@ -100,14 +99,14 @@ def _base_of(revision: str, then: Revision, where: str) -> BaseConfig:
     except InvalidInput as error:
         first = error.problems[0]
         raise PolicyctlError(
-            f"{where}, {CONFIG_FILE} is not valid, so its safety settings cannot hold: {first}; fix it on {revision} first"
+            f"{where}, {CONFIG_FILE} is not valid, so its safety settings are unknown: {first}; fix it on {revision} first"
         ) from None
     config = config if config.path is None else config._replace(path=then.top / config.path)
     return BaseConfig(revision, config, then, held_at(then, config))
 
 
 def config_at(revision: Revision) -> Config:
-    """The configuration that a revision had for its directory. Raises InvalidInput with every problem."""
+    """The configuration of a revision for its directory. Raises InvalidInput with every problem."""
     folders = PurePosixPath(f"{revision.folder}{CONFIG_FILE}").parents
     found = revision.entries([str(folder / CONFIG_FILE) for folder in folders])
     if not found:
@@ -120,7 +119,7 @@ def config_at(revision: Revision) -> Config:
 
 def accesses(directory: Path, now: Config, environment: str) -> tuple[str, ...]:
     """Every way in which an environment's remote was reached in the history of the checked out commit (see `access_at`), the
-    oldest first; nothing where that cannot be known, as in a clone that is not whole.
+    oldest first; empty if that is unknown, as in a shallow clone.
 
     `now` is the configuration that is checked out.
     """
@@ -140,7 +139,7 @@ def accesses(directory: Path, now: Config, environment: str) -> tuple[str, ...]:
 def _access_then(then: Revision, environment: str) -> str | None:
     try:
         config = config_at(then)
-    except InvalidInput:  # with which nothing logged in
+    except InvalidInput:  # nothing logged in with it
         return None
     if config.path is None or environment not in config.environments:
         return None
@@ -148,10 +147,10 @@ def _access_then(then: Revision, environment: str) -> str | None:
 
 
 def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:
-    """These files as they were at a revision of the repository that each lies in, in one go; those that were not are left out.
+    """These files at a revision of their repositories, read together; files that did not exist are left out.
 
-    A file's name is given as `REVISION:path`. Raises UsageError for an unknown revision, PolicyctlError when there is no git
-    or a file lies in no repository, Refused for one behind a link, and InvalidInput when what a file held cannot be parsed.
+    The sources are named `REVISION:path`. Raises UsageError for an unknown revision, PolicyctlError without git or outside a
+    repository, Refused for a path with a link, and InvalidInput for content that cannot be parsed.
     """
     by_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     homes = cache(named_in)  # which refuses a link on the way to any of them
@@ -174,10 +173,10 @@ def _below(file: Path, folder: Path) -> str:
 
 
 def reading_base(revision: Revision, entries: Sequence[TreeEntry]) -> Callable[[str], bytes]:
-    """A function that gives what each of these entries held, by path; all are read at once.
+    """A function that returns the content of each of these entries, by path; all are read at once.
 
-    It raises InvalidInput for one that is not a file, or too big. Raises PolicyctlError, with the remedy, where the
-    repository does not hold what one of them was.
+    It raises InvalidInput for an entry that is not a file, or is too big. Raises PolicyctlError, with the remedy, if the
+    repository lacks the content of one.
     """
     kinds = {entry.path: entry.kind for entry in entries}
     files = [entry for entry in entries if entry.kind == "file"]

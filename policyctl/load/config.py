@@ -5,22 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import ValidationError
 
 from policyctl.errors import InvalidInput, Problem
-from policyctl.lint.placeholders import in_variables
-from policyctl.load.auth import AuthFile, auth_findings
+from policyctl.load.config_file import (
+    _MAY,
+    _NEEDS,
+    FIELDS,
+    AuthFile,
+    ConfigFile,
+    EnvironmentFile,
+    GuardExceptionFile,
+    GuardsFile,
+    LintFile,
+    LoginType,
+    login_type,
+)
 from policyctl.load.environment import NO_CONFIG, Config, Environment, leaves
-from policyctl.load.guards import Globs, GuardExceptions, GuardsFile, exceptions_of, guards_of, own_or_shared
-from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
 from policyctl.load.locate import to_problems
 from policyctl.load.source import Source
-from policyctl.load.urls import LOCAL, remote_url_error
-from policyctl.load.variables import MAX_VARIABLES
-from policyctl.plan.settings import PARTIAL, Limits, Settings
+from policyctl.load.urls import LOCAL, http_url_error, is_http, is_safe_for_secrets
+from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import Finding, did_you_mean, format_path
 from policyctl.policy.schema import FileModel
@@ -31,135 +39,8 @@ from policyctl.rules.catalogue import RULES, Chosen, guess_rule, with_prefix
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
-def _check_remote(text: str) -> str:
-    if complaint := remote_url_error(text):
-        raise PydanticCustomError("remote", "{complaint}", {"complaint": complaint})
-    return text
-
-
-Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
-
-
-class LimitsFile(FileModel):
-    """How much one plan may change."""
-
-    max_removes: Annotated[
-        Annotated[int, Field(ge=0)] | None,
-        Field(description="The most policies that one plan may remove. Default: 5."),
-    ] = None
-    max_change_percent: Annotated[
-        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None,
-        Field(
-            description="The most policies that one plan may update or remove, in percent of the live policies in scope. "
-            "Checked from 10 live policies on; adding policies never counts. Default: 30."
-        ),
-    ] = None
-
-
-class SafetyFile(FileModel):
-    """Safety settings for all environments, or for one, whose own values win."""
-
-    scope: Annotated[
-        Globs | None,
-        Field(
-            description="Globs of the policy names that this directory manages. Other live policies are counted and left "
-            "alone. Default: every name on the embedded remote; on an http(s) remote only the names in the files, so that "
-            "nothing is removed until a scope is written."
-        ),
-    ] = None
-    prune: Annotated[
-        bool | None,
-        Field(description="Whether live policies in scope without a file are removed. Default: true."),
-    ] = None
-    protect: Annotated[Names | None, Field(description="Names or globs of policies that are never removed.")] = None
-    allow_remove: Annotated[
-        Names | None,
-        Field(
-            description="Exact names of protected policies that may be removed after all. A name that matches no live policy "
-            "is reported."
-        ),
-    ] = None
-    include: Annotated[
-        Globs | None,
-        Field(
-            description="Globs of the files to read, by their path from the policy directory; * also matches /. Default: all "
-            "files."
-        ),
-    ] = None
-    limits: Annotated[LimitsFile | None, Field(description="How much one plan may change.")] = None
-    guards: Annotated[
-        GuardsFile | None,
-        Field(description="What a changed policy may do to traffic. Each guard of an environment wins for itself."),
-    ] = None
-    guard_exceptions: Annotated[
-        GuardExceptions | None,
-        Field(description="Policies that a guard does not bind, each with a reason. Plans show them as notes."),
-    ] = None
-
-
-class EnvironmentFile(SafetyFile):
-    """One environment: a remote, how to log in, its variables, and its own safety settings."""
-
-    remote: Annotated[
-        str,
-        AfterValidator(_check_remote),
-        Field(
-            description="Where the policies are applied: local (a SQLite file in .policyctl/ beside the policy directory), "
-            "sqlite:///PATH, or the http(s) URL of an instance."
-        ),
-    ] = LOCAL
-    auth: Annotated[
-        AuthFile | None, Field(description="How to log in to an http(s) remote. Not used for the embedded remote.")
-    ] = None
-    ca_file: Annotated[
-        str | None,
-        Field(description="A file with the certificates of a private authority, in PEM form. TLS is always verified."),
-    ] = None
-    vars: Annotated[dict[str, Any], Field(description="Variables for the templates in policy and test files.")] = Field(
-        default_factory=dict
-    )
-
-
-class LintFile(FileModel):
-    """Which lint rules run."""
-
-    select: Annotated[
-        Names | None,
-        Field(
-            description="The lint rules to run: codes such as P401, or the beginning of codes such as P4. Default: all except "
-            "those of severity info."
-        ),
-    ] = None
-    ignore: Annotated[
-        Names | None, Field(description="Lint rules to leave out, by code or by the beginning of codes; wins over select.")
-    ] = None
-
-
-class EffectFile(FileModel):
-    """How effects on traffic are computed."""
-
-    partial: Annotated[
-        float, Field(gt=0, lt=1, description="The share of calls that fail in the partial failures of a plan.")
-    ] = PARTIAL
-
-
-class ConfigFile(SafetyFile):
-    """policyctl.yaml."""
-
-    default: Annotated[
-        str | None,
-        Field(description="The environment to use without --env. With several environments and no default, --env is required."),
-    ] = None
-    lint: Annotated[LintFile | None, Field(description="Which lint rules run.")] = None
-    effect: Annotated[EffectFile | None, Field(description="How effects on traffic are computed.")] = None
-    environments: Annotated[
-        Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None,
-        Field(description="The environments by name. Default: one environment, local, on the embedded remote."),
-    ] = None
-
-
 def config_of(source: Source) -> Config:
-    """The configuration that a file's text says. Raises InvalidInput with every problem."""
+    """The configuration in a file's text. Raises InvalidInput with every problem."""
     data = source.documents[0].data if source.documents else None
     problems = [problem for document in source.documents for problem in document.problems]
     if len(source.documents) > 1:
@@ -171,19 +52,7 @@ def config_of(source: Source) -> Config:
     problems += [problem for problem in to_problems(source, 0, found) if problem.mark not in known]
     if problems:
         _raise(problems)
-    config = _resolve(ConfigFile.model_validate(data), Path(source.file))
-    return config._replace(source=source, problems=tuple(_warnings(source, config)))
-
-
-def _warnings(source: Source, config: Config) -> list[Problem]:
-    """What the variables hold that they hardly mean."""
-    found = [
-        complaint
-        for name, environment in config.environments.items()
-        for complaint in in_variables(("environments", name, "vars"), environment.vars)
-        if complaint.code in config.lint.codes()
-    ]
-    return to_problems(source, 0, found)
+    return _resolve(ConfigFile.model_validate(data), Path(source.file))._replace(source=source)
 
 
 def _raise(problems: Iterable[Problem]) -> Any:
@@ -200,7 +69,7 @@ def _check(data: Any) -> list[Finding]:
         Finding(
             ("environments", name, "vars", key),
             "P303",
-            f"the variable {key} is a reference to a secret; remove it, secrets belong in auth",
+            f"the variable {key} is a reference to a secret; remove it (secrets belong in auth)",
         )
         for name, environment in environments.items()
         for key, value in environment.vars.items()
@@ -226,7 +95,7 @@ def _check(data: Any) -> list[Finding]:
     ]
     if config.default is not None and config.default not in (environments or [LOCAL]):
         guess, known = did_you_mean(config.default, environments), ", ".join(environments) or LOCAL
-        found.append(Finding(("default",), "P302", f"there is no environment {config.default}{guess or f' (known: {known})'}"))
+        found.append(Finding(("default",), "P302", f"unknown environment {config.default}{guess or f' (known: {known})'}"))
     return found
 
 
@@ -270,3 +139,52 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
         partial=shared.effect.partial if shared.effect else PARTIAL,
     )
     return Environment(name, file.remote, file.auth, file.ca_file, file.vars, either("include"), settings)
+
+
+def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:
+    """What is wrong with an environment's `auth`, with paths into it. Values are not shown: they may be secrets."""
+    if not is_http(remote):
+        return
+    if not is_safe_for_secrets(remote):
+        message = "remote must be an https:// URL, because auth would be sent in the clear (http:// only to this machine)"
+        yield Finding(("remote",), "P308", message)
+    if auth.url is not None and (complaint := http_url_error(auth.url)):
+        yield Finding(("auth", "url"), "P308", f"url {complaint}")
+    elif auth.url is not None and not is_safe_for_secrets(auth.url):
+        yield Finding(("auth", "url"), "P308", "url must be an https:// URL (http:// only to this machine)")
+    yield from _field_findings(auth, login_type(auth, remote))
+
+
+def _field_findings(auth: AuthFile, kind: LoginType) -> Iterator[Finding]:
+    subject = f"auth of type {kind}" if auth.type else f"auth for this remote (type {kind})"
+    given = [name for name in FIELDS if getattr(auth, name) is not None]
+    for name in _NEEDS[kind]:
+        if name not in given:
+            yield Finding(("auth",), "P308", f"{subject} needs {name}", "key")
+    for name in given:
+        if name not in (*_NEEDS[kind], *_MAY.get(kind, ("url",))):
+            yield Finding(("auth", name), "P308", f"{subject} does not take {name}; remove it", "key")
+    if kind == "cpd" and (auth.password is None) == (auth.api_key is None):
+        yield Finding(("auth",), "P308", f"{subject} needs exactly one of password and api_key", "key")
+
+
+def own_or_shared(key: str, own: FileModel | None, shared: FileModel | None) -> Any:
+    """An environment's own value, else the shared one, else None."""
+    values = (getattr(file, key) for file in (own, shared) if file is not None)
+    return next((value for value in values if value is not None), None)
+
+
+def guards_of(own: GuardsFile | None, shared: GuardsFile | None) -> Guards:
+    """The guards of an environment: each its own, else the shared one, else none."""
+    found = {name: own_or_shared(name, own, shared) for name in Guards._fields}
+    survive, least = found.pop("survive"), found.pop("min_served")
+    return Guards(
+        **found,
+        survive=survive and Survive(survive.any, tuple(dict.fromkeys(survive.down_with))),
+        min_served=least and MinServed(least.share, least.of, least.answers, least.at_least),
+    )
+
+
+def exceptions_of(files: Iterable[GuardExceptionFile]) -> tuple[GuardException, ...]:
+    """The exceptions, in the order written."""
+    return tuple(GuardException(file.guard, file.policy, file.reason) for file in files)

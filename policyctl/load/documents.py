@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,96 +12,102 @@ from pydantic import ValidationError
 
 from policyctl.effect.context import USUAL_TYPE, DeclaredModels
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.lint.check import lint
-from policyctl.lint.placeholders import in_name
-from policyctl.load.contents import FileResult
-from policyctl.load.environment import Environment
-from policyctl.load.kinds import Kind, is_test_file, kind_of
+from policyctl.load.environment import UNSET, Environment, in_environment
+from policyctl.load.kinds import Kind, RawDocument, has_template, is_template, is_test_file, kind_of
 from policyctl.load.locate import to_problems
 from policyctl.load.source import Source
-from policyctl.load.variables import UNSET, has_template, in_environment, is_template
-from policyctl.load.yaml import RawDocument
 from policyctl.policy.document import Policy, is_server_key, policy_from_file, references, without_nulls
 from policyctl.policy.findings import Finding
 from policyctl.policy.names import bare_name, canonical_model, canonical_name
 from policyctl.policy.schema import PolicyBody, PolicyFile
 from policyctl.policy.validation_errors import findings_of, too_big
-from policyctl.rules.catalogue import DEFAULT_CODES, LINT_CODES
 
 _OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 
 
-def read_contents(
-    source: Source, variables: Mapping[str, Any], codes: Collection[str] = DEFAULT_CODES, *, deep: bool = False
-) -> FileResult:
-    """The policies of one file and everything that is wrong with it. A policy with an error is not among the policies.
+@dataclass(frozen=True, slots=True)
+class ModelDocument:
+    """A virtual model that a file declares: its name as written, and which document of which file declares it."""
 
-    `codes` are those of the lint rules to run, those of the effect engine only with `deep`, and only on policies that target
-    no other: what they find in one that does is for the whole directory to tell. Comments that suppress a finding are not
-    looked at here.
+    name: str
+    file: str
+    index: int
+
+
+@dataclass(slots=True)
+class FileResult:
+    """What one file (or a whole directory) contains.
+
+    `references` are the policies that a policy's targets may mean, by its name, where there are any. `timeouts` (seconds) and
+    `types` are those of the virtual models, by canonical name. `tests` is whether a document of scenario tests is
+    among the others. An `unreadable` file could not be parsed: there is nothing but its problems.
     """
+
+    policies: list[Policy] = field(default_factory=list)
+    references: dict[str, frozenset[str]] = field(default_factory=dict)
+    models: list[ModelDocument] = field(default_factory=list)
+    timeouts: dict[str, float] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    tests: bool = False
+    unreadable: bool = False
+
+    def add_policy(self, policy: Policy) -> None:
+        self.policies.append(policy)
+        if names := references(policy.document):
+            self.references[policy.name] = names
+
+    def add(self, other: FileResult) -> None:
+        self.policies += other.policies
+        self.problems += other.problems
+        if other.references:
+            self.references |= other.references
+        if other.models:
+            self.models += other.models
+            self.timeouts |= other.timeouts
+            self.types |= other.types
+        if other.skipped:
+            self.skipped += other.skipped
+
+
+def read_contents(source: Source, variables: Mapping[str, Any]) -> FileResult:
+    """The policies of one file and all of its errors. A policy with an error is not among the policies."""
     contents = FileResult()
     if is_test_file(Path(source.file).name):
         return contents
     written = [(index, document) for index, document in enumerate(source.documents) if document.data is not None]
     if not written:
         contents.problems.append(Problem(Mark(source.file, 1, 1), "P011", "the file is empty; write a policy or delete it"))
-    templated = is_template(source.text)  # asked once: the text may be long, and the documents many
+    templates = variables if is_template(source.text) else None  # asked once: the text may be long, and the documents many
     for index, document in written:
-        _read_document(source, index, document, variables if templated else None, contents, codes)
-    for policy in contents.policies:
-        found = list(lint(policy.document, codes))
-        if names := references(policy.document):
-            contents.references[policy.name] = names
-        elif deep:
-            found += _deep(policy, codes)
-        contents.problems += to_problems(source, policy.index, found)
+        match kind_of(document.data):
+            case Kind.TEST:
+                contents.tests = True
+                continue
+            case Kind.OTHER:
+                contents.skipped[str(document.data["kind"])] += 1
+                continue
+            case Kind.POLICY:
+                data, found = _checked_policy(document, templates)
+                if data is not None:
+                    contents.add_policy(policy_from_file(data, source.file, index))
+            case Kind.MODEL:
+                found = _read_model(source, index, document.data, contents)
+            case complaint:
+                found = [complaint]
+        # A scalar that cannot be read needs no second line about what it is not.
+        known = {problem.mark for problem in document.problems}
+        contents.problems += document.problems
+        contents.problems += [problem for problem in to_problems(source, index, found) if problem.mark not in known]
     return contents
 
 
-def _deep(policy: Policy, codes: Collection[str]) -> Iterator[Finding]:
-    from policyctl.lint.deep import check  # with the effect engine behind it, which few commands ask here
-
-    return check(policy.document, {}, codes)
-
-
-def _read_document(
-    source: Source,
-    index: int,
-    document: RawDocument,
-    variables: Mapping[str, Any] | None,
-    contents: FileResult,
-    codes: Collection[str],
-) -> None:
-    """Add what a document says; without `variables` its file holds no template."""
-    kind = kind_of(document.data)
-    if kind is Kind.TEST:
-        contents.tests = True
-        return
-    if kind is Kind.OTHER:
-        contents.skip(str(document.data["kind"]))
-        return
-    if isinstance(kind, Finding):
-        found = [kind]
-    elif kind is Kind.MODEL:
-        found = [
-            complaint
-            for complaint in _read_model(document.data, contents)
-            if complaint.code not in LINT_CODES.difference(codes)
-        ]
-    else:
-        found = _read_policy(source, index, document, variables, contents)
-    # A scalar that cannot be read needs no second line about what it is not.
-    known = {problem.mark for problem in document.problems}
-    contents.problems += document.problems
-    contents.problems += [problem for problem in to_problems(source, index, found) if problem.mark not in known]
-
-
-def _read_model(data: dict[str, Any], contents: FileResult) -> list[Finding]:
+def _read_model(source: Source, index: int, data: dict[str, Any], contents: FileResult) -> list[Finding]:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         return [Finding((), "P102", "missing key name (add it: a virtual model declares a name)", "key")]
-    contents.models.add(name)
+    contents.models.append(ModelDocument(name, source.file, index))
     provider = data.get("provider_config")
     timeout = provider.get("request_timeout") if isinstance(provider, dict) else None
     if isinstance(timeout, int | float) and timeout > 0:
@@ -107,31 +115,28 @@ def _read_model(data: dict[str, Any], contents: FileResult) -> list[Finding]:
     model_type = data.get("model_type")
     if model_type is None or (isinstance(model_type, str) and not is_template(model_type)):
         contents.types[canonical_model(name)] = model_type or USUAL_TYPE
-    return list(in_name(("name",), name))
+    return []
 
 
-def _read_policy(
-    source: Source, index: int, document: RawDocument, variables: Mapping[str, Any] | None, contents: FileResult
-) -> list[Finding]:
+def _checked_policy(document: RawDocument, variables: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """A policy's data with its templates rendered, None if anything is wrong, and what that is."""
     # The platform's own CLI exports a row with the server's bookkeeping, and such a file is a policy file too.
     data = {key: value for key, value in document.data.items() if key in _OURS or not is_server_key(key)}
     unrendered: list[Finding] = []
     if variables is not None and has_template(data):
         data, unrendered = render_document(data, variables)
     if deep := too_big(data):
-        return [*unrendered, deep]
+        return None, [*unrendered, deep]
     try:
         PolicyFile.model_validate(data)
     except ValidationError:
-        places = {complaint.path for complaint in unrendered}  # what these would have been cannot be judged
-        return [*unrendered, *(found for found in _findings(data) if found.path not in places)]
-    if not document.problems and not unrendered:
-        contents.policies.append(policy_from_file(data, source.file, index))
-    return unrendered
+        places = {complaint.path for complaint in unrendered}  # their rendered values are unknown
+        return None, [*unrendered, *(found for found in _findings(data) if found.path not in places)]
+    return None if document.problems or unrendered else data, unrendered
 
 
 def _findings(data: dict[str, Any]) -> list[Finding]:
-    """What is wrong with a policy. Where its parts stand beside `policy` instead of below, that is one complaint."""
+    """What is wrong with a policy. Parts written beside `policy` instead of below it are one finding."""
     beside = [key for key in data if key in PolicyBody.model_fields] if data.get("policy") is None else []
     if not beside:
         return findings_of(data, PolicyFile)
@@ -139,8 +144,8 @@ def _findings(data: dict[str, Any]) -> list[Finding]:
     found = findings_of({**rest, "policy": {key: data[key] for key in beside}}, PolicyFile)
     these = f"{', '.join(beside[:-1])} and {beside[-1]}" if len(beside) > 1 else beside[0]
     them = "them" if len(beside) > 1 else "it"
-    mend = f"indent {them}" if "policy" in data else f"write policy: above {them}, and indent {them}"
-    moved = Finding((beside[0],), "P101", f"{these} must stand below policy ({mend})", "key")
+    remedy = f"indent {them}" if "policy" in data else f"write policy: above {them}, and indent {them}"
+    moved = Finding((beside[0],), "P101", f"{these} belong below policy ({remedy})", "key")
     return [moved, *(_without_policy(one) for one in found)]
 
 
@@ -149,9 +154,9 @@ def _without_policy(complaint: Finding) -> Finding:
 
 
 def render_document(data: dict[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
-    """The document with its templates rendered (never in `kind` and `spec_version`), and what could not be rendered."""
+    """The document with its templates rendered (except in `kind` and `spec_version`), and what could not be rendered."""
     fixed = {key: data[key] for key in ("kind", "spec_version") if key in data}
-    from policyctl.load.template import UnsetVariable, render  # with jinja2 behind it
+    from policyctl.load.template import UnsetVariable, render  # imports jinja2
 
     rendered, failed = render({key: value for key, value in data.items() if key not in fixed}, variables)
     found = [Finding(path, UNSET if isinstance(error, UnsetVariable) else "P015", str(error)) for path, error in failed]
@@ -159,7 +164,7 @@ def render_document(data: dict[str, Any], variables: Mapping[str, Any]) -> tuple
 
 
 class LenientPolicies(NamedTuple):
-    """What could be made out: the policies, each as a remote would hold it, what is wrong with the file, what it declares."""
+    """What was readable: the policies, each as a remote would have it, the errors of the file, and the models it declares."""
 
     policies: list[Policy]
     problems: list[Problem]
@@ -167,10 +172,9 @@ class LenientPolicies(NamedTuple):
 
 
 def read_leniently(source: Source, environment: Environment) -> LenientPolicies:
-    """What a file says.
+    """The policies of a file, valid or not.
 
-    Raises InvalidInput when it cannot be told what the file says: text that does not parse, templates that do not render,
-    or no policy at all.
+    Raises InvalidInput when they cannot be determined: text that does not parse, templates that do not render, no policy.
     """
     contents = read_contents(source, environment.vars)
     problems = in_environment(contents.problems, environment)
@@ -184,7 +188,7 @@ def read_leniently(source: Source, environment: Environment) -> LenientPolicies:
                 raise InvalidInput(problems)
             policies.append(_lenient(source, index, document.data, environment))
     if not policies:
-        none = Problem(Mark(source.file), "P016", "holds no policy; name a file that does")
+        none = Problem(Mark(source.file), "P016", "contains no policy; name a file that does")
         raise InvalidInput(problems or [none])
     return LenientPolicies(policies, errors_in(problems), DeclaredModels(contents.timeouts, contents.types))
 

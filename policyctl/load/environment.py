@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from policyctl.policy.names import matches
 from policyctl.rules.catalogue import Chosen
 
 if TYPE_CHECKING:
-    from policyctl.load.auth import AuthFile
+    from policyctl.load.config_file import AuthFile
     from policyctl.load.source import Source
 
 
@@ -35,17 +35,19 @@ class Environment:
     settings: Settings = field(default_factory=Settings)
 
     def speaks_for(self, name: str) -> bool:
-        """Whether a policy of that name can only be what a file says: it is in scope, and removed when no file names it."""
+        """Whether a policy of that name exists only with a file: it is in scope, and removed without one."""
         settings = self.settings
         written = settings.scope is not None or not is_http(self.remote)
         return written and settings.prune and settings.in_scope(name) and not matches(name, settings.protect)
 
     @property
     def decides(self) -> dict[str, Any]:
-        """Everything that decides what a plan of this environment says, as plain values; auth and remote are not part of it."""
+        """All settings that decide the content of a plan of this environment, as plain values; not auth and remote."""
         settings = self.settings
         return {
-            "vars": {name: written_text(value) for name, value in self.vars.items()},  # templates see a mapping's order
+            "vars": {
+                name: written_text(value) for name, value in self.vars.items()
+            },  # the order of a mapping is visible to templates
             "include": _listed(self.include),
             "scope": _listed(settings.scope),
             "prune": settings.prune,
@@ -63,16 +65,15 @@ class Environment:
 
     @property
     def rules(self) -> str:
-        """A hash of the safety settings: of what `decides` all but variables and `include`, which the changes show."""
+        """A hash of the safety settings: of `decides` without variables and `include`, whose effect the changes show."""
         return digest({name: item for name, item in self.decides.items() if name not in ("vars", "include")})
 
 
 class Config(NamedTuple):
-    """A policyctl.yaml that was read, or what holds without one.
+    """A policyctl.yaml that was read, or the defaults without one.
 
-    `shared` is what an environment has that writes nothing itself. `written` are the settings that decide what is reached and
-    how much may change, as they are written, by path: all but variables and lint rules. `source` is the file, `problems` are
-    its warnings.
+    `shared` is an environment without settings of its own. `written` are the settings as written, by dotted path, without
+    variables and lint rules: they decide what is reached and how much may change. `source` is the file.
     """
 
     path: Path | None
@@ -82,10 +83,9 @@ class Config(NamedTuple):
     shared: Environment = Environment(LOCAL)
     written: Mapping[str, Any] = MappingProxyType({"default": LOCAL, f"environments.{LOCAL}.remote": LOCAL})
     source: Source | None = None
-    problems: tuple[Problem, ...] = ()
 
     def environment(self, name: str | None) -> Environment:
-        """The environment asked for, or the default. Raises UsageError when there is none of that name, or no default."""
+        """The environment with that name, or the default one. Raises UsageError for an unknown name, or without a default."""
         chosen = name or self.default
         known = sorted(self.environments)
         if chosen is None:
@@ -100,7 +100,7 @@ NO_CONFIG = Config(None, {LOCAL: Environment(LOCAL)}, LOCAL)
 
 
 def _plain(guard: Any) -> Any:
-    """A guard as a plain value; answers that are no plain values are what they read as."""
+    """A guard as a plain value, with other answers than statuses as text."""
     if not hasattr(guard, "_asdict"):
         return guard
     return {
@@ -110,7 +110,7 @@ def _plain(guard: Any) -> Any:
 
 
 def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """What stands in nested mappings, by path; lists are whole."""
+    """The values of nested mappings by dotted path; a list is one value."""
     for key, item in tree.items():
         if isinstance(item, Mapping):
             yield from leaves(item, f"{path}{key}.")
@@ -120,3 +120,25 @@ def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]
 
 def _listed(values: tuple[str, ...] | None) -> list[str] | None:
     return None if values is None else list(values)
+
+
+UNSET = "P018"
+_WHAT, _IN = "the variable ", " in environment"
+
+
+def in_environment(problems: Iterable[Problem], environment: Environment) -> list[Problem]:
+    """The problems, with the environment's name and what to do in those about unset variables."""
+    return [name_environments(problem, [environment]) if problem.code == UNSET else problem for problem in problems]
+
+
+def name_environments(problem: Problem, environments: Sequence[Environment]) -> Problem:
+    """An unset variable's problem with the names of the environments that do not set it; names already in it are replaced."""
+    if not problem.message.startswith(_WHAT):  # redacted, because its file is a link
+        return problem
+    what = problem.message.partition(_IN)[0]
+    variable = what.split()[2]
+    *most, last = (environment.name for environment in environments)
+    names = f"s {', '.join(most)} and {last}" if most else f" {last}"
+    guess = did_you_mean(variable, {name for environment in environments for name in environment.vars})
+    where = f"the vars of each in {CONFIG_FILE}" if most else f"environments.{last}.vars in {CONFIG_FILE}"
+    return problem._replace(message=f"{what}{_IN}{names}{guess or f' (add it to {where})'}")

@@ -1,16 +1,19 @@
-"""What a document is: a policy, a virtual model, a test, something of the platform's that is not ours, or a problem."""
+"""A document before it is checked: its data and kind, and whether it has templates. Imports neither pydantic nor jinja2."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from policyctl.errors import Mark, Problem
 from policyctl.policy.findings import Finding, closest, did_you_mean, format_path
 
 CONFIG_FILE = "policyctl.yaml"
+MAX_DEPTH = 200  # of mappings and lists; 64 nested groups need 130
 TEST_KIND = "policy_test"
 
-# The platform's other kinds, as its ADK 2.19 names them in `kind:`. Such documents are not policyctl's business.
+# The platform's other kinds, as ADK 2.19 names them in `kind:`. Such documents are skipped.
 _OTHER_KINDS = frozenset(
     "agent agent_style assistant connection external flow knowledge_base mcp native plugin python skill tool toolkit "
     "voice_config voice_configuration workflow".split()
@@ -36,10 +39,10 @@ def is_test_file(name: str) -> bool:
 
 
 def kind_of(data: Any) -> Kind | Finding:
-    """What a document is, or why it is none of the things that may stand in a policy directory.
+    """What a document is, or why it does not belong in a policy directory.
 
-    A misspelled `policy:` must never read as "this policy is gone", so what is not recognised is a problem; and where it can
-    be seen that a policy is meant, it is one, so that all of its problems are found.
+    A misspelled `policy:` must never mean "this policy is gone", so an unrecognised document is a problem. One that is
+    clearly meant to be a policy counts as one, so that all of its problems are found.
     """
     if not isinstance(data, dict):
         return Finding((), "P010", f"a policy file is a mapping, got {format_path(data)}{_suggestion(data)}")
@@ -54,7 +57,7 @@ def kind_of(data: Any) -> Kind | Finding:
     if not is_model and (misspelled_policy(data) or data.keys() >= _POLICY_PARTS):
         return Kind.POLICY
     if kind == "model":
-        message = "this is neither a policy nor a virtual model (add policy, or provider_config)"
+        message = "this is neither a policy nor a virtual model (add policy or provider_config)"
         return Kind.MODEL if is_model else Finding((), "P010", message, "key")
     if kind is None:
         return Finding((), "P010", "this is not a policy: it has neither kind nor policy (move it elsewhere)", "key")
@@ -64,7 +67,7 @@ def kind_of(data: Any) -> Kind | Finding:
 
 
 def misspelled_policy(data: dict[str, Any]) -> str | None:
-    """The key of a document that must mean `policy`, or None."""
+    """The key of a document that is a misspelled `policy`, or None."""
     return next((key for key in data if key not in _POLICY_TOP and closest(key, ["policy"], cutoff=0.7)), None)
 
 
@@ -72,3 +75,36 @@ def _suggestion(data: Any) -> str:
     if isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
         return " (remove the dash, and put --- between policies)"
     return " (write a policy, or move the file elsewhere)"
+
+
+@dataclass(slots=True)
+class RawDocument:
+    """One document of a file: its data, where it starts, and what was wrong with its text."""
+
+    data: Any
+    mark: Mark
+    problems: list[Problem] = field(default_factory=list)
+
+
+MAX_VARIABLES = 65_536  # characters of all variables of an environment together
+_MARKERS = ("{{", "{%", "{#")
+_BYTES = tuple(marker.encode() for marker in _MARKERS)
+
+
+def is_templated(content: bytes) -> bool:
+    """Whether a file's content depends on the environment."""
+    return b"{" in content and any(marker in content for marker in _BYTES)
+
+
+def is_template(text: str) -> bool:
+    """Whether a scalar has any template syntax."""
+    return "{" in text and any(marker in text for marker in _MARKERS)
+
+
+def has_template(value: Any) -> bool:
+    """Whether any scalar in a plain value has a template (keys do not count)."""
+    if isinstance(value, str):
+        return is_template(value)
+    if isinstance(value, dict):
+        return any(map(has_template, value.values()))
+    return isinstance(value, list) and any(map(has_template, value))

@@ -1,15 +1,16 @@
-"""From a path in a document to a line and a column, and the lines to show.
+"""Positions: of a path in a document, of the lines to show, and of the comments that suppress lint rules.
 
-Only asked when there is a problem: the file is parsed a second time, with nodes, so that good files pay nothing.
+Only needed when there is a problem: the file is parsed a second time, with nodes, so that valid files cost nothing.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_right
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -19,12 +20,12 @@ from policyctl.load.source import Source, read_bytes
 from policyctl.load.yaml import Loader
 from policyctl.policy.findings import Finding
 
-# Of each mapping's node (by identity) its pairs by key, and what is merged into it: one with many problems is read once.
+# For each mapping node (by identity) its pairs by key and the mappings merged into it, so that each is read once.
 Keys = dict[int, tuple[dict[Any, tuple[Any, Any]], list[Any]]]
 
 
 def to_problems(source: Source, index: int, complaints: list[Finding]) -> list[Problem]:
-    """Complaints about one document of a file, as problems at their places."""
+    """Findings about one document of a file, as problems at their places."""
     if not complaints:
         return []
     nodes = _nodes(source.text)
@@ -39,10 +40,10 @@ def to_problems(source: Source, index: int, complaints: list[Finding]) -> list[P
 
 @lru_cache(maxsize=1)
 def _nodes(text: str) -> list[Any]:
-    """The nodes of a text's documents; kept until the next file, since every document of a file may have problems."""
+    """The nodes of a text's documents; the last text is cached, since each of its documents may have problems."""
     try:
         return list(yaml.compose_all(text, Loader=Loader))
-    except yaml.YAMLError:  # JSON that is no YAML: then the start of the file is the best there is
+    except yaml.YAMLError:  # JSON that is not YAML: problems are at the start of the file
         return []
 
 
@@ -83,9 +84,9 @@ _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
 
 
 def line_at(mark: Mark) -> str | None:
-    """The line that a mark is in; None for a whole file, for one that cannot be read, for a link, and for the configuration.
+    """The line of a mark; None for a whole file, an unreadable one, a link, and the configuration.
 
-    A line of policyctl.yaml may hold a secret that was written there by mistake, and a link may lead to one.
+    A line of policyctl.yaml may have a secret by mistake, and a link may lead to one.
     """
     if not mark.line or Path(mark.file).name == CONFIG_FILE or os.path.islink(mark.file):
         return None
@@ -99,3 +100,46 @@ def _lines_of(file: str) -> list[str]:
         return _LINE_END.split(read_bytes(file).decode("utf-8-sig", errors="replace"))
     except InvalidInput:  # such as a file of a git revision
         return []
+
+
+_COMMENT = re.compile(r"#[ \t]*policyctl:[ \t]*ignore\b[ \t]*(?P<codes>\[[^\]\r\n]*\])?")
+_CODE = re.compile(r"[^\s,\[\]]+")
+
+
+class IgnoreComment(NamedTuple):
+    """A comment `# policyctl: ignore[P405, P431]`: its place, and each code as written with its place."""
+
+    mark: Mark
+    codes: tuple[tuple[str, Mark], ...]
+
+
+def ignore_comments(content: bytes, file: str) -> tuple[IgnoreComment, ...]:
+    """The ignore comments of a YAML file, in order. Text inside a scalar is not a comment."""
+    text = content.decode("utf-8-sig")
+    found = list(_COMMENT.finditer(text))
+    if not found:
+        return ()
+    begins, ends = _scalars(text)
+    starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
+    return tuple(
+        _comment(match, starts, file)
+        for match in found
+        if not (before := bisect_right(begins, match.start())) or match.start() >= ends[before - 1]
+    )
+
+
+def _comment(match: re.Match[str], starts: list[int], file: str) -> IgnoreComment:
+    def mark(position: int) -> Mark:
+        line = bisect_right(starts, position)
+        return Mark(file, line, position - starts[line - 1] + 1)
+
+    listed, offset = match["codes"] or "", match.start("codes")
+    codes = tuple((code.group(), mark(offset + code.start())) for code in _CODE.finditer(listed))
+    return IgnoreComment(mark(match.start()), codes)
+
+
+def _scalars(text: str) -> tuple[list[int], list[int]]:
+    """The begins and ends of the scalars of a valid YAML text, in order."""
+    marks = [(event.start_mark, event.end_mark) for event in yaml.parse(text, Loader) if isinstance(event, yaml.ScalarEvent)]
+    both = [(start.index, end.index) for start, end in marks if start and end]
+    return [start for start, _ in both], [end for _, end in both]

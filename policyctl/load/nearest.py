@@ -8,7 +8,7 @@ from pathlib import Path
 
 from policyctl.errors import InvalidInput
 from policyctl.load.environment import NO_CONFIG, Config
-from policyctl.load.git.place import is_ours, repository_top
+from policyctl.load.git import is_ours, repository_top
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES, read_source, redact_linked, refuse_link
 
@@ -16,10 +16,10 @@ USUAL = "policies"
 
 
 def nearest_directory() -> Path:
-    """The directory `policies` here, else the nearest one upward in the repository that holds any file of ours.
+    """The directory `policies` here, else the nearest policy directory upward in the repository.
 
-    Inside a policy directory (one called `policies`, or with a policyctl.yaml and no `policies` in it) it is that one.
-    Without any it is `policies` here. Outside a repository nothing above the working directory is looked at.
+    Inside a policy directory (called `policies`, or with a policyctl.yaml and no `policies` below it) it is that directory.
+    Without any, it is `policies` here. Outside a repository, only the working directory is searched.
     """
     usual = Path(USUAL)
     if usual.is_dir():
@@ -49,7 +49,7 @@ def _is_policy_directory(folder: Path) -> bool:
 
 
 def _holds_files(folder: Path) -> bool:
-    """Whether any file below a directory would be read, by its name."""
+    """Whether any file below a directory has the name of a policy file."""
     for _, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(name.endswith(SUFFIXES) and not name.startswith(".") for name in names):
@@ -60,8 +60,8 @@ def _holds_files(folder: Path) -> bool:
 def find_config(start: Path, within: Path | None = None) -> Path | None:
     """The nearest policyctl.yaml, from a directory upward to the top of the repository.
 
-    Outside a repository nothing above the policy directory is looked at: that is `within` where `start` lies in it, else
-    `start` itself. Raises PolicyctlError for a file above it in a repository that belongs to another user.
+    Outside a repository the search ends at the policy directory: `within` if `start` is below it, else `start` itself. Raises
+    PolicyctlError for a file above that directory in a repository of another user.
     """
     start, within = _absolute(start), _absolute(within or start)
     if not start.is_relative_to(within):
@@ -97,7 +97,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _as_given(path: Path) -> Path:
-    """The path below the working directory where it lies there, as a person would write it."""
+    """The path relative to the working directory if it is below it, as a person would write it."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:

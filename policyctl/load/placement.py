@@ -14,8 +14,8 @@ from policyctl.errors import errors_in
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.documents import read_contents
 from policyctl.load.environment import Environment
+from policyctl.load.kinds import is_template
 from policyctl.load.unread import UnreadFiles
-from policyctl.load.variables import is_template
 from policyctl.load.write import policy_text, unrepresentable_reasons
 from policyctl.plan.change import equal
 from policyctl.plan.order import find_cycle
@@ -33,10 +33,10 @@ _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port 
 
 
 def file_names(name: str) -> tuple[str, ...]:
-    """The file names for a policy, the one to prefer first; the last one holds a hash of the name, so that no other has it.
+    """The possible file names of a policy, the preferred one first. The last one has a hash of the name, so it is unique.
 
-    A name that is no plain file name (`/`, blanks, capitals that some file systems do not tell apart, `policyctl`, `x.test`, …)
-    has the hashed one only.
+    A name that is not a plain file name (`/`, blanks, capitals that some file systems ignore, `policyctl`, `x.test`, …) has
+    only the hashed one.
     """
     bare = bare_name(name)
     hashed = f"{_slug(bare)}-{hashlib.sha256(_bytes(canonical_name(name))).hexdigest()[:10]}{SUFFIX}"
@@ -44,14 +44,14 @@ def file_names(name: str) -> tuple[str, ...]:
 
 
 def _is_clean(stem: str) -> bool:
-    """Whether a policy's name may be its file's name as it is."""
+    """Whether a policy's name can be its file's name unchanged."""
     first, last = stem.partition(".")[0], stem.rpartition(".")[2]
     special = first == "policyctl" or first in _RESERVED or ("." in stem and last == "test")
     return len(stem) <= MAX_STEM and bool(_CLEAN.fullmatch(stem)) and not special and not _HASHED.fullmatch(stem)
 
 
 def _slug(bare: str) -> str:
-    """What of a name can be read in any file name."""
+    """The letters and digits of a name that are safe in any file name."""
     ascii_only = unicodedata.normalize("NFKD", bare.casefold()).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", ascii_only).strip("-")[: MAX_STEM // 2].strip("-") or "policy"
 
@@ -62,7 +62,7 @@ def _bytes(name: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The file of one policy: its path, what it says now (None: there is no file yet), and why it cannot be rewritten."""
+    """The file of one policy: its path, its present policy (None for a new file), and why it cannot be written."""
 
     path: Path
     policy: Policy | None = None
@@ -70,20 +70,20 @@ class Placement:
 
 
 class FileLayout:
-    """The files of a directory, asked by policy. A file that was handed out for a new policy is not handed out again."""
+    """The file of each policy in a directory. A new file name is used only once."""
 
     def __init__(self, directory: Path, files: Files, loaded: Loaded, unread: UnreadFiles, environment: Environment) -> None:
         self._directory = directory
         self._files = files
         self._unread = unread
         self._environment = environment
-        self._said = {policy.name: policy for policy in loaded.policies}
+        self._policies = {policy.name: policy for policy in loaded.policies}
         # Case-folded, because some file systems hold `A.yaml` and `a.yaml` for one file.
         self._taken = {entry.casefold() for entry in os.listdir(directory)} if directory.is_dir() else set()
 
     def of(self, name: str) -> Placement:
-        """The home of the policy with that canonical name."""
-        policy = self._said.get(name)
+        """The file of the policy with that canonical name."""
+        policy = self._policies.get(name)
         if policy is not None:
             return Placement(Path(policy.file), policy, self._why_not(policy))
         if elsewhere := self._unread.where(name) or self._unread.maybe:
@@ -91,11 +91,11 @@ class FileLayout:
         free = next((file for file in file_names(name) if file.casefold() not in self._taken), None)
         if free is None:
             path = self._directory / file_names(name)[-1]
-            return Placement(path, complaint="exists already and says something else; move it away")
+            return Placement(path, complaint="exists already with other content; move it away")
         self._taken.add(free.casefold())
         path = self._directory / free
         if not self._files.includes(str(path), self._environment):
-            return Placement(path, complaint=f"is not among the files that environment {self._environment.name} includes")
+            return Placement(path, complaint=f"is not included by environment {self._environment.name}")
         return Placement(path)
 
     def _why_not(self, policy: Policy) -> str | None:
@@ -103,7 +103,7 @@ class FileLayout:
         if policy.file.endswith(".json"):
             return "is JSON, and policyctl writes YAML; edit it by hand"
         if sum(document.data is not None for document in source.documents) > 1:
-            return "holds more than this policy; edit it by hand"
+            return "has more than this policy; edit it by hand"
         if is_template(source.text) and errors_in(read_contents(source, {}).problems):
             return "depends on the environment's vars; edit it by hand"
         return None
@@ -111,10 +111,10 @@ class FileLayout:
 
 @dataclass(slots=True)
 class Pull:
-    """What pulling would do: (path, text, whether it is new) to write, and how many files say the live policy already.
+    """What pulling would do: (path, text, whether it is new) to write, and how many files match the live policy already.
 
-    `kept` are files that say otherwise and may not be overwritten, `left` live policies that cannot be written; both as
-    sentences. `names` are those of all live policies that were looked at.
+    `kept` are files that differ and may not be overwritten, `left` are live policies that cannot be written; both as
+    sentences. `names` are those of all live policies in scope.
     """
 
     writes: list[tuple[Path, str, bool]] = field(default_factory=list)
@@ -129,14 +129,14 @@ def plan_pull(
 ) -> Pull:
     """Decide about every live policy in scope. Nothing is written here.
 
-    `spell` gives a policy with its models as the remote spells them: a file that says the same otherwise need not change.
+    `spell` returns a policy with its models as the remote spells them: a file that only differs in spelling does not change.
     """
     in_scope = {name: live for name, live in sorted(observed.live.items()) if settings.in_scope(name)}
     pull = Pull(names=tuple(in_scope))
     circular = set(_in_a_circle(in_scope))
     for name, live in in_scope.items():
         if name in circular:
-            pull.left.append(f"{name}: it targets itself, by way of other policies or at once; change it on the remote")
+            pull.left.append(f"{name}: it targets itself, directly or through other policies; change it on the remote")
         else:
             _pull_one(live, homes, pull, spell, overwrite)
     for twins in observed.twins:
@@ -155,7 +155,7 @@ def _pull_one(live: LivePolicy, homes: FileLayout, pull: Pull, spell: Callable[[
     if not isinstance(text, str):
         pull.left.append(f"{live.name}: {'; '.join(unrepresentable_reasons(text))}")
     elif home.policy is not None and not overwrite:
-        pull.kept.append(f"{home.path} says otherwise than the live {live.name}; --overwrite writes the live one over it")
+        pull.kept.append(f"{home.path} differs from the live {live.name}; use --overwrite to replace it")
     elif home.complaint is not None:
         pull.left.append(f"{live.name}: {home.path} {home.complaint}")
     else:
@@ -163,7 +163,7 @@ def _pull_one(live: LivePolicy, homes: FileLayout, pull: Pull, spell: Callable[[
 
 
 def _in_a_circle(policies: Mapping[str, LivePolicy]) -> Iterator[str]:
-    """The policies that target each other in a circle, which no directory may say."""
+    """The policies that target each other in a circle, which is invalid in files."""
     graph = {name: references(live.document) for name, live in policies.items()}
     while cycle := find_cycle(graph):
         for name in cycle[:-1]:

@@ -1,7 +1,7 @@
-"""Files that settings refer to (`ca_file`, and `file:` in auth) and that a repository has: as they were at a branch's base.
+"""Files in a repository that settings refer to (`ca_file`, and `file:` in auth), as they were at a branch's base.
 
-What such a file holds decides whom a login is shown to, and what is shown. So while a branch is reviewed its content is that
-of the base, what the branch changes in it is a change of settings, and it is part of the access that a merge approves.
+Such a file decides who receives a login, and which login. So while a branch is reviewed its content is that of the base, a
+change to it is a change of settings, and it is part of the access that a merge approves.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from policyctl.policy.document import digest
 
 _FILE = "file:"
 _SECRETS = ("api_key", "password", "token")  # the references of auth
-Held = Mapping[Path, bytes | str]  # what a file held, or as text why that cannot be read
+Held = Mapping[Path, bytes | str]  # the content of a file, or as text the reason why it cannot be read
 
 
 def held_at(then: Revision, config: Config) -> dict[Path, bytes | str]:
-    """What the files that a base's settings refer to held there, by path; `config` is the base's, where it would lie now.
+    """The content of the files that a base's settings refer to, by path; `config` is the base's, with its path here.
 
-    Files that no repository has are left out: secrets that a CI service has written, authorities of the machine. Raises
-    PolicyctlError where git cannot be asked, or does not hold a file.
+    Files outside any repository are left out, such as secrets that a CI service writes or certificates of the machine. Raises
+    PolicyctlError if git cannot be asked, or lacks the content of a file.
     """
     found: dict[Path, bytes | str] = {}
     for environment in config.environments.values():
@@ -41,7 +41,7 @@ def held_at(then: Revision, config: Config) -> dict[Path, bytes | str]:
 
 
 def changed_since(then: Revision, base: Config, held: Held, now: Config) -> Iterator[FieldChange]:
-    """A field for each setting that refers to the same file in a branch, by the same words, when its content is another."""
+    """A field for each setting that refers to the same file by the same path in a branch, where the file's content differs."""
     for name, environment in now.environments.items():
         before = dict(_references(base.environments.get(name, Environment(name))))
         for key, where in _references(environment):
@@ -52,11 +52,11 @@ def changed_since(then: Revision, base: Config, held: Held, now: Config) -> Iter
 
 
 def access_at(then: Revision, config: Config, environment: Environment) -> str:
-    """A hash of where a remote is, how to log in and whom to trust: the settings, and what a repository's files that they
-    refer to held at a revision. `config` is the one of then, where it would lie now.
+    """A hash of a remote's address, how to log in and which authorities to trust: the settings, and the content at a revision
+    of the repository's files that they refer to. `config` is that revision's, with its path in this checkout.
 
-    It holds references to secrets and hashes of committed files, never a secret that a CI service has written. Raises
-    PolicyctlError where git cannot be asked.
+    It covers references to secrets and hashes of committed files, never a secret that a CI service writes. Raises
+    PolicyctlError if git cannot be asked.
     """
 
     def mark(path: Path) -> str | None:
@@ -70,7 +70,7 @@ def access_at(then: Revision, config: Config, environment: Environment) -> str:
 
 
 def access_now(directory: Path, config: Config, environment: Environment) -> str:
-    """The same of what is checked out, as it lies on the disk: git may store a file in another way than it writes it."""
+    """The same for the checkout, with files as they are on the disk: git may convert a file when it writes it."""
     if named_in(directory) is None:
         return _access(config, environment, lambda _: None)
     now = Revision(directory, "HEAD")
@@ -120,19 +120,19 @@ def _folder(config: Config) -> Path:
 
 
 def _content(then: Revision, path: Path) -> bytes | str | None:
-    """What a file held; None for one that neither the revision nor the checked out branch has."""
+    """The content of a file; None if neither the revision nor the checked out branch has it."""
     entry = _first(then.at, then.top, path)
     if entry is None:
         return None if _first(then.staged, then.top, path) is None else "is new in this branch"
     if entry.kind != "file":
-        return f"is a {entry.kind} at the base, or behind one, which is not followed at a revision"
+        return f"is a {entry.kind} at the base, or below one, which is not followed at a revision"
     if (then.sizes([entry])[entry.path] or 0) > MAX_BYTES:
         return f"has more than {MAX_BYTES:,} bytes at the base"
     return then.contents([entry])[entry.path]
 
 
 def _is_same(then: Revision, at: Path, was: bytes | str, path: Path) -> bool:
-    """Whether a branch leaves a file as it was: as git has it, and as it lies on the disk."""
+    """Whether a branch leaves a file unchanged, both in git and on the disk."""
     before, after = _first(then.at, then.top, at), _first(then.staged, then.top, path)
     if isinstance(was, str) or before is None or after is None or (before.kind, before.id) != (after.kind, after.id):
         return False
@@ -147,13 +147,13 @@ def _lines(content: bytes) -> bytes:
 
 
 def _first(look: Callable[[str], TreeEntry | None], top: Path, path: Path) -> TreeEntry | None:
-    """What git has at a path as it is named, or else where links of the machine's own lead from there."""
+    """What git has at a path as written, else at the path that links outside the repository lead to."""
     return next((entry for one in _below(top, path) if (entry := look(one.as_posix()))), None)
 
 
 def _below(top: Path, path: Path) -> list[Path]:
-    """A path from the top, as it is named and as links lead; nothing for one that is not below it."""
-    if "\0" in str(path):  # which no file has
+    """A path from the top, as written and with links followed; nothing for a path outside."""
+    if "\0" in str(path):  # not a file name
         return []
     named, real = Path(os.path.abspath(path)), Path(os.path.realpath(path))
     below = [named.relative_to(above) for above in named.parents if os.path.realpath(above) == str(top)][:1]

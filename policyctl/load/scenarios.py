@@ -12,20 +12,19 @@ from pydantic_core import PydanticCustomError
 from policyctl.effect.gateway import Answer, with_remainder
 from policyctl.effect.simulate import Given, streamed
 from policyctl.errors import Mark, Problem
+from policyctl.load.config_file import AnswerKey, OneAnswer, invalid
 from policyctl.load.documents import render_document
-from policyctl.load.guards import AnswerKey, OneAnswer, invalid
-from policyctl.load.kinds import TEST_KIND, is_test_file
+from policyctl.load.kinds import TEST_KIND, RawDocument, has_template, is_test_file
 from policyctl.load.locate import to_problems
 from policyctl.load.source import Source
-from policyctl.load.variables import has_template
-from policyctl.load.yaml import RawDocument, read_yaml
+from policyctl.load.yaml import read_yaml
 from policyctl.plan.scenario import Amount, Expect, Scenario, Suite, read_amount
 from policyctl.policy.findings import Finding, did_you_mean, format_path
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import FileModel, Text
 from policyctl.policy.validation_errors import findings_of
 
-# Tags of the unions; no key of the format looks like this.
+# Tags of the unions, unlike any key of the format.
 _ONE, _ORDER, _PARTS = "<one>", "<order>", "<parts>"
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
 
@@ -57,7 +56,7 @@ def _check_chances(chances: dict[Answer, float]) -> Mapping[Answer, float]:
 
 
 def _shape(value: Any) -> str:
-    """Which of its shapes a value means to be."""
+    """Which shape a value has."""
     return _PARTS if isinstance(value, Mapping) else _ORDER if isinstance(value, list | tuple) else _ONE
 
 
@@ -117,7 +116,7 @@ class ExpectFile(FileModel):
 
 def _check_given(given: dict[str, Given]) -> dict[str, Given]:
     if {tuple, dict} <= {type(answers) for answers in given.values()}:
-        message = "has answers in order beside chances, which cannot be followed together; write two tests"
+        message = "has answers in order beside chances, which cannot be combined; write two tests"
         raise PydanticCustomError("scenario", message)
     return given
 
@@ -158,7 +157,7 @@ class SuiteFile(FileModel):
 
 
 def scenario_of(file: ScenarioFile) -> Scenario:
-    """The test that a file's entry stands for."""
+    """The test in a file's entry."""
     expect = file.expect
     return Scenario(
         file.name,
@@ -168,7 +167,7 @@ def scenario_of(file: ScenarioFile) -> Scenario:
 
 
 def read_suites(source: Source, variables: Mapping[str, Any]) -> tuple[list[Suite], list[Problem]]:
-    """The tests of one file and everything that is wrong with them. Tests of a document with a problem are not there."""
+    """The tests of one file and all their problems. Documents with a problem give no tests."""
     everything = is_test_file(Path(source.file).name)
     suites: list[Suite] = []
     problems: list[Problem] = []
@@ -186,7 +185,7 @@ def read_suites(source: Source, variables: Mapping[str, Any]) -> tuple[list[Suit
 
 
 def _documents(source: Source) -> list[RawDocument]:
-    """The documents once more, with statuses as keys: `{503: 0.1}` needs no quotes here."""
+    """The documents parsed again, with statuses as keys: `{503: 0.1}` needs no quotes here."""
     return source.documents if source.file.endswith(".json") else read_yaml(source.text, source.file, number_keys=True)
 
 
@@ -204,7 +203,7 @@ def _read(source: Source, index: int, document: RawDocument, variables: Mapping[
 
 
 def _checked(data: Any, variables: Mapping[str, Any]) -> tuple[SuiteFile | None, list[Finding]]:
-    """The file behind a document's data, templates rendered, or everything that is wrong with it."""
+    """A document's data with templates rendered, or everything that is wrong with it."""
     if found := _kind_findings(data):
         return None, found
     if has_template(data):
@@ -212,13 +211,13 @@ def _checked(data: Any, variables: Mapping[str, Any]) -> tuple[SuiteFile | None,
     try:
         file = SuiteFile.model_validate(data)
     except ValidationError:
-        places = {complaint.path for complaint in found}  # what these would have been cannot be judged
+        places = {complaint.path for complaint in found}  # their rendered values are unknown
         return None, [*found, *(one for one in findings_of(data, SuiteFile) if one.path not in places)]
     return None if found else file, found
 
 
 def _kind_findings(data: Any) -> list[Finding]:
-    """Why a document cannot be one of tests at all."""
+    """Why a document is not one of tests."""
     if not isinstance(data, dict):
         return [Finding((), "P104", f"a test file is a mapping, got {format_path(data)}")]
     if "kind" not in data:

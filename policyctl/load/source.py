@@ -1,66 +1,33 @@
-"""One file as text and raw documents, or one clear problem: links, merge markers and encodings are checked first.
+"""One file as text and raw documents, or one clear problem: links, encodings and merge markers are checked first.
 
-A link in a checkout may lead to anything that this machine holds: a token, a key, git's own directory. So it must stay in
-its directory or repository, and no message quotes what it leads to.
+A link in a checkout may lead to anything on this machine: a token, a key, git's own directory. So it must stay within its
+directory or repository, and no message quotes its content.
+
+JSON is parsed with `json`, not as YAML: YAML parsers refuse the surrogate pairs that JSON writes for emoji.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
-import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem
-from policyctl.load.git.place import repository_top
+from policyctl.load.git import repository_top
+from policyctl.load.kinds import MAX_DEPTH, RawDocument
+from policyctl.policy.findings import format_path
 from policyctl.rules.catalogue import RULES
 
 if TYPE_CHECKING:
-    from policyctl.load.yaml import RawDocument
-
-
-# Valid text can hold `=======` as a line, at the most; the other two say enough by themselves.
-_ENDS = re.compile(r"^(?:<{7}|>{7})(?: .*)?\r?$", re.MULTILINE)
-_ANY = re.compile(r"^(?:<{7}|>{7}|\|{7}|={7})(?: .*)?\r?$", re.MULTILINE)
-
-
-def conflict_in(text: str, file: str) -> Problem | None:
-    """The first conflict that a merge left in a text, or None. Also found where the text happens to be valid."""
-    if "<<<<<<<" not in text and ">>>>>>>" not in text:
-        return None
-    first = _ENDS.search(text)
-    if first is None:
-        return None
-    if first[0].startswith(">"):
-        return _left_over(text, first, file)
-    line = _line(text, first.start())
-    end = next((found for found in _ENDS.finditer(text, first.end()) if found[0].startswith(">")), None)
-    where = f"lines {line} to {_line(text, end.start())}" if end else f"line {line}"
-    message = f"the merge conflict on {where} is not resolved; finish the merge: keep the right lines and delete the markers"
-    return Problem(Mark(file, line, 1), "P002", message)
-
-
-def left_over_marker(text: str, file: str) -> Problem | None:
-    """A lone line of a merge conflict in a text that cannot be parsed, or None."""
-    found = _ANY.search(text)
-    return _left_over(text, found, file) if found else None
-
-
-def _left_over(text: str, found: re.Match[str], file: str) -> Problem:
-    marker = found[0][:7]
-    message = f"this line, {marker}, is left over from a merge conflict; finish the merge: delete it"
-    return Problem(Mark(file, _line(text, found.start()), 1), "P002", message)
-
-
-def _line(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1
+    from policyctl.load.kinds import RawDocument
 
 
 def link_finding(path: Path, top: Path, what: str = "directory") -> str | None:
-    """Why a link may not be followed; `top` is the directory, all links resolved, that it must stay in, `what` its name."""
+    """Why a link may not be followed; `top` is the resolved directory that it must stay in, `what` names it in the message."""
     try:
         target = path.resolve()
     except RuntimeError:  # Python before 3.13 refuses to resolve it
@@ -73,7 +40,7 @@ def link_finding(path: Path, top: Path, what: str = "directory") -> str | None:
 
 
 def link_in_directory_finding(path: Path, top: Path) -> str | None:
-    """The same for a link that was found in a policy directory: there those to directories are not followed."""
+    """Why a link in a policy directory is not read: as `link_finding`, and links to directories are never followed."""
     complaint = link_finding(path, top)
     if complaint is None and path.is_dir():
         return "is a link to a directory, which is not followed; copy the directory instead"
@@ -81,10 +48,9 @@ def link_in_directory_finding(path: Path, top: Path) -> str | None:
 
 
 def refuse_link(path: Path, outside: Path | None = None) -> None:
-    """Raise InvalidInput for a path that a link, itself or on its way, leads out of the repository that it lies in, or into
-    git's own directory.
+    """Raise InvalidInput if the path is, or contains, a link that leads out of its repository or into git's own directory.
 
-    Outside a repository a link must stay in `outside`; without that it may lead anywhere, since a person named it.
+    Outside a repository a link must stay in `outside`; without that it may lead anywhere, since the user named it.
     """
     top = repository_top(Path(os.path.abspath(path)).parent)
     within = top or (outside if path.is_symlink() else None)
@@ -93,12 +59,12 @@ def refuse_link(path: Path, outside: Path | None = None) -> None:
 
 
 def redact_linked(problems: Iterable[Problem]) -> list[Problem]:
-    """These problems, without a word of the files that are links; each keeps its place, and its rule is named instead."""
+    """These problems without any content of files that are links: the place stays, and the rule replaces the message."""
     return [_redact(problem) if os.path.islink(problem.mark.file) else problem for problem in problems]
 
 
 def _redact(problem: Problem) -> Problem:
-    if problem.code in ("P001", "P008"):  # say nothing of what a file holds
+    if problem.code in ("P001", "P008"):  # these do not quote a file's content
         return problem
     rule = RULES[problem.code].name.replace("-", " ")
     return problem._replace(message=f"{rule} (the file is a link, so what it leads to is not shown)")
@@ -110,7 +76,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Source(NamedTuple):
-    """A file that was read: its name as the user gave it, its text, its documents."""
+    """A file that was read: its name as given by the user, its text, its documents."""
 
     file: str
     text: str
@@ -118,8 +84,7 @@ class Source(NamedTuple):
 
 
 def read_source(path: Path) -> Source:
-    """Read one file. Raises InvalidInput with one problem when it cannot be read or parsed, or is a link that leads out of
-    its repository."""
+    """Read one file. Raises InvalidInput when it cannot be read or parsed, or is a link out of its repository."""
     refuse_link(path)
     try:
         return source_of(read_bytes(path), str(path))
@@ -128,24 +93,26 @@ def read_source(path: Path) -> Source:
 
 
 def source_of(content: bytes, file: str) -> Source:
-    """A file's content as a source; `file` is its name, by which JSON is told. Raises InvalidInput as `read_source` does."""
-    from policyctl.load.json import read_json  # with PyYAML behind it
+    """A file's content as a source; `file` is its name, which decides about JSON. Raises InvalidInput as `read_source` does."""
     from policyctl.load.yaml import read_yaml
 
     if content.startswith(_LFS_POINTER):
         message = "is a pointer of Git LFS, not the file itself; run git lfs pull (actions/checkout: lfs: true)"
         raise InvalidInput([Problem(Mark(file), "P019", message)])
     text = _decode(content, file)
-    if (conflict := conflict_in(text, file)) is not None:
-        raise InvalidInput([conflict])
+    if "<<<<<<<" in text or ">>>>>>>" in text:
+        from policyctl.load.yaml_errors import conflict_in
+
+        if (conflict := conflict_in(text, file)) is not None:
+            raise InvalidInput([conflict])
     return Source(file, text, read_json(text, file) if file.endswith(".json") else read_yaml(text, file))
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """What a file holds. Raises InvalidInput with one problem when it cannot be read."""
+    """The content of a file. Raises InvalidInput with one problem when it cannot be read."""
     file = str(path)
     try:
-        # A pipe or a device would block or never end; opened without blocking, then asked what it is.
+        # Opened without blocking, then checked: a pipe would block, and a device might never end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise InvalidInput([Problem(Mark(file), "P001", unreadable(path, error))]) from None
@@ -154,7 +121,7 @@ def read_bytes(path: Path | str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise InvalidInput([Problem(Mark(file), "P001", "is not a regular file; leave it out of the directory")])
         content = os.read(descriptor, min(status.st_size, MAX_BYTES) + 1)
-        if len(content) != status.st_size:  # it is being written, or tells no size
+        if len(content) != status.st_size:  # it is being written, or reports no size
             with open(descriptor, "rb", closefd=False) as stream:
                 content += stream.read(MAX_BYTES + 1 - len(content))
     except OSError as error:
@@ -170,7 +137,9 @@ def read_bytes(path: Path | str) -> bytes:
 def unreadable(path: Path | str, error: OSError) -> str:
     """Why a file or directory cannot be read, and what to do."""
     if error.errno == errno.ENOENT:
-        return "is a link that leads nowhere; delete it" if os.path.islink(path) else "there is no such file; correct the path"
+        return (
+            "is a link that leads nowhere; delete it" if os.path.islink(path) else "the file does not exist; correct the path"
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"cannot be read: {error.strerror}; change its permissions, or move it elsewhere"
     return f"cannot be read: {error.strerror}; move it elsewhere"
@@ -184,3 +153,130 @@ def _decode(content: bytes, file: str) -> str:
         which = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8"
         mark = Mark(file, before.count(b"\n") + 1, len(before[before.rfind(b"\n") + 1 :].decode("utf-8-sig", "replace")) + 1)
         raise InvalidInput([Problem(mark, "P006", f"is {which}; save the file as UTF-8")]) from None
+
+
+MAX_DUPLICATES = 100  # duplicate keys to locate, each by a search of the whole text; the others are counted
+
+
+def read_json(text: str, file: str) -> list[RawDocument]:
+    """The document of a JSON text. Raises InvalidInput with one problem when the text cannot be parsed."""
+    twice: list[str] = []
+    constants: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key, value in items:
+            if key in mapping:
+                twice.append(key)
+            mapping.setdefault(key, value)
+        return mapping
+
+    try:
+        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constants.append)  # NaN and Infinity become null
+    except json.JSONDecodeError as error:
+        raise InvalidInput([json_problem(error, file)]) from None
+    except RecursionError:
+        raise InvalidInput([_too_deep(file)]) from None
+    except ValueError:  # an integer of more digits than Python converts
+        raise InvalidInput([Problem(Mark(file, 1, 1), "P004", "a number has too many digits; shorten it")]) from None
+    if _is_deep(data):
+        raise InvalidInput([_too_deep(file)])
+    problems = _duplicates(twice, text, file)
+    problems += [
+        Problem(_path_of(text, text.find(name), file), "P004", f"{name} is not a number in JSON; write one")
+        for name in dict.fromkeys(constants)
+    ]
+    return [RawDocument(data, Mark(file, 1, 1), problems)]
+
+
+def _is_deep(data: Any) -> bool:
+    """Whether mappings and lists are nested more than `MAX_DEPTH` deep. Iterative, since recursion has its own limit."""
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for item in level for child in _children(item) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _children(item: Any) -> Any:
+    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+
+
+def _too_deep(file: str) -> Problem:
+    return Problem(Mark(file, 1, 1), "P005", f"nested more than {MAX_DEPTH} deep; flatten it")
+
+
+def _duplicates(keys: list[str], text: str, file: str) -> list[Problem]:
+    found = [
+        Problem(_second(text, key, file), "P003", f"duplicate key {format_path(key)}; keep one")
+        for key in keys[:MAX_DUPLICATES]
+    ]
+    if len(keys) > MAX_DUPLICATES:
+        found.append(Problem(Mark(file, 1, 1), "P003", f"{len(keys) - MAX_DUPLICATES:,} more duplicate keys"))
+    return found
+
+
+def _second(text: str, key: str, file: str) -> Mark:
+    """The second place of a duplicate key (the first if the two are spelled differently)."""
+    written = json.dumps(key)
+    first = text.find(written)
+    second = text.find(written, first + 1)
+    return _path_of(text, second if second >= 0 else max(first, 0), file)
+
+
+def _path_of(text: str, position: int, file: str) -> Mark:
+    position = max(position, 0)
+    return Mark(file, text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position))
+
+
+_WORDS = {"True": "true", "False": "false", "None": "null", "undefined": "null", "yes": "true", "no": "false"}
+_SEPARATORS = {"Expecting ',' delimiter": "comma", "Expecting ':' delimiter": "colon"}
+
+
+def json_problem(error: json.JSONDecodeError, file: str) -> Problem:
+    """An error of the JSON parser as a problem."""
+    position, message = _slip(error)
+    return Problem(error_position(error.doc, position, file), "P002", message)
+
+
+def error_position(text: str, position: int, file: str) -> Mark:
+    """The mark of a position in a text."""
+    position = max(position, 0)
+    return Mark(file, text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position))
+
+
+def _slip(error: json.JSONDecodeError) -> tuple[int, str]:
+    text, at = error.doc, error.pos
+    here, before = text[at : at + 1], text[:at].rstrip()
+    if "trailing comma" in error.msg or (here in ("}", "]") and before.endswith(",")):  # Python 3.13 has its own message
+        comma = at if here == "," else len(before) - 1
+        return comma, "a comma is not allowed after the last item; remove it"
+    if not text[at:].strip() and not error.msg.startswith("Unterminated"):
+        return at, "the text ends too early; add the closing brackets and braces"
+    if here == "\n" and error.msg.startswith("Invalid control character"):
+        return text.rfind('"', 0, at), 'this " is not closed on its line; add the closing "'
+    if here == "'":
+        return at, 'JSON texts are in double quotes; write "'
+    if here == "#" or text[at : at + 2] in ("//", "/*"):
+        return at, "JSON has no comments; remove this one, or make the file YAML"
+    return at, _message(error, text[at:])
+
+
+def _message(error: json.JSONDecodeError, rest: str) -> str:
+    if error.msg in _SEPARATORS:
+        return f"a {_SEPARATORS[error.msg]} is missing before this; add it"
+    if error.msg.startswith("Unterminated string"):
+        return 'this " is never closed; add the closing "'
+    if error.msg.startswith("Invalid control character"):
+        return "a text cannot hold a control character; write a tab as \\t"
+    if error.msg.startswith("Invalid \\"):
+        return f"{rest[:2]} is not a JSON escape; write \\{rest[:2]}"
+    if error.msg == "Extra data":
+        return "the document ends above this; remove what follows, or move it to a file of its own"
+    if error.msg.startswith("Expecting property name"):
+        return "a JSON key must be in double quotes; quote it"
+    word = next((word for word in _WORDS if rest.startswith(word)), None)
+    if word:
+        return f"{word} is not a value in JSON (write {_WORDS[word]})"
+    return "this is not a value in JSON; write a number, a text in double quotes, true, false or null"

@@ -1,9 +1,9 @@
 """Templates inside scalars: `{{ expressions }}` over an environment's `vars`, after parsing, so that positions stay true.
 
-A template is an expression, not a program. What could loop, explode or reach the machine is not in the language: no
-statements, no calls, no Python attributes (`x.y` is `x["y"]`), a short list of filters, bounded arithmetic, bounded sizes.
+A template is an expression, not a program. It cannot loop, grow without limit or reach the machine: there are no
+statements, calls or Python attributes (`x.y` is `x["y"]`), few filters, and limits on numbers and sizes.
 A scalar that is exactly one expression takes the expression's type; everything else becomes text, never parsed again.
-Arithmetic is exact: `1 - 80 / 100` is 0.2 and not 0.19999999999999996, which would stand in the plan and in the digest.
+Arithmetic is exact: `1 - 80 / 100` is 0.2 and not 0.19999999999999996, which would appear in plans and digests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, no
 from jinja2.filters import do_round, make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
-from policyctl.load.variables import is_template
+from policyctl.load.kinds import is_template
 from policyctl.policy.findings import did_you_mean
 
 MAX_OUTPUT = 65_536  # characters and items of one value, at every depth
@@ -33,18 +33,18 @@ class BadTemplate(Exception):
 
 
 def bounded(value: Any) -> Any:
-    """The value itself. Raises BadTemplate where it, or anything in it, is larger than a template may make."""
+    """The value itself. Raises BadTemplate if it, or anything in it, is too large."""
     room, pending = MAX_OUTPUT, [value]
     while pending:
         item = pending.pop()
         if isinstance(item, int) and item.bit_length() > MAX_INT_BITS:
             raise BadTemplate("the template computes a number that is too large; simplify it")
         if isinstance(item, float) and not math.isfinite(item):
-            raise BadTemplate(f"the template computes {item}, which is not a number that a file can hold; correct it")
+            raise BadTemplate(f"the template computes {item}, which a file cannot contain; correct it")
         if isinstance(item, str | list | tuple | dict):
             room -= len(item)
             if room < 0:
-                raise BadTemplate(f"the template gives more than {MAX_OUTPUT:,} characters; shorten it")
+                raise BadTemplate(f"the template produces more than {MAX_OUTPUT:,} characters; shorten it")
         if isinstance(item, dict):
             pending += [*item.keys(), *item.values()]
         elif isinstance(item, list | tuple):
@@ -67,11 +67,11 @@ _NO_KEY = re.compile(r"has no (?:attribute|element) '?(?P<name>.*?)'?$")
 
 
 class UnsetVariable(BadTemplate):
-    """A template that names a variable which the environment does not have."""
+    """A template with a variable that the environment does not set."""
 
 
 def render(value: Any, variables: Mapping[str, Any]) -> tuple[Any, list[tuple[tuple[str | int, ...], BadTemplate]]]:
-    """The value with every scalar rendered, and (path, error) for each that could not be (it stays as written)."""
+    """The value with every scalar rendered, and (path, error) for each failure, which stays as written."""
     complaints: list[tuple[tuple[str | int, ...], BadTemplate]] = []
 
     def walk(item: Any, path: tuple[str | int, ...]) -> Any:
@@ -111,7 +111,7 @@ def render_scalar(text: str, variables: Mapping[str, Any]) -> Any:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Arithmetic that is exact, and has bounds: no operator may make anything large."""
+    """Exact and bounded arithmetic: no operator can produce anything large."""
 
     intercepted_binops = frozenset(SandboxedEnvironment.default_binop_table)
     intercepted_unops = frozenset(SandboxedEnvironment.default_unop_table)
@@ -131,7 +131,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return self.getitem(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Keys of mappings and positions of lists; never an attribute of the Python object behind."""
+        """Keys of mappings and positions of lists, never attributes of Python objects."""
         try:
             return obj[argument]
         except (TypeError, LookupError):
@@ -139,7 +139,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _Exact(float):
-    """A float that knows the fraction which it was rounded from."""
+    """A float with the exact fraction that it was rounded from."""
 
     __slots__ = ("exact",)
 
@@ -165,7 +165,7 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _calculate(sign: str, left: int | float, right: int | float) -> int | float:
-    """What an operator makes of two numbers: as on paper, each float being the decimal number that it is written as."""
+    """The result of an operator on two numbers, exact as on paper: each float counts as the decimal number as written."""
     work = _ARITHMETIC[sign]
     if isinstance(left, int) and isinstance(right, int) and sign != "/":
         result: int | float = work(left, right)
@@ -197,9 +197,9 @@ def _environment() -> SandboxedEnvironment:
 
 
 def _within_bounds(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that neither takes nor gives what is too large, whatever it does between."""
+    """A filter with bounded arguments and a bounded result."""
 
-    @wraps(function)  # with jinja's mark of what it passes on besides the value
+    @wraps(function)  # keeps jinja's marks on the function
     def bounded_filter(*values: Any, **named: Any) -> Any:
         bounded([value for value in (*values, *named.values()) if not isinstance(value, SandboxedEnvironment)])
         return bounded(function(*values, **named))
@@ -266,7 +266,7 @@ def _whole_expression(text: str, tree: nodes.Template) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """The expression's value, if it is one that a file could have said itself."""
+    """The expression's value, if a file could contain it."""
     if isinstance(value, Undefined):
         value._fail_with_undefined_error()
     if isinstance(value, float):
@@ -277,7 +277,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    raise BadTemplate("the template gives something that a file cannot hold; make it a number, a text or a list")
+    raise BadTemplate("the template produces a value that a file cannot contain; make it a number, a text or a list")
 
 
 def _too_large_number() -> BadTemplate:
@@ -294,7 +294,7 @@ def _undefined(message: str) -> BadTemplate:
 
 
 def _syntax(text: str, message: str) -> str:
-    """jinja2's complaint about the syntax of a template, as what to do about it."""
+    """jinja2's syntax error in plain words, with what to do."""
     if text.count("{{") > text.count("}}"):
         return "this template is never closed; end it with }}"
     if message.startswith("Expected an expression"):
@@ -302,7 +302,7 @@ def _syntax(text: str, message: str) -> str:
     if found := re.fullmatch(r"No filter named '(?P<name>.*)'\.", message):
         known = sorted(_ENVIRONMENT.filters)
         guess = did_you_mean(found["name"], known) or f" (known: {', '.join(known)})"
-        return f"there is no filter {found['name']}{guess}"
+        return f"unknown filter {found['name']}{guess}"
     if found := re.fullmatch(r"expected token 'end of print statement', got '?(?P<rest>.*?)'?", message):
         return f"{found['rest']} does not belong to the expression; remove it, or put an operator before it"
     if message == "unexpected 'end of print statement'":

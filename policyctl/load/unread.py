@@ -1,4 +1,4 @@
-"""What a directory holds, or should hold, and what is not read: so that a gap is never taken for a removal."""
+"""Policies that a directory has, or should have, but that were not read, so that a gap never counts as a removal."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem
-from policyctl.load.git.place import repository_top
+from policyctl.load.git import repository_top
 from policyctl.load.kinds import CONFIG_FILE, Kind, is_test_file, kind_of
 from policyctl.load.source import SUFFIXES, read_bytes, source_of
 from policyctl.policy.names import canonical_name
 from policyctl.rules.catalogue import severity_of
 
 if TYPE_CHECKING:
-    from policyctl.load.directory import Files, Found, Loaded
+    from policyctl.load.directory import Files, Loaded
+    from policyctl.load.discovery import Found
     from policyctl.load.environment import Environment
     from policyctl.load.git.checkout import Absent, Checkout
 
 CODES = frozenset({"P471", "P472", "P473"})  # what is found about files that are not read
 CONFIG_LOOKALIKES = (*SUFFIXES, ".jsonc", ".json5", ".toml")
-_LONGEST = 1024 * 1024  # bytes of a file that is only looked at in passing
-_BEGINNING = 4096  # bytes that show what a file is
-_MANY = 5000  # such files
+_LONGEST = 1024 * 1024  # bytes; larger unread files are not examined
+_BEGINNING = 4096  # bytes that show the kind of a file
+_MANY = 5000  # unread files to examine
 _SHOWN = 10
 _NAMED_LIKE_ONE = re.compile(r"\.(ya?ml|json)([~._-]|$)|\.(jsonc|json5|yalm|ymal|yam)$", re.IGNORECASE)
 # The first key of a mapping, after comments and a document's start.
@@ -36,20 +37,20 @@ _BEGINS_LIKE_ONE = re.compile(
 
 
 def inspect_checkout(directory: Path) -> Checkout | None:
-    """What git has of a directory; None outside a repository. Raises PolicyctlError where git cannot be asked."""
+    """What git has of a directory; None outside a repository. Raises PolicyctlError if git cannot be asked."""
     if repository_top(directory.resolve()) is None:
         return None
-    from policyctl.load.git.checkout import checkout_of  # with what runs programs behind it
+    from policyctl.load.git.checkout import checkout_of  # imports subprocess
 
     return checkout_of(directory)
 
 
 def missing_config(directory: Path, config: Path | None) -> Absent | None:
-    """The policyctl.yaml that would hold for a directory, if the checkout had it; `config` is the one that was found.
+    """The policyctl.yaml that would apply to a directory, but that the checkout leaves out; `config` is the one found.
 
-    None also where git cannot be asked.
+    None also if git cannot be asked.
     """
-    start = Path(os.path.realpath(directory))  # which does not fail for a link that leads back to itself
+    start = Path(os.path.realpath(directory))  # unlike resolve(), accepts a link to itself
     top = repository_top(start)
     if top is None:
         return None
@@ -66,7 +67,7 @@ def missing_config(directory: Path, config: Path | None) -> Absent | None:
 
 
 def gaps_of(directory: Path, checkout: Checkout | None, files: Files, environment: Environment) -> tuple[Absent, ...]:
-    """What git has of a directory and the disk lacks, as far as it could hold policies of an environment."""
+    """Files that git has and the checkout leaves out, as far as they may contain policies of an environment."""
     return tuple(
         absent
         for absent in possible_gaps(directory, checkout)
@@ -75,24 +76,24 @@ def gaps_of(directory: Path, checkout: Checkout | None, files: Files, environmen
 
 
 def gap_problems(directory: Path, gaps: Iterable[Absent], codes: Collection[str]) -> Iterator[Problem]:
-    """A warning for each reason why files of the index are not there, at the first of them."""
+    """A warning for each reason why files of the index are missing, at the first of them."""
     by_reason: dict[str, list[Absent]] = {}
     for absent in gaps if "P471" in codes else ():
         by_reason.setdefault(absent.why, []).append(absent)
     for why, group in by_reason.items():
         more = f", and so are {len(group) - 1} more" if len(group) > 1 else ""
-        message = f"is in git and not on this disk{more}: {why} ({group[0].remedy})"
+        message = f"is in git but not on this disk{more}: {why} ({group[0].remedy})"
         yield Problem(Mark(shown(group[0].file, directory)), "P471", message, severity_of("P471"))
 
 
 def why_nothing(directory: Path, gaps: Iterable[Absent]) -> str:
-    """Why there is nothing to read in a directory that git has files of, as the end of a sentence; empty without these."""
+    """Why a directory that git has files of is empty, as the end of a sentence; an empty text if git has none."""
     first = next(iter(gaps), None)
     return f"; git has {shown(first.file, directory)}, and {first.why} ({first.remedy})" if first else ""
 
 
 def similar_names(files: Sequence[str]) -> Iterator[Problem]:
-    """A warning for each of these files that looks like a policy file, by its content or its name, and is not read."""
+    """A warning for each of these unread files that looks like a policy file, by content or name."""
     for position, file in enumerate(files):
         name = os.path.basename(file)
         named_like_one = bool(_NAMED_LIKE_ONE.search(name))
@@ -100,24 +101,24 @@ def similar_names(files: Sequence[str]) -> Iterator[Problem]:
             continue
         names = _names_in(file, always=named_like_one)
         if names or (names is None and named_like_one and not name.startswith(".")):
-            what = f"holds {', '.join(names)}" if names else "looks like a policy file"
+            what = f"contains {', '.join(names)}" if names else "looks like a policy file"
             why = "hidden files are not" if name.startswith(".") else "only *.yaml, *.yml and *.json are"
-            message = f"{what}, and is not read: {why} (rename it, or move it elsewhere)"
+            message = f"{what} but is not read: {why} (rename it, or move it elsewhere)"
             yield Problem(Mark(file), "P472", message, severity_of("P472"))
 
 
 class ExpectedFile(NamedTuple):
-    """Where a policy stands that was not read: the file, and why it is not read."""
+    """The file of a policy that was not read, and why it was not."""
 
     file: str
     why: str
 
     def __str__(self) -> str:
-        return f"{self.file} has it, and {self.why}"
+        return f"{self.file} has it, but {self.why}"
 
 
 class UnreadFiles:
-    """The policies of a directory that were not read for an environment, and where they are."""
+    """The policies of a directory that were not read for an environment, and their files."""
 
     def __init__(self, directory: Path, found: Found, files: Files, loaded: Loaded, environment: Environment) -> None:
         self._directory = directory
@@ -127,28 +128,28 @@ class UnreadFiles:
 
     @property
     def paths(self) -> list[str]:
-        """The files that should be read and are not on the disk, as policyctl prints paths."""
+        """The files that the checkout leaves out, as policyctl prints paths."""
         return [shown(absent.file, self._directory) for absent in self.gaps]
 
     @property
     def unasked(self) -> str | None:
-        """Why git could not be asked what it has of the directory, where there is a repository."""
+        """Why git could not be asked about the directory, if there is a repository."""
         return self._found.unasked
 
     def where(self, name: str) -> ExpectedFile | None:
-        """Where the policy of that canonical name stands that no file was read for; None where it is nowhere."""
+        """The unread file of the policy with that canonical name; None if there is none."""
         return self._places.get(name)
 
     @property
     def maybe(self) -> str | None:
-        """Where policies may be that cannot be known, as a sentence: a submodule, or a file that git does not hold here."""
+        """A missing file that may contain any policy, as a sentence: a submodule, or a file that a partial clone lacks."""
         first = next((absent for absent in self.gaps if absent not in self._in_index), None)
         if first is None:
             return None
         return f"it may be in {shown(first.file, self._directory)}, which is not on this disk: {first.why} ({first.remedy})"
 
     def untracked(self) -> list[str]:
-        """The files that were read and that git does not have; none outside a repository."""
+        """The files that were read but are not in git; empty outside a repository."""
         checkout = self._found.checkout
         if checkout is None:
             return []
@@ -177,7 +178,7 @@ class UnreadFiles:
 
     @cached_property
     def _in_index(self) -> dict[Absent, bytes]:
-        """What the files of the index hold that are not on the disk, as far as the repositories have it."""
+        """The contents of the missing files of the index, as far as the repositories have them."""
         found: dict[Absent, bytes] = {}
         for repository in dict.fromkeys(absent.repository for absent in self.gaps):
             group = {absent: absent.id for absent in self.gaps if absent.repository == repository and absent.id}
@@ -187,13 +188,13 @@ class UnreadFiles:
 
 
 def listed(files: Collection[str]) -> str:
-    """Some files, and how many more there are."""
+    """The first of some files, and how many more there are."""
     more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
     return ", ".join(list(files)[:_SHOWN]) + more
 
 
 def possible_gaps(directory: Path, checkout: Checkout | None) -> Iterator[Absent]:
-    """What of the absent files could hold policies."""
+    """The absent files that may contain policies."""
     top = directory.resolve()
     for absent in checkout.absent if checkout else ():
         path = Path(os.path.relpath(absent.file, top))
@@ -209,7 +210,7 @@ def _places(files: Iterable[str], why: str) -> Iterator[tuple[str, ExpectedFile]
 
 
 def _names_in(file: str, *, always: bool) -> list[str] | None:
-    """The policies of a file that is not read; None when that cannot be told. Unless `always`, by a look at its beginning."""
+    """The policies of an unread file; None if it cannot be parsed. Unless `always`, only if it begins like a policy file."""
     try:
         if os.path.islink(file) or os.path.getsize(file) > _LONGEST:
             return []
@@ -222,7 +223,7 @@ def _names_in(file: str, *, always: bool) -> list[str] | None:
 
 
 def _beginning(file: str) -> bytes:
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would block
     try:
         return os.read(descriptor, _BEGINNING)
     finally:
@@ -238,7 +239,7 @@ def _names(content: bytes, file: str) -> list[str] | None:
 
 
 def _name_of(data: object) -> str | None:
-    """The name of a document that is a policy, valid or not."""
+    """The canonical name of a document that is a policy, valid or not."""
     if not isinstance(data, Mapping) or "policy" not in data or kind_of(data) is not Kind.POLICY:
         return None
     body, name = data["policy"], data.get("name")
@@ -247,7 +248,7 @@ def _name_of(data: object) -> str | None:
 
 
 def _below(paths: Iterable[str]) -> Iterator[str]:
-    """These files and those below these directories, as many as are worth a look; never what is git's own."""
+    """These files and those below these directories, up to a limit; never git's own."""
     left = _MANY
     for path in paths:
         if os.path.isfile(path):
@@ -260,6 +261,6 @@ def _below(paths: Iterable[str]) -> Iterator[str]:
 
 
 def shown(path: Path, directory: Path) -> str:
-    """A path below the directory as policyctl prints those: beginning with the directory as it was given."""
+    """A resolved path as policyctl prints it: relative to the directory as the user gave it."""
     relative = os.path.relpath(path, directory.resolve())
     return os.path.normpath(directory / relative) if relative.startswith("..") else str(directory / relative)

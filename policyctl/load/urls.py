@@ -1,4 +1,4 @@
-"""What can be told from a remote's URL without asking anybody."""
+"""What a remote's URL shows by itself: its kind, its origin, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ GIT = "git:"  # git:REVISION is the policies of a git revision, as a remote that
 _PORTS = {"http": 80, "https": 443}
 _LONGEST_REVISION = 1000
 _AUTHORITY = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:@]*))(?::[0-9]*)?")
-# What stands in an instance's URL while nobody has put the instance's own in its place.
+# Placeholders of examples in an instance's URL.
 _PLACEHOLDER = re.compile(
     r"…|\.\.\.|[<>{}$]|%7B|%3C|/(?:(?:your|my)[-_])?(?:instance|tenant)(?:[-_]?id)?(?=/|$)|/(?:id|uuid|x{2,}|todo|change-?me)(?=/|$)",
     re.IGNORECASE,
 )
-# IBM's CLI takes a URL that starts so for the Developer Edition: a case-sensitive test on the text as it was typed.
+# IBM's CLI treats URLs with these beginnings as the Developer Edition, case-sensitively.
 _LOCAL = ("http://localhost", "http://127.0.0.1", "http://[::1]", "http://0.0.0.0", "http://host.docker.internal")
 
 
 class Origin(NamedTuple):
-    """Whom a URL leads to: scheme, host and port, each written one way."""
+    """The server of a URL: scheme, host and port, normalised."""
 
     scheme: str
     host: str
@@ -68,14 +68,14 @@ def is_safe_for_secrets(url: str) -> bool:
 
 
 def http_url_error(url: str) -> str | None:
-    """Why this cannot be the URL of an http(s) service, or None when it can. Never repeats the text: it may hold a password."""
+    """Why this cannot be the URL of an http(s) service, or None. Never repeats the text: it may have a password."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return "is not a URL; write https://HOST/PATH"
     if "@" in parts.netloc:
-        return "must not hold a user or password; use auth with env:NAME or file:PATH"
+        return "must not contain a user or password; use auth with env:NAME or file:PATH"
     if parts.scheme not in _PORTS:
         return "must be an https:// URL"
     if (host := host_in(parts.netloc)) is None:  # not every release of Python finds this
@@ -104,9 +104,9 @@ def is_git(url: str) -> bool:
 
 
 def revision_error(revision: str) -> str | None:
-    """Why this cannot be a git revision, or None when it can: nothing that git could take for an option or for two lines.
+    """Why this cannot be a git revision, or None: git must not take it for an option or for several lines.
 
-    Nor a URL: no revision looks so, and a URL may hold a password, which would be repeated.
+    Nor can a URL, which may have a password that a message would repeat.
     """
     if not revision or not revision.isprintable() or len(revision) > _LONGEST_REVISION or "://" in revision:
         return "must be a branch, a tag or a commit, such as origin/main"
@@ -118,9 +118,9 @@ def is_loopback(url: str) -> bool:
     return is_loopback_host(origin(url).host)
 
 
-@lru_cache  # asked before every request
+@lru_cache  # called before every request
 def is_loopback_host(host: str) -> bool:
-    """Whether a host's name or address means this machine, whatever a name server says."""
+    """Whether a host's name or address is this machine, by itself, without a name server."""
     from ipaddress import ip_address  # most commands ask this of no URL
 
     try:
@@ -130,7 +130,7 @@ def is_loopback_host(host: str) -> bool:
 
 
 def remote_url_error(remote: str) -> str | None:
-    """Why this cannot be a remote, or None when it can. Never repeats the text: it may hold a password."""
+    """Why this cannot be a remote, or None. Never repeats the text: it may have a password."""
     if remote == LOCAL:
         return None
     if remote.startswith("sqlite:"):

@@ -1,8 +1,8 @@
-"""A policy as the text of a policy file, or why it can be none.
+"""A policy as the text of a policy file, or why that is impossible.
 
-What is written here reads back the same through `source` and `policies`: a text that YAML 1.1 or 1.2 would take for
-something else is quoted, one with template syntax is written as a template that renders to it, and what is not plainly
-visible is escaped. The same policy gives the same bytes, whoever asks and whenever.
+The text loads as the same policy: a text that YAML 1.1 or 1.2 would read as something else is quoted, one with template
+syntax is written as a template that renders to it, and invisible characters are escaped. The same policy always gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from policyctl.lint.check import lint
+from policyctl.load.kinds import is_template
 from policyctl.load.source import MAX_BYTES
 from policyctl.load.template import MAX_TEMPLATE
-from policyctl.load.variables import is_template
 from policyctl.load.yaml import resolve
-from policyctl.policy.document import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document, policy_from_file
+from policyctl.policy.document import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
 from policyctl.policy.findings import FieldPath, Finding
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import PolicyFile
@@ -26,15 +25,15 @@ from policyctl.policy.validation_errors import findings_of, too_big
 
 _GROUP_ORDER = ("model_name", "weight", "strategy", "retry", "cache", "targets")
 _PART_ORDER = ("mode", "attempts", "on_status_codes", "use_retry_after_header")
-# Where a plain scalar may start and what it may hold; YAML allows more, but no reader misunderstands these.
+# The first character and the content of plain scalars; YAML allows more, but every reader understands these.
 _PLAIN = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`](?:[^:#]|:(?=[^\s:])|(?<=\S)#)*")
 
 
 def policy_text(document: Document) -> str | list[Finding]:
-    """The text of the policy file that says what a document says, or every reason why no file can.
+    """The text of a policy file for a document, or every reason why there cannot be one.
 
-    `document` may be a live policy's (lenient, with keys that the format does not know, which are left out) or a desired
-    one's. The paths of the complaints are paths into the document.
+    `document` is a live or a desired policy's; keys that the format does not know are left out. The findings have paths into
+    the document.
     """
     if deep := too_big(document):
         return [deep]
@@ -45,9 +44,7 @@ def policy_text(document: Document) -> str | list[Finding]:
         return findings_of(data, PolicyFile)
     except RecursionError:
         return [Finding(("policy",), "P107", "it is nested too deeply; flatten the policy")]
-    found = [complaint for complaint in lint(policy_from_file(data, "").document) if complaint.severity == "error"]
-    found += _bad_texts(data, ())
-    if found:
+    if found := list(_bad_texts(data, ())):
         return found
     text = "".join(f"{line}\n" for line in _lines(data, ""))
     if len(text.encode()) > MAX_BYTES:
@@ -56,7 +53,7 @@ def policy_text(document: Document) -> str | list[Finding]:
 
 
 def unrepresentable_reasons(found: Iterable[Finding]) -> list[str]:
-    """Complaints as lines for people who have no file to look at: `policy.targets[0].weight: weight must be …`."""
+    """Findings as lines for readers without a file to look at: `policy.targets[0].weight: weight must be …`."""
     return [_reason(_dotted(complaint.path), complaint.message) for complaint in found]
 
 
@@ -69,7 +66,7 @@ def _dotted(path: FieldPath) -> str:
 
 
 def _file_data(document: Document) -> Document:
-    """What the file says, in the format's order: texts always written, no nulls, no key that the format does not know."""
+    """The file's data in the format's order: with all texts, without nulls and keys that the format does not know."""
     name = document["name"]
     texts = {key: document.get(key) for key in ("display_name", "description")}
     return {
@@ -157,7 +154,7 @@ def _scalar(value: str | float, indent: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a text may stand without quotes: printable, in one line, and text to every reader of YAML."""
+    """Whether a text needs no quotes: printable, on one line, and text to every YAML reader."""
     if not text.isprintable() or text != text.strip() or not _PLAIN.fullmatch(text):
         return False
     value, complaint = resolve(text)
@@ -165,7 +162,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _is_paragraph(text: str) -> bool:
-    """Whether a text of several lines may stand as it is: nothing hidden in it, no white space that an editor would strip."""
+    """Whether a text of several lines can be a block: all visible, without white space that an editor would strip."""
     lines = text.removesuffix("\n").split("\n")
     visible = all(line.isprintable() and line == line.rstrip() for line in lines)
     return "\n" in text and visible and bool(lines[0].strip()) and lines[0][0] != " " and lines[-1] != ""

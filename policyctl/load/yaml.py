@@ -1,15 +1,13 @@
-"""YAML text as plain documents, built straight from libyaml's events.
+"""YAML text as plain documents, built directly from libyaml's events.
 
 PyYAML's own loaders keep the last of two equal keys, turn `no` into False and `0503` into 323, and expand aliases without
-a limit. Building from the events costs less than composing nodes, and lets each of these be a problem at its own place.
-A scalar is read as YAML 1.2 reads it; where YAML 1.1 would read something else, that is a problem, because the next tool
-that reads the file may be of the other kind.
+a limit. Building from events is faster than composing nodes, and reports each of these as a problem at its place. Scalars
+follow YAML 1.2; one that YAML 1.1 reads differently is a problem, because the next tool that reads the file may do so.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -28,16 +26,16 @@ from yaml.events import (
 )
 
 from policyctl.errors import InvalidInput, Mark, Problem
+from policyctl.load.kinds import MAX_DEPTH, RawDocument
 from policyctl.policy.findings import format_path
 
 # PyYAML without libyaml is ten times slower, and gives the same events.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-MAX_DEPTH = 200  # of mappings and lists; 64 nested groups need 130
-MAX_ALIASED = 10_000  # values that the aliases of one file may stand for in all
+MAX_ALIASED = 10_000  # values that the aliases of one file may expand to in all
 MAX_DOCUMENTS = 10_000
 _MAX_DIGITS = 400
-_DOCUMENT_AGAIN = 3  # of a document's own keys that stand twice
+_DOCUMENT_AGAIN = 3  # duplicate top-level keys that mean a missing ---
 
 _STR, _MERGE = "tag:yaml.org,2002:str", "<<"
 _PLAIN_TAGS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -51,25 +49,16 @@ _CORE = (  # the scalars of YAML 1.2's core schema that are not strings
     (re.compile(r"[-+]?\.(inf|Inf|INF)"), lambda text: float(text.replace(".", ""))),
     (re.compile(r"\.(nan|NaN|NAN)"), lambda _: float("nan")),
 )
-# Line breaks of YAML 1.1 that most editors and code reviews do not show as one: what follows a comment looks like a part of it.
+# Line breaks of YAML 1.1 that most editors and reviews do not show: text after a comment looks like part of it.
 _HIDDEN_BREAK = re.compile("[\x85\u2028\u2029]|\r(?!\n)")
 # YAML 1.1 of 2005 also has y and n; PyYAML does not, other loaders do.
 _ONE_LETTER_BOOLEANS = {"y": True, "Y": True, "n": False, "N": False}
 
 
-@dataclass(slots=True)
-class RawDocument:
-    """One document of a file: its data, where it starts, and what was wrong with its text."""
-
-    data: Any
-    mark: Mark
-    problems: list[Problem] = field(default_factory=list)
-
-
 def read_yaml(text: str, file: str, *, number_keys: bool = False) -> list[RawDocument]:
-    """The documents of a YAML text; raises InvalidInput with one problem when the text cannot be parsed.
+    """The documents of a YAML text. Raises InvalidInput with one problem when the text cannot be parsed.
 
-    With `number_keys` a whole number may be a key, and is its text.
+    `number_keys` allows whole numbers as keys, which become text.
     """
     if (hidden := _HIDDEN_BREAK.search(text)) is not None:
         raise InvalidInput([_hidden_break(text, hidden, file)])
@@ -78,9 +67,9 @@ def read_yaml(text: str, file: str, *, number_keys: bool = False) -> list[RawDoc
     except yaml.reader.ReaderError as error:
         raise InvalidInput([_unreadable(error, text, file)]) from None
     except yaml.MarkedYAMLError as error:
-        from policyctl.load.yaml_errors import yaml_problem  # most texts can be parsed
+        from policyctl.load.yaml_errors import yaml_problem  # most texts are valid
 
-        raise InvalidInput([yaml_problem(error, text, file)]) from None
+        raise InvalidInput([yaml_problem(error, text, file, Loader)]) from None
 
 
 class _Frame:
@@ -104,7 +93,7 @@ _NO_KEY = object()
 
 
 class _Builder:
-    """Turns the events of one text into documents."""
+    """Turns the events of one text into documents. `stack` has the open mappings and lists, the innermost last."""
 
     def __init__(self, file: str, text: str, *, number_keys: bool) -> None:
         self.file = file
@@ -114,8 +103,8 @@ class _Builder:
         self.found: list[RawDocument] = []
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.stack: list[_Frame] = []
-        self.twice: list[tuple[int, int, str, Any]] = []  # keys that their mapping has already: its depth, which it is
-        self.count = 0  # values so far, with aliases counted at what they stand for
+        self.twice: list[tuple[int, int, str, Any]] = []  # duplicate keys: depth and number of the mapping, key, mark
+        self.count = 0  # values so far, with aliases expanded
         self.aliased = 0
 
     def documents(self) -> list[RawDocument]:
@@ -137,7 +126,7 @@ class _Builder:
                 self.found.append(RawDocument(None, self._mark(event.start_mark)))
                 self.anchors = {}
             elif kind is DocumentEndEvent:
-                self._tell_duplicates()
+                self._report_duplicates()
             elif kind is StreamEndEvent:
                 return self.found
 
@@ -145,7 +134,7 @@ class _Builder:
         if len(self.stack) >= MAX_DEPTH:
             self._fail(event, "P005", f"nested more than {MAX_DEPTH} deep; flatten it")
         if event.tag not in _PLAIN_TAGS:
-            self._problem(event.start_mark, "P012", f"the tag {format_path(event.tag)} means nothing here; remove it")
+            self._problem(event.start_mark, "P012", f"the tag {format_path(event.tag)} has no meaning here; remove it")
         self.count += 1
         if value == {} and event.flow_style and self.stack:
             self._see_template(self.stack[-1], event.start_mark)
@@ -166,12 +155,12 @@ class _Builder:
             frame.template = self.text[frame.mark.index : inner.index + 1] == "{{"
 
     def _unquoted(self, frame: _Frame, event: Any) -> str:
-        """The template as the text that it should have been, so that nothing else is said of it."""
+        """The template as the text that it should have been, so that this is its only problem."""
         from policyctl.load.yaml_errors import template_unquoted
 
         text = self.text[frame.mark.index : event.end_mark.index]
         start, problems = self._mark(frame.mark), self.found[-1].problems
-        # What is wrong with the braces' content as YAML is no second problem.
+        # Problems of the braces' content as YAML are not reported too.
         problems[:] = [problem for problem in problems if problem.mark < start]
         self._problem(frame.mark, "P002", template_unquoted(text))
         return text
@@ -199,7 +188,7 @@ class _Builder:
             frame.key = _NO_KEY
 
     def _key(self, frame: _Frame, key: Any, mark: Any) -> Any:
-        """The key to use; None when it is a problem and its value is to be passed over."""
+        """The key to use; None if it is a problem, and its value is ignored."""
         if key is _MERGE_KEY:
             return key
         if self.number_keys and type(key) is int:
@@ -213,8 +202,8 @@ class _Builder:
             return None
         return key
 
-    def _tell_duplicates(self) -> None:
-        """Every key that stands twice; several in one mapping are a document without its ---, or a target without its dash."""
+    def _report_duplicates(self) -> None:
+        """Report duplicate keys; several in one mapping mean a missing --- between documents, or a missing dash of a target."""
         mappings: dict[int, list[tuple[int, str, Any]]] = {}
         for depth, mapping, key, mark in self.twice:
             mappings.setdefault(mapping, []).append((depth, key, mark))
@@ -231,7 +220,7 @@ class _Builder:
     def _scalar(self, event: Any) -> Any:
         text: str = event.value
         if event.tag is not None and event.tag != _STR and event.tag != "!":
-            self._problem(event.start_mark, "P012", f"the tag {format_path(event.tag)} means nothing here; remove it")
+            self._problem(event.start_mark, "P012", f"the tag {format_path(event.tag)} has no meaning here; remove it")
             return text
         if event.style or event.tag is not None:
             return text
@@ -246,20 +235,20 @@ class _Builder:
         if event.anchor not in self.anchors:
             inside = any(frame.anchor == event.anchor for frame in self.stack)
             why = (
-                "stands inside what it names; write its value out"
+                "is inside the value that it refers to; write the value out"
                 if inside
-                else f"names nothing above it; mark the value it means with &{event.anchor}, or quote it if it is text"
+                else f"has no anchor above it; mark the value with &{event.anchor}, or quote the alias if it is text"
             )
             self._fail(event, "P002", f"the alias *{event.anchor} {why}")
         value, size = self.anchors[event.anchor]
         self.count += size
         self.aliased += size
         if self.aliased > MAX_ALIASED:
-            self._fail(event, "P005", f"the aliases stand for more than {MAX_ALIASED:,} values; write them out")
+            self._fail(event, "P005", f"the aliases expand to more than {MAX_ALIASED:,} values; write them out")
         self._attach(value, event.start_mark, None, size)
 
     def _merge(self, frame: _Frame) -> None:
-        """YAML 1.1's merge key: what the mapping does not say itself comes from the merged ones, first one first."""
+        """YAML 1.1's merge key: keys that the mapping lacks come from the merged mappings, the first one winning."""
         for merged in frame.merges or ():
             if not isinstance(merged, dict):
                 self._problem(frame.merge_mark, "P014", "<< takes a mapping or a list of mappings")
@@ -288,7 +277,7 @@ _MERGE_KEY = _MergeKey(_MERGE)
 
 @lru_cache(maxsize=8192)
 def resolve(text: str) -> tuple[Any, str | None]:
-    """What a plain scalar means in YAML 1.2, and a complaint when YAML 1.1 reads it otherwise or it is no usable value."""
+    """The value of a plain scalar in YAML 1.2, and a complaint if YAML 1.1 reads it differently or it is not usable."""
     old_resolvers = Loader.yaml_implicit_resolvers.get(text[:1], [])
     if not old_resolvers and text not in _ONE_LETTER_BOOLEANS:
         return text, None
@@ -304,7 +293,7 @@ def resolve(text: str) -> tuple[Any, str | None]:
 
 
 def _yaml11(text: str, resolvers: list[tuple[str, Any]]) -> Any:
-    """What PyYAML, a YAML 1.1 reader, makes of a plain scalar."""
+    """The value of a plain scalar in PyYAML, a YAML 1.1 reader."""
     if text in _ONE_LETTER_BOOLEANS:
         return _ONE_LETTER_BOOLEANS[text]
     tag = next((tag for tag, pattern in resolvers if pattern.match(text)), _STR)
@@ -318,7 +307,7 @@ def _yaml11(text: str, resolvers: list[tuple[str, Any]]) -> Any:
 
 
 class _Special(str):
-    """A plain scalar that YAML 1.1 reads as something that is no plain value."""
+    """A plain scalar that YAML 1.1 reads as something else than a plain value."""
 
     __slots__ = ()
 
@@ -338,7 +327,7 @@ def _hidden_break(text: str, found: re.Match[str], file: str) -> Problem:
     mark = Mark(file, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
     which = f"U+{ord(found[0]):04X}"
     message = (
-        f"{which} ends a line for YAML 1.1 only; end lines with a line feed, or write {which} as an escape in double quotes"
+        f"{which} is a line break in YAML 1.1 only; end lines with a line feed, or write {which} as an escape in double quotes"
     )
     return Problem(mark, "P004", message)
 

@@ -1,7 +1,7 @@
-"""Why a text is not YAML, in words: libyaml's errors, each as the slip that most likely caused it, at that slip's place.
+"""libyaml's errors in plain words, each as the mistake that most likely caused it, at its place; and merge conflicts.
 
-libyaml reports where it gave up and the construct that it was in. The slip is often earlier: a quote that swallowed the next
-lines, a key without a space after its colon. Only asked when a text cannot be parsed.
+libyaml reports where it gave up and in which construct. The mistake is often earlier: a quote that includes the next lines,
+a key without a space after its colon.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import yaml
 
 from policyctl.errors import Mark, Problem
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import left_over_marker
-from policyctl.load.yaml import Loader
 from policyctl.policy.findings import without_userinfo
 
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
@@ -33,11 +31,11 @@ _CLOSERS = {"]": "[", "}": "{"}
 Slip = tuple[Any, str]  # a mark of libyaml's, and the message
 
 
-def yaml_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
-    """The problem behind an error of the YAML parser."""
+def yaml_problem(error: yaml.MarkedYAMLError, text: str, file: str, loader: Any) -> Problem:
+    """An error of the YAML parser as a problem; `loader` is the parser's class."""
     if (marker := left_over_marker(text, file)) is not None:
         return marker
-    broken = _Broken(error, text, file)
+    broken = _Broken(error, text, file, loader)
     found = next(filter(None, (diagnose(broken) for diagnose in _DIAGNOSES)), None)
     place, message = found or (broken.at, f"this is not YAML: {' '.join(filter(None, (error.problem, error.context)))}")
     return Problem(Mark(file, place.line + 1, place.column + 1), "P002", message)
@@ -60,9 +58,10 @@ class _ErrorPlace:
 
 
 class _Broken:
-    """A text that the parser gave up on: where, in which construct, and what it had read."""
+    """A text with a syntax error: where the parser stopped, in which construct, and the lines."""
 
-    def __init__(self, error: yaml.MarkedYAMLError, text: str, file: str) -> None:
+    def __init__(self, error: yaml.MarkedYAMLError, text: str, file: str, loader: Any) -> None:
+        self.loader = loader
         self.problem = error.problem or ""
         self.context = error.context or ""
         self.start: Any = error.context_mark or error.problem_mark or _ErrorPlace(0, 0)
@@ -74,7 +73,7 @@ class _Broken:
         self.char = self.line[self.at.column : self.at.column + 1]
 
     def value(self, text: str) -> str:
-        """A value as a message may repeat it: what stands in the configuration may be a secret that somebody wrote there."""
+        """A value as a message may repeat it. Values of the configuration are hidden: they may be secrets."""
         text = text.strip()
         return "…" if PurePath(self.file).name == CONFIG_FILE or len(text) > _LONGEST else without_userinfo(text)
 
@@ -95,12 +94,12 @@ class _Broken:
 
     @cached_property
     def before(self) -> _Before:
-        """What the tokens before the error leave open, and the last scalar among them."""
+        """The last scalar before the error, and the brackets that are open there."""
         scalar: Any = None
         opened: list[tuple[Any, str]] = []
         here = (self.at.line, self.at.column)
         with suppress(yaml.YAMLError):
-            for token in yaml.scan(self.text, Loader=Loader):
+            for token in yaml.scan(self.text, Loader=self.loader):
                 if (token.start_mark.line, token.start_mark.column) >= here:
                     break
                 if isinstance(token, yaml.ScalarToken):
@@ -143,7 +142,7 @@ def _open_quote(broken: _Broken) -> Slip | None:
 
 
 def _after_quote(broken: _Broken) -> Slip | None:
-    """Text directly after a quoted scalar: the quote closed too early, or closed what another one opened lines above."""
+    """Text directly after a quoted scalar: the quote closed too early, or closed one that was opened lines above."""
     scalar = broken.before.scalar
     if scalar is None or scalar.style not in ("'", '"'):
         return None
@@ -217,14 +216,17 @@ def _brackets(broken: _Broken) -> Slip | None:
     start, bracket = opened[-1] if opened else (broken.start, "[" if "sequence" in broken.context else "{")
     closer = "]" if bracket == "[" else "}"
     if broken.char in _CLOSERS and _CLOSERS[broken.char] not in [char for _, char in opened]:
-        return broken.at, f"this {broken.char} closes nothing; remove it, or add the {_CLOSERS[broken.char]} that it belongs to"
+        return (
+            broken.at,
+            f"this {broken.char} has no opening counterpart; remove it, or add the {_CLOSERS[broken.char]} that it belongs to",
+        )
     if broken.char in _CLOSERS or broken.at.line > start.line:
         return start, f"this {bracket} is never closed; add the closing {closer}"
     return broken.at, f"a comma or the closing {closer} is missing before this; add it"
 
 
 def _first_character(broken: _Broken) -> Slip | None:
-    """A value that begins with a character that means something else in YAML."""
+    """A value that begins with a character that has another meaning in YAML."""
     for problem, char, meaning in _FIRST_CHARACTERS:
         if problem in (broken.problem, broken.context):
             place = broken.start if broken.context and problem == broken.context else broken.at
@@ -248,7 +250,7 @@ def _escape(broken: _Broken) -> Slip | None:
     if broken.problem != "found unknown escape character":
         return None
     escape = broken.line[broken.at.column : broken.at.column + 2]
-    return broken.at, f"{escape} means nothing in double quotes (write \\{escape}, or use single quotes)"
+    return broken.at, f"{escape} is not an escape in double quotes (write \\{escape}, or use single quotes)"
 
 
 def _block_text(broken: _Broken) -> Slip | None:
@@ -287,3 +289,38 @@ _DIAGNOSES: tuple[Callable[[_Broken], Slip | None], ...] = (
     _list_on_the_line,
     _documents,
 )
+
+
+# `=======` alone may be valid text; the other two markers are not.
+_ENDS = re.compile(r"^(?:<{7}|>{7})(?: .*)?\r?$", re.MULTILINE)
+_ANY = re.compile(r"^(?:<{7}|>{7}|\|{7}|={7})(?: .*)?\r?$", re.MULTILINE)
+
+
+def conflict_in(text: str, file: str) -> Problem | None:
+    """The first merge conflict in a text, or None. Also found if the text happens to be valid."""
+    first = _ENDS.search(text)
+    if first is None:
+        return None
+    if first[0].startswith(">"):
+        return _left_over(text, first, file)
+    line = _line(text, first.start())
+    end = next((found for found in _ENDS.finditer(text, first.end()) if found[0].startswith(">")), None)
+    where = f"lines {line} to {_line(text, end.start())}" if end else f"line {line}"
+    message = f"the merge conflict on {where} is not resolved; finish the merge: keep the right lines and delete the markers"
+    return Problem(Mark(file, line, 1), "P002", message)
+
+
+def left_over_marker(text: str, file: str) -> Problem | None:
+    """A lone line of a merge conflict in a text that cannot be parsed, or None."""
+    found = _ANY.search(text)
+    return _left_over(text, found, file) if found else None
+
+
+def _left_over(text: str, found: re.Match[str], file: str) -> Problem:
+    marker = found[0][:7]
+    message = f"this line, {marker}, is left over from a merge conflict; finish the merge: delete it"
+    return Problem(Mark(file, _line(text, found.start()), 1), "P002", message)
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1

@@ -22,10 +22,9 @@ from policyctl.reconcile.audit import Audit, Recording, recording
 from policyctl.reconcile.observe import look_up
 from policyctl.reconcile.plan import moved_by_another, raise_if_refused, raise_if_stale, stale_changes
 from policyctl.reconcile.verify import WAITS, Witnesses, verify
-from policyctl.remote.backoff import Backoff
 from policyctl.remote.lock import LockWait
 from policyctl.remote.open import Access, apply_lock_for, open_writer, require_writable
-from policyctl.remote.protocol import Writer
+from policyctl.remote.protocol import Backoff, Writer
 from policyctl.report.format import count
 
 TRIES = 3  # of one write, when its answer is lost

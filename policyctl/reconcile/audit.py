@@ -13,7 +13,8 @@ from pathlib import Path
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.audit_log import AuditFile
-from policyctl.load.git.revision import head, merge_base
+from policyctl.load.git.checkout import head
+from policyctl.load.git.revision import merge_base
 from policyctl.plan.audit import AuditOrigin, entry_line, entry_of
 from policyctl.plan.change import Change
 from policyctl.plan.outcome import Outcome

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from policyctl.errors import RemoteError
 from policyctl.load.atomic import STATE_FOLDER, make_state_folder
-from policyctl.load.git.place import repository_top
+from policyctl.load.git import repository_top
 from policyctl.policy.provider_config import masked
 
 APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else
@@ -26,7 +26,7 @@ VERSION = 3
 BUSY_SECONDS = 10.0
 _JOURNALS = ("-journal", "-wal", "-shm")
 
-# Whether names are unique is a fact of the file, settled when it is made: the constraint is its record.
+# Whether names are unique is decided when a file is created, and recorded by this constraint.
 _TABLE = """
 CREATE TABLE IF NOT EXISTS {kind} (
     id         TEXT PRIMARY KEY,
@@ -39,10 +39,9 @@ CREATE TABLE IF NOT EXISTS {kind} (
 
 
 class Database:
-    """One connection to one file, shared by threads in turn. A file that is not there is made by the first write only.
+    """One connection to one file, used by one thread at a time. Only the first write creates a missing file.
 
-    `path` is where it is in the end, links followed. `unique_names` says whether a file that is made here refuses a second
-    policy of one name; a file that is there already says so itself.
+    `path` is resolved. `unique_names` makes a new file refuse a second policy of one name; an existing file keeps its rule.
     """
 
     def __init__(self, path: Path, *, writable: bool, unique_names: bool = True, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -55,11 +54,11 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A connection to read with, or None when there is nothing to read: no file, or one that nothing was written to yet.
+        """A connection for reading, or None without a file or in an empty one.
 
-        A writer reads through its own connection, so that it sees what it wrote.
+        A writer reads through its own connection, so that it sees its writes.
         """
-        with self._lock, self._told():
+        with self._lock, self._plain_errors():
             if self._connection is None and self._is_there():
                 self._connection = self._open("rw") if self._writable else self._open("rw", "PRAGMA query_only = ON")
             connection = self._connection
@@ -68,7 +67,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: whole or not at all, whatever happens to this process."""
-        with self._lock, self._told():
+        with self._lock, self._plain_errors():
             if self._connection is None:
                 if not self._is_there():
                     self._make_file()
@@ -85,7 +84,7 @@ class Database:
                 raise
 
     def names_are_unique(self) -> bool:
-        """Whether this file (or, while there is none, the one that would be made) refuses a second policy of one name."""
+        """Whether this file (or the one that would be created) refuses a second policy of one name."""
         with self.reading() as connection:
             if connection is None:
                 return self._unique_names
@@ -122,13 +121,13 @@ class Database:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.execute("PRAGMA schema_version")  # the first real look at the file
+        connection.execute("PRAGMA schema_version")  # the first actual read of the file
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        # In this order: a file that another process is making gets its tables and its mark in one moment.
+        # In this order: a file that another process creates gets its tables and its mark at once.
         if not _is_blank(connection) and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise RemoteError(f"{self.path} is a database of something else; choose another file")
+            raise RemoteError(f"{self.path} is a database of another program; choose another file")
         if (version := _version(connection)) > VERSION:
             raise RemoteError(f"{self.path} is from a newer policyctl (format {version}); update policyctl")
 
@@ -146,8 +145,8 @@ class Database:
             _move_models(connection)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """SQLite's errors in the user's words."""
+    def _plain_errors(self) -> Iterator[None]:
+        """SQLite's errors in plain words."""
         try:
             yield
         except sqlite3.IntegrityError:
@@ -156,23 +155,23 @@ class Database:
             raise RemoteError(f"{self.path}: {_explain(error)}") from None
 
     def _is_there(self) -> bool:
-        """Whether there is a file. SQLite would wait for a pipe for ever, and take a device for an empty database."""
+        """Whether the file exists. SQLite would wait for a pipe for ever, and treat a device as an empty database."""
         try:
             there = self.path.exists()
         except OSError as error:
             raise RemoteError(f"{self.path}: {error.strerror}") from None
         if there and not self.path.is_file():
-            raise RemoteError(f"{self.path} is no regular file; choose another")
+            raise RemoteError(f"{self.path} is not a regular file; choose another")
         return there
 
     def _make_file(self) -> None:
-        """An empty file for its owner alone, since models hold their providers' settings; SQLite's journal takes its mode."""
+        """Create an empty file for its owner alone, since models have provider settings; the journal gets its mode."""
         make_state_folder(self.path.parent)
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            if not self._is_there():  # one that may only be read is told by its first write
-                raise RemoteError(f"{self.path} cannot be made: {error.strerror}") from None
+            if not self._is_there():  # a read-only file fails at its first write
+                raise RemoteError(f"{self.path} cannot be created: {error.strerror}") from None
 
 
 def has_table(connection: sqlite3.Connection, name: str) -> bool:
@@ -211,9 +210,9 @@ def _move_models(connection: sqlite3.Connection) -> None:
 def settled(path: Path) -> Path:
     """The file that a path leads to, links followed.
 
-    Only the machine's own are: a commit may have brought one that lies in a repository, and whoever made it would choose which
-    database is written. Raises RemoteError for such a link, and for a journal of the database that is one or that a commit
-    brought, since SQLite does what a journal says before it reads.
+    Links in a repository are refused: a commit may have brought them, and its author would choose which database is written.
+    Raises RemoteError for such a link, and for a journal of the database that is a link or in git, since SQLite applies a
+    journal before it reads.
     """
     named = Path(os.path.abspath(path))
     real = Path(os.path.realpath(named))
@@ -221,17 +220,15 @@ def settled(path: Path) -> Path:
         raise RemoteError(f"{path} is a link that leads back to itself; remove it")
     top = _top(named)
     if top is not None and real != top.resolve() / named.relative_to(top):
-        raise RemoteError(
-            f"{path} is a link, or lies behind one, in the repository {top}; remove the link, or choose another file"
-        )
+        raise RemoteError(f"{path} is a link, or below one, in the repository {top}; remove the link, or choose another file")
     for journal in (real.with_name(f"{real.name}{end}") for end in _JOURNALS):
         if os.path.islink(journal) or (top is not None and os.path.lexists(journal) and _is_in_git(top.resolve(), journal)):
-            raise RemoteError(f"{journal} is a link, or in git, and no journal of a database is either; remove it")
+            raise RemoteError(f"{journal} is a link, or in git, which a database journal must not be; remove it")
     return real
 
 
 def _top(path: Path) -> Path | None:
-    """The top of the repository that a path, as it is named, leads into. A link that lies in another is no top of its own."""
+    """The top of the repository around a path as written. A link in another repository is not a top of its own."""
     folder = path.parent.parent if path.parent.name == STATE_FOLDER else path.parent
     top = repository_top(folder)
     while top is not None and top.is_symlink() and (above := repository_top(top.parent)) is not None:
@@ -240,7 +237,7 @@ def _top(path: Path) -> Path | None:
 
 
 def _is_in_git(top: Path, file: Path) -> bool:
-    from policyctl.load.git.repository import find_repository  # with what runs programs behind it
+    from policyctl.load.git.repository import find_repository  # imports subprocess
 
     repository = find_repository(top)
     return repository is not None and bool(repository.output("ls-files", "-z", "--", file.relative_to(top).as_posix()))
@@ -252,18 +249,18 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _is_blank(connection: sqlite3.Connection) -> bool:
-    """Whether the file holds no table yet."""
+    """Whether the file has no table yet."""
     return bool(connection.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()[0])
 
 
 def _explain(error: sqlite3.DatabaseError) -> str:
     text = str(error)
     if "locked" in text:
-        return "the database is locked by another program, which did not let go; try again later"
+        return "the database is still locked by another program; try again later"
     if "readonly" in text:
         return "the database is read-only; make it writable, or choose another remote"
     if "malformed" in text or "not a database" in text:
-        return "this is no intact SQLite database; restore it from a backup, or move it away to start afresh"
+        return "this is not an intact SQLite database; restore it from a backup, or move it away to start afresh"
     if "unable to open" in text or "disk I/O" in text:
         return f"the database cannot be opened or used ({text}); check the path, its permissions and the disk"
-    return f"the database fails: {text}"
+    return f"the database failed: {text}"

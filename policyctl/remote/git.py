@@ -1,4 +1,4 @@
-"""The policies of a git revision as a read-only remote: what was merged, taken as live.
+"""The policies of a git revision as a read-only remote: what was merged counts as live.
 
 A pull request from a fork has no credentials; its plan against the branch it is for needs none.
 """
@@ -27,13 +27,13 @@ from policyctl.policy.names import canonical_name
 
 
 class GitReader:
-    """Reads what the policy directory said at a revision, for one environment.
+    """Reads the policy directory at a revision, for one environment.
 
-    Variables and `include` are those of the revision's own policyctl.yaml, for the environment of the same name: so the rows
-    are what an apply of that revision wrote, and a variable that changed since is a change in the plan. Where it has no such
-    environment, today's hold. A directory that was not there yet reads as empty. Files that are invalid at the revision are
-    unreadable rows without a name, so that a plan that mends one is not blocked by it. A submodule that is checked out is read
-    at the commit that the revision names.
+    Variables and `include` come from the same environment in the revision's own policyctl.yaml, so the rows are what an apply
+    of that revision wrote, and a variable changed since is a change in the plan. If that environment does not exist there,
+    today's is used. A directory that did not exist yet reads as empty. Files that are invalid at the revision are unreadable
+    rows without a name, so that they do not block a plan that fixes them. A submodule that is checked out is read at the
+    commit that the revision names.
     """
 
     embedded = True  # everything in the directory at that revision is the directory's own
@@ -57,7 +57,7 @@ class GitReader:
 
     @property
     def declared(self) -> DeclaredModels:
-        """What the files declared of models at the revision."""
+        """What the files declared about models at the revision."""
         self.rows()
         return self._declared
 
@@ -74,7 +74,7 @@ class GitReader:
         self.close()
 
     def _environment_then(self) -> tuple[Environment, Sequence[Problem]]:
-        """The environment as it was at the revision, else today's; and what was wrong with the configuration then."""
+        """The environment at the revision, else today's, and the problems of the configuration there."""
         try:
             config = config_at(self._revision)
         except InvalidInput as error:
@@ -89,7 +89,6 @@ class GitReader:
             [entry.path for entry in entries],
             problems,
             Path(folder),
-            codes=frozenset(),
             tests=False,
             read=reading_base(self._revision, entries),
         )
@@ -101,7 +100,7 @@ class GitReader:
         return [*map(_row, single), *self._unreadable(errors_in(loaded.problems))]
 
     def _refuse_pointers(self, problems: Sequence[Problem]) -> None:
-        """Raise PolicyctlError for a file that git keeps elsewhere: what it held is not here, so all of it would look new."""
+        """Raise PolicyctlError for a file in Git LFS: its content at the revision is unknown, so all of it would look new."""
         if pointer := next((problem for problem in problems if problem.code == "P019"), None):
             raise PolicyctlError(
                 f"{pointer.mark.file} is kept in Git LFS, so {self.identity} cannot be compared with; plan against the remote, "
@@ -122,7 +121,7 @@ def _row(policy: Policy) -> dict[str, Any]:
 
 
 def _concerns(entry: TreeEntry, folder: str) -> bool:
-    """Whether the loader of a directory would look at it: no hidden path, no configuration."""
+    """Whether loading the directory would read it: no hidden path, no configuration."""
     path = PurePosixPath(entry.path.removeprefix(folder))
     if any(part.startswith(".") for part in path.parts) or path.stem == "policyctl":
         return False

@@ -1,8 +1,8 @@
 """Requests over HTTP, with timeouts, repeated where that is safe, and every failure as one clear line.
 
-What is safe to repeat: a read; anything that was never sent; what was refused with 429, or with 503 and a `Retry-After`. A
-write that was sent and not answered, or answered by a failing gateway, may have happened: that is LostAnswer, and whoever
-asked for it looks before writing again.
+It is safe to repeat a read, a request that was never sent, and one refused with 429, or with 503 and a `Retry-After`. A write
+that was sent but not answered, or answered by a failing gateway, may have happened: that raises LostAnswer, and the caller
+looks before writing again (see manual/architecture.md, safety rule 6).
 """
 
 from __future__ import annotations
@@ -26,20 +26,30 @@ from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError
 from policyctl.load.atomic import read_bounded
 from policyctl.load.urls import is_loopback
-from policyctl.remote.backoff import Backoff
+from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor, hide_proxies
-from policyctl.remote.responses import BadContent, content_of, describe, is_quota, retry_after
-from policyctl.remote.transport import ENCODING, Deadline, DeadlineNetwork, ResponseTooLarge, read_whole
+from policyctl.remote.responses import (
+    ENCODING,
+    BadContent,
+    Deadline,
+    DeadlineNetwork,
+    ResponseTooLarge,
+    content_of,
+    describe,
+    is_quota,
+    read_whole,
+    retry_after,
+)
 
 MAX_CERTIFICATES = 8 * 1024 * 1024  # bytes of a ca_file
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds of each single wait
-WHOLE = 120.0  # seconds until an answer must be there as a whole, if every byte of it comes in time
+WHOLE = 120.0  # seconds until a response must be complete
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 Read = Callable[[Path, int], bytes]
 
 
 class Request(NamedTuple):
-    """One request, before anything is sent: `query` as pairs in order, a JSON body or a form, extra headers."""
+    """One request to send: `query` as pairs in order, a JSON body or a form, extra headers."""
 
     method: str
     url: str
@@ -50,7 +60,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """An answer that came in whole: the response, and its JSON value when it is a success (None when empty)."""
+    """A complete response, and its JSON value if it is a success (None if empty)."""
 
     response: httpx.Response
     content: Any
@@ -65,7 +75,7 @@ class Response(NamedTuple):
 
 
 class _Again(Exception):
-    """A failure after which it is safe to ask again; `error` is what to say when that does not help."""
+    """A failure after which it is safe to retry; `error` is raised if that does not help."""
 
     def __init__(self, error: RemoteError, after: float | None = None) -> None:
         super().__init__(str(error))
@@ -85,9 +95,9 @@ class HttpClient:
         network: httpcore.NetworkBackend | None = None,
         read: Read = read_bounded,
     ) -> None:
-        """`ca_file` holds authorities to trust besides the usual ones; `send` raises RemoteError where it is unusable.
+        """`ca_file` has authorities to trust besides the usual ones; `send` raises RemoteError if it is unusable.
 
-        `network` makes the connections where it is not to be the system's. `read` gives what a file holds.
+        `network` replaces the system's network. `read` returns the content of a file.
         """
         self.scrub = scrub
         self._patience = patience
@@ -97,9 +107,9 @@ class HttpClient:
         hide_proxies(scrub)
 
     def send(self, ask: Request, *, writes: bool = False) -> Response:
-        """The answer, whatever its status, but for those that say "later" or "broken", which are repeated or raised.
+        """The response, whatever its status, except those that mean "later" or "broken", which are retried or raised.
 
-        Raises LostAnswer for a write (`writes`) that may have happened, RemoteError for what never was answered.
+        Raises LostAnswer for a write (`writes`) that may have happened, RemoteError without a response.
         """
         waiting, clock, tried = self._patience.begin(), self._patience.clock, list[str]()
         start = clock()
@@ -133,50 +143,50 @@ class HttpClient:
             )
             response = read_whole(client.send(request, stream=True))
         except ResponseTooLarge as error:
-            said = f"{host_of(ask.url)} answered with {error}"
-            raise (LostAnswer if writes else RemoteError)(f"{said}; check the URL of the remote") from None
+            text = f"{host_of(ask.url)} answered with {error}"
+            raise (LostAnswer if writes else RemoteError)(f"{text}; check the URL of the remote") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._unanswered(error, ask, writes) from None
         return self._judge(response, ask, writes)
 
     def _judge(self, response: httpx.Response, ask: Request, writes: bool) -> Response:
-        """A response as an answer, unless it says that something is broken or busy."""
+        """A response that is an answer. Raises for one that means that something is broken or busy."""
         status = response.status_code
         if status < 400:
             return Response(response, self._content(response, ask, writes) if response.is_success else None)
-        said, after = f"{host_of(ask.url)} answered {describe(response, self.scrub)}", retry_after(response)
+        text, after = f"{host_of(ask.url)} answered {describe(response, self.scrub)}", retry_after(response)
         refused = status == 429 or (status == 503 and after is not None)
         if refused and not is_quota(response):
             asks = "" if after is None else f" (asks to wait {after:.0f} s)"
-            raise _Again(RemoteError(said + asks), after)
+            raise _Again(RemoteError(text + asks), after)
         if status >= 500 or status == 408:
-            raise LostAnswer(said, after, slow=status == 504) if writes else _Again(RemoteError(said), after)
+            raise LostAnswer(text, after, slow=status == 504) if writes else _Again(RemoteError(text), after)
         return Response(response, None)
 
     def _content(self, response: httpx.Response, ask: Request, writes: bool) -> Any:
         try:
             return content_of(response)
         except BadContent as error:
-            said = f"{host_of(ask.url)} answered {response.status_code} with {error}"
+            text = f"{host_of(ask.url)} answered {response.status_code} with {error}"
             if writes:
-                raise LostAnswer(said) from None
+                raise LostAnswer(text) from None
             if error.whole:
-                raise RemoteError(f"{said}; check the URL of the remote, and what stands between") from None
-            raise _Again(RemoteError(said)) from None
+                raise RemoteError(f"{text}; check the URL of the remote, and the proxies in between") from None
+            raise _Again(RemoteError(text)) from None
 
     def _unanswered(self, error: Exception, ask: Request, writes: bool) -> Exception:
-        """What a failure without a whole answer means for this request."""
+        """The error for a request without a complete response."""
         host = host_of(ask.url)
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return RemoteError(f"{host} has a certificate that is not trusted ({_reason(error)}); set ca_file to its authority")
         if isinstance(error, _UNSENT):
             return _Again(RemoteError(f"{host} cannot be reached: {self.scrub(_reason(error))}"))
         if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL | UnicodeError):
-            # Not in the error's own words: they may quote a header.
+            # Without the error's own message, which may quote a header.
             return RemoteError(f"{host} cannot be asked: the request cannot be written as HTTP")
         late = isinstance(error, httpx.TimeoutException)
-        said = f"{host} did not answer in time" if late else f"{host} broke off before its answer was whole"
-        return LostAnswer(said, slow=late) if writes else _Again(RemoteError(said))
+        text = f"{host} did not answer in time" if late else f"{host} closed the connection before its answer was complete"
+        return LostAnswer(text, slow=late) if writes else _Again(RemoteError(text))
 
 
 def host_of(url: str) -> str:
@@ -185,7 +195,7 @@ def host_of(url: str) -> str:
 
 
 def _by_way_of(url: str) -> str:
-    """Which proxy a request goes through, less the password that its URL may hold."""
+    """The proxy that a request goes through, without the user and password in its URL."""
     parts = httpx.URL(url)
     proxies = {} if is_loopback(url) or proxy_bypass(parts.host) else getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -193,7 +203,7 @@ def _by_way_of(url: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """An error of the network in few words: `Connection refused`, `unable to get local issuer certificate`."""
+    """A network error in short: `Connection refused`, `unable to get local issuer certificate`."""
     if isinstance(error, httpx.TimeoutException):
         return "no connection in time"
     text = str(error).partition(" (_ssl.c")[0]
@@ -205,7 +215,7 @@ class _Resend(Enum):
 
     FAR = auto()  # through the proxies that the environment names
     NEAR = auto()  # on this machine, so past them: a secret may be on its way in the clear
-    NEAR_PLAIN = auto()  # without TLS besides, so that nobody's certificate is needed
+    NEAR_PLAIN = auto()  # also without TLS, so that no certificates are loaded
 
 
 def _resend_rule(url: str) -> _Resend:
@@ -220,26 +230,24 @@ def _client(way: _Resend, timeout: httpx.Timeout, trust: Callable[[], ssl.SSLCon
             verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if way is _Resend.NEAR_PLAIN else trust(),
             timeout=timeout,
             trust_env=way is _Resend.FAR,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: no service may set what another is sent
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: no service may set what others are sent
             follow_redirects=False,  # a redirect must not take a token elsewhere
             headers={"User-Agent": f"policyctl/{__version__}", "Accept": "application/json", "Accept-Encoding": ENCODING},
         )
     except (ValueError, ImportError, httpx.InvalidURL):
-        # Not in the error's own words: a proxy's URL may hold a password.
-        raise RemoteError(
-            "the proxy that the environment variables name cannot be used; check HTTPS_PROXY and its like"
-        ) from None
+        # Without the error's own message: a proxy's URL may have a password.
+        raise RemoteError("the proxy in the environment variables cannot be used; check HTTPS_PROXY and similar ones") from None
 
 
 class _ThreadClient(threading.local):
-    """What one thread has."""
+    """The clients of one thread."""
 
     def __init__(self) -> None:
         self.clients: dict[_Resend, httpx.Client] = {}
 
 
 class _Clients:
-    """Each thread's own clients: threads that share a pool of connections wait for its lock."""
+    """Separate clients for each thread: threads that share a pool of connections wait for its lock."""
 
     def __init__(
         self, make: Callable[[_Resend], httpx.Client], deadline: Deadline, network: httpcore.NetworkBackend | None
@@ -265,9 +273,9 @@ class _Clients:
 
 
 def _bind(client: httpx.Client, deadline: Deadline, network: httpcore.NetworkBackend | None) -> None:
-    """Let the client's connections, and those by way of a proxy, keep to the deadline.
+    """Make the client's connections, also those through a proxy, keep to the deadline.
 
-    httpx has no option for this, so its pools are told directly; a release that names them otherwise fails here and at once.
+    httpx has no option for this, so this sets private attributes of its pools; a release without them fails here, at once.
     """
     transports: list[Any] = [client._transport, *client._mounts.values()]
     for pool in (transport._pool for transport in transports if transport is not None):
@@ -279,14 +287,14 @@ def _trust(ca_file: Path | None, read: Read) -> ssl.SSLContext:
     try:
         context = httpx.create_ssl_context()
     except OSError as error:
-        raise RemoteError(f"SSL_CERT_FILE or SSL_CERT_DIR leads to nothing usable: {error.strerror}") from None
+        raise RemoteError(f"SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: {error.strerror}") from None
     if ca_file is None:
         return context
     try:
-        content = read(ca_file, MAX_CERTIFICATES)  # not by OpenSSL, which would read a device to its end
-        context.load_verify_locations(cadata=content.decode("ascii", "ignore"))  # what is not ASCII is a comment
+        content = read(ca_file, MAX_CERTIFICATES)  # OpenSSL would read a device without end
+        context.load_verify_locations(cadata=content.decode("ascii", "ignore"))  # other characters are comments
     except (ssl.SSLError, ValueError):
-        raise RemoteError(f"ca_file {ca_file} holds no certificate in PEM form") from None
+        raise RemoteError(f"ca_file {ca_file} has no certificate in PEM form") from None
     except OSError as error:
         raise RemoteError(f"ca_file {ca_file} cannot be read: {error.strerror}") from None
     return context

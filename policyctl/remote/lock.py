@@ -1,10 +1,10 @@
-"""One apply at a time on an embedded remote: a lock that shows who holds it, and that death releases.
+"""One apply at a time on an embedded remote: a lock that shows its holder and is released when the holder dies.
 
-It is the operating system's lock (flock) on a file beside the database, `<database>.lock`, which says in one line of JSON who
-took it and when. Not a row in the database: a row would outlive its writer. Not a lock on the database itself: closing that
-file a second time would drop SQLite's own locks. The file stays; only who has it locked counts.
+It is the operating system's lock (flock) on a file beside the database, `<database>.lock`, with one line of JSON: who took it
+and when. A row in the database would outlive its writer, and closing the database file a second time would drop SQLite's own
+locks. The file stays; only the lock on it counts.
 
-Each single write is bound to the version of its row anyway; the lock is there so that two applies do not mix.
+Each write is bound to the version of its row anyway; the lock keeps two applies from mixing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from policyctl.load.atomic import make_state_folder
 from policyctl.remote.database import settled
 
 POLL = 0.1  # seconds
-_LONGEST = 4096  # bytes of the file that are looked at
+_LONGEST = 4096  # bytes of the file to read
 
 
 @dataclass(frozen=True, slots=True)
 class LockWait:
-    """How many seconds to wait for the lock, and the clocks and the sleep that a test may replace."""
+    """How many seconds to wait for the lock; clocks and sleep can be replaced in tests."""
 
     seconds: float
     sleep: Callable[[float], None] = time.sleep
@@ -40,22 +40,22 @@ class LockWait:
 
 
 @contextmanager
-def apply_lock(database: Path, command: str, waiting: LockWait, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a database, for `command`. Who has to wait `say`s so, once, and for whom.
+def apply_lock(database: Path, command: str, waiting: LockWait, status: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a database, for `command`. While waiting, `status` is called once with the current holder.
 
-    Raises Refused when the lock is not to be had in time, RemoteError when its file cannot be made.
+    Raises Refused if the lock is not free in time, RemoteError if its file cannot be created.
     """
     descriptor = _open(database)
     try:
-        _wait(descriptor, database, waiting, say)
+        _wait(descriptor, database, waiting, status)
         _sign(descriptor, command, waiting.now())
         yield
     finally:
-        os.close(descriptor)  # which releases the lock, as death does
+        os.close(descriptor)  # releases the lock, as the end of the process does
 
 
-def _wait(descriptor: int, database: Path, waiting: LockWait, say: Callable[[str], None]) -> None:
-    end, told = waiting.clock() + waiting.seconds, False
+def _wait(descriptor: int, database: Path, waiting: LockWait, status: Callable[[str], None]) -> None:
+    end, shown = waiting.clock() + waiting.seconds, False
     while not _lock(descriptor):
         if waiting.clock() >= end:
             raise Refused(
@@ -63,9 +63,9 @@ def _wait(descriptor: int, database: Path, waiting: LockWait, say: Callable[[str
                 "try again when that is done, or wait longer with apply --lock-timeout"
             )
         waiting.sleep(POLL)
-        if not told:  # after the first wait, so that whoever has just taken the lock has signed it
-            say(f"waiting up to {waiting.seconds:g} s for {_holder(descriptor, waiting.now())}")
-            told = True
+        if not shown:  # after the first wait, so that a new holder has signed the file
+            status(f"waiting up to {waiting.seconds:g} s for {_holder(descriptor, waiting.now())}")
+            shown = True
 
 
 def _lock(descriptor: int) -> bool:
@@ -74,27 +74,29 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        raise RemoteError(f"the lock of apply cannot be taken: {error.strerror}; does the file system know locks?") from None
+        raise RemoteError(
+            f"the lock of apply cannot be taken: {error.strerror} (does the file system support locking?)"
+        ) from None
     return True
 
 
 def _open(database: Path) -> int:
-    path = settled(database)  # one lock, whichever way leads to the file
+    path = settled(database)  # one lock for all paths of the file
     path = path.with_name(f"{path.name}.lock")
     make_state_folder(path.parent)
     try:
-        # Without blocking, and only a file: a pipe of that name would be waited for, or cannot be signed.
+        # Without blocking, and only a regular file: opening a pipe would block.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
-        raise RemoteError(f"{path}, the lock of apply, cannot be made: {error.strerror}") from None
+        raise RemoteError(f"{path}, the lock of apply, cannot be created: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise RemoteError(f"{path}, the lock of apply, is no regular file; remove it")
+        raise RemoteError(f"{path}, the lock of apply, is not a regular file; remove it")
     return descriptor
 
 
 def _sign(descriptor: int, command: str, now: float) -> None:
-    """Say in the file who holds the lock; on a full disk it is held without."""
+    """Write the holder into the file; on a full disk the lock is held without it."""
     owner = {"owner": user_name(), "host": socket.gethostname(), "pid": os.getpid(), "command": command, "since": now}
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
@@ -102,18 +104,18 @@ def _sign(descriptor: int, command: str, now: float) -> None:
 
 
 def _holder(descriptor: int, now: float) -> str:
-    """`somebody@host, pid 123 (policyctl apply, begun 12 s ago)`, as far as the file says it in plain words."""
+    """`user@host, pid 123 (policyctl apply, begun 12 s ago)`, if the file has it in printable text."""
     try:
         found = json.loads(os.pread(descriptor, _LONGEST, 0))
         age = max(0, now - found["since"])
-        said = f"{found['owner']}@{found['host']}, pid {found['pid']} ({found['command']}, begun {age:.0f} s ago)"
+        holder = f"{found['owner']}@{found['host']}, pid {found['pid']} ({found['command']}, begun {age:.0f} s ago)"
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError):
         return "another policyctl"
-    return said if said.isprintable() else "another policyctl"
+    return holder if holder.isprintable() else "another policyctl"
 
 
 def user_name() -> str:
-    """Who runs this program, as the system knows them."""
+    """The name of the user who runs this program."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # an id without a name, as containers have

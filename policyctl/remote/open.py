@@ -17,7 +17,7 @@ from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:
-    from policyctl.load.auth import AuthFile
+    from policyctl.load.config_file import AuthFile
     from policyctl.load.referred import Held
     from policyctl.remote.lock import LockWait
     from policyctl.remote.orchestrate import Sender
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What may be used to reach a remote: how to log in, authorities to trust, and what relative paths start from.
+    """How to reach a remote: the login, authorities to trust, and the base of relative paths.
 
-    A git revision is asked for a policy directory, as an environment has it. Files that are `held` are not read from the
-    disk: while a branch is reviewed, what it makes of them does not count.
+    `directory` and `environment` are what a git revision is read for. Files in `held` are not read from the disk: while a
+    branch is reviewed, its changes to them do not count.
     """
 
     auth: AuthFile | None = None
@@ -40,8 +40,8 @@ class Access:
     held: Held = field(default_factory=dict)
 
     def read(self, path: Path, most: int) -> bytes:
-        """What a file holds that a setting refers to. Raises Refused for one that has no content that was reviewed, OSError
-        for one that cannot be read or that has more than `most` bytes."""
+        """The content of a file that a setting refers to. Raises Refused if it has no reviewed content, OSError if it cannot
+        be read or has more than `most` bytes."""
         content = self.held.get(path)
         if isinstance(content, str):
             raise Refused(f"{path}, which environment {self.environment.name} refers to, {content}; merge that first")
@@ -78,25 +78,25 @@ def open_writer(url: str, access: Access = Access()) -> Writer:
     return OrchestrateRemote(url, *_sender(url, access))
 
 
-def apply_lock_for(url: str, command: str, waiting: LockWait, say: Callable[[str], None]) -> AbstractContextManager[None]:
-    """Be the only one who applies something to an embedded remote; elsewhere there is no lock. See `apply_lock`."""
+def apply_lock_for(url: str, command: str, waiting: LockWait, status: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Hold the lock of an embedded remote; other remotes have none. See `apply_lock`."""
     if is_http(url):
         return nullcontext()
     from policyctl.remote.lock import apply_lock
 
-    return apply_lock(sqlite_path(url), command, waiting, say)
+    return apply_lock(sqlite_path(url), command, waiting, status)
 
 
 def require_writable(url: str) -> None:
     """Raise UsageError when nothing can be applied to a remote, whatever its state."""
     if is_git(url):
-        raise UsageError(f"{url} is a git revision: it can be planned against, and nothing can be applied to it; name a remote")
+        raise UsageError(f"{url} is a git revision: it can be planned against but not applied to; name a remote")
 
 
 def _sender(url: str, access: Access) -> tuple[Sender, Redactor, str]:
-    """What sends the requests, logged in where `access` says how, and what to do about a login that is refused.
+    """What sends the requests, logged in if `access` has auth; its redactor; and what to do about a refused login.
 
-    httpx is imported here: embedded remotes need none.
+    Imports httpx, which embedded remotes do not need.
     """
     from policyctl.remote.http import HttpClient
     from policyctl.remote.orchestrate import CHECK_LOGIN
@@ -108,9 +108,9 @@ def _sender(url: str, access: Access) -> tuple[Sender, Redactor, str]:
     wire = HttpClient(scrub, None if access.ca_file is None else access.base / access.ca_file, read=access.read)
     if access.auth is None:
         own = access.environment
-        no_auth = f"no auth is configured for environment {own.name}; add it in policyctl.yaml"
+        no_auth = f"auth is not configured for environment {own.name}; add it in policyctl.yaml"
         return wire, scrub, no_auth if own.auth is None else CHECK_LOGIN
-    from policyctl.remote.login import LoginSession  # with pydantic behind it
+    from policyctl.remote.login import LoginSession  # imports pydantic
     from policyctl.remote.redaction import Credentials
 
     return (
@@ -124,7 +124,5 @@ def sqlite_path(url: str) -> Path:
     """`sqlite:///a.db` is relative to the working directory, `sqlite:////a.db` is absolute, as SQLAlchemy has it."""
     if not url.startswith(SQLITE):
         scheme = url.partition(":")[0]
-        raise RemoteError(
-            f"no remote of the kind {scheme}: is known; use local, sqlite:///path, git:REVISION or an https:// URL"
-        )
+        raise RemoteError(f"unknown kind of remote, {scheme}:; use local, sqlite:///path, git:REVISION or an https:// URL")
     return Path(unquote(url.removeprefix(SQLITE)))

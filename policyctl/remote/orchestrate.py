@@ -1,7 +1,7 @@
 """The real remote: the model-policy API of watsonx Orchestrate, over http(s).
 
-Paths, bodies and statuses are those of IBM's API reference and of what its CLI sends. Where it is not known what the service
-does, both ways work: ids may be withheld, a filter may be ignored or answer 404, any 2xx is a success whatever its body.
+Paths, bodies and statuses are those of IBM's API reference and of what its CLI sends. Where the service's
+behaviour is unknown, each possibility works: ids may be missing, a filter may be ignored or answer 404, any 2xx is a success.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ETAG = re.compile(r"[\x21\x23-\x7e]+")
 
 
 class Sender(Protocol):
-    """What sends requests: a `Wire`, or a `Session` that logs in."""
+    """What sends requests: an `HttpClient`, or a `LoginSession`."""
 
     def send(self, ask: Request, *, writes: bool = False) -> Response: ...
 
@@ -36,7 +36,7 @@ class Sender(Protocol):
 
 
 class OrchestrateReader:
-    """Reads the policies of one instance. It has no method that writes."""
+    """Reads the policies of one instance. It has no methods for writing."""
 
     embedded = False
 
@@ -60,13 +60,13 @@ class OrchestrateReader:
         found: list[Any] = []
         for query in _queries(names):
             answer = self._sender.send(Request("GET", self._policies, query))
-            # Not found may be how a filter says "none"; the whole list tells that from a wrong URL.
+            # 404 may mean that the filter found nothing; only the whole list shows whether the URL is wrong.
             found += self.rows() if answer.status == 404 else self._rows_of(answer)
         return _named(found, names)
 
     def models(self) -> frozenset[str]:
         answer = self._sender.send(Request("GET", f"{self._api}/models/list"))
-        if answer.status == 404:  # a remote without models; were the URL wrong, its policies would have said so
+        if answer.status == 404:  # a remote without models; with a wrong URL, listing policies fails
             return frozenset()
         if not answer.good:
             self._refuse(answer)
@@ -88,36 +88,40 @@ class OrchestrateReader:
         if not answer.good:
             self._refuse(answer)
         if not isinstance(answer.content, list):
-            said = f"{_host(answer)} answered {answer.status} without a list of policies"
-            raise RemoteError(f"{said}; check the URL of the remote")
+            text = f"{_host(answer)} answered {answer.status} without a list of policies"
+            raise RemoteError(f"{text}; check the URL of the remote")
         if len(answer.content) > MAX_ROWS:
-            said = f"{_host(answer)} answered {answer.status} with more than {MAX_ROWS:,} rows"
-            raise RemoteError(f"{said}, which no list of policies has; check the URL of the remote")
+            text = f"{_host(answer)} answered {answer.status} with more than {MAX_ROWS:,} rows"
+            raise RemoteError(f"{text}, which no list of policies has; check the URL of the remote")
         if _is_page(answer):
             raise RemoteError(f"{_host(answer)} answered with one page of a list; policyctl needs all of it at once")
         self._keep_out_secrets(answer)
         return answer.content
 
     def _keep_out_secrets(self, answer: Response) -> None:
-        """Raise RemoteError for rows that hold what this process logs in with: they would be shown, saved and compared."""
+        """Raise RemoteError for rows that contain this process's credentials: they would be shown, saved and compared."""
         if self._scrub.finds(answer.content):
-            raise RemoteError(f"{_host(answer)} answered with the secret that it was sent; nothing of it is used or shown")
+            raise RemoteError(
+                f"{_host(answer)} answered with the secret that it was sent; the answer is neither used nor shown"
+            )
 
     def _refuse(self, answer: Response) -> NoReturn:
-        """Raise what an answer that is no success means, wherever it was asked."""
-        status, said = answer.status, f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
+        """Raise the error for a response that is not a success, of a read or a write."""
+        status, text = answer.status, f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
         match status:
             case 401:
-                raise RemoteError(f"{said}; {self._login}")
+                raise RemoteError(f"{text}; {self._login}")
             case 403:
-                raise RemoteError(f"{said}; {'this login may not do that' if self._login == CHECK_LOGIN else self._login}")
+                raise RemoteError(
+                    f"{text}; {'this login is not allowed to do that' if self._login == CHECK_LOGIN else self._login}"
+                )
             case 404 | 405:
-                raise RemoteError(f"{said} to {self._policies}; the URL of the remote is probably wrong")
+                raise RemoteError(f"{text} to {self._policies}; the URL of the remote is probably wrong")
             case 429 if is_quota(answer.response):
-                raise RemoteError(f"{said} (the tenant is full; waiting does not help)")
+                raise RemoteError(f"{text} (the tenant is full; waiting does not help)")
             case _ if 300 <= status < 400:
-                raise RemoteError(f"{said}, a redirect; write the URL that it leads to as the remote, if that is right")
-        raise RemoteError(said)
+                raise RemoteError(f"{text}, a redirect; if that is right, write the URL that it leads to as the remote")
+        raise RemoteError(text)
 
 
 class OrchestrateRemote(OrchestrateReader):
@@ -129,7 +133,7 @@ class OrchestrateRemote(OrchestrateReader):
             self._refuse_write(answer)
         row = answer.content if isinstance(answer.content, dict) else {}
         identifier, name = row.get("id"), row.get("name", document["name"])
-        # An answer about something else, such as a job, has an id of its own.
+        # A response about something else, such as a job, has its own id.
         is_it = isinstance(name, str) and canonical_name(name) == canonical_name(document["name"])
         return identifier if is_it and isinstance(identifier, str) else None
 
@@ -142,7 +146,7 @@ class OrchestrateRemote(OrchestrateReader):
 
     def _policy(self, identifier: str) -> str:
         if identifier in (".", "..") or not _is_sendable(identifier):
-            raise RemoteError(f"the id {identifier!r} cannot stand in a URL; repair that policy on the remote")
+            raise RemoteError(f"the id {identifier!r} does not fit into a URL; repair that policy on the remote")
         return f"{self._policies}/{quote(identifier, safe='')}"
 
     def _write_one(self, ask: Request, identifier: str) -> None:
@@ -153,11 +157,11 @@ class OrchestrateRemote(OrchestrateReader):
             self._refuse_write(answer)
 
     def _refuse_write(self, answer: Response) -> NoReturn:
-        said = f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
+        text = f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
         if answer.status == 409:
-            raise Conflict(said)
+            raise Conflict(text)
         if answer.status == 412:
-            raise Moved(said)
+            raise Moved(text)
         self._refuse(answer)
 
 
@@ -168,7 +172,7 @@ def _api(url: str) -> str:
 
 
 def _identity(url: str) -> str:
-    """Origin and path, each remote written one way."""
+    """Origin and path, normalised, so that each remote has one identity."""
     scheme, host, port = origin(url)
     usual = {"http": 80, "https": 443}.get(scheme)
     path = url.partition("://")[2].partition("/")[2]
@@ -177,7 +181,7 @@ def _identity(url: str) -> str:
 
 
 def _queries(names: Collection[str]) -> Iterator[tuple[tuple[str, str], ...]]:
-    """The names, each in both spellings, as queries of bounded length; both spellings of a name stay together."""
+    """The names, each in both spellings, as queries of bounded length. A name's two spellings are in the same query."""
     query: list[tuple[str, str]] = []
     length = 0
     for name in sorted(names):
@@ -193,7 +197,7 @@ def _queries(names: Collection[str]) -> Iterator[tuple[tuple[str, str], ...]]:
 
 
 def _named(rows: list[Any], names: Collection[str]) -> list[Any]:
-    """The rows of these policies: a remote's filter may know nothing of spellings, or do nothing at all."""
+    """The rows of these policies: a remote's filter may not know both spellings, or may do nothing."""
     by_name, found = named_rows(rows), list[Any]()
     for name in dict.fromkeys(names):
         once: list[Any] = []  # a row that several queries brought counts once
@@ -203,17 +207,17 @@ def _named(rows: list[Any], names: Collection[str]) -> list[Any]:
 
 
 def _is_page(answer: Response) -> bool:
-    """Whether a list says that it goes on elsewhere (RFC 8288)."""
+    """Whether a list has a link to a next page (RFC 8288)."""
     return "next" in answer.response.links
 
 
 def _only_if(version: str | None) -> dict[str, str]:
-    """The header that binds a write to the version it replaces, where the remote gave one that can be said."""
+    """The header that binds a write to the version it replaces, if the remote has versions that fit into a header."""
     return {"If-Match": f'"{version}"'} if version is not None and _ETAG.fullmatch(version) else {}
 
 
 def _is_sendable(text: str) -> bool:
-    """Whether a text can stand in a URL: a lone surrogate, which JSON can carry, cannot."""
+    """Whether a text fits into a URL: a lone surrogate, which JSON may contain, does not."""
     try:
         text.encode()
     except UnicodeEncodeError:

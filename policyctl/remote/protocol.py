@@ -1,8 +1,11 @@
-"""What a remote can do. `plan` is handed a Reader, which has no way to write; only `apply` opens a Writer."""
+"""What a remote can do, and how long it is retried. `plan` gets a Reader, which cannot write; only `apply` opens a Writer."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import random
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -10,17 +13,17 @@ from policyctl.policy.document import Document
 
 
 class Reader(Protocol):
-    """Reading. Rows are plain JSON objects as the service gives them, not yet judged, or `Unreadable` already.
+    """Reading. Rows are plain JSON objects as the service returns them, not yet checked, or `UnreadableRow` already.
 
     `identity` is the remote's origin and path, without user, password or query: it is written into saved plans.
-    `embedded` remotes belong to the directory, so that without a written scope it speaks for everything on them.
+    `embedded` remotes belong to the directory, so that without a written scope it manages everything on them.
     """
 
     identity: str
     embedded: bool
 
     def rows(self) -> list[Any]:
-        """Every row. Raises RemoteError when that cannot be told; a missing collection is an error, never empty."""
+        """Every row. Raises RemoteError when they cannot be listed; a missing collection is an error, never empty."""
         ...
 
     def find(self, names: Collection[str]) -> list[Any]:
@@ -28,7 +31,7 @@ class Reader(Protocol):
         ...
 
     def models(self) -> frozenset[str]:
-        """The names of the models that the remote knows; empty when it cannot say."""
+        """The names of the models that the remote has; empty if it does not list them."""
         ...
 
     def close(self) -> None: ...
@@ -39,23 +42,68 @@ class Reader(Protocol):
 
 
 class Writer(Reader, Protocol):
-    """Writing, one policy at a time. Every method may raise LostAnswer when it cannot be told what became of the write.
+    """Writing, one policy at a time. Every method may raise LostAnswer when the outcome of the write is unknown.
 
-    `version` is the `etag` of the row that is to be replaced. Where it is given and the remote has versions, the write is
-    refused with Moved when the row is not that version any more: looking and writing are then one step.
+    `version` is the `etag` of the row to replace. If it is given and the remote has versions, the write raises Moved when the
+    row has another version by then: checking and writing are then one step.
     """
 
     def add(self, document: Document) -> str | None:
-        """Add a policy and return its id (None: the remote does not say it, or says another policy's name with it).
+        """Add a policy and return its id (None if the response has none, or has the name of another policy).
 
-        Raises Conflict when there is one of that name, in either spelling.
+        Raises Conflict when a policy has that name, in either spelling.
         """
         ...
 
     def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        """Write a policy over the one with that id. Raises NotFound when it is gone, Moved when it moved."""
+        """Replace the policy with that id. Raises NotFound when it is gone, Moved when it has changed."""
         ...
 
     def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        """Remove the policy with that id. Raises NotFound when it is gone, Moved when it moved."""
+        """Remove the policy with that id. Raises NotFound when it is gone, Moved when it has changed."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Limits in seconds of exponential backoff; clock, sleep and random source can be replaced in tests.
+
+    The n-th wait is random between 0 and `first` × 2ⁿ (at most `longest`): full jitter, so that clients that failed together
+    do not retry together. A wait that the remote asks for is observed and does not count as a try.
+    """
+
+    tries: int = 5
+    first: float = 0.5
+    longest: float = 10.0
+    budget: float = 90.0
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    chance: Callable[[], float] = random.random
+
+    def begin(self) -> RetryBudget:
+        """Start the clock of one request."""
+        return RetryBudget(self)
+
+
+class RetryBudget:
+    """The waits of one request."""
+
+    def __init__(self, patience: Backoff) -> None:
+        self._patience = patience
+        self._end = patience.clock() + patience.budget
+        self._waits = 0
+        self._failures = 0
+
+    def again(self, asked: float | None) -> bool:
+        """Wait before the next try, at least the seconds `asked` by the remote. False, without waiting, beyond the limits."""
+        patience = self._patience
+        if asked is None:
+            self._failures += 1
+            if self._failures >= patience.tries:
+                return False
+        wait = (asked or 0.0) + patience.chance() * min(patience.longest, patience.first * 2**self._waits)
+        if patience.clock() + wait > self._end:
+            return False
+        self._waits += 1
+        patience.sleep(wait)
+        return True

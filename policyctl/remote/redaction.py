@@ -1,4 +1,4 @@
-"""Secrets: fetched from where a reference points, at the last moment, and redacted from every message."""
+"""Secrets: resolved from references when they are needed, and redacted from every message."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from urllib.request import getproxies
 
 from policyctl.errors import RemoteError
 from policyctl.load.atomic import read_bounded
-from policyctl.load.auth import AuthFile
+from policyctl.load.config_file import AuthFile
 from policyctl.policy.findings import HIDDEN
 
-_SHORTEST = 8  # characters; what is shorter is found in texts that mean something else
+_SHORTEST = 8  # characters; shorter secrets also occur as ordinary text
 _HEX = re.compile("%[0-9A-F]{2}")
-_everything: set[str] = set()  # the forms of every secret that this process has used, short ones aside
+_everything: set[str] = set()  # the forms of every secret that this process has used, except short ones
 
 
 class Redactor:
-    """Takes secrets out of text. A server may echo what it was sent, as it is or encoded."""
+    """Removes secrets from text. A server may echo what it was sent, plain or encoded."""
 
     def __init__(self) -> None:
         self._forms: frozenset[str] = frozenset()
 
     def hide(self, secret: str) -> None:
-        """Keep this secret out of every text from now on."""
+        """Redact this secret from now on."""
         forms = {form for form in _forms(secret) if form}
-        self._forms |= forms  # a new set: other threads may be going through the old one
+        self._forms |= forms  # a new set: other threads may be iterating over the old one
         _everything.update(form for form in forms if len(form) >= _SHORTEST)
 
     def __call__(self, text: str) -> str:
         return _without(self._forms, text)
 
     def finds(self, value: Any) -> bool:
-        """Whether a plain value holds a secret. Short ones are not looked for: they may be anybody's words."""
+        """Whether a plain value contains a secret. Short ones are ignored: they may be ordinary words."""
         forms = [form for form in self._forms if len(form) >= _SHORTEST]
         text = json.dumps(value, ensure_ascii=False) if forms else ""
         return any(form in text for form in forms)
@@ -51,7 +51,7 @@ def redact_everything(text: str) -> str:
 
 
 def hide_proxies(scrub: Redactor, proxies: Mapping[str, str] | None = None) -> None:
-    """Hide the passwords that the URLs of proxies (those of the environment) hold; a proxy may echo what it was sent."""
+    """Hide the passwords in the URLs of proxies (by default the environment's); a proxy may echo what it was sent."""
     for url in (getproxies() if proxies is None else proxies).values():
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -70,7 +70,7 @@ def _without(forms: Collection[str], text: str) -> str:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as it is and in base64, as programs write it: once, and once more, as in a page that shows a JSON body."""
+    """A secret, plain and in base64, in every written form, also written twice, as in a page that shows a JSON body."""
     packed = base64.b64encode(secret.encode("utf-8", "surrogatepass")).decode().rstrip("=")
     for text in (secret, packed, packed.replace("+", "-").replace("/", "_")):
         for once in _written(text):
@@ -78,7 +78,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _written(text: str) -> set[str]:
-    """A text as it is, and as URLs (with escapes in either case), JSON, HTML and Python have it."""
+    """A text as it is, and as written in URLs (with escapes in either case), JSON, HTML and Python."""
     data = text.encode("utf-8", "surrogatepass")
     urls = {quote(data, safe=""), quote(data), quote_plus(data)}
     jsons = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
@@ -88,11 +88,11 @@ def _written(text: str) -> set[str]:
 
 
 Read = Callable[[Path, int], bytes]
-MAX_SECRET = 65_536  # bytes of a file that holds one
+MAX_SECRET = 65_536  # bytes of a file with a secret
 
 
 class Credentials:
-    """The fields of an environment's `auth`, its secrets resolved when they are asked for and never before."""
+    """The fields of an environment's `auth`, whose secrets are resolved when they are needed."""
 
     def __init__(
         self,
@@ -119,17 +119,17 @@ class Credentials:
         return self._auth.url.rstrip("/") if self._auth.url is not None else None
 
     def secret(self, field: str) -> str:
-        """The secret that `auth.<field>` refers to. Raises RemoteError when it is not to be had."""
+        """The secret that `auth.<field>` refers to. Raises RemoteError when it cannot be resolved."""
         text = resolve_secret(f"auth.{field}", getattr(self._auth, field) or "", self._base, self._environ, self._read)
         self.scrub.hide(text)
         return text
 
     def header(self, field: str) -> str:
-        """The same of a secret that is sent in a header, which takes nothing but ASCII."""
+        """The same for a secret that is sent in a header, which must be ASCII."""
         text = self.secret(field)
         if not text.isascii():
-            said = f"auth.{field} refers to {getattr(self._auth, field)}"
-            raise RemoteError(f"{said}, which has characters that no token has (other than ASCII); copy it once more")
+            subject = f"auth.{field} refers to {getattr(self._auth, field)}"
+            raise RemoteError(f"{subject}, which has characters other than ASCII; copy it again")
         return text
 
     def has(self, field: str) -> bool:
@@ -140,9 +140,9 @@ class Credentials:
 def resolve_secret(
     what: str, reference: str, base: Path = Path(), environ: Mapping[str, str] = os.environ, read: Read = read_bounded
 ) -> str:
-    """The secret that a reference (`env:NAME` or `file:PATH`) points at; `what` holds the reference, for the message.
+    """The secret that a reference (`env:NAME` or `file:PATH`) points at; `what` names its setting in messages.
 
-    Raises RemoteError when there is none, or when it is no single line of text. The message never holds the secret.
+    Raises RemoteError when there is none, or when it is not a single line of text. The message never contains the secret.
     """
     kind, _, where = reference.partition(":")
     text = environ.get(where, "") if kind == "env" else _read(f"{what} refers to {reference}", base / where, read)
@@ -153,10 +153,10 @@ def resolve_secret(
     return text
 
 
-def _read(said: str, path: Path, read: Read) -> str:
+def _read(subject: str, path: Path, read: Read) -> str:
     try:
         return read(path, MAX_SECRET).decode().strip("\r\n")
     except OSError as error:
-        raise RemoteError(f"{said}, which cannot be read: {error.strerror}") from None
+        raise RemoteError(f"{subject}, which cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise RemoteError(f"{said}, which is not text") from None
+        raise RemoteError(f"{subject}, which is not text") from None

@@ -1,28 +1,177 @@
-"""What a service's response means: its JSON within bounds, its error in one line, how long to wait."""
+"""Responses of a service: read within bounds of time and size, and what they mean.
+
+httpx limits only each single wait, so a server that sends one byte a minute would hold a request for ever. Here every wait of
+a connection (connect, TLS handshake, send, read) ends when the whole request must be over.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import ssl
+import threading
+import zlib
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import httpcore
 import httpx
 
-MAX_MEMORY = 1024 * 1024 * 1024  # bytes, by an estimate from above: 64 MiB of policies need less
+
+class Deadline:
+    """The time at which a thread's current request must end; each thread has its own."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._mine = threading.local()
+
+    def begin(self) -> None:
+        """Start the time of this thread's next request."""
+        self._mine.end = self._clock() + self._seconds
+
+    def within(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float:
+        """The seconds that one wait may take, at most `timeout`. Raises `late` when the request's time is over."""
+        left: float = self._mine.end - self._clock()
+        if left <= 0:
+            raise late("the request took too long")
+        return left if timeout is None else min(timeout, left)
+
+
+class DeadlineNetwork(httpcore.NetworkBackend):
+    """Connections that keep to a deadline, made by a network that has none."""
+
+    def __init__(self, inner: httpcore.NetworkBackend, deadline: Deadline) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        wait = self._deadline.within(timeout, httpcore.ConnectTimeout)
+        return _DeadlineStream(self._inner.connect_tcp(host, port, wait, local_address, socket_options), self._deadline)
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._deadline.within(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._deadline.within(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        wait = self._deadline.within(timeout, httpcore.ConnectTimeout)
+        return _DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, wait), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+MAX_LIST = 64 * 1024 * 1024  # bytes of an answer to a GET, unpacked
+MAX_ROW = 16 * 1024 * 1024  # bytes of any other answer
+ENCODING = "gzip"
+
+
+class ResponseTooLarge(Exception):
+    """A body that is not read to its end; the message completes "it answered 200 with …"."""
+
+
+def read_whole(response: httpx.Response) -> httpx.Response:
+    """The response with its body in memory, unpacked. Raises ResponseTooLarge for an oversized body of a success.
+
+    An oversized body of a failure is dropped: it is not needed, and a part of it could end within a secret. A response with
+    two lengths is refused, as RFC 9112 (6.3) allows: its end is unknown, so it could include the next response.
+    """
+    if "Content-Length" in response.headers and "Transfer-Encoding" in response.headers:
+        response.close()
+        raise ResponseTooLarge("two lengths, Content-Length and Transfer-Encoding")
+    if _is_small(response):
+        response.read()
+        return response
+    try:
+        content = _content(response)
+    except ResponseTooLarge:
+        if response.is_success:
+            raise
+        content = b""
+    finally:
+        response.close()
+    kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_THE_BODY]
+    extensions = {"reason_phrase": response.extensions.get("reason_phrase", b"")}
+    return httpx.Response(response.status_code, headers=kept, content=content, request=response.request, extensions=extensions)
+
+
+def _is_small(response: httpx.Response) -> bool:
+    """Whether a body declares a small size, which HTTP enforces, and is not compressed, as most are."""
+    size = response.headers.get("Content-Length", "")
+    is_number = size.isascii() and size.isdigit() and len(size) <= 20  # as long as HTTP libraries take them
+    return is_number and int(size) <= MAX_ROW and "Content-Encoding" not in response.headers
+
+
+_OF_THE_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
+
+
+def _content(response: httpx.Response) -> bytes:
+    most = MAX_LIST if response.request.method == "GET" else MAX_ROW
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", ENCODING):
+        raise ResponseTooLarge(f"a body in an encoding that was not asked for ({encoding[:40]!r})")
+    pieces, size = [], 0
+    for piece in response.iter_raw():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            raise _too_large(most)
+    content = b"".join(pieces)
+    return content if encoding == "identity" else _unpacked(content, most)
+
+
+def _unpacked(content: bytes, most: int) -> bytes:
+    """Decompress gzip, at most `most` bytes (guards against zip bombs)."""
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        unpacked = unpacker.decompress(content, most + 1)
+    except zlib.error:
+        raise ResponseTooLarge("a body that is not valid gzip") from None
+    if len(unpacked) > most:
+        raise _too_large(most)
+    if content and not unpacker.eof:
+        raise ResponseTooLarge("a body that is cut short")
+    return unpacked
+
+
+def _too_large(most: int) -> ResponseTooLarge:
+    return ResponseTooLarge(f"more than {most // (1024 * 1024)} MiB, more than any list of policies needs")
+
+
+MAX_MEMORY = 1024 * 1024 * 1024  # bytes, estimated from above; 64 MiB of policies need less
 MAX_DEPTH = 200  # as in a file
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class TooLargeJson(Exception):
-    """JSON that is not read; the message ends the sentence "it answered 200 with …"."""
+    """JSON that is too large to read; the message completes "it answered 200 with …"."""
 
 
 def read_bounded_json(content: bytes) -> Any:
-    """The value of a JSON text. Raises TooMuch, before anything is made of it where that can be, or ValueError."""
+    """The value of a JSON text. Raises TooLargeJson, before parsing if possible, or ValueError."""
     count = content.count
-    # What CPython takes: of an object, a list, a value with its place, and of every character where one is an emoji.
+    # The memory in CPython of an object, a list, a value with its slot, and of each character if one is an emoji.
     memory = 232 * count(b"{") + 88 * count(b"[") + 80 * (count(b",") + count(b":")) + 4 * len(content)
     if memory > MAX_MEMORY:
         raise TooLargeJson(f"so many values that they would take more than {MAX_MEMORY >> 30} GiB of memory")
@@ -41,7 +190,7 @@ def _too_deep() -> TooLargeJson:
 
 
 def _may_be_deep(content: bytes) -> bool:
-    """Whether brackets are left when pairs without any inside are taken away so many times. Those in text count as well."""
+    """Whether brackets remain after removing empty pairs that many times. Brackets in text count too."""
     brackets = content.translate(None, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
         fewer = brackets.replace(b"[]", b"").replace(b"{}", b"")
@@ -60,13 +209,13 @@ def _is_deep(value: Any) -> bool:
 
 
 QUOTA = "RESOURCE_QUOTA_EXCEEDED"
-_LONGEST = 300  # characters of a server's own words
-# Where services put their words: IBM's API reference, its identity service, and its platform, in this order.
+_LONGEST = 300  # characters of a server's message
+# Where services put their message: IBM's API reference, its identity service, and its platform, in this order.
 _WORDS = ("detail", "message", "error", "errorMessage", "error_description", "errors", "exception")
 
 
 class BadContent(Exception):
-    """An answer that should be JSON and is not. `whole` says that it is something else, rather than cut short."""
+    """A response that should be JSON and is not. `whole` means that it is something else, rather than cut short."""
 
     def __init__(self, what: str, *, whole: bool) -> None:
         super().__init__(what)
@@ -88,9 +237,9 @@ def content_of(response: httpx.Response) -> Any:
 
 
 def describe(response: httpx.Response, scrub: Callable[[str], str]) -> str:
-    """`422 Unprocessable Entity: policy.targets: Field required`, the status with what the server says about it.
+    """`422 Unprocessable Entity: policy.targets: Field required`, the status with the server's message.
 
-    `scrub` is asked before anything is cut off, so that not even half a secret is left.
+    `scrub` runs before the text is shortened, so that no part of a secret remains.
     """
     status = f"{response.status_code} {scrub(response.reason_phrase)}".strip()
     words = " ".join(scrub(_message_of(response)).split())
@@ -99,7 +248,7 @@ def describe(response: httpx.Response, scrub: Callable[[str], str]) -> str:
 
 
 def is_quota(response: httpx.Response) -> bool:
-    """Whether a 429 says that the tenant is full, which no waiting cures, and not that there were too many requests."""
+    """Whether a 429 means that the tenant is full, so that waiting does not help, rather than too many requests."""
     try:
         content = content_of(response)
     except BadContent:
@@ -109,14 +258,14 @@ def is_quota(response: httpx.Response) -> bool:
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """The seconds that a `Retry-After` asks for, written as a number or as a date; None without a usable one."""
+    """The seconds in a `Retry-After`, which is a number or a date; None without a usable one."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
     until = _date(text)
     if until is None:
         return None
-    now = _date(response.headers.get("Date", "")) or datetime.now(UTC)  # the server's own clock, where it says it
+    now = _date(response.headers.get("Date", "")) or datetime.now(UTC)  # the server's own clock, if known
     return max(0.0, (until - now).total_seconds())
 
 
@@ -146,7 +295,7 @@ def _message_of(response: httpx.Response) -> str:
 
 
 def _message(value: Any, depth: int = 4) -> str:
-    """The words in an error's detail, which is a string, an object, or a list of either."""
+    """The text in an error's detail, which is a string, an object, or a list of either."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and depth:
@@ -161,5 +310,5 @@ def _message(value: Any, depth: int = 4) -> str:
 
 
 def _field_of(location: Any) -> str:
-    """`policy.targets.0`, from the list that says where in the request's body something is wrong."""
+    """`policy.targets.0`, from the list that locates an error in the request's body."""
     return ".".join(str(part) for part in location if part != "body") if isinstance(location, list) else ""

@@ -1,7 +1,7 @@
-"""The embedded remote: policies in one SQLite file, with the behaviour of the platform's API where that is known.
+"""The embedded remote: policies and virtual models in one SQLite file, behaving like the platform's API where that is known.
 
-Ids are UUIDs; rows carry `created_on`, `updated_at` and an `etag` that changes with every write; keys it does not know are
-kept; a second policy of one name (in either spelling) is refused, unless the file was made to allow it.
+Ids are UUIDs; rows have `created_on`, `updated_at` and, for policies, an `etag` that changes with every write. Unknown keys
+are kept. A second policy of one name (in either spelling) is refused, unless the file was created to allow it.
 """
 
 # ruff: noqa: S608 - tables and columns are named by this package alone, and values are bound
@@ -30,7 +30,7 @@ Row = Callable[[Iterable[str]], Document]
 
 
 class Table:
-    """One table of an embedded remote: of each row an id, a document, two times, and the name that it is found by.
+    """One table of an embedded remote. Each row has an id, a document, two times, and the name for look-ups.
 
     A database without the table reads as empty.
     """
@@ -38,9 +38,9 @@ class Table:
     def __init__(
         self, database: Database, kind: str, column: str, row: Row, name: Callable[[str], str], now: Callable[[], datetime]
     ) -> None:
-        """`kind` is the table's name and what its rows are called, `column` holds what `name` makes of a document's name.
+        """`kind` is the name of the table and of its rows; `column` is filled by `name` from a document's name.
 
-        `row` makes a row as callers see it of the columns.
+        `row` turns the columns into a row for callers.
         """
         self._database = database
         self._kind = kind
@@ -62,7 +62,7 @@ class Table:
         return self._where(self._column, sorted(names))
 
     def by_id(self, ids: Collection[str]) -> list[Any]:
-        """The rows with these ids; ids that there are not are left out."""
+        """The rows with these ids; unknown ids are left out."""
         return self._where("id", sorted(ids))
 
     def count(self) -> int:
@@ -73,10 +73,10 @@ class Table:
             return int(connection.execute(f"SELECT count(*) FROM {self._kind}").fetchone()[0])
 
     def insert(self, document: Document) -> Document:
-        """Add a row and return it as it was written, which only the write itself knows. Raises Conflict for a name taken."""
+        """Add a row and return it as written. Raises Conflict if the name is taken."""
         now, name = timestamp(self._now()), self._name(document["name"])
         values = (self._new_id(document), self._text(document, {}), now, now, name)
-        with self._told(lambda: name), self._database.writing() as connection:
+        with self._conflicts(lambda: name), self._database.writing() as connection:
             self._make(connection)
             columns = f"{_SERVER_COLUMNS}, {self._column}"
             connection.execute(f"INSERT INTO {self._kind} ({columns}) VALUES (?, ?, ?, ?, ?)", values)
@@ -90,14 +90,14 @@ class Table:
         *,
         merge: bool = True,
     ) -> Document:
-        """Write a document over the row with that id and return the row as it was written.
+        """Replace the document of the row with that id and return the row as written.
 
         Keys that the document leaves out stay as they are, or are cleared without `merge`; a name always stays.
 
         Raises NotFound when the row is gone, Moved when it has another version, Conflict when its new name is taken.
         """
         name = ""
-        with self._told(lambda: name), self._database.writing() as connection:
+        with self._conflicts(lambda: name), self._database.writing() as connection:
             stored = self._stored(connection, id, version)
             merged = {**(stored if merge else {"name": stored["name"]}), **document}
             name = self._name(merged["name"])
@@ -125,20 +125,20 @@ class Table:
         """Make the table, where it is not one that every file has."""
 
     @contextmanager
-    def _told(self, name: Callable[[], str]) -> Iterator[None]:
+    def _conflicts(self, name: Callable[[], str]) -> Iterator[None]:
         try:
             yield
         except sqlite3.IntegrityError:
             raise Conflict(f"there is a {self._kind.replace('_', ' ')} {name()} already") from None
 
     def _stored(self, connection: sqlite3.Connection, identifier: str, version: str | None) -> Document:
-        """A row that is about to be written over; asked inside the write's own transaction."""
+        """The row that is about to be replaced, read within the write's own transaction."""
         found = next(self._chosen(connection, "id", [identifier]), None)
         if found is None:
             raise NotFound(f"there is no {self._kind.replace('_', ' ')} with the id {identifier}")
         row = self._row(found)
         if version is not None and row["etag"] != version:
-            raise Moved(f"the {self._kind.replace('_', ' ')} {row['name']} was written by someone else meanwhile")
+            raise Moved(f"the {self._kind.replace('_', ' ')} {row['name']} was changed by another writer meanwhile")
         return row
 
     def _where(self, column: str, values: list[str]) -> list[Any]:
@@ -152,13 +152,13 @@ class Table:
         for start in range(0, len(values), _IN_ONE_QUERY):
             some = values[start : start + _IN_ONE_QUERY]
             marks = ",".join("?" * len(some))
-            # Fetched at once: a query that is left in the middle, by a row that cannot be read, keeps the file locked.
+            # Fetched at once: a query left unfinished, because a row cannot be read, would keep the file locked.
             query = f"{self._select} WHERE {column} IN ({marks}) ORDER BY {self._column}"
             yield from connection.execute(query, some).fetchall()
 
 
 class SqliteReader:
-    """Reads an embedded remote. A file that is not there reads as empty, and is not made."""
+    """Reads an embedded remote. A missing file reads as empty and is not created."""
 
     embedded = True
 
@@ -178,7 +178,7 @@ class SqliteReader:
         return self._policies.named(names)
 
     def by_id(self, ids: Collection[str]) -> list[Any]:
-        """The rows with these ids; ids that there are not are left out."""
+        """The rows with these ids; unknown ids are left out."""
         return self._policies.by_id(ids)
 
     def count(self) -> int:
@@ -202,7 +202,7 @@ class SqliteReader:
 
 
 class SqliteRemote(SqliteReader):
-    """Reads and writes an embedded remote; the file and its directory are made when missing."""
+    """Reads and writes an embedded remote; a missing file or directory is created."""
 
     def __init__(
         self,
@@ -221,11 +221,11 @@ class SqliteRemote(SqliteReader):
         self.replace(id, document, version)
 
     def insert(self, document: Document) -> Document:
-        """Add a policy and return its row as it was written, which only the write itself can tell."""
+        """Add a policy and return its row as written, which is only known within the write."""
         return self._policies.insert(document)
 
     def replace(self, id: str, document: Document, version: str | None = None) -> Document:  # noqa: A002 - as above
-        """Write a policy over the one with that id and return its row as it was written."""
+        """Replace the policy with that id and return its row as written."""
         return self._policies.replace(id, document, version)
 
     def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
@@ -238,12 +238,12 @@ def timestamp(time: datetime) -> str:
 
 
 def stored_text(document: Document) -> str:
-    """What is stored of a document: everything but the server's own keys."""
+    """The stored form of a document: everything except the server's own keys."""
     return json.dumps({key: value for key, value in document.items() if not is_server_key(key)})
 
 
 def document_of(text: str) -> Document | None:
-    """A stored document; None for what somebody else wrote in its place."""
+    """A stored document; None if it is corrupt."""
     try:
         found = json.loads(text)
     except (ValueError, TypeError, RecursionError):
@@ -252,9 +252,10 @@ def document_of(text: str) -> Document | None:
 
 
 def _row(values: Iterable[str]) -> Document:
-    """A row as it is told. One whose document is none, or of another name, has a name and no policy: shown, and not touched.
+    """The row as the API returns it. A document that is corrupt, or of another name, yields a row without a policy: it is
+    listed but never changed.
 
-    The column is what look-ups go by, and what keeps a second policy of that name out.
+    Look-ups and the unique constraint go by the name in the column.
     """
     _, document, _, _, canonical = values = tuple(values)
     found = document_of(document) or {}

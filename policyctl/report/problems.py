@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from policyctl import __version__
 from policyctl.errors import Mark, Problem, Severity
-from policyctl.load.validation import Validation
+from policyctl.lint.validate import Validation
 from policyctl.report.format import SEVERITIES, Style, columns, count, escape, json_text
 from policyctl.rules import Rule
 from policyctl.rules.catalogue import LINT_CODES, RULES

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from policyctl.errors import RemoteError
-from policyctl.load.auth import AuthFile
+from policyctl.load.config_file import AuthFile
 from policyctl.plan.outcome import GOOD, Outcome
 from policyctl.plan.plan import Plan, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.verify import verify
-from policyctl.remote.backoff import Backoff
 from policyctl.remote.http import HttpClient
 from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote
+from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Credentials, Redactor
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.report.format import Style

@@ -17,9 +17,9 @@ from policyctl.policy.names import canonical_name
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.verify import verify
-from policyctl.remote.backoff import Backoff
 from policyctl.remote.http import HttpClient
 from policyctl.remote.orchestrate import OrchestrateRemote
+from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor
 from tests.chaos.figures import Figures
 from tests.chaos.invariants import Violation

@@ -224,7 +224,7 @@ def test_a_new_environment_leads_nowhere_until_it_was_merged(
     ran = policyctl("plan", "--base", "main")
     assert (ran.code, ran.out, two[1].seen) == (3, "", [])
     assert ran.err == (
-        "error: environment prod is new in this branch, so nobody has reviewed where it leads; merge it first, "
+        "error: environment prod is new in this branch, so its remote has not been reviewed; merge it first, "
         "or plan with --remote git:main\n"
     )
     assert policyctl("plan", "--base", "main", "--remote", "git:main").code == 0
@@ -303,11 +303,11 @@ the checked out commit has no commit in common with main; fetch the whole histor
 GitLab: GIT_DEPTH: 0)
 """
 BROKEN = """\
-on change, policyctl.yaml is not valid, so its safety settings cannot hold: \
+on change, policyctl.yaml is not valid, so its safety settings are unknown: \
 policies/policyctl.yaml:1:1: P101 unknown key \"limit\" (did you mean limits?); fix it on change first
 """
 WRONG = {
-    "no such revision": (lambda _: "nope", 64, "git knows no revision 'nope' (fetch it, or name another)\n"),
+    "no such revision": (lambda _: "nope", 64, "unknown git revision 'nope' (fetch it, or name another)\n"),
     "an option": (lambda _: "--all", 64, "the git revision must not begin with -, / or ^\n"),
     "no commit in common": (_unrelated, 1, LONELY),
     "an invalid file at the base": (_broken, 1, BROKEN),
@@ -335,4 +335,4 @@ def test_outside_a_repository_it_is_one_clear_line(project: Project, policyctl: 
     project.policy("a")
     ran = policyctl("plan", "--base", "main")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "error: policies is in no git repository, so there is no revision to compare with\n"
+    assert ran.err == "error: policies is not in a git repository, so it cannot be compared with a revision\n"

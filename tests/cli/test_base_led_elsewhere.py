@@ -85,9 +85,9 @@ def _link_to_a_submodule(top: Path) -> None:
 
 
 LED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "the directory is a link": (_directory, "is a link or lies behind one"),
-    "the directory above is a link": (_above, "is a link or lies behind one"),
-    "a link leads to another": (_over_another, "is a link or lies behind one"),
+    "the directory is a link": (_directory, "is a link or below one"),
+    "the directory above is a link": (_above, "is a link or below one"),
+    "a link leads to another": (_over_another, "is a link or below one"),
     "a link leads to itself": (_in_a_circle, ""),
     "it is a submodule": (_submodule, "is in a submodule"),
     "a link leads to a submodule": (_link_to_a_submodule, "is in a submodule"),
@@ -149,7 +149,7 @@ def test_a_link_brings_no_restoration(reviewed: Project, policyctl: Policyctl) -
     commit(reviewed.folder)
     ran = policyctl("apply", "--yes", "--base", "HEAD^1", "--dir", "team/policies")
     assert "restoration: back" not in ran.out
-    assert "no change is taken for a restoration: team/policies is a link or lies behind one" in ran.err
+    assert "no change is taken for a restoration: team/policies is a link or below one" in ran.err
 
 
 @pytest.mark.parametrize("name", ["way/../policies", "way/policies"])
@@ -160,7 +160,7 @@ def test_a_path_that_steps_through_a_link_has_no_base(name: str, reviewed: Proje
     commit(reviewed.folder)
     ran = policyctl("plan", "--base", "HEAD", "--dir", name)
     assert (ran.code, ran.out) == (3, "")
-    assert f"{name} is a link or lies behind one" in ran.err
+    assert f"{name} is a link or below one" in ran.err
 
 
 def test_a_working_directory_that_a_link_led_to_has_no_base(

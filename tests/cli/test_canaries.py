@@ -24,8 +24,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.load.auth import AuthFile
-from policyctl.remote.login_flows import cpd
+from policyctl.load.config_file import AuthFile
+from policyctl.remote.login import cpd
 from policyctl.remote.redaction import Credentials, Redactor
 from tests.conftest import Policyctl, Ran
 from tests.examples import examples

@@ -124,7 +124,7 @@ def test_what_an_earlier_checkout_converted_is_not_read_either(branch: Project, 
     attributes(branch, "")
     git(branch.folder, "commit", "-q", "-m", "x")
     assert "$Id: " in path.read_text("utf-8")
-    assert "git takes it for unchanged" in refused(policyctl, "plan", "--base", "main")
+    assert "git considers it unchanged" in refused(policyctl, "plan", "--base", "main")
 
 
 def test_files_of_a_submodule_go_by_its_own_attributes(branch: Project, policyctl: Policyctl) -> None:

@@ -428,7 +428,7 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "a name that is near to none": (("zzz",), "policies has no policy zzz; name one of its policies, or a file"),
     "against what": (("anygem", "--against", "main"), "--against takes git:REF or live"),
     "against no revision": (("anygem", "--against", "git:"), "--against takes git:REF or live"),
-    "against an unknown revision": (("anygem", "--against", "git:nope"), "git knows no revision 'nope'"),
+    "against an unknown revision": (("anygem", "--against", "git:nope"), "unknown git revision 'nope'"),
     "against an option": (("anygem", "--against", "git:--output=x"), "the git revision must not begin with -"),
 }
 
@@ -449,12 +449,12 @@ def test_usage_errors_are_one_line_and_64(case: str, project: Project, policyctl
 def test_outside_a_repository_there_is_no_revision(tmp_path: Path, policyctl: Policyctl) -> None:
     ran = policyctl("effect", write(tmp_path, fallback("x/a")), "--against", "git:HEAD")
     assert ran.code == 1
-    assert "is in no git repository" in ran.err
+    assert "is not in a git repository" in ran.err
 
 
 BROKEN = {
-    "no such file": (None, "there is no such file"),
-    "no policy": ('{"spec_version": "v1", "kind": "agent"}', "holds no policy"),
+    "no such file": (None, "the file does not exist"),
+    "no policy": ('{"spec_version": "v1", "kind": "agent"}', "contains no policy"),
     "not YAML": ("a: [", "this [ is never closed"),
     "a template without its variable": (
         json.dumps({"kind": "model", "name": "p", "policy": {"x": "{{ y }}"}}),

@@ -71,7 +71,7 @@ def test_an_environment_may_have_it_as_its_remote(merged: Project, policyctl: Po
     assert policyctl("validate").code == 0
     ran = policyctl("apply", "--yes")
     assert (ran.code, ran.out) == (64, "")
-    assert "nothing can be applied to it" in ran.err
+    assert "but not applied to" in ran.err
 
 
 def test_a_variable_that_changed_is_a_change(project: Project, policyctl: Policyctl) -> None:
@@ -98,7 +98,7 @@ def test_a_policy_that_was_invalid_is_reported_and_blocks_nothing(project: Proje
         ("-x", "error: --remote must not begin with -, / or ^\n"),
         ("", "error: --remote must be a branch, a tag or a commit, such as origin/main\n"),
         ("main\nHEAD", "error: --remote must be a branch, a tag or a commit, such as origin/main\n"),
-        ("nope", "error: git knows no revision 'nope' (fetch it, or name another)\n"),
+        ("nope", "error: unknown git revision 'nope' (fetch it, or name another)\n"),
     ],
 )
 def test_a_wrong_revision_is_one_clear_line(merged: Project, policyctl: Policyctl, revision: str, said: str) -> None:
@@ -110,7 +110,7 @@ def test_outside_a_repository_it_is_one_clear_line(project: Project, policyctl: 
     project.policy("a")
     ran = policyctl("plan", "--remote", "git:main")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "error: policies is in no git repository, so there is no revision to compare with\n"
+    assert ran.err == "error: policies is not in a git repository, so it cannot be compared with a revision\n"
 
 
 def test_apply_refuses_it_and_a_plan_that_was_saved_from_it(merged: Project, policyctl: Policyctl) -> None:
@@ -118,7 +118,7 @@ def test_apply_refuses_it_and_a_plan_that_was_saved_from_it(merged: Project, pol
     for args in (["--remote", "git:main"], ["plan.json"], ["plan.json", "--remote", "git:main"]):
         ran = policyctl("apply", "--yes", *args)
         assert (ran.code, ran.out) == (64, "")
-        assert ran.err.startswith("error: git:main is a git revision: it can be planned against, and nothing")
+        assert ran.err.startswith("error: git:main is a git revision: it can be planned against but not")
     assert not Path(".policyctl").exists()
 
 

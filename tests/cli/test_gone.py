@@ -38,7 +38,7 @@ def test_what_the_checkout_lacks_is_not_removed(case: str, remote: str | None, a
     leave_out, path, remedy = GAPS[case]
     leave_out(applied.folder)
     ran = policyctl("plan", *([] if remote is None else ["--remote", remote]))
-    assert f"{path}: P471 warning: is in git and not on this disk: " in ran.err
+    assert f"{path}: P471 warning: is in git but not on this disk: " in ran.err
     assert "- virtual-policy/beta" not in ran.out
     if case == "a submodule" and remote is not None:  # neither side has it
         assert ran.code == 0
@@ -125,10 +125,10 @@ def test_without_its_configuration_nothing_is_planned(config: str, applied: Proj
     for args in (["plan"], ["apply", "--yes"], ["pull"], ["effect"], ["test"], ["plan", "--remote", "git:HEAD"]):
         ran = policyctl(*args)
         assert (ran.code, ran.out) == (3, ""), args
-        assert ran.err.startswith(f"error: {applied.folder / config} is in git and not on this disk, so no setting is known: ")
+        assert ran.err.startswith(f"error: {applied.folder / config} is in git but not on this disk, so its settings are ")
         assert f"git update-index --no-skip-worktree {config} && git checkout -- {config}" in ran.err
     ran = policyctl("validate")
-    assert (ran.code, f"{applied.folder / config}: P001 is in git and not on this disk" in ran.out) == (1, True)
+    assert (ran.code, f"{applied.folder / config}: P001 is in git but not on this disk" in ran.out) == (1, True)
 
 
 def test_a_directory_that_the_checkout_leaves_out_as_a_whole_is_named(applied: Project, policyctl: Policyctl) -> None:
@@ -192,14 +192,14 @@ def test_a_pointer_of_git_lfs_is_neither_a_policy_nor_a_removal(applied: Project
 ELSEWHERE: dict[str, tuple[dict[str, str | None], str]] = {
     "a file that include leaves out": (
         {"policyctl.yaml": "include: ['core/*']\n"},
-        "policies/edge/beta.yaml has it, and include leaves that file out",
+        "policies/edge/beta.yaml has it, but include leaves that file out",
     ),
-    "a hidden file": ({"edge/.beta.yaml": None}, "policies/edge/.beta.yaml has it, and hidden files are not read"),
-    "a hidden directory": ({".old/x/beta.yaml": None}, "policies/.old/x/beta.yaml has it, and hidden files are not read"),
-    "a backup": ({"edge/beta.yaml.bak": None}, "policies/edge/beta.yaml.bak has it, and only *.yaml, *.yml and *.json are"),
-    "a text": ({"beta.txt": None}, "policies/beta.txt has it, and only *.yaml, *.yml and *.json are read"),
-    "no suffix": ({"beta": None}, "policies/beta has it, and only *.yaml, *.yml and *.json are read"),
-    "a file for tests": ({"beta.test.yaml": None}, "policies/beta.test.yaml has it, and files called *.test.* hold tests only"),
+    "a hidden file": ({"edge/.beta.yaml": None}, "policies/edge/.beta.yaml has it, but hidden files are not read"),
+    "a hidden directory": ({".old/x/beta.yaml": None}, "policies/.old/x/beta.yaml has it, but hidden files are not read"),
+    "a backup": ({"edge/beta.yaml.bak": None}, "policies/edge/beta.yaml.bak has it, but only *.yaml, *.yml and *.json are"),
+    "a text": ({"beta.txt": None}, "policies/beta.txt has it, but only *.yaml, *.yml and *.json are read"),
+    "no suffix": ({"beta": None}, "policies/beta has it, but only *.yaml, *.yml and *.json are read"),
+    "a file for tests": ({"beta.test.yaml": None}, "policies/beta.test.yaml has it, but files called *.test.* hold tests only"),
 }
 
 
@@ -231,7 +231,7 @@ def test_a_removal_shows_where_the_policy_is_all_the_same(case: str, applied: Pr
 def test_what_looks_like_a_policy_is_named_by_every_command(project: Project, policyctl: Policyctl) -> None:
     project.policy("a")
     project.write("b.yaml.orig", POLICY.format("b"))
-    said = "policies/b.yaml.orig: P472 warning: holds virtual-policy/b, and is not read"
+    said = "policies/b.yaml.orig: P472 warning: contains virtual-policy/b but is not read"
     assert said in policyctl("validate").out
     for command in ("plan", "effect", "apply"):
         assert said in policyctl(command, *(["--yes"] if command == "apply" else [])).err

@@ -15,9 +15,14 @@ GUARD = "{policy: %s, guard: max_calls, reason: it was so}"
 IDLE = {
     "scope": ('scope: ["chat*", emebd, embed]\n', "1:18", "scope has emebd", " (did you mean embed?)"),
     "protect": ("protect: [virtual-policy/chta]\n", "1:11", "protect has virtual-policy/chta", "virtual-policy/chat?)"),
-    "a glob": ("protect: ['prod-*']\n", "1:11", "protect has prod-*", " (correct it, or take it out)"),
+    "a glob": ("protect: ['prod-*']\n", "1:11", "protect has prod-*", " (correct it, or remove it)"),
     "guard_exceptions": (f"guard_exceptions: [{GUARD % 'caht'}]\n", "1:29", "guard_exceptions has caht", "mean chat?)"),
-    "allow_remove": ("allow_remove: [old]\n", "1:16", "allow_remove has old, and no live policy has that name", "take it out)"),
+    "allow_remove": (
+        "allow_remove: [old]\n",
+        "1:16",
+        "allow_remove has old, and no live policy has that name",
+        "remove the entry)",
+    ),
     "in an environment": (
         "environments:\n  dev:\n    protect: [chta]\n",
         "3:15",

@@ -103,4 +103,4 @@ def test_init_then_pull_adds_the_live_policies_beside_the_example(bare: Path, po
 def test_a_file_in_the_way_is_an_error(bare: Path, policyctl: Policyctl) -> None:
     Path("policies").write_text("mine", "utf-8")
     ran = policyctl("init")
-    assert (ran.code, ran.err) == (1, "error: policies cannot be made: File exists\n")
+    assert (ran.code, ran.err) == (1, "error: policies cannot be created: File exists\n")

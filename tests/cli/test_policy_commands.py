@@ -237,7 +237,7 @@ def test_import_refuses_a_bad_file_with_its_place(case: str, bare: Path, policyc
 
 def test_a_file_that_is_not_there_is_a_clear_error(bare: Path, policyctl: Policyctl) -> None:
     ran = policyctl("policy", "import", "--file", "nope.yaml", "--yes")
-    assert (ran.code, ran.err) == (1, "nope.yaml: P001 there is no such file; correct the path\n")
+    assert (ran.code, ran.err) == (1, "nope.yaml: P001 the file does not exist; correct the path\n")
 
 
 def test_import_renders_templates_with_the_vars_of_the_environment(project: Project, policyctl: Policyctl) -> None:

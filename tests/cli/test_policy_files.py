@@ -60,7 +60,7 @@ def test_save_rewrites_the_file_that_has_the_policy_wherever_it_is(project: Proj
 
 
 CANNOT_SAVE: dict[str, tuple[dict[str, str], int, str]] = {
-    "several documents": ({"a.yaml": f"{SAVED}---\n{ANYGEM}"}, 1, "error: policies/a.yaml holds more than this policy"),
+    "several documents": ({"a.yaml": f"{SAVED}---\n{ANYGEM}"}, 1, "error: policies/a.yaml has more than this policy"),
     "vars": (
         {
             "a.yaml": SAVED.replace("single", '"{{ mode }}"'),
@@ -76,7 +76,7 @@ CANNOT_SAVE: dict[str, tuple[dict[str, str], int, str]] = {
     ),
     "a broken directory": ({"a.yaml": "a: ["}, 1, "policies/a.yaml:1:4: P002"),
     "out of scope": ({"policyctl.yaml": 'scope: ["team-*"]\n'}, 64, "error: virtual-policy/x is outside the scope of"),
-    "not included": ({"policyctl.yaml": 'include: ["team/*"]\n'}, 1, "error: policies/x.yaml is not among the files that"),
+    "not included": ({"policyctl.yaml": 'include: ["team/*"]\n'}, 1, "error: policies/x.yaml is not included by environment"),
 }
 
 

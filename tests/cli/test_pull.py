@@ -148,7 +148,7 @@ def test_a_file_that_differs_is_kept_unless_overwrite(project: Project, policyct
     ran = policyctl("pull")
     assert ran.code == 5
     assert "+ policies/new.yaml\n" in ran.out
-    assert "kept  policies/team/gem.yml says otherwise than the live virtual-policy/anygem; --overwrite writes" in ran.out
+    assert "kept  policies/team/gem.yml differs from the live virtual-policy/anygem; use --overwrite to replace" in ran.out
     assert "the plan is not empty: 1 to update." in ran.out
     assert "1 live policy not pulled" in ran.err
     assert files_of(project.policies)["team/gem.yml"] == ANYGEM
@@ -243,7 +243,7 @@ def test_a_file_that_the_environment_would_not_read_is_not_written(project: Proj
     put([row("a")])
     ran = policyctl("pull")
     assert ran.code == 5
-    assert "not pulled  virtual-policy/a: policies/a.yaml is not among the files that environment local includes" in ran.out
+    assert "not pulled  virtual-policy/a: policies/a.yaml is not included by environment local" in ran.out
     assert sorted(files_of(project.policies)) == ["policyctl.yaml"]
 
 

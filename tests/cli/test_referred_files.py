@@ -203,7 +203,7 @@ def test_a_link_at_the_base_is_not_followed(branch: Project, remote: StandIn, po
     commit(branch.folder)
     ran = policyctl("plan", "--base", "HEAD")
     assert (ran.code, ran.out, remote.seen) == (3, "", [])
-    assert "is a link at the base, or behind one, which is not followed at a revision; merge that first" in ran.err
+    assert "is a link at the base, or below one, which is not followed at a revision; merge that first" in ran.err
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_without_a_base_apply_restores_nothing(base: str, emergency: Project, po
     """What services say of a branch's first push, and a revision that a shallow checkout lacks: the stricter way."""
     ran = policyctl("apply", "--yes", "--base", base)
     assert (ran.code, "restoration:" in ran.out) == (3, False)
-    assert ("no change is taken for a restoration: git knows no revision 'nonsense'" in ran.err) == (base == "nonsense")
+    assert ("no change is taken for a restoration: unknown git revision 'nonsense'" in ran.err) == (base == "nonsense")
 
 
 def test_a_policy_that_was_removed_by_hand_is_restored(project: Project, policyctl: Policyctl) -> None:

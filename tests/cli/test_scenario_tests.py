@@ -210,7 +210,7 @@ BAD = {
         1,
         "P105 mode must be",
     ),
-    "no directory": (lambda project: project.policies.rename("elsewhere"), (), 1, "there is no such directory"),
+    "no directory": (lambda project: project.policies.rename("elsewhere"), (), 1, "the directory does not exist"),
 }
 
 

@@ -80,7 +80,7 @@ def test_outside_a_repository_nothing_above_is_found(
     project.write("anygem.yaml", ANYGEM)
     (project.folder / "deep").mkdir()
     monkeypatch.chdir(project.folder / "deep")
-    assert "policies: P016 there is no such directory" in policyctl("plan").err
+    assert "policies: P016 the directory does not exist" in policyctl("plan").err
     monkeypatch.chdir(project.policies)
     assert policyctl("plan").code == 0
 

@@ -118,7 +118,7 @@ CASES = {
     ),
     "a template's output": Case(
         {"a.yaml": described('"{{ [' + ",".join(["v"] * 400) + '] }}"'), "policyctl.yaml": LONG_VARIABLE},
-        "P015 the template gives more than 65,536 characters",
+        "P015 the template produces more than 65,536 characters",
     ),
     "variables": Case(
         {"a.yaml": POLICY, "policyctl.yaml": BIG_VARS}, "P005 vars hold more than 65,536 characters; shorten them"
@@ -156,9 +156,9 @@ ENDLESS = {
     "a secret of no file's name": (
         {"auth": '{token: "file:a\\0b"}'},
         ("plan",),
-        "which cannot be read: no file has such a name",
+        "which cannot be read: a file name cannot contain a null byte",
     ),
-    "a ca_file of no file's name": ({"ca_file": '"a\\0b"'}, ("plan",), "cannot be read: no file has such a name"),
+    "a ca_file of no file's name": ({"ca_file": '"a\\0b"'}, ("plan",), "a file name cannot contain a null byte"),
     "a database of a long name": ({"remote": "sqlite:///" + "a" * 5000}, ("plan",), "File name too long"),
     "a database of no file's name": ({"remote": '"sqlite:///a\\0b"'}, ("plan",), "P304 remote must be sqlite:///path/to/file"),
 }

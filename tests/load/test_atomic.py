@@ -56,8 +56,8 @@ def test_a_link_within_a_directory_is_followed_and_so_is_the_directory_itself(tm
 
 
 STRANGE = {
-    "a directory": "is no regular file",
-    "a pipe": "is no regular file",
+    "a directory": "is not a regular file",
+    "a pipe": "is not a regular file",
     "a link to itself": "Too many levels of symbolic links",
     "a name too long": "File name too long",
     "below a file": "Not a directory",

@@ -116,14 +116,14 @@ BAD = {
     "no environments": ("environments: {}", "1:15: P106 environments must not be empty"),
     "an unknown default": (
         "default: prd\nenvironments: {prod: {}}",
-        "1:10: P302 there is no environment prd (did you mean prod?)",
+        "1:10: P302 unknown environment prd (did you mean prod?)",
     ),
-    "a default without environments": ("default: prod", "1:10: P302 there is no environment prod"),
+    "a default without environments": ("default: prod", "1:10: P302 unknown environment prod"),
     "a secret in place": (
         "environments: {p: {auth: {type: bearer, token: hunter2}}}",
         "P304 token must be a reference, env:NAME or file:PATH",
     ),
-    "a password in the remote": ("environments: {p: {remote: 'https://u:hunter2@x/'}}", "P304 remote must not hold a user"),
+    "a password in the remote": ("environments: {p: {remote: 'https://u:hunter2@x/'}}", "P304 remote must not contain a user"),
     "an unknown kind of remote": ("environments: {p: {remote: 'ftp://x'}}", "P304 remote must be local, sqlite:///path"),
     "an unknown kind of auth": ("environments: {p: {auth: {type: basic}}}", "P105 type must be ibm_iam,"),
     "a variable that is a secret": (

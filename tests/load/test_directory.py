@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from policyctl.load.directory import Files, find_files
+from policyctl.load.directory import Files
+from policyctl.load.discovery import find_files
 from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import source_of
 from tests.call_counts import calls
@@ -256,8 +257,8 @@ def test_a_file_that_may_not_be_read(project: Project, policyctl: Policyctl) -> 
     path.unlink()
     path.mkdir()
     assert policyctl("validate", path, "nowhere.yaml").out.splitlines() == [
-        "nowhere.yaml: P001 there is no such file; correct the path",
-        f"{path}: P016 holds no policy file (*.yaml, *.yml or *.json); write one, or name another directory with --dir",
+        "nowhere.yaml: P001 the file does not exist; correct the path",
+        f"{path}: P016 contains no policy file (*.yaml, *.yml or *.json); write one, or name another directory with --dir",
         "Not valid: 2 errors (0 policies in 1 file).",
     ]
 
@@ -279,7 +280,7 @@ def test_each_file_is_parsed_once_for_all_environments(project: Project) -> None
     project.write("templated.yaml", ANYGEM.replace("anygem", "{{ name }}"))
     project.write("policyctl.yaml", "environments: {one: {vars: {name: a}}, two: {vars: {name: b}}}\n")
     config = load_config(find_config(project.policies))
-    files = Files(find_files(project.policies).files, root=project.policies)
+    files = Files(find_files(project.policies).files, root=project.policies, several=True)
 
     def load() -> None:
         for environment in config.environments.values():

@@ -107,17 +107,17 @@ def test_hostile_revisions_are_refused_before_git_sees_them(repository: Path, re
 
 @pytest.mark.parametrize("revision", ["nope", "main:policies", "main..HEAD", "HEAD~9", "0" * 40, "main --all"])
 def test_what_is_not_a_commit_is_an_unknown_revision(repository: Path, revision: str) -> None:
-    with pytest.raises(UsageError, match="git knows no revision"):
+    with pytest.raises(UsageError, match="unknown git revision"):
         Revision(repository, revision)
 
 
 def test_no_repository_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(PolicyctlError, match=rf"^{tmp_path} is in no git repository, so .*$"):
+    with pytest.raises(PolicyctlError, match=rf"^{tmp_path} is not in a git repository, so .*$"):
         Revision(tmp_path, "main")
 
 
 def test_a_directory_inside_git_s_own_is_one_clear_line(repository: Path) -> None:
-    with pytest.raises(PolicyctlError, match=r"hooks is in no working tree"):
+    with pytest.raises(PolicyctlError, match=r"hooks is not in a working tree"):
         Revision(repository / ".git" / "hooks", "main")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.git.revision import Revision, head, merge_base
+from policyctl.load.git.checkout import head
+from policyctl.load.git.revision import Revision, merge_base
 from tests.conftest import Policyctl, Project
 from tests.git_repo import SURROUNDINGS, commit, git
 
@@ -52,7 +53,7 @@ def test_a_name_with_two_meanings_is_refused(case: str, two: tuple[Path, str, st
         git(top, "update-ref", reference, first)
     with pytest.raises(UsageError) as caught:
         Revision(top, revision)
-    assert f"has more than one meaning here: {meanings}; write the one that is meant in full" in str(caught.value)
+    assert f"has more than one meaning here: {meanings}; write the intended one in full" in str(caught.value)
 
 
 def test_an_abbreviated_id_that_is_a_tag_too_is_refused(two: tuple[Path, str, str]) -> None:
@@ -70,7 +71,7 @@ def test_no_tag_is_taken_for_what_has_one_meaning(tag: str, two: tuple[Path, str
     tag = tag.format(id=second)
     git(top, "update-ref", f"refs/tags/{tag}", first)
     if "origin" in tag:  # there is no such branch
-        with pytest.raises(UsageError, match="git knows no revision"):
+        with pytest.raises(UsageError, match="unknown git revision"):
             Revision(top, tag)
     else:
         assert Revision(top, tag).commit == second
@@ -120,7 +121,7 @@ def test_a_partial_clone_is_named_with_the_remedy_and_fetches_nothing(
     then = Revision(clone, "HEAD^1")
     assert [entry.path for entry in then.files()] == ["a.yaml"]
     for ask in (lambda: then.contents(then.files()), lambda: Revision(clone, "2" * 40)):
-        with pytest.raises(PolicyctlError, match=r"git fetch --refetch --no-filter|git knows no revision"):
+        with pytest.raises(PolicyctlError, match=r"git fetch --refetch --no-filter|unknown git revision"):
             ask()
     assert not sprung.exists()
     git(clone, "config", "--unset", "remote.origin.uploadpack")
@@ -140,7 +141,7 @@ def test_a_plan_against_a_revision_in_a_partial_clone_is_one_clear_line(
     for args in (["plan", "--remote", "git:HEAD^1"], ["effect", "--against", "git:HEAD^1"]):
         ran = policyctl(*args)
         assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
-        assert "is a partial clone, which lacks something that is needed here; fetch everything with git fetch" in ran.err
+        assert "is a partial clone, which lacks an object that is needed; fetch everything with git fetch" in ran.err
 
 
 def test_a_linked_worktree_is_a_repository_with_a_head_of_its_own(two: tuple[Path, str, str]) -> None:

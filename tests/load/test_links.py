@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import PolicyctlError
-from policyctl.load.git.place import is_ours
+from policyctl.load.git import is_ours
 from policyctl.load.git.repository import find_repository
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.git_repo import SURROUNDINGS, commit, git

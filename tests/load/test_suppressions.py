@@ -77,15 +77,15 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "of an unknown rule": (
         f"{SINGLE} # policyctl: ignore[P4]\n",
-        [P401, '8:57: P492 warning: there is no rule "P4"; policyctl rules lists all'],
+        [P401, '8:57: P492 warning: unknown rule "P4"; policyctl rules lists all'],
     ),
     "of a misspelled rule": (
         f"{SINGLE} # policyctl: ignore[P4O1]\n",
-        [P401, '8:57: P492 warning: there is no rule "P4O1" (did you mean P401?); policyctl rules lists all'],
+        [P401, '8:57: P492 warning: unknown rule "P4O1" (did you mean P401?); policyctl rules lists all'],
     ),
     "of a rule that must hold": (
         f"{SINGLE} # policyctl: ignore[P401, P101]\n",
-        ["8:63: P492 warning: P101 is not a lint rule and cannot be ignored; mend what it finds"],
+        ["8:63: P492 warning: P101 is not a lint rule and cannot be ignored; fix the problem"],
     ),
     "on the line of a schema problem": (
         f"{HEAD}policy:\n  strategy: {{mode: sinlge}} # policyctl: ignore[P105]\n{TARGETS}\n",

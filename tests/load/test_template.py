@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyctl.load.kinds import has_template
 from policyctl.load.template import MAX_OUTPUT, BadTemplate, render, render_scalar
-from policyctl.load.variables import has_template
 from tests.strategies import json_values
 
 VARS = {"w": 0.75, "name": "x", "codes": [429, 503], "nested": {"a": {"b": 1}}, "yes": True, "none": None}
@@ -107,14 +107,14 @@ BAD = {
     "{{ name.upper() }}": "a template cannot call anything; use a filter",
     "{{ codes[:1] }}": "a template cannot take a part of a list",
     "{{ name.__class__ }}": "there is no __class__ in this variable",
-    "{{ name | attr('x') }}": "there is no filter attr (known: abs, ",
+    "{{ name | attr('x') }}": "unknown filter attr (known: abs, ",
     "{{ 'a' * 1000000 }}": "a template takes * between two numbers only",
     "{{ '%1000000000d' % 1 }}": "a template takes % between two numbers only",
     "{{ 9 ** 9 ** 9 }}": "a template cannot raise to a power",
     "{{ " + " * ".join(["9999999999"] * 30) + " }}": "a number that is too large",
     "{{ " + "9" * 5000 + " }}": "digits",
     "{{ 1 / 0 }}": "divides by zero; correct",
-    "{{ self }}": "something that a file cannot hold",
+    "{{ self }}": "a value that a file cannot contain",
     "{{ " + "(" * 400 + "1" + ")" * 400 + " }}": "nested too deeply",
     "{{ " + "1+" * 20_000 + "1 }}": "more than 1000 tokens",
     "{{ " + "not " * 9_000 + "1 }}": "more than 1000 tokens",
@@ -125,7 +125,7 @@ BAD = {
     "{{ (w }}": "a ) is missing in the expression; add it",
     "{{ 'w }}": "a quote in the expression is never closed",
     "{{ w percent }}": "percent does not belong to the expression; remove it, or put an operator before it",
-    "{{ w | rund(1) }}": "there is no filter rund (did you mean round?)",
+    "{{ w | rund(1) }}": "unknown filter rund (did you mean round?)",
     "{{ name + 1 }}": "a template takes + between two numbers only; to join texts, use ~",
     "{{ name - 1 }}": "a template takes - between two numbers only",
     "{{ codes | sum(start='a') }}": "can sum up numbers only",

@@ -37,7 +37,7 @@ hostile = st.one_of(
     st.integers(-(10**30), 10**30).map(str),
     st.floats().map(str),
 )
-models = hostile.map(lambda text: "".join(filter(str.isprintable, text)).strip()).filter(bool)
+models = hostile.map(lambda text: " ".join("".join(filter(str.isprintable, text)).split())).filter(bool)
 
 
 def read(text: str) -> Policy:

@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 
-from policyctl.load.auth import AuthFile
-from policyctl.remote.backoff import Backoff
+from policyctl.load.config_file import AuthFile
 from policyctl.remote.http import HttpClient
 from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote, Sender
+from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Credentials, Redactor
 
 SHORT = httpx.Timeout(0.25, connect=5)  # only a server that hangs on purpose is waited for

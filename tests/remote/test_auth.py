@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from policyctl.errors import Refused, RemoteError
-from policyctl.load.auth import AuthFile
+from policyctl.load.config_file import AuthFile
 from policyctl.remote.orchestrate import OrchestrateRemote
 from tests.remote.fake_server import Reply, Seen, StandIn, certificates, standing_in
 from tests.remote.fake_tenant import Tenant
@@ -236,7 +236,7 @@ def test_a_wrong_key_is_reported_in_the_services_words_without_the_secret(flow: 
 
     service = Service(flow.key, clock, refusal=refuse)
     with standing_in(service) as server, reached(flow, server, clock) as remote:
-        with pytest.raises(RemoteError, match=rf"refuses the login with {status} .*bad key \*\*\*") as told:
+        with pytest.raises(RemoteError, match=rf"refused the login with {status} .*bad key \*\*\*") as told:
             remote.rows()
         assert not any("model_policy" in seen.path for seen in server.seen)
     assert_silent(str(told.value), service)
@@ -403,7 +403,7 @@ def test_a_login_that_is_not_there_names_the_url_that_was_asked(flow: Flow, cloc
 def test_a_token_that_is_not_ascii_is_the_tokens_fault(auth: dict[str, str], clock: Clock) -> None:
     with standing_in(lambda _: Reply(200, [])) as server:
         field = list(auth)[1]
-        said = rf"^auth\.{field} refers to env:KEY, which has characters that no token has"
+        said = rf"^auth\.{field} refers to env:KEY, which has characters other than ASCII"
         with (
             reach(server.url, AuthFile.model_validate(auth), {"KEY": "tökén-123"}, clock=clock) as remote,
             pytest.raises(RemoteError, match=said) as told,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from policyctl.load.auth import AuthFile
+from policyctl.load.config_file import AuthFile
 from policyctl.plan.outcome import GOOD, Outcome
 from policyctl.reconcile.verify import verify
 from tests.remote.apply_helpers import carry_out, changes_for
@@ -48,7 +48,7 @@ REFUSALS = (
     refusal(302, None, "302 Found, a redirect"),
     refusal(400, {"message": "top-level words"}, "400 Bad Request: top-level words"),
     refusal(401, {"error": "who are you"}, "401 Unauthorized: who are you; check auth"),
-    refusal(403, {"detail": "not yours"}, "403 Forbidden: not yours; this login may not do that"),
+    refusal(403, {"detail": "not yours"}, "403 Forbidden: not yours; this login is not allowed to do that"),
     refusal(422, FIELDS, "422 Unprocessable Entity: policy.targets.0: Field required"),
     refusal(422, {"detail": {"code": "BAD", "message": "an object"}}, "422 Unprocessable Entity: an object"),
     refusal(422, {"detail": "a string"}, "422 Unprocessable Entity: a string"),
@@ -76,8 +76,8 @@ LOST = tuple(
         ("503", Reply(503), "503 Service Unavailable"),
         ("504", Reply(504), "504 Gateway Timeout"),
         ("a page", PAGE, "200 with an HTML page instead of JSON"),
-        ("cut short", CUT, "broke off before its answer was whole"),
-        ("reset", Silence.RESET, "broke off before its answer was whole"),
+        ("cut short", CUT, "closed the connection before its answer was complete"),
+        ("reset", Silence.RESET, "closed the connection before its answer was complete"),
         ("hang", Silence.HANG, "did not answer in time"),
     )
     for committed in (False, True)

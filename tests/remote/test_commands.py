@@ -258,7 +258,7 @@ def test_a_remote_that_wants_a_login_where_none_is_configured(
     with standing_in(lambda _: Reply(status)) as server:
         configure(directory, prod={"remote": server.url})
         assert run(["--dir", str(directory), "plan"]) == 1
-    assert "; no auth is configured for environment prod; add it in policyctl.yaml" in capfd.readouterr().err
+    assert "; auth is not configured for environment prod; add it in policyctl.yaml" in capfd.readouterr().err
 
 
 def test_verbose_shows_what_was_asked_of_whom_and_when(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:

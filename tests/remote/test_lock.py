@@ -97,9 +97,9 @@ def test_a_lock_without_an_owner_holds_as_well(tmp_path: Path, text: str) -> Non
 
 
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a directory": (Path.mkdir, "a.db.lock, the lock of apply, cannot be made: Is a directory"),
-    "a pipe": (os.mkfifo, "a.db.lock, the lock of apply, is no regular file; remove it"),
-    "a link": (lambda lock: lock.symlink_to("elsewhere"), "a.db.lock, the lock of apply, cannot be made: "),
+    "a directory": (Path.mkdir, "a.db.lock, the lock of apply, cannot be created: Is a directory"),
+    "a pipe": (os.mkfifo, "a.db.lock, the lock of apply, is not a regular file; remove it"),
+    "a link": (lambda lock: lock.symlink_to("elsewhere"), "a.db.lock, the lock of apply, cannot be created: "),
     "of a link to itself": (lambda lock: lock.with_name("a.db").symlink_to("a.db"), "a link that leads back to itself"),
 }
 

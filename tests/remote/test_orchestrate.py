@@ -78,7 +78,7 @@ def test_a_reader_has_no_method_that_writes() -> None:
         ),
         (Reply(405), "405 Method Not Allowed to .*; the URL of the remote is probably wrong"),
         (Reply(401), r"401 Unauthorized; check auth in policyctl.yaml \(it only goes to the origin"),
-        (Reply(403, {"detail": "no"}), "403 Forbidden: no; this login may not do that"),
+        (Reply(403, {"detail": "no"}), "403 Forbidden: no; this login is not allowed to do that"),
         (Reply(301, None, {"Location": "https://u:p@elsewhere/"}), "301 Moved Permanently, a redirect"),
         (
             Reply(200, b"<html>Log in</html>", {"Content-Type": "text/html"}),
@@ -108,9 +108,9 @@ TRANSIENT = [
     (Reply(502, b"<html>"), "502 Bad Gateway: an HTML page instead of JSON"),
     (Reply(503), "503 Service Unavailable"),
     (Reply(504), "504 Gateway Timeout"),
-    (Reply(200, [row("a")], cut=3), "broke off before its answer was whole"),
+    (Reply(200, [row("a")], cut=3), "closed the connection before its answer was complete"),
     (Reply(200, b'[{"id": "a", "na'), "200 with text that is not whole JSON"),
-    (Silence.RESET, "broke off before its answer was whole"),
+    (Silence.RESET, "closed the connection before its answer was complete"),
     (Silence.HANG, "did not answer in time"),
 ]
 
@@ -185,7 +185,7 @@ def test_a_certificate_is_trusted_by_ca_file_only() -> None:
         assert clock.slept == []
 
 
-@pytest.mark.parametrize(("file", "why"), [("none.pem", "cannot be read: No such file"), ("ca.txt", "holds no certificate")])
+@pytest.mark.parametrize(("file", "why"), [("none.pem", "cannot be read: No such file"), ("ca.txt", "has no certificate")])
 def test_a_ca_file_that_is_none_is_reported(tmp_path: Any, file: str, why: str) -> None:
     (tmp_path / "ca.txt").write_text("no certificate")
     with (
@@ -325,7 +325,7 @@ def test_an_id_is_one_segment_of_the_path_whatever_it_is(identifier: str) -> Non
 @pytest.mark.parametrize("identifier", [".", "..", "\ud800"])
 def test_an_id_that_no_url_can_hold_is_reported_and_nothing_is_sent(identifier: str) -> None:
     with standing_in(tenant_of(row("a"))) as server, reach(server.url) as remote:
-        with pytest.raises(RemoteError, match="cannot stand in a URL"):
+        with pytest.raises(RemoteError, match="does not fit into a URL"):
             remote.remove(identifier)
         assert server.seen == []
 
@@ -418,7 +418,7 @@ def test_authorities_of_the_environment_that_are_not_there_are_reported(monkeypa
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     with (
         reach("https://api.invalid", ca_file=tmp_path / "another.pem") as remote,
-        pytest.raises(RemoteError, match="SSL_CERT_FILE or SSL_CERT_DIR leads to nothing usable: No such file"),
+        pytest.raises(RemoteError, match="SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: No such file"),
     ):
         remote.rows()
 
@@ -428,7 +428,7 @@ def test_a_proxy_that_cannot_be_used_is_reported_without_its_password(monkeypatc
     monkeypatch.setenv("HTTP_PROXY", proxy)
     with (
         reach("http://api.invalid/instances/x") as remote,
-        pytest.raises(RemoteError, match="the proxy that the environment variables name cannot be used") as told,
+        pytest.raises(RemoteError, match="the proxy in the environment variables cannot be used") as told,
     ):
         remote.rows()
     assert "hunter2" not in str(told.value)

@@ -116,13 +116,13 @@ def _foreign(path: Path) -> None:
 
 
 BAD_FILES = {
-    "corrupt": (_corrupt, "no intact SQLite database"),
-    "no database at all": (lambda path: path.write_bytes(b"hello, this is a text file" * 50), "no intact SQLite database"),
+    "corrupt": (_corrupt, "not an intact SQLite database"),
+    "no database at all": (lambda path: path.write_bytes(b"hello, this is a text file" * 50), "not an intact SQLite database"),
     "from a newer version": (_newer, "newer policyctl"),
-    "of another program": (_foreign, "a database of something else"),
-    "a directory": (lambda path: (path.unlink(), path.mkdir()), "is no regular file"),
-    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is no regular file"),
-    "a link to a device": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "is no regular file"),
+    "of another program": (_foreign, "a database of another program"),
+    "a directory": (lambda path: (path.unlink(), path.mkdir()), "is not a regular file"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
+    "a link to a device": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "is not a regular file"),
 }
 
 

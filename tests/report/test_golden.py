@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 
 from policyctl.errors import Mark, Problem
-from policyctl.load.validation import Validation
+from policyctl.lint.validate import Validation
 from policyctl.report import schema_text
 from policyctl.report.format import Style
 from policyctl.report.plan_html import plan_html

@@ -16,7 +16,7 @@ from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import read_bounded
-from policyctl.load.git.place import repository_top
+from policyctl.load.git import repository_top
 from policyctl.load.urls import is_git
 from policyctl.plan.approval import NONE
 from policyctl.plan.plan import Plan
@@ -144,7 +144,7 @@ def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
         return "the plan was made without --base, so it does not show which settings change"
     if forge.proposal is None:
         return "the run does not know the pull request's newest commit and its target branch"
-    from policyctl.load.git.revision import checked_out  # imports subprocess
+    from policyctl.load.git.checkout import checked_out  # imports subprocess
 
     if forge.proposal.head not in checked_out(options.dir):
         return f"the checkout is neither the pull request's commit {forge.proposal.head[:12]} nor a merge of it"

@@ -22,9 +22,10 @@ from policyctl.cli.policy.change import (
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import InvalidInput, UsageError, errors_in
 from policyctl.lint.check import lint
+from policyctl.lint.directory import file_warnings
 from policyctl.load.documents import read_contents
+from policyctl.load.environment import in_environment
 from policyctl.load.source import SUFFIXES, read_source, redact_linked
-from policyctl.load.variables import in_environment
 from policyctl.load.write import policy_text
 from policyctl.plan.settings import Override
 from policyctl.policy.document import Document, Policy, policy_from_file
@@ -163,8 +164,10 @@ def _read_policy(file: Path, session: Session) -> Policy:
     if file.suffix not in SUFFIXES:
         why = "; Python is not run here, write the policy as YAML" if file.suffix == ".py" else ""
         raise UsageError(f"--file: {file} must end in {', '.join(SUFFIXES)}{why}")
-    contents = read_contents(read_source(file), session.environment.vars)
-    problems = redact_linked(in_environment(contents.problems, session.environment))
+    source = read_source(file)
+    contents = read_contents(source, session.environment.vars)
+    found = [*contents.problems, *file_warnings(source, contents)]
+    problems = redact_linked(in_environment(found, session.environment))
     if errors_in(problems):
         raise InvalidInput(problems)
     if len(contents.policies) != 1:

@@ -1,4 +1,4 @@
-"""What git's index has of a directory, and what of it the disk lacks though it was not deleted."""
+"""What git's index has of a directory, what of it the checkout leaves out, and what differs from a commit."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from policyctl.load.git.revision import commit_of
 
 _SUBMODULE = "160000"
 _FILES = ("100644", "100755")
-_AT_ONCE = 500  # paths that one command line is given
-_CONVERTING = ("working-tree-encoding", "filter", "ident")  # besides the ends of lines, all that changes a file on checkout
+_AT_ONCE = 500  # paths in one command line
+_CONVERTING = ("working-tree-encoding", "filter", "ident")  # the attributes that change a file on checkout, besides line ends
 
 
 class Absent(NamedTuple):
-    """A path of the index that is not on the disk: from which repository, its path in it, why, and what mends it.
+    """A path of the index that is missing on the disk: its repository, its path there, why it is missing, and the remedy.
 
-    `id` is the object that the index has there; None for a submodule, of which nothing more is known.
+    `id` is the object that the index has there; None for a submodule, whose content is unknown.
     """
 
     repository: Repository
@@ -34,20 +34,20 @@ class Absent(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """Where it would be."""
+        """Where the file would be."""
         return self.repository.top / self.path
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """What the index has below a directory, as absolute paths, and what of it is not there."""
+    """What the index has below a directory, as absolute paths, and what of it is missing on the disk."""
 
     tracked: frozenset[str]
     absent: tuple[Absent, ...]
 
 
 def checkout_of(directory: Path) -> Checkout | None:
-    """What git knows of a directory; None outside a repository. Raises PolicyctlError where git cannot be asked."""
+    """The checkout of a directory; None outside a repository. Raises PolicyctlError if git cannot be asked."""
     repository = find_repository(directory)
     if repository is None:
         return None
@@ -58,9 +58,9 @@ def checkout_of(directory: Path) -> Checkout | None:
 
 
 def absent_at(directory: Path, paths: Sequence[Path]) -> Absent | None:
-    """The first of these paths, in the repository around a directory, that the index has and the disk lacks.
+    """The first of these paths, in the repository around a directory, that the checkout leaves out.
 
-    Raises PolicyctlError where git cannot be asked.
+    Raises PolicyctlError if git cannot be asked.
     """
     repository = find_repository(directory)
     if repository is None or not paths:
@@ -71,15 +71,15 @@ def absent_at(directory: Path, paths: Sequence[Path]) -> Absent | None:
 
 
 def is_as_committed(directory: Path, also: str) -> bool:
-    """Whether a directory is as the checked out commit has it, and so are files called `also` in it and above it.
+    """Whether a directory equals the checked out commit, and so do files called `also` in it and above it.
 
-    False where git cannot be asked, or nothing was committed yet.
+    False if git cannot be asked or nothing was committed yet.
     """
     try:
         repository = find_repository(directory)
         if repository is None:
             return False
-        if (directory / also).is_symlink() or links_to(repository, directory):  # what it leads to may have changed
+        if (directory / also).is_symlink() or links_to(repository, directory):  # the target may have changed
             return False
         folder = repository.path_of(directory).removesuffix("/")
         above = [str(parent / also) for parent in PurePosixPath(folder, also).parent.parents] if folder else []
@@ -89,17 +89,17 @@ def is_as_committed(directory: Path, also: str) -> bool:
 
 
 class Converted(NamedTuple):
-    """A file that a checkout does not hold as the index does, though git takes it for the same, and why that is."""
+    """A file whose content differs from the index although git considers it unchanged, and the reason."""
 
     file: str
     why: str
 
 
 def converted(directory: Path, contents: Mapping[str, bytes]) -> Converted | None:
-    """The first of these files (what each holds, by its path below a directory or above it) that git converts on checkout.
+    """The first of these files that git converts on checkout; `contents` is by path, below the directory or above it.
 
-    A file that was edited is what a person wrote; but one that git rewrites, by an attribute that a commit brought, is read
-    as something that no revision has. Raises PolicyctlError where git cannot be asked.
+    An edited file is what its author wrote, but one that git rewrites because of an attribute has content that is in no
+    revision. Raises PolicyctlError if git cannot be asked.
     """
     repository = find_repository(directory)
     if repository is None:
@@ -116,7 +116,7 @@ def converted(directory: Path, contents: Mapping[str, bytes]) -> Converted | Non
 
 
 def _place(file: str, directory: Path) -> str:
-    """Where a file is, links followed; only one that may be a link costs a look at each directory on the way."""
+    """The resolved path of a file. Quick for files below the directory that are not links themselves."""
     prefix = f"{directory}{os.sep}"
     if not file.startswith(prefix) or os.path.islink(file):
         return os.path.realpath(file)
@@ -132,10 +132,10 @@ def _with_submodules(repository: Repository, paths: Sequence[str]) -> Iterator[t
 
 
 def _not_edited(repository: Repository, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Those of these paths, all of other content than the index has, that were not edited, each with the reason.
+    """Which of these paths, all with other content than in the index, were not edited, each with the reason.
 
-    A checkout goes by the attributes of the index; those on the disk may have been rewritten like the rest. Where neither
-    names a filter, git runs none to see what it takes for unchanged: what was checked out under attributes that are gone.
+    A checkout uses the attributes of the index; those on the disk may have been rewritten too. If neither names a filter, git
+    can list what it considers unchanged without running one: files checked out under attributes that are gone.
     """
     given = os.fsencode("".join(f"{path}\0" for path in paths))
     for where in ([], ["--cached"]):
@@ -149,21 +149,21 @@ def _not_edited(repository: Repository, paths: Sequence[str]) -> Iterator[tuple[
         some = paths[start : start + _AT_ONCE]
         changed = os.fsdecode(repository.output("diff-files", "--name-only", "-z", "--", *some)).split("\0")
         for path in sorted(set(some).difference(changed)):
-            yield path, "git takes it for unchanged, so it was converted on an earlier checkout, or is marked as unchanged"
+            yield path, "git considers it unchanged, so it was converted on an earlier checkout, or is marked as unchanged"
 
 
 def links_to(repository: Repository, directory: Path) -> list[str]:
-    """The links of a repository on the way to a directory, as it is named, by their paths from the top."""
+    """The links of a repository on a directory's path as written, by their paths from the top."""
     named = Path(os.path.abspath(directory))
     inside = [path for path in (named, *named.parents) if repository.top in path.parents]
     return [path.relative_to(repository.top).as_posix() for path in inside if path.is_symlink()]
 
 
 def differs(repository: Repository, commit: str, paths: Sequence[str]) -> bool:
-    """Whether anything at or below these paths (from the top; without any, anything at all) is not as a commit has it.
+    """Whether anything at or below these paths (from the top; all paths if empty) differs from a commit.
 
-    Asked by ids: git compares its index with the commit, and a file that was touched since is hashed here, as it is. Git
-    itself would run the filters that a checkout asks for.
+    git compares its index with the commit by ids, and files touched since are hashed here: git itself would run the filters
+    of the checkout.
     """
     if repository.output("ls-files", "--others", "--exclude-standard", "-z", "--", *paths):
         return True
@@ -176,7 +176,7 @@ def differs(repository: Repository, commit: str, paths: Sequence[str]) -> bool:
 
 
 def _is_same(repository: Repository, facts: str, path: str) -> bool:
-    """Whether a file of `git diff-index`, `:mode mode id id status`, is only younger than the index."""
+    """Whether a file of `git diff-index`, `:mode mode id id status`, is merely newer than the index, with the same content."""
     was, now, before, after, status = facts.removeprefix(":").split()
     if status != "M" or was != now or after.strip("0"):
         return False
@@ -189,17 +189,17 @@ def _is_same(repository: Repository, facts: str, path: str) -> bool:
 
 
 def _is_blob(content: bytes, identifier: str) -> bool:
-    """Whether a file holds what an object holds; a checkout may end lines as Windows does, which means the same in it."""
+    """Whether a file has the content of an object, apart from Windows line ends, which a checkout may add."""
     return any(_blob_id(text, identifier) == identifier for text in (content, content.replace(b"\r\n", b"\n")))
 
 
 def _blob_id(content: bytes, like: str) -> str:
-    new = hashlib.sha1 if len(like) == 40 else hashlib.sha256  # git's own choice; nothing is secured by it here
+    new = hashlib.sha1 if len(like) == 40 else hashlib.sha256  # git's own choice, not used for security here
     return new(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class _IndexEntry(NamedTuple):
-    """A line of the index; `flag` is H, S where the disk need not have it, in lower case where it is taken for unchanged."""
+    """A line of the index; `flag` is H, or S for skip-worktree, in lower case for assume-unchanged."""
 
     flag: str
     mode: str
@@ -217,7 +217,7 @@ def _entries(repository: Repository, paths: Sequence[str]) -> Iterator[_IndexEnt
 
 
 def _inspect(repository: Repository, paths: Sequence[str], tracked: set[str]) -> Iterator[Absent]:
-    """The absent entries of an index, and those of the submodules in it; what it has is added to `tracked`."""
+    """The absent entries of an index and of its submodules; every path of the index is added to `tracked`."""
     for flag, mode, identifier, path in _entries(repository, paths):
         file = repository.top / path
         tracked.add(str(file))
@@ -233,15 +233,55 @@ def _inspect(repository: Repository, paths: Sequence[str], tracked: set[str]) ->
 
 
 def _inside(repository: Repository, path: str) -> Repository | None:
-    """The repository of a submodule; None where it is not checked out."""
+    """The repository of a submodule; None if it is not checked out."""
     home = repository.top / path
     return find_repository(home) if os.path.lexists(home / ".git") else None
 
 
 def _hidden_by(repository: Repository, flag: str, path: str) -> tuple[str, str]:
-    """Why git does not mind that a file is not there, and what brings it back."""
+    """Why git accepts that a file is missing, and the command that restores it."""
     if flag in "Ss" and repository.is_sparse:
         return "this sparse checkout leaves it out", "git sparse-checkout disable"
     option = "skip-worktree" if flag in "Ss" else "assume-unchanged"
     quoted = shlex.quote(path)
     return f"it is marked {option}", f"git update-index --no-{option} {quoted} && git checkout -- {quoted}"
+
+
+_LONGEST_SUBJECT = 200  # characters
+
+
+class Head(NamedTuple):
+    """The checked out commit: its id, the first line of its message, and whether a directory has uncommitted changes."""
+
+    commit: str
+    subject: str
+    dirty: bool
+
+
+def head(directory: Path) -> Head | None:
+    """The checked out commit of a directory; None without git, a repository or a commit, since it is only shown."""
+    try:
+        repository = find_repository(directory)
+        if repository is None:
+            return None
+        commit = commit_of(repository, "HEAD")
+        _, _, message = repository.contents([commit])[0].partition(b"\n\n")
+        folder = repository.path_of(directory)
+        changed = differs(repository, commit, [folder, *links_to(repository, directory)] if folder else [])
+    except PolicyctlError:
+        return None
+    subject = message.decode(errors="replace").strip().partition("\n")[0]
+    return Head(commit, subject.strip()[:_LONGEST_SUBJECT], changed)
+
+
+def checked_out(directory: Path) -> tuple[str, ...]:
+    """The checked out commit, then its parents; empty without git, a repository or a commit."""
+    try:
+        repository = find_repository(directory)
+        if repository is None:
+            return ()
+        commit = commit_of(repository, "HEAD")
+        lines, _, _ = repository.contents([commit])[0].partition(b"\n\n")
+    except PolicyctlError:
+        return ()
+    return (commit, *(line[7:].decode() for line in lines.split(b"\n") if line.startswith(b"parent ")))

@@ -1,8 +1,8 @@
-"""The one place that runs git, so that nothing in a checkout decides which repository it reads or makes it run anything.
+"""The only module that runs git, so that nothing in a checkout chooses the repository or makes git run a program.
 
-Whoever wrote the files of a checkout may be hostile. So the repository is found here, by its `.git` alone, and every call
-names it. Only commands that read objects, refs and the index are run, and never one that converts or compares contents: a
-filter, a text conversion or a diff program of the configuration has nothing to do. Nothing is fetched.
+The files of a checkout may be hostile. So the repository is found here, by its `.git` alone, and every call names it. Only
+commands that read objects, refs and the index are run, never one that converts or compares contents: filters, text
+conversions and diff programs of the configuration do not run. Nothing is fetched. See manual/threat-model.md.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from functools import cached_property
 from pathlib import Path
 
 from policyctl.errors import PolicyctlError, Refused
-from policyctl.load.git.place import git_folder, is_ours, repository_top
+from policyctl.load.git import git_folder, is_ours, repository_top
 from policyctl.policy.findings import without_userinfo
 
 _SECONDS = 60
 WHOLE_HISTORY = "fetch the whole history (actions/checkout: fetch-depth: 0, GitLab: GIT_DEPTH: 0)"
 _WHOLE_CLONE = "fetch everything with git fetch --refetch --no-filter (actions/checkout: leave out filter and sparse-checkout)"
 
-# Instead of every GIT_* of the environment: a hook's lead to another repository or index, others to programs.
+# These replace every GIT_* variable: a hook sets some that name another repository or index, others name programs.
 _INSTEAD = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_GRAFT_FILE": os.devnull,
-    "GIT_NO_LAZY_FETCH": "1",  # since git 2.45; before it, no protocol that a promisor remote could have is allowed
+    "GIT_NO_LAZY_FETCH": "1",  # since git 2.45; older releases are stopped by allowing no protocol
     "GIT_ALLOW_PROTOCOL": "",
     "GIT_LITERAL_PATHSPECS": "1",
     "GIT_OPTIONAL_LOCKS": "0",
@@ -49,46 +49,46 @@ _OVER = tuple(word for setting in _SETTINGS for word in ("-c", setting))
 
 
 class MissingObject(PolicyctlError):
-    """The repository does not hold an object that it should: it is a partial clone, or damaged."""
+    """The repository lacks an object: it is a partial clone, or damaged."""
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository with a working tree: the directory that has its `.git`, and where git keeps it."""
+    """A repository with a working tree: the directory with its `.git`, and where git stores it."""
 
     top: Path
     git_folder: Path
 
     def path_of(self, directory: Path) -> str:
-        """Where a directory lies now, links followed, from the top, with `/` at its end; empty for the top itself.
+        """The path of a directory from the top, links followed, with `/` at its end; empty for the top itself.
 
-        Only for what is on the disk: which directory of a revision it is, `named_in` decides. Raises PolicyctlError for one
-        that lies in git's own directory.
+        For what is on the disk; `named_in` finds the directory of a revision. Raises PolicyctlError for a directory inside
+        git's own.
         """
         return _folder(directory, directory.resolve().relative_to(self.top))
 
     def output(self, *args: str, given: bytes = b"") -> bytes:
-        """What a git command prints. Raises PolicyctlError with git's own first line when it fails."""
+        """The output of a git command. Raises PolicyctlError with the first line of git's message when it fails."""
         ran = self.run(*args, given=given)
         if ran.returncode:
             self.fail(ran.stderr)
         return ran.stdout
 
     def fail(self, stderr: bytes) -> None:
-        """Raise PolicyctlError for what git printed when it failed."""
-        said = without_userinfo(stderr.decode(errors="replace").strip())
-        if "promisor remote" in said:
-            raise MissingObject(f"{self.top} is a partial clone, which lacks something that is needed here; {_WHOLE_CLONE}")
-        first = said.partition("\n")[0].removeprefix("fatal: ")
+        """Raise PolicyctlError for a git command that failed with this output."""
+        message = without_userinfo(stderr.decode(errors="replace").strip())
+        if "promisor remote" in message:
+            raise MissingObject(f"{self.top} is a partial clone, which lacks an object that is needed; {_WHOLE_CLONE}")
+        first = message.partition("\n")[0].removeprefix("fatal: ")
         raise PolicyctlError(f"git cannot read the repository around {self.top}: {first}")
 
     def run(self, *args: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run one git command on this repository; its paths are relative to the top, and never patterns."""
+        """Run one git command on this repository. Paths are relative to the top and are not patterns."""
         where = (f"--git-dir={self.git_folder}", f"--work-tree={self.top}", "--no-pager")
         return _run(self.top, (*_OVER, *where, *args), _INSTEAD, given)
 
     def sizes(self, ids: Sequence[str]) -> list[int | None]:
-        """The sizes of objects, in bytes; None for one that the repository does not hold."""
+        """The sizes of objects in bytes; None for an object that the repository lacks."""
         if not ids:
             return []
         try:
@@ -98,16 +98,16 @@ class Repository:
         return [None if line.endswith("missing") else int(line) for line in lines]
 
     def contents(self, ids: Sequence[str]) -> list[bytes]:
-        """What objects hold, in one go. Raises MissingObject when the repository does not hold all of them."""
+        """The contents of objects, read together. Raises MissingObject if the repository lacks one."""
         if not ids:
             return []
         found = list(self._objects(self.output("cat-file", "--batch", given=_lines(ids))))
         if len(found) != len(ids):
-            raise PolicyctlError(f"git did not give all that was asked for of the repository {self.top}")
+            raise PolicyctlError(f"git did not return all objects of the repository {self.top}")
         return found
 
     def _objects(self, output: bytes) -> Iterator[bytes]:
-        """The objects that `git cat-file --batch` gave: each a line `object type size`, the content, and a line's end."""
+        """The objects in the output of `git cat-file --batch`: each a line `object type size`, the content, and a line feed."""
         position = 0
         while position < len(output):
             end = output.index(b"\n", position)
@@ -119,19 +119,19 @@ class Repository:
 
     @cached_property
     def is_sparse(self) -> bool:
-        """Whether its checkout is meant to leave files out."""
+        """Whether this is a sparse checkout, which leaves files out."""
         return self.run("config", "--type=bool", "--get", "core.sparseCheckout").stdout.strip() == b"true"
 
     @cached_property
     def is_shallow(self) -> bool:
-        """Whether the history ends early."""
+        """Whether this is a shallow clone, whose history is incomplete."""
         return self.output("rev-parse", "--is-shallow-repository").strip() == b"true"
 
 
 def find_repository(directory: Path) -> Repository | None:
-    """The repository around a directory, which need not be there; None outside of one.
+    """The repository around a directory, which need not exist; None outside a repository.
 
-    Raises PolicyctlError for one that git would not touch, since it belongs to another user.
+    Raises PolicyctlError for a repository of another user, which git would not read.
     """
     top = repository_top(directory.resolve())
     return None if top is None else _repository_at(top)
@@ -144,12 +144,11 @@ def _repository_at(top: Path) -> Repository:
 
 
 def named_in(directory: Path) -> tuple[Repository, str] | None:
-    """The repository that a directory's path, as it is named, leads into, and the path from its top as `path_of` writes it;
-    None outside of one.
+    """The repository around a directory's path as written, and the path from its top as in `path_of`; None outside one.
 
-    Whoever brings a link or a submodule to that path would choose the directory, or the history, that a revision is read
-    from. So this raises Refused for either. Links above the top are the machine's own. Raises PolicyctlError as
-    `find_repository` and `path_of` do.
+    A branch that puts a link or a submodule on that path would choose the directory, or the history, that a revision is read
+    from: both raise Refused. Links above the top belong to the machine. Raises PolicyctlError as `find_repository` and
+    `path_of` do.
     """
     path = _as_named(directory)
     top = repository_top(path)
@@ -159,19 +158,19 @@ def named_in(directory: Path) -> tuple[Repository, str] | None:
     below = path.relative_to(top)
     if _resolved(directory) != repository.top / below:
         raise Refused(
-            f"{directory} is a link or lies behind one, so a revision cannot show what it was; "
+            f"{directory} is a link or below one, so its content at a revision is not known; "
             "replace the link by the directory, or name the directory that it leads to"
         )
     if _is_brought(top):
         raise Refused(
-            f"{directory} is in a submodule, or in a repository that a link leads to ({repository.top}), and each branch "
-            "chooses which; keep the policies in the repository itself"
+            f"{directory} is in a submodule, or in a repository that a link leads to ({repository.top}), which each "
+            "branch chooses; keep the policies in the repository itself"
         )
     return repository, _folder(directory, below)
 
 
 def _as_named(directory: Path) -> Path:
-    """The absolute path, with no link followed: not even one that the shell took to the working directory, where it says so."""
+    """The absolute path with no link followed, not even one in the shell's working directory (PWD), if that is known."""
     here = os.environ.get("PWD", "")
     with suppress(OSError):
         if os.path.isabs(here) and ".." not in directory.parts and os.path.samefile(here, os.curdir):
@@ -180,7 +179,7 @@ def _as_named(directory: Path) -> Path:
 
 
 def _resolved(path: Path) -> Path | None:
-    """Where a path leads; None for a link that leads back to itself, which Python before 3.13 refuses to resolve."""
+    """The resolved path; None for a link that leads back to itself, which Python before 3.13 refuses to resolve."""
     try:
         return path.resolve()
     except RuntimeError:
@@ -188,7 +187,7 @@ def _resolved(path: Path) -> Path | None:
 
 
 def _is_brought(top: Path) -> bool:
-    """Whether another repository around this one has it as a submodule, or has a link on the way to it."""
+    """Whether a repository around this one has it as a submodule, or has a link on the path to it."""
     above = repository_top(top.parent)
     if above is None:
         return False
@@ -200,15 +199,15 @@ def _is_brought(top: Path) -> bool:
 
 def _folder(directory: Path, below: Path) -> str:
     if ".git" in below.parts:
-        raise PolicyctlError(f"{directory} is in no working tree, so it is not a directory of any revision")
+        raise PolicyctlError(f"{directory} is not in a working tree, so it is not a directory of any revision")
     return "".join(f"{part}/" for part in below.parts)
 
 
 def require_trust(top: Path) -> None:
-    """Raise PolicyctlError for a repository of another user, unless git was told to trust it (`safe.directory`)."""
+    """Raise PolicyctlError for a repository of another user, unless git is configured to trust it (`safe.directory`)."""
     if is_ours(top):
         return
-    # Here alone git finds the repository by itself, and with the user's own configuration: that is where trust is written.
+    # Only here git finds the repository itself, with the user's own configuration, which has `safe.directory`.
     alone = {**_kept("GIT_CONFIG"), "GIT_CEILING_DIRECTORIES": str(top.parent), "GIT_TERMINAL_PROMPT": "0"}
     ran = _run(top, (*_OVER[:2], "rev-parse", "--git-dir"), alone)
     if b"dubious ownership" in ran.stderr or b"unsafe repository" in ran.stderr:
@@ -230,7 +229,7 @@ def _kept(prefix: str) -> dict[str, str]:
 
 def _run(folder: Path, args: Sequence[str], more: dict[str, str], given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    # A relative entry would lead to a program called git in the checkout.
+    # A relative entry could find a program called git in the checkout.
     surroundings["PATH"] = os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
     try:
         return subprocess.run(  # noqa: S603 - no shell; what users give is a checked revision or a path after --

@@ -17,7 +17,7 @@ _FULL_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT_ID = re.compile(r"[0-9a-f]{4,63}", re.IGNORECASE)
 _SUFFIX = re.compile(r"[\^~:].*|@\{.*", re.DOTALL)
 _FROM_REFS = ("refs/", "heads/", "tags/", "remotes/")
-# Where git looks for a short name, and what is there.
+# Where git looks for a short name, and what is found there.
 _PLACES = {
     "refs/tags/{}": "a tag",
     "refs/heads/{}": "a branch",
@@ -30,8 +30,8 @@ _PLACES = {
 def commit_of(repository: Repository, revision: str) -> str:
     """The full id of the commit that a revision names.
 
-    Raises UsageError when git knows no such revision, or when its name has two meanings: people who may push a tag must not
-    decide what a branch's name means.
+    Raises UsageError for an unknown or ambiguous revision: the permission to push a tag must not decide what a branch's name
+    means.
     """
     if complaint := revision_error(revision):
         raise UsageError(f"the git revision {complaint}")
@@ -42,12 +42,12 @@ def commit_of(repository: Repository, revision: str) -> str:
     if b"promisor remote" in found.stderr:
         repository.fail(found.stderr)
     if repository.is_shallow:
-        raise UsageError(f"git knows no revision {revision!r}, and this clone is shallow; {WHOLE_HISTORY}")
-    raise UsageError(f"git knows no revision {revision!r} (fetch it, or name another)")
+        raise UsageError(f"unknown git revision {revision!r}, and this clone is shallow; {WHOLE_HISTORY}")
+    raise UsageError(f"unknown git revision {revision!r} (fetch it, or name another)")
 
 
 def merge_base_of(repository: Repository, revision: str) -> str:
-    """The id of the commit at which the checked out branch left a revision. Raises as `commit_of`, and without any."""
+    """The id of the commit at which the checked out branch left a revision. Raises as `commit_of`, and if there is none."""
     ran = repository.run("merge-base", commit_of(repository, revision), commit_of(repository, "HEAD"))
     if ran.returncode:
         raise PolicyctlError(f"the checked out commit has no commit in common with {revision}; {WHOLE_HISTORY}")
@@ -55,15 +55,15 @@ def merge_base_of(repository: Repository, revision: str) -> str:
 
 
 def _is_one_thing(repository: Repository, name: str) -> bool:
-    """Whether the name is not one that a tag only pretends to be. HEAD and full ids have one meaning in git itself.
+    """Whether git knows the name, and it means one thing. HEAD and full ids are never ambiguous.
 
-    Raises UsageError for a name that could be read in more than one way.
+    Raises UsageError for a name with more than one meaning.
     """
     if not name or name in ("HEAD", "@") or _FULL_ID.fullmatch(name):
         return True
     places = {place.format(name): what for place, what in _PLACES.items()}
-    listed = _references(repository, name, *places)  # names may hold no wildcards, so others match nothing more
-    if name.startswith(_FROM_REFS):  # git looks there first, and a tag may be called so too
+    listed = _references(repository, name, *places)  # a name has no wildcards, so nothing else matches
+    if name.startswith(_FROM_REFS):  # git looks there first, and a tag may have that name too
         return f"refs/{name.removeprefix('refs/')}" in listed
     found = {place: what for place, what in places.items() if place in listed}
     meanings = [f"{what} ({place})" for place, what in found.items()]
@@ -71,7 +71,7 @@ def _is_one_thing(repository: Repository, name: str) -> bool:
         meanings += [f"a commit ({one})" for one in _commits(repository, name)]
     if len(meanings) > 1:
         raise UsageError(
-            f"{name} has more than one meaning here: {', '.join(meanings)}; write the one that is meant in full, "
+            f"{name} has more than one meaning here: {', '.join(meanings)}; write the intended one in full, "
             "or delete the others"
         )
     if list(found) == [f"refs/tags/{name}"]:
@@ -80,10 +80,10 @@ def _is_one_thing(repository: Repository, name: str) -> bool:
 
 
 def _refuse_a_tag_for_a_branch(repository: Repository, name: str) -> None:
-    """Raise UsageError for a tag that is called as a branch of a remote is, or as one would be that was not fetched."""
+    """Raise UsageError for a tag with the name of a remote's branch, or of one that was not fetched."""
     branches = [one for one in _references(repository, "refs/remotes/") if one.split("/", 3)[3:] == [name]]
     if branches:
-        raise UsageError(f"{name} is a tag here, and a branch of a remote too; write refs/tags/{name} or {branches[0]}")
+        raise UsageError(f"{name} is both a tag and a branch of a remote; write refs/tags/{name} or {branches[0]}")
     if remote := _remote_of(repository, name):
         raise UsageError(
             f"{name} is a tag here, and {remote} has no branch of that name; fetch the branch, or write refs/tags/{name}"
@@ -105,15 +105,14 @@ def _commits(repository: Repository, prefix: str) -> list[str]:
     return repository.output("rev-parse", f"--disambiguate={prefix}").decode().split()
 
 
-_LONGEST_SUBJECT = 200  # characters
-_BRANCH = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)  # that means itself wherever it is written
+_BRANCH = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)  # plain names, safe in any text
 _KINDS: dict[str, Literal["file", "link", "submodule"]] = {"120000": "link", "160000": "submodule"}
 
 
 class TreeEntry(NamedTuple):
-    """What a path was at a revision: the path from the repository's top, what it was, its object's id.
+    """A path at a revision: from the repository's top, what it was, and its object's id.
 
-    `below` is the submodule that it lies in, by its path; empty for what is the repository's own.
+    `below` is the path of the submodule that contains it; empty for the repository itself.
     """
 
     path: str
@@ -123,15 +122,15 @@ class TreeEntry(NamedTuple):
 
 
 class Revision:
-    """One commit of the repository around a directory. The directory itself need not be there any more.
+    """One commit of the repository around a directory, which need not exist any more.
 
-    `folder` is the directory's path from the repository's top, as it is named, with `/` at the end; empty for the top itself.
-    `top` is where the repository lies. No link and no submodule leads to the directory, neither now nor at the commit.
+    `folder` is the directory's path from the repository's top as written, with `/` at the end; empty for the top itself.
+    `top` is the top of the working tree. Neither now nor at the commit is the directory, or one above it, a link or submodule.
     """
 
     def __init__(self, directory: Path, revision: str) -> None:
-        """Raises UsageError for a revision that git does not know or that has two meanings, PolicyctlError without git or a
-        repository, and Refused where a link or a submodule leads to the directory."""
+        """Raises UsageError for an unknown or ambiguous revision, PolicyctlError without git or a repository, and Refused
+        if the path to the directory has a link or a submodule."""
         repository, self.folder = _named_in(directory)
         self.top = repository.top
         self.commit = commit_of(repository, revision)
@@ -139,24 +138,24 @@ class Revision:
         self._refuse_detours(revision)
 
     def files(self) -> list[TreeEntry]:
-        """Everything below the directory, sorted by path; nothing when it was not there.
+        """Everything below the directory, sorted by path; empty if it did not exist.
 
-        A submodule that is checked out stands for its files at the commit that the revision names. Raises PolicyctlError
-        when that commit was not fetched.
+        A submodule that is checked out is replaced by its files at the commit that the revision names. Raises PolicyctlError
+        if that commit was not fetched.
         """
         return sorted(self._with_submodules(self.entries([self.folder] if self.folder else [])))
 
     def entries(self, paths: Sequence[str]) -> list[TreeEntry]:
-        """Everything at these paths (from the repository's top) and, where a path ends with `/`, below it; all without any.
+        """Everything at these paths (from the repository's top) and, for a path ending in `/`, below it; without paths, all.
 
-        A directory at a path without a `/` is left out: git would list what is below it.
+        A directory at a path without a `/` is left out, though git would list its content.
         """
         below, exactly = tuple(path for path in paths if path.endswith("/")), frozenset(paths)
         listed = _listed(self._homes[""], self.commit, paths)
         return sorted(one for one in listed if not paths or one.path in exactly or one.path.startswith(below))
 
     def sizes(self, entries: Sequence[TreeEntry]) -> dict[str, int | None]:
-        """The sizes of these files in bytes, by path; None for one that the repository does not hold."""
+        """The sizes of these files in bytes, by path; None for one that the repository lacks."""
         return {
             entry.path: size
             for below, group in _by_home(entries).items()
@@ -164,7 +163,7 @@ class Revision:
         }
 
     def contents(self, entries: Sequence[TreeEntry]) -> dict[str, bytes]:
-        """What these files held, by path. Raises PolicyctlError, with the remedy, where the repository does not hold one."""
+        """The contents of these files, by path. Raises PolicyctlError, with the remedy, if the repository lacks one."""
         return {
             entry.path: content
             for below, group in _by_home(entries).items()
@@ -172,16 +171,16 @@ class Revision:
         }
 
     def at(self, path: str) -> TreeEntry | None:
-        """What was at a path from the top: the file, or the link or submodule that was there or on the way to it."""
+        """The entry at a path from the top: the file, or the link or submodule at that path or above it."""
         return _on_the_way(path, lambda paths: _listed(self._homes[""], self.commit, paths, inside=False))
 
     def staged(self, path: str) -> TreeEntry | None:
-        """What the index, so what is checked out, has there now, in the same way."""
+        """The same in the index, which is what is checked out now."""
         return _on_the_way(path, lambda paths: _indexed(self._homes[""], paths))
 
     def changes_of(self, paths: Sequence[str], most: int) -> list[str]:
-        """The commits, up to this one, that changed any of these paths (from the top): the oldest first, of every line of
-        the history. Raises PolicyctlError in a shallow clone, and where there are more than `most`."""
+        """The commits up to this one that changed any of these paths (from the top), the oldest first, on all branches of the
+        history. Raises PolicyctlError in a shallow clone, or if there are more than `most`."""
         repository = self._homes[""]
         if repository.is_shallow:
             raise PolicyctlError(f"this clone is shallow; {WHOLE_HISTORY}")
@@ -192,7 +191,7 @@ class Revision:
         return found[::-1]
 
     def _refuse_detours(self, revision: str) -> None:
-        """Raise Refused where the directory, or one above it, was a link or a submodule at the commit."""
+        """Raise Refused if the directory, or one above it, was a link or a submodule at the commit."""
         entry = self.at(self.folder.removesuffix("/"))
         if entry is not None and entry.kind != "file":
             raise Refused(
@@ -215,45 +214,6 @@ class Revision:
             yield from self._with_submodules(one._replace(path=f"{entry.path}/{one.path}", below=entry.path) for one in inside)
 
 
-class Head(NamedTuple):
-    """The commit that is checked out: its id, its first line, and whether a directory is not as it has it."""
-
-    commit: str
-    subject: str
-    dirty: bool
-
-
-def head(directory: Path) -> Head | None:
-    """The commit that a directory is at; None without git, a repository or a commit: nothing depends on it."""
-    from policyctl.load.git.checkout import differs, links_to
-
-    try:
-        repository = find_repository(directory)
-        if repository is None:
-            return None
-        commit = commit_of(repository, "HEAD")
-        _, _, message = repository.contents([commit])[0].partition(b"\n\n")
-        folder = repository.path_of(directory)
-        changed = differs(repository, commit, [folder, *links_to(repository, directory)] if folder else [])
-    except PolicyctlError:
-        return None
-    subject = message.decode(errors="replace").strip().partition("\n")[0]
-    return Head(commit, subject.strip()[:_LONGEST_SUBJECT], changed)
-
-
-def checked_out(directory: Path) -> tuple[str, ...]:
-    """The commit that is checked out, then its parents; nothing without git, a repository or a commit."""
-    try:
-        repository = find_repository(directory)
-        if repository is None:
-            return ()
-        commit = commit_of(repository, "HEAD")
-        lines, _, _ = repository.contents([commit])[0].partition(b"\n\n")
-    except PolicyctlError:
-        return ()
-    return (commit, *(line[7:].decode() for line in lines.split(b"\n") if line.startswith(b"parent ")))
-
-
 def merge_base(directory: Path, revision: str) -> str:
     """The id of the commit at which the checked out branch left a revision.
 
@@ -263,8 +223,10 @@ def merge_base(directory: Path, revision: str) -> str:
 
 
 def default_branch(directory: Path) -> str | None:
-    """The branch that changes are merged into: what `origin` has checked out, else what is checked out here. None where git
-    cannot tell, or no plain name says it."""
+    """The branch that changes are merged into: the default branch of `origin`, else the checked out one.
+
+    None if git does not know it, or its name has characters other than letters, digits and `_ . / -`.
+    """
     for reference, before in (("refs/remotes/origin/HEAD", "refs/remotes/origin/"), ("HEAD", "refs/heads/")):
         try:
             found = _named_in(directory)[0].output("symbolic-ref", "--quiet", reference)
@@ -277,13 +239,13 @@ def default_branch(directory: Path) -> str | None:
 
 def _named_in(directory: Path) -> tuple[Repository, str]:
     if (found := named_in(directory)) is None:
-        raise PolicyctlError(f"{directory} is in no git repository, so there is no revision to compare with")
+        raise PolicyctlError(f"{directory} is not in a git repository, so it cannot be compared with a revision")
     return found
 
 
 def _listed(repository: Repository, commit: str, paths: Sequence[str], *, inside: bool = True) -> Iterator[TreeEntry]:
-    """The lines of `git ls-tree`, `mode type object<tab>path`, as entries; directories are left out, and what is `inside`
-    them is listed unless only the paths themselves are asked for."""
+    """The lines of `git ls-tree`, `mode type object<tab>path`, as entries without directories. Their content is listed if
+    `inside`, else only the paths themselves."""
     listing = repository.output("ls-tree", *(["-r"] if inside else []), "-z", "--full-tree", commit, "--", *paths)
     for line in os.fsdecode(listing).split("\0"):
         if line:
@@ -302,7 +264,7 @@ def _indexed(repository: Repository, paths: Sequence[str]) -> Iterator[TreeEntry
 
 
 def _on_the_way(path: str, listed: Callable[[Sequence[str]], Iterable[TreeEntry]]) -> TreeEntry | None:
-    """The entry of a file, or the link or submodule in its place or on the way to it, among those that are `listed`."""
+    """The entry of a file, or the link or submodule in its place or above it; `listed` returns the entries at paths."""
     above = [str(one) for one in (PurePosixPath(path), *PurePosixPath(path).parents)][:-1]
     found = {entry.path: entry for entry in (listed(above) if above else ())}
     return next((entry for one in above if (entry := found.get(one)) and (one == path or entry.kind != "file")), None)

@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import yaml
 
 from policyctl.errors import Mark, Problem
-from policyctl.load.yaml import Loader
+from policyctl.load.locate import IgnoreComment, ignore_comments
 from policyctl.policy.findings import format_path
 from policyctl.rules.catalogue import LINT_CODES, RULES, guess_rule, severity_of
-
-_COMMENT = re.compile(r"#[ \t]*policyctl:[ \t]*ignore\b[ \t]*(?P<codes>\[[^\]\r\n]*\])?")
-_CODE = re.compile(r"[^\s,\[\]]+")
-_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
-
-
-class IgnoreComment(NamedTuple):
-    """One such comment: where it stands, and each code with its place, as written."""
-
-    mark: Mark
-    codes: tuple[tuple[str, Mark], ...]
-
-
-def ignore_comments(content: bytes, file: str) -> tuple[IgnoreComment, ...]:
-    """The ignore comments of a YAML file, in order. Text in a scalar is none."""
-    text = content.decode("utf-8-sig")
-    found = list(_COMMENT.finditer(text))
-    if not found:
-        return ()
-    begins, ends = _scalars(text)
-    starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
-    return tuple(
-        _comment(match, starts, file)
-        for match in found
-        if not (before := bisect_right(begins, match.start())) or match.start() >= ends[before - 1]
-    )
-
-
-def _comment(match: re.Match[str], starts: list[int], file: str) -> IgnoreComment:
-    def mark(position: int) -> Mark:
-        line = bisect_right(starts, position)
-        return Mark(file, line, position - starts[line - 1] + 1)
-
-    listed, offset = match["codes"] or "", match.start("codes")
-    codes = tuple((code.group(), mark(offset + code.start())) for code in _CODE.finditer(listed))
-    return IgnoreComment(mark(match.start()), codes)
-
-
-def _scalars(text: str) -> tuple[list[int], list[int]]:
-    """Where the scalars of a YAML text, which was parsed before, begin and end, in order."""
-    marks = [(event.start_mark, event.end_mark) for event in yaml.parse(text, Loader) if isinstance(event, yaml.ScalarEvent)]
-    both = [(start.index, end.index) for start, end in marks if start and end]
-    return [start for start, _ in both], [end for _, end in both]
 
 
 @dataclass(slots=True)
 class Suppressions:
-    """The ignore comments of some files, and which of their codes have suppressed something so far."""
+    """The ignore comments of some files, and which of their codes have suppressed a finding so far."""
 
     contents: Mapping[str, bytes]
     _comments: dict[str, tuple[IgnoreComment, ...]] = field(default_factory=dict)
@@ -74,7 +26,7 @@ class Suppressions:
         return [problem for problem in problems if problem.code not in LINT_CODES or not self._suppresses(problem)]
 
     def problems(self, judged: Collection[str], files: Collection[str]) -> Iterator[Problem]:
-        """What is wrong with the comments of these files. A code is called useless only when its rule was `judged`."""
+        """What is wrong with the comments of these files. A code is reported as useless only if its rule was `judged`."""
         for file in files:
             for comment in self._comments_of(file):
                 yield from self._problems_of(comment, judged)
@@ -122,8 +74,8 @@ def _code_finding(code: str) -> str | None:
     if code in LINT_CODES:
         return None
     if code in RULES:
-        return f"{code} is not a lint rule and cannot be ignored; mend what it finds"
-    return f"there is no rule {format_path(code)}{guess_rule(code)}; policyctl rules lists all"
+        return f"{code} is not a lint rule and cannot be ignored; fix the problem"
+    return f"unknown rule {format_path(code)}{guess_rule(code)}; policyctl rules lists all"
 
 
 def _problem(mark: Mark, code: str, message: str) -> Problem:

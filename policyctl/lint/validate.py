@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.load.directory import Files, Found, Loaded, find_files
-from policyctl.load.environment import Config, Environment
-from policyctl.load.idle import idle_in_files, idle_include
+from policyctl.lint.directory import Linter
+from policyctl.lint.settings import idle_in_files, idle_include, variable_warnings
+from policyctl.load.directory import Files, Loaded
+from policyctl.load.discovery import Found, find_files
+from policyctl.load.environment import UNSET, Config, Environment, name_environments
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import refuse_link
 from policyctl.load.unread import gap_problems, gaps_of, missing_config, shown
 from policyctl.load.urls import LOCAL
-from policyctl.load.variables import UNSET, name_environments
 from policyctl.rules.catalogue import LINT_CODES
 
 
 class Validation(NamedTuple):
-    """What was looked at and everything that was found, sorted by place; `tests` are scenario tests.
+    """The problems found, sorted by place, and how much was checked; `tests` are scenario tests.
 
-    `environment` is the only one that was looked at, None for all.
+    `environment` is the only one that was checked, None for all.
     """
 
     problems: tuple[Problem, ...]
@@ -38,7 +39,7 @@ class Validation(NamedTuple):
 
     @property
     def valid(self) -> bool:
-        """Whether there is no error; warnings do not count."""
+        """Whether there are only warnings."""
         return not errors_in(self.problems)
 
 
@@ -52,11 +53,11 @@ class _Group:
     problems: list[Problem] = field(default_factory=list)  # of lint rules, which the configuration may ignore
 
     def is_whole(self, config: Path | None, directory: Path | None) -> bool:
-        """Whether these are all files that the configuration is for: then a name that none of them declares is unknown."""
+        """Whether these are all files of the configuration, so that a name which none of them declares is unknown."""
         return all(root.is_dir() and (root == directory or _covers(root, config)) for root in self.roots)
 
     def root(self, config: Path | None, directory: Path | None) -> Path | None:
-        """What the globs of `include` are relative to: the policy directory, as for plan, where the files are of one."""
+        """What the globs of `include` are relative to: the policy directory, as for plan, if the files are in one."""
         if config is None:
             return None
         for root in (*self.found, *([directory] if directory else [])):
@@ -75,11 +76,11 @@ def validate_paths(
     deep: bool = False,
     on_file: Callable[[], object] = lambda: None,
 ) -> Validation:
-    """Everything that is wrong in these files and directories. Each file answers to the nearest policyctl.yaml upward.
+    """Everything that is wrong in these files and directories. Each file has the nearest policyctl.yaml upward.
 
-    `directory` is the one that plan would read. `environment` is the only one to look at, None for all; raises UsageError
-    where a policyctl.yaml has none of that name. `infos` asks for findings of severity info where no rules are selected,
-    `deep` for those of the effect engine. `on_file` is called for each one that had to be read.
+    `directory` is the one that plan would read. `environment` is the only one to check, None for all; raises UsageError if a
+    policyctl.yaml does not have it. `infos` adds findings of severity info unless rules are selected, `deep` those of the
+    effect engine. `on_file` is called after each file.
     """
     problems, groups = _collect(paths, directory)
     files, names, tests, skipped = set[str](), set[str](), set[tuple[str, int, int]](), Counter[str]()
@@ -95,7 +96,7 @@ def validate_paths(
 
 
 def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Problem], dict[Path | None, _Group]]:
-    """What finding the files already shows to be wrong, and the files by configuration."""
+    """The problems of finding the files, and the files by configuration."""
     problems: list[Problem] = []
     groups: defaultdict[Path | None, _Group] = defaultdict(_Group)
     above = cache(lambda folder, root: find_config(Path(folder), root))
@@ -114,9 +115,9 @@ def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Proble
             group.files[file] = None
             group.roots.add(path)
         for config in found.configs:
-            own = above(str(config.parent), within)  # the same file as the files of its folder have it, lest it counts twice
+            own = above(str(config.parent), within)  # as found from its folder, so that it counts once
             same = own is not None and own.parent.resolve() == config.parent.resolve()
-            groups[own if same else config]  # even when it is for no file
+            groups[own if same else config]  # even without files
     return problems, groups
 
 
@@ -138,7 +139,7 @@ def _is_below(path: Path, directory: Path | None) -> bool:
 
 def _missing_config(directory: Path, config: Path | None) -> Iterator[Problem]:
     if absent := missing_config(directory, config):
-        why = f"is in git and not on this disk, so no setting is known: {absent.why} ({absent.remedy})"
+        why = f"is in git but not on this disk, so its settings are unknown: {absent.why} ({absent.remedy})"
         yield Problem(Mark(str(absent.file)), "P001", why)
 
 
@@ -155,50 +156,52 @@ def _validate_group(
     deep: bool,
     on_file: Callable[[], object],
 ) -> tuple[list[Problem], list[Loaded]]:
-    """What is wrong with the files that share one configuration, and what they say for each environment."""
+    """What is wrong with the files that share one configuration, and what they contain for each environment."""
     problems: list[Problem] = []
     try:
         config = load_config(path)
-        problems += config.problems
+        problems += variable_warnings(config)
     except InvalidInput as error:
         problems += error.problems
-        config = Config(path, {}, None)  # the files are still checked, as far as that goes without variables
+        config = Config(path, {}, None)  # the files are still checked, without variables
     files = Files(
         group.files,
         group.problems,
         root=group.root(path, directory),
-        codes=config.lint.codes(infos=infos),
         whole=group.is_whole(path, directory),
-        deep=deep,
+        several=True,
     )
+    linter = Linter(files, config.lint.codes(infos=infos), deep=deep)
     environments = _chosen(config, only)
+    loaded: list[Loaded] = []
     for environment in environments or [Environment(LOCAL)]:
-        problems += _left_out(group, config, environment, files)
-    first, *others = environments or [Environment(LOCAL)]
-    loaded = [files.load(first, on_file), *map(files.load, others)]
+        problems += _left_out(group, config, environment, files, linter.codes)
+        loaded.append(linter.check(files.load(environment, lambda: None if loaded else on_file()), environment))
     found = [(*one.problems, *one.test_problems) for one in loaded]
     by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
     problems += _merged(by_environment, config) if by_environment else [p for p in found[0] if p.code != UNSET]
     if only is None:  # another environment may need a comment, or match a setting
-        problems += files.comment_problems()
-        whole = bool(group.files) and files.whole and not errors_in([*problems, *files.problems])
+        problems += linter.comment_problems()
+        whole = bool(group.files) and files.whole and not errors_in(problems)
         problems += _idle_settings(config, zip(environments, loaded, strict=True), infos) if whole and environments else ()
     return problems, loaded
 
 
 def _chosen(config: Config, only: str | None) -> list[Environment]:
-    """The environments to look at; none where the configuration is not valid. Raises UsageError for an unknown one."""
+    """The environments to check; none if the configuration is invalid. Raises UsageError for an unknown one."""
     if only is None or not config.environments:
         return list(config.environments.values())
     return [config.environment(only)]
 
 
-def _left_out(group: _Group, config: Config, environment: Environment, files: Files) -> Iterator[Problem]:
-    """What git has and the disk has not, and what of `include` takes no file."""
+def _left_out(
+    group: _Group, config: Config, environment: Environment, files: Files, codes: Collection[str]
+) -> Iterator[Problem]:
+    """Files that git has and the disk lacks, and globs of `include` without files."""
     gaps = {root: gaps_of(root, found.checkout, files, environment) for root, found in group.found.items()}
     for root, absent in gaps.items():
-        yield from gap_problems(root, absent, files.codes)
-    yield from idle_include(config, environment, files, [shown(one.file, root) for root in gaps for one in gaps[root]])
+        yield from gap_problems(root, absent, codes)
+    yield from idle_include(config, environment, files, [shown(one.file, root) for root in gaps for one in gaps[root]], codes)
 
 
 def _idle_settings(config: Config, loaded: Iterable[tuple[Environment, Loaded]], infos: bool) -> Iterator[Problem]:
@@ -208,7 +211,7 @@ def _idle_settings(config: Config, loaded: Iterable[tuple[Environment, Loaded]],
 
 
 def _merged(by_environment: Mapping[str, Sequence[Problem]], config: Config) -> list[Problem]:
-    """Each problem once; one that not every environment has says which do, and an unset variable always does."""
+    """Each problem once, with the names of its environments unless all have it; an unset variable always names them."""
     where: defaultdict[Problem, list[str]] = defaultdict(list)
     everywhere = [config.environments[name] for name in by_environment]
     for name, problems in by_environment.items():

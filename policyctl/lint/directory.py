@@ -1,0 +1,124 @@
+"""The lint rules on what was loaded: policy by policy, and across the files of a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from policyctl.errors import Problem, errors_in
+from policyctl.lint.check import lint
+from policyctl.lint.placeholders import in_name
+from policyctl.lint.references import check as check_references
+from policyctl.lint.suppressions import Suppressions
+from policyctl.load.directory import Files, Loaded
+from policyctl.load.documents import FileResult
+from policyctl.load.environment import Environment
+from policyctl.load.locate import to_problems
+from policyctl.load.source import Source, redact_linked
+from policyctl.policy.document import Document, Policy
+from policyctl.policy.findings import Finding
+from policyctl.policy.names import canonical_model
+from policyctl.rules.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
+
+
+class Linter:
+    """The chosen lint rules, for some files and one environment after another."""
+
+    def __init__(self, files: Files, codes: frozenset[str] = DEFAULT_CODES, *, deep: bool = False) -> None:
+        """`codes` are those of the rules to run, those that need the effect engine only with `deep`."""
+        self.codes = codes if deep else codes - DEEP_CODES
+        self._files = files
+        self._comments = Suppressions(files.contents)
+        self._own: dict[
+            tuple[int, bool], tuple[Policy, list[Problem]]
+        ] = {}  # by the policy's identity: environments share most policies
+        self._linted: dict[str, None] = {}  # in order
+        self._broken: set[str] = set()
+
+    def check(self, loaded: Loaded, environment: Environment, on_policy: Callable[[], object] = lambda: None) -> Loaded:
+        """What was loaded for an environment, with the findings that no comment suppresses among its problems.
+
+        `on_policy` is called after each policy.
+        """
+        errors = errors_in(loaded.problems)
+        self._linted.update(dict.fromkeys(loaded.included))
+        self._broken.update(problem.mark.file for problem in errors)
+        whole = self._files.whole and not errors
+        mixed = list(self._mixed_types(loaded)) if whole else []
+        found = [*loaded.problems, *mixed, *self._policies(loaded, {problem.mark.file for problem in mixed}, on_policy)]
+        found += self._undeclared(loaded, environment) if whole else ()
+        chosen = [problem for problem in found if problem.code in self.codes or problem.code not in LINT_CODES]
+        return loaded._replace(problems=tuple(sorted(set(redact_linked(self._comments.without_ignored(chosen))))))
+
+    def comment_problems(self) -> list[Problem]:
+        """What is wrong with the ignore comments. Only known when every environment was checked, since each may need them."""
+        judged = self.codes if self._files.whole and not self._broken else self.codes - REFERENCE_CODES - DEEP_CODES
+        files = [file for file in self._linted if file not in self._broken]
+        return [problem for problem in self._comments.problems(judged, files) if problem.code in self.codes]
+
+    def _policies(self, loaded: Loaded, mixed: Collection[str], on_policy: Callable[[], object]) -> Iterator[Problem]:
+        """What the rules find in each policy, and in the names of models.
+
+        A policy that targets others does what those do, and a file of `mixed` types has models that never serve: there the
+        effect engine needs to know the whole directory.
+        """
+        for model in loaded.model_documents:
+            yield from (self._files.mark_of(model, complaint) for complaint in in_name(("name",), model.name))
+        together = []
+        for policy in loaded.policies:
+            alone = policy.name not in loaded.references and policy.file not in mixed
+            together += [] if alone else [policy]
+            yield from self._by_itself(policy, deep=alone and self._deep)
+            on_policy()
+        documents = {policy.name: policy.document for policy in loaded.policies} if together and self._deep else {}
+        for policy in together if documents else ():
+            from policyctl.lint.deep import check as check_deep
+
+            found = check_deep(policy.document, documents, self.codes, loaded.declared)
+            yield from (self._files.mark_of(policy, complaint) for complaint in found)
+
+    @property
+    def _deep(self) -> bool:
+        return not self.codes.isdisjoint(DEEP_CODES)
+
+    def _by_itself(self, policy: Policy, *, deep: bool) -> list[Problem]:
+        known = self._own.get((id(policy), deep))
+        if known is None:
+            found = list(findings(policy.document, self.codes, deep=deep))
+            problems = to_problems(self._files.source(policy.file), policy.index, found) if found else []
+            policy.keep_text()
+            self._own[id(policy), deep] = known = policy, problems
+        return known[1]
+
+    def _undeclared(self, loaded: Loaded, environment: Environment) -> Iterator[Problem]:
+        """Targets that no file declares; only where that is certain to be all there is."""
+        names, models = loaded.names, frozenset(map(canonical_model, loaded.models))
+        for policy in loaded.policies if models or loaded.references else ():
+            if models or policy.name in loaded.references:
+                found = check_references(policy.document, names, models, environment.speaks_for)
+                yield from (self._files.mark_of(policy, complaint) for complaint in found)
+
+    def _mixed_types(self, loaded: Loaded) -> Iterator[Problem]:
+        """Targets of a policy whose models are declared to be of different types, whether or not that rule is chosen."""
+        if len(set(loaded.declared.types.values())) < 2:
+            return
+        from policyctl.lint.references import check_types
+
+        documents = {policy.name: policy.document for policy in loaded.policies}
+        for policy in loaded.policies:
+            found = check_types(policy.document, documents, loaded.declared)
+            yield from (self._files.mark_of(policy, complaint) for complaint in found)
+
+
+def findings(document: Document, codes: Collection[str], *, deep: bool = False) -> Iterator[Finding]:
+    """What the rules with these codes find in one policy by itself; `deep` asks the effect engine too."""
+    yield from lint(document, codes)
+    if deep:
+        from policyctl.lint.deep import check  # imports the effect engine
+
+        yield from check(document, {}, codes)
+
+
+def file_warnings(source: Source, contents: FileResult) -> Iterator[Problem]:
+    """What the usual rules find in the policies of one file."""
+    for policy in contents.policies:
+        yield from to_problems(source, policy.index, list(findings(policy.document, DEFAULT_CODES)))

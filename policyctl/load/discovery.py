@@ -1,0 +1,108 @@
+"""Which files there are: the policy directory of a command that names none, and what is below a directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.source import SUFFIXES, link_in_directory_finding, refuse_link, unreadable
+from policyctl.load.unread import CONFIG_LOOKALIKES, inspect_checkout, possible_gaps, similar_names, why_nothing
+
+if TYPE_CHECKING:
+    from policyctl.load.git.checkout import Checkout
+
+_HIDDEN_CONFIGS = frozenset(f".policyctl{suffix}" for suffix in SUFFIXES)
+MAX_FOLDERS = 64  # maximum directory depth
+
+
+@dataclass(slots=True)
+class Found:
+    """What is below a directory: policy files, configurations, and problems with the rest.
+
+    `others` are regular files that policyctl does not read, `hidden` are paths whose name begins with a dot. `checkout` is what
+    git has of the directory; `unasked` is the reason when there is a repository but git cannot be asked.
+    """
+
+    files: list[str] = field(default_factory=list)
+    configs: list[Path] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    checkout: Checkout | None = None
+    unasked: str | None = None
+
+
+def find_files(root: Path, *, may_be_empty: bool = False) -> Found:
+    """Everything below a directory that matters to policyctl, sorted; hidden files are left out.
+
+    The problems include files that look like policies but are not read. Raises InvalidInput when the directory does not exist
+    or has no policy file, unless it `may_be_empty`: nothing to read must never mean "remove everything".
+    """
+    refuse_link(root)
+    found = Found()
+    try:
+        found.checkout = inspect_checkout(root)
+    except PolicyctlError as error:
+        found.unasked = str(error)
+    if root.is_dir():
+        _walk(root, root.resolve(), found, MAX_FOLDERS)
+    missing = _nothing_there(root) if not found.files and not found.problems else None
+    if missing and not (may_be_empty and (root.is_dir() or not root.exists())):
+        remedy = "; write one, or name another directory with --dir" if root.is_dir() else ""
+        why = missing + (why_nothing(root, possible_gaps(root, found.checkout)) or remedy)
+        raise InvalidInput([Problem(Mark(str(root)), "P016", why)])
+    found.problems += similar_names([*found.others, *(path for path in found.hidden if path.endswith(SUFFIXES))])
+    return found
+
+
+def _nothing_there(root: Path) -> str:
+    """Why a directory has nothing to read."""
+    if root.is_dir():
+        return "contains no policy file (*.yaml, *.yml or *.json)"
+    if root.exists():
+        return "is not a directory; name one with --dir"
+    return "the directory does not exist; create it with policyctl init, or name another with --dir"
+
+
+def _walk(folder: Path, top: Path, found: Found, deeper: int) -> None:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        found.problems.append(Problem(Mark(str(folder)), "P001", unreadable(folder, error)))
+        return
+    prefix = str(folder / "_")[:-1]
+    for entry in entries:
+        name, path = entry.name, prefix + entry.name
+        stem, suffix = os.path.splitext(name)
+        if name.startswith("."):
+            found.hidden.append(path)
+            if name in _HIDDEN_CONFIGS:
+                found.problems.append(Problem(Mark(path), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
+        elif name == CONFIG_FILE:
+            found.configs.append(Path(path))
+        elif entry.is_symlink() and (complaint := link_in_directory_finding(Path(path), top)):
+            if suffix in SUFFIXES or Path(path).is_dir():  # the entry itself would fail on a link to itself
+                found.problems.append(Problem(Mark(path), "P008", complaint))
+        elif entry.is_dir() and not deeper:
+            message = f"is nested more than {MAX_FOLDERS} directories deep; flatten the directory"
+            found.problems.append(Problem(Mark(path), "P005", message))
+        elif entry.is_dir():
+            _walk(Path(path), top, found, deeper - 1)
+        else:
+            _take(path, stem, suffix, found)
+
+
+def _take(path: str, stem: str, suffix: str, found: Found) -> None:
+    if stem.casefold() == "policyctl" and suffix.casefold() in CONFIG_LOOKALIKES:
+        found.problems.append(Problem(Mark(path), "P017", f"the configuration is called {CONFIG_FILE}; rename it"))
+    elif suffix in SUFFIXES:
+        found.files.append(path)
+    elif suffix.casefold() in SUFFIXES:
+        message = f"only *.yaml, *.yml and *.json are read, so this file is ignored; rename it to {stem}{suffix.casefold()}"
+        found.problems.append(Problem(Mark(path), "P020", message))
+    else:
+        found.others.append(path)
