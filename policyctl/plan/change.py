@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from policyctl.plan.diff import FieldChange, fields_between, pair_targets
@@ -96,33 +98,12 @@ def keep_unknown_fields(row: Document, desired: Document) -> Document:
     For the format's own fields `desired` decides, absent means removed. Keys that the format does not know come from the
     row, at every level that is still there, and the row keeps its own spelling of the name. Nulls are never sent.
     """
-    written = {**_unknown_keys(row, KNOWN_KEYS), **desired, "name": row["name"]}
-    written["policy"] = _keep_in_group(row.get("policy"), desired["policy"], BODY_KEYS)
+    written = {**dict(_unknown(row, KNOWN_KEYS)), **deepcopy(desired), "name": row["name"]}
+    for part in _parts(row.get("policy"), written["policy"], BODY_KEYS, "policy"):
+        if part.after is not None:
+            for key, value in _unknown(part.row, part.known):
+                part.after.setdefault(key, value)
     return written
-
-
-def _keep_in_group(row: Any, desired: Document, known: frozenset[str]) -> Document:
-    if not isinstance(row, dict):
-        return desired
-    written = {**_unknown_keys(row, known), **desired}
-    for key, part_keys in PART_KEYS.items():
-        if isinstance(row.get(key), dict) and isinstance(desired.get(key), dict):
-            written[key] = {**_unknown_keys(row[key], part_keys), **desired[key]}
-    if isinstance(row.get("targets"), list) and isinstance(desired.get("targets"), list):
-        written["targets"] = _keep_in_targets(row["targets"], desired["targets"])
-    return written
-
-
-def _keep_in_targets(row: list[Any], desired: list[Any]) -> list[Any]:
-    written = list(desired)
-    for _, was, becomes in pair_targets(row, desired):
-        if was is not None and becomes is not None and isinstance(desired[becomes], dict):
-            written[becomes] = _keep_in_group(row[was], desired[becomes], TARGET_KEYS)
-    return written
-
-
-def _unknown_keys(row: Document, known: Any) -> Document:
-    return {key: value for key, value in row.items() if key not in known and value is not None}
 
 
 _NAMED = 3  # policies that a note names
@@ -143,7 +124,7 @@ def unknown_fields(row: Document, after: Document | None = None) -> tuple[Unknow
     """
     if not _has_any(row.get("policy"), BODY_KEYS):
         return ()  # as nearly every policy, of which there may be thousands
-    return tuple(sorted(_group(row.get("policy"), (after or row).get("policy"), BODY_KEYS, "policy"), key=_path))
+    return tuple(sorted(_fields(row["policy"], (after or row).get("policy")), key=attrgetter("path")))
 
 
 def has_extras(document: Document) -> bool:
@@ -172,10 +153,6 @@ def lost_extras(written: Document, now: Document) -> tuple[str, ...]:
     return (*gone, *(field.path for field in unknown_fields(written) if has.get(field.path) != field.value))
 
 
-def _path(extra: UnknownField) -> str:
-    return extra.path
-
-
 def _has_any(group: Any, known: Collection[str]) -> bool:
     """Whether a group, a part of it or a target has a key that the format does not know."""
     if not isinstance(group, dict):
@@ -189,23 +166,39 @@ def _has_any(group: Any, known: Collection[str]) -> bool:
     return isinstance(targets, list) and any(_has_any(target, TARGET_KEYS) for target in targets)
 
 
-def _group(row: Any, after: Any, known: Collection[str], path: str) -> Iterator[UnknownField]:
+def _fields(row: Any, after: Any) -> Iterator[UnknownField]:
+    for part in _parts(row, after, BODY_KEYS, "policy"):
+        kept = part.after is not None
+        yield from (UnknownField(f"{part.path}.{key}", value, kept) for key, value in _unknown(part.row, part.known))
+
+
+class _Part(NamedTuple):
+    """A mapping in a live policy's body, and the one that replaces it (None: nothing does). `known` are the format's keys."""
+
+    path: str
+    row: Document
+    after: Document | None
+    known: Collection[str]
+
+
+def _parts(row: Any, after: Any, known: Collection[str], path: str) -> Iterator[_Part]:
+    """A group or target, its strategy, retry and cache where the format has them, and its targets, paired with what follows."""
     if not isinstance(row, dict):
         return
-    is_kept = isinstance(after, dict)
-    after = after if is_kept else {}
-    yield from (UnknownField(f"{path}.{key}", value, is_kept) for key, value in _unknown(row, known))
-    for part, part_keys in PART_KEYS.items():
-        if isinstance(row.get(part), dict):
-            stays = isinstance(after.get(part), dict)
-            yield from (UnknownField(f"{path}.{part}.{key}", value, stays) for key, value in _unknown(row[part], part_keys))
+    after = after if isinstance(after, dict) else None
+    yield _Part(path, row, after, known)
+    below = after or {}
+    for key in PART_KEYS.keys() & known:
+        if isinstance(row.get(key), dict):
+            part = below.get(key)
+            yield _Part(f"{path}.{key}", row[key], part if isinstance(part, dict) else None, PART_KEYS[key])
     if isinstance(row.get("targets"), list):
-        targets = after.get("targets")
+        targets = below.get("targets")
         targets = targets if isinstance(targets, list) else []
         for label, was, becomes in pair_targets(row["targets"], targets):
             if was is not None:
                 child = None if becomes is None else targets[becomes]
-                yield from _group(row["targets"][was], child, TARGET_KEYS, f"{path}.targets[{label}]")
+                yield from _parts(row["targets"][was], child, TARGET_KEYS, f"{path}.targets[{label}]")
 
 
 def _unknown(row: Document, known: Collection[str]) -> Iterator[tuple[str, Any]]:

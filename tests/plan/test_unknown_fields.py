@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from policyctl.plan.change import UnknownField, keep_unknown_fields, unknown_field_notes, unknown_fields
 from policyctl.policy.document import canonical_text, normal_form, policy_from_file
@@ -59,6 +59,12 @@ def test_what_goes_with_the_part_around_it_is_not_kept() -> None:
     }
 
 
+# A target that is neither a model nor a group, with a part that only the whole policy may have; a group takes its place.
+CACHE_IN_A_TARGET = {"policy": {"targets": [{"strategy": {}, "cache": {"attempts": 0}}]}}
+A_GROUP = {"policy": {"strategy": {"mode": "single"}, "targets": [body(A)]}}
+
+
+@example(CACHE_IN_A_TARGET, A_GROUP)
 @given(loose_documents, documents())
 def test_what_is_called_kept_is_what_an_update_writes(row: dict[str, Any], data: dict[str, Any]) -> None:
     row, data = {**row, "name": "x"}, {**data, "name": "x"}
