@@ -10,7 +10,7 @@ import click
 
 from policyctl.cli.main import policyctl
 from policyctl.report.problems import how_to_silence
-from policyctl.rules.catalogue import RULES
+from policyctl.rules import RULES
 
 Schema = dict[str, Any]
 

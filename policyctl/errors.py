@@ -51,6 +51,15 @@ class Problem(NamedTuple):
         return f"{self.mark}: {self.code} {kind}{self.message}"
 
 
+class Rule(NamedTuple):
+    """A rule: its stable code, a short name, its severity, and one paragraph: what is wrong, why, and what to do."""
+
+    code: str
+    name: str
+    severity: Severity
+    text: str
+
+
 def errors_in(problems: Iterable[Problem]) -> list[Problem]:
     """The problems that must stop a plan: those of severity "error"."""
     return [problem for problem in problems if problem.severity == "error"]

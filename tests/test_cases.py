@@ -21,7 +21,7 @@ from jsonschema import Draft202012Validator
 from policyctl.cli.main import run
 from policyctl.load.source import read_source
 from policyctl.policy.schema import policy_schema
-from policyctl.rules.catalogue import RULES
+from policyctl.rules import RULES
 from tests.case_files import CASES, cases, copied
 
 # Codes that no stored case can have, and why.

@@ -14,7 +14,7 @@ import pytest
 
 from policyctl.cli.main import policyctl as cli
 from policyctl.cli.reference import TOPICS
-from policyctl.rules.catalogue import RULES
+from policyctl.rules import RULES
 from tests.conftest import Policyctl, Project
 from tests.readme_blocks import MANUAL, PAGES, README, ROOT, rerun
 

@@ -23,7 +23,7 @@ from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Environment, leaves
 from policyctl.load.unread import listed
 from policyctl.plan.approval import NONE
-from policyctl.plan.outcome import Outcome
+from policyctl.plan.change import Outcome
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.safety import Review
 from policyctl.plan.saved_plan import MAX_BYTES, BadPlan, read_plan

@@ -27,16 +27,14 @@ from policyctl.cli.effect_inputs import (
 )
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.selection import with_partial
-from policyctl.effect.analysis import analyse, compare, unfit_models
+from policyctl.effect.analysis import analyse, compare
 from policyctl.effect.context import DeclaredModels
-from policyctl.effect.costs import costs
-from policyctl.effect.dead import dead_configuration
-from policyctl.effect.evaluate import evaluate
+from policyctl.effect.evaluate import costs, evaluate
 from policyctl.effect.gateway import ASSUMED, ASSUMED_STREAMED
 from policyctl.effect.outages import outages, told_apart
 from policyctl.effect.simulate import simulate
-from policyctl.effect.tree import UNFIT, tree_if_known
-from policyctl.effect.uses import Names, Use, Uses, names_in
+from policyctl.effect.tree import UNFIT, tree_if_known, unfit_models
+from policyctl.effect.usage import Names, Use, Uses, dead_configuration, names_in
 from policyctl.errors import NotKnown, UsageError
 from policyctl.plan.change import uncounted
 from policyctl.plan.effects import led_to

@@ -12,7 +12,7 @@ from policyctl.cli.options import Options, with_options
 from policyctl.errors import UsageError
 from policyctl.policy.findings import did_you_mean
 from policyctl.report import SCHEMAS, schema_text
-from policyctl.rules.catalogue import RULES, guess_rule, with_prefix
+from policyctl.rules import RULES, guess_rule, with_prefix
 
 # Every page of policyctl/manual, in reading order.
 TOPICS = (

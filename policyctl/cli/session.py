@@ -22,7 +22,7 @@ from policyctl.load.unread import UnreadFiles, gap_problems, missing_config, why
 from policyctl.load.urls import LOCAL, SQLITE, remote_url_error
 from policyctl.remote.open import Access, open_reader
 from policyctl.remote.protocol import Reader
-from policyctl.rules.catalogue import Chosen
+from policyctl.rules import Chosen
 
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig

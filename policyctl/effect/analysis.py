@@ -1,37 +1,48 @@
-"""Everything the engine finds out about one policy, and what a change moves."""
+"""The analysis of one policy, and the effect of a change: what differs between two analyses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import fsum, isclose
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from policyctl.effect.context import NOTHING, DeclaredModels
-from policyctl.effect.equivalence import Kind, cache_of, canonical_form, covers, kind_of, same_policy, without_shares
+from policyctl.effect.equivalence import (
+    Kind,
+    PoliciesBelow,
+    caches_of,
+    canonical_form,
+    covers,
+    kind_of,
+    policies_below,
+    same_policies,
+    same_policy,
+    without_shares,
+)
 from policyctl.effect.evaluate import exact_shares, provider_shares, rounded
 from policyctl.effect.failures import FailureClass, classes_of
 from policyctl.effect.gateway import Answer
 from policyctl.effect.outages import Losses, Part, Together, losses, merged, parts_of, served, worse_together
 from policyctl.effect.routes import Routes
-from policyctl.effect.tree import Tree, tree_if_known
+from policyctl.effect.tree import Tree, Unfit, tree_if_known, unfit_models
 from policyctl.effect.worst_case import Bound, Condition, max_calls, max_failover, max_latency, max_waits, reach
 from policyctl.errors import NotKnown
-from policyctl.policy.document import Document, normal_form, references
+from policyctl.policy.document import Document
 from policyctl.policy.names import short_names
 
 
-@dataclass(frozen=True)  # without slots, so that what few need is worked out when it is asked for, and once
+@dataclass(frozen=True)  # without slots: cached_property needs a __dict__
 class Analysis:
-    """What a policy does. Shares and chances are from 0 to 1.
+    """What a policy does to traffic. Shares and chances are from 0 to 1.
 
-    What outages do is not in it: which failures are told apart depends on what the policy is compared with (see `outages`).
+    Outages are not included: which failures are distinguished depends on what the policy is compared with (see `outages`).
     """
 
     tree: Tree
     models: Mapping[str, float]
-    exact: Mapping[str, float] = field(repr=False, compare=False)  # the shares of models before rounding, to be summed
+    exact: Mapping[str, float] = field(repr=False, compare=False)  # the models' shares before rounding, for sums
     providers: Mapping[str, float]
     calls: Bound
     failover: Bound
@@ -40,7 +51,7 @@ class Analysis:
 
     @cached_property
     def reach(self) -> Mapping[str, Condition]:
-        """The models that a request can come to, each with what must fail before."""
+        """The models that a request can reach, each with what must fail first."""
         return reach(self.routes)
 
     @cached_property
@@ -50,7 +61,7 @@ class Analysis:
 
     @property
     def usual(self) -> float:
-        """The chance that a request is served when nothing fails, as far as that is known."""
+        """The chance that a request is served when nothing fails; policies that cannot be followed count as not serving."""
         return rounded(fsum([share for name, share in self.exact.items() if name not in self.tree.unfollowed]))
 
 
@@ -59,7 +70,7 @@ def analyse(
     policies: Mapping[str, Document] | None = None,
     declared: DeclaredModels = NOTHING,
 ) -> Analysis:
-    """The picture of a policy document (see `read_tree`), with what is declared of models."""
+    """Analyse a policy document; the arguments are those of `read_tree`. Raises NotKnown as `tree_if_known` does."""
     tree = tree_if_known(document, policies, declared)
     routes = Routes(tree)
     shares = exact_shares(tree)
@@ -75,12 +86,12 @@ def analyse(
     )
 
 
-_NOTICED = 1e-9  # shares that differ by less are the same
-_NOTHING = 1e-300  # so are chances of losing a request that are nothing but the rounding of 0
+_NOTICED = 1e-9  # shares that differ by less are equal
+_NOTHING = 1e-300  # chances below this are a rounding of 0
 
 
 class Delta(NamedTuple):
-    """A value that moved. None is "not known" or "there is no policy"."""
+    """A value that changed. None means "not known" or "no such policy"."""
 
     name: str
     before: float | None
@@ -90,7 +101,7 @@ class Delta(NamedTuple):
 class Cell(NamedTuple):
     """The chance of being served while a model or a provider (`kind`) fails in one of these ways, before and after.
 
-    `share` is the part of its calls that fail: 1 in an outage, less in a partial failure.
+    `share` is the share of its calls that fail: 1 in an outage, less in a partial failure.
     """
 
     kind: Literal["model", "provider"]
@@ -102,25 +113,12 @@ class Cell(NamedTuple):
 
     @property
     def size(self) -> float:
-        """The part of the requests that are lost, or no longer lost."""
+        """The share of requests that are lost, or no longer lost."""
         return abs(self.before - self.after)
 
 
-class Unfit(NamedTuple):
-    """A model that never serves: its type, and the kind of requests that the policy takes."""
-
-    model: str
-    type: str
-    takes: str
-
-
-def unfit_models(tree: Tree) -> tuple[Unfit, ...]:
-    """The models of a policy that never serve because of their type."""
-    return tuple(Unfit(model, own, tree.takes or "") for model, own in tree.unfit.items())
-
-
 class Reached(NamedTuple):
-    """A model, and in words what must fail before it is asked; empty when nothing needs to."""
+    """A model, and in words what must fail before it is called; empty when nothing must."""
 
     model: str
     when: str
@@ -128,18 +126,17 @@ class Reached(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What moved between two versions of a policy; everything else stayed.
+    """What changed between two versions of a policy; the rest is the same. Shares are from 0 to 1, waits in seconds.
 
-    `usual` is the chance of being served when nothing fails; `traffic` the part of all requests that another model serves, or
-    none. `shift` is whether only weights moved, and it is proven of each cell that it follows from them: what is worse is by no
-    more than what the model or provider gained, what is better by no more than what it lost. `worse` and `better` are outages
-    and partial failures of one model or provider, `together` a case of several failures at once that gets worse where none of
-    those does. `calls`, `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last
-    target) and `latency`, in seconds, are the worst case of one request. `refused` and `was_refused` are why the gateway
-    begins or ceases to refuse the policy; `unfit` are the models that never serve because of their type, and did before or
-    were not there. `sure` is whether it is proven that no request that was served is lost; it never is where fields are
-    `uncounted`: those of live policies that the format does not know (see `core.extra`). `unknown` is why it cannot be
-    told what one of the two does; then there is nothing else.
+    `usual` is the chance of being served when nothing fails; `traffic` the share of all requests that another model serves, or
+    none. `worse` and `better` are outages and partial failures of one model or provider; `together` is a case of several
+    failures at once that gets worse where no single failure does. `shift` is true when only weights changed and every cell is
+    proven to follow from them: a loss is at most what the model or provider gained, a gain at most what it lost.
+    `calls`, `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last target) and
+    `latency` are the worst case of one request. `refused` and `was_refused` are the reasons why the gateway starts or stops
+    refusing the policy; `unfit` are models that never serve because of their type, and did before or are new. `sure` means it
+    is proven that no request that was served is lost; never so where live policies have unknown fields (`uncounted`, see
+    `plan.change`). `unknown` is why one of the versions cannot be evaluated; the rest is then empty.
     """
 
     kind: Kind
@@ -175,19 +172,19 @@ def compare(
     *,
     deep: bool = True,
 ) -> Effect:
-    """What a change does. None is "there is no such policy"; nulls inside must already mean absent (see `normal_form`).
+    """The effect of a change from `before` to `after`, documents without nulls (see `normal_form`); None: no such policy.
 
-    Each version is read with the policies of its own time, by canonical name: a policy whose own document stays does
-    something else when one that it targets does. `declared` are facts about models, of either time. `partial` is the share of
-    calls that fail in a partial failure; without `deep` no failures at once are looked for. Of a policy of which it cannot be
-    told what it does, the effect is that alone.
+    Each version is read with its own set of policies, by canonical name, because a policy also changes when one that it targets
+    does. `declared` are the models' declared types and timeouts. `partial` is the share of calls that fail in a partial
+    failure. Without `deep`, combinations of failures are not searched. If a version cannot be evaluated, the effect is only
+    `unknown`, with the reason.
     """
     try:
         return _compared(before, after, (policies_before, policies_after), declared, partial, deep)
     except NotKnown as error:
         if before is None or after is None or not same_policy(before, after):
             return Effect("unknown", unknown=str(error))
-        stays = _alike(*_sides_below(before, after, (policies_before, policies_after)))
+        stays = same_policies(*_sides_below(before, after, (policies_before, policies_after)))
         return Effect("metadata", sure=True) if stays else Effect("unknown", unknown=str(error))
 
 
@@ -205,7 +202,7 @@ def _compared(
     if before is None or after is None:
         old, new = _analysis(before, policies[0], declared.then), _analysis(after, policies[1], declared)
         return compare_analyses(old, new, partial)
-    if before.get("policy") == after.get("policy") and _alike(*_sides_below(before, after, policies)):
+    if before.get("policy") == after.get("policy") and same_policies(*_sides_below(before, after, policies)):
         return Effect("metadata", sure=True)
     then, now = analyse(before, policies[0], declared.then), analyse(after, policies[1], declared)
     below = _sides_below(before, after, policies)  # not of what is too deep to be read
@@ -215,20 +212,20 @@ def _compared(
         return Effect(kind, sure=True)
     if why := then.tree.untold or now.tree.untold:
         raise NotKnown(why)
-    same_caches = cache_of(before.get("policy")) == cache_of(after.get("policy")) and _caches(below[0]) == _caches(below[1])
+    same_caches = caches_of(before, below[0]) == caches_of(after, below[1])
     return _whole(effect, then.tree, now.tree, partial, same_caches=same_caches, deep=deep)
 
 
-def _kind(before: Document, after: Document, old: Tree, new: Tree, below: tuple[_Below, _Below]) -> Kind:
-    """Where something moved, the canonical forms cannot be equal; where nothing did, they decide whether nothing can."""
+def _kind(before: Document, after: Document, old: Tree, new: Tree, below: tuple[PoliciesBelow, PoliciesBelow]) -> Kind:
+    """The kind of a change for which the analyses are equal: the canonical forms decide whether behaviour can differ."""
     kind = kind_of(before, after, old, new)
-    if kind == "effective" or _alike(*below):
+    if kind == "effective" or same_policies(*below):
         return kind
-    return "equivalent" if _caches(below[0]) == _caches(below[1]) else "effective"
+    return "equivalent" if caches_of(before, below[0]) == caches_of(after, below[1]) else "effective"
 
 
 def _whole(effect: Effect, old: Tree, new: Tree, partial: float, *, same_caches: bool, deep: bool) -> Effect:
-    """The effect with what only the whole forms show. A cache answers without any call, so that nothing is proven of it."""
+    """Add what only the canonical forms show. A cache answers without any call, so a changed cache leaves nothing proven."""
     if effect.worse:
         return replace(effect, shift=same_caches and _is_shift(effect, old, new))
     if covers(canonical_form(new), canonical_form(old)):
@@ -237,7 +234,7 @@ def _whole(effect: Effect, old: Tree, new: Tree, partial: float, *, same_caches:
 
 
 def _is_shift(effect: Effect, old: Tree, new: Tree) -> bool:
-    """Whether weights alone moved, and what an outage or a partial failure costs follows from the shares (see `Effect`)."""
+    """Whether only weights changed, and all that failures cost follows from the shares (see `Effect.shift`)."""
     if effect.usual or not effect.models or len(old.leaves) != len(new.leaves) or {*old.models} != {*new.models}:
         return False
     gained = {
@@ -256,58 +253,25 @@ def _analysis(document: Document | None, policies: Mapping[str, Document] | None
     return None if document is None else analyse(document, policies, declared)
 
 
-_Below = Mapping[str, Document | None]  # every policy that targets lead to, by canonical name; None: not known
-
-
-def _sides_below(before: Document, after: Document, policies: _Policies) -> tuple[_Below, _Below]:
-    return _below(before, policies[0] or {}), _below(after, policies[1] or {})
-
-
-def _below(document: Document, policies: Mapping[str, Document]) -> _Below:
-    """The policies that a document's targets lead to, however deep."""
-    found: dict[str, Document | None] = {}
-    pending = [document]
-    while pending:
-        for name in references(pending.pop()) - found.keys():
-            found[name] = below = policies.get(name)
-            if below is not None:
-                pending.append(below)
-    return found
-
-
-def _alike(old: _Below, new: _Below) -> bool:
-    """Whether these are the same policies, and say the same."""
-    return old.keys() == new.keys() and all(_same_body(old[name], new[name]) for name in old)
-
-
-def _same_body(one: Document | None, other: Document | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return bool(one.get("policy") == other.get("policy") or normal_form(one)["policy"] == normal_form(other)["policy"])
-
-
-def _caches(below: _Below) -> dict[str, Any]:
-    """The caches of policies; one answers requests without any call, so that it is no part of a picture."""
-    bodies = {name: (document or {}).get("policy") for name, document in below.items()}
-    return {name: body["cache"] for name, body in bodies.items() if isinstance(body, dict) and "cache" in body}
+def _sides_below(before: Document, after: Document, policies: _Policies) -> tuple[PoliciesBelow, PoliciesBelow]:
+    return policies_below(before, policies[0] or {}), policies_below(after, policies[1] or {})
 
 
 def compare_analyses(old: Analysis | None, new: Analysis | None, partial: float = 0.1) -> Effect:
-    """What moved between two pictures, taking it that the change is effective."""
+    """What differs between two analyses, assuming that the change is effective."""
     cells = list(_cells(old.tree, new.tree, partial)) if old and new else []
-    models = _moved(old.models if old else {}, new.models if new else {})
     return Effect(
         kind="effective",
-        models=models,
+        models=_moved(old.models if old else {}, new.models if new else {}),
         providers=_moved(old.providers if old else {}, new.providers if new else {}),
-        usual=_bound("usual", old.usual, new.usual) if old and new else None,
+        usual=_delta("usual", old, new, lambda one: one.usual) if old and new else None,
         traffic=_traffic(old.exact, new.exact) if old and new else 1.0,
         worse=tuple(cell for worse, cell in cells if worse),
         better=tuple(cell for worse, cell in cells if not worse),
-        calls=_bound("calls", old.calls.value if old else None, new.calls.value if new else None),
-        waits=_waits(old, new),
-        failover=_bound("failover", old.failover.value if old else None, new.failover.value if new else None),
-        latency=_bound("latency", _latency(old), _latency(new)),
+        calls=_delta("calls", old, new, lambda one: one.calls.value),
+        waits=_delta("waits", old, new, lambda one: one.waits.value) if _obeys(old) or _obeys(new) else None,
+        failover=_delta("failover", old, new, lambda one: one.failover.value),
+        latency=_delta("latency", old, new, lambda one: one.latency.value if one.latency else None),
         added=_only_in(new, old),
         removed=_only_in(old, new),
         was_refused=_refused_only(old, new),
@@ -317,20 +281,20 @@ def compare_analyses(old: Analysis | None, new: Analysis | None, partial: float 
 
 
 def _moved(old: Mapping[str, float], new: Mapping[str, float]) -> tuple[Delta, ...]:
-    """Shares that moved, in the order written; what is not there has none."""
+    """Shares that changed, in the order written; a missing name has share 0."""
     names = dict.fromkeys([*new, *old])
     pairs = [Delta(name, old.get(name, 0.0), new.get(name, 0.0)) for name in names]
-    return tuple(one for one in pairs if _differ(one.before or 0, one.after or 0))
+    return tuple(one for one in pairs if abs((one.before or 0) - (one.after or 0)) > _NOTICED)
 
 
 def _traffic(old: Mapping[str, float], new: Mapping[str, float]) -> float:
-    """The part of all requests that another model serves, or none any more: half of all that moved."""
+    """The share of requests that another model serves, or none: half of the sum of all differences."""
     moved = [abs(new.get(name, 0.0) - old.get(name, 0.0)) for name in {*old, *new}]
     return min(1.0, rounded((fsum(moved) + abs(fsum(new.values()) - fsum(old.values()))) / 2))
 
 
 def _cells(old: Tree, new: Tree, partial: float) -> Iterator[tuple[bool, Cell]]:
-    """What an outage or a partial failure loses before and after, where the two differ; and whether it gets worse."""
+    """Every outage and partial failure in which the two versions lose different shares, and whether it gets worse."""
     parts = parts_of([new, old])
     for share in (1.0, partial):
         moved: dict[Part, dict[tuple[float, float], list[FailureClass]]] = {part: {} for part in parts}
@@ -345,7 +309,7 @@ def _cells(old: Tree, new: Tree, partial: float) -> Iterator[tuple[bool, Cell]]:
 
 
 def _columns(old: Tree, new: Tree, parts: Sequence[Part], share: float) -> Iterator[tuple[FailureClass, Losses, Losses]]:
-    """The classes of failures that one of the two treats in a way of its own, with what each loses then."""
+    """The classes of failures that the two versions distinguish, with the losses of each version."""
     classes = classes_of([old, new], partial=share < 1)
     before, after = (losses(tree, parts, classes, share) for tree in (old, new))
     together: dict[tuple[int, int], list[int]] = {}
@@ -355,41 +319,31 @@ def _columns(old: Tree, new: Tree, parts: Sequence[Part], share: float) -> Itera
         yield merged([classes[place] for place in places]), before[places[0]], after[places[0]]
 
 
-def _differ(one: float, other: float) -> bool:
-    return abs(one - other) > _NOTICED
-
-
-def _bound(name: str, before: float | None, after: float | None) -> Delta | None:
+def _delta(name: str, old: Analysis | None, new: Analysis | None, value_of: Callable[[Analysis], float | None]) -> Delta | None:
+    before, after = (None if one is None else value_of(one) for one in (old, new))
     if before is not None and after is not None and isclose(before, after):
         return None
     return None if before is after is None else Delta(name, before, after)
 
 
-def _waits(old: Analysis | None, new: Analysis | None) -> Delta | None:
-    """All back-off, where a `Retry-After` is obeyed; elsewhere it follows the attempts, which the calls show."""
-    sides = [side for side in (old, new) if side is not None]
-    if not any(retry.obeys for side in sides for retry in side.tree.retries):
-        return None
-    return _bound("waits", old.waits.value if old else None, new.waits.value if new else None)
+def _obeys(one: Analysis | None) -> bool:
+    """Whether any retry obeys a `Retry-After`. Otherwise the waits follow from the attempts, which the calls show."""
+    return one is not None and any(retry.obeys for retry in one.tree.retries)
 
 
 def _refused_only(one: Analysis | None, other: Analysis | None) -> str | None:
-    """Why the gateway refuses one of two versions, when it does not refuse the other as well."""
+    """Why the gateway refuses one version, if it does not also refuse the other."""
     return one.tree.refused if one and not (other and other.tree.refused) else None
 
 
 def _unfit_only(new: Analysis | None, old: Analysis | None) -> tuple[Unfit, ...]:
-    """The models of one version that never serve because of their type, where they could in the other or are not in it."""
+    """The models that never serve because of their type in the new version only."""
     known = old.tree.unfit if old else {}
     return tuple(one for one in unfit_models(new.tree) if one.model not in known) if new else ()
 
 
-def _latency(picture: Analysis | None) -> float | None:
-    return picture.latency.value if picture and picture.latency else None
-
-
 def _only_in(one: Analysis | None, other: Analysis | None) -> tuple[Reached, ...]:
-    """The models that requests can come to in one picture only."""
+    """The models that requests can reach in one version only."""
     if one is None:
         return ()
     known = {leaf.model for leaf in other.routes.reached} if other else set()

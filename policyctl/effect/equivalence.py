@@ -19,13 +19,13 @@ claimed (see `outages`, which then looks for a request that is lost).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 from policyctl.effect.gateway import NO_ANSWER, RetryRule, is_served, moves_on
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
-from policyctl.policy.document import Document, normal_form
+from policyctl.policy.document import Document, normal_form, references
 
 Kind = Literal["metadata", "equivalent", "effective", "unknown"]
 
@@ -81,6 +81,38 @@ def kind_of(before: Document, after: Document, old: Tree, new: Tree) -> Kind:
 def same_policy(before: Document, after: Document) -> bool:
     """Whether the gateway gets the same policy from two documents."""
     return bool(normal_form(before)["policy"] == normal_form(after)["policy"])
+
+
+PoliciesBelow = Mapping[str, Document | None]  # the policies that targets lead to, by name; None: not known
+
+
+def policies_below(document: Document, policies: Mapping[str, Document]) -> PoliciesBelow:
+    """The policies that a document's targets lead to, however deep."""
+    found: dict[str, Document | None] = {}
+    pending = [document]
+    while pending:
+        for name in references(pending.pop()) - found.keys():
+            found[name] = below = policies.get(name)
+            if below is not None:
+                pending.append(below)
+    return found
+
+
+def same_policies(old: PoliciesBelow, new: PoliciesBelow) -> bool:
+    """Whether two versions lead to the same policies, with the same content."""
+    return old.keys() == new.keys() and all(_same_body(old[name], new[name]) for name in old)
+
+
+def _same_body(one: Document | None, other: Document | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return bool(one.get("policy") == other.get("policy") or normal_form(one)["policy"] == normal_form(other)["policy"])
+
+
+def caches_of(document: Document, below: PoliciesBelow) -> dict[str, Any]:
+    """The answer caches of a policy and of those that it leads to. An analysis has none: a cache answers without any call."""
+    bodies = {"": document.get("policy"), **{name: (other or {}).get("policy") for name, other in below.items()}}
+    return {name: body["cache"] for name, body in bodies.items() if isinstance(body, dict) and "cache" in body}
 
 
 def tells_apart(form: Form, code: int) -> bool:

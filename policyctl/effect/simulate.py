@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from policyctl.effect.costs import costs
-from policyctl.effect.evaluate import evaluate, rounded
+from policyctl.effect.evaluate import costs, evaluate, rounded
 from policyctl.effect.gateway import (
     CUT,
     FIRST,

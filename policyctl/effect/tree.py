@@ -172,6 +172,19 @@ def tree_if_known(
     return tree
 
 
+class Unfit(NamedTuple):
+    """A model that never serves: its type, and the kind of requests that the policy takes."""
+
+    model: str
+    type: str
+    takes: str
+
+
+def unfit_models(tree: Tree) -> tuple[Unfit, ...]:
+    """The models of a policy that never serve because of their type."""
+    return tuple(Unfit(model, own, tree.takes or "") for model, own in tree.unfit.items())
+
+
 class _Reader:
     """Numbers the leaves while it goes."""
 

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from policyctl.lint import codes as status_codes
-from policyctl.lint import placeholders, retries, targets, weights
+from policyctl.lint import statuses, targets
 from policyctl.lint.groups import groups
 from policyctl.policy.document import Document
 from policyctl.policy.findings import Finding
-from policyctl.rules.catalogue import DEFAULT_CODES
+from policyctl.rules import DEFAULT_CODES
 
 FAMILIES = (
     targets.check_groups,
-    status_codes.check,
-    retries.check,
-    weights.check,
+    statuses.check_codes,
+    statuses.check_retries,
+    targets.check_weights,
     targets.check_names,
-    placeholders.check,
+    targets.check_placeholders,
 )
 
 
 def lint(document: Document, codes: Collection[str] = DEFAULT_CODES) -> Iterator[Finding]:
     """Every finding of the rules with these codes in one policy document, with paths into it."""
     if "P443" in codes:
-        yield from placeholders.in_name(("name",), document["name"])
+        yield from targets.in_name(("name",), document["name"])
     for place in groups(document):
         for check in FAMILIES:
             for complaint in check(place):

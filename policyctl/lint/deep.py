@@ -16,7 +16,7 @@ from policyctl.lint.groups import groups
 from policyctl.policy.document import Document
 from policyctl.policy.findings import FieldPath, Finding
 from policyctl.policy.names import provider_of, short_model
-from policyctl.rules.catalogue import finding
+from policyctl.rules import finding
 
 MAX_CALLS = 12  # of one request
 _TIMEOUT = [one_failure(408)]

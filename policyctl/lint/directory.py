@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterator
 
 from policyctl.errors import Problem, errors_in
 from policyctl.lint.check import lint
-from policyctl.lint.placeholders import in_name
 from policyctl.lint.references import check as check_references
 from policyctl.lint.suppressions import Suppressions
+from policyctl.lint.targets import in_name
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.documents import FileResult
 from policyctl.load.environment import Environment
@@ -17,7 +17,7 @@ from policyctl.load.source import Source, redact_linked
 from policyctl.policy.document import Document, Policy
 from policyctl.policy.findings import Finding
 from policyctl.policy.names import canonical_model
-from policyctl.rules.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
+from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
 
 
 class Linter:

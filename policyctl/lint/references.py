@@ -20,7 +20,7 @@ from policyctl.policy.names import (
     provider_of,
     short_model,
 )
-from policyctl.rules.catalogue import finding
+from policyctl.rules import finding
 
 _MAX_GUESSED = 500  # looking for a near miss among more names takes longer than it helps
 

@@ -8,12 +8,12 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from policyctl.errors import Problem
-from policyctl.lint.placeholders import in_variables
+from policyctl.lint.targets import in_variables
 from policyctl.load.environment import Config, Environment
 from policyctl.load.source import redact_linked
 from policyctl.policy.findings import FieldPath, Finding, closest_name, format_path
 from policyctl.policy.names import canonical_name, matches
-from policyctl.rules.catalogue import finding
+from policyctl.rules import finding
 
 if TYPE_CHECKING:
     from policyctl.load.directory import Files

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from policyctl.errors import Mark, Problem
 from policyctl.load.locate import IgnoreComment, ignore_comments
 from policyctl.policy.findings import format_path
-from policyctl.rules.catalogue import LINT_CODES, RULES, guess_rule, severity_of
+from policyctl.rules import LINT_CODES, RULES, guess_rule, severity_of
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import refuse_link
 from policyctl.load.unread import gap_problems, gaps_of, missing_config, shown
 from policyctl.load.urls import LOCAL
-from policyctl.rules.catalogue import LINT_CODES
+from policyctl.rules import LINT_CODES
 
 
 class Validation(NamedTuple):

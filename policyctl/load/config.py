@@ -33,7 +33,7 @@ from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import Finding, did_you_mean, format_path
 from policyctl.policy.schema import FileModel
 from policyctl.policy.validation_errors import findings_of
-from policyctl.rules.catalogue import RULES, Chosen, guess_rule, with_prefix
+from policyctl.rules import RULES, Chosen, guess_rule, with_prefix
 
 # An environment's name is part of a file's name (that of its embedded remote).
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")

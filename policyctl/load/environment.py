@@ -15,7 +15,7 @@ from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest, written_text
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.names import matches
-from policyctl.rules.catalogue import Chosen
+from policyctl.rules import Chosen
 
 if TYPE_CHECKING:
     from policyctl.load.config_file import AuthFile

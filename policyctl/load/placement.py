@@ -18,7 +18,7 @@ from policyctl.load.kinds import is_template
 from policyctl.load.unread import UnreadFiles
 from policyctl.load.write import policy_text, unrepresentable_reasons
 from policyctl.plan.change import equal
-from policyctl.plan.order import find_cycle
+from policyctl.plan.references import find_cycle
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, references
 from policyctl.policy.live import LivePolicy, LiveRows

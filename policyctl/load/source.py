@@ -20,7 +20,7 @@ from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.git import repository_top
 from policyctl.load.kinds import MAX_DEPTH, RawDocument
 from policyctl.policy.findings import format_path
-from policyctl.rules.catalogue import RULES
+from policyctl.rules import RULES
 
 if TYPE_CHECKING:
     from policyctl.load.kinds import RawDocument

@@ -15,7 +15,7 @@ from policyctl.load.git import repository_top
 from policyctl.load.kinds import CONFIG_FILE, Kind, is_test_file, kind_of
 from policyctl.load.source import SUFFIXES, read_bytes, source_of
 from policyctl.policy.names import canonical_name
-from policyctl.rules.catalogue import severity_of
+from policyctl.rules import severity_of
 
 if TYPE_CHECKING:
     from policyctl.load.directory import Files, Loaded

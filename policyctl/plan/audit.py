@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import ACTIONS, Action, Change
+from policyctl.plan.change import ACTIONS, GOOD, Action, Change, Outcome, Status
 from policyctl.plan.diff import FieldChange
-from policyctl.plan.outcome import GOOD, Outcome, Status
 from policyctl.plan.plan import Plan
 from policyctl.plan.settings import Override
 from policyctl.policy.document import digest, normal_form

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from policyctl.errors import Refused
 from policyctl.plan.change import ACTIONS, Action, Change, add, equal, remove, update
-from policyctl.plan.order import ordered
+from policyctl.plan.references import ordered
 from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, Policy, canonical_text, digest, normal_form
 from policyctl.policy.live import LivePolicy, LiveRows
@@ -127,26 +127,19 @@ def make_plan(
     selection: Selection = Selection(),
     spell: Callable[[Policy], Policy] = lambda policy: policy,
 ) -> Plan:
-    """Compare what the directory says with what the remote has.
+    """Compare the `desired` policies of the directory with the rows `observed` on the remote.
 
-    `removes` says whether live policies that no file names may be removed at all (scope written, or the embedded remote,
-    and prune on). `spell` gives a policy with its models named as the remote knows them; it is asked for those that are not
-    live just as they are written, so that a file that says what is live changes nothing. Raises Refused when the selection
-    takes a change but not the new policy that it needs.
+    `removes` is whether live policies without a file may be removed at all (a written scope or the embedded remote, and prune
+    on). `spell` returns a policy with its models spelled as the remote knows them; it is called only for policies that differ
+    from the live one as written, so that a file that matches the live policy changes nothing. Raises Refused when the
+    selection includes a change but not the new policy that it needs.
     """
     wanted = {policy.name: policy for policy in desired}
     blocked = blocked_by_rows(wanted, observed, settings)
     names = {block.name for block in blocked}
-    changes, counts = [], Counter[str]()
-    for policy in desired:
-        if policy.name in names:
-            continue
-        live = observed.live.get(policy.name)
-        change = _change(policy, live, spell)
-        if change is None:
-            counts["unchanged"] += 1
-        else:
-            changes.append(change)
+    compared = [_change(policy, observed.live.get(policy.name), spell) for policy in desired if policy.name not in names]
+    changes = [change for change in compared if change is not None]
+    counts = Counter(unchanged=len(compared) - len(changes))
     for live in observed.live.values():
         if live.name not in wanted:
             _consider_remove(live, settings, removes, changes, counts)
@@ -156,9 +149,7 @@ def make_plan(
     named = sum(policy.name in observed.live and settings.in_scope(policy.name) for policy in desired)
     removable = sum(change.action == "remove" for change in changes)
     totals = Counts(
-        unchanged=counts["unchanged"],
-        outside_scope=counts["outside_scope"],
-        unmanaged=counts["unmanaged"],
+        **counts,
         unselected=len(unselected),
         managed=named + removable,
         blocked=len(blocked),

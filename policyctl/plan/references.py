@@ -1,14 +1,134 @@
-"""The targets of a policy compared with the models and policies that exist."""
+"""The models and policies that targets refer to: whether they exist, how they are spelled, and which change must come first.
+
+A policy may target another, so what is referenced is added first and removed last.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from policyctl.policy.document import Document, Policy
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, canonical_name, model_spelling
+
+if TYPE_CHECKING:
+    from policyctl.plan.change import Change
+
+
+def find_cycle(graph: Mapping[str, Iterable[str]]) -> list[str] | None:
+    """One cycle of a reference graph as [a, b, …, a], starting at its smallest name, or None.
+
+    A name that is no key of the graph ends a path.
+    """
+    done: set[str] = set()
+    for start in sorted(graph):
+        path: list[str] = []
+        stack = [(start, iter(sorted(graph[start])))]
+        on_path = {start: 0}
+        path.append(start)
+        while stack:
+            name, following = stack[-1]
+            child = next(following, None)
+            if child is None:
+                stack.pop()
+                path.pop()
+                del on_path[name]
+                done.add(name)
+            elif child in on_path:
+                return _from_smallest(path[on_path[child] :])
+            elif child in graph and child not in done:
+                on_path[child] = len(path)
+                path.append(child)
+                stack.append((child, iter(sorted(graph[child]))))
+    return None
+
+
+def leads_back(name: str, targets_of: Callable[[str], Iterable[str]]) -> bool:
+    """Whether a policy's targets lead back to it."""
+    pending, seen = list(targets_of(name)), set[str]()
+    while pending:
+        target = pending.pop()
+        if target == name:
+            return True
+        if target not in seen:
+            seen.add(target)
+            pending += targets_of(target)
+    return False
+
+
+def _from_smallest(cycle: list[str]) -> list[str]:
+    first = cycle.index(min(cycle))
+    turned = cycle[first:] + cycle[:first]
+    return [*turned, turned[0]]
+
+
+class Queue:
+    """Changes of which each waits for those that must be done before it. Taking all of them takes linear time."""
+
+    def __init__(self, changes: Iterable[Change]) -> None:
+        self._waiting = {change.name: change for change in changes}
+        self.needs = before_each(self._waiting.values())
+        self._missing = {name: len(needs) for name, needs in self.needs.items()}
+        self._dependents: defaultdict[str, list[str]] = defaultdict(list)
+        for name, needs in self.needs.items():
+            for need in needs:
+                self._dependents[need].append(name)
+        self._ready = deque(name for name in self._waiting if not self._missing[name])
+
+    def take(self, most: int | None = None) -> list[Change]:
+        """Up to `most` changes (None: all) that wait for nothing. Each is handed out once; empty when all have been."""
+        if not self._ready and self._waiting:
+            # Live policies that target each other in a circle, all to be removed: any of them may be first.
+            self._ready.append(next(iter(self._waiting)))
+        count = len(self._ready) if most is None else min(most, len(self._ready))
+        names = [self._ready.popleft() for _ in range(count)]
+        return [self._waiting.pop(name) for name in names]
+
+    def finish(self, name: str) -> None:
+        """Take note that a change that was handed out is done; what waited for it alone is ready."""
+        for dependent in self._dependents[name]:
+            self._missing[dependent] -= 1
+            if not self._missing[dependent] and dependent in self._waiting:
+                self._ready.append(dependent)
+
+
+def ordered(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """The changes in an order in which they may be applied one after the other: what is needed first, removes last."""
+    queue = Queue(sorted(changes, key=_rank))
+    done: list[Change] = []
+    while wave := queue.take():
+        done += sorted(wave, key=_rank)
+        for change in wave:
+            queue.finish(change.name)
+    return tuple(done)
+
+
+def before_each(changes: Iterable[Change]) -> dict[str, frozenset[str]]:
+    """For each change the names of those that must be done before it.
+
+    What is referenced is added before what refers to it, and removed after what referred to it is gone or no longer does.
+    """
+    by_name = {change.name: change for change in changes}
+    users: defaultdict[str, set[str]] = defaultdict(set)
+    for change in by_name.values():
+        for name in change.frees:
+            users[name].add(change.name)
+    return {name: _prerequisites(change, by_name, users) for name, change in by_name.items()}
+
+
+def _prerequisites(change: Change, by_name: dict[str, Change], users: Mapping[str, set[str]]) -> frozenset[str]:
+    if change.action == "remove":
+        return frozenset(users.get(change.name, set()) - {change.name})
+    return frozenset(
+        name for name in change.needs if name != change.name and name in by_name and by_name[name].action != "remove"
+    )
+
+
+def _rank(change: Change) -> tuple[bool, str]:
+    return change.action == "remove", change.name
 
 
 def unknown_targets(

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
+from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies, redeclared
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import UnknownField, unknown_fields
-from policyctl.plan.declarations import redeclared
+from policyctl.plan.change import LiveState, UnknownField, live_state, unknown_fields
 from policyctl.plan.diff import differs
 from policyctl.plan.effects import (
     AffectedPolicy,
@@ -23,7 +22,6 @@ from policyctl.plan.effects import (
     policies_around,
     traffic_of,
 )
-from policyctl.plan.outcome import LiveState, live_state
 from policyctl.plan.plan import Plan, renames
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, model_names, references
@@ -118,20 +116,12 @@ def review(
     moved = [*(change.name for change in plan.changes), *(one.name for one in affected)]
     restored = restorations(moved, after, reviewed or {})
     guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
-    notes = (
-        *redeclared(declared, before, after),
-        *_unreadable(plan, observed),
-        *_dangling(plan, after),
-        *_unfollowed(plan, after),
-        *renames(plan),
-        *allowed,
-    )
     below = (led_to(moved, known) for known in (before, after))
     beside = _unknown_field_notes(plan, observed, frozenset(compared).union(moved, *below))
     return Review(
         plan,
         (*_refusals(plan, observed, settings, used, after), *guarded),
-        notes,
+        (*redeclared(declared, before, after), *_notes(plan, observed, after), *allowed),
         live=frozenset((*observed.live, *(twins.name for twins in observed.twins))),
         effects=effects,
         affected=affected,
@@ -144,6 +134,13 @@ def review(
         restored=restored & {change.name for change in plan.changes},
         extras=beside,
     )
+
+
+def _notes(plan: Plan, observed: LiveRows, after: KnownPolicies) -> Iterator[str]:
+    yield from _unreadable(plan, observed)
+    yield from _dangling(plan, after)
+    yield from _unfollowed(plan, after)
+    yield from renames(plan)
 
 
 def _refusals(

@@ -13,9 +13,8 @@ from policyctl.errors import PolicyctlError
 from policyctl.plan.change import Action, Change, equal
 from policyctl.plan.diff import fields_between
 from policyctl.plan.effects import policies_around
-from policyctl.plan.order import leads_back, ordered
 from policyctl.plan.plan import Counts, Plan, blocked_by_rows, unread_rows
-from policyctl.plan.references import unknown_targets
+from policyctl.plan.references import leads_back, ordered, unknown_targets
 from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, Policy, digest, normal_form, policy_from_file, references
 from policyctl.policy.findings import format_path

@@ -8,9 +8,19 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from policyctl.policy.findings import HIDDEN, FieldPath, Finding, did_you_mean, format_path
+from policyctl.policy.findings import (
+    HIDDEN,
+    FieldPath,
+    Finding,
+    did_you_mean,
+    format_path,
+    key_meant,
+    mode_meant,
+    reason_required,
+    scaled_weight,
+    suggestion_for,
+)
 from policyctl.policy.schema import GROUP, LEAF, MAX_ATTEMPTS, MAX_DEPTH, MAX_TARGETS, GroupTarget, ModelTarget
-from policyctl.policy.suggestions import key_meant, mode_meant, reason_required, scaled_weight, suggestion_for
 
 # What a field must be: (its type, its range). Both end the sentence "<field> must be …".
 _MUST_BE = {

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from policyctl.errors import Conflict, Incomplete, LostAnswer, NotFound, PolicyctlError, RemoteError
-from policyctl.plan.change import Change, has_extras, keep_unknown_fields
-from policyctl.plan.outcome import GOOD, LiveState, Outcome, Schedule, live_state
+from policyctl.plan.change import GOOD, Change, LiveState, Outcome, Schedule, has_extras, keep_unknown_fields, live_state
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Document
 from policyctl.policy.live import LivePolicy, LiveRows

@@ -16,8 +16,7 @@ from policyctl.load.audit_log import AuditFile
 from policyctl.load.git.checkout import head
 from policyctl.load.git.revision import merge_base
 from policyctl.plan.audit import AuditOrigin, entry_line, entry_of
-from policyctl.plan.change import Change
-from policyctl.plan.outcome import Outcome
+from policyctl.plan.change import Change, Outcome
 from policyctl.plan.plan import Plan
 from policyctl.remote.lock import user_name
 from policyctl.remote.sqlite import timestamp

@@ -11,10 +11,9 @@ from policyctl.errors import Incomplete, PolicyctlError, Refused, StalePlan
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
 from policyctl.load.unread import ExpectedFile, UnreadFiles, listed
-from policyctl.plan.change import Change
-from policyctl.plan.order import leads_back
-from policyctl.plan.outcome import LiveState, drifted_fields, live_state
+from policyctl.plan.change import Change, LiveState, drifted_fields, live_state
 from policyctl.plan.plan import Counts, Plan, Selection, make_plan
+from policyctl.plan.references import leads_back
 from policyctl.plan.safety import Review, by_traffic, review
 from policyctl.plan.saved_plan import bad_targets, rule_violations, with_recomputed_counts
 from policyctl.plan.settings import Settings

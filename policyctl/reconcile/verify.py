@@ -11,8 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from policyctl.errors import RemoteError
-from policyctl.plan.change import Change, lost_extras
-from policyctl.plan.outcome import GOOD, LiveState, Outcome, live_state, unapplied_fields
+from policyctl.plan.change import GOOD, Change, LiveState, Outcome, live_state, lost_extras, unapplied_fields
 from policyctl.policy.document import Document
 from policyctl.policy.live import LivePolicy, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.observe import CONTRADICTS

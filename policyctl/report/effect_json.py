@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from policyctl.effect.analysis import Analysis, Cell, Delta, Effect, Reached, Unfit, unfit_models
-from policyctl.effect.costs import Cost
-from policyctl.effect.dead import Dead
-from policyctl.effect.evaluate import Evaluation, rounded
+from policyctl.effect.analysis import Analysis, Cell, Delta, Effect, Reached
+from policyctl.effect.evaluate import Cost, Evaluation, rounded
 from policyctl.effect.failures import FailureClass, ranges_of
 from policyctl.effect.gateway import ASSUMED, PROFILE, Answer, answer_value
 from policyctl.effect.outages import Outages, Row, Together, served
 from policyctl.effect.simulate import Simulation
-from policyctl.effect.tree import Tree
-from policyctl.effect.uses import Names, Use
+from policyctl.effect.tree import Tree, Unfit, unfit_models
+from policyctl.effect.usage import Dead, Names, Use
 from policyctl.effect.worst_case import Bound
 from policyctl.plan.change import UnknownField
 from policyctl.policy.names import short_names

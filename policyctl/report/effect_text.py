@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from policyctl.effect.analysis import Analysis, Unfit, unfit_models
-from policyctl.effect.costs import Cost
+from policyctl.effect.analysis import Analysis
+from policyctl.effect.evaluate import Cost
 from policyctl.effect.gateway import ASSUMED, answer_text
-from policyctl.effect.tree import Tree
-from policyctl.effect.uses import Names, Use
+from policyctl.effect.tree import Tree, Unfit, unfit_models
+from policyctl.effect.usage import Names, Use
 from policyctl.effect.worst_case import Bound
 from policyctl.plan.change import unknown_field_notes
 from policyctl.policy.document import Document

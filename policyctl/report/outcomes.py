@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from policyctl.plan.audit import AuditEntry, AuditOrigin, fold, gaps
-from policyctl.plan.outcome import Outcome
+from policyctl.plan.change import Outcome
 from policyctl.report.format import Style, count, escape, json_text
 from policyctl.report.plan_text import SYMBOLS, field_lines
 from policyctl.report.plan_view import override_text

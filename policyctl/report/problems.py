@@ -14,11 +14,10 @@ from typing import Any
 from urllib.parse import quote
 
 from policyctl import __version__
-from policyctl.errors import Mark, Problem, Severity
+from policyctl.errors import Mark, Problem, Rule, Severity
 from policyctl.lint.validate import Validation
 from policyctl.report.format import SEVERITIES, Style, columns, count, escape, json_text
-from policyctl.rules import Rule
-from policyctl.rules.catalogue import LINT_CODES, RULES
+from policyctl.rules import LINT_CODES, RULES
 
 FORMAT = "policyctl/validate"
 VERSION = 1

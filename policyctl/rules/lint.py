@@ -6,7 +6,7 @@ what a policy means where people are often surprised.
 
 from __future__ import annotations
 
-from policyctl.rules import Rule
+from policyctl.errors import Rule
 
 _TARGETS = (
     Rule(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policyctl.rules import Rule
+from policyctl.errors import Rule
 
 
 def _error(code: str, name: str, text: str) -> Rule:

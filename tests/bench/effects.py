@@ -15,8 +15,7 @@ from time import process_time
 from typing import Any
 
 from policyctl.effect.analysis import analyse, compare
-from policyctl.effect.costs import costs
-from policyctl.effect.evaluate import evaluate
+from policyctl.effect.evaluate import costs, evaluate
 from policyctl.effect.gateway import Answers
 
 CODES = (408, 429, 500, 502, 503, 504)

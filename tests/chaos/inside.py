@@ -15,7 +15,7 @@ from pathlib import Path
 
 from policyctl.errors import RemoteError
 from policyctl.load.config_file import AuthFile
-from policyctl.plan.outcome import GOOD, Outcome
+from policyctl.plan.change import GOOD, Outcome
 from policyctl.plan.plan import Plan, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import apply_changes

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from policyctl.cli.main import run
-from policyctl.rules.catalogue import RULES
+from policyctl.rules import RULES
 
 P402 = """\
 P402 fallback-never-moves-on (warning)

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from policyctl.effect.analysis import compare
 from policyctl.effect.context import DeclaredModels
-from policyctl.effect.costs import costs
 from policyctl.effect.equivalence import Always, Drawn, First, Form, Kind, ModelCall, canonical_form, kind_of
-from policyctl.effect.evaluate import evaluate
+from policyctl.effect.evaluate import costs, evaluate
 from policyctl.effect.gateway import RetryAfter
 from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Tree, read_tree

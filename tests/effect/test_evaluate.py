@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from policyctl.effect.costs import Cost, costs
-from policyctl.effect.evaluate import evaluate
+from policyctl.effect.evaluate import Cost, costs, evaluate
 from policyctl.effect.gateway import Answers
 from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree

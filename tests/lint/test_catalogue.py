@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import policyctl
-from policyctl.rules.catalogue import DEFAULT_CODES, LINT_CODES, RULES, Chosen, with_prefix
+from policyctl.rules import DEFAULT_CODES, LINT_CODES, RULES, Chosen, with_prefix
 from policyctl.rules.lint import DEEP_RULES, LINT_RULES
 from policyctl.rules.problems import FILE_RULES
 

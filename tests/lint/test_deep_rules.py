@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from policyctl.lint.deep import check
-from policyctl.rules.catalogue import DEEP_CODES, RULES
+from policyctl.rules import DEEP_CODES, RULES
 from tests.examples import examples
 from tests.lint.builders import A, B, C, group, model, retry
 from tests.lint.small_gateway import MODELS, Gateway, policies

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policyctl.lint.check import lint
-from policyctl.rules.catalogue import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES
+from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES
 from tests.lint.builders import A, B, C, Target, group, model, retry
 
 COMMENT_CODES = {"P491", "P492"}

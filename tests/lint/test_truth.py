@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.lint.check import lint
-from policyctl.rules.catalogue import LINT_CODES
+from policyctl.rules import LINT_CODES
 from tests.examples import examples
 from tests.lint.small_gateway import CODES, MODELS, Gateway, policies
 

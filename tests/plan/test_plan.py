@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from policyctl.errors import Refused
 from policyctl.plan.change import add
-from policyctl.plan.order import before_each, find_cycle, ordered
 from policyctl.plan.plan import Counts, Selection
+from policyctl.plan.references import before_each, find_cycle, ordered
 from policyctl.plan.settings import Settings
 from policyctl.policy.live import observe_rows
 from tests.builders import live, names, plan, policy, row

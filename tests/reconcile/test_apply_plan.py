@@ -13,7 +13,7 @@ import pytest
 
 from policyctl.errors import PolicyctlError, Refused, StalePlan, UsageError
 from policyctl.load.environment import Environment
-from policyctl.plan.outcome import Outcome
+from policyctl.plan.change import Outcome
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings

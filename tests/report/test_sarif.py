@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policyctl.errors import Mark, Problem
 from policyctl.report.problems import SCHEMA, sarif
-from policyctl.rules.catalogue import RULES
+from policyctl.rules import RULES
 from tests.examples import examples
 
 STANDARD = json.loads((Path(__file__).parent / "data" / "sarif-schema-2.1.0.json").read_text("utf-8"))

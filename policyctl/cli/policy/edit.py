@@ -33,7 +33,7 @@ from policyctl.policy.findings import Finding
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import Mode
 from policyctl.reconcile.plan import plan_removal
-from policyctl.rules.catalogue import DEFAULT_CODES
+from policyctl.rules import DEFAULT_CODES
 
 ADD_EPILOG = """\b
 Example:
