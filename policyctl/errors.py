@@ -1,19 +1,19 @@
-"""What can go wrong, and the exit code that each of it ends with.
+"""The exceptions, and the exit code of each.
 
-    PolicyctlError                1   anything that a person can mend; always one clear line
+    PolicyctlError                1   anything that the user can fix; always one clear line
     ├── InvalidInput              1   files with problems; carries all of them
-    ├── UsageError               64   the command line asks for something that cannot be
-    ├── NotKnown                  1   what a policy does to traffic cannot be told
-    ├── Refused                   3   a safety rule or a guard says no
-    ├── StalePlan                 4   the remote or the configuration moved since the plan was made
-    ├── Incomplete                5   partly applied, not verified, or rows that block
-    └── RemoteError               1   the remote cannot do it, or does not answer
-        ├── Conflict                  a policy of that name is already there
-        │   └── Moved                 the row is not as the writer last read it
-        ├── NotFound                  that policy is not there any more
-        └── LostAnswer                a write whose outcome is unknown: read again, then decide
+    ├── UsageError               64   the command line asks for something impossible
+    ├── NotKnown                  1   it is not known what a policy does to traffic
+    ├── Refused                   3   a safety rule or a guard refuses the plan
+    ├── StalePlan                 4   the remote or the configuration changed since the plan was made
+    ├── Incomplete                5   partly applied, not verified, or blocked by rows
+    └── RemoteError               1   the remote refuses, fails or does not answer
+        ├── Conflict                  a policy of that name already exists
+        │   └── Moved                 the row changed since the writer read it
+        ├── NotFound                  that policy no longer exists
+        └── LostAnswer                a write of unknown outcome: read again, then decide
 
-A `Problem` is not an exception: it is a finding in a file, collected with all the others before anything stops.
+A `Problem` is not an exception: it is a finding in a file. All of them are collected before anything stops.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Severity = Literal["error", "warning", "info"]
 
 
 class Mark(NamedTuple):
-    """Where a problem is: a file as the user named it, a line and a column, both counted from 1.
+    """Where a problem is: a file as the user named it, and line and column, counted from 1.
 
-    Without a line it is the file as a whole (one that cannot be read, a link), or a directory.
+    Without a line it is the whole file (unreadable, or a link), or a directory.
     """
 
     file: str
@@ -61,14 +61,14 @@ class Rule(NamedTuple):
 
 
 def errors_in(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems that must stop a plan: those of severity "error"."""
+    """The problems that stop a plan: those of severity "error"."""
     return [problem for problem in problems if problem.severity == "error"]
 
 
 class PolicyctlError(Exception):
-    """The base of everything that ends a command with a message instead of a traceback.
+    """The base of every exception that ends a command with a message instead of a traceback.
 
-    `details` are lines that `-v` shows besides.
+    `details` are lines that `-v` adds.
     """
 
     exit_code = 1
@@ -76,7 +76,7 @@ class PolicyctlError(Exception):
 
 
 class InvalidInput(PolicyctlError):
-    """Files with problems. `problems` holds every one of them, sorted by place."""
+    """Files with problems: all of them, in `problems`, sorted by place."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(set(problems)))
@@ -84,29 +84,29 @@ class InvalidInput(PolicyctlError):
 
 
 class UsageError(PolicyctlError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
     exit_code = 64
 
 
 class NotKnown(PolicyctlError):
-    """What a policy does to traffic cannot be told; the message says why."""
+    """It is not known what a policy does to traffic; the message gives the reason."""
 
 
 class Refused(PolicyctlError):
-    """A safety rule (manual/architecture.md, safety rules 2 to 4) or a guard says no."""
+    """A safety rule (manual/architecture.md, safety rules 2 to 4) or a guard refuses the plan."""
 
     exit_code = 3
 
 
 class StalePlan(PolicyctlError):
-    """The remote or the configuration moved since the plan was made; nothing was written."""
+    """The remote or the configuration changed since the plan was made; nothing was written."""
 
     exit_code = 4
 
 
 class Incomplete(PolicyctlError):
-    """Something was applied and something was not, or what was applied cannot be seen on the remote."""
+    """Some changes were applied and some were not, or the result cannot be verified on the remote."""
 
     exit_code = 5
 
@@ -116,15 +116,15 @@ class RemoteError(PolicyctlError):
 
 
 class Conflict(RemoteError):
-    """A policy of that name is already there, or the row changed under the writer."""
+    """A policy of that name already exists, or the row changed before the write."""
 
 
 class Moved(Conflict):
-    """The row is not the version that the writer says it replaces."""
+    """The row is not the version that the write was meant to replace."""
 
 
 class NotFound(RemoteError):
-    """That policy is not there any more."""
+    """That policy no longer exists."""
 
 
 class LostAnswer(RemoteError):

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.names import canonical_model, short_model
 
-USUAL_TYPE = "chat"  # the platform's own default for a model that does not say its type
+USUAL_TYPE = "chat"  # the platform's default for a model without a type
 _SAME = {"chat_vision": "chat"}  # takes the same requests
 
 
@@ -27,7 +27,7 @@ class DeclaredModels:
 
     @property
     def then(self) -> DeclaredModels:
-        """What counts in what is said of live policies: what was declared before, else the same as for what comes."""
+        """The declarations that apply to live policies: the earlier ones, or else these."""
         return self if self.before is None else self.before
 
     def requests(self, model: str) -> str | None:
@@ -36,7 +36,7 @@ class DeclaredModels:
         return own if own is None else _SAME.get(own, own)
 
     def __or__(self, other: DeclaredModels) -> DeclaredModels:
-        """Both, where the other one says something that one holds."""
+        """Both; where the other one declares something, it wins."""
         before = None if self.before is None else self.before | other
         return DeclaredModels({**self.timeouts, **other.timeouts}, {**self.types, **other.types}, before)
 
@@ -78,7 +78,7 @@ class KnownPolicies(Mapping[str, Document]):
         return policies if isinstance(policies, cls) else cls(policies or {})
 
     def why_not(self, name: str) -> str | None:
-        """Why a policy that is not among these cannot be followed; None when there is no policy of that name."""
+        """Why a policy that is not among these cannot be followed; None when no policy has that name."""
         return self.unclear.get(name, None if self.whole else NOT_HERE)
 
     def __getitem__(self, name: str) -> Document:
@@ -98,22 +98,22 @@ _NAMED = 5  # policies in a sentence
 
 
 def redeclared(declared: DeclaredModels, *policies: Mapping[str, Document]) -> Iterator[str]:
-    """A sentence for every model that one of the policies targets and of which something else was declared before."""
+    """A sentence for every model that one of the policies targets and whose declaration changed."""
     then = declared.then
     changed = {
-        model: said
+        model: text
         for model in sorted({*declared.types, *then.types, *declared.timeouts, *then.timeouts})
-        if (said := ", ".join(_moved(model, then, declared)))
+        if (text := ", ".join(_moved(model, then, declared)))
     }
     users: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for name, document in (one for some in (policies if changed else ()) for one in some.items()):
         for model in changed.keys() & set(map(canonical_model, model_names(document))):
             users[model][name] = None
-    for model, said in changed.items():
+    for model, text in changed.items():
         if names := sorted(users[model]):
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             yield (
-                f"the declaration of {short_model(model)} changes ({said}); what is shown of before and after rests on it for "
+                f"the declaration of {short_model(model)} changes ({text}); what is shown of before and after rests on it for "
                 f"{', '.join(names[:_NAMED])}{more}"
             )
 

@@ -2,7 +2,7 @@
 
 The gateway takes a random point from 0 to the sum of the weights, goes through the targets in order and takes the first
 whose weight is above the point, lowering the point by each weight that it passes. For weights of 0 and more that is the share
-that everybody expects; negative weights are accepted, and distort.
+that one expects; negative weights are accepted, and distort it.
 
 Shares are made of the weights *as written*, scaled to whole numbers (0.7, 0.2, 0.1 are 7, 2, 1 parts of 10), so that two
 ways to write one draw are the same draw and not nearly the same. The gateway itself adds binary floats; the difference is
@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 
 class WeightedChoice(NamedTuple):
-    """The parts of `total` that each target is drawn for; where they sum to less, nobody may be drawn."""
+    """The parts of `total` that each target is drawn for; where they sum to less, no target may be drawn."""
 
     parts: tuple[int, ...]
     total: int
 
     def position(self, point: float) -> int | None:
-        """The position that a point from 0 to 1 (less than 1) draws, or None when it draws nobody."""
+        """The position that a point from 0 to 1 (less than 1) draws, or None when it draws none."""
         passed = 0
         for position, part in enumerate(self.parts):
             passed += part

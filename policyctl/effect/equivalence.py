@@ -54,7 +54,7 @@ class First(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Drawing one: the share and the form of each; that nobody is drawn is a form of its own."""
+    """Drawing one: the share and the form of each; drawing none is also a form."""
 
     forms: tuple[tuple[Fraction, Form], ...]
 
@@ -64,7 +64,7 @@ Form = ModelCall | Always | First | Drawn
 
 def kind_of(before: Document, after: Document, old: Tree, new: Tree) -> Kind:
     """How a change between two documents, with their trees, is classed: `metadata` (the gateway gets the same policy),
-    `unknown` (it cannot be told what one of them does), `equivalent` (another text that does the same under the profile), or
+    `unknown` (it is not known what one of them does), `equivalent` (another text that does the same under the profile), or
     `effective`.
     """
     if old.unmodelled or new.unmodelled:
@@ -125,7 +125,7 @@ def tells_apart(form: Form, code: int) -> bool:
 
 
 def canonical_form(tree: Tree) -> Form:
-    """The canonical form of a policy, comparable and hashable. The answer cache is no part of it."""
+    """The canonical form of a policy, comparable and hashable. It excludes the answer cache."""
     return _form(tree.root)
 
 
@@ -169,8 +169,8 @@ def _drawn(node: Balance) -> Form:
         for own, inner in form.forms if isinstance(form, Drawn) else ((Fraction(1), form),):
             shares[inner] = shares.get(inner, Fraction(0)) + share * own
     if left := 1 - sum(shares.values()):
-        nobody = Always(NO_ANSWER)
-        shares[nobody] = shares.get(nobody, Fraction(0)) + left
+        nothing = Always(NO_ANSWER)
+        shares[nothing] = shares.get(nothing, Fraction(0)) + left
     if len(shares) == 1:
         return next(iter(shares))
     return Drawn(tuple(sorted(((share, form) for form, share in shares.items()), key=_text)))
@@ -191,7 +191,7 @@ def _first(node: Fallback) -> Form:
 
 
 def _led_to(forms: list[Form], codes: frozenset[int] | None) -> Iterator[Form]:
-    """The forms that something leads to, without those that ask nobody and are always passed over."""
+    """The forms that something leads to, without those that call no model and are always skipped."""
     for form in forms[:-1]:
         passed = isinstance(form, Always) and moves_on(form.outcome, codes)
         if not passed:

@@ -163,7 +163,7 @@ def outcomes(node: Node, at: Sequence[Outcomes]) -> Outcomes:
 
 
 def _drawn(node: Balance, at: Sequence[Outcomes]) -> Outcomes:
-    found = {NO_ANSWER: node.nobody} if node.nobody else {}
+    found = {NO_ANSWER: node.nothing} if node.nothing else {}
     for target, share in zip(node.targets, node.shares, strict=True):
         for outcome, chance in outcomes(target, at).items():
             found[outcome] = found.get(outcome, 0.0) + share * chance
@@ -301,8 +301,8 @@ def _spread(node: Node, at: Sequence[_Spread]) -> _Spread:
         return {node.outcome: {0: 1.0}}
     found: defaultdict[int, defaultdict[int, float]] = defaultdict(lambda: defaultdict(float))
     if isinstance(node, Balance):
-        if node.nobody:
-            found[NO_ANSWER][0] = node.nobody
+        if node.nothing:
+            found[NO_ANSWER][0] = node.nothing
         for target, share in zip(node.targets, node.shares, strict=True):
             for outcome, own in _spread(target, at).items():
                 _add(found[outcome], {0: share}, own)

@@ -2,7 +2,7 @@
 
 A policy treats two statuses alike when they are on the same lists. So a handful of classes is enough to speak of every status
 from 200 to 599 and of broken connections: one for each combination of lists, one for the statuses that no list has, and a few
-that the gateway itself treats in a way of its own (see `gateway`).
+that the gateway itself treats differently (see `gateway`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ FAILURES: frozenset[Answer] = frozenset[Answer](range(300, 600)) | {205, *_BROKE
 
 
 class FailureClass(NamedTuple):
-    """A class of answers: one that stands for all, and all."""
+    """A class of answers: one that represents them, and all of them."""
 
-    stands: Answer
+    sample: Answer
     answers: frozenset[Answer]
 
 
@@ -60,7 +60,7 @@ def classes_of(trees: Sequence[Tree], *, partial: bool = False, streamed: bool =
 def _classes(falls: frozenset[frozenset[int]], repeats: frozenset[frozenset[int]], partial: bool) -> tuple[FailureClass, ...]:
     named = frozenset[int]().union(*falls, *repeats)
     unlisted = _unlisted(named | {_RESENT} if partial else named)
-    # One list of codes may stand both under a fallback and under a retry, which look for different codes.
+    # One list of codes may belong to both a fallback and a retry, which look for different codes.
     lists = [*((codes, False) for codes in falls), *((codes, True) for codes in repeats)]
     together: dict[tuple[str, tuple[int, ...]], list[Answer]] = {}
     for answer, how, fallen, repeated in _seen(named, any(204 in codes for codes in repeats), partial):
@@ -73,7 +73,7 @@ def _classes(falls: frozenset[frozenset[int]], repeats: frozenset[frozenset[int]
 def _unlisted(named: frozenset[int]) -> tuple[FailureClass, ...]:
     """The class of the statuses that are on no list, where there are such."""
     rest = frozenset[Answer](_PLAIN - named)
-    # One stands for all: where it is free the 500, of which everybody has seen one.
+    # Any of them represents the class; 500, the best known, where it is unlisted.
     return (FailureClass(500 if 500 in rest else min(_PLAIN - named), rest),) if rest else ()
 
 

@@ -7,7 +7,7 @@ call; that the hosted platform does the same is an assumption, so every report n
 answer, one after the other:
 
 1. *Is the same model asked again?* Yes while attempts are left and the status is on the retry list. A connection that is
-   refused or hangs is asked again whatever the list says, even an empty one; so is 407, which the gateway's HTTP client
+   refused or hangs is asked again whatever the list contains, even an empty one; so is 407, which the gateway's HTTP client
    takes for a broken connection. Without a list the codes are 429, 500, 502, 503 and 504. An attempt that draws a 421 is
    sent a second time at once by the HTTP client, and what comes then counts.
 
@@ -21,11 +21,11 @@ answer, one after the other:
    be parsed, with statuses that may have no body (205, 304, and a 204 that was on the retry list), and above 599.
 
    A streamed answer is passed on once its status is there: one that is cut later, and one that cannot be parsed, has the
-   outcome `CUT`. The client gets its 200 and not what it asked for, and whatever the lists say, nothing more is tried.
+   outcome `CUT`. The client gets its 200 and not what it asked for, and whatever the lists contain, nothing more is tried.
 
 **What happens to a group.** Its outcome is the outcome of the last target that it asked. A fallback moves on from outcomes
 on its list, and only from those, a success included; without a list from everything outside 200 to 299. A group that asks
-nobody (no targets, or every weight 0) has the outcome `NO_ANSWER`: the client waits for an answer that never comes. A
+none (no targets, or every weight 0) has the outcome `NO_ANSWER`: the client waits for an answer that never comes. A
 fallback without a list moves on from it, one with a list does not.
 
 **Outcomes are plain integers**: a status, `NO_ANSWER` (0) or `ENDED` (-500), so that a list of codes needs no special case
@@ -82,7 +82,7 @@ RETRIED = frozenset({429, 500, 502, 503, 504})
 MAX_RETRY_AFTER = 60  # seconds that one target waits in sum because answers ask for it
 MAX_REPEATS = 100  # the wait before the 100th repeat would be longer than the universe is old
 
-_CONNECTION: dict[Answer, int] = {"refused": 500, "hang": 503, 407: 500}  # asked again whatever the list says
+_CONNECTION: dict[Answer, int] = {"refused": 500, "hang": 503, 407: 500}  # asked again whatever the list contains
 _HANG = "connect-timeout"  # what "hang" is called where people read it: a slow model does not hang, it is 408 or waited for
 _BROKEN: dict[str, Broken] = {**{word: word for word in get_args(Broken)}, _HANG: "hang"}
 BROKEN_WORDS = ("refused", _HANG, "broken-body", "cut-stream", "hang")  # as people write them, the last one for the second

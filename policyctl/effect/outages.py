@@ -103,7 +103,7 @@ def told_apart(trees: Sequence[Tree], share: float = 1.0, *, streamed: bool = Fa
     """
     together: dict[tuple[_Treatment, ...], list[FailureClass]] = {}
     for one in classes_of(trees, partial=share < 1, streamed=streamed):
-        together.setdefault(tuple([_treatment(tree, one.stands, share) for tree in trees]), []).append(one)
+        together.setdefault(tuple([_treatment(tree, one.sample, share) for tree in trees]), []).append(one)
     return tuple([merged(alike) for alike in together.values()])
 
 
@@ -114,7 +114,7 @@ def merged(classes: Sequence[FailureClass]) -> FailureClass:
 
 @lru_cache(maxsize=4096)
 def _merged(classes: tuple[FailureClass, ...]) -> FailureClass:
-    return FailureClass(classes[0].stands, frozenset[Answer]().union(*(one.answers for one in classes)))
+    return FailureClass(classes[0].sample, frozenset[Answer]().union(*(one.answers for one in classes)))
 
 
 def _usual(tree: Tree) -> float:
@@ -244,8 +244,8 @@ def worse_together(old: Tree, new: Tree, partial: float) -> Together | None:
     `partial` is the share of calls that fail in a partial failure. What is looked at is bounded; None is not a proof.
     """
     models = list(dict.fromkeys([*old.models, *new.models]))
-    answers = [one.stands for one in told_apart([old, new]) if one.stands != "broken-body"]
-    parts = [one.stands for one in told_apart([old, new], partial) if one.stands != "broken-body"]
+    answers = [one.sample for one in told_apart([old, new]) if one.sample != "broken-body"]
+    parts = [one.sample for one in told_apart([old, new], partial) if one.sample != "broken-body"]
     cases = [
         *((1.0, failing) for failing in _groups(models, answers)),
         *((partial, failing) for failing in _groups(models, parts)),

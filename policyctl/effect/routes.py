@@ -10,7 +10,7 @@ outcome of the route is the request's. `heaviest(node, wanted)` is the route thr
 set `wanted` and has the greatest weight, the sum of the weights of its steps:
 
 * a leaf can end with any status, if it is one of `wanted`, and with all its repeats made before: a connection that is refused
-  is asked again whatever the list says. (It cannot end with a 204 that it asks again after, nor without an answer.)
+  is asked again whatever the list contains. (It cannot end with a 204 that it asks again after, nor without an answer.)
 * a load balance goes through one of its targets;
 * a fallback that stops at its n-th target went through each one before with an outcome that moves it on, and through the n-th
   with one of `wanted` that does not (the last target may end with any).
@@ -36,14 +36,14 @@ from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, Tree
 
 Bits = int  # a set of outcomes, one bit for each class
 
-# What may stand for the successes and the failures that are on no list: the first of each that is not.
+# What represents the successes and the failures that are on no list: the first of each.
 _SPARE = (200, *range(201, 204)), (500, *range(408, 600))
 
 
 class Class(NamedTuple):
-    """Outcomes that the policy cannot tell apart: one that stands for them, and the listed codes (none: all the others)."""
+    """Outcomes that the policy cannot tell apart: one that represents them, and the listed codes (none: all the others)."""
 
-    stands: int
+    sample: int
     codes: tuple[int, ...] = ()
 
 
@@ -81,8 +81,8 @@ class Outcomes:
         self._moving: dict[frozenset[int] | None, Bits] = {}
         self.healthy = self.of(200)
         self.limited = self.of(429)
-        self._any_status = self._bits(lambda one: one.stands > 0)
-        self._not_204 = self._bits(lambda one: one.stands != NO_ANSWER and one.codes != (204,))
+        self._any_status = self._bits(lambda one: one.sample > 0)
+        self._not_204 = self._bits(lambda one: one.sample != NO_ANSWER and one.codes != (204,))
 
     def members(self, outcomes: Bits) -> list[Class]:
         """The classes in a set."""
@@ -91,7 +91,7 @@ class Outcomes:
     def moving(self, codes: frozenset[int] | None) -> Bits:
         """The outcomes that move a fallback with this list on."""
         if codes not in self._moving:
-            self._moving[codes] = self._bits(lambda one: moves_on(one.stands, codes))
+            self._moving[codes] = self._bits(lambda one: moves_on(one.sample, codes))
         return self._moving[codes]
 
     def possible(self, leaf: Leaf) -> Bits:
@@ -106,9 +106,9 @@ class Outcomes:
 
     def _class_of(self, outcome: int) -> Bits:
         if outcome <= 0:
-            return self._bits(lambda one: one.stands == outcome)
+            return self._bits(lambda one: one.sample == outcome)
         return self._bits(lambda one: outcome in one.codes) or self._bits(
-            lambda one: not one.codes and one.stands > 0 and is_served(one.stands) == is_served(outcome)
+            lambda one: not one.codes and one.sample > 0 and is_served(one.sample) == is_served(outcome)
         )
 
     def _bits(self, has: Callable[[Class], bool]) -> Bits:
@@ -182,7 +182,7 @@ class _Search:
         return self.found[key]
 
     def _drawn(self, node: Balance, wanted: Bits) -> Route | None:
-        best = Route() if node.nobody and wanted & self.outcomes.of(NO_ANSWER) else None
+        best = Route() if node.nothing and wanted & self.outcomes.of(NO_ANSWER) else None
         for target in node.targets:
             best = _heavier(best, self.heaviest(target, wanted))
         return best

@@ -28,7 +28,7 @@ Script = Mapping[str, Sequence[Answer]]  # per model the answers that it gives, 
 
 
 class Call(NamedTuple):
-    """One call: to whom, after how many seconds of waiting, what came back, and from which target it was made."""
+    """One call: the model, after how many seconds of waiting, what came back, and from which target it was made."""
 
     model: str
     wait: int
@@ -92,7 +92,7 @@ class _Choices:
         self.chance = 1.0
 
     def position(self, node: Balance) -> int | None:
-        chances = [*node.shares, node.nobody] if node.nobody else node.shares
+        chances = [*node.shares, node.nothing] if node.nothing else node.shares
         if len(self.taken) < len(self.given):
             position = self.given[len(self.taken)]
         else:
@@ -180,8 +180,8 @@ class Observation(NamedTuple):
 def run_requests(tree: Tree, given: Mapping[str, Given]) -> Observation:
     """What requests run into. `given` are per model (of `tree.models`); the others answer 200.
 
-    Nothing is sampled: with answers in order, every draw of every load balance is gone through. Such answers stand beside
-    answers for good, not beside chances. Raises PolicyctlError when there are more than `MAX_WALKS` such ways.
+    Nothing is sampled: with answers in order, every draw of every load balance is tried. Such answers may be combined with
+    permanent answers, not with chances. Raises PolicyctlError when there are more than `MAX_WALKS` such ways.
     """
     answers: dict[str, Answers] = {}
     scripts: dict[str, tuple[Answer, ...]] = {}

@@ -1,6 +1,6 @@
 """A policy document as the tree that the gateway walks, with everything settled that does not depend on an answer.
 
-The document may be any plain value that a remote holds. `single` is gone (its first target stands in its place), and so are
+The document may be any plain value that a remote holds. `single` is replaced by its first target, and so are
 targets that are never drawn; retries are pushed down to the targets that they hold for. What the gateway refuses to run is a
 tree of one fixed outcome, with the reason.
 """
@@ -59,23 +59,23 @@ class Leaf(NamedTuple):
 
 
 class Fallback(NamedTuple):
-    """Targets asked in order, while the outcome is one of `codes` (None: while it is no success)."""
+    """Targets asked in order, while the outcome is one of `codes` (None: while it is not a success)."""
 
     targets: tuple[Node, ...]
     codes: frozenset[int] | None
 
 
 class Balance(NamedTuple):
-    """Targets of which one is drawn, with the draw's parts and as shares from 0 to 1; `nobody` is the chance that none is."""
+    """Targets of which one is drawn, with the draw's parts and as shares from 0 to 1; `nothing` is the chance that none is."""
 
     targets: tuple[Node, ...]
     draw: WeightedChoice
     shares: tuple[float, ...]
-    nobody: float
+    nothing: float
 
 
 class Fixed(NamedTuple):
-    """A place where nobody is asked and the outcome is always the same."""
+    """A place where no model is called and the outcome is always the same."""
 
     outcome: int
 
@@ -87,14 +87,14 @@ Node = Leaf | Fallback | Balance | Fixed
 class Tree:
     """A policy, ready to be walked.
 
-    `lists` are the different code lists of its fallbacks. `plain` is whether a success is always final and there is always
-    somebody to ask, as in nearly every policy. `refused` says why the gateway would not run the policy.
+    `lists` are the different code lists of its fallbacks. `plain` is whether a success is always final and there is
+    always a model to call, as in nearly every policy. `refused` is why the gateway would not run the policy.
 
     Of targets that are policies, `assumed` are those that can be followed, each with the most repeats of a retry around it;
     `missing` do not exist and answer every request with 400; `unfollowed` cannot be followed, each with the reason. No request
     that comes to one of these counts as served, unless what it answers is given.
 
-    `unmodelled` says where there is a mode that policyctl does not know. What is here is then this profile's answer, and not
+    `unmodelled` is the place of a mode that policyctl does not know. What is here is then this profile's answer, and not
     what is known of the platform.
 
     `takes` is the kind of requests that the policy is for, as far as types are declared; `unfit` are the models that are
@@ -132,7 +132,7 @@ class Tree:
 def read_tree(document: Document, policies: Mapping[str, Document] | None = None, declared: DeclaredModels = NOTHING) -> Tree:
     """The tree of a policy document, file or live, in which null must already mean absent (the gateway refuses null).
 
-    A target that names a policy of `policies` (by canonical name) stands for that policy's own outcome, retries and all; a
+    A target that names a policy of `policies` (by canonical name) has that policy's own outcome, including its retries; a
     plain mapping is one that may lack some (see `KnownPolicies`). Any other target is a model, under its canonical name.
     Models that are `declared` to be of another type than the policy's first never serve (see `Tree`). Raises NotKnown when
     groups are nested deeper than `MAX_DEPTH`, and for a mode that the gateway takes and that is not modelled here.
@@ -165,7 +165,7 @@ def _first_kind(node: Node, kinds: Mapping[str, str]) -> str | None:
 def tree_if_known(
     document: Document, policies: Mapping[str, Document] | None = None, declared: DeclaredModels = NOTHING
 ) -> Tree:
-    """The same for what is to be said of a policy: raises NotKnown for every mode that policyctl does not know."""
+    """The same, but raises NotKnown for every mode that policyctl does not know."""
     tree = read_tree(document, policies, declared)
     if tree.unmodelled:
         raise NotKnown(tree.unmodelled)
@@ -276,10 +276,10 @@ class _Reader:
             self.pause = pause
             nodes.append(self._node(targets[position], retry, (*path, position), own))
         parts = tuple([draw.parts[position] for position in drawn])
-        nobody = draw.total - sum(parts)
-        self.plain = self.plain and not nobody
+        nothing = draw.total - sum(parts)
+        self.plain = self.plain and not nothing
         return Balance(
-            tuple(nodes), WeightedChoice(parts, draw.total), tuple([part / draw.total for part in parts]), nobody / draw.total
+            tuple(nodes), WeightedChoice(parts, draw.total), tuple([part / draw.total for part in parts]), nothing / draw.total
         )
 
     def _leaf(self, target: Any, retry: RetryRule, path: TargetPath, own: bool) -> Node:

@@ -161,7 +161,7 @@ class Dead(NamedTuple):
 
 
 def dead_configuration(document: Document) -> tuple[Dead, ...]:
-    """Everything in a policy document that does nothing, in the order written. Of a refused policy nothing is said."""
+    """Everything in a policy document that does nothing, in the order written. Empty for a refused policy."""
     tree = read_tree(document)
     if tree.refused:
         return ()
@@ -170,7 +170,7 @@ def dead_configuration(document: Document) -> tuple[Dead, ...]:
 
 
 class _Asked(NamedTuple):
-    """The places below which somebody is asked, and those below which somebody could be, if requests came there."""
+    """The groups in which a model is called, and those in which one would be if requests came there."""
 
     asked: frozenset[TargetPath]
     asking: frozenset[TargetPath]
@@ -220,7 +220,7 @@ def _reasons(group: Any, mode: str, codes: Any, path: TargetPath, who: _Asked) -
             yield None
         elif (*path, place) not in who.asking:
             stuck = place
-            yield "it asks nobody"
+            yield "it calls no model"
         elif codes == []:
             yield "the empty code list of the fallback moves on from nothing"
         else:

@@ -15,7 +15,7 @@ from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, TargetPa
 class Leg(NamedTuple):
     """One target on the way: how often it is called, the seconds waited between and after these calls, what it ends with.
 
-    `status` is the status of its last call; a code that stands for any that would do as well.
+    `status` is the status of its last call; any other code of its class would do as well.
     """
 
     model: str
@@ -54,7 +54,7 @@ def max_waits(routes: Routes) -> Bound:
 
 
 def max_failover(routes: Routes) -> Bound:
-    """The most seconds of back-off before the last target of a request is asked; 0 where there is no failover.
+    """The most seconds of back-off before the last target of a request is asked; 0 without a failover.
 
     The legs are the targets before that one.
     """
@@ -93,7 +93,7 @@ def _waits(routes: Routes) -> Weights:
 
 def _leg(routes: Routes, leaf: Leaf, outcomes: Bits) -> Leg:
     limited = bool(outcomes & routes.outcomes.limited)
-    status = 429 if limited and leaf.retry.obeys else max(one.stands for one in routes.outcomes.members(outcomes))
+    status = 429 if limited and leaf.retry.obeys else max(one.sample for one in routes.outcomes.members(outcomes))
     return Leg(leaf.model, leaf.path, _calls(routes, leaf), _waits_of_leaf(leaf, limited), status)
 
 
@@ -147,7 +147,7 @@ def reach(routes: Routes) -> dict[str, Condition]:
 
 _Step = tuple[str, int]  # a model, and the outcomes (bits of `routes`) that it fails with
 _Steps = tuple[_Step, ...]
-_MOST = 16  # ways that are followed at each place; policies with more of them are not read by anybody
+_MOST = 16  # ways that are followed at each place; more of them would not be readable
 
 
 class _CutSearch:
@@ -186,8 +186,8 @@ class _CutSearch:
         return self.found[key]
 
     def _drawn(self, node: Balance, wanted: int) -> list[_Steps]:
-        nobody: list[_Steps] = [()] if node.nobody and wanted & self.outcomes.of(NO_ANSWER) else []
-        return _shortest([*nobody, *(way for target in node.targets for way in self.ending(target, wanted))])
+        nothing: list[_Steps] = [()] if node.nothing and wanted & self.outcomes.of(NO_ANSWER) else []
+        return _shortest([*nothing, *(way for target in node.targets for way in self.ending(target, wanted))])
 
     def _fallen(self, node: Fallback, wanted: int) -> list[_Steps]:
         moving, found = self.outcomes.moving(node.codes), list[_Steps]()
@@ -227,16 +227,16 @@ def _length(way: _Steps) -> tuple[int, int]:
     return len({model for model, _ in way}), len(way)
 
 
-def _known(told: Outcomes, step: _Step, known: dict[_Step, Outage]) -> Outage:
+def _known(classes: Outcomes, step: _Step, known: dict[_Step, Outage]) -> Outage:
     if step not in known:
-        known[step] = _failure(told, *step)
+        known[step] = _failure(classes, *step)
     return known[step]
 
 
-def _failure(told: Outcomes, model: str, outcomes: int) -> Outage:
-    taken = told.members(outcomes)
-    if any(not one.codes and not is_served(one.stands) for one in taken):
-        left = [one.codes for one in told.classes if one not in taken and one.codes and not is_served(one.stands)]
+def _failure(classes: Outcomes, model: str, outcomes: int) -> Outage:
+    taken = classes.members(outcomes)
+    if any(not one.codes and not is_served(one.sample) for one in taken):
+        left = [one.codes for one in classes.classes if one not in taken and one.codes and not is_served(one.sample)]
         return Outage(model, but=_sorted(left))
     return Outage(model, answers=_sorted(one.codes for one in taken))
 

@@ -1,1 +1,1 @@
-"""Rules over valid policies: what a file may say but hardly means. One file a rule family, stable codes."""
+"""Rules over valid policies: what a file may contain but is likely a mistake. Codes are stable."""

@@ -33,7 +33,7 @@ def check(
         return
     if "P502" in codes:
         yield from _calls(tree)
-    if tree.unfollowed:  # what such a policy serves cannot be told
+    if tree.unfollowed:  # it is not known what such a policy serves
         return
     if "P501" in codes:
         yield from _timeouts(document, policies, declared, tree)
@@ -104,7 +104,7 @@ def _fatal(row: tuple[float, ...]) -> str:
 
 
 def _where(leaf: Leaf) -> FieldPath:
-    """Where a target stands in the document; for one of another policy, the strategy."""
+    """The path of a target in the document; for one of another policy, the strategy."""
     if not leaf.path:
         return "policy", "strategy"
     steps: FieldPath = ("policy",)

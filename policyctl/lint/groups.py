@@ -11,7 +11,7 @@ from policyctl.policy.findings import FieldPath
 
 
 class Group(NamedTuple):
-    """One group of a policy: where it stands, what it says, and the retry it inherits.
+    """One group of a policy: its path, its content, and the retry that it inherits.
 
     `codes` and `retry` are the group's own, None when absent; `outer_retry` is the nearest one of the groups around it;
     `live` are the targets that a request can come to.

@@ -30,7 +30,7 @@ def check(
 ) -> Iterator[Finding]:
     """Targets of one policy that are neither among the directory's `policies` nor among its `models` (canonical names).
 
-    `speaks_for` says whether a policy of that name can exist only as a file. A model may well be declared elsewhere, so it
+    `speaks_for` is whether a policy of that name can exist only as a file. A model may well be declared elsewhere, so it
     is one only when the directory declares models of its provider, or one of nearly that name.
     """
     for path, name in named_targets(document):
@@ -62,12 +62,12 @@ def check_types(document: Document, policies: Mapping[str, Document], declared: 
         for path, name in named_targets(document) if tree.unfit else ():
             if inner := policies.get(canonical_name(name)):
                 kind = read_tree(inner, policies, declared).takes
-                said = f"{bare_name(name)} takes {kind} requests" if kind not in (None, tree.takes) else ""
+                what = f"{bare_name(name)} takes {kind} requests" if kind not in (None, tree.takes) else ""
             else:
                 unfit = tree.unfit.get(canonical_model(name))
-                said = f"{short_model(name)} is declared as {unfit}" if unfit else ""
-            if said:
+                what = f"{short_model(name)} is declared as {unfit}" if unfit else ""
+            if what:
                 fails = f"this policy takes {tree.takes} requests: all of them fail there"
-                yield finding(path, "P453", f"{said}, and {fails} (use a target that takes {tree.takes} requests)")
-    except PolicyctlError:  # by way of other policies, nested deeper than can be followed: nothing can be told
+                yield finding(path, "P453", f"{what}, and {fails} (use a target that takes {tree.takes} requests)")
+    except PolicyctlError:  # by way of other policies, nested too deeply: nothing is known
         return

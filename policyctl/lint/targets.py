@@ -121,9 +121,9 @@ def in_variables(path: FieldPath, value: Any) -> Iterator[Finding]:
         for place, item in enumerate(value):
             yield from in_variables((*path, place), item)
     elif isinstance(value, str) and (found := _PLACEHOLDER.search(value)):
-        mend = "write the value; policy files take it from vars with {{ NAME }}"
+        fix = "write the value; policy files take it from vars with {{ NAME }}"
         yield finding(
-            path, "P443", f"{format_path(found[0])} is a placeholder of another tool, which nothing fills in here ({mend})"
+            path, "P443", f"{format_path(found[0])} is a placeholder of another tool, which nothing fills in here ({fix})"
         )
 
 

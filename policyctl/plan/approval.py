@@ -1,4 +1,4 @@
-"""Which of the plan merged pull requests approved, and what of it has not been applied yet."""
+"""What merged pull requests approved, and which of it is not applied yet."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 from policyctl.plan.plan import Plan
 from policyctl.plan.settings import Override
 
-NONE = "none"  # no digest that anybody approved
-APPLIED = "applied"  # stands in a digest's place once it has done its work
+NONE = "none"  # no digest was approved
+APPLIED = "applied"  # replaces a digest once it is applied
 
 
 class Proposal(NamedTuple):
@@ -36,7 +36,7 @@ class Approval:
     `source` is how people name the pull request. `prints` are the hashes of the plan's changes (see `Plan.prints`), none
     where the comment had no room for them. `traffic` is what the plan does by way of other policies (see `Plan.traffic`).
     `proposal` is what the plan was made for. Where nothing is approved although the
-    comment has a digest, `why` says so. `access` is how the remote was reached by the run that applied it.
+    comment has a digest, `why` is the reason. `access` is how the remote was reached by the run that applied it.
     """
 
     digest: str
@@ -51,12 +51,12 @@ class Approval:
 
 
 def held(approval: Approval, merged: Proposal) -> Approval:
-    """An approval where its plan was made for what was `merged`; else one of nothing, which says why."""
+    """The approval, if its plan was made for what was `merged`; otherwise one of nothing, with the reason."""
     made = approval.proposal
     if approval.digest in (NONE, APPLIED) or (made == merged and approval.terms is not None):
         return approval
     if made is None or approval.terms is None:
-        why = "its comment does not say which commit and settings the plan was made for, as an older policyctl wrote it"
+        why = "its comment does not name the commit and settings that the plan was made for; an older policyctl wrote it"
     elif made.head != merged.head:
         why = f"its plan was made for commit {made.head[:12]}, and what was merged is {merged.head[:12] or 'not known'}"
     else:
@@ -65,7 +65,7 @@ def held(approval: Approval, merged: Proposal) -> Approval:
 
 
 def reached(approvals: Sequence[Approval], applied: Approval | None, history: Sequence[str]) -> frozenset[str]:
-    """The ways to reach the remote (see `access_at`) that were used already, or that somebody approved since.
+    """The ways to reach the remote (see `access_at`) that were used already, or approved since.
 
     `approvals` are those that wait, the newest first; `applied` is the last that was applied, which notes how the remote was
     reached. Without such a note the first way that the `history` of the branch has is taken for used, and only while approved

@@ -1,7 +1,7 @@
 """The entries of an audit file: one JSON line before each write, and one with its outcome.
 
-A line is written before the remote is, so that whatever happens to this process no change is without a line. One with the
-outcome `begun` is followed by one with the outcome; where it is not, what became of that change is not known.
+A line is written before the remote is changed, so no change is without a line, whatever happens to this process. A `begun`
+line is followed by one with the outcome; if it is not, the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ MAX_LINE = 1024 * 1024  # bytes
 
 
 class BadAuditEntry(PolicyctlError):
-    """A line that says no change; the message says why."""
+    """A line that is not an entry; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditOrigin:
-    """Who changes something, with which command, in which run of which service, and from which commit; None: not known.
+    """Who makes a change, with which command, in which CI run, and from which commit; None: not known.
 
-    `dirty` says that the policy directory was not as the commit has it, `subject` is the commit's first line, `no_commit` why
-    there is no commit.
+    `dirty` is whether the policy directory differed from the commit, `subject` is the commit's first line, `no_commit` is the
+    reason why the commit is unknown.
     """
 
     who: str
@@ -48,8 +48,8 @@ class AuditOrigin:
 class AuditEntry:
     """One line. `time` is RFC 3339 in UTC, `id` is that of the apply, which all its lines share.
 
-    The digests are those of normal forms, None where there was, or will be, no policy. `overrides` are the safety settings that
-    were overridden for the plan. `fields` are what differs, as the plan shows it; None where the line does not say it.
+    The digests are of normal forms; None before an add and after a remove. `overrides` are the safety settings that
+    were overridden for the plan. `fields` are the differences, as the plan shows them; None if the line does not have them.
     """
 
     time: str
@@ -68,7 +68,7 @@ class AuditEntry:
     fields: tuple[FieldChange, ...] | None = None
 
     def plain(self) -> dict[str, Any]:
-        """The entry as a plain value, without what is not known of its origin, and without overrides where there are none."""
+        """The entry as a plain value, without the unknown parts of its origin and without empty overrides."""
         data = asdict(replace(self, overrides=(), fields=None))
         del data["overrides"], data["fields"]
         if self.overrides:
@@ -86,7 +86,7 @@ def _known(data: dict[str, Any]) -> dict[str, Any]:
 def entry_of(
     plan: Plan, origin: AuditOrigin, identifier: str, time: str, change: Change, outcome: Outcome | None
 ) -> AuditEntry:
-    """The entry for a change of a plan; without an outcome it is only begun, and says what changes."""
+    """The entry for a change of a plan; without an outcome it is `begun`, and lists the fields."""
     return AuditEntry(
         time=time,
         id=identifier,
@@ -106,7 +106,7 @@ def entry_of(
 
 
 def _fields_of(change: Change) -> tuple[FieldChange, ...]:
-    """What differs; of a policy that comes or goes everything but its name, key by key."""
+    """The differences; for an add or a remove every key but the name."""
     if change.action == "update":
         return change.fields
     before, after = (normal_form(document) if document else {} for document in (change.before, change.after))
@@ -115,12 +115,12 @@ def _fields_of(change: Change) -> tuple[FieldChange, ...]:
 
 
 def entry_line(entry: AuditEntry) -> str:
-    """The line that says an entry, with its end. What would make it too long to be read back is left out: what changes."""
+    """The line of an entry, with its newline. Fields are left out where the line would be too long to be read back."""
     line = json.dumps({"format": FORMAT, "version": VERSION, **entry.plain()}) + "\n"
     return line if len(line) < MAX_LINE or entry.fields is None else entry_line(replace(entry, fields=None))
 
 
-# What a line's keys may hold; what it says besides is passed over.
+# The types of a line's keys; other keys are ignored.
 _TEXTS = ("time", "id", "who", "command", "environment", "remote", "plan", "name", "reason")
 _PERHAPS: dict[str, type] = {"run": str, "commit": str, "subject": str, "no_commit": str, "dirty": bool}
 _DIGESTS = ("before", "after")
@@ -128,17 +128,17 @@ _CHOICES = {"action": ACTIONS, "outcome": ("begun", *get_args(Status))}
 
 
 def read_entry(line: bytes) -> AuditEntry:
-    """The entry of a line. Raises BadEntry for one that is torn, or no entry, or of another version."""
+    """The entry of a line. Raises BadAuditEntry for an incomplete line, for anything else, and for another version."""
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
-        raise BadAuditEntry("is no whole line of JSON") from None
+        raise BadAuditEntry("is not a complete line of JSON") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise BadAuditEntry(f"does not say {FORMAT}")
+        raise BadAuditEntry(f"does not have the format {FORMAT}")
     if data.get("version") != VERSION:
         raise BadAuditEntry(f"is of a version that this policyctl does not read (it reads {VERSION})")
     for key in _wrong(data):
-        raise BadAuditEntry(f"is no entry: {key} is missing or wrong")
+        raise BadAuditEntry(f"is not an entry: {key} is missing or wrong")
     origin = AuditOrigin(data["who"], data["command"], **{key: data.get(key) for key in _PERHAPS})
     plainly = {key: data[key] for key in AuditEntry.__dataclass_fields__ if key not in ("origin", "overrides", "fields")}
     overrides = tuple(Override(**override) for override in data.get("overrides", ()))
@@ -147,7 +147,7 @@ def read_entry(line: bytes) -> AuditEntry:
 
 
 def _wrong(data: dict[str, Any]) -> Iterator[str]:
-    """The keys that are not there, or do not hold what they must."""
+    """The keys that are missing or have a wrong value."""
     yield from (key for key in _TEXTS if not isinstance(data.get(key), str))
     yield from (key for key, kind in _PERHAPS.items() if not isinstance(data.get(key), kind | None))
     yield from (key for key in _DIGESTS if key not in data or not isinstance(data[key], str | None))
@@ -171,7 +171,7 @@ _LISTS: dict[str, Callable[[dict[str, Any]], bool]] = {"overrides": _is_override
 
 
 def fold(entries: Iterable[AuditEntry]) -> list[AuditEntry]:
-    """The entries with one for each change, in the order of their lines: what was begun stays only where nothing followed."""
+    """One entry for each change, in the order of the lines: a `begun` entry remains only if no outcome followed."""
     kept: dict[tuple[str, str], AuditEntry] = {}
     for entry in entries:
         key = (entry.id, entry.name)
@@ -181,9 +181,9 @@ def fold(entries: Iterable[AuditEntry]) -> list[AuditEntry]:
 
 
 def gaps(entries: Iterable[AuditEntry]) -> Iterator[bool]:
-    """For each entry whether the policy was changed before it by somebody who left no entry.
+    """For each entry, whether the policy was changed before it without an entry.
 
-    What one entry left is what the next one finds; only where an outcome is known can that be told.
+    Compares the `before` of each entry with the previous `after`. Entries of unknown outcome reset the comparison.
     """
     left: dict[tuple[str, str], tuple[str | None]] = {}
     for entry in entries:

@@ -44,7 +44,7 @@ class Change:
     """What is to happen to one policy.
 
     `before` is the live policy's normal form (None for an add), `after` the document to write (None for a remove), `id`
-    the live policy's id. `file` says which file wants it; it is for people, and no part of the plan's digest.
+    the live policy's id. `file` is the file of the policy, for people; it is not part of the plan's digest.
     """
 
     action: Action
@@ -70,12 +70,12 @@ class Change:
 
 
 def add(policy: Policy) -> Change:
-    """A policy that the directory names and the remote does not have."""
+    """The add of a policy that the remote does not have."""
     return Change("add", policy.name, None, None, policy.document, file=policy.file)
 
 
 def update(policy: Policy, live: LivePolicy) -> Change | None:
-    """What differs between the desired and the live policy, or None when they say the same."""
+    """The update from the live to the desired policy, or None if they are equal."""
     if equal(policy, live):
         return None
     # From the normal form, as all that a saved plan holds: from it the same fields can be found again.
@@ -84,14 +84,14 @@ def update(policy: Policy, live: LivePolicy) -> Change | None:
 
 
 def equal(policy: Policy, live: LivePolicy) -> bool:
-    """Whether the desired and the live policy say the same."""
-    # Most rows say just what is desired: that shows without the normal form of either.
+    """Whether the desired and the live policy are equal."""
+    # Most rows equal the desired text, which needs no normal form.
     row = canonical_text({key: live.document.get(key) for key in KNOWN_KEYS})
     return row == policy.text or canonical_text(normal_form(policy.document)) == live.text
 
 
 def remove(live: LivePolicy) -> Change:
-    """A live policy that the directory no longer names."""
+    """The remove of a live policy without a file."""
     return Change("remove", live.name, live.id, live.normal, None)
 
 
@@ -101,10 +101,10 @@ GOOD: frozenset[Status] = frozenset({"applied", "already"})
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one change, and why where it did not take.
+    """The result of one change, and the reason if it was not applied.
 
-    `sent` is how many of its writes may have been carried out; `id` is what the remote called a policy that was added, where
-    it said so. `written` is the document of an update that keeps fields which the format does not know.
+    `sent` is how many of its writes may have been carried out; `id` is the id of an added policy, if
+    the remote returned it. `written` is the document of an update that keeps fields which the format does not know.
     """
 
     change: Change
@@ -116,11 +116,11 @@ class Outcome:
 
 
 class LiveState(Enum):
-    """What the live policy says about a change."""
+    """The live policy compared with a change."""
 
-    DO = auto()  # live is as the plan saw it
-    ALREADY = auto()  # live is as the plan wants it
-    STALE = auto()  # live is neither
+    DO = auto()  # live equals before
+    ALREADY = auto()  # live equals after
+    STALE = auto()  # live equals neither
 
 
 def live_state(change: Change, live: LivePolicy | None) -> LiveState:
@@ -141,7 +141,7 @@ def live_state(change: Change, live: LivePolicy | None) -> LiveState:
 
 
 def drifted_fields(change: Change, live: LivePolicy | None) -> tuple[FieldChange, ...]:
-    """Which fields of the live policy moved since the plan was made; for a stale change."""
+    """The fields of the live policy that changed since the plan was made; for a stale change."""
     if live is None:
         return (FieldChange("policy", "live", None),)
     if change.before is None:
@@ -151,7 +151,7 @@ def drifted_fields(change: Change, live: LivePolicy | None) -> tuple[FieldChange
 
 
 def unapplied_fields(change: Change, live: LivePolicy | None) -> tuple[str, ...]:
-    """Which fields of the live policy are not as the change wants them; for one that did not take."""
+    """The fields of the live policy that differ from the change; for one that was not applied."""
     if live is None:
         return ("it is not there",)
     if change.after is None:
@@ -171,13 +171,13 @@ class Schedule:
         return self._queue.take(size)
 
     def finish(self, outcome: Outcome) -> None:
-        """Take note of what became of a change that was handed out."""
+        """Record the outcome of a change that was handed out."""
         if outcome.status not in GOOD:
             self._bad.add(outcome.change.name)
         self._queue.finish(outcome.change.name)
 
     def why_skip(self, change: Change) -> str | None:
-        """Why a change must not run although its turn has come: something it needs did not work."""
+        """Why a change must be skipped: something that it needs failed. None if nothing did."""
         failed = sorted(self._queue.needs[change.name] & self._bad)
         return f"{', '.join(failed)} did not work" if failed else None
 
@@ -295,11 +295,8 @@ def _unknown(row: Document, known: Collection[str]) -> Iterator[tuple[str, Any]]
     return ((key, value) for key, value in row.items() if key not in known and value is not None)
 
 
-def unknown_field_notes(found: Mapping[str, tuple[UnknownField, ...]], said: Callable[[str], str] = str) -> Iterator[str]:
-    """What to know of these live policies (by name), one sentence for those that have the same fields.
-
-    `said` is how a path is written.
-    """
+def unknown_field_notes(found: Mapping[str, tuple[UnknownField, ...]], text_of: Callable[[str], str] = str) -> Iterator[str]:
+    """Notes on these live policies (by name), one sentence for all with the same fields. `text_of` formats a path."""
     alike: defaultdict[tuple[bool, tuple[str, ...]], list[str]] = defaultdict(list)
     for name, fields in sorted(found.items()):
         for kept in (True, False):
@@ -311,7 +308,7 @@ def unknown_field_notes(found: Mapping[str, tuple[UnknownField, ...]], said: Cal
         stays = "is kept" if it == "it" else "are kept"
         goes = "goes" if it == "it" else "go"
         becomes = stays if kept else f"{goes} with what is removed around {them}"
-        yield f"the live {who} {', '.join(map(said, paths))}; {it} {becomes}, and what is said of traffic does not count {them}"
+        yield f"the live {who} {', '.join(map(text_of, paths))}; {it} {becomes}, and effects on traffic ignore {them}"
 
 
 def _listed(names: list[str]) -> str:

@@ -26,7 +26,7 @@ def pair_targets(before: list[Any], after: list[Any]) -> list[Pair]:
     """Pair two lists of targets: the same target first, then the same model, then the groups most alike.
 
     Labels are unique: the model's short name (`#2` for its second occurrence), for a group its position from 0, as machines
-    count (see `report.plain.place`).
+    count (see `ordinal_name`).
     """
     left, right = list(range(len(before))), list(range(len(after)))
     matched: dict[int, int] = {}  # after → before
@@ -124,12 +124,12 @@ class FieldChange(NamedTuple):
 
 
 def differs(before: Document, after: Document) -> bool:
-    """Whether two documents say different things."""
+    """Whether two documents differ."""
     return canonical_text(normal_form(before)) != canonical_text(normal_form(after))
 
 
 def fields_between(before: Document, after: Document) -> tuple[FieldChange, ...]:
-    """The fields in which two documents differ, in the order of the format; empty when they say the same."""
+    """The fields in which two documents differ, in the order of the format; empty if they are equal."""
     if not differs(before, after):
         return ()
     left, right = normal_form(before, sort=False), normal_form(after, sort=False)

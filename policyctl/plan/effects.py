@@ -24,7 +24,7 @@ class AffectedPolicy(NamedTuple):
     """A live policy that a plan leaves alone, but whose traffic changes because of what it targets.
 
     `through` are the policies that lead from it to the nearest changed one, which is the last; of more than MAX_CHAIN the
-    first ones and the last. `bound` says whether the guards of the directory hold for it.
+    first ones and the last. `bound` is whether the guards of the directory hold for it.
     """
 
     name: str
@@ -37,7 +37,7 @@ _MOST_SEARCHES = 25  # for failures at once, which take some 10 ms each
 
 
 class Comparison:
-    """How the versions of policies are compared: each with the policies of its own time.
+    """How the versions of policies are compared: each with its own set of policies.
 
     `before` are all policies as they are live, `after` as they will be when the plan is applied (see `policies_around`):
     targets that are policies count with what those do. `live` are the rows themselves, which may have fields that the format
@@ -92,7 +92,7 @@ def affected_by(
 ) -> tuple[AffectedPolicy, ...]:
     """The live policies that a plan leaves alone and whose traffic it changes, sorted by name.
 
-    `effects` are those of the plan's updates; the others are as for `effects_of`. `bound` says whether guards hold for a
+    `effects` are those of the plan's updates; the others are as for `effects_of`. `bound` is whether guards hold for a
     policy.
     """
     roots = _roots(plan, effects)

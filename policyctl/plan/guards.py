@@ -29,7 +29,7 @@ from policyctl.policy.names import provider_of, short_model, short_names
 
 
 class Breach(NamedTuple):
-    """A policy that does what a guard does not allow, in words."""
+    """A policy that a guard does not allow, and why."""
 
     policy: str
     guard: Guard
@@ -38,14 +38,14 @@ class Breach(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a change leads to: the policy's picture afterwards, and for an update what moves (None for an add)."""
+    """What a guard judges: the analysis after the change, and for an update its effect (None for an add)."""
 
     after: Analysis
     effect: Effect | None
 
 
 class Judgement(NamedTuple):
-    """A policy that guards hold for. `updated` means that there is a live one; `effect` is what moves, where that is known."""
+    """A policy that guards apply to. `updated`: it exists on the remote; `effect` is what changes, where that is known."""
 
     name: str
     updated: bool
@@ -62,7 +62,7 @@ def traffic_refusals(
     restored: frozenset[str] = frozenset(),
     declared: DeclaredModels = NOTHING,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the guards refuse, one sentence each, and as notes what they would refuse but for an exception.
+    """What the guards refuse, one sentence each; and as notes, what they would refuse without an exception.
 
     `policies` are all as they will be and `effects` those of the plan's updates, both by name; `affected` are policies that
     stay. `restored` names policies of both that are again what was reviewed: the guards that compare with what is live do not
@@ -100,13 +100,13 @@ def _breaches(
 def _describe_case(
     one: Judgement, policies: Mapping[str, Document], guards: Guards, declared: DeclaredModels
 ) -> Iterator[tuple[Guard, str]]:
-    """What each guard has against a policy."""
+    """What each guard objects to in a policy."""
     try:
         case = _case(one, policies, declared)
     except NotKnown as error:
         yield from _not_judged(guards.active, str(error))
         return
-    why = "what the live policy does cannot be told" if case.effect is None else case.effect.unknown
+    why = "it is not known what the live policy does" if case.effect is None else case.effect.unknown
     if one.updated and why:
         yield from _not_judged(tuple(guard for guard in guards.active if guard in _OF_UPDATES), why)
     for guard in guards.active:
@@ -236,7 +236,7 @@ def _reached(after: Analysis, part: Part) -> dict[str, str]:
 
 
 def _part(model: str, part: Part) -> str:
-    """A model's provider, or itself; one without a provider stands for itself, so that no list lets it pass unseen."""
+    """A model's provider, or itself; one without a provider counts as its own, so that every list applies to it."""
     return (provider_of(model) or model) if part == "provider" else model
 
 

@@ -17,7 +17,7 @@ from policyctl.policy.names import MODEL_PREFIX, matches
 
 
 class BlockedChange(NamedTuple):
-    """A policy that cannot be planned, because of the rows that the remote holds: which ids, and why."""
+    """A policy that cannot be planned because of rows on the remote: their ids, and the reason."""
 
     name: str
     ids: tuple[str, ...]
@@ -26,9 +26,9 @@ class BlockedChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Live policies that the plan leaves alone: equal, out of scope, in scope but not to be removed, not selected.
+    """Live policies that the plan leaves alone: equal, out of scope, in scope but not removed, not selected.
 
-    `managed` is the number of live policies that the directory speaks for; limits in percent are shares of it. `blocked` are
+    `managed` is the number of live policies that the directory manages, the base of limits in percent. `blocked` are
     the policies that rows of the remote block, and `unreadable` the other rows that could not be read and are of a name in
     scope, or of none: what these are was not compared.
     """
@@ -43,7 +43,7 @@ class Counts:
 
     @property
     def whole(self) -> bool:
-        """Whether everything that the directory speaks for was compared."""
+        """Whether everything that the directory manages was compared."""
         return not (self.blocked or self.unreadable)
 
 
@@ -51,9 +51,9 @@ class Counts:
 class Plan:
     """What apply would do: to which environment on which remote, under which configuration, and the changes in order.
 
-    Of the directory's own policies that it leaves alone, `kept` are those that are as the files say and may target others,
-    and `unselected` those that the selection leaves as they are.
-    `config` is the digest of the `settings` that decide what the plan says, where those are known.
+    Of the directory's own policies that it leaves alone, `kept` are those that match the files and may target others,
+    and `unselected` those that are not selected.
+    `config` is the digest of the `settings` that affect the plan, where those are known.
     `overrides` are the safety settings that were overridden for it: approving the plan approves them too. So they do
     with what it does by way of other policies: `traffic` has a hash for each policy that it moves so (see `traffic_of`).
     """
@@ -162,7 +162,7 @@ def make_plan(
 
 
 def _may_target_policies(policy: Policy) -> bool:
-    """Whether a policy has a target that is not plainly a model; told by its text, which costs less than to read it."""
+    """Whether a policy has a target that may be a policy. Counted in its text, which is cheaper than parsing it."""
     return policy.text.count('"model_name":"') != policy.text.count(f'"model_name":"{MODEL_PREFIX}')
 
 
@@ -182,12 +182,12 @@ def _consider_remove(live: LivePolicy, settings: Settings, removes: bool, change
 
 
 def blocked_by_rows(wanted: Collection[str], observed: LiveRows, settings: Settings) -> tuple[BlockedChange, ...]:
-    """What twins in scope block, and unreadable rows that have a wanted name: reported, and left alone."""
+    """Policies blocked by twins in scope, or by unreadable rows of a wanted name: reported, and left alone."""
     return tuple(_blocked(wanted, observed, settings))
 
 
 def unread_rows(wanted: Collection[str], observed: LiveRows, settings: Settings) -> int:
-    """How many rows could not be read that block nothing, but whose policies may be ones that the directory speaks for."""
+    """How many rows could not be read that block nothing, but whose policies the directory may manage."""
     rows = (row for row in observed.unreadable if row.name is None or row.name not in wanted)
     return sum(row.count for row in rows if row.name is None or settings.in_scope(row.name))
 
@@ -209,7 +209,7 @@ def _refuse_missing_needs(selected: list[Change], unselected: list[Change]) -> N
 
 
 def renames(plan: Plan) -> Iterator[str]:
-    """A sentence for every added policy that says just what one removed policy says, where no other says the same."""
+    """A sentence for every added policy with the content of exactly one removed policy."""
     added, removed = _by_content(plan, "add"), _by_content(plan, "remove")
     for content, names in added.items():
         if len(names) == len(old := removed.get(content, [])) == 1:
@@ -217,7 +217,7 @@ def renames(plan: Plan) -> Iterator[str]:
 
 
 def _by_content(plan: Plan, action: Action) -> dict[str, list[str]]:
-    """The names of the policies that are added, or removed, by what they say."""
+    """The names of the added, or removed, policies by their content."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for change in plan.changes:
         document = change.after or change.before
@@ -227,6 +227,6 @@ def _by_content(plan: Plan, action: Action) -> dict[str, list[str]]:
 
 
 def _content(normal: Document) -> str:
-    """What a policy says besides its name, which is also what its texts say where none are written."""
+    """A policy's content without its name, which its texts default to."""
     texts = [None if normal[key] == normal["name"] else normal[key] for key in ("display_name", "description")]
     return canonical_text([texts, normal["policy"]])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def find_cycle(graph: Mapping[str, Iterable[str]]) -> list[str] | None:
     """One cycle of a reference graph as [a, b, …, a], starting at its smallest name, or None.
 
-    A name that is no key of the graph ends a path.
+    A name that is not a key of the graph ends a path.
     """
     done: set[str] = set()
     for start in sorted(graph):
@@ -88,7 +88,7 @@ class Queue:
         return [self._waiting.pop(name) for name in names]
 
     def finish(self, name: str) -> None:
-        """Take note that a change that was handed out is done; what waited for it alone is ready."""
+        """Record that a change is done; what waited only for it becomes ready."""
         for dependent in self._dependents[name]:
             self._missing[dependent] -= 1
             if not self._missing[dependent] and dependent in self._waiting:
@@ -137,10 +137,9 @@ def unknown_targets(
     policies: frozenset[str],
     elsewhere: Callable[[str], bool] = lambda _: False,
 ) -> Iterator[Finding]:
-    """A complaint for every target of a policy document that is neither a known model, in either spelling, nor a policy (by
-    canonical name).
+    """A finding for every target that is neither a known model, in either spelling, nor a policy (by canonical name).
 
-    Without any `models` only policies are looked for. `elsewhere` says of a policy whether it may be where none were read.
+    Without any `models` only policies are looked for. `elsewhere` is whether a policy may exist where none were read.
     """
     known = _canonical(models)
     for path, name in named_targets(document):

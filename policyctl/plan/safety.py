@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from policyctl.plan.diff import FieldChange
 
 _SHOWN_ROWS = 20  # notes on rows that cannot be read; a tenant may have any number of them
-MIN_FOR_PERCENT = 10  # with fewer live policies a percentage says nothing
+MIN_FOR_PERCENT = 10  # with fewer live policies a percentage means little
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Review:
 
     @property
     def unchanged(self) -> int:
-        """How many live policies are as the files say and go on doing what they do."""
+        """How many live policies match the files and keep their behaviour."""
         return self.plan.counts.unchanged - sum(one.name in self.plan.kept for one in self.affected)
 
 
@@ -101,9 +101,9 @@ def review(
     reviewed: Mapping[str, Document] | None = None,
     compared: Collection[str] = (),
 ) -> Review:
-    """Hold a plan against the rules. Each refusal is one sentence with the value, the limit and what overrides it.
+    """Check a plan against the rules. Each refusal is one sentence with the value, the limit and the override.
 
-    `declared` are facts about models, which count in what is said of traffic. `reviewed` are the policies of the base
+    `declared` are the models' types and timeouts, which affect traffic. `reviewed` are the policies of the base
     revision: the way back to one of them is a restoration. `compared` are the policies that the plan is about besides those
     that it changes.
     """
@@ -160,8 +160,8 @@ def _refusals(
 
 
 def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[str, Document]) -> frozenset[str]:
-    """Those policies that are, once the plan is applied, what they are among the reviewed ones: they say the same, and so
-    does every policy that they lead to, changed or not. What a policy does is decided there too."""
+    """The policies that will again match their reviewed version, together with every policy that they lead to, changed or
+    not, because those also decide what a policy does."""
     back = [name for name in names if name in after and name in reviewed and not differs(after[name], reviewed[name])]
     then = in_normal_form(reviewed)
     return frozenset(name for name in back if led_to((name,), after) == led_to((name,), then))
@@ -178,7 +178,7 @@ def _unknown_field_notes(plan: Plan, observed: LiveRows, compared: Collection[st
 def _is_bound(name: str, plan: Plan, settings: Settings) -> bool:
     """Whether a live policy that the plan leaves alone is the directory's own.
 
-    Where what no file names is removed, everything in scope is, whatever a saved plan says.
+    If policies without a file are removed, everything in scope is, whatever a saved plan contains.
     """
     return name in plan.kept | plan.unselected or (settings.prune and settings.scope is not None and settings.in_scope(name))
 
@@ -195,7 +195,7 @@ def by_traffic(
     """What the guards refuse, and what they would but for an exception."""
     if not settings.guards.active or not plan.changes:
         return (), ()
-    from policyctl.plan.guards import traffic_refusals  # with the effect engine behind it
+    from policyctl.plan.guards import traffic_refusals  # imports the effect engine
 
     return traffic_refusals(plan, policies, settings, effects, affected, restored, declared)
 
@@ -236,14 +236,14 @@ def _missing(document: Document, after: KnownPolicies) -> list[str]:
 
 
 def _unfollowed(plan: Plan, after: KnownPolicies) -> Iterator[str]:
-    """New policies that lead to one of which it is not known what it does; of others their effect says it."""
+    """New policies that lead to one that cannot be evaluated; for updates the effect reports it."""
     if after.whole and not after.unclear:
         return
     from policyctl.effect.tree import read_tree  # seldom needed
 
     for change in plan.changes:
         if change.action == "add" and change.after is not None and change.needs:
-            with suppress(PolicyctlError):  # nested too deeply to be followed, which its effect says
+            with suppress(PolicyctlError):  # nested too deeply, which its effect reports
                 for name, why in read_tree(after[change.name], after).unfollowed.items():
                     yield f"{change.name} leads to {name}, and what that one does is not known: {why}"
 

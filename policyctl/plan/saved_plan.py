@@ -29,7 +29,7 @@ MAX_BYTES = 256 * 1024 * 1024  # of a plan's text
 
 
 class BadPlan(PolicyctlError):
-    """A plan file that cannot be used; the message says why and what to do."""
+    """A plan file that cannot be used; the message gives the reason and what to do."""
 
 
 class _SavedFieldChange(BaseModel):
@@ -89,7 +89,7 @@ class _SavedPlan(BaseModel):
 
 
 def write_plan(plan: Plan) -> str:
-    """The text of a plan: JSON, indented, the same bytes for the same plan. It holds no secret: auth is no part of a plan."""
+    """The text of a plan: JSON, indented, the same bytes for the same plan. It contains no secret: a plan has no auth."""
     saved: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -113,9 +113,9 @@ def read_plan(text: str, file: str) -> Plan:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
-        raise BadPlan(f"{file} is no plan: it is not whole JSON; make it again with plan --out") from None
+        raise BadPlan(f"{file} is not a plan: incomplete JSON; make it again with plan --out") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise BadPlan(f"{file} is no plan: it does not say {FORMAT}; make one with plan --out")
+        raise BadPlan(f"{file} is not a plan: its format is not {FORMAT}; make one with plan --out")
     if data.get("version") != VERSION:
         message = f"{file} is a plan of version {data.get('version')!r}; this policyctl reads {VERSION}"
         raise BadPlan(f"{message}; make it again with this policyctl")
@@ -125,9 +125,9 @@ def read_plan(text: str, file: str) -> Plan:
             raise BadPlan(f"{file} was changed after it was made; make it again with plan --out")
         return _plan_from(_SavedPlan.model_validate(data))
     except (ValidationError, ValueError) as error:
-        raise BadPlan(f"{file} is no plan: {str(error).splitlines()[0]}; make it again with plan --out") from None
+        raise BadPlan(f"{file} is not a plan: {str(error).splitlines()[0]}; make it again with plan --out") from None
     except RecursionError:
-        raise BadPlan(f"{file} is no plan: it is nested too deeply; make it again with plan --out") from None
+        raise BadPlan(f"{file} is not a plan: it is nested too deeply; make it again with plan --out") from None
 
 
 def _change_to_plain(change: Change) -> dict[str, Any]:
@@ -185,9 +185,9 @@ def _change_from(saved: _SavedChange) -> Change:
 
 
 def _check(change: Change) -> None:
-    """Raise ValueError for a change that no plan could have: whoever wrote the file, what is applied is a policy."""
+    """Raise ValueError for a change that `plan` could not have written: only policies are ever applied."""
     if change.name != canonical_name(change.name):
-        raise ValueError(f"{format_path(change.name)} is no policy's whole name")
+        raise ValueError(f"{format_path(change.name)} is not the whole name of a policy")
     has = (change.before is not None, change.id is not None, change.after is not None)
     if has != {"add": (False, False, True), "update": (True, True, True), "remove": (True, True, False)}[change.action]:
         raise ValueError(f"the {change.action} of {format_path(change.name)} lacks what it replaces, or what it writes")
@@ -196,7 +196,7 @@ def _check(change: Change) -> None:
     if change.before is not None:
         named = isinstance(change.before.get("name"), str) and canonical_name(change.before["name"]) == change.name
         if not named or not isinstance(change.before.get("policy"), dict) or normal_form(change.before) != change.before:
-            raise ValueError(f"what {format_path(change.name)} is to replace is no live policy")
+            raise ValueError(f"what {format_path(change.name)} is to replace is not a live policy")
 
 
 def _check_after(name: str, after: Document) -> None:
@@ -204,7 +204,7 @@ def _check_after(name: str, after: Document) -> None:
         raise ValueError(deep.message)
     PolicyFile.model_validate({"spec_version": "v1", "kind": "model", **after})
     if policy_from_file(after, "").document != after or after["name"] != name:
-        raise ValueError(f"what {format_path(name)} is to be is no policy as plan writes it")
+        raise ValueError(f"what {format_path(name)} is to be is not a policy as plan writes it")
 
 
 def with_recomputed_counts(

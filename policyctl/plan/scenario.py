@@ -28,7 +28,7 @@ class Amount(NamedTuple):
     relation: Relation = "="
 
     def holds(self, got: float) -> bool:
-        """Whether a number is as this says, up to `TOLERANCE`."""
+        """Whether a number matches, within `TOLERANCE`."""
         difference = got - self.number
         equal = abs(difference) <= TOLERANCE
         if self.relation == "=" or (equal and len(self.relation) == 2):
@@ -41,19 +41,19 @@ class Amount(NamedTuple):
 
 
 def read_amount(text: str) -> Amount:
-    """An amount as people write it: `0.75`, `>= 0.99`. Raises ValueError when it is none, or not from 0 to 1."""
+    """An amount as people write it: `0.75`, `>= 0.99`. Raises ValueError for anything else, and outside 0 to 1."""
     found = _AMOUNT.fullmatch(text.strip())
     if found is None or float(found[2]) > 1:
-        raise ValueError(f"{text!r} is no number from 0 to 1 and no comparison with one")
+        raise ValueError(f"{text!r} is not a number from 0 to 1, or a comparison with one")
     return Amount(float(found[2]), cast(Relation, found[1] or "="))
 
 
 class Expect(NamedTuple):
-    """What must hold; None and empty are "whatever it is".
+    """The expectations of a test; None and empty mean that anything is allowed.
 
-    `status` is the status of every request, or the part that each status has; `served` the part that ends with a success.
-    `served_by` is who serves every request, or the part that each serves: models, providers or globs (see `fitting`), as in
-    `never`, who must not be called at all. `max_calls` and `max_wait_seconds` bound the calls and the back-off of a request.
+    `status` is the status of every request, or the share of each status; `served` is the share that succeeds.
+    `served_by` is what serves every request, or the share that each serves: models, providers or globs, as in `never`, which
+    lists what must not be called at all. `max_calls` and `max_wait_seconds` bound the calls and the back-off of a request.
     """
 
     status: int | Mapping[int, Amount] | None = None
@@ -65,7 +65,7 @@ class Expect(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """One test. `given` is what models answer: a model, provider or glob → answers; the last one that fits a model holds."""
+    """One test. `given` maps a model, provider or glob to what it answers; the last match of a model applies."""
 
     name: str
     given: Mapping[str, Given]
@@ -74,7 +74,7 @@ class Scenario(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The tests of one document: of which policy (canonical name), and which document of which file says so."""
+    """The tests of one document: the policy (canonical name), the file, and the index of the document in it."""
 
     policy: str
     scenarios: tuple[Scenario, ...]
@@ -83,7 +83,7 @@ class Suite:
 
 
 class Mismatch(NamedTuple):
-    """An expectation that does not hold: where it stands in the test's document, what it is about, and both values."""
+    """A failed expectation: its path in the document, what it is about, and both values."""
 
     path: FieldPath
     about: str
@@ -92,7 +92,7 @@ class Mismatch(NamedTuple):
 
 
 class ScenarioResult(NamedTuple):
-    """What became of one test: it passed when nothing failed. `path` is its place in the document."""
+    """The result of one test, which passed if there are no `failures`. `path` is its place in the document."""
 
     suite: Suite
     path: FieldPath
@@ -101,9 +101,9 @@ class ScenarioResult(NamedTuple):
 
 
 def run_suite(suite: Suite, policies: Mapping[str, Document], declared: DeclaredModels = NOTHING) -> Iterator[ScenarioResult]:
-    """The verdicts on the tests of a suite, in order.
+    """Run the tests of a suite; yields their results in order.
 
-    `policies` are all, by canonical name, that of the suite among them; `declared` are facts about models.
+    `policies` are all policies by canonical name, with the suite's own; `declared` are the models' types and timeouts.
     """
     try:
         tree = tree_if_known(policies[suite.policy], policies, declared)
@@ -120,9 +120,9 @@ def run_suite(suite: Suite, policies: Mapping[str, Document], declared: Declared
 
 
 def misfits(suite: Suite, policies: Mapping[str, Document]) -> Iterator[Finding]:
-    """What a suite says of things that are not there: its policy, and models that no request of that policy may come to.
+    """Names in a suite that do not exist: its policy, and models that no request of that policy can reach.
 
-    `never` may name what is not there: that it stays so is what it is for.
+    `never` may name what does not exist: that is its purpose.
     """
     if suite.policy not in policies:
         name = bare_name(suite.policy)
@@ -131,7 +131,7 @@ def misfits(suite: Suite, policies: Mapping[str, Document]) -> Iterator[Finding]
         return
     try:
         models = tree_if_known(policies[suite.policy], policies).models
-    except NotKnown:  # the test itself fails with that
+    except NotKnown:  # the test itself fails with that reason
         return
     known = sorted({name for model in models for name in model_names_in(model)})
     for path, pattern in _patterns(suite):
@@ -163,7 +163,7 @@ def _failures(scenario: Scenario, tree: Tree) -> Iterator[Mismatch]:
 
 
 def _answers(given: Mapping[str, Given], models: tuple[str, ...]) -> dict[str, Given]:
-    """Per model what it answers; of several that fit it the last one holds."""
+    """What each model answers; of several matches the last one applies."""
     return {model: answers for pattern, answers in given.items() for model in matching_models(pattern, models)}
 
 
@@ -190,7 +190,7 @@ def _served_by(expect: Expect, seen: Observation) -> Iterator[Mismatch]:
         if not Amount(1).holds(_sum(expect.served_by, seen.serves)):
             who: dict[str | None, float] = {short_model(model): share for model, share in seen.serves.items()}
             who[None] = 1 - sum(who.values())
-            yield Mismatch(path, "served_by", expect.served_by, _parts(who, "nobody"))
+            yield Mismatch(path, "served_by", expect.served_by, _parts(who, "no model"))
         return
     for pattern, amount in (expect.served_by or {}).items():
         got = _sum(pattern, seen.serves)
@@ -223,7 +223,7 @@ def _sum(pattern: str, shares: Mapping[str, float]) -> float:
 
 
 def _parts(chances: Mapping[int | None, float] | Mapping[str | None, float], none: str) -> str:
-    """`503 (0.75), 200 (0.25)`, the largest first; one that is all stands alone."""
+    """`503 (0.75), 200 (0.25)`, the largest first; a share of all is left out."""
     parts = sorted(((chance, name) for name, chance in chances.items() if not Amount(0).holds(chance)), key=_by_chance)
     words = [(none if name is None else str(name), _number(chance)) for chance, name in parts]
     return words[0][0] if len(words) == 1 else ", ".join(f"{word} ({number})" for word, number in words)

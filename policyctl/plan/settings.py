@@ -51,11 +51,11 @@ class MinServed(NamedTuple):
 
 
 class Guards(NamedTuple):
-    """What a changed policy may do to traffic; None means that nothing is asked.
+    """What a changed policy may do to traffic; None means no limit.
 
     `max_traffic_shift` is the percentage of the requests that another model may serve after the change. `max_calls` and
     `max_failover_seconds` (of back-off) hold for the worst case of one request. `deny_new` keeps out providers, or models,
-    that the live policy could not reach. The lists of providers are globs over those that requests may come to.
+    that the live policy could not reach. The lists of providers are globs over those that requests may reach.
     """
 
     max_traffic_shift: float | None = None
@@ -69,24 +69,24 @@ class Guards(NamedTuple):
 
     @property
     def active(self) -> tuple[Guard, ...]:
-        """The guards that ask for something."""
+        """The guards that are set."""
         return tuple(guard for guard in GUARDS if getattr(self, guard) is not None)
 
 
 class GuardException(NamedTuple):
-    """Policies (a name or a glob) that a guard does not hold for, and why: a reason, or what named it once."""
+    """Policies exempt from a guard, by name or glob, with the reason or the command-line option that exempted them."""
 
     guard: Guard
     policy: str
     reason: str
 
     def covers(self, name: str) -> bool:
-        """Whether the exception is for the policy of that canonical name."""
+        """Whether the exception covers the policy of that canonical name."""
         return canonical_name(self.policy) == name or matches(name, (self.policy,))
 
 
 class Override(NamedTuple):
-    """One safety setting that a person overrides once: the option and its value as on the command line, why, and who."""
+    """One safety setting overridden for one run: the option and value as on the command line, the reason, and the author."""
 
     option: str
     value: str
@@ -95,7 +95,7 @@ class Override(NamedTuple):
 
     @property
     def text(self) -> str:
-        """`--max-removes 12`: what is overridden, without why and by whom."""
+        """`--max-removes 12`: the option and its value, without reason and author."""
         return f"{self.option} {self.value}"
 
 
@@ -116,7 +116,7 @@ class Settings(NamedTuple):
     partial: float = PARTIAL
 
     def in_scope(self, name: str) -> bool:
-        """Whether the directory speaks for that policy."""
+        """Whether the directory manages that policy."""
         return self.scope is None or matches(name, self.scope)
 
     def overridden(

@@ -59,7 +59,7 @@ def normal_form(document: Document, *, sort: bool = True) -> Document:
 
 
 def target_text(target: Any) -> str:
-    """A target's canonical text: what two targets have in common when they say the same thing."""
+    """A target's canonical text: equal for equal targets."""
     return canonical_text(_group(target, TARGET_KEYS, True))
 
 
@@ -170,7 +170,7 @@ class Policy:
 
     `document` is what the remote is to hold: canonical name, texts filled, no nulls, targets in the file's order; `text` is
     the canonical text of that. Either is made from the other when it is asked for: of most policies one is enough. `file` and
-    `index` say which document of which file wrote it.
+    `index` are the file and the document in it.
     """
 
     __slots__ = ("_document", "_text", "file", "index", "name")
@@ -202,7 +202,7 @@ class Policy:
 
 
 def policy_from_file(data: dict[str, Any], file: str, index: int = 0) -> Policy:
-    """The policy that a valid file's data (see `PolicyFile`) stands for, defaults filled and nulls dropped."""
+    """The policy of a valid file's data (see `PolicyFile`), with defaults filled in and nulls dropped."""
     name = canonical_name(data["name"])
     document = {
         "name": name,

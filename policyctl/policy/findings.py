@@ -29,7 +29,8 @@ class Finding(NamedTuple):
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
-    """` (did you mean x?)` for a near miss, else an empty string. A `prefix` that all share must not make all look alike."""
+    """` (did you mean x?)` for a near miss, else an empty string. Ignores `prefix` when comparing, so that
+    a shared prefix does not make every name a near miss."""
     shared = prefix if word.startswith(prefix) else ""
     names = {name.removeprefix(shared): name for name in known}
     close = closest(word.removeprefix(shared), names, cutoff)
@@ -55,7 +56,7 @@ def without_userinfo(text: str) -> str:
 
 
 def format_path(value: Any, limit: int = 60) -> str:
-    """A value as it may stand in a message: one line, nothing that a terminal acts on, not long."""
+    """A value for use in a message: one short line without control characters."""
     text = json.dumps(value, default=repr) if not isinstance(value, float) else repr(value)
     text = without_userinfo(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -80,7 +81,7 @@ _MISSING = {
     "targets": "list at least one target",
     "model_name": "name a model, or make the target a group with strategy and targets",
 }
-# The mapping that a scalar most likely stands for.
+# The mapping that a scalar most likely means.
 _SHORTHANDS: dict[str, Callable[[Any], str | None]] = {
     "strategy": lambda value: f"{{mode: {value}}}" if isinstance(value, str) and value in _MODES else None,
     "retry": lambda value: f"{{attempts: {value}}}" if type(value) is int else None,

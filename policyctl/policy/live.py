@@ -1,4 +1,4 @@
-"""What a remote holds: rows, read leniently. A row is only unreadable when it cannot be told which policy it is."""
+"""What a remote holds: rows, read leniently. A row is unreadable only if its policy cannot be identified."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LivePolicy:
 
     `document["name"]` keeps the row's own spelling, which an update must write. `version` is the row's `etag`, where the
     remote gives one: a write that says it is refused when the row moved since. The normal form and its `text` are made when
-    they are asked for: of most rows, which say just what is desired, they are not needed.
+    first used: most rows equal the desired text and never need them.
     """
 
     name: str
@@ -38,9 +38,9 @@ class LivePolicy:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row that cannot be told apart: shown, never touched, never fatal to the others.
+    """A row whose policy cannot be identified: shown, never touched, never fatal to the others.
 
-    `count` is more than one where so many rows say equally little: no name, no id, and the same reason. `targets` are the
+    `count` is more than one for rows with equally little content: no name, no id, and the same reason. `targets` are the
     policies that the row's own policy targets, by canonical name; None where that cannot be read.
     """
 
@@ -97,7 +97,7 @@ class LiveRows:
     whole: bool = True
 
     def obstacles(self) -> dict[str, str]:
-        """By name, why it cannot be told what a policy is although rows of that name are there."""
+        """By name, why a policy is not known although rows of that name exist."""
         found = {
             row.name: f"the remote has a row of this name that cannot be read: {row.reason} (id {row.id or 'unknown'})"
             for row in self.unreadable
@@ -119,7 +119,7 @@ class LiveRows:
         return self.whole and all(row.targets is not None for row in self.unreadable)
 
     def has(self, name: str) -> bool:
-        """Whether any row is of that name, whatever else can be said of it."""
+        """Whether any row has that name, readable or not."""
         return name in self.live or name in self.obstacles()
 
 
@@ -162,7 +162,7 @@ def _is_deeper(value: Any, most: int) -> bool:
 
 
 def id_of(row: Any) -> str | None:
-    """The id of a row as it stands in a URL; None where it has no usable one."""
+    """The id of a row as it appears in a URL; None where it has no usable one."""
     if isinstance(row, UnreadableRow):
         return row.id
     identifier = row.get("id") if isinstance(row, dict) else None
@@ -207,7 +207,7 @@ def observe_rows(rows: Iterable[Any]) -> LiveRows:
 
 
 def _as_one(row: UnreadableRow, other: UnreadableRow) -> UnreadableRow:
-    """Two rows that say equally little, as one with a count."""
+    """Two rows with equally little content, as one with a count."""
     targets = None if row.targets is None or other.targets is None else row.targets | other.targets
     return replace(row, count=row.count + other.count, targets=targets)
 

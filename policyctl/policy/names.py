@@ -61,7 +61,7 @@ def canonical_model(name: str) -> str:
     """The one name of a model: `virtual-model/<provider>/<model>`, with the prefix added when missing.
 
     A name without a provider is the bare one, since nothing but the platform's prefix sets it apart from another word. A
-    policy's whole name stays as it is, and so does the empty name, which stands for the model that a request asks for.
+    policy's whole name stays as it is, and so does the empty name, which means the model that a request asks for.
     """
     if name.startswith(POLICY_PREFIX):
         return name
@@ -75,9 +75,9 @@ def virtual_model(name: str) -> str:
 
 
 def model_spelling(name: str, known: Collection[str], policies: Collection[str] = (), *, virtual: bool = False) -> str:
-    """How a model is written where these names are known: as it stands if that is one of them, else in its other spelling.
+    """How a model is written where these names are known: unchanged if it is one of them, else in its other spelling.
 
-    With `virtual` the virtual model comes first where both are known. A model that is not known stays as it stands. So does
+    With `virtual` the virtual model comes first where both are known. An unknown model stays unchanged. So does
     one whose other spelling names one of `policies` (by canonical name): there that is the policy, and no model.
     """
     whole, bare = virtual_model(name), short_model(name)
@@ -105,7 +105,7 @@ def name_error(name: str) -> str | None:
     if not is_visible(bare):
         return "name must not contain control characters or invisible ones"
     if not _GLOB.isdisjoint(bare):
-        return "name must not contain *, ? or [, which stand for other names in patterns"
+        return "name must not contain *, ? or [, which are wildcards in patterns"
     if "  " in bare:
         return "name must not contain several spaces in a row"
     if len(name) > MAX_NAME_LENGTH:
@@ -115,7 +115,7 @@ def name_error(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def provider_of(model: str) -> str | None:
-    """The provider in a model's name, in either spelling: what stands before the first `/` after `virtual-model/`."""
+    """The provider in a model's name, in either spelling: the part before the first `/` after `virtual-model/`."""
     if model.startswith(POLICY_PREFIX):
         return None
     provider, slash, _ = short_model(model).partition("/")

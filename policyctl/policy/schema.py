@@ -4,7 +4,7 @@ The format is the platform's own (its ADK's `kind: model` with a `policy`), with
 time: a `retry` without `attempts` or a `strategy` without `mode` makes it refuse the whole policy, so both are required here.
 
 It is the strict model's own schema with one thing added: `load` renders templates before it validates, so wherever the
-format wants something other than free text, a string with a `{{ … }}` in it may stand instead.
+format wants something other than free text, a string with a `{{ … }}` is also allowed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _check_model_name(name: str) -> str:
 
 
 def _check_unicode(text: str) -> str:
-    """JSON can say half of a surrogate pair, which no remote can be sent and no file can hold."""
+    """JSON can escape half of a surrogate pair, which can be neither sent nor stored."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -151,7 +151,7 @@ Targets = Annotated[tuple[Target, ...], Field(strict=False, min_length=1)]
 
 
 class GroupTarget(FileModel):
-    """A target that is a policy of its own: a strategy over targets, with its own retry and a weight."""
+    """A target that is a nested group: a strategy over targets, with its own retry and a weight."""
 
     strategy: Annotated[StrategySettings, Field(description="How the group chooses among its targets.")]
     retry: Annotated[
@@ -199,7 +199,7 @@ def policy_schema() -> dict[str, Any]:
 
 
 def templated_schema(model: type[BaseModel], title: str) -> dict[str, Any]:
-    """The schema of a kind of document in which templates may stand."""
+    """The schema of a kind of document that may contain templates."""
     schema = model_schema(model, title)
     for definition in [schema, *schema["$defs"].values()]:
         fields = definition.get("properties", {})

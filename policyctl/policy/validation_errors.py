@@ -56,7 +56,7 @@ _MAX_ROUNDS = 16  # a misspelled key below a misspelled key is found in the next
 def findings_of(data: Any, model: type[BaseModel]) -> list[Finding]:
     """Everything that is wrong with data by a model.
 
-    A misspelled key is one complaint, and does not hide what is wrong below it: that is judged as if the key were right.
+    A misspelled key is one finding, and does not hide what is wrong below it: that is checked as if the key were right.
     """
     found: list[Finding] = []
     written: dict[FieldPath, str] = {}  # by the path of a key as it was meant, the key as it was written
@@ -100,7 +100,7 @@ def _misspelled(details: list[ErrorDetails], data: Any, model: type[BaseModel]) 
 def _describe(details: list[ErrorDetails], model: type[BaseModel]) -> Iterator[Finding]:
     for detail in details:
         if detail["type"] == "too_short" and detail["input"]:
-            continue  # pydantic counts the valid items only; the invalid ones have complaints of their own
+            continue  # pydantic counts the valid items only; the invalid ones have their own findings
         yield _key_finding(detail) if detail["loc"][-1:] == ("[key]",) else _finding(detail, model)
 
 
@@ -124,7 +124,7 @@ def _renamed(data: Any, path: FieldPath, name: str) -> Any:
 
 
 def _after_colon(key: str, value: Any, name: str) -> Any:
-    """What a key means to say: that of `{attempts:1}` is `attempts:1`, without a value."""
+    """The value of a key written without the space, such as `{attempts:1}`."""
     text = key.removeprefix(f"{name}:")
     if value is not None or text == key:
         return value
@@ -159,7 +159,7 @@ def too_big(data: Any) -> Finding | None:
 def _finding(detail: ErrorDetails, model: type[BaseModel]) -> Finding:
     kind, loc = detail["type"], detail["loc"]
     path = _path(loc)
-    # Below auth a value may be a secret that somebody wrote there.
+    # Below auth a value may be a secret.
     value = HIDDEN if "auth" in path and path[-1] != "type" else detail["input"]
     field = _field(path)
     if kind == "extra_forbidden":

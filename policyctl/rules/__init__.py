@@ -22,7 +22,7 @@ LINT_CODES = frozenset(rule.code for rule in LINT_RULES) | DEEP_CODES
 
 
 def finding(path: FieldPath, code: str, message: str, at: Literal["key", "value"] = "value") -> Finding:
-    """A lint rule's complaint, with the severity that the catalogue gives the rule."""
+    """A finding of a lint rule, with the severity of the rule."""
     return Finding(path, code, message, at, RULES[code].severity)
 
 
@@ -32,7 +32,7 @@ def severity_of(code: str) -> Severity:
 
 
 def with_prefix(prefix: str, codes: Iterable[str] = LINT_CODES) -> frozenset[str]:
-    """The codes that a code or the beginning of one (`P4`) stands for; without `codes`, lint rules only."""
+    """The codes that begin with a code or a prefix (`P4`); without `codes`, lint rules only."""
     return frozenset(code for code in codes if prefix and code.startswith(prefix))
 
 
@@ -42,9 +42,9 @@ def guess_rule(code: str, codes: Iterable[str] = LINT_CODES) -> str:
 
 
 class Chosen(NamedTuple):
-    """Which lint rules somebody wants: codes or beginnings of codes (`P4`), as `lint` of policyctl.yaml has them.
+    """Which lint rules are selected: codes or beginnings of codes (`P4`), as `lint` of policyctl.yaml has them.
 
-    `select` None means that none is written: every rule, but rules of severity info only for who asks for more.
+    `select` None means that none is written: every rule, but rules of severity info only on request.
     """
 
     select: tuple[str, ...] | None = None

@@ -68,7 +68,7 @@ _CODES = (
         "code-never-triggers",
         "warning",
         "No target's result ever has this status, so a fallback can not move on after it: 407 reaches it as a broken "
-        "connection (500), and after 205 and 304 the gateway ends the whole request with a 500 of its own. List what you "
+        "connection (500), and after 205 and 304 the gateway itself ends the whole request with a 500. List what you "
         "mean (500 for broken connections), or remove it.",
     ),
     Rule(
@@ -91,7 +91,7 @@ _CODES = (
         "codes-ignored",
         "warning",
         "Only a fallback looks at its strategy's on_status_codes. Under loadbalance the drawn target's failure is the "
-        "group's, and single never moves on, whatever the list says. Remove the list, or use fallback; for repeats, write "
+        "group's, and single never moves on, whatever the list contains. Remove the list, or use fallback; for repeats, write "
         "retry.on_status_codes.",
     ),
 )
@@ -116,7 +116,7 @@ _RETRIES = (
         "retry-on-no-status",
         "warning",
         "An empty on_status_codes is not the default list: no status is retried. Only broken connections (refused, closed, "
-        "not set up in time) are still asked again, as they are whatever the list says. Remove on_status_codes for 429, 500, "
+        "not set up in time) are still asked again, with any list. Remove on_status_codes for 429, 500, "
         "502, 503 and 504, or list codes.",
     ),
     Rule(
@@ -193,15 +193,15 @@ _NAMES = (
         "foreign-placeholder",
         "warning",
         "A name, a model or a variable holds what looks like a placeholder of another tool: ${NAME}, $(NAME), <name>, "
-        "env:NAME, %NAME%, [[name]] and their like. Nothing fills it in here, so the platform would get it as it stands. "
+        "env:NAME, %NAME%, [[name]] and their like. Nothing fills it in here, so the platform would get it unchanged. "
         'Write a template, "{{ NAME }}", and give NAME a value under vars of each environment in policyctl.yaml.',
     ),
     Rule(
         "P451",
         "unknown-policy",
         "warning",
-        "A target is a policy that no file of the directory declares, though the directory speaks for that name (its scope "
-        "covers it and what it does not name is removed). After an apply there is no such policy to call. Correct the name, "
+        "A target is a policy that no file of the directory declares, though the directory manages that name (its scope "
+        "covers it, and policies without a file are removed). After an apply that policy does not exist. Correct the name, "
         "or add the policy. Checked when a whole directory without errors is validated.",
     ),
     Rule(
@@ -218,7 +218,8 @@ _NAMES = (
         "mixed-types",
         "warning",
         "The directory declares the models of one policy with different values of model_type, such as chat and embedding. "
-        "Requests of one kind come to a policy, and a model of another type fails all of them, so it is no help in an outage "
+        "Requests of one kind come to a policy, and a model of another type fails all of them, so it does not help in "
+        "an outage "
         "either. A policy takes the requests of its first target that has a type; a load balance, whose targets have no "
         "order, takes chats where one of them does. A declared model without model_type is a chat model, and chat_vision "
         "takes chats too. Use a model of the same type. Checked when a whole directory without errors is validated.",
@@ -230,18 +231,19 @@ _SETTINGS = (
         "P461",
         "idle-setting",
         "warning",
-        "A name or glob in scope, protect or guard_exceptions of policyctl.yaml matches no policy of the files, in no "
-        "environment that it holds for. What it should cover is not covered, most often because of a typo. Correct the "
-        "name, or take it out. validate knows the files alone; plan looks at the remote too, and has a note where neither "
+        "A name or glob in scope, protect or guard_exceptions of policyctl.yaml matches no policy of the files, in any "
+        "environment that it applies to. What it should cover is not covered, most often because of a typo. Correct the "
+        "name, or remove it. validate knows only the files; plan also looks at the remote, and adds a note where neither "
         "matches.",
     ),
     Rule(
         "P462",
         "idle-allowance",
         "info",
-        "A name in allow_remove matches no policy of the files. That is as it should be for a policy that is about to go; "
-        "whether a live one has the name, only plan can see, and it has a note where none has. Take the name out once it "
-        "has done its work.",
+        "A name in allow_remove matches no policy of the files. That is right for a policy that is about to be "
+        "removed; only plan can see whether a live one has the name, and it adds a note where none has. Remove the name "
+        "once the "
+        "policy is gone.",
     ),
 )
 
@@ -258,16 +260,16 @@ _UNREAD = (
         "P472",
         "passed-over",
         "warning",
-        "The file looks like a policy file, by what it holds or by its name, and is not read, since only *.yaml, *.yml and "
+        "The file looks like a policy file, by its content or its name, and is not read, since only *.yaml, *.yml and "
         "*.json are, and of these none whose name begins with a dot. Rename it, or move it out of the directory.",
     ),
     Rule(
         "P473",
         "idle-include",
         "warning",
-        "A glob of include matches no file, so it takes nothing in. It is compared with the whole path from the policy "
-        "directory, case and all: * also matches /, and there is no **, no {a,b} and no ./ at the beginning. A policy in a "
-        "file that include leaves out reads as one that is gone. Correct the glob, or remove it.",
+        "A glob of include matches no file, so it includes nothing. It is compared with the whole path from the policy "
+        "directory, case-sensitively: * also matches /, and there is no **, no {a,b} and no ./ at the beginning. A policy in a "
+        "file that is not included counts as removed. Correct the glob, or remove it.",
     ),
 )
 
@@ -284,7 +286,7 @@ _COMMENTS = (
         "bad-ignore",
         "warning",
         "A comment `# policyctl: ignore[…]` names no code, an unknown one, or one that cannot be ignored: only lint rules can, "
-        "since what the others find cannot be applied. Several codes stand in one pair of brackets, with commas.",
+        "since what the others find cannot be applied. Write several codes in one pair of brackets, with commas.",
     ),
 )
 
@@ -304,7 +306,7 @@ DEEP_RULES = (
         "call-amplification",
         "warning",
         "One request may become more than 12 calls when models fail: retries multiply with targets, and so do cost and load "
-        "at the worst moment. Lower attempts or list fewer targets; a limit of your own is the guard max_calls in "
+        "at the worst moment. Lower attempts or list fewer targets; the guard max_calls sets your own limit in "
         "policyctl.yaml. Checked by validate --deep and by plan.",
     ),
     Rule(

@@ -14,36 +14,36 @@ _TEXT = (
         "P001",
         "unreadable-file",
         "The operating system does not let policyctl read this file or directory, or it is not a regular file (a pipe, a "
-        "device). What cannot be read must not count as gone, so nothing is planned. Mend the permissions or move it away.",
+        "device). What cannot be read must not count as gone, so nothing is planned. Fix the permissions or move it away.",
     ),
     _error(
         "P002",
         "syntax",
-        "The text is not YAML (or not JSON, in a .json file), so nothing in it can be trusted. The message names the slip "
-        "that most likely caused it, at its place: markers of a merge that was not finished, a template without quotes, a "
-        "quote or bracket that is never closed, a space that is missing after a colon, indentation that fits nothing. Mend "
-        "it there, or just above.",
+        "The text is not YAML (or not JSON, in a .json file), so nothing in it can be trusted. The message names the most "
+        "likely cause, at its place: markers of a merge that was not finished, a template without quotes, a "
+        "quote or bracket that is never closed, a space that is missing after a colon, indentation that matches nothing. "
+        "Fix it there, or just above.",
     ),
     _error(
         "P003",
         "duplicate-key",
-        "A mapping has the same key twice. Most readers keep the last one in silence, so two people can read two policies "
-        "in one file. Keep one. Where most of a document's keys stand twice, the line --- between two documents is missing.",
+        "A mapping has the same key twice. Most readers silently keep the last one, so two people can read two policies "
+        "in one file. Keep one. If most of a document's keys appear twice, the line --- between two documents is missing.",
     ),
     _error(
         "P004",
         "ambiguous-value",
         "A value that YAML 1.1 and YAML 1.2 read differently (no, on, 0503, 12:30, 1_0, 1e3), a line break that only YAML 1.1 "
-        "has (U+2028), or a number that cannot be used (NaN in JSON, hundreds of digits). The next tool that reads the file "
-        "may be of the other kind. Quote it if it is text; write numbers in plain decimal digits, and true, false or null in "
+        "has (U+2028), or a number that cannot be used (NaN in JSON, hundreds of digits). The next tool may read the "
+        "file differently. Quote it if it is text; write numbers in plain decimal digits, and true, false or null in "
         "full.",
     ),
     _error(
         "P005",
         "too-much",
-        "The file is nested too deeply, has too many documents, has aliases that stand for too many values, or has too much "
-        "in an environment's variables; or directories are nested too deeply. Such files are never meant; the limits keep a "
-        "small file from using up the machine. Flatten it, split it, or write the values out.",
+        "The file is nested too deeply, has too many documents, has aliases that expand to too many values, or has too much "
+        "in an environment's variables; or directories are nested too deeply. The limits keep a small file "
+        "from exhausting the machine. Flatten it, split it, or write the values out.",
     ),
     _error(
         "P006",
@@ -55,27 +55,27 @@ _TEXT = (
         "P008",
         "link",
         "A symbolic link leads out of the policy directory (for policyctl.yaml and files that are named: out of the "
-        "repository), to a directory, or into .git. What a review of the directory does not show must not decide what is "
-        "applied. Copy the file instead.",
+        "repository), to a directory, or into .git. What is applied must be visible in a review of "
+        "the directory. Copy the file instead.",
     ),
     _error(
         "P010",
         "no-policy",
-        "The document is neither a policy nor a virtual model nor one of the platform's other kinds. A policy directory "
-        "holds nothing unknown, so that a misspelled policy can never read as one that is gone. Correct it, or move it "
+        "The document is neither a policy nor a virtual model nor one of the platform's other kinds. Unknown "
+        "documents are refused, so that a misspelled policy is never mistaken for a removed one. Correct it, or move it "
         "elsewhere.",
     ),
     _error(
         "P011",
         "empty-file",
-        "There is nothing in the file but comments or white space. That could be a policy lost in an edit, so it is not "
-        "taken for a removal. Write a policy, or delete the file.",
+        "The file contains only comments or white space. That could be a policy lost in an edit, so it does not "
+        "count as a removal. Write a policy, or delete the file.",
     ),
     _error(
         "P012",
         "tag",
         "YAML tags such as !!python/object or !secret mean nothing here and are never followed. Remove the tag; a secret "
-        "has no place in a policy.",
+        "does not belong in a policy.",
     ),
     _error(
         "P013", "key-type", "A key of a mapping must be text, and this one is a number, a date, a list or the like. Quote it."
@@ -95,34 +95,35 @@ _TEXT = (
     _error(
         "P016",
         "no-policies",
-        "There is no such directory, or no policy in it. An empty directory would read as the order to remove everything, "
-        "so it is refused. Name the right directory with --dir.",
+        "The directory does not exist, or has no policy in it. An empty directory would mean to remove everything, so it is "
+        "refused. Name the right directory with --dir.",
     ),
     _error(
         "P017",
         "config-name",
-        "The configuration is called policyctl.yaml; a policyctl.yml, Policyctl.yaml or .policyctl.yaml would be passed over "
-        "together with the safety settings in it. Rename it.",
+        "The configuration is called policyctl.yaml; a policyctl.yml, Policyctl.yaml or .policyctl.yaml would be ignored "
+        "together with its safety settings. Rename it.",
     ),
     _error(
         "P018",
         "unset-variable",
-        "A template uses a variable that the vars of an environment do not have, so it is not known what the file says "
+        "A template uses a variable that the vars of an environment do not have, so its value is not known "
         "there. Add the variable to the vars of each environment in policyctl.yaml, correct its name, or give it a default: "
         "{{ x | default(0.5) }}.",
     ),
     _error(
         "P019",
         "lfs-pointer",
-        "The file is kept in Git LFS, and what is here is only the pointer to it, so nothing is known of its policies. Run "
+        "The file is in Git LFS and only its pointer is here, so its policies are not known. Run "
         "git lfs pull, or set lfs: true for actions/checkout. A policy is small enough for Git itself: git lfs untrack.",
     ),
     _error(
         "P020",
         "file-suffix",
-        "The file's name ends as that of a policy file, but for its case. Some file systems would read it and others would "
-        "not; policyctl reads *.yaml, *.yml and *.json only, and a policy that is passed over would read as one that is "
-        "gone. Rename the file.",
+        "The suffix of the file's name differs from that of a policy file only in case. Some file systems would read it "
+        "and others would "
+        "not; policyctl reads *.yaml, *.yml and *.json only, and an ignored policy would look like a removed "
+        "one. Rename the file.",
     ),
 )
 
@@ -130,58 +131,58 @@ _FORMAT = (
     _error(
         "P101",
         "unknown-key",
-        "The format has no such key here. The platform would drop it without a word, and what was meant would not happen. "
-        "Most often it is a typo; otherwise remove it. What stands below a misspelled key is checked all the same. A target "
+        "The format has no such key here. The platform would silently drop it, so it would have no effect. Most often it "
+        "is a typo; otherwise remove it. The content of a misspelled key is checked as if it were right. A target "
         "with model_name takes only a weight: to give it its own retry, make it a group with strategy and targets.",
     ),
     _error(
         "P102",
         "missing-key",
-        "A key that must be there is not. Some are the format's own (spec_version, kind, name); others the gateway insists "
-        "on: it refuses the whole policy, for every request, when a retry has no attempts or a strategy no mode (gateway "
-        "profile portkey-1.15.2). A retry with nothing but on_status_codes therefore breaks a policy that looks more "
-        "careful. Add the key.",
+        "A required key is missing. Some are required by the format (spec_version, kind, name), others by the gateway: "
+        "it refuses the whole policy, for every request, when a retry has no attempts or a strategy no mode (gateway "
+        "profile portkey-1.15.2). So a retry with only on_status_codes breaks a policy that looks safer "
+        "with it. Add the key.",
     ),
     _error(
         "P103",
         "out-of-range",
-        "A number is outside what the format or the platform takes: a weight is greater than 0 and at most 1 (a fraction, "
+        "A number is outside the range of the format or the platform: a weight is greater than 0 and at most 1 (a fraction, "
         "not a percentage; to drain a target, remove it), a status code is from 100 to 599, attempts are 0 or more. Write a "
         "number in the range.",
     ),
     _error(
         "P104",
         "wrong-type",
-        "A value has the wrong type: text where a number belongs, a number where a list belongs. Quotes make text of a "
-        'number, so weight: "0.5" is text. Write the value as the message says.',
+        "A value has the wrong type: text where a number belongs, a number where a list belongs. A number in "
+        'quotes is text, such as weight: "0.5". Write the value as the message describes.',
     ),
     _error(
         "P105",
         "unknown-choice",
-        "Only some words may stand here, in exactly this spelling: a strategy's mode is loadbalance, fallback or single. "
-        "The gateway refuses a policy with any other. Write one of those in the message.",
+        "Only some words are allowed here, in exactly this spelling: a strategy's mode is loadbalance, fallback or single. "
+        "The gateway refuses a policy with any other. Write one of the words in the message.",
     ),
     _error(
         "P106",
         "empty-value",
-        "A text or list that must not be empty is empty. A policy without targets gives no answer to any request. Fill it "
-        "in, or remove what it belongs to.",
+        "A text or list that must not be empty is empty. A policy without targets answers no request. Fill it in, or "
+        "remove what it belongs to.",
     ),
-    _error("P107", "too-deep", "Groups are nested deeper than any gateway was seen to take. Flatten the policy."),
+    _error("P107", "too-deep", "Groups are nested deeper than any observed gateway accepts. Flatten the policy."),
     _error(
         "P108",
         "policy-name",
         "This cannot be a policy's name: it is empty, too long, or has white space at its ends or characters that cannot "
         "be seen. Two such names can look the same. Choose a plain one.",
     ),
-    _error("P109", "invalid-value", "A value is not what the format takes. The message says what it takes."),
+    _error("P109", "invalid-value", "A value does not match the format. The message describes what does."),
 )
 
 _ACROSS = (
     _error(
         "P201",
         "duplicate-policy",
-        "Two documents name the same policy (anygem and virtual-policy/anygem are one). Which of them would hold would be "
+        "Two documents name the same policy (anygem and virtual-policy/anygem are one). Which one applies would be "
         "chance. Keep one, or rename one.",
     ),
     _error(
@@ -193,14 +194,14 @@ _ACROSS = (
     _error(
         "P203",
         "out-of-scope",
-        "The policy's name is outside the scope that the environment is given in policyctl.yaml. Names outside the scope "
-        "are never touched, so this file would never be applied. Widen scope, or rename the policy.",
+        "The policy's name is outside the scope of the environment in policyctl.yaml. Names outside the scope "
+        "are never changed, so this file would never be applied. Widen scope, or rename the policy.",
     ),
     _error(
         "P204",
         "unknown-on-remote",
-        "A target names a model or a policy that the remote does not have and that no file declares, so requests that "
-        "come to it would fail. Add it there first, declare it in the directory, or correct the name. Policies are always "
+        "A target names a model or a policy that the remote does not have and that no file declares, so requests to "
+        "it would fail. Add it there first, declare it in the directory, or correct the name. Policies are always "
         "looked for, models where the remote knows its models or the directory declares some.",
     ),
     _error(
@@ -212,15 +213,15 @@ _ACROSS = (
     _error(
         "P206",
         "test-without-model",
-        "A scenario test says what a model answers, or expects it to serve, and the policy never calls a model of that "
-        "name: the test would hold whatever it says. A model is named in full, without virtual-model/, by its provider, by "
+        "A scenario test sets the answer of a model, or expects it to serve, and the policy never calls a model of that "
+        "name: the test would pass in any case. A model is named in full, without virtual-model/, by its provider, by "
         "its last part, or by a glob over these. Correct the name; to state that a model is not called, use never.",
     ),
 )
 
 _CONFIG = (
     _error(
-        "P301", "config-documents", "policyctl.yaml is one document; settings in a second one would be passed over. Merge them."
+        "P301", "config-documents", "policyctl.yaml is one document; settings in a second one would be ignored. Merge them."
     ),
     _error(
         "P302", "default-environment", "default names an environment that policyctl.yaml does not have. Correct one of the two."
@@ -234,14 +235,15 @@ _CONFIG = (
     _error(
         "P304",
         "config-value",
-        "A remote or a secret is not in a form that policyctl takes: a remote is local, sqlite:///PATH or an https:// URL "
-        "without a user or password; a secret is a reference, env:NAME or file:PATH. Write it so; a secret that stood in "
-        "the file is known to everyone who could read it, so change it too.",
+        "A remote or a secret does not have a form that policyctl accepts: a remote is local, sqlite:///PATH or an "
+        "https:// URL "
+        "without a user or password; a secret is a reference, env:NAME or file:PATH. Correct it; and if a secret was in "
+        "the file, replace it too: everyone who could read the file knows it.",
     ),
     _error(
         "P305",
         "second-config",
-        "A directory that is planned as one has a second policyctl.yaml in it, whose settings would not hold. Plan that "
+        "A directory that is planned as one contains a second policyctl.yaml, whose settings would be ignored. Plan that "
         "directory by itself with --dir, or merge the two.",
     ),
     _error(
@@ -259,8 +261,8 @@ _CONFIG = (
     _error(
         "P308",
         "login",
-        "The auth of an environment does not fit its remote, or its type: each way to log in needs some keys and takes no "
-        "others, and auth is only sent over https:// (http:// only to this machine). Write what the message names.",
+        "The auth of an environment does not match its remote, or its type: each way to log in needs some keys and allows no "
+        "others, and auth is only sent over https:// (http:// only to this machine). Write the keys in the message.",
     ),
 )
 

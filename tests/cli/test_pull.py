@@ -117,7 +117,7 @@ def test_hundreds_of_policies_with_hostile_names_and_texts_become_a_directory_wi
 
     again = policyctl("pull", "--overwrite")
     note, _, summary = again.out.splitlines()
-    assert note.endswith(" and 297 more also have policy.unknown; it is kept, and what is said of traffic does not count it")
+    assert note.endswith(" and 297 more also have policy.unknown; it is kept, and effects on traffic ignore it")
     assert summary == "Pulled: 0 files written, 300 unchanged; the plan is empty."
     Path("policies").rename("first")
     policyctl("pull")

@@ -101,12 +101,12 @@ def test_limits_are_asked_again_by_apply(saved: Project, policyctl: Policyctl) -
 
 BAD = {
     "no such file": (lambda text: None, "cannot be read", 1),
-    "truncated": (lambda text: text[: len(text) // 2], "not whole JSON", 1),
+    "truncated": (lambda text: text[: len(text) // 2], "incomplete JSON", 1),
     "edited by hand": (lambda text: text.replace("0.4", "0.9"), "was changed after it was made", 1),
     "of another environment": (lambda text: text.replace('"local"', '"prod"'), "was changed after it was made", 1),
     "from a newer version": (lambda text: text.replace('"version": 1', '"version": 2'), "version 2", 1),
     "not text": (lambda text: b"\xff\xfe\x00", "not text", 1),
-    "empty": (lambda text: "", "not whole JSON", 1),
+    "empty": (lambda text: "", "incomplete JSON", 1),
 }
 
 

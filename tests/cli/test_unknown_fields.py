@@ -18,7 +18,7 @@ from tests.sqlite_rows import live_documents, put
 A, B = "virtual-model/x/a", "virtual-model/y/b"
 NAME = "virtual-policy/safe"
 FIELDS = ["policy.cache.max_age", "policy.request_timeout", "policy.targets[x/a].override_params"]
-NOTE = f"the live policy {NAME} also has {', '.join(FIELDS)}; they are kept, and what is said of traffic does not count them"
+NOTE = f"the live policy {NAME} also has {', '.join(FIELDS)}; they are kept, and effects on traffic ignore them"
 
 
 @pytest.fixture

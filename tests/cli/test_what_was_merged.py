@@ -60,7 +60,7 @@ def another_checkout(work: Work) -> None:
 NOT_APPROVED: dict[str, tuple[Callable[[Work], None], str]] = {
     "a later commit": (a_later_commit, ": its plan was made for commit [0-9a-f]{12}, and what was merged is dddddddddddd; "),
     "another branch": (another_branch, ": its plan was made for a merge into other, and it was merged into main; "),
-    "an old comment": (an_old_comment, ": its comment does not say which commit and settings the plan was made for, "),
+    "an old comment": (an_old_comment, ": its comment does not name the commit and settings that the plan was made for; "),
     "without a base": (without_a_base, "approved no plan: "),
     "another checkout": (another_checkout, "approved no plan: "),
 }

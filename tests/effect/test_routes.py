@@ -143,7 +143,7 @@ DEAD: dict[str, tuple[dict[str, Any], list[tuple[str, str | None, str]]]] = {
     "a group that asks nobody and ends the walk": (
         body_of("fallback", body_of("single"), B),
         [
-            ("policy.targets[0]", None, "it asks nobody"),
+            ("policy.targets[0]", None, "it calls no model"),
             ("policy.targets[1]", B, "no outcome moves the fallback on from targets[0]"),
         ],
     ),

@@ -34,7 +34,7 @@ def leads_on(node: Node) -> bool:
     if isinstance(node, Fixed):
         return node.outcome != ENDED
     if isinstance(node, Balance):
-        return bool(node.nobody) or any(map(leads_on, node.targets))
+        return bool(node.nothing) or any(map(leads_on, node.targets))
     return isinstance(node, Fallback) and all(map(leads_on, node.targets))
 
 

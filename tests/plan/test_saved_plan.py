@@ -44,15 +44,15 @@ def complaint_about(text: str) -> str:
 
 
 BAD = {
-    "empty": ("", "not whole JSON"),
-    "truncated": (json.dumps(saved())[:-20], "not whole JSON"),
-    "no object": ("[]", "does not say policyctl/saved-plan"),
-    "another JSON": ('{"format": "policyctl/plan", "version": 1}', "does not say policyctl/saved-plan"),
+    "empty": ("", "incomplete JSON"),
+    "truncated": (json.dumps(saved())[:-20], "incomplete JSON"),
+    "no object": ("[]", "its format is not policyctl/saved-plan"),
+    "another JSON": ('{"format": "policyctl/plan", "version": 1}', "its format is not policyctl/saved-plan"),
     "a newer version": (_edited({"version": 2}), "version 2; this policyctl reads 1"),
     "another environment written in": (_edited({"environment": "prod"}), "changed after it was made"),
     "a change taken out": (_edited({"changes": saved()["changes"][1:]}), "changed after it was made"),
     "no checksum": (json.dumps({key: value for key, value in saved().items() if key != "checksum"}), "changed after"),
-    "nested without end": ("[" * 100_000, "not whole JSON"),
+    "nested without end": ("[" * 100_000, "incomplete JSON"),
 }
 
 

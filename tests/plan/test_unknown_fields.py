@@ -92,9 +92,9 @@ def _keys(group: Any) -> Any:
 
 
 AGE, LIMIT = UnknownField("policy.cache.max_age", 60), UnknownField("policy.request_timeout", 1)
-ONE = "policy.cache.max_age; it is kept, and what is said of traffic does not count it"
-TWO = "policy.cache.max_age, policy.request_timeout; they are kept, and what is said of traffic does not count them"
-LOST = "policy.cache.max_age; it goes with what is removed around it, and what is said of traffic does not count it"
+ONE = "policy.cache.max_age; it is kept, and effects on traffic ignore it"
+TWO = "policy.cache.max_age, policy.request_timeout; they are kept, and effects on traffic ignore them"
+LOST = "policy.cache.max_age; it goes with what is removed around it, and effects on traffic ignore it"
 
 
 @pytest.mark.parametrize(
