@@ -200,7 +200,8 @@ def _compared(
     deep: bool,
 ) -> Effect:
     if before is None or after is None:
-        old, new = _analysis(before, policies[0], declared.then), _analysis(after, policies[1], declared)
+        old = None if before is None else analyse(before, policies[0], declared.then)
+        new = None if after is None else analyse(after, policies[1], declared)
         return compare_analyses(old, new, partial)
     if before.get("policy") == after.get("policy") and same_policies(*_sides_below(before, after, policies)):
         return Effect("metadata", sure=True)
@@ -247,10 +248,6 @@ def _is_shift(effect: Effect, old: Tree, new: Tree) -> bool:
         if lost * gain < 0 or cell.size > abs(gain) * cell.share + _NOTICED:
             return False
     return without_shares(canonical_form(old)) == without_shares(canonical_form(new))
-
-
-def _analysis(document: Document | None, policies: Mapping[str, Document] | None, declared: DeclaredModels) -> Analysis | None:
-    return None if document is None else analyse(document, policies, declared)
 
 
 def _sides_below(before: Document, after: Document, policies: _Policies) -> tuple[PoliciesBelow, PoliciesBelow]:
