@@ -136,10 +136,7 @@ def effect(
     _check(options, policies, asked, form)
     subjects = find_policies(options, policies, console)
     if asked.graph:
-        from policyctl.report.drawings import effect_graph
-
-        text = effect_graph([policy.document for policy in subjects.policies])
-        console.result(f"```mermaid\n{text}```\n" if form == "markdown" else text)
+        console.result(_graph(subjects, form))
         return 0
     if asked.uses is not None:
         return show_uses(subjects, asked.uses, form, console)
@@ -218,6 +215,14 @@ def _unfollowed(after: Document, before: Document | None, sides: Versions) -> di
             tree = tree_if_known(document, known)
             found |= dict.fromkeys(tree.missing, why) | dict(tree.unfollowed)
     return found
+
+
+def _graph(subjects: PolicySet, form: str) -> str:
+    """The policies as a mermaid flowchart, in a block of code for markdown."""
+    from policyctl.report.drawings import effect_graph
+
+    text = effect_graph([policy.document for policy in subjects.policies])
+    return f"```mermaid\n{text}```\n" if form == "markdown" else text
 
 
 def _known(view: Callable[[Policy, PolicySet, T], View], policy: Policy, subjects: PolicySet, given: T) -> View:
