@@ -46,15 +46,13 @@ class Commands(click.Group):
 
 
 class NumberRange(click.FloatRange):
-    """A number within bounds. NaN is within any, and what it is compared with would never be more."""
+    """A finite number within bounds. click accepts NaN within any bounds, but nothing compares as greater than it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number: float = super().convert(value, param, ctx)
-        return (
-            number
-            if isfinite(number)
-            else self.fail(f"{value} is not a number to compare with; write one such as 30", param, ctx)
-        )
+        if not isfinite(number):
+            self.fail(f"{value} is not a number to compare with; write one such as 30", param, ctx)
+        return number
 
 
 NAMES = ("dir", "env", "remote", "color", "verbose")

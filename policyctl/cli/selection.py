@@ -176,7 +176,7 @@ MAX_BYTES = 64 * 1024  # of a file of overrides
 MOST = 20  # overrides of one plan, so that they fit above it
 _LONGEST = 300  # characters of a reason
 _COMMAND = re.compile(r"/policyctl[ \t]+allow[ \t]+(\S.*)")
-_HTML = re.compile(r"<[A-Za-z/!?]")  # may begin what hides, or makes an example of, all that follows
+_HTML = re.compile(r"<[A-Za-z/!?]")  # may hide everything after it, or turn it into an example
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 _BECAUSE = re.compile(r"(.+?)\s+because\s+(\S.*)", re.DOTALL)
 
@@ -184,8 +184,8 @@ _BECAUSE = re.compile(r"(.+?)\s+because\s+(\S.*)", re.DOTALL)
 def commands_in(comment: str) -> list[str]:
     """The overrides in a comment: the rest of each line that begins with `/policyctl allow`.
 
-    A line counts only where nothing can make something else of it: in a paragraph of such lines alone, outside blocks of
-    code, and with no HTML before it. Others are examples, quoted, or not seen by the people who allow something.
+    Lines count only in a paragraph of such lines alone, outside blocks of code, and without HTML before it. Others are
+    examples, quotes, or hidden from the people who allow something.
     """
     text = comment.replace("\r\n", "\n").replace("\r", "\n")
     html = _HTML.search(text)
@@ -197,12 +197,12 @@ def commands_in(comment: str) -> list[str]:
 
 
 def asks(comment: str) -> bool:
-    """Whether a comment has a line that looks like such a command, wherever it is."""
+    """Whether a comment has a line that looks like such a command, whether or not it counts."""
     return re.search(r"^[ \t>`]*/policyctl[ \t]+allow\b", comment, re.MULTILINE) is not None
 
 
 def _paragraphs(text: str) -> Iterator[list[str]]:
-    """The runs of lines between blank ones, without those in fenced blocks of code, which may never end."""
+    """The lines between blank lines, run by run, without fenced blocks of code (which need not be closed)."""
     fence, lines = "", list[str]()
     for line in text.split("\n"):
         found = _FENCE.fullmatch(line)

@@ -141,13 +141,13 @@ class _ReadBack:
             )
 
     def of_changed(self, documents: Mapping[str, Document], in_scope: Callable[[str], bool]) -> Iterator[str]:
-        """The policies that the plan leaves alone, and that the list has otherwise than before it was applied."""
+        """A line for policies that the plan leaves alone and that the list shows changed since before the apply."""
         if not any(outcome.status == "applied" for outcome in self.good.values()):
             return
         others = {name: rows for name, rows in (self.listed or {}).items() if name in documents and name not in self._planned}
         live = observe_rows(row for name, rows in others.items() if in_scope(name) for row in rows).live
         if names := sorted(name for name, row in live.items() if row.normal != documents[name]):
-            yield f"{_some(names)} changed without being in the plan: another process wrote it, or the remote did; plan again"
+            yield f"{_some(names)} changed without being in the plan: another client or the remote itself did that; plan again"
 
 
 def _some(names: list[str]) -> str:

@@ -234,7 +234,7 @@ def test_a_policy_that_an_update_of_another_one_rewrites_is_noticed(tmp_path: Pa
         review = plan_directory(writer, [policy("a", "two"), policy("kept")], HERE, scope, Selection())
         outcomes = apply(writer, review.plan)
         assert verify(outcomes, writer, lambda seconds: None, review.live, scope.in_scope, review.policies_before) == [
-            "virtual-policy/kept changed without being in the plan: another process wrote it, or the remote did; plan again"
+            "virtual-policy/kept changed without being in the plan: another client or the remote itself did that; plan again"
         ]
 
 
