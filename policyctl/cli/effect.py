@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -111,35 +111,32 @@ class Question(NamedTuple):
 @click.option("--streamed", is_flag=True, help="For requests for a stream, whose outages include streams that are cut off.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @with_options(*NAMES)
-def effect(
-    options: Options,
-    policies: tuple[str, ...],
-    against: str | None,
-    partial: float | None,
-    down: tuple[str, ...],
-    rate: tuple[str, ...],
-    trace: tuple[str, ...],
-    seed: int,
-    timeout: tuple[str, ...],
-    graph: bool,
-    uses: str | None,
-    streamed: bool,
-    form: str,
-) -> int:
+def effect(options: Options, policies: tuple[str, ...], form: str, **question: Any) -> int:
     """Show what policies do to traffic, offline and exactly: shares, outages, worst case, dead configuration.
 
     A FILE needs no directory and no remote, and may contain what validate would refuse. Without a NAME or FILE all policies of
     the directory are shown.
     """
-    asked = Question(against, partial, down, rate, trace, seed, timeout, graph, uses, streamed)
-    console = Console(options)
+    console, asked = Console(options), Question(**question)
     _check(options, policies, asked, form)
     subjects = find_policies(options, policies, console)
     if asked.graph:
-        console.result(_graph(subjects, form))
-        return 0
-    if asked.uses is not None:
-        return show_uses(subjects, asked.uses, form, console)
+        _show_graph(subjects, form, console)
+    elif asked.uses is not None:
+        _show_uses(subjects, asked.uses, form, console)
+    else:
+        _show_views(options, subjects, asked, form, console)
+    return 0
+
+
+def _show_graph(subjects: PolicySet, form: str, console: Console) -> None:
+    from policyctl.report.drawings import effect_graph
+
+    text = effect_graph([policy.document for policy in subjects.policies])
+    console.result(f"```mermaid\n{text}```\n" if form == "markdown" else text)
+
+
+def _show_views(options: Options, subjects: PolicySet, asked: Question, form: str, console: Console) -> None:
     views: list[View] = []
     with console.progress.of("Working out", "policy", len(subjects.policies)) as step:
         for view in _views(options, subjects, asked):
@@ -152,7 +149,6 @@ def effect(
         console.result(effect_markdown(views, subjects.known.values(), assumed))
     else:
         console.result(effect_text(views, console.out_style, assumed))
-    return 0
 
 
 def _check(options: Options, names: tuple[str, ...], asked: Question, form: str) -> None:
@@ -259,7 +255,7 @@ def _trace(subjects: PolicySet, script: Script, seed: int) -> Trace:
     return Trace(policy.name, policy.file, walked, seed, tree.refused, unfit_models(tree))
 
 
-def show_uses(subjects: PolicySet, pattern: str, form: str, console: Console) -> int:
+def _show_uses(subjects: PolicySet, pattern: str, form: str, console: Console) -> None:
     """Print which policies use what the pattern matches. Raises UsageError when it matches nothing."""
     documents = [*subjects.known.values(), *(policy.document for policy in subjects.policies)]
     everything = names_in(documents, subjects.known.keys(), subjects.models)
@@ -283,7 +279,6 @@ def show_uses(subjects: PolicySet, pattern: str, form: str, console: Console) ->
         console.result(users_json(users))
     else:
         console.result(users_markdown(users) if form == "markdown" else users_text(users, console.out_style))
-    return 0
 
 
 def _guess(pattern: str, everything: Names) -> str:
