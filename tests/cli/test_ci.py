@@ -131,7 +131,7 @@ def test_a_commit_without_a_plan_for_one_environment_leaves_those_of_others(
     project.write("policyctl.yaml", "default: [")
     Path("plan.json").unlink()
     assert policyctl(*SHOW, *asked).code == 0
-    assert ["There is no plan" in body for body in forge.bodies] == [True, not left]
+    assert ["The newest commit has no plan" in body for body in forge.bodies] == [True, not left]
 
 
 @pytest.mark.parametrize("endless", ["plan.md", "plan.json"])

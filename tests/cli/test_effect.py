@@ -383,7 +383,7 @@ def test_a_graph_has_the_shares_on_its_arrows(project: Project, policyctl: Polic
 
 def test_a_graph_label_cannot_end_early(tmp_path: Path, policyctl: Policyctl) -> None:
     chart = policyctl("effect", write(tmp_path, fallback('x/"]; click a "http://x"')), "--graph").out
-    assert '(["x/#quot;]; click a #quot;http://x#quot;"])' in chart
+    assert '(["#quot;x/#92;#quot;]; click a #92;#quot;http://x#92;#quot;#quot;"])' in chart
 
 
 USAGE: dict[str, tuple[tuple[str, ...], str]] = {
