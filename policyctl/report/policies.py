@@ -127,7 +127,7 @@ def _rest(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
     for why in pull.left:
         yield f"{style.paint('not pulled', 'red', 'bold')}  {escape(why)}"
     for row in observed.unreadable:
-        yield f"{style.paint('note', 'cyan')}  a row on the remote was skipped: {escape(f'{row.reason} ({row.which})')}"
+        yield f"{style.paint('note', 'cyan')}  a row of the remote is left alone: {escape(f'{row.reason} ({row.which})')}"
 
 
 def _notes(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:

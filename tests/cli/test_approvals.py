@@ -433,7 +433,7 @@ def test_overrides_come_first_are_approved_with_the_plan_and_used_by_apply(work:
     shown = next(body for body in work.forge.bodies if "policyctl:plan" in body)
     assert shown.index("Overridden for this plan, and approved with it:") < shown.index("### policyctl: ")
     assert "- `--max-removes` 1: it is not used (allowed by ana)" in shown
-    assert "let through with 1 override" in shown.lower()
+    assert "allowed by 1 override" in shown.lower()
     assert "rules passed" not in shown.lower()
     work.forge.merge(5)
     work.forge.write("/policyctl allow --max-removes 99 because later", "ana")  # after the merge: it changes nothing

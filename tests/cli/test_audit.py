@@ -238,7 +238,7 @@ def test_a_kill_between_the_write_and_its_outcome_leaves_a_begun_line(project: P
     assert set(live_documents()) == {"virtual-policy/a", "virtual-policy/b"}
     ran = policyctl("history", "b", "--audit", AUDIT)
     assert ran.code == 0
-    assert "+ virtual-policy/b  not known: the run ended before it told" in ran.out
+    assert "+ virtual-policy/b  not known: the run ended before reporting the outcome" in ran.out
     assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
     assert outcomes()[-2:] == [("c", "begun"), ("c", "applied")]
 

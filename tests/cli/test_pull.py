@@ -203,7 +203,7 @@ def test_what_no_file_may_contain_is_listed_with_the_reason_and_the_rest_is_pull
     for _, reason in UNWRITABLE:
         assert any(line.startswith("not pulled  virtual-policy/") and reason in line for line in ran.out.splitlines()), reason
     assert "virtual-policy/twin: the remote has several policies of this name; remove all but one by id (ids 1, 2)" in ran.out
-    assert "note  a row on the remote was skipped: the row has no policy (name virtual-policy/broken" in ran.out
+    assert "note  a row of the remote is left alone: the row has no policy (name virtual-policy/broken" in ran.out
     assert f"the plan is not empty: {len(UNWRITABLE)} to remove." in ran.out
     assert "10 live policies not pulled; see above. Read the plan before you apply" in ran.err
     assert "\x07" not in ran.out

@@ -236,7 +236,7 @@ def test_offline_nothing_is_claimed_of_a_policy_that_no_file_has(project: Projec
     project.policy("front", "virtual-model/anthropic/claude", "virtual-policy/theirs")
     text = policyctl("effect", "front").out
     assert "anthropic/claude down: 0% served\n" in text
-    assert "virtual-policy/theirs: not known here; requests that come to it are not counted as served" in text
+    assert "virtual-policy/theirs: not known here; requests that reach it do not count as served" in text
     down = policyctl("effect", "front", "--down", "anthropic=503").out
     assert "  served\n    0%\n" in down
     assert "virtual-policy/theirs: not known here" in down

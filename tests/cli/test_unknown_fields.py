@@ -238,7 +238,7 @@ def test_nothing_is_claimed_of_a_change_from_or_to_fields_that_are_not_known(
     assert "kept" in out
     if form == "text":
         assert note in out
-        assert "Nothing is proven of traffic: live policies have fields that policyctl does not know" in out
+        assert "The effect on traffic is not certain: live policies have fields that policyctl does not know" in out
     if form == "json":
         (one,) = valid(policyctl, "plan", "plan")["changes"]
         assert one["effect"]["class"] == "effective"
@@ -262,4 +262,4 @@ def test_effect_against_live_names_the_fields_of_what_a_policy_leads_to(
 def test_a_new_description_is_metadata_whatever_fields_there_are(live: Project, policyctl: Policyctl) -> None:
     safe = live.policies / "safe.yaml"
     safe.write_text(safe.read_text("utf-8") + "description: Safer\n", "utf-8")
-    assert "Traffic stays as it is" in policyctl("plan").out
+    assert "Nothing changes for requests" in policyctl("plan").out

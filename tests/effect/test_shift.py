@@ -1,4 +1,4 @@
-"""When a comparison claims that only weights move, and with them what an outage costs."""
+"""When a comparison claims that only weights change, and with them what an outage costs."""
 
 from __future__ import annotations
 
