@@ -23,7 +23,7 @@ class PlanSummary(NamedTuple):
 
     `risks` are the worst ones, at most one for each policy: first those that are as bad as the worst, or nearly, then others
     that lose requests. The last one is replaced by a risk that affects more requests than all of these. `more` counts the
-    others that are as bad as the worst, or nearly. `traffic` describes the traffic when there is no risk.
+    others that are as bad as the worst, or nearly. `traffic` describes the traffic if nothing is at risk.
     """
 
     counts: str

@@ -33,7 +33,7 @@ _BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, but it is unre
 class Item:
     """A change, or an unchanged policy that one affects: then `change` is None, and `through` leads to the change.
 
-    `effect` is the effect on traffic (None: not known, or there is no live policy), `risk` the worst of it, `before` and
+    `effect` is the effect on traffic (None: not known, or the policy is not live), `risk` the worst of it, `before` and
     `after` the policy on both sides. `bound` is False for a policy outside this directory, to which its guards do not apply.
     """
 
