@@ -130,7 +130,7 @@ def _what_if_sections(view: WhatIf) -> Iterator[Section]:
         "models",
         tuple(
             f"{model(name)}: serves {percent(seen.serves[name])}, is called by {percent(reached)} of requests, "
-            f"{seen.calls[name]:.4g} calls a request"
+            f"{seen.calls[name]:.4g} calls per request"
             for name, reached in seen.reached.items()
         ),
     )
