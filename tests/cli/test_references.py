@@ -250,7 +250,7 @@ def test_a_request_is_not_walked_through_a_policy_that_cannot_be_followed(projec
     project.policy("front", "virtual-model/anthropic/claude", "virtual-policy/theirs")
     assert policyctl("effect", "front", "--trace", "claude=200").code == 0
     ran = policyctl("effect", "front", "--trace", "claude=500")
-    assert (ran.code, "give --trace virtual-policy/theirs=ANSWER too" in ran.err) == (64, True)
+    assert (ran.code, "add --trace virtual-policy/theirs=ANSWER" in ran.err) == (64, True)
     assert policyctl("effect", "front", "--trace", "claude=500", "--trace", "virtual-policy/theirs=200").code == 0
 
 
