@@ -75,10 +75,12 @@ def test_an_apply_locks_writes_verifies_and_reports_in_this_order(tmp_path: Path
     applied = apply_plan(reviewed(database, "one", "two"), f"sqlite:///{database}", Access(), settings, events)
     applied.raise_if_incomplete()
     assert [outcome.status for outcome in applied.outcomes] == ["applied", "applied"]
+    first = events.seen[2][2]  # while the outcome of the first write is reported, the second one may be made
+    assert first in (1, 2)
     assert events.seen == [
         ("begin", True, 0),
         ("Applying", True, 0),
-        ("virtual-policy/one", True, 1),
+        ("virtual-policy/one", True, first),
         ("virtual-policy/two", True, 2),
         ("Verifying", True, 2),
         ("finished", True, 2),
