@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from tests.conftest import SLOW
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent / "policyctl"
 
@@ -130,6 +132,10 @@ def test_no_test_module_imports_another_test_module() -> None:
         for name in imports_of(path)
         if name.split(".")[0] == "tests" and any(part.startswith("test_") for part in name.split("."))
     ] == []
+
+
+def test_every_place_of_slow_tests_is_there() -> None:
+    assert [place for place in SLOW if not (TESTS / place).exists()] == []
 
 
 def test_no_two_classes_of_the_package_have_one_name() -> None:
