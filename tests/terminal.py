@@ -82,7 +82,7 @@ def on_terminal(
 ) -> Iterator[Terminal]:
     """Run a Python program on a terminal of its own; `stdout` may go elsewhere."""
     terminal, inner = os.openpty()
-    own = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # that of whoever runs the tests
+    own = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # that of the terminal that runs the tests
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     with subprocess.Popen(
         [sys.executable, "-c", _TAKE, sys.executable, *args],

@@ -28,7 +28,7 @@ from tests.chaos.tenant import Clock, Quirk, Tenant, draw_tenant
 from tests.chaos.world import SCOPE, World, make_world
 
 URL = "http://127.0.0.1:1"
-# What a report of a failure says where it cannot be known whether the write was carried out.
+# What a report of a failure contains where it cannot be known whether the write was carried out.
 OPEN = (
     "may still be carried out",
     "cannot be read",

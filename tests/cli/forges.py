@@ -29,7 +29,7 @@ class Forge:
     proposals: dict[int, tuple[str, str]] = field(default_factory=dict)  # each pull request's newest commit, and its target
     head: str | None = COMMIT  # what main is at; None where the token may not ask
     changed: dict[str, list[str]] = field(default_factory=dict)  # commit → the files that changed from there to the head
-    rights: dict[str, str | int] = field(default_factory=dict)  # what people may do here, as the service says it
+    rights: dict[str, str | int] = field(default_factory=dict)  # what people may do here, as the service writes it
     next_id: int = 100
     now: int = 0  # seconds since the first day
     newest: str | None = COMMIT  # the pull request's newest commit; None where it is another one, or may not be asked

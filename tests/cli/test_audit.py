@@ -97,7 +97,7 @@ def test_what_changes_nothing_on_the_remote_makes_no_file(
     project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.write("anygem.yaml")
-    assert policyctl("apply", "--audit", AUDIT).code == 64  # nobody to ask
+    assert policyctl("apply", "--audit", AUDIT).code == 64  # without a person to ask
     assert policyctl("apply", "--yes").code == 0
     assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0  # nothing to do
     add = ("policy", "add", "--name", "a", "--strategy", "single", "--model", "virtual-model/x/a")

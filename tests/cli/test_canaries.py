@@ -136,7 +136,7 @@ def sent(seen: Seen) -> str:
     return " ".join([*headers, seen.body.decode(), seen.target])
 
 
-# How somebody repeats what he was sent; a message keeps the first 300 characters.
+# How a server repeats what it was sent; a message keeps the first 300 characters.
 WAYS: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "as Python writes it": lambda text: repr({"sent": text}),

@@ -60,7 +60,7 @@ def refused(policyctl: Policyctl, *command: str) -> str:
     return ran.err
 
 
-# On checkout git fills in what stands between the dollars.
+# On checkout git fills in what is between the dollars.
 IDENT = "policies/policyctl.yaml ident\n"
 
 

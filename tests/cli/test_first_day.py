@@ -18,7 +18,7 @@ from tests.conftest import Policyctl
 from tests.git_repo import commit, git
 
 MODEL = "virtual-model/openai/gpt-4o"
-# In this order, each with what it needs from those before it; `git commit` stands between what needs no revision and what does.
+# In this order, each with what it needs from those before it; `git commit` is between what needs no revision and what does.
 DAY: tuple[tuple[str, ...], ...] = (
     ("help",),
     ("help", "tutorial"),

@@ -101,7 +101,7 @@ def test_what_include_leaves_out_anyway_may_be_left_out(applied: Project, policy
     git(applied.folder, "sparse-checkout", "set", "--cone", "policies/core")
     ran = policyctl("plan")
     assert (ran.code, ran.err) == (0, "")
-    assert "- virtual-policy/beta\n" in ran.out  # as the whole checkout says, too
+    assert "- virtual-policy/beta\n" in ran.out  # as the whole checkout has it, too
 
 
 def test_a_part_that_is_not_a_policy_may_be_left_out(applied: Project, policyctl: Policyctl) -> None:
@@ -188,7 +188,7 @@ def test_a_pointer_of_git_lfs_is_neither_a_policy_nor_a_removal(applied: Project
     assert ran.err.startswith("error: policies/edge/beta.yaml is kept in Git LFS, so git:HEAD cannot be compared with")
 
 
-# Where beta may stand that nothing reads: how it gets there, and what the plan says of it.
+# Where beta may be that nothing reads: how it gets there, and how the plan describes it.
 ELSEWHERE: dict[str, tuple[dict[str, str | None], str]] = {
     "a file that include leaves out": (
         {"policyctl.yaml": "include: ['core/*']\n"},

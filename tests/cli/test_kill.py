@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import Policyctl, Project
 
 ADDS, UPDATES, REMOVES = 140, 50, 50
-PIPE = 4096  # bytes, the least that there is: a process that tells more than that waits until it was read
+PIPE = 4096  # bytes, the least that there is: a process that reports more than that waits until it was read
 UNREAD = 130  # changes at most, which is what a pipe holds
 OVERRIDES = ("--max-removes", str(REMOVES), "--max-change-percent", "100")
 DATABASE = Path(".policyctl/local.db")
@@ -89,7 +89,7 @@ def test_killed_at_a_random_moment(
     if saved:
         assert policyctl("plan", "--out", "plan.json", *OVERRIDES).code == 0
     after_commit = seed % 2 == 0
-    # A process that tells of its last changes may be done before the signal arrives, so those moments are left out.
+    # A process that reports its last changes may be done before the signal arrives, so those moments are left out.
     moment = rng.randrange(1, ADDS + UPDATES + REMOVES - (5 if after_commit else UNREAD))
     _killed_apply(["apply", *saved, "--yes", *OVERRIDES], moment, after_commit=after_commit)
 

@@ -86,7 +86,7 @@ def test_an_edit_is_one_update_with_its_field(case: str, applied: Project, polic
     ran = policyctl("plan", "--detailed-exitcode")
     assert ran.code == 2
     indented = [line[4:] for line in ran.out.splitlines() if line.startswith("    ")]
-    assert [line for line in indented if not line.startswith(" ")] == fields  # deeper stands what it does to traffic
+    assert [line for line in indented if not line.startswith(" ")] == fields  # deeper is what it does to traffic
     assert policyctl("apply", "--yes").code == 0
     assert policyctl("plan", "--detailed-exitcode").code == 0
 

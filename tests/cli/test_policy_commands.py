@@ -287,7 +287,7 @@ def test_protect_binds_and_scope_prune_and_limits_do_not(project: Project, polic
     assert policyctl("policy", "remove", "--name", "prod-a", "--allow-remove", "prod-a", "--yes").code == 0
     removed = policyctl("policy", "remove", "--name", "free", "--yes")
     assert removed.code == 0
-    assert "note" not in removed.out  # what allow_remove says of others is no business of this command
+    assert "note" not in removed.out  # what allow_remove means for others does not concern this command
     assert policyctl(*ADD, "--name", "prod-b", "--weight", "0.5", "--yes").code == 0
     assert {"virtual-policy/prod-a", "virtual-policy/free"}.isdisjoint(live_documents())
 

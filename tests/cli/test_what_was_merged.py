@@ -120,7 +120,7 @@ def test_several_plans_approve_nothing_under_settings_that_none_of_them_shows(wo
     work.add("new")
     work.forge.merge(5)
     work.forge.merge(6)
-    work.project.write("policyctl.yaml", "limits: {max_removes: 99}\n")  # pushed by nobody knows whom
+    work.project.write("policyctl.yaml", "limits: {max_removes: 99}\n")  # pushed by a person who is not known
     ran = work.apply()
     assert (ran.code, work.live) == (4, {"base"})
     assert "no approved plan shows the safety settings that policyctl.yaml has now" in ran.err
@@ -183,7 +183,7 @@ def test_a_login_that_was_shown_and_approved_is_used(tenants: Tenants) -> None:
     assert tenants.other.seen == [], "while it is reviewed, the old one holds"
     assert "environments.prod.remote" in tenants.work.forge.bodies[0]
     tenants.work.settle()
-    # The plan is one for the old remote, so that it is not the one of now; but whoever approved it has seen the new one.
+    # The plan is one for the old remote, so that it is not the one of now; but the person who approved it has seen the new one.
     ran = tenants.merged()
     assert ran.code == 4
     assert "this is not the plan that was approved" in ran.err

@@ -40,7 +40,7 @@ policy:
     - model_name: {LITE}
       weight: 0.25
 """
-# What `add` makes of its options: the name gets the prefix, and stands for the two texts that were not given.
+# What `add` makes of its options: the name gets the prefix, and is used for the two texts that were not given.
 SPARE = f"""\
 spec_version: v1
 kind: model

@@ -122,7 +122,7 @@ def latency_of(routes: Routes) -> float:
 
 
 A, B, C = MODELS[:3]
-# Half of the requests draw the first, which ends the walk, and half draw nobody.
+# Half of the requests draw the first, which ends the walk, and half draw no target.
 NOBODY_OR_ENDED = [{**body_of("single"), "weight": -1}, {"model_name": A, "weight": -1}]
 PINNED = {
     "three targets with 5 attempts each": (body_of("fallback", A, B, C, attempts=5), 18, 93, 62),

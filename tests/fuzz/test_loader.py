@@ -29,7 +29,7 @@ def assert_placed(problems: tuple[Problem, ...] | list[Problem], content: bytes,
     lines, longest = text.splitlines() or [""], max(map(len, text.split("\n")))
     for problem in problems:
         assert problem.mark.file == file
-        if problem.code == "P019":  # the whole file is not what it stands for
+        if problem.code == "P019":  # the whole file is not what it is for
             assert (problem.mark.line, problem.mark.column) == (0, 0)
             continue
         assert 1 <= problem.mark.line <= len(lines) + 1, problem

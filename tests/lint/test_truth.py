@@ -40,7 +40,7 @@ def _list_failures(policy: dict[str, Any], path: tuple[str | int, ...]) -> None:
     _at(policy, path)["on_status_codes"] = [code for code in CODES if not 200 <= code <= 299]
 
 
-# What each of these rules says can be done without changing what any request does.
+# What each of these rules reports can be done without changing what any request does.
 MENDS = {
     "P401": lambda policy, path: _only_first(policy, path[:-2]),
     "P402": lambda policy, path: _only_first(policy, path[:-2]),

@@ -17,7 +17,7 @@ SECRET = "the-secret-of-all-flows"
 # A host that is not called local gets the instances' layout; IBM's test for local is for the letters.
 ELSEWHERE = "LOCALHOST"
 
-# Instance below the server's root, and what `auth` says; {url} is the server's, and secrets are in the files good and bad.
+# Instance below the server's root, and what `auth` holds; {url} is the server's, and secrets are in the files good and bad.
 FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "ibm_iam": ("/instances/x", {"type": "ibm_iam", "api_key": "file:{which}", "url": "{url}"}),
     "mcsp": ("/instances/x", {"type": "mcsp", "api_key": "file:{which}", "url": "{url}"}),

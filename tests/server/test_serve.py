@@ -60,7 +60,7 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
         try:
             answer = client.post("/v1/model_policy", json={**POLICY, "name": f"policy-{number}"})
         except httpx.TransportError:
-            return  # the server is gone; what became of this one nobody was told
+            return  # the server is gone; the client never learned what became of this one
         answered.append(answer.json()["name"])
         if len(answered) == 20:
             served.process.kill()
