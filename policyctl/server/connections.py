@@ -136,7 +136,7 @@ def _details(connection: Document) -> Iterator[Document]:
             "name": connection["name"],
             "environment": environment,
             "security_scheme": found["security_scheme"],
-            "auth_type": found["auth_type"] or "",
+            "auth_type": (found["auth_type"] or "") if environment else None,
             "preference": found["preference"] if environment else None,
             "is_configured": environment is not None,
             "credentials_entered": bool(connection.get("credentials", {}).get(environment)),
@@ -281,13 +281,27 @@ PATHS = (
         _CONFIGURATION,
         (
             Operation(
-                "GET", get_configuration, "Read how an environment is configured.", gives=ConfigurationRow, faults=(404,)
+                "GET",
+                get_configuration,
+                "Read how an environment is configured.",
+                gives=ConfigurationRow,
+                faults=(404,),
             ),
             Operation(
-                "PUT", replace_configuration, "Replace it.", takes=Configuration, gives=ConfigurationRow, faults=(404, 422)
+                "PUT",
+                replace_configuration,
+                "Replace it.",
+                takes=Configuration,
+                gives=ConfigurationRow,
+                faults=(404, 422),
             ),
             Operation(
-                "PATCH", update_configuration, "Change it.", takes=Configuration, gives=ConfigurationRow, faults=(404, 422)
+                "PATCH",
+                update_configuration,
+                "Change it.",
+                takes=Configuration,
+                gives=ConfigurationRow,
+                faults=(404, 422),
             ),
         ),
     ),

@@ -15,7 +15,7 @@ from policyctl.errors import NotFound
 from policyctl.policy.document import Document
 from policyctl.remote.sqlite_models import SqliteDocuments
 from policyctl.server.service import ApiRequest, ApiResponse, Operation, PathItem, Service, read_json
-from policyctl.server.shapes import AgentEnvironment, Bindings, DocumentUpdate, NewDocument, Row, WorkspaceRow
+from policyctl.server.shapes import AgentEnvironment, Bindings, DocumentRow, DocumentUpdate, NewDocument, WorkspaceRow
 
 GLOBAL_WORKSPACE = {
     "workspace_id": "00000000-0000-0000-0000-000000000001",
@@ -40,10 +40,12 @@ class Collection:
         return ApiResponse(200, [row for row in self._table(service).rows() if _passes(row, call.query)])
 
     def add(self, service: Service, call: ApiRequest) -> ApiResponse:
-        document = read_json(NewDocument, call.body)
-        if self.kind == "agent":  # a live tenant gives every agent its draft environment
-            document = {"environments": [{"id": str(uuid.uuid4()), "name": "draft"}], **document}
-        return ApiResponse(201, self._table(service).insert(document))
+        document = read_json(NewDocument, call.body, nulls=True)
+        if self.kind != "agent":
+            return ApiResponse(201, self._table(service).insert(document))
+        # As a live tenant does: every agent has a draft environment, and IBM's client shows the warning of a response.
+        document = {"environments": [{"id": str(uuid.uuid4()), "name": "draft"}], **document}
+        return ApiResponse(201, {**self._table(service).insert(document), "warning": None})
 
     def get(self, service: Service, call: ApiRequest) -> ApiResponse:
         return ApiResponse(200, self._row(service, call))
@@ -71,8 +73,10 @@ class Collection:
         return found[0]
 
     def _write(self, service: Service, call: ApiRequest, *, merge: bool) -> ApiResponse:
-        document = read_json(DocumentUpdate, call.body)
+        document = read_json(DocumentUpdate, call.body, nulls=True)
         row = self._row(service, call)
+        if document.get("name") is None:
+            document["name"] = row["name"]
         return ApiResponse(200, self._table(service).replace(row["id"], document, merge=merge))
 
 
@@ -97,8 +101,8 @@ def list_workspaces(service: Service, call: ApiRequest) -> ApiResponse:  # noqa:
 
 
 def add_workspace(service: Service, call: ApiRequest) -> ApiResponse:
-    document = read_json(NewDocument, call.body)
-    if "workspace_id" in document:
+    document = read_json(NewDocument, call.body, nulls=True)
+    if document.get("workspace_id") is not None:
         document["id"] = document["workspace_id"]
     row = service.documents(WORKSPACES.kind).insert(document)
     return ApiResponse(201, {"workspace_id": row["id"], **row})
@@ -139,9 +143,9 @@ def _item(collection: Collection, what: str) -> PathItem:
     return PathItem(
         f"{collection.path}/{{id}}",
         (
-            Operation("GET", collection.get, f"Read one of {what}.", gives=Row, faults=(404,)),
-            Operation("PUT", collection.replace, "Replace it.", takes=DocumentUpdate, gives=Row, faults=(404, 422)),
-            Operation("PATCH", collection.update, "Change it.", takes=DocumentUpdate, gives=Row, faults=(404, 422)),
+            Operation("GET", collection.get, f"Read one of {what}.", gives=DocumentRow, faults=(404,)),
+            Operation("PUT", collection.replace, "Replace it.", takes=DocumentUpdate, gives=DocumentRow, faults=(404, 422)),
+            Operation("PATCH", collection.update, "Change it.", takes=DocumentUpdate, gives=DocumentRow, faults=(404, 422)),
             Operation("DELETE", collection.remove, "Remove it.", status=204, faults=(404,)),
         ),
     )
@@ -152,8 +156,8 @@ def _paths(collection: Collection) -> tuple[PathItem, ...]:
     listing = PathItem(
         collection.path,
         (
-            Operation("GET", collection.list, f"List {what}.", gives=Row, many=True, query=_FILTERS),
-            Operation("POST", collection.add, "Add one.", takes=NewDocument, gives=Row, status=201, faults=(409, 422)),
+            Operation("GET", collection.list, f"List {what}.", gives=DocumentRow, many=True, query=_FILTERS),
+            Operation("POST", collection.add, "Add one.", takes=NewDocument, gives=DocumentRow, status=201, faults=(409, 422)),
         ),
     )
     return listing, _item(collection, what)
@@ -162,11 +166,7 @@ def _paths(collection: Collection) -> tuple[PathItem, ...]:
 PATHS = (
     PathItem(
         "/agents/{id}/environment",
-        (
-            Operation(
-                "GET", AGENTS.environments, "List an agent's environments.", gives=AgentEnvironment, many=True, faults=(404,)
-            ),
-        ),
+        (Operation("GET", AGENTS.environments, "List its environments.", gives=AgentEnvironment, many=True, faults=(404,)),),
     ),
     *(item for collection in COLLECTIONS for item in _paths(collection)),
     PathItem(
@@ -181,7 +181,7 @@ PATHS = (
         "/policies/bindings",
         (
             Operation("GET", list_bindings, "List controls.", gives=Bindings, query=("sort", *_BINDING_FILTERS)),
-            Operation("POST", BINDINGS.add, "Add a control.", takes=NewDocument, gives=Row, status=201, faults=(409, 422)),
+            Operation("POST", BINDINGS.add, "Add one.", takes=NewDocument, gives=DocumentRow, status=201, faults=(409, 422)),
         ),
     ),
     _item(BINDINGS, "the tenant's controls"),

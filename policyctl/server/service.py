@@ -116,14 +116,20 @@ class PathItem:
         return {operation.method: operation for operation in self.operations}
 
 
-def read_json(shape: type[Shape], body: bytes) -> Document:
-    """The document in a JSON body, without its nulls. Raises HttpError (422, one entry a mistake) if it has another shape."""
+def read_json(shape: type[Shape], body: bytes, *, nulls: bool = False) -> Document:
+    """The document in a JSON body, without its nulls unless they count.
+
+    Raises HttpError (422, one entry a mistake) if it has another shape.
+    """
     try:
         data = from_json(body, allow_inf_nan=False)
         json.dumps(data, allow_nan=False)  # 1e999 is read as infinity, which JSON cannot express
     except ValueError as error:
         raise _invalid([{"loc": ["body"], "msg": f"not JSON: {error}", "type": "json_invalid"}]) from None
-    return _checked(shape, data)
+    document = _checked(shape, data)
+    if not nulls:
+        document = without_nulls(document)
+    return document
 
 
 def read_form(shape: type[Shape], body: bytes) -> Document:
@@ -142,7 +148,7 @@ def _checked(shape: type[Shape], data: Any) -> Document:
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_context=False, include_input=False)
         raise _invalid([{**mistake, "loc": ["body", *mistake["loc"]]} for mistake in mistakes]) from None
-    document: Document = without_nulls(data)
+    document: Document = data
     return document
 
 

@@ -248,7 +248,7 @@ class NewDocument(Shape):
     id: Filled | None = None
 
 
-class Row(Shape):
+class DocumentRow(Shape):
     """A stored document."""
 
     id: str
@@ -270,7 +270,7 @@ class AgentEnvironment(Shape):
 class Bindings(Shape):
     """Controls."""
 
-    bindings: list[Row]
+    bindings: list[DocumentRow]
     total: int
 
 

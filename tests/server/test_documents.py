@@ -15,6 +15,7 @@ DOCUMENT = {
     "id": "00000000-0000-4000-8000-000000000021",
     "name": "front",
     "kind": "native",
+    "tags": None,
     "llm": "virtual-policy/anygem",
     "tools": ["00000000-0000-4000-8000-000000000031"],
     "environments": [{"id": "e", "name": "draft"}],
