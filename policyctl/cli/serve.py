@@ -55,7 +55,7 @@ class ServeOptions(NamedTuple):
     help="Accept a second policy or model of one name (decided when the file is made).",
 )
 @click.option("--allow-dangling", is_flag=True, help="Remove a model even if a policy targets it.")
-@click.option("--camel-case", is_flag=True, help="Return provider_config in camelCase with the derived provider, as IBM does.")
+@click.option("--camel-case", is_flag=True, help="Return models as a live tenant does: camelCase keys, derived provider.")
 @click.option("--replace-models", is_flag=True, help="Clear what a PUT of a model leaves out, instead of keeping it.")
 @click.option("--max-policies", type=click.IntRange(0), help="Refuse more policies than that, like a quota.")
 @click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True, help="More clients get a 503.")
