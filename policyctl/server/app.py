@@ -1,4 +1,4 @@
-"""The web application: from HTTP to handlers and back, and the limits that hold before a handler runs."""
+"""The web application: from HTTP to handlers and back, and the checks before a handler runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from policyctl.server.openapi import description
 from policyctl.server.operations import HEALTH, LOGINS, PREFIXES, RESOURCES
 from policyctl.server.service import ApiRequest, ApiResponse, HttpError, Operation, PathItem, Service
 
-# It shows nothing of the store: everyone may read it.
+# The page shows nothing of the store, so it needs no token.
 PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
 PAGE = """\
 <!doctype html>
@@ -42,12 +42,12 @@ or try <code>policyctl plan --remote URL</code>.
 
 
 # Bytes of a request's URL and headers, of its body (a policy has about a thousand), and of the body of a login, which is all
-# that is read of callers that are not known yet. Clients that are slow are for the proxy in front.
+# that is read before a caller is authenticated. Slow clients are left to the proxy in front.
 HEAD_BYTES, BODY_BYTES, LOGIN_BYTES = 32 * 1024, 1 << 20, 16 * 1024
 
 
 def make_app(service: Service, log: Log) -> Starlette:
-    """The application over one service; every request is logged."""
+    """The application for one service. It logs every request."""
     app = Starlette(
         routes=_routes(service),
         middleware=[Middleware(Watch, log=log)],
@@ -99,10 +99,10 @@ class Endpoint:
 
 
 def check_caller(operation: Operation, service: Service, host: str, authorization: str) -> None:
-    """Raise Failure when who asks may not.
+    """Raise HttpError unless the caller may use the operation.
 
-    A server that admits everyone answers to loopback names only: a web page that made its own name mean this machine (DNS
-    rebinding) would otherwise write through its visitor's browser.
+    A server without a secret answers to loopback names only: otherwise a web page whose name resolves to this machine (DNS
+    rebinding) could write through its visitor's browser.
     """
     if service.keeper.open and not is_loopback_host(host):
         raise HttpError(403, "a server without a token answers to loopback names only; ask for 127.0.0.1 or localhost")
@@ -111,7 +111,7 @@ def check_caller(operation: Operation, service: Service, host: str, authorizatio
 
 
 def _host(request: Request) -> str:
-    """The name or address in the Host header, without the port; whatever else stands there is not a loopback name."""
+    """The name or address in the Host header, without the port; empty if the header is malformed."""
     return host_in(request.headers.get("host", "")) or ""
 
 
@@ -121,15 +121,15 @@ def _check_head(request: Request) -> None:
     if size > HEAD_BYTES:
         raise HttpError(431, f"the URL and the headers have more than {HEAD_BYTES} bytes")
     if "content-length" in request.headers and "transfer-encoding" in request.headers:
-        # Whoever passed it on may have gone by the other one, and taken a part of it for the next client's request.
+        # A proxy may have used the other one, and taken the rest for the next request (request smuggling).
         raise HttpError(400, "the body has two lengths, Content-Length and Transfer-Encoding", _CLOSE)
 
 
 async def _body(request: Request, operation: Operation) -> bytes:
-    """The whole body. What is too large is refused before it is read, or where the excess begins."""
+    """The whole body. One that is too large is refused before it is read, or once the limit is exceeded."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     wanted = "application/x-www-form-urlencoded" if operation.form else "application/json"
-    if kind != wanted:  # also what keeps a web page elsewhere from writing without the browser asking us first
+    if kind != wanted:  # this also keeps web pages of other sites from writing without a preflight request
         raise HttpError(415, f"the body must be {wanted}")
     most = LOGIN_BYTES if operation.public else BODY_BYTES
     too_large = HttpError(413, f"the body has more than {most} bytes")
@@ -153,17 +153,17 @@ def _response(answer: ApiResponse) -> Response:
 
 
 async def _unrouted(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - it is the handler of these
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for these alone
     return _response(ApiResponse(error.status_code, {"detail": error.detail}, error.headers or {}))
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HttpError)  # noqa: S101 - it is the handler of these
+    assert isinstance(error, HttpError)  # noqa: S101 - registered for these alone
     return _response(error.answer)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """A store's refusal is the client's to read; a store's failure is the log's, for it names files."""
+    """A refusal of the store is returned to the client. A failure is only logged, since its text names files."""
     for kind, status in _STATUSES.items():
         if isinstance(error, kind):
             return _response(ApiResponse(status, {"detail": str(error)}))
@@ -172,5 +172,5 @@ async def _refused(request: Request, error: Exception) -> Response:
     return _response(ApiResponse(503, {"detail": "the store cannot be used now; see the server's log"}, {"Retry-After": "1"}))
 
 
-_CLOSE = {"Connection": "close"}  # what is left of the body is not read
+_CLOSE = {"Connection": "close"}  # the rest of the body is not read
 _STATUSES: dict[type[PolicyctlError], int] = {Moved: 412, Conflict: 409, NotFound: 404}

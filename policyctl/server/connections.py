@@ -1,7 +1,7 @@
-"""Connections: their metadata. Credentials are never stored: only that they were entered.
+"""Connections: their metadata, and that credentials were entered. Credentials themselves are never stored.
 
-IBM's client asks a Developer Edition for them below `/api/v1/orchestrate` on port 3001, and every other deployment below
-the same prefix as for everything else.
+IBM's client expects them below `/api/v1/orchestrate` on port 3001 of a Developer Edition, and on every other deployment
+below the same prefix as everything else.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def list_connections(service: Service, call: ApiRequest) -> ApiResponse:
     if "connection_id" in call.query:
         found = table.by_id(call.query["connection_id"][:1])
         if not found:
-            raise NotFound(f"there is no connection with the id {call.query['connection_id'][0]}")
+            raise NotFound(f"no connection has the id {call.query['connection_id'][0]}")
         return ApiResponse(200, _row(found[0]))
     wanted = {identifier for value in call.query.get("connectionIds", ()) for identifier in value.split(",")}
     rows = [row for connection in table.rows() if not wanted or connection["id"] in wanted for row in _details(connection)]
@@ -115,7 +115,7 @@ def _table(service: Service) -> SqliteDocuments:
 def _named(table: SqliteDocuments, app_id: str) -> Document:
     found: list[Document] = table.named([app_id])
     if not found:
-        raise NotFound(f"there is no connection {app_id}")
+        raise NotFound(f"no connection has the app id {app_id}")
     return found[0]
 
 
@@ -153,13 +153,13 @@ def _configuration(connection: Document, environment: str) -> Document:
 
 def _configure(service: Service, call: ApiRequest, environment: str, document: Document, *, status: int = 200) -> ApiResponse:
     if environment not in ENVIRONMENTS:
-        raise NotFound(f"there is no environment {environment}; there are {' and '.join(ENVIRONMENTS)}")
+        raise NotFound(f"{environment} is not an environment; those are {' and '.join(ENVIRONMENTS)}")
     with service.writing:
         table = _table(service)
         connection = _named(table, call.path["app_id"])
         configurations = connection.get("configurations", {})
         if status == 201 and environment in configurations:
-            raise HttpError(409, f"the connection {connection['name']} is configured for {environment} already")
+            raise HttpError(409, f"the connection {connection['name']} is already configured for {environment}")
         identifier = configurations.get(environment, {}).get("config_id") or str(uuid.uuid4())
         kept = {key: value for key, value in document.items() if key not in ("tenant_id", "app_id", "environment")}
         changed = {**configurations, environment: {**masked(kept), "config_id": identifier}}

@@ -1,4 +1,4 @@
-"""What else a tenant holds: agents, assistants, tools, toolkits, knowledge bases, workspaces and controls.
+"""The other documents of a tenant: agents, assistants, tools, toolkits, knowledge bases, workspaces and controls.
 
 The server understands none of them. It stores their documents and gives them back, so that commands which read them can be
 tried.

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line. They hold no query, no header and no body, so no secret."""
+"""Structured logs: one JSON object a line. They contain no query, header or body, and so no secret."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Log(Protocol):
-    """Writes one event: a level, what happened, and what else there is to say."""
+    """Writes one event: a level, a name and further fields."""
 
     def __call__(self, level: str, event: str, **fields: Any) -> None: ...
 
 
 class JsonLog:
-    """Writes events to a stream, with the time. What the stream does not take is lost; the work goes on."""
+    """Writes events to a stream, with the time. Events are lost if the stream fails; the server continues."""
 
     def __init__(self, stream: TextIO, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._stream = stream
@@ -36,7 +36,7 @@ class JsonLog:
 
 
 class LogHandler(logging.Handler):
-    """Passes what a library logs on as events."""
+    """Turns the log records of libraries into events."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
@@ -47,7 +47,7 @@ class LogHandler(logging.Handler):
 
 
 class Watch:
-    """Logs every request, and turns an error that nobody expected into a 500 that says nothing about the inside."""
+    """Logs every request, and turns an unexpected error into a 500 that reveals nothing about the inside."""
 
     def __init__(self, app: ASGIApp, log: Log, clock: Callable[[], float] = time.perf_counter) -> None:
         self._app = app
@@ -79,7 +79,7 @@ class Watch:
 
 
 def _where(error: Exception) -> dict[str, str]:
-    """An error's type and the line that raised it; not its text, which may hold what a client sent."""
+    """An error's type and the line that raised it. Its text is left out, since it may contain what a client sent."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -86,7 +86,7 @@ def validate_model(service: Service, call: ApiRequest) -> ApiResponse:
     """This server calls no model: it answers whether it knows the name, and that it tested nothing."""
     name = read_json(ModelQuestion, call.body)["model"]
     if not service.models.named([name]):
-        raise NotFound(f"there is no model {name}")
+        raise NotFound(f"no model has the name {name}")
     summary = {"total_tests": 0, "passed": 0, "failed": 0, "success_rate": 0, "total_duration_ms": 0}
     return ApiResponse(200, {"overall_status": "skipped", "summary": summary, "tests": []})
 
@@ -127,7 +127,7 @@ def reset_selection(service: Service, call: ApiRequest) -> ApiResponse:  # noqa:
 def _row(service: Service, identifier: str) -> Document:
     rows = service.models.by_id([identifier])
     if not rows:
-        raise NotFound(f"there is no model with the id {identifier}")
+        raise NotFound(f"no model has the id {identifier}")
     row: Document = rows[0]
     return row
 

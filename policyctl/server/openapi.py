@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description, made of the list of operations and the shapes, so that it says what is so."""
+"""The OpenAPI 3.1 description, generated from the list of operations and the shapes, so that it cannot be outdated."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from policyctl.server.operations import HEALTH, LOGINS, RESOURCES
 from policyctl.server.service import Operation, PathItem
 from policyctl.server.shapes import Fault, Invalid, QuotaFault, Shape
 
-_DESCRIPTION = """The model-policy and model endpoints of IBM watsonx Orchestrate, as far as their clients use them, over one
-embedded database. Everything below /v1 is also below /api/v1 and below <anything>/v1/orchestrate."""
+_DESCRIPTION = """The policies, models, connections and other documents of IBM watsonx Orchestrate, as far as its clients use
+them, in one embedded database. Everything below /v1 is also below /api/v1 and below <anything>/v1/orchestrate."""
 
 _FAULTS = {
-    400: "The request is no HTTP that can be understood.",
-    401: "No token, or one that is not valid (any more); or the key or password is wrong.",
-    403: "A server without a token answers to the names of this machine only.",
-    404: "There is nothing here.",
-    405: "This path has no such method.",
-    409: "There is one of that name already.",
-    412: "The policy is not the version that If-Match names.",
+    400: "The request is not valid HTTP.",
+    401: "The token is missing, invalid or expired; or the key or password is wrong.",
+    403: "A server without a token answers to loopback names only.",
+    404: "It does not exist.",
+    405: "This path does not have this method.",
+    409: "The name is taken, or a policy targets the model.",
+    412: "The row does not have a version that If-Match names.",
     413: "The body is too large.",
-    415: "The body is of another content type.",
-    422: "The body is not of the right shape.",
-    429: "The server keeps no more policies than it has.",
+    415: "The body has another content type.",
+    422: "The body or the query has the wrong shape.",
+    429: "The server accepts no further policies.",
     431: "The URL and the headers are too large.",
-    503: "The store cannot be used now; ask again later.",
+    503: "The store cannot be used now; try again later.",
 }
 _SHAPES: dict[int, type[Shape]] = {422: Invalid, 429: QuotaFault}
-_ALWAYS = (400, 403, 431, 503)  # statuses that every operation may have
-_BODIED = (413, 415)  # and those that every operation with a body may have
+_ALWAYS = (400, 403, 431, 503)  # statuses that every operation may return
+_BODIED = (413, 415)  # and those that every operation with a body may return
 
 
 def description(*, open_to_all: bool) -> dict[str, Any]:
-    """The whole description, as JSON, of a server that needs a token or of one that is open to all."""
+    """The whole description, as JSON, of a server that needs a token or of one that needs none."""
     places = [*(PathItem(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS, HEALTH]
     return {
         "openapi": "3.1.0",
@@ -82,7 +82,7 @@ def _fault(status: int) -> dict[str, Any]:
 def _success(operation: Operation) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": "Done."}
     if operation.versioned and operation.gives is not None:
-        answer["headers"] = {"ETag": {"description": "The policy's version, for If-Match.", "schema": {"type": "string"}}}
+        answer["headers"] = {"ETag": {"description": "The row's version, for If-Match.", "schema": {"type": "string"}}}
     if operation.gives is not None:
         one = _ref(operation.gives)
         schema = {"type": "array", "items": one} if operation.many else one
@@ -103,7 +103,7 @@ def _query_parameter(name: str) -> dict[str, Any]:
 def _version_parameters(operation: Operation) -> list[dict[str, Any]]:
     if 412 not in operation.faults:
         return []
-    text = "The versions that may be written over: entity tags, or *."
+    text = "The versions that may be replaced: entity tags, or *."
     return [{"name": "If-Match", "in": "header", "required": False, "description": text, "schema": {"type": "string"}}]
 
 

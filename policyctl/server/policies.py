@@ -73,7 +73,7 @@ def _candidates(service: Service, query: Mapping[str, list[str]]) -> list[Any]:
 def _row(service: Service, identifier: str) -> Document:
     rows = service.policies.by_id([identifier])
     if not rows:
-        raise NotFound(f"there is no policy with the id {identifier}")
+        raise NotFound(f"no policy has the id {identifier}")
     row: Document = rows[0]
     return row
 

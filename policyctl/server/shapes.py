@@ -1,7 +1,7 @@
-"""The shapes of what goes over the wire, for checking bodies and for describing the API.
+"""The shapes of requests and responses, for checking bodies and for describing the API.
 
-Types are checked, ranges are not, and keys that are not known are kept: so does the platform, as far as is known. An unknown
-`mode` is refused, since one row with it makes every policy command of IBM's CLI fail. Null means "not said" everywhere.
+Types are checked, ranges are not, and unknown keys are kept; as far as is known, the platform does the same. An unknown
+`mode` is refused, since one row with it makes every policy command of IBM's CLI fail. Null means absent everywhere.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class NewPolicy(Shape):
 
 
 class PolicyUpdate(Shape):
-    """What to write over a policy. Keys that are absent or null stay as they are; `policy` is replaced as a whole."""
+    """What to write to a policy. Keys that are absent or null stay as they are; `policy` is replaced as a whole."""
 
     name: Filled | None = None
     display_name: str | None = None
@@ -73,7 +73,7 @@ class PolicyUpdate(Shape):
 
 
 class PolicyRow(Shape):
-    """A policy as the server gives it; `etag` changes with every write."""
+    """A policy as the server returns it; `etag` changes with every write."""
 
     id: str
     name: str
@@ -319,7 +319,7 @@ class FieldError(Shape):
 
 
 class Invalid(Shape):
-    """What is wrong with a body, one entry a mistake."""
+    """What is wrong with a body: one entry for each mistake."""
 
     detail: list[FieldError]
 
@@ -340,6 +340,6 @@ class Quota(Shape):
 
 
 class QuotaFault(Shape):
-    """A tenant's lasting limit refuses to add another one; asking again does not help."""
+    """The tenant's limit is reached; trying again does not help."""
 
     detail: Quota

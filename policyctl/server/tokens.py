@@ -1,7 +1,7 @@
-"""Who may ask: the one secret that a server was given, and the JSON Web Tokens that logging in with it gives.
+"""Authentication: the server's one secret, and the JSON Web Tokens that a login with it returns.
 
 Tokens are JWTs (RFC 7519) signed with HMAC-SHA256 under a key of this process, so that none outlives it. Comparisons take
-the same time whatever is right about a guess.
+the same time however much of a guess is right.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TOKEN_SECONDS = 3600  # as long as an IBM Cloud IAM token lasts
 
 
 class TokenIssuer:
-    """Tells who may ask. Without a secret everyone may, and any key logs in."""
+    """Decides which requests are let in. Without a secret every request is, and any key logs in."""
 
     def __init__(self, secret: str | None = None, seconds: int = TOKEN_SECONDS, now: Callable[[], float] = time.time) -> None:
         self.seconds = seconds
@@ -30,7 +30,7 @@ class TokenIssuer:
 
     @property
     def open(self) -> bool:
-        """Whether everyone may ask."""
+        """Whether every request is let in."""
         return self._secret is None
 
     def knows(self, key: str) -> bool:
@@ -38,7 +38,7 @@ class TokenIssuer:
         return self._secret is None or _equal(key, self._secret)
 
     def admits(self, authorization: str) -> bool:
-        """Whether an Authorization header lets in: a token made here that still lasts, or the secret itself."""
+        """Whether an Authorization header holds the secret or a token that was issued here and has not expired."""
         if self._secret is None:
             return True
         scheme, _, value = authorization.strip().partition(" ")
@@ -51,7 +51,7 @@ class TokenIssuer:
         return False
 
     def issue(self, subject: str) -> tuple[str, int]:
-        """A new token, and when it ends (seconds since 1970)."""
+        """A new token, and when it expires (seconds since 1970)."""
         issued = int(self._now())
         claims = {"iss": "policyctl", "sub": subject, "iat": issued, "exp": issued + self.seconds}
         signed = f"{_part({'alg': 'HS256', 'typ': 'JWT'})}.{_part(claims)}"
@@ -69,12 +69,12 @@ class TokenIssuer:
 
 
 def _equal(one: str, other: str) -> bool:
-    # Of digests, since comparing texts of two lengths is quicker and so tells the secret's.
+    # Digests are compared, since a comparison of texts of different lengths is faster and would reveal the secret's length.
     return hmac.compare_digest(*(hashlib.sha256(text.encode()).digest() for text in (one, other)))
 
 
 def _zen_key(value: str) -> str:
-    """The API key of a ZenApiKey header, base64 of `<username>:<api key>`; empty when it is none."""
+    """The API key of a ZenApiKey header, base64 of `<username>:<api key>`; empty if it is malformed."""
     try:
         return base64.b64decode(value, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError, ValueError):

@@ -151,7 +151,7 @@ def test_removing_answers_nothing_and_leaves_nothing(client: httpx.Client) -> No
 def test_an_id_that_is_not_there_is_a_404(client: httpx.Client, method: str) -> None:
     body = document() if method == "PUT" else None
     answer = client.request(method, "/v1/model_policy/none", json=body)
-    assert (answer.status_code, answer.json()) == (404, {"detail": "there is no policy with the id none"})
+    assert (answer.status_code, answer.json()) == (404, {"detail": "no policy has the id none"})
 
 
 @pytest.mark.parametrize("spelling", ["virtual-policy/a", "a"])
