@@ -135,7 +135,7 @@ class Table:
         """The row that is about to be replaced, read within the write's own transaction."""
         found = next(self._chosen(connection, "id", [identifier]), None)
         if found is None:
-            raise NotFound(f"there is no {self._kind.replace('_', ' ')} with the id {identifier}")
+            raise NotFound(f"no {self._kind.replace('_', ' ')} has the id {identifier}")
         row = self._row(found)
         if version is not None and row["etag"] != version:
             raise Moved(f"the {self._kind.replace('_', ' ')} {row['name']} was changed by another writer meanwhile")

@@ -186,7 +186,7 @@ def test_documents_are_given_back_as_they_were_put_in(tmp_path: Path) -> None:
     with SqliteRemote(tmp_path / "a.db") as remote:
         agents, tools = SqliteDocuments(remote.database, "agent"), SqliteDocuments(remote.database, "tool", unique=True)
         assert (agents.rows(), agents.count(), agents.by_id(["mine"])) == ([], 0, [])
-        with pytest.raises(NotFound, match="there is no agent with the id mine"):
+        with pytest.raises(NotFound, match="no agent has the id mine"):
             agents.remove("mine")
         row = agents.insert(document)
         assert {**row, **document} == row
