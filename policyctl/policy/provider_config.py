@@ -27,7 +27,7 @@ _CAMEL = {
     "azure_resource_name": "resourceName",
 }
 _SNAKE = {camel: snake for snake, camel in _CAMEL.items()}
-_WORD = re.compile("_([a-z0-9])")
+_WORD = re.compile("_([a-z])")
 _CAPITAL = re.compile("([A-Z])")
 
 # In lower case and without underscores, so that both spellings match. An access key id alone opens nothing, but it is half

@@ -67,6 +67,8 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: whole or not at all, whatever happens to this process."""
+        if not self._writable:
+            raise RemoteError(f"{self.path} was opened for reading")
         with self._lock, self._plain_errors():
             if self._connection is None:
                 if not self._is_there():

@@ -201,3 +201,10 @@ def test_documents_are_given_back_as_they_were_put_in(tmp_path: Path) -> None:
     with SqliteReader(tmp_path / "a.db") as reader:
         assert SqliteDocuments(reader.database, "agent").by_id(["mine"]) == [cleared]
         assert SqliteDocuments(reader.database, "toolkit").rows() == []
+
+
+def test_what_was_opened_for_reading_is_not_written(tmp_path: Path) -> None:
+    """Neither is it made. A plan reads models, and what it reads them with could write them."""
+    with SqliteReader(tmp_path / "a.db") as reader, pytest.raises(RemoteError, match="was opened for reading"):
+        SqliteModels(reader.database).insert({"name": "m"})
+    assert list(tmp_path.iterdir()) == []
