@@ -100,9 +100,9 @@ OTHERS = {
     ),
     "plan --dir nowhere": (
         1,
-        "nowhere: P016 there is no such directory; make one with policyctl init, or name another with --dir",
+        "nowhere: P016 the directory does not exist; create it with policyctl init, or name another with --dir",
     ),
-    "policy import --file nope.yaml": (1, "nope.yaml: P001 there is no such file; correct the path"),
+    "policy import --file nope.yaml": (1, "nope.yaml: P001 the file does not exist; correct the path"),
     "rules P4O5": (64, "error: unknown rule P4O5 (did you mean P405?); policyctl rules lists all"),
 }
 
@@ -210,7 +210,7 @@ def test_no_line_of_the_configuration_is_shown_since_it_may_hold_a_secret(projec
 
 def test_a_problem_of_a_directory_has_no_line(project: Project, policyctl: Policyctl) -> None:
     Path("empty").mkdir()
-    assert policyctl("validate", "empty").out.startswith("empty: P016 holds no policy file")
+    assert policyctl("validate", "empty").out.startswith("empty: P016 contains no policy file")
     printed = json.loads(policyctl("validate", "empty", "--format", "json").out)
     jsonschema.Draft202012Validator(json.loads(schema_text("validate"))).validate(printed)
     assert [(problem["line"], problem["column"]) for problem in printed["problems"]] == [(None, None)]
