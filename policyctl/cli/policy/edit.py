@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from policyctl.cli.options import NAMES, NumberRange, Options, with_options
+from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.policy.change import (
     ChangeOptions,
     directory_if_readable,
@@ -62,9 +62,7 @@ _OPTIONS = {
 @with_name
 @click.option("--model", "-m", "models", multiple=True, required=True, metavar="MODEL", help="A target; repeatable.")
 @click.option("--strategy", "-s", type=click.Choice(get_args(Mode)), required=True, help="How a target is chosen.")
-@click.option(
-    "--weight", "weights", type=NumberRange(), multiple=True, metavar="W", help="One for each --model, in the same order."
-)
+@click.option("--weight", "weights", type=float, multiple=True, metavar="W", help="One for each --model, in the same order.")
 @click.option(
     "--strategy-on-code", type=int, multiple=True, metavar="CODE", help="A status after which a fallback moves on; repeatable."
 )
