@@ -92,7 +92,7 @@ def test_what_no_policy_rests_on_is_not_said(branch: Project, policyctl: Policyc
 
 def test_without_a_base_the_plan_shows_what_it_rests_on(branch: Project, policyctl: Policyctl) -> None:
     branch.policy("assistant", MODELS[0])
-    said = "models, before and after, as this directory declares them now"
+    said = "models as this directory declares them now, before and after"
     assert said in policyctl("plan").out
     assert said not in policyctl("plan", "--base", "main").out
     (branch.policies / "models.yaml").unlink()

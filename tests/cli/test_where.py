@@ -39,7 +39,7 @@ def test_every_directory_of_the_repository_gives_the_same_plan(
     assert policyctl("validate").out == "Valid: 1 policy in 1 file.\n"
     assert policyctl("apply", "--yes").code == 0
     assert (repository.folder / ".policyctl" / "dev.db").exists()
-    assert policyctl("pull").out.startswith("Pulled: 0 files written, 1 as before;")
+    assert policyctl("pull").out.startswith("Pulled: 0 files written, 1 unchanged;")
     assert not Path("policies").exists()
 
 
