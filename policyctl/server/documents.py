@@ -15,7 +15,15 @@ from policyctl.errors import NotFound
 from policyctl.policy.document import Document
 from policyctl.remote.sqlite_models import SqliteDocuments
 from policyctl.server.service import ApiRequest, ApiResponse, Operation, PathItem, Service, read_json
-from policyctl.server.shapes import AgentEnvironment, Bindings, DocumentRow, DocumentUpdate, NewDocument, WorkspaceRow
+from policyctl.server.shapes import (
+    AgentEnvironment,
+    Bindings,
+    DocumentRow,
+    DocumentUpdate,
+    NewDocument,
+    NewWorkspace,
+    WorkspaceRow,
+)
 
 GLOBAL_WORKSPACE = {
     "workspace_id": "00000000-0000-0000-0000-000000000001",
@@ -61,7 +69,8 @@ class Collection:
         return ApiResponse(204)
 
     def environments(self, service: Service, call: ApiRequest) -> ApiResponse:
-        return ApiResponse(200, self._row(service, call).get("environments") or [])
+        found = self._row(service, call).get("environments")
+        return ApiResponse(200, found if isinstance(found, list) else [])
 
     def _table(self, service: Service) -> SqliteDocuments:
         return service.documents(self.kind)
@@ -95,17 +104,15 @@ COLLECTIONS = (
 
 
 def list_workspaces(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - every handler takes the same
-    rows = [{"workspace_id": row["id"], **row} for row in service.documents(WORKSPACES.kind).rows()]
+    rows = [{**row, "workspace_id": row["id"]} for row in service.documents(WORKSPACES.kind).rows()]
     there = any(row["workspace_id"] == GLOBAL_WORKSPACE["workspace_id"] for row in rows)
     return ApiResponse(200, rows if there else [GLOBAL_WORKSPACE, *rows])
 
 
 def add_workspace(service: Service, call: ApiRequest) -> ApiResponse:
-    document = read_json(NewDocument, call.body, nulls=True)
-    if document.get("workspace_id") is not None:
-        document["id"] = document["workspace_id"]
-    row = service.documents(WORKSPACES.kind).insert(document)
-    return ApiResponse(201, {"workspace_id": row["id"], **row})
+    document = read_json(NewWorkspace, call.body, nulls=True)
+    row = service.documents(WORKSPACES.kind).insert({**document, "id": document.get("workspace_id") or document.get("id")})
+    return ApiResponse(201, {**row, "workspace_id": row["id"]})
 
 
 def list_bindings(service: Service, call: ApiRequest) -> ApiResponse:
@@ -122,7 +129,8 @@ def _values(row: Document, by: str) -> set[str]:
     """The values of a control that a filter is compared with."""
     if by.removesuffix("s") in ("id", "artifact_id"):
         return {str(row.get(by.removesuffix("s")))}
-    return set(map(str, row.get(by) or ()))
+    values = row.get(by)
+    return set(map(str, values)) if isinstance(values, list) else set()
 
 
 def _passes(row: Document, query: Mapping[str, list[str]]) -> bool:
@@ -136,7 +144,7 @@ def _passes(row: Document, query: Mapping[str, list[str]]) -> bool:
         return False
     everywhere = GLOBAL_WORKSPACE["workspace_id"]
     shown = {*query.get("workspace_id", [everywhere]), *([everywhere] if "global" in query.get("include", ()) else [])}
-    return (row.get("workspace_id") or everywhere) in shown
+    return str(row.get("workspace_id") or everywhere) in shown
 
 
 def _item(collection: Collection, what: str) -> PathItem:
@@ -173,7 +181,7 @@ PATHS = (
         "/workspaces",
         (
             Operation("GET", list_workspaces, "List workspaces.", gives=WorkspaceRow, many=True, query=("show_all",)),
-            Operation("POST", add_workspace, "Add one.", takes=NewDocument, gives=WorkspaceRow, status=201, faults=(409, 422)),
+            Operation("POST", add_workspace, "Add one.", takes=NewWorkspace, gives=WorkspaceRow, status=201, faults=(409, 422)),
         ),
     ),
     _item(WORKSPACES, "the tenant's workspaces"),

@@ -248,6 +248,10 @@ class NewDocument(Shape):
     id: Filled | None = None
 
 
+class NewWorkspace(NewDocument):
+    workspace_id: Filled | None = None
+
+
 class DocumentRow(Shape):
     """A stored document."""
 

@@ -123,3 +123,18 @@ def test_controls_are_found_by_the_first_filter(client: httpx.Client) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_a_document_without_a_name_is_refused(client: httpx.Client, path: str) -> None:
     assert client.post(f"/v1{path}", json={"description": "x"}).status_code == 422
+
+
+def test_documents_may_have_anything_where_others_have_something(client: httpx.Client) -> None:
+    """The server does not understand them, so it cannot fail on them."""
+    odd = {"workspace_id": {"x": 1}, "environments": 5, "model_ids": 7, "artifact_id": [1], "hidden": "yes"}
+    for path in PATHS:
+        made = client.post(f"/v1{path}", json={"name": "odd", **odd})
+        if path == "/workspaces":
+            assert made.status_code == 422, "its workspace_id is its id"
+            continue
+        assert made.status_code == 201
+        for query in ({}, {"workspace_id": "w", "model_ids": "m"}, {"artifact_ids": "a"}):
+            assert client.get(f"/v1{path}", params=query).status_code == 200
+    (agent,) = client.get("/v1/agents", params={"workspace_id": "{'x': 1}"}).json()
+    assert client.get(f"/v1/agents/{agent['id']}/environment").json() == []
