@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from policyctl.policy.names import name_error
 
 MODELS = [f"virtual-model/{provider}/{model}" for provider in ("google", "openai", "x") for model in ("a", "b", "c")]
+# Names that look like the label of another target, like several, or like a private variable.
+ODD_MODELS = ["virtual-model/0", "0 before", "virtual-model/x/a#2", "virtual-model/__x/a", "x/a, x/b", '"a"', "\u00b2"]
 
 codes = st.lists(st.integers(100, 599), max_size=4)
 weights = st.one_of(st.just(1), st.floats(0.001, 1, allow_nan=False))
@@ -28,7 +30,7 @@ retry = _merged(
     st.fixed_dictionaries({"attempts": st.integers(0, 5)}),
     _optional(on_status_codes=codes, use_retry_after_header=st.booleans()),
 )
-leaf = _merged(st.fixed_dictionaries({"model_name": st.sampled_from(MODELS)}), _optional(weight=weights))
+leaf = _merged(st.fixed_dictionaries({"model_name": st.sampled_from([*MODELS, *ODD_MODELS])}), _optional(weight=weights))
 
 
 def _group(targets: st.SearchStrategy[Any], **more: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:

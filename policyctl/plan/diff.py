@@ -6,12 +6,16 @@ mappings from label to target first, so that DeepDiff names a target by its mode
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 from policyctl.policy.document import Document, canonical_text, model_names, normal_form, order_matters, target_text
 from policyctl.policy.names import canonical_model, short_model
+
+_BARE = re.compile(r"(?!\d+$)[\w./:@+~-]+", re.ASCII)
 
 
 class Pair(NamedTuple):
@@ -26,7 +30,7 @@ def pair_targets(before: list[Any], after: list[Any]) -> list[Pair]:
     """Pair two lists of targets: the same target first, then the same model, then the groups most alike.
 
     Labels are unique: the model's short name (`#2` for its second occurrence), for a group its position from 0, as machines
-    count (see `ordinal_name`).
+    count (see `report.format.position_name`).
     """
     left, right = list(range(len(before))), list(range(len(after)))
     matched: dict[int, int] = {}  # after → before
@@ -86,7 +90,10 @@ def _model_of(target: Any) -> str | None:
 
 
 class _Labels:
-    """Hands out labels, each once."""
+    """Hands out labels, each once: of two targets with one label, a difference in the first would not be shown.
+
+    A model's name that could be read as another label, or as several, is quoted: `"google/a#2"`, `"1"`, `"a, b"`.
+    """
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
@@ -95,7 +102,8 @@ class _Labels:
         name = _model_of(target)
         if name is None:
             return f"{position}{side}"
-        label = short_model(name)
+        short = short_model(name)
+        label = short if _BARE.fullmatch(short) else json.dumps(short, ensure_ascii=False)
         self.seen[label] += 1
         return label if self.seen[label] == 1 else f"{label}#{self.seen[label]}"
 
@@ -180,7 +188,9 @@ def _explain(left: Document, right: Document) -> tuple[FieldChange, ...]:
     from deepdiff import DeepDiff  # costs 180 ms, and most runs of policyctl find nothing to explain
 
     found: dict[tuple[str, ...], FieldChange] = {}
-    for findings in DeepDiff(left, right, view="tree", threshold_to_diff_deeper=0).values():
+    # Without the second option DeepDiff skips keys that begin with "__", which the names of targets may.
+    compared = DeepDiff(left, right, view="tree", threshold_to_diff_deeper=0, ignore_private_variables=False)
+    for findings in compared.values():
         for finding in findings:
             path = _until_list(finding.path(output_format="list"), left, right)
             found[path] = FieldChange(_as_text(path), _at(left, path), _at(right, path))

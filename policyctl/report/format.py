@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[\w./:@+-]+")
 _NAME = re.compile(r"[\w./:@+~-]*")
 _TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # without quotes these are not text
-_POSITION = re.compile(r"targets\[(\d+(?: before)?)\]")
+_POSITION = re.compile(r'"(?:[^"\\]|\\.)*"|targets\[(\d+(?: before)?)\]')  # not inside a quoted name
 _LONGEST = 100
 _WORDS = re.compile(r"[^\W_0-9]+")
 # These look like the . / : - _ @ of names.
@@ -142,7 +142,7 @@ def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple
 
 def position_name(path: str) -> str:
     """A path counted from one: `policy.targets[2nd target].weight` for `policy.targets[1].weight`."""
-    return _POSITION.sub(lambda found: f"targets[{ordinal_name(found[1])}]", escape(path))
+    return _POSITION.sub(lambda found: f"targets[{ordinal_name(found[1])}]" if found[1] else found[0], escape(path))
 
 
 def describe_value(document: Document) -> str:

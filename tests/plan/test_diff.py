@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from policyctl.plan.diff import FieldChange, differs, fields_between, pair_targets
-from tests.strategies import documents, loose_documents
+from tests.strategies import MODELS, ODD_MODELS, documents, loose_documents
 
 
 def m(name: str, **more: Any) -> dict[str, Any]:
@@ -62,6 +63,33 @@ CASES: dict[str, tuple[Any, Any, list[FieldChange]]] = {
         doc("loadbalance", m("a", weight=0.5), m("a", weight=0.3)),
         [FieldChange("policy.targets[google/a#2].weight", 0.2, 0.3)],
     ),
+    "a model whose name is the label of another": (
+        doc("loadbalance", m("a", weight=0.5), m("a", weight=0.2), m("a#2")),
+        doc("loadbalance", m("a", weight=0.5), m("a", weight=0.3), m("a#2")),
+        [FieldChange("policy.targets[google/a#2].weight", 0.2, 0.3)],
+    ),
+    "a model whose name is the position of a group": (
+        doc("fallback", g("single", m("a")), {"model_name": "virtual-model/0"}),
+        doc("fallback", g("single", m("b")), {"model_name": "virtual-model/0", "weight": 0.5}),
+        [
+            FieldChange('policy.targets["0"].weight', 1, 0.5),
+            FieldChange("policy.targets[0].targets[google/a]", {**m("a"), "weight": 1}, None),
+            FieldChange("policy.targets[0].targets[google/b]", None, {**m("b"), "weight": 1}),
+        ],
+    ),
+    "a model whose name begins like that of a private variable": (
+        doc("fallback", m("a")),
+        doc("fallback", m("a", weight=0.5), {"model_name": "__x/a"}),
+        [
+            FieldChange("policy.targets[__x/a]", None, {"model_name": "__x/a", "weight": 1}),
+            FieldChange("policy.targets[google/a].weight", 1, 0.5),
+        ],
+    ),
+    "a model whose name reads like several": (
+        doc("fallback", m("a"), {"model_name": "x, y"}),
+        doc("fallback", {"model_name": "x, y"}, m("a")),
+        [FieldChange("policy.targets order", 'google/a, "x, y"', '"x, y", google/a')],
+    ),
     "inside the group that is most alike": (
         doc("loadbalance", g("fallback", m("a"), m("b")), g("fallback", m("c"), m("d"))),
         doc("loadbalance", g("fallback", m("c"), m("d"), retry={"attempts": 1}), g("fallback", m("a"), m("b"))),
@@ -100,6 +128,16 @@ def test_fields(case: str) -> None:
 def test_a_difference_has_a_field_and_no_difference_has_none(before: dict[str, Any], after: dict[str, Any]) -> None:
     after = {**after, "name": before["name"]}
     assert bool(fields_between(before, after)) == differs(before, after)
+
+
+@given(st.lists(st.sampled_from([*MODELS, *ODD_MODELS]) | st.none(), min_size=1, max_size=12))
+def test_each_target_that_changes_has_a_field(names: list[str | None]) -> None:
+    """Whatever the targets are called. None is a group."""
+    groups = [g("single", {"model_name": f"virtual-model/x/in-{place}"}) for place in range(len(names))]
+    targets = [groups[place] if name is None else {"model_name": name} for place, name in enumerate(names)]
+    before, after = ([{**one, "weight": weight} for one in targets] for weight in (0.25, 0.5))
+    assert len(fields_between(doc("fallback", *before), doc("fallback", *after))) == len(names)
+    assert len(fields_between(doc("fallback"), doc("fallback", *after))) == len(names)
 
 
 @given(loose_documents)
