@@ -46,8 +46,8 @@ def opening(review: Review, directory: str, *, unseen: bool = False) -> str:
     """The hidden first lines of a page: its environment and directory, the plan's digest, what a merge approves, and the
     hashes of the settings if the plan has a base.
 
-    A merge approves nothing if the plan was refused, if a scenario test failed, if the page leaves out safety settings
-    (`unseen`), or if the plan is against a git revision, which cannot be applied.
+    A merge approves nothing if the plan was refused, if a scenario test failed, if the page leaves out changes or safety
+    settings (`unseen`), or if the plan is against a git revision, which cannot be applied.
     """
     plan = review.plan
     stopped = unseen or review.refusals or review.stale or review.branch.failed_tests or is_git(plan.remote)

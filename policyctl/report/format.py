@@ -200,7 +200,7 @@ def _flow(item: Any) -> str:
         return "[" + ", ".join(map(_flow, item)) + "]"
     if isinstance(item, str):
         bare = _WORD.fullmatch(item) and not _TAKEN.fullmatch(item)
-        return item if bare else escape(json.dumps(item, ensure_ascii=False))
+        return escape(item if bare else json.dumps(item, ensure_ascii=False))
     return json.dumps(item)
 
 

@@ -84,9 +84,10 @@ def proses(texts: Sequence[str]) -> str:
     return "; ".join(prose(text, _LONGEST_SENTENCE // len(texts)) for text in texts)
 
 
-def html_code(text: str) -> str:
-    """A text as code inside HTML, where markdown has no effect."""
-    return f"<code>{html.escape(cut(escape(text), _LONGEST))}</code>"
+def html_code(text: str, longest: int | None = _LONGEST) -> str:
+    """A text as code inside HTML, where markdown has no effect; cut to the length of a name, or to another one."""
+    shown = escape(text)
+    return f"<code>{html.escape(shown if longest is None else cut(shown, longest))}</code>"
 
 
 def block(language: str, lines: Sequence[str]) -> str:

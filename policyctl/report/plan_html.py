@@ -43,7 +43,6 @@ from policyctl.report.plan_view import (
 
 _SYMBOLS: dict[Action | Literal["affected"], str] = {"add": "+", "update": "~", "remove": "−", "affected": "≈"}
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
-_LONGEST = 2000  # of a value
 _OPEN = 3  # up to this many changes are expanded
 _PRINTED = 50  # up to this many changes are expanded when printing
 
@@ -206,13 +205,13 @@ def _way(item: Item) -> str:
 
 def _field(field: FieldChange) -> tuple[str, str | None, str | None]:
     """The path and both values of a field; None for an absent value."""
-    before, after = field_values(field, longest=_LONGEST)
+    before, after = field_values(field, longest=None)
     return position_name(field.path), None if field.before is None else before, None if field.after is None else after
 
 
 def _about(change: Change) -> str:
     description = (change.after or change.before or {}).get("description")
-    return "" if change.action == "update" or description in (None, change.name) else str(description)[:_LONGEST]
+    return "" if change.action == "update" or description in (None, change.name) else str(description)
 
 
 def _summary(change: Change | None, risk: Risk | None, rows: Sequence[str], further: str | None) -> str:

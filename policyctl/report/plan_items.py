@@ -14,17 +14,14 @@ from policyctl.policy.document import Document
 from policyctl.policy.names import bare_name, canonical_model
 from policyctl.report.drawings import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
-from policyctl.report.format import count, describe_value, field_values, position_name, shortened
+from policyctl.report.format import describe_value, field_values, position_name
 from policyctl.report.headline import describe_risks, is_unknown, risk_of
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to
 
 TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
-_MOST_FIELDS = 20
 _MOST_STEPS = 6  # policies named between an affected policy and the change
-_LONGEST_LABEL = 300  # characters of a field's path
-_LONGEST = 20_000  # characters of a value
 _SHOWN_WHOLE = 200  # characters of a value; of two longer ones only the parts that differ are shown
 _BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, but it is unreadable
 
@@ -94,8 +91,11 @@ def _way(through: tuple[str, ...], shown: Callable[[str], str]) -> str:
 
 
 def opened(item: Item) -> str:
-    """The beginning of the collapsed section, with the fields that differ. The section ends with END."""
-    change, name = item.change, html_code(bare_name(item.name))
+    """The beginning of the collapsed section, with everything that differs. The section ends with END.
+
+    Nothing in it is cut but the files' names: who merges the change approves what this shows.
+    """
+    change, name = item.change, html_code(bare_name(item.name), None)
     if change is None:
         way = _way(item.through, html_code)
         free = "" if item.bound else f" {prose(UNBOUND)}"
@@ -151,12 +151,7 @@ def _in_short(item: Item) -> str:
 
 
 def _difference(change: Change, verbose: bool) -> str:
-    fields = fields_of(change)
-    shown = fields if verbose else fields[:_MOST_FIELDS]
-    lines = [line for field in shown for line in _both(field, verbose)]
-    if len(shown) < len(fields):
-        lines.append(f"… and {count(len(fields) - len(shown), 'further field')}")
-    return block("diff", lines)
+    return block("diff", [line for field in fields_of(change) for line in _both(field, verbose)])
 
 
 def fields_of(change: Change) -> tuple[FieldChange, ...]:
@@ -172,12 +167,12 @@ def fields_of(change: Change) -> tuple[FieldChange, ...]:
 
 
 def _both(field: FieldChange, verbose: bool) -> Iterator[str]:
-    texts = field_values(field, longest=None if verbose else _LONGEST)
+    texts = field_values(field, longest=None)
     if not verbose and field.before is not None and field.after is not None and max(map(len, texts)) > _SHOWN_WHOLE:
-        from policyctl.report.plan_text import sides  # imports difflib
+        from policyctl.report.plan_text import elided  # imports difflib
 
-        texts = sides(field)
-    label = position_name(field.path) if verbose else shortened(position_name(field.path), _LONGEST_LABEL)
+        texts = elided(*texts, most=None)
+    label = position_name(field.path)
     for sign, item, text in zip("-+", (field.before, field.after), texts, strict=True):
         if item is not None:
             yield f"{sign} {label}: {text}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from policyctl.ci.comments import opening as first_lines
 from policyctl.plan.diff import FieldChange
@@ -61,21 +62,17 @@ def _page(subject: PlanView, room: int) -> str:
     settings, unseen = _settings(review, above)
     alerts = _alerts(review, above)
     left.left += above.left
-    first_items, other_items = _parted(items_of(subject))
-    riskiest = _Shown(first_items, left)
-    riskiest.open(details := left.part(2))  # the other half is for the rows of all others
-    left.left += details.left
-    others = _Shown(other_items, left)
-    others.open(left)
+    riskiest, others = _taken(*_parted(items_of(subject)), left)
+    missing = riskiest.missing + others.missing
     warnings = _listed(
         "Warnings about the changed policies:", [f"{w.mark}: {w.code} {w.message}" for w in review.branch.warnings], left
     )
     notes = _listed("Notes:", notes_of(review), left)
     return "".join(
         [
-            first_lines(review, subject.directory, unseen=unseen > 0),
+            first_lines(review, subject.directory, unseen=unseen + missing > 0),
             _unseen(unseen, subject),
-            _unlisted((riskiest, others), subject),
+            _missing(missing, len(riskiest.items) + len(others.items), subject),
             overrides,
             settings,
             head,
@@ -123,8 +120,11 @@ class _Shown:
         self.opened = self.effects = self.graphs = list[str | None]()
 
     def open(self, room: _Room) -> None:
-        """Add the collapsed sections."""
+        """Add the collapsed sections, with what differs."""
         self.opened = self._beside(self.rows, lambda item: opened(item) + END, room)
+
+    def explain(self, room: _Room) -> None:
+        """Add to them what the differences do."""
         self.effects = self._beside(self.opened, effect, room)
         self.graphs = self._beside(self.opened, graphs, room)
 
@@ -144,6 +144,13 @@ class _Shown:
     def listed(self) -> int:
         """How many of the changes have a row."""
         return sum(text is not None for text in self.rows)
+
+    @property
+    def missing(self) -> int:
+        """How many are not on the page as far as an approval covers them: what a change replaces and writes is in its section,
+        and which unchanged policy is affected in its row."""
+        pairs = zip(self.items, self.rows, self.opened, strict=True)
+        return sum(row is None or (section is None and item.change is not None) for item, row, section in pairs)
 
     @property
     def whole(self) -> int:
@@ -234,6 +241,31 @@ def _listed(title: str, lines: Sequence[str], room: _Room, quoted: str = "") -> 
     return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
 
 
+def _taken(first: Sequence[Item], rest: Sequence[Item], left: _Room) -> tuple[_Shown, _Shown]:
+    """What fits of the changes to show first, and of the others.
+
+    If every row and section fits, all of them come before what explains them. Otherwise the first ones are shown as well as
+    half of the room allows, and the page approves nothing.
+    """
+    sizes = (len((table_row(item) + opened(item) + END).encode()) for item in (*first, *rest))
+    if all(total <= left.left for total in accumulate(sizes)):
+        shown = _Shown(first, left), _Shown(rest, left)
+        for part in shown:
+            part.open(left)
+        for part in shown:
+            part.explain(left)
+        return shown
+    riskiest = _Shown(first, left)
+    details = left.part(2)  # the other half is for the rows of all others
+    riskiest.open(details)
+    riskiest.explain(details)
+    left.left += details.left
+    others = _Shown(rest, left)
+    others.open(left)
+    others.explain(left)
+    return riskiest, others
+
+
 def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     """The changes to show first, and the others. Many changes with one risk do not displace the rest."""
     if len(items) <= _FIRST:
@@ -255,13 +287,15 @@ def _folded(others: _Shown) -> str:
     return f"<details><summary>{count(len(others.items), 'further change')}{listed}</summary>\n\n{others.text()}{END}"
 
 
-def _unlisted(parts: Sequence[_Shown], subject: PlanView) -> str:
-    """A warning that the table lacks changes, before everything else: an approval covers them too."""
-    items, listed = sum(len(part.items) for part in parts), sum(part.listed for part in parts)
-    if items == listed:
+def _missing(number: int, items: int, subject: PlanView) -> str:
+    """A warning that the page lacks changes, before everything else: what it does not show is not approved."""
+    if not number:
         return ""
-    missing = f"{items - listed:,} of {count(items, 'change')} are not on this page"
-    return f"> [!CAUTION]\n> {missing}; read them in {_whole_plan(subject)} before you approve.\n\n"
+    missing = f"Of {count(items, 'change')} {number:,} {'is' if number == 1 else 'are'} not on this page as a whole"
+    return (
+        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {_whole_plan(subject)}; then propose fewer changes "
+        "at once, or start apply by hand with the plan's digest.\n\n"
+    )
 
 
 def _cut(parts: Sequence[_Shown], subject: PlanView) -> str:
@@ -275,7 +309,7 @@ def _cut(parts: Sequence[_Shown], subject: PlanView) -> str:
 
 
 def _whole_plan(subject: PlanView) -> str:
-    return f"[this run's artifacts]({subject.artifacts})" if subject.artifacts else "what `policyctl plan` prints"
+    return f"[this run's artifacts]({subject.artifacts})" if subject.artifacts else "what `policyctl plan -v` prints"
 
 
 def _foot(subject: PlanView) -> str:

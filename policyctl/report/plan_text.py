@@ -59,10 +59,10 @@ def sides(field: FieldChange, *, whole: bool = False) -> tuple[str, str]:
     return elided(*field_values(field, longest=None))
 
 
-def elided(before: str, after: str) -> tuple[str, str]:
-    """Two texts with `…` in place of long common runs, and of what exceeds the limit.
+def elided(before: str, after: str, most: int | None = _MOST) -> tuple[str, str]:
+    """Two texts with `…` in place of long common runs, and of what exceeds `most` characters.
 
-    The first difference is always shown, right after the end of the first common run.
+    The first difference is always shown, right after the end of the first common run; without a limit every difference is.
     """
     if max(len(before), len(after)) <= _SHORT:
         return before, after
@@ -71,7 +71,8 @@ def elided(before: str, after: str) -> tuple[str, str]:
     end = _in_common(old[::-1], new[::-1])
     head, tail = _end_of(before[:start]), _start_of(old[len(old) - end :])
     left, right = _middles(old[: len(old) - end], new[: len(new) - end])
-    return cut(head + left + tail, _MOST), cut(head + right + tail, _MOST)
+    before, after = head + left + tail, head + right + tail
+    return (before, after) if most is None else (cut(before, most), cut(after, most))
 
 
 def _in_common(one: str, other: str) -> int:

@@ -81,6 +81,20 @@ def test_two_values_that_differ_never_look_the_same(before: Any, after: Any) -> 
     assert (shown[0] == shown[1]) == (repr(before) == repr(after))
 
 
+@pytest.mark.parametrize(
+    ("item", "shown"),
+    [
+        ("x/gpt-4o", "x/gpt-4o"),
+        ("x/g\u0440t-4o", "x/g\\u0440t-4o"),
+        ([{"x": "\u05d0\u05d1"}], "[{x: \\u05d0\\u05d1}]"),
+        (r"x/g\u0440t-4o", '"x/g\\\\u0440t-4o"'),
+    ],
+)
+def test_a_value_shows_letters_that_look_like_others(item: Any, shown: str) -> None:
+    """In one word as in a text, and so that the letter and its escape are two things."""
+    assert value(item) == shown
+
+
 def test_a_field_is_one_line() -> None:
     fields = (FieldChange("a", 1, 2), FieldChange("policy.targets[b].weight", "absent", 3), FieldChange("c", "long " * 9, 4))
     assert list(field_lines(fields)) == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +46,8 @@ def test_two_lines_that_are_not_shown_come_first_and_are_the_only_comments(case:
     text = page(review, directory="teams/a b-->/policies")
     first, second = text.split("\n")[:2]
     assert first == "<!-- policyctl:plan environment=dev directory=teams/a%20b--%3E/policies -->"
-    approved = "none" if review.refusals or review.stale or review.branch.failed_tests else review.plan.digest
+    stopped = review.refusals or review.stale or review.branch.failed_tests or "not on this page as a whole" in text
+    approved = "none" if stopped else review.plan.digest
     assert second == f"<!-- policyctl:shows {review.plan.digest} approves {approved} -->"
     assert Page(text).comments == [first[5:-4], second[5:-4]]
 
@@ -148,13 +150,51 @@ def test_warnings_and_notes_leave_the_room_to_the_changes() -> None:
 
 
 @pytest.mark.slow
-def test_changes_that_are_not_listed_are_the_first_thing_on_the_page() -> None:
-    text = page(reviewed([policy(f"new-{number}") for number in range(400)], []), 16_000)
-    listed = len(Page(text).texts("td")) // 3
-    assert 0 < listed < 400
-    assert text.split("\n")[3] == (
-        f"> {400 - listed} of 400 changes are not on this page; read them in what `policyctl plan` prints before you approve."
-    )
+@pytest.mark.parametrize(("changes", "room"), [(400, 16_000), (400, COMMENT_BYTES), (100, COMMENT_BYTES)])
+def test_a_page_approves_what_it_shows_as_a_whole_and_says_first_what_it_lacks(changes: int, room: int) -> None:
+    """The fields of each change, which are in its section: its row is only a summary."""
+    text = page(reviewed([policy(f"new-{number}") for number in range(changes)], []), room)
+    shown = len(Page(text).texts("summary"))
+    shown -= "further changes" in text  # those are folded once more
+    assert ("approves none -->" in text.split("\n")[1]) == (shown < changes) == (changes == 400)
+    if shown < changes:
+        assert text.split("\n")[3] == (
+            f"> Of {changes} changes {changes - shown} are not on this page as a whole, so merging it approves no plan. "
+            "Read what `policyctl plan -v` prints; then propose fewer changes at once, or start apply by hand with the plan's "
+            "digest."
+        )
+
+
+BEFORE = [f"virtual-model/x/m-{number:02}" for number in range(60)]
+SWAPPED = [*BEFORE[1::-1], *BEFORE[2:40], "virtual-model/evil/m", *BEFORE[40:]]
+CODES = [*range(400, 520)]
+
+
+@pytest.mark.parametrize(
+    ("live", "desired", "shown"),
+    [
+        ({}, {"targets": SWAPPED}, ["evil/m", "x/m-59"]),
+        ({"targets": BEFORE}, {"targets": SWAPPED}, ["x/m-01, x/m-00", "x/m-39, evil/m, x/m-40"]),
+        ({"codes": CODES}, {"codes": [*CODES[:90:2], *CODES[90:115], *CODES[116:]]}, ["482, 484", "514, 516"]),
+        ({"weight": 0.5}, {"weight": 0.4}, ["[x/m-59].weight: 0.4"]),
+        ({"description": "a " * 300}, {"description": "b " * 300 + "the end"}, ["the end"]),
+        ({}, {"description": "b " * 11_000 + "the end"}, ["the end"]),
+    ],
+)
+def test_a_change_is_shown_to_its_last_difference(live: dict[str, Any], desired: dict[str, Any], shown: list[str]) -> None:
+    """However many fields it has, and however long their values are."""
+
+    def document(
+        targets: list[str] = BEFORE, codes: Sequence[int] = (429,), weight: float = 1, description: str = "d"
+    ) -> dict[str, Any]:
+        strategy = {"mode": "fallback", "on_status_codes": list(codes)}
+        body = {"strategy": strategy, "targets": [{"model_name": name, "weight": weight} for name in targets]}
+        return {"name": "p", "description": description, "policy": body}
+
+    text = page(reviewed([policy_from_file(document(**desired), "p.yaml")], [{"id": "1", **document(**live)}] if live else []))
+    section = text[text.index("```diff") :].split("\n```\n")[0]
+    assert [part for part in shown if part not in section] == []
+    assert "approves sha256:" in text.split("\n")[1]
 
 
 def test_a_change_that_is_too_big_for_the_page_hides_no_other() -> None:
@@ -166,17 +206,16 @@ def test_a_change_that_is_too_big_for_the_page_hides_no_other() -> None:
     assert sorted(seen.texts("td")[1::3]) == ["a-big", "p-0", "p-1", "p-2"]
     assert sorted(summary.split()[1] for summary in seen.texts("summary")) == ["p-0", "p-1", "p-2"]
     assert "1 lack some detail here" in text
+    assert "Of 4 changes 1 is not on this page as a whole" in text
 
 
-def test_labels_of_long_names_are_shortened() -> None:
-    long = "virtual-model/evil/" + "n" * 63_000
-    old, new = ([{"model_name": long, "weight": weight}, {"model_name": "b/m"}] for weight in (0.1, 0.9))
-    drawn = {"mode": "loadbalance"}
-    before = [row("a", strategy=drawn, targets=old), row("z", "b/old")]
-    text = page(reviewed([policy("a", strategy=drawn, targets=new), policy("z", "b/new")], before))
-    assert "n" * 500 not in text
-    assert "…" in next(line for line in text.splitlines() if line.startswith("- policy.targets[evil/nnn"))
-    assert len(Page(text).texts("summary")) == 2
+def test_names_are_whole_where_an_approval_covers_them() -> None:
+    """Two that differ only in their middle are never mistaken for each other."""
+    long = "n" * 250 + "-middle-" + "n" * 250
+    text = page(reviewed([policy(long, "evil/" + long)], []))
+    section = text[text.index("<details>") :]
+    assert Page(section).texts("summary")[0].startswith(f"add {long} in policies/n")
+    assert f"+ policy.targets[evil/{long}]: " in section
 
 
 def test_what_does_not_fit_is_skipped_and_what_follows_is_tried() -> None:
@@ -254,8 +293,7 @@ def test_a_thousand_changes_fit_by_whole_blocks(room: int) -> None:
     assert (seen.wrong, len(seen.texts("h3"))) == ([], 1)
     listed = len(seen.texts("td")) // 3
     assert ("lack some detail here" in text) == (room != 1024 * 1024)
-    unlisted = re.search(r"^> ([\d,]+) of 1,000 changes are not on this page", text, re.MULTILINE)
-    assert listed == 1000 - int(unlisted[1] if unlisted else "0")
+    assert ("> Of 1,000 changes " in text) == ("approves none -->" in text) == (room != 1024 * 1024)
     if room >= COMMENT_BYTES:
         # The riskiest are all there, with their graphs; the rest is folded.
         assert len(seen.texts("pre")) > 25
@@ -272,7 +310,7 @@ def test_more_room_shows_more() -> None:
 
 @pytest.mark.slow
 def test_what_is_left_out_is_pointed_at() -> None:
-    assert "all of it is in what `policyctl plan` prints." in page(PLANS["thousand"])
+    assert "all of it is in what `policyctl plan -v` prints." in page(PLANS["thousand"])
     run = "https://github.com/a/b/actions/runs/1"
     links = [one for one in Page(page(PLANS["thousand"], artifacts=run)).elements if one.tag == "a"]
     assert [(link.attributes, link.text) for link in links] == [({"href": run}, "this run's artifacts")] * 2

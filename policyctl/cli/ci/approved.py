@@ -108,7 +108,7 @@ Example:
   policyctl ci approved --digest sha256:… --overrides '--max-removes 12 because the old models are gone'"""
 
 _NAMED = 5  # policies in a message
-_NO_PLAN = "it was refused, or it was not made for an environment"
+_NO_PLAN = "it was refused, its page did not show all of it, or it was not made for an environment"
 _NEW_ACCESS = (
     "no approved plan shows the remote, auth and ca_file that policyctl.yaml has now, so nothing logs in with them; read them, "
     "then start this by hand with the digest that policyctl plan --format json prints"
