@@ -24,7 +24,7 @@ from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import SUFFIXES, Source, read_source, redact_linked
 from policyctl.load.unread import UnreadFiles
 from policyctl.load.urls import GIT, LOCAL
-from policyctl.plan.change import UnknownField, unknown_fields
+from policyctl.plan.unknown_fields import UnknownField, unknown_fields
 from policyctl.policy.document import Document, Policy, model_names, references
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.live import LivePolicy, LiveRows
@@ -192,7 +192,7 @@ def _below(reader: Reader, live: dict[str, LivePolicy], subjects: PolicySet) -> 
         targets = frozenset[str]().union(*map(references, pending)) - seen
         seen |= targets
         observed = look_up(reader, targets - looked) if targets - looked else LiveRows({})
-        live |= observed.live
+        live |= observed.policies
         unclear |= observed.obstacles()
         pending = [live[name].normal for name in targets if name in live]
         pending += [subjects.known[name] for name in targets if name in subjects.known]

@@ -131,7 +131,7 @@ def plan_pull(
 
     `spell` returns a policy with its models as the remote spells them: a file that only differs in spelling does not change.
     """
-    in_scope = {name: live for name, live in sorted(observed.live.items()) if settings.in_scope(name)}
+    in_scope = {name: live for name, live in sorted(observed.policies.items()) if settings.in_scope(name)}
     pull = Pull(names=tuple(in_scope))
     circular = set(_in_a_circle(in_scope))
     for name, live in in_scope.items():

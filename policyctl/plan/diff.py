@@ -13,7 +13,8 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 from policyctl.policy.document import Document, canonical_text, model_names, normal_form, order_matters, target_text
-from policyctl.policy.names import canonical_model, short_model
+from policyctl.policy.names import canonical_model, kind_of, short_model
+from policyctl.policy.virtual_model import normal_form as normal_model
 
 _BARE = re.compile(r"(?!\d+$)[\w./:@+~-]+", re.ASCII)
 
@@ -137,7 +138,9 @@ def differs(before: Document, after: Document) -> bool:
 
 
 def fields_between(before: Document, after: Document) -> tuple[FieldChange, ...]:
-    """The fields in which two documents differ, in the order of the format; empty if they are equal."""
+    """The fields in which two documents of one canonical name differ, in the order of the format; empty if they are equal."""
+    if kind_of(before["name"]) == "model":
+        return _explain(normal_model(before), normal_model(after))
     if not differs(before, after):
         return ()
     left, right = normal_form(before, sort=False), normal_form(after, sort=False)
@@ -228,6 +231,11 @@ _ORDER_OF_KEYS = {
         (
             "display_name",
             "description",
+            "model_type",
+            "app_id",
+            "provider_config",
+            "config",
+            "tags",
             "policy",
             "strategy",
             "mode",

@@ -9,11 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, DeclaredModels, KnownPolicies, leads_to_unclear
-from policyctl.plan.change import uncounted, unknown_fields
 from policyctl.plan.plan import Plan
 from policyctl.plan.settings import PARTIAL
+from policyctl.plan.unknown_fields import uncounted, unknown_fields
 from policyctl.policy.document import Document, digest, normal_form, references
-from policyctl.policy.live import LivePolicy, LiveRows
+from policyctl.policy.live import Live, LivePolicy, LiveRows
 from policyctl.policy.names import canonical_name
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Comparison:
         after: Mapping[str, Document],
         declared: DeclaredModels = NOTHING,
         partial: float = PARTIAL,
-        live: Mapping[str, LivePolicy] = MappingProxyType({}),
+        live: Mapping[str, Live] = MappingProxyType({}),
     ) -> None:
         self.before, self.after = before, after
         self.declared, self._partial, self._live = declared, partial, live
@@ -77,7 +77,7 @@ class Comparison:
 
 def effects_of(plan: Plan, observed: LiveRows, comparing: Comparison) -> dict[str, Effect]:
     """The effect of every update of a plan, by canonical name."""
-    updates = [(change.name, change.before) for change in plan.changes if change.action == "update"]
+    updates = [(change.name, change.before) for change in plan.policies if change.action == "update"]
     effects = {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
     unseen = _unseen(_roots(plan, effects), _users(plan, observed), observed) if observed.obstacles() else {}
     return {name: _as_seen(effect, unseen.get(name)) for name, effect in effects.items()}
@@ -148,7 +148,7 @@ def led_to(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, 
 
 def _roots(plan: Plan, effects: Mapping[str, Effect]) -> set[str]:
     """The changes that may move the traffic of policies which target them."""
-    return {change.name for change in plan.changes if change.action != "update" or _is_effective(effects.get(change.name))}
+    return {change.name for change in plan.policies if change.action != "update" or _is_effective(effects.get(change.name))}
 
 
 def _unseen(roots: set[str], users: Mapping[str, set[str]], observed: LiveRows) -> dict[str, str]:
@@ -219,10 +219,11 @@ def _ways_to(roots: set[str], users: Mapping[str, set[str]]) -> dict[str, tuple[
 def policies_around(plan: Plan, observed: LiveRows) -> tuple[KnownPolicies, KnownPolicies]:
     """Every policy as it is live, and as it will be when a plan is applied, in normal form."""
     unclear = observed.obstacles()
-    live = {name: row for name, row in observed.live.items() if name not in unclear}
+    policies = ((name, row) for name, row in observed.live.items() if isinstance(row, LivePolicy))
+    live = {name: row for name, row in policies if name not in unclear}
     changed = {change.name for change in plan.changes}
     kept = {name: row for name, row in live.items() if name not in changed}
-    written = {change.name: change.after for change in plan.changes if change.after is not None}
+    written = {change.name: change.after for change in plan.policies if change.after is not None}
     left = {name: reason for name, reason in unclear.items() if name not in written}
     return (
         KnownPolicies(_NormalForms(live, {}), whole=observed.whole, unclear=unclear),

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from policyctl.errors import Refused
-from policyctl.plan.change import ACTIONS, Action, Change, add, equal, remove, update
+from policyctl.plan.change import ACTIONS, Action, Change, Desired, add, equal, remove, update
 from policyctl.plan.references import ordered
 from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, Policy, canonical_text, digest, normal_form
-from policyctl.policy.live import LivePolicy, LiveRows
-from policyctl.policy.names import MODEL_PREFIX, matches
+from policyctl.policy.live import Live, LiveRows
+from policyctl.policy.names import MODEL_PREFIX, kind_of, matches
 
 
 class BlockedChange(NamedTuple):
@@ -95,6 +95,11 @@ class Plan:
         whole = (digest([where, c.action, c.name, c.id, c.before, c.after]) for c in self.changes)
         return tuple(one.removeprefix("sha256:")[:24] for one in whole)
 
+    @property
+    def policies(self) -> tuple[Change, ...]:
+        """The changes of policies, which are those that the effect engine looks at."""
+        return tuple(change for change in self.changes if change.kind == "policy")
+
     def count(self, action: Action) -> int:
         """How many changes of one kind the plan has."""
         return Counter(change.action for change in self.changes)[action]
@@ -120,14 +125,14 @@ def make_plan(
     environment: str,
     remote: str,
     config: str,
-    desired: Sequence[Policy],
+    desired: Sequence[Desired],
     observed: LiveRows,
     settings: Settings,
     removes: bool,
     selection: Selection = Selection(),
     spell: Callable[[Policy], Policy] = lambda policy: policy,
 ) -> Plan:
-    """Compare the `desired` policies of the directory with the rows `observed` on the remote.
+    """Compare the `desired` policies and models of the directory with the rows `observed` on the remote.
 
     `removes` is whether live policies without a file may be removed at all (a written scope or the embedded remote, and prune
     on). `spell` returns a policy with its models spelled as the remote knows them; it is called only for policies that differ
@@ -157,22 +162,23 @@ def make_plan(
     )
     left = frozenset(change.name for change in unselected)
     others = left | names | {change.name for change in selected}
-    kept = frozenset(policy.name for policy in desired if policy.name not in others and _may_target_policies(policy))
+    kept = frozenset(one.name for one in desired if one.name not in others and _may_target_policies(one))
     return Plan(environment, remote, config, ordered(selected), totals, blocked, kept, left)
 
 
-def _may_target_policies(policy: Policy) -> bool:
+def _may_target_policies(policy: Desired) -> bool:
     """Whether a policy has a target that may be a policy. Counted in its text, which is cheaper than parsing it."""
     return policy.text.count('"model_name":"') != policy.text.count(f'"model_name":"{MODEL_PREFIX}')
 
 
-def _change(policy: Policy, live: LivePolicy | None, spell: Callable[[Policy], Policy]) -> Change | None:
-    if live is None:
-        return add(spell(policy))
-    return None if equal(policy, live) else update(spell(policy), live)
+def _change(desired: Desired, live: Live | None, spell: Callable[[Policy], Policy]) -> Change | None:
+    if live is not None and equal(desired, live):
+        return None
+    spelled = spell(desired) if isinstance(desired, Policy) else desired
+    return add(spelled) if live is None else update(spelled, live)
 
 
-def _consider_remove(live: LivePolicy, settings: Settings, removes: bool, changes: list[Change], counts: Counter[str]) -> None:
+def _consider_remove(live: Live, settings: Settings, removes: bool, changes: list[Change], counts: Counter[str]) -> None:
     if not settings.in_scope(live.name):
         counts["outside_scope"] += 1
     elif removes:
@@ -204,8 +210,8 @@ def _blocked(wanted: Collection[str], observed: LiveRows, settings: Settings) ->
 def _refuse_missing_needs(selected: list[Change], unselected: list[Change]) -> None:
     new = {change.name for change in unselected if change.action == "add"}
     for change in selected:
-        for name in sorted(change.needs & new):
-            raise Refused(f"{change.name} targets the new policy {name}, which is not selected; select both")
+        for name in sorted(change.comes_after & new):
+            raise Refused(f"{change.name} targets the new {kind_of(name)} {name}, which is not selected; select both")
 
 
 def renames(plan: Plan) -> Iterator[str]:
@@ -221,7 +227,7 @@ def _by_content(plan: Plan, action: Action) -> dict[str, list[str]]:
     found: defaultdict[str, list[str]] = defaultdict(list)
     for change in plan.changes:
         document = change.after or change.before
-        if change.action == action and document is not None:
+        if change.kind == "policy" and change.action == action and document is not None:
             found[_content(normal_form(document))].append(change.name)
     return found
 

@@ -114,7 +114,7 @@ def before_each(changes: Iterable[Change]) -> dict[str, frozenset[str]]:
     by_name = {change.name: change for change in changes}
     users: defaultdict[str, set[str]] = defaultdict(set)
     for change in by_name.values():
-        for name in change.frees:
+        for name in change.comes_before:
             users[name].add(change.name)
     return {name: _prerequisites(change, by_name, users) for name, change in by_name.items()}
 
@@ -123,7 +123,7 @@ def _prerequisites(change: Change, by_name: dict[str, Change], users: Mapping[st
     if change.action == "remove":
         return frozenset(users.get(change.name, set()) - {change.name})
     return frozenset(
-        name for name in change.needs if name != change.name and name in by_name and by_name[name].action != "remove"
+        name for name in change.comes_after if name != change.name and name in by_name and by_name[name].action != "remove"
     )
 
 

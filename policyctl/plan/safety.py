@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies, redeclared
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import LiveState, UnknownField, live_state, unknown_fields
+from policyctl.plan.change import LiveState, live_state, masked, uses
 from policyctl.plan.diff import differs
 from policyctl.plan.effects import (
     AffectedPolicy,
@@ -24,9 +25,11 @@ from policyctl.plan.effects import (
 )
 from policyctl.plan.plan import Plan, renames
 from policyctl.plan.settings import Settings
-from policyctl.policy.document import Document, model_names, references
+from policyctl.plan.unknown_fields import UnknownField, unknown_fields
+from policyctl.policy.document import Document, model_names
 from policyctl.policy.live import LiveRows
-from policyctl.policy.names import POLICY_PREFIX, canonical_name, matches
+from policyctl.policy.names import KINDS, PLURALS, POLICY_PREFIX, canonical, canonical_name, kind_of, matches
+from policyctl.policy.virtual_model import LiveModel, lost_secrets
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
@@ -153,10 +156,11 @@ def _refusals(
     yield from _protected(plan, settings)
     yield from _too_many_removes(left, settings)
     yield from _too_much_change(left, settings)
-    yield from _emptied(left)
+    yield from _emptied(left, observed, settings)
     for name, user in used:
         yield f"{name} would be removed, but {user} still targets it (change or remove that one too)"
     yield from _target_nothing(plan, after)
+    yield from _lose_secrets(plan, observed)
 
 
 def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[str, Document]) -> frozenset[str]:
@@ -229,6 +233,16 @@ def _target_nothing(plan: Plan, after: KnownPolicies) -> Iterator[str]:
                     yield f"{change.name} would target {target}, which does not exist (plan again)"
 
 
+def _lose_secrets(plan: Plan, observed: LiveRows) -> Iterator[str]:
+    """Updates of models whose own secrets the remote only shows a mask of."""
+    for change in plan.changes:
+        live = observed.live.get(change.name)
+        if not isinstance(live, LiveModel) or change.action != "update" or change.after is None:
+            continue
+        if lost := lost_secrets(live, change.after):
+            yield masked(change.name, lost)
+
+
 def _missing(document: Document, after: KnownPolicies) -> list[str]:
     """The policies that a document plainly targets and that do not exist."""
     named = [canonical_name(name) for name in model_names(document) if name.startswith(POLICY_PREFIX)]
@@ -249,7 +263,7 @@ def _unfollowed(plan: Plan, after: KnownPolicies) -> Iterator[str]:
 
 
 def _protected(plan: Plan, settings: Settings) -> Iterator[str]:
-    allowed = {canonical_name(name) for name in settings.allow_remove}
+    allowed = set(map(canonical, settings.allow_remove))
     for change in plan.changes:
         if change.action == "remove" and change.name not in allowed and matches(change.name, settings.protect):
             yield f"{change.name} is protected and would be removed (allow it with --allow-remove {quote(change.name)})"
@@ -272,20 +286,24 @@ def _too_much_change(plan: Plan, settings: Settings) -> Iterator[str]:
         )
 
 
-def _emptied(plan: Plan) -> Iterator[str]:
-    removes = plan.count("remove")
-    if removes and removes == plan.counts.managed and not plan.count("add"):
-        yield f"all {removes} live policies in scope would be removed; policyctl never empties a scope"
+def _emptied(plan: Plan, observed: LiveRows, settings: Settings) -> Iterator[str]:
+    """Plans that leave nothing of a kind: of policies, or of models where these are managed."""
+    for kind in KINDS:
+        actions = Counter(change.action for change in plan.changes if change.kind == kind)
+        live = sum(kind_of(name) == kind and settings.in_scope(name) for name in observed.live)
+        removes, managed = actions["remove"], live if observed.models else plan.counts.managed
+        if removes and removes == managed and not actions["add"]:
+            yield f"all {removes} live {PLURALS[kind]} in scope would be removed; policyctl never empties a scope"
 
 
 def _still_targeted(plan: Plan, observed: LiveRows) -> Iterator[tuple[str, str]]:
-    """Removed policies that one that stays still targets, in scope or not, and the name of that one."""
+    """Removed policies and models that one that stays still targets, in scope or not, and the name of that one."""
     removed = {change.name for change in plan.changes if change.action == "remove"}
     if not removed:
         return
     changed = {change.name for change in plan.changes}
-    kept = [(name, references(row.document)) for name, row in observed.live.items() if name not in changed]
-    kept += [(change.name, change.needs) for change in plan.changes]
+    kept = [(name, uses(row.document)) for name, row in observed.live.items() if name not in changed]
+    kept += [(change.name, change.comes_after) for change in plan.changes]
     kept += [(name or "a row without a name", targets) for name, targets in observed.untouched()]
     for user, targets in sorted(kept, key=lambda one: one[0]):
         for name in sorted(targets & removed):

@@ -10,18 +10,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import Action, Change, equal
+from policyctl.plan.change import Action, Change, Desired, equal
 from policyctl.plan.diff import fields_between
 from policyctl.plan.effects import policies_around
 from policyctl.plan.plan import Counts, Plan, blocked_by_rows, unread_rows
 from policyctl.plan.references import leads_back, ordered, unknown_targets
 from policyctl.plan.settings import Override, Settings
-from policyctl.policy.document import Document, Policy, digest, normal_form, policy_from_file, references
+from policyctl.policy.document import Document, digest, normal_form, policy_from_file, references
 from policyctl.policy.findings import format_path
 from policyctl.policy.live import LiveRows
+from policyctl.policy.model_schema import fault_in_written
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import PolicyFile
 from policyctl.policy.validation_errors import too_big
+from policyctl.policy.virtual_model import normal_form as normal_model
 
 FORMAT = "policyctl/saved-plan"
 VERSION = 1
@@ -186,17 +188,31 @@ def _change_from(saved: _SavedChange) -> Change:
 
 def _check(change: Change) -> None:
     """Raise ValueError for a change that `plan` could not have written: only policies are ever applied."""
-    if change.name != canonical_name(change.name):
-        raise ValueError(f"{format_path(change.name)} is not the whole name of a policy")
     has = (change.before is not None, change.id is not None, change.after is not None)
     if has != {"add": (False, False, True), "update": (True, True, True), "remove": (True, True, False)}[change.action]:
         raise ValueError(f"the {change.action} of {format_path(change.name)} lacks what it replaces, or what it writes")
+    if change.kind == "model":
+        _check_model(change)
+        return
+    if change.name != canonical_name(change.name):
+        raise ValueError(f"{format_path(change.name)} is not the whole name of a policy")
     if change.after is not None:
         _check_after(change.name, change.after)
     if change.before is not None:
         named = isinstance(change.before.get("name"), str) and canonical_name(change.before["name"]) == change.name
         if not named or not isinstance(change.before.get("policy"), dict) or normal_form(change.before) != change.before:
             raise ValueError(f"what {format_path(change.name)} is to replace is not a live policy")
+
+
+def _check_model(change: Change) -> None:
+    """The same for a virtual model. What is written has no secret in it but the mark of one that the remote has."""
+    for document in (change.before, change.after):
+        if document is not None and (document.get("name") != change.name or too_big(document) is not None):
+            raise ValueError(f"a version of {format_path(change.name)} is not a virtual model")
+    if change.before is not None and normal_model(change.before) != change.before:
+        raise ValueError(f"what {format_path(change.name)} is to replace is not a live model")
+    if change.after is not None and (fault := fault_in_written(change.after)):
+        raise ValueError(f"what {format_path(change.name)} is to be is not a model as plan writes it: {fault}")
 
 
 def _check_after(name: str, after: Document) -> None:
@@ -208,7 +224,7 @@ def _check_after(name: str, after: Document) -> None:
 
 
 def with_recomputed_counts(
-    plan: Plan, files: Mapping[str, Policy], observed: LiveRows, settings: Settings, *, removes: bool
+    plan: Plan, files: Mapping[str, Desired], observed: LiveRows, settings: Settings, *, removes: bool
 ) -> Plan:
     """The plan with its counts, what blocks it, and its files as they are now, not as the plan file has them.
 

@@ -52,8 +52,8 @@ def normal_form(document: Document, *, sort: bool = True) -> Document:
     display_name, description = document.get("display_name"), document.get("description")
     return {
         "name": name,
-        "display_name": name if display_name is None else _plain(display_name),
-        "description": name if description is None else _plain(description),
+        "display_name": name if display_name is None else plain_value(display_name),
+        "description": name if description is None else plain_value(description),
         "policy": _group(document["policy"], BODY_KEYS, sort),
     }
 
@@ -108,7 +108,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 def _group(group: Any, known: frozenset[str], sort: bool) -> Any:
     if not isinstance(group, dict):
-        return _plain(group)
+        return plain_value(group)
     normal: Document = {}
     for key, value in group.items():
         if value is None or key not in known:
@@ -118,7 +118,7 @@ def _group(group: Any, known: frozenset[str], sort: bool) -> Any:
         elif key in PART_KEYS:
             normal[key] = _part(value, PART_KEYS[key])
         else:
-            normal[key] = _plain(value)
+            normal[key] = plain_value(value)
     if sort and isinstance(normal.get("targets"), list) and not order_matters(normal):
         normal["targets"].sort(key=canonical_text)
     return normal
@@ -126,7 +126,7 @@ def _group(group: Any, known: frozenset[str], sort: bool) -> Any:
 
 def _targets(targets: Any, sort: bool) -> Any:
     if not isinstance(targets, list):
-        return _plain(targets)
+        return plain_value(targets)
     normal = [_group(target, TARGET_KEYS, sort) for target in targets]
     for target in normal:
         if isinstance(target, dict):
@@ -136,9 +136,9 @@ def _targets(targets: Any, sort: bool) -> Any:
 
 def _part(part: Any, known: frozenset[str]) -> Any:
     if not isinstance(part, dict):
-        return _plain(part)
+        return plain_value(part)
     return {
-        key: _codes(value) if key == "on_status_codes" else _plain(value)
+        key: _codes(value) if key == "on_status_codes" else plain_value(value)
         for key, value in part.items()
         if value is not None and key in known and not (key == SWITCH and value is False)
     }
@@ -146,22 +146,22 @@ def _part(part: Any, known: frozenset[str]) -> Any:
 
 def _codes(codes: Any) -> Any:
     if not isinstance(codes, list):
-        return _plain(codes)
-    plain = [_plain(code) for code in codes]
+        return plain_value(codes)
+    plain = [plain_value(code) for code in codes]
     if all(type(code) is int for code in plain):
         return sorted(set(plain))
     return [json.loads(text) for text in sorted({canonical_text(code) for code in plain})]
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     if type(value) is float:
         if not math.isfinite(value):
             return str(value)
         return int(value) if value.is_integer() else value
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+        return {key: plain_value(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     return value
 
 

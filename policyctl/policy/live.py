@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from policyctl.policy.document import Document, canonical_text, is_server_key, normal_form, references
-from policyctl.policy.names import bare_name, canonical_name
+from policyctl.policy.names import bare_name, canonical_name, short_model, virtual_model
+from policyctl.policy.virtual_model import LiveModel, ModelRow, is_own_key
 
 MAX_NESTING = 200  # mappings and lists in each other in a row; with more, what walks through a document may not end
 
@@ -34,6 +35,9 @@ class LivePolicy:
     @cached_property
     def text(self) -> str:
         return canonical_text(self.normal)
+
+
+Live = LivePolicy | LiveModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class Duplicates(NamedTuple):
     """
 
     name: str
-    rows: tuple[LivePolicy, ...]
+    rows: tuple[Live, ...]
     others: tuple[str, ...] = ()
 
     @property
@@ -91,10 +95,20 @@ class LiveRows:
     `whole` means that this is everything, so that a policy of another name does not exist.
     """
 
-    live: dict[str, LivePolicy]
+    live: dict[str, Live]
     twins: tuple[Duplicates, ...] = ()
     unreadable: tuple[UnreadableRow, ...] = ()
     whole: bool = True
+
+    @property
+    def policies(self) -> dict[str, LivePolicy]:
+        """The live policies alone."""
+        return {name: live for name, live in self.live.items() if isinstance(live, LivePolicy)}
+
+    @property
+    def models(self) -> dict[str, LiveModel]:
+        """The live virtual models alone."""
+        return {name: live for name, live in self.live.items() if isinstance(live, LiveModel)}
 
     def obstacles(self) -> dict[str, str]:
         """By name, why a policy is not known although rows of that name exist."""
@@ -123,10 +137,12 @@ class LiveRows:
         return name in self.live or name in self.obstacles()
 
 
-def read_row(row: Any) -> LivePolicy | UnreadableRow:
-    """A row of a remote's list as a live policy, or why it is none. Never raises, whatever the row is."""
+def read_row(row: Any) -> Live | UnreadableRow:
+    """A row of a remote's list as a live policy or model, or why it is none. Never raises, whatever the row is."""
     if isinstance(row, UnreadableRow):
         return row
+    if isinstance(row, ModelRow):
+        return _read_model(row)
     if not isinstance(row, dict):
         return UnreadableRow("the row is not an object", None, None)
     name, identifier = row.get("name"), id_of(row)
@@ -144,6 +160,30 @@ def read_row(row: Any) -> LivePolicy | UnreadableRow:
     if _is_deeper(document, MAX_NESTING):
         return UnreadableRow("the row's policy is nested too deeply", canonical, identifier, targets=targets)
     return LivePolicy(canonical, identifier, document, version)
+
+
+def _read_model(row: ModelRow) -> LiveModel | UnreadableRow:
+    """A row of a list of models; it targets nothing, so that what is not known of it hides no use of a policy."""
+    name, identifier, nothing = row.get("name"), id_of(row), frozenset[str]()
+    if not isinstance(name, str) or not short_model(name):
+        return UnreadableRow("the row of a model has no usable name", None, identifier, targets=nothing)
+    if identifier is None:
+        return UnreadableRow("the row has no usable id", virtual_model(name), None, targets=nothing)
+    document = {key: value for key, value in row.items() if value is not None and not is_own_key(key)}
+    if _is_deeper(document, MAX_NESTING):
+        return UnreadableRow("the row's model is nested too deeply", virtual_model(name), identifier, targets=nothing)
+    version = row.get("etag")
+    return LiveModel(virtual_model(name), identifier, document, version if isinstance(version, str) and version else None)
+
+
+def row_name(row: Any) -> str | None:
+    """The canonical name that a row has, readable or not; None where it has none."""
+    if isinstance(row, UnreadableRow):
+        return row.name
+    name = row.get("name") if isinstance(row, dict) else None
+    if not isinstance(name, str):
+        return None
+    return virtual_model(name) if isinstance(row, ModelRow) else canonical_name(name)
 
 
 def _is_deeper(value: Any, most: int) -> bool:
@@ -173,15 +213,14 @@ def named_rows(rows: Iterable[Any]) -> dict[str, list[Any]]:
     """The rows by canonical name, in order; those without a usable name are left out."""
     found: dict[str, list[Any]] = {}
     for row in rows:
-        name = row.get("name") if isinstance(row, dict) else row.name if isinstance(row, UnreadableRow) else None
-        if isinstance(name, str):
-            found.setdefault(canonical_name(name), []).append(row)
+        if (name := row_name(row)) is not None:
+            found.setdefault(name, []).append(row)
     return found
 
 
 def observe_rows(rows: Iterable[Any]) -> LiveRows:
     """Sort out the rows of a remote's list (see `read_row`). Every row ends in exactly one of the three places."""
-    live: dict[str, list[LivePolicy]] = {}
+    live: dict[str, list[Live]] = {}
     unreadable: dict[object, UnreadableRow] = {}
     owners: dict[str, str | None] = {}
     shared: dict[str, set[str | None]] = {}
@@ -189,7 +228,7 @@ def observe_rows(rows: Iterable[Any]) -> LiveRows:
         found = read_row(row)
         if found.id is not None and owners.setdefault(found.id, found.name) != found.name:
             shared.setdefault(found.id, {owners[found.id]}).add(found.name)
-        if isinstance(found, LivePolicy):
+        if isinstance(found, Live):
             _join(live.setdefault(found.name, []), found)
         elif found.name is None and found.id is None:
             known = unreadable.get(found.reason, found)
@@ -212,7 +251,7 @@ def _as_one(row: UnreadableRow, other: UnreadableRow) -> UnreadableRow:
     return replace(row, count=row.count + other.count, targets=targets)
 
 
-def _join(same: list[LivePolicy], row: LivePolicy) -> None:
+def _join(same: list[Live], row: Live) -> None:
     """Add a row to those of its name. A list that grew while it was read may show one twice, as it was: that counts once."""
     for position, other in enumerate(same):
         if other.id == row.id and other.document == row.document:

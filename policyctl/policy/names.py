@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Literal
 
 POLICY_PREFIX = "virtual-policy/"
 MODEL_PREFIX = "virtual-model/"
@@ -87,10 +88,26 @@ def model_spelling(name: str, known: Collection[str], policies: Collection[str] 
     return next((spelling for spelling in spellings if spelling in known), name)
 
 
+Kind = Literal["policy", "model"]
+KINDS: tuple[Kind, ...] = ("policy", "model")
+PLURALS: dict[Kind, str] = {"policy": "policies", "model": "models"}
+
+
+def kind_of(canonical: str) -> Kind:
+    """What a canonical name names: each kind has a prefix of its own."""
+    return "model" if canonical.startswith(MODEL_PREFIX) else "policy"
+
+
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a policy's name, in either spelling, matches one of the globs (case counts, `*` crosses `/`)."""
-    both = spellings(name)
+    """Whether the name of a policy or a virtual model, in either spelling, matches one of the globs (case counts, `*` crosses
+    `/`)."""
+    both = (name, short_model(name)) if kind_of(name) == "model" else spellings(name)
     return any(fnmatchcase(spelling, pattern) for pattern in patterns for spelling in both)
+
+
+def canonical(name: str) -> str:
+    """The canonical name of what people call so: a virtual model where the prefix shows it, else a policy."""
+    return name if kind_of(name) == "model" else canonical_name(name)
 
 
 def name_error(name: str) -> str | None:

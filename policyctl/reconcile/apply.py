@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from policyctl.errors import Conflict, Incomplete, LostAnswer, NotFound, PolicyctlError, RemoteError
-from policyctl.plan.change import GOOD, Change, LiveState, Outcome, Schedule, has_extras, keep_unknown_fields, live_state
+from policyctl.plan.change import GOOD, Change, LiveState, Outcome, Schedule, document_to_write, live_state
 from policyctl.plan.safety import Review
+from policyctl.plan.unknown_fields import has_extras
 from policyctl.policy.document import Document
-from policyctl.policy.live import LivePolicy, LiveRows
+from policyctl.policy.live import Live, LiveRows
 from policyctl.reconcile.audit import Audit, Recording, recording
 from policyctl.reconcile.observe import look_up
 from policyctl.reconcile.plan import moved_by_another, raise_if_refused, raise_if_stale, stale_changes
@@ -224,16 +225,15 @@ class ChangeWriter:
         times = f" (sent {TRIES} times, and never seen on the remote)" if isinstance(problem, LostAnswer) else ""
         return _outcome_seen(outcome, observed, problem) or replace(outcome, reason=f"{problem}{times}")
 
-    def _write(self, outcome: Outcome, live: LivePolicy | None) -> tuple[Outcome, RemoteError | None]:
+    def _write(self, outcome: Outcome, live: Live | None) -> tuple[Outcome, RemoteError | None]:
         """Send a change. Returns an outcome, and the problem if only another look can show what the outcome is."""
         change = outcome.change
         try:
+            document = document_to_write(live, change.after) if change.after is not None else None
             self.on_begin(change)
         except PolicyctlError as error:
             return replace(outcome, reason=str(error)), None
-        document = change.after
         if document is not None and live is not None:
-            document = keep_unknown_fields(live.document, document)
             outcome = replace(outcome, written=document if has_extras(document) else None)
         try:
             identifier = _send(document, live, self.writer)
@@ -301,7 +301,7 @@ def _is_open(change: Change, observed: LiveRows) -> bool:
     return change.name not in observed.obstacles() and live_state(change, observed.live.get(change.name)) is LiveState.DO
 
 
-def _send(document: Document | None, live: LivePolicy | None, writer: Writer) -> str | None:
+def _send(document: Document | None, live: Live | None, writer: Writer) -> str | None:
     if document is None:
         assert live is not None  # noqa: S101 - LiveState.DO means that the policy is there
         writer.remove(live.id, live.version)

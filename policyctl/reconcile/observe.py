@@ -47,4 +47,4 @@ def find_those(reader: Reader, names: Collection[str]) -> Mapping[str, LivePolic
         raise Incomplete(f"{twins.name}: {twins.reason} (ids {', '.join(twins.ids)})")
     for row in observed.unreadable:
         raise Incomplete(f"{row.name} cannot be read: {row.reason} (id {row.id or 'unknown'}); repair it on the remote")
-    return observed.live
+    return observed.policies

@@ -19,7 +19,7 @@ from policyctl.plan.saved_plan import bad_targets, rule_violations, with_recompu
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, references
 from policyctl.policy.findings import did_you_mean
-from policyctl.policy.live import LivePolicy, LiveRows, named_rows
+from policyctl.policy.live import Live, LiveRows, named_rows
 from policyctl.policy.names import POLICY_PREFIX, canonical_name
 from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.observe import CONTRADICTS, observe
@@ -298,7 +298,7 @@ def stale_changes(plan: Plan, observed: LiveRows) -> tuple[str, ...]:
     return tuple(stale)
 
 
-def moved_by_another(change: Change, live: LivePolicy | None) -> str:
+def moved_by_another(change: Change, live: Live | None) -> str:
     """The fields of the live policy that changed since the plan was made, from what to what."""
     return ", ".join(
         f"{position_name(field.path)}: {before} → {after}"

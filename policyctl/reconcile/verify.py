@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from policyctl.errors import RemoteError
-from policyctl.plan.change import GOOD, Change, LiveState, Outcome, live_state, lost_extras, unapplied_fields
+from policyctl.plan.change import GOOD, Change, LiveState, Outcome, live_state, unapplied_fields
+from policyctl.plan.unknown_fields import lost_extras
 from policyctl.policy.document import Document
 from policyctl.policy.live import LivePolicy, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.observe import CONTRADICTS

@@ -15,7 +15,7 @@ from policyctl.effect.simulate import Simulation
 from policyctl.effect.tree import Tree, Unfit, unfit_models
 from policyctl.effect.usage import Dead, Names, Use
 from policyctl.effect.worst_case import Bound
-from policyctl.plan.change import UnknownField
+from policyctl.plan.unknown_fields import UnknownField
 from policyctl.policy.names import short_names
 from policyctl.report.format import json_text
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from policyctl.effect.analysis import Effect
 from policyctl.effect.gateway import PROFILE
-from policyctl.plan.change import Change, unknown_field_notes
+from policyctl.plan.change import Change
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.effects import AffectedPolicy
 from policyctl.plan.safety import Review
+from policyctl.plan.unknown_fields import unknown_field_notes
 from policyctl.report.effect_json import effect_data, extras_data
 from policyctl.report.format import json_text
 from policyctl.report.headline import describe_risk, plan_summary

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from policyctl.effect.gateway import ASSUMED
 from policyctl.errors import NotKnown
-from policyctl.plan.change import unknown_field_notes
 from policyctl.plan.plan import BlockedChange
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
+from policyctl.plan.unknown_fields import unknown_field_notes
 from policyctl.policy.document import Document, references
 from policyctl.report.format import escape, position_name
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from policyctl.load.placement import Pull
 from policyctl.load.write import policy_text, unrepresentable_reasons
-from policyctl.plan.change import unknown_field_notes, unknown_fields
 from policyctl.plan.plan import Plan
+from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields
 from policyctl.policy.document import normal_form
 from policyctl.policy.findings import HIDDEN
 from policyctl.policy.live import LivePolicy, LiveRows
@@ -24,9 +24,11 @@ _SECRET = re.compile(r"key|secret|token$|passw|credential|auth|header", re.IGNOR
 
 def policies_text(observed: LiveRows, environment: str, remote: str, style: Style) -> str:
     """One line for each policy, the rows that are not policies, and a summary as the last line."""
-    lines = [f"{style.paint(escape(name), 'bold')}  {_describe(live, style)}" for name, live in sorted(observed.live.items())]
+    lines = [
+        f"{style.paint(escape(name), 'bold')}  {_describe(live, style)}" for name, live in sorted(observed.policies.items())
+    ]
     head = style.paint(f"environment {escape(environment)}, remote {escape(remote)}", "dim")
-    blocks = [[head], [*lines, *_strange(observed, style)], [f"{count(len(observed.live), 'policy')}."]]
+    blocks = [[head], [*lines, *_strange(observed, style)], [f"{count(len(observed.policies), 'policy')}."]]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
@@ -37,7 +39,7 @@ def policies_json(observed: LiveRows, environment: str, remote: str) -> str:
         "version": VERSION,
         "environment": environment,
         "remote": remote,
-        "policies": [_policy(live) for _, live in sorted(observed.live.items())],
+        "policies": [_policy(live) for _, live in sorted(observed.policies.items())],
         "twins": [{"name": twins.name, "ids": list(twins.ids)} for twins in observed.twins],
         "unreadable": [{"name": row.name, "id": row.id, "reason": row.reason} for row in observed.unreadable],
     }
@@ -132,7 +134,7 @@ def _rest(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
 
 def _notes(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
     """The fields of live policies that their files cannot hold."""
-    unknown = {name: fields for name in pull.names if (fields := unknown_fields(observed.live[name].document))}
+    unknown = {name: fields for name in pull.names if (fields := unknown_fields(observed.policies[name].document))}
     for note in unknown_field_notes(unknown, position_name):
         yield f"{style.paint('note', 'cyan')}  {escape(note)}"
 

@@ -176,6 +176,19 @@ _FORMAT = (
         "be seen. Two such names can look the same. Choose a plain one.",
     ),
     _error("P109", "invalid-value", "A value does not match the format. The message describes what does."),
+    _error(
+        "P110",
+        "secret-in-file",
+        "A virtual model's file holds a secret: an api_key, a password or token, or a user in a URL. Everyone who can read the "
+        "repository has it, and its history keeps it. Make a connection on the platform, write its app_id in the file, and "
+        "replace the secret where it was issued.",
+    ),
+    _error(
+        "P111",
+        "only-there",
+        "A key whose value means something in one place only: the id that one environment has for a connection, or the path of "
+        "a file on one person's machine. Write what the message names, which means the same everywhere.",
+    ),
 )
 
 _ACROSS = (

@@ -28,7 +28,7 @@ URL = f"sqlite:///{LOCAL}"
 
 def live(name: str) -> LivePolicy:
     with open_reader(URL) as reader:
-        return observe(reader).live[f"virtual-policy/{name}"]
+        return observe(reader).policies[f"virtual-policy/{name}"]
 
 
 def updated(name: str, *targets: str) -> Change:

@@ -16,7 +16,7 @@ from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import write_atomically
 from policyctl.load.placement import SUFFIX, file_names
 from policyctl.load.write import policy_text, unrepresentable_reasons
-from policyctl.plan.change import unknown_field_notes, unknown_fields
+from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields
 from policyctl.policy.live import LivePolicy, LiveRows
 from policyctl.policy.names import canonical_name
 from policyctl.reconcile.observe import find_live, observe

@@ -1,0 +1,228 @@
+"""Who uses the policies and models of a tenant: agents, flows, knowledge bases, controls, the tenant's settings.
+
+A name that is used is free text on the platform: nothing there checks it, and an agent may name a policy with its prefix or
+without. What is known of each place is in the manual (consumers). A source that could not be read is not an empty one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from policyctl.policy.document import Document, model_names
+from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_name
+
+ConsumerKind = Literal[
+    "agent", "external agent", "assistant", "flow", "knowledge base", "control", "tenant default", "denylist", "policy"
+]
+# Those that only narrow or guard what a model does: without the model they do nothing, and nothing fails.
+MILD: frozenset[ConsumerKind] = frozenset({"control", "denylist"})
+_MOST = 1000  # nodes of one flow; with more, what is left is not looked at
+_MAX_WAY = 20  # consumers between one and what it uses; agents may be collaborators of each other
+
+
+class Consumer(NamedTuple):
+    """What uses a model: its kind, its name, and where its definition is (a workspace, or file and line), if known."""
+
+    kind: ConsumerKind
+    name: str
+    place: str = ""
+
+
+class Use(NamedTuple):
+    """That a consumer uses a policy or model: the field that names it, and the consumers and policies in between.
+
+    `through` is empty where the consumer names it directly; the last of it does.
+    """
+
+    consumer: Consumer
+    field: str
+    through: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What was read of a tenant: the rows of each list, or why it could not be read.
+
+    `agents` and the others are plain rows as the platform gives them; `unread` has a reason by the source's name, `absent`
+    the sources that this deployment does not have.
+    """
+
+    agents: tuple[Document, ...] = ()
+    others: Mapping[ConsumerKind, tuple[Document, ...]] = field(default_factory=dict)
+    selection: Document = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+
+
+class Consumers:
+    """Who uses what, directly and through others."""
+
+    def __init__(self, unread: Mapping[str, str] = {}, notes: Iterable[str] = ()) -> None:
+        self.unread = dict(unread)
+        self.notes = tuple(notes)
+        self._direct: defaultdict[str, dict[Use, None]] = defaultdict(dict)
+        self._collaborates: defaultdict[str, dict[Consumer, None]] = defaultdict(dict)
+
+    def add(self, consumer: Consumer, uses: Iterable[tuple[str, str]], collaborators: Iterable[str] = ()) -> None:
+        """Take note of what one consumer names, as (field, name), and of the agents that it hands requests to, by id or
+        name."""
+        for where, name in uses:
+            self._direct[used_name(name)][Use(consumer, where)] = None
+        for other in collaborators:
+            self._collaborates[other][consumer] = None
+
+    def policies(self, documents: Mapping[str, Document]) -> None:
+        """Take note of what policies target, by their canonical names."""
+        for name, document in documents.items():
+            self.add(Consumer("policy", name), (("policy.targets", target) for target in dict.fromkeys(model_names(document))))
+
+    def of(self, name: str) -> tuple[Use, ...]:
+        """Who uses a policy or model by its canonical name: direct uses first, each consumer once."""
+        found: dict[Consumer, Use] = {}
+        pending = list(self._direct.get(name, ()))
+        while pending:
+            further: list[Use] = []
+            for use in sorted(pending, key=_order):
+                if use.consumer not in found and len(use.through) < _MAX_WAY:
+                    found[use.consumer] = use
+                    further += self._users_of(use)
+            pending = further
+        return tuple(found.values())
+
+    def _users_of(self, use: Use) -> Iterator[Use]:
+        """Those who use a consumer, and through it what it uses."""
+        way = (use.consumer.name, *use.through)
+        if use.consumer.kind == "policy":
+            yield from (Use(other.consumer, other.field, way) for other in self._direct.get(use.consumer.name, ()))
+        for other in self._collaborates.get(use.consumer.name, ()):
+            yield Use(other, "collaborators", way)
+
+
+def _order(use: Use) -> tuple[bool, Consumer]:
+    return use.consumer.kind == "policy", use.consumer
+
+
+def used_name(name: str) -> str:
+    """What a consumer means by a name: a virtual model, else the policy of that name in either spelling.
+
+    A built-in model has no prefix either; it reads as a policy that does not exist, which nothing is said of.
+    """
+    return name if name.startswith((MODEL_PREFIX, POLICY_PREFIX)) else canonical_name(name)
+
+
+def consumers_of(sources: Sources) -> Consumers:
+    """Who uses what by the rows of a tenant."""
+    found = Consumers(sources.unread, _notes(sources))
+    names = {str(row["id"]): _name(row) for row in _all_agents(sources) if "id" in row}
+    for row in sources.agents:
+        consumer = Consumer("agent", _name(row), str(row.get("workspace_id") or ""))
+        found.add(consumer, agent_uses(row), (names.get(one, one) for one in _texts(row.get("collaborators"))))
+    for kind, uses in _USES.items():
+        for row in sources.others.get(kind, ()):
+            found.add(Consumer(kind, _name(row)), uses(row))
+    selection = sources.selection
+    if isinstance(default := selection.get("default_llm"), str):
+        found.add(Consumer("tenant default", "default_llm"), [("default_llm", default)])
+    found.add(Consumer("denylist", "llm_denylist"), (("llm_denylist", name) for name in _texts(selection.get("llm_denylist"))))
+    return found
+
+
+def _all_agents(sources: Sources) -> Iterator[Document]:
+    yield from sources.agents
+    others: tuple[ConsumerKind, ...] = ("external agent", "assistant")
+    for kind in others:
+        yield from sources.others.get(kind, ())
+
+
+def _name(row: Document) -> str:
+    return str(row.get("name") or row.get("id") or "without a name")
+
+
+def _notes(sources: Sources) -> Iterator[str]:
+    if sources.absent:
+        yield f"this deployment does not have {', '.join(sources.absent)}"
+    released = sorted(_name(row) for row in sources.agents if _is_released(row))
+    if released:
+        yield (
+            f"the released versions of {len(released)} agents were not inspected, and may use other models than their drafts: "
+            f"{', '.join(released)}"
+            if len(released) > 1
+            else f"the released version of the agent {released[0]} was not inspected, and may use another model than its draft"
+        )
+
+
+def _is_released(row: Document) -> bool:
+    environments = row.get("environments")
+    return isinstance(environments, list) and any(isinstance(one, dict) and one.get("name") == "live" for one in environments)
+
+
+def agent_uses(row: Document) -> Iterator[tuple[str, str]]:
+    """What an agent's row or file names: the field and the name."""
+    yield from _at(row, "llm")
+    yield from _at(row, "llm_config", "model")
+    yield from _at(row, "chat_with_docs", "vector_index", "embeddings_model_name")
+    yield from _at(row, "chat_with_docs", "generation", "model_id")
+    yield from _at(row, "chat_with_docs", "query_rewrite", "model_id")
+
+
+def knowledge_base_uses(row: Document) -> Iterator[tuple[str, str]]:
+    """The same for a knowledge base."""
+    yield from _at(row, "vector_index", "embeddings_model_name")
+    yield from _at(row, "conversational_search_tool", "generation", "model_id")
+    yield from _at(row, "conversational_search_tool", "query_rewrite", "model_id")
+    search = row.get("conversational_search_tool")
+    indexes = search.get("index_config") if isinstance(search, dict) else None
+    for position, index in enumerate(indexes if isinstance(indexes, list) else ()):
+        for engine in ("milvus", "astradb", "open_search") if isinstance(index, dict) else ():
+            for _, name in _at(index, engine, "embedding_model_id"):
+                yield f"conversational_search_tool.index_config[{position}].{engine}.embedding_model_id", name
+
+
+def control_uses(row: Document) -> Iterator[tuple[str, str]]:
+    """The same for a control: its row has `model_ids`, its file `control.model_names`."""
+    yield from (("model_ids", name) for name in _texts(row.get("model_ids")))
+    control = row.get("control")
+    names = control.get("model_names") if isinstance(control, dict) else None
+    yield from (("control.model_names", name) for name in _texts(names))
+
+
+def flow_uses(row: Document) -> Iterator[tuple[str, str]]:
+    """The same for a flow: a tool whose row has the whole flow, or a flow's own file. Flows within flows count."""
+    binding = row.get("binding")
+    flow = binding.get("flow") if isinstance(binding, dict) else None
+    model = flow.get("model") if isinstance(flow, dict) else row
+    pending: list[tuple[str, Any]] = [("", model)]
+    for path, one in pending:  # which grows
+        if not isinstance(one, dict):
+            continue
+        yield from ((f"{path}{where}", name) for where, name in _at(one, "metadata", "llm_model"))
+        nodes = one.get("nodes")
+        room = max(0, _MOST - len(pending))
+        for name, node in islice(nodes.items(), room) if isinstance(nodes, dict) else ():
+            place = f"{path}nodes.{name}."
+            for keys in (("spec", "llm"), ("spec", "config", "llm"), ("spec", "kvp_model_name")):
+                yield from ((f"{place}{where}", used) for where, used in _at(node, *keys))
+            pending.append((place, node))
+
+
+_USES: dict[ConsumerKind, Callable[[Document], Iterator[tuple[str, str]]]] = {
+    "flow": flow_uses,
+    "knowledge base": knowledge_base_uses,
+    "control": control_uses,
+}
+
+
+def _at(value: Any, *keys: str) -> Iterator[tuple[str, str]]:
+    """The name at a path, with the path as text; nothing where there is none."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, str) and value:
+        yield ".".join(keys), value
+
+
+def _texts(value: Any) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

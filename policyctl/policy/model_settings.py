@@ -1,0 +1,228 @@
+"""The settings of a virtual model's provider: every key, its type, which provider uses it, and other spellings.
+
+The table is that of IBM's ADK 2.19 (see the manual, virtual-models). Files may write a key in snake_case or by its camelCase
+alias; a live tenant takes snake_case and answers in camelCase, with the derived `provider` added. Aliases are not always the
+mechanical camelCase, and three of them stand for two keys each.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, NamedTuple
+
+from policyctl.policy.document import Document
+from policyctl.policy.names import provider_of
+
+Type = Literal["text", "number", "switch", "texts", "mapping", "mappings"]
+
+
+class Setting(NamedTuple):
+    """One key of `provider_config`: the type of its value, and the providers that use it (none: any, or no known one)."""
+
+    type: Type = "text"
+    providers: tuple[str, ...] = ()
+    is_secret: bool = False
+
+
+PROVIDERS = tuple(
+    "openai openai-oauth2-client-creds a21 anthropic anyscale azure-openai azure-ai bedrock cerebras cohere google vertex-ai "
+    "groq huggingface mistral-ai jina ollama openrouter stability-ai together-ai watsonx x-ai redhat-ai".split()
+)
+# Documented by the platform's server and refused by its own CLI.
+SERVER_PROVIDERS = frozenset(
+    "ai21 deepseek deepinfra fireworks-ai github ibm_bam lingyi mistralai monsterapi moonshot nomic novita-ai palm "
+    "perplexity-ai predibase product_rag reka-ai segmind siliconflow specialized_routing_model vllm voyage workers-ai zhipu "
+    "deepbricks".split()
+)
+PLACEHOLDERS = ("gateway", "ollama", "dummy")  # keys that open nothing; the platform's documentation asks for them
+
+_AZURE = ("azure-openai", "azure-ai")
+_AZURE_AI, _BEDROCK, _VERTEX, _WATSONX = ("azure-ai",), ("bedrock",), ("vertex-ai",), ("watsonx",)
+
+ANY_PROVIDER: dict[str, Setting] = {
+    "api_key": Setting(is_secret=True),
+    "custom_host": Setting(),
+    "url_to_fetch": Setting(),
+    "forward_headers": Setting("texts"),
+    "request_timeout": Setting("number"),
+    "transform_to_form_data": Setting("switch"),
+    "server_cert": Setting(),
+}
+OF_PROVIDERS: dict[str, Setting] = {
+    **dict.fromkeys(("anthropic_beta", "anthropic_version"), Setting(providers=("anthropic",))),
+    **dict.fromkeys(
+        ("azure_resource_name", "azure_deployment_id", "azure_api_version", "azure_model_name"), Setting(providers=_AZURE)
+    ),
+    **dict.fromkeys(
+        "azure_auth_mode azure_managed_client_id azure_entra_client_id azure_entra_tenant_id azure_inference_deployment_name "
+        "azure_inference_api_version azure_inference_extra_params azure_inference_foundry_url".split(),
+        Setting(providers=_AZURE_AI),
+    ),
+    **dict.fromkeys(("ad_auth", "azure_entra_client_secret", "azure_ad_token"), Setting("text", _AZURE_AI, is_secret=True)),
+    **dict.fromkeys(
+        "aws_region aws_auth_type aws_role_arn aws_external_id aws_s3_bucket aws_s3_object_key aws_bedrock_model "
+        "aws_server_side_encryption aws_server_side_encryption_kms_key_id".split(),
+        Setting(providers=_BEDROCK),
+    ),
+    **dict.fromkeys(
+        ("aws_secret_access_key", "aws_access_key_id", "aws_session_token"), Setting("text", _BEDROCK, is_secret=True)
+    ),
+    **dict.fromkeys(
+        ("vertex_region", "vertex_project_id", "vertex_storage_bucket_name", "vertex_model_name", "filename"),
+        Setting(providers=_VERTEX),
+    ),
+    "vertex_service_account_json": Setting("mapping", _VERTEX, is_secret=True),
+    "mistral_fim_completion": Setting(providers=("mistral-ai",)),
+    **dict.fromkeys(
+        (
+            "watsonx_version",
+            "watsonx_space_id",
+            "watsonx_project_id",
+            "watsonx_deployment_id",
+            "watsonx_cpd_url",
+            "watsonx_cpd_username",
+        ),
+        Setting(providers=_WATSONX),
+    ),
+    "watsonx_cpd_password": Setting("text", _WATSONX, is_secret=True),
+}
+OF_NO_PROVIDER: dict[str, Setting] = {
+    "index": Setting("number"),
+    "cache": Setting(),
+    "metadata": Setting("mapping"),
+    "strict_open_ai_compliance": Setting("switch"),
+    **dict.fromkeys(
+        ("after_request_hooks", "before_request_hooks", "default_input_guardrails", "default_output_guardrails"),
+        Setting("mappings"),
+    ),
+    **dict.fromkeys(
+        "workers_ai_account_id amzn_sagemaker_custom_attributes amzn_sagemaker_target_model amzn_sagemaker_target_variant "
+        "amzn_sagemaker_target_container_hostname amzn_sagemaker_inference_id amzn_sagemaker_enable_explanations "
+        "amzn_sagemaker_inference_component amzn_sagemaker_session_id amzn_sagemaker_model_name stability_client_id "
+        "stability_client_user_id stability_client_version huggingface_base_url openai_project openai_organization openai_beta "
+        "azure_deployment_name azure_extra_params azure_foundry_url fireworks_account_id snowflake_account".split(),
+        Setting(),
+    ),
+}
+SETTINGS: dict[str, Setting] = {**ANY_PROVIDER, **OF_PROVIDERS, **OF_NO_PROVIDER}
+SECRETS = frozenset(key for key, setting in SETTINGS.items() if setting.is_secret)
+
+# Where a live tenant's camelCase stands for two keys, the one that a provider uses.
+_SHARED = {
+    "azure_deployment_name": "azure_inference_deployment_name",
+    "azure_extra_params": "azure_inference_extra_params",
+    "azure_foundry_url": "azure_inference_foundry_url",
+}
+_ODD_ALIASES = {
+    "resourceName": "azure_resource_name",
+    "deploymentId": "azure_deployment_id",
+    "apiVersion": "azure_api_version",
+    "azureApiVersion": "azure_inference_api_version",
+    "awsServerSideEncryptionKMSKeyId": "aws_server_side_encryption_kms_key_id",
+    **{f"azure{key.title().replace('_', '')[5:]}": shared for key, shared in _SHARED.items()},
+}
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def _camel_case(key: str) -> str:
+    first, *others = key.split("_")
+    return first + "".join(word.title() for word in others)
+
+
+# An alias for each key of several words, as the ADK has them; the odd ones have no mechanical alias beside them.
+ALIASES: dict[str, str] = _ODD_ALIASES | {
+    _camel_case(key): key for key in SETTINGS if "_" in key and key != "api_key" and key not in _ODD_ALIASES.values()
+    and key not in _SHARED
+}  # fmt: skip
+
+
+def snake_case(key: str) -> str:
+    """The key as it is sent: by the table of aliases, and mechanically where the table does not have it."""
+    return ALIASES.get(key) or _WORD_START.sub("_", key).lower() if not key.islower() else key
+
+
+def with_snake_case(config: Document) -> Document:
+    """The settings with every key in snake_case; where a row has a key in both spellings, snake_case counts."""
+    spelled = {snake_case(key): value for key, value in config.items() if snake_case(key) != key}
+    return spelled | {key: value for key, value in config.items() if snake_case(key) == key}
+
+
+def alias_of(key: str) -> str | None:
+    """The camelCase spelling of a key, as a live tenant answers; None where it has only one spelling."""
+    shared = _SHARED.get(key, key)
+    return next((alias for alias, known in ALIASES.items() if known == shared), None)
+
+
+SET = "(set)"  # in place of a secret: that there is one is all that is known, compared and shown of it
+
+
+def comparable(config: Any) -> Document:
+    """The settings as they are compared: known keys in snake_case, no nulls, no derived provider, `SET` for each secret.
+
+    Keys that the format does not know are left out: an update carries them over.
+    """
+    if not isinstance(config, dict):
+        return {}
+    spelled = with_snake_case(config)
+    found: Document = {}
+    for key, value in spelled.items():
+        twin = _SHARED.get(key, key)
+        known = twin if spelled.get(twin, value) == value else key
+        if value is not None and key in SETTINGS:
+            found[known] = SET if key in SECRETS else value
+    return {key: value for key, value in found.items() if not (key in SECRETS and _is_empty(spelled.get(key)))}
+
+
+def _is_empty(value: Any) -> bool:
+    return value in (None, "", {})
+
+
+def unknown_settings(config: Any) -> Document:
+    """The settings of a live row that the format does not know, in snake_case, as they are to be written back."""
+    if not isinstance(config, dict):
+        return {}
+    known = (*SETTINGS, "provider")
+    return {key: value for key, value in with_snake_case(config).items() if key not in known and value is not None}
+
+
+def secrets_in(config: Any) -> Document:
+    """The secrets that a live row's settings have, by key in snake_case: whatever the remote shows of them."""
+    if not isinstance(config, dict):
+        return {}
+    return {key: value for key, value in with_snake_case(config).items() if key in SECRETS and not _is_empty(value)}
+
+
+_MASK = re.compile(r"^\W*$|\*{3}|•{3}|^(x{4,}|<.*>|\[.*\]|redacted|masked|hidden|set|true)$", re.IGNORECASE)
+
+
+def is_masked(value: Any) -> bool:
+    """Whether what a remote shows of a secret is not the secret itself, so that it must not be sent back."""
+    if isinstance(value, dict):
+        return any(is_masked(part) for part in value.values())
+    return not isinstance(value, str) or bool(_MASK.search(value))
+
+
+def is_placeholder(value: Any) -> bool:
+    """Whether a key's value is one of those that open nothing, which a file may hold."""
+    return isinstance(value, str) and value.casefold() in PLACEHOLDERS
+
+
+def provider_key(name: str) -> str | None:
+    """The provider in a model's name as IBM's CLI finds it: the first part that is not one of the platform's prefixes."""
+    parts = [part for part in name.split("/") if part not in ("virtual-model", "virtual-policy")]
+    return provider_of(name) if len(parts) < 2 else parts[0]
+
+
+def required(provider: str | None) -> tuple[tuple[str, ...], ...]:
+    """What a provider needs, here or in the connection: of each group at least one key."""
+    if provider == "watsonx":
+        return ("api_key",), ("watsonx_space_id", "watsonx_project_id", "watsonx_deployment_id")
+    if provider in ("ollama", "redhat-ai"):
+        return ("api_key",), ("custom_host",)
+    if provider == "bedrock":
+        return (("api_key", "aws_access_key_id"),)
+    if provider == "vertex-ai":
+        return (("api_key", "vertex_service_account_json"),)
+    if provider == "openai-oauth2-client-creds":
+        return (("custom_host",),)
+    return (("api_key",),)

@@ -1,0 +1,187 @@
+"""A virtual model as a document, and the normal form in which two documents are compared.
+
+The rules, which follow what the platform's CLI sends and what its server answers (see the manual, virtual-models):
+
+* the name has the platform's prefix; an absent display name or description is the name, in either spelling;
+* settings of the provider are in snake_case; the provider itself follows from the name and is not compared;
+* of a secret only that it is set is compared: files hold none, so an update keeps what the remote has, unless the model
+  changes to a connection, which takes its place;
+* tags are a set; absent means none; an absent type is chat; an empty config is an absent one; null is absent;
+* the connection is named by its `app_id`; the id that a remote has for it never leaves the room of the remote;
+* keys that the format does not know are left out: they are carried over on writing, never compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from policyctl.policy.document import Document, canonical_text, is_server_key, plain_value, without_nulls
+from policyctl.policy.model_settings import (
+    SECRETS,
+    SET,
+    comparable,
+    is_masked,
+    provider_key,
+    secrets_in,
+    unknown_settings,
+    with_snake_case,
+)
+from policyctl.policy.names import short_model, virtual_model
+
+KNOWN_KEYS = ("name", "display_name", "description", "provider_config", "config", "tags", "model_type", "app_id")
+USUAL_TYPE = "chat"
+# Written by the platform beside its usual bookkeeping; derived from the name and the settings.
+_DERIVED = frozenset({"title", "model_name", "provider", "api_base", "api_version", "deployment_id", "connection_id"})
+CLI_MAX_TOKENS = 4096  # what the platform's CLI adds to the config of a model whose name has `anthropic` in it
+
+
+class ModelRow(dict[str, Any]):
+    """A row of a remote's list of models, which a row of its list of policies must never be taken for.
+
+    Where the remote's own row has the id of a connection, this one has the connection's `app_id`.
+    """
+
+
+class VirtualModel:
+    """One desired virtual model.
+
+    `document` is what the remote is to hold: canonical name, texts filled, settings in snake_case, no nulls. `file` and
+    `index` say which document of which file wrote it.
+    """
+
+    __slots__ = ("document", "file", "index", "name")
+
+    def __init__(self, name: str, document: Document, file: str, index: int = 0) -> None:
+        self.name = name
+        self.document = document
+        self.file = file
+        self.index = index
+
+    @property
+    def text(self) -> str:
+        """The document's canonical text."""
+        return canonical_text(self.document)
+
+
+def model_from_file(data: Document, file: str, index: int = 0) -> VirtualModel:
+    """The model that a valid file's data (see `ModelFile`) stands for, defaults filled and nulls dropped."""
+    name = virtual_model(data["name"])
+    data = without_nulls(data)
+    document = {
+        "name": name,
+        "display_name": data.get("display_name") or name,
+        "description": data.get("description") or name,
+        "provider_config": with_snake_case(data.get("provider_config", {})),
+        "tags": data.get("tags", []),
+        "model_type": data.get("model_type", USUAL_TYPE),
+    }
+    document["provider_config"].pop("provider", None)
+    if config := data.get("config"):
+        document["config"] = config
+    if connection := data.get("app_id", data.get("connection")):
+        document["app_id"] = connection
+    return VirtualModel(name, document, file, index)
+
+
+def normal_form(document: Document) -> Document:
+    """The normal form of a model's document (file or live), as a plain JSON value; `document` is left as it is."""
+    name = virtual_model(document["name"])
+    normal: Document = {
+        "name": name,
+        "display_name": _text(document.get("display_name"), name),
+        "description": _text(document.get("description"), name),
+        "model_type": document.get("model_type") or USUAL_TYPE,
+    }
+    settings = {
+        "app_id": document.get("app_id"),
+        "provider_config": plain_value(comparable(document.get("provider_config"))),
+        "config": plain_value(document.get("config")),
+        "tags": _tags(document.get("tags")),
+    }
+    return normal | {key: value for key, value in settings.items() if value not in (None, "", {}, [])}
+
+
+def _text(text: Any, name: str) -> Any:
+    return name if text in (None, "", short_model(name)) else plain_value(text)
+
+
+def _tags(tags: Any) -> Any:
+    if not isinstance(tags, list):
+        return plain_value(tags)
+    return sorted(dict.fromkeys(tags)) if all(isinstance(tag, str) for tag in tags) else plain_value(tags)
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """One live virtual model: its canonical name, the remote's id, and its document (the row less the server's own keys).
+
+    `document["name"]` keeps the row's own spelling. Secrets in it are as the remote shows them; nothing but a write of the
+    same row may hand them on, so they are not part of `repr`. `version` is the row's `etag`, where the remote gives one.
+    """
+
+    name: str
+    id: str
+    document: Document = field(repr=False)
+    version: str | None = field(default=None, repr=False)
+
+    @cached_property
+    def normal(self) -> Document:
+        return normal_form(self.document)
+
+    @cached_property
+    def text(self) -> str:
+        return canonical_text(self.normal)
+
+
+def is_own_key(key: str) -> bool:
+    """Whether a top-level key of a model's row is the platform's own bookkeeping."""
+    return key in _DERIVED or is_server_key(key)
+
+
+def settled(desired: Document, live: LiveModel) -> Document:
+    """The document that a live model is to become: what is desired, with what the file leaves to the remote.
+
+    That is its secrets (marked `SET`), unless the model changes to another connection, and the limit that the platform's CLI
+    adds where the file has none.
+    """
+    document = dict(desired)
+    if not _takes_over(desired, live):
+        kept = dict.fromkeys(secrets_in(live.document.get("provider_config")), SET)
+        document["provider_config"] = {**kept, **desired["provider_config"]}
+    config = live.document.get("config")
+    if "anthropic" in live.name and isinstance(config, dict) and config.get("max_tokens") == CLI_MAX_TOKENS:
+        document["config"] = {"max_tokens": CLI_MAX_TOKENS, **desired.get("config", {})}
+    return document
+
+
+def _takes_over(desired: Document, live: LiveModel) -> bool:
+    """Whether a connection is to take the place of the secrets that a row has of its own."""
+    return "app_id" in desired and desired["app_id"] != live.document.get("app_id")
+
+
+def lost_secrets(live: LiveModel, after: Document) -> tuple[str, ...]:
+    """The secrets that a write of `after` would have to keep and cannot, since the remote only shows a mask of them."""
+    kept = [key for key, value in after["provider_config"].items() if value == SET and key in SECRETS]
+    shown = secrets_in(live.document.get("provider_config"))
+    return tuple(key for key in kept if is_masked(shown.get(key)))
+
+
+def written(live: LiveModel | None, after: Document) -> Document:
+    """The document to send: `after` with the provider, and of a live row its secrets and the keys that nothing knows.
+
+    Every key of the format is in it, empty where the file has none, since a remote may merge what it is sent into what it
+    has. Only the connection has no empty value: whether it goes is read back.
+    """
+    document: Document = {"config": {}, **without_nulls(after)}
+    settings = {"provider": provider_key(after["name"]), **after["provider_config"]}
+    if live is not None:
+        shown = secrets_in(live.document.get("provider_config"))
+        settings = unknown_settings(live.document.get("provider_config")) | {
+            key: shown.get(key) if value == SET and key in SECRETS else value for key, value in settings.items()
+        }
+        document = {key: value for key, value in live.document.items() if key not in KNOWN_KEYS} | document
+        document["name"] = live.document["name"]
+    document["provider_config"] = without_nulls(settings)
+    return document

@@ -1,0 +1,126 @@
+"""Consumers: each place that may name a model counts, both spellings are one, and what was not read is not nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policyctl.plan.consumers import (
+    Consumer,
+    Consumers,
+    Sources,
+    agent_uses,
+    consumers_of,
+    control_uses,
+    flow_uses,
+    knowledge_base_uses,
+)
+
+GPT, ANYGEM = "virtual-model/openai/gpt-4o", "virtual-policy/anygem"
+PLACES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
+    "an agent's llm": (agent_uses, {"llm": GPT}, ["llm"]),
+    "the model in its llm_config": (agent_uses, {"llm": "", "llm_config": {"model": GPT}}, ["llm_config.model"]),
+    "its chat with documents": (
+        agent_uses,
+        {"chat_with_docs": {"vector_index": {"embeddings_model_name": GPT}, "generation": {"model_id": GPT}}},
+        ["chat_with_docs.vector_index.embeddings_model_name", "chat_with_docs.generation.model_id"],
+    ),
+    "a knowledge base": (
+        knowledge_base_uses,
+        {
+            "vector_index": {"embeddings_model_name": GPT},
+            "conversational_search_tool": {"index_config": [{"milvus": {"embedding_model_id": GPT}}, None]},
+        },
+        ["vector_index.embeddings_model_name", "conversational_search_tool.index_config[0].milvus.embedding_model_id"],
+    ),
+    "a control's row": (control_uses, {"model_ids": [GPT, 1]}, ["model_ids"]),
+    "a control's file": (control_uses, {"control": {"model_names": [GPT]}}, ["control.model_names"]),
+    "a flow, and the flow in it": (
+        flow_uses,
+        {
+            "binding": {
+                "flow": {
+                    "model": {
+                        "metadata": {"llm_model": GPT},
+                        "nodes": {
+                            "ask": {"spec": {"llm": GPT}},
+                            "each": {"nodes": {"read": {"spec": {"config": {"llm": GPT}, "kvp_model_name": GPT}}}},
+                        },
+                    }
+                }
+            }
+        },
+        [
+            "metadata.llm_model",
+            "nodes.ask.spec.llm",
+            "nodes.each.nodes.read.spec.config.llm",
+            "nodes.each.nodes.read.spec.kvp_model_name",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_place_that_names_a_model_counts(place: str) -> None:
+    uses, row, fields = PLACES[place]
+    assert list(uses(row)) == [(field, GPT) for field in fields]
+
+
+@pytest.mark.parametrize("uses", [agent_uses, knowledge_base_uses, control_uses, flow_uses])
+@pytest.mark.parametrize("value", [None, 1, "x", [], {}, [None], {"x": None}])
+def test_a_row_of_any_shape_is_read(uses: Any, value: Any) -> None:
+    keys = (
+        "llm",
+        "llm_config",
+        "chat_with_docs",
+        "vector_index",
+        "conversational_search_tool",
+        "model_ids",
+        "control",
+        "binding",
+    )
+    list(uses(dict.fromkeys((*keys, "nodes", "metadata"), value)))
+
+
+def test_both_spellings_of_a_policy_are_one() -> None:
+    found = consumers_of(Sources(agents=({"name": "a", "llm": "anygem"}, {"name": "b", "llm": ANYGEM})))
+    assert [use.consumer.name for use in found.of(ANYGEM)] == ["a", "b"]
+
+
+def test_a_model_is_used_through_policies_and_collaborators_the_shortest_way() -> None:
+    found = consumers_of(
+        Sources(
+            agents=(
+                {"id": "1", "name": "direct", "llm": GPT},
+                {"id": "2", "name": "by-policy", "llm": "anygem", "collaborators": ["3"]},
+                {"id": "3", "name": "loop", "llm": "other", "collaborators": ["2"]},
+            )
+        )
+    )
+    found.policies({ANYGEM: {"policy": {"targets": [{"model_name": GPT}, {"model_name": GPT}]}}})
+    ways = {use.consumer.name: (use.field, use.through) for use in found.of(GPT)}
+    assert ways == {
+        "direct": ("llm", ()),
+        ANYGEM: ("policy.targets", ()),
+        "by-policy": ("llm", (ANYGEM,)),
+        "loop": ("collaborators", ("by-policy", ANYGEM)),
+    }
+
+
+def test_the_tenants_settings_are_consumers() -> None:
+    found = consumers_of(Sources(selection={"default_llm": GPT, "llm_denylist": [GPT]}))
+    assert [use.consumer.kind for use in found.of(GPT)] == ["denylist", "tenant default"]
+
+
+def test_what_was_not_read_and_what_was_not_inspected_is_named() -> None:
+    released = {"name": "billing", "llm": "x", "environments": [{"name": "draft"}, {"name": "live"}]}
+    found = consumers_of(Sources(agents=(released,), unread={"tools": "403"}, absent=("controls",)))
+    assert found.unread == {"tools": "403"}
+    assert [("controls" in note, "billing" in note) for note in found.notes] == [(True, False), (False, True)]
+
+
+def test_files_are_consumers_with_their_places() -> None:
+    found = Consumers()
+    found.add(Consumer("agent", "billing", "agents/billing.yaml:4"), agent_uses({"llm": GPT}))
+    assert found.of(GPT)[0].consumer.place == "agents/billing.yaml:4"

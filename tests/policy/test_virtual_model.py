@@ -1,0 +1,242 @@
+"""Virtual models: files, the normal form, live rows, and that what an update writes is what the file wants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyctl.errors import PolicyctlError
+from policyctl.plan.change import document_to_write, equal, update
+from policyctl.policy.document import Document
+from policyctl.policy.live import read_row
+from policyctl.policy.model_schema import read_model
+from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, alias_of, is_masked, snake_case
+from policyctl.policy.virtual_model import LiveModel, ModelRow, VirtualModel, normal_form
+
+HEAD: Document = {"spec_version": "v1", "kind": "model"}
+
+
+def model_of(**keys: Any) -> VirtualModel:
+    model, found = read_model({**HEAD, "name": "openai/gpt-4o", **keys}, "gpt.yaml")
+    assert model is not None, found
+    return model
+
+
+def live_of(row: Document) -> LiveModel:
+    found = read_row(ModelRow({"id": "1", **row}))
+    assert isinstance(found, LiveModel)
+    return found
+
+
+def camel_case(document: Document, provider: str = "openai") -> Document:
+    """A document as a live tenant answers with it: settings in camelCase, with the derived provider."""
+    config = {alias_of(key) or key: value for key, value in document.get("provider_config", {}).items()}
+    return {**document, "provider_config": {**config, "provider": provider}}
+
+
+FILES: dict[str, tuple[Document, str, str]] = {
+    "a secret": ({"provider_config": {"api_key": "abc"}}, "P110", "provider_config.api_key"),
+    "a secret in camelCase": ({"provider_config": {"awsSecretAccessKey": "x"}}, "P110", "provider_config.awsSecretAccessKey"),
+    "a secret as a template": ({"provider_config": {"api_key": "{{ key }}"}}, "P110", "provider_config.api_key"),
+    "a user in a URL": ({"provider_config": {"custom_host": "https://u:p@host/v1"}}, "P110", "provider_config.custom_host"),
+    "a header with its value": (
+        {"provider_config": {"forward_headers": ["x: y"]}},
+        "P110",
+        "provider_config.forward_headers.0",
+    ),
+    "a service account": (
+        {"provider_config": {"vertex_service_account_json": {"private_key": "k"}}},
+        "P110",
+        "provider_config.vertex_service_account_json",
+    ),
+    "the id of a connection": ({"connection_id": "0000"}, "P111", "connection_id"),
+    "the path of a certificate": (
+        {"provider_config": {"server_cert_file": "a.pem"}},
+        "P111",
+        "provider_config.server_cert_file",
+    ),
+    "a key of no provider": ({"provider_config": {"custom_hots": "x"}}, "P101", "provider_config.custom_hots"),
+    "a misspelled key": ({"provder_config": {}}, "P101", "provder_config"),
+    "both spellings": ({"provider_config": {"customHost": "a", "custom_host": "b"}}, "P109", "provider_config.customHost"),
+    "a fraction": ({"provider_config": {"request_timeout": 1.5}}, "P104", "provider_config.request_timeout"),
+    "a switch for text": (
+        {"provider_config": {"mistral_fim_completion": False}},
+        "P104",
+        "provider_config.mistral_fim_completion",
+    ),
+    "tags of null": ({"tags": None}, "P104", "tags"),
+    "a name without provider": ({"name": "gpt-4o"}, "P108", "name"),
+    "two connections": ({"app_id": "a", "connection": "b"}, "P109", "connection"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_with_an_error_is_no_model_and_the_message_names_the_place(case: str) -> None:
+    keys, code, place = FILES[case]
+    model, found = read_model({**HEAD, "name": "openai/gpt-4o", **keys}, "gpt.yaml")
+    assert model is None
+    assert [(one.code, ".".join(map(str, one.path))) for one in found if one.severity == "error"] == [(code, place)]
+
+
+@pytest.mark.parametrize("secret", ["sk-live-0123456789", "{{ secret }}"])
+def test_no_message_shows_a_secret(secret: str) -> None:
+    for key in SECRETS:
+        value: Any = {"private_key": secret} if SETTINGS[key].type == "mapping" else secret
+        _, found = read_model({**HEAD, "name": "openai/x", "provider_config": {key: value}}, "gpt.yaml")
+        assert found
+        assert all(secret not in one.message for one in found)
+
+
+TAKEN: dict[str, tuple[Document, Document]] = {
+    "text for a number": ({"provider_config": {"request_timeout": "500"}}, {"provider_config": {"request_timeout": 500}}),
+    "an alias": ({"provider_config": {"resourceName": "r"}}, {"provider_config": {"azure_resource_name": "r"}}),
+    "a provider of its own": ({"provider_config": {"provider": "groq"}}, {"provider_config": {}}),
+    "a key that opens nothing": ({"provider_config": {"api_key": "ollama"}}, {"provider_config": {"api_key": "ollama"}}),
+    "a connection": ({"connection": "creds"}, {"app_id": "creds"}),
+    "nulls": ({"config": None, "description": None}, {"description": "virtual-model/openai/gpt-4o"}),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_the_platforms_own_cli_takes_is_taken(case: str) -> None:
+    keys, expected = TAKEN[case]
+    document = model_of(**keys).document
+    assert {key: document.get(key) for key in expected} == expected
+
+
+def test_a_key_that_no_model_has_is_left_out_with_a_warning() -> None:
+    model, found = read_model({**HEAD, "name": "openai/x", "owner": "me", "created_by": "me"}, "gpt.yaml")
+    assert model is not None
+    assert "owner" not in model.document
+    assert [(one.code, one.path, one.severity) for one in found] == [("P484", ("owner",), "warning")]
+
+
+SAME: dict[str, tuple[Document, Document]] = {
+    "texts that are the name without its prefix": ({}, {"display_name": "openai/gpt-4o", "description": "openai/gpt-4o"}),
+    "no texts": ({}, {"display_name": None}),
+    "no type": ({}, {"model_type": None}),
+    "tags in another order, twice": ({"tags": ["b", "a"]}, {"tags": ["a", "b", "a"]}),
+    "an empty config": ({}, {"config": {}}),
+    "a whole number": ({"config": {"temperature": 1}}, {"config": {"temperature": 1.0}}),
+    "what is derived": ({}, {"provider": "openai", "api_base": "x", "title": "y", "model_name": "gpt-4o"}),
+    "what the server writes": ({}, {"tenant_id": "t", "created_on": "now", "updated_at": "now"}),
+    "what is not known": ({}, {"billing": {"plan": 1}, "provider_config": {"apiBase": "x"}}),
+    "a secret that only the remote has": ({}, {"provider_config": {"api_key": "abc"}}),
+    "a key that opens nothing": ({"provider_config": {"api_key": "ollama"}}, {"provider_config": {"api_key": "***"}}),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_what_means_the_same_is_no_change(case: str) -> None:
+    keys, row = SAME[case]
+    assert update(model_of(**keys), live_of({"name": "virtual-model/openai/gpt-4o", **row})) is None
+
+
+def test_the_limit_that_the_platforms_cli_adds_is_kept_where_the_file_has_none() -> None:
+    row = {"name": "virtual-model/anthropic/claude", "config": {"max_tokens": 4096, "top_p": 1}}
+    silent = model_of(name="anthropic/claude", config={"top_p": 1})
+    assert update(silent, live_of(row)) is None
+    other = update(model_of(name="anthropic/claude", config={"top_p": 0.5}), live_of(row))
+    assert other is not None
+    assert [field.path for field in other.fields] == ["config.top_p"]
+    missing = update(model_of(name="anthropic/claude", config={"max_tokens": 4096}), live_of({"name": row["name"]}))
+    assert missing is not None
+    assert [field.path for field in missing.fields] == ["config"]
+
+
+def test_a_connection_takes_the_place_of_a_secret() -> None:
+    live = live_of({"name": "virtual-model/openai/gpt-4o", "provider_config": {"apiKey": "x", "api_key": "abc"}})
+    change = update(model_of(app_id="creds"), live)
+    assert change is not None
+    assert [(field.path, field.before, field.after) for field in change.fields] == [
+        ("app_id", None, "creds"),
+        ("provider_config", {"api_key": SET}, None),
+    ]
+    assert change.after is not None
+    assert "api_key" not in document_to_write(live, change.after)["provider_config"]
+
+
+def test_an_update_sends_back_a_secret_that_the_remote_shows_and_what_it_does_not_know() -> None:
+    row = {
+        "name": "openai/gpt-4o",
+        "owner": "billing",
+        "provider_config": {"api_key": "abc", "fooBar": 1, "customHost": "old"},
+    }
+    live = live_of(row)
+    change = update(model_of(provider_config={"custom_host": "new"}), live)
+    assert change is not None
+    assert "abc" not in repr((change, live))
+    assert change.after is not None
+    sent = document_to_write(live, change.after)
+    assert sent["name"] == "openai/gpt-4o"
+    assert sent["owner"] == "billing"
+    assert sent["provider_config"] == {"provider": "openai", "api_key": "abc", "foo_bar": 1, "custom_host": "new"}
+
+
+@pytest.mark.parametrize("mask", ["***", "sk-***", "•••••", "<hidden>", "REDACTED", "xxxxxx", True, {"private_key": "****"}])
+def test_a_mask_is_never_sent_back_as_a_secret(mask: Any) -> None:
+    assert is_masked(mask)
+    live = live_of({"name": "virtual-model/openai/gpt-4o", "provider_config": {"api_key": mask}})
+    change = update(model_of(provider_config={"custom_host": "new"}), live)
+    assert change is not None
+    assert change.after is not None
+    with pytest.raises(PolicyctlError, match="api_key"):
+        document_to_write(live, change.after)
+
+
+def test_every_alias_is_one_key_and_no_secret_has_two_names() -> None:
+    assert all(snake_case(alias) == key for alias, key in ALIASES.items())
+    assert all(key in SETTINGS for key in ALIASES.values())
+
+
+texts = st.text("abc", min_size=1, max_size=3)
+values = {
+    "text": texts,
+    "number": st.integers(1, 9),
+    "switch": st.booleans(),
+    "texts": st.lists(texts, max_size=2),
+    "mapping": st.dictionaries(texts, texts, max_size=2),
+    "mappings": st.just([{"a": "b"}]),
+}
+open_keys = sorted(SETTINGS.keys() - SECRETS)
+configs = st.lists(st.sampled_from(open_keys), max_size=4, unique=True).flatmap(
+    lambda keys: st.fixed_dictionaries({key: values[SETTINGS[key].type] for key in keys})
+)
+files = st.fixed_dictionaries(
+    {"name": st.sampled_from(["openai/x", "virtual-model/anthropic/y", "azure-ai/z"])},
+    optional={
+        "display_name": texts,
+        "description": texts,
+        "provider_config": configs,
+        "config": st.dictionaries(st.sampled_from(["max_tokens", "temperature"]), st.sampled_from([1, 4096, 0.5])),
+        "tags": st.lists(texts, max_size=3),
+        "model_type": st.sampled_from(["chat", "embedding"]),
+        "app_id": texts,
+    },
+)
+secrets = st.dictionaries(st.sampled_from(["api_key", "aws_session_token"]), st.just("abc"))
+
+
+@given(files, files, secrets, st.booleans(), st.booleans())
+def test_what_is_written_over_any_live_row_is_what_the_file_wants(
+    file: Document, before: Document, own: Document, camel: bool, merges: bool
+) -> None:
+    """Whether the remote answers in camelCase or not, replaces what it has or merges into it (but for the connection)."""
+    desired = model_of(**file)
+    was = model_of(**{**before, "name": file["name"]})
+    row = document_to_write(None, was.document)
+    row["provider_config"] |= own
+    live = live_of(camel_case(row) if camel else row)
+    change = update(desired, live)
+    assert (change is None) == equal(desired, live)
+    if change is None:
+        return
+    assert change.fields
+    assert change.after is not None
+    sent = document_to_write(live, change.after)
+    now = {**row, **sent} if merges and ("app_id" in sent or "app_id" not in row) else sent
+    assert equal(desired, live_of(camel_case(now) if camel else now))
+    assert normal_form(normal_form(now)) == normal_form(now)
