@@ -101,8 +101,12 @@ def kind_of(canonical: str) -> Kind:
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether the name of a policy or a virtual model, in either spelling, matches one of the globs (case counts, `*` crosses
     `/`)."""
-    both = (name, short_model(name)) if kind_of(name) == "model" else spellings(name)
-    return any(fnmatchcase(spelling, pattern) for pattern in patterns for spelling in both)
+    return any(fnmatchcase(spelling, pattern) for pattern in patterns for spelling in both_spellings(name))
+
+
+def both_spellings(name: str) -> tuple[str, str]:
+    """Both spellings of the canonical name of a policy or a virtual model: canonical first."""
+    return (name, short_model(name)) if kind_of(name) == "model" else spellings(name)
 
 
 def canonical(name: str) -> str:

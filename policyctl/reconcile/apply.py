@@ -18,6 +18,7 @@ from policyctl.plan.safety import Review
 from policyctl.plan.unknown_fields import has_extras
 from policyctl.policy.document import Document
 from policyctl.policy.live import Live, LiveRows
+from policyctl.policy.names import Kind
 from policyctl.reconcile.audit import Audit, Recording, recording
 from policyctl.reconcile.observe import look_up
 from policyctl.reconcile.plan import moved_by_another, raise_if_refused, raise_if_stale, stale_changes
@@ -236,7 +237,7 @@ class ChangeWriter:
         if document is not None and live is not None:
             outcome = replace(outcome, written=document if has_extras(document) else None)
         try:
-            identifier = _send(document, live, self.writer)
+            identifier = _send(change.kind, document, live, self.writer)
         except LostAnswer as error:
             return replace(outcome, sent=outcome.sent + 1), error
         except (Conflict, NotFound) as error:
@@ -301,12 +302,12 @@ def _is_open(change: Change, observed: LiveRows) -> bool:
     return change.name not in observed.obstacles() and live_state(change, observed.live.get(change.name)) is LiveState.DO
 
 
-def _send(document: Document | None, live: Live | None, writer: Writer) -> str | None:
+def _send(kind: Kind, document: Document | None, live: Live | None, writer: Writer) -> str | None:
     if document is None:
-        assert live is not None  # noqa: S101 - LiveState.DO means that the policy is there
-        writer.remove(live.id, live.version)
+        assert live is not None  # noqa: S101 - LiveState.DO means that it is there
+        writer.remove(live.id, live.version, kind)
     elif live is None:
-        return writer.add(document)
+        return writer.add(document, kind)
     else:
-        writer.update(live.id, document, live.version)
+        writer.update(live.id, document, live.version, kind)
     return None

@@ -16,11 +16,14 @@ from policyctl.errors import Conflict, Moved, NotFound, RemoteError
 from policyctl.load.urls import is_local, origin
 from policyctl.policy.document import Document
 from policyctl.policy.live import named_rows
-from policyctl.policy.names import canonical_name, spellings
+from policyctl.policy.names import Kind, both_spellings, canonical_name, kind_of, virtual_model
+from policyctl.policy.virtual_model import ModelRow
+from policyctl.remote.connections import Connections
 from policyctl.remote.http import Request, Response, host_of
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.responses import describe, is_quota
 
+PLURALS: dict[Kind, str] = {"policy": "policies", "model": "models"}
 MAX_ROWS = 500_000  # of a list
 QUERY = 4000  # characters of one query: gateways commonly refuse request lines of more than 8 KiB
 CHECK_LOGIN = "check auth in policyctl.yaml (it only goes to the origin of the environment's own remote)"
@@ -36,33 +39,55 @@ class Sender(Protocol):
 
 
 class OrchestrateReader:
-    """Reads the policies of one instance. It has no methods for writing."""
+    """Reads the policies of one instance, and its virtual models where asked to. It has no methods for writing."""
 
     embedded = False
 
-    def __init__(self, url: str, sender: Sender, scrub: Redactor, login: str = CHECK_LOGIN) -> None:
-        """`url` is the instance's, as IBM's CLI takes it; the API's own path is added. `login` is what to do about a 401."""
+    def __init__(self, url: str, sender: Sender, scrub: Redactor, login: str = CHECK_LOGIN, *, models: bool = False) -> None:
+        """`url` is the instance's, as IBM's CLI takes it; the API's own path is added. `login` is what to do about a 401.
+
+        With `models` virtual models are rows too, beside policies.
+        """
         url = url.rstrip("/")
         self.identity = _identity(url)
         self._api = _api(url)
-        self._policies = f"{self._api}/model_policy"
+        self._paths: dict[Kind, str] = {"policy": f"{self._api}/model_policy", "model": f"{self._api}/models"}
+        self._kinds: tuple[Kind, ...] = ("policy", "model") if models else ("policy",)
+        self.connections = Connections(self._connections_for)
         self._sender = sender
         self._scrub = scrub
         self._login = login
 
     def rows(self) -> list[Any]:
-        answer = self._sender.send(Request("GET", self._policies))
-        return self._rows_of(answer)
+        return [row for kind in self._kinds for row in self._list(kind)]
 
     def find(self, names: Collection[str]) -> list[Any]:
+        kinds: tuple[Kind, ...] = ("policy", "model")
+        return [row for kind in kinds for row in self._find(kind, [name for name in names if kind_of(name) == kind])]
+
+    def _find(self, kind: Kind, names: Collection[str]) -> list[Any]:
         if not all(map(_is_sendable, names)):
-            return _named(self.rows(), names)
+            return _named(self._list(kind), names)
         found: list[Any] = []
         for query in _queries(names):
-            answer = self._sender.send(Request("GET", self._policies, query))
+            answer = self._sender.send(Request("GET", self._paths[kind], query))
             # 404 may mean that the filter found nothing; only the whole list shows whether the URL is wrong.
-            found += self.rows() if answer.status == 404 else self._rows_of(answer)
+            found += self._list(kind) if answer.status == 404 else self._rows_of(kind, answer)
         return _named(found, names)
+
+    def _list(self, kind: Kind) -> list[Any]:
+        return self._rows_of(kind, self._sender.send(Request("GET", self._paths[kind])))
+
+    def _connections_for(self, query: tuple[tuple[str, str], ...]) -> Any:
+        """What the tenant's list of connections answers; None for 404. On a local server it has a path of its own."""
+        api = self._api if self._api.endswith("/orchestrate") else self._api.removesuffix("/v1") + "/api/v1/orchestrate"
+        answer = self._sender.send(Request("GET", f"{api}/connections/applications", query))
+        if answer.status == 404:
+            return None
+        if not answer.good:
+            self._refuse(answer)
+        self._keep_out_secrets(answer)
+        return answer.content
 
     def models(self) -> frozenset[str]:
         answer = self._sender.send(Request("GET", f"{self._api}/models/list"))
@@ -84,19 +109,27 @@ class OrchestrateReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _rows_of(self, answer: Response) -> list[Any]:
+    def _rows_of(self, kind: Kind, answer: Response) -> list[Any]:
         if not answer.good:
             self._refuse(answer)
         if not isinstance(answer.content, list):
-            text = f"{_host(answer)} answered {answer.status} without a list of policies"
+            text = f"{_host(answer)} answered {answer.status} without a list of {PLURALS[kind]}"
             raise RemoteError(f"{text}; check the URL of the remote")
         if len(answer.content) > MAX_ROWS:
             text = f"{_host(answer)} answered {answer.status} with more than {MAX_ROWS:,} rows"
-            raise RemoteError(f"{text}, which no list of policies has; check the URL of the remote")
+            raise RemoteError(f"{text}, which no list of {PLURALS[kind]} has; check the URL of the remote")
         if _is_page(answer):
             raise RemoteError(f"{_host(answer)} answered with one page of a list; policyctl needs all of it at once")
         self._keep_out_secrets(answer)
-        return answer.content
+        return answer.content if kind == "policy" else [self._with_app_id(row) for row in answer.content]
+
+    def _with_app_id(self, row: Any) -> Any:
+        """A row of a model, with the app id of its connection. Whatever else is in the list stays as it is."""
+        if not isinstance(row, dict):
+            return row
+        connection = row.get("connection_id")
+        app_id = {"app_id": self.connections.app_id_of(connection)} if isinstance(connection, str) and connection else {}
+        return ModelRow({**{key: value for key, value in row.items() if key != "app_id"}, **app_id})
 
     def _keep_out_secrets(self, answer: Response) -> None:
         """Raise RemoteError for rows that contain this process's credentials: they would be shown, saved and compared."""
@@ -116,7 +149,9 @@ class OrchestrateReader:
                     f"{text}; {'this login is not allowed to do that' if self._login == CHECK_LOGIN else self._login}"
                 )
             case 404 | 405:
-                raise RemoteError(f"{text} to {self._policies}; the URL of the remote is probably wrong")
+                raise RemoteError(
+                    f"{text} to {answer.response.url.copy_with(query=None)}; the URL of the remote is probably wrong"
+                )
             case 429 if is_quota(answer.response):
                 raise RemoteError(f"{text} (the tenant is full; waiting does not help)")
             case _ if 300 <= status < 400:
@@ -125,34 +160,48 @@ class OrchestrateReader:
 
 
 class OrchestrateRemote(OrchestrateReader):
-    """Reads and writes the policies of one instance."""
+    """Reads and writes the policies and virtual models of one instance."""
 
-    def add(self, document: Document) -> str | None:
-        answer = self._sender.send(Request("POST", self._policies, body=document), writes=True)
+    def add(self, document: Document, kind: Kind = "policy") -> str | None:
+        answer = self._sender.send(Request("POST", self._paths[kind], body=self._body(document, kind)), writes=True)
         if not answer.good:
             self._refuse_write(answer)
         row = answer.content if isinstance(answer.content, dict) else {}
         identifier, name = row.get("id"), row.get("name", document["name"])
         # A response about something else, such as a job, has its own id.
-        is_it = isinstance(name, str) and canonical_name(name) == canonical_name(document["name"])
+        canonical = virtual_model if kind == "model" else canonical_name
+        is_it = isinstance(name, str) and canonical(name) == canonical(document["name"])
         return identifier if is_it and isinstance(identifier, str) else None
 
-    def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        ask = Request("PUT", self._policy(id), body=document, headers=_only_if(version))
-        self._write_one(ask, id)
+    def update(
+        self,
+        id: str,  # noqa: A002 - the platform's word
+        document: Document,
+        version: str | None = None,
+        kind: Kind = "policy",
+    ) -> None:
+        ask = Request("PUT", self._one(id, kind), body=self._body(document, kind), headers=_only_if(version))
+        self._write_one(ask, id, kind)
 
-    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        self._write_one(Request("DELETE", self._policy(id), headers=_only_if(version)), id)
+    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
+        self._write_one(Request("DELETE", self._one(id, kind), headers=_only_if(version)), id, kind)
 
-    def _policy(self, identifier: str) -> str:
+    def _body(self, document: Document, kind: Kind) -> Document:
+        """What is sent of a document: a model's connection by the id that this tenant has for it."""
+        if kind == "policy" or "app_id" not in document:
+            return document
+        rest = {key: value for key, value in document.items() if key != "app_id"}
+        return {**rest, "connection_id": self.connections.id_of(document["app_id"])}
+
+    def _one(self, identifier: str, kind: Kind) -> str:
         if identifier in (".", "..") or not _is_sendable(identifier):
-            raise RemoteError(f"the id {identifier!r} does not fit into a URL; repair that policy on the remote")
-        return f"{self._policies}/{quote(identifier, safe='')}"
+            raise RemoteError(f"the id {identifier!r} does not fit into a URL; repair that {kind} on the remote")
+        return f"{self._paths[kind]}/{quote(identifier, safe='')}"
 
-    def _write_one(self, ask: Request, identifier: str) -> None:
+    def _write_one(self, ask: Request, identifier: str, kind: Kind) -> None:
         answer = self._sender.send(ask, writes=True)
         if answer.status in (404, 410):
-            raise NotFound(f"{_host(answer)} has no policy with the id {identifier} any more")
+            raise NotFound(f"{_host(answer)} has no {kind} with the id {identifier} any more")
         if not answer.good:
             self._refuse_write(answer)
 
@@ -185,7 +234,7 @@ def _queries(names: Collection[str]) -> Iterator[tuple[tuple[str, str], ...]]:
     query: list[tuple[str, str]] = []
     length = 0
     for name in sorted(names):
-        pair = [("name", spelling) for spelling in spellings(name)]
+        pair = [("name", spelling) for spelling in both_spellings(name)]
         size = sum(len(quote_plus(spelling)) + len("&name=") for _, spelling in pair)
         if query and length + size > QUERY:
             yield tuple(query)

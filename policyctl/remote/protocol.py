@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from policyctl.policy.document import Document
+from policyctl.policy.names import Kind
 
 
 class Reader(Protocol):
@@ -23,11 +24,14 @@ class Reader(Protocol):
     embedded: bool
 
     def rows(self) -> list[Any]:
-        """Every row. Raises RemoteError when they cannot be listed; a missing collection is an error, never empty."""
+        """Every row; those of virtual models (as `ModelRow`) only where the reader was opened with them.
+
+        Raises RemoteError when they cannot be listed; a missing collection is an error, never empty.
+        """
         ...
 
     def find(self, names: Collection[str]) -> list[Any]:
-        """The rows whose policy has one of these canonical names, in either spelling; nothing else."""
+        """The rows of the policies and virtual models with these canonical names, in either spelling; nothing else."""
         ...
 
     def models(self) -> frozenset[str]:
@@ -48,19 +52,25 @@ class Writer(Reader, Protocol):
     row has another version by then: checking and writing are then one step.
     """
 
-    def add(self, document: Document) -> str | None:
-        """Add a policy and return its id (None if the response has none, or has the name of another policy).
+    def add(self, document: Document, kind: Kind = "policy") -> str | None:
+        """Add a policy or virtual model and return its id (None if the response has none, or has another name).
 
         Raises Conflict when a policy has that name, in either spelling.
         """
         ...
 
-    def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        """Replace the policy with that id. Raises NotFound when it is gone, Moved when it has changed."""
+    def update(
+        self,
+        id: str,  # noqa: A002 - the platform's word
+        document: Document,
+        version: str | None = None,
+        kind: Kind = "policy",
+    ) -> None:
+        """Replace the one with that id. Raises NotFound when it is gone, Moved when it has changed."""
         ...
 
-    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        """Remove the policy with that id. Raises NotFound when it is gone, Moved when it has changed."""
+    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
+        """Remove the one with that id. Raises NotFound when it is gone, Moved when it has changed."""
         ...
 
 

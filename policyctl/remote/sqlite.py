@@ -15,14 +15,18 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from policyctl.errors import Conflict, Moved, NotFound
 from policyctl.policy.document import Document, is_server_key
-from policyctl.policy.names import canonical_name
+from policyctl.policy.names import Kind, canonical_name, kind_of
 from policyctl.remote.database import BUSY_SECONDS, Database, has_table
+
+if TYPE_CHECKING:
+    from policyctl.remote.sqlite_models import EmbeddedModels
 
 _IN_ONE_QUERY = 500
 _SERVER_COLUMNS = "id, document, created_on, updated_at"
@@ -162,20 +166,33 @@ class SqliteReader:
 
     embedded = True
 
-    def __init__(self, path: Path) -> None:
-        self._use(Database(path, writable=False))
+    def __init__(self, path: Path, *, models: bool = False) -> None:
+        """With `models` virtual models are rows too, beside policies."""
+        self._use(Database(path, writable=False), models=models)
 
-    def _use(self, database: Database, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def _use(
+        self, database: Database, now: Callable[[], datetime] = lambda: datetime.now(UTC), *, models: bool = False
+    ) -> None:
         self.database = database
+        self._now = now
+        self._with_models = models
         self.path = database.path
         self.identity = f"sqlite:///{self.path}"
         self._policies = Table(database, "policy", "canonical", _row, canonical_name, now)
 
+    @cached_property
+    def _models(self) -> EmbeddedModels:
+        from policyctl.remote.sqlite_models import EmbeddedModels
+
+        return EmbeddedModels(self.database, self._now)
+
     def rows(self) -> list[Any]:
-        return self._policies.rows()
+        return [*self._policies.rows(), *(self._models.rows() if self._with_models else ())]
 
     def find(self, names: Collection[str]) -> list[Any]:
-        return self._policies.named(names)
+        models = [name for name in names if kind_of(name) == "model"]
+        policies = frozenset(names).difference(models)
+        return [*self._policies.named(policies), *(self._models.find(models) if models else ())]
 
     def by_id(self, ids: Collection[str]) -> list[Any]:
         """The rows with these ids; unknown ids are left out."""
@@ -211,14 +228,25 @@ class SqliteRemote(SqliteReader):
         *,
         unique_names: bool = True,
         busy_seconds: float = BUSY_SECONDS,
+        models: bool = False,
     ) -> None:
-        self._use(Database(path, writable=True, unique_names=unique_names, busy_seconds=busy_seconds), now)
+        database = Database(path, writable=True, unique_names=unique_names, busy_seconds=busy_seconds)
+        self._use(database, now, models=models)
 
-    def add(self, document: Document) -> str:
-        return str(self.insert(document)["id"])
+    def add(self, document: Document, kind: Kind = "policy") -> str:
+        return self._models.add(document) if kind == "model" else str(self.insert(document)["id"])
 
-    def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        self.replace(id, document, version)
+    def update(
+        self,
+        id: str,  # noqa: A002 - the platform's word
+        document: Document,
+        version: str | None = None,
+        kind: Kind = "policy",
+    ) -> None:
+        if kind == "model":
+            self._models.update(id, document, version)
+        else:
+            self.replace(id, document, version)
 
     def insert(self, document: Document) -> Document:
         """Add a policy and return its row as written, which is only known within the write."""
@@ -228,8 +256,8 @@ class SqliteRemote(SqliteReader):
         """Replace the policy with that id and return its row as written."""
         return self._policies.replace(id, document, version)
 
-    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        self._policies.remove(id, version)
+    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
+        (self._models if kind == "model" else self._policies).remove(id, version)
 
 
 def timestamp(time: datetime) -> str:

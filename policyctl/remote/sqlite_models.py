@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from policyctl.policy.document import Document
+from policyctl.policy.names import short_model
 from policyctl.policy.provider_config import masked, without_unset_masks
+from policyctl.policy.virtual_model import ModelRow
 from policyctl.remote.database import Database, make_table
 from policyctl.remote.sqlite import Table, document_of, server_fields, stored_text
 
@@ -56,6 +58,54 @@ class SqliteDocuments(Table):
 
     def _make(self, connection: sqlite3.Connection) -> None:
         make_table(connection, self._kind, "name", unique=self._unique)
+
+
+class EmbeddedModels:
+    """The models of an embedded remote as rows that are reconciled: with the app id of a connection in place of its id.
+
+    A connection that was never made through `policyctl serve` is known by its app id alone: nothing here logs in anywhere.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._models = SqliteModels(database, now)
+        self._connections = SqliteDocuments(database, "connection", unique=True)
+
+    def rows(self) -> list[ModelRow]:
+        """Every model."""
+        return self._with_app_ids(self._models.rows())
+
+    def find(self, names: Iterable[str]) -> list[ModelRow]:
+        """The models of these canonical names, in either spelling."""
+        return self._with_app_ids(self._models.named({spelling for name in names for spelling in (name, short_model(name))}))
+
+    def add(self, document: Document) -> str:
+        """Add a model and return its id. Raises Conflict for a name taken."""
+        return str(self._models.insert(self._with_connection_id(document))["id"])
+
+    def update(self, identifier: str, document: Document, version: str | None) -> None:
+        """Write a whole model over the one with that id. Raises NotFound, Moved or Conflict."""
+        self._models.replace(identifier, self._with_connection_id(document), version, merge=False)
+
+    def remove(self, identifier: str, version: str | None) -> None:
+        """Remove the model with that id. Raises NotFound or Moved."""
+        self._models.remove(identifier, version)
+
+    def _with_app_ids(self, rows: list[Document]) -> list[ModelRow]:
+        ids = {row["connection_id"] for row in rows if isinstance(row.get("connection_id"), str)}
+        app_ids = {one["id"]: one["name"] for one in self._connections.by_id(ids)}
+        return [
+            ModelRow(row | {"app_id": app_ids.get(row["connection_id"], row["connection_id"])})
+            if isinstance(row.get("connection_id"), str)
+            else ModelRow(row)
+            for row in rows
+        ]
+
+    def _with_connection_id(self, document: Document) -> Document:
+        rest = {key: value for key, value in document.items() if key != "app_id"}
+        if "app_id" not in document:
+            return rest
+        found = self._connections.named([document["app_id"]])
+        return {**rest, "connection_id": found[0]["id"] if found else document["app_id"]}
 
 
 def _row(values: Iterable[str]) -> Document:

@@ -9,6 +9,7 @@ import pytest
 
 from policyctl.errors import LostAnswer
 from policyctl.policy.document import Document
+from policyctl.policy.names import Kind
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.redaction import Redactor
 from tests.chaos import inside
@@ -36,20 +37,20 @@ class Telling(Redactor):
 class Believing(OrchestrateRemote):
     """Takes a lost answer for a good one."""
 
-    def add(self, document: Document) -> str | None:
+    def add(self, document: Document, kind: Kind = "policy") -> str | None:
         with suppress(LostAnswer):
-            return super().add(document)
+            return super().add(document, kind)
         return None
 
 
 class Insisting(OrchestrateRemote):
     """Sends an add again whose answer was lost, without looking."""
 
-    def add(self, document: Document) -> str | None:
+    def add(self, document: Document, kind: Kind = "policy") -> str | None:
         try:
-            return super().add(document)
+            return super().add(document, kind)
         except LostAnswer:
-            return self.add(document)
+            return self.add(document, kind)
 
 
 CLIENTS: dict[str, tuple[type, str]] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from policyctl.errors import LostAnswer, RemoteError
 from policyctl.policy.document import Document
+from policyctl.policy.names import Kind
 from policyctl.remote.sqlite import SqliteRemote
 
 # What happens to one write: it works; it is refused; its answer is lost, before or after it was carried out.
@@ -17,8 +18,8 @@ FAULTS = ("none", "refused", "lost before", "lost after")
 class FaultyRemote(SqliteRemote):
     """The embedded remote; each write takes its fault from `fault_of(name)`, looks are counted."""
 
-    def __init__(self, path: Path, fault_of: Callable[[str], str]) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, fault_of: Callable[[str], str], *, models: bool = False) -> None:
+        super().__init__(path, models=models)
         self.fault_of = fault_of
         self.looks = 0
 
@@ -26,15 +27,21 @@ class FaultyRemote(SqliteRemote):
         self.looks += 1
         return super().find(names)
 
-    def add(self, document: Document) -> str:
-        return str(self._write(document["name"], lambda: SqliteRemote.add(self, document)))
+    def add(self, document: Document, kind: Kind = "policy") -> str:
+        return str(self._write(document["name"], lambda: SqliteRemote.add(self, document, kind)))
 
-    def update(self, id: str, document: Document, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        self._write(document["name"], lambda: SqliteRemote.update(self, id, document, version))
+    def update(
+        self,
+        id: str,  # noqa: A002 - the platform's word
+        document: Document,
+        version: str | None = None,
+        kind: Kind = "policy",
+    ) -> None:
+        self._write(document["name"], lambda: SqliteRemote.update(self, id, document, version, kind))
 
-    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
         name = next(row["name"] for row in self.rows() if row["id"] == id)
-        self._write(name, lambda: SqliteRemote.remove(self, id, version))
+        self._write(name, lambda: SqliteRemote.remove(self, id, version, kind))
 
     def _write(self, name: str, write: Callable[[], Any]) -> Any:
         match self.fault_of(name):

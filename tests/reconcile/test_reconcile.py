@@ -19,6 +19,7 @@ from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, canonical_text, normal_form, policy_from_file
 from policyctl.policy.live import observe_rows
+from policyctl.policy.names import Kind
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import plan_directory, stale_changes
@@ -190,12 +191,18 @@ def test_what_did_not_take_is_reported_after_a_few_bounded_looks() -> None:
 class Forgetful(SqliteRemote):
     """A remote that stores only the fields it knows, and takes a second policy along with each that is removed."""
 
-    def update(self, id: str, document: dict[str, Any], version: str | None = None) -> None:  # noqa: A002 - the platform's word
+    def update(
+        self,
+        id: str,  # noqa: A002 - the platform's word
+        document: dict[str, Any],
+        version: str | None = None,
+        kind: Kind = "policy",
+    ) -> None:
         known = {key: document["policy"][key] for key in ("strategy", "targets", "retry") if key in document["policy"]}
-        super().update(id, {"name": document["name"], "policy": known}, version)
+        super().update(id, {"name": document["name"], "policy": known}, version, kind)
 
-    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
-        super().remove(id, version)
+    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
+        super().remove(id, version, kind)
         for row in self.rows():
             if row["name"] == "virtual-policy/foreign":
                 super().remove(row["id"])
