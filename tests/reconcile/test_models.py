@@ -73,8 +73,8 @@ def remote(folder: str, fault: str = "none") -> FaultyRemote:
 
 def test_models_come_before_the_policies_that_target_them_and_go_after_them(tmp_path: Path) -> None:
     with remote(str(tmp_path)) as writer:
-        everything = [policy_over("p", "openai/a"), model("openai/a")]
-        assert [o.change.name for o in applied(writer, everything)] == ["virtual-model/openai/a", "virtual-policy/p"]
+        both: list[Desired] = [policy_over("p", "openai/a"), model("openai/a")]
+        assert [o.change.name for o in applied(writer, both)] == ["virtual-model/openai/a", "virtual-policy/p"]
         assert [o.change.name for o in applied(writer, [])] == ["virtual-policy/p", "virtual-model/openai/a"]
 
 
