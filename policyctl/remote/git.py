@@ -64,6 +64,9 @@ class GitReader:
     def models(self) -> frozenset[str]:
         return frozenset()
 
+    def sources(self) -> None:
+        """A revision has files alone."""
+
     def close(self) -> None:
         """There is nothing to close."""
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, quote_plus
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
 from policyctl.load.urls import is_local, origin
+from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.live import named_rows
 from policyctl.policy.names import Kind, both_spellings, canonical_name, kind_of, virtual_model
@@ -81,13 +82,7 @@ class OrchestrateReader:
     def _connections_for(self, query: tuple[tuple[str, str], ...]) -> Any:
         """What the tenant's list of connections answers; None for 404. On a local server it has a path of its own."""
         api = self._api if self._api.endswith("/orchestrate") else self._api.removesuffix("/v1") + "/api/v1/orchestrate"
-        answer = self._sender.send(Request("GET", f"{api}/connections/applications", query))
-        if answer.status == 404:
-            return None
-        if not answer.good:
-            self._refuse(answer)
-        self._keep_out_secrets(answer)
-        return answer.content
+        return self._get(f"{api}/connections/applications", query)
 
     def models(self) -> frozenset[str]:
         answer = self._sender.send(Request("GET", f"{self._api}/models/list"))
@@ -99,6 +94,21 @@ class OrchestrateReader:
         models = answer.content.get("resources") if isinstance(answer.content, dict) else answer.content
         entries = models if isinstance(models, list) else []
         return frozenset(entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
+
+    def sources(self) -> Sources:
+        from policyctl.remote.consumer_lists import read_sources
+
+        return read_sources(self._get, self._api, _agents_api(self._api))
+
+    def _get(self, url: str, query: tuple[tuple[str, str], ...]) -> Any:
+        """What is answered; None for 404. Raises RemoteError for any other status that is not a success."""
+        answer = self._sender.send(Request("GET", url, query))
+        if answer.status == 404:
+            return None
+        if not answer.good:
+            self._refuse(answer)
+        self._keep_out_secrets(answer)
+        return answer.content
 
     def close(self) -> None:
         self._sender.close()
@@ -218,6 +228,11 @@ def _api(url: str) -> str:
     """The API's base: `/v1` for the Developer Edition, `/v1/orchestrate` elsewhere, unless the URL has it already."""
     prefix = "/v1" if is_local(url) else "/v1/orchestrate"
     return url if url.endswith(prefix) else url + prefix
+
+
+def _agents_api(api: str) -> str:
+    """Where agents and knowledge bases are: also on a local server below `/orchestrate`."""
+    return api if api.endswith("/orchestrate") else f"{api}/orchestrate"
 
 
 def _identity(url: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.names import Kind
 
@@ -36,6 +37,10 @@ class Reader(Protocol):
 
     def models(self) -> frozenset[str]:
         """The names of the models that the remote has; empty if it does not list them."""
+        ...
+
+    def sources(self) -> Sources | None:
+        """What may use models there, as far as it can be read; None where nothing of the kind is on such a remote."""
         ...
 
     def close(self) -> None: ...

@@ -26,6 +26,7 @@ from policyctl.policy.names import Kind, canonical_name, kind_of
 from policyctl.remote.database import BUSY_SECONDS, Database, has_table
 
 if TYPE_CHECKING:
+    from policyctl.plan.consumers import Sources
     from policyctl.remote.sqlite_models import EmbeddedModels
 
 _IN_ONE_QUERY = 500
@@ -207,6 +208,11 @@ class SqliteReader:
             if connection is None or not has_table(connection, "model"):
                 return frozenset()
             return frozenset(name for (name,) in connection.execute("SELECT name FROM model"))
+
+    def sources(self) -> Sources:
+        from policyctl.remote.sqlite_models import stored_sources
+
+        return stored_sources(self.database)
 
     def close(self) -> None:
         self.database.close()

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
+from policyctl.plan.consumers import ConsumerKind, Sources
 from policyctl.policy.document import Document
 from policyctl.policy.names import short_model
 from policyctl.policy.provider_config import masked, without_unset_masks
@@ -106,6 +107,26 @@ class EmbeddedModels:
             return rest
         found = self._connections.named([document["app_id"]])
         return {**rest, "connection_id": found[0]["id"] if found else document["app_id"]}
+
+
+_CONSUMERS: dict[ConsumerKind, str] = {
+    "external agent": "external_agent",
+    "assistant": "assistant",
+    "flow": "tool",
+    "knowledge base": "knowledge_base",
+    "control": "binding",
+}
+
+
+def stored_sources(database: Database) -> Sources:
+    """What may use models among the documents that `policyctl serve` stored."""
+
+    def rows(kind: str) -> tuple[Document, ...]:
+        return tuple(SqliteDocuments(database, kind).rows())
+
+    selection = [row for row in rows("setting") if row["name"] == "model_selection"]
+    others = {kind: rows(table) for kind, table in _CONSUMERS.items()}
+    return Sources(rows("agent"), others, selection[0] if selection else {})
 
 
 def _row(values: Iterable[str]) -> Document:

@@ -227,7 +227,13 @@ def test_what_an_update_keeps_and_what_it_leaves_alone_is_read_back(tmp_path: Pa
 class Overwriting(SqliteRemote):
     """A remote that writes an update into two other policies, too."""
 
-    def update(self, id: str, document: dict[str, Any], version: str | None = None) -> None:  # noqa: A002 - the platform's word
+    def update(
+        self,
+        id: str,  # noqa: A002 - the platform's word
+        document: dict[str, Any],
+        version: str | None = None,
+        kind: Kind = "policy",
+    ) -> None:
         for row in self.rows():
             super().update(row["id"], {"name": row["name"], "policy": document["policy"]})
 
