@@ -41,7 +41,7 @@ def review_directory(
     with session.reader() as reader, session.console.progress.of("Comparing", "live policy") as step:
         models = KnownModels(reader, loaded.models)
         review = plan_directory(
-            reader, loaded.policies, session.environment, settings, selection, declared, step, unread, before.documents, models
+            reader, loaded.desired, session.environment, settings, selection, declared, step, unread, before.documents, models
         )
         raise_if_idle(selection, overrides, loaded.names, review.live)
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
@@ -101,7 +101,7 @@ class Before:
         try:
             url = session.url if self._base is None else f"{GIT}{merge_base(directory, self._base)}"
             with GitReader(url, directory, session.environment) as reader:
-                return {name: live.document for name, live in observe(reader).live.items()}, reader.declared
+                return {name: live.document for name, live in observe(reader).policies.items()}, reader.declared
         except PolicyctlError as error:
             if self._base is not None:
                 session.console.say(f"no change is taken for a restoration: {error}")

@@ -63,6 +63,10 @@ class Linter:
         """
         for model in loaded.model_documents:
             yield from (self._files.mark_of(model, complaint) for complaint in in_name(("name",), model.name))
+        for managed in loaded.virtual_models:
+            from policyctl.lint.virtual_models import check as check_model
+
+            yield from (self._files.mark_of(managed, complaint) for complaint in check_model(managed.document))
         together = []
         for policy in loaded.policies:
             alone = policy.name not in loaded.references and policy.file not in mixed

@@ -129,6 +129,7 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
     prune = either("prune")
     limits = {key: own_or_shared(key, file.limits, shared.limits) for key in Limits._fields}
     settings = Settings(
+        models="models" in (either("manage") or ()),
         scope=either("scope"),
         prune=True if prune is None else prune,
         protect=either("protect") or (),

@@ -212,6 +212,13 @@ class LimitsFile(FileModel):
 class SafetyFile(FileModel):
     """Safety settings for all environments, or for one, whose own values win."""
 
+    manage: Annotated[
+        Annotated[tuple[Literal["policies", "models"], ...], Field(strict=False, min_length=1)] | None,
+        Field(
+            description="What is reconciled: policies, or policies and models. Files of virtual models are only declarations "
+            "unless models is in the list. Default: policies."
+        ),
+    ] = None
     scope: Annotated[
         Globs | None,
         Field(

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,8 +27,10 @@ from policyctl.load.source import (
 from policyctl.plan.references import find_cycle
 from policyctl.policy.document import Policy
 from policyctl.policy.findings import Finding
+from policyctl.policy.virtual_model import VirtualModel
 
 if TYPE_CHECKING:
+    from policyctl.plan.change import Desired
     from policyctl.plan.scenario import Suite
 
 
@@ -37,13 +40,14 @@ class Loaded(NamedTuple):
     `model_documents` are the virtual models that it declares, `declared` their timeouts and types; `references` are the
     policies that the targets of a policy may mean, by its name. `mark_of` gives a finding about a policy, a model or tests its
     place. `suites` are the scenario tests without problems; `test_problems` do not stop plan and apply. `included` are the
-    files that were read, `left_out` the policies of files that `include` leaves out, with their files.
+    files that were read, `left_out` the policies of files that `include` leaves out, with their files. `virtual_models` are
+    those that are reconciled.
     """
 
     policies: tuple[Policy, ...]
     problems: tuple[Problem, ...]
     skipped: Counter[str]
-    mark_of: Callable[[Policy | ModelDocument | Suite, Finding], Problem]
+    mark_of: Callable[[Desired | ModelDocument | Suite, Finding], Problem]
     model_documents: tuple[ModelDocument, ...] = ()
     declared: DeclaredModels = NOTHING
     references: Mapping[str, frozenset[str]] = MappingProxyType({})
@@ -51,11 +55,17 @@ class Loaded(NamedTuple):
     test_problems: tuple[Problem, ...] = ()
     included: tuple[str, ...] = ()
     left_out: Mapping[str, str] = MappingProxyType({})
+    virtual_models: tuple[VirtualModel, ...] = ()
+
+    @property
+    def desired(self) -> tuple[Desired, ...]:
+        """Everything that is to be on the remote."""
+        return (*self.policies, *self.virtual_models)
 
     @property
     def names(self) -> frozenset[str]:
-        """The canonical names of the policies."""
-        return frozenset(policy.name for policy in self.policies)
+        """The canonical names of the policies, and of the virtual models that are reconciled."""
+        return frozenset(one.name for one in self.desired)
 
     @property
     def models(self) -> frozenset[str]:
@@ -89,7 +99,7 @@ class Files:
         self.contents: dict[str, bytes] = {}
         self._problems = list(problems)
         self._tests_too = tests
-        self._known: dict[str, FileResult] | None = {} if several else None  # of the files without templates
+        self._known: dict[tuple[str, bool], FileResult] | None = {} if several else None  # of the files without templates
         self.source = lru_cache(maxsize=256)(self._source)  # one file is often asked for several times in a row
         for file in files:
             try:
@@ -130,21 +140,23 @@ class Files:
             tuple(redact_linked(test_problems)),
             tuple(included),
             left_out,
+            tuple(sorted(everything.virtual_models, key=attrgetter("name"))),
         )
 
     def _read(self, file: str, environment: Environment) -> FileResult:
-        if self._known is not None and file in self._known:
-            return self._known[file]
+        managed = environment.settings.models
+        if self._known is not None and (file, managed) in self._known:
+            return self._known[file, managed]
         if file not in self.contents:  # of tests only, which are left alone
             return FileResult()
         try:
-            result = read_contents(self.source(file), environment.vars)
+            result = read_contents(self.source(file), environment.vars, models=managed)
         except InvalidInput as error:
             result = FileResult(problems=list(error.problems), unreadable=True)
         for policy in result.policies:
             policy.keep_text()
         if self._known is not None and not is_templated(self.contents[file]):
-            self._known[file] = result
+            self._known[file, managed] = result
         return result
 
     def _source(self, file: str) -> Source:
@@ -165,7 +177,7 @@ class Files:
         prefix = f"{self.root}{os.sep}"
         return file.removeprefix(prefix) if file.startswith(prefix) else Path(os.path.relpath(file, self.root)).as_posix()
 
-    def mark_of(self, about: Policy | ModelDocument | Suite, complaint: Finding) -> Problem:
+    def mark_of(self, about: Desired | ModelDocument | Suite, complaint: Finding) -> Problem:
         """A finding about a policy, a model or tests of these files, as a problem at its place."""
         return redact_linked(to_problems(self.source(about.file), about.index, [complaint]))[0]
 
@@ -191,23 +203,24 @@ class Files:
 
     def _across_files(self, everything: FileResult, environment: Environment) -> Iterator[Problem]:
         policies = everything.policies
-        yield from self._duplicates(policies)
-        for policy in policies:
-            if not environment.settings.in_scope(policy.name):
-                message = f"{policy.name} is outside the scope of environment {environment.name}; widen scope or rename it"
-                yield self.mark_of(policy, Finding(("name",), "P203", message))
+        desired: list[Desired] = [*policies, *everything.virtual_models]
+        yield from self._duplicates(desired)
+        for one in desired:
+            if not environment.settings.in_scope(one.name):
+                message = f"{one.name} is outside the scope of environment {environment.name}; widen scope or rename it"
+                yield self.mark_of(one, Finding(("name",), "P203", message))
         if cycle := find_cycle(everything.references):
             first = next(policy for policy in policies if policy.name == cycle[0])
             circle = f"policies target each other in a circle: {' → '.join(cycle)}; remove one of these targets"
             message = circle if len(set(cycle)) > 1 else f"{cycle[0]} targets itself; remove that target"
             yield self.mark_of(first, Finding(("name",), "P202", message))
 
-    def _duplicates(self, policies: list[Policy]) -> Iterator[Problem]:
-        by_name: defaultdict[str, list[Policy]] = defaultdict(list)
-        for policy in policies:
-            by_name[policy.name].append(policy)
-        for name, same in by_name.items() if len(by_name) < len(policies) else ():
+    def _duplicates(self, desired: list[Desired]) -> Iterator[Problem]:
+        by_name: defaultdict[str, list[Desired]] = defaultdict(list)
+        for one in desired:
+            by_name[one.name].append(one)
+        for name, same in by_name.items() if len(by_name) < len(desired) else ():
             if len(same) > 1:
-                places = [self.mark_of(policy, Finding(("name",), "P201", "")).mark for policy in same]
+                places = [self.mark_of(one, Finding(("name",), "P201", "")).mark for one in same]
                 others = ", ".join(str(place) for place in places[1:])
                 yield Problem(places[0], "P201", f"{name} is also written at {others}; keep one")

@@ -21,6 +21,7 @@ from policyctl.policy.findings import Finding
 from policyctl.policy.names import bare_name, canonical_model, canonical_name
 from policyctl.policy.schema import PolicyBody, PolicyFile
 from policyctl.policy.validation_errors import findings_of, too_big
+from policyctl.policy.virtual_model import VirtualModel
 
 _OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 
@@ -38,6 +39,7 @@ class ModelDocument:
 class FileResult:
     """What one file (or a whole directory) contains.
 
+    `models` are the virtual models that are declared, and `virtual_models` those that are to be reconciled.
     `references` are the policies that a policy's targets may mean, by its name, where there are any. `timeouts` (seconds) and
     `types` are those of the virtual models, by canonical name. `tests` is whether a document of scenario tests is
     among the others. An `unreadable` file could not be parsed: there is nothing but its problems.
@@ -46,6 +48,7 @@ class FileResult:
     policies: list[Policy] = field(default_factory=list)
     references: dict[str, frozenset[str]] = field(default_factory=dict)
     models: list[ModelDocument] = field(default_factory=list)
+    virtual_models: list[VirtualModel] = field(default_factory=list)
     timeouts: dict[str, float] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -65,14 +68,18 @@ class FileResult:
             self.references |= other.references
         if other.models:
             self.models += other.models
+            self.virtual_models += other.virtual_models
             self.timeouts |= other.timeouts
             self.types |= other.types
         if other.skipped:
             self.skipped += other.skipped
 
 
-def read_contents(source: Source, variables: Mapping[str, Any]) -> FileResult:
-    """The policies of one file and all of its errors. A policy with an error is not among the policies."""
+def read_contents(source: Source, variables: Mapping[str, Any], *, models: bool = False) -> FileResult:
+    """The policies of one file and all of its errors. A policy with an error is not among the policies.
+
+    With `models` virtual models are read as strictly; otherwise they are only declarations.
+    """
     contents = FileResult()
     if is_test_file(Path(source.file).name):
         return contents
@@ -94,6 +101,8 @@ def read_contents(source: Source, variables: Mapping[str, Any]) -> FileResult:
                     contents.add_policy(policy_from_file(data, source.file, index))
             case Kind.MODEL:
                 found = _read_model(source, index, document.data, contents)
+                if models and not found:
+                    found = _read_virtual_model(source, index, document, templates, contents)
             case complaint:
                 found = [complaint]
         # A scalar that cannot be read needs no second line about what it is not.
@@ -116,6 +125,24 @@ def _read_model(source: Source, index: int, data: dict[str, Any], contents: File
     if model_type is None or (isinstance(model_type, str) and not is_template(model_type)):
         contents.types[canonical_model(name)] = model_type or USUAL_TYPE
     return []
+
+
+def _read_virtual_model(
+    source: Source, index: int, document: RawDocument, variables: Mapping[str, Any] | None, contents: FileResult
+) -> list[Finding]:
+    """Add a virtual model that is to be reconciled, and return what is wrong with it."""
+    from policyctl.policy.model_schema import read_model  # few directories have any
+
+    data, unrendered = document.data, list[Finding]()
+    if variables is not None and has_template(data):
+        data, unrendered = render_document(data, variables)
+    if deep := too_big(data):
+        return [*unrendered, deep]
+    model, found = read_model(data, source.file, index)
+    places = {complaint.path for complaint in unrendered}
+    if model is not None and not document.problems and not unrendered:
+        contents.virtual_models.append(model)
+    return [*unrendered, *(one for one in found if one.path not in places)]
 
 
 def _checked_policy(document: RawDocument, variables: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, list[Finding]]:

@@ -49,6 +49,7 @@ class Environment:
                 name: written_text(value) for name, value in self.vars.items()
             },  # the order of a mapping is visible to templates
             "include": _listed(self.include),
+            **({"manage": ["policies", "models"]} if settings.models else {}),
             "scope": _listed(settings.scope),
             "prune": settings.prune,
             "protect": list(settings.protect),

@@ -8,6 +8,8 @@ from typing import Any
 
 from policyctl.errors import Mark, Problem
 from policyctl.policy.findings import Finding, closest, did_you_mean, format_path
+from policyctl.policy.model_settings import PROVIDERS, provider_key
+from policyctl.policy.names import MODEL_PREFIX
 
 CONFIG_FILE = "policyctl.yaml"
 MAX_DEPTH = 200  # of mappings and lists; 64 nested groups need 130
@@ -18,7 +20,7 @@ _OTHER_KINDS = frozenset(
     "agent agent_style assistant connection external flow knowledge_base mcp native plugin python skill tool toolkit "
     "voice_config voice_configuration workflow".split()
 )
-_MODEL_KEYS = frozenset({"provider_config", "config", "connection_id", "tags", "model_type"})
+_MODEL_KEYS = frozenset({"provider_config", "config", "connection_id", "connection", "app_id", "tags", "model_type"})
 _POLICY_PARTS = frozenset({"strategy", "targets"})
 _POLICY_TOP = ("policy", "name", "kind", "spec_version", "display_name", "description")
 
@@ -53,7 +55,7 @@ def kind_of(data: Any) -> Kind | Finding:
         return Kind.POLICY
     if isinstance(kind, str) and kind in _OTHER_KINDS:
         return Kind.OTHER
-    is_model = not _MODEL_KEYS.isdisjoint(data)
+    is_model = not _MODEL_KEYS.isdisjoint(data) or (kind == "model" and _names_a_model(data))
     if not is_model and (misspelled_policy(data) or data.keys() >= _POLICY_PARTS):
         return Kind.POLICY
     if kind == "model":
@@ -64,6 +66,13 @@ def kind_of(data: Any) -> Kind | Finding:
     known = sorted({"model", *_OTHER_KINDS})
     guess = did_you_mean(kind, known) if isinstance(kind, str) else ""
     return Finding(("kind",), "P010", f"{format_path(kind)} is not a kind that belongs here{guess or ' (move it elsewhere)'}")
+
+
+def _names_a_model(data: dict[str, Any]) -> bool:
+    """Whether a document without more than a name can only be a virtual model."""
+    name = data.get("name")
+    known = isinstance(name, str) and (name.startswith(MODEL_PREFIX) or provider_key(name) in PROVIDERS)
+    return known and not misspelled_policy(data) and not data.keys() >= _POLICY_PARTS
 
 
 def misspelled_policy(data: dict[str, Any]) -> str | None:

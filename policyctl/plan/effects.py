@@ -18,6 +18,7 @@ from policyctl.policy.names import canonical_name
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
+    from policyctl.plan.change import Change
 
 
 class AffectedPolicy(NamedTuple):
@@ -33,6 +34,7 @@ class AffectedPolicy(NamedTuple):
     bound: bool
 
 
+_NO_CALLS = frozenset({"display_name", "description", "tags"})  # fields of a model that no call depends on
 _MOST_SEARCHES = 25  # for failures at once, which take some 10 ms each
 
 
@@ -77,10 +79,20 @@ class Comparison:
 
 def effects_of(plan: Plan, observed: LiveRows, comparing: Comparison) -> dict[str, Effect]:
     """The effect of every update of a plan, by canonical name."""
+    models = {change.name: _of_model(change) for change in plan.changes if change.kind == "model" and change.action == "update"}
     updates = [(change.name, change.before) for change in plan.policies if change.action == "update"]
     effects = {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
     unseen = _unseen(_roots(plan, effects), _users(plan, observed), observed) if observed.obstacles() else {}
-    return {name: _as_seen(effect, unseen.get(name)) for name, effect in effects.items()}
+    return models | {name: _as_seen(effect, unseen.get(name)) for name, effect in effects.items()}
+
+
+def _of_model(change: Change) -> Effect:
+    """The effect of an update of a virtual model: its calls are made another way, and what answers them is not modelled."""
+    from policyctl.effect.analysis import Effect
+
+    if all(field.path in _NO_CALLS for field in change.fields):
+        return Effect("metadata")
+    return Effect("unknown", unknown="its calls are made with other settings, and what answers them is not modelled")
 
 
 def affected_by(

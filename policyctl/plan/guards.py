@@ -69,7 +69,7 @@ def traffic_refusals(
     block the way back. `declared` are facts about models.
     """
     refusals, notes = [], []
-    written = [change for change in plan.changes if change.after is not None]
+    written = [change for change in plan.policies if change.after is not None]
     judged = [Judgement(change.name, change.action == "update", effects.get(change.name)) for change in written]
     judged += [Judgement(one.name, True, one.effect, one.through) for one in affected if one.bound]
     for breach in _breaches(judged, policies, settings.guards, declared):

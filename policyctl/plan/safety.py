@@ -116,7 +116,7 @@ def review(
     effects = effects_of(plan, observed, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
     plan = replace(plan, traffic=traffic_of(plan, comparing, effects, affected))
-    moved = [*(change.name for change in plan.changes), *(one.name for one in affected)]
+    moved = [*(change.name for change in plan.policies), *(one.name for one in affected)]
     restored = restorations(moved, after, reviewed or {})
     guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
     below = (led_to(moved, known) for known in (before, after))

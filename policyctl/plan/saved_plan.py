@@ -275,7 +275,7 @@ def bad_targets(plan: Plan, observed: LiveRows, known: frozenset[str], models: f
     def targets_of(name: str) -> frozenset[str]:
         return references(policies[name]) if name in policies else frozenset()
 
-    for change in plan.changes:
+    for change in plan.policies:
         if change.after is None:
             continue
         for complaint in unknown_targets(change.after, models, known) if models else ():

@@ -114,6 +114,7 @@ class Settings(NamedTuple):
     guards: Guards = Guards()
     guard_exceptions: tuple[GuardException, ...] = ()
     partial: float = PARTIAL
+    models: bool = False
 
     def in_scope(self, name: str) -> bool:
         """Whether the directory manages that policy."""

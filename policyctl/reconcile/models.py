@@ -39,9 +39,11 @@ class KnownModels:
         """The review of a plan that writes something, with notes on targeted models that are not known on the remote."""
         if not self.names:
             return replace(reviewed, unchecked="targets not checked: the remote knows no models")
-        written = {change.name: change.after for change in reviewed.plan.changes if change.after is not None}
+        written = {change.name: change.after for change in reviewed.plan.policies if change.after is not None}
         policies = reviewed.policies.keys() | KnownPolicies.of(reviewed.policies).unclear
-        notes = only_declared(written, self.listed, self._declared, policies)
+        there = {change.name for change in reviewed.plan.changes if change.kind == "model"} | reviewed.live
+        declared = [name for name in self._declared if virtual_model(name) not in there]
+        notes = only_declared(written, self.listed, declared, policies)
         return replace(reviewed, notes=(*reviewed.notes, *notes))
 
     def speller(self, policies: Collection[str], *, virtual: bool = False) -> Callable[[Policy], Policy]:

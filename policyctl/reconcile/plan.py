@@ -11,7 +11,7 @@ from policyctl.errors import Incomplete, PolicyctlError, Refused, StalePlan
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
 from policyctl.load.unread import ExpectedFile, UnreadFiles, listed
-from policyctl.plan.change import Change, LiveState, drifted_fields, live_state
+from policyctl.plan.change import Change, Desired, LiveState, drifted_fields, live_state
 from policyctl.plan.plan import Counts, Plan, Selection, make_plan
 from policyctl.plan.references import leads_back
 from policyctl.plan.safety import Review, by_traffic, review
@@ -71,7 +71,7 @@ def note_untracked(review: Review, unread: UnreadFiles) -> Review:
 
 def plan_directory(
     reader: Reader,
-    desired: Sequence[Policy],
+    desired: Sequence[Desired],
     environment: Environment,
     settings: Settings,
     selection: Selection,
@@ -254,9 +254,7 @@ def review_saved(
     """
     observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
-    plan = with_recomputed_counts(
-        plan, {policy.name: policy for policy in loaded.policies}, observed, settings, removes=removes
-    )
+    plan = with_recomputed_counts(plan, {one.name: one for one in loaded.desired}, observed, settings, removes=removes)
     reviewed = review(plan, observed, settings, loaded.declared, base())
     writes = any(change.after is not None for change in plan.changes)
     models = KnownModels(reader, loaded.models)

@@ -30,7 +30,6 @@ class Access:
 
     `directory` and `environment` are what a git revision is read for. Files in `held` are not read from the disk: while a
     branch is reviewed, its changes to them do not count.
-    `models` is whether virtual models are reconciled beside policies.
     """
 
     auth: AuthFile | None = None
@@ -39,7 +38,6 @@ class Access:
     directory: Path = Path("policies")
     environment: Environment = field(default_factory=lambda: Environment(LOCAL))
     held: Held = field(default_factory=dict)
-    models: bool = False
 
     def read(self, path: Path, most: int) -> bytes:
         """The content of a file that a setting refers to. Raises Refused if it has no reviewed content, OSError if it cannot
@@ -64,20 +62,20 @@ def open_reader(url: str, access: Access = Access()) -> Reader:
 
         return GitReader(url, access.directory, access.environment)
     if not is_http(url):
-        return SqliteReader(sqlite_path(url), models=access.models)
+        return SqliteReader(sqlite_path(url), models=access.environment.settings.models)
     from policyctl.remote.orchestrate import OrchestrateReader
 
-    return OrchestrateReader(url, *_sender(url, access), models=access.models)
+    return OrchestrateReader(url, *_sender(url, access), models=access.environment.settings.models)
 
 
 def open_writer(url: str, access: Access = Access()) -> Writer:
     """A remote that can be read and written. Raises UsageError for one that can only be read."""
     require_writable(url)
     if not is_http(url):
-        return SqliteRemote(sqlite_path(url), models=access.models)
+        return SqliteRemote(sqlite_path(url), models=access.environment.settings.models)
     from policyctl.remote.orchestrate import OrchestrateRemote
 
-    return OrchestrateRemote(url, *_sender(url, access), models=access.models)
+    return OrchestrateRemote(url, *_sender(url, access), models=access.environment.settings.models)
 
 
 def apply_lock_for(url: str, command: str, waiting: LockWait, status: Callable[[str], None]) -> AbstractContextManager[None]:

@@ -11,7 +11,8 @@ from unicodedata import bidirectional, category, combining, east_asian_width, is
 from policyctl.errors import Severity
 from policyctl.plan.diff import ordinal_name
 from policyctl.policy.document import Document
-from policyctl.policy.names import canonical_name, is_visible, short_model
+from policyctl.policy.names import canonical_name, is_visible, kind_of, short_model, virtual_model
+from policyctl.policy.virtual_model import normal_form as normal_model
 
 if TYPE_CHECKING:
     from policyctl.plan.diff import FieldChange
@@ -146,7 +147,9 @@ def position_name(path: str) -> str:
 
 
 def describe_value(document: Document) -> str:
-    """A complete policy on one line; a live policy that a file could not hold is shown as a plain value."""
+    """A complete policy or model on one line; a live policy that a file could not hold is shown as a plain value."""
+    if kind_of(document["name"]) == "model":
+        return _describe_model(normal_model(document))
     try:
         cache = document["policy"].get("cache")
         return _describe_group(document["policy"]) + (f"; cache {value(cache)}" if cache else "")
@@ -154,10 +157,26 @@ def describe_value(document: Document) -> str:
         return value(document.get("policy"))
 
 
+def _describe_model(normal: Document) -> str:
+    """`chat; connection openai_creds; custom_host "https://…"; temperature 0.2; tags support`."""
+    parts = [str(normal["model_type"])]
+    parts += [f"connection {value(normal['app_id'])}"] if "app_id" in normal else []
+    for settings in (normal.get("provider_config", {}), normal.get("config", {})):
+        parts += (
+            [f"{escape(key)} {value(item)}" for key, item in sorted(settings.items())] if isinstance(settings, dict) else []
+        )
+    parts += [f"tags {value(normal['tags'])}"] if "tags" in normal else []
+    return "; ".join(parts)
+
+
 def describe_texts(document: Document) -> list[str]:
     """The display name and the description of a policy, unless they repeat its name: `display_name: "Chat"`."""
     texts = ((key, document.get(key)) for key in ("display_name", "description"))
-    return [f"{key}: {value(text, longest=None)}" for key, text in texts if text and canonical_name(text) != document["name"]]
+    return [
+        f"{key}: {value(text, longest=None)}"
+        for key, text in texts
+        if text and canonical_name(text) != document["name"] != virtual_model(text)
+    ]
 
 
 def _describe_group(group: Document) -> str:
