@@ -32,7 +32,7 @@ class Consumer(NamedTuple):
     place: str = ""
 
 
-class Use(NamedTuple):
+class ConsumerUse(NamedTuple):
     """That a consumer uses a policy or model: the field that names it, and the consumers and policies in between.
 
     `through` is empty where the consumer names it directly; the last of it does.
@@ -64,14 +64,14 @@ class Consumers:
     def __init__(self, unread: Mapping[str, str] = {}, notes: Iterable[str] = ()) -> None:
         self.unread = dict(unread)
         self.notes = tuple(notes)
-        self._direct: defaultdict[str, dict[Use, None]] = defaultdict(dict)
+        self._direct: defaultdict[str, dict[ConsumerUse, None]] = defaultdict(dict)
         self._collaborates: defaultdict[str, dict[Consumer, None]] = defaultdict(dict)
 
     def add(self, consumer: Consumer, uses: Iterable[tuple[str, str]], collaborators: Iterable[str] = ()) -> None:
         """Take note of what one consumer names, as (field, name), and of the agents that it hands requests to, by id or
         name."""
         for where, name in uses:
-            self._direct[used_name(name)][Use(consumer, where)] = None
+            self._direct[used_name(name)][ConsumerUse(consumer, where)] = None
         for other in collaborators:
             self._collaborates[other][consumer] = None
 
@@ -80,12 +80,12 @@ class Consumers:
         for name, document in documents.items():
             self.add(Consumer("policy", name), (("policy.targets", target) for target in dict.fromkeys(model_names(document))))
 
-    def of(self, name: str) -> tuple[Use, ...]:
+    def of(self, name: str) -> tuple[ConsumerUse, ...]:
         """Who uses a policy or model by its canonical name: direct uses first, each consumer once."""
-        found: dict[Consumer, Use] = {}
+        found: dict[Consumer, ConsumerUse] = {}
         pending = list(self._direct.get(name, ()))
         while pending:
-            further: list[Use] = []
+            further: list[ConsumerUse] = []
             for use in sorted(pending, key=_order):
                 if use.consumer not in found and len(use.through) < _MAX_WAY:
                     found[use.consumer] = use
@@ -93,16 +93,16 @@ class Consumers:
             pending = further
         return tuple(found.values())
 
-    def _users_of(self, use: Use) -> Iterator[Use]:
+    def _users_of(self, use: ConsumerUse) -> Iterator[ConsumerUse]:
         """Those who use a consumer, and through it what it uses."""
         way = (use.consumer.name, *use.through)
         if use.consumer.kind == "policy":
-            yield from (Use(other.consumer, other.field, way) for other in self._direct.get(use.consumer.name, ()))
+            yield from (ConsumerUse(other.consumer, other.field, way) for other in self._direct.get(use.consumer.name, ()))
         for other in self._collaborates.get(use.consumer.name, ()):
-            yield Use(other, "collaborators", way)
+            yield ConsumerUse(other, "collaborators", way)
 
 
-def _order(use: Use) -> tuple[bool, Consumer]:
+def _order(use: ConsumerUse) -> tuple[bool, Consumer]:
     return use.consumer.kind == "policy", use.consumer
 
 

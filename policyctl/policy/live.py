@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from policyctl.policy.document import Document, canonical_text, is_server_key, normal_form, references
 from policyctl.policy.names import bare_name, canonical_name, short_model, virtual_model
-from policyctl.policy.virtual_model import LiveModel, ModelRow, is_own_key
+from policyctl.policy.virtual_model import LiveModel, VirtualModelRow, is_own_key
 
 MAX_NESTING = 200  # mappings and lists in each other in a row; with more, what walks through a document may not end
 
@@ -141,7 +141,7 @@ def read_row(row: Any) -> Live | UnreadableRow:
     """A row of a remote's list as a live policy or model, or why it is none. Never raises, whatever the row is."""
     if isinstance(row, UnreadableRow):
         return row
-    if isinstance(row, ModelRow):
+    if isinstance(row, VirtualModelRow):
         return _read_model(row)
     if not isinstance(row, dict):
         return UnreadableRow("the row is not an object", None, None)
@@ -162,7 +162,7 @@ def read_row(row: Any) -> Live | UnreadableRow:
     return LivePolicy(canonical, identifier, document, version)
 
 
-def _read_model(row: ModelRow) -> LiveModel | UnreadableRow:
+def _read_model(row: VirtualModelRow) -> LiveModel | UnreadableRow:
     """A row of a list of models; it targets nothing, so that what is not known of it hides no use of a policy."""
     name, identifier, nothing = row.get("name"), id_of(row), frozenset[str]()
     if not isinstance(name, str) or not short_model(name):
@@ -183,7 +183,7 @@ def row_name(row: Any) -> str | None:
     name = row.get("name") if isinstance(row, dict) else None
     if not isinstance(name, str):
         return None
-    return virtual_model(name) if isinstance(row, ModelRow) else canonical_name(name)
+    return virtual_model(name) if isinstance(row, VirtualModelRow) else canonical_name(name)
 
 
 def _is_deeper(value: Any, most: int) -> bool:

@@ -37,7 +37,7 @@ _DERIVED = frozenset({"title", "model_name", "provider", "api_base", "api_versio
 CLI_MAX_TOKENS = 4096  # what the platform's CLI adds to the config of a model whose name has `anthropic` in it
 
 
-class ModelRow(dict[str, Any]):
+class VirtualModelRow(dict[str, Any]):
     """A row of a remote's list of models, which a row of its list of policies must never be taken for.
 
     Where the remote's own row has the id of a connection, this one has the connection's `app_id`.

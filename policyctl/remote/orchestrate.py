@@ -18,7 +18,7 @@ from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.live import named_rows
 from policyctl.policy.names import Kind, both_spellings, canonical_name, kind_of, virtual_model
-from policyctl.policy.virtual_model import ModelRow
+from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.connections import Connections
 from policyctl.remote.http import Request, Response, host_of
 from policyctl.remote.redaction import Redactor
@@ -139,7 +139,7 @@ class OrchestrateReader:
             return row
         connection = row.get("connection_id")
         app_id = {"app_id": self.connections.app_id_of(connection)} if isinstance(connection, str) and connection else {}
-        return ModelRow({**{key: value for key, value in row.items() if key != "app_id"}, **app_id})
+        return VirtualModelRow({**{key: value for key, value in row.items() if key != "app_id"}, **app_id})
 
     def _keep_out_secrets(self, answer: Response) -> None:
         """Raise RemoteError for rows that contain this process's credentials: they would be shown, saved and compared."""

@@ -25,7 +25,7 @@ class Reader(Protocol):
     embedded: bool
 
     def rows(self) -> list[Any]:
-        """Every row; those of virtual models (as `ModelRow`) only where the reader was opened with them.
+        """Every row; those of virtual models (as `VirtualModelRow`) only where the reader was opened with them.
 
         Raises RemoteError when they cannot be listed; a missing collection is an error, never empty.
         """

@@ -12,7 +12,7 @@ from policyctl.plan.consumers import ConsumerKind, Sources
 from policyctl.policy.document import Document
 from policyctl.policy.names import short_model
 from policyctl.policy.provider_config import masked, without_unset_masks
-from policyctl.policy.virtual_model import ModelRow
+from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.database import Database, make_table
 from policyctl.remote.sqlite import Table, document_of, server_fields, stored_text
 
@@ -71,11 +71,11 @@ class EmbeddedModels:
         self._models = SqliteModels(database, now)
         self._connections = SqliteDocuments(database, "connection", unique=True)
 
-    def rows(self) -> list[ModelRow]:
+    def rows(self) -> list[VirtualModelRow]:
         """Every model."""
         return self._with_app_ids(self._models.rows())
 
-    def find(self, names: Iterable[str]) -> list[ModelRow]:
+    def find(self, names: Iterable[str]) -> list[VirtualModelRow]:
         """The models of these canonical names, in either spelling."""
         return self._with_app_ids(self._models.named({spelling for name in names for spelling in (name, short_model(name))}))
 
@@ -91,13 +91,13 @@ class EmbeddedModels:
         """Remove the model with that id. Raises NotFound or Moved."""
         self._models.remove(identifier, version)
 
-    def _with_app_ids(self, rows: list[Document]) -> list[ModelRow]:
+    def _with_app_ids(self, rows: list[Document]) -> list[VirtualModelRow]:
         ids = {row["connection_id"] for row in rows if isinstance(row.get("connection_id"), str)}
         app_ids = {one["id"]: one["name"] for one in self._connections.by_id(ids)}
         return [
-            ModelRow(row | {"app_id": app_ids.get(row["connection_id"], row["connection_id"])})
+            VirtualModelRow(row | {"app_id": app_ids.get(row["connection_id"], row["connection_id"])})
             if isinstance(row.get("connection_id"), str)
-            else ModelRow(row)
+            else VirtualModelRow(row)
             for row in rows
         ]
 

@@ -14,7 +14,7 @@ from policyctl.policy.document import Document
 from policyctl.policy.live import read_row
 from policyctl.policy.model_schema import read_model
 from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, alias_of, is_masked, snake_case
-from policyctl.policy.virtual_model import LiveModel, ModelRow, VirtualModel, normal_form
+from policyctl.policy.virtual_model import LiveModel, VirtualModel, VirtualModelRow, normal_form
 
 HEAD: Document = {"spec_version": "v1", "kind": "model"}
 
@@ -26,7 +26,7 @@ def model_of(**keys: Any) -> VirtualModel:
 
 
 def live_of(row: Document) -> LiveModel:
-    found = read_row(ModelRow({"id": "1", **row}))
+    found = read_row(VirtualModelRow({"id": "1", **row}))
     assert isinstance(found, LiveModel)
     return found
 
