@@ -153,7 +153,8 @@ def fields_between(before: Document, after: Document) -> tuple[FieldChange, ...]
 
 
 def _addressed(before: Any, after: Any) -> tuple[Any, Any]:
-    """Both versions of a group with their targets as mappings from label to target; an order that moved is a field."""
+    """Both versions of a group with their targets as mappings from label to target. An order that changed, or that matters
+    only now, is a field."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         return before, after
     if not isinstance(before.get("targets"), list) or not isinstance(after.get("targets"), list):
@@ -169,10 +170,12 @@ def _addressed(before: Any, after: Any) -> tuple[Any, Any]:
             left["targets"][label] = old
         if becomes is not None:
             right["targets"][label] = new
-    if order_matters(before) and order_matters(after):
+    if order_matters(after):
         left_order, right_order = _orders(pairs)
-        if left_order != right_order:
-            left[ORDER], right[ORDER] = ", ".join(map(ordinal_name, left_order)), ", ".join(map(ordinal_name, right_order))
+        if not (before["targets"] and order_matters(before)):
+            left_order = []
+        if left_order != right_order and len(pairs) > 1:
+            left[ORDER], right[ORDER] = (", ".join(map(ordinal_name, some)) or None for some in (left_order, right_order))
     return left, right
 
 

@@ -137,7 +137,8 @@ def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple
     from policyctl.plan.diff import ORDER
 
     if field.path.endswith(ORDER):
-        return escape(field.before), escape(field.after)
+        before, after = ("absent" if order is None else escape(order) for order in (field.before, field.after))
+        return before, after
     return value(field.before, longest=longest), value(field.after, longest=longest)
 
 

@@ -35,6 +35,14 @@ CASES: dict[str, tuple[Any, Any, list[FieldChange]]] = {
         doc("fallback", m("b"), m("a")),
         [FieldChange("policy.targets order", "google/a, google/b", "google/b, google/a")],
     ),
+    "targets whose order matters only now": (
+        doc("loadbalance", m("a"), m("b")),
+        doc("fallback", m("b"), m("a")),
+        [
+            FieldChange("policy.strategy.mode", "loadbalance", "fallback"),
+            FieldChange("policy.targets order", None, "google/b, google/a"),
+        ],
+    ),
     "two groups swapped": (
         doc("fallback", g("loadbalance", m("a"), m("b")), g("single", m("c"))),
         doc("fallback", g("single", m("c")), g("loadbalance", m("b"), m("a"))),
@@ -137,7 +145,7 @@ def test_each_target_that_changes_has_a_field(names: list[str | None]) -> None:
     targets = [groups[place] if name is None else {"model_name": name} for place, name in enumerate(names)]
     before, after = ([{**one, "weight": weight} for one in targets] for weight in (0.25, 0.5))
     assert len(fields_between(doc("fallback", *before), doc("fallback", *after))) == len(names)
-    assert len(fields_between(doc("fallback"), doc("fallback", *after))) == len(names)
+    assert len(fields_between(doc("loadbalance"), doc("loadbalance", *after))) == len(names)
 
 
 @given(loose_documents)
