@@ -18,8 +18,6 @@ from policyctl.policy.virtual_model import normal_form as normal_model
 
 _BARE = re.compile(r"(?!\d+$)[\w./:@+~-]+", re.ASCII)
 
-_BARE = re.compile(r"(?!\d+$)[\w./:@+~-]+", re.ASCII)
-
 
 class Pair(NamedTuple):
     """One target on both sides (or one), under the label that paths use for it."""
