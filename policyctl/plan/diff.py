@@ -17,6 +17,7 @@ from policyctl.policy.names import canonical_model, kind_of, short_model
 from policyctl.policy.virtual_model import normal_form as normal_model
 
 _BARE = re.compile(r"(?!\d+$)[\w./:@+~-]+", re.ASCII)
+_KEY = re.compile(r"[\w-]+", re.ASCII)
 
 
 class Pair(NamedTuple):
@@ -220,11 +221,12 @@ def _at(value: Any, path: Any) -> Any:
 
 
 def _as_text(path: tuple[str, ...]) -> str:
-    """`policy.targets[google/gemini].weight`: keys joined by dots, labels in brackets."""
+    """`policy.targets[google/gemini].weight`: keys joined by dots, labels in brackets; a key that reads otherwise is quoted."""
     text = ""
     for position, part in enumerate(path):
-        is_label = position > 0 and path[position - 1] == "targets"
-        text += f"[{part}]" if is_label else f".{part}" if text else part
+        is_label = path[0] == "policy" and path[position - 1] == "targets"
+        key = part if is_label or part == ORDER or _KEY.fullmatch(part) else json.dumps(part, ensure_ascii=False)
+        text += f"[{part}]" if is_label else f".{key}" if text else key
     return text
 
 

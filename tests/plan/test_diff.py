@@ -43,6 +43,16 @@ CASES: dict[str, tuple[Any, Any, list[FieldChange]]] = {
             FieldChange("policy.targets order", None, "google/b, google/a"),
         ],
     ),
+    "keys of a model's settings that read like others": (
+        {"name": "virtual-model/x/a", "config": {"a": {"b": 1}, "a.b": 1, "__x": 1}},
+        {"name": "virtual-model/x/a", "config": {"a": {"b": 2}, "a.b": 3, "c: 1, d": 1, "__x": 2}},
+        [
+            FieldChange("config.__x", 1, 2),
+            FieldChange("config.a.b", 1, 2),
+            FieldChange('config."a.b"', 1, 3),
+            FieldChange('config."c: 1, d"', None, 1),
+        ],
+    ),
     "two groups swapped": (
         doc("fallback", g("loadbalance", m("a"), m("b")), g("single", m("c"))),
         doc("fallback", g("single", m("c")), g("loadbalance", m("b"), m("a"))),
