@@ -51,7 +51,7 @@ class NumberRange(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number: float = super().convert(value, param, ctx)
         if not isfinite(number):
-            self.fail(f"{value} is not a number to compare with; write one such as 30", param, ctx)
+            self.fail(f"{value} is not a finite number", param, ctx)
         return number
 
 

@@ -91,7 +91,7 @@ class FileLayout:
         free = next((file for file in file_names(name) if file.casefold() not in self._taken), None)
         if free is None:
             path = self._directory / file_names(name)[-1]
-            return Placement(path, complaint="exists already with other content; move it away")
+            return Placement(path, complaint="already exists with other content; move it away")
         self._taken.add(free.casefold())
         path = self._directory / free
         if not self._files.includes(str(path), self._environment):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Config, Environment
 from policyctl.load.git.repository import named_in
-from policyctl.load.git.revision import Revision, TreeEntry
+from policyctl.load.git.revision import Revision, TreeEntry, staged
 from policyctl.load.source import MAX_BYTES
 from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import digest
@@ -71,12 +72,12 @@ def access_at(then: Revision, config: Config, environment: Environment) -> str:
 
 def access_now(directory: Path, config: Config, environment: Environment) -> str:
     """The same for the checkout, with files as they are on the disk: git may convert a file when it writes it."""
-    if named_in(directory) is None:
+    if (found := named_in(directory)) is None:
         return _access(config, environment, lambda _: None)
-    now = Revision(directory, "HEAD")
+    repository = found[0]
 
     def mark(path: Path) -> str | None:
-        entry = _first(now.staged, now.top, path)
+        entry = _first(partial(staged, repository), repository.top, path)  # a repository may have no commit yet
         if entry is None:
             return None
         try:

@@ -134,7 +134,7 @@ class Table:
         try:
             yield
         except sqlite3.IntegrityError:
-            raise Conflict(f"there is a {self._kind.replace('_', ' ')} {name()} already") from None
+            raise Conflict(f"the {self._kind.replace('_', ' ')} {name()} already exists") from None
 
     def _stored(self, connection: sqlite3.Connection, identifier: str, version: str | None) -> Document:
         """The row that is about to be replaced, read within the write's own transaction."""

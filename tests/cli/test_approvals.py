@@ -148,7 +148,7 @@ def test_the_comment_of_a_merged_pull_request_stays_as_it_was_approved(work: Wor
     work.add("b")
     ran = work.comment()
     assert (ran.code, work.forge.bodies) == (0, [approved])
-    assert "merged already" in ran.err
+    assert "is already merged" in ran.err
 
 
 # An approval belongs to a merge
@@ -400,7 +400,7 @@ def test_what_others_allow_does_not_count(who: str, work: Work) -> None:
         ("--max-removes 12", "gives no reason; write: OPTIONS because REASON"),
         ("--max-removes twelve because x", "'twelve' is not a valid integer range"),
         ("--max-removes -1 because x", "-1 is not in the range x>=0"),
-        ("--max-change-percent nan because x", "nan is not a number to compare with"),
+        ("--max-change-percent nan because x", "nan is not a finite number"),
         ("--allow-guard max_cals because x", "unknown guard max_cals"),
         ("--yes because x", "No such option"),
         ("--remote https://x.example because x", "No such option"),
@@ -496,7 +496,7 @@ def test_where_it_is_not_known_what_a_comment_is_about_nothing_is_overridden(wor
     work.forge.newest = None
     ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
     assert (ran.code, json.loads(Path("overrides.json").read_text("utf-8"))["overrides"]) == (0, [])
-    said = {"github": "the job needs the permission actions: read", "gitlab": "this commit is not the newest one"}
+    said = {"github": "the job needs the permission actions: read", "gitlab": "the pull request has a newer commit"}
     assert said[work.forge.kind] in ran.err
 
 
@@ -593,7 +593,7 @@ def test_a_page_approves_nothing_for_a_policy_that_came_to_lead_to_its_change_si
     ran = lab.apply()
     assert (ran.code, "evil" in str(live_documents())) == (4, False)
     assert "its digest, which covers what it does to the traffic of virtual-policy/front, is sha256:" in ran.err
-    assert "have this plan approved: by a new pull request, or start this by hand with its digest" in ran.err
+    assert "Have this plan approved by a new pull request, or start this by hand with its digest" in ran.err
 
 
 def test_merges_that_do_together_what_each_page_showed_are_applied(lab: Work) -> None:
@@ -626,4 +626,4 @@ def test_a_saved_plan_is_stale_once_it_does_something_else_to_a_policy_that_stay
     assert policyctl("policy", "add", "--name", "front", "--model", LAB, "--strategy", "single", "--yes").code == 0
     ran = policyctl("apply", "plan.json", "--yes")
     assert (ran.code, "evil" in str(live_documents())) == (4, False)
-    assert "virtual-policy/front: what the plan does to its traffic is not what it was" in ran.out
+    assert "virtual-policy/front: the plan does something else to its traffic than when it was made" in ran.out

@@ -158,7 +158,7 @@ def test_an_id_that_is_not_there_is_a_404(client: httpx.Client, method: str) -> 
 def test_a_second_policy_of_one_name_is_a_409(client: httpx.Client, spelling: str) -> None:
     row = add(client)
     answer = client.post("/v1/model_policy", json=document(spelling))
-    assert (answer.status_code, answer.json()) == (409, {"detail": "there is a policy virtual-policy/a already"})
+    assert (answer.status_code, answer.json()) == (409, {"detail": "the policy virtual-policy/a already exists"})
     assert client.get("/v1/model_policy").json() == [row]
 
 

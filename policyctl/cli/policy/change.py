@@ -164,7 +164,7 @@ def write_policy(policy: Policy, session: Session, how: ChangeOptions, *, virtua
         review = check_policy(models, review, policy)
         after = next((change.after for change in review.plan.changes), None) or policy.document
         prunes, spell = may_remove(reader, session.environment.settings), models.speller(review.live)
-    note = next_apply(policy.name, after, session, opened, prunes=prunes, spell=spell)
+        note = next_apply(policy.name, after, session, opened, prunes=prunes, spell=spell)
     return show_and_change(review, note, session, how)
 
 

@@ -176,7 +176,7 @@ class Revision:
 
     def staged(self, path: str) -> TreeEntry | None:
         """The same in the index, which is what is checked out now."""
-        return _on_the_way(path, lambda paths: _indexed(self._homes[""], paths))
+        return staged(self._homes[""], path)
 
     def changes_of(self, paths: Sequence[str], most: int) -> list[str]:
         """The commits up to this one that changed any of these paths (from the top), the oldest first, on all branches of the
@@ -212,6 +212,11 @@ class Revision:
             self._homes[entry.path] = repository
             inside = _listed(repository, entry.id, ())
             yield from self._with_submodules(one._replace(path=f"{entry.path}/{one.path}", below=entry.path) for one in inside)
+
+
+def staged(repository: Repository, path: str) -> TreeEntry | None:
+    """The entry at a path from the top in the index: the file, or the link or submodule at that path or above it."""
+    return _on_the_way(path, lambda paths: _indexed(repository, paths))
 
 
 def merge_base(directory: Path, revision: str) -> str:
