@@ -142,7 +142,7 @@ def traffic_of(
 
 
 def _mark(shown: Any) -> str:
-    return digest(shown).removeprefix("sha256:")[:24]
+    return digest(shown).removeprefix("sha256:")[:40]
 
 
 def led_to(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, Any]:

@@ -88,12 +88,12 @@ class Plan:
     def prints(self) -> tuple[str, ...]:
         """A short hash of each change, the same in every plan of this environment and remote that has the change.
 
-        So the changes of several plans can be added up where only their hashes are kept. 96 bits: to find another change
-        with one of them is out of reach.
+        So the changes of several plans can be added up where only their hashes are kept. 160 bits: to find two changes with one
+        of them is out of reach, even for one author who makes both.
         """
         where = [self.environment, self.remote]
         whole = (digest([where, c.action, c.name, c.id, c.before, c.after]) for c in self.changes)
-        return tuple(one.removeprefix("sha256:")[:24] for one in whole)
+        return tuple(one.removeprefix("sha256:")[:40] for one in whole)
 
     @property
     def policies(self) -> tuple[Change, ...]:
