@@ -54,9 +54,11 @@ class GitHub(ForgeClient):
         return self.remarks_in(self.rows(self.discussion()))
 
     def since(self) -> datetime | None:
-        # A run belongs to one commit, is created after that was pushed, and keeps its time when it is started again. The times
-        # of a commit are chosen by its author.
+        # A run belongs to one commit, is created after that was pushed, and keeps its time when it is started again, also once
+        # there is a newer commit. The times of a commit are chosen by its author.
         if self.queued:
+            return None
+        if self.proposal is not None and _proposal(self.fields(self._pull())).head != self.proposal.head:
             return None
         return moment_in(self.fields(f"{self._repository}/actions/runs/{self._run}"), "created_at")
 

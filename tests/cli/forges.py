@@ -159,7 +159,8 @@ class Forge:
     def _request(self, _: Seen, number: str) -> Reply:
         """A pull request by itself."""
         made = [one for one in self.merges if one["number"] == int(number)]
-        opened = {"user": {"login": OPENER}, "author": {"username": OPENER}, "merged_at": None, "state": "open"}
+        opened: dict[str, Any] = {"user": {"login": OPENER}, "author": {"username": OPENER}, "merged_at": None, "state": "open"}
+        opened["head"] = {"sha": self.newest}
         return Reply(200, {**opened, **(made[-1] if made else {})})
 
     def _run(self, _: Seen) -> Reply:

@@ -13,6 +13,7 @@ from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
 from tests.sqlite_rows import live_documents
+from tests.workflow_runner import proposed
 
 RIGHTS: dict[str, tuple[str | int, str | int]] = {"github": ("write", "read"), "gitlab": (30, 20)}  # may approve; may not
 
@@ -498,6 +499,20 @@ def test_where_it_is_not_known_what_a_comment_is_about_nothing_is_overridden(wor
     assert (ran.code, json.loads(Path("overrides.json").read_text("utf-8"))["overrides"]) == (0, [])
     said = {"github": "the job needs the permission actions: read", "gitlab": "the pull request has a newer commit"}
     assert said[work.forge.kind] in ran.err
+
+
+def test_a_run_for_an_older_commit_takes_no_override_that_was_given_since(
+    work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Started again it has its first time, and the comment is about the commit that came later."""
+    old = "a" * 40
+    for name, item in proposed(tmp_path / "event.json", old, "main").items():
+        monkeypatch.setenv(name, item)
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write("/policyctl allow --max-removes 1 because it is not used", "ana")
+    for newest, given in ((old, ["1"]), ("b" * 40, [])):
+        work.forge.newest = newest
+        assert [one["value"] for one in overrides(work)] == given
 
 
 def test_a_merge_queue_takes_the_overrides_that_the_plan_of_the_pull_request_shows(
