@@ -20,6 +20,7 @@ from policyctl.policy.model_settings import (
     SET,
     SETTINGS,
     is_placeholder,
+    is_secret,
     provider_key,
     snake_case,
 )
@@ -97,7 +98,7 @@ def read_model(data: Document, file: str, index: int = 0) -> tuple[VirtualModel 
         known["provider_config"], spellings, twice = _respelled(known["provider_config"])
     else:
         spellings, twice = {}, []
-    found = [*twice, *_misplaced(data), *_secrets(known.get("provider_config"))]
+    found = [*twice, *_misplaced(data), *_secrets(known)]
     complained = {one.path for one in found}
     found += [_as_warning(one) for one in findings_of(known, ModelFile) if one.path not in complained]
     if not any(one.severity == "error" for one in found):
@@ -162,21 +163,32 @@ def _misplaced(data: Document) -> Iterator[Finding]:
         yield Finding(("provider_config", "server_cert_file"), "P111", message, "key")
 
 
-def _secrets(config: Any) -> Iterator[Finding]:
+def _secrets(data: Document) -> Iterator[Finding]:
     """A finding for each secret in the settings of a file; none of them shows its value."""
-    if not isinstance(config, dict):
-        return
-    for key, value in config.items():
-        path: FieldPath = ("provider_config", key)
-        if key in SECRETS and value not in (None, "") and not (key == "api_key" and is_placeholder(value)):
-            yield Finding(path, "P110", f"{key} is a secret, which must not be in a file; {CONNECT}", "key")
-        elif isinstance(value, str) and without_userinfo(value) != value:
-            yield Finding(path, "P110", f"{key} has a user or password in its URL, which must not be in a file; {CONNECT}")
-    headers = config.get("forward_headers")
+    for part in ("provider_config", "config"):
+        yield from _secrets_in(data.get(part), (part,))
+    config = data.get("provider_config")
+    headers = config.get("forward_headers") if isinstance(config, dict) else None
     for place, header in enumerate(headers if isinstance(headers, list) else ()):
         if isinstance(header, str) and ":" in header:
             message = "forward_headers lists names of headers only; remove the value"
             yield Finding(("provider_config", "forward_headers", place), "P110", message)
+
+
+def _secrets_in(value: Any, path: FieldPath) -> Iterator[Finding]:
+    """The secrets at any depth of a value: under their own keys, and in URLs."""
+    key = path[-1]
+    if is_secret(key, value):
+        if not (snake_case(str(key)) == "api_key" and is_placeholder(value)):
+            yield Finding(path, "P110", f"{key} is a secret, which must not be in a file; {CONNECT}", "key")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _secrets_in(item, (*path, name))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _secrets_in(item, (*path, place))
+    elif isinstance(value, str) and without_userinfo(value) != value:
+        yield Finding(path, "P110", f"{key} has a user or password in its URL, which must not be in a file; {CONNECT}")
 
 
 def _as_warning(complaint: Finding) -> Finding:

@@ -11,6 +11,7 @@ import re
 from typing import Any, Literal, NamedTuple
 
 from policyctl.policy.document import Document
+from policyctl.policy.findings import without_userinfo
 from policyctl.policy.names import provider_of
 
 Type = Literal["text", "number", "switch", "texts", "mapping", "mappings"]
@@ -157,7 +158,8 @@ SET = "(set)"  # in place of a secret: that there is one is all that is known, c
 
 
 def comparable(config: Any) -> Document:
-    """The settings as they are compared: known keys in snake_case, no nulls, no derived provider, `SET` for each secret.
+    """The settings as they are compared: known keys in snake_case, no nulls, no derived provider, `SET` for each secret, also
+    those in URLs, headers and mappings.
 
     Keys that the format does not know are left out: an update carries them over.
     """
@@ -169,8 +171,29 @@ def comparable(config: Any) -> Document:
         twin = _SHARED.get(key, key)
         known = twin if spelled.get(twin, value) == value else key
         if value is not None and key in SETTINGS:
-            found[known] = SET if key in SECRETS else value
+            found[known] = SET if key in SECRETS else without_secrets(_names_of(value) if key == "forward_headers" else value)
     return {key: value for key, value in found.items() if not (key in SECRETS and _is_empty(spelled.get(key)))}
+
+
+def is_secret(key: Any, value: Any) -> bool:
+    """Whether a key of a mapping, at any depth, holds something that opens a door."""
+    return isinstance(key, str) and snake_case(key) in SECRETS and not _is_empty(value)
+
+
+def without_secrets(value: Any) -> Any:
+    """A plain value to show: with `SET` for each secret in it, and `***` for the user and password of a URL."""
+    if isinstance(value, dict):
+        return {key: SET if is_secret(key, item) else without_secrets(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return without_userinfo(value) if isinstance(value, str) else value
+
+
+def _names_of(headers: Any) -> Any:
+    """Headers to forward, which a row may have with their values."""
+    if not isinstance(headers, list):
+        return headers
+    return [f"{one.partition(':')[0]}: {SET}" if isinstance(one, str) and ":" in one else one for one in headers]
 
 
 def _is_empty(value: Any) -> bool:

@@ -27,6 +27,7 @@ from policyctl.policy.model_settings import (
     secrets_in,
     unknown_settings,
     with_snake_case,
+    without_secrets,
 )
 from policyctl.policy.names import short_model, virtual_model
 
@@ -97,7 +98,7 @@ def normal_form(document: Document) -> Document:
     settings = {
         "app_id": document.get("app_id"),
         "provider_config": plain_value(comparable(document.get("provider_config"))),
-        "config": plain_value(document.get("config")),
+        "config": plain_value(without_secrets(document.get("config"))),
         "tags": _tags(document.get("tags")),
     }
     return normal | {key: value for key, value in settings.items() if value not in (None, "", {}, [])}

@@ -42,6 +42,13 @@ FILES: dict[str, tuple[Document, str, str]] = {
     "a secret in camelCase": ({"provider_config": {"awsSecretAccessKey": "x"}}, "P110", "provider_config.awsSecretAccessKey"),
     "a secret as a template": ({"provider_config": {"api_key": "{{ key }}"}}, "P110", "provider_config.api_key"),
     "a user in a URL": ({"provider_config": {"custom_host": "https://u:p@host/v1"}}, "P110", "provider_config.custom_host"),
+    "a secret among the parameters": ({"config": {"api_key": "abc"}}, "P110", "config.api_key"),
+    "a secret deep in a mapping": (
+        {"provider_config": {"metadata": {"a": [{"apiKey": "x"}]}}},
+        "P110",
+        "provider_config.metadata.a.0.apiKey",
+    ),
+    "a user in a URL among the parameters": ({"config": {"proxy": "https://u:p@host"}}, "P110", "config.proxy"),
     "a header with its value": (
         {"provider_config": {"forward_headers": ["x: y"]}},
         "P110",
@@ -240,3 +247,24 @@ def test_what_is_written_over_any_live_row_is_what_the_file_wants(
     now = {**row, **sent} if merges and ("app_id" in sent or "app_id" not in row) else sent
     assert equal(desired, live_of(camel_case(now) if camel else now))
     assert normal_form(normal_form(now)) == normal_form(now)
+
+
+def test_nothing_that_is_compared_holds_a_secret_of_a_live_row() -> None:
+    """Neither under its own key, nor in a URL, a header, or a mapping, in whatever spelling the remote has them."""
+    row = {
+        "name": "openai/gpt-4o",
+        "config": {"temperature": 0.1, "api_key": "secret", "extra": [{"apiKey": "secret"}]},
+        "provider_config": {
+            "apiKey": "secret",
+            "customHost": "https://user:secret@host/v1",
+            "forwardHeaders": ["X-Key: secret", "X-Trace"],
+            "metadata": {"azureAdToken": "secret", "team": "support"},
+            "vertexServiceAccountJson": {"private_key": "secret"},
+        },
+    }
+    shown = live_of(row).normal
+    assert "secret" not in str(shown)
+    assert shown["config"] == {"temperature": 0.1, "api_key": SET, "extra": [{"apiKey": SET}]}
+    assert shown["provider_config"]["custom_host"] == "https://***@host/v1"
+    assert shown["provider_config"]["forward_headers"] == ["X-Key: (set)", "X-Trace"]
+    assert shown["provider_config"]["metadata"] == {"azureAdToken": SET, "team": "support"}
