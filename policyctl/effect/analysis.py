@@ -137,6 +137,7 @@ class Effect:
     refusing the policy; `unfit` are models that never serve because of their type, and did before or are new. `sure` means it
     is proven that no request that was served is lost; never so where live policies have unknown fields (`uncounted`, see
     `plan.change`). `unknown` is why one of the versions cannot be evaluated; the rest is then empty.
+    `of_model` is whether it is the effect of a virtual model's update.
     """
 
     kind: Kind
@@ -160,6 +161,7 @@ class Effect:
     sure: bool = False
     uncounted: bool = False
     unknown: str | None = None
+    of_model: bool = False
 
 
 def compare(

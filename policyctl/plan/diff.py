@@ -141,7 +141,7 @@ def differs(before: Document, after: Document) -> bool:
 def fields_between(before: Document, after: Document) -> tuple[FieldChange, ...]:
     """The fields in which two documents of one canonical name differ, in the order of the format; empty if they are equal."""
     if kind_of(before["name"]) == "model":
-        return _explain(normal_model(before), normal_model(after))
+        return _explain(_by_key(normal_model(before)), _by_key(normal_model(after)))
     if not differs(before, after):
         return ()
     left, right = normal_form(before, sort=False), normal_form(after, sort=False)
@@ -149,6 +149,27 @@ def fields_between(before: Document, after: Document) -> tuple[FieldChange, ...]
     fields = _explain(left, right)
     assert fields, f"a difference without a field in {right['name']}"  # noqa: S101 - the diff's own law
     return fields
+
+
+def contents(document: Document, *, gone: bool) -> tuple[FieldChange, ...]:
+    """All that an added document, or one that is `gone`, contains, as fields with one side only."""
+    if kind_of(document["name"]) == "model":
+        nothing: Document = {"provider_config": {}, "config": {}}
+        texts = ("display_name", "description")
+        normal = normal_model(document)
+        shown = {key: item for key, item in normal.items() if key != "name" and (key not in texts or item != normal["name"])}
+        fields = _explain(nothing, _by_key(shown))
+    else:
+        # The side without a policy has no fields, not even defaults.
+        fields = fields_between({"name": document["name"], "policy": {"targets": []}}, document)
+    if gone:
+        return tuple(FieldChange(field.path, field.after, None) for field in fields)
+    return tuple(field._replace(before=None) for field in fields)
+
+
+def _by_key(model: Document) -> Document:
+    """A model's normal form whose settings are compared one by one, also where the other side has none."""
+    return {"provider_config": {}, "config": {}, **model}
 
 
 def _addressed(before: Any, after: Any) -> tuple[Any, Any]:

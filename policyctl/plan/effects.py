@@ -90,9 +90,17 @@ def _of_model(change: Change) -> Effect:
     """The effect of an update of a virtual model: its calls are made another way, and what answers them is not modelled."""
     from policyctl.effect.analysis import Effect
 
+    if any(field.path == "tags" and _has_default(field.before) != _has_default(field.after) for field in change.fields):
+        why = "its tag default changes, by which the platform chooses the model for new agents"
+        return Effect("unknown", unknown=why, of_model=True)
     if all(field.path in _NO_CALLS for field in change.fields):
-        return Effect("metadata")
-    return Effect("unknown", unknown="its calls are made with other settings, and what answers them is not modelled")
+        return Effect("metadata", sure=True, of_model=True)
+    why = "its calls are made with other settings, and what answers them is not modelled"
+    return Effect("unknown", unknown=why, of_model=True)
+
+
+def _has_default(tags: Any) -> bool:
+    return isinstance(tags, list) and "default" in tags
 
 
 def affected_by(

@@ -96,6 +96,11 @@ class Plan:
         return tuple(one.removeprefix("sha256:")[:40] for one in whole)
 
     @property
+    def has_models(self) -> bool:
+        """Whether virtual models are among the changes."""
+        return any(change.kind == "model" for change in self.changes)
+
+    @property
     def policies(self) -> tuple[Change, ...]:
         """The changes of policies, which are those that the effect engine looks at."""
         return tuple(change for change in self.changes if change.kind == "policy")

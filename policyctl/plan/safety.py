@@ -28,7 +28,7 @@ from policyctl.plan.settings import Settings
 from policyctl.plan.unknown_fields import UnknownField, unknown_fields
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.live import LiveRows
-from policyctl.policy.names import KINDS, PLURALS, POLICY_PREFIX, canonical, canonical_name, kind_of, matches
+from policyctl.policy.names import KINDS, PLURALS, POLICY_PREFIX, canonical, canonical_name, counted, kind_of, matches
 from policyctl.policy.virtual_model import LiveModel, lost_secrets
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class Review:
     live policy are known. `guarded` is whether a guard is configured (None: guards do not apply to this plan).
     `restored` are the names of changes back to what the base revision has. `extras` are fields that the format does not know,
     by policy: of the live policies that the plan is about, and of all that a changed or affected one leads to. `unchecked` is
-    what could not be checked.
+    what could not be checked. `models` is whether virtual models are among what was compared, `awaited` are the added ones that
+    a live policy already targets.
     """
 
     plan: Plan
@@ -89,6 +90,8 @@ class Review:
     restored: frozenset[str] = frozenset()
     extras: Mapping[str, tuple[UnknownField, ...]] = field(default_factory=dict)
     unchecked: str | None = None
+    models: bool = False
+    awaited: frozenset[str] = frozenset()
 
     @property
     def unchanged(self) -> int:
@@ -136,7 +139,15 @@ def review(
         all_read=observed.all_read,
         restored=restored & {change.name for change in plan.changes},
         extras=beside,
+        models=bool(observed.models) or plan.has_models,
+        awaited=_awaited(plan, observed),
     )
+
+
+def _awaited(plan: Plan, observed: LiveRows) -> frozenset[str]:
+    """The models that a plan adds and that a live policy already targets."""
+    added = frozenset(change.name for change in plan.changes if change.kind == "model" and change.action == "add")
+    return added & frozenset[str]().union(*(uses(row.document) for row in observed.policies.values())) if added else added
 
 
 def _notes(plan: Plan, observed: LiveRows, after: KnownPolicies) -> Iterator[str]:
@@ -155,7 +166,7 @@ def _refusals(
     left = replace(plan, changes=pending)
     yield from _protected(plan, settings)
     yield from _too_many_removes(left, settings)
-    yield from _too_much_change(left, settings)
+    yield from _too_much_change(left, observed, settings)
     yield from _emptied(left, observed, settings)
     for name, user in used:
         yield f"{name} would be removed, but {user} still targets it (change or remove that one too)"
@@ -270,18 +281,18 @@ def _protected(plan: Plan, settings: Settings) -> Iterator[str]:
 
 
 def _too_many_removes(plan: Plan, settings: Settings) -> Iterator[str]:
-    removes, limit = plan.count("remove"), settings.limits.max_removes
-    if removes > limit:
-        yield f"{removes} policies would be removed, more than max_removes {limit} (allow it with --max-removes {removes})"
+    removed, limit = [change.kind for change in plan.changes if change.action == "remove"], settings.limits.max_removes
+    if (removes := len(removed)) > limit:
+        yield f"{counted(removed)} would be removed, more than max_removes {limit} (allow it with --max-removes {removes})"
 
 
-def _too_much_change(plan: Plan, settings: Settings) -> Iterator[str]:
+def _too_much_change(plan: Plan, observed: LiveRows, settings: Settings) -> Iterator[str]:
     live, limit = plan.counts.managed, settings.limits.max_change_percent
-    changed = plan.count("update") + plan.count("remove")
+    changed, what = plan.count("update") + plan.count("remove"), "policies and models" if observed.models else "policies"
     if live >= MIN_FOR_PERCENT and changed * 100 > limit * live:
         percent = changed * 100 / live
         yield (
-            f"{changed} of {live} live policies would change, {percent:.2f}% and more than max_change_percent {limit:g} "
+            f"{changed} of {live} live {what} would change, {percent:.2f}% and more than max_change_percent {limit:g} "
             f"(allow it with --max-change-percent {-(-changed * 100 // live)})"
         )
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from policyctl.policy.document import Document, canonical_text, is_server_key, normal_form, references
-from policyctl.policy.names import bare_name, canonical_name, short_model, virtual_model
+from policyctl.policy.names import PLURALS, bare_name, canonical_name, kind_of, short_model, virtual_model
 from policyctl.policy.virtual_model import LiveModel, VirtualModelRow, is_own_key
 
 MAX_NESTING = 200  # mappings and lists in each other in a row; with more, what walks through a document may not end
@@ -78,7 +78,7 @@ class Duplicates(NamedTuple):
     def fault(self) -> str:
         """What is wrong; the ids are for the caller to show."""
         if len(self.rows) > 1:
-            return "the remote has several policies of this name"
+            return f"the remote has several {PLURALS[kind_of(self.name)]} of this name"
         return f"the remote gives the same id to {', '.join(self.others)}"
 
     @property

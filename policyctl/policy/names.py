@@ -7,6 +7,7 @@ The platform writes `virtual-policy/anygem`; files may say `anygem`. Both are th
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -96,6 +97,13 @@ PLURALS: dict[Kind, str] = {"policy": "policies", "model": "models"}
 def kind_of(canonical: str) -> Kind:
     """What a canonical name names: each kind has a prefix of its own."""
     return "model" if canonical.startswith(MODEL_PREFIX) else "policy"
+
+
+def counted(kinds: Iterable[Kind]) -> str:
+    """How many there are of each kind: `1 policy`, `2 policies and 3 models`; of nothing, `0 policies`."""
+    numbers = Counter(kinds)
+    found = [kind for kind in KINDS if numbers[kind]] or ["policy"]
+    return " and ".join(f"{numbers[kind]:,} {kind if numbers[kind] == 1 else PLURALS[kind]}" for kind in found)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -45,8 +45,8 @@ def effect_rows(effect: Effect) -> Iterator[str]:
         yield from (" ".join([model(name), word, escape(when)]).rstrip() for name, when in reached)
     yield from (f"better: {cell_row(cell)}" for cell in informative(effect.better, effect))
     yield from _moved_bounds(effect)
-    if replace(effect, sure=False, uncounted=False) == Effect(effect.kind):
-        yield _NOTHING_MOVES[effect.kind]
+    if replace(effect, sure=False, uncounted=False, of_model=False) == Effect(effect.kind):
+        yield "metadata only: its calls stay the same" if effect.of_model else _NOTHING_MOVES[effect.kind]
 
 
 def _shares(effect: Effect) -> Iterator[str]:

@@ -11,6 +11,7 @@ from unicodedata import bidirectional, category, combining, east_asian_width, is
 from policyctl.errors import Severity
 from policyctl.plan.diff import ordinal_name
 from policyctl.policy.document import Document
+from policyctl.policy.model_settings import SECRETS, SET
 from policyctl.policy.names import canonical_name, is_visible, kind_of, short_model, virtual_model
 from policyctl.policy.virtual_model import normal_form as normal_model
 
@@ -139,6 +140,8 @@ def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple
     if field.path.endswith(ORDER):
         before, after = ("absent" if order is None else escape(order) for order in (field.before, field.after))
         return before, after
+    if field.path.removeprefix("provider_config.") in SECRETS:  # never more than whether it is set
+        return "absent" if field.before is None else SET, "absent" if field.after is None else SET
     return value(field.before, longest=longest), value(field.after, longest=longest)
 
 
@@ -162,11 +165,12 @@ def _describe_model(normal: Document) -> str:
     """`chat; connection openai_creds; custom_host "https://…"; temperature 0.2; tags support`."""
     parts = [str(normal["model_type"])]
     parts += [f"connection {value(normal['app_id'])}"] if "app_id" in normal else []
-    for settings in (normal.get("provider_config", {}), normal.get("config", {})):
-        parts += (
-            [f"{escape(key)} {value(item)}" for key, item in sorted(settings.items())] if isinstance(settings, dict) else []
-        )
-    parts += [f"tags {value(normal['tags'])}"] if "tags" in normal else []
+    settings = normal.get("provider_config", {})
+    parts += [f"{key} {SET if key in SECRETS else value(item)}" for key, item in sorted(settings.items())]
+    config = normal.get("config", {})
+    parts += [f"{escape(key)} {value(item)}" for key, item in sorted(config.items())] if isinstance(config, dict) else []
+    tags = normal.get("tags")
+    parts += [f"tags {', '.join(map(value, tags)) if isinstance(tags, list) else value(tags)}"] if tags else []
     return "; ".join(parts)
 
 

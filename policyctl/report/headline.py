@@ -10,10 +10,10 @@ from policyctl.effect.outages import Together
 from policyctl.plan.change import Change
 from policyctl.plan.risk import Risk, Tier, worst_of
 from policyctl.plan.safety import Review
-from policyctl.policy.names import bare_name
+from policyctl.policy.names import KINDS, PLURALS, bare_name, counted, kind_of
 from policyctl.report.effect_rows import before_after, cell_row, model, moved_shares, seconds, together_row, usual_row
 from policyctl.report.format import count, escape
-from policyctl.report.plan_view import ALSO, NOT_KNOWN, all_compared
+from policyctl.report.plan_view import ALSO, NOT_KNOWN, all_compared, how_many
 
 _SHOWN = 3  # risks that are shown
 
@@ -37,7 +37,7 @@ class PlanSummary(NamedTuple):
 def plan_summary(review: Review) -> PlanSummary:
     """Summarise a plan for its headline, which is the same in every format."""
     plan = review.plan
-    numbers = [f"{number:,} to {action}" for action, number in plan.totals.items() if number]
+    numbers = [f"{how_many(plan, action)} to {action}" for action, number in plan.totals.items() if number]
     numbers += [f"{len(review.affected):,} {ALSO}"] if review.affected else []
     counts = ", ".join(numbers) or ("no changes" if all_compared(review) else "nothing to apply")
     # Equal risks keep the order of the plan, so that the same plan always gives the same line.
@@ -129,7 +129,7 @@ def _harmless_line(review: Review) -> str:
     updated = [review.effects.get(change.name) for change in review.plan.changes if change.action == "update"]
     effects = [effect for effect in (*updated, *(one.effect for one in review.affected)) if effect is not None]
     if not effects:
-        return "Only new policies: nothing that is served now changes." if review.plan.changes else ""
+        return _only_new(review) if review.plan.changes else ""
     if any(effect.uncounted for effect in effects):
         return "The effect on traffic is not certain: live policies have fields that policyctl does not know (see the notes)."
     if all(effect.kind in ("metadata", "equivalent") for effect in effects):
@@ -139,17 +139,26 @@ def _harmless_line(review: Review) -> str:
     return "No outage or partial failure of one model or provider gets worse."
 
 
+def _only_new(review: Review) -> str:
+    """A sentence about a plan that only adds. A new model may answer for a policy that already targets it."""
+    new = " and ".join(PLURALS[kind] for kind in KINDS if any(change.kind == kind for change in review.plan.changes))
+    if not review.awaited:
+        return f"Only new {new}: nothing that is served now changes."
+    models = f"{len(review.awaited):,} new {'model' if len(review.awaited) == 1 else 'models'}"
+    return f"Only new {new}, but live policies already target {models}: requests that reach them are answered from now on."
+
+
 def _rules(review: Review) -> str:
     found = []
     if review.stale:
-        found.append(f"stale, {count(len(review.stale), 'policy')} changed since the plan was made")
+        found.append(f"stale, {counted(map(kind_of, review.stale))} changed since the plan was made")
     if review.refusals:
         found.append(f"refused by {count(len(review.refusals), 'safety rule')}")
     if review.branch.failed_tests:
         failed = len(review.branch.failed_tests)
         found.append(f"{count(failed, 'scenario test')} {'fails' if failed == 1 else 'fail'}")
     if review.plan.blocked:
-        found.append(f"{count(len(review.plan.blocked), 'policy')} blocked by rows on the remote")
+        found.append(f"{counted(kind_of(block.name) for block in review.plan.blocked)} blocked by rows on the remote")
     if review.plan.overrides and not found:
         found.append(f"allowed by {count(len(review.plan.overrides), 'override')}")
     return ", ".join(found) or _PASSED[review.guarded]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from policyctl.plan.audit import AuditEntry, AuditOrigin, fold, gaps
-from policyctl.plan.change import Outcome
+from policyctl.plan.change import Action, Outcome
+from policyctl.policy.names import Kind, counted
 from policyctl.report.format import Style, count, escape, json_text
 from policyctl.report.plan_text import SYMBOLS, field_lines
 from policyctl.report.plan_view import override_text
@@ -31,8 +32,13 @@ def apply_text(outcomes: Sequence[Outcome], unverified: Sequence[str], style: St
 
 
 def _summary(outcomes: Sequence[Outcome], unverified: bool, style: Style) -> str:
-    done = Counter(outcome.change.action for outcome in outcomes if outcome.status == "applied")
-    counts = [f"{number} {_PAST[action]}" for action, number in done.items()] or ["nothing applied"]
+    done: dict[Action, list[Kind]] = {}
+    for outcome in outcomes:
+        if outcome.status == "applied":
+            done.setdefault(outcome.change.action, []).append(outcome.change.kind)
+    models = any(outcome.change.kind == "model" for outcome in outcomes)
+    counts = [f"{counted(kinds) if models else f'{len(kinds)}'} {_PAST[action]}" for action, kinds in done.items()]
+    counts = counts or ["nothing applied"]
     statuses = Counter(outcome.status for outcome in outcomes)
     counts += [f"{statuses[status]} {status}" for status in ("already", "failed", "skipped") if statuses[status]]
     whole = not unverified and not statuses["failed"] and not statuses["skipped"]

@@ -19,7 +19,7 @@ from policyctl.plan.diff import FieldChange
 from policyctl.plan.risk import Risk
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Document
-from policyctl.policy.names import bare_name, short_names
+from policyctl.policy.names import bare_name, kind_of, short_names
 from policyctl.report.drawings import Drawing, HeatMap, as_one, drawing, heat_map
 from policyctl.report.effect_rows import first_rows, model, percent, seconds
 from policyctl.report.format import describe_value, escape, field_values, position_name
@@ -34,6 +34,7 @@ from policyctl.report.plan_view import (
     PlanView,
     all_compared,
     basis_of,
+    how_many,
     notes_of,
     override_text,
     rest_of,
@@ -152,7 +153,9 @@ def _notices(review: Review) -> Iterator[Notice]:
 def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, int, str]]:
     """The counts at the top: a kind, a symbol, a number and what it counts."""
     plan = review.plan
-    yield from ((action, _SYMBOLS[action], number, f"to {action}") for action, number in plan.totals.items())
+    for action, number in plan.totals.items():
+        kinds = f" ({how_many(plan, action)})" if plan.has_models and number else ""
+        yield action, _SYMBOLS[action], number, f"to {action}{kinds}"
     if plan.changes:
         yield "worse", "▼", sum(one.worse for one in shown), "worse"
     for number, name in rest_of(review):
@@ -252,7 +255,7 @@ class ChangeView(NamedTuple):
 
 def change_view(item: Item, review: Review) -> ChangeView | None:
     """What to draw for a change; None if its traffic stays the same or is not known."""
-    if item.effect is not None and item.effect.kind == "metadata":
+    if kind_of(item.name) == "model" or (item.effect is not None and item.effect.kind == "metadata"):
         return None
     before, after = item.before, item.after
     try:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from policyctl.effect.analysis import Effect
 from policyctl.plan.change import Action, Change
-from policyctl.plan.diff import FieldChange, fields_between
+from policyctl.plan.diff import FieldChange, contents
 from policyctl.plan.risk import Risk, Tier, loses, worst_of
 from policyctl.policy.document import Document
-from policyctl.policy.names import bare_name, canonical_model
+from policyctl.policy.names import bare_name, canonical_model, kind_of
 from policyctl.report.drawings import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.format import describe_value, field_values, position_name
@@ -19,7 +19,6 @@ from policyctl.report.headline import describe_risks, is_unknown, risk_of
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to
 
-TABLE = row(("change", "policy", "effect")) + "|---|---|---|\n"
 END = "</details>\n\n"
 _MOST_STEPS = 6  # policies named between an affected policy and the change
 _SHOWN_WHOLE = 200  # characters of a value; of two longer ones only the parts that differ are shown
@@ -77,6 +76,12 @@ def items_of(subject: PlanView) -> list[Item]:
     return sorted(items, key=lambda item: item.change is None and is_unknown(item.effect))
 
 
+def table_head(items: Iterable[Item]) -> str:
+    """The first rows of a table of changes."""
+    models = any(kind_of(item.name) == "model" for item in items)
+    return row(("change", "policy or model" if models else "policy", "effect")) + "|---|---|---|\n"
+
+
 def table_row(item: Item) -> str:
     """The action, the policy, and the worst effect."""
     way = f" through {_way(item.through, code)}" if item.through else ""
@@ -116,7 +121,7 @@ def effect(item: Item) -> str:
 def graphs(item: Item) -> str:
     """Graphs before and after an update that changes the shape, and of an added policy with groups."""
     before = item.before
-    if item.action == "add" and item.after is not None:
+    if item.action == "add" and item.after is not None:  # a policy: models are not drawn
         nested = any("targets" in target for target in item.after["policy"]["targets"])
         return "" if not nested else f"Drawn:\n\n{_graph(item.after)}\n"
     if item.effect is None or before is None or item.after is None or shape(before["policy"]) == shape(item.after["policy"]):
@@ -159,11 +164,7 @@ def fields_of(change: Change) -> tuple[FieldChange, ...]:
     document = change.after or change.before
     if change.action == "update" or document is None:
         return change.fields
-    nothing = {"name": document["name"], "policy": {"targets": []}}
-    # The side without a policy has no fields, not even defaults.
-    if change.action == "add":
-        return tuple(field._replace(before=None) for field in fields_between(nothing, document))
-    return tuple(field._replace(after=None) for field in fields_between(document, nothing))
+    return contents(document, gone=change.action == "remove")
 
 
 def _both(field: FieldChange, verbose: bool) -> Iterator[str]:

@@ -79,7 +79,7 @@ def _summary(review: Review) -> dict[str, Any]:
 
 
 def _change(change: Change, effect: Effect | None, restored: bool) -> dict[str, Any]:
-    plain: dict[str, Any] = {"action": change.action, "name": change.name}
+    plain: dict[str, Any] = {"action": change.action, "kind": change.kind, "name": change.name}
     if change.file is not None:
         plain["file"] = change.file
     if restored:

@@ -17,7 +17,7 @@ from policyctl.plan.safety import Review
 from policyctl.report.format import count, escape, field_values, value
 from policyctl.report.headline import PlanSummary, describe_risks, headline, plan_summary
 from policyctl.report.markdown import code, foreign_texts, naming, prose, proses
-from policyctl.report.plan_items import END, TABLE, Item, effect, graphs, items_of, opened, table_row
+from policyctl.report.plan_items import END, Item, effect, graphs, items_of, opened, table_head, table_row
 from policyctl.report.plan_view import (
     NOT_COMPARED,
     OVERRIDES_TITLE,
@@ -26,6 +26,7 @@ from policyctl.report.plan_view import (
     PlanView,
     all_compared,
     basis_of,
+    managed_text,
     manages_all,
     notes_of,
     override_text,
@@ -138,7 +139,7 @@ class _Shown:
             return ""
         parts = zip(self.opened, self.effects, self.graphs, strict=True)
         folded = (f"{first.removesuffix(END)}{does or ''}{looks or ''}{END}" for first, does, looks in parts if first)
-        return f"{TABLE}{''.join(filter(None, self.rows))}\n{''.join(folded)}"
+        return f"{table_head(self.items)}{''.join(filter(None, self.rows))}\n{''.join(folded)}"
 
     @property
     def listed(self) -> int:
@@ -179,8 +180,8 @@ def _sentence(review: Review, summary: PlanSummary) -> str:
         if not all_compared(review):
             return f"{NOT_COMPARED}."
         if review.plan.counts.unselected:
-            return "No selected policy changes."
-        return "The remote matches the files." if manages_all(review) else "The policies that the files manage match."
+            return f"No selected policy {'or model ' if review.models else ''}changes."
+        return "The remote matches the files." if manages_all(review) else f"{managed_text(review)} match."
     return f"{text} {summary.rules.capitalize()}." if summary.passed else text
 
 

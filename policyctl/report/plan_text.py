@@ -22,7 +22,9 @@ from policyctl.report.plan_view import (
     UNBOUND,
     all_compared,
     basis_of,
+    how_many,
     leads_to,
+    managed_text,
     manages_all,
     notes_of,
     override_text,
@@ -242,7 +244,7 @@ def _summary_line(review: Review, style: Style) -> str:
     plan, rest = review.plan, rest_text(review)
     if plan.changes:
         totals = ", ".join(
-            style.paint(f"{number} to {action}", *([_LOOKS[action]] if number else []))
+            style.paint(f"{how_many(plan, action)} to {action}", *([_LOOKS[action]] if number else []))
             for action, number in plan.totals.items()
         )
         return f"{style.paint('Plan:', 'bold')} {totals}." + (f" {rest}." if rest else "")
@@ -251,7 +253,7 @@ def _summary_line(review: Review, style: Style) -> str:
     if plan.counts.unselected:
         return f"{style.paint('No changes selected.', 'bold')} {rest}."
     where = escape(plan.environment)
-    match = f"{where} matches the files" if manages_all(review) else f"The policies that the files manage in {where} match"
+    match = f"{where} matches the files" if manages_all(review) else f"{managed_text(review)} in {where} match"
     return f"{style.paint('No changes.', 'bold', 'green')} {match}" + (f": {rest}." if rest else ".")
 
 

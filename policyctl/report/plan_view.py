@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from policyctl.effect.gateway import ASSUMED
 from policyctl.errors import NotKnown
-from policyctl.plan.plan import BlockedChange
+from policyctl.plan.change import Action
+from policyctl.plan.plan import BlockedChange, Plan
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
 from policyctl.plan.unknown_fields import unknown_field_notes
 from policyctl.policy.document import Document, references
+from policyctl.policy.names import counted
 from policyctl.report.format import escape, position_name
 
 ALSO = "also affected"
@@ -51,8 +53,8 @@ def basis_of(review: Review) -> list[str]:
     declared = review.declared
     by_one = declared.before is None and bool(declared.types or declared.timeouts)
     return [
-        *([ASSUMED] if review.plan.changes else []),
-        *([_DECLARED] if review.plan.changes and by_one else []),
+        *([ASSUMED] if review.plan.policies else []),  # of models alone no traffic is worked out
+        *([_DECLARED] if review.plan.policies and by_one else []),
         *([review.unchecked] if review.unchecked else []),
     ]
 
@@ -89,6 +91,17 @@ def rest_text(review: Review) -> str:
     """The same in words; empty if there is nothing else."""
     about = {"unmanaged": " (live, in no file, not removed)", "unreadable": " (rows of the remote, see the notes)"}
     return ", ".join(f"{number:,} {name}{about.get(name, '')}" for number, name in rest_of(review))
+
+
+def how_many(plan: Plan, action: Action) -> str:
+    """How many changes of one action a plan has: `2`, and where models are among the changes `1 policy and 1 model`."""
+    kinds = [change.kind for change in plan.changes if change.action == action]
+    return counted(kinds) if plan.has_models and kinds else f"{len(kinds):,}"
+
+
+def managed_text(review: Review) -> str:
+    """`The policies that the files manage`; with models where these are managed too."""
+    return f"The {'policies and models' if review.models else 'policies'} that the files manage"
 
 
 def target_path(through: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from policyctl.policy.document import normal_form
 from policyctl.policy.findings import HIDDEN
 from policyctl.policy.live import LivePolicy, LiveRows
 from policyctl.report.format import Style, count, describe_value, escape, json_text, position_name, value
+from policyctl.report.plan_view import how_many
 
 FORMAT = "policyctl/policies"
 VERSION = 1
@@ -145,5 +146,5 @@ def _pull_summary(pull: Pull, plan: Plan | None, style: Style) -> str:
         return f"{style.paint('Nothing to pull.', 'bold')} The remote has no policy in scope."
     if not plan.changes:
         return f"{style.paint('Pulled', 'green', 'bold')}: {files}; the plan is empty."
-    totals = ", ".join(f"{number} to {action}" for action, number in plan.totals.items() if number)
+    totals = ", ".join(f"{how_many(plan, action)} to {action}" for action, number in plan.totals.items() if number)
     return f"{style.paint('Pulled', 'yellow', 'bold')}: {files}; the plan is not empty: {totals}."

@@ -158,7 +158,7 @@ def test_a_rule_that_the_base_has_got_since_holds_for_an_older_branch(branch: Pr
     (branch.policies / "e.yaml").unlink()
     ran = policyctl("plan", "--base", "main")
     assert ran.code == 3
-    assert "1 policies would be removed, more than max_removes 0" in ran.out
+    assert "1 policy would be removed, more than max_removes 0" in ran.out
     assert LEAD not in ran.out
 
 

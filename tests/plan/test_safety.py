@@ -9,7 +9,7 @@ import pytest
 from policyctl.plan.safety import review
 from policyctl.plan.settings import Limits, Settings
 from policyctl.policy.live import observe_rows
-from tests.builders import plan, policy, row
+from tests.builders import model, model_row, plan, policy, row
 
 TEN = [f"p{number:02}" for number in range(10)]
 
@@ -28,6 +28,18 @@ def test_six_removals_are_more_than_five() -> None:
         "6 policies would be removed, more than max_removes 5 (allow it with --max-removes 6)"
     ]
     assert refusals([policy(TEN[0])], rows, Settings(limits=Limits(max_removes=6))) == []
+
+
+def test_models_count_beside_policies_and_are_named() -> None:
+    rows = [*map(row, TEN[:9]), *(model_row(f"x/{number}") for number in range(3))]
+    kept = [*map(policy, TEN[:6]), model("x/0")]
+    assert refusals(kept, rows, Settings(limits=Limits(4, 10))) == [
+        "3 policies and 2 models would be removed, more than max_removes 4 (allow it with --max-removes 5)",
+        (
+            "5 of 12 live policies and models would change, 41.67% and more than max_change_percent 10 "
+            "(allow it with --max-change-percent 42)"
+        ),
+    ]
 
 
 PERCENT = {

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
+from policyctl.plan.change import Desired
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import BranchChecks, Review, review
 from policyctl.plan.settings import Guards, Limits, Override, Settings
-from policyctl.policy.document import Policy, policy_from_file
+from policyctl.policy.document import policy_from_file
 from policyctl.policy.live import observe_rows
 from policyctl.reconcile.plan import stale_changes
-from tests.builders import plan, policy, row
+from tests.builders import model, model_row, plan, policy, row
 
 
-def reviewed(desired: Sequence[Policy], rows: list[Any], settings: Settings = Settings()) -> Review:
+def reviewed(desired: Sequence[Desired], rows: list[Any], settings: Settings = Settings()) -> Review:
     return review(plan(desired, rows, settings), observe_rows(rows), settings)
 
 
@@ -87,6 +88,43 @@ def overridden() -> Review:
     )
 
 
+def swapped() -> Review:
+    """One model takes the place of another under five policies, and the old one goes."""
+    old, new, other = (f"virtual-model/{name}" for name in ("openai/gpt-4o", "openai/gpt-5", "anthropic/claude-sonnet-4"))
+    names, codes = ("billing", "chat", "code", "search", "support"), {"mode": "fallback", "on_status_codes": [429, 503]}
+    settings = {"custom_host": "https://gateway.example/v1", "request_timeout": 30000}
+    desired: list[Desired] = [
+        model("openai/gpt-5", app_id="openai_creds", provider_config=settings, config={"temperature": 0.2}, tags=["support"]),
+        model("anthropic/claude-sonnet-4", app_id="anthropic_creds"),
+        *(policy(name, new, other, strategy=codes) for name in names),
+    ]
+    rows = [
+        model_row("openai/gpt-4o", app_id="openai_creds", provider_config=settings, tags=["support"]),
+        model_row("anthropic/claude-sonnet-4", app_id="anthropic_creds"),
+        *(row(name, old, other, strategy=codes) for name in names),
+    ]
+    return reviewed(desired, rows, Settings(models=True))
+
+
+def models() -> Review:
+    """Models alone: one is new, one gets a connection for its own key, one other texts, one keeps its key, one goes."""
+    key = {"provider": "openai", "apiKey": "***", "customHost": "https://old.example/v1"}
+    desired = [
+        model("groq/llama", app_id="groq_creds", model_type="chat_vision", description="For pictures"),
+        model("openai/gpt-4o", app_id="openai_creds", provider_config={"custom_host": "https://new.example/v1"}),
+        model("openai/mini", description="Small and fast", provider_config={"custom_host": "https://old.example/v1"}),
+        model("openai/plain", provider_config={"custom_host": "https://new.example/v1"}),
+    ]
+    rows = [
+        model_row("openai/gpt-4o", provider_config=key, config={"temperature": 0.7}, tags=["support"]),
+        model_row("openai/mini", provider_config={**key, "apiKey": "a key that is shown"}),
+        model_row("openai/plain", provider_config={**key, "apiKey": "a key that is shown"}),
+        model_row("a21/old", provider_config={"api_key": "***"}),
+        row("chat", "virtual-model/openai/gpt-4o"),
+    ]
+    return reviewed([*desired, policy("chat", "virtual-model/openai/gpt-4o")], rows, Settings(models=True))
+
+
 LONG = "A description that goes on and on, " * 8
 HOSTILE = "\x1b[2J‮::error::</details>\n@team `x` | y"
 
@@ -144,6 +182,13 @@ MAKERS: dict[str, Callable[[], Review]] = {
             policy("new", "one", retry={"attempts": 2, "on_status_codes": [429], "use_retry_after_header": True}),
         ],
         [row("a", "one", "two", retry={"attempts": 1})],
+    ),
+    "swapped": swapped,
+    "models": models,
+    "new-models": lambda: reviewed(
+        [model("openai/a", app_id="one"), policy("a", "virtual-model/openai/a"), policy("b", "virtual-model/openai/a")],
+        [row("b", "virtual-model/openai/a")],
+        Settings(models=True),
     ),
     "stale": stale,
     "overridden": overridden,

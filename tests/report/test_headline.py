@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyctl.plan.change import Desired
 from policyctl.plan.risk import Tier, worst_of
 from policyctl.plan.settings import Settings
 from policyctl.report.format import Style
@@ -18,7 +19,7 @@ from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
 from policyctl.report.plan_view import PlanView
 from tests import strategies as some
-from tests.builders import body, policy, row
+from tests.builders import body, model, model_row, policy, row
 from tests.examples import examples
 from tests.report.plans import PLANS, balanced, reviewed
 
@@ -248,6 +249,38 @@ def test_where_nothing_is_a_risk_only_what_was_compared_is_claimed(
 ) -> None:
     found = plan_summary(reviewed([policy("p", **after)], [{"id": "1", "name": "p", "policy": before}]))
     assert (found.risks, found.traffic) == ((), said)
+
+
+@pytest.mark.parametrize(
+    ("desired", "rows", "counts", "traffic"),
+    [
+        ([model("x/a")], [], "1 model to add", "Only new models: nothing that is served now changes."),
+        (
+            [model("x/a"), policy("p", "virtual-model/x/a")],
+            [],
+            "1 policy and 1 model to add",
+            "Only new policies and models: nothing that is served now changes.",
+        ),
+        ([policy("p"), policy("q")], [], "2 to add", "Only new policies: nothing that is served now changes."),
+        (
+            [model("x/a"), policy("q", "x/a")],
+            [row("q", "x/a")],
+            "1 model to add",
+            "Only new models, but live policies already target 1 new model: requests that reach them are answered from now on.",
+        ),
+        (
+            [model("x/a", description="new")],
+            [model_row("x/a")],
+            "1 model to update",
+            "Nothing changes for requests: every change is metadata only or equivalent.",
+        ),
+    ],
+)
+def test_new_models_are_counted_and_claimed_beside_policies(
+    desired: list[Desired], rows: list[Any], counts: str, traffic: str
+) -> None:
+    said = plan_summary(reviewed(desired, rows, Settings(models=True)))
+    assert (said.counts, said.traffic) == (counts, traffic)
 
 
 @given(st.permutations(["a", "b", "c"]))

@@ -56,7 +56,7 @@ def test_two_lines_that_are_not_shown_come_first_and_are_the_only_comments(case:
 def test_every_change_has_a_row_and_a_folded_part_from_the_riskiest_down(case: str) -> None:
     seen = Page(page(PLANS[case]))
     names = [re.split(" (?:in )?", text)[1:] for text in seen.texts("summary")]
-    assert seen.texts("th") == ["change", "policy", "effect"]
+    assert seen.texts("th") == ["change", "policy or model" if PLANS[case].models else "policy", "effect"]
     assert len(seen.texts("td")) == 3 * len(names) == 3 * (len(PLANS[case].plan.changes) + len(PLANS[case].affected))
     assert len(seen.texts("details")) == len(names)
     if risky := re.search(r"Riskiest: (.*?): ", seen.texts("p")[0]):

@@ -1,4 +1,4 @@
-"""Twelve plans that a reviewer meets, each with what a careful reader would report of it after ten minutes."""
+"""Fourteen plans that a reviewer meets, each with what a careful reader would report of it after ten minutes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Guards, Settings, Survive
 from tests.builders import policy, row
-from tests.report.plans import reviewed
+from tests.report.plans import models, reviewed, swapped
 
 GPT, CLAUDE, FLASH = (
     "virtual-model/openai/gpt-4o",
@@ -68,6 +68,8 @@ PLANS: dict[str, Review] = {
         fallback(balance((GPT, 0.9), (FLASH, 0.1)), CLAUDE, codes=CODES),
     ),
     "new policy": reviewed([policy("chat", **fallback(GPT, CLAUDE, codes=[429, 503], **RETRY))], []),
+    "model swapped": swapped(),
+    "models only": models(),
     "mixed of all": reviewed(
         [
             policy("chat", **fallback(GPT, CLAUDE, codes=[429])),
