@@ -15,7 +15,7 @@ import click
 from policyctl.cli.console import Console
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.options import NAMES, NumberRange, Options, with_audit, with_options
-from policyctl.cli.review import Before, raise_if_unsafe, review_directory, with_idle_settings
+from policyctl.cli.review import Before, raise_if_unsafe, read_consumers_of, review_directory, with_idle_settings
 from policyctl.cli.selection import Overrides, raise_if_idle, with_selection
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import StalePlan, UsageError
@@ -155,7 +155,9 @@ def _read_saved(
             plan = replace(plan, overrides=overrides.given)  # only overrides that are given now count
             before = Before(session, base)
             loaded = loaded._replace(declared=replace(loaded.declared, before=before.declared))
-            review = review_saved(reader, plan, loaded, overrides.on(session.environment.settings), step, before.documents)
+            settings = overrides.on(session.environment.settings)
+            review = review_saved(reader, plan, loaded, settings, step, before.documents)
+        review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     names = loaded.names | {change.name for change in plan.changes}
     raise_if_idle(selection, overrides, names, review.live | names)  # policies that were removed already were live
     return session, with_idle_settings(review, session, names, overrides)

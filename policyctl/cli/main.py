@@ -27,6 +27,7 @@ COMMANDS = {
     "plan": "Show what apply would change.",
     "apply": "Make the remote match the files.",
     "effect": "Show what policies do to traffic.",
+    "consumers": "Show who uses policies and models: agents, flows, knowledge bases, policies.",
     "history": "Show who changed what, from the file that apply --audit adds to.",
     "init": "Make a policy directory to start from.",
     "pull": "Write the live policies as policy files.",

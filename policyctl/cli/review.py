@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from policyctl.cli.github_actions import is_ci
-from policyctl.cli.selection import Overrides, raise_if_idle
+from policyctl.cli.selection import UNSEEN, Overrides, raise_if_idle
 from policyctl.cli.session import Session
 from policyctl.errors import PolicyctlError, Problem
 from policyctl.lint.settings import idle_anywhere
@@ -16,14 +17,16 @@ from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import BranchChecks, Review
+from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document
 from policyctl.reconcile.models import KnownModels, check_models
-from policyctl.reconcile.observe import observe
+from policyctl.reconcile.observe import observe, with_consumers
 from policyctl.reconcile.plan import note_untracked, plan_directory, raise_if_blocked, raise_if_refused
 
 if TYPE_CHECKING:
     from policyctl.effect.context import DeclaredModels
     from policyctl.load.directory import Loaded
+    from policyctl.remote.protocol import Reader
 
 
 def review_directory(
@@ -45,11 +48,29 @@ def review_directory(
         )
         raise_if_idle(selection, overrides, loaded.names, review.live)
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
+        review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     return replace(
         with_idle_settings(review, session, loaded.names, overrides),
         plan=replace(review.plan, overrides=overrides.given),
         branch=BranchChecks(warnings=_warnings(review, loaded), failed_tests=failed_tests(loaded) if tests else ()),
     )
+
+
+def read_consumers_of(
+    review: Review, reader: Reader, loaded: Loaded, settings: Settings, session: Session, overrides: Overrides
+) -> Review:
+    """The review with who uses what it changes, as far as that is to be read; -v shows how long it took."""
+    began, console, unseen = time.monotonic(), session.console, overrides.unseen_consumers
+    with console.progress.of("Reading who uses what", "list"):
+        found = with_consumers(review, reader, loaded, settings, read=overrides.consumers, unseen=unseen)
+    if found.consumers is not None and console.verbose:
+        console.say(f"reading who uses what took {time.monotonic() - began:.2f} s")
+    removes = found.plan.count("remove")
+    missing = not overrides.consumers or (found.consumers is not None and bool(found.consumers.unread))
+    if unseen and not (removes and missing):
+        why = "everything could be read" if removes else "nothing is removed"
+        found = replace(found, notes=(*found.notes, f"{UNSEEN} does nothing: {why}"))
+    return found
 
 
 def _warnings(review: Review, loaded: Loaded) -> tuple[Problem, ...]:

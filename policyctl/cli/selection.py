@@ -20,14 +20,23 @@ from policyctl.plan.settings import GUARDS, GuardException, Override, Settings
 from policyctl.policy.findings import closest_name, did_you_mean
 from policyctl.policy.names import canonical_name, matches
 
+UNSEEN = "--allow-unseen-consumers"
+
 
 class Overrides:
     """The limits and guards that the command line, or a file that `ci` wrote, overrides by name."""
 
-    def __init__(self, given: Iterable[Override] = (), partial: float | None = None) -> None:
-        """`partial` replaces the environment's share of calls that fail in partial failures."""
+    def __init__(self, given: Iterable[Override] = (), partial: float | None = None, *, consumers: bool = True) -> None:
+        """`partial` replaces the environment's share of calls that fail in partial failures. `consumers` is whether it is read
+        who uses what."""
         self.given = tuple(given)
+        self.consumers = consumers
         self._partial = partial
+
+    @property
+    def unseen_consumers(self) -> bool:
+        """Whether something may be removed though it is not known who uses it."""
+        return any(one.option == UNSEEN for one in self.given)
 
     def values(self, option: str) -> list[str]:
         """The values that an option was given with."""
@@ -95,13 +104,18 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
         "metavar": "P",
         "help": "Allow that share of the live policies to change this once.",
     },
-    "--allow-remove": {"multiple": True, "metavar": "NAME", "help": "Allow this protected policy's removal; repeatable."},
+    "--allow-remove": {
+        "multiple": True,
+        "metavar": "NAME",
+        "help": "Allow the removal of this policy or model, though it is protected or used; repeatable.",
+    },
     "--allow-guard": {
         "multiple": True,
         "callback": _guards,
         "metavar": "GUARD[=NAME]",
         "help": "Ignore this guard this once, for one policy or for all; repeatable.",
     },
+    UNSEEN: {"is_flag": True, "help": "Allow removals though it could not be read who uses what."},
 }
 
 
@@ -115,8 +129,8 @@ def overrides_of(values: Mapping[str, Any], reason: str = "", by: str = "") -> t
     found: list[Override] = []
     for option in _OVERRIDES:
         value = values[option.removeprefix("--").replace("-", "_")]
-        given = value if isinstance(value, tuple) else () if value is None else (value,)
-        found += (Override(option, _as_written(one), reason, by) for one in given)
+        given = value if isinstance(value, tuple) else () if value is None or value is False else (value,)
+        found += (Override(option, "" if one is True else _as_written(one), reason, by) for one in given)
     return tuple(found)
 
 
@@ -146,10 +160,14 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Also override what is in this file, which ci overrides or ci approved wrote.",
     )
     @click.option("--reason", default="", metavar="TEXT", help="Why something is overridden; the plan and the audit show it.")
+    @click.option(
+        "--no-consumers", is_flag=True, help="Do not read who uses what; removals then need --allow-unseen-consumers."
+    )
     @with_partial
     @wraps(function)
     def wrapper(
         *args: Any,
+        no_consumers: bool,
         only: tuple[str, ...],
         exclude: tuple[str, ...],
         overrides_file: Path | None,
@@ -163,7 +181,8 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
             raise UsageError("--reason is for an override, and none is given; add one (--max-removes, --allow-guard, …)")
         if overrides_file is not None:
             given = (*given, *read_overrides(overrides_file))
-        return function(*args, selection=Selection(only, exclude), overrides=Overrides(given, partial), **more)
+        chosen = Overrides(given, partial, consumers=not no_consumers)
+        return function(*args, selection=Selection(only, exclude), overrides=chosen, **more)
 
     for option, more in reversed(_OVERRIDES.items()):
         wrapper = click.option(option, **more)(wrapper)
@@ -263,7 +282,7 @@ def read_overrides(file: Path) -> tuple[Override, ...]:
     if not isinstance(rows, list) or not all(map(_is_override, rows)) or len(rows) > MOST:
         raise PolicyctlError(f"{file} is not a complete file of overrides; write it again with ci overrides --out {file}")
     for row in rows:
-        words = shlex.join((row["option"], row["value"]))
+        words = shlex.join(filter(None, (row["option"], row["value"])))
         parse_overrides(f"{words} because {row['reason'] or 'the command line has it'}", row["by"])
     return tuple(Override(**row) for row in rows)
 

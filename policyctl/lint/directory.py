@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from policyctl.errors import Problem, errors_in
 from policyctl.lint.check import lint
 from policyctl.lint.references import check as check_references
+from policyctl.lint.references import check_uses
 from policyctl.lint.suppressions import Suppressions
 from policyctl.lint.targets import in_name
 from policyctl.load.directory import Files, Loaded
@@ -16,7 +17,7 @@ from policyctl.load.locate import to_problems
 from policyctl.load.source import Source, redact_linked
 from policyctl.policy.document import Document, Policy
 from policyctl.policy.findings import Finding
-from policyctl.policy.names import canonical_model
+from policyctl.policy.names import canonical_model, virtual_model
 from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
 
 
@@ -45,7 +46,7 @@ class Linter:
         whole = self._files.whole and not errors
         mixed = list(self._mixed_types(loaded)) if whole else []
         found = [*loaded.problems, *mixed, *self._policies(loaded, {problem.mark.file for problem in mixed}, on_policy)]
-        found += self._undeclared(loaded, environment) if whole else ()
+        found += [*self._undeclared(loaded, environment), *self._undeclared_uses(loaded, environment)] if whole else ()
         chosen = [problem for problem in found if problem.code in self.codes or problem.code not in LINT_CODES]
         return loaded._replace(problems=tuple(sorted(set(redact_linked(self._comments.without_ignored(chosen))))))
 
@@ -100,6 +101,14 @@ class Linter:
             if models or policy.name in loaded.references:
                 found = check_references(policy.document, names, models, environment.speaks_for)
                 yield from (self._files.mark_of(policy, complaint) for complaint in found)
+
+    def _undeclared_uses(self, loaded: Loaded, environment: Environment) -> Iterator[Problem]:
+        """Names that files of other kinds use and no file declares."""
+        names, models = loaded.names, frozenset(map(virtual_model, loaded.models)) if loaded.consumers else frozenset()
+        managed = environment.settings.models
+        for document in loaded.consumers:
+            found = check_uses(document.consumer.uses, names, models, environment.speaks_for, managed=managed)
+            yield from (self._files.mark_of(document, complaint) for complaint in found)
 
     def _mixed_types(self, loaded: Loaded) -> Iterator[Problem]:
         """Targets of a policy whose models are declared to be of different types, whether or not that rule is chosen."""

@@ -1,13 +1,14 @@
-"""P45x: targets that no file declares, or that are declared with another type than the others."""
+"""P45x: names that no file declares, and targets that are declared with another type than the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from policyctl.effect.context import DeclaredModels
 from policyctl.effect.tree import read_tree
 from policyctl.errors import PolicyctlError
+from policyctl.plan.consumers import path_of
 from policyctl.plan.references import named_targets
 from policyctl.policy.document import Document
 from policyctl.policy.findings import Finding, did_you_mean
@@ -42,6 +43,26 @@ def check(
             guess = _guess(name, MODEL_PREFIX, models)
             if guess or provider_of(name) in _providers(models):
                 yield finding(path, "P452", f"{name} is none of the virtual models that the files here declare{guess}")
+
+
+def check_uses(
+    uses: Iterable[tuple[str, str]],
+    policies: frozenset[str],
+    models: frozenset[str],
+    speaks_for: Callable[[str], bool],
+    *,
+    managed: bool,
+) -> Iterator[Finding]:
+    """The names that a file of another kind uses, as (field, name), and that nothing here declares. `managed` is whether the
+    directory manages models, so that it may speak for one. Only names with a prefix count: others may be built-in models."""
+    for field, name in uses:
+        if name.startswith(POLICY_PREFIX) and name not in policies and speaks_for(name):
+            message = f"no file here declares the policy {name}{_guess(name, POLICY_PREFIX, policies)}"
+            yield finding(path_of(field), "P454", message)
+        elif name.startswith(MODEL_PREFIX) and name not in models:
+            guess = _guess(name, MODEL_PREFIX, models)
+            if guess or (managed and speaks_for(name)) or provider_of(name) in _providers(models):
+                yield finding(path_of(field), "P454", f"no file here declares the virtual model {name}{guess}")
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.errors import InvalidInput, Problem, errors_in
-from policyctl.load.documents import FileResult, ModelDocument, read_contents
+from policyctl.load.documents import ConsumerDocument, FileResult, ModelDocument, read_contents
 from policyctl.load.environment import Environment, in_environment
 from policyctl.load.kinds import is_templated, is_test_file
 from policyctl.load.locate import to_problems
@@ -41,13 +41,13 @@ class Loaded(NamedTuple):
     policies that the targets of a policy may mean, by its name. `mark_of` gives a finding about a policy, a model or tests its
     place. `suites` are the scenario tests without problems; `test_problems` do not stop plan and apply. `included` are the
     files that were read, `left_out` the policies of files that `include` leaves out, with their files. `virtual_models` are
-    those that are reconciled.
+    those that are reconciled, `consumers` what uses policies or models among the documents that are skipped.
     """
 
     policies: tuple[Policy, ...]
     problems: tuple[Problem, ...]
     skipped: Counter[str]
-    mark_of: Callable[[Desired | ModelDocument | Suite, Finding], Problem]
+    mark_of: Callable[[Desired | ModelDocument | ConsumerDocument | Suite, Finding], Problem]
     model_documents: tuple[ModelDocument, ...] = ()
     declared: DeclaredModels = NOTHING
     references: Mapping[str, frozenset[str]] = MappingProxyType({})
@@ -56,6 +56,7 @@ class Loaded(NamedTuple):
     included: tuple[str, ...] = ()
     left_out: Mapping[str, str] = MappingProxyType({})
     virtual_models: tuple[VirtualModel, ...] = ()
+    consumers: tuple[ConsumerDocument, ...] = ()
 
     @property
     def desired(self) -> tuple[Desired, ...]:
@@ -141,6 +142,7 @@ class Files:
             tuple(included),
             left_out,
             tuple(sorted(everything.virtual_models, key=attrgetter("name"))),
+            tuple(everything.consumers),
         )
 
     def _read(self, file: str, environment: Environment) -> FileResult:
@@ -177,7 +179,7 @@ class Files:
         prefix = f"{self.root}{os.sep}"
         return file.removeprefix(prefix) if file.startswith(prefix) else Path(os.path.relpath(file, self.root)).as_posix()
 
-    def mark_of(self, about: Desired | ModelDocument | Suite, complaint: Finding) -> Problem:
+    def mark_of(self, about: Desired | ModelDocument | ConsumerDocument | Suite, complaint: Finding) -> Problem:
         """A finding about a policy, a model or tests of these files, as a problem at its place."""
         return redact_linked(to_problems(self.source(about.file), about.index, [complaint]))[0]
 

@@ -16,6 +16,7 @@ from policyctl.load.environment import UNSET, Environment, in_environment
 from policyctl.load.kinds import Kind, RawDocument, has_template, is_template, is_test_file, kind_of
 from policyctl.load.locate import to_problems
 from policyctl.load.source import Source
+from policyctl.plan.consumers import FileConsumer, consumers_in
 from policyctl.policy.document import Policy, is_server_key, policy_from_file, references, without_nulls
 from policyctl.policy.findings import Finding
 from policyctl.policy.names import bare_name, canonical_model, canonical_name
@@ -35,11 +36,21 @@ class ModelDocument:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class ConsumerDocument:
+    """What uses policies or models, as a skipped document describes it, and which document of which file that is."""
+
+    consumer: FileConsumer
+    file: str
+    index: int
+
+
 @dataclass(slots=True)
 class FileResult:
     """What one file (or a whole directory) contains.
 
-    `models` are the virtual models that are declared, and `virtual_models` those that are to be reconciled.
+    `models` are the virtual models that are declared, and `virtual_models` those that are to be reconciled. `consumers` are
+    what uses policies or models among the skipped documents.
     `references` are the policies that a policy's targets may mean, by its name, where there are any. `timeouts` (seconds) and
     `types` are those of the virtual models, by canonical name. `tests` is whether a document of scenario tests is
     among the others. An `unreadable` file could not be parsed: there is nothing but its problems.
@@ -53,6 +64,7 @@ class FileResult:
     types: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    consumers: list[ConsumerDocument] = field(default_factory=list)
     tests: bool = False
     unreadable: bool = False
 
@@ -73,6 +85,7 @@ class FileResult:
             self.types |= other.types
         if other.skipped:
             self.skipped += other.skipped
+            self.consumers += other.consumers
 
 
 def read_contents(source: Source, variables: Mapping[str, Any], *, models: bool = False) -> FileResult:
@@ -94,6 +107,10 @@ def read_contents(source: Source, variables: Mapping[str, Any], *, models: bool 
                 continue
             case Kind.OTHER:
                 contents.skipped[str(document.data["kind"])] += 1
+                found_there = consumers_in(document.data)
+                contents.consumers += [
+                    ConsumerDocument(one, source.file, index) for one in found_there if one.uses or one.collaborators
+                ]
                 continue
             case Kind.POLICY:
                 data, found = _checked_policy(document, templates)

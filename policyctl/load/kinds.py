@@ -17,8 +17,8 @@ TEST_KIND = "policy_test"
 
 # The platform's other kinds, as ADK 2.19 names them in `kind:`. Such documents are skipped.
 _OTHER_KINDS = frozenset(
-    "agent agent_style assistant connection external flow knowledge_base mcp native plugin python skill tool toolkit "
-    "voice_config voice_configuration workflow".split()
+    "agent agent_style assistant connection control external flow knowledge_base mcp model_selection native plugin python "
+    "skill tool toolkit voice_config voice_configuration workflow".split()
 )
 _MODEL_KEYS = frozenset({"provider_config", "config", "connection_id", "connection", "app_id", "tags", "model_type"})
 _POLICY_PARTS = frozenset({"strategy", "targets"})

@@ -6,6 +6,7 @@ without. What is known of each place is in the manual (consumers). A source that
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,23 +14,27 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from policyctl.policy.document import Document, model_names
-from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_name
+from policyctl.policy.findings import FieldPath
+from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, bare_name, canonical_name
 
 ConsumerKind = Literal[
     "agent", "external agent", "assistant", "flow", "knowledge base", "control", "tenant default", "denylist", "policy"
 ]
 # Those that only narrow or guard what a model does: without the model they do nothing, and nothing fails.
 MILD: frozenset[ConsumerKind] = frozenset({"control", "denylist"})
+_NAMED = 3  # consumers of one kind in a phrase
 _MOST = 1000  # nodes of one flow; with more, what is left is not looked at
 _MAX_WAY = 20  # consumers between one and what it uses; agents may be collaborators of each other
 
 
 class Consumer(NamedTuple):
-    """What uses a model: its kind, its name, and where its definition is (a workspace, or file and line), if known."""
+    """What uses a model: its kind, its name, and the workspace that it is in, or the file (with a line, where that is known)
+    that defines it."""
 
     kind: ConsumerKind
     name: str
-    place: str = ""
+    workspace: str = ""
+    file: str = ""
 
 
 class ConsumerUse(NamedTuple):
@@ -58,20 +63,41 @@ class Sources:
     absent: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class FoundConsumers:
+    """Who uses what a plan is about: the uses by canonical name, and by source why it could not be read."""
+
+    uses: Mapping[str, tuple[ConsumerUse, ...]] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    def holding(self, name: str) -> list[ConsumerUse]:
+        """The uses because of which the policy or model must stay: direct ones, not those of policies, which have a rule of
+        their own, and not those that only narrow what a model does."""
+        uses = self.uses.get(name, ())
+        return [use for use in uses if not use.through and use.consumer.kind not in MILD | {"policy"}]
+
+
 class Consumers:
     """Who uses what, directly and through others."""
 
-    def __init__(self, unread: Mapping[str, str] = {}, notes: Iterable[str] = ()) -> None:
+    def __init__(self, unread: Mapping[str, str] = {}, absent: Iterable[str] = (), released: Iterable[str] = ()) -> None:
+        """`unread` and `absent` are as those of `Sources`; `released` are the agents with a version that was not inspected."""
         self.unread = dict(unread)
-        self.notes = tuple(notes)
+        self.absent = tuple(absent)
+        self.released = tuple(released)
+        self.empty = True  # there is nothing but policies
+        self.named: set[str] = set()  # canonical names that some consumer writes with their prefix
         self._direct: defaultdict[str, dict[ConsumerUse, None]] = defaultdict(dict)
         self._collaborates: defaultdict[str, dict[Consumer, None]] = defaultdict(dict)
 
     def add(self, consumer: Consumer, uses: Iterable[tuple[str, str]], collaborators: Iterable[str] = ()) -> None:
         """Take note of what one consumer names, as (field, name), and of the agents that it hands requests to, by id or
         name."""
+        self.empty = self.empty and consumer.kind == "policy"
         for where, name in uses:
             self._direct[used_name(name)][ConsumerUse(consumer, where)] = None
+            if name.startswith((MODEL_PREFIX, POLICY_PREFIX)):
+                self.named.add(name)
         for other in collaborators:
             self._collaborates[other][consumer] = None
 
@@ -79,6 +105,21 @@ class Consumers:
         """Take note of what policies target, by their canonical names."""
         for name, document in documents.items():
             self.add(Consumer("policy", name), (("policy.targets", target) for target in dict.fromkeys(model_names(document))))
+
+    @property
+    def notes(self) -> list[str]:
+        """What is not seen, besides what could not be read."""
+        absent = [f"this deployment does not have {', '.join(self.absent)}"] if self.absent else []
+        return [*absent, *self.not_inspected(len(self.released))]
+
+    def not_inspected(self, most: int) -> list[str]:
+        """A line about the released agents, with the names of at most that many."""
+        number, shown = len(self.released), ", ".join(self.released[:most])
+        if number == 1:
+            return [f"the released version of the agent {shown} was not inspected, and may use another model than its draft"]
+        more = f" and {number - most:,} more" if number > most else ""
+        about = f"the released versions of {number:,} agents were not inspected, and may use other models than their drafts"
+        return [f"{about}: {shown}{more}"] if number else []
 
     def of(self, name: str) -> tuple[ConsumerUse, ...]:
         """Who uses a policy or model by its canonical name: direct uses first, each consumer once."""
@@ -102,6 +143,35 @@ class Consumers:
             yield ConsumerUse(other, "collaborators", way)
 
 
+def phrase(uses: Iterable[ConsumerUse]) -> str:
+    """`used by 5 agents (billing-bot, faq, sales, …), through others by 1 flow (intake); on the denylist`; empty for none."""
+    found = list(uses)
+    live = {(use.consumer.kind, use.consumer.name) for use in found if not use.consumer.file}
+    found = [use for use in found if not use.consumer.file or (use.consumer.kind, use.consumer.name) not in live]
+    direct = _counted(use.consumer for use in found if not use.through)
+    others = _counted(use.consumer for use in found if use.through)
+    parts = [f"used by {direct}"] if direct else []
+    parts += [f"{'' if direct else 'used '}through others by {others}"] if others else []
+    listed = [", ".join(parts)] if parts else []
+    return "; ".join([*listed, *(["on the denylist"] if any(use.consumer.kind == "denylist" for use in found) else [])])
+
+
+def _counted(consumers: Iterable[Consumer]) -> str:
+    """Consumers by their kind: how many, and the names of the first few."""
+    by_kind: defaultdict[ConsumerKind, list[str]] = defaultdict(list)
+    for consumer in consumers:
+        by_kind[consumer.kind].append(bare_name(consumer.name))
+    parts = []
+    for kind, names in by_kind.items():
+        if kind == "tenant default":
+            parts.append("the tenant's default model")
+        elif kind != "denylist":
+            plural = "policies" if kind == "policy" else f"{kind}s"
+            more = ", …" if len(names) > _NAMED else ""
+            parts.append(f"{len(names):,} {plural if len(names) != 1 else kind} ({', '.join(names[:_NAMED])}{more})")
+    return ", ".join(parts)
+
+
 def _order(use: ConsumerUse) -> tuple[bool, Consumer]:
     return use.consumer.kind == "policy", use.consumer
 
@@ -116,7 +186,8 @@ def used_name(name: str) -> str:
 
 def consumers_of(sources: Sources) -> Consumers:
     """Who uses what by the rows of a tenant."""
-    found = Consumers(sources.unread, _notes(sources))
+    released = sorted(_name(row) for row in sources.agents if _is_released(row))
+    found = Consumers(sources.unread, sources.absent, released)
     names = {str(row["id"]): _name(row) for row in _all_agents(sources) if "id" in row}
     for row in sources.agents:
         consumer = Consumer("agent", _name(row), str(row.get("workspace_id") or ""))
@@ -127,7 +198,8 @@ def consumers_of(sources: Sources) -> Consumers:
     selection = sources.selection
     if isinstance(default := selection.get("default_llm"), str):
         found.add(Consumer("tenant default", "default_llm"), [("default_llm", default)])
-    found.add(Consumer("denylist", "llm_denylist"), (("llm_denylist", name) for name in _texts(selection.get("llm_denylist"))))
+    if denied := _texts(selection.get("llm_denylist")):
+        found.add(Consumer("denylist", "llm_denylist"), (("llm_denylist", name) for name in denied))
     return found
 
 
@@ -140,19 +212,6 @@ def _all_agents(sources: Sources) -> Iterator[Document]:
 
 def _name(row: Document) -> str:
     return str(row.get("name") or row.get("id") or "without a name")
-
-
-def _notes(sources: Sources) -> Iterator[str]:
-    if sources.absent:
-        yield f"this deployment does not have {', '.join(sources.absent)}"
-    released = sorted(_name(row) for row in sources.agents if _is_released(row))
-    if released:
-        yield (
-            f"the released versions of {len(released)} agents were not inspected, and may use other models than their drafts: "
-            f"{', '.join(released)}"
-            if len(released) > 1
-            else f"the released version of the agent {released[0]} was not inspected, and may use another model than its draft"
-        )
 
 
 def _is_released(row: Document) -> bool:
@@ -209,11 +268,51 @@ def flow_uses(row: Document) -> Iterator[tuple[str, str]]:
             pending.append((place, node))
 
 
+class FileConsumer(NamedTuple):
+    """A consumer as a file describes it: what it names, as (field, name), and the agents that it hands requests to."""
+
+    kind: ConsumerKind
+    name: str
+    uses: tuple[tuple[str, str], ...]
+    collaborators: tuple[str, ...] = ()
+
+
+def consumers_in(document: Document) -> Iterator[FileConsumer]:
+    """The consumers in a document of one of the platform's other kinds. A name with a template is not known, so it is left
+    out."""
+    if (kind := document.get("kind")) == "model_selection":
+        yield FileConsumer("tenant default", "default_llm", tuple(_at(document, "default_llm")))
+        listed = _texts(document.get("llm_denylist"))
+        yield FileConsumer("denylist", "llm_denylist", tuple(("llm_denylist", name) for name in listed))
+    elif found := _FILES.get(str(kind)):
+        uses = tuple((where, name) for where, name in found[1](document) if "{{" not in name)
+        collaborators = _texts(document.get("collaborators")) if found[0] == "agent" else ()
+        spec = document.get("spec")  # where a flow has its name
+        yield FileConsumer(
+            found[0], _name(spec if "name" not in document and isinstance(spec, dict) else document), uses, tuple(collaborators)
+        )
+
+
+_FILES: dict[str, tuple[ConsumerKind, Callable[[Document], Iterator[tuple[str, str]]]]] = {
+    "agent": ("agent", agent_uses),
+    "native": ("agent", agent_uses),
+    "knowledge_base": ("knowledge base", knowledge_base_uses),
+    "flow": ("flow", flow_uses),
+    "workflow": ("flow", flow_uses),
+    "tool": ("flow", flow_uses),
+    "control": ("control", control_uses),
+}
 _USES: dict[ConsumerKind, Callable[[Document], Iterator[tuple[str, str]]]] = {
     "flow": flow_uses,
     "knowledge base": knowledge_base_uses,
     "control": control_uses,
 }
+
+
+def path_of(where: str) -> FieldPath:
+    """A field as a path: `nodes.ask.spec.llm`. Of a node whose name has a dot, the path leads as far as the nodes."""
+    parts = re.findall(r"\[\d+\]|[^.\[\]]+", where)
+    return tuple(int(part[1:-1]) if part.startswith("[") else part for part in parts)
 
 
 def _at(value: Any, *keys: str) -> Iterator[tuple[str, str]]:

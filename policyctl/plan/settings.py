@@ -95,8 +95,8 @@ class Override(NamedTuple):
 
     @property
     def text(self) -> str:
-        """`--max-removes 12`: the option and its value, without reason and author."""
-        return f"{self.option} {self.value}"
+        """`--max-removes 12`: the option and its value, if it takes one, without reason and author."""
+        return f"{self.option} {self.value}" if self.value else self.option
 
 
 class Settings(NamedTuple):

@@ -69,6 +69,7 @@ class Shown(NamedTuple):
     rows: tuple[str, ...]
     more: int
     pictures: ChangeView | None
+    users: str
 
 
 class Notice(NamedTuple):
@@ -196,6 +197,7 @@ def _one(number: int, item: Item, review: Review) -> Shown:
         rows=tuple(rows),
         more=more,
         pictures=change_view(item, review),
+        users=item.users,
     )
 
 

@@ -17,7 +17,7 @@ from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.format import describe_value, field_values, position_name
 from policyctl.report.headline import describe_risks, is_unknown, risk_of
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
-from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to
+from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to, used_by
 
 END = "</details>\n\n"
 _MOST_STEPS = 6  # policies named between an affected policy and the change
@@ -45,6 +45,7 @@ class Item:
     bound: bool = True
     restored: bool = False
     further: str | None = None  # what a policy that is added leads to by way of others
+    users: str = ""  # who uses it, if any consumer is known
 
     @property
     def worse(self) -> bool:
@@ -66,12 +67,27 @@ def items_of(subject: PlanView) -> list[Item]:
         restored = change.name in review.restored
         more = leads_to(change.after, review) if change.action == "add" and change.after is not None else None
         items.append(
-            Item(change.action, change.name, change, moves, risk, change.before, after, verbose, (), True, restored, more)
+            Item(
+                change.action,
+                change.name,
+                change,
+                moves,
+                risk,
+                change.before,
+                after,
+                verbose,
+                restored=restored,
+                further=more,
+                users=used_by(change.name, review),
+            )
         )
     for one in review.affected:
         before, after = (policies.get(one.name) for policies in (review.policies_before, review.policies))
         risk, name = worst_of(one.name, "update", one.effect), one.name
-        items.append(Item("affected", name, None, one.effect, risk, before, after, verbose, one.through, one.bound))
+        users = used_by(name, review)
+        items.append(
+            Item("affected", name, None, one.effect, risk, before, after, verbose, one.through, one.bound, users=users)
+        )
     items.sort(key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
     return sorted(items, key=lambda item: item.change is None and is_unknown(item.effect))
 
@@ -86,7 +102,8 @@ def table_row(item: Item) -> str:
     """The action, the policy, and the worst effect."""
     way = f" through {_way(item.through, code)}" if item.through else ""
     action = "restoration" if item.restored else item.action
-    return row((action, code(bare_name(item.name)) + way, _in_short(item)))
+    users = prose(item.users) if item.users else ""
+    return row((action, code(bare_name(item.name)) + way, "; ".join(filter(None, (_in_short(item), users)))))
 
 
 def _way(through: tuple[str, ...], shown: Callable[[str], str]) -> str:

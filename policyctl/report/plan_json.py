@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from policyctl.effect.analysis import Effect
 from policyctl.effect.gateway import PROFILE
 from policyctl.plan.change import Change
+from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.effects import AffectedPolicy
 from policyctl.plan.safety import Review
@@ -50,9 +52,11 @@ def plan_data(review: Review) -> dict[str, Any]:
         },
         "verdict": _summary(review),
         "changes": [
-            _change(change, review.effects.get(change.name), change.name in review.restored) for change in plan.changes
+            _change(change, review.effects.get(change.name), change.name in review.restored) | _consumers(change.name, review)
+            for change in plan.changes
         ],
-        "affected": [_affected(one) for one in review.affected],
+        "affected": [_affected(one) | _consumers(one.name, review) for one in review.affected],
+        **({"consumers_unread": unread_data(review.consumers.unread)} if review.consumers is not None else {}),
         "blocked": [{"name": block.name, "ids": list(block.ids), "reason": block.reason} for block in plan.blocked],
         "refusals": list(review.refusals),
         "failed_tests": list(review.branch.failed_tests),
@@ -90,6 +94,31 @@ def _change(change: Change, effect: Effect | None, restored: bool) -> dict[str, 
     if effect is not None:
         plain["effect"] = effect_data(effect)
     return plain
+
+
+def _consumers(name: str, review: Review) -> dict[str, Any]:
+    """Who uses a policy or model, if that was read."""
+    return {} if review.consumers is None else {"consumers": uses_data(review.consumers.uses.get(name, ()))}
+
+
+def uses_data(uses: Iterable[ConsumerUse]) -> list[dict[str, Any]]:
+    """Uses as plain values: direct ones first."""
+    return [
+        {
+            "kind": use.consumer.kind,
+            "name": use.consumer.name,
+            **({"workspace": use.consumer.workspace} if use.consumer.workspace else {}),
+            **({"file": use.consumer.file} if use.consumer.file else {}),
+            "field": use.field,
+            "through": list(use.through),
+        }
+        for use in uses
+    ]
+
+
+def unread_data(unread: Mapping[str, str]) -> list[dict[str, str]]:
+    """The sources of consumers that could not be read, and why."""
+    return [{"source": source, "reason": why} for source, why in unread.items()]
 
 
 def _affected(one: AffectedPolicy) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from policyctl.report.plan_view import (
     override_text,
     rest_text,
     target_path,
+    used_by,
     why_blocked,
 )
 
@@ -129,7 +130,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
     changes = [
         line for change in plan.changes for line in _change_lines(change, effects.get(change.name), style, verbose, review)
     ]
-    affected = [line for one in review.affected for line in _affected_lines(one, style, verbose)]
+    affected = [line for one in review.affected for line in _affected_lines(one, style, verbose, review)]
     blocks = [
         list(_listed_lines(OVERRIDES_TITLE, map(override_text, plan.overrides), style, "yellow")),
         list(_settings_lines(review, style)),
@@ -185,6 +186,8 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
         yield from (f"    {text}" for text in (*([further] if further else []), *describe_texts(change.after)))
     if change.fields:
         yield from field_lines(change.fields, whole=verbose)
+    if review is not None and (users := used_by(change.name, review)):
+        yield f"    {escape(users)}"
     rows = _effect_lines(effect, style, verbose) if effect is not None else _new_outages(change, verbose, review)
     yield from (f"      {row}" for row in rows)
 
@@ -198,11 +201,13 @@ def _new_outages(change: Change, verbose: bool, review: Review | None) -> Iterab
     return outage_rows(change.after, *((review.policies, review.declared) if review else ()))
 
 
-def _affected_lines(one: AffectedPolicy, style: Style, verbose: bool) -> Iterator[str]:
+def _affected_lines(one: AffectedPolicy, style: Style, verbose: bool, review: Review) -> Iterator[str]:
     """An unchanged policy that a change affects, with the policies that lead to the change."""
     who = f"{style.paint(escape(one.name), 'bold')}, {target_path(one.through)}"
     free = "" if one.bound else style.paint(f"  {UNBOUND}", "dim")
     yield f"{style.paint(ALSO, 'yellow')}: {who}{free}"
+    if users := used_by(one.name, review):
+        yield f"    {escape(users)}"
     yield from (f"      {row}" for row in _effect_lines(one.effect, style, verbose))
 
 

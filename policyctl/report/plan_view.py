@@ -8,6 +8,7 @@ from typing import NamedTuple
 from policyctl.effect.gateway import ASSUMED
 from policyctl.errors import NotKnown
 from policyctl.plan.change import Action
+from policyctl.plan.consumers import phrase
 from policyctl.plan.plan import BlockedChange, Plan
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
@@ -118,6 +119,11 @@ def override_text(override: Override) -> str:
     """`--max-removes 12: the old models are gone (allowed by ana)`."""
     why = f": {override.reason}" if override.reason else ""
     return f"{override.text}{why}{f' (allowed by {override.by})' if override.by else ''}"
+
+
+def used_by(name: str, review: Review) -> str:
+    """`used by 3 agents (billing-bot, faq, sales)`; empty if no consumer is known, or none was read."""
+    return "" if review.consumers is None else phrase(review.consumers.uses.get(name, ()))
 
 
 _MODELS = 20  # of those that a policy leads to

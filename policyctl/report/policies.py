@@ -1,19 +1,22 @@
-"""Live policies: listed, shown, and pulled into files. The JSON's schema is `schemas/policies.schema.json`."""
+"""Live policies: listed, shown, pulled into files, and who uses them. The schemas of the JSON are in `schemas`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from policyctl.load.placement import Pull
 from policyctl.load.write import policy_text, unrepresentable_reasons
+from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.plan import Plan
 from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields
 from policyctl.policy.document import normal_form
 from policyctl.policy.findings import HIDDEN
 from policyctl.policy.live import LivePolicy, LiveRows
+from policyctl.policy.names import kind_of
 from policyctl.report.format import Style, count, describe_value, escape, json_text, position_name, value
+from policyctl.report.plan_json import unread_data, uses_data
 from policyctl.report.plan_view import how_many
 
 FORMAT = "policyctl/policies"
@@ -148,3 +151,64 @@ def _pull_summary(pull: Pull, plan: Plan | None, style: Style) -> str:
         return f"{style.paint('Pulled', 'green', 'bold')}: {files}; the plan is empty."
     totals = ", ".join(f"{how_many(plan, action)} to {action}" for action, number in plan.totals.items() if number)
     return f"{style.paint('Pulled', 'yellow', 'bold')}: {files}; the plan is not empty: {totals}."
+
+
+class UsedName(NamedTuple):
+    """A policy or model by its canonical name, whether the remote has it (None: not known), and who uses it."""
+
+    name: str
+    exists: bool | None
+    uses: tuple[ConsumerUse, ...]
+
+
+class Usage(NamedTuple):
+    """Who uses what on a remote; `unread` has by source why it could not be read."""
+
+    environment: str
+    remote: str
+    used: tuple[UsedName, ...]
+    unread: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def usage_text(usage: Usage, style: Style) -> str:
+    """Each policy and model with a line for each consumer, and what is not known."""
+    blocks = [[style.paint(f"environment {escape(usage.environment)}, remote {escape(usage.remote)}", "dim")]]
+    for one in usage.used:
+        missing = style.paint("  not on the remote", "yellow") if one.exists is False else ""
+        lines = [f"    {_use_line(use, style)}" for use in one.uses] or [style.paint(f"    {_unused(usage)}", "dim")]
+        blocks.append([f"{style.paint(escape(one.name), 'bold')}{missing}", *lines])
+    red = style.paint("not known", "red", "bold")
+    blocks.append([f"{red}  {escape(f'{source} could not be read: {why}')}" for source, why in usage.unread.items()])
+    blocks.append([f"{style.paint('note', 'cyan')}  {escape(note)}" for note in usage.notes])
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+
+
+def _unused(usage: Usage) -> str:
+    return "no use found in what could be read" if usage.unread else "not used"
+
+
+def _use_line(use: ConsumerUse, style: Style) -> str:
+    """`agent billing-bot (workspace w1): llm`, with what is in between: `through triage`."""
+    who = use.consumer
+    name = "" if who.kind in ("tenant default", "denylist") else f" {escape(who.name)}"
+    place = who.file or (f"workspace {who.workspace}" if who.workspace else "")
+    way = f", through {', '.join(map(escape, use.through))}" if use.through else ""
+    return f"{who.kind}{name}{style.paint(f' ({escape(place)})', 'dim') if place else ''}{way}: {escape(use.field)}"
+
+
+def usage_json(usage: Usage) -> str:
+    """The same as JSON text."""
+    data = {
+        "format": "policyctl/consumers",
+        "version": VERSION,
+        "environment": usage.environment,
+        "remote": usage.remote,
+        "used": [
+            {"name": one.name, "kind": kind_of(one.name), "exists": one.exists, "consumers": uses_data(one.uses)}
+            for one in usage.used
+        ],
+        "unread": unread_data(usage.unread),
+        "notes": list(usage.notes),
+    }
+    return json_text(data)

@@ -17,7 +17,7 @@ from policyctl.rules.problems import FILE_RULES
 
 RULES: dict[str, Rule] = {rule.code: rule for rule in (*FILE_RULES, *LINT_RULES, *DEEP_RULES)}
 DEEP_CODES = frozenset(rule.code for rule in DEEP_RULES)
-REFERENCE_CODES = frozenset({"P451", "P452", "P453"})  # what needs every file of the directory
+REFERENCE_CODES = frozenset({"P451", "P452", "P453", "P454"})  # what needs every file of the directory
 LINT_CODES = frozenset(rule.code for rule in LINT_RULES) | DEEP_CODES
 
 

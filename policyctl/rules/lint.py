@@ -229,6 +229,15 @@ _NAMES = (
 
 _SETTINGS = (
     Rule(
+        "P454",
+        "undeclared-use",
+        "warning",
+        "The file of an agent, flow, knowledge base or control names a policy or model that no file here declares. Only names "
+        "with their prefix count. Policies count where this directory manages every policy of such a name, models where it "
+        "manages models or declares others of the same provider. Nothing on the platform checks these names. Correct it, or "
+        "add the policy or model.",
+    ),
+    Rule(
         "P461",
         "idle-setting",
         "warning",

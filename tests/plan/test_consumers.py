@@ -122,5 +122,5 @@ def test_what_was_not_read_and_what_was_not_inspected_is_named() -> None:
 
 def test_files_are_consumers_with_their_places() -> None:
     found = Consumers()
-    found.add(Consumer("agent", "billing", "agents/billing.yaml:4"), agent_uses({"llm": GPT}))
-    assert found.of(GPT)[0].consumer.place == "agents/billing.yaml:4"
+    found.add(Consumer("agent", "billing", file="agents/billing.yaml"), agent_uses({"llm": GPT}))
+    assert found.of(GPT)[0].consumer.file == "agents/billing.yaml"
