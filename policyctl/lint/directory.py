@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from policyctl.errors import Problem, errors_in
-from policyctl.lint.check import lint
+from policyctl.lint import statuses, targets
+from policyctl.lint.groups import groups
 from policyctl.lint.references import check as check_references
 from policyctl.lint.references import check_uses
 from policyctl.lint.suppressions import Suppressions
-from policyctl.lint.targets import in_name
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.documents import FileResult
 from policyctl.load.environment import Environment
@@ -19,6 +19,15 @@ from policyctl.policy.document import Document, Policy
 from policyctl.policy.findings import Finding
 from policyctl.policy.names import canonical_model, virtual_model
 from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES
+
+FAMILIES = (
+    targets.check_groups,
+    statuses.check_codes,
+    statuses.check_retries,
+    targets.check_weights,
+    targets.check_names,
+    targets.check_placeholders,
+)
 
 
 class Linter:
@@ -63,7 +72,7 @@ class Linter:
         effect engine needs to know the whole directory.
         """
         for model in loaded.model_documents:
-            yield from (self._files.mark_of(model, complaint) for complaint in in_name(("name",), model.name))
+            yield from (self._files.mark_of(model, complaint) for complaint in targets.in_name(("name",), model.name))
         for managed in loaded.virtual_models:
             from policyctl.lint.virtual_models import check as check_model
 
@@ -129,6 +138,17 @@ def findings(document: Document, codes: Collection[str], *, deep: bool = False) 
         from policyctl.lint.deep import check  # imports the effect engine
 
         yield from check(document, {}, codes)
+
+
+def lint(document: Document, codes: Collection[str] = DEFAULT_CODES) -> Iterator[Finding]:
+    """Every finding of the rules with these codes that look at one policy document, with paths into it."""
+    if "P443" in codes:
+        yield from targets.in_name(("name",), document["name"])
+    for place in groups(document):
+        for check in FAMILIES:
+            for complaint in check(place):
+                if complaint.code in codes:
+                    yield complaint
 
 
 def file_warnings(source: Source, contents: FileResult) -> Iterator[Problem]:

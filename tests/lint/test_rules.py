@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyctl.lint.check import lint
+from policyctl.lint.directory import lint
 from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES
 from policyctl.rules.virtual_models import MODEL_RULES
 from tests.lint.builders import A, B, C, Target, group, model, retry

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.lint.check import lint
+from policyctl.lint.directory import lint
 from policyctl.rules import LINT_CODES
 from tests.examples import examples
 from tests.lint.small_gateway import CODES, MODELS, Gateway, policies

@@ -21,8 +21,7 @@ from policyctl.cli.policy.change import (
 )
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import InvalidInput, UsageError, errors_in
-from policyctl.lint.check import lint
-from policyctl.lint.directory import file_warnings
+from policyctl.lint.directory import file_warnings, lint
 from policyctl.load.documents import read_contents
 from policyctl.load.environment import in_environment
 from policyctl.load.source import SUFFIXES, read_source, redact_linked
