@@ -161,7 +161,7 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--reason", default="", metavar="TEXT", help="Why something is overridden; the plan and the audit show it.")
     @click.option(
-        "--no-consumers", is_flag=True, help="Do not read who uses what; removals then need --allow-unseen-consumers."
+        "--no-consumers", is_flag=True, help="Do not read who uses what, which removals need (see --allow-unseen-consumers)."
     )
     @with_partial
     @wraps(function)

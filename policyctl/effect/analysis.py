@@ -135,9 +135,8 @@ class Effect:
     `calls`, `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last target) and
     `latency` are the worst case of one request. `refused` and `was_refused` are the reasons why the gateway starts or stops
     refusing the policy; `unfit` are models that never serve because of their type, and did before or are new. `sure` means it
-    is proven that no request that was served is lost; never so where live policies have unknown fields (`uncounted`, see
-    `plan.change`). `unknown` is why one of the versions cannot be evaluated; the rest is then empty.
-    `of_model` is whether it is the effect of a virtual model's update.
+    is proven that no request that was served is lost; never so where live policies have unknown fields (`uncounted`).
+    `unknown` is why one of the versions cannot be evaluated; the rest is then empty. `of_model`: of a virtual model's update.
     """
 
     kind: Kind

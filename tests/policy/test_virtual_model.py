@@ -151,7 +151,7 @@ def test_the_limit_that_the_platforms_cli_adds_is_kept_where_the_file_has_none()
     assert [field.path for field in other.fields] == ["config.top_p"]
     missing = update(model_of(name="anthropic/claude", config={"max_tokens": 4096}), live_of({"name": row["name"]}))
     assert missing is not None
-    assert [field.path for field in missing.fields] == ["config"]
+    assert [field.path for field in missing.fields] == ["config.max_tokens"]
 
 
 def test_a_connection_takes_the_place_of_a_secret() -> None:
@@ -160,7 +160,7 @@ def test_a_connection_takes_the_place_of_a_secret() -> None:
     assert change is not None
     assert [(field.path, field.before, field.after) for field in change.fields] == [
         ("app_id", None, "creds"),
-        ("provider_config", {"api_key": SET}, None),
+        ("provider_config.api_key", SET, None),
     ]
     assert change.after is not None
     assert "api_key" not in document_to_write(live, change.after)["provider_config"]
