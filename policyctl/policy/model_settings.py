@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from policyctl.policy.document import Document
 from policyctl.policy.findings import without_userinfo
+from policyctl.policy.model_secrets import is_secret_key
 from policyctl.policy.names import provider_of
 
 Type = Literal["text", "number", "switch", "texts", "mapping", "mappings"]
@@ -122,12 +123,12 @@ _ODD_ALIASES = {
     "awsServerSideEncryptionKMSKeyId": "aws_server_side_encryption_kms_key_id",
     **{f"azure{key.title().replace('_', '')[5:]}": shared for key, shared in _SHARED.items()},
 }
+_NEXT_WORD = re.compile("_([a-z])")
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def _camel_case(key: str) -> str:
-    first, *others = key.split("_")
-    return first + "".join(word.title() for word in others)
+    return _NEXT_WORD.sub(lambda found: found[1].upper(), key)
 
 
 # An alias for each key of several words, as the ADK has them; the odd ones have no mechanical alias beside them.
@@ -154,6 +155,11 @@ def alias_of(key: str) -> str | None:
     return next((alias for alias, known in ALIASES.items() if known == shared), None)
 
 
+def with_camel_case(config: Document) -> Document:
+    """The settings as a live tenant answers: by the table of aliases, and mechanically where the table has no alias."""
+    return {alias_of(key) or (key if key in SETTINGS else _camel_case(key)): value for key, value in config.items()}
+
+
 SET = "(set)"  # in place of a secret: that there is one is all that is known, compared and shown of it
 
 
@@ -177,7 +183,7 @@ def comparable(config: Any) -> Document:
 
 def is_secret(key: Any, value: Any) -> bool:
     """Whether a key of a mapping, at any depth, holds something that opens a door."""
-    return isinstance(key, str) and snake_case(key) in SECRETS and not _is_empty(value)
+    return isinstance(key, str) and is_secret_key(key) and not _is_empty(value)
 
 
 def without_secrets(value: Any) -> Any:

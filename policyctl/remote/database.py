@@ -19,7 +19,7 @@ from pathlib import Path
 from policyctl.errors import RemoteError
 from policyctl.load.atomic import STATE_FOLDER, make_state_folder
 from policyctl.load.git import repository_top
-from policyctl.policy.provider_config import masked
+from policyctl.policy.model_secrets import masked
 
 APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else
 VERSION = 3

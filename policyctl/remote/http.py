@@ -49,7 +49,10 @@ Read = Callable[[Path, int], bytes]
 
 
 class Request(NamedTuple):
-    """One request to send: `query` as pairs in order, a JSON body or a form, extra headers."""
+    """One request to send: `query` as pairs in order, a JSON body or a form, extra headers.
+
+    `secrets` are texts of the body that no message may show, whatever the answer repeats of it.
+    """
 
     method: str
     url: str
@@ -57,6 +60,7 @@ class Request(NamedTuple):
     body: Mapping[str, Any] | None = None
     form: Mapping[str, str] | None = None
     headers: Mapping[str, str] = MappingProxyType({})
+    secrets: tuple[str, ...] = ()
 
 
 class Response(NamedTuple):
@@ -154,7 +158,10 @@ class HttpClient:
         status = response.status_code
         if status < 400:
             return Response(response, self._content(response, ask, writes) if response.is_success else None)
-        text, after = f"{host_of(ask.url)} answered {describe(response, self.scrub)}", retry_after(response)
+        text, after = (
+            f"{host_of(ask.url)} answered {describe(response, self.scrub.with_more(ask.secrets))}",
+            retry_after(response),
+        )
         refused = status == 429 or (status == 503 and after is not None)
         if refused and not is_quota(response):
             asks = "" if after is None else f" (asks to wait {after:.0f} s)"

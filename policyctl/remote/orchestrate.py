@@ -17,6 +17,8 @@ from policyctl.load.urls import is_local, origin
 from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.live import named_rows
+from policyctl.policy.model_secrets import secret_texts
+from policyctl.policy.model_settings import is_placeholder, unknown_settings
 from policyctl.policy.names import Kind, both_spellings, canonical_name, kind_of, virtual_model
 from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.connections import Connections
@@ -26,6 +28,7 @@ from policyctl.remote.responses import describe, is_quota
 
 PLURALS: dict[Kind, str] = {"policy": "policies", "model": "models"}
 MAX_ROWS = 500_000  # of a list
+_SECRET_LENGTH = 8  # characters of a text that may be a secret though its key does not say so
 QUERY = 4000  # characters of one query: gateways commonly refuse request lines of more than 8 KiB
 CHECK_LOGIN = "check auth in policyctl.yaml (it only goes to the origin of the environment's own remote)"
 _ETAG = re.compile(r"[\x21\x23-\x7e]+")
@@ -148,9 +151,9 @@ class OrchestrateReader:
                 f"{_host(answer)} answered with the secret that it was sent; the answer is neither used nor shown"
             )
 
-    def _refuse(self, answer: Response) -> NoReturn:
-        """Raise the error for a response that is not a success, of a read or a write."""
-        status, text = answer.status, f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
+    def _refuse(self, answer: Response, scrub: Redactor | None = None) -> NoReturn:
+        """Raise the error for a response that is not a success, of a read or a write; `scrub` redacts what is shown of it."""
+        status, text = answer.status, f"{_host(answer)} answered {describe(answer.response, scrub or self._scrub)}"
         match status:
             case 401:
                 raise RemoteError(f"{text}; {self._login}")
@@ -173,9 +176,10 @@ class OrchestrateRemote(OrchestrateReader):
     """Reads and writes the policies and virtual models of one instance."""
 
     def add(self, document: Document, kind: Kind = "policy") -> str | None:
-        answer = self._sender.send(Request("POST", self._paths[kind], body=self._body(document, kind)), writes=True)
+        ask = self._asking("POST", self._paths[kind], document, kind)
+        answer = self._sender.send(ask, writes=True)
         if not answer.good:
-            self._refuse_write(answer)
+            self._refuse_write(answer, ask)
         row = answer.content if isinstance(answer.content, dict) else {}
         identifier, name = row.get("id"), row.get("name", document["name"])
         # A response about something else, such as a job, has its own id.
@@ -190,18 +194,20 @@ class OrchestrateRemote(OrchestrateReader):
         version: str | None = None,
         kind: Kind = "policy",
     ) -> None:
-        ask = Request("PUT", self._one(id, kind), body=self._body(document, kind), headers=_only_if(version))
-        self._write_one(ask, id, kind)
+        ask = self._asking("PUT", self._one(id, kind), document, kind)
+        self._write_one(ask._replace(headers=_only_if(version)), id, kind)
 
     def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
         self._write_one(Request("DELETE", self._one(id, kind), headers=_only_if(version)), id, kind)
 
-    def _body(self, document: Document, kind: Kind) -> Document:
-        """What is sent of a document: a model's connection by the id that this tenant has for it."""
-        if kind == "policy" or "app_id" not in document:
-            return document
-        rest = {key: value for key, value in document.items() if key != "app_id"}
-        return {**rest, "connection_id": self.connections.id_of(document["app_id"])}
+    def _asking(self, method: str, url: str, document: Document, kind: Kind) -> Request:
+        """The request that sends a document: a model's connection by the id that this tenant has for it."""
+        if kind == "policy":
+            return Request(method, url, body=document)
+        body = {key: value for key, value in document.items() if key != "app_id"}
+        if "app_id" in document:
+            body["connection_id"] = self.connections.id_of(document["app_id"])
+        return Request(method, url, body=body, secrets=tuple(_secrets(body)))
 
     def _one(self, identifier: str, kind: Kind) -> str:
         if identifier in (".", "..") or not _is_sendable(identifier):
@@ -213,15 +219,33 @@ class OrchestrateRemote(OrchestrateReader):
         if answer.status in (404, 410):
             raise NotFound(f"{_host(answer)} has no {kind} with the id {identifier} any more")
         if not answer.good:
-            self._refuse_write(answer)
+            self._refuse_write(answer, ask)
 
-    def _refuse_write(self, answer: Response) -> NoReturn:
-        text = f"{_host(answer)} answered {describe(answer.response, self._scrub)}"
+    def _refuse_write(self, answer: Response, ask: Request) -> NoReturn:
+        scrub = self._scrub.with_more(ask.secrets)
+        text = f"{_host(answer)} answered {describe(answer.response, scrub)}"
         if answer.status == 409:
             raise Conflict(text)
         if answer.status == 412:
             raise Moved(text)
-        self._refuse(answer)
+        self._refuse(answer, scrub)
+
+
+def _secrets(model: Document) -> Iterator[str]:
+    """The secrets in a model that is sent, and every text of settings that the format does not know, which may be one.
+
+    What a live row holds of its own is sent back to where it was read from, and an answer may repeat what it was sent.
+    """
+    found = {*secret_texts(model), *_texts(unknown_settings(model["provider_config"]))}
+    yield from (text for text in found if not is_placeholder(text))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+    elif isinstance(value, str) and len(value) >= _SECRET_LENGTH:
+        yield value
 
 
 def _api(url: str) -> str:

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from policyctl.plan.consumers import ConsumerKind, Sources
 from policyctl.policy.document import Document
+from policyctl.policy.model_secrets import masked, without_unset_masks
 from policyctl.policy.names import short_model
-from policyctl.policy.provider_config import masked, without_unset_masks
 from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.database import Database, make_table
 from policyctl.remote.sqlite import Table, document_of, server_fields, stored_text

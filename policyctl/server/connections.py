@@ -12,7 +12,7 @@ from typing import Any
 
 from policyctl.errors import NotFound
 from policyctl.policy.document import Document
-from policyctl.policy.provider_config import masked
+from policyctl.policy.model_secrets import masked
 from policyctl.remote.sqlite_models import SqliteDocuments
 from policyctl.server.login import TENANT
 from policyctl.server.service import ApiRequest, ApiResponse, HttpError, Operation, PathItem, Service, read_json

@@ -6,8 +6,8 @@ from typing import Any
 
 from policyctl.errors import Conflict, NotFound
 from policyctl.policy.document import Document, model_names
+from policyctl.policy.model_settings import provider_key, with_camel_case, with_snake_case
 from policyctl.policy.names import canonical_model
-from policyctl.policy.provider_config import camel_case, provider_of, snake_case
 from policyctl.server.service import (
     ApiRequest,
     ApiResponse,
@@ -136,15 +136,15 @@ def _taken(service: Service, document: Document) -> Document:
     """A model as it is stored: in snake_case, where the server answers in camelCase and a client may write that back."""
     if not service.variant.camel_case or "provider_config" not in document:
         return document
-    return {**document, "provider_config": snake_case(document["provider_config"])}
+    return {**document, "provider_config": with_snake_case(document["provider_config"])}
 
 
 def _shown(service: Service, row: Document) -> Document:
     """A model as it is returned."""
     if not service.variant.camel_case:
         return row
-    config = camel_case(row.get("provider_config") or {})
-    return {**row, "provider_config": {**config, "provider": provider_of(row["name"])}}
+    config = with_camel_case(row.get("provider_config") or {})
+    return {**row, "provider_config": {**config, "provider": provider_key(row["name"]) or ""}}
 
 
 def _check_unused(service: Service, row: Document) -> None:

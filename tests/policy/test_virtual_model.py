@@ -59,6 +59,12 @@ FILES: dict[str, tuple[Document, str, str]] = {
         "P110",
         "provider_config.vertex_service_account_json",
     ),
+    "a secret in the parameters": ({"config": {"extra": [{"authToken": "abc"}]}}, "P110", "config.extra.0.authToken"),
+    "a secret in a hook": (
+        {"provider_config": {"before_request_hooks": [{"headers": {"api-key": "abc"}}]}},
+        "P110",
+        "provider_config.before_request_hooks.0.headers.api-key",
+    ),
     "the id of a connection": ({"connection_id": "0000"}, "P111", "connection_id"),
     "the path of a certificate": (
         {"provider_config": {"server_cert_file": "a.pem"}},

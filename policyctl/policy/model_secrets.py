@@ -1,34 +1,17 @@
-"""The `provider_config` of a virtual model: its two spellings, its provider, and which of its values are secret.
+"""Which values of a virtual model are secret, wherever they are in its document, and how they are hidden.
 
-The platform takes snake_case keys, answers in camelCase and adds `provider`, which it derives from the model's name. The
-irregular camelCase names are those that the vendor's client uses.
+Files hold no secret at all, plans only whether one is set (see `model_settings.SECRETS`); a row that a remote shows may hold
+any, also below keys that the format does not know.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
-from policyctl.policy.document import Document
 from policyctl.policy.findings import HIDDEN
-from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX
-
-# Where snake_case and camelCase differ by more than the way of joining words. `api_key` is snake_case everywhere.
-_CAMEL = {
-    "api_key": "api_key",
-    "aws_server_side_encryption_kms_key_id": "awsServerSideEncryptionKMSKeyId",
-    "azure_api_version": "apiVersion",
-    "azure_deployment_id": "deploymentId",
-    "azure_inference_api_version": "azureApiVersion",
-    "azure_inference_deployment_name": "azureDeploymentName",
-    "azure_inference_extra_params": "azureExtraParams",
-    "azure_inference_foundry_url": "azureFoundryUrl",
-    "azure_resource_name": "resourceName",
-}
-_SNAKE = {camel: snake for snake, camel in _CAMEL.items()}
-_WORD = re.compile("_([a-z])")
-_CAPITAL = re.compile("([A-Z])")
 
 # In lower case and without underscores, so that both spellings match. An access key id alone opens nothing, but it is half
 # of what does. `token` alone is not an ending: inference parameters have it too.
@@ -45,24 +28,8 @@ _SECRET_ENDINGS = (
     "secret",
     "sessiontoken",
 )
-_USERINFO = re.compile(r"(?<=://)[^/?#@\s]+(?=@)")  # a user and a password within a URL
 
-
-def camel_case(config: Document) -> Document:
-    """The same `provider_config` with the keys that the platform answers with."""
-    return {_CAMEL.get(key) or _WORD.sub(lambda found: found[1].upper(), key): value for key, value in config.items()}
-
-
-def snake_case(config: Document) -> Document:
-    """The same `provider_config` with the keys that files have. Where one has both spellings, snake_case wins."""
-    named = {_SNAKE.get(key) or _CAPITAL.sub(lambda found: f"_{found[1].lower()}", key): key for key in config}
-    return {snake: config.get(snake, config[key]) for snake, key in named.items()}
-
-
-def provider_of(name: str) -> str:
-    """The provider that the platform derives from a model's name: its first part that is not a prefix."""
-    prefixes = (MODEL_PREFIX.rstrip("/"), POLICY_PREFIX.rstrip("/"))
-    return next((part for part in name.split("/") if part not in prefixes), "")
+_USERS = re.compile(r"://([^/?#@\s]+)@")  # a user, or a user and a password, within a URL
 
 
 def is_secret_key(key: str) -> bool:
@@ -80,7 +47,22 @@ def masked(value: Any) -> Any:
         return {key: _hidden(item) if is_secret_key(key) else masked(item) for key, item in value.items()}
     if isinstance(value, list):
         return [masked(item) for item in value]
-    return _USERINFO.sub(HIDDEN, value) if isinstance(value, str) else value
+    return _USERS.sub(f"://{HIDDEN}@", value) if isinstance(value, str) else value
+
+
+def secret_texts(value: Any, *, secret: bool = False) -> Iterator[str]:
+    """Every text that `masked` hides in a plain value, except what is a mask already."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from secret_texts(item, secret=secret or is_secret_key(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from secret_texts(item, secret=secret)
+    elif isinstance(value, str) and secret and value != HIDDEN:
+        yield value
+    elif isinstance(value, str):
+        for user in _USERS.findall(value):
+            yield from (user, user.partition(":")[2])
 
 
 def without_unset_masks(new: Any, stored: Any) -> Any:

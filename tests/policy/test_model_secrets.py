@@ -1,4 +1,4 @@
-"""The `provider_config` of a virtual model: spellings, provider, and secrets."""
+"""A virtual model's settings: both spellings, the provider, and which values are secret."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.policy.provider_config import camel_case, is_secret_key, masked, provider_of, snake_case, without_unset_masks
+from policyctl.policy.model_secrets import is_secret_key, masked, secret_texts, without_unset_masks
+from policyctl.policy.model_settings import SECRETS, provider_key, with_camel_case, with_snake_case
 
 SPELLINGS = {
     "api_key": "api_key",
@@ -70,10 +71,11 @@ plain = st.recursive(
 
 @pytest.mark.parametrize("snake", SPELLINGS)
 def test_a_key_has_two_spellings(snake: str) -> None:
-    assert camel_case({snake: 1}) == {SPELLINGS[snake]: 1}
-    assert snake_case({SPELLINGS[snake]: 1}) == {snake: 1}
+    assert with_camel_case({snake: 1}) == {SPELLINGS[snake]: 1}
+    assert with_snake_case({SPELLINGS[snake]: 1}) == {snake: 1}
     assert (
-        snake_case({SPELLINGS[snake]: 1, snake: 2}) == snake_case({snake: 2, SPELLINGS[snake]: 1}) or snake == SPELLINGS[snake]
+        with_snake_case({SPELLINGS[snake]: 1, snake: 2}) == with_snake_case({snake: 2, SPELLINGS[snake]: 1})
+        or snake == SPELLINGS[snake]
     )
 
 
@@ -83,24 +85,37 @@ def test_a_key_has_two_spellings(snake: str) -> None:
         ("virtual-model/openai/gpt-4o", "openai"),
         ("openai/gpt-4o", "openai"),
         ("virtual-model/virtual-policy/x-ai/y", "x-ai"),
-        ("virtual-model", ""),
-        ("", ""),
+        ("virtual-model", None),
+        ("", None),
     ],
 )
-def test_the_provider_is_in_the_name(name: str, provider: str) -> None:
-    assert provider_of(name) == provider
+def test_the_provider_is_in_the_name(name: str, provider: str | None) -> None:
+    assert provider_key(name) == provider
 
 
 @pytest.mark.parametrize("key", SECRET)
 def test_secret_keys_are_known_in_both_spellings(key: str) -> None:
-    assert [is_secret_key(spelling) for spelling in (key, *camel_case({key: 1}), key.upper(), key.replace("_", "-"))] == [
+    assert [is_secret_key(spelling) for spelling in (key, *with_camel_case({key: 1}), key.upper(), key.replace("_", "-"))] == [
         True
     ] * 4
 
 
 @pytest.mark.parametrize("key", NOT_SECRET)
 def test_other_keys_are_not_secret(key: str) -> None:
-    assert [is_secret_key(spelling) for spelling in (key, *camel_case({key: 1}))] == [False] * 2
+    assert [is_secret_key(spelling) for spelling in (key, *with_camel_case({key: 1}))] == [False] * 2
+
+
+def test_every_secret_of_the_table_is_one_by_its_name() -> None:
+    assert all(map(is_secret_key, SECRETS))
+
+
+def test_every_text_that_is_hidden_is_found() -> None:
+    document = {
+        "config": {"token": "one"},
+        "provider_config": {"apiKey": "two", "vertex_service_account_json": {"a": ["three"]}, "hooks": [{"secret": "***"}]},
+        "custom_host": "https://four:five@example.invalid",
+    }
+    assert list(secret_texts(document)) == ["one", "two", "three", "four:five", "five"]
 
 
 @given(plain)
