@@ -1,21 +1,35 @@
-"""The models that a plan may target: those of the remote, and those that the directory declares."""
+"""The models that a plan may target: those of the remote, and those that the directory declares. And of those that it writes
+whether they can reach their credentials.
+
+The rules about connections are in the manual, virtual-models. Which of a tenant's two environments (draft and live) a call uses
+is not known here, so a connection that is usable in neither stops a plan, and one that is missing in one of them is noted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from shlex import quote
+from typing import NamedTuple
 
 from policyctl.effect.context import KnownPolicies
-from policyctl.errors import InvalidInput, PolicyctlError
+from policyctl.errors import InvalidInput, PolicyctlError, RemoteError
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
+from policyctl.load.unread import listed
+from policyctl.plan.plan import Plan
 from policyctl.plan.references import only_declared, remote_spelling, unknown_targets
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Policy
 from policyctl.policy.findings import Finding
+from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import virtual_model
+from policyctl.remote.connections import UNNAMED, Connection, Connections
 from policyctl.remote.protocol import Reader
+
+ENVIRONMENTS = ("draft", "live")
+_KEY_VALUE, _OAUTH2 = "key_value_creds", "oauth2"
 
 
 class KnownModels:
@@ -98,3 +112,94 @@ def _unknown_targets(
         if policy.name in written
         for complaint in unknown_targets(policy.document, models, there, elsewhere)
     ]
+
+
+def check_connections(reader: Reader, reviewed: Review) -> Review:
+    """The review with a refusal for each connection that a written model cannot use, and notes on what may be missing.
+
+    Nothing is looked up on a remote without connections, or for a plan that writes no model which names one.
+    """
+    uses = _uses(reviewed.plan)
+    if not uses or reader.connections is None:
+        return reviewed
+    refusals, notes = list[str](), list[str]()
+    try:
+        entries = reader.connections.listed()
+        if entries is None:
+            unchecked = f"connections are not checked: this remote has no list of them ({listed(sorted(_app_ids(uses)))})"
+            return replace(reviewed, notes=(*reviewed.notes, unchecked))
+        for use in uses:
+            _check(use, _entries(use.app_id, reader.connections, entries), refusals.append, notes.append)
+    except RemoteError as error:
+        names = listed(sorted(_app_ids(uses)))
+        refusals.append(f"it is not known whether models can use {names}, because connections cannot be read: {error}")
+    return replace(reviewed, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, *notes))
+
+
+class _Use(NamedTuple):
+    """A connection, the kind of credentials that models need it to have, and the models."""
+
+    app_id: str
+    scheme: str
+    models: tuple[str, ...]
+
+    @property
+    def subject(self) -> str:
+        return f"connection {self.app_id} (of {listed(self.models)})"
+
+
+def _uses(plan: Plan) -> list[_Use]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for change in plan.changes:
+        if change.kind == "model" and change.after is not None and isinstance(app_id := change.after.get("app_id"), str):
+            scheme = _OAUTH2 if provider_key(change.name) == "openai-oauth2-client-creds" else _KEY_VALUE
+            found.setdefault((app_id, scheme), []).append(change.name)
+    return [_Use(app_id, scheme, tuple(names)) for (app_id, scheme), names in sorted(found.items())]
+
+
+def _app_ids(uses: Iterable[_Use]) -> set[str]:
+    return {use.app_id for use in uses}
+
+
+def _entries(app_id: str, connections: Connections, entries: Sequence[Connection]) -> list[Connection] | None:
+    """What the list has of a connection, one entry for each environment. None: it exists, and the list does not have it."""
+    found = [one for one in entries if one.app_id == app_id]
+    if not found and (app_id.startswith(UNNAMED) or connections.exists(app_id)):
+        return None
+    return found
+
+
+def _check(use: _Use, entries: list[Connection] | None, refuse: Callable[[str], None], note: Callable[[str], None]) -> None:
+    """Report what is wrong with one connection."""
+    if entries is None:
+        note(f"{use.subject} is not checked: the list of connections does not have it")
+        return
+    if not entries:
+        refuse(f"{use.subject} does not exist (orchestrate connections add -a {quote(use.app_id)}, or correct app_id)")
+        return
+    configured = {one.environment: one for one in entries if one.environment is not None and one.is_configured}
+    if not configured:
+        remedy = f"orchestrate connections configure -a {quote(use.app_id)}"
+        refuse(f"{use.subject} is configured neither for draft nor for live ({remedy})")
+        return
+    wrong = {name: one.security_scheme for name, one in configured.items() if one.security_scheme not in (None, use.scheme)}
+    shown = " and ".join(f"{scheme} in {name}" for name, scheme in wrong.items())
+    if wrong.keys() == configured.keys():
+        refuse(f"{use.subject} has {shown}, and a model of this provider needs {use.scheme}")
+        return
+    if wrong:
+        note(f"{use.subject} has {shown}, where a model of this provider cannot use it: it needs {use.scheme}")
+    for why in _notes(use, configured):
+        note(why)
+
+
+def _notes(use: _Use, configured: Mapping[str, Connection]) -> Iterator[str]:
+    for name in ENVIRONMENTS:
+        entry = configured.get(name)
+        if entry is None:
+            yield f"{use.subject} is not configured for {name}, so models cannot use it there"
+        elif entry.security_scheme is None:
+            yield f"{use.subject}: its kind of credentials in {name} is not shown, so it is not checked"
+        elif entry.security_scheme == use.scheme and entry.credentials_entered is False:
+            remedy = f"orchestrate connections set-credentials -a {quote(use.app_id)} --env {name}"
+            yield f"{use.subject} has no credentials in {name} yet ({remedy})"

@@ -25,6 +25,7 @@ class Connection(NamedTuple):
     security_scheme: str | None = None
     credentials_entered: bool | None = None
     preference: str | None = None
+    is_configured: bool = True
 
 
 Get = Callable[[tuple[tuple[str, str], ...]], Any]
@@ -57,6 +58,10 @@ class Connections:
             why = "this remote has no list of connections" if self.listed() is None else "there is no such connection"
             raise RemoteError(f"connection {app_id}: {why}; make it with orchestrate connections add, or correct app_id")
         return found.connection_id
+
+    def exists(self, app_id: str) -> bool:
+        """Whether the tenant has a connection of that app id, in its list or when asked for it alone."""
+        return self._find("app_id", app_id) is not None
 
     def app_id_of(self, connection_id: str) -> str:
         """The app id of a connection; `id:…` where it cannot be found."""
@@ -107,4 +112,5 @@ def _entry(row: Any) -> Connection | None:
         row.get("security_scheme") or None,
         entered if isinstance(entered, bool) else None,
         row.get("preference") or None,
+        row.get("is_configured") is not False,
     )

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.names import Kind
+from policyctl.remote.connections import Connections
 
 
 class Reader(Protocol):
@@ -23,6 +24,11 @@ class Reader(Protocol):
 
     identity: str
     embedded: bool
+
+    @property
+    def connections(self) -> Connections | None:
+        """By which models reach their credentials; None where a remote has nothing of the kind."""
+        ...
 
     def rows(self) -> list[Any]:
         """Every row; those of virtual models (as `VirtualModelRow`) only where the reader was opened with them.

@@ -166,6 +166,7 @@ class SqliteReader:
     """Reads an embedded remote. A missing file reads as empty and is not created."""
 
     embedded = True
+    connections = None
 
     def __init__(self, path: Path, *, models: bool = False) -> None:
         """With `models` virtual models are rows too, beside policies."""

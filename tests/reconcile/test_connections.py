@@ -1,0 +1,140 @@
+"""The connections of models that a plan writes: what stops the plan, what is noted, and what is never claimed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policyctl.load.environment import Environment
+from policyctl.plan.change import Desired
+from policyctl.plan.plan import Selection
+from policyctl.plan.safety import Review
+from policyctl.plan.settings import Settings
+from policyctl.reconcile.plan import plan_directory
+from policyctl.remote.orchestrate import OrchestrateReader
+from policyctl.remote.redaction import Redactor
+from policyctl.remote.sqlite import SqliteRemote
+from tests.builders import model, policy
+from tests.remote.fake_server import Handler, Reply, Seen, standing_in
+from tests.remote.http_helpers import reach
+
+SETTINGS = Settings(models=True)
+MODEL, OAUTH = model("openai/gpt-4o", app_id="creds"), model("openai-oauth2-client-creds/gpt", app_id="creds")
+
+
+def entry(environment: str | None, scheme: str | None = "key_value_creds", *, entered: bool = True, **more: Any) -> Any:
+    shown = {"environment": environment, "security_scheme": scheme, "credentials_entered": entered}
+    return {"connection_id": "c-1", "app_id": "creds", **shown, **more}
+
+
+def tenant(answer: Reply, *, single: Reply = Reply(404)) -> Handler:
+    """A tenant without policies and models; `answer` is its list of connections, `single` what it says of one app id."""
+
+    def handle(asked: Seen) -> Reply:
+        if asked.path.endswith("/connections/applications"):
+            return single if dict(asked.query).get("app_id") else answer
+        return Reply(404) if asked.path.endswith("/list") else Reply(200, [])
+
+    return handle
+
+
+def rows(*entries: Any) -> Reply:
+    return Reply(200, {"page": 1, "limit": 50, "total": len(entries), "applications": list(entries)})
+
+
+def planned(handler: Handler, *desired: Desired) -> tuple[Review, list[str]]:
+    """The plan that adds these, and what was asked for it."""
+    with standing_in(handler) as server, reach(server.url) as remote:
+        reader = OrchestrateReader(server.url, remote._sender, Redactor(), models=True)
+        return plan_directory(reader, desired, Environment("dev", server.url), SETTINGS, Selection()), server.asked()
+
+
+WHO = "connection creds (of virtual-model/openai/gpt-4o)"
+CASES: dict[str, tuple[Reply, tuple[str, ...], tuple[str, ...]]] = {
+    "usable in both": (rows(entry("draft"), entry("live")), (), ()),
+    "as a bare list": (Reply(200, [entry("draft"), entry("live")]), (), ()),
+    "unknown": (
+        rows({**entry("draft"), "app_id": "other"}),
+        (f"{WHO} does not exist (orchestrate connections add -a creds, or correct app_id)",),
+        (),
+    ),
+    "none at all": (rows(), (f"{WHO} does not exist (orchestrate connections add -a creds, or correct app_id)",), ()),
+    "bare": (
+        rows(entry(None, None, entered=False)),
+        (f"{WHO} is configured neither for draft nor for live (orchestrate connections configure -a creds)",),
+        (),
+    ),
+    "marked as not configured": (
+        rows(entry("draft", is_configured=False), entry("live", is_configured=False)),
+        (f"{WHO} is configured neither for draft nor for live (orchestrate connections configure -a creds)",),
+        (),
+    ),
+    "draft only": (rows(entry("draft")), (), (f"{WHO} is not configured for live, so models cannot use it there",)),
+    "another scheme in both": (
+        rows(entry("draft", "basic_auth"), entry("live", "oauth2")),
+        (f"{WHO} has basic_auth in draft and oauth2 in live, and a model of this provider needs key_value_creds",),
+        (),
+    ),
+    "another scheme in the only one": (
+        rows(entry("live", "basic_auth")),
+        (f"{WHO} has basic_auth in live, and a model of this provider needs key_value_creds",),
+        (),
+    ),
+    "another scheme in one": (
+        rows(entry("draft"), entry("live", "basic_auth")),
+        (),
+        (f"{WHO} has basic_auth in live, where a model of this provider cannot use it: it needs key_value_creds",),
+    ),
+    "no scheme shown": (
+        rows(entry("draft", None), entry("live")),
+        (),
+        (f"{WHO}: its kind of credentials in draft is not shown, so it is not checked",),
+    ),
+    "nothing entered": (
+        rows(entry("draft"), entry("live", entered=False)),
+        (),
+        (f"{WHO} has no credentials in live yet (orchestrate connections set-credentials -a creds --env live)",),
+    ),
+    "no list": (Reply(404), (), ("connections are not checked: this remote has no list of them (creds)",)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_a_plan_says_of_a_connection(case: str) -> None:
+    answer, refusals, notes = CASES[case]
+    review, _ = planned(tenant(answer), MODEL)
+    assert (review.refusals, review.notes) == (refusals, notes)
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_list_that_cannot_be_read_refuses_the_plan_as_not_known(status: int) -> None:
+    review, _ = planned(tenant(Reply(status)), MODEL)
+    (refusal,) = review.refusals
+    assert refusal.startswith("it is not known whether models can use creds, because connections cannot be read: 127.0.0.1")
+
+
+def test_a_connection_that_only_a_look_up_finds_is_not_called_missing() -> None:
+    found = Reply(200, {"connection_id": "c-1", "app_id": "creds"})
+    review, _ = planned(tenant(rows({**entry("draft"), "app_id": "other"}), single=found), MODEL)
+    assert review.refusals == ()
+    assert review.notes == (f"{WHO} is not checked: the list of connections does not have it",)
+
+
+def test_a_model_that_needs_oauth2_is_refused_another_connection() -> None:
+    good, _ = planned(tenant(rows(entry("draft", "oauth2"), entry("live", "oauth2"))), OAUTH)
+    assert (good.refusals, good.notes) == ((), ())
+    bad, _ = planned(tenant(rows(entry("draft"), entry("live"))), OAUTH)
+    assert "needs oauth2" in bad.refusals[0]
+
+
+@pytest.mark.parametrize("desired", [model("openai/gpt-4o"), policy("a", "virtual-model/openai/gpt-4o")])
+def test_connections_are_not_read_for_a_plan_that_needs_none(desired: Desired) -> None:
+    _, asked = planned(tenant(Reply(500)), desired)
+    assert [one for one in asked if "connections" in one] == []
+
+
+def test_nothing_is_checked_on_an_embedded_remote(tmp_path: Any) -> None:
+    with SqliteRemote(tmp_path / "x.db", models=True) as remote:
+        review = plan_directory(remote, [MODEL], Environment("dev"), SETTINGS, Selection())
+    assert (review.refusals, review.notes) == ((), ())
