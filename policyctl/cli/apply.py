@@ -67,6 +67,11 @@ Example:
     help="Treat a change back to what a policy was where this branch left REVISION as a restoration, which the guards "
     "max_traffic_shift and deny_new accept.",
 )
+@click.option(
+    "--validate-models",
+    is_flag=True,
+    help="Have the platform test the models that were written, and report the result. It calls each one, which costs money.",
+)
 @with_audit
 @with_selection
 @with_options(*NAMES)
@@ -78,6 +83,7 @@ def apply(
     expect_digest: str | None,
     lock_timeout: float,
     base: str | None,
+    validate_models: bool,
     selection: Selection,
     overrides: Overrides,
     audit: Audit | None,
@@ -103,7 +109,10 @@ def apply(
     raise_if_stale(review.stale, listed=True)
     if unapproved:
         raise StalePlan(unapproved)
-    return confirm_and_apply(review, session, yes=yes, parallelism=parallelism, lock_seconds=lock_timeout, audit=audit)
+    settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models)
+    if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
+        session.console.say("--validate-models does nothing: the plan adds or updates no model")
+    return confirm_and_apply(review, session, settings, yes=yes)
 
 
 def _unapproved(plan: Plan, expected: str | None) -> str | None:
@@ -190,11 +199,9 @@ def _read_plan(path: Path) -> Plan:
 def confirm_and_apply(
     review: Review,
     session: Session,
+    settings: ApplySettings = ApplySettings(),
     *,
     yes: bool,
-    parallelism: int = 1,
-    lock_seconds: float = LOCK_SECONDS,
-    audit: Audit | None = None,
 ) -> int:
     """Ask whether to apply a plan that was printed already, apply it, and return the exit code.
 
@@ -210,7 +217,7 @@ def confirm_and_apply(
         session.console.say("declined; nothing was written")
         return 1
     command, in_scope = click.get_current_context().command_path, session.environment.settings.in_scope
-    settings = ApplySettings(parallelism, lock_seconds, command, audit, in_scope)
+    settings = replace(settings, command=command, in_scope=in_scope)
     events = ConsoleEvents(session.console)
     applied = apply_plan(review, session.url, session.access, settings, events)
     if events.signal is not None:
@@ -262,6 +269,6 @@ class ConsoleEvents(ApplyEvents):
         return self.signal is not None
 
     def finished(self, applied: Applied) -> None:
-        text = apply_text(applied.outcomes, applied.unverified, self._console.out_style)
-        self._console.result(text)
-        write_outcome_summary(apply_text(applied.outcomes, applied.unverified, Style()), self._console)
+        parts = applied.outcomes, applied.unverified
+        self._console.result(apply_text(*parts, self._console.out_style, applied.tested))
+        write_outcome_summary(apply_text(*parts, Style(), applied.tested), self._console)

@@ -49,8 +49,11 @@ def review_directory(
         raise_if_idle(selection, overrides, loaded.names, review.live)
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
+    review = with_idle_settings(review, session, loaded.names, overrides)
+    if session.console.verbose and loaded.models and not settings.models:
+        review = replace(review, notes=(*review.notes, _unmanaged(len(loaded.models))))
     return replace(
-        with_idle_settings(review, session, loaded.names, overrides),
+        review,
         plan=replace(review.plan, overrides=overrides.given),
         branch=BranchChecks(warnings=_warnings(review, loaded), failed_tests=failed_tests(loaded) if tests else ()),
     )
@@ -71,6 +74,12 @@ def read_consumers_of(
         why = "everything could be read" if removes else "nothing is removed"
         found = replace(found, notes=(*found.notes, f"{UNSEEN} does nothing: {why}"))
     return found
+
+
+def _unmanaged(models: int) -> str:
+    """A note for those who ask for everything: most directories that declare models only want policies checked against them."""
+    are = "1 model is" if models == 1 else f"{models:,} models are"
+    return f"{are} declared and not managed; write manage: [policies, models] in policyctl.yaml to plan and apply models too"
 
 
 def _warnings(review: Review, loaded: Loaded) -> tuple[Problem, ...]:

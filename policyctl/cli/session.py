@@ -104,7 +104,7 @@ class Session:
         problems = (*loaded.problems, *(loaded.test_problems if tests else ()))
         if errors_in(problems):
             raise InvalidInput(problems)
-        if not loaded.policies:
+        if not loaded.desired:
             nothing = why_nothing(directory, opened.unread.gaps) or "; write one, or widen its include"
             why = f"holds no policy for environment {self.environment.name}{nothing}"
             idle = [problem for problem in problems if problem.code == "P473"]

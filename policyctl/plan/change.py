@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from policyctl.errors import PolicyctlError
 from policyctl.plan.diff import FieldChange, fields_between
@@ -156,6 +156,14 @@ class Outcome:
     sent: int = 0
     id: str | None = None
     written: Document | None = None
+
+
+class ModelTest(NamedTuple):
+    """What the platform reported when it was asked to test a model. `detail` is why a test failed, or was not made."""
+
+    name: str
+    status: Literal["passed", "failed", "skipped", "not known"]
+    detail: str = ""
 
 
 class LiveState(Enum):

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from policyctl.errors import Conflict, Incomplete, LostAnswer, NotFound, PolicyctlError, RemoteError
-from policyctl.plan.change import GOOD, Change, LiveState, Outcome, Schedule, document_to_write, live_state
+from policyctl.plan.change import GOOD, Change, LiveState, ModelTest, Outcome, Schedule, document_to_write, live_state
 from policyctl.plan.safety import Review
 from policyctl.plan.unknown_fields import has_extras
 from policyctl.policy.document import Document
 from policyctl.policy.live import Live, LiveRows
 from policyctl.policy.names import Kind
 from policyctl.reconcile.audit import Audit, Recording, recording
+from policyctl.reconcile.models import test_models
 from policyctl.reconcile.observe import look_up
 from policyctl.reconcile.plan import moved_by_another, raise_if_refused, raise_if_stale, stale_changes
 from policyctl.reconcile.verify import WAITS, Witnesses, verify
@@ -38,7 +39,7 @@ class ApplySettings:
     """How to carry out a plan.
 
     `command` is shown to other processes that wait for the lock. `in_scope` are the names that the directory manages: others
-    may come and go during the apply.
+    may come and go during the apply. `test_models` has the platform test the models that were written.
     """
 
     parallelism: int = 1
@@ -46,6 +47,7 @@ class ApplySettings:
     command: str = "policyctl apply"
     audit: Audit | None = None
     in_scope: Callable[[str], bool] = lambda _: True
+    test_models: bool = False
 
 
 class ApplyEvents:
@@ -74,12 +76,13 @@ class ApplyEvents:
 
 
 class Applied(NamedTuple):
-    """What an apply did: an outcome for each change, a line for each one that is not on the remote as it should be, and the
-    names of those whose outcome the audit file lacks."""
+    """What an apply did: an outcome for each change, a line for each one that is not on the remote as it should be, the names
+    of those whose outcome the audit file lacks, and what was reported of written models where that was asked for."""
 
     outcomes: list[Outcome]
     unverified: list[str]
     unrecorded: list[str]
+    tested: Sequence[ModelTest] = ()
 
     def raise_if_incomplete(self) -> None:
         """Raise Incomplete unless every change is on the remote, verified and recorded."""
@@ -130,7 +133,10 @@ def _write_and_verify(
     with events.progress("Verifying", None):
         seen = review.live, settings.in_scope, review.policies_before
         unverified = [] if events.stopped() else verify(outcomes, writer, time.sleep, *seen)
-    return Applied(outcomes, unverified, record.lost)
+    if not settings.test_models:
+        return Applied(outcomes, unverified, record.lost)
+    with events.progress("Testing models", None):
+        return Applied(outcomes, unverified, record.lost, tuple(test_models(outcomes, writer, events.stopped)))
 
 
 def apply_changes(

@@ -11,13 +11,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from functools import cached_property
 from shlex import quote
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from policyctl.effect.context import KnownPolicies
 from policyctl.errors import InvalidInput, PolicyctlError, RemoteError
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
 from policyctl.load.unread import listed
+from policyctl.plan.change import ModelTest, Outcome
 from policyctl.plan.plan import Plan
 from policyctl.plan.references import only_declared, remote_spelling, unknown_targets
 from policyctl.plan.safety import Review
@@ -26,8 +27,9 @@ from policyctl.policy.findings import Finding
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import virtual_model
 from policyctl.remote.connections import UNNAMED, Connection, Connections
-from policyctl.remote.protocol import Reader
+from policyctl.remote.protocol import Reader, Writer
 
+_PASSED = frozenset({"passed", "pass", "success", "succeeded", "ok"})
 ENVIRONMENTS = ("draft", "live")
 _KEY_VALUE, _OAUTH2 = "key_value_creds", "oauth2"
 
@@ -203,3 +205,44 @@ def _notes(use: _Use, configured: Mapping[str, Connection]) -> Iterator[str]:
         elif entry.security_scheme == use.scheme and entry.credentials_entered is False:
             remedy = f"orchestrate connections set-credentials -a {quote(use.app_id)} --env {name}"
             yield f"{use.subject} has no credentials in {name} yet ({remedy})"
+
+
+def test_models(outcomes: Sequence[Outcome], writer: Writer, stopped: Callable[[], bool]) -> Iterator[ModelTest]:
+    """What the platform reports of each model that was written, when it is asked to test it.
+
+    No failure of a test raises: the model is written, whatever comes of it.
+    """
+    for outcome in outcomes:
+        change = outcome.change
+        if change.kind != "model" or change.after is None or outcome.status != "applied":
+            continue
+        if stopped():
+            yield ModelTest(change.name, "skipped", "interrupted")
+        elif change.after.get("model_type") == "embedding":
+            yield ModelTest(change.name, "skipped", "the platform does not test embedding models")
+        else:
+            yield _test(change.name, writer)
+
+
+def _test(name: str, writer: Writer) -> ModelTest:
+    try:
+        report = writer.test_model(name)
+    except RemoteError as error:
+        return ModelTest(name, "not known", f"the test itself failed: {error}")
+    if report is None:
+        return ModelTest(name, "skipped", "this remote does not test models")
+    status = report.get("overall_status") if isinstance(report, dict) else None
+    tests = report.get("tests") if isinstance(report, dict) else None
+    failed = [test for test in tests if _is_failed(test)] if isinstance(tests, list) else []
+    if failed:
+        return ModelTest(name, "failed", "; ".join(f"{test.get('test_name')}: {test.get('message')}" for test in failed))
+    if not isinstance(status, str) or not isinstance(tests, list):
+        return ModelTest(name, "not known", "the report has neither a status nor tests")
+    if not tests:
+        return ModelTest(name, "skipped", "no test was made")
+    is_good = status.casefold() in _PASSED
+    return ModelTest(name, "passed", f"{len(tests)} of {len(tests)}") if is_good else ModelTest(name, "failed", status)
+
+
+def _is_failed(test: Any) -> bool:
+    return isinstance(test, dict) and str(test.get("status")).casefold() not in _PASSED | {"skipped"}

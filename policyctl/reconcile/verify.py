@@ -12,9 +12,10 @@ from typing import Any
 
 from policyctl.errors import RemoteError
 from policyctl.plan.change import GOOD, Change, LiveState, Outcome, live_state, unapplied_fields
+from policyctl.plan.diff import fields_between
 from policyctl.plan.unknown_fields import lost_extras
 from policyctl.policy.document import Document
-from policyctl.policy.live import LivePolicy, LiveRows, id_of, named_rows, observe_rows, read_row
+from policyctl.policy.live import Live, LivePolicy, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.observe import CONTRADICTS
 from policyctl.remote.protocol import Reader
 
@@ -172,7 +173,7 @@ def _line(outcome: Outcome, observed: LiveRows, obstacles: Mapping[str, str]) ->
     if change.name in obstacles:
         return f"{change.name}: {obstacles[change.name]}"
     if live_state(change, live) is not LiveState.ALREADY:
-        return f"{change.name} was not applied: {', '.join(unapplied_fields(change, live))}"
+        return f"{change.name} was not applied: {', '.join(unapplied_fields(change, live))}{_kept(change, live)}"
     if live is not None and outcome.written is not None and (lost := lost_extras(outcome.written, live.document)):
         return f"{change.name} did not keep {', '.join(lost)}, which was written and which policyctl does not know"
     if live is None or change.action != "add":
@@ -182,6 +183,21 @@ def _line(outcome: Outcome, observed: LiveRows, obstacles: Mapping[str, str]) ->
     if outcome.id is None and outcome.sent > 1:
         return f"{change.name} was sent {outcome.sent} times and each may have been carried out; look for a second one"
     return None
+
+
+def _kept(change: Change, live: Live | None) -> str:
+    """What to do about fields of a model that an update removes and that the remote keeps; empty where it keeps none."""
+    if change.kind != "model" or change.action != "update" or change.before is None or change.after is None or live is None:
+        return ""
+    gone = {field.path for field in fields_between(change.before, change.after) if field.after is None}
+    kept = [field.path for field in fields_between(live.normal, change.after) if field.after is None and field.path in gone]
+    if not kept:
+        return ""
+    it = "it" if len(kept) == 1 else "them"
+    return (
+        f"; an update does not clear {', '.join(kept)} on this remote, so write {it} in the file again, or remove the model "
+        "and add it again"
+    )
 
 
 class Witnesses:

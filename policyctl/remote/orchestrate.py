@@ -200,6 +200,13 @@ class OrchestrateRemote(OrchestrateReader):
     def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
         self._write_one(Request("DELETE", self._one(id, kind), headers=_only_if(version)), id, kind)
 
+    def test_model(self, name: str) -> Any:
+        answer = self._sender.send(Request("POST", f"{self._paths['model']}/validate", body={"model": name}), writes=True)
+        if not answer.good:
+            self._refuse(answer)
+        self._keep_out_secrets(answer)
+        return answer.content
+
     def _asking(self, method: str, url: str, document: Document, kind: Kind) -> Request:
         """The request that sends a document: a model's connection by the id that this tenant has for it."""
         if kind == "policy":

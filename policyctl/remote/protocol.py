@@ -80,6 +80,13 @@ class Writer(Reader, Protocol):
         """Replace the one with that id. Raises NotFound when it is gone, Moved when it has changed."""
         ...
 
+    def test_model(self, name: str) -> Any:
+        """Have a virtual model tested, which may call it and cost money. Returns the report; None where a remote tests none.
+
+        Never sent twice. Raises RemoteError when there is no report.
+        """
+        ...
+
     def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
         """Remove the one with that id. Raises NotFound when it is gone, Moved when it has changed."""
         ...

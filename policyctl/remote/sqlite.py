@@ -113,6 +113,9 @@ class Table:
             )
         return self._row(values)
 
+    def test_model(self, name: str) -> None:
+        """None: this remote calls no model."""
+
     def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
         """Remove the row with that id. Raises NotFound when it is gone, Moved when it has another version."""
         with self._database.writing() as connection:
@@ -262,6 +265,9 @@ class SqliteRemote(SqliteReader):
     def replace(self, id: str, document: Document, version: str | None = None) -> Document:  # noqa: A002 - as above
         """Replace the policy with that id and return its row as written."""
         return self._policies.replace(id, document, version)
+
+    def test_model(self, name: str) -> None:
+        """None: this remote calls no model."""
 
     def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
         (self._models if kind == "model" else self._policies).remove(id, version)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from policyctl.plan.audit import AuditEntry, AuditOrigin, fold, gaps
-from policyctl.plan.change import Action, Outcome
+from policyctl.plan.change import Action, ModelTest, Outcome
 from policyctl.policy.names import Kind, counted
-from policyctl.report.format import Style, count, escape, json_text
+from policyctl.report.format import Style, count, cut, escape, json_text
 from policyctl.report.plan_text import SYMBOLS, field_lines
 from policyctl.report.plan_view import override_text
 
+_LONGEST_DETAIL = 500  # characters of what is reported of a test
 _PAST = {"add": "added", "update": "updated", "remove": "removed"}
 LOOKS: dict[str, str] = {"applied": "green", "already": "cyan", "failed": "red", "skipped": "yellow"}
 
@@ -24,11 +25,19 @@ def outcome_line(outcome: Outcome, style: Style) -> str:
     return f"{line}: {escape(outcome.reason)}" if outcome.reason else line
 
 
-def apply_text(outcomes: Sequence[Outcome], unverified: Sequence[str], style: Style) -> str:
-    """The changes that were not applied or not verified, and a summary as the last line."""
+def apply_text(outcomes: Sequence[Outcome], unverified: Sequence[str], style: Style, tested: Sequence[ModelTest] = ()) -> str:
+    """The changes that were not applied or not verified, what was reported of tested models, and a summary as the last line."""
     bad = [outcome_line(outcome, style) for outcome in outcomes if outcome.status in ("failed", "skipped")]
     lines = [*bad, *(f"{style.paint('not verified', 'red')}  {escape(line)}" for line in unverified)]
+    lines += [_test_line(test, style) for test in tested]
     return "".join(f"{line}\n" for line in [*lines, _summary(outcomes, bool(unverified), style)])
+
+
+def _test_line(test: ModelTest, style: Style) -> str:
+    """`tested  virtual-model/openai/gpt-4o: passed (3 of 3)`; a report may hold anything, and is cut."""
+    looks = {"passed": "green", "failed": "red"}.get(test.status, "yellow")
+    detail = f" ({cut(escape(test.detail), _LONGEST_DETAIL)})" if test.detail else ""
+    return f"{style.paint('tested', 'cyan')}  {escape(test.name)}: {style.paint(test.status, looks)}{detail}"
 
 
 def _summary(outcomes: Sequence[Outcome], unverified: bool, style: Style) -> str:

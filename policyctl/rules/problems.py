@@ -95,8 +95,8 @@ _TEXT = (
     _error(
         "P016",
         "no-policies",
-        "The directory does not exist, or has no policy in it. An empty directory would mean to remove everything, so it is "
-        "refused. Name the right directory with --dir.",
+        "The directory does not exist, or has no policy in it (nor a virtual model, where models are managed). An empty "
+        "directory would mean to remove everything, so it is refused. Name the right directory with --dir.",
     ),
     _error(
         "P017",

@@ -25,6 +25,7 @@ from policyctl.plan.diff import differs, fields_between
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Document, Policy, normal_form
 from policyctl.policy.names import canonical_name
+from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
 from policyctl.reconcile.models import KnownModels, check_policy
 from policyctl.reconcile.plan import may_remove, plan_policy
@@ -182,7 +183,7 @@ def show_and_change(review: Review, note: str | None, session: Session, how: Cha
     if how.dry_run or review.plan.blocked:
         raise_if_unsafe(review)
         return 0
-    return confirm_and_apply(review, session, yes=how.yes, audit=how.audit)
+    return confirm_and_apply(review, session, ApplySettings(audit=how.audit), yes=how.yes)
 
 
 def directory_if_readable(session: Session) -> OpenedDirectory | None:
