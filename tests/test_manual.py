@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jsonschema
 import pytest
+import yaml
 
 from policyctl.cli.main import policyctl as cli
 from policyctl.cli.reference import TOPICS
@@ -116,7 +118,10 @@ def test_every_command_has_an_anchor_and_its_help(policyctl: Policyctl) -> None:
         assert section.split() == policyctl(*name.split(), "--help").out.split()
 
 
-@pytest.mark.parametrize(("topic", "schema"), [("configuration", "config"), ("policy-files", "policy"), ("tests", "test")])
+@pytest.mark.parametrize(
+    ("topic", "schema"),
+    [("configuration", "config"), ("policy-files", "policy"), ("virtual-models", "model"), ("tests", "test")],
+)
 def test_every_key_of_a_file_has_a_description_in_its_schema_and_a_row_in_its_page(
     topic: str, schema: str, policyctl: Policyctl
 ) -> None:
@@ -134,6 +139,19 @@ def test_the_example_of_a_policy_file_is_one(project: Project, policyctl: Policy
     project.write("anygem.yaml", example)
     project.write("policyctl.yaml", "environments: {dev: {vars: {lite: 0.25}}}\n")
     assert policyctl("validate") == (0, "Valid: 1 policy in 1 file.\n", "")
+
+
+def test_the_example_of_a_virtual_model_is_one_and_fits_its_schema(project: Project, policyctl: Policyctl) -> None:
+    config, example = re.findall(r"```yaml\n(.*?)```", page("virtual-models"), re.DOTALL)[:2]
+    project.write("gpt.yaml", example)
+    project.write("policyctl.yaml", f"{config}\nenvironments: {{dev: {{}}}}\n")
+    ran = policyctl("plan")
+    assert (ran.code, "1 model to add" in ran.out) == (0, True), ran
+    schema = jsonschema.Draft202012Validator(json.loads(policyctl("schema", "model").out))
+    document = yaml.safe_load(example)
+    schema.validate(document)
+    schema.validate({**document, "provider_config": {"customHost": "https://gateway.example/v1"}})
+    assert not schema.is_valid({**document, "provider_config": {"custom_hots": "x"}})
 
 
 @pytest.mark.parametrize("topic", ["configuration", "guards", "orchestrate"])

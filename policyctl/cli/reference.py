@@ -18,10 +18,12 @@ from policyctl.rules import RULES, guess_rule, with_prefix
 TOPICS = (
     "tutorial",
     "policy-files",
+    "virtual-models",
     "templates",
     "tests",
     "configuration",
     "effects",
+    "consumers",
     "guards",
     "big-changes",
     "github",
@@ -122,6 +124,7 @@ def _codes(prefix: str | None) -> list[str]:
 SCHEMA_EPILOG = """\b
 Example:
   policyctl schema > policy.schema.json
+  policyctl schema model > model.schema.json
 then, as the first line of a policy file, for the YAML language server:
   # yaml-language-server: $schema=policy.schema.json"""
 
@@ -130,7 +133,7 @@ then, as the first line of a policy file, for the YAML language server:
 @click.argument("name", type=click.Choice(SCHEMAS), default="policy", metavar="[NAME]")
 @with_options("verbose")
 def show_schema(options: Options, name: str) -> int:
-    """Print a JSON Schema (draft 2020-12): of a policy file (policy), of scenario tests (test), of policyctl.yaml (config), or
-    of the JSON that plan, validate, policy list (policies), effect and history print."""
+    """Print a JSON Schema (draft 2020-12): of a policy file (policy), of a file of a virtual model (model), of scenario tests
+    (test), of policyctl.yaml (config), or of the JSON that plan, validate, policy list (policies), effect and history print."""
     Console(options).result(schema_text(name))
     return 0

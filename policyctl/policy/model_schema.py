@@ -16,9 +16,11 @@ from policyctl.policy.document import Document
 from policyctl.policy.findings import FieldPath, Finding, format_path, without_userinfo
 from policyctl.policy.model_settings import (
     ALIASES,
+    ANY_PROVIDER,
     SECRETS,
     SET,
     SETTINGS,
+    Setting,
     is_placeholder,
     is_secret,
     provider_key,
@@ -51,9 +53,23 @@ def _check_name(name: str) -> str:
     return name
 
 
-_CONFIG_FIELDS: dict[str, Any] = {key: (_TYPES[setting.type] | None, None) for key, setting in SETTINGS.items()}
+def _described(key: str, setting: Setting) -> Any:
+    """The field of a setting: who uses it, as far as that is known, and that a secret is not written."""
+    used = "every provider" if key in ANY_PROVIDER else " and ".join(setting.providers) or "no provider that is known"
+    secret = " A secret, which must not be in a file: write app_id instead." if setting.is_secret else ""
+    return Field(default=None, description=f"Used by {used}.{secret}")
+
+
+_CONFIG_FIELDS: dict[str, Any] = {
+    key: (_TYPES[setting.type] | None, _described(key, setting)) for key, setting in SETTINGS.items()
+}
 # The provider follows from the name; what a file has as provider is not looked at.
-ProviderConfig = create_model("ProviderConfig", __base__=FileModel, provider=(Unicode | None, None), **_CONFIG_FIELDS)
+ProviderConfig = create_model(
+    "ProviderConfig",
+    __base__=FileModel,
+    provider=(Unicode | None, Field(default=None, description="Follows from the name, and is not compared.")),
+    **_CONFIG_FIELDS,
+)
 
 
 class ModelFile(FileModel):
