@@ -160,9 +160,7 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Also override what is in this file, which ci overrides or ci approved wrote.",
     )
     @click.option("--reason", default="", metavar="TEXT", help="Why something is overridden; the plan and the audit show it.")
-    @click.option(
-        "--no-consumers", is_flag=True, help="Do not read who uses what, which removals need (see --allow-unseen-consumers)."
-    )
+    @click.option("--no-consumers", is_flag=True, help="Do not read who uses what; removals are then refused.")
     @with_partial
     @wraps(function)
     def wrapper(
