@@ -78,7 +78,7 @@ def items_of(subject: PlanView) -> list[Item]:
                 verbose,
                 restored=restored,
                 further=more,
-                users=used_by(change.name, review),
+                users=used_by(change.name, review, removed=change.action == "remove"),
             )
         )
     for one in review.affected:

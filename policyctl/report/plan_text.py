@@ -186,7 +186,7 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
         yield from (f"    {text}" for text in (*([further] if further else []), *describe_texts(change.after)))
     if change.fields:
         yield from field_lines(change.fields, whole=verbose)
-    if review is not None and (users := used_by(change.name, review)):
+    if review is not None and (users := used_by(change.name, review, removed=change.action == "remove")):
         yield f"    {escape(users)}"
     rows = _effect_lines(effect, style, verbose) if effect is not None else _new_outages(change, verbose, review)
     yield from (f"      {row}" for row in rows)

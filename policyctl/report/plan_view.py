@@ -121,9 +121,16 @@ def override_text(override: Override) -> str:
     return f"{override.text}{why}{f' (allowed by {override.by})' if override.by else ''}"
 
 
-def used_by(name: str, review: Review) -> str:
-    """`used by 3 agents (billing-bot, faq, sales)`; empty if no consumer is known, or none was read."""
-    return "" if review.consumers is None else phrase(review.consumers.uses.get(name, ()))
+def used_by(name: str, review: Review, *, removed: bool = False) -> str:
+    """`used by 3 agents (billing-bot, faq, sales)`; empty if no consumer is known, or none was read.
+
+    What is `removed`, and was used only by policies that no longer target it, was used so until now.
+    """
+    if review.consumers is None:
+        return ""
+    text = phrase(review.consumers.uses.get(name, ()))
+    gone = removed and name not in review.used and not review.consumers.holding(name)
+    return f"until now {text}" if gone and text.startswith("used by") else text
 
 
 _MODELS = 20  # of those that a policy leads to

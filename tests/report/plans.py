@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from policyctl.plan.change import Desired
+from policyctl.plan.consumers import FoundConsumers, Sources, consumers_of
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import BranchChecks, Review, review
 from policyctl.plan.settings import Guards, Limits, Override, Settings
@@ -88,8 +89,26 @@ def overridden() -> Review:
     )
 
 
+# The agents of five teams, by the policy that they name.
+_AGENTS = {
+    "billing": ("billing-bot", "dunning", "invoices", "refunds"),
+    "chat": ("faq", "greeter", "small-talk"),
+    "code": ("reviewer",),
+    "search": ("finder", "librarian"),
+    "support": ("first-line", "second-line"),
+}
+
+
+def used(plain: Review, agents: Mapping[str, Sequence[str]]) -> Review:
+    """The review with these agents as the consumers of its policies, and through them of its models."""
+    rows = ({"id": name, "name": name, "llm": f"virtual-policy/{policy}"} for policy, names in agents.items() for name in names)
+    found = consumers_of(Sources(agents=tuple(rows)))
+    found.policies({**plain.policies, **plain.policies_before})
+    return replace(plain, consumers=FoundConsumers({change.name: found.of(change.name) for change in plain.plan.changes}))
+
+
 def swapped() -> Review:
-    """One model takes the place of another under five policies, and the old one goes."""
+    """One model takes the place of another under five policies that twelve agents use, and the old one goes."""
     old, new, other = (f"virtual-model/{name}" for name in ("openai/gpt-4o", "openai/gpt-5", "anthropic/claude-sonnet-4"))
     names, codes = ("billing", "chat", "code", "search", "support"), {"mode": "fallback", "on_status_codes": [429, 503]}
     settings = {"custom_host": "https://gateway.example/v1", "request_timeout": 30000}
@@ -103,7 +122,7 @@ def swapped() -> Review:
         model_row("anthropic/claude-sonnet-4", app_id="anthropic_creds"),
         *(row(name, old, other, strategy=codes) for name in names),
     ]
-    return reviewed(desired, rows, Settings(models=True))
+    return used(reviewed(desired, rows, Settings(models=True)), _AGENTS)
 
 
 def models() -> Review:
