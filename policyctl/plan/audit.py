@@ -72,7 +72,7 @@ class AuditEntry:
         data = asdict(replace(self, overrides=(), fields=None))
         del data["overrides"], data["fields"]
         if self.overrides:
-            data["overrides"] = [_known(override._asdict()) for override in self.overrides]
+            data["overrides"] = [override.plain for override in self.overrides]
         if self.fields is not None:
             data["fields"] = [_known(field._asdict()) for field in self.fields]
         origin = {key: value for key, value in data.pop("origin").items() if value is not None}

@@ -98,6 +98,12 @@ class Override(NamedTuple):
         """`--max-removes 12`: the option and its value, if it takes one, without reason and author."""
         return f"{self.option} {self.value}" if self.value else self.option
 
+    @property
+    def plain(self) -> dict[str, str]:
+        """The override as a plain value, without what is not known of reason and author."""
+        about = {"reason": self.reason, "by": self.by}
+        return {"option": self.option, "value": self.value, **{key: text for key, text in about.items() if text}}
+
 
 class Settings(NamedTuple):
     """The safety settings of one environment, and how effects are worked out.

@@ -33,7 +33,7 @@ def plan_data(review: Review) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "overrides": [{key: item for key, item in one._asdict().items() if item} for one in plan.overrides],
+        "overrides": [one.plain for one in plan.overrides],
         "settings": [_field(field) for field in review.branch.settings],
         "environment": plan.environment,
         "remote": plan.remote,

@@ -12,6 +12,7 @@ from policyctl.policy.names import canonical_name
 from tests.remote.fake_server import Reply, Seen, Silence
 
 POLICIES = "/v1/model_policy"
+CONSUMERS = ("/agents", "/tools", "/knowledge-bases")  # lists that every tenant has; here they are empty
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Tenant:
             return Reply(404) if self.models is None else Reply(200, {"resources": [{"id": model} for model in self.models]})
         identifier = seen.path.removeprefix(POLICIES).removeprefix("/")
         if not seen.path.startswith(POLICIES):
+            if seen.method == "GET" and seen.path.endswith(CONSUMERS):
+                return Reply(200, [])
             return Reply(404, {"detail": "Not Found"})
         if seen.method == "GET":
             names = [value for key, value in seen.query if key == "name"]

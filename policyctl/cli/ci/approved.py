@@ -160,7 +160,7 @@ def _by_hand(options: Options, digest: str, text: str) -> Approval:
     one person gives both at once."""
     by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
     overrides = parse_overrides(text, by)
-    plan = review_directory(open_session(options), Selection(), Overrides()).plan
+    plan = review_directory(open_session(options), Selection(), Overrides(consumers=False)).plan
     return Approval(replace(plan, overrides=overrides).digest if digest == plan.digest else digest, overrides=overrides)
 
 
@@ -224,7 +224,7 @@ def _not_approved(one: Approval) -> str:
 
 def _summed(found: Sequence[Approval], options: Options, console: Console, nothing: Callable[[str], Approval]) -> Approval:
     """What several merges approve together: the plan made now, if it is one of theirs or exactly their sum."""
-    plan = review_directory(open_session(options), Selection(), Overrides()).plan
+    plan = review_directory(open_session(options), Selection(), Overrides(consumers=False)).plan
     left = [one for one, _ in waiting(found, plan)]
     whole = replace(plan, overrides=overrides_of(left))
     names = ", ".join(one.source for one in reversed(left))

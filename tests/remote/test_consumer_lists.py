@@ -1,0 +1,98 @@
+"""Reading who uses models over HTTP: every list, page by page, and what could not be read is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policyctl.plan.consumers import Sources
+from tests.remote.fake_server import Handler, Reply, Seen, standing_in
+from tests.remote.http_helpers import reach
+
+LISTS = {
+    "/v1/orchestrate/agents": "agents",
+    "/v1/workspaces": "workspaces",
+    "/v1/agents/external-chat": "external agents",
+    "/v1/assistants/watsonx": "assistants",
+    "/v1/tools": "tools",
+    "/v1/orchestrate/knowledge-bases": "knowledge bases",
+    "/v1/policies/bindings": "controls",
+    "/v1/model-selection": "model selection",
+}
+OPTIONAL = {"workspaces", "external agents", "assistants", "controls", "model selection"}
+
+
+def sources_of(handler: Handler) -> tuple[Sources, set[str]]:
+    """What is read of a server, and the paths that were asked for."""
+    with standing_in(handler) as server:
+        with reach(server.url) as remote:
+            found = remote.sources()
+        return found, {seen.path for seen in server.seen}
+
+
+def test_each_list_is_asked_for_once() -> None:
+    found, asked = sources_of(lambda _: Reply(200, []))
+    assert asked == LISTS.keys()
+    assert (found.unread, found.absent, found.agents) == ({}, (), ())
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+@pytest.mark.parametrize("path", LISTS)
+def test_a_list_that_cannot_be_read_is_named_and_the_others_are_read(path: str, status: int) -> None:
+    found, asked = sources_of(lambda seen: Reply(status) if seen.path == path else Reply(200, [{"id": "1", "name": "one"}]))
+    assert asked == LISTS.keys()
+    assert found.unread.keys() == {LISTS[path]}
+    assert str(status) in found.unread[LISTS[path]]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_list_that_is_not_there_is_absent_or_not_known(path: str) -> None:
+    found, _ = sources_of(lambda seen: Reply(404) if seen.path == path else Reply(200, []))
+    name = LISTS[path]
+    assert (found.absent, list(found.unread)) == (((name,), []) if name in OPTIONAL else ((), [name]))
+
+
+def test_agents_of_every_workspace_count_once() -> None:
+    def answer(seen: Seen) -> Reply:
+        if seen.path.endswith("/workspaces"):
+            return Reply(200, [{"workspace_id": "w1"}, {"workspace_id": "w2"}])
+        own = dict(seen.query).get("workspace_id")
+        rows = [{"id": "0", "name": "everywhere"}, *([{"id": own, "name": own, "workspace_id": own}] if own else [])]
+        return Reply(200, rows if seen.path.endswith("/agents") else [])
+
+    found, _ = sources_of(answer)
+    assert [row["name"] for row in found.agents] == ["everywhere", "w1", "w2"]
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_workspace_whose_agents_cannot_be_read_is_named(status: int) -> None:
+    def answer(seen: Seen) -> Reply:
+        if seen.path.endswith("/workspaces"):
+            return Reply(200, [{"workspace_id": "w1"}])
+        return Reply(status) if ("workspace_id", "w1") in seen.query else Reply(200, [])
+
+    assert sources_of(answer)[0].unread.keys() == {"agents of workspace w1"}
+
+
+def pages(total: int, rows: list[list[str]]) -> Handler:
+    """A server whose tools come as an envelope, page by page."""
+
+    def answer(seen: Seen) -> Reply:
+        if not seen.path.endswith("/tools"):
+            return Reply(200, [])
+        page = int(dict(seen.query).get("page", 1)) - 1
+        content: list[Any] = [{"id": name, "name": name} for name in rows[min(page, len(rows) - 1)]]
+        return Reply(200, {"tools": content, "total": total})
+
+    return answer
+
+
+def test_an_envelope_is_read_page_by_page() -> None:
+    found, _ = sources_of(pages(3, [["a", "b"], ["c"]]))
+    assert [row["name"] for row in found.others["flow"]] == ["a", "b", "c"]
+
+
+def test_a_list_that_is_cut_short_is_not_known() -> None:
+    found, _ = sources_of(pages(3, [["a", "b"]]))
+    assert found.unread == {"tools": "its list has 3 entries and shows 2 of them"}
