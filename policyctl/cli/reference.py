@@ -30,6 +30,7 @@ TOPICS = (
     "gitlab",
     "threat-model",
     "orchestrate",
+    "consumers",
     "serve",
     "formats",
     "rules",

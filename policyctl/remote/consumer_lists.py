@@ -1,4 +1,4 @@
-"""Reading who uses models on a tenant: nine lists, and one of agents for each workspace, side by side.
+"""Reading who uses models on a tenant: eight lists, and one of agents for each workspace, side by side.
 
 Nothing is asked about single objects. A list that cannot be read is reported as such, since it shows nothing about what is in
 it; a few are missing on some deployments, and those hold nothing there (see the manual, consumers).
