@@ -115,14 +115,15 @@ class _Room:
 class _Shown:
     """What fits of some changes: their rows, then their sections, then effects, then graphs."""
 
-    def __init__(self, items: Sequence[Item], room: _Room) -> None:
+    def __init__(self, items: Sequence[Item], section: Callable[[Item], str], room: _Room) -> None:
         self.items = items
+        self._section = section
         self.rows = list(room.take(map(table_row, items)))
         self.opened = self.effects = self.graphs = list[str | None]()
 
     def open(self, room: _Room) -> None:
         """Add the collapsed sections, with what differs."""
-        self.opened = self._beside(self.rows, lambda item: opened(item) + END, room)
+        self.opened = self._beside(self.rows, self._section, room)
 
     def explain(self, room: _Room) -> None:
         """Add to them what the differences do."""
@@ -248,20 +249,27 @@ def _taken(first: Sequence[Item], rest: Sequence[Item], left: _Room) -> tuple[_S
     If every row and section fits, all of them come before what explains them. Otherwise the first ones are shown as well as
     half of the room allows, and the page approves nothing.
     """
-    sizes = (len((table_row(item) + opened(item) + END).encode()) for item in (*first, *rest))
+    made: dict[str, str] = {}
+
+    def section(item: Item) -> str:
+        if item.name not in made:
+            made[item.name] = opened(item) + END
+        return made[item.name]
+
+    sizes = (len((table_row(item) + section(item)).encode()) for item in (*first, *rest))
     if all(total <= left.left for total in accumulate(sizes)):
-        shown = _Shown(first, left), _Shown(rest, left)
+        shown = _Shown(first, section, left), _Shown(rest, section, left)
         for part in shown:
             part.open(left)
         for part in shown:
             part.explain(left)
         return shown
-    riskiest = _Shown(first, left)
+    riskiest = _Shown(first, section, left)
     details = left.part(2)  # the other half is for the rows of all others
     riskiest.open(details)
     riskiest.explain(details)
     left.left += details.left
-    others = _Shown(rest, left)
+    others = _Shown(rest, section, left)
     others.open(left)
     others.explain(left)
     return riskiest, others

@@ -47,6 +47,23 @@ def test_a_page_and_a_plan_that_differ_are_refused_and_the_old_plan_goes(work: W
     assert "The newest commit has no plan" in work.forge.bodies[0]
 
 
+@pytest.mark.slow
+def test_the_merge_of_a_page_that_lacks_changes_approves_nothing_and_they_are_applied_by_hand(work: Work) -> None:
+    names = [f"p-{number}" for number in range(400)]
+    work.add(*names)
+    assert work.comment().code == 0
+    assert "Of 400 changes " in work.forge.bodies[0]
+    assert work.forge.bodies[0].endswith("<!-- policyctl none -->\n")
+    work.forge.merge(5)
+    ran = work.apply()
+    assert (ran.code, work.live & set(names)) == (4, set())
+    assert "approved no plan: it was refused, its page did not show all of it" in ran.err
+    digest = json.loads(Path("plan.json").read_text("utf-8"))["digest"]
+    by_hand = work.on_main("ci", "approved", "--digest", digest).out.strip()
+    assert work.on_main("apply", "--yes", "--expect-digest", by_hand).code == 0
+    assert work.live >= set(names)
+
+
 def test_a_page_of_another_directory_is_refused(work: Work) -> None:
     work.add("a")
     work.plan()
