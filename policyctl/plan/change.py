@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Literal, NamedTuple
 
@@ -155,7 +155,7 @@ class Outcome:
     reason: str = ""
     sent: int = 0
     id: str | None = None
-    written: Document | None = None
+    written: Document | None = field(default=None, repr=False)  # with secrets, as the remote shows them
 
 
 class ModelTest(NamedTuple):

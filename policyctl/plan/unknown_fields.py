@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from policyctl.plan.diff import pair_targets
 from policyctl.policy.document import BODY_KEYS, KNOWN_KEYS, PART_KEYS, TARGET_KEYS, Document
 from policyctl.policy.model_settings import unknown_settings
+from policyctl.policy.names import Kind
 from policyctl.policy.virtual_model import KNOWN_KEYS as MODEL_KEYS
 from policyctl.policy.virtual_model import is_own_key
 
@@ -65,9 +66,9 @@ def unknown_model_fields(document: Document) -> dict[str, Any]:
     return own | {f"provider_config.{key}": value for key, value in settings.items()}
 
 
-def has_extras(document: Document) -> bool:
+def has_extras(document: Document, kind: Kind) -> bool:
     """Whether a live document has any unknown field; a policy's may be beside `policy` too."""
-    if "policy" not in document:
+    if kind == "model":
         return bool(unknown_model_fields(document))
     return any(_unknown(document, KNOWN_KEYS)) or bool(unknown_fields(document))
 
@@ -83,12 +84,12 @@ def uncounted(effect: Effect) -> Effect:
     return replace(effect, kind="effective", sure=False, uncounted=True)
 
 
-def lost_extras(written: Document, now: Document) -> tuple[str, ...]:
+def lost_extras(written: Document, now: Document, kind: Kind) -> tuple[str, ...]:
     """The paths of unknown fields that were written and that the live document does not have, or has with another value.
 
     Of the remote's own bookkeeping, beside `policy`, only what is not there any more.
     """
-    if "policy" not in written:
+    if kind == "model":
         now_has = unknown_model_fields(now)
         return tuple(path for path, value in unknown_model_fields(written).items() if now_has.get(path) != value)
     gone = [key for key, _ in _unknown(written, KNOWN_KEYS) if now.get(key) is None]

@@ -241,7 +241,7 @@ class ChangeWriter:
         except PolicyctlError as error:
             return replace(outcome, reason=str(error)), None
         if document is not None and live is not None:
-            outcome = replace(outcome, written=document if has_extras(document) else None)
+            outcome = replace(outcome, written=document if has_extras(document, change.kind) else None)
         try:
             identifier = _send(change.kind, document, live, self.writer)
         except LostAnswer as error:

@@ -15,7 +15,7 @@ from policyctl.plan.change import GOOD, Change, LiveState, Outcome, live_state, 
 from policyctl.plan.diff import fields_between
 from policyctl.plan.unknown_fields import lost_extras
 from policyctl.policy.document import Document
-from policyctl.policy.live import Live, LivePolicy, LiveRows, id_of, named_rows, observe_rows, read_row
+from policyctl.policy.live import Live, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.observe import CONTRADICTS
 from policyctl.remote.protocol import Reader
 
@@ -126,7 +126,7 @@ class _ReadBack:
         listed = self.listed or {}
         if "remove" in done and before:
             new = (name for name in listed if name not in before and name not in self.good and in_scope(name))
-            if names := [name for name in new if any(isinstance(read_row(row), LivePolicy) for row in listed[name])]:
+            if names := [name for name in new if any(isinstance(read_row(row), Live) for row in listed[name])]:
                 yield (
                     f"the list has {_some(names)}, which it did not have when the plan was made: "
                     "someone added it meanwhile, or the list is cut short; plan again"
@@ -174,7 +174,7 @@ def _line(outcome: Outcome, observed: LiveRows, obstacles: Mapping[str, str]) ->
         return f"{change.name}: {obstacles[change.name]}"
     if live_state(change, live) is not LiveState.ALREADY:
         return f"{change.name} was not applied: {', '.join(unapplied_fields(change, live))}{_kept(change, live)}"
-    if live is not None and outcome.written is not None and (lost := lost_extras(outcome.written, live.document)):
+    if live is not None and outcome.written is not None and (lost := lost_extras(outcome.written, live.document, change.kind)):
         return f"{change.name} did not keep {', '.join(lost)}, which was written and which policyctl does not know"
     if live is None or change.action != "add":
         return None

@@ -18,7 +18,7 @@ from policyctl.load.atomic import read_bounded
 from policyctl.load.config_file import AuthFile
 from policyctl.policy.findings import HIDDEN
 
-_SHORTEST = 8  # characters; shorter secrets also occur as ordinary text
+SHORTEST = 8  # characters; shorter secrets also occur as ordinary text
 _HEX = re.compile("%[0-9A-F]{2}")
 _everything: set[str] = set()  # the forms of every secret that this process has used, except short ones
 
@@ -33,7 +33,7 @@ class Redactor:
         """Redact this secret from now on."""
         forms = {form for form in _forms(secret) if form}
         self._forms |= forms  # a new set: other threads may be iterating over the old one
-        _everything.update(form for form in forms if len(form) >= _SHORTEST)
+        _everything.update(form for form in forms if len(form) >= SHORTEST)
 
     def with_more(self, secrets: Collection[str]) -> Redactor:
         """A redactor that hides these secrets too: for one request, and what is answered to it."""
@@ -50,7 +50,7 @@ class Redactor:
 
     def finds(self, value: Any) -> bool:
         """Whether a plain value contains a secret. Short ones are ignored: they may be ordinary words."""
-        forms = [form for form in self._forms if len(form) >= _SHORTEST]
+        forms = [form for form in self._forms if len(form) >= SHORTEST]
         text = json.dumps(value, ensure_ascii=False) if forms else ""
         return any(form in text for form in forms)
 
