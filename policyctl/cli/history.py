@@ -12,7 +12,7 @@ from policyctl.cli.options import AUDIT_VARIABLE, Options, audit_option, with_op
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.audit_log import read_audit
 from policyctl.plan.audit import AuditEntry
-from policyctl.policy.names import canonical_name, matches
+from policyctl.policy.names import canonical, matches
 from policyctl.report.format import count
 from policyctl.report.outcomes import history_json, history_text
 
@@ -42,7 +42,7 @@ def history(options: Options, names: tuple[str, ...], audit_file: Path | None, d
     entries = list(_entries(audit_file, bad, console))
 
     def wanted(entry: AuditEntry) -> bool:
-        named = not names or matches(entry.name, names) or entry.name in map(canonical_name, names)
+        named = not names or matches(entry.name, names) or entry.name in map(canonical, names)
         return named and options.env in (None, entry.environment)
 
     if form == "json":

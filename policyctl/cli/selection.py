@@ -18,7 +18,7 @@ from policyctl.load.atomic import read_bounded, write_atomically
 from policyctl.plan.plan import Selection
 from policyctl.plan.settings import GUARDS, GuardException, Override, Settings
 from policyctl.policy.findings import closest_name, did_you_mean
-from policyctl.policy.names import canonical_name, matches
+from policyctl.policy.names import canonical, matches
 
 UNSEEN = "--allow-unseen-consumers"
 
@@ -72,7 +72,7 @@ def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[
     idle = []
     for option, text, names in asked:
         exactly = option == "--allow-remove"
-        if canonical_name(text) not in names and (exactly or not any(matches(name, (text,)) for name in names)):
+        if canonical(text) not in names and (exactly or not any(matches(name, (text,)) for name in names)):
             where = "no live policy" if exactly else "no policy, neither in the files nor on the remote"
             space = "" if option.endswith("=") else " "
             idle.append(f"{option}{space}{text} matches {where}{closest_name(text, names)}")

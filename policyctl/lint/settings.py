@@ -12,7 +12,7 @@ from policyctl.lint.targets import in_variables
 from policyctl.load.environment import Config, Environment
 from policyctl.load.source import redact_linked
 from policyctl.policy.findings import FieldPath, Finding, closest_name, format_path
-from policyctl.policy.names import canonical_name, matches
+from policyctl.policy.names import canonical, matches
 from policyctl.rules import finding
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _entries(config: Config, environment: Environment) -> Iterator[NamedSetting]
         for place, glob in enumerate(getattr(settings, setting) or ()):
             yield (*_path(config, environment, setting), place), setting, glob, _matching(glob)
     for place, name in enumerate(settings.allow_remove):
-        yield (*_path(config, environment, "allow_remove"), place), "allow_remove", name, canonical_name(name).__eq__
+        yield (*_path(config, environment, "allow_remove"), place), "allow_remove", name, canonical(name).__eq__
     for place, exception in enumerate(settings.guard_exceptions):
         path = (*_path(config, environment, "guard_exceptions"), place, "policy")
         yield path, "guard_exceptions", exception.policy, exception.covers

@@ -40,8 +40,8 @@ class Loaded(NamedTuple):
     `model_documents` are the virtual models that it declares, `declared` their timeouts and types; `references` are the
     policies that the targets of a policy may mean, by its name. `mark_of` gives a finding about a policy, a model or tests its
     place. `suites` are the scenario tests without problems; `test_problems` do not stop plan and apply. `included` are the
-    files that were read, `left_out` the policies of files that `include` leaves out, with their files. `virtual_models` are
-    those that are reconciled, `consumers` what uses policies or models among the documents that are skipped.
+    files that were read, `left_out` what `include` leaves out, by name, with its file. `virtual_models` are those that are
+    reconciled, `consumers` what uses policies or models among the documents that are skipped.
     """
 
     policies: tuple[Policy, ...]
@@ -125,7 +125,8 @@ class Files:
                 if self._tests_too and (result.tests or is_test_file(file)):
                     tests.append(file)
             else:
-                left_out.update((policy.name, file) for policy in result.policies)
+                own: list[Desired] = [*result.policies, *result.virtual_models]
+                left_out.update((one.name, file) for one in own)
         everything.problems += self._across_files(everything, environment)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
         suites, test_problems = self._tests(tests, environment, None if errors_in(everything.problems) else policies)

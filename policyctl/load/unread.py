@@ -14,7 +14,7 @@ from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem
 from policyctl.load.git import repository_top
 from policyctl.load.kinds import CONFIG_FILE, Kind, is_test_file, kind_of
 from policyctl.load.source import SUFFIXES, read_bytes, source_of
-from policyctl.policy.names import canonical_name
+from policyctl.policy.names import canonical_name, virtual_model
 from policyctl.rules import severity_of
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _names_in(file: str, *, always: bool) -> list[str] | None:
         content = read_bytes(file)
     except (InvalidInput, OSError):
         return []
-    return _names(content, file) if b"policy" in content else []
+    return _names(content, file) if b"policy" in content or b"model" in content else []
 
 
 def _beginning(file: str) -> bytes:
@@ -239,12 +239,15 @@ def _names(content: bytes, file: str) -> list[str] | None:
 
 
 def _name_of(data: object) -> str | None:
-    """The canonical name of a document that is a policy, valid or not."""
-    if not isinstance(data, Mapping) or "policy" not in data or kind_of(data) is not Kind.POLICY:
+    """The canonical name of a document that is a policy or a virtual model, valid or not."""
+    if not isinstance(data, Mapping) or not isinstance(name := data.get("name"), str) or not name:
         return None
-    body, name = data["policy"], data.get("name")
-    is_policy = isinstance(body, Mapping) and not {"targets", "strategy"}.isdisjoint(body)
-    return canonical_name(name) if is_policy and isinstance(name, str) and name else None
+    match kind_of(data):
+        case Kind.MODEL:
+            return virtual_model(name)
+        case Kind.POLICY if isinstance(body := data.get("policy"), Mapping):
+            return None if {"targets", "strategy"}.isdisjoint(body) else canonical_name(name)
+    return None
 
 
 def _below(paths: Iterable[str]) -> Iterator[str]:

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import ACTIONS, GOOD, Action, Change, Outcome, Status
+from policyctl.plan.change import ACTIONS, GOOD, Action, Change, Outcome, Status, normal_of
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.plan import Plan
 from policyctl.plan.settings import Override
-from policyctl.policy.document import digest, normal_form
+from policyctl.policy.document import digest
 
 FORMAT = "policyctl/audit"
 VERSION = 1
@@ -97,7 +97,7 @@ def entry_of(
         action=change.action,
         name=change.name,
         before=change.before_digest(),
-        after=None if change.after is None else digest(normal_form(change.after)),
+        after=None if change.after is None else digest(normal_of(change.after)),
         outcome="begun" if outcome is None else outcome.status,
         reason="" if outcome is None else outcome.reason,
         overrides=plan.overrides,
@@ -109,7 +109,7 @@ def _fields_of(change: Change) -> tuple[FieldChange, ...]:
     """The differences; for an add or a remove every key but the name."""
     if change.action == "update":
         return change.fields
-    before, after = (normal_form(document) if document else {} for document in (change.before, change.after))
+    before, after = (normal_of(document) if document else {} for document in (change.before, change.after))
     keys = [key for key in {**before, **after} if key != "name"]
     return tuple(FieldChange(key, before.get(key), after.get(key)) for key in keys)
 

@@ -12,7 +12,7 @@ from policyctl.plan.change import ACTIONS, Action, Change, Desired, add, equal, 
 from policyctl.plan.references import ordered
 from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, Policy, canonical_text, digest, normal_form
-from policyctl.policy.live import Live, LiveRows
+from policyctl.policy.live import Live, LiveRows, UnreadableRow
 from policyctl.policy.names import MODEL_PREFIX, kind_of, matches
 
 
@@ -151,7 +151,7 @@ def make_plan(
     changes = [change for change in compared if change is not None]
     counts = Counter(unchanged=len(compared) - len(changes))
     for live in observed.live.values():
-        if live.name not in wanted:
+        if live.name not in wanted and live.name not in names:
             _consider_remove(live, settings, removes, changes, counts)
     selected = [change for change in changes if selection.takes(change.name)]
     unselected = [change for change in changes if not selection.takes(change.name)]
@@ -193,14 +193,19 @@ def _consider_remove(live: Live, settings: Settings, removes: bool, changes: lis
 
 
 def blocked_by_rows(wanted: Collection[str], observed: LiveRows, settings: Settings) -> tuple[BlockedChange, ...]:
-    """Policies blocked by twins in scope, or by unreadable rows of a wanted name: reported, and left alone."""
+    """Policies and models blocked by twins in scope, or by unreadable rows of a name that is wanted or that a readable row in
+    scope has too: reported, and left alone."""
     return tuple(_blocked(wanted, observed, settings))
 
 
 def unread_rows(wanted: Collection[str], observed: LiveRows, settings: Settings) -> int:
     """How many rows could not be read that block nothing, but whose policies the directory may manage."""
-    rows = (row for row in observed.unreadable if row.name is None or row.name not in wanted)
+    rows = (row for row in observed.unreadable if not _blocks(row, wanted, observed, settings))
     return sum(row.count for row in rows if row.name is None or settings.in_scope(row.name))
+
+
+def _blocks(row: UnreadableRow, wanted: Collection[str], observed: LiveRows, settings: Settings) -> bool:
+    return row.name is not None and (row.name in wanted or (row.name in observed.live and settings.in_scope(row.name)))
 
 
 def _blocked(wanted: Collection[str], observed: LiveRows, settings: Settings) -> Iterator[BlockedChange]:
@@ -208,7 +213,7 @@ def _blocked(wanted: Collection[str], observed: LiveRows, settings: Settings) ->
         if settings.in_scope(twins.name):
             yield BlockedChange(twins.name, twins.ids, twins.reason)
     for row in observed.unreadable:
-        if row.name in wanted and row.name is not None:
+        if row.name is not None and _blocks(row, wanted, observed, settings):
             yield BlockedChange(row.name, (row.id,) if row.id else (), f"{row.reason}; repair it on the remote")
 
 

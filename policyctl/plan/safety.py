@@ -210,8 +210,9 @@ def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[s
 def _unknown_field_notes(plan: Plan, observed: LiveRows, compared: Collection[str]) -> dict[str, tuple[UnknownField, ...]]:
     """Of the live policies that a plan is about those with fields that the format does not know, by name."""
     after = {change.name: change.after for change in plan.changes}
-    names = [name for name in compared if name in observed.live and after.get(name, {}) is not None]
-    found = {name: unknown_fields(observed.live[name].document, after.get(name)) for name in names}
+    live = observed.policies
+    names = [name for name in compared if name in live and after.get(name, {}) is not None]
+    found = {name: unknown_fields(live[name].document, after.get(name)) for name in names}
     return {name: fields for name, fields in found.items() if fields}
 
 
@@ -327,8 +328,8 @@ def _emptied(plan: Plan, observed: LiveRows, settings: Settings) -> Iterator[str
     for kind in KINDS:
         actions = Counter(change.action for change in plan.changes if change.kind == kind)
         live = sum(kind_of(name) == kind and settings.in_scope(name) for name in observed.live)
-        removes, managed = actions["remove"], live if observed.models else plan.counts.managed
-        if removes and removes == managed and not actions["add"]:
+        removes = actions["remove"] if plan.counts.managed else 0  # without counts the rest was not compared
+        if removes and removes == live and not actions["add"]:
             yield f"all {removes} live {PLURALS[kind]} in scope would be removed; policyctl never empties a scope"
 
 

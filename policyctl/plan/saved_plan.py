@@ -20,6 +20,7 @@ from policyctl.policy.document import Document, digest, normal_form, policy_from
 from policyctl.policy.findings import format_path
 from policyctl.policy.live import LiveRows
 from policyctl.policy.model_schema import fault_in_written
+from policyctl.policy.model_settings import SET
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import PolicyFile
 from policyctl.policy.validation_errors import too_big
@@ -211,8 +212,18 @@ def _check_model(change: Change) -> None:
             raise ValueError(f"a version of {format_path(change.name)} is not a virtual model")
     if change.before is not None and normal_model(change.before) != change.before:
         raise ValueError(f"what {format_path(change.name)} is to replace is not a live model")
-    if change.after is not None and (fault := fault_in_written(change.after)):
+    if change.after is None:
+        return
+    if fault := fault_in_written(change.after):
         raise ValueError(f"what {format_path(change.name)} is to be is not a model as plan writes it: {fault}")
+    if not _marks(change.after) <= _marks(change.before or {}):
+        raise ValueError(f"{format_path(change.name)} is to keep a secret that it does not have")
+
+
+def _marks(document: Document) -> frozenset[str]:
+    """The settings of a model that stand for a secret which is set."""
+    config = document.get("provider_config") or {}
+    return frozenset(key for key, value in config.items() if value == SET)
 
 
 def _check_after(name: str, after: Document) -> None:

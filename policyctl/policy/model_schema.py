@@ -128,12 +128,13 @@ def fault_in_written(document: Document) -> str | None:
     """What keeps a document from being one that a plan writes over a live model, which may hold marks in place of secrets."""
     config = document.get("provider_config")
     marked = {key for key, value in config.items() if value == SET and key in SECRETS} if isinstance(config, dict) else set()
-    own = {key: value for key, value in (config or {}).items() if key not in marked}
+    own = {key: value for key, value in config.items() if key not in marked} if isinstance(config, dict) else config
     data = {"spec_version": "v1", "kind": "model", **document, "provider_config": own}
     model, found = read_model(data, "")
     if model is None:
         return found[0].message
-    return None if {**model.document, "provider_config": config} == document else "it is not written as plan writes it"
+    as_written = {**model.document, "provider_config": {**model.document["provider_config"], **dict.fromkeys(marked, SET)}}
+    return None if as_written == document else "it is not written as plan writes it"
 
 
 def _coerced(data: Document) -> Document:

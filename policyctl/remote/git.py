@@ -1,4 +1,4 @@
-"""The policies of a git revision as a read-only remote: what was merged counts as live.
+"""The policies and virtual models of a git revision as a read-only remote: what was merged counts as live.
 
 A pull request from a fork has no credentials; its plan against the branch it is for needs none.
 """
@@ -20,10 +20,10 @@ from policyctl.load.environment import Environment
 from policyctl.load.git.revision import Revision, TreeEntry
 from policyctl.load.source import SUFFIXES
 from policyctl.load.urls import GIT
+from policyctl.plan.change import Desired
 from policyctl.plan.settings import Settings
-from policyctl.policy.document import Policy
-from policyctl.policy.live import UnreadableRow
-from policyctl.policy.names import canonical_name
+from policyctl.policy.live import UnreadableRow, row_name
+from policyctl.policy.virtual_model import VirtualModel, VirtualModelRow
 
 
 class GitReader:
@@ -31,9 +31,9 @@ class GitReader:
 
     Variables and `include` come from the same environment in the revision's own policyctl.yaml, so the rows are what an apply
     of that revision wrote, and a variable changed since is a change in the plan. If that environment does not exist there,
-    today's is used. A directory that did not exist yet reads as empty. Files that are invalid at the revision are unreadable
-    rows without a name, so that they do not block a plan that fixes them. A submodule that is checked out is read at the
-    commit that the revision names.
+    today's is used. Virtual models are rows if they are managed today and were managed then. A directory that did not exist
+    yet reads as empty. Files that are invalid at the revision are unreadable rows without a name, so that they do not block a
+    plan that fixes them. A submodule that is checked out is read at the commit that the revision names.
     """
 
     embedded = True  # everything in the directory at that revision is the directory's own
@@ -50,11 +50,12 @@ class GitReader:
     def rows(self) -> list[Any]:
         if self._rows is None:
             environment, problems = self._environment_then()
-            self._rows = self._read(replace(environment, settings=Settings()), problems)
+            models = environment.settings.models and self._environment.settings.models
+            self._rows = self._read(replace(environment, settings=Settings(models=models)), problems)
         return self._rows
 
     def find(self, names: Collection[str]) -> list[Any]:
-        return [row for row in self.rows() if isinstance(row, dict) and canonical_name(row["name"]) in names]
+        return [row for row in self.rows() if isinstance(row, dict) and row_name(row) in names]
 
     @property
     def declared(self) -> DeclaredModels:
@@ -86,7 +87,7 @@ class GitReader:
         return config.environments.get(self._environment.name, self._environment), ()
 
     def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
-        """The rows: a document for every policy, and one `UnreadableRow` for every file with errors."""
+        """The rows: a document for every policy and virtual model, and one `UnreadableRow` for every file with errors."""
         folder = self._revision.folder
         entries = [entry for entry in self._revision.files() if _concerns(entry, folder)]
         files = Files(
@@ -99,8 +100,8 @@ class GitReader:
         loaded = files.load(environment)
         self._declared = loaded.declared
         self._refuse_pointers(loaded.problems)
-        named = Counter(policy.name for policy in loaded.policies)
-        single = [policy for policy in loaded.policies if named[policy.name] == 1]
+        named = Counter(one.name for one in loaded.desired)
+        single = [one for one in loaded.desired if named[one.name] == 1]
         return [*map(_row, single), *self._unreadable(errors_in(loaded.problems))]
 
     def _refuse_pointers(self, problems: Sequence[Problem]) -> None:
@@ -120,8 +121,9 @@ class GitReader:
             yield UnreadableRow(f"{self.identity.removeprefix(GIT)}:{found[0]}{more}", None, file)
 
 
-def _row(policy: Policy) -> dict[str, Any]:
-    return {"id": f"{policy.file}#{policy.index + 1}", **policy.document}
+def _row(desired: Desired) -> dict[str, Any]:
+    row = {"id": f"{desired.file}#{desired.index + 1}", **desired.document}
+    return VirtualModelRow(row) if isinstance(desired, VirtualModel) else row
 
 
 def _concerns(entry: TreeEntry, folder: str) -> bool:

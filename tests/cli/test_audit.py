@@ -250,8 +250,8 @@ from policyctl.cli.main import main
 from policyctl.remote.sqlite import SqliteRemote
 
 class Killed(SqliteRemote):
-    def add(self, document):
-        answer = super().add(document)
+    def add(self, document, kind):
+        answer = super().add(document, kind)
         if document["name"].endswith("/b"):
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
