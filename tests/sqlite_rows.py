@@ -35,6 +35,15 @@ def put(rows: Iterable[dict[str, Any]], path: Path = LOCAL, *, unique_names: boo
         connection.executemany("INSERT INTO policy VALUES (?, ?, ?, '', '')", values)
 
 
+def put_models(rows: Iterable[dict[str, Any]], path: Path = LOCAL) -> None:
+    """Store models as they are, whatever they are; a second one of a name is stored too, and secrets are not masked."""
+    with SqliteRemote(path, models=True) as remote:
+        remote.remove(remote.add({"name": "virtual-model/x/first"}, "model"), kind="model")  # makes the file and the table
+    with closing(sqlite3.connect(path)) as connection, connection:
+        values = [(row["id"], row["name"], json.dumps({k: v for k, v in row.items() if k != "id"})) for row in rows]
+        connection.executemany("INSERT OR IGNORE INTO model VALUES (?, ?, ?, '', '')", values)
+
+
 def live_documents(path: Path = LOCAL) -> dict[str, dict[str, Any]]:
     """The stored documents by name."""
     if not path.exists():
