@@ -149,6 +149,11 @@ class Project:
         return self.write(f"{name}.yaml", "".join(lines))
 
 
+def files_of(folder: Path) -> dict[str, str]:
+    """The text of every file below a directory, by its path there."""
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(autouse=True)
 def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No setting of the machine's reaches a test, and what programs that it runs cache stays among the tests."""

@@ -44,6 +44,13 @@ def put_models(rows: Iterable[dict[str, Any]], path: Path = LOCAL) -> None:
         connection.executemany("INSERT OR IGNORE INTO model VALUES (?, ?, ?, '', '')", values)
 
 
+def add_models(path: Path, *models: dict[str, Any]) -> None:
+    """Store virtual models."""
+    with SqliteRemote(path, models=True) as remote:
+        for model in models:
+            remote.add(model, "model")
+
+
 def live_documents(path: Path = LOCAL) -> dict[str, dict[str, Any]]:
     """The stored documents by name."""
     if not path.exists():

@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from policyctl.policy.model_settings import SECRETS, SETTINGS
 from policyctl.policy.names import name_error
 
 MODELS = [f"virtual-model/{provider}/{model}" for provider in ("google", "openai", "x") for model in ("a", "b", "c")]
@@ -84,4 +85,52 @@ loose_bodies = st.recursive(_loose_leaf, _loose_group, max_leaves=6)
 loose_documents = _merged(
     st.fixed_dictionaries({"name": names, "policy": loose_bodies}),
     _optional(display_name=texts | json_values, description=texts | json_values, extra=json_values),
+)
+
+# Texts that a file must quote, escape or write as a template.
+_SYNTAX = ("{{", "}}", "{%", "%}", "{#", "#}", "{{-", "'", '"', "\\", "\n", "\r", "\t", " ", ": ", " #", "-", "---", "...")
+_LETTERS = ("x", "0", "é", "日本", "🙂")
+_HIDDEN = ("\x00", "\x1b[31m", "\x7f", "\x85", "\xa0", "\u200b", "\u2028", "\u202e", "\ufeff", "\ufffe", "\U000e0001")
+_hostile_parts = st.sampled_from((*_SYNTAX, *_LETTERS, *_HIDDEN))
+hostile = st.one_of(
+    st.lists(_hostile_parts, max_size=12).map("".join),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+    st.sampled_from(
+        "no y Y on 0503 12:30 1_0 1e3 0o7 0x1f 1. .5 .inf .nan ~ null NULL true True = << <<: 2024-01-01 +1 -0 0b1 1e-07 ! & *a"
+        " - ? : | > % @ ` [] {} {a: !!str --- ...".split()
+    ),
+    st.integers(-(10**30), 10**30).map(str),
+    st.floats().map(str),
+)
+
+SECRET = "canary-of-a-live-model"
+# Rows of virtual models, with any texts and with secrets of their own.
+_setting_values = {
+    "text": hostile,
+    "number": st.integers(-9, 10**9),
+    "switch": st.booleans(),
+    "texts": st.lists(hostile.filter(lambda text: ":" not in text), max_size=3),
+    "mapping": st.dictionaries(hostile, json_values, max_size=3),
+    "mappings": st.lists(st.dictionaries(hostile, json_values, max_size=2), max_size=2),
+}
+_provider_configs = st.lists(st.sampled_from(sorted(SETTINGS.keys() - SECRETS)), max_size=4, unique=True).flatmap(
+    lambda keys: st.fixed_dictionaries({key: _setting_values[SETTINGS[key].type] for key in keys})
+)
+_own_secrets = st.lists(st.sampled_from(sorted(SECRETS)), max_size=2, unique=True).map(
+    lambda keys: {key: {"private_key": SECRET} if SETTINGS[key].type == "mapping" else SECRET for key in keys}
+)
+model_rows = st.fixed_dictionaries(
+    {"name": st.sampled_from(["openai/x", "virtual-model/anthropic/y", "virtual-model/azure-ai/z:0", "strange/a b"])},
+    optional={
+        "display_name": hostile,
+        "description": hostile,
+        "provider_config": st.tuples(_provider_configs, _own_secrets).map(
+            lambda both: {**both[0], **both[1], "unknownKey": SECRET}
+        ),
+        "config": st.dictionaries(hostile, json_values, max_size=4),
+        "tags": st.lists(hostile, max_size=4),
+        "model_type": st.sampled_from(["chat", "embedding", "strange"]),
+        "app_id": st.sampled_from(["creds", "id:0123", "{{ x }}"]),
+        "owner": json_values,
+    },
 )

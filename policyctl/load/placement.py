@@ -1,4 +1,4 @@
-"""Which file of a directory a policy belongs in, and the live policies that `pull` writes there."""
+"""Which file of a directory a policy or virtual model belongs in, and the live ones that `pull` writes there."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from policyctl.load.documents import read_contents
 from policyctl.load.environment import Environment
 from policyctl.load.kinds import is_template
 from policyctl.load.unread import UnreadFiles
-from policyctl.load.write import policy_text, unrepresentable_reasons
-from policyctl.plan.change import equal
+from policyctl.load.write import file_text, unrepresentable_reasons
+from policyctl.plan.change import Desired, equal
 from policyctl.plan.references import find_cycle
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, references
-from policyctl.policy.live import LivePolicy, LiveRows
-from policyctl.policy.names import bare_name, canonical_name
+from policyctl.policy.live import Live, LivePolicy, LiveRows
+from policyctl.policy.names import bare_name, canonical, kind_of, short_model
 
 SUFFIX = ".yaml"
+MODELS = "models"  # the folder of new files of virtual models
 MAX_STEM = 100  # characters; file systems take 255 bytes, and a temporary file beside it needs some of them
 _CLEAN = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9_])?")
 _HASHED = re.compile(r".*-[0-9a-f]{10}")
@@ -33,18 +34,20 @@ _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port 
 
 
 def file_names(name: str) -> tuple[str, ...]:
-    """The possible file names of a policy, the preferred one first. The last one has a hash of the name, so it is unique.
+    """The possible file names of a policy or virtual model, the preferred one first. The last one has a hash of the name, so
+    it is unique.
 
     A name that is not a plain file name (`/`, blanks, capitals that some file systems ignore, `policyctl`, `x.test`, …) has
-    only the hashed one.
+    only the hashed one. In the name of a model `/` becomes `-`, which may give the name of another model's file.
     """
-    bare = bare_name(name)
-    hashed = f"{_slug(bare)}-{hashlib.sha256(_bytes(canonical_name(name))).hexdigest()[:10]}{SUFFIX}"
+    kind = kind_of(name)
+    bare = short_model(name).replace("/", "-") if kind == "model" else bare_name(name)
+    hashed = f"{_slug(bare) or kind}-{hashlib.sha256(_bytes(canonical(name))).hexdigest()[:10]}{SUFFIX}"
     return (bare + SUFFIX, hashed) if _is_clean(bare) else (hashed,)
 
 
 def _is_clean(stem: str) -> bool:
-    """Whether a policy's name can be its file's name unchanged."""
+    """Whether a name can be its file's name unchanged."""
     first, last = stem.partition(".")[0], stem.rpartition(".")[2]
     special = first == "policyctl" or first in _RESERVED or ("." in stem and last == "test")
     return len(stem) <= MAX_STEM and bool(_CLEAN.fullmatch(stem)) and not special and not _HASHED.fullmatch(stem)
@@ -53,7 +56,7 @@ def _is_clean(stem: str) -> bool:
 def _slug(bare: str) -> str:
     """The letters and digits of a name that are safe in any file name."""
     ascii_only = unicodedata.normalize("NFKD", bare.casefold()).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_only).strip("-")[: MAX_STEM // 2].strip("-") or "policy"
+    return re.sub(r"[^a-z0-9]+", "-", ascii_only).strip("-")[: MAX_STEM // 2].strip("-")
 
 
 def _bytes(name: str) -> bytes:
@@ -62,109 +65,120 @@ def _bytes(name: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The file of one policy: its path, its present policy (None for a new file), and why it cannot be written."""
+    """The file of one policy or model: its path, what it holds at present (None for a new file), and why it cannot be
+    written."""
 
     path: Path
-    policy: Policy | None = None
+    desired: Desired | None = None
     complaint: str | None = None
 
 
 class FileLayout:
-    """The file of each policy in a directory. A new file name is used only once."""
+    """The file of each policy and virtual model in a directory. A new file name is used only once."""
 
     def __init__(self, directory: Path, files: Files, loaded: Loaded, unread: UnreadFiles, environment: Environment) -> None:
         self._directory = directory
         self._files = files
         self._unread = unread
         self._environment = environment
-        self._policies = {policy.name: policy for policy in loaded.policies}
+        self._desired = {one.name: one for one in loaded.desired}
         # Case-folded, because some file systems hold `A.yaml` and `a.yaml` for one file.
-        self._taken = {entry.casefold() for entry in os.listdir(directory)} if directory.is_dir() else set()
+        self._taken = {
+            folder: {entry.casefold() for entry in os.listdir(folder)} if folder.is_dir() else set()
+            for folder in (directory, directory / MODELS)
+        }
 
     def of(self, name: str) -> Placement:
-        """The file of the policy with that canonical name."""
-        policy = self._policies.get(name)
-        if policy is not None:
-            return Placement(Path(policy.file), policy, self._why_not(policy))
+        """The file of the policy or model with that canonical name."""
+        desired = self._desired.get(name)
+        if desired is not None:
+            return Placement(Path(desired.file), desired, self._why_not(desired))
+        folder = self._directory / MODELS if kind_of(name) == "model" else self._directory
+        if folder.exists() and not folder.is_dir():
+            return Placement(folder, complaint="is not a directory; move it away")
         if elsewhere := self._unread.where(name) or self._unread.maybe:
-            return Placement(self._directory / file_names(name)[0], complaint=f"is not written: {elsewhere}")
-        free = next((file for file in file_names(name) if file.casefold() not in self._taken), None)
+            return Placement(folder / file_names(name)[0], complaint=f"is not written: {elsewhere}")
+        free = next((file for file in file_names(name) if file.casefold() not in self._taken[folder]), None)
         if free is None:
-            path = self._directory / file_names(name)[-1]
+            path = folder / file_names(name)[-1]
             return Placement(path, complaint="already exists with other content; move it away")
-        self._taken.add(free.casefold())
-        path = self._directory / free
+        self._taken[folder].add(free.casefold())
+        path = folder / free
         if not self._files.includes(str(path), self._environment):
             return Placement(path, complaint=f"is not included by environment {self._environment.name}")
         return Placement(path)
 
-    def _why_not(self, policy: Policy) -> str | None:
-        source = self._files.source(policy.file)
-        if policy.file.endswith(".json"):
+    def _why_not(self, desired: Desired) -> str | None:
+        source = self._files.source(desired.file)
+        if desired.file.endswith(".json"):
             return "is JSON, and policyctl writes YAML; edit it by hand"
         if sum(document.data is not None for document in source.documents) > 1:
-            return "has more than this policy; edit it by hand"
-        if is_template(source.text) and errors_in(read_contents(source, {}).problems):
+            return f"has more than this {kind_of(desired.name)}; edit it by hand"
+        if is_template(source.text) and errors_in(read_contents(source, {}, models=True).problems):
             return "depends on the environment's vars; edit it by hand"
         return None
 
 
 @dataclass(slots=True)
 class Pull:
-    """What pulling would do: (path, text, whether it is new) to write, and how many files match the live policy already.
+    """What pulling would do: (path, text, whether it is new) to write, and how many files match what is live already.
 
-    `kept` are files that differ and may not be overwritten, `left` are live policies that cannot be written; both as
-    sentences. `names` are those of all live policies in scope.
+    `kept` are files that differ and may not be overwritten, `left` is what is live and cannot be written; both as sentences
+    by name. `names` are those of all live policies and models in scope.
     """
 
     writes: list[tuple[Path, str, bool]] = field(default_factory=list)
     unchanged: int = 0
-    kept: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
 
 
 def plan_pull(
     observed: LiveRows, homes: FileLayout, settings: Settings, spell: Callable[[Policy], Policy], *, overwrite: bool
 ) -> Pull:
-    """Decide about every live policy in scope. Nothing is written here.
+    """Decide about every live policy and model in scope. Nothing is written here.
 
     `spell` returns a policy with its models as the remote spells them: a file that only differs in spelling does not change.
     """
-    in_scope = {name: live for name, live in sorted(observed.policies.items()) if settings.in_scope(name)}
+    in_scope = {name: live for name, live in sorted(observed.live.items()) if settings.in_scope(name)}
     pull = Pull(names=tuple(in_scope))
     circular = set(_in_a_circle(in_scope))
     for name, live in in_scope.items():
         if name in circular:
-            pull.left.append(f"{name}: it targets itself, directly or through other policies; change it on the remote")
+            pull.left[name] = f"{name}: it targets itself, directly or through other policies; change it on the remote"
         else:
             _pull_one(live, homes, pull, spell, overwrite)
     for twins in observed.twins:
         if settings.in_scope(twins.name):
             ids = ", ".join(twins.ids)
-            pull.left.append(f"{twins.name}: {twins.reason} (ids {ids})")
+            pull.left[twins.name] = f"{twins.name}: {twins.reason} (ids {ids})"
     return pull
 
 
-def _pull_one(live: LivePolicy, homes: FileLayout, pull: Pull, spell: Callable[[Policy], Policy], overwrite: bool) -> None:
+def _pull_one(live: Live, homes: FileLayout, pull: Pull, spell: Callable[[Policy], Policy], overwrite: bool) -> None:
     home = homes.of(live.name)
-    if home.policy is not None and (equal(home.policy, live) or equal(spell(home.policy), live)):
+    if home.desired is not None and _matches(home.desired, live, spell):
         pull.unchanged += 1
         return
-    text = policy_text(live.document)
+    text = file_text(live)
     if not isinstance(text, str):
-        pull.left.append(f"{live.name}: {'; '.join(unrepresentable_reasons(text))}")
-    elif home.policy is not None and not overwrite:
-        pull.kept.append(f"{home.path} differs from the live {live.name}; use --overwrite to replace it")
+        pull.left[live.name] = f"{live.name}: {'; '.join(unrepresentable_reasons(text))}"
+    elif home.desired is not None and not overwrite:
+        pull.kept[live.name] = f"{home.path} differs from the live {live.name}; use --overwrite to replace it"
     elif home.complaint is not None:
-        pull.left.append(f"{live.name}: {home.path} {home.complaint}")
+        pull.left[live.name] = f"{live.name}: {home.path} {home.complaint}"
     else:
-        pull.writes.append((home.path, text, home.policy is None))
+        pull.writes.append((home.path, text, home.desired is None))
 
 
-def _in_a_circle(policies: Mapping[str, LivePolicy]) -> Iterator[str]:
+def _matches(desired: Desired, live: Live, spell: Callable[[Policy], Policy]) -> bool:
+    return equal(desired, live) or (isinstance(desired, Policy) and equal(spell(desired), live))
+
+
+def _in_a_circle(live: Mapping[str, Live]) -> Iterator[str]:
     """The policies that target each other in a circle, which is invalid in files."""
-    graph = {name: references(live.document) for name, live in policies.items()}
+    graph = {name: references(one.document) for name, one in live.items() if isinstance(one, LivePolicy)}
     while cycle := find_cycle(graph):
         for name in cycle[:-1]:
             del graph[name]

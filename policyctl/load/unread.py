@@ -210,7 +210,10 @@ def _places(files: Iterable[str], why: str) -> Iterator[tuple[str, ExpectedFile]
 
 
 def _names_in(file: str, *, always: bool) -> list[str] | None:
-    """The policies of an unread file; None if it cannot be parsed. Unless `always`, only if it begins like a policy file."""
+    """The policies and virtual models of an unread file; None if it cannot be parsed.
+
+    Unless `always`, only if it begins like a policy file.
+    """
     try:
         if os.path.islink(file) or os.path.getsize(file) > _LONGEST:
             return []

@@ -1,8 +1,8 @@
-"""A policy as the text of a policy file, or why that is impossible.
+"""A policy or a virtual model as the text of a file, or why that is impossible.
 
-The text loads as the same policy: a text that YAML 1.1 or 1.2 would read as something else is quoted, one with template
-syntax is written as a template that renders to it, and invisible characters are escaped. The same policy always gives the
-same bytes.
+The text loads as the same document: a text that YAML 1.1 or 1.2 would read as something else is quoted, one with template
+syntax is written as a template that renders to it, and invisible characters are escaped. The same document always gives
+the same bytes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,31 @@ from policyctl.load.kinds import is_template
 from policyctl.load.source import MAX_BYTES
 from policyctl.load.template import MAX_TEMPLATE
 from policyctl.load.yaml import resolve
+from policyctl.plan.change import Desired
+from policyctl.plan.diff import fields_between
+from policyctl.plan.unknown_fields import unknown_model_fields
 from policyctl.policy.document import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
-from policyctl.policy.findings import FieldPath, Finding
+from policyctl.policy.findings import FieldPath, Finding, without_userinfo
+from policyctl.policy.live import Live
+from policyctl.policy.model_settings import SECRETS, SETTINGS, is_placeholder, secrets_in
 from policyctl.policy.names import canonical_name
+from policyctl.policy.provider_config import is_secret_key
 from policyctl.policy.schema import PolicyFile
 from policyctl.policy.validation_errors import findings_of, too_big
+from policyctl.policy.virtual_model import UNNAMED, USUAL_TYPE, LiveModel, VirtualModel, normal_form, settled
 
 _GROUP_ORDER = ("model_name", "weight", "strategy", "retry", "cache", "targets")
 _PART_ORDER = ("mode", "attempts", "on_status_codes", "use_retry_after_header")
+_SETTINGS_ORDER = tuple(SETTINGS)
+_WORD = re.compile(r"[\w./-]{1,40}", re.ASCII)  # what may be an item of a list on one line
+_LONGEST_KEY = 500  # characters; YAML takes 1,024 with escapes
 # The first character and the content of plain scalars; YAML allows more, but every reader understands these.
 _PLAIN = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`](?:[^:#]|:(?=[^\s:])|(?<=\S)#)*")
+
+
+def file_text(one: Desired | Live) -> str | list[Finding]:
+    """The text of the file of a policy or virtual model, or every reason why there cannot be one."""
+    return model_text(one.document) if isinstance(one, VirtualModel | LiveModel) else policy_text(one.document)
 
 
 def policy_text(document: Document) -> str | list[Finding]:
@@ -44,11 +59,16 @@ def policy_text(document: Document) -> str | list[Finding]:
         return findings_of(data, PolicyFile)
     except RecursionError:
         return [Finding(("policy",), "P107", "it is nested too deeply; flatten the policy")]
+    return text_of(data)
+
+
+def text_of(data: Document) -> str | list[Finding]:
+    """The text that loads as this data, or what in it no file can hold."""
     if found := list(_bad_texts(data, ())):
         return found
     text = "".join(f"{line}\n" for line in _lines(data, ""))
     if len(text.encode()) > MAX_BYTES:
-        return [Finding((), "P007", f"its file would have more than {MAX_BYTES // (1024 * 1024)} MiB; split the policy")]
+        return [Finding((), "P007", f"its file would have more than {MAX_BYTES // (1024 * 1024)} MiB; shorten it")]
     return text
 
 
@@ -105,38 +125,144 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _bad_texts(value: Any, path: FieldPath) -> Iterator[Finding]:
-    """Texts that no file can hold: template syntax in more text than a template may be."""
+def model_text(document: Document) -> str | list[Finding]:
+    """The text of a virtual model's file for a document, or every reason why there cannot be one.
+
+    `document` is a live or a desired model's. The text has no secrets, nothing that the platform derives, and the connection
+    by its `app_id`: what is left out is kept by every update (see `what_files_lack`).
+    """
+    from policyctl.policy.model_schema import read_model  # few directories have any
+
+    data = _model_data(document)
+    model, found = read_model(data, "")
+    found = [*(one for one in found if one.severity == "error"), *_hidden_secrets(data)]
+    if model is None or found:
+        return found
+    normal = normal_form(document)
+    again = settled(model.document, LiveModel(model.name, "", document))
+    if differing := fields_between(normal, again):
+        return [Finding((), "P104", f"a file cannot hold its {field.path} as it is on the remote") for field in differing]
+    return text_of(data)
+
+
+def _model_data(document: Document) -> Document:
+    """The file's data in the format's order, without what is the default anyway."""
+    normal = normal_form(document)
+    name, shown = normal["name"], secrets_in(document.get("provider_config"))
+    settings = {key: value for key, value in normal.get("provider_config", {}).items() if key not in SECRETS}
+    if is_placeholder(shown.get("api_key")):
+        settings["api_key"] = shown["api_key"]
+    data: Document = {"spec_version": "v1", "kind": "model", "name": name}
+    data |= {key: normal[key] for key in ("display_name", "description") if normal[key] != name}
+    if "app_id" in normal and not _is_unnamed(normal["app_id"]):
+        data["app_id"] = normal["app_id"]
+    if settings:
+        data["provider_config"] = {key: _sorted(settings[key]) for key in sorted(settings, key=_SETTINGS_ORDER.index)}
+    data |= {key: _sorted(normal[key]) for key in ("config", "tags") if key in normal}
+    return data if normal["model_type"] == USUAL_TYPE else data | {"model_type": normal["model_type"]}
+
+
+def _is_unnamed(connection: Any) -> bool:
+    return isinstance(connection, str) and connection.startswith(UNNAMED)
+
+
+def _sorted(value: Any) -> Any:
+    """The same value with the keys of its mappings in order, so that the same model gives the same bytes."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [*map(_sorted, value)] if isinstance(value, list) else value
+
+
+def _hidden_secrets(data: Document) -> Iterator[Finding]:
+    """Secrets within settings of free form: a file must not hold them, and without them it would not be the same model."""
+    for part in ("provider_config", "config"):
+        for path, value in _leaves(data.get(part), (part,)):
+            key = path[-1]
+            known = part == "provider_config" and len(path) == 2
+            if not known and value != "" and any(isinstance(step, str) and is_secret_key(step) for step in path):
+                yield Finding(path, "P110", f"{key} may be a secret, which no file can hold; remove it on the remote")
+            elif not known and isinstance(value, str) and without_userinfo(value) != value:
+                yield Finding(path, "P110", f"{key} has a user or password in its URL, which no file can hold")
+
+
+def _leaves(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Any]]:
     if isinstance(value, dict):
         for key, child in value.items():
-            yield from _bad_texts(child, (*path, key))
+            yield from _leaves(child, (*path, key))
+    elif isinstance(value, list):
+        for place, child in enumerate(value):
+            yield from _leaves(child, (*path, place))
+    else:
+        yield path, value
+
+
+def what_files_lack(document: Document) -> tuple[str, ...]:
+    """What a live model has and its file does not: an update keeps it."""
+    secrets = secrets_in(document.get("provider_config"))
+    own = [key for key in sorted(secrets) if not (key == "api_key" and is_placeholder(secrets[key]))]
+    connection = ("a connection whose app_id cannot be found",) if _is_unnamed(document.get("app_id")) else ()
+    return (*(f"its own {key}" for key in own), *connection, *sorted(unknown_model_fields(document)))
+
+
+def _bad_texts(value: Any, path: FieldPath) -> Iterator[Finding]:
+    """Texts that no file can hold: template syntax in more text than a template may be, and what is not Unicode."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if len(key) > _LONGEST_KEY or not _is_unicode(key):
+                yield Finding(path, "P104", f"it has a key that is not Unicode text of {_LONGEST_KEY} characters, at most")
+            else:
+                yield from _bad_texts(child, (*path, key))
     elif isinstance(value, list):
         for position, child in enumerate(value):
             yield from _bad_texts(child, (*path, position))
+    elif isinstance(value, str) and not _is_unicode(value):
+        yield Finding(path, "P104", "it is not valid Unicode text")
     elif isinstance(value, str) and is_template(value) and len(_template(value)) > MAX_TEMPLATE:
         message = f"it holds template syntax and is longer than the {MAX_TEMPLATE:,} characters that a template may have"
         yield Finding(path, "P015", f"{message}; shorten it")
 
 
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def _lines(mapping: Document, indent: str) -> Iterator[str]:
     """A mapping in block style."""
     for key, value in mapping.items():
-        if isinstance(value, dict):
-            yield f"{indent}{key}:"
-            yield from _lines(value, indent + "  ")
-        elif key == "targets":
-            yield f"{indent}{key}:"
-            for target in value:
-                first, *rest = _lines(target, indent + "    ")
-                yield f"{indent}  - {first.lstrip(' ')}"
-                yield from rest
-        elif isinstance(value, list):
-            yield f"{indent}{key}: [{', '.join(map(str, value))}]"
+        head = f"{indent}{key if _is_plain(key) else _double_quoted(key)}:"
+        if (line := _one_line(value, indent + "  ")) is not None:
+            yield f"{head} {line}"
         else:
-            yield f"{indent}{key}: {_scalar(value, indent + '  ')}"
+            yield head
+            yield from _lines(value, indent + "  ") if isinstance(value, dict) else _items(value, indent + "  ")
 
 
-def _scalar(value: str | float, indent: str) -> str:
+def _items(values: list[Any], indent: str) -> Iterator[str]:
+    """A list in block style."""
+    for value in values:
+        if (line := _one_line(value, indent + "  ")) is not None:
+            yield f"{indent}- {line}"
+        else:
+            inner = indent + "  "
+            first, *rest = _lines(value, inner) if isinstance(value, dict) else _items(value, inner)
+            yield f"{indent}- {first.removeprefix(inner)}"
+            yield from rest
+
+
+def _one_line(value: Any, indent: str) -> str | None:
+    """A scalar, an empty collection or a short list of numbers or words as one value; None for what needs lines of its own."""
+    if isinstance(value, dict):
+        return None if value else "{}"
+    if not isinstance(value, list):
+        return _scalar(value, indent)
+    if not all(isinstance(item, int | float) or (isinstance(item, str) and _WORD.fullmatch(item)) for item in value):
+        return None
+    return f"[{', '.join(_scalar(item, '') for item in value)}]"
+
+
+def _scalar(value: str | float | None, indent: str) -> str:
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str):

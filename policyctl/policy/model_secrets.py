@@ -21,6 +21,7 @@ _SECRET_ENDINGS = (
     "accesstoken",
     "adtoken",
     "apikey",
+    "authorization",
     "authtoken",
     "bearertoken",
     "password",

@@ -33,6 +33,7 @@ from policyctl.policy.names import short_model, virtual_model
 
 KNOWN_KEYS = ("name", "display_name", "description", "provider_config", "config", "tags", "model_type", "app_id")
 USUAL_TYPE = "chat"
+UNNAMED = "id:"  # before the id of a connection whose app id cannot be found
 # Written by the platform beside its usual bookkeeping; derived from the name and the settings.
 _DERIVED = frozenset({"title", "model_name", "provider", "api_base", "api_version", "deployment_id", "connection_id"})
 CLI_MAX_TOKENS = 4096  # what the platform's CLI adds to the config of a model whose name has `anthropic` in it
@@ -144,10 +145,13 @@ def is_own_key(key: str) -> bool:
 def settled(desired: Document, live: LiveModel) -> Document:
     """The document that a live model is to become: what is desired, with what the file leaves to the remote.
 
-    That is its secrets (marked `SET`), unless the model changes to another connection, and the limit that the platform's CLI
-    adds where the file has none.
+    That is its secrets (marked `SET`), unless the model changes to another connection; a connection that no file can name,
+    unless the file names another one; and the limit that the platform's CLI adds where the file has none.
     """
     document = dict(desired)
+    connection = live.document.get("app_id")
+    if isinstance(connection, str) and connection.startswith(UNNAMED):
+        document.setdefault("app_id", connection)
     if not _takes_over(desired, live):
         kept = dict.fromkeys(secrets_in(live.document.get("provider_config")), SET)
         document["provider_config"] = {**kept, **desired["provider_config"]}

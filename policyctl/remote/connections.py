@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from policyctl.errors import RemoteError
+from policyctl.policy.virtual_model import UNNAMED
 
-UNNAMED = "id:"  # before the id of a connection whose app id cannot be found
 _PAGES = 100  # of a list of connections
 
 

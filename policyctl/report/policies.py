@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from policyctl.load.placement import Pull
-from policyctl.load.write import policy_text, unrepresentable_reasons
+from policyctl.load.unread import listed
+from policyctl.load.write import policy_text, unrepresentable_reasons, what_files_lack
 from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.plan import Plan
 from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields
@@ -15,6 +17,7 @@ from policyctl.policy.document import normal_form
 from policyctl.policy.findings import HIDDEN
 from policyctl.policy.live import LivePolicy, LiveRows
 from policyctl.policy.names import kind_of
+from policyctl.policy.virtual_model import LiveModel
 from policyctl.report.format import Style, count, describe_value, escape, json_text, position_name, value
 from policyctl.report.plan_json import unread_data, uses_data
 from policyctl.report.plan_view import how_many
@@ -116,10 +119,12 @@ def _strange(observed: LiveRows, style: Style) -> Iterator[str]:
         yield f"{style.paint('unreadable', 'red', 'bold')}  {escape(f'{row.reason} ({row.which})')}"
 
 
-def pull_text(pull: Pull, observed: LiveRows, plan: Plan | None, style: Style) -> str:
-    """Every written file, what was not pulled and why, and a summary as the last line. `plan` is the plan afterwards."""
+def pull_text(pull: Pull, observed: LiveRows, plan: Plan | None, unmanaged: int, style: Style) -> str:
+    """Every written file, what was not pulled and why, and a summary as the last line. `plan` is the plan afterwards,
+    `unmanaged` the number of virtual models that the directory does not manage."""
     wrote = [f"{_sign(is_new, style)} {escape(str(path))}" for path, _, is_new in pull.writes]
-    blocks = [wrote, [*_rest(pull, observed, style), *_notes(pull, observed, style)], [_pull_summary(pull, plan, style)]]
+    notes = [f"{style.paint('note', 'cyan')}  {escape(note)}" for note in _notes(pull, observed, unmanaged)]
+    blocks = [wrote, [*_rest(pull, observed, style), *notes], [_pull_summary(pull, plan, style)]]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
@@ -128,25 +133,37 @@ def _sign(is_new: bool, style: Style) -> str:
 
 
 def _rest(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
-    for why in pull.kept:
+    for why in pull.kept.values():
         yield f"{style.paint('kept', 'yellow', 'bold')}  {escape(why)}"
-    for why in pull.left:
+    for why in pull.left.values():
         yield f"{style.paint('not pulled', 'red', 'bold')}  {escape(why)}"
     for row in observed.unreadable:
         yield f"{style.paint('note', 'cyan')}  a row of the remote is left alone: {escape(f'{row.reason} ({row.which})')}"
 
 
-def _notes(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
-    """The fields of live policies that their files cannot hold."""
-    unknown = {name: fields for name in pull.names if (fields := unknown_fields(observed.policies[name].document))}
-    for note in unknown_field_notes(unknown, position_name):
-        yield f"{style.paint('note', 'cyan')}  {escape(note)}"
+def _notes(pull: Pull, observed: LiveRows, unmanaged: int) -> Iterator[str]:
+    """What of the remote no file holds: fields of live policies and models, and models that are not managed."""
+    live = [observed.live[name] for name in pull.names]
+    unknown = {one.name: fields for one in live if isinstance(one, LivePolicy) and (fields := unknown_fields(one.document))}
+    yield from unknown_field_notes(unknown, position_name)
+    alike: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for model in live:
+        if isinstance(model, LiveModel) and (left := what_files_lack(model.document)):
+            alike[left].append(model.name)
+    for left, names in alike.items():
+        who = f"model {names[0]} also has" if len(names) == 1 else f"models {listed(names)} also have"
+        yield f"the live {who} {', '.join(left)}, which no file can hold; {'it is' if len(left) == 1 else 'they are'} kept"
+    if unmanaged:
+        yield (
+            f"{count(unmanaged, 'virtual model')} of the remote not pulled: the directory does not manage models "
+            "(write manage: [policies, models] in policyctl.yaml)"
+        )
 
 
 def _pull_summary(pull: Pull, plan: Plan | None, style: Style) -> str:
     files = f"{count(len(pull.writes), 'file')} written, {pull.unchanged:,} unchanged"
     if plan is None:
-        return f"{style.paint('Nothing to pull.', 'bold')} The remote has no policy in scope."
+        return f"{style.paint('Nothing to pull.', 'bold')} The remote has nothing in scope."
     if not plan.changes:
         return f"{style.paint('Pulled', 'green', 'bold')}: {files}; the plan is empty."
     totals = ", ".join(f"{how_many(plan, action)} to {action}" for action, number in plan.totals.items() if number)

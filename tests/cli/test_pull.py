@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyctl.policy.names import canonical_name, name_error
-from tests.conftest import ANYGEM, Policyctl, Project
+from tests.conftest import ANYGEM, Policyctl, Project, files_of
 from tests.server.serving import serving
 from tests.sqlite_rows import LEAF, put, row
 
@@ -94,10 +94,6 @@ def _random_target(chance: random.Random, depth: int) -> dict[str, Any]:
     target = _random_group(chance, depth - 1) if nested else {"model_name": f"virtual-model/x/{chance.choice([*NAMES, *'ab'])}"}
     weight = chance.choice([None, 1, 1.0, 0.25, 1e-07, chance.random() or 1])
     return target if weight is None else {**target, "weight": weight}
-
-
-def files_of(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
@@ -258,7 +254,7 @@ def test_a_directory_with_errors_is_not_pulled_into(text: str, project: Project,
 
 
 def test_an_empty_remote_gives_no_directory(bare: Path, policyctl: Policyctl) -> None:
-    assert policyctl("pull") == (0, "Nothing to pull. The remote has no policy in scope.\n", "")
+    assert policyctl("pull") == (0, "Nothing to pull. The remote has nothing in scope.\n", "")
     assert not Path("policies").exists()
 
 

@@ -19,24 +19,10 @@ from policyctl.load.write import policy_text
 from policyctl.load.yaml import read_yaml
 from policyctl.policy.document import Policy, canonical_text, normal_form, policy_from_file
 from policyctl.policy.live import LivePolicy, read_row
-from tests.strategies import documents, loose_documents, weights
+from tests.strategies import documents, hostile, loose_documents, weights
 
 INPUT = Path(__file__).parent / "written"
 
-_SYNTAX = ("{{", "}}", "{%", "%}", "{#", "#}", "{{-", "'", '"', "\\", "\n", "\r", "\t", " ", ": ", " #", "-", "---", "...")
-_LETTERS = ("x", "0", "é", "日本", "🙂")
-_HIDDEN = ("\x00", "\x1b[31m", "\x7f", "\x85", "\xa0", "\u200b", "\u2028", "\u202e", "\ufeff", "\ufffe", "\U000e0001")
-_hostile_parts = st.sampled_from((*_SYNTAX, *_LETTERS, *_HIDDEN))
-hostile = st.one_of(
-    st.lists(_hostile_parts, max_size=12).map("".join),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
-    st.sampled_from(
-        "no y Y on 0503 12:30 1_0 1e3 0o7 0x1f 1. .5 .inf .nan ~ null NULL true True = << <<: 2024-01-01 +1 -0 0b1 1e-07 ! & *a"
-        " - ? : | > % @ ` [] {} {a: !!str --- ...".split()
-    ),
-    st.integers(-(10**30), 10**30).map(str),
-    st.floats().map(str),
-)
 models = hostile.map(lambda text: " ".join("".join(filter(str.isprintable, text)).split())).filter(bool)
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from policyctl.errors import PolicyctlError
 from policyctl.plan.change import document_to_write, equal, update
 from policyctl.policy.document import Document
-from policyctl.policy.live import read_row
 from policyctl.policy.model_schema import read_model
-from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, alias_of, is_masked, snake_case
-from policyctl.policy.virtual_model import LiveModel, VirtualModel, VirtualModelRow, normal_form
+from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, is_masked, snake_case
+from policyctl.policy.virtual_model import VirtualModel, normal_form
+from tests.virtual_models import camel_case, live_of
 
 HEAD: Document = {"spec_version": "v1", "kind": "model"}
 
@@ -23,18 +23,6 @@ def model_of(**keys: Any) -> VirtualModel:
     model, found = read_model({**HEAD, "name": "openai/gpt-4o", **keys}, "gpt.yaml")
     assert model is not None, found
     return model
-
-
-def live_of(row: Document) -> LiveModel:
-    found = read_row(VirtualModelRow({"id": "1", **row}))
-    assert isinstance(found, LiveModel)
-    return found
-
-
-def camel_case(document: Document, provider: str = "openai") -> Document:
-    """A document as a live tenant answers with it: settings in camelCase, with the derived provider."""
-    config = {alias_of(key) or key: value for key, value in document.get("provider_config", {}).items()}
-    return {**document, "provider_config": {**config, "provider": provider}}
 
 
 FILES: dict[str, tuple[Document, str, str]] = {

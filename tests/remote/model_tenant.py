@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from policyctl.policy.provider_config import camel_case, provider_of
+
 from policyctl.remote.http import HttpClient
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.protocol import Backoff

@@ -96,7 +96,7 @@ def save_policy(policy: Policy, session: Session, how: ChangeOptions) -> int:
     _show(change, console)
     if how.dry_run:
         return 0
-    if home.policy is not None and not console.confirm(f"Overwrite {home.path}?", yes=how.yes):
+    if home.desired is not None and not console.confirm(f"Overwrite {home.path}?", yes=how.yes):
         return _declined(console)
     make_folder(session.options.dir)
     write_atomically(home.path, text, inside=session.options.dir)
@@ -107,7 +107,7 @@ def save_policy(policy: Policy, session: Session, how: ChangeOptions) -> int:
 def save_removal(name: str, session: Session, how: ChangeOptions) -> int:
     """Delete the file of a policy."""
     console, home = session.console, _home(name, session)
-    if home.policy is None:
+    if home.desired is None:
         raise PolicyctlError(f"no file of {session.options.dir} has the policy {name}")
     _show(Change("remove", name, None, None, None, file=str(home.path)), console)
     if how.dry_run:
@@ -133,10 +133,10 @@ def _home(name: str, session: Session) -> Placement:
 
 
 def _change(policy: Policy, home: Placement) -> Change | None:
-    if home.policy is None:
+    if home.desired is None:
         return Change("add", policy.name, None, None, policy.document, file=str(home.path))
-    fields = fields_between(home.policy.document, policy.document)
-    before = normal_form(home.policy.document)
+    fields = fields_between(home.desired.document, policy.document)
+    before = normal_form(home.desired.document)
     return Change("update", policy.name, None, before, policy.document, fields, str(home.path)) if fields else None
 
 
