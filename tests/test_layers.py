@@ -53,7 +53,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 175
+MOST_MODULES = 176  # the commands of `policyctl model` are one, over the steps that those of `policyctl policy` share
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

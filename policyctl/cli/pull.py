@@ -10,12 +10,11 @@ from policyctl.errors import Incomplete
 from policyctl.load.atomic import make_folder, write_atomically
 from policyctl.load.placement import FileLayout, Pull, plan_pull
 from policyctl.plan.plan import Plan, Selection
-from policyctl.policy.names import MODEL_PREFIX
+from policyctl.policy.names import MODEL_PREFIX, counted, kind_of
 from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import plan_directory
 from policyctl.remote.protocol import Reader
-from policyctl.report.format import counted
 from policyctl.report.policies import pull_text
 
 EPILOG = """\b
@@ -49,7 +48,7 @@ def pull(options: Options, overwrite: bool) -> int:
         unmanaged = 0 if session.environment.settings.models else sum(name.startswith(MODEL_PREFIX) for name in models.listed)
     console.result(pull_text(done, observed, plan, unmanaged, console.out_style))
     if missing := (*done.kept, *done.left):
-        raise Incomplete(f"{counted(missing, 'live ')} not pulled; see above. Read the plan before you apply")
+        raise Incomplete(f"{counted(map(kind_of, missing), 'live ')} not pulled; see above. Read the plan before you apply")
     return 0
 
 

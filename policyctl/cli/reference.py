@@ -135,6 +135,7 @@ then, as the first line of a policy file, for the YAML language server:
 @with_options("verbose")
 def show_schema(options: Options, name: str) -> int:
     """Print a JSON Schema (draft 2020-12): of a policy file (policy), of a file of a virtual model (model), of scenario tests
-    (test), of policyctl.yaml (config), or of the JSON that plan, validate, policy list (policies), effect and history print."""
+    (test), of policyctl.yaml (config), or of the JSON that plan, validate, policy list (policies), model list (models),
+    consumers, effect and history print."""
     Console(options).result(schema_text(name))
     return 0

@@ -152,6 +152,10 @@ def lint(document: Document, codes: Collection[str] = DEFAULT_CODES) -> Iterator
 
 
 def file_warnings(source: Source, contents: FileResult) -> Iterator[Problem]:
-    """What the usual rules find in the policies of one file."""
+    """What the usual rules find in the policies and virtual models of one file."""
     for policy in contents.policies:
         yield from to_problems(source, policy.index, list(findings(policy.document, DEFAULT_CODES)))
+    for model in contents.virtual_models:
+        from policyctl.lint.virtual_models import check as check_model
+
+        yield from to_problems(source, model.index, list(check_model(model.document)))

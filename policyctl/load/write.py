@@ -23,9 +23,9 @@ from policyctl.plan.unknown_fields import unknown_model_fields
 from policyctl.policy.document import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
 from policyctl.policy.findings import FieldPath, Finding, without_userinfo
 from policyctl.policy.live import Live
+from policyctl.policy.model_secrets import is_secret_key
 from policyctl.policy.model_settings import SECRETS, SETTINGS, is_placeholder, secrets_in
 from policyctl.policy.names import canonical_name
-from policyctl.policy.provider_config import is_secret_key
 from policyctl.policy.schema import PolicyFile
 from policyctl.policy.validation_errors import findings_of, too_big
 from policyctl.policy.virtual_model import UNNAMED, USUAL_TYPE, LiveModel, VirtualModel, normal_form, settled
@@ -129,7 +129,7 @@ def model_text(document: Document) -> str | list[Finding]:
     """The text of a virtual model's file for a document, or every reason why there cannot be one.
 
     `document` is a live or a desired model's. The text has no secrets, nothing that the platform derives, and the connection
-    by its `app_id`: what is left out is kept by every update (see `what_files_lack`).
+    by its `app_id`: what is left out is kept by every update (see `kept_by_updates`).
     """
     from policyctl.policy.model_schema import read_model  # few directories have any
 
@@ -196,12 +196,21 @@ def _leaves(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Any]]:
         yield path, value
 
 
-def what_files_lack(document: Document) -> tuple[str, ...]:
-    """What a live model has and its file does not: an update keeps it."""
+def kept_by_updates(document: Document) -> tuple[str, ...]:
+    """The fields of the format that a live model has and its file does not, by path: secrets of its own, and a connection
+    whose `app_id` cannot be found."""
     secrets = secrets_in(document.get("provider_config"))
     own = [key for key in sorted(secrets) if not (key == "api_key" and is_placeholder(secrets[key]))]
-    connection = ("a connection whose app_id cannot be found",) if _is_unnamed(document.get("app_id")) else ()
-    return (*(f"its own {key}" for key in own), *connection, *sorted(unknown_model_fields(document)))
+    return (*(("app_id",) if _is_unnamed(document.get("app_id")) else ()), *(f"provider_config.{key}" for key in own))
+
+
+def what_files_lack(document: Document) -> tuple[str, ...]:
+    """What a live model has and its file does not, in words."""
+    kept = [_WORDS.get(path) or f"its own {path.rpartition('.')[2]}" for path in kept_by_updates(document)]
+    return (*kept, *sorted(unknown_model_fields(document)))
+
+
+_WORDS = {"app_id": "a connection whose app_id cannot be found"}
 
 
 def _bad_texts(value: Any, path: FieldPath) -> Iterator[Finding]:

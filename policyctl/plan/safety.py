@@ -324,8 +324,9 @@ def _too_much_change(plan: Plan, observed: LiveRows, settings: Settings) -> Iter
 
 
 def _emptied(plan: Plan, observed: LiveRows, settings: Settings) -> Iterator[str]:
-    """Plans that leave nothing of a kind: of policies, or of models where these are managed."""
-    for kind in KINDS:
+    """Plans that leave nothing of a kind: of policies, or of models where these are managed. A plan over one name counts
+    nothing: it may remove the last one."""
+    for kind in KINDS if plan.counts.managed else ():
         actions = Counter(change.action for change in plan.changes if change.kind == kind)
         live = sum(kind_of(name) == kind and settings.in_scope(name) for name in observed.live)
         removes = actions["remove"] if plan.counts.managed else 0  # without counts the rest was not compared

@@ -39,6 +39,9 @@ _TYPES: dict[str, Any] = {
     "mapping": dict[str, Any],
     "mappings": Annotated[list[dict[str, Any]], Field(strict=False)],
 }
+ModelType = Literal[
+    "chat", "chat_vision", "completion", "embedding"
+]  # those that the platform documents; files may have others
 CONNECT = "make a connection (orchestrate connections add -a NAME, then configure and set-credentials) and write app_id: NAME"
 
 

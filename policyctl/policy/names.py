@@ -99,11 +99,12 @@ def kind_of(canonical: str) -> Kind:
     return "model" if canonical.startswith(MODEL_PREFIX) else "policy"
 
 
-def counted(kinds: Iterable[Kind]) -> str:
-    """How many there are of each kind: `1 policy`, `2 policies and 3 models`; of nothing, `0 policies`."""
+def counted(kinds: Iterable[Kind], word: str = "") -> str:
+    """How many there are of each kind: `1 policy`, `2 policies and 3 models`; of nothing, `0 policies`. A `word` comes before
+    each kind."""
     numbers = Counter(kinds)
     found = [kind for kind in KINDS if numbers[kind]] or ["policy"]
-    return " and ".join(f"{numbers[kind]:,} {kind if numbers[kind] == 1 else PLURALS[kind]}" for kind in found)
+    return " and ".join(f"{numbers[kind]:,} {word}{kind if numbers[kind] == 1 else PLURALS[kind]}" for kind in found)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -26,7 +26,8 @@ from policyctl.policy.document import Policy
 from policyctl.policy.findings import Finding
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import virtual_model
-from policyctl.remote.connections import UNNAMED, Connection, Connections
+from policyctl.policy.virtual_model import UNNAMED
+from policyctl.remote.connections import Connection, Connections
 from policyctl.remote.protocol import Reader, Writer
 
 _PASSED = frozenset({"passed", "pass", "success", "succeeded", "ok"})

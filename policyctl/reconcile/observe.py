@@ -15,16 +15,19 @@ from policyctl.plan.safety import Review, consumer_refusals
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document
 from policyctl.policy.findings import Finding
-from policyctl.policy.live import LivePolicy, LiveRows, observe_rows
+from policyctl.policy.live import Live, LivePolicy, LiveRows, observe_rows
+from policyctl.policy.names import Kind, kind_of
+from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.protocol import Reader
 
 CONTRADICTS = "the remote contradicts itself"
 
 
-def observe(reader: Reader, on_row: Callable[[], object] = lambda: None) -> LiveRows:
-    """Every policy on the remote; `on_row` is called for each row. The result of a git revision is not `whole`: it has the
-    policies of one directory, and there may be others."""
-    observed = observe_rows(_row_count(reader.rows(), on_row))
+def observe(reader: Reader, on_row: Callable[[], object] = lambda: None, kind: Kind | None = None) -> LiveRows:
+    """Everything on the remote, or only what is of one `kind`; `on_row` is called for each row. The result of a git revision is
+    not `whole`: it has the policies of one directory, and there may be others."""
+    rows = (row for row in reader.rows() if kind is None or isinstance(row, VirtualModelRow) is (kind == "model"))
+    observed = observe_rows(_row_count(rows, on_row))
     return replace(observed, whole=not reader.identity.startswith(GIT))
 
 
@@ -39,22 +42,27 @@ def _row_count(rows: Iterable[Any], on_row: Callable[[], object]) -> Iterator[An
         on_row()
 
 
-def find_live(reader: Reader, name: str, environment: str) -> LivePolicy:
-    """The live policy of this canonical name. Raises PolicyctlError when there is none, and as `find_those` does."""
-    found = find_those(reader, {name})
+def find_live(reader: Reader, name: str, environment: str) -> Live:
+    """The live policy or virtual model of this canonical name. Raises PolicyctlError when there is none, and as `find_those`
+    does."""
+    found, kind = _readable(reader, {name}).live, kind_of(name)
     if name not in found:
-        raise PolicyctlError(f"no policy {name} on {environment}; see policyctl policy list")
+        raise PolicyctlError(f"no {kind} {name} on {environment}; see policyctl {kind} list")
     return found[name]
 
 
 def find_those(reader: Reader, names: Collection[str]) -> Mapping[str, LivePolicy]:
     """The live policies of these canonical names. Raises Incomplete for several of one name or an unreadable row."""
+    return _readable(reader, names).policies
+
+
+def _readable(reader: Reader, names: Collection[str]) -> LiveRows:
     observed = look_up(reader, names)
     for twins in observed.twins:
         raise Incomplete(f"{twins.name}: {twins.reason} (ids {', '.join(twins.ids)})")
     for row in observed.unreadable:
         raise Incomplete(f"{row.name} cannot be read: {row.reason} (id {row.id or 'unknown'}); repair it on the remote")
-    return observed.policies
+    return observed
 
 
 def read_consumers(reader: Reader, loaded: Loaded, policies: Mapping[str, Document]) -> Consumers:

@@ -20,7 +20,7 @@ from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, references
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.live import Live, LiveRows, named_rows
-from policyctl.policy.names import POLICY_PREFIX, canonical_name
+from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical, kind_of
 from policyctl.reconcile.models import KnownModels, check_connections
 from policyctl.reconcile.observe import CONTRADICTS, observe
 from policyctl.remote.protocol import Reader
@@ -145,32 +145,36 @@ def may_remove(reader: Reader, settings: Settings) -> bool:
     return settings.prune and (reader.embedded or settings.scope is not None)
 
 
-def plan_policy(
+def plan_write(
     reader: Reader,
-    policy: Policy,
+    desired: Desired,
     environment: Environment,
     models: KnownModels,
     declared: DeclaredModels = NOTHING,
     *,
     virtual: bool = False,
 ) -> Review:
-    """The plan that adds one policy, or updates the live one of its name, whatever the directory contains.
+    """The plan that adds one policy or virtual model, or updates the live one of its name, whatever the directory contains.
 
-    Scope, prune, limits and guards do not apply to it; what guards would refuse is noted. Models are written as `models` spells
-    them; with `virtual` a name without a prefix means the virtual model of that name, if there is one. Raises Refused when the
-    policy would target itself through live ones.
+    Scope, prune, limits and guards do not apply to it; what guards would refuse is noted. A policy's models are written as
+    `models` spells them; with `virtual` a name without a prefix means the virtual model of that name, if there is one. Raises
+    Refused when a policy would target itself through live ones.
     """
     observed = observe(reader)
-    _refuse_circle(policy, observed)
+    if not isinstance(desired, Policy):
+        return _plan_one(reader, desired.name, [desired], environment, environment.settings, observed, declared=declared)
+    _refuse_circle(desired, observed)
     spell = models.speller(_taken(observed), virtual=virtual)
-    desired = [spell(policy) if virtual else policy]
-    return _plan_one(reader, policy.name, desired, environment, environment.settings, observed, spell, declared)
+    wanted = [spell(desired) if virtual else desired]
+    return _plan_one(reader, desired.name, wanted, environment, environment.settings, observed, spell, declared)
 
 
 def plan_removal(reader: Reader, name: str, environment: Environment, settings: Settings) -> Review:
-    """The plan that removes one live policy by its canonical name. Only `protect`, or a policy that targets it, prevents that.
+    """The plan that removes one live policy or virtual model by its canonical name.
 
-    Raises PolicyctlError when that policy does not exist, and Incomplete when its row is unreadable.
+    Only `protect`, or a policy that targets it, prevents that.
+
+    Raises PolicyctlError when it does not exist, and Incomplete when its row is unreadable.
     """
     observed = observe(reader)
     names = _names(observed)
@@ -178,15 +182,17 @@ def plan_removal(reader: Reader, name: str, environment: Environment, settings: 
         bad = next((row for row in observed.unreadable if row.name == name), None)
         if bad is not None:
             raise Incomplete(f"{name} cannot be removed: {bad.reason} (id {bad.id or 'unknown'}); repair it on the remote")
-        guess = did_you_mean(name, sorted(names), POLICY_PREFIX)
-        raise PolicyctlError(f"no policy {name} on {environment.name}{guess}")
+        kind = kind_of(name)
+        same = sorted(other for other in names if kind_of(other) == kind)
+        guess = did_you_mean(name, same, MODEL_PREFIX if kind == "model" else POLICY_PREFIX)
+        raise PolicyctlError(f"no {kind} {name} on {environment.name}{guess}")
     return _plan_one(reader, name, [], environment, settings, observed)
 
 
 def _plan_one(
     reader: Reader,
     name: str,
-    desired: Sequence[Policy],
+    desired: Sequence[Desired],
     environment: Environment,
     settings: Settings,
     observed: LiveRows,
@@ -208,7 +214,7 @@ def _plan_one(
         removes=True,
         spell=spell,
     )
-    allowed = tuple(other for other in settings.allow_remove if canonical_name(other) == name)
+    allowed = tuple(other for other in settings.allow_remove if canonical(other) == name)
     rules = Settings(protect=settings.protect, allow_remove=allowed)
     # The only unreadable rows that matter are those that some policy targets, and those that may target this one.
     documents = [*(policy.document for policy in desired), *(live.document for live in observed.live.values())]

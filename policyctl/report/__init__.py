@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 # Of its files (`.ci/made` writes these from their models) and of its own output.
-SCHEMAS = ("policy", "model", "test", "config", "plan", "validate", "policies", "effect", "history", "consumers")
+SCHEMAS = ("policy", "model", "test", "config", "plan", "validate", "policies", "models", "effect", "history", "consumers")
 
 
 def schema_text(name: str) -> str:

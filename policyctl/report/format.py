@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import bidirectional, category, combining, east_asian_width, is_normalized, normalize
 
@@ -13,7 +12,7 @@ from policyctl.errors import Severity
 from policyctl.plan.diff import ordinal_name
 from policyctl.policy.document import Document
 from policyctl.policy.model_settings import SECRETS, SET
-from policyctl.policy.names import KINDS, canonical_name, is_visible, kind_of, short_model, virtual_model
+from policyctl.policy.names import canonical_name, is_visible, kind_of, short_model, virtual_model
 from policyctl.policy.virtual_model import normal_form as normal_model
 
 if TYPE_CHECKING:
@@ -234,14 +233,6 @@ def count(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
-
-
-def counted(names: Collection[str], word: str = "") -> str:
-    """How many policies and how many virtual models these are, by canonical name: `2 policies and 1 model`, with `word` before
-    each kind."""
-    kinds = Counter(map(kind_of, names))
-    found = [count(kinds[kind], f"{word}{kind}") for kind in KINDS if kinds[kind]]
-    return " and ".join(found) or count(0, f"{word}policy")
 
 
 def columns(text: str) -> int:

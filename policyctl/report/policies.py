@@ -1,4 +1,4 @@
-"""Live policies: listed, shown, pulled into files, and who uses them. The schemas of the JSON are in `schemas`."""
+"""Live policies and virtual models: listed, shown, pulled into files, and who uses them. The schemas are in `schemas`."""
 
 from __future__ import annotations
 
@@ -9,70 +9,87 @@ from typing import Any, NamedTuple
 
 from policyctl.load.placement import Pull
 from policyctl.load.unread import listed
-from policyctl.load.write import policy_text, unrepresentable_reasons, what_files_lack
+from policyctl.load.write import file_text, kept_by_updates, unrepresentable_reasons, what_files_lack
 from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.plan import Plan
-from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields
+from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields, unknown_model_fields
 from policyctl.policy.document import normal_form
-from policyctl.policy.findings import HIDDEN
-from policyctl.policy.live import LivePolicy, LiveRows
-from policyctl.policy.names import kind_of
+from policyctl.policy.findings import HIDDEN, without_userinfo
+from policyctl.policy.live import Live, LivePolicy, LiveRows
+from policyctl.policy.model_settings import SET
+from policyctl.policy.names import PLURALS, Kind, kind_of
 from policyctl.policy.virtual_model import LiveModel
 from policyctl.report.format import Style, count, describe_value, escape, json_text, position_name, value
 from policyctl.report.plan_json import unread_data, uses_data
 from policyctl.report.plan_view import how_many
 
-FORMAT = "policyctl/policies"
 VERSION = 1
 
 _LONGEST = 1000  # characters of a value
 _SECRET = re.compile(r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE)  # a field with such a name may be secret
 
 
-def policies_text(observed: LiveRows, environment: str, remote: str, style: Style) -> str:
-    """One line for each policy, the rows that are not policies, and a summary as the last line."""
-    lines = [
-        f"{style.paint(escape(name), 'bold')}  {_describe(live, style)}" for name, live in sorted(observed.policies.items())
-    ]
+def live_text(kind: Kind, observed: LiveRows, environment: str, remote: str, style: Style) -> str:
+    """One line for each policy or model, the rows that are none, and a summary as the last line. All of it is of one kind."""
+    lines = [f"{style.paint(escape(name), 'bold')}  {_describe(live, style)}" for name, live in sorted(observed.live.items())]
     head = style.paint(f"environment {escape(environment)}, remote {escape(remote)}", "dim")
-    blocks = [[head], [*lines, *_strange(observed, style)], [f"{count(len(observed.policies), 'policy')}."]]
+    blocks = [[head], [*lines, *_strange(observed, style)], [f"{count(len(lines), kind)}."]]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
-def policies_json(observed: LiveRows, environment: str, remote: str) -> str:
-    """The same as JSON text. Policies are in normal form, with their targets in the order of the remote."""
+def live_json(kind: Kind, observed: LiveRows, environment: str, remote: str) -> str:
+    """The same as JSON text. All are in normal form, policies with their targets in the order of the remote."""
     data = {
-        "format": FORMAT,
+        "format": f"policyctl/{PLURALS[kind]}",
         "version": VERSION,
         "environment": environment,
         "remote": remote,
-        "policies": [_policy(live) for _, live in sorted(observed.policies.items())],
+        PLURALS[kind]: [_as_json(live) for _, live in sorted(observed.live.items())],
         "twins": [{"name": twins.name, "ids": list(twins.ids)} for twins in observed.twins],
         "unreadable": [{"name": row.name, "id": row.id, "reason": row.reason} for row in observed.unreadable],
     }
     return json_text(data)
 
 
-def policy_text_or_why(live: LivePolicy) -> str:
-    """A live policy as a policy file, with further fields as comments below. One that is not a valid policy is JSON, below
+def file_text_or_why(live: Live) -> str:
+    """A live policy or model as its file, with further fields as comments below. One that no file can hold is JSON, below
     comments with the reasons.
     """
-    text = policy_text(live.document)
+    text = file_text(live)
     if isinstance(text, str):
         return text + extra_comments(live)
-    why = "".join(f"# not a valid policy: {escape(reason)}\n" for reason in unrepresentable_reasons(text))
-    return why + json_text(normal_form(live.document, sort=False)) + extra_comments(live)
+    why = "".join(f"# not a valid {kind_of(live.name)}: {escape(reason)}\n" for reason in unrepresentable_reasons(text))
+    return why + json_text(_normal(live)) + extra_comments(live)
 
 
-def extra_comments(live: LivePolicy) -> str:
-    """The fields of a live policy that a policy file cannot hold, as comments."""
-    lines = [f"#   {position_name(path)}: {value(item, longest=_LONGEST)}\n" for path, item in _unknown(live).items()]
-    head = "# The live policy also has fields that a policy file cannot hold; an update keeps them:\n"
+def _normal(live: Live) -> dict[str, Any]:
+    """The normal form; within a model's settings of free form, values that may be secret are hidden."""
+    if not isinstance(live, LiveModel):
+        return normal_form(live.document, sort=False)
+    shown = {key: _shown(live.normal[key]) for key in ("config",) if key in live.normal}
+    settings = live.normal.get("provider_config", {})
+    return live.normal | shown | ({"provider_config": {key: _shown(settings[key]) for key in settings}} if settings else {})
+
+
+def extra_comments(live: Live) -> str:
+    """The fields of a live policy or model that its file cannot hold, as comments."""
+    kind = kind_of(live.name)
+    lines = [f"#   {position_name(path)}: {value(item, longest=_LONGEST)}\n" for path, item in _extras(live).items()]
+    head = f"# The live {kind} also has fields that a {kind} file cannot hold; an update keeps them:\n"
     return head + "".join(lines) if lines else ""
 
 
-def _unknown(live: LivePolicy) -> dict[str, Any]:
+def _extras(live: Live) -> dict[str, Any]:
+    """What a file cannot hold; of a model's own secrets and of a connection that cannot be named, only that there is one."""
+    kept = kept_by_updates(live.document) if isinstance(live, LiveModel) else ()
+    return {**dict.fromkeys(kept, SET), **_unknown(live)}
+
+
+def _unknown(live: Live) -> dict[str, Any]:
     """The fields that the format does not know. Values that may be secret are hidden."""
+    if isinstance(live, LiveModel):
+        fields = unknown_model_fields(live.document)
+        return {path: _shown(item, secret=_is_secret(path.rpartition(".")[2])) for path, item in fields.items()}
     return {
         field.path: _shown(field.value, secret=_is_secret(field.path.rpartition(".")[2]))
         for field in unknown_fields(live.document)
@@ -89,26 +106,35 @@ def _shown(item: Any, *, secret: bool = False) -> Any:
         return {key: _shown(child, secret=secret or _is_secret(key)) for key, child in item.items()}
     if isinstance(item, list):
         return [_shown(child, secret=secret) for child in item]
-    return HIDDEN if secret and isinstance(item, str) else item
+    if not isinstance(item, str):
+        return item
+    return HIDDEN if secret else without_userinfo(item)
 
 
-def _policy(live: LivePolicy) -> dict[str, Any]:
-    text = policy_text(live.document)
+def _as_json(live: Live) -> dict[str, Any]:
+    text = file_text(live)
     problems = [] if isinstance(text, str) else unrepresentable_reasons(text)
     unknown = _unknown(live)
     return {
-        **normal_form(live.document, sort=False),
+        **_normal(live),
         **({"unknown_fields": unknown} if unknown else {}),
         "problems": problems,
     }
 
 
-def _describe(live: LivePolicy, style: Style) -> str:
-    text = policy_text(live.document)
-    also = ", ".join(position_name(field.path) for field in unknown_fields(live.document))
+def _describe(live: Live, style: Style) -> str:
+    text = file_text(live)
+    also = ", ".join(map(position_name, _extras(live)))
     if isinstance(text, str):
-        return describe_value(live.document) + (style.paint(f"; also has {also}", "dim") if also else "")
-    return f"{style.paint('not a valid policy', 'yellow')}: {escape('; '.join(unrepresentable_reasons(text)))}"
+        about = _describe_model(live.normal) if isinstance(live, LiveModel) else describe_value(live.document)
+        return about + (style.paint(f"; also has {escape(also)}", "dim") if also else "")
+    return f"{style.paint(f'not a valid {kind_of(live.name)}', 'yellow')}: {escape('; '.join(unrepresentable_reasons(text)))}"
+
+
+def _describe_model(normal: dict[str, Any]) -> str:
+    connection = f"connection {normal['app_id']}" if "app_id" in normal else "no connection"
+    tags = f", tags {', '.join(normal['tags'])}" if "tags" in normal else ""
+    return escape(f"{normal['model_type']}, {connection}{tags}")
 
 
 def _strange(observed: LiveRows, style: Style) -> Iterator[str]:
@@ -143,7 +169,16 @@ def _rest(pull: Pull, observed: LiveRows, style: Style) -> Iterator[str]:
 
 def _notes(pull: Pull, observed: LiveRows, unmanaged: int) -> Iterator[str]:
     """What of the remote no file holds: fields of live policies and models, and models that are not managed."""
-    live = [observed.live[name] for name in pull.names]
+    yield from lacking(*(observed.live[name] for name in pull.names))
+    if unmanaged:
+        yield (
+            f"{count(unmanaged, 'virtual model')} of the remote not pulled: the directory does not manage models "
+            "(write manage: [policies, models] in policyctl.yaml)"
+        )
+
+
+def lacking(*live: Live) -> Iterator[str]:
+    """What these live policies and models have and their files cannot hold, one note for all with the same."""
     unknown = {one.name: fields for one in live if isinstance(one, LivePolicy) and (fields := unknown_fields(one.document))}
     yield from unknown_field_notes(unknown, position_name)
     alike: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -153,11 +188,6 @@ def _notes(pull: Pull, observed: LiveRows, unmanaged: int) -> Iterator[str]:
     for left, names in alike.items():
         who = f"model {names[0]} also has" if len(names) == 1 else f"models {listed(names)} also have"
         yield f"the live {who} {', '.join(left)}, which no file can hold; {'it is' if len(left) == 1 else 'they are'} kept"
-    if unmanaged:
-        yield (
-            f"{count(unmanaged, 'virtual model')} of the remote not pulled: the directory does not manage models "
-            "(write manage: [policies, models] in policyctl.yaml)"
-        )
 
 
 def _pull_summary(pull: Pull, plan: Plan | None, style: Style) -> str:

@@ -19,7 +19,7 @@ from policyctl.errors import LostAnswer, PolicyctlError, RemoteError
 from policyctl.load.config_file import AuthFile
 from policyctl.policy.live import observe_rows
 from policyctl.report.format import Style
-from policyctl.report.policies import policies_json, policies_text
+from policyctl.report.policies import live_json, live_text
 from tests.examples import examples
 from tests.fuzz.mutating import contents, values
 from tests.remote.fake_server import Reply, StandIn, standing_in
@@ -54,8 +54,8 @@ BODIES = st.one_of(
 )
 REPLIES = st.builds(Reply, STATUSES, BODIES, HEADERS, st.integers(0, 3).map(lambda cut: max(0, cut - 2)))
 ACTIONS = {
-    "list": lambda remote: policies_text(observe_rows(remote.rows()), "dev", "x", Style()),
-    "list as JSON": lambda remote: policies_json(observe_rows(remote.rows()), "dev", "x"),
+    "list": lambda remote: live_text("policy", observe_rows(remote.rows()), "dev", "x", Style()),
+    "list as JSON": lambda remote: live_json("policy", observe_rows(remote.rows()), "dev", "x"),
     "find": lambda remote: observe_rows(remote.find({"virtual-policy/a"})),
     "models": lambda remote: remote.models(),
     "add": lambda remote: remote.add(document("a")),

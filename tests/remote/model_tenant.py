@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from policyctl.policy.provider_config import camel_case, provider_of
-
+from policyctl.policy.model_settings import with_camel_case
+from policyctl.policy.names import provider_of
 from policyctl.remote.http import HttpClient
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.protocol import Backoff
@@ -95,4 +95,4 @@ class ModelTenant:
         config = row.get("provider_config")
         if not isinstance(config, dict):
             return row
-        return {**row, "provider_config": {**camel_case(config), "provider": provider_of(row["name"])}}
+        return {**row, "provider_config": {**with_camel_case(config), "provider": provider_of(row["name"])}}

@@ -1,10 +1,11 @@
-"""Changing one policy, on a remote or with --save in its file: show, confirm, write."""
+"""Changing one policy or virtual model, on a remote or with --save in its file: show, confirm, write."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,37 +18,48 @@ from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.session import OpenedDirectory, Session
 from policyctl.effect.context import NOTHING
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError, errors_in
+from policyctl.lint.directory import file_warnings
 from policyctl.load.atomic import make_folder, write_atomically
+from policyctl.load.documents import read_contents
+from policyctl.load.environment import in_environment
 from policyctl.load.placement import FileLayout, Placement
-from policyctl.load.write import policy_text, unrepresentable_reasons
-from policyctl.plan.change import Change
-from policyctl.plan.diff import differs, fields_between
+from policyctl.load.source import SUFFIXES, read_source, redact_linked
+from policyctl.load.write import file_text, unrepresentable_reasons
+from policyctl.plan.change import Change, Desired, normal_of
+from policyctl.plan.diff import fields_between
 from policyctl.plan.safety import Review
-from policyctl.policy.document import Document, Policy, normal_form
-from policyctl.policy.names import canonical_name
+from policyctl.plan.settings import Override
+from policyctl.policy.document import Document, Policy, canonical_text
+from policyctl.policy.names import PLURALS, Kind, canonical_name, kind_of, virtual_model
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
 from policyctl.reconcile.models import KnownModels, check_policy
-from policyctl.reconcile.plan import may_remove, plan_policy
+from policyctl.reconcile.plan import may_remove, plan_removal, plan_write
 from policyctl.report.format import count, escape
 from policyctl.report.plan_text import change_text, plan_text
 
+CANONICAL: dict[Kind, Callable[[str], str]] = {"policy": canonical_name, "model": virtual_model}
 
-def with_name(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command a policy's name: NAME, or --name like the platform's own command."""
 
-    @click.argument("policy_name", metavar="NAME", required=False)
-    @click.option("--name", "-n", metavar="NAME", help="The policy, with or without virtual-policy/; the same as NAME.")
-    @wraps(function)
-    def wrapper(*args: Any, policy_name: str | None, name: str | None, **more: Any) -> Any:
-        if policy_name is not None and name is not None and canonical_name(policy_name) != canonical_name(name):
-            raise UsageError(f"which policy, {policy_name} or {name}? name one")
-        chosen = name if policy_name is None else policy_name
-        if chosen is None:
-            raise UsageError(f"which policy? name it: {click.get_current_context().command_path} NAME")
-        return function(*args, name=chosen, **more)
+def with_name(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the name of a policy or model: NAME, or --name like the platform's own command."""
+    whole = CANONICAL[kind]
 
-    return wrapper
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @click.argument("argument", metavar="NAME", required=False)
+        @click.option("--name", "-n", metavar="NAME", help=f"The {kind}, with or without {whole('')}; the same as NAME.")
+        @wraps(function)
+        def wrapper(*args: Any, argument: str | None, name: str | None, **more: Any) -> Any:
+            if argument is not None and name is not None and whole(argument) != whole(name):
+                raise UsageError(f"which {kind}, {argument} or {name}? name one")
+            chosen = name if argument is None else argument
+            if chosen is None:
+                raise UsageError(f"which {kind}? name it: {click.get_current_context().command_path} NAME")
+            return function(*args, name=chosen, **more)
+
+        return wrapper
+
+    return decorate
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +91,17 @@ def with_change_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def save_policy(policy: Policy, session: Session, how: ChangeOptions) -> int:
-    """Write a policy to its file, or to a new one. Before a file that differs is replaced, the change is confirmed."""
-    console, environment = session.console, session.environment
-    if not environment.settings.in_scope(policy.name):
+def _save(desired: Desired, session: Session, how: ChangeOptions) -> int:
+    """Write a policy or model to its file, or to a new one. Before a file that differs is replaced, the change is confirmed."""
+    console, environment, name = session.console, session.environment, desired.name
+    if not environment.settings.in_scope(name):
         scope = ", ".join(environment.settings.scope or ())
-        raise UsageError(f"{policy.name} is outside the scope of environment {environment.name} ({scope})")
-    home = _home(policy.name, session)
-    text = policy_text(policy.document)
+        raise UsageError(f"{name} is outside the scope of environment {environment.name} ({scope})")
+    home = _home(name, session)
+    text = file_text(desired)
     if not isinstance(text, str):
-        raise PolicyctlError(f"{policy.name} cannot be a policy file: {'; '.join(unrepresentable_reasons(text))}")
-    change = _change(policy, home)
+        raise PolicyctlError(f"{name} cannot be a {kind_of(name)} file: {'; '.join(unrepresentable_reasons(text))}")
+    change = _change(desired, home)
     if change is None:
         console.result(f"No changes: {escape(str(home.path))} already matches.\n")
         return 0
@@ -98,17 +110,17 @@ def save_policy(policy: Policy, session: Session, how: ChangeOptions) -> int:
         return 0
     if home.desired is not None and not console.confirm(f"Overwrite {home.path}?", yes=how.yes):
         return _declined(console)
-    make_folder(session.options.dir)
+    make_folder(home.path.parent)
     write_atomically(home.path, text, inside=session.options.dir)
     console.result(f"Wrote {escape(str(home.path))}.\n")
     return 0
 
 
-def save_removal(name: str, session: Session, how: ChangeOptions) -> int:
-    """Delete the file of a policy."""
+def _save_removal(name: str, session: Session, how: ChangeOptions) -> int:
+    """Delete the file of a policy or model."""
     console, home = session.console, _home(name, session)
     if home.desired is None:
-        raise PolicyctlError(f"no file of {session.options.dir} has the policy {name}")
+        raise PolicyctlError(f"no file of {session.options.dir} has the {kind_of(name)} {name}")
     _show(Change("remove", name, None, None, None, file=str(home.path)), console)
     if how.dry_run:
         return 0
@@ -123,7 +135,10 @@ def save_removal(name: str, session: Session, how: ChangeOptions) -> int:
 
 
 def _home(name: str, session: Session) -> Placement:
-    """The policy's file. Raises InvalidInput for a directory with errors, PolicyctlError for a file not to be rewritten."""
+    """The file of a policy or model.
+
+    Raises InvalidInput for a directory with errors, PolicyctlError for a file not to be rewritten.
+    """
     opened = session.read(lenient=True)
     opened.raise_if_errors()
     home = FileLayout(session.options.dir, *opened, session.environment).of(name)
@@ -132,12 +147,12 @@ def _home(name: str, session: Session) -> Placement:
     return home
 
 
-def _change(policy: Policy, home: Placement) -> Change | None:
+def _change(desired: Desired, home: Placement) -> Change | None:
     if home.desired is None:
-        return Change("add", policy.name, None, None, policy.document, file=str(home.path))
-    fields = fields_between(home.desired.document, policy.document)
-    before = normal_form(home.desired.document)
-    return Change("update", policy.name, None, before, policy.document, fields, str(home.path)) if fields else None
+        return Change("add", desired.name, None, None, desired.document, file=str(home.path))
+    fields = fields_between(home.desired.document, desired.document)
+    before = normal_of(home.desired.document)
+    return Change("update", desired.name, None, before, desired.document, fields, str(home.path)) if fields else None
 
 
 def _show(change: Change, console: Console) -> None:
@@ -149,31 +164,70 @@ def _declined(console: Console) -> int:
     return 1
 
 
-def write_policy(policy: Policy, session: Session, how: ChangeOptions, *, virtual: bool = False) -> int:
-    """Add or update a policy: on the remote, or with --save in the directory. Returns the exit code.
+def write(desired: Desired, session: Session, how: ChangeOptions, *, virtual: bool = False) -> int:
+    """Add or update a policy or model: on the remote, or with --save in the directory. Returns the exit code.
 
-    With `virtual` a name without a prefix means the virtual model of that name, if there is one.
+    With `virtual` a target without a prefix means the virtual model of that name, if there is one.
     """
     if how.save:
-        return save_policy(policy, session, how)
-    opened = directory_if_readable(session)
+        return _save(desired, session, how)
+    opened = _directory_if_readable(session)
     loaded = opened.loaded if opened else None
     declared = loaded.declared if loaded else NOTHING
-    with session.reader() as reader, session.console.progress.of("Listing", "live policy"):
+    with session.reader() as reader, session.console.progress.of("Listing", f"live {kind_of(desired.name)}"):
         models = KnownModels(reader, loaded.models if loaded else ())
-        review = plan_policy(reader, policy, session.environment, models, declared, virtual=virtual)
-        review = check_policy(models, review, policy)
-        after = next((change.after for change in review.plan.changes), None) or policy.document
-        prunes, spell = may_remove(reader, session.environment.settings), models.speller(review.live)
-        note = next_apply(policy.name, after, session, opened, prunes=prunes, spell=spell)
-    return show_and_change(review, note, session, how)
+        review = plan_write(reader, desired, session.environment, models, declared, virtual=virtual)
+        spell: Callable[[Policy], Policy] = _as_it_is
+        if isinstance(desired, Policy):
+            review = check_policy(models, review, desired)
+            spell = models.speller(review.live)
+        after = next((change.after for change in review.plan.changes), None) or desired.document
+        prunes = may_remove(reader, session.environment.settings)
+        note = _next_apply(desired.name, after, session, opened, prunes=prunes, spell=spell)
+    return _show_and_change(desired.name, review, note, session, how)
 
 
-def show_and_change(review: Review, note: str | None, session: Session, how: ChangeOptions) -> int:
+def _as_it_is(policy: Policy) -> Policy:
+    return policy
+
+
+def with_removal_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --allow-remove and --reason, and the other options of a change."""
+    return click.option(
+        "--allow-remove", multiple=True, metavar="NAME", help="Allow the removal of this one, which is protected; repeatable."
+    )(
+        click.option("--reason", default="", metavar="TEXT", help="Why something protected is removed; the audit shows it.")(
+            with_change_options(function)
+        )
+    )
+
+
+def remove(name: str, session: Session, how: ChangeOptions, allow_remove: tuple[str, ...], reason: str) -> int:
+    """Remove the policy or model of a canonical name: from the remote, or with --save its file. Returns the exit code."""
+    kind = kind_of(name)
+    if reason and not allow_remove:
+        raise UsageError("--reason is for --allow-remove, which is not given; add it, or leave the reason out")
+    if idle := [other for other in allow_remove if CANONICAL[kind](other) != name]:
+        raise UsageError(f"--allow-remove {idle[0]} is not the {kind} to remove, {name}; correct it or leave it out")
+    if how.save and allow_remove:
+        raise UsageError("--allow-remove is for the remote, and --save changes the directory alone; leave one out")
+    if how.save:
+        return _save_removal(name, session, how)
+    names = tuple(map(CANONICAL[kind], allow_remove))
+    settings = session.environment.settings.overridden(None, None, names)
+    with session.reader() as reader, session.console.progress.of("Listing", f"live {kind}"):
+        review = plan_removal(reader, name, session.environment, settings)
+    overrides = tuple(Override("--allow-remove", one, reason) for one in allow_remove)
+    review = replace(review, plan=replace(review.plan, overrides=overrides))
+    note = _next_apply(name, None, session, _directory_if_readable(session), prunes=False)
+    return _show_and_change(name, review, note, session, how)
+
+
+def _show_and_change(name: str, review: Review, note: str | None, session: Session, how: ChangeOptions) -> int:
     """Print a plan of one change with the note about the next apply, and apply it. Returns the exit code."""
     console = session.console
     if not review.plan.changes and not review.plan.blocked:
-        console.result("No changes: the live policy already matches.\n")
+        console.result(f"No changes: the live {kind_of(name)} already matches.\n")
         if note:
             console.say(f"note  {note}")
         return 0
@@ -186,7 +240,26 @@ def show_and_change(review: Review, note: str | None, session: Session, how: Cha
     return confirm_and_apply(review, session, ApplySettings(audit=how.audit), yes=how.yes)
 
 
-def directory_if_readable(session: Session) -> OpenedDirectory | None:
+def read_one(file: Path, kind: Kind, session: Session) -> Desired:
+    """The one policy or model of a file, with the environment's vars. Raises InvalidInput with every error, and prints
+    warnings."""
+    if file.suffix not in SUFFIXES:
+        why = f"; Python is not run here, write the {kind} as YAML" if file.suffix == ".py" else ""
+        raise UsageError(f"--file: {file} must end in {', '.join(SUFFIXES)}{why}")
+    source = read_source(file)
+    contents = read_contents(source, session.environment.vars, models=kind == "model")
+    found = [*contents.problems, *file_warnings(source, contents)]
+    problems = redact_linked(in_environment(found, session.environment))
+    if errors_in(problems):
+        raise InvalidInput(problems)
+    those: Sequence[Desired] = contents.virtual_models if kind == "model" else contents.policies
+    if len(those) != 1:
+        raise UsageError(f"--file: {file} holds {len(those) or 'no'} {PLURALS[kind]}; one is imported at a time")
+    session.console.problems(problems)
+    return those[0]
+
+
+def _directory_if_readable(session: Session) -> OpenedDirectory | None:
     """The directory as far as it can be read; it may be missing or have problems. None when git or the disk prevents it."""
     try:
         return session.read(lenient=True)
@@ -194,34 +267,39 @@ def directory_if_readable(session: Session) -> OpenedDirectory | None:
         return None
 
 
-def next_apply(
+def _next_apply(
     name: str,
     after: Document | None,
     session: Session,
     opened: OpenedDirectory | None,
     *,
     prunes: bool,
-    spell: Callable[[Policy], Policy] = lambda policy: policy,
+    spell: Callable[[Policy], Policy] = _as_it_is,
 ) -> str | None:
-    """What the next apply will do to a policy that is about to become `after` (None: removed); None when it leaves it alone.
+    """What the next apply will do to a policy or model that is about to become `after` (None: removed); None when it leaves it
+    alone.
 
     `opened` is the directory, as far as it can be read. `spell` gives a policy with its models as the remote spells them.
     """
-    if opened is None:
+    kind = kind_of(name)
+    # The session manages models for this command; the directory may not.
+    manages = kind == "policy" or session.config.environment(session.environment.name).settings.models
+    if opened is None or not manages:
         return None
     _, loaded, unread = opened
     directory = session.options.dir
-    own = next((policy for policy in loaded.policies if policy.name == name), None)
+    own = next((one for one in loaded.desired if one.name == name), None)
     if own is not None and after is None:
         return f"{own.file} still has it, so the next apply adds it again; to remove it for good, remove it there (--save)"
     if own is not None:
-        differing = after is not None and differs(spell(own).document, after)
+        wanted = spell(own) if isinstance(own, Policy) else own
+        differing = after is not None and canonical_text(normal_of(wanted.document)) != canonical_text(normal_of(after))
         there = f"{own.file} differs and wins at the next apply; to change it for good, change it there (--save)"
         return there if differing else None
     if errors := errors_in(loaded.problems):
-        return f"{directory} has {count(len(errors), 'error')}, so it is not known whether one of its files has this policy"
+        return f"{directory} has {count(len(errors), 'error')}, so it is not known whether one of its files has this {kind}"
     if elsewhere := unread.where(name):
         return f"{elsewhere}; so the next apply does not see it"
-    if after is not None and loaded.policies and prunes and session.environment.settings.in_scope(name):
+    if after is not None and loaded.desired and prunes and session.environment.settings.in_scope(name):
         return f"no file of {directory} has it, so the next apply removes it; to keep it, write the file (--save)"
     return None

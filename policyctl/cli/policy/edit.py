@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,27 +10,21 @@ import click
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.policy.change import (
     ChangeOptions,
-    directory_if_readable,
-    next_apply,
-    save_removal,
-    show_and_change,
+    read_one,
+    remove,
     with_change_options,
     with_name,
-    write_policy,
+    with_removal_options,
+    write,
 )
-from policyctl.cli.session import Session, open_session
-from policyctl.errors import InvalidInput, UsageError, errors_in
-from policyctl.lint.directory import file_warnings, lint
-from policyctl.load.documents import read_contents
-from policyctl.load.environment import in_environment
-from policyctl.load.source import SUFFIXES, read_source, redact_linked
+from policyctl.cli.session import open_session
+from policyctl.errors import UsageError
+from policyctl.lint.directory import lint
 from policyctl.load.write import policy_text
-from policyctl.plan.settings import Override
 from policyctl.policy.document import Document, Policy, policy_from_file
 from policyctl.policy.findings import Finding
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import Mode
-from policyctl.reconcile.plan import plan_removal
 from policyctl.rules import DEFAULT_CODES
 
 ADD_EPILOG = """\b
@@ -58,7 +51,7 @@ _OPTIONS = {
 
 
 @click.command("add", epilog=ADD_EPILOG)
-@with_name
+@with_name("policy")
 @click.option("--model", "-m", "models", multiple=True, required=True, metavar="MODEL", help="A target; repeatable.")
 @click.option("--strategy", "-s", type=click.Choice(get_args(Mode)), required=True, help="How a target is chosen.")
 @click.option("--weight", "weights", type=float, multiple=True, metavar="W", help="One for each --model, in the same order.")
@@ -86,7 +79,7 @@ def add(options: Options, how: ChangeOptions, **given: Any) -> int:
     codes = DEFAULT_CODES if how.save else DEFAULT_CODES - {"P441"}
     for finding in lint(policy.document, codes):
         session.console.say(f"{finding.severity}: {_note(finding)}")
-    return write_policy(policy, session, how, virtual=True)
+    return write(policy, session, how, virtual=True)
 
 
 def policy_from_options(
@@ -153,24 +146,7 @@ Example:
 def import_policy(options: Options, how: ChangeOptions, file: Path) -> int:
     """Add the policy of a file, or update the live one of its name."""
     session = open_session(options)
-    return write_policy(_read_policy(file, session), session, how)
-
-
-def _read_policy(file: Path, session: Session) -> Policy:
-    """The one policy of a file, with the environment's vars. Raises InvalidInput with every error, and prints warnings."""
-    if file.suffix not in SUFFIXES:
-        why = "; Python is not run here, write the policy as YAML" if file.suffix == ".py" else ""
-        raise UsageError(f"--file: {file} must end in {', '.join(SUFFIXES)}{why}")
-    source = read_source(file)
-    contents = read_contents(source, session.environment.vars)
-    found = [*contents.problems, *file_warnings(source, contents)]
-    problems = redact_linked(in_environment(found, session.environment))
-    if errors_in(problems):
-        raise InvalidInput(problems)
-    if len(contents.policies) != 1:
-        raise UsageError(f"--file: {file} holds {len(contents.policies) or 'no'} policies; one is imported at a time")
-    session.console.problems(problems)
-    return contents.policies[0]
+    return write(read_one(file, "policy", session), session, how)
 
 
 REMOVE_EPILOG = """\b
@@ -180,27 +156,9 @@ Example:
 
 
 @click.command("remove", epilog=REMOVE_EPILOG)
-@with_name
-@click.option("--allow-remove", multiple=True, metavar="NAME", help="Allow this protected policy's removal; repeatable.")
-@click.option("--reason", default="", metavar="TEXT", help="Why a protected policy is removed; the audit shows it.")
-@with_change_options
+@with_name("policy")
+@with_removal_options
 @with_options(*NAMES)
-def remove(options: Options, how: ChangeOptions, name: str, allow_remove: tuple[str, ...], reason: str) -> int:
+def remove_policy(options: Options, name: str, **how: Any) -> int:
     """Remove the policy NAME. One that is protected, or that another live policy targets, is not removed."""
-    name = canonical_name(name)
-    if reason and not allow_remove:
-        raise UsageError("--reason is for --allow-remove, which is not given; add it, or leave the reason out")
-    session = open_session(options)
-    if idle := [other for other in allow_remove if canonical_name(other) != name]:
-        raise UsageError(f"--allow-remove {idle[0]} is not the policy to remove, {name}; correct it or leave it out")
-    if how.save and allow_remove:
-        raise UsageError("--allow-remove is for the remote, and --save changes the directory alone; leave one out")
-    if how.save:
-        return save_removal(name, session, how)
-    settings = session.environment.settings.overridden(None, None, allow_remove)
-    with session.reader() as reader, session.console.progress.of("Listing", "live policy"):
-        review = plan_removal(reader, name, session.environment, settings)
-    overrides = tuple(Override("--allow-remove", one, reason) for one in allow_remove)
-    review = replace(review, plan=replace(review.plan, overrides=overrides))
-    note = next_apply(name, None, session, directory_if_readable(session), prunes=False)
-    return show_and_change(review, note, session, how)
+    return remove(canonical_name(name), open_session(options), **how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile, ZipInfo
 
@@ -15,13 +16,20 @@ from policyctl.cli.session import Session, open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import write_atomically
 from policyctl.load.placement import SUFFIX, file_names
-from policyctl.load.write import policy_text, unrepresentable_reasons
-from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields
-from policyctl.policy.live import LivePolicy, LiveRows
-from policyctl.policy.names import canonical_name
+from policyctl.load.write import file_text, unrepresentable_reasons
+from policyctl.policy.live import Live, LiveRows
+from policyctl.policy.names import Kind, canonical_name, kind_of
 from policyctl.reconcile.observe import find_live, observe
-from policyctl.report.format import position_name
-from policyctl.report.policies import extra_comments, policies_json, policies_text, policy_text_or_why
+from policyctl.report.policies import extra_comments, file_text_or_why, lacking, live_json, live_text
+
+with_form = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+with_output = click.option(
+    "--output",
+    "-o",
+    required=True,
+    metavar="FILE",
+    help="FILE.yaml, FILE.zip (as the platform's own command), or - to print it.",
+)
 
 LIST_EPILOG = """\b
 Example:
@@ -30,18 +38,22 @@ Example:
 
 
 @click.command("list", epilog=LIST_EPILOG)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_form
 @with_options("dir", "env", "remote", "color", "verbose")
 def list_policies(options: Options, form: str) -> int:
     """List every policy on the remote, in scope or not."""
-    session = open_session(options)
+    return list_live("policy", open_session(options), form)
+
+
+def list_live(kind: Kind, session: Session, form: str) -> int:
+    """Print what is live of one kind."""
     console, environment = session.console, session.environment.name
-    with session.reader() as reader, console.progress.of("Listing", "live policy") as step:
-        observed = observe(reader, on_row=step)
+    with session.reader() as reader, console.progress.of("Listing", f"live {kind}") as step:
+        observed = observe(reader, step, kind)
     if form == "json":
-        console.result(policies_json(observed, environment, reader.identity))
+        console.result(live_json(kind, observed, environment, reader.identity))
     else:
-        console.result(policies_text(observed, environment, session.remote, console.out_style))
+        console.result(live_text(kind, observed, environment, session.remote, console.out_style))
     return 0
 
 
@@ -52,22 +64,26 @@ Example:
 
 
 @click.command("show", epilog=SHOW_EPILOG)
-@with_name
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_name("policy")
+@with_form
 @with_options("dir", "env", "remote", "verbose")
-def show(options: Options, name: str, form: str) -> int:
+def show_policy(options: Options, name: str, form: str) -> int:
     """Show the live policy NAME: as a policy file, or as JSON."""
-    session = open_session(options)
-    live, remote = _find(session, canonical_name(name))
+    return show_live(canonical_name(name), open_session(options), form)
+
+
+def show_live(name: str, session: Session, form: str) -> int:
+    """Print the live policy or model of a canonical name."""
+    live, remote = _find(session, name)
     if form == "json":
-        session.console.result(policies_json(LiveRows({live.name: live}), session.environment.name, remote))
+        session.console.result(live_json(kind_of(name), LiveRows({name: live}), session.environment.name, remote))
     else:
-        session.console.result(policy_text_or_why(live))
+        session.console.result(file_text_or_why(live))
     return 0
 
 
-def _find(session: Session, name: str) -> tuple[LivePolicy, str]:
-    """The live policy, and the identity of the remote."""
+def _find(session: Session, name: str) -> tuple[Live, str]:
+    """What is live of that name, and the identity of the remote."""
     with session.reader() as reader:
         return find_live(reader, name, session.environment.name), reader.identity
 
@@ -80,30 +96,29 @@ Example:
 
 
 @click.command("export", epilog=EXPORT_EPILOG)
-@with_name
-@click.option(
-    "--output",
-    "-o",
-    required=True,
-    metavar="FILE",
-    help="FILE.yaml, FILE.zip (as the platform's own command), or - to print it.",
-)
+@with_name("policy")
+@with_output
 @with_options("dir", "env", "remote", "verbose")
-def export(options: Options, name: str, output: str) -> int:
+def export_policy(options: Options, name: str, output: str) -> int:
     """Write the live policy NAME as a policy file. The same policy gives the same bytes; an existing file is overwritten."""
-    path, name = Path(output), canonical_name(name)
+    return export_live(canonical_name(name), options, open_session, output)
+
+
+def export_live(name: str, options: Options, opened: Callable[[Options], Session], output: str) -> int:
+    """Write the live policy or model of a canonical name as a file."""
+    path = Path(output)
     if output != "-" and path.suffix not in (".yaml", ".yml", ".zip"):
         raise UsageError(f"--output: {output} must end in .yaml, .yml or .zip, or be -")
-    session = open_session(options)
+    session = opened(options)
     live, _ = _find(session, name)
-    text = policy_text(live.document)
+    text = file_text(live)
     if not isinstance(text, str):
-        raise PolicyctlError(f"{name} cannot be a policy file: {'; '.join(unrepresentable_reasons(text))}")
+        raise PolicyctlError(f"{name} cannot be a {kind_of(name)} file: {'; '.join(unrepresentable_reasons(text))}")
     text += extra_comments(live)
     if output == "-":
         session.console.result(text)
         return 0
-    for note in unknown_field_notes({name: unknown_fields(live.document)}, position_name):
+    for note in lacking(live):
         session.console.say(f"note  {note}")
     write_atomically(path, _archive(name, text, path.stem) if path.suffix == ".zip" else text)
     session.console.say(f"wrote {output}")
