@@ -30,7 +30,6 @@ TOPICS = (
     "gitlab",
     "threat-model",
     "orchestrate",
-    "consumers",
     "serve",
     "formats",
     "rules",
