@@ -28,7 +28,7 @@ def check(document: Document) -> Iterator[Finding]:
     if not document.get("app_id"):
         missing = [" or ".join(keys) for keys in required(provider) if not any(config.get(key) for key in keys)]
         if missing:
-            message = f"{provider} needs {' and '.join(missing)}, and the file names no connection that may hold it: {CONNECT}"
+            message = f"{provider} needs {' and '.join(missing)}, and no connection is named that may hold it: {CONNECT}"
             yield finding(("name",), "P483", message)
     if "anthropic" in document["name"] and "max_tokens" not in (document.get("config") or {}):
         message = "anthropic models have no default for max_tokens and calls without it fail; write config.max_tokens"

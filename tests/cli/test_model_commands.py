@@ -99,7 +99,7 @@ def test_a_dry_run_shows_the_change_and_writes_nothing(bare: Path, policyctl: Po
     ran = policyctl("model", "add", "openai/x", "--dry-run")
     assert ran.code == 0
     assert "\n+ virtual-model/openai/x\n" in ran.out
-    assert "warning: --name: openai needs api_key, and no connection can hold it" in ran.err
+    assert "warning: --name: openai needs api_key, and no connection is named that may hold it" in ran.err
     assert not LOCAL.exists()
     assert policyctl("model", "add", "openai/x").code == 64, "there is no terminal to ask on"
 
