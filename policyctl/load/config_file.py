@@ -198,13 +198,13 @@ class LimitsFile(FileModel):
 
     max_removes: Annotated[
         Annotated[int, Field(ge=0)] | None,
-        Field(description="The most policies that one plan may remove. Default: 5."),
+        Field(description="The most policies and models that one plan may remove. Default: 5."),
     ] = None
     max_change_percent: Annotated[
         Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None,
         Field(
-            description="The most policies that one plan may update or remove, in percent of the live policies in scope. "
-            "Checked from 10 live policies on; adding policies never counts. Default: 30."
+            description="The most policies and models that one plan may update or remove, in percent of the live ones in "
+            "scope. Checked from 10 live ones on; what is added never counts. Default: 30."
         ),
     ] = None
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from policyctl.errors import PolicyctlError
 from policyctl.plan.change import ACTIONS, GOOD, Action, Change, Outcome, Status, normal_of
-from policyctl.plan.diff import FieldChange
+from policyctl.plan.diff import FieldChange, contents
 from policyctl.plan.plan import Plan
 from policyctl.plan.settings import Override
 from policyctl.policy.document import digest
@@ -106,9 +106,11 @@ def entry_of(
 
 
 def _fields_of(change: Change) -> tuple[FieldChange, ...]:
-    """The differences; for an add or a remove every key but the name."""
+    """The differences; for an add or a remove every key but the name, and of a model its settings one by one."""
     if change.action == "update":
         return change.fields
+    if change.kind == "model" and (document := change.after or change.before) is not None:
+        return contents(document, gone=change.action == "remove")
     before, after = (normal_of(document) if document else {} for document in (change.before, change.after))
     keys = [key for key in {**before, **after} if key != "name"]
     return tuple(FieldChange(key, before.get(key), after.get(key)) for key in keys)

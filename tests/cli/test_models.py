@@ -57,6 +57,33 @@ def test_a_plan_is_refused_until_a_model_can_use_its_connection(project: Project
     assert policyctl("plan", "--detailed-exitcode").code == 0
 
 
+def test_the_history_of_models_shows_their_settings_and_no_secret(
+    project: Project, policyctl: Policyctl, served: Served
+) -> None:
+    manage(project, served.url)
+    project.policy("chat", GPT)
+    row = {"name": "virtual-model/a21/old", "provider_config": {"api_key": "a key of its own", "custom_host": "https://h"}}
+    httpx.post(f"{served.url}/v1/models", json=row).raise_for_status()
+    declare(project, "openai/gpt-4o", "config: {temperature: 0.2}")
+    project.write(
+        "policyctl.yaml", f"manage: [policies, models]\nscope: ['*']\nenvironments: {{dev: {{remote: '{served.url}'}}}}\n"
+    )
+    assert policyctl("apply", "--yes", "--audit", "log.jsonl").code == 0
+    declare(project, "openai/gpt-4o", "config: {temperature: 0.3}")
+    ran = policyctl("apply", "--yes", "--audit", "log.jsonl")
+    assert (ran.code, "Applied: 1 model updated; read back and verified." in ran.out) == (0, True)
+    shown = policyctl("history", "--audit", "log.jsonl", "--diff")
+    assert shown.code == 0
+    for line in (
+        "    config.temperature: absent → 0.2",
+        "    config.temperature: 0.2 → 0.3",
+        "    provider_config.api_key: (set) → absent",
+        "    provider_config.custom_host: https://h → absent",
+    ):
+        assert line in shown.out, line
+    assert "a key of its own" not in shown.out + Path("log.jsonl").read_text("utf-8")
+
+
 def test_an_update_that_this_remote_cannot_clear_says_what_to_do(
     project: Project, policyctl: Policyctl, served: Served
 ) -> None:
