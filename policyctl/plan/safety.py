@@ -329,9 +329,10 @@ def _emptied(plan: Plan, observed: LiveRows, settings: Settings) -> Iterator[str
     for kind in KINDS if plan.counts.managed else ():
         actions = Counter(change.action for change in plan.changes if change.kind == kind)
         live = sum(kind_of(name) == kind and settings.in_scope(name) for name in observed.live)
-        removes = actions["remove"] if plan.counts.managed else 0  # without counts the rest was not compared
+        removes = actions["remove"]
         if removes and removes == live and not actions["add"]:
-            yield f"all {removes} live {PLURALS[kind]} in scope would be removed; policyctl never empties a scope"
+            what = f"all {removes} live {PLURALS[kind]}" if removes > 1 else f"the only live {kind}"
+            yield f"{what} in scope would be removed; policyctl never empties a scope"
 
 
 def _still_targeted(plan: Plan, observed: LiveRows) -> Iterator[tuple[str, str]]:

@@ -82,7 +82,7 @@ def test_protected_policies_may_be_updated() -> None:
 def test_emptying_the_scope_is_refused_whatever_is_allowed() -> None:
     settings = Settings(scope=("team-*",), limits=Limits(100, 100.0), allow_remove=("team-a",))
     assert refusals([policy("other")], [row("team-a"), row("other")], settings) == [
-        "all 1 live policies in scope would be removed; policyctl never empties a scope"
+        "the only live policy in scope would be removed; policyctl never empties a scope"
     ]
 
 
