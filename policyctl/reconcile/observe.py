@@ -65,7 +65,7 @@ def _readable(reader: Reader, names: Collection[str]) -> LiveRows:
     return observed
 
 
-def read_consumers(reader: Reader, loaded: Loaded, policies: Mapping[str, Document]) -> Consumers:
+def read_consumers(reader: Reader, loaded: Loaded | None, policies: Mapping[str, Document]) -> Consumers:
     """Who uses what, by the lists of the remote, the directory's other files, and the targets of these policies (documents by
     canonical name). What cannot be read is in the result."""
     sources = reader.sources()
@@ -76,18 +76,19 @@ def read_consumers(reader: Reader, loaded: Loaded, policies: Mapping[str, Docume
     return found
 
 
-def _in_files(loaded: Loaded) -> dict[Consumer, ConsumerDocument]:
-    return {Consumer(one.consumer.kind, one.consumer.name, file=one.file): one for one in loaded.consumers}
+def _in_files(loaded: Loaded | None) -> dict[Consumer, ConsumerDocument]:
+    documents = loaded.consumers if loaded is not None else ()
+    return {Consumer(one.consumer.kind, one.consumer.name, file=one.file): one for one in documents}
 
 
-def with_lines(uses: Iterable[ConsumerUse], loaded: Loaded) -> tuple[ConsumerUse, ...]:
+def with_lines(uses: Iterable[ConsumerUse], loaded: Loaded | None) -> tuple[ConsumerUse, ...]:
     """The uses with the lines of those in files: `agents/billing.yaml:4`."""
     files = _in_files(loaded)
     return tuple(_with_line(use, files.get(use.consumer), loaded) for use in uses)
 
 
-def _with_line(use: ConsumerUse, document: ConsumerDocument | None, loaded: Loaded) -> ConsumerUse:
-    if document is None:
+def _with_line(use: ConsumerUse, document: ConsumerDocument | None, loaded: Loaded | None) -> ConsumerUse:
+    if document is None or loaded is None:
         return use
     mark = loaded.mark_of(document, Finding(path_of(use.field), "", "")).mark
     return use._replace(consumer=use.consumer._replace(file=f"{mark.file}:{mark.line}" if mark.line else mark.file))
@@ -98,7 +99,7 @@ _MOST_RELEASED = 5  # agents named in a note
 
 
 def with_consumers(
-    reviewed: Review, reader: Reader, loaded: Loaded, settings: Settings, *, read: bool = True, unseen: bool = False
+    reviewed: Review, reader: Reader, loaded: Loaded | None, settings: Settings, *, read: bool = True, unseen: bool = False
 ) -> Review:
     """The review with who uses what it changes, and with refusals for removals that consumers prevent.
 

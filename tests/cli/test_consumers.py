@@ -12,6 +12,7 @@ import httpx
 import jsonschema
 import pytest
 
+from policyctl.cli.selection import parse_overrides, read_overrides, write_overrides
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project, Ran
 from tests.remote.fake_server import Reply, Seen, StandIn, standing_in
@@ -139,6 +140,36 @@ def test_what_is_used_directly_is_removed_only_when_allowed_by_name(tenant: Tena
     allowed = tenant("apply", "--yes", "--allow-remove", name)
     assert (allowed.code, f"--allow-remove {name}" in allowed.out) == (0, True)
     assert tenant("plan", "--detailed-exitcode").code == 0
+
+
+def test_a_removal_by_name_follows_the_same_rules(tenant: Tenant) -> None:
+    ran = tenant("policy", "remove", "anygem", "--yes")
+    assert (ran.code, "virtual-policy/anygem would be removed, but it is used by 1 agent" in ran.out) == (3, True)
+    assert tenant("policy", "remove", "anygem", "--yes", "--allow-remove", "anygem").code == 0
+    tenant.failing["agents"] = 403
+    assert tenant("policy", "remove", "free", "--yes").code == 3
+    allowed = tenant("policy", "remove", "free", "--yes", "--allow-unseen-consumers", "--reason", "no rights")
+    assert (allowed.code, "--allow-unseen-consumers: no rights" in allowed.out) == (0, True)
+
+
+def test_a_model_is_protected_and_allowed_by_its_whole_name(project: Project, policyctl: Policyctl) -> None:
+    project.write("policyctl.yaml", "manage: [policies, models]\n")
+    project.policy("chat", GPT)
+    for name in ("gpt-4o", "spare"):
+        project.write(f"{name}.yaml", f"spec_version: v1\nkind: model\nname: openai/{name}\napp_id: c\n")
+    assert policyctl("apply", "--yes").code == 0
+    (project.policies / "spare.yaml").unlink()
+    project.write("agent.yaml", "spec_version: v1\nkind: native\nname: bot\nllm: virtual-model/openai/spare\n")
+    ran = policyctl("plan")
+    assert (ran.code, "used by 1 agent (bot)" in ran.out) == (3, True)
+    assert policyctl("apply", "--yes", "--allow-remove", "virtual-model/openai/spare").code == 0
+
+
+def test_unseen_consumers_can_be_allowed_in_a_comment(tmp_path: Path) -> None:
+    given = parse_overrides("--allow-unseen-consumers because this login reads no agents", "ana")
+    assert [one.text for one in given] == ["--allow-unseen-consumers"]
+    write_overrides(tmp_path / "overrides.json", given)
+    assert read_overrides(tmp_path / "overrides.json") == given
 
 
 def test_a_new_name_does_not_let_the_old_one_go(tenant: Tenant) -> None:

@@ -15,6 +15,7 @@ from policyctl.cli.apply import confirm_and_apply
 from policyctl.cli.console import Console
 from policyctl.cli.options import with_audit
 from policyctl.cli.review import raise_if_unsafe
+from policyctl.cli.selection import UNSEEN
 from policyctl.cli.session import OpenedDirectory, Session
 from policyctl.effect.context import NOTHING
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError, errors_in
@@ -34,6 +35,7 @@ from policyctl.policy.names import PLURALS, Kind, canonical_name, kind_of, virtu
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
 from policyctl.reconcile.models import KnownModels, check_policy
+from policyctl.reconcile.observe import with_consumers
 from policyctl.reconcile.plan import may_remove, plan_removal, plan_write
 from policyctl.report.format import count, escape
 from policyctl.report.plan_text import change_text, plan_text
@@ -192,34 +194,37 @@ def _as_it_is(policy: Policy) -> Policy:
 
 
 def with_removal_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --allow-remove and --reason, and the other options of a change."""
-    return click.option(
-        "--allow-remove", multiple=True, metavar="NAME", help="Allow the removal of this one, which is protected; repeatable."
-    )(
-        click.option("--reason", default="", metavar="TEXT", help="Why something protected is removed; the audit shows it.")(
-            with_change_options(function)
-        )
-    )
+    """Give a command --allow-remove, --allow-unseen-consumers and --reason, and the other options of a change."""
+    allow = "Allow the removal of this one, though it is protected or used; repeatable."
+    unseen = "Allow it though it could not be read who uses it."
+    reason = "Why something protected or used is removed; the audit shows it."
+    wrapped = click.option("--reason", default="", metavar="TEXT", help=reason)(with_change_options(function))
+    wrapped = click.option(UNSEEN, "unseen", is_flag=True, help=unseen)(wrapped)
+    return click.option("--allow-remove", multiple=True, metavar="NAME", help=allow)(wrapped)
 
 
-def remove(name: str, session: Session, how: ChangeOptions, allow_remove: tuple[str, ...], reason: str) -> int:
+def remove(name: str, session: Session, how: ChangeOptions, allow_remove: tuple[str, ...], reason: str, *, unseen: bool) -> int:
     """Remove the policy or model of a canonical name: from the remote, or with --save its file. Returns the exit code."""
     kind = kind_of(name)
-    if reason and not allow_remove:
+    if reason and not (allow_remove or unseen):
         raise UsageError("--reason is for --allow-remove, which is not given; add it, or leave the reason out")
     if idle := [other for other in allow_remove if CANONICAL[kind](other) != name]:
         raise UsageError(f"--allow-remove {idle[0]} is not the {kind} to remove, {name}; correct it or leave it out")
-    if how.save and allow_remove:
-        raise UsageError("--allow-remove is for the remote, and --save changes the directory alone; leave one out")
+    if how.save and (allow_remove or unseen):
+        option = "--allow-remove" if allow_remove else UNSEEN
+        raise UsageError(f"{option} is for the remote, and --save changes the directory alone; leave one out")
     if how.save:
         return _save_removal(name, session, how)
     names = tuple(map(CANONICAL[kind], allow_remove))
     settings = session.environment.settings.overridden(None, None, names)
+    opened = _directory_if_readable(session)
     with session.reader() as reader, session.console.progress.of("Listing", f"live {kind}"):
         review = plan_removal(reader, name, session.environment, settings)
-    overrides = tuple(Override("--allow-remove", one, reason) for one in allow_remove)
-    review = replace(review, plan=replace(review.plan, overrides=overrides))
-    note = _next_apply(name, None, session, _directory_if_readable(session), prunes=False)
+        review = with_consumers(review, reader, opened.loaded if opened else None, settings, unseen=unseen)
+    overrides = [Override("--allow-remove", one, reason) for one in allow_remove]
+    overrides += [Override(UNSEEN, "", reason)] if unseen else []
+    review = replace(review, plan=replace(review.plan, overrides=tuple(overrides)))
+    note = _next_apply(name, None, session, opened, prunes=False)
     return _show_and_change(name, review, note, session, how)
 
 
