@@ -31,13 +31,15 @@ environments:
   #   vars:
   #     flash_weight: 0.75           # for templates in policy files: weight: "{{ flash_weight }}"
 
-# The names that this directory manages; other live policies are left alone. Needed to remove anything on a real remote.
-# scope: ["virtual-policy/*"]
+manage: [policies, models]         # without models, files of virtual models are only declarations
 
-# Whether to remove live policies in scope that have no file.
+# The names that this directory manages; what else is live is left alone. Needed to remove anything on a real remote.
+# scope: ["virtual-policy/*", "virtual-model/*"]
+
+# Whether to remove what is live, in scope, and has no file.
 # prune: true
 
-# Policies that are never removed, and exceptions.
+# Policies and models that are never removed, and exceptions.
 # protect: ["virtual-policy/prod-*"]
 # allow_remove: ["virtual-policy/prod-old"]
 

@@ -21,11 +21,13 @@ from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import refuse_link
 from policyctl.load.unread import gap_problems, gaps_of, missing_config, shown
 from policyctl.load.urls import LOCAL
+from policyctl.policy.names import kind_of
 from policyctl.rules import LINT_CODES
 
 
 class Validation(NamedTuple):
-    """The problems found, sorted by place, and how much was checked; `tests` are scenario tests.
+    """The problems found, sorted by place, and how much was checked; `tests` are scenario tests, `models` the virtual
+    models that are managed.
 
     `environment` is the only one that was checked, None for all.
     """
@@ -36,6 +38,7 @@ class Validation(NamedTuple):
     tests: int
     skipped: Counter[str]
     environment: str | None = None
+    models: int = 0
 
     @property
     def valid(self) -> bool:
@@ -88,11 +91,12 @@ def validate_paths(
         found, loaded = _validate_group(above, group, directory, environment, infos, deep, on_file)
         problems += found
         files.update(group.files)
-        names |= {policy.name for one in loaded for policy in one.policies}
+        names = names.union(*(one.names for one in loaded))
         suites = [suite for one in loaded for suite in one.suites]
         tests |= {(suite.file, suite.index, place) for suite in suites for place in range(len(suite.scenarios))}
         skipped += loaded[0].skipped
-    return Validation(tuple(sorted(set(problems))), len(files), len(names), len(tests), skipped, environment)
+    models = sum(kind_of(name) == "model" for name in names)
+    return Validation(tuple(sorted(set(problems))), len(files), len(names) - models, len(tests), skipped, environment, models)
 
 
 def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Problem], dict[Path | None, _Group]]:
@@ -205,7 +209,7 @@ def _left_out(
 
 
 def _idle_settings(config: Config, loaded: Iterable[tuple[Environment, Loaded]], infos: bool) -> Iterator[Problem]:
-    named = [(environment, {policy.name for policy in one.policies}) for environment, one in loaded]
+    named = [(environment, set(one.names)) for environment, one in loaded]
     codes = config.lint.codes(infos=infos)
     yield from (problem for problem in idle_in_files(config, named) if problem.code in codes)
 

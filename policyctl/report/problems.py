@@ -76,6 +76,7 @@ def validation_json(validation: Validation) -> str:
         "environment": validation.environment,
         "files": validation.files,
         "policies": validation.policies,
+        "models": validation.models,
         "tests": validation.tests,
         "skipped": dict(sorted(validation.skipped.items())),
         "problems": [
@@ -103,8 +104,7 @@ def validation_summary(validation: Validation, style: Style) -> str:
     """One line: whether all is valid, and what was checked."""
     found = Counter(problem.severity for problem in validation.problems)
     problems = ", ".join(count(found[severity], severity) for severity in SEVERITIES if found[severity])
-    tests = f" and {count(validation.tests, 'test')}" if validation.tests else ""
-    seen = f"{count(validation.policies, 'policy')}{tests} in {count(validation.files, 'file')}"
+    seen = f"{_checked(validation)} in {count(validation.files, 'file')}"
     if validation.skipped:
         kinds = ", ".join(f"{number} {escape(kind)}" for kind, number in sorted(validation.skipped.items()))
         seen += f", skipped: {kinds}"
@@ -113,6 +113,14 @@ def validation_summary(validation: Validation, style: Style) -> str:
         verdict = style.paint("Valid", "green", "bold")
         return f"{verdict}{where}: {seen}" + (f", {problems}.\n" if problems else ".\n")
     return f"{style.paint('Not valid', 'red', 'bold')}{where}: {problems} ({seen}).\n"
+
+
+def _checked(validation: Validation) -> str:
+    """What was checked: `2 policies, 1 model and 4 tests`."""
+    others = [count(number, noun) for number, noun in ((validation.models, "model"), (validation.tests, "test")) if number]
+    policies = [count(validation.policies, "policy")] if validation.policies or not validation.models else []
+    *first, last = [*policies, *others]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 RULES_FORMAT = "policyctl/rules"

@@ -29,7 +29,7 @@ def test_every_setting_in_the_comments_is_one_that_may_be_written(bare: Path, po
     lines = config.read_text("utf-8").splitlines()
     settings = [line for line in lines if ":" in line and not line.startswith(("# W", "# E", "# T", "# P", "# H"))]
     config.write_text("\n".join(line.replace("# ", "", 1) if "#" in line[:3] else line for line in settings), "utf-8")
-    assert {"scope", "prune", "protect", "allow_remove", "limits"} <= yaml.safe_load(config.read_text("utf-8")).keys()
+    assert {"manage", "scope", "prune", "protect", "allow_remove", "limits"} <= yaml.safe_load(config.read_text("utf-8")).keys()
     assert "prod" in yaml.safe_load(config.read_text("utf-8"))["environments"]
     ran = policyctl("validate", "policies/policyctl.yaml")
     assert (ran.code, ran.out.count("P304 remote still has a placeholder in it")) == (1, 1)

@@ -198,3 +198,14 @@ def test_a_model_whose_file_is_not_read_is_not_written_twice(where: str, project
     reason = "is not a directory; move it away" if where == "in the way" else "is not written: policies/"
     assert f"not pulled  {GPT}: policies/models" in ran.out
     assert reason in ran.out
+
+
+def test_after_init_pull_writes_models_too_and_validate_counts_them(bare: Path, policyctl: Policyctl) -> None:
+    add_models(bare / "live.db", {"name": GPT}, {"name": "virtual-model/openai/b"})
+    assert policyctl("init").code == 0
+    ran = policyctl("pull", "--remote", "sqlite:///live.db")
+    assert "+ policies/models/openai-gpt-4o.yaml\n" in ran.out
+    assert policyctl("validate").out.splitlines()[-1] == "Valid: 1 policy, 2 models and 2 tests in 4 files, 2 warnings."
+    data = json.loads(policyctl("validate", "policies/models", "--format", "json").out)
+    assert (data["policies"], data["models"]) == (0, 2)
+    assert policyctl("validate", "policies/models").out.splitlines()[-1] == "Valid: 2 models in 2 files, 2 warnings."
