@@ -50,6 +50,7 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
     "policies are files in a directory: name it with --dir": ("-f", "--file", "--filename"),
     "delete the files of the policies that should go, then plan and apply": ("--destroy", "--delete", "--prune", "--purge"),
     "leave it out: apply reads back and verifies what it wrote": ("--wait", "--watch", "-w", "--verify"),
+    "leave it out: no model is called to test it": ("--skip-validation", "--no-validation"),
     "leave it out: apply holds a lock by itself": ("--lock", "--no-lock"),
     "leave it out: progress goes to standard error, 2>/dev/null hides it": ("-q", "--quiet", "--silent"),
 }

@@ -7,7 +7,8 @@ The rules, which follow what the platform's CLI sends and what its server answer
 * of a secret only that it is set is compared: files hold none, so an update keeps what the remote has, unless the model
   changes to a connection, which takes its place;
 * tags are a set; absent means none; an absent type is chat; an empty config is an absent one; null is absent;
-* the connection is named by its `app_id`; the id that a remote has for it never leaves the room of the remote;
+* the connection is named by its `app_id`; the id that a remote has for it never leaves the room of the remote. One whose
+  `app_id` cannot be found is kept until the file names another;
 * keys that the format does not know are left out: they are carried over on writing, never compared.
 """
 

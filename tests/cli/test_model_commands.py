@@ -293,3 +293,9 @@ def test_save_changes_the_directory_instead_of_the_remote(project: Project, poli
     assert policyctl("model", "remove", GPT, "--save", "--yes").code == 0
     assert not path.exists()
     assert not LOCAL.exists()
+
+
+def test_an_option_of_the_platforms_own_command_that_does_nothing_here_is_explained(bare: Path, policyctl: Policyctl) -> None:
+    ran = policyctl("model", "add", "openai/x", "--skip-validation")
+    assert ran.code == 64
+    assert ran.err.startswith("error: unknown option --skip-validation; leave it out: no model is called to test it (")
