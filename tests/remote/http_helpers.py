@@ -47,6 +47,7 @@ def reach(
     ca_file: Path | None = None,
     timeout: httpx.Timeout = httpx.Timeout(10),
     base: Path = Path(),
+    models: bool = False,
 ) -> OrchestrateRemote:
     """A remote at a URL, with injected time."""
     clock = clock or Clock()
@@ -55,7 +56,7 @@ def reach(
     sender: Sender = wire
     if auth is not None:
         sender = LoginSession(wire, auth, url, Credentials(auth, scrub, base, environ), clock.now)
-    return OrchestrateRemote(url, sender, scrub)
+    return OrchestrateRemote(url, sender, scrub, models=models)
 
 
 def row(name: str, *models: str, **more: Any) -> dict[str, Any]:

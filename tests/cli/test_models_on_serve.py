@@ -1,0 +1,151 @@
+"""Virtual models on a real `policyctl serve`, and on servers that answer in unusual shapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from policyctl.load.environment import Environment
+from policyctl.plan.change import GOOD, Desired
+from policyctl.plan.plan import Selection
+from policyctl.plan.settings import Settings
+from policyctl.reconcile.apply import apply_changes
+from policyctl.reconcile.plan import plan_directory
+from policyctl.reconcile.verify import verify
+from policyctl.remote.orchestrate import OrchestrateRemote
+from policyctl.remote.protocol import Backoff
+from tests.conftest import Policyctl, Project
+from tests.examples import examples
+from tests.reconcile.model_tenants import tenants
+from tests.remote.fake_server import Reply, Seen, standing_in
+from tests.remote.http_helpers import reach
+from tests.remote.model_tenant import CONNECTIONS
+from tests.server.serving import Served, serving
+
+NAMES = ["openai/a&b", "x/a#1", "x/a+b", "x/%41", "x/A", "x/a:b", "x/a b", "x/a/b"]
+SERVERS = {
+    "merging": (),
+    "replacing": ("--replace-models",),
+    "merging, camelCase": ("--camel-case",),
+    "replacing, camelCase": ("--replace-models", "--camel-case"),
+}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder: Path = tmp_path_factory.mktemp("served")
+    with serving(folder / "served.db", *SERVERS[request.param]) as running:
+        for app_id in CONNECTIONS:
+            answer = httpx.post(f"{running.url}/v1/connections/applications", json={"app_id": app_id})
+            assert answer.is_success, answer.text
+        yield running
+
+
+@given(tenants(), tenants())
+@settings(max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_any_tenant_becomes_any_other(served: Served, first: list[Desired], second: list[Desired]) -> None:
+    """The connection alone has no empty value: where a PUT merges, the apply reports that it is still there."""
+    with reach(served.url, models=True) as writer:
+        for desired in (first, second, []):
+            reported = applied(writer, desired)
+            changes = planned(writer, desired).plan.changes
+            assert {change.name for change in changes} == reported
+            assert all(field.path == "app_id" for change in changes for field in change.fields)
+        assert writer.rows() == []
+
+
+def planned(writer: OrchestrateRemote, desired: list[Desired]) -> Any:
+    return plan_directory(writer, desired, Environment("dev"), Settings(scope=("*",), models=True), Selection())
+
+
+def applied(writer: OrchestrateRemote, desired: list[Desired]) -> set[str]:
+    """Apply everything; the names that the report has as not applied."""
+    plan = planned(writer, desired).plan
+    outcomes = apply_changes(
+        plan.changes, writer, parallelism=4, on_outcome=lambda _: None, stopped=lambda: False, patience=Backoff()
+    )
+    assert {outcome.status for outcome in outcomes} <= GOOD
+    lines = verify(outcomes, writer, lambda _: None)
+    return {change.name for change in plan.changes if any(change.name in line for line in lines)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_survives_every_part_of_a_request(name: str, served: Served, project: Project, policyctl: Policyctl) -> None:
+    config = {"manage": ["policies", "models"], "environments": {"dev": {"remote": served.url}}, "scope": ["*"]}
+    project.write("policyctl.yaml", json.dumps({**config, "limits": {"max_change_percent": 100}}))
+    head = {"spec_version": "v1", "kind": "model"}
+    body = {"strategy": {"mode": "single"}, "targets": [{"model_name": f"virtual-model/{name}"}]}
+    for description in ("one", "two"):
+        project.write("m.json", json.dumps({**head, "name": name, "description": description, "provider_config": {}}))
+        project.write("p.json", json.dumps({**head, "name": "p", "policy": body}))
+        assert policyctl("apply", "--yes").code == 0
+        assert policyctl("plan", "--detailed-exitcode").code == 0
+    (row,) = httpx.get(f"{served.url}/v1/models").json()
+    assert (row["name"], row["description"]) == (f"virtual-model/{name}", "two")
+    for kind in ("model_policy", "models"):  # the scope is never emptied by an apply
+        for row in httpx.get(f"{served.url}/v1/{kind}").json():
+            assert httpx.delete(f"{served.url}/v1/{kind}/{row['id']}").status_code == 204
+
+
+ROW = {"id": "m-1", "name": "virtual-model/x/a"}
+SHAPES: dict[str, tuple[Reply, int, str]] = {
+    "nothing": (Reply(200, []), 0, "+ virtual-model/x/a"),
+    "one row": (Reply(200, [ROW]), 0, "1 unchanged"),
+    "a missing collection": (Reply(404, {"detail": "Not Found"}), 1, "the URL of the remote is probably wrong"),
+    "an envelope": (Reply(200, {"resources": [ROW]}), 1, "without a list of models"),
+    "null": (Reply(200, b"null"), 1, "without a list of models"),
+    "a page": (Reply(200, [ROW], {"Link": '</v1/models?page=2>; rel="next"'}), 1, "one page of a list"),
+    "an error": (Reply(500, {"detail": "no"}), 1, "answered 500"),
+    "two rows of the name": (Reply(200, [ROW, {**ROW, "id": "m-2"}]), 5, "m-1, m-2"),
+    "a row without an id": (Reply(200, [{"name": "x/a"}]), 5, "no usable id"),
+    "a row with and a row without an id": (Reply(200, [ROW, {"name": "x/a"}]), 5, "no usable id"),
+    "a row without an id of another name": (Reply(200, [ROW, {"name": "x/b"}]), 0, "name virtual-model/x/b, id unknown"),
+    "rows of no kind": (Reply(200, [ROW, 5, None, "x", []]), 0, "4 rows of the remote are left alone"),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_a_list_of_models_of_any_shape_is_read_or_refused(case: str, project: Project, policyctl: Policyctl) -> None:
+    reply, code, text = SHAPES[case]
+
+    def answer(seen: Seen) -> Reply:
+        if seen.path.endswith("/v1/models"):
+            return reply
+        return Reply(200, []) if seen.path.endswith("/model_policy") else Reply(404)
+
+    with standing_in(answer) as remote:
+        write_one(project, remote.url)
+        ran = policyctl("plan")
+        assert (ran.code, text in ran.out + ran.err) == (code, True), ran
+        assert remote.asked("POST") == []
+
+
+def test_a_model_in_use_that_the_remote_does_not_remove_is_reported(project: Project, policyctl: Policyctl) -> None:
+    """An agent, which no plan may see, or a policy that came meanwhile."""
+    other = {"id": "m-2", "name": "virtual-model/x/used"}
+
+    def answer(seen: Seen) -> Reply:
+        if seen.method == "DELETE":
+            return Reply(409, {"detail": "used by the agent billing-bot"})
+        if seen.path.endswith("/v1/models"):
+            names = [value for key, value in seen.query if key == "name"]
+            return Reply(200, [row for row in (ROW, other) if not names or row["name"] in names])
+        return Reply(200, []) if seen.path.endswith("/model_policy") else Reply(404)
+
+    with standing_in(answer) as remote:
+        write_one(project, remote.url)
+        ran = policyctl("apply", "--yes", "--allow-unseen-consumers")
+        assert ran.code == 5
+        assert "409 Conflict: used by the agent billing-bot" in ran.out + ran.err
+
+
+def write_one(project: Project, url: str) -> None:
+    config = {"manage": ["policies", "models"], "environments": {"dev": {"remote": url}}, "scope": ["*"]}
+    project.write("policyctl.yaml", json.dumps({**config, "limits": {"max_change_percent": 100}}))
+    project.write("a.yaml", "spec_version: v1\nkind: model\nname: x/a\nprovider_config: {}\n")
