@@ -189,5 +189,6 @@ def written(live: LiveModel | None, after: Document) -> Document:
         }
         document = {key: value for key, value in live.document.items() if key not in KNOWN_KEYS} | document
         document["name"] = live.document["name"]
-    document["provider_config"] = without_nulls(settings)
+    # What the row alone has goes back as it is, with the nulls within.
+    document["provider_config"] = {key: value for key, value in settings.items() if value is not None}
     return document
