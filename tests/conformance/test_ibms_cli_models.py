@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.conformance.orchestrate import SECRET, Orchestrate, logged_in
+from tests.conftest import Policyctl, Project
 from tests.server.serving import Served, serving
 
 FILES = json.loads(Path(__file__).with_name("recordings.json").read_text("utf-8"))["files"]
@@ -114,3 +115,55 @@ def test_the_model_selection_and_agents(served: Served, ibm: Orchestrate) -> Non
     assert {agent["name"]: agent["llm"] for agent in agents} == {"a1": "anygem", "a2": GPT}
     ibm("models", "config", "reset")
     assert '"default_llm": null' in ibm("models", "config", "list")
+
+
+def test_ibms_cli_and_policyctl_change_the_same_models_in_turns(
+    served: Served, ibm: Orchestrate, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sees what the other wrote: after each command of theirs the plan is just the way back, and after an apply empty."""
+    monkeypatch.setenv("SERVE_SECRET", SECRET)
+    login = {"type": "bearer", "token": "env:SERVE_SECRET"}
+    config = {"manage": ["policies", "models"], "environments": {"dev": {"remote": served.url, "auth": login}}, "scope": ["*"]}
+    project.write("policyctl.yaml", json.dumps({**config, "limits": {"max_change_percent": 100}}))
+    for app_id in ("creds", "others"):
+        ibm("connections", "add", "--app-id", app_id)
+        ibm("connections", "configure", "--app-id", app_id, "--env", "draft", "--type", "team", "--kind", "key_value")
+
+    def mine(**keys: Any) -> None:
+        document = {"spec_version": "v1", "kind": "model", "name": "openai/shared", "app_id": "creds", **keys}
+        project.write("shared.json", json.dumps(document))
+
+    def theirs(description: str, app_id: str, **keys: Any) -> None:
+        document = {"spec_version": "v1", "kind": "model", "name": "virtual-model/openai/shared", "description": description}
+        (ibm.home / "shared.yaml").write_text(yaml.safe_dump({**document, **keys}))
+        ibm("models", "import", "--file", "shared.yaml", "--app-id", app_id, "--skip-validation")
+
+    def changes() -> dict[str, list[str]]:
+        ran = policyctl("plan", "--format", "json")
+        found = json.loads(ran.out)["changes"]
+        return {f"{one['action']} {one['name']}": sorted(field["path"] for field in one.get("fields", ())) for one in found}
+
+    def applied() -> None:
+        ran = policyctl("apply", "--yes", "--allow-unseen-consumers")
+        assert ran.code == 0, ran.err + ran.out
+        assert changes() == {}
+
+    mine(description="ours", provider_config={"request_timeout": 500})
+    applied()
+    assert "virtual-model/openai/shared: ours" in ibm("models", "list", "-r")
+
+    theirs("ours", "creds", provider_config={"request_timeout": 500})
+    assert changes() == {}, "the same model, as their command line writes it"
+    theirs("theirs", "others", provider_config={"request_timeout": 700}, tags=["x"])
+    assert changes() == {
+        "update virtual-model/openai/shared": ["app_id", "description", "provider_config.request_timeout", "tags"]
+    }
+    applied()
+    ibm("models", "add", "--name", "openai/extra", "--app-id", "creds")
+    assert [*changes()] == ["remove virtual-model/openai/extra"]
+    applied()
+    assert "openai/extra" not in ibm("models", "list", "-r")
+    ibm("models", "remove", "--name", "virtual-model/openai/shared")
+    assert [*changes()] == ["add virtual-model/openai/shared"]
+    applied()
+    assert "virtual-model/openai/shared: ours" in ibm("models", "list", "-r")
