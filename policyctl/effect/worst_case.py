@@ -93,7 +93,9 @@ def _waits(routes: Routes) -> Weights:
 
 def _leg(routes: Routes, leaf: Leaf, outcomes: Bits) -> Leg:
     limited = bool(outcomes & routes.outcomes.limited)
-    status = 429 if limited and leaf.retry.obeys else max(one.sample for one in routes.outcomes.members(outcomes))
+    samples = [one.sample for one in routes.outcomes.members(outcomes)]
+    # A 421 only where no other status will do: it is sent twice, and these calls may not count that.
+    status = 429 if limited and leaf.retry.obeys else max(samples, key=lambda one: (one > 0 and one != 421, one))
     return Leg(leaf.model, leaf.path, _calls(routes, leaf), _waits_of_leaf(leaf, limited), status)
 
 

@@ -229,6 +229,14 @@ def test_the_legs_name_the_targets_in_order() -> None:
     assert bound.legs[0].status == 429
 
 
+def test_a_leg_does_not_end_with_a_421_that_decides_nothing() -> None:
+    """It would be sent twice, and the bound counts that only where the policy tells a 421 apart."""
+    body = body_of("loadbalance", body_of("fallback", A, codes=[400, 500]), body_of("fallback", A, codes=[421]))
+    routes = routes_of(body)
+    bound = max_calls(routes)
+    assert (bound.value, len(attain(routes, bound)[0].calls), 421 in [leg.status for leg in bound.legs]) == (1, 1, False)
+
+
 def nested(depth: int) -> dict[str, Any]:
     """Fallbacks within fallbacks, each with a list of its own."""
     body = body_of("fallback", MODELS[0], MODELS[1], codes=[503])

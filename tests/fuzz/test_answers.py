@@ -142,23 +142,29 @@ def nested(depth: int) -> Any:
 
 # What is sent, made when a test asks for it (some of it is large), and what the error then reports.
 WIRES: dict[str, tuple[Callable[[], tuple[Any, ...]], str]] = {
-    "nothing": (lambda: (b"",), "broke off"),
-    "no HTTP": (lambda: (b"SSH-2.0-x\r\n",), "broke off"),
-    "half a status line": (lambda: (b"HTTP/1.1 20",), "broke off"),
-    "endless headers": (lambda: (OK, itertools.repeat(b"X-A: " + b"a" * 1000 + b"\r\n", 5000)), "broke off"),
-    "a body shorter than its length": (lambda: (OK + b"Content-Length: 50\r\n\r\n[]",), "broke off"),
+    "nothing": (lambda: (b"",), "closed the connection before its answer was complete"),
+    "no HTTP": (lambda: (b"SSH-2.0-x\r\n",), "closed the connection before its answer was complete"),
+    "half a status line": (lambda: (b"HTTP/1.1 20",), "closed the connection before its answer was complete"),
+    "endless headers": (
+        lambda: (OK, itertools.repeat(b"X-A: " + b"a" * 1000 + b"\r\n", 5000)),
+        "closed the connection before its answer was complete",
+    ),
+    "a body shorter than its length": (
+        lambda: (OK + b"Content-Length: 50\r\n\r\n[]",),
+        "closed the connection before its answer was complete",
+    ),
     "an endless body": (lambda: (CHUNKED, itertools.repeat(CHUNK, 500)), "more than 64 MiB"),
     "a body that goes on after the length": (lambda: (OK + b"Content-Length: 2\r\n\r\n[]" + MEBIBYTE,), ""),
     "a gzip bomb": (lambda: (packed(gzip.compress(b"0" * 200_000_000, 9)),), "more than 64 MiB"),
     "half a gzip": (lambda: (packed(gzip.compress(b"[]")[:-4]),), "cut short"),
-    "no gzip": (lambda: (packed(b"[]"),), "not the gzip it says"),
+    "no gzip": (lambda: (packed(b"[]"),), "a body that is not valid gzip"),
     "packed twice": (lambda: (OK + b"Content-Encoding: gzip, gzip\r\nContent-Length: 2\r\n\r\n[]",), "not asked for"),
     "a packed list": (lambda: (packed(gzip.compress(b"[]")),), ""),
     "two lengths": (lambda: (OK + LENGTHS, itertools.repeat(CHUNK, 500)), "two lengths, Content-Length and Transfer-Encoding"),
     "two lengths of an error": (lambda: (b"HTTP/1.1 403 No\r\n" + LENGTHS, itertools.repeat(CHUNK, 500)), "two lengths"),
     "a length of more digits than a number has": (
         lambda: (OK + b"Content-Length: " + b"0" * 20 + b"99\r\n\r\n", itertools.repeat(MEBIBYTE, 100)),
-        "broke off",
+        "closed the connection before its answer was complete",
     ),
     "more values than memory": (
         lambda: (packed(gzip.compress(b"[" + b"0," * 14_000_000 + b"0]", 1)),),
