@@ -65,7 +65,7 @@ from policyctl.policy.document import Policy
 
 def first(policy, *args):
     names = [frame.name for frame in traceback.extract_stack() if "/policyctl/" in frame.filename]
-    print(*names[names.index("command") :], file=sys.stderr)
+    print(*names[names.index(sys.argv[1]) :], file=sys.stderr)
     sys.exit(3)
 
 Policy.__init__ = first
