@@ -77,7 +77,7 @@ FILES: dict[str, tuple[Document, str, str]] = {
 @pytest.mark.parametrize("case", FILES)
 def test_a_file_with_an_error_is_no_model_and_the_message_names_the_place(case: str) -> None:
     keys, code, place = FILES[case]
-    model, found = read_model({**HEAD, "name": name, **keys}, "gpt.yaml")
+    model, found = read_model({**HEAD, "name": "openai/gpt-4o", **keys}, "gpt.yaml")
     assert model is None
     assert [(one.code, ".".join(map(str, one.path))) for one in found if one.severity == "error"] == [(code, place)]
 
