@@ -17,6 +17,7 @@ from policyctl.policy.names import kind_of
 from policyctl.reconcile.observe import observe
 from policyctl.remote.sqlite import SqliteReader
 from tests.conftest import Policyctl, Project
+from tests.server.serving import serving
 from tests.sqlite_rows import LOCAL, add_models, put, row
 
 GPT = "virtual-model/openai/gpt-4o"
@@ -299,3 +300,11 @@ def test_an_option_of_the_platforms_own_command_that_does_nothing_here_is_explai
     ran = policyctl("model", "add", "openai/x", "--skip-validation")
     assert ran.code == 64
     assert ran.err.startswith("error: unknown option --skip-validation; leave it out: no model is called to test it (")
+
+
+def test_a_connection_that_does_not_exist_is_refused_before_anything_is_written(project: Project, policyctl: Policyctl) -> None:
+    with serving(project.folder / "served.db") as served:
+        ran = policyctl("model", "add", GPT, "--app-id", "nowhere", "--remote", served.url, "--yes")
+        assert ran.code == 3, ran.err
+        assert f"connection nowhere (of {GPT}) does not exist" in ran.out
+        assert policyctl("model", "list", "--remote", served.url).out.endswith("0 models.\n")

@@ -34,7 +34,7 @@ from policyctl.policy.document import Document, Policy, canonical_text
 from policyctl.policy.names import PLURALS, Kind, canonical_name, kind_of, virtual_model
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.models import KnownModels, check_policy
+from policyctl.reconcile.models import KnownModels, check_connections, check_policy
 from policyctl.reconcile.observe import with_consumers
 from policyctl.reconcile.plan import may_remove, plan_removal, plan_write
 from policyctl.report.format import count, escape
@@ -183,6 +183,8 @@ def write(desired: Desired, session: Session, how: ChangeOptions, *, virtual: bo
         if isinstance(desired, Policy):
             review = check_policy(models, review, desired)
             spell = models.speller(review.live)
+        else:
+            review = check_connections(reader, review)
         after = next((change.after for change in review.plan.changes), None) or desired.document
         prunes = may_remove(reader, session.environment.settings)
         note = _next_apply(desired.name, after, session, opened, prunes=prunes, spell=spell)
