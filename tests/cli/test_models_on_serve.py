@@ -72,7 +72,7 @@ def applied(writer: OrchestrateRemote, desired: list[Desired]) -> set[str]:
     )
     assert {outcome.status for outcome in outcomes} <= GOOD
     lines = verify(outcomes, writer, lambda _: None)
-    return {change.name for change in plan.changes if any(change.name in line for line in lines)}
+    return {change.name for change in plan.changes if any(f"{change.name} " in line for line in lines)}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -64,7 +64,7 @@ def applied(writer: Writer, desired: list[Desired]) -> tuple[Review, list[Outcom
 def check_the_law(writer: Writer, desired: list[Desired], review: Review, outcomes: list[Outcome], lines: list[str]) -> None:
     """What a second plan has left is what the apply reported. Only a mask of a secret keeps a change from being made."""
     reasons = {outcome.change.name: outcome.reason for outcome in outcomes if outcome.status not in GOOD}
-    reported = {change.name for change in review.plan.changes if any(change.name in line for line in lines)}
+    reported = {change.name for change in review.plan.changes if any(f"{change.name} " in line for line in lines)}
     left = {change.name for change in review_of(writer, desired).plan.changes}
     assert left == reasons.keys() | reported, (outcomes, lines)
     assert all("mask" in reason or "did not work" in reason for reason in reasons.values()), reasons
