@@ -57,6 +57,7 @@ SEVERAL = {
     "P108-names.yaml",
     "P109-scenarios.test.yaml",
     "P10x-in-the-configuration",
+    "P110-virtual-models",
     "P205-no-such-policy",
     "P206-no-such-model",
     "P303-secret-variable",
@@ -129,7 +130,7 @@ def test_one_mistake_is_one_problem(name: str) -> None:
 @pytest.mark.parametrize("name", cases("invalid"))
 def test_every_problem_shows_where_what_and_what_to_do(name: str) -> None:
     for line in problems_of(name):
-        assert re.match(r"CASE(/[\w.]+)?(:[1-9]\d*:[1-9]\d*)?: P\d{3} \S", line), line
+        assert re.match(r"CASE(/[\w.-]+)?(:[1-9]\d*:[1-9]\d*)?: P\d{3} \S", line), line
         assert WHAT_TO_DO.search(line), line
 
 

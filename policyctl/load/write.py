@@ -24,7 +24,7 @@ from policyctl.policy.document import BODY_KEYS, PART_KEYS, TARGET_KEYS, Documen
 from policyctl.policy.findings import FieldPath, Finding, without_userinfo
 from policyctl.policy.live import Live
 from policyctl.policy.model_secrets import is_secret_key
-from policyctl.policy.model_settings import SECRETS, SETTINGS, is_placeholder, secrets_in
+from policyctl.policy.model_settings import SECRETS, SETTINGS, is_placeholder, secrets_in, with_snake_case
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import PolicyFile
 from policyctl.policy.validation_errors import findings_of, too_big
@@ -133,11 +133,12 @@ def model_text(document: Document) -> str | list[Finding]:
     """
     from policyctl.policy.model_schema import read_model  # few directories have any
 
+    if hidden := list(_hidden_secrets(document)):
+        return hidden
     data = _model_data(document)
     model, found = read_model(data, "")
-    found = [*(one for one in found if one.severity == "error"), *_hidden_secrets(data)]
-    if model is None or found:
-        return found
+    if model is None:
+        return [one for one in found if one.severity == "error"]
     normal = normal_form(document)
     again = settled(model.document, LiveModel(model.name, "", document))
     if differing := fields_between(normal, again):
@@ -173,15 +174,18 @@ def _sorted(value: Any) -> Any:
     return [*map(_sorted, value)] if isinstance(value, list) else value
 
 
-def _hidden_secrets(data: Document) -> Iterator[Finding]:
-    """Secrets within settings of free form: a file must not hold them, and without them it would not be the same model."""
-    for part in ("provider_config", "config"):
-        for path, value in _leaves(data.get(part), (part,)):
+def _hidden_secrets(document: Document) -> Iterator[Finding]:
+    """Secrets within settings: a file must not hold them, and without them it would not be the same model."""
+    config = document.get("provider_config")
+    spelled = with_snake_case(config) if isinstance(config, dict) else {}
+    settings = {key: value for key, value in spelled.items() if key in SETTINGS and key not in SECRETS}
+    for part, given in (("provider_config", settings), ("config", document.get("config"))):
+        for path, value in _leaves(given, (part,)):
             key = path[-1]
             known = part == "provider_config" and len(path) == 2
             if not known and value != "" and any(isinstance(step, str) and is_secret_key(step) for step in path):
                 yield Finding(path, "P110", f"{key} may be a secret, which no file can hold; remove it on the remote")
-            elif not known and isinstance(value, str) and without_userinfo(value) != value:
+            elif isinstance(value, str) and without_userinfo(value) != value:
                 yield Finding(path, "P110", f"{key} has a user or password in its URL, which no file can hold")
 
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, create_model
 from pydantic_core import PydanticCustomError
 
 from policyctl.policy.document import Document
-from policyctl.policy.findings import FieldPath, Finding, format_path, without_userinfo
+from policyctl.policy.findings import HIDDEN, FieldPath, Finding, format_path, without_userinfo
 from policyctl.policy.model_settings import (
     ALIASES,
     ANY_PROVIDER,
@@ -207,7 +207,7 @@ def _secrets_in(value: Any, path: FieldPath) -> Iterator[Finding]:
     elif isinstance(value, list):
         for place, item in enumerate(value):
             yield from _secrets_in(item, (*path, place))
-    elif isinstance(value, str) and without_userinfo(value) != value:
+    elif isinstance(value, str) and (without_userinfo(value) != value or f"://{HIDDEN}@" in value):  # a mask is no user either
         yield Finding(path, "P110", f"{key} has a user or password in its URL, which must not be in a file; {CONNECT}")
 
 
