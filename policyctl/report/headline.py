@@ -10,9 +10,9 @@ from policyctl.effect.outages import Together
 from policyctl.plan.change import Change
 from policyctl.plan.risk import Risk, Tier, worst_of
 from policyctl.plan.safety import Review
-from policyctl.policy.names import KINDS, PLURALS, bare_name, counted, kind_of
+from policyctl.policy.names import KINDS, PLURALS, bare_name, counted, kind_of, short_model
 from policyctl.report.effect_rows import before_after, cell_row, model, moved_shares, seconds, together_row, usual_row
-from policyctl.report.format import count, escape
+from policyctl.report.format import count, escape, name_text
 from policyctl.report.plan_view import ALSO, NOT_KNOWN, all_compared, how_many
 
 _SHOWN = 3  # risks that are shown
@@ -139,11 +139,18 @@ def _harmless_line(review: Review) -> str:
     return "No outage or partial failure of one model or provider gets worse."
 
 
+def _new_default(review: Review) -> str:
+    """What a new model with the tag `default` changes: what agents get that are made without a model of their own."""
+    models = (one for one in review.plan.changes if one.kind == "model" and one.after is not None)
+    defaults = [name_text(short_model(one.name)) for one in models if "default" in (one.after or {}).get("tags", ())]
+    return f"; new agents without a model of their own get {' or '.join(defaults)}" if defaults else ""
+
+
 def _only_new(review: Review) -> str:
     """A sentence about a plan that only adds. A new model may answer for a policy that already targets it."""
     new = " and ".join(PLURALS[kind] for kind in KINDS if any(change.kind == kind for change in review.plan.changes))
     if not review.awaited:
-        return f"Only new {new}: nothing that is served now changes."
+        return f"Only new {new}: nothing that is served now changes{_new_default(review)}."
     models = f"{len(review.awaited):,} new {'model' if len(review.awaited) == 1 else 'models'}"
     return f"Only new {new}, but live policies already target {models}: requests that reach them are answered from now on."
 

@@ -256,6 +256,12 @@ def test_where_nothing_is_a_risk_only_what_was_compared_is_claimed(
     [
         ([model("x/a")], [], "1 model to add", "Only new models: nothing that is served now changes."),
         (
+            [model("x/a", tags=["default"])],
+            [],
+            "1 model to add",
+            "Only new models: nothing that is served now changes; new agents without a model of their own get x/a.",
+        ),
+        (
             [model("x/a"), policy("p", "virtual-model/x/a")],
             [],
             "1 policy and 1 model to add",
