@@ -33,8 +33,7 @@ class Service(BaseHTTPRequestHandler):
             return
         self.requests.append(("GET", self.path, None))
         url = urlsplit(self.path)
-        if url.query:
-            asked = parse_qs(url.query)["name"]
+        if asked := parse_qs(url.query).get("name"):
             self._answer(200, json.dumps([self.rows[name] for name in asked if name in self.rows]).encode())
         elif url.path == PATH:
             if Service.listed is None:
