@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -141,7 +142,7 @@ def open_forge(environ: Mapping[str, str]) -> Iterator[Forge | None]:
         service.close()
 
 
-class ForgeClient:
+class ForgeClient(ABC):
     """What the clients of both services share: requests as one user, and how that user's own comments are found."""
 
     edits: str  # the HTTP method that changes something
@@ -163,13 +164,13 @@ class ForgeClient:
         self._me = cache(self.user)
         self.close = self._http.close
 
+    @abstractmethod
     def user(self) -> str | None:
         """The name of the token's user; None if not known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def discussion(self) -> str:
         """The path of the comments on the current pull request."""
-        raise NotImplementedError
 
     def comment(self, body: str, old: Comment | None) -> None:
         if old is None:
