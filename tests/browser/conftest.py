@@ -26,7 +26,7 @@ def expect(shown: Page | Locator) -> Any:
     """Playwright's assertions about a page or a part of it, which wait until they hold."""
     from playwright import sync_api
 
-    sync_api.expect.set_options(timeout=30_000)  # milliseconds: a busy machine is slow, and there is no wait where all is well
+    sync_api.expect.set_options(timeout=30_000)  # milliseconds, for a busy machine; a page that is ready is not waited for
     return sync_api.expect(shown)
 
 

@@ -251,7 +251,7 @@ WITH_FILE = CONFIG.replace("}}}}}}\n", "}}, ca_file: ca.pem}}}}\n")
 @pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize("kind", ["edited", "made a link", "taken away"])
 def test_what_is_in_a_file_that_the_way_in_refers_to_counts(kind: str, noted: bool, tenants: Tenants) -> None:
-    """Of whom to trust the settings hold a path alone, and a merge that no plan showed changes what lies there."""
+    """The settings name only the path of the authorities to trust; a merge without a plan changed the file at that path."""
     work, file = tenants.work, tenants.work.project.policies / "ca.pem"
     work.project.write("policyctl.yaml", WITH_FILE.format(tenants.own.url))
     file.write_text("one", "ascii")

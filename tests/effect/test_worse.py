@@ -189,7 +189,7 @@ def canary(weight: float, codes: list[int]) -> dict[str, Any]:
 @example(pair=(canary(0.9, [418, 503]), canary(0.7, [503])))
 def test_a_page_shows_what_an_outage_takes_or_it_follows_from_the_shares(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """Whatever one model or provider takes more than before while it fails, wholly or in a tenth of its calls: the headline
-    names something that takes as much. And the page shows what gets worse, unless it says that only weights change; then the
+    names something that takes as much. And the page shows what gets worse, unless it reports that only weights change; then the
     model or provider gained as much."""
     old, new = pair
     review = reviewed([policy("p", **new)], [{"id": "1", "name": "p", "policy": old}])

@@ -235,7 +235,7 @@ main()
 
 
 def test_a_directory_that_may_not_be_written_is_one_line(project: Project) -> None:
-    """As the user nobody, where the tests run as root, to whom every directory is open."""
+    """As an unprivileged user: for root, every directory is open."""
     project.write("anygem.yaml")
     project.policies.chmod(0o555)
     if os.geteuid():

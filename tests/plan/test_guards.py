@@ -117,7 +117,7 @@ CASES: dict[str, Judged] = {
         Guards(survive=Survive("provider", (429,))),
         "serves 0% while gpt is down with 429; survive asks for 100% while any one provider is down with 429",
     ),
-    "survive: nobody is asked at all": Judged(
+    "survive: no target is called": Judged(
         None,
         {"strategy": {"mode": "single"}, "retry": {}, "targets": [{"model_name": A}]},
         Guards(survive=ANY_MODEL),
@@ -321,7 +321,7 @@ ALL = Guards(
     survive=Survive("model", (500,)),
     deny_new="provider",
     allow_providers=("*",),
-    deny_providers=("nobody",),
+    deny_providers=("unused",),
 )
 MODES: dict[str, Body] = {"a mode that the gateway takes": CONDITIONAL, "a mode that it refuses": WEIGHTED}
 

@@ -70,7 +70,7 @@ FAILED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "served": ("draw", {"c": 500}, {"served": Amount(0.99, ">=")}, "served: >= 0.99, 0.75"),
     "who": ("chain", {"a": 500}, {"served_by": "a"}, "served_by: a, x/b"),
     "who, in parts": ("draw", {"c": 500}, {"served_by": "x"}, "served_by: x, x/a (0.75), no model (0.25)"),
-    "nobody": ("chain", {"*": 500}, {"served_by": "a"}, "served_by: a, no model"),
+    "no model serves": ("chain", {"*": 500}, {"served_by": "a"}, "served_by: a, no model"),
     "a part": ("draw", {}, {"served_by": {"x": Amount(0.8)}}, "served_by x: 0.8, 0.75"),
     "never": ("draw", {}, {"never": ("b", "y")}, "never y: no call, calls to y/c in 0.25 of the requests"),
     "never, though it does not serve": ("chain", {}, {"never": ("a",)}, "never a: no call, calls to x/a in 1 of the requests"),
