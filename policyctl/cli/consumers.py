@@ -14,7 +14,8 @@ from policyctl.plan.consumers import Consumers
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.live import LiveRows
 from policyctl.policy.names import MODEL_PREFIX, canonical_name, kind_of, virtual_model
-from policyctl.reconcile.observe import observe, read_consumers, with_lines
+from policyctl.reconcile.consumers import read_consumers, uses_with_lines
+from policyctl.reconcile.observe import observe
 from policyctl.report.format import count
 from policyctl.report.policies import Usage, UsedName, usage_json, usage_text
 
@@ -44,10 +45,8 @@ def consumers(options: Options, name: str | None, form: str) -> int:
         found = read_consumers(reader, loaded, in_files | {one.name: one.document for one in observed.policies.values()})
     names = _names(observed, models, loaded, found)
     chosen = sorted(names) if name is None else _chosen(name, names)
-    used = tuple(
-        UsedName(one, _exists(one, observed, models), with_lines(found.of(one), loaded))
-        for one in sorted(chosen, key=lambda one: (kind_of(one) == "model", one))
-    )
+    uses = uses_with_lines(found, sorted(chosen, key=lambda one: (kind_of(one) == "model", one)), loaded)
+    used = tuple(UsedName(one, _exists(one, observed, models), by) for one, by in uses.items())
     notes = [*found.notes, *_broken(loaded)]
     usage = Usage(session.environment.name, session.remote, used, found.unread, tuple(notes))
     session.console.result(usage_json(usage) if form == "json" else usage_text(usage, session.console.out_style))

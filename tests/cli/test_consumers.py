@@ -99,6 +99,14 @@ def test_a_plan_without_changes_reads_no_consumers(tenant: Tenant) -> None:
     assert tenant.asked() == {"model_policy"}
 
 
+def test_a_policy_uses_what_it_targets_before_the_plan_and_after_it(tenant: Tenant) -> None:
+    tenant.project.policy("new", GPT)
+    tenant.project.policy("free", "virtual-policy/new")
+    ran = tenant("plan")
+    assert "+ virtual-policy/new" in ran.out
+    assert "used by 1 policy (free)" in ran.out
+
+
 def test_a_change_shows_who_uses_it_in_every_format(tenant: Tenant) -> None:
     tenant.project.policy("anygem", GPT, GEMINI)
     tenant.project.write("agents/draft.yaml", "spec_version: v1\nkind: native\nname: draft\nllm: anygem\n")
@@ -199,7 +207,7 @@ def test_a_source_that_cannot_be_read_refuses_removals_and_is_shown(tenant: Tena
     ran = tenant("plan")
     assert ran.code == 3
     assert "it is not known who uses virtual-policy/free, since this could not be read: tools" in ran.out
-    assert tenant("plan", "--allow-remove", "free").code == 3, "a removal by name does not cover what nobody has seen"
+    assert tenant("plan", "--allow-remove", "free").code == 3, "a removal by name does not cover consumers that were not read"
     data = data_of(tenant("plan", "--format", "json"), "plan")
     assert [one["source"] for one in data["consumers_unread"]] == ["tools"]
     overridden = data_of(tenant("plan", "--format", "json", "--allow-unseen-consumers", "--reason", "no rights"), "plan")
