@@ -27,8 +27,8 @@ from policyctl.policy.findings import Finding
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import virtual_model
 from policyctl.policy.virtual_model import UNNAMED
-from policyctl.remote.connections import Connection, Connections
 from policyctl.remote.protocol import Reader, Writer
+from policyctl.remote.tenant_lists import Connection, Connections
 
 _PASSED = frozenset({"passed", "pass", "success", "succeeded", "ok"})
 ENVIRONMENTS = ("draft", "live")

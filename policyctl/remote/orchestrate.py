@@ -19,12 +19,12 @@ from policyctl.policy.document import Document
 from policyctl.policy.live import named_rows
 from policyctl.policy.model_secrets import secret_texts
 from policyctl.policy.model_settings import is_placeholder, unknown_settings
-from policyctl.policy.names import Kind, both_spellings, canonical_name, kind_of, virtual_model
+from policyctl.policy.names import KINDS, Kind, both_spellings, canonical_name, kind_of, virtual_model
 from policyctl.policy.virtual_model import VirtualModelRow
-from policyctl.remote.connections import Connections
 from policyctl.remote.http import Request, Response, host_of
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.responses import describe, is_quota
+from policyctl.remote.tenant_lists import Connections, read_sources
 
 PLURALS: dict[Kind, str] = {"policy": "policies", "model": "models"}
 MAX_ROWS = 500_000  # of a list
@@ -56,7 +56,7 @@ class OrchestrateReader:
         self.identity = _identity(url)
         self._api = _api(url)
         self._paths: dict[Kind, str] = {"policy": f"{self._api}/model_policy", "model": f"{self._api}/models"}
-        self._kinds: tuple[Kind, ...] = ("policy", "model") if models else ("policy",)
+        self._kinds: tuple[Kind, ...] = KINDS if models else ("policy",)
         self.connections = Connections(self._connections_for)
         self._sender = sender
         self._scrub = scrub
@@ -66,8 +66,7 @@ class OrchestrateReader:
         return [row for kind in self._kinds for row in self._list(kind)]
 
     def find(self, names: Collection[str]) -> list[Any]:
-        kinds: tuple[Kind, ...] = ("policy", "model")
-        return [row for kind in kinds for row in self._find(kind, [name for name in names if kind_of(name) == kind])]
+        return [row for kind in KINDS for row in self._find(kind, [name for name in names if kind_of(name) == kind])]
 
     def _find(self, kind: Kind, names: Collection[str]) -> list[Any]:
         if not all(map(_is_sendable, names)):
@@ -99,8 +98,6 @@ class OrchestrateReader:
         return frozenset(entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
 
     def sources(self) -> Sources:
-        from policyctl.remote.consumer_lists import read_sources
-
         return read_sources(self._get, self._api, _agents_api(self._api))
 
     def _get(self, url: str, query: tuple[tuple[str, str], ...]) -> Any:
@@ -243,16 +240,9 @@ def _secrets(model: Document) -> Iterator[str]:
 
     What a live row holds of its own is sent back to where it was read from, and an answer may repeat what it was sent.
     """
-    found = {*secret_texts(model), *_texts(unknown_settings(model["provider_config"]))}
+    unknown = secret_texts(unknown_settings(model["provider_config"]), secret=True)
+    found = {*secret_texts(model), *(text for text in unknown if len(text) >= _SECRET_LENGTH)}
     yield from (text for text in found if not is_placeholder(text))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
-    elif isinstance(value, str) and len(value) >= _SECRET_LENGTH:
-        yield value
 
 
 def _api(url: str) -> str:

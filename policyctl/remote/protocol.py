@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.names import Kind
-from policyctl.remote.connections import Connections
+from policyctl.remote.tenant_lists import Connections
 
 
 class Reader(Protocol):

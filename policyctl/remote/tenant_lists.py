@@ -1,0 +1,260 @@
+"""What a tenant has beside policies and models: its connections, and the lists of who may use a model.
+
+A model reaches its credentials through a connection. Its list has one entry for each environment (draft and live) of a
+connection; what the pages miss is asked for one by one. No answer that is read here holds a secret.
+
+Consumers are in eight lists, and one of agents for each workspace, which are read side by side. Nothing is asked about single
+objects. A list that cannot be read is reported as such, since it shows nothing about what is in it; a few are missing on some
+deployments, and those hold nothing there (see the manual, consumers).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from policyctl.errors import RemoteError
+from policyctl.plan.consumers import ConsumerKind, Sources
+from policyctl.policy.document import Document
+from policyctl.policy.virtual_model import UNNAMED
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+_WORKERS = 6
+MAX_WORKSPACES = 100  # whose agents are read
+_PAGES = 200  # of one list
+Query = tuple[tuple[str, str], ...]
+# The content of an answer to a URL and a query; None for 404. Raises RemoteError for any other that is not a success.
+Get = Callable[[str, Query], Any]
+_Page = tuple[list[Any], int | None]  # rows, and how many there are in all, None where that is not given
+
+
+def _read_pages(get: Callable[[Query], Any], query: Query, page_of: Callable[[Any], _Page]) -> _Page | None:
+    """The rows of a list, page by page where it comes as an envelope, each once; None where the remote does not have it.
+
+    How to ask for the next page is not documented: reading ends where a page brings nothing new, whatever the total.
+    """
+    content, found, total = get(query), list[Any](), None
+    if content is None:
+        return None
+    for page in range(2, _PAGES + 2):
+        rows, total = page_of(content)
+        new = [row for row in rows if row not in found] if found else rows
+        found += new
+        if total is None or len(found) >= total or not new:
+            break
+        content = get((*query, ("page", str(page))))
+    return found, total
+
+
+class Connection(NamedTuple):
+    """A connection in one environment of the tenant (draft, live, or None where it is configured in neither)."""
+
+    connection_id: str
+    app_id: str
+    environment: str | None = None
+    security_scheme: str | None = None
+    credentials_entered: bool | None = None
+    preference: str | None = None
+    is_configured: bool = True
+
+
+class Connections:
+    """The connections of one tenant, each read once. Several threads may ask."""
+
+    def __init__(self, get: Callable[[Query], Any]) -> None:
+        """`get` gives the answer for a query of the list of connections; None where the tenant does not have it (404)."""
+        self._get = get
+        self._lock = threading.Lock()
+        self._listed: tuple[Connection, ...] | None = None
+        self._read = False
+        self._single: dict[tuple[str, str], Connection | None] = {}
+
+    def listed(self) -> tuple[Connection, ...] | None:
+        """Every connection that the list has; None where the tenant has no list of connections."""
+        with self._lock:
+            if not self._read:
+                self._listed, self._read = self._pages(), True
+            return self._listed
+
+    def id_of(self, app_id: str) -> str:
+        """The id that this tenant has for a connection. Raises RemoteError where there is none."""
+        if app_id.startswith(UNNAMED):
+            return app_id.removeprefix(UNNAMED)
+        found = self._find("app_id", app_id)
+        if found is None:
+            why = "this remote has no list of connections" if self.listed() is None else "it does not exist"
+            raise RemoteError(f"connection {app_id}: {why}; make it with orchestrate connections add, or correct app_id")
+        return found.connection_id
+
+    def exists(self, app_id: str) -> bool:
+        """Whether the tenant has a connection of that app id, in its list or when asked for it alone."""
+        return self._find("app_id", app_id) is not None
+
+    def app_id_of(self, connection_id: str) -> str:
+        """The app id of a connection; `id:…` where it cannot be found."""
+        found = self._find("connection_id", connection_id)
+        return UNNAMED + connection_id if found is None else found.app_id
+
+    def _find(self, key: str, value: str) -> Connection | None:
+        for connection in self.listed() or ():
+            if getattr(connection, key) == value:
+                return connection
+        with self._lock:
+            if (key, value) not in self._single:
+                self._single[key, value] = _entry(self._get(((key, value),)))
+            found = self._single[key, value]
+        # A filter that is ignored finds any connection.
+        return found if found is not None and getattr(found, key) == value else None
+
+    def _pages(self) -> tuple[Connection, ...] | None:
+        read = _read_pages(self._get, (("include_details", "true"),), _connections_on)
+        return None if read is None else tuple(dict.fromkeys(_entries(read[0])))
+
+
+def _connections_on(content: Any) -> _Page:
+    if not isinstance(content, dict):
+        return content if isinstance(content, list) else [], None
+    rows, total = content.get("applications"), content.get("total")
+    return rows if isinstance(rows, list) else [], total if isinstance(total, int) else None
+
+
+def _entries(rows: list[Any]) -> Iterator[Connection]:
+    for row in rows:
+        if (entry := _entry(row)) is not None:
+            yield entry
+
+
+def _entry(row: Any) -> Connection | None:
+    if not isinstance(row, dict) or not isinstance(row.get("connection_id"), str) or not isinstance(row.get("app_id"), str):
+        return None
+    entered = row.get("credentials_entered")
+    return Connection(
+        row["connection_id"],
+        row["app_id"],
+        row.get("environment") or None,
+        row.get("security_scheme") or None,
+        entered if isinstance(entered, bool) else None,
+        row.get("preference") or None,
+        row.get("is_configured") is not False,
+    )
+
+
+class _List(NamedTuple):
+    """One list: its path below the API (`//` in front: below the path that agents have), its query, and whether some
+    deployments do without it."""
+
+    path: str
+    query: Query = ()
+    optional: bool = False
+
+
+_AGENTS = _List("//agents", (("include_hidden", "true"), ("include", "global")))
+_WORKSPACES = _List("workspaces", (("show_all", "true"),))
+_LISTS: dict[str, tuple[ConsumerKind, _List]] = {
+    "external agents": ("external agent", _List("agents/external-chat", (("include_hidden", "true"),), optional=True)),
+    "assistants": ("assistant", _List("assistants/watsonx", (("include_hidden", "true"),), optional=True)),
+    "tools": ("flow", _List("tools", (("include", "global"),))),
+    "knowledge bases": ("knowledge base", _List("//knowledge-bases", (("include", "global"),))),
+    "controls": ("control", _List("policies/bindings", (("sort", "recent"),), optional=True)),
+}
+
+
+def read_sources(get: Get, api: str, agents_api: str) -> Sources:
+    """Read what may use a model. Never raises RemoteError: what could not be read is in the result.
+
+    `api` is the base of the API, `agents_api` that of agents and knowledge bases, which differs on a local server.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # plans without changes need none
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        reading = _Reading(pool, get, api, agents_api)
+        lists = {name: reading.start(one) for name, (_, one) in _LISTS.items()}
+        selection, general = pool.submit(get, f"{api}/model-selection", ()), reading.start(_AGENTS)
+        workspaces = reading.taken("workspaces", reading.start(_WORKSPACES), optional=True)
+        ids = [one["workspace_id"] for one in workspaces if isinstance(one.get("workspace_id"), str)]
+        if len(ids) > MAX_WORKSPACES:
+            reading.unread["workspaces"] = f"there are {len(ids):,}, and the agents of {MAX_WORKSPACES} are read"
+        each = {one: reading.start(_AGENTS, ("workspace_id", one)) for one in ids[:MAX_WORKSPACES]}
+        agents = [*reading.taken("agents", general)]
+        for one, future in each.items():
+            agents += reading.taken(f"agents of workspace {one}", future)
+        others = {kind: reading.taken(name, lists[name], optional=one.optional) for name, (kind, one) in _LISTS.items()}
+        settings = reading.selection(selection)
+    return Sources(tuple(_each_once(agents)), others, settings, reading.unread, tuple(reading.absent))
+
+
+class _Reading:
+    """The lists that are being read, and what came of those that could not be."""
+
+    def __init__(self, pool: ThreadPoolExecutor, get: Get, api: str, agents_api: str) -> None:
+        self._pool, self._get, self._api, self._agents_api = pool, get, api, agents_api
+        self.unread: dict[str, str] = {}
+        self.absent: list[str] = []
+
+    def start(self, one: _List, *query: tuple[str, str]) -> Future[list[Document] | None]:
+        """Begin to read a list."""
+        below_agents = one.path.startswith("//")
+        url = f"{self._agents_api}/{one.path[2:]}" if below_agents else f"{self._api}/{one.path}"
+        return self._pool.submit(_rows, self._get, url, (*one.query, *query))
+
+    def taken(self, name: str, future: Future[list[Document] | None], *, optional: bool = False) -> tuple[Document, ...]:
+        """The rows of a list; none where it could not be read, of which note is taken."""
+        try:
+            rows = future.result()
+        except RemoteError as error:
+            self.unread[name] = str(error)
+            return ()
+        if rows is None and optional:
+            self.absent.append(name)
+        elif rows is None:
+            self.unread[name] = "the remote does not have it (404)"
+        return tuple(rows or ())
+
+    def selection(self, future: Future[Any]) -> Document:
+        """The tenant's settings for models."""
+        try:
+            found = future.result()
+        except RemoteError as error:
+            self.unread["model selection"] = str(error)
+            return {}
+        if found is None:
+            self.absent.append("model selection")
+        settings = found.get("model_selection_settings") if isinstance(found, dict) else None
+        return settings if isinstance(settings, dict) else {}
+
+
+def _each_once(rows: list[Document]) -> Iterator[Document]:
+    """Rows without those that several lists have: agents of all workspaces are in each workspace's list."""
+    seen = set[str]()
+    for row in rows:
+        identifier = row.get("id")
+        if not isinstance(identifier, str):
+            yield row
+        elif identifier not in seen:
+            seen.add(identifier)
+            yield row
+
+
+def _rows(get: Get, url: str, query: Query) -> list[Document] | None:
+    """Every row of a list; None where the remote does not have it. Raises RemoteError for one that is not shown whole."""
+    read = _read_pages(lambda asked: get(url, asked), query, lambda content: _rows_on(content, url))
+    if read is None:
+        return None
+    rows, total = read
+    if total is not None and len(rows) < total:
+        raise RemoteError(f"its list has {total:,} entries and shows {len(rows):,} of them")
+    return rows
+
+
+def _rows_on(content: Any, url: str) -> _Page:
+    """The objects on one page, and how many there are in all."""
+    rows, total = content if isinstance(content, list) else None, None
+    if isinstance(content, dict):
+        lists = [value for value in content.values() if isinstance(value, list)]
+        rows, total = lists[0] if len(lists) == 1 else None, content.get("total")
+    if rows is None:
+        raise RemoteError(f"{url.rpartition('/')[2]} was answered without a list")
+    return [row for row in rows if isinstance(row, dict)], total if isinstance(total, int) else None
