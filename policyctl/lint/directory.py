@@ -73,10 +73,8 @@ class Linter:
         """
         for model in loaded.model_documents:
             yield from (self._files.mark_of(model, complaint) for complaint in targets.in_name(("name",), model.name))
-        for managed in loaded.virtual_models:
-            from policyctl.lint.virtual_models import check as check_model
-
-            yield from (self._files.mark_of(managed, complaint) for complaint in check_model(managed.document))
+        if loaded.virtual_models:
+            yield from self._virtual_models(loaded)
         together = []
         for policy in loaded.policies:
             alone = policy.name not in loaded.references and policy.file not in mixed
@@ -89,6 +87,12 @@ class Linter:
 
             found = check_deep(policy.document, documents, self.codes, loaded.declared)
             yield from (self._files.mark_of(policy, complaint) for complaint in found)
+
+    def _virtual_models(self, loaded: Loaded) -> Iterator[Problem]:
+        from policyctl.lint.virtual_models import check as check_model  # imports pydantic's models of a provider
+
+        for model in loaded.virtual_models:
+            yield from (self._files.mark_of(model, complaint) for complaint in check_model(model.document))
 
     @property
     def _deep(self) -> bool:

@@ -125,12 +125,12 @@ def document_to_write(live: Live | None, after: Document) -> Document:
     """
     if kind_of(after["name"]) == "model":
         if isinstance(live, LiveModel) and (lost := lost_secrets(live, after)):
-            raise PolicyctlError(masked(live.name, lost))
+            raise PolicyctlError(why_secrets_are_lost(live.name, lost))
         return written(live if isinstance(live, LiveModel) else None, after)
     return after if live is None else keep_unknown_fields(live.document, after)
 
 
-def masked(name: str, keys: Collection[str]) -> str:
+def why_secrets_are_lost(name: str, keys: Collection[str]) -> str:
     """Why a live model cannot be updated: one sentence."""
     return (
         f"{name} has its own {', '.join(keys)} on the remote, which shows only a mask of it, so an update would lose it; make "

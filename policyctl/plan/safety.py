@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies, redeclared
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import LiveState, live_state, masked, uses
+from policyctl.plan.change import LiveState, live_state, uses, why_secrets_are_lost
 from policyctl.plan.consumers import FoundConsumers, phrase
 from policyctl.plan.diff import differs
 from policyctl.plan.effects import (
@@ -277,7 +277,7 @@ def _lose_secrets(plan: Plan, observed: LiveRows) -> Iterator[str]:
         if not isinstance(live, LiveModel) or change.action != "update" or change.after is None:
             continue
         if lost := lost_secrets(live, change.after):
-            yield masked(change.name, lost)
+            yield why_secrets_are_lost(change.name, lost)
 
 
 def _missing(document: Document, after: KnownPolicies) -> list[str]:

@@ -19,7 +19,6 @@ from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, digest, normal_form, policy_from_file, references
 from policyctl.policy.findings import format_path
 from policyctl.policy.live import LiveRows
-from policyctl.policy.model_schema import fault_in_written
 from policyctl.policy.model_settings import SET
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import PolicyFile
@@ -214,6 +213,8 @@ def _check_model(change: Change) -> None:
         raise ValueError(f"what {format_path(change.name)} is to replace is not a live model")
     if change.after is None:
         return
+    from policyctl.policy.model_schema import fault_in_written  # few plans write a model
+
     if fault := fault_in_written(change.after):
         raise ValueError(f"what {format_path(change.name)} is to be is not a model as plan writes it: {fault}")
     if not _marks(change.after) <= _marks(change.before or {}):

@@ -207,7 +207,7 @@ def _secrets_in(value: Any, path: FieldPath) -> Iterator[Finding]:
     elif isinstance(value, list):
         for place, item in enumerate(value):
             yield from _secrets_in(item, (*path, place))
-    elif isinstance(value, str) and (without_userinfo(value) != value or f"://{HIDDEN}@" in value):  # a mask is no user either
+    elif isinstance(value, str) and (without_userinfo(value) != value or f"://{HIDDEN}@" in value):  # a mask is not a user
         yield Finding(path, "P110", f"{key} has a user or password in its URL, which must not be in a file; {CONNECT}")
 
 
