@@ -57,7 +57,6 @@ class Connection(NamedTuple):
     environment: str | None = None
     security_scheme: str | None = None
     credentials_entered: bool | None = None
-    preference: str | None = None
     is_configured: bool = True
 
 
@@ -137,7 +136,6 @@ def _entry(row: Any) -> Connection | None:
         row.get("environment") or None,
         row.get("security_scheme") or None,
         entered if isinstance(entered, bool) else None,
-        row.get("preference") or None,
         row.get("is_configured") is not False,
     )
 
