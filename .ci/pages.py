@@ -28,7 +28,7 @@ _PLURAL = re.compile(r"^(string|mapping|whole number|number)")
 RULES_INTRO = """\
 # Rules: what each problem means, by its code
 
-Every problem has the form `file:line:column: CODE message`. This page explains the codes; `policyctl rules CODE` shows the
+Every problem has the form `file:line:column: message [CODE]`. This page explains the codes; `policyctl rules CODE` shows the
 same text, and `policyctl rules` lists all codes. A code never changes its meaning and is never reused.
 
 Errors stop a plan, warnings and infos do not. Lint rules (P4 and P5) can be chosen with `lint` in

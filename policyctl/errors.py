@@ -47,8 +47,17 @@ class Problem(NamedTuple):
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        kind = "" if self.severity == "error" else f"{self.severity}: "
-        return f"{self.mark}: {self.code} {kind}{self.message}"
+        return f"{self.mark}: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """The problem without its place; a severity other than error is named: `warning: … [P405]`."""
+        return self.coded if self.severity == "error" else f"{self.severity}: {self.coded}"
+
+    @property
+    def coded(self) -> str:
+        """The message, ending in its code."""
+        return f"{self.message} [{self.code}]"
 
 
 class Rule(NamedTuple):

@@ -23,6 +23,7 @@ from policyctl.load.source import read_source
 from policyctl.policy.schema import policy_schema
 from policyctl.rules import RULES
 from tests.case_files import CASES, cases, copied
+from tests.problem_lines import shows
 
 # Codes that no stored case can have, and why.
 WITHOUT_CASE = {
@@ -130,7 +131,7 @@ def test_one_mistake_is_one_problem(name: str) -> None:
 @pytest.mark.parametrize("name", cases("invalid"))
 def test_every_problem_shows_where_what_and_what_to_do(name: str) -> None:
     for line in problems_of(name):
-        assert re.match(r"CASE(/[\w.-]+)?(:[1-9]\d*:[1-9]\d*)?: P\d{3} \S", line), line
+        assert re.match(r"CASE(/[\w.-]+)?(:[1-9]\d*:[1-9]\d*)?: \S.* \[P\d{3}\]$", line), line
         assert WHAT_TO_DO.search(line), line
 
 
@@ -150,7 +151,7 @@ def test_at_least_sixty_mistakes_are_reported_one_by_one() -> None:
 
 def test_every_code_has_a_case_and_every_case_named_after_a_code_has_it() -> None:
     """A problem that no case shows is a problem that was never seen."""
-    shown = {path.name: set(re.findall(r": (P\d{3}) ", path.read_text("utf-8"))) for path in CASES.glob("*/*.txt")}
+    shown = {path.name: set(re.findall(r"(?m) \[(P\d{3})\]$", path.read_text("utf-8"))) for path in CASES.glob("*/*.txt")}
     assert set().union(*shown.values()) == RULES.keys() - WITHOUT_CASE.keys()
     for name, codes in shown.items():
         if re.match(r"P\d{3}-", name):
@@ -176,7 +177,7 @@ def test_a_file_of_more_than_8_mib_is_not_read(capsys: pytest.CaptureFixture[str
     """One line, at once, whatever is in it."""
     Path("large.yaml").write_text("# padding\n" * 900_000)
     assert run(["validate", "large.yaml"]) == 1
-    assert capsys.readouterr().out.splitlines()[0] == "large.yaml: P007 has more than 8 MiB; split it"
+    assert capsys.readouterr().out.splitlines()[0] == "large.yaml: has more than 8 MiB; split it [P007]"
 
 
 def test_a_second_configuration_stops_plan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,4 +187,6 @@ def test_a_second_configuration_stops_plan(capsys: pytest.CaptureFixture[str]) -
         Path(folder, "policyctl.yaml").write_text("default: local\n")
         shutil.copy(CASES / "valid" / "minimal.yaml", folder)
     assert run(["plan"]) == 1
-    assert "policies/team/policyctl.yaml: P305 a second configuration; plan this directory by itself" in capsys.readouterr().err
+    assert shows(
+        "policies/team/policyctl.yaml: a second configuration; plan this directory by itself [P305]", capsys.readouterr().err
+    )

@@ -95,7 +95,7 @@ def with_idle_settings(review: Review, session: Session, files: frozenset[str], 
     no policy, and an override of a guard that is not set."""
     name = session.environment.name
     found = idle_anywhere(session.config, session.config.environment(name), files, review.live)
-    notes = [f"{problem.mark}: {problem.message}" for problem in found]
+    notes = [f"{problem.mark}: {problem.coded}" for problem in found]
     guards = session.environment.settings.guards.active
     unset = [(guard, text) for guard, text in overrides.guards if guard not in guards]
     notes += [f"{text} does nothing: {guard} is not set for {name}" for guard, text in unset]

@@ -146,7 +146,7 @@ def _notices(review: Review) -> Iterator[Notice]:
     yield from (Notice("failed", "scenario test", why) for why in review.branch.failed_tests)
     yield from (Notice("refused", "", why) for why in review.refusals)
     yield from (Notice("blocked", block.name, why_blocked(block)) for block in review.plan.blocked)
-    yield from (Notice("warning", f"{w.mark}: {w.code}", w.message) for w in review.branch.warnings)
+    yield from (Notice("warning", str(w.mark), w.coded) for w in review.branch.warnings)
     yield from (Notice("restoration", name, RESTORED) for name in sorted(review.restored))
     yield from (Notice("note", "", note) for note in notes_of(review))
 

@@ -65,9 +65,7 @@ def _page(subject: PlanView, room: int) -> str:
     left.left += above.left
     riskiest, others = _taken(*_parted(items_of(subject)), left)
     missing = riskiest.missing + others.missing
-    warnings = _listed(
-        "Warnings about the changed policies:", [f"{w.mark}: {w.code} {w.message}" for w in review.branch.warnings], left
-    )
+    warnings = _listed("Warnings about the changed policies:", [f"{w.mark}: {w.coded}" for w in review.branch.warnings], left)
     notes = _listed("Notes:", notes_of(review), left)
     return "".join(
         [

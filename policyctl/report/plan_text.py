@@ -140,7 +140,7 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         changes,
         affected,
         list(_blocked_lines(plan, style)),
-        [f"{style.paint('warning', 'yellow')}  {escape(f'{w.mark}: {w.code} {w.message}')}" for w in review.branch.warnings],
+        [f"{style.paint('warning', 'yellow')}  {escape(f'{w.mark}: {w.coded}')}" for w in review.branch.warnings],
         [f"{style.paint('note', 'cyan')}  {escape(note)}" for note in notes_of(review)],
         [style.paint(one, "dim") for one in basis_of(review)],
         [f"{style.paint('stale', 'red', 'bold')}  {escape(why)}" for why in review.stale],

@@ -34,7 +34,7 @@ def validation_text(validation: Validation, style: Style, line_at: LineAt | None
 
 
 def problem_lines(problems: Sequence[Problem], style: Style, line_at: LineAt | None = None) -> list[str]:
-    """`file:line:col: CODE message`, one line each; a severity other than error is named.
+    """`file:line:col: message [CODE]`, one line each; a severity other than error is named.
 
     `line_at` returns the line of the file at a mark, which is then shown with a caret under the column.
     """
@@ -95,9 +95,9 @@ def validation_json(validation: Validation) -> str:
 
 
 def _line(problem: Problem, style: Style) -> str:
-    severity = "" if problem.severity == "error" else f"{problem.severity}: "
+    text = escape(problem.text).removesuffix(f"[{problem.code}]")
     code = style.paint(problem.code, SEVERITIES[problem.severity], "bold")
-    return f"{style.paint(escape(str(problem.mark)), 'bold')}: {code} {severity}{escape(problem.message)}"
+    return f"{style.paint(escape(str(problem.mark)), 'bold')}: {text}[{code}]"
 
 
 def validation_summary(validation: Validation, style: Style) -> str:
@@ -190,7 +190,7 @@ def github_annotations(problems: Sequence[Problem], path_of: Callable[[str], str
 
 
 def _annotation(problem: Problem, path_of: Callable[[str], str]) -> str:
-    return f"::{_COMMANDS[problem.severity]} {','.join(_properties(problem, path_of))}::{_escaped(problem.message)}"
+    return f"::{_COMMANDS[problem.severity]} {','.join(_properties(problem, path_of))}::{_escaped(problem.coded)}"
 
 
 def _properties(problem: Problem, path_of: Callable[[str], str]) -> Iterator[str]:

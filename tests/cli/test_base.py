@@ -304,7 +304,7 @@ GitLab: GIT_DEPTH: 0)
 """
 BROKEN = """\
 on change, policyctl.yaml is not valid, so its safety settings are unknown: \
-policies/policyctl.yaml:1:1: P101 unknown key \"limit\" (did you mean limits?); fix it on change first
+policies/policyctl.yaml:1:1: unknown key \"limit\" (did you mean limits?) [P101]; fix it on change first
 """
 WRONG = {
     "no such revision": (lambda _: "nope", 64, "unknown git revision 'nope' (fetch it, or name another)\n"),

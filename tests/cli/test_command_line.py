@@ -13,6 +13,7 @@ from policyctl import __version__
 from policyctl.cli import ci, policy
 from policyctl.cli.main import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project, Ran
+from tests.problem_lines import shows
 from tests.sqlite_rows import live_documents, put
 from tests.terminal import answer_on_terminal
 
@@ -191,7 +192,7 @@ def test_json_is_alone_on_standard_output(project: Project, policyctl: Policyctl
     project.policy("two", "virtual-model/x/a", "virtual-model/x/b", mode="single")
     ran = policyctl("plan", "--format", "json")
     assert ran.out.startswith("{\n")
-    assert "P401 warning:" in ran.err
+    assert shows("warning: [P401]", ran.err)
 
 
 def test_progress_is_a_line_a_change_on_standard_error(project: Project, policyctl: Policyctl) -> None:

@@ -113,7 +113,7 @@ def test_policy_add_knows_what_the_directory_declares(declaring: Project, policy
 
 
 def test_the_rules_of_the_effect_engine_count_on_no_model_of_another_type(declaring: Project, policyctl: Policyctl) -> None:
-    alone = "P503 info: no request is served while openai/gpt-4o answers 500 or 503"
+    alone = "info: no request is served while openai/gpt-4o answers 500 or 503"
     declaring.policy("chat", GPT, CLAUDE)
     assert alone not in policyctl("validate", "--deep", "-v").out
     declaring.policy("chat", GPT, EMBED)

@@ -12,7 +12,7 @@ from tests.conftest import ANYGEM, Policyctl, Project
 BAD = ANYGEM.replace("0.75", "75")
 ANNOTATION = (
     "::error file={},line=14,col=15,title=P103 out-of-range::"
-    "weight must be greater than 0 and at most 1, got 75 (did you mean 0.75?)\n"
+    "weight must be greater than 0 and at most 1, got 75 (did you mean 0.75?) [P103]\n"
 )
 
 

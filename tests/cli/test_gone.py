@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.git_repo import SURROUNDINGS, commit, git
 from tests.gone import GAPS, add_submodule, sparse
+from tests.problem_lines import shows
 
 POLICY = (
     "spec_version: v1\nkind: model\nname: {}\n"
@@ -38,7 +39,7 @@ def test_what_the_checkout_lacks_is_not_removed(case: str, remote: str | None, a
     leave_out, path, remedy = GAPS[case]
     leave_out(applied.folder)
     ran = policyctl("plan", *([] if remote is None else ["--remote", remote]))
-    assert f"{path}: P471 warning: is in git but not on this disk: " in ran.err
+    assert shows(f"{path}: warning: is in git but not on this disk: [P471]", ran.err)
     assert "- virtual-policy/beta" not in ran.out
     if case == "a submodule" and remote is not None:  # neither side has it
         assert ran.code == 0
@@ -128,7 +129,7 @@ def test_without_its_configuration_nothing_is_planned(config: str, applied: Proj
         assert ran.err.startswith(f"error: {applied.folder / config} is in git but not on this disk, so its settings are ")
         assert f"git update-index --no-skip-worktree {config} && git checkout -- {config}" in ran.err
     ran = policyctl("validate")
-    assert (ran.code, f"{applied.folder / config}: P001 is in git but not on this disk" in ran.out) == (1, True)
+    assert (ran.code, shows(f"{applied.folder / config}: is in git but not on this disk [P001]", ran.out)) == (1, True)
 
 
 def test_a_directory_that_the_checkout_leaves_out_as_a_whole_is_named(applied: Project, policyctl: Policyctl) -> None:
@@ -179,8 +180,8 @@ def test_a_pointer_of_git_lfs_is_neither_a_policy_nor_a_removal(applied: Project
     for args in (["plan"], ["apply", "--yes"], ["validate"], ["effect"], ["pull"]):
         ran = policyctl(*args)
         assert ran.code == 1
-        assert "policies/edge/beta.yaml: P019 is a pointer of Git LFS, not the file itself; run git lfs pull" in (
-            ran.out + ran.err
+        assert shows(
+            "policies/edge/beta.yaml: is a pointer of Git LFS, not the file itself; run git lfs pull [P019]", ran.out + ran.err
         )
     whole.write_text(POLICY.format("beta"), "utf-8")
     ran = policyctl("plan", "--remote", "git:HEAD")
@@ -231,10 +232,10 @@ def test_a_removal_shows_where_the_policy_is_all_the_same(case: str, applied: Pr
 def test_what_looks_like_a_policy_is_named_by_every_command(project: Project, policyctl: Policyctl) -> None:
     project.policy("a")
     project.write("b.yaml.orig", POLICY.format("b"))
-    said = "policies/b.yaml.orig: P472 warning: contains virtual-policy/b but is not read"
-    assert said in policyctl("validate").out
+    said = "policies/b.yaml.orig: warning: contains virtual-policy/b but is not read [P472]"
+    assert shows(said, policyctl("validate").out)
     for command in ("plan", "effect", "apply"):
-        assert said in policyctl(command, *(["--yes"] if command == "apply" else [])).err
+        assert shows(said, policyctl(command, *(["--yes"] if command == "apply" else [])).err)
     project.write("policyctl.yaml", "lint: {ignore: [P47]}\n")
     assert "P472" not in policyctl("validate").out
 
@@ -245,12 +246,12 @@ def test_globs_of_include_that_match_nothing_are_shown_where_they_are(project: P
     for command in ("validate", "plan"):
         ran = policyctl(command)
         assert (
-            'policies/policyctl.yaml:3:5: P473 warning: "./edge/*" matches no file of the directory (did you mean edge/*?)'
+            'policies/policyctl.yaml:3:5: warning: "./edge/*" matches no file of the directory (did you mean edge/*?) [P473]'
             in (ran.out + ran.err)
         )
     project.write("policyctl.yaml", "include: [Edge/*]\n")
     ran = policyctl("plan")
-    assert (ran.code, "P016 holds no policy for environment local" in ran.err, "P473" in ran.err) == (1, True, True)
+    assert (ran.code, shows("holds no policy for environment local [P016]", ran.err), "P473" in ran.err) == (1, True, True)
 
 
 def test_include_is_relative_to_the_directory_wherever_the_configuration_is(project: Project, policyctl: Policyctl) -> None:
@@ -325,7 +326,7 @@ def test_the_hook_that_init_writes_runs_when_a_file_is_only_deleted(project: Pro
     environ = {**SURROUNDINGS, "PRE_COMMIT_HOME": str(project.folder.parent / "pre-commit"), "PATH": _with_programs()}
     ran = subprocess.run(["pre-commit", "run"], cwd=project.folder, env=environ, capture_output=True, text=True, check=False)
     assert ran.returncode == 1, ran
-    assert "P205 there is no policy beta to test" in ran.stdout
+    assert shows("there is no policy beta to test [P205]", ran.stdout)
 
 
 def _with_programs() -> str:

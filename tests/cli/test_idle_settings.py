@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
+from tests.problem_lines import shows
 from tests.sqlite_rows import LOCAL, put, row
 
 GUARD = "{policy: %s, guard: max_calls, reason: it was so}"
@@ -88,7 +89,7 @@ def test_validate_looks_at_every_environment_before_it_calls_a_shared_setting_id
     two.write("policyctl.yaml", f"{environments}protect: [chat, embed]\n")
     assert policyctl("validate").out == "Valid: 2 policies in 2 files.\n"
     two.write("policyctl.yaml", f"{environments}protect: [chat, embed, other]\n")
-    assert "policyctl.yaml:3:24: P461 warning: protect has other" in policyctl("validate").out
+    assert shows("policyctl.yaml:3:24: warning: protect has other [P461]", policyctl("validate").out)
     two.write("embed.yaml", "kind: model\nspec_version: v1\nname: other\npolicy: 7\n")
     assert "P461" not in policyctl("validate").out  # what a broken file names is not known
 

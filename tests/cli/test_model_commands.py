@@ -17,6 +17,7 @@ from policyctl.policy.names import kind_of
 from policyctl.reconcile.observe import observe
 from policyctl.remote.sqlite import SqliteReader
 from tests.conftest import Policyctl, Project
+from tests.problem_lines import shows
 from tests.server.serving import serving
 from tests.sqlite_rows import LOCAL, add_models, put, row
 
@@ -91,7 +92,7 @@ def test_add_refuses_what_no_file_may_contain_without_showing_a_secret(case: str
     args, message = BAD_ADDS[case]
     ran = policyctl("model", "add", *args, "--yes")
     assert (ran.code, ran.out) == (64, "")
-    assert ran.err.startswith(message), ran.err
+    assert shows(message, ran.err), ran.err
     assert SECRET not in ran.err
     assert not LOCAL.exists()
 
@@ -133,8 +134,8 @@ def test_import_adds_then_updates_then_has_nothing_to_do(bare: Path, policyctl: 
 
 
 BAD_IMPORTS: dict[str, tuple[str, str, int, str]] = {
-    "a secret": ("a.yaml", f"{FILE}provider_config:\n  api_key: {SECRET}\n", 1, "a.yaml:6:3: P110 api_key is a secret"),
-    "a typo": ("a.yaml", f"{FILE}provider_config: {{custom_hots: x}}\n", 1, 'a.yaml:5:19: P101 unknown key "custom_hots"'),
+    "a secret": ("a.yaml", f"{FILE}provider_config:\n  api_key: {SECRET}\n", 1, "a.yaml:6:3: api_key is a secret [P110]"),
+    "a typo": ("a.yaml", f"{FILE}provider_config: {{custom_hots: x}}\n", 1, 'a.yaml:5:19: unknown key "custom_hots" [P101]'),
     "two models": ("a.yaml", f"{FILE}---\n{FILE}", 64, "error: --file: a.yaml holds 2 models; one is imported at a time"),
     "no model": ("a.yaml", "kind: agent\nspec_version: v1\n", 64, "error: --file: a.yaml holds no models"),
     "Python": ("a.py", "", 64, "error: --file: a.py must end in .yaml, .yml, .json; Python is not run here, write the model"),
@@ -146,7 +147,7 @@ def test_import_refuses_a_bad_file_with_its_place(case: str, bare: Path, policyc
     name, text, code, message = BAD_IMPORTS[case]
     ran = policyctl("model", "import", "--file", _file(text, name), "--yes")
     assert ran.code == code
-    assert ran.err.startswith(message), ran.err
+    assert shows(message, ran.err), ran.err
     assert SECRET not in ran.err
     assert not LOCAL.exists()
 

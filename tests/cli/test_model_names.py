@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Policyctl, Project
+from tests.problem_lines import shows
 from tests.remote.fake_server import StandIn, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.remote.http_helpers import row
@@ -105,8 +106,8 @@ def test_a_declared_model_is_meant_in_either_spelling(
     project.policy("p", spelling.format(GPT), retry="{attempts: 1}")
     assert "P452" not in policyctl("validate", "-v").out
     project.policy("q", spelling.format(MINI))
-    assert "P452 warning" in policyctl("validate", "-v").out
-    assert "P204 the remote knows no model" in policyctl("plan").err
+    assert shows("warning [P452]", policyctl("validate", "-v").out)
+    assert shows("the remote knows no model [P204]", policyctl("plan").err)
     (project.policies / "q.yaml").unlink()
     assert policyctl("apply", "--yes").code == 0
     ran = policyctl("policy", "show", "--name", "p")
@@ -118,7 +119,7 @@ def test_a_declared_model_is_meant_in_either_spelling(
 
 def test_one_model_in_both_spellings_is_a_duplicate_target(project: Project, policyctl: Policyctl) -> None:
     project.policy("p", GPT, f"virtual-model/{GPT}")
-    assert f"P405 warning: virtual-model/{GPT} is target 1 already" in policyctl("validate").out
+    assert shows(f"warning: virtual-model/{GPT} is target 1 already [P405]", policyctl("validate").out)
 
 
 @pytest.fixture

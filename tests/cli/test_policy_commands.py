@@ -10,6 +10,7 @@ import pytest
 
 from policyctl.cli.policy import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.problem_lines import shows
 from tests.sqlite_rows import LEAF, LOCAL, live_documents, put, row
 from tests.terminal import answer_on_terminal
 
@@ -101,7 +102,7 @@ def test_add_refuses_what_no_file_may_contain_and_names_the_option(case: str, ba
     ran = policyctl(*ADD, *args, "--yes")
     assert ran.code == 64
     assert ran.out == ""
-    assert ran.err.startswith(message)
+    assert shows(message, ran.err)
     assert ran.err.count("\n") == 1
     assert "\x1b" not in ran.err
     assert not LOCAL.exists()
@@ -210,9 +211,9 @@ def test_import_adds_then_updates_then_has_nothing_to_do(file: str, text: str, b
 
 
 BAD_IMPORTS: dict[str, tuple[str, str, int, str]] = {
-    "a typo": ("a.yaml", ANYGEM.replace("strategy:", "stratgy:"), 1, "a.yaml:7:3: P101 unknown key"),
+    "a typo": ("a.yaml", ANYGEM.replace("strategy:", "stratgy:"), 1, "a.yaml:7:3: unknown key [P101]"),
     "not YAML": ("a.yaml", "a: [", 1, "a.yaml:1:4: P002"),
-    "a percent": ("a.yaml", ANYGEM.replace("0.75", "75"), 1, "a.yaml:14:15: P103 weight must be greater than 0"),
+    "a percent": ("a.yaml", ANYGEM.replace("0.75", "75"), 1, "a.yaml:14:15: weight must be greater than 0 [P103]"),
     "two policies": ("a.yaml", f"{ANYGEM}---\n{ANYGEM}", 64, "error: --file: a.yaml holds 2 policies; one is imported"),
     "no policy": ("a.test.yaml", ANYGEM, 64, "error: --file: a.test.yaml holds no policies"),
     "Python": ("a.py", "", 64, "error: --file: a.py must end in .yaml, .yml, .json; Python is not run here"),
@@ -220,7 +221,7 @@ BAD_IMPORTS: dict[str, tuple[str, str, int, str]] = {
         "a.yaml",
         ANYGEM.replace("0.75", '"{{ w }}"'),
         1,
-        "a.yaml:14:15: P018 the variable w is not set in environment local",
+        "a.yaml:14:15: the variable w is not set in environment local [P018]",
     ),
 }
 
@@ -231,13 +232,13 @@ def test_import_refuses_a_bad_file_with_its_place(case: str, bare: Path, policyc
     Path(file).write_text(text, "utf-8")
     ran = policyctl("policy", "import", "--file", file, "--yes")
     assert ran.code == code
-    assert ran.err.startswith(message)
+    assert shows(message, ran.err)
     assert not LOCAL.exists()
 
 
 def test_a_file_that_is_not_there_is_a_clear_error(bare: Path, policyctl: Policyctl) -> None:
     ran = policyctl("policy", "import", "--file", "nope.yaml", "--yes")
-    assert (ran.code, ran.err) == (1, "nope.yaml: P001 the file does not exist; correct the path\n")
+    assert (ran.code, ran.err) == (1, "nope.yaml: the file does not exist; correct the path [P001]\n")
 
 
 def test_import_renders_templates_with_the_vars_of_the_environment(project: Project, policyctl: Policyctl) -> None:

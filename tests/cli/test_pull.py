@@ -262,7 +262,7 @@ def test_a_file_instead_of_a_directory_is_an_error(bare: Path, policyctl: Policy
     put([row("a")])
     Path("policies").write_text("mine", "utf-8")
     ran = policyctl("pull")
-    assert (ran.code, ran.err) == (1, "policies: P016 is not a directory; name one with --dir\n")
+    assert (ran.code, ran.err) == (1, "policies: is not a directory; name one with --dir [P016]\n")
 
 
 def test_files_whose_policy_is_not_live_are_left_and_counted(project: Project, policyctl: Policyctl) -> None:

@@ -13,6 +13,7 @@ from policyctl.report import schema_text
 from tests.builders import body
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
+from tests.problem_lines import shows
 from tests.remote.fake_server import standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.remote.http_helpers import row as http_row
@@ -126,7 +127,9 @@ def test_a_target_that_exists_nowhere_is_an_error_at_plan_and_apply(project: Pro
     for command in (("plan",), ("apply", "--yes"), ("plan", "--only", "front")):
         ran = policyctl(*command)
         assert ran.code == 1
-        assert f'{path}:8:19: P204 there is no policy "virtual-policy/chta" (did you mean virtual-policy/chat?)' in ran.err
+        assert shows(
+            f'{path}:8:19: there is no policy "virtual-policy/chta" (did you mean virtual-policy/chat?) [P204]', ran.err
+        )
     assert live_documents() == {}
 
 
@@ -210,7 +213,7 @@ def test_a_branch_may_target_policies_of_others_that_git_does_not_have(project: 
     assert policyctl("plan", "--remote", "git:HEAD").code == 0
     project.policy("mine-b", "virtual-policy/mine-x")
     ran = policyctl("plan", "--remote", "git:HEAD")
-    assert (ran.code, 'P204 there is no policy "virtual-policy/mine-x"' in ran.err) == (1, True)
+    assert (ran.code, shows('there is no policy "virtual-policy/mine-x" [P204]', ran.err)) == (1, True)
 
 
 def test_a_single_policy_must_target_what_is_there(project: Project, policyctl: Policyctl) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.git_repo import commit
+from tests.problem_lines import shows
 
 
 def planned(policyctl: Policyctl, *args: str) -> tuple[str, str]:
@@ -71,7 +72,7 @@ def test_what_is_here_wins_and_what_is_called_so_and_holds_nothing_is_passed_ove
     monkeypatch.chdir(repository.folder / "src" / "app")
     assert policyctl("validate").out == "Valid: 1 policy in 1 file.\n"
     Path("policies").mkdir()
-    assert "policies: P016 " in policyctl("validate").out
+    assert shows("policies: [P016]", policyctl("validate").out)
 
 
 def test_outside_a_repository_nothing_above_is_found(
@@ -80,7 +81,7 @@ def test_outside_a_repository_nothing_above_is_found(
     project.write("anygem.yaml", ANYGEM)
     (project.folder / "deep").mkdir()
     monkeypatch.chdir(project.folder / "deep")
-    assert "policies: P016 the directory does not exist" in policyctl("plan").err
+    assert shows("policies: the directory does not exist [P016]", policyctl("plan").err)
     monkeypatch.chdir(project.policies)
     assert policyctl("plan").code == 0
 

@@ -15,6 +15,7 @@ import pytest
 
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
+from tests.problem_lines import shows
 from tests.terminal import on_terminal
 
 PLAN = "policyctl plan shows what would change and writes nothing"
@@ -100,9 +101,9 @@ OTHERS = {
     ),
     "plan --dir nowhere": (
         1,
-        "nowhere: P016 the directory does not exist; create it with policyctl init, or name another with --dir",
+        "nowhere: the directory does not exist; create it with policyctl init, or name another with --dir [P016]",
     ),
-    "policy import --file nope.yaml": (1, "nope.yaml: P001 the file does not exist; correct the path"),
+    "policy import --file nope.yaml": (1, "nope.yaml: the file does not exist; correct the path [P001]"),
     "rules P4O5": (64, "error: unknown rule P4O5 (did you mean P405?); policyctl rules lists all"),
 }
 
@@ -151,7 +152,7 @@ def test_a_bare_name_is_enough_to_remove_a_policy(policyctl: Policyctl) -> None:
 
 TARGETS = "targets: [{model_name: virtual-model/x/a}]"
 WRONG = f"spec_version: v1\nkind: model\nname: x\npolicy:\n  strategy: {{mode: singel}}\n  {TARGETS}\n"
-PROBLEM = "policies/x.yaml:5:20: P105 mode must be loadbalance, fallback or single"
+PROBLEM = "policies/x.yaml:5:20: mode must be loadbalance, fallback or single [P105]"
 EXCERPT = ["    5 |   strategy: {mode: singel}", "      |                    ^"]
 SHOWN = {
     "validate on a terminal": ((), {}, True),
@@ -171,7 +172,7 @@ def test_on_a_terminal_a_problem_shows_its_line(case: str, project: Project) -> 
     ) as terminal:
         assert terminal.end() == 1
         lines = [line.rstrip() for line in terminal.screen()]
-    place = next(number for number, line in enumerate(lines) if line.startswith(PROBLEM))
+    place = next(number for number, line in enumerate(lines) if shows(PROBLEM, line))
     assert (lines[place + 1 : place + 3] == EXCERPT) == shown
 
 
@@ -210,7 +211,7 @@ def test_no_line_of_the_configuration_is_shown_since_it_may_hold_a_secret(projec
 
 def test_a_problem_of_a_directory_has_no_line(project: Project, policyctl: Policyctl) -> None:
     Path("empty").mkdir()
-    assert policyctl("validate", "empty").out.startswith("empty: P016 contains no policy file")
+    assert shows("empty: contains no policy file [P016]", policyctl("validate", "empty").out)
     printed = json.loads(policyctl("validate", "empty", "--format", "json").out)
     jsonschema.Draft202012Validator(json.loads(schema_text("validate"))).validate(printed)
     assert [(problem["line"], problem["column"]) for problem in printed["problems"]] == [(None, None)]

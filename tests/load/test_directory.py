@@ -14,6 +14,7 @@ from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import source_of
 from tests.call_counts import calls
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.problem_lines import shows
 
 
 def test_files_are_found_at_any_depth_and_hidden_ones_left_out(project: Project, policyctl: Policyctl) -> None:
@@ -50,7 +51,7 @@ def test_half_a_surrogate_pair_is_a_problem(project: Project, policyctl: Policyc
         r'{"spec_version": "v1", "kind": "model", "name": "a", "description": "\ud83d",'
         r' "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": "virtual-model/x/a"}]}}',
     )
-    assert "P104 description must be valid Unicode text" in policyctl("validate").out
+    assert shows("description must be valid Unicode text [P104]", policyctl("validate").out)
 
 
 def test_all_problems_of_all_files_in_one_run(project: Project, policyctl: Policyctl) -> None:
@@ -60,10 +61,10 @@ def test_all_problems_of_all_files_in_one_run(project: Project, policyctl: Polic
     ran = policyctl("validate")
     assert ran.code == 1
     assert ran.out.splitlines() == [
-        "policies/a.yaml:10:15: P103 attempts must be from 0 to 100, got -1",
-        "policies/a.yaml:14:15: P103 weight must be greater than 0 and at most 1, got 75 (did you mean 0.75?)",
-        "policies/b.yaml:1:4: P002 this [ is never closed; add the closing ]",
-        'policies/c.yaml:6:1: P101 unknown key "polcy" (did you mean policy?)',
+        "policies/a.yaml:10:15: attempts must be from 0 to 100, got -1 [P103]",
+        "policies/a.yaml:14:15: weight must be greater than 0 and at most 1, got 75 (did you mean 0.75?) [P103]",
+        "policies/b.yaml:1:4: this [ is never closed; add the closing ] [P002]",
+        'policies/c.yaml:6:1: unknown key "polcy" (did you mean policy?) [P101]',
         "Not valid: 4 errors (0 policies in 3 files).",
     ]
 
@@ -72,7 +73,7 @@ def test_two_files_with_one_policy_are_one_problem_naming_both(project: Project,
     project.write("a.yaml")
     project.write("b.yaml", ANYGEM.replace("name: anygem", "name: virtual-policy/anygem"))
     assert policyctl("validate").out.splitlines()[:-1] == [
-        "policies/a.yaml:3:7: P201 virtual-policy/anygem is also written at policies/b.yaml:3:7; keep one"
+        "policies/a.yaml:3:7: virtual-policy/anygem is also written at policies/b.yaml:3:7; keep one [P201]"
     ]
 
 
@@ -82,8 +83,8 @@ def test_policies_that_target_each_other_in_a_circle_are_one_problem_naming_it(p
     ran = policyctl("plan")
     assert ran.code == 1
     assert ran.err == (
-        "policies/a.yaml:3:7: P202 policies target each other in a circle: "
-        "virtual-policy/a → virtual-policy/b → virtual-policy/c → virtual-policy/a; remove one of these targets\n"
+        "policies/a.yaml:3:7: policies target each other in a circle: "
+        "virtual-policy/a → virtual-policy/b → virtual-policy/c → virtual-policy/a; remove one of these targets [P202]\n"
     )
 
 
@@ -94,8 +95,8 @@ def test_a_policy_outside_the_scope_is_a_problem_where_it_is(project: Project, p
     ran = policyctl("plan", "--env", "prod")
     assert ran.code == 1
     assert ran.err == (
-        "policies/anygem.yaml:3:7: P203 virtual-policy/anygem is outside the scope of environment prod; "
-        "widen scope or rename it\n"
+        "policies/anygem.yaml:3:7: virtual-policy/anygem is outside the scope of environment prod; "
+        "widen scope or rename it [P203]\n"
     )
     assert "outside the scope of environment prod" in policyctl("validate").out
 
@@ -115,8 +116,11 @@ def test_what_an_environment_alone_gets_wrong_is_reported_with_its_name(project:
     project.write("a.yaml", ANYGEM.replace("0.25", '"{{ lite }}"'))
     project.write("policyctl.yaml", "default: a\nenvironments: {a: {vars: {lite: 0.25}}, b: {vars: {lite: 25}}, c: {}}\n")
     assert policyctl("validate").out.splitlines()[:-1] == [
-        f"policies/a.yaml:16:15: P018 {UNSET} environment c (add it to environments.c.vars in policyctl.yaml)",
-        "policies/a.yaml:16:15: P103 weight must be greater than 0 and at most 1, got 25 (did you mean 0.25?) (environment b)",
+        f"policies/a.yaml:16:15: {UNSET} environment c (add it to environments.c.vars in policyctl.yaml) [P018]",
+        (
+            "policies/a.yaml:16:15: weight must be greater than 0 and at most 1, got 25 (did you mean 0.25?) "
+            "(environment b) [P103]"
+        ),
     ]
     assert policyctl("plan").code == 0
 
@@ -125,15 +129,15 @@ def test_a_variable_that_several_environments_lack_is_one_problem_that_names_the
     project: Project, policyctl: Policyctl
 ) -> None:
     """And plan, which looks at one environment, names that one."""
-    place = f"policies/a.yaml:16:15: P018 {UNSET}"
+    place = f"policies/a.yaml:16:15: {UNSET}"
     project.write("a.yaml", ANYGEM.replace("0.25", '"{{ lite }}"'))
     project.write("policyctl.yaml", "default: a\nenvironments: {a: {}, b: {vars: {lite: 0.25}}, c: {}}\n")
     assert policyctl("validate").out.splitlines()[0] == (
-        f"{place} environments a and c (add it to the vars of each in policyctl.yaml)"
+        f"{place} environments a and c (add it to the vars of each in policyctl.yaml) [P018]"
     )
-    assert policyctl("plan").err == f"{place} environment a (add it to environments.a.vars in policyctl.yaml)\n"
+    assert policyctl("plan").err == f"{place} environment a (add it to environments.a.vars in policyctl.yaml) [P018]\n"
     project.write("policyctl.yaml", "default: a\nenvironments: {a: {vars: {light: 1}}, b: {}, c: {}}\n")
-    assert policyctl("validate").out.splitlines()[0] == f"{place} environments a, b and c (did you mean light?)"
+    assert policyctl("validate").out.splitlines()[0] == f"{place} environments a, b and c (did you mean light?) [P018]"
 
 
 def test_each_file_answers_to_the_nearest_configuration(project: Project, policyctl: Policyctl) -> None:
@@ -142,10 +146,10 @@ def test_each_file_answers_to_the_nearest_configuration(project: Project, policy
     project.write("a/policyctl.yaml", "environments: {dev: {vars: {lite: 0.25}}}\n")
     project.write("b.yaml", templated)
     assert policyctl("validate").out.splitlines()[:-1] == [
-        f"policies/b.yaml:16:15: P018 {UNSET} environment local (add it to environments.local.vars in policyctl.yaml)"
+        f"policies/b.yaml:16:15: {UNSET} environment local (add it to environments.local.vars in policyctl.yaml) [P018]"
     ]
     assert policyctl("validate", "policies/a/a.yaml").code == 0
-    assert "P305 a second configuration" in policyctl("plan").err
+    assert shows("a second configuration [P305]", policyctl("plan").err)
 
 
 OTHERS = {
@@ -211,7 +215,7 @@ def test_nothing_to_read_never_means_remove_everything(case: str, command: str, 
     NO_DIRECTORY[case](project)
     ran = policyctl(command, *(["--yes"] if command == "apply" else []))
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
-    assert ran.err.startswith("policies: P016 ")
+    assert shows("policies: [P016]", ran.err)
     assert Path(".policyctl/local.db").read_bytes() == before
 
 
@@ -236,12 +240,12 @@ def test_links_and_odd_files(project: Project, policyctl: Policyctl) -> None:
     os.mkfifo(project.policies / "pipe.yaml")
     (project.policies / "policyctl.yml").write_text("")
     assert policyctl("validate").out.splitlines()[:-1] == [
-        "policies/broken.yaml: P001 is a link that leads nowhere; delete it",
-        "policies/folder: P008 is a link that leads out of the directory; copy the file instead",
-        "policies/loop: P008 is a link to a directory, which is not followed; copy the directory instead",
-        "policies/out.yaml: P008 is a link that leads out of the directory; copy the file instead",
-        "policies/pipe.yaml: P001 is not a regular file; leave it out of the directory",
-        "policies/policyctl.yml: P017 the configuration is called policyctl.yaml; rename it",
+        "policies/broken.yaml: is a link that leads nowhere; delete it [P001]",
+        "policies/folder: is a link that leads out of the directory; copy the file instead [P008]",
+        "policies/loop: is a link to a directory, which is not followed; copy the directory instead [P008]",
+        "policies/out.yaml: is a link that leads out of the directory; copy the file instead [P008]",
+        "policies/pipe.yaml: is not a regular file; leave it out of the directory [P001]",
+        "policies/policyctl.yml: the configuration is called policyctl.yaml; rename it [P017]",
     ]
 
 
@@ -257,8 +261,8 @@ def test_a_file_that_may_not_be_read(project: Project, policyctl: Policyctl) -> 
     path.unlink()
     path.mkdir()
     assert policyctl("validate", path, "nowhere.yaml").out.splitlines() == [
-        "nowhere.yaml: P001 the file does not exist; correct the path",
-        f"{path}: P016 contains no policy file (*.yaml, *.yml or *.json); write one, or name another directory with --dir",
+        "nowhere.yaml: the file does not exist; correct the path [P001]",
+        f"{path}: contains no policy file (*.yaml, *.yml or *.json); write one, or name another directory with --dir [P016]",
         "Not valid: 2 errors (0 policies in 1 file).",
     ]
 

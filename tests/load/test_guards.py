@@ -65,19 +65,19 @@ def test_without_guards_nothing_is_asked(project: Project) -> None:
 
 
 BAD = {
-    "guards: {max_call: 6}": '1:10: P101 unknown key "max_call" (did you mean max_calls?)',
-    "guards: 6": "1:9: P104 guards must be a mapping, got 6",
-    "guards: {max_calls: 0}": "1:21: P103 max_calls must be 1 or more, got 0",
-    "guards: {max_calls: six}": '1:21: P104 max_calls must be a whole number, got "six"',
-    "guards: {max_traffic_shift: 101}": "1:29: P103 max_traffic_shift must be from 0 to 100, got 101",
-    "guards: {max_failover_seconds: -1}": "1:32: P103 max_failover_seconds must be 0 or more, got -1",
-    "guards: {max_failover_seconds: .inf}": "1:32: P103 max_failover_seconds must be 0 or more, got inf",
-    "guards: {survive: {any: region, down_with: [429]}}": '1:25: P105 any must be provider or model, got "region"',
-    "guards: {survive: {any: model}}": "1:10: P102 missing key down_with (add it)",
-    "guards: {survive: {any: model, down_with: []}}": "1:43: P106 down_with must not be empty",
+    "guards: {max_call: 6}": '1:10: unknown key "max_call" (did you mean max_calls?) [P101]',
+    "guards: 6": "1:9: guards must be a mapping, got 6 [P104]",
+    "guards: {max_calls: 0}": "1:21: max_calls must be 1 or more, got 0 [P103]",
+    "guards: {max_calls: six}": '1:21: max_calls must be a whole number, got "six" [P104]',
+    "guards: {max_traffic_shift: 101}": "1:29: max_traffic_shift must be from 0 to 100, got 101 [P103]",
+    "guards: {max_failover_seconds: -1}": "1:32: max_failover_seconds must be 0 or more, got -1 [P103]",
+    "guards: {max_failover_seconds: .inf}": "1:32: max_failover_seconds must be 0 or more, got inf [P103]",
+    "guards: {survive: {any: region, down_with: [429]}}": '1:25: any must be provider or model, got "region" [P105]',
+    "guards: {survive: {any: model}}": "1:10: missing key down_with (add it) [P102]",
+    "guards: {survive: {any: model, down_with: []}}": "1:43: down_with must not be empty [P106]",
     **{
-        f"guards: {{survive: {{any: model, down_with: [{written}]}}}}": "1:44: P109 down_with item must be a status from 300 "
-        f"to 999, refused, connect-timeout, broken-body or cut-stream, got {got}"
+        f"guards: {{survive: {{any: model, down_with: [{written}]}}}}": "1:44: down_with item must be a status from 300 "
+        f"to 999, refused, connect-timeout, broken-body or cut-stream, got {got} [P109]"
         for written, got in {
             "200": "200",
             "226": "226",
@@ -88,22 +88,24 @@ BAD = {
             "{}": "{}",
         }.items()
     },
-    "guards: {min_served: {while: 1, of: model, with: [429], at_least: 0.9}}": "1:30: P103 while must be less than 1, got 1",
-    "guards: {min_served: {while: 0.1, of: model, with: [429], at_least: 9}}": "1:69: P103 at_least must be 1 or less, got 9",
-    "guards: {min_served: {of: model, with: [429], at_least: 0.9}}": "1:10: P102 missing key while (add it)",
-    "effect: {partial: 10}": "1:19: P103 partial must be less than 1, got 10",
-    "guards: {deny_new: providers}": '1:20: P105 deny_new must be provider or model, got "providers" (did you mean provider?)',
-    "guards: {allow_providers: openai}": '1:27: P104 allow_providers must be a list, got "openai" (write ["openai"])',
-    "guards: {allow_providers: []}": "1:27: P106 allow_providers must not be empty",
-    "guards: {deny_providers: ['']}": "1:27: P106 deny_providers item must not be empty",
-    "guard_exceptions: {policy: p}": (
-        '1:19: P104 guard_exceptions must be a list, got {"policy": "p"} (begin each item with a dash)'
+    "guards: {min_served: {while: 1, of: model, with: [429], at_least: 0.9}}": "1:30: while must be less than 1, got 1 [P103]",
+    "guards: {min_served: {while: 0.1, of: model, with: [429], at_least: 9}}": "1:69: at_least must be 1 or less, got 9 [P103]",
+    "guards: {min_served: {of: model, with: [429], at_least: 0.9}}": "1:10: missing key while (add it) [P102]",
+    "effect: {partial: 10}": "1:19: partial must be less than 1, got 10 [P103]",
+    "guards: {deny_new: providers}": (
+        '1:20: deny_new must be provider or model, got "providers" (did you mean provider?) [P105]'
     ),
-    "guard_exceptions: [{policy: p, guard: max_calls}]": "1:20: P102 missing key reason (add it)",
-    "guard_exceptions: [{policy: p, guard: max_calls, reason: ''}]": "1:58: P106 reason must not be empty",
-    "guard_exceptions: [{policy: p, guard: max_call, reason: r}]": "1:39: P105 guard must be max_traffic_shift, max_calls, "
+    "guards: {allow_providers: openai}": '1:27: allow_providers must be a list, got "openai" (write ["openai"]) [P104]',
+    "guards: {allow_providers: []}": "1:27: allow_providers must not be empty [P106]",
+    "guards: {deny_providers: ['']}": "1:27: deny_providers item must not be empty [P106]",
+    "guard_exceptions: {policy: p}": (
+        '1:19: guard_exceptions must be a list, got {"policy": "p"} (begin each item with a dash) [P104]'
+    ),
+    "guard_exceptions: [{policy: p, guard: max_calls}]": "1:20: missing key reason (add it) [P102]",
+    "guard_exceptions: [{policy: p, guard: max_calls, reason: ''}]": "1:58: reason must not be empty [P106]",
+    "guard_exceptions: [{policy: p, guard: max_call, reason: r}]": "1:39: guard must be max_traffic_shift, max_calls, "
     "max_failover_seconds, survive, min_served, deny_new, allow_providers or deny_providers, got "
-    '"max_call" (did you mean max_calls?)',
+    '"max_call" (did you mean max_calls?) [P105]',
 }
 
 

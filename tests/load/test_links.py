@@ -12,6 +12,7 @@ from policyctl.load.git import is_ours
 from policyctl.load.git.repository import find_repository
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.git_repo import SURROUNDINGS, commit, git
+from tests.problem_lines import shows
 
 SECRET = "ghp_canary"
 EVERY = (["validate"], ["plan"], ["apply", "--yes"], ["effect"], ["test", "--if-any"], ["pull"])
@@ -35,7 +36,7 @@ def test_a_link_out_of_the_repository_is_never_read(
     (project.folder / name).symlink_to(os.path.relpath(secret, (project.folder / name).parent))
     ran = policyctl(*command)
     assert ran.code == 1
-    assert f"{name}: P008 is a link that leads out of the " in ran.out + ran.err
+    assert shows(f"{name}: is a link that leads out of the [P008]", ran.out + ran.err)
     assert (ran.out + ran.err).count("P008") == 1
     assert SECRET not in ran.out + ran.err
 
@@ -72,7 +73,7 @@ def test_a_file_that_is_named_may_not_lead_out_of_its_repository(
     for command in (["validate"], ["effect"], ["policy", "import", "--file"]):
         ran = policyctl(*command, "named.yaml")
         assert ran.code == 1
-        assert "named.yaml: P008 is a link that leads out of the repository" in ran.out + ran.err
+        assert shows("named.yaml: is a link that leads out of the repository [P008]", ran.out + ran.err)
         assert SECRET not in ran.out + ran.err
 
 
@@ -112,7 +113,7 @@ def test_a_policy_directory_may_not_lead_out_of_the_repository(secret: Path, pro
     project.policies.symlink_to(elsewhere)
     ran = policyctl("plan")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "policies: P008 is a link that leads out of the repository; copy the file instead\n"
+    assert ran.err == "policies: is a link that leads out of the repository; copy the file instead [P008]\n"
 
 
 def test_no_link_on_the_way_to_the_directory_leads_out_of_the_repository(
@@ -126,7 +127,7 @@ def test_no_link_on_the_way_to_the_directory_leads_out_of_the_repository(
     for args in (["plan"], ["validate"], ["effect"]):
         ran = policyctl(*args, "--dir", "way/deep")
         assert ran.code == 1
-        assert "P008 is a link that leads out of the repository" in ran.out + ran.err
+        assert shows("is a link that leads out of the repository [P008]", ran.out + ran.err)
         assert SECRET not in ran.out + ran.err
 
 

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from policyctl.cli.main import run
 from policyctl.load.config_file import ConfigFile
 from policyctl.policy.schema import model_schema
+from tests.problem_lines import place_and_code
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def write(files: dict[str, str]) -> None:
 def found(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     """What validate finds, as `file:line:col: CODE`."""
     run(["validate", *arguments])
-    return [" ".join(line.split()[:2]) for line in capsys.readouterr().out.splitlines()[:-1]]
+    return [place_and_code(line) for line in capsys.readouterr().out.splitlines()[:-1]]
 
 
 # One policy with P415 (info, line 5), P405 (warning, line 8) and P441 (warning, line 9).
@@ -72,10 +73,10 @@ def test_plan_shows_what_is_selected(capsys: pytest.CaptureFixture[str]) -> None
     """On standard error, and never an info that was not selected."""
     write({"x.yaml": MIXED})
     assert run(["plan", "-v"]) == 0
-    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["P405", "P441"]
+    assert [line[-5:-1] for line in capsys.readouterr().err.splitlines()] == ["P405", "P441"]
     write({"policyctl.yaml": "lint: {select: [P415]}\n"})
     assert run(["plan"]) == 0
-    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["P415"]
+    assert [line[-5:-1] for line in capsys.readouterr().err.splitlines()] == ["P415"]
 
 
 def test_a_comment_on_what_another_file_makes_is_not_called_useless_without_that_file(
@@ -120,7 +121,7 @@ def test_plan_and_apply_run_the_deep_rules(capsys: pytest.CaptureFixture[str]) -
     write({"x.yaml": NO_408})
     for command in (["plan"], ["apply", "--yes"]):
         assert run(command) == 0
-        assert [" ".join(line.split()[:2]) for line in capsys.readouterr().err.splitlines() if "P5" in line] == [P501]
+        assert [place_and_code(line) for line in capsys.readouterr().err.splitlines() if "P5" in line] == [P501]
 
 
 def test_a_target_is_the_policy_of_another_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,16 +136,16 @@ def test_a_target_is_the_policy_of_another_file(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("lint", "problem"),
     [
-        ("{select: [P9]}", "1:17: P306 P9 names no rule; only lint rules can be chosen (policyctl rules lists all)"),
+        ("{select: [P9]}", "1:17: P9 names no rule; only lint rules can be chosen (policyctl rules lists all) [P306]"),
         (
             "{ignore: [P405, P4O5]}",
-            "1:23: P306 P4O5 names no rule (did you mean P405?); only lint rules can be chosen (policyctl rules lists all)",
+            "1:23: P4O5 names no rule (did you mean P405?); only lint rules can be chosen (policyctl rules lists all) [P306]",
         ),
-        ("{ignore: [P101]}", "1:17: P306 P101 is always shown; only lint rules can be chosen (policyctl rules lists all)"),
-        ("{ignore: [P1]}", "1:17: P306 P1 is always shown; only lint rules can be chosen (policyctl rules lists all)"),
-        ("{ignore: ['']}", "1:17: P106 ignore item must not be empty"),
-        ("{ignore: P405}", '1:16: P104 ignore must be a list, got "P405" (write ["P405"])'),
-        ("{ignores: [P405]}", '1:8: P101 unknown key "ignores" (did you mean ignore?)'),
+        ("{ignore: [P101]}", "1:17: P101 is always shown; only lint rules can be chosen (policyctl rules lists all) [P306]"),
+        ("{ignore: [P1]}", "1:17: P1 is always shown; only lint rules can be chosen (policyctl rules lists all) [P306]"),
+        ("{ignore: ['']}", "1:17: ignore item must not be empty [P106]"),
+        ("{ignore: P405}", '1:16: ignore must be a list, got "P405" (write ["P405"]) [P104]'),
+        ("{ignores: [P405]}", '1:8: unknown key "ignores" (did you mean ignore?) [P101]'),
     ],
 )
 def test_what_is_not_a_lint_rule_is_a_problem(lint: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:

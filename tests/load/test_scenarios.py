@@ -13,6 +13,7 @@ from policyctl.load.source import read_source
 from policyctl.load.yaml import read_yaml
 from policyctl.policy.schema import templated_schema
 from tests.conftest import Policyctl, Project
+from tests.problem_lines import shows
 
 TEST = "spec_version: v1\nkind: policy_test\npolicy: anygem\ntests:\n  - {name: it answers, expect: {served: 1}}\n"
 CASES = Path(__file__).parent.parent / "cases"
@@ -25,7 +26,7 @@ def test_a_status_is_a_key_in_tests_and_nowhere_else(project: Project, policyctl
     assert policyctl("validate").code == 0
     project.write("b.yaml", "kind: agent\nname: x\n503: 0.1\n")
     project.write("c.yaml", "spec_version: v1\nkind: model\nname: c\n503: 1\npolicy: {}\n")
-    assert "policies/c.yaml:4:1: P013 a key must be text, got 503 (quote it)\n" in policyctl("validate").out
+    assert "policies/c.yaml:4:1: a key must be text, got 503 (quote it) [P013]\n" in policyctl("validate").out
 
 
 def test_a_status_written_twice_is_a_duplicate_key(project: Project) -> None:
@@ -56,13 +57,13 @@ def test_json_means_the_same(project: Project) -> None:
 def test_a_test_file_is_known_by_its_name(name: str, project: Project, policyctl: Policyctl) -> None:
     project.write("anygem.yaml")
     project.write(name, '{"kind": "model"}')
-    assert f"policies/{name}:1:10: P105 kind must be policy_test" in policyctl("validate").out
+    assert shows(f"policies/{name}:1:10: kind must be policy_test [P105]", policyctl("validate").out)
 
 
 def test_a_document_beside_its_policy_is_one_too(project: Project, policyctl: Policyctl) -> None:
     path = project.write("anygem.yaml")
     path.write_text(f"{path.read_text()}---\n{TEST}---\n{TEST.replace('served: 1', 'served: 2')}")
-    assert policyctl("validate").out.startswith("policies/anygem.yaml:28:41: P109 served must be a number from 0 to 1")
+    assert shows("policies/anygem.yaml:28:41: served must be a number from 0 to 1 [P109]", policyctl("validate").out)
 
 
 def test_problems_of_tests_do_not_stop_a_plan(project: Project, policyctl: Policyctl) -> None:
@@ -99,8 +100,8 @@ def test_a_problem_of_one_environment_shows_which(project: Project, policyctl: P
     project.write("a.test.yaml", TEST.replace("1}", '"{{ part }}"}'))
     place = "policies/a.test.yaml:5:41"
     assert policyctl("validate").out.splitlines()[:-1] == [
-        f"{place}: P018 the variable part is not set in environment c (add it to environments.c.vars in policyctl.yaml)",
-        f'{place}: P109 served must be a number from 0 to 1, or a comparison such as ">= 0.99", got 2 (environment b)',
+        f"{place}: the variable part is not set in environment c (add it to environments.c.vars in policyctl.yaml) [P018]",
+        f'{place}: served must be a number from 0 to 1, or a comparison such as ">= 0.99", got 2 (environment b) [P109]',
     ]
 
 

@@ -27,7 +27,7 @@ def validate(text: str, capsys: pytest.CaptureFixture[str], *options: str, name:
 
 SINGLE = f"{HEAD}policy:\n  strategy: {{mode: single}}\n{TARGETS}"
 P401 = (
-    "8:7: P401 warning: only the first target is ever called under single; the other target is dead (remove, or use fallback)"
+    "8:7: warning: only the first target is ever called under single; the other target is dead (remove, or use fallback) [P401]"
 )
 
 # what the case shows: (the file, what is still found)
@@ -54,46 +54,46 @@ CASES: dict[str, tuple[str, list[str]]] = {
             "    - model_name: virtual-model/x/b", "    # policyctl: ignore[P401]\n    - model_name: virtual-model/x/b"
         ),
         [
-            "8:25: P491 warning: there is no P401 on this line to suppress (remove the comment)",
+            "8:25: warning: there is no P401 on this line to suppress (remove the comment) [P491]",
             P401.replace("8:7", "9:7"),
         ],
     ),
     "of another rule": (
         f"{SINGLE} # policyctl: ignore[P405]\n",
-        [P401, "8:57: P491 warning: there is no P405 on this line to suppress (remove the comment)"],
+        [P401, "8:57: warning: there is no P405 on this line to suppress (remove the comment) [P491]"],
     ),
     "one of two of use": (
         f"{SINGLE} # policyctl: ignore[P401,P405]\n",
-        ["8:62: P491 warning: there is no P405 on this line to suppress (remove the comment)"],
+        ["8:62: warning: there is no P405 on this line to suppress (remove the comment) [P491]"],
     ),
     "of a rule that is not looked for": (f"{SINGLE} # policyctl: ignore[P401, P422]\n", []),
     "of no rule": (
         f"{SINGLE} # policyctl: ignore\n",
-        [P401, "8:37: P492 warning: this comment does not name a rule (write # policyctl: ignore[CODE])"],
+        [P401, "8:37: warning: this comment does not name a rule (write # policyctl: ignore[CODE]) [P492]"],
     ),
     "of an empty list": (
         f"{SINGLE} # policyctl: ignore[]\n",
-        [P401, "8:37: P492 warning: this comment does not name a rule (write # policyctl: ignore[CODE])"],
+        [P401, "8:37: warning: this comment does not name a rule (write # policyctl: ignore[CODE]) [P492]"],
     ),
     "of an unknown rule": (
         f"{SINGLE} # policyctl: ignore[P4]\n",
-        [P401, '8:57: P492 warning: unknown rule "P4"; policyctl rules lists all'],
+        [P401, '8:57: warning: unknown rule "P4"; policyctl rules lists all [P492]'],
     ),
     "of a misspelled rule": (
         f"{SINGLE} # policyctl: ignore[P4O1]\n",
-        [P401, '8:57: P492 warning: unknown rule "P4O1" (did you mean P401?); policyctl rules lists all'],
+        [P401, '8:57: warning: unknown rule "P4O1" (did you mean P401?); policyctl rules lists all [P492]'],
     ),
     "of a rule that must hold": (
         f"{SINGLE} # policyctl: ignore[P401, P101]\n",
-        ["8:63: P492 warning: P101 is not a lint rule and cannot be ignored; fix the problem"],
+        ["8:63: warning: P101 is not a lint rule and cannot be ignored; fix the problem [P492]"],
     ),
     "on the line of a schema problem": (
         f"{HEAD}policy:\n  strategy: {{mode: sinlge}} # policyctl: ignore[P105]\n{TARGETS}\n",
-        ['5:20: P105 mode must be loadbalance, fallback or single, got "sinlge" (did you mean single?)'],
+        ['5:20: mode must be loadbalance, fallback or single, got "sinlge" (did you mean single?) [P105]'],
     ),
     "useless, in a file that has errors": (
         f"{SINGLE} # policyctl: ignore[P405]\n---\n{HEAD}polcy:\n  strategy: {{mode: single}}\n{ONE}\n",
-        [P401, '13:1: P101 unknown key "polcy" (did you mean policy?)'],
+        [P401, '13:1: unknown key "polcy" (did you mean policy?) [P101]'],
     ),
     "in quoted text": (
         f'{HEAD}description: "a # policyctl: ignore[P405] b"\npolicy:\n  strategy: {{mode: fallback}}\n{TARGETS}\n',
@@ -105,7 +105,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "after a block of text": (
         f"{HEAD}description: |\n  text\n# policyctl: ignore[P405]\npolicy:\n  strategy: {{mode: fallback}}\n{TARGETS}\n",
-        ["6:21: P491 warning: there is no P405 on this line to suppress (remove the comment)"],
+        ["6:21: warning: there is no P405 on this line to suppress (remove the comment) [P491]"],
     ),
 }
 
@@ -140,7 +140,7 @@ def test_text_in_json_is_not_a_comment(capsys: pytest.CaptureFixture[str]) -> No
         '{"strategy": {"mode": "single"}, "targets": [{"model_name": "virtual-model/x/a"}, '
         '{"model_name": "virtual-model/x/b"}]}}'
     )
-    assert [line.split()[1] for line in validate(text, capsys, name="x.json")] == ["P401"]
+    assert [line[-5:-1] for line in validate(text, capsys, name="x.json")] == ["P401"]
 
 
 CONFIG = "default: dev\nenvironments:\n  dev: {vars: {mode: single}}\n  prod: {vars: {mode: fallback}}\n"
@@ -150,7 +150,7 @@ TEMPLATED = SINGLE.replace("mode: single", "mode: '{{ mode }}'")
 def test_a_comment_that_one_environment_needs_is_of_use(capsys: pytest.CaptureFixture[str]) -> None:
     """It is useless only where no environment needs it."""
     Path("policyctl.yaml").write_text(CONFIG)
-    assert validate(f"{TEMPLATED}\n", capsys) == [f"{P401} (environment dev)"]
+    assert validate(f"{TEMPLATED}\n", capsys) == [P401.replace(" [P401]", " (environment dev) [P401]")]
     assert validate(f"{TEMPLATED} # policyctl: ignore[P401]\n", capsys) == []
     assert len(validate(f"{TEMPLATED} # policyctl: ignore[P405]\n", capsys)) == 2
 

@@ -133,8 +133,8 @@ def test_an_unknown_model_is_a_problem_at_its_place(directory: Path, capsys: pyt
     with standing_in(Tenant(models=["virtual-model/x/a"])) as server:
         configure(directory, prod={"remote": server.url})
         assert run(["plan", "--dir", str(directory)]) == 1
-        place = f'{directory / "two.yaml"}:7:19: P204 the remote knows no model "virtual-model/x/aa"'
-        assert f"{place} (did you mean virtual-model/x/a?)" in capsys.readouterr().err
+        place = f'{directory / "two.yaml"}:7:19: the remote knows no model "virtual-model/x/aa"'
+        assert f"{place} (did you mean virtual-model/x/a?) [P204]" in capsys.readouterr().err
         assert run(["apply", "--yes", "--dir", str(directory)]) == 1
         assert server.asked("POST") == []
 

@@ -132,7 +132,7 @@ def test_a_submodule_is_named(project: Project) -> None:
     git(project.folder, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},policies/sub")
     git(project.folder, "commit", "--quiet", "--message=sub")
     assert unreadable(reader()) == [
-        "main:policies/sub: P008 is a submodule, which is not followed at a git revision; copy the file instead"
+        "main:policies/sub: is a submodule, which is not followed at a git revision; copy the file instead [P008]"
     ]
 
 

@@ -39,14 +39,14 @@ def decoded(text: str) -> str:
 def test_an_annotation_names_its_place_and_its_rule() -> None:
     problem = Problem(Mark("policies/a.yaml", 3, 7), "P103", "weight must be greater than 0, got 75")
     assert github_annotations([problem], lambda file: f"sub/{file}") == (
-        "::error file=sub/policies/a.yaml,line=3,col=7,title=P103 out-of-range::weight must be greater than 0, got 75\n"
+        "::error file=sub/policies/a.yaml,line=3,col=7,title=P103 out-of-range::weight must be greater than 0, got 75 [P103]\n"
     )
 
 
 def test_what_github_would_read_otherwise_is_escaped() -> None:
     problem = Problem(Mark("policies/a,b:100%.yaml"), "P999", "50% of a::b\n::error::x\r\x1b[2J\u202e", "warning")
     assert github_annotations([problem], same) == (
-        "::warning file=policies/a%2Cb%3A100%25.yaml,title=P999::50%25 of a::b\\n::error::x\\r\\x1b[2J\\u202e\n"
+        "::warning file=policies/a%2Cb%3A100%25.yaml,title=P999::50%25 of a::b\\n::error::x\\r\\x1b[2J\\u202e [P999]\n"
     )
 
 
@@ -60,7 +60,7 @@ def test_whatever_is_in_it_an_annotation_is_one_line_that_shows_it(file: str, me
     properties = dict(one.split("=", 1) for one in found[2].split(","))
     assert list(properties) == ["file", "line", "col", "title"]
     if all(text.isascii() and text.isprintable() for text in (file, message)):
-        assert (decoded(properties["file"]), decoded(found[3])) == (file, message)
+        assert (decoded(properties["file"]), decoded(found[3])) == (file, f"{message} [P103]")
 
 
 @pytest.mark.parametrize(
