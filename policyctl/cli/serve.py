@@ -72,9 +72,8 @@ def serve(options: Options, **given: Any) -> int:
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
     from policyctl.remote.sqlite_models import SqliteModels
-    from policyctl.server.app import make_app
+    from policyctl.server.app import listen, make_app, run, url_of
     from policyctl.server.log import JsonLog
-    from policyctl.server.run import listen, run, url_of
     from policyctl.server.service import Service, Variant
     from policyctl.server.tokens import TokenIssuer
 

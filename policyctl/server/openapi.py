@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description, generated from the list of operations and the shapes, so that it cannot be outdated."""
+"""Every operation of the server, from which both its routes and its OpenAPI 3.1 description are made."""
 
 from __future__ import annotations
 
@@ -9,9 +9,23 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from policyctl import __version__
-from policyctl.server.operations import HEALTH, LOGINS, RESOURCES
-from policyctl.server.service import Operation, PathItem
-from policyctl.server.shapes import Fault, Invalid, QuotaFault, Shape
+from policyctl.server import connections, documents, login, models, policies
+from policyctl.server.service import ApiRequest, ApiResponse, Operation, PathItem, Service
+from policyctl.server.shapes import Fault, Health, Invalid, QuotaFault, Shape
+
+# Where resources are: the layout of the Developer Edition, of IBM's API reference, and of an instance elsewhere.
+PREFIXES = ("/v1/orchestrate", "/{instance:path}/v1/orchestrate", "/api/v1", "/v1")
+RESOURCES = (*policies.PATHS, *models.PATHS, *connections.PATHS, *documents.PATHS)
+LOGINS = login.PATHS  # at the root, wherever the client logs in
+
+
+def healthz(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - every handler takes the same
+    """Healthy if the store can be read. Otherwise the error that this raises becomes a 503."""
+    service.policies.count()
+    return ApiResponse(200, {"status": "ok"})
+
+
+HEALTH = PathItem("/healthz", (Operation("GET", healthz, "Whether the server can read its store.", gives=Health, public=True),))
 
 _DESCRIPTION = """The policies, models, connections and other documents of IBM watsonx Orchestrate, as far as its clients use
 them, in one embedded database. Everything below /v1 is also below /api/v1 and below <anything>/v1/orchestrate."""

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.server import login, operations, tokens
-from policyctl.server.operations import HEALTH, PREFIXES, RESOURCES
+from policyctl.server import login, openapi, tokens
+from policyctl.server.openapi import HEALTH, PREFIXES, RESOURCES
 from policyctl.server.service import PathItem
 from policyctl.server.tokens import TokenIssuer
 from tests.server.serving import Inside, inside
@@ -171,10 +171,10 @@ def test_a_token_that_another_signed_is_refused(guarded: Inside, clock: Clock, a
 )
 def test_everything_but_logins_and_health_needs_a_token(guarded: Inside, headers: dict[str, str]) -> None:
     """Whatever the operations are, at every place that they are served at."""
-    public = {"/healthz", *(place.path for place in operations.LOGINS)} - {"/api/v1/tenants"}
+    public = {"/healthz", *(place.path for place in openapi.LOGINS)} - {"/api/v1/tenants"}
     below = [prefix.replace("{instance:path}", "x/y") for prefix in PREFIXES]
     resources = [PathItem(f"{prefix}{place.path}", place.operations) for prefix in below for place in RESOURCES]
-    for place in (*resources, *operations.LOGINS, HEALTH):
+    for place in (*resources, *openapi.LOGINS, HEALTH):
         for method in place.by_method:
             status = guarded.client.request(method, place.path.replace("{id}", "x"), headers=headers).status_code
             assert (status != 401) is (place.path in public), (method, place.path, status)

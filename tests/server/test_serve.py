@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from policyctl.server.run import listen
+from policyctl.server.app import listen
 from tests.server.serving import Served, serving
 
 POLICY = {"name": "a", "display_name": "A", "description": "", "policy": {"strategy": {"mode": "single"}, "targets": []}}
