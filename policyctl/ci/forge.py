@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from itertools import count, islice
@@ -118,28 +117,6 @@ class Forge(Protocol):
     def close_issue(self, old: Comment) -> None:
         """Close an issue."""
         ...
-
-
-@contextmanager
-def open_forge(environ: Mapping[str, str]) -> Iterator[Forge | None]:
-    """The CI service that this job runs on, detected from its environment variables. None without a token.
-
-    Raises PolicyctlError outside GitHub Actions and GitLab CI.
-    """
-    name = "GITHUB_TOKEN" if environ.get("GITHUB_ACTIONS") else "GITLAB_TOKEN" if environ.get("GITLAB_CI") else None
-    if name is None:
-        raise PolicyctlError("this is not a step of GitHub Actions or GitLab CI; run it in a workflow, as init --ci writes it")
-    if not environ.get(name):
-        yield None
-        return
-    from policyctl.ci.github import GitHub
-    from policyctl.ci.gitlab import GitLab
-
-    service = GitHub(environ) if name == "GITHUB_TOKEN" else GitLab(environ)
-    try:
-        yield service
-    finally:
-        service.close()
 
 
 class ForgeClient(ABC):

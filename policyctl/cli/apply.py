@@ -14,7 +14,8 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
-from policyctl.cli.options import NAMES, NumberRange, Options, with_audit, with_options
+from policyctl.cli.history import with_audit
+from policyctl.cli.options import NAMES, NumberRange, Options, with_options
 from policyctl.cli.review import Before, raise_if_unsafe, read_consumers_of, review_directory, with_idle_settings
 from policyctl.cli.selection import Overrides, raise_if_idle, with_selection
 from policyctl.cli.session import Session, open_session

@@ -17,10 +17,10 @@ from policyctl.effect.gateway import Answer, Answers, answer_streamed, read_answ
 from policyctl.effect.tree import tree_if_known
 from policyctl.errors import NotKnown, PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
+from policyctl.load.discovery import find_config, load_config
 from policyctl.load.documents import read_leniently
 from policyctl.load.environment import Environment
 from policyctl.load.kinds import is_template
-from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import SUFFIXES, Source, read_source, redact_linked
 from policyctl.load.unread import UnreadFiles
 from policyctl.load.urls import GIT, LOCAL

@@ -1,20 +1,47 @@
-"""policyctl history."""
+"""policyctl history, and the option --audit of the commands that it shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.options import AUDIT_VARIABLE, Options, audit_option, with_options
+from policyctl.cli.options import Options, with_options
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.audit_log import read_audit
 from policyctl.plan.audit import AuditEntry
 from policyctl.policy.names import canonical, matches
 from policyctl.report.format import count
 from policyctl.report.outcomes import history_json, history_text
+
+AUDIT_VARIABLE = "POLICYCTL_AUDIT"
+
+
+def audit_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--audit, as `audit_file`; `text` describes it."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    help_text = f"{text}  [{AUDIT_VARIABLE}]"
+    return click.option("--audit", "audit_file", type=path, envvar=AUDIT_VARIABLE, metavar="FILE", help=help_text)
+
+
+def with_audit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --audit, as `audit`: an Audit, or None."""
+
+    @audit_option("Record each change in this file, in lines of JSON; see history.")
+    @wraps(function)
+    def wrapper(*args: Any, audit_file: Path | None, **more: Any) -> Any:
+        from policyctl.cli.github_actions import run_page
+        from policyctl.reconcile.audit import Audit
+
+        command = click.get_current_context().command_path.removeprefix("policyctl ")
+        audit = None if audit_file is None else Audit(audit_file, command, run_page())
+        return function(*args, audit=audit, **more)
+
+    return wrapper
+
 
 EPILOG = """\b
 Example:
@@ -57,6 +84,8 @@ def history(options: Options, names: tuple[str, ...], audit_file: Path | None, d
 def _entries(file: Path, bad: list[int], console: Console) -> Iterator[AuditEntry]:
     """The entries of the file; unreadable lines are reported. An unfinished last line is what a killed process leaves, and not
     an error."""
+    from policyctl.reconcile.audit import read_audit
+
     for line in read_audit(file):
         if line.entry is not None:
             yield line.entry

@@ -111,7 +111,7 @@ def _usual_directory() -> Path:
     usual = Options().dir
     if usual.is_dir():
         return usual
-    from policyctl.load.nearest import nearest_directory
+    from policyctl.load.discovery import nearest_directory
 
     return nearest_directory()
 
@@ -144,29 +144,3 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     ),
     (("-v", "--verbose"), {"count": True, "help": "Show more; -vv for a bug report.  [POLICYCTL_VERBOSE]"}),
 )
-
-
-AUDIT_VARIABLE = "POLICYCTL_AUDIT"
-
-
-def audit_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--audit, as `audit_file`; `text` describes it."""
-    path = click.Path(path_type=Path, dir_okay=False)
-    help_text = f"{text}  [{AUDIT_VARIABLE}]"
-    return click.option("--audit", "audit_file", type=path, envvar=AUDIT_VARIABLE, metavar="FILE", help=help_text)
-
-
-def with_audit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --audit, as `audit`: an Audit, or None."""
-
-    @audit_option("Record each change in this file, in lines of JSON; see history.")
-    @wraps(function)
-    def wrapper(*args: Any, audit_file: Path | None, **more: Any) -> Any:
-        from policyctl.cli.github_actions import run_page
-        from policyctl.reconcile.audit import Audit
-
-        command = click.get_current_context().command_path.removeprefix("policyctl ")
-        audit = None if audit_file is None else Audit(audit_file, command, run_page())
-        return function(*args, audit=audit, **more)
-
-    return wrapper

@@ -14,9 +14,8 @@ from policyctl.lint.directory import Linter
 from policyctl.lint.settings import idle_include, variable_warnings
 from policyctl.load.atomic import STATE_FOLDER
 from policyctl.load.directory import Files, Loaded
-from policyctl.load.discovery import Found, find_files
+from policyctl.load.discovery import Found, find_config, find_files, load_config
 from policyctl.load.environment import Config, Environment
-from policyctl.load.nearest import find_config, load_config
 from policyctl.load.source import read_bytes
 from policyctl.load.unread import UnreadFiles, gap_problems, missing_config, why_nothing
 from policyctl.load.urls import LOCAL, SQLITE, remote_url_error

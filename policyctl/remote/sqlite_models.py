@@ -14,7 +14,7 @@ from policyctl.policy.model_secrets import masked, without_unset_masks
 from policyctl.policy.names import short_model
 from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.database import Database, make_table
-from policyctl.remote.sqlite import Table, document_of, server_fields, stored_text
+from policyctl.remote.table import Table, document_of, server_fields, stored_text
 
 _ADDED = frozenset({"id", "created_on", "updated_at", "etag"})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import InvalidInput, UsageError
-from policyctl.load.nearest import find_config, load_config
+from policyctl.load.discovery import find_config, load_config
 from policyctl.plan.settings import Limits
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit

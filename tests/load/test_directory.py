@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.load.directory import Files
-from policyctl.load.discovery import find_files
-from policyctl.load.nearest import find_config, load_config
+from policyctl.load.discovery import find_config, find_files, load_config
 from policyctl.load.source import source_of
 from tests.call_counts import calls
 from tests.conftest import ANYGEM, Policyctl, Project

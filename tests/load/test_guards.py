@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policyctl.errors import InvalidInput
-from policyctl.load.nearest import load_config
+from policyctl.load.discovery import load_config
 from policyctl.plan.settings import GUARDS, GuardException, Guards, MinServed, Survive
 from tests.conftest import Project
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
+from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.comments import approval_in, is_in
-from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, open_forge
+from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed
 from policyctl.cli.console import Console
 from policyctl.cli.github_actions import repository_path, write_stop_summary
 from policyctl.cli.options import NAMES, Options, with_options
@@ -20,9 +21,9 @@ from policyctl.cli.review import review_directory
 from policyctl.cli.selection import Overrides, parse_overrides, write_overrides
 from policyctl.cli.session import open_session
 from policyctl.errors import StalePlan, UsageError
+from policyctl.load.discovery import find_config, load_config
 from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.nearest import find_config, load_config
 from policyctl.load.referred import access_now
 from policyctl.plan.approval import (
     APPLIED,

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from policyctl.ci import open_forge
 from policyctl.ci.comments import MARKER, comment_marker, comment_text, is_in, is_of, outdated, shown_in
-from policyctl.ci.forge import Forge, NotAllowed, open_forge
+from policyctl.ci.forge import Forge, NotAllowed
 from policyctl.cli.console import Console
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from policyctl.ci import open_forge
 from policyctl.ci.comments import approval_in
-from policyctl.ci.forge import Forge, NotAllowed, open_forge
+from policyctl.ci.forge import Forge, NotAllowed
 from policyctl.cli.console import Console
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from policyctl.cli.apply import confirm_and_apply
 from policyctl.cli.console import Console
-from policyctl.cli.options import with_audit
+from policyctl.cli.history import with_audit
 from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.selection import UNSEEN
 from policyctl.cli.session import OpenedDirectory, Session
