@@ -50,7 +50,7 @@ class Merge(NamedTuple):
 
 
 class Forge(Protocol):
-    """What a workflow step asks of the service. Only comments and issues of the token's own user are changed or believed."""
+    """What a workflow step needs from the service. Only comments and issues of the token's own user are changed or trusted."""
 
     longest: int  # characters that a comment may have
     link: str  # to the run that this step belongs to

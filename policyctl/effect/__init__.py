@@ -1,1 +1,1 @@
-"""What a policy does to traffic: exact, pure, offline. Nothing here reads, writes, asks the time or draws by itself."""
+"""What a policy does to traffic: exact, pure, offline. Nothing here reads, writes, uses a clock or is random."""

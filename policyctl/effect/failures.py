@@ -1,4 +1,4 @@
-"""The answers of a failing model, in the classes that policies can tell apart, and how people read a set of them.
+"""The answers of a failing model, in the classes that policies distinguish, and how a set of them is shown.
 
 A policy treats two statuses alike when they are on the same lists. So a handful of classes is enough to speak of every status
 from 200 to 599 and of broken connections: one for each combination of lists, one for the statuses that no list has, and a few
@@ -42,7 +42,7 @@ def one_failure(answer: Answer) -> FailureClass:
 
 
 def classes_of(trees: Sequence[Tree], *, partial: bool = False, streamed: bool = False) -> tuple[FailureClass, ...]:
-    """The classes of failures that these policies, taken together, can tell apart, in a stable order.
+    """The classes of failures that these policies, taken together, distinguish, in a stable order.
 
     An outage is an answer that a model always gives, so that only the lists of fallbacks matter; with `partial` it gives it to
     a share of its calls, and what is repeated matters as well. A 421 is then a class only where a list names it: the HTTP

@@ -1,15 +1,15 @@
 """Outages and partial failures: the chance that a request is lost while one or more models fail.
 
-In an outage every call fails for the whole request; in a partial failure a share of the calls does, each drawn anew. A policy
-cannot tell most failures apart, so each row has one value for every class of failures (see `failures`), and is worked out only
-once for the classes that this policy treats alike.
+In an outage every call of a request fails. In a partial failure only a share of the calls fails, drawn anew for each call. A
+policy treats most failures alike, so a row has one value for each class of failures (see `failures`), and classes that the
+policy treats alike are computed once.
 
-What is kept is the chance that a request is *lost*, not that it is served: 1 in 10^20 and 1 in 10^21 differ, and one minus
-either is 1.
+The values are chances that a request is *lost*, not that it is served: 1 in 10^20 and 1 in 10^21 differ, but one minus either
+is 1 as a float.
 
-One model failing, or one provider, is what a report shows; a change may make nothing worse there and lose requests all the
-same, while two models fail at once, or one whose answers change from call to call. This looks for such a case: groups of
-models with one failure, the smallest groups first, then mixtures. It draws nothing by chance that differs from run to run.
+Reports show one model or one provider failing. A change may make nothing worse there and still lose requests when two models
+fail at once, or when the answers of one model vary from call to call. `worse_together` looks for such a case: groups of models
+with the same failure, the smallest groups first, then mixtures. Every run looks at the same cases.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from policyctl.policy.names import provider_of
 Row = tuple[float, ...]  # the chance of losing a request, for each class in order
 Kind = Literal["model", "provider"]
 Part = tuple[Kind, str]  # what fails: a model or a provider
-Losses = Mapping[Part, float]  # the chance of losing a request while a part fails; of one that is not there it is 0
+Losses = Mapping[Part, float]  # the chance of losing a request while a part fails; 0 for a part that is missing
 
 
 class Outages(NamedTuple):
@@ -55,13 +55,13 @@ class Outages(NamedTuple):
     usual: float
 
     def row(self, kind: str, name: str) -> Row:
-        """The row of a model or provider (`kind`); one that the policy does not use can fail as it likes."""
+        """The row of a model or provider (`kind`); the failure of one that the policy does not use changes nothing."""
         rows = self.models if kind == "model" else self.providers
         return rows.get(name, (self.usual,) * len(self.classes))
 
 
 def outages(tree: Tree, classes: Sequence[FailureClass] | None = None, share: float = 1.0) -> Outages:
-    """The matrix of a policy: by the classes that it can tell apart itself, or by those given."""
+    """The matrix of a policy, with the given classes as its columns, or else those that this policy treats differently."""
     columns = told_apart([tree], share) if classes is None else tuple(classes)
     parts = parts_of([tree])
     lost = losses(tree, parts, columns, share)
@@ -79,9 +79,9 @@ def parts_of(trees: Sequence[Tree]) -> tuple[Part, ...]:
 
 
 def losses(tree: Tree, parts: Sequence[Part], classes: Sequence[FailureClass], share: float) -> list[Losses]:
-    """For each class what a policy loses while that share of the calls to one of the `parts` fails so.
+    """For each class, the chances of losing a request while that share of the calls to each of the `parts` fails in this way.
 
-    The classes that the policy treats alike have one and the same object.
+    Classes that the policy treats alike share one object.
     """
     found: dict[_Treatment, Losses] = {}
     plainly, columns = _Plainly(tree), list[Losses]()
@@ -97,7 +97,7 @@ def losses(tree: Tree, parts: Sequence[Part], classes: Sequence[FailureClass], s
 
 
 def told_apart(trees: Sequence[Tree], share: float = 1.0, *, streamed: bool = False) -> tuple[FailureClass, ...]:
-    """The classes of failures for which one of these policies does something else, when a share of the calls fails so.
+    """The classes of failures that at least one of these policies treats differently, when that share of the calls fails.
 
     `streamed` is whether requests ask for a stream.
     """
@@ -121,14 +121,14 @@ def _usual(tree: Tree) -> float:
     return 0.0 if tree.plain else _lost(outcomes(tree.root, healthy(tree)))
 
 
-@lru_cache(maxsize=4096)  # most losses are met in many places
+@lru_cache(maxsize=4096)  # the same losses occur in many places
 def served(lost: float) -> float:
-    """The chance of being served, for people and machines; differences below 10^-12 are gone."""
+    """The chance of being served, rounded for reports: differences below 10^-12 disappear."""
     return rounded(1.0 - lost)
 
 
 class _Treatment(NamedTuple):
-    """All that decides what a policy makes of an answer: equal for answers that it cannot tell apart."""
+    """Everything that decides how a policy handles an answer: equal for answers that it treats alike."""
 
     ended: bool
     moves: tuple[bool, ...]
@@ -149,7 +149,7 @@ def _treated(lists: tuple[frozenset[int] | None, ...], retries: tuple[RetryRule,
 
 
 def _losses(tree: Tree, parts: Sequence[Part], answer: Answer, share: float) -> Losses:
-    """What a policy loses while that share of the calls to a part has this answer, and all others 200."""
+    """The chances of losing a request while that share of the calls to a part has this answer, and all other calls 200."""
     failing = {retry: _ends(retry, answer, share) for retry in tree.retries}
     return {
         part: _lost(
@@ -163,7 +163,7 @@ def _losses(tree: Tree, parts: Sequence[Part], answer: Answer, share: float) -> 
 
 @lru_cache(maxsize=4096)
 def _parts(model: str) -> tuple[Part, ...]:
-    """What a model fails with: itself, and its provider."""
+    """The parts whose failure makes a model fail: itself and its provider."""
     provider = provider_of(model)
     return (("model", model), ("provider", provider)) if provider else (("model", model),)
 
@@ -174,7 +174,7 @@ def _ends(retry: RetryRule, answer: Answer, share: float) -> Outcomes:
 
 
 class _Plainly:
-    """What a plain policy loses: as every failure there has one outcome, one chance for each leaf is all that is needed."""
+    """The losses of a plain policy. Every failure has the same outcome there, so one chance for each leaf is enough."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -197,7 +197,7 @@ def _failing(retry: RetryRule, answer: Answer, share: float) -> float:
 
 
 def _lost_plainly(node: Node, outcome: int, fails: Sequence[Losses]) -> Losses:
-    """What a place of a plain policy loses. `fails` has it for each leaf; every failure has that one outcome."""
+    """The losses of one node of a plain policy. `fails` has those of each leaf; every failure has that one `outcome`."""
     if isinstance(node, Leaf):
         return fails[node.number]
     if isinstance(node, Balance):
@@ -227,9 +227,9 @@ _MIXTURES = 48
 
 
 class Together(NamedTuple):
-    """Models that fail at once, each with the answers that its calls draw from evenly; the chance of being served.
+    """Models that fail at once, each with the answers that are equally likely, and the chance of being served before and after.
 
-    `share` is the part of their calls that fail: the others answer 200. One model is here only with several answers.
+    `share` is the part of their calls that fail; the others answer 200. A single model always has several answers here.
     """
 
     failing: tuple[tuple[str, tuple[Answer, ...]], ...]
@@ -241,7 +241,7 @@ class Together(NamedTuple):
 def worse_together(old: Tree, new: Tree, partial: float) -> Together | None:
     """The first case found in which the new policy loses more requests, or None when none was found.
 
-    `partial` is the share of calls that fail in a partial failure. What is looked at is bounded; None is not a proof.
+    `partial` is the share of calls that fail in a partial failure. The number of cases is bounded, so None proves nothing.
     """
     models = list(dict.fromkeys([*old.models, *new.models]))
     answers = [one.sample for one in told_apart([old, new]) if one.sample != "broken-body"]
@@ -262,7 +262,7 @@ _Failing = Mapping[str, tuple[Answer, ...]]
 
 
 def _groups(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[_Failing]:
-    """Two and more models with one failure: the smallest groups first, and all of them."""
+    """Two or more models with the same failure: the smallest groups first, then all models together."""
     groups = (group for size in range(2, len(models)) for group in combinations(models, size))
     for group in (*islice(groups, _GROUPS), tuple(models)):
         if len(group) > 1:
@@ -270,13 +270,13 @@ def _groups(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[_Faili
 
 
 def _alternating(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[_Failing]:
-    """One model that answers now this, now that: two failures, or a failure and a success."""
+    """One model whose answers vary: two failures, or a failure and a success."""
     for model in models[:_GROUPS]:
         yield from ({model: pair} for pair in combinations((200, *answers), 2))
 
 
 def _mixtures(models: Sequence[str], answers: Sequence[Answer]) -> Iterator[_Failing]:
-    """Some models with a failure of their own each, the others healthy."""
+    """Some models, each with its own failure; the others are healthy."""
     if len(models) < 2 or not answers:
         return
     ways = [(200,), *((answer,) for answer in answers), *((200, answer) for answer in answers)]
@@ -300,6 +300,6 @@ def _served(tree: Tree, failing: _Failing, share: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _outcomes(retry: RetryRule, answers: tuple[Answer, ...], share: float) -> Outcomes:
-    """What asking a target ends with when that share of its calls draws from these answers evenly."""
+    """The outcomes of a target when that share of its calls fails, with each of these answers equally often."""
     drawn: dict[Answer, float] = dict.fromkeys(answers, share / len(answers))
     return outcomes_in(retry_outcomes(retry, with_remainder(drawn)))

@@ -1,27 +1,27 @@
-"""The extreme ways through a policy: the one with the most calls, the longest wait, the fewest failures to get somewhere.
+"""The extreme routes through a policy: the most calls, the longest wait, the fewest failures until a target is called.
 
-Models may answer anything here, so the question is not how likely a walk is but whether it exists. There are endlessly many
-scripts of answers, yet a policy can tell only a few answers apart: two statuses that are on the same lists lead to the same
-walk. So the statuses fall into **classes**: the listed codes by the lists that they are on, all other successes, all other
-failures. With `NO_ANSWER` and `ENDED` (see `gateway`) that makes a handful, and a set of outcomes is a handful of bits.
+Models may answer anything here: the question is whether a route exists, not how likely it is. There are endlessly many
+sequences of answers, but a policy distinguishes only a few: two statuses that are on the same lists lead to the same route. So
+statuses fall into **classes**: listed codes by the lists that they are on, all other successes, all other failures. With
+`NO_ANSWER` and `ENDED` (see `gateway`) there are few classes, and a set of outcomes is a few bits.
 
 A **route** is a sequence of targets that one request asks, each with the set of outcomes that it may end with there; the last
 outcome of the route is the request's. `heaviest(node, wanted)` is the route through `node` that ends with an outcome of the
 set `wanted` and has the greatest weight, the sum of the weights of its steps:
 
-* a leaf can end with any status, if it is one of `wanted`, and with all its repeats made before: a connection that is refused
-  is asked again whatever the list contains. (It cannot end with a 204 that it asks again after, nor without an answer.)
+* a leaf can end with any status of `wanted`, after all its retries: a refused connection is retried whatever the list
+  contains. (It cannot end with a 204 that it retries, nor without an answer.)
 * a load balance goes through one of its targets;
-* a fallback that stops at its n-th target went through each one before with an outcome that moves it on, and through the n-th
-  with one of `wanted` that does not (the last target may end with any).
+* a fallback that stops at its n-th target went through each earlier target with an outcome that moves it on, and through the
+  n-th with one of `wanted` that does not (the last target may end with any of `wanted`).
 
-That is a sum of maxima: no sequence of answers is ever enumerated, and the route found is always attained by some script. What
-was found for a group and a set is kept: going down, a set either starts anew with what moves a fallback on or loses that, so
-there are no more sets for a group than groups around it, and the work is the size of the policy times its depth.
+That is a sum of maxima: no sequence of answers is enumerated, and some sequence always attains the route that is found. The
+result for each group and set is kept. On the way down, a set either becomes what moves a fallback on, or loses that. So a
+group has no more sets than there are groups around it, and the work is the size of the policy times its depth.
 
-Any attempt may draw a 421, which the HTTP client below the gateway sends a second time. No provider is known to answer so, and
-counting it would double the calls of every policy. So it counts where the policy itself expects it: where one of its lists has
-421, see `attempt_calls`.
+Any attempt may get a 421, after which the HTTP client below the gateway sends the request a second time. No provider is known
+to answer 421, and counting it would double the calls of every policy. So it counts only where one of the policy's own lists
+has 421, see `attempt_calls`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SPARE = (200, *range(201, 204)), (500, *range(408, 600))
 
 
 class Class(NamedTuple):
-    """Outcomes that the policy cannot tell apart: one that represents them, and the listed codes (none: all the others)."""
+    """Outcomes that the policy treats alike: one that represents them, and the listed codes (none: all that are not listed)."""
 
     sample: int
     codes: tuple[int, ...] = ()
@@ -119,7 +119,7 @@ _outcomes = lru_cache(maxsize=512)(Outcomes)  # the policies of one directory mo
 
 
 class Routes:
-    """The routes through one tree, and the `outcomes` that it tells apart.
+    """The routes through one tree, and the classes of `outcomes` that it distinguishes.
 
     `attempt_calls` are the most calls that one attempt may take: two where a list that decides something has 421.
     """
@@ -140,7 +140,7 @@ class Routes:
         return self._search(weights).heaviest(self.tree.root, anything) or Route()
 
     def arrivals(self, weights: Weights | None = None) -> list[Route | None]:
-        """For each leaf the heaviest route that leads to it (without it), or None when no request comes there."""
+        """For each leaf the heaviest route that leads to it (without it), or None when no request reaches it."""
         weights = weights or Weights((0,) * len(self.tree.leaves))
         if weights not in self._arrivals:
             self._arrivals[weights] = self._search(weights).arrivals()
@@ -148,20 +148,20 @@ class Routes:
 
     @property
     def reached(self) -> list[Leaf]:
-        """The leaves that requests may come to, whatever the routes there weigh."""
+        """The leaves that requests may reach, whatever the weights."""
         known = next(iter(self._arrivals.values()), None)
         arrivals = self.arrivals() if known is None else known
         return [leaf for leaf, route in zip(self.tree.leaves, arrivals, strict=True) if route is not None]
 
     def _search(self, weights: Weights) -> _Search:
-        """The search by these weights; what one question found serves the next."""
+        """The search with these weights, shared by all questions, since it keeps its results."""
         if weights not in self._searches:
             self._searches[weights] = _Search(self, weights)
         return self._searches[weights]
 
 
 class _Search:
-    """One search for heaviest routes: by these weights, keeping what was found for each group and set."""
+    """A search for the heaviest routes by some weights, which keeps the result for each group and set."""
 
     def __init__(self, routes: Routes, weights: Weights) -> None:
         self.tree, self.outcomes = routes.tree, routes.outcomes
@@ -204,7 +204,7 @@ class _Search:
         return found
 
     def _arrive(self, node: Node, before: Route, found: list[Route | None]) -> None:
-        """Note for every leaf of `node` the heaviest route to it, when `before` is the one to `node`."""
+        """Record the heaviest route to every leaf of `node`; `before` is the route to `node`."""
         if isinstance(node, Leaf):
             found[node.number] = before
         elif isinstance(node, Balance):

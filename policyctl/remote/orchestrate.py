@@ -28,7 +28,7 @@ from policyctl.remote.tenant_lists import Connections, read_sources
 
 PLURALS: dict[Kind, str] = {"policy": "policies", "model": "models"}
 MAX_ROWS = 500_000  # of a list
-_SECRET_LENGTH = 8  # characters of a text that may be a secret though its key does not say so
+_SECRET_LENGTH = 8  # characters of a text that may be a secret although its key does not suggest one
 QUERY = 4000  # characters of one query: gateways commonly refuse request lines of more than 8 KiB
 CHECK_LOGIN = "check auth in policyctl.yaml (it only goes to the origin of the environment's own remote)"
 _ETAG = re.compile(r"[\x21\x23-\x7e]+")

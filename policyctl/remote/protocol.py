@@ -27,7 +27,7 @@ class Reader(Protocol):
 
     @property
     def connections(self) -> Connections | None:
-        """By which models reach their credentials; None where a remote has nothing of the kind."""
+        """By which models reach their credentials; None where a remote has no connections."""
         ...
 
     def rows(self) -> list[Any]:
@@ -46,7 +46,7 @@ class Reader(Protocol):
         ...
 
     def sources(self) -> Sources | None:
-        """What may use models there, as far as it can be read; None where nothing of the kind is on such a remote."""
+        """What may use models there, as far as it can be read; None on a kind of remote that has no consumers."""
         ...
 
     def close(self) -> None: ...
@@ -97,7 +97,7 @@ class Backoff:
     """Limits in seconds of exponential backoff; clock, sleep and random source can be replaced in tests.
 
     The n-th wait is random between 0 and `first` × 2ⁿ (at most `longest`): full jitter, so that clients that failed together
-    do not retry together. A wait that the remote asks for is observed and does not count as a try.
+    do not retry together. A wait that the remote asks for is respected and does not count as a try.
     """
 
     tries: int = 5

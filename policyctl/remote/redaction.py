@@ -102,7 +102,7 @@ MAX_SECRET = 65_536  # bytes of a file with a secret
 
 
 class Credentials:
-    """The fields of an environment's `auth`, whose secrets are resolved when they are needed."""
+    """The fields of an environment's `auth`, whose secrets are resolved when needed."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Credentials:
         environ: Mapping[str, str] = os.environ,
         read: Read = read_bounded,
     ) -> None:
-        """`base` is what relative paths of `file:` references start from, `read` gives what such a file holds."""
+        """Relative paths of `file:` references start from `base`; `read` returns the content of such a file."""
         self.scrub = scrub
         self._auth = auth
         self._base = base

@@ -1,7 +1,7 @@
 """Responses of a service: read within bounds of time and size, and what they mean.
 
-httpx limits only each single wait, so a server that sends one byte a minute would hold a request for ever. Here every wait of
-a connection (connect, TLS handshake, send, read) ends when the whole request must be over.
+httpx limits only each single wait, so a server that sends one byte a minute would keep a request open forever. Here every
+wait of a connection (connect, TLS handshake, send, read) ends at the deadline of the whole request.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Deadline:
 
 
 class DeadlineNetwork(httpcore.NetworkBackend):
-    """Connections that keep to a deadline, made by a network that has none."""
+    """Connections that keep to a deadline, over a network backend that has none."""
 
     def __init__(self, inner: httpcore.NetworkBackend, deadline: Deadline) -> None:
         self._inner = inner

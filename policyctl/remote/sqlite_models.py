@@ -34,7 +34,7 @@ class SqliteModels(Table):
 
 
 class SqliteDocuments(Table):
-    """Reads and writes documents of another kind (agents, tools, ...), which are given back as they were put in.
+    """Reads and writes documents of another kind (agents, tools, ...), which are returned as they were written.
 
     A new document may bring its own `id`, since documents name each other by it. With `unique`, a second one of a name is
     refused.
@@ -136,6 +136,6 @@ def _row(values: Iterable[str]) -> Document:
 
 
 def _document_row(values: Iterable[str]) -> Document:
-    """A document as callers see it; one that is not readable has just its name."""
+    """A document as callers see it; an unreadable one has only its name."""
     _, document, _, _, name = values = tuple(values)
     return {**(document_of(document) or {"name": name}), **server_fields(values)}

@@ -1,10 +1,10 @@
 """What a tenant has beside policies and models: its connections, and the lists of who may use a model.
 
 A model reaches its credentials through a connection. Its list has one entry for each environment (draft and live) of a
-connection; what the pages miss is asked for one by one. No answer that is read here holds a secret.
+connection; connections that the pages miss are requested one by one. No response that is read here contains a secret.
 
-Consumers are in eight lists, and one of agents for each workspace, which are read side by side. Nothing is asked about single
-objects. A list that cannot be read is reported as such, since it shows nothing about what is in it; a few are missing on some
+Consumers are in eight lists, and one of agents for each workspace, which are read in parallel. No object is requested by
+itself. A list that cannot be read is reported as such, since it shows nothing about what is in it; a few are missing on some
 deployments, and those hold nothing there (see the manual, consumers).
 """
 
