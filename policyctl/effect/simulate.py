@@ -1,4 +1,4 @@
-"""Requests run step by step: one script of answers and one sequence of choices, or all of them."""
+"""Requests simulated step by step, with given answers: for one sequence of draws, or for all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from policyctl.effect.gateway import (
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, TargetPath, Tree
 from policyctl.errors import PolicyctlError
 
-Script = Mapping[str, Sequence[Answer]]  # per model the answers that it gives, in order; the last one sticks
+Script = Mapping[str, Sequence[Answer]]  # for each model its answers in order; the last one repeats
 
 
 class Call(NamedTuple):
@@ -53,7 +53,7 @@ class Simulation(NamedTuple):
 
     @property
     def models(self) -> list[str]:
-        """Who was called, in order."""
+        """The models that were called, in order."""
         return [call.model for call in self.calls]
 
     @property
@@ -63,14 +63,14 @@ class Simulation(NamedTuple):
 
 
 def simulate(tree: Tree, script: Script, point: Callable[[], float]) -> Simulation:
-    """Walk one request. A model without a script answers 200; `point` gives a number from 0 to less than 1 for each load
-    balance that is passed, such as `random.Random(seed).random`.
+    """Simulate one request. A model without a script answers 200; `point` returns a number from 0 to less than 1 for each load
+    balance on the way, such as `random.Random(seed).random`.
     """
     return _Simulator(script, lambda node: node.draw.position(point())).walk(tree)
 
 
 def every_simulation(tree: Tree, script: Script) -> Iterator[tuple[float, Simulation]]:
-    """Every way in which one request may go, one for each sequence of draws, with its chance; the chances sum to 1.
+    """Every way that one request may take, one for each sequence of draws, with its chance; the chances sum to 1.
 
     There may be many: the load balances that a request passes multiply.
     """
@@ -104,7 +104,7 @@ class _Choices:
 
 
 class _Simulator:
-    """What was called so far, and how far each model is in its script."""
+    """The calls so far, and the position of each model in its script."""
 
     def __init__(self, script: Script, draw: Callable[[Balance], int | None]) -> None:
         self.script = script
