@@ -10,22 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from policyctl.errors import InvalidInput, Problem
-from policyctl.load.config_file import (
-    _MAY,
-    _NEEDS,
-    FIELDS,
-    AuthFile,
-    ConfigFile,
-    EnvironmentFile,
-    GuardExceptionFile,
-    GuardsFile,
-    LintFile,
-    LoginType,
-    login_type,
-)
+from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile
 from policyctl.load.environment import NO_CONFIG, Config, Environment, leaves
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
 from policyctl.load.locate import to_problems
+from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
 from policyctl.load.source import Source
 from policyctl.load.urls import LOCAL, http_url_error, is_http, is_safe_for_secrets
 from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive

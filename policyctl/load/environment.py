@@ -18,7 +18,7 @@ from policyctl.policy.names import matches
 from policyctl.rules import Chosen
 
 if TYPE_CHECKING:
-    from policyctl.load.config_file import AuthFile
+    from policyctl.load.settings_file import AuthFile
     from policyctl.load.source import Source
 
 

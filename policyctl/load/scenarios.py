@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 from policyctl.effect.gateway import Answer, with_remainder
 from policyctl.effect.simulate import Given, streamed
 from policyctl.errors import Mark, Problem
-from policyctl.load.config_file import AnswerKey, OneAnswer, invalid
 from policyctl.load.documents import render_document
 from policyctl.load.kinds import TEST_KIND, RawDocument, has_template, is_test_file
 from policyctl.load.locate import to_problems
+from policyctl.load.settings_file import AnswerKey, OneAnswer, invalid
 from policyctl.load.source import Source
 from policyctl.load.yaml import read_yaml
 from policyctl.plan.scenario import Amount, Expect, Scenario, Suite, read_amount

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from policyctl.errors import Refused, RemoteError
-from policyctl.load.config_file import AuthFile, LoginType, login_type
+from policyctl.load.settings_file import AuthFile, LoginType, login_type
 from policyctl.load.urls import is_safe_for_secrets
 from policyctl.remote.http import HttpClient, Request, Response, host_of
 from policyctl.remote.redaction import Credentials

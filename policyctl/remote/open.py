@@ -17,8 +17,8 @@ from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:
-    from policyctl.load.config_file import AuthFile
     from policyctl.load.referred import Held
+    from policyctl.load.settings_file import AuthFile
     from policyctl.remote.lock import LockWait
     from policyctl.remote.orchestrate import Sender
     from policyctl.remote.redaction import Redactor

@@ -15,7 +15,7 @@ from urllib.request import getproxies
 
 from policyctl.errors import RemoteError
 from policyctl.load.atomic import read_bounded
-from policyctl.load.config_file import AuthFile
+from policyctl.load.settings_file import AuthFile
 from policyctl.policy.findings import HIDDEN
 
 SHORTEST = 8  # characters; shorter secrets also occur as ordinary text

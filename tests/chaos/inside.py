@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from policyctl.errors import RemoteError
-from policyctl.load.config_file import AuthFile
+from policyctl.load.settings_file import AuthFile
 from policyctl.plan.change import GOOD, Outcome
 from policyctl.plan.plan import Plan, make_plan
 from policyctl.plan.settings import Settings

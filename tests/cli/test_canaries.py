@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.load.config_file import AuthFile
+from policyctl.load.settings_file import AuthFile
 from policyctl.remote.login import cpd
 from policyctl.remote.redaction import Credentials, Redactor
 from tests.conftest import Policyctl, Ran

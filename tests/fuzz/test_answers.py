@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.errors import LostAnswer, PolicyctlError, RemoteError
-from policyctl.load.config_file import AuthFile
+from policyctl.load.settings_file import AuthFile
 from policyctl.policy.live import observe_rows
 from policyctl.report.format import Style
 from policyctl.report.policies import live_json, live_text

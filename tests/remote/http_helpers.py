@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from policyctl.load.config_file import AuthFile
+from policyctl.load.settings_file import AuthFile
 from policyctl.remote.http import HttpClient
 from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote, Sender

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from policyctl.errors import Refused, RemoteError
-from policyctl.load.config_file import AuthFile
+from policyctl.load.settings_file import AuthFile
 from policyctl.remote.orchestrate import OrchestrateRemote
 from tests.remote.fake_server import Reply, Seen, StandIn, certificates, standing_in
 from tests.remote.fake_tenant import Tenant

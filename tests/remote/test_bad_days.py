@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from policyctl.load.config_file import AuthFile
+from policyctl.load.settings_file import AuthFile
 from policyctl.plan.change import GOOD, Outcome
 from policyctl.reconcile.verify import verify
 from tests.remote.apply_helpers import carry_out, changes_for

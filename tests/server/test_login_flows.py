@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from policyctl.errors import RemoteError
-from policyctl.load.config_file import AuthFile
+from policyctl.load.settings_file import AuthFile
 from policyctl.remote.open import Access, open_reader, open_writer
 from tests.server.serving import Served, serving
 

@@ -1,0 +1,251 @@
+"""The form of the settings in policyctl.yaml that any environment may have: logins, guards and limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from policyctl.effect.gateway import ANSWERS, BROKEN_WORDS, Answer, RetryAfter, is_served, read_answer
+from policyctl.load.urls import is_local
+from policyctl.plan.settings import Guard, Part
+from policyctl.policy.findings import did_you_mean, format_path
+from policyctl.policy.schema import FileModel
+
+LoginType = Literal["ibm_iam", "mcsp", "mcsp_v1", "mcsp_v2", "cpd", "zen_api_key", "bearer", "local"]
+FIELDS = ("url", "username", "api_key", "password", "token")
+
+
+def _check_secret(text: str) -> str:
+    if not text.startswith(("env:", "file:")) or not text.partition(":")[2]:
+        # The text is not shown: it may be the secret itself.
+        raise PydanticCustomError("secret", "must be a reference, env:NAME or file:PATH, never the secret itself")
+    return text
+
+
+Secret = Annotated[str, AfterValidator(_check_secret)]
+
+
+class AuthFile(FileModel):
+    """How to log in to a remote. Secrets are references: `env:NAME` or `file:PATH`."""
+
+    type: Annotated[
+        LoginType | None, Field(description="The way to log in. Default: it follows from the remote's URL; with token, bearer.")
+    ] = None
+    url: Annotated[
+        str | None,
+        Field(description="Another token endpoint than the usual one: its whole URL, or only the part before the usual path."),
+    ] = None
+    username: Annotated[str | None, Field(description="The user, for cpd, zen_api_key and local.")] = None
+    api_key: Annotated[Secret | None, Field(description="A reference to the API key, such as env:WXO_API_KEY.")] = None
+    password: Annotated[Secret | None, Field(description="A reference to the password, for cpd and local.")] = None
+    token: Annotated[Secret | None, Field(description="A reference to a bearer token, which is sent as it is.")] = None
+
+
+# The fields that each way needs, and those that it may have.
+_NEEDS: dict[LoginType, tuple[str, ...]] = {
+    "ibm_iam": ("api_key",),
+    "mcsp": ("api_key",),
+    "mcsp_v1": ("api_key",),
+    "mcsp_v2": ("api_key",),
+    "cpd": ("username",),
+    "zen_api_key": ("username", "api_key"),
+    "bearer": ("token",),
+    "local": ("username", "password"),
+}
+_MAY: dict[LoginType, tuple[str, ...]] = {"cpd": ("url", "api_key", "password"), "zen_api_key": (), "bearer": ()}
+
+
+def login_type(auth: AuthFile, remote: str) -> LoginType:
+    """The way to log in: as written, else bearer with a token, else by the remote's URL as IBM's CLI does."""
+    if auth.type is not None:
+        return auth.type
+    if auth.token is not None:
+        return "bearer"
+    if is_local(remote):
+        return "local"
+    if ".cloud.ibm.com" in remote:
+        return "ibm_iam"
+    return "cpd" if remote.lower().startswith("https://cpd") else "mcsp"
+
+
+_FAILURES = "a status from 300 to 999, refused, connect-timeout, broken-body or cut-stream"
+
+
+def invalid(message: str, got: str) -> PydanticCustomError:
+    """An error whose message, with `{got}` in it, follows the field's name."""
+    return PydanticCustomError("scenario", message, {"got": got})
+
+
+def _check_answer(value: Any) -> Answer:
+    if type(value) is int or (isinstance(value, str) and not value.isdigit()):
+        try:
+            return read_answer(str(value))
+        except ValueError:
+            pass
+    guess = did_you_mean(value, BROKEN_WORDS) if isinstance(value, str) else ""
+    raise invalid(f"must be {ANSWERS}, got {{got}}", f"{format_path(value)}{guess}")
+
+
+def _check_key(key: Any) -> Answer:
+    return _check_answer(int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 4 else key)
+
+
+def _check_failure(value: Any) -> Answer:
+    try:
+        answer = _check_answer(value)
+    except PydanticCustomError:
+        guess = did_you_mean(value, BROKEN_WORDS) if isinstance(value, str) else ""
+        raise invalid(f"must be {_FAILURES}, got {{got}}", f"{format_path(value)}{guess}") from None
+    if isinstance(answer, RetryAfter) or (isinstance(answer, int) and is_served(answer)):
+        raise invalid(f"must be {_FAILURES}, got {{got}}", format_path(value))
+    return answer
+
+
+_WORDS = list(BROKEN_WORDS)
+_TEMPLATE = {"type": "string", "pattern": r"\{\{"}
+_AFTER = "429 after [0-9]{1,6} ?s"
+_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 200, "maximum": 999},
+        {"enum": _WORDS},
+        {"type": "string", "pattern": f"^{_AFTER}$"},
+        _TEMPLATE,
+    ]
+}
+_KEY_SCHEMA = {"type": "string", "pattern": f"^([2-9][0-9][0-9]|{_AFTER}|{'|'.join(_WORDS)})$"}
+_FAILURE_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 300, "maximum": 999}, {"enum": _WORDS}]}
+
+OneAnswer = Annotated[Answer, PlainValidator(_check_answer), WithJsonSchema(_SCHEMA)]
+AnswerKey = Annotated[Answer, PlainValidator(_check_key), WithJsonSchema(_KEY_SCHEMA)]
+FailedAnswer = Annotated[Answer, PlainValidator(_check_failure), WithJsonSchema(_FAILURE_SCHEMA)]
+FailedAnswers = Annotated[tuple[FailedAnswer, ...], Field(strict=False, min_length=1)]
+
+
+Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
+
+
+class SurviveFile(FileModel):
+    """With any one provider (or model) down with any of these answers, every request must be served."""
+
+    any: Annotated[Part, Field(description="What is down: any one provider with all its models, or any one model.")]
+    down_with: Annotated[
+        FailedAnswers, Field(description="The failures to survive, each by itself: statuses or words such as refused.")
+    ]
+
+
+class MinServedFile(FileModel):
+    """While any one provider (or model) fails a share of its calls with any of these answers, so much must be served."""
+
+    share: Annotated[float, Field(alias="while", gt=0, lt=1, description="The share of its calls that fail, such as 0.1.")]
+    of: Annotated[Part, Field(description="What fails: any one provider with all its models, or any one model.")]
+    answers: Annotated[FailedAnswers, Field(alias="with", description="The failures, each by itself: a status or a word.")]
+    at_least: Annotated[float, Field(ge=0, le=1, description="The part of the requests that must be served, such as 0.999.")]
+
+
+class GuardsFile(FileModel):
+    """What a changed policy may do to traffic. A guard that is absent asks for nothing."""
+
+    max_traffic_shift: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=100,
+            allow_inf_nan=False,
+            description="The percentage of a policy's requests that may move at most. Updates only.",
+        ),
+    ] = None
+    max_calls: Annotated[int | None, Field(ge=1, description="The most calls of one request in the worst case.")] = None
+    max_failover_seconds: Annotated[
+        float | None,
+        Field(ge=0, allow_inf_nan=False, description="The most seconds of back-off before the last failover of a request."),
+    ] = None
+    survive: Annotated[SurviveFile | None, Field(description="The outages in which every request must still be served.")] = None
+    min_served: Annotated[
+        MinServedFile | None, Field(description="The part of the requests that must be served while some calls fail.")
+    ] = None
+    deny_new: Annotated[
+        Part | None,
+        Field(description="No provider (or model) may become reachable that the live policy could not reach. Updates only."),
+    ] = None
+    allow_providers: Annotated[Globs | None, Field(description="Globs of the only providers that requests may reach.")] = None
+    deny_providers: Annotated[Globs | None, Field(description="Globs of providers that no request may reach.")] = None
+
+
+class GuardExceptionFile(FileModel):
+    """Policies that a guard does not bind, and why."""
+
+    policy: Annotated[str, Field(min_length=1, description="The name of the policy, or a glob.")]
+    guard: Annotated[Guard, Field(description="The guard that does not bind these policies.")]
+    reason: Annotated[str, Field(min_length=1, description="Why; plans show it.")]
+
+
+GuardExceptions = Annotated[tuple[GuardExceptionFile, ...], Field(strict=False)]
+
+
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
+
+
+class LimitsFile(FileModel):
+    """How much one plan may change."""
+
+    max_removes: Annotated[
+        Annotated[int, Field(ge=0)] | None,
+        Field(description="The most policies and models that one plan may remove. Default: 5."),
+    ] = None
+    max_change_percent: Annotated[
+        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None,
+        Field(
+            description="The most policies and models that one plan may update or remove, in percent of the live ones in "
+            "scope. Checked from 10 live ones on; what is added never counts. Default: 30."
+        ),
+    ] = None
+
+
+class SafetyFile(FileModel):
+    """Safety settings for all environments, or for one, whose own values win."""
+
+    manage: Annotated[
+        Annotated[tuple[Literal["policies", "models"], ...], Field(strict=False, min_length=1)] | None,
+        Field(
+            description="What is reconciled: policies, or policies and models. Files of virtual models are only declarations "
+            "unless models is in the list. Default: policies."
+        ),
+    ] = None
+    scope: Annotated[
+        Globs | None,
+        Field(
+            description="Globs of the policy names that this directory manages. Other live policies are counted and left "
+            "alone. Default: every name on the embedded remote; on an http(s) remote only the names in the files, so that "
+            "nothing is removed until a scope is written."
+        ),
+    ] = None
+    prune: Annotated[
+        bool | None,
+        Field(description="Whether live policies in scope without a file are removed. Default: true."),
+    ] = None
+    protect: Annotated[Names | None, Field(description="Names or globs of policies that are never removed.")] = None
+    allow_remove: Annotated[
+        Names | None,
+        Field(
+            description="Exact names of protected policies that may be removed after all. A name that matches no live policy "
+            "is reported."
+        ),
+    ] = None
+    include: Annotated[
+        Globs | None,
+        Field(
+            description="Globs of the files to read, by their path from the policy directory; * also matches /. Default: all "
+            "files."
+        ),
+    ] = None
+    limits: Annotated[LimitsFile | None, Field(description="How much one plan may change.")] = None
+    guards: Annotated[
+        GuardsFile | None,
+        Field(description="What a changed policy may do to traffic. Each guard of an environment wins for itself."),
+    ] = None
+    guard_exceptions: Annotated[
+        GuardExceptions | None,
+        Field(description="Policies that a guard does not bind, each with a reason. Plans show them as notes."),
+    ] = None
