@@ -149,8 +149,8 @@ def _read_saved(
     if selection != Selection():
         raise UsageError("--only and --exclude belong to plan; a saved plan is applied as it is")
     plan = _read_plan(planfile)
-    if options.env is not None and options.env != plan.environment:
-        raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.env}")
+    if options.environment is not None and options.environment != plan.environment:
+        raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.environment}")
     session = open_session(options, plan.environment)
     require_writable(plan.remote)
     require_writable(session.url)

@@ -138,7 +138,7 @@ def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Envir
     """A source and the environment for its templates. Without templates or --env no policyctl.yaml is read."""
     if not is_template(source.text) and "env" not in options.given:  # an environment that is named must exist
         return source, Environment(LOCAL)
-    return source, load_config(find_config(path.parent, options.dir)).environment(options.env)
+    return source, load_config(find_config(path.parent, options.dir)).environment(options.environment)
 
 
 def _then(options: Options, subjects: PolicySet, against: str) -> Versions:

@@ -70,7 +70,7 @@ def history(options: Options, names: tuple[str, ...], audit_file: Path | None, d
 
     def wanted(entry: AuditEntry) -> bool:
         named = not names or matches(entry.name, names) or entry.name in map(canonical, names)
-        return named and options.env in (None, entry.environment)
+        return named and options.environment in (None, entry.environment)
 
     if form == "json":
         console.result(history_json(entries, wanted, diff=diff))

@@ -28,6 +28,7 @@ COMMANDS = {
     "apply": "Make the remote match the files.",
     "effect": "Show what policies do to traffic.",
     "consumers": "Show who uses policies and models: agents, flows, knowledge bases, policies.",
+    "env": "List the environments of policyctl.yaml, or show the settings of one.",
     "history": "Show who changed what, from the file that apply --audit adds to.",
     "init": "Make a policy directory to start from.",
     "pull": "Write what is live as files.",

@@ -62,11 +62,21 @@ class Options(NamedTuple):
     """The values of the global options; `given` are the names of those on the command line."""
 
     dir: Path = Path("policies")
-    env: str | None = None
+    env: tuple[str, ...] = ()
     remote: str | None = None
     color: str = "auto"
     verbose: int = 0
     given: frozenset[str] = frozenset()
+
+    @property
+    def environment(self) -> str | None:
+        """The one environment of a command that works on one; None for the default. Raises UsageError for several."""
+        from policyctl.load.selector import is_glob
+
+        if len(self.env) > 1 or any(map(is_glob, self.env)):
+            command = click.get_current_context().command_path
+            raise UsageError(f"{command} works on one environment here; name one with --env, without * and ?")
+        return self.env[0] if self.env else None
 
 
 def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -83,7 +93,7 @@ def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any
             before: Options = context.parent.obj if context.parent is not None else Options()
             if idle := [_spelled(name) for name in NAMES if name in before.given - {*used}]:
                 raise UsageError(f"{context.command_path} does not use {' or '.join(idle)}; leave it out")
-            chosen = {name: value for name in used if (value := values.pop(name)) not in (None, 0)}
+            chosen = {name: value for name in used if (value := values.pop(name)) not in (None, 0, ())}
             if context.parent is None and "dir" not in chosen:
                 chosen["dir"] = _usual_directory()
             given = {name for name in chosen if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
@@ -126,7 +136,14 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
             "help": "The directory of policy files.  [POLICYCTL_DIR; default: policies, here or upward in the repository]",
         },
     ),
-    (("--env",), {"metavar": "NAME", "help": "The environment of policyctl.yaml.  [POLICYCTL_ENV]"}),
+    (
+        ("--env",),
+        {
+            "metavar": "NAME",
+            "multiple": True,
+            "help": "The environment of policyctl.yaml; a glob, or several, where a command takes them.  [POLICYCTL_ENV]",
+        },
+    ),
     (
         ("--remote",),
         {

@@ -22,6 +22,7 @@ TOPICS = (
     "templates",
     "tests",
     "configuration",
+    "environments",
     "effects",
     "consumers",
     "guards",

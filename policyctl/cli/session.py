@@ -72,6 +72,7 @@ class Session:
         """
         directory, progress = self.options.dir, self.console.progress
         found = find_files(directory, may_be_empty=lenient)
+        found.files = [file for file in found.files if not self.config.is_inventory(file)]
         self._report_nested(found)
         files = Files(found.files, found.problems, directory, whole=True, tests=tests)
         if as_committed:
@@ -124,10 +125,10 @@ def open_session(options: Options, environment: str | None = None, base: BaseCon
         )
     config = source = load_config(path)
     if base is None:
-        chosen = config.environment(environment or options.env)
+        chosen = config.environment(environment or options.environment)
     else:
         _refuse_link(path)
-        chosen = base.holds_for(base.choose(environment or options.env, config), own_remote=options.remote is None)
+        chosen = base.holds_for(base.choose(environment or options.environment, config), own_remote=options.remote is None)
         source = base.config
     if options.remote is not None and (complaint := remote_url_error(options.remote)):
         raise UsageError(f"--remote {complaint}")

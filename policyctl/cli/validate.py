@@ -55,7 +55,7 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
         validation = validate_paths(
             paths,
             options.dir,
-            environment=options.env if "env" in options.given else None,
+            environment=options.environment if "env" in options.given else None,
             infos=console.verbose,
             deep=deep,
             on_file=step,

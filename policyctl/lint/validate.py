@@ -163,7 +163,8 @@ def _validate_group(
     problems: list[Problem] = []
     try:
         config = load_config(path)
-        problems += variable_warnings(config)
+        problems += (*variable_warnings(config), *(problem for found in config.broken.values() for problem in found))
+        group.files = {file: None for file in group.files if not config.is_inventory(file)}
     except InvalidInput as error:
         problems += error.problems
         config = Config(path, {}, None)  # the files are still checked, without variables

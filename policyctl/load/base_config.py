@@ -13,6 +13,7 @@ from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refuse
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, merge_base
+from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
 from policyctl.load.source import MAX_BYTES, Source, source_of
@@ -114,7 +115,20 @@ def config_at(revision: Revision) -> Config:
     from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
 
     nearest = max(found, key=lambda entry: entry.path.count("/"))
-    return config_of(source_of(reading_base(revision, [nearest])(nearest.path), nearest.path))
+    return config_of(source_of(reading_base(revision, [nearest])(nearest.path), nearest.path), _beside(revision, nearest.path))
+
+
+def _beside(revision: Revision, config: str) -> ReadBeside:
+    """Reads the files beside a policyctl.yaml of a revision."""
+
+    def read(path: str) -> tuple[bytes, str]:
+        file = str(PurePosixPath(config).parent / path)
+        found = revision.entries([file])
+        if not found:
+            raise InvalidInput([Problem(Mark(file), "P001", "the file does not exist; correct the path")])
+        return reading_base(revision, found)(file), file
+
+    return read
 
 
 def accesses(directory: Path, now: Config, environment: str) -> tuple[str, ...]:

@@ -2,90 +2,185 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from policyctl.errors import InvalidInput, Problem
+from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile
-from policyctl.load.environment import NO_CONFIG, Config, Environment, leaves
+from policyctl.load.environment import NO_CONFIG, Config, Environment, Suspend, Wave, leaves, listed_names
+from policyctl.load.fleet import ENVIRONMENT_NAME, Fleet, Member, Origin, Placed, Rendered, render_member, same_remotes
+from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
 from policyctl.load.locate import to_problems
+from policyctl.load.required import version_error
 from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
-from policyctl.load.source import Source
+from policyctl.load.source import Source, read_bytes, refuse_link
 from policyctl.load.urls import LOCAL, http_url_error, is_http, is_safe_for_secrets
 from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
 from policyctl.policy.document import canonical_text
-from policyctl.policy.findings import Finding, did_you_mean, format_path
+from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
 from policyctl.policy.schema import FileModel
 from policyctl.policy.validation_errors import findings_of
 from policyctl.rules import RULES, Chosen, guess_rule, with_prefix
 
-# An environment's name is part of a file's name (that of its embedded remote).
-_ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
+def config_of(source: Source, read: ReadBeside | None = None) -> Config:
+    """The configuration in a file's text; `read` gives the files beside it, which are read from the disk by default.
 
-def config_of(source: Source) -> Config:
-    """The configuration in a file's text. Raises InvalidInput with every problem."""
+    Raises InvalidInput with every problem of the file and its inventories. What is wrong with one generated environment alone
+    is kept in `broken`, and does not concern the others.
+    """
     data = source.documents[0].data if source.documents else None
     problems = [problem for document in source.documents for problem in document.problems]
     if len(source.documents) > 1:
         problems.append(Problem(source.documents[1].mark, "P301", f"{CONFIG_FILE} is one document; merge the two"))
     if data is None:
         return NO_CONFIG._replace(path=Path(source.file)) if not problems else _raise(problems)
-    found = _check(data)
+    if problems:
+        dates = {problem.mark for problem in to_problems(source, 0, list(_dates(data)))}
+        problems = [problem for problem in problems if problem.code != "P004" or problem.mark not in dates]
+    if isinstance(data, dict) and (unfit := version_error(data.get("required_version"))):
+        _raise(to_problems(source, 0, [Finding(("required_version",), "P312", unfit)]))  # others may not be understood here
+    file, found = _form(data)
     known = {problem.mark for problem in problems}
-    problems += [problem for problem in to_problems(source, 0, found) if problem.mark not in known]
+    if file is None:
+        raise InvalidInput([*problems, *(problem for problem in to_problems(source, 0, found) if problem.mark not in known)])
+    fleet = Fleet(data, read or beside(Path(source.file)))
+    members = _members(fleet, file)
+    problems += [problem for problem in to_problems(source, 0, list(_checks(file, members))) if problem.mark not in known]
+    problems += [*fleet.problems, *_placed(source, fleet.found), *_shared_remotes(source, members)]
     if problems:
         _raise(problems)
-    return _resolve(ConfigFile.model_validate(data), Path(source.file))._replace(source=source)
+    return _resolve(file, members, source)
+
+
+def _dates(data: Any) -> Iterator[Finding]:
+    """Where a date is meant, which every reader of YAML takes for the same day."""
+    environments = data.get("environments") if isinstance(data, dict) else None
+    for name in environments if isinstance(environments, dict) else ():
+        yield Finding(("environments", name, "suspend", "until"), "P004", "")
 
 
 def _raise(problems: Iterable[Problem]) -> Any:
     raise InvalidInput(problems)
 
 
-def _check(data: Any) -> list[Finding]:
+def beside(config: Path) -> ReadBeside:
+    """Reads files beside a policyctl.yaml, which like it must not be links out of the repository."""
+
+    def read(path: str) -> tuple[bytes, str]:
+        file = config.parent / path
+        refuse_link(file, config.parent)
+        return read_bytes(file), str(file)
+
+    return read
+
+
+def _form(data: Any) -> tuple[ConfigFile | None, list[Finding]]:
+    """The file by its strict model, or everything that is wrong with its form."""
     try:
-        config = ConfigFile.model_validate(data)
+        return ConfigFile.model_validate(data), []
     except ValidationError:
-        return findings_of(data, ConfigFile)
-    environments = config.environments or {}
-    found = list(_unknown_rules(config.lint)) + [
-        Finding(
-            ("environments", name, "vars", key),
-            "P303",
-            f"the variable {key} is a reference to a secret; remove it (secrets belong in auth)",
-        )
-        for name, environment in environments.items()
-        for key, value in environment.vars.items()
-        if isinstance(value, str) and value.startswith(("env:", "file:"))
-    ]
-    found += [
-        Finding(("environments", name, "vars"), "P005", f"vars hold more than {MAX_VARIABLES:,} characters; shorten them")
-        for name, environment in environments.items()
-        if len(canonical_text(environment.vars)) > MAX_VARIABLES
-    ]
-    found += [
-        complaint._replace(path=("environments", name, *complaint.path))
-        for name, environment in environments.items()
-        if environment.auth is not None
-        for complaint in auth_findings(environment.auth, environment.remote)
-    ]
-    found += [
-        Finding(
-            ("environments", name), "P307", f"{format_path(name)} is not a name; use letters, digits, dots, dashes, _", "key"
-        )
-        for name in environments
-        if not _ENVIRONMENT_NAME.fullmatch(name)
-    ]
-    if config.default is not None and config.default not in (environments or [LOCAL]):
-        guess, known = did_you_mean(config.default, environments), ", ".join(environments) or LOCAL
-        found.append(Finding(("default",), "P302", f"unknown environment {config.default}{guess or f' (known: {known})'}"))
-    return found
+        return None, findings_of(data, ConfigFile)
+
+
+class _Resolved(NamedTuple):
+    """An environment with its settings merged and rendered; without a file for one that cannot be used."""
+
+    member: Member
+    file: EnvironmentFile | None
+    rendered: Rendered | None = None  # None for one that is written out
+    wrong: tuple[Placed, ...] = ()
+
+    def origin_of(self, path: FieldPath) -> Origin:
+        """Where one of its settings is to be corrected: at its row, if it was rendered over one."""
+        return self.member.origin if self.rendered is None else self.rendered.place_of(path, self.member)
+
+
+def _members(fleet: Fleet, file: ConfigFile) -> dict[str, _Resolved]:
+    if not fleet.members:
+        return {}
+    plain = file.environments or {}
+    return {
+        name: _Resolved(member, plain[name]) if member.is_plain else _rendered_member(member, file)
+        for name, member in fleet.members.items()
+    }
+
+
+def _rendered_member(member: Member, file: ConfigFile) -> _Resolved:
+    rendered = render_member(member, file.allow_origins or ())
+    if rendered.wrong:
+        return _Resolved(member, None, rendered, rendered.wrong)
+    own, data = None, rendered.data()
+    try:
+        own = EnvironmentFile.model_validate(data)
+        found = list(_environment_findings(own))
+    except ValidationError:
+        found = findings_of(data, EnvironmentFile)
+    resolved = _Resolved(member, own, rendered)
+    wrong = tuple(Placed(resolved.origin_of(one.path), one) for one in found)
+    return resolved._replace(file=None if wrong else own, wrong=wrong)
+
+
+def _placed(source: Source, found: Iterable[Placed]) -> list[Problem]:
+    """Findings as problems in an inventory, or at their setting in policyctl.yaml."""
+    problems = []
+    for where, one in found:
+        if isinstance(where, Mark):
+            problems.append(Problem(where, one.code, one.message, one.severity))
+        else:
+            problems += to_problems(
+                source, 0, [one._replace(path=where if one.path[: len(where)] == where else (*where, *one.path))]
+            )
+    return problems
+
+
+def _shared_remotes(source: Source, members: Mapping[str, _Resolved]) -> list[Problem]:
+    """A problem for each environment on the remote of another, unless both are written out with a scope of their own."""
+    remotes = {name: one.file.remote for name, one in members.items() if one.file is not None}
+
+    def own_scope(name: str) -> Any:
+        one = members[name]
+        return one.file.scope if one.file is not None and one.member.is_plain else None
+
+    found = []
+    for name, other in same_remotes(remotes):
+        scopes = own_scope(name), own_scope(other)
+        if None in scopes or scopes[0] == scopes[1]:
+            message = f"{name} has the remote of {other}: each would remove what only the other has; give each its own"
+            found.append(Placed(members[name].origin_of(("remote",)), Finding(("remote",), "P313", message)))
+    return _placed(source, found)
+
+
+def _checks(config: ConfigFile, members: Mapping[str, _Resolved]) -> Iterator[Finding]:
+    """What is wrong with a file of the right form."""
+    yield from _unknown_rules(config.lint)
+    names = {**(config.environments or {}), **members}
+    for name, environment in (config.environments or {}).items():
+        if name not in members or members[name].member.is_plain:
+            for one in _environment_findings(environment):
+                yield one._replace(path=("environments", name, *one.path))
+        if not ENVIRONMENT_NAME.fullmatch(name):
+            message = f"{format_path(name)} is not a name; use letters, digits, dots, dashes, _"
+            yield Finding(("environments", name), "P307", message, "key")
+    if config.default is not None and config.default not in (names or [LOCAL]):
+        guess, known = did_you_mean(config.default, names), listed_names(names) or LOCAL
+        yield Finding(("default",), "P302", f"unknown environment {config.default}{guess or f' (known: {known})'}")
+
+
+def _environment_findings(environment: EnvironmentFile) -> Iterator[Finding]:
+    """What is wrong with one environment, with paths into it."""
+    for key, value in environment.vars.items():
+        if isinstance(value, str) and value.startswith(("env:", "file:")):
+            message = f"the variable {key} is a reference to a secret; remove it (secrets belong in auth)"
+            yield Finding(("vars", key), "P303", message)
+    if len(canonical_text(environment.vars)) > MAX_VARIABLES:
+        yield Finding(("vars",), "P005", f"vars hold more than {MAX_VARIABLES:,} characters; shorten them")
+    if environment.auth is not None:
+        yield from auth_findings(environment.auth, environment.remote)
 
 
 def _unknown_rules(file: LintFile | None) -> Iterator[Finding]:
@@ -97,18 +192,48 @@ def _unknown_rules(file: LintFile | None) -> Iterator[Finding]:
                 yield Finding(("lint", key, position), "P306", f"{code} {why} can be chosen (policyctl rules lists all)")
 
 
-def _resolve(file: ConfigFile, path: Path) -> Config:
-    files = file.environments or {LOCAL: EnvironmentFile()}
+def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source) -> Config:
+    files = {name: one.file for name, one in members.items() if one.file is not None} or {LOCAL: EnvironmentFile()}
     environments = {name: _environment(name, environment, file) for name, environment in files.items()}
     lint = Chosen(file.lint.select, file.lint.ignore or ()) if file.lint else Chosen()
-    default = file.default or (next(iter(files)) if len(files) == 1 else None)
+    default = file.default or (next(iter(files)) if len(files) == 1 and len(members) < 2 else None)
     written = file.model_copy(update={"environments": files, "default": default}).model_dump(
         mode="json",
         by_alias=True,
         exclude_none=True,
-        exclude={"environments": {"__all__": {"vars"}}},
+        exclude={"environments": {"__all__": {"vars"}}, "templates": True, "fleet": True},
     )
-    return Config(path, environments, default, lint, _environment(LOCAL, EnvironmentFile(), file), dict(leaves(written)))
+    return Config(
+        Path(source.file),
+        environments,
+        default,
+        lint,
+        _environment(LOCAL, EnvironmentFile(), file),
+        dict(leaves(written)),
+        source,
+        broken={name: tuple(_placed(source, one.wrong)) for name, one in members.items() if one.wrong},
+        broken_labels={name: _labels(one) for name, one in members.items() if one.wrong},
+        waves=tuple(Wave(one.label, one.max_failures or 0) for one in file.waves or ()),
+        inventories=tuple(Path(source.file).parent / one.source for one in file.fleet or ()),
+        origins={name: _origins(one) for name, one in members.items() if one.rendered is not None},
+    )
+
+
+def _labels(resolved: _Resolved) -> dict[str, str]:
+    settings = {} if resolved.rendered is None else resolved.rendered.settings
+    return {str(path[1]): str(one.value) for path, one in settings.items() if path[0] == "labels" and len(path) == 2}
+
+
+def _origins(resolved: _Resolved) -> dict[str, str]:
+    """Where each setting of a generated environment comes from, by dotted path: `templates.gold`, or `tenants.csv:12`."""
+    settings = {} if resolved.rendered is None else resolved.rendered.settings
+    return {".".join(map(str, path)): _origin_text(one.origin) for path, one in settings.items()}
+
+
+def _origin_text(origin: Origin) -> str:
+    if isinstance(origin, Mark):
+        return f"{Path(origin.file).name}:{origin.line}"
+    return ".".join(map(str, origin))
 
 
 def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Environment:
@@ -128,7 +253,9 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
         guard_exceptions=exceptions_of(either("guard_exceptions") or ()),
         partial=shared.effect.partial if shared.effect else PARTIAL,
     )
-    return Environment(name, file.remote, file.auth, file.ca_file, file.vars, either("include"), settings)
+    suspend = None if file.suspend is None else Suspend(file.suspend.reason, file.suspend.until)
+    labels = dict(file.labels or {})
+    return Environment(name, file.remote, file.auth, file.ca_file, file.vars, either("include"), settings, labels, suspend)
 
 
 def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:

@@ -27,10 +27,8 @@ def _check_label(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
-Labels = Annotated[
-    dict[str, Annotated[str, BeforeValidator(_check_label)]],
-    Field(description="Words to select environments by, such as ring: canary. Policies do not see them."),
-]
+Labels = dict[str, Annotated[str, BeforeValidator(_check_label)]]
+_LABELS = "Words to select environments by, such as ring: canary. Policies do not see them."
 _EXTENDS = "The template whose settings these are merged over."
 
 
@@ -59,7 +57,7 @@ class TemplateFile(SafetyFile):
     remote: Annotated[str | None, Field(min_length=1, description="The remote, as for an environment.")] = None
     auth: Annotated[AuthFile | None, Field(description="How to log in, merged by key.")] = None
     ca_file: Annotated[str | None, Field(description="A file with the certificates of a private authority.")] = None
-    labels: Labels | None = None
+    labels: Annotated[Labels | None, Field(description=_LABELS)] = None
     vars: Annotated[dict[str, Any] | None, Field(description="Variables for the templates in policy and test files.")] = None
 
 
@@ -122,7 +120,7 @@ class EnvironmentFile(SafetyFile):
         default_factory=dict
     )
     extends: Annotated[str | None, Field(description=_EXTENDS)] = None
-    labels: Labels | None = None
+    labels: Annotated[Labels | None, Field(description=_LABELS)] = None
     suspend: Annotated[SuspendFile | None, Field(description="Leave this environment as it is for a while.")] = None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from policyctl.errors import Problem, UsageError
+from policyctl.errors import InvalidInput, Problem, UsageError
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL, is_http
 from policyctl.plan.settings import Settings
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
     from policyctl.load.source import Source
 
 
+class Suspend(NamedTuple):
+    """Why an environment is left as it is, and the first day on which it is not any more."""
+
+    reason: str
+    until: date | None = None
+
+
+class Wave(NamedTuple):
+    """Environments by a selector (None: all that no earlier wave has), and how many of them may fail."""
+
+    label: str | None = None
+    max_failures: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """One environment, resolved: what plan and apply need to know."""
@@ -33,6 +49,16 @@ class Environment:
     vars: dict[str, Any] = field(default_factory=dict)
     include: tuple[str, ...] | None = None
     settings: Settings = field(default_factory=Settings)
+    labels: dict[str, str] = field(default_factory=dict)
+    suspend: Suspend | None = None
+
+    @property
+    def suspended(self) -> str | None:
+        """Why it is left as it is today (by UTC), or None."""
+        if self.suspend is None or (self.suspend.until is not None and datetime.now(UTC).date() >= self.suspend.until):
+            return None
+        until = "" if self.suspend.until is None else f" (until {self.suspend.until})"
+        return f"{self.suspend.reason}{until}"
 
     def speaks_for(self, name: str) -> bool:
         """Whether a policy of that name exists only with a file: it is in scope, and removed without one."""
@@ -75,6 +101,9 @@ class Config(NamedTuple):
 
     `shared` is an environment without settings of its own. `written` are the settings as written, by dotted path, without
     variables and lint rules: they decide what is reached and how much may change. `source` is the file.
+
+    `broken` are the generated environments that cannot be used, each with its problems. `inventories` are the files that
+    environments are generated from, and `origins` has for each generated one where its settings come from, by dotted path.
     """
 
     path: Path | None
@@ -84,17 +113,47 @@ class Config(NamedTuple):
     shared: Environment = Environment(LOCAL)
     written: Mapping[str, Any] = MappingProxyType({"default": LOCAL, f"environments.{LOCAL}.remote": LOCAL})
     source: Source | None = None
+    broken: Mapping[str, tuple[Problem, ...]] = MappingProxyType({})
+    broken_labels: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    waves: tuple[Wave, ...] = ()
+    inventories: tuple[Path, ...] = ()
+    origins: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+
+    @property
+    def labels(self) -> dict[str, Mapping[str, str]]:
+        """The labels of every environment by its name, also of those that cannot be used."""
+        return {name: environment.labels for name, environment in self.environments.items()} | dict(self.broken_labels)
+
+    def is_inventory(self, file: str) -> bool:
+        """Whether environments are generated from a file, which then is not a policy file."""
+        return bool(self.inventories) and os.path.abspath(file) in {os.path.abspath(one) for one in self.inventories}
 
     def environment(self, name: str | None) -> Environment:
-        """The environment with that name, or the default one. Raises UsageError for an unknown name, or without a default."""
+        """The environment with that name, or the default one.
+
+        Raises UsageError for an unknown name, or without a default, and InvalidInput for one that cannot be used.
+        """
         chosen = name or self.default
-        known = sorted(self.environments)
+        known = sorted([*self.environments, *self.broken])
         if chosen is None:
-            raise UsageError(f"there are several environments and no default; choose one with --env: {', '.join(known)}")
+            raise UsageError(f"there are several environments and no default; choose one with --env: {listed_names(known)}")
+        if chosen in self.broken:
+            raise InvalidInput(self.broken[chosen])
         if chosen not in self.environments:
             where = self.path or f"there is no {CONFIG_FILE}"
-            raise UsageError(f"unknown environment {chosen}{did_you_mean(chosen, known)}; known: {', '.join(known)} ({where})")
+            raise UsageError(
+                f"unknown environment {chosen}{did_you_mean(chosen, known)}; known: {listed_names(known)} ({where})"
+            )
         return self.environments[chosen]
+
+
+_MOST_NAMES = 10  # of environments, in a message
+
+
+def listed_names(names: Collection[str]) -> str:
+    """Names in a message: the first ones, and how many there are besides."""
+    shown = ", ".join([*names][:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES:,} more (policyctl env list)"
 
 
 NO_CONFIG = Config(None, {LOCAL: Environment(LOCAL)}, LOCAL)

@@ -19,6 +19,7 @@ from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, nodes, pass_environment
 from jinja2.filters import do_round, make_attrgetter
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from policyctl.load.kinds import is_template
@@ -108,6 +109,15 @@ def render_scalar(text: str, variables: Mapping[str, Any]) -> Any:
         raise BadTemplate("the template is nested too deeply; simplify it") from None
     except Exception as error:  # noqa: BLE001 - whatever an expression does wrong is the template's problem
         raise BadTemplate(f"the template cannot be computed: {_first_line(error)}; correct it") from None
+
+
+@lru_cache(maxsize=4096)
+def variables_of(text: str) -> frozenset[str]:
+    """The names of the variables in a template; none if it cannot be read, which rendering reports."""
+    try:
+        return frozenset(find_undeclared_variables(_ENVIRONMENT.parse(text)))
+    except TemplateError:
+        return frozenset()
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

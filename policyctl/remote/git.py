@@ -6,7 +6,7 @@ A pull request from a fork has no credentials; its plan against the branch it is
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -46,6 +46,7 @@ class GitReader:
         self._environment = environment
         self._rows: list[Any] | None = None
         self._declared = NOTHING
+        self._is_inventory: Callable[[str], bool] = lambda _: False
 
     def rows(self) -> list[Any]:
         if self._rows is None:
@@ -84,12 +85,13 @@ class GitReader:
             config = config_at(self._revision)
         except InvalidInput as error:
             return self._environment, error.problems
+        self._is_inventory = config.is_inventory
         return config.environments.get(self._environment.name, self._environment), ()
 
     def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
         """The rows: a document for every policy and virtual model, and one `UnreadableRow` for every file with errors."""
         folder = self._revision.folder
-        entries = [entry for entry in self._revision.files() if _concerns(entry, folder)]
+        entries = [entry for entry in self._revision.files() if _concerns(entry, folder) and not self._is_inventory(entry.path)]
         files = Files(
             [entry.path for entry in entries],
             problems,

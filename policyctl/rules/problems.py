@@ -277,6 +277,39 @@ _CONFIG = (
         "The auth of an environment does not match its remote, or its type: each way to log in needs some keys and allows no "
         "others, and auth is only sent over https:// (http:// only to this machine). Write the keys in the message.",
     ),
+    _error(
+        "P309",
+        "fleet",
+        "The description of many environments does not fit together: extends names a template that does not exist or leads "
+        "back to itself, a generator names a column that its inventory does not have, or an expression is in a setting that "
+        "is not rendered. No environment is planned until it is corrected.",
+    ),
+    _error(
+        "P310",
+        "inventory",
+        "An inventory cannot be used as a whole: it is empty, has fewer rows than min, a row with too few or too many fields, "
+        "or two rows that make one environment. A missing row must never mean that an environment is gone, so nothing is "
+        "planned. Correct the row that the message names.",
+    ),
+    _error(
+        "P311",
+        "rendered-setting",
+        "A setting of one environment cannot be rendered: a variable is not set, a value that goes into a path or a login has "
+        "characters that could lead elsewhere, or a row decides about the server of the remote and allow_origins does not "
+        "have it. The other environments are not affected. Correct the row, the template, or allow_origins.",
+    ),
+    _error(
+        "P312",
+        "required-version",
+        "policyctl.yaml is for other versions of policyctl than this one, by required_version; settings could be missed. "
+        "Install a version in that range.",
+    ),
+    _error(
+        "P313",
+        "shared-remote",
+        "Two environments have one remote, so each would remove the policies that only the other has. Give each its own "
+        "remote, or write both out under environments, each with a scope of its own.",
+    ),
 )
 
 FILE_RULES = (*_TEXT, *_FORMAT, *_ACROSS, *_CONFIG)

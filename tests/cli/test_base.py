@@ -60,8 +60,8 @@ def test_what_loosens_a_rule_is_reported_first_and_does_not_count_yet(branch: Pr
 
 def test_settings_of_the_planned_environment_come_before_those_of_others(branch: Project, policyctl: Policyctl) -> None:
     """However many others a branch adds, and wherever those would log in; each of these stays together."""
-    login = "remote: https://x.example, auth: {type: bearer, token: 'env:T'}, ca_file: ca.pem, limits: {max_removes: 9}"
-    others = "".join(f"  e{number:02}: {{{login}}}\n" for number in range(40))
+    login = "auth: {type: bearer, token: 'env:T'}, ca_file: ca.pem, limits: {max_removes: 9}"
+    others = "".join(f"  e{n:02}: {{remote: https://x.example/{n}, {login}}}\n" for n in range(40))
     branch.write("policyctl.yaml", "environments: {prod: {guards: {max_calls: 2}}}\nlimits: {max_removes: 1}\nprotect: [f]\n")
     commit(branch.folder)
     git(branch.folder, "branch", "--force", "main")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policyctl import __version__
-from policyctl.cli import ci, policy
+from policyctl.cli import ci, env, policy
 from policyctl.cli.main import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project, Ran
 from tests.problem_lines import shows
@@ -20,7 +20,11 @@ from tests.terminal import answer_on_terminal
 POLICYCTL = (sys.executable, "-m", "policyctl")
 
 
-SUBCOMMANDS = [*(f"policy {name}" for name in policy.COMMANDS), *(f"ci {name}" for name in ci.COMMANDS)]
+SUBCOMMANDS = [
+    *(f"policy {name}" for name in policy.COMMANDS),
+    *(f"ci {name}" for name in ci.COMMANDS),
+    *(f"env {name}" for name in env.COMMANDS),
+]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
@@ -36,6 +40,8 @@ USED = {
     "validate": ALL - {"--remote"},
     "test": ALL - {"--remote"},
     "history": {"--env", "--color"},
+    "env list": {"--dir", "--env", "--color"},
+    "env show": {"--dir", "--color"},
     "init": {"--dir"},
     "policy list": ALL,
     "policy show": {"--dir", "--env", "--remote"},

@@ -177,7 +177,7 @@ def _merged(options: Options, console: Console) -> Approval:
         return Approval(NONE)
 
     config = load_config(find_config(options.dir))
-    environment = config.environment(options.env)
+    environment = config.environment(options.environment)
     found, applied, why = _read(options, environment.name)
     besides = "".join(f"; {_not_approved(one)}" for one in found if one.why)
     if environment.auth is not None and not _is_known(options.dir, config, environment, found, applied):
@@ -286,7 +286,7 @@ def applied(options: Options) -> int:
 
 def _note(forge: Forge, config: Config, options: Options, console: Console) -> str | None:
     """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
-    environment, directory = config.environment(options.env), repository_path(str(options.dir))
+    environment, directory = config.environment(options.environment), repository_path(str(options.dir))
     access = access_now(options.dir, config, environment)
     found, _ = waiting_merges(forge, environment.name, directory)
     if why := why_not_head(forge, directory):

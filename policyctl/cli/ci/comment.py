@@ -157,7 +157,7 @@ def _outdate(forge: Forge, options: Options) -> None:
     environment is not known when plan did not read the configuration."""
     directory = repository_path(str(options.dir))
     for old in forge.comments():
-        if is_in(old.body, options.env, directory):
+        if is_in(old.body, options.environment, directory):
             forge.comment(outdated(old.body, forge.link), old)
 
 

@@ -69,7 +69,7 @@ def overrides(options: Options, out: Path) -> int:
 def _shown(forge: Forge, options: Options) -> list[Override]:
     """The overrides in the comment with the plan."""
     bodies = [one.body for one in forge.comments()]
-    approval = approval_in(bodies, options.env, repository_path(str(options.dir)))
+    approval = approval_in(bodies, options.environment, repository_path(str(options.dir)))
     return list(approval.overrides) if approval else []
 
 
