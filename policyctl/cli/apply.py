@@ -13,15 +13,17 @@ from typing import Any
 import click
 
 from policyctl.cli.console import Console
+from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NAMES, NumberRange, Options, with_options
 from policyctl.cli.review import Before, raise_if_unsafe, read_consumers_of, review_directory, with_idle_settings
 from policyctl.cli.selection import Overrides, raise_if_idle, with_selection
 from policyctl.cli.session import Session, open_session
-from policyctl.errors import StalePlan, UsageError
+from policyctl.errors import Refused, StalePlan, UsageError
 from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Environment, leaves
+from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.unread import listed
 from policyctl.plan.approval import NONE
 from policyctl.plan.change import Outcome
@@ -48,7 +50,13 @@ Example:
 @click.command("apply", epilog=EPILOG)
 @click.argument("planfile", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--parallelism", type=click.IntRange(1, 64), default=4, show_default=True, help="Changes at once.")
+@click.option(
+    "--parallelism",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Changes at once; of several environments, environments at once.",
+)
 @click.option(
     "--expect-digest",
     metavar="DIGEST",
@@ -73,9 +81,12 @@ Example:
     is_flag=True,
     help="Have the platform test the models that were written, and report the result. It calls each one, which costs money.",
 )
+@click.option("--resume", metavar="RUN", help="Apply the environments that an interrupted run left; policyctl runs lists runs.")
 @with_audit
 @with_selection
 @with_options(*NAMES)
+@with_environments
+@with_pace
 def apply(
     options: Options,
     planfile: Path | None,
@@ -85,9 +96,12 @@ def apply(
     lock_timeout: float,
     base: str | None,
     validate_models: bool,
+    resume: str | None,
     selection: Selection,
     overrides: Overrides,
     audit: Audit | None,
+    chosen: EnvironmentFilter,
+    pace: Pace,
 ) -> int:
     """Make the remote match the files: add, update, remove, then read back and verify.
 
@@ -96,24 +110,38 @@ def apply(
     """
     _check_expectation(expect_digest, planfile)
     base = None if base is None or not base.strip("0") else base  # CI services give 000… for the first push of a branch
+    settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models)
+    if chosen.several or resume is not None:
+        if planfile is not None:
+            raise UsageError("a saved plan is for one environment; leave out --all, -l, further --env and --resume")
+        from policyctl.cli.fleet import open_fleet
+        from policyctl.cli.fleet_apply import FleetApproval, apply_several, resumed
+
+        left = chosen if resume is None else resumed(options, chosen, resume)
+        fleet = open_fleet(options, left, selection, overrides, base=base)
+        return apply_several(fleet, replace(pace, parallelism=parallelism), settings, FleetApproval(yes, expect_digest, resume))
     if planfile is None:
         session = open_session(options)
         require_writable(session.url)
         review = review_directory(session, selection, overrides, base=base)
     else:
         session, review = _read_saved(options, planfile, selection, overrides, base)
-    console = session.console
-    console.result(plan_text(review, session.remote, console.out_style, verbose=console.verbose))
-    if unapproved := _unapproved(review.plan, expect_digest):
-        write_stop_summary(unapproved, console)
-    write_plan_summary(view_of(review, session.remote, options.dir, console), planfile, console)
-    raise_if_stale(review.stale, listed=True)
-    if unapproved:
-        raise StalePlan(unapproved)
-    settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models)
+    _show(session, review, planfile, expect_digest)
     if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
         session.console.say("--validate-models does nothing: the plan adds or updates no model")
     return confirm_and_apply(review, session, settings, yes=yes)
+
+
+def _show(session: Session, review: Review, planfile: Path | None, expected: str | None) -> None:
+    """Print the plan. Raises StalePlan for one that the remote has moved on from, or that is not the approved one."""
+    console = session.console
+    console.result(plan_text(review, session.remote, console.out_style, verbose=console.verbose))
+    if unapproved := _unapproved(review.plan, expected):
+        write_stop_summary(unapproved, console)
+    write_plan_summary(view_of(review, session.remote, session.options.dir, console), planfile, console)
+    raise_if_stale(review.stale, listed=True)
+    if unapproved:
+        raise StalePlan(unapproved)
 
 
 def _unapproved(plan: Plan, expected: str | None) -> str | None:
@@ -210,6 +238,9 @@ def confirm_and_apply(
     everything was applied, and otherwise as `apply_plan` does.
     """
     require_writable(session.url)
+    if why := session.environment.suspended:
+        name = session.environment.name
+        raise Refused(f"{name} is suspended, so nothing was written: {why}; remove suspend from it first")
     if review.refusals or not review.plan.changes:
         raise_if_unsafe(review)
         return 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import click
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.environment import Config
-from policyctl.load.selector import EnvironmentFilter, lines_of, parse_selector
+from policyctl.load.selector import EnvironmentFilter, is_glob, lines_of, parse_selector
 
 _MAX_NAMES = 1 << 20  # characters of a list of environments
 
@@ -60,9 +62,58 @@ def with_environments(function: Callable[..., Any]) -> Callable[..., Any]:
         names = options.env
         if everything and (names or listed is not None):
             raise UsageError("--all is every environment; leave out --env and --env-from, or --all")
+        several = everything or listed is not None or bool(labels or excluded) or len(names) > 1 or any(map(is_glob, names))
         if listed is not None:
             names = (*names, *_read_names(listed))
-        return function(options, *args, chosen=EnvironmentFilter(names, labels, excluded), **more)
+        return function(options, *args, chosen=EnvironmentFilter(names, labels, excluded, several=several), **more)
+
+    return wrapper
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many environments go at once, and when a run is stopped early."""
+
+    parallelism: int = 4
+    fail_fast: bool = False
+    max_failures: str | None = None
+
+    def most(self, names: Collection[str]) -> int | None:
+        """The most failures before nothing more is begun; None for any number."""
+        if self.max_failures is None:
+            return None
+        number = self.max_failures.removesuffix("%")
+        return int(number) * len(names) // 100 if self.max_failures.endswith("%") else int(number)
+
+
+def _max_failures(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"[0-9]{1,6}|[0-9]{1,2}%|100%", text):
+        raise click.BadParameter(f"{text} is neither a number nor a percentage; write 5 or 5%")
+    return text
+
+
+def with_pace(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a run over several environments, as `pace`: a Pace without parallelism."""
+
+    @click.option("--keep-going", is_flag=True, help="Go on with other environments after a failure. This is the default.")
+    @click.option("--fail-fast", is_flag=True, help="Begin no other environment after a failure.")
+    @click.option(
+        "--max-failures",
+        callback=_max_failures,
+        metavar="N|P%",
+        help="Begin no other environment after more failures than this.",
+    )
+    @wraps(function)
+    def wrapper(
+        *args: Any, keep_going: bool, fail_fast: bool, max_failures: str | None, chosen: EnvironmentFilter, **more: Any
+    ) -> Any:
+        if keep_going and (fail_fast or max_failures is not None):
+            raise UsageError("--keep-going contradicts --fail-fast and --max-failures; leave one out")
+        if not chosen.several and (keep_going or fail_fast or max_failures is not None):
+            raise UsageError(
+                "--keep-going, --fail-fast and --max-failures are for several environments; choose them with --all, -l or --env"
+            )
+        return function(*args, pace=Pace(fail_fast=fail_fast, max_failures=max_failures), chosen=chosen, **more)
 
     return wrapper
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "effect": "Show what policies do to traffic.",
     "consumers": "Show who uses policies and models: agents, flows, knowledge bases, policies.",
     "env": "List the environments of policyctl.yaml, or show the settings of one.",
+    "runs": "List the runs of apply over several environments, or show one.",
     "history": "Show who changed what, from the file that apply --audit adds to.",
     "init": "Make a policy directory to start from.",
     "pull": "Write what is live as files.",

@@ -5,30 +5,33 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import click
 
+from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_plan_summary
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.review import raise_if_unsafe, review_directory
+from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, with_selection
-from policyctl.cli.session import Session, open_session
+from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.plan.approval import Terms
+from policyctl.load.atomic import write_atomically
+from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.plan import Selection
-from policyctl.plan.safety import Review
 from policyctl.policy.findings import did_you_mean
 from policyctl.report.format import Style, count
 from policyctl.report.plan_text import plan_text
 from policyctl.report.plan_view import PlanView
 
 if TYPE_CHECKING:
+    from policyctl.cli.fleet import Fleet
     from policyctl.load.base_config import BaseConfig
 
 
-Form = Literal["text", "json", "markdown", "html"]
+Form = Literal["text", "json", "markdown", "html", "csv", "junit"]
 FORMS: tuple[Form, ...] = get_args(Form)
+ONLY_SEVERAL: tuple[Form, ...] = ("csv", "junit")
 
 
 def render_plan(form: Form, view: PlanView, style: Style = Style()) -> str:
@@ -78,7 +81,14 @@ def _report(text: str) -> tuple[Form, Path]:
 
 
 @click.command("plan", epilog=EPILOG)
-@click.option("--format", "form", type=click.Choice(FORMS), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMS),
+    default="text",
+    show_default=True,
+    help="csv and junit are for several environments.",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Save the plan, for apply.")
 @click.option(
     "--report",
@@ -95,8 +105,16 @@ def _report(text: str) -> tuple[Form, Path]:
     help="Take remote, auth and safety settings from where this branch left REVISION, and show what it changes in them.",
 )
 @click.option("--test", "tests", is_flag=True, help="Run the scenario tests too; a plan with a failed one approves nothing.")
+@click.option(
+    "--parallelism",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Environments at once, if there are several.  [default: 4]",
+)
 @with_selection
 @with_options(*NAMES)
+@with_environments
+@with_pace
 def plan(
     options: Options,
     form: Form,
@@ -105,20 +123,30 @@ def plan(
     detailed_exitcode: bool,
     base: str | None,
     tests: bool,
+    parallelism: int | None,
     selection: Selection,
     overrides: Overrides,
+    chosen: EnvironmentFilter,
+    pace: Pace,
 ) -> int:
     """Show what apply would change, field by field. Nothing is written to the remote.
 
     Unchanged runs of long values are shortened to …, and of a long effect only the first rows are shown; -v shows everything,
     and each policy as it will be.
     """
-    _raise_if_one_file([*([out] if out else []), *(path for _, path in reports)])
+    output = _Output(form, out, reports, detailed_exitcode)
+    _raise_if_one_file(output)
     held = None if base is None else _read_base(options, base)
+    if chosen.several:
+        from policyctl.cli.fleet import open_fleet
+
+        fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests)
+        return _plan_several(fleet, replace(pace, parallelism=parallelism or pace.parallelism), output)
+    _raise_if_for_several(output, parallelism)
     session = open_session(options, base=held)
     review = review_directory(session, selection, overrides, base=base, tests=tests)
     if held is not None:
-        review = _as_merged(review, session, held)
+        review = as_merged(review, session, held)
     view, console = view_of(review, session.remote, options.dir, session.console), session.console
     if out is not None or reports:
         _write_files(out, reports, view)
@@ -130,8 +158,42 @@ def plan(
     return 2 if detailed_exitcode and review.plan.changes else 0
 
 
-def _raise_if_one_file(paths: list[Path]) -> None:
+class _Output(NamedTuple):
+    """Where a plan goes: its format on standard output, the file for apply, the reports; `detailed` is --detailed-exitcode."""
+
+    form: Form
+    out: Path | None
+    reports: Reports
+    detailed: bool
+
+
+def _plan_several(fleet: Fleet, pace: Pace, output: _Output) -> int:
+    """Plan several environments and report them together."""
+    from policyctl.cli.fleet import plan_fleet, render_fleet
+
+    if output.out is not None:
+        raise UsageError("--out saves the plan of one environment; choose one with --env, or approve several by their digest")
+    for form in (output.form, *(form for form, _ in output.reports)):
+        if form == "html":
+            raise UsageError("html is for one environment; choose it with --env, or take markdown for several")
+    result, console = plan_fleet(fleet, pace), fleet.console
+    for form, path in output.reports:
+        write_atomically(path, render_fleet(form, result))
+    console.result(render_fleet(output.form, result, console.out_style, verbose=console.verbose))
+    return result.exit_code(detailed=output.detailed)
+
+
+def _raise_if_for_several(output: _Output, parallelism: int | None) -> None:
+    """Raise UsageError for what only a plan of several environments has."""
+    forms = [form for form in (output.form, *(form for form, _ in output.reports)) if form in ONLY_SEVERAL]
+    found = "--parallelism" if parallelism is not None else f"the format {forms[0]}" if forms else None
+    if found:
+        raise UsageError(f"{found} is for several environments; choose them with --all, -l or --env")
+
+
+def _raise_if_one_file(output: _Output) -> None:
     """Raise UsageError when two outputs go to one file: only the last one written would be left."""
+    paths = [*([output.out] if output.out else []), *(path for _, path in output.reports)]
     twice = [path for path, times in Counter(map(Path.absolute, paths)).items() if times > 1]
     if twice:
         raise UsageError(f"--out and --report write {twice[0]} more than once; give each a file of its own")
@@ -145,28 +207,9 @@ def _read_base(options: Options, revision: str) -> BaseConfig:
 
 def _write_files(out: Path | None, reports: Reports, view: PlanView) -> None:
     """Write the plan for apply, and the reports."""
-    from policyctl.load.atomic import write_atomically
     from policyctl.plan.saved_plan import write_plan  # imports pydantic
 
     if out is not None:
         write_atomically(out, write_plan(view.review.plan), private=True)
     for form, path in reports:
         write_atomically(path, render_plan(form, view))
-
-
-def _as_merged(review: Review, session: Session, base: BaseConfig) -> Review:
-    """The review with the settings that the branch changes. The plan gets the branch's own configuration, so that its digest
-    is that of the same plan after the merge."""
-    from policyctl.load.referred import access_now  # with git behind it
-
-    merged = session.config.environment(session.environment.name)
-    held = session.environment.settings.guard_exceptions
-    new = [one for one in merged.settings.guard_exceptions if one not in held]
-    notes = [f"the exception from {one.guard} for {one.policy} takes effect after its merge: {one.reason}" for one in new]
-    plan = replace(review.plan, config=merged.digest, settings=merged.decides)
-    now = access_now(session.options.dir, session.config, merged)
-    terms = Terms(base.access(session.environment), now, merged.rules)
-    settings = base.settings(session.config, session.environment.name)
-    return replace(
-        review, plan=plan, branch=replace(review.branch, settings=settings, terms=terms), notes=(*review.notes, *notes)
-    )

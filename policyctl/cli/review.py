@@ -15,6 +15,7 @@ from policyctl.errors import PolicyctlError, Problem
 from policyctl.lint.settings import idle_anywhere
 from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
+from policyctl.plan.approval import Terms
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
@@ -26,6 +27,7 @@ from policyctl.reconcile.plan import note_untracked, plan_directory, raise_if_bl
 
 if TYPE_CHECKING:
     from policyctl.effect.context import DeclaredModels
+    from policyctl.load.base_config import BaseConfig
     from policyctl.load.directory import Loaded
     from policyctl.remote.protocol import Reader
 
@@ -53,6 +55,10 @@ def review_directory(
     review = with_idle_settings(review, session, loaded.names, overrides)
     if session.console.verbose and loaded.models and not settings.models:
         review = replace(review, notes=(*review.notes, _unmanaged(len(loaded.models))))
+    if why := session.environment.suspended:
+        review = replace(
+            review, notes=(*review.notes, f"{session.environment.name} is suspended, so apply leaves it as it is: {why}")
+        )
     return replace(
         review,
         plan=replace(review.plan, overrides=overrides.given),
@@ -100,6 +106,24 @@ def with_idle_settings(review: Review, session: Session, files: frozenset[str], 
     unset = [(guard, text) for guard, text in overrides.guards if guard not in guards]
     notes += [f"{text} does nothing: {guard} is not set for {name}" for guard, text in unset]
     return replace(review, notes=(*review.notes, *notes))
+
+
+def as_merged(review: Review, session: Session, base: BaseConfig) -> Review:
+    """The review with the settings that the branch changes. The plan gets the branch's own configuration, so that its digest
+    is that of the same plan after the merge."""
+    from policyctl.load.referred import access_now  # with git behind it
+
+    merged = session.config.environment(session.environment.name)
+    held = session.environment.settings.guard_exceptions
+    new = [one for one in merged.settings.guard_exceptions if one not in held]
+    notes = [f"the exception from {one.guard} for {one.policy} takes effect after its merge: {one.reason}" for one in new]
+    plan = replace(review.plan, config=merged.digest, settings=merged.decides)
+    now = access_now(session.options.dir, session.config, merged)
+    terms = Terms(base.access(session.environment), now, merged.rules)
+    settings = base.settings(session.config, session.environment.name)
+    return replace(
+        review, plan=plan, branch=replace(review.branch, settings=settings, terms=terms), notes=(*review.notes, *notes)
+    )
 
 
 class Before:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from policyctl.cli.console import Console
+from policyctl.cli.console import Console, Progress
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, errors_in
 from policyctl.lint.directory import Linter
 from policyctl.lint.settings import idle_include, variable_warnings
-from policyctl.load.atomic import STATE_FOLDER
+from policyctl.load.atomic import state_folder
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.discovery import Found, find_config, find_files, load_config
 from policyctl.load.environment import Config, Environment
+from policyctl.load.kinds import is_templated
 from policyctl.load.source import read_bytes
 from policyctl.load.unread import UnreadFiles, gap_problems, missing_config, why_nothing
 from policyctl.load.urls import LOCAL, SQLITE, remote_url_error
+from policyctl.plan.settings import Settings
 from policyctl.remote.open import Access, open_reader
 from policyctl.remote.protocol import Reader
 from policyctl.rules import Chosen
@@ -40,12 +43,61 @@ class OpenedDirectory(NamedTuple):
             raise InvalidInput(self.loaded.problems)
 
 
+class DirectoryFiles:
+    """The files of a directory, found and read once. What they contain is kept for environments with the same settings.
+
+    Several threads may use it at once.
+    """
+
+    def __init__(
+        self, options: Options, config: Config, lint: Chosen, *, lenient: bool, deep: bool, tests: bool, several: bool = False
+    ) -> None:
+        """`several` keeps what was parsed for other environments."""
+        self.found = find_files(options.dir, may_be_empty=lenient)
+        self.found.files = [file for file in self.found.files if not config.is_inventory(file)]
+        self.found.problems += _nested(self.found, config)
+        self.files = Files(self.found.files, self.found.problems, options.dir, whole=True, tests=tests, several=several)
+        self.linter = Linter(self.files, lint.codes(), deep=deep)
+        self._several = several
+        self._lock = threading.Lock()
+        self._known: dict[str, Loaded] = {}  # by what decides the content, where no problem names the environment
+
+    def load(self, environment: Environment, progress: Progress) -> Loaded:
+        """What the files contain for one environment, with its problems."""
+        with self._lock:
+            if (known := self._known.get(environment.digest if self._several else "")) is not None:
+                return known
+            with progress.of("Loading", "file", len(self.found.files)) as step:
+                loaded = self.files.load(environment, step)
+            with progress.of("Checking", "policy", len(loaded.policies)) as step:
+                loaded = self.linter.check(loaded, environment, step)
+            if self._several and not loaded.problems:
+                self._known[environment.digest] = loaded
+            return loaded
+
+    def raise_if_broken(self, shared: Environment) -> None:
+        """Raise InvalidInput for errors that no environment's variables or scope could mend."""
+        everywhere = self.files.load(replace(shared, settings=Settings(models=shared.settings.models)))
+        plain = [one for one in errors_in(everywhere.problems) if not is_templated(self.files.contents.get(one.mark.file, b""))]
+        if plain:
+            raise InvalidInput(plain)
+
+
+def _nested(found: Found, config: Config) -> Iterator[Problem]:
+    """A problem for each configuration below the one in use."""
+    own = config.path.resolve() if config.path else None
+    message = f"plan this directory by itself with --dir, or merge its settings into {config.path or 'the one above'}"
+    for path in found.configs:
+        if path.resolve() != own:
+            yield Problem(Mark(str(path)), "P305", f"a second configuration; {message}")
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One run of a command: its options and console, the configuration, and the chosen environment with its remote.
 
     `remote` is as the user wrote it, `url` is complete, and `access` is how to log in. `lint` are the rules that are checked:
-    with a base those of the base.
+    with a base those of the base. `directory` is shared by the sessions of several environments.
     """
 
     options: Options
@@ -56,6 +108,7 @@ class Session:
     remote: str
     url: str
     access: Access
+    directory: DirectoryFiles | None = None
 
     def reader(self) -> Reader:
         """The environment's remote, to read only."""
@@ -70,18 +123,12 @@ class Session:
         the effect engine; with `tests` scenario tests are read, and their problems count. When the directory is compared with
         a revision, `as_committed` raises Refused for a file that git converts on checkout.
         """
-        directory, progress = self.options.dir, self.console.progress
-        found = find_files(directory, may_be_empty=lenient)
-        found.files = [file for file in found.files if not self.config.is_inventory(file)]
-        self._report_nested(found)
-        files = Files(found.files, found.problems, directory, whole=True, tests=tests)
+        directory = self.options.dir
+        own = self.directory or DirectoryFiles(self.options, self.config, self.lint, lenient=lenient, deep=deep, tests=tests)
+        found, files, linter = own.found, own.files, own.linter
         if as_committed:
             _refuse_converted(directory, self.config.path, files.contents)
-        with progress.of("Loading", "file", len(found.files)) as step:
-            loaded = files.load(self.environment, step)
-        linter = Linter(files, self.lint.codes(), deep=deep)
-        with progress.of("Checking", "policy", len(loaded.policies)) as step:
-            loaded = linter.check(loaded, self.environment, step)
+        loaded = own.load(self.environment, self.console.progress)
         unread = UnreadFiles(directory, found, files, loaded, self.environment)
         more = (
             *idle_include(self.config, self.environment, files, unread.paths, linter.codes),
@@ -91,13 +138,6 @@ class Session:
         if not lenient:
             self._raise_if_invalid(opened, tests)
         return opened
-
-    def _report_nested(self, found: Found) -> None:
-        """Add a problem for each configuration below the one in use."""
-        own = self.config.path.resolve() if self.config.path else None
-        message = f"plan this directory by itself with --dir, or merge its settings into {self.config.path or 'the one above'}"
-        nested = [path for path in found.configs if path.resolve() != own]
-        found.problems += [Problem(Mark(str(path)), "P305", f"a second configuration; {message}") for path in nested]
 
     def _raise_if_invalid(self, opened: OpenedDirectory, tests: bool) -> None:
         loaded, directory = opened.loaded, self.options.dir
@@ -118,17 +158,28 @@ def open_session(options: Options, environment: str | None = None, base: BaseCon
     With a `base`, everything of the environment but its variables and `include` is as it is there. Raises Refused when the
     checkout lacks the policyctl.yaml in use: its safety settings would be ignored.
     """
+    config = open_config(options)
+    return session_of(options, config, environment or options.environment, base)
+
+
+def open_config(options: Options) -> Config:
+    """The configuration of the policy directory. Raises Refused when git has one that the checkout lacks."""
     path = find_config(options.dir)
     if absent := missing_config(options.dir, path):
         raise Refused(
             f"{absent.file} is in git but not on this disk, so its settings are unknown: {absent.why}; {absent.remedy}"
         )
-    config = source = load_config(path)
+    return load_config(path)
+
+
+def session_of(options: Options, config: Config, environment: str | None, base: BaseConfig | None = None) -> Session:
+    """The session of an environment of a configuration (None: the default one); see `open_session`."""
+    source = config
     if base is None:
-        chosen = config.environment(environment or options.environment)
+        chosen = config.environment(environment)
     else:
-        _refuse_link(path)
-        chosen = base.holds_for(base.choose(environment or options.environment, config), own_remote=options.remote is None)
+        _refuse_link(config.path)
+        chosen = base.holds_for(base.choose(environment, config), own_remote=options.remote is None)
         source = base.config
     if options.remote is not None and (complaint := remote_url_error(options.remote)):
         raise UsageError(f"--remote {complaint}")
@@ -162,7 +213,7 @@ def _refuse_converted(directory: Path, config: Path | None, contents: dict[str, 
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:
     """The complete URL: `local` is a database beside the directory, and a relative database path starts from `base`."""
     if remote == LOCAL:
-        return f"{SQLITE}{Path(os.path.abspath(directory)).parent / STATE_FOLDER / environment}.db"
+        return f"{SQLITE}{state_folder(directory) / environment}.db"
     if remote.startswith(SQLITE):
         return f"{SQLITE}{base / remote.removeprefix(SQLITE)}"
     return remote

@@ -106,6 +106,11 @@ def make_folder(path: Path) -> None:
         raise PolicyctlError(f"{path} cannot be created: {error.strerror}") from None
 
 
+def state_folder(directory: Path) -> Path:
+    """Where policyctl keeps what is not in Git: beside the policy directory. See `make_state_folder`."""
+    return Path(os.path.abspath(directory)).parent / STATE_FOLDER
+
+
 def make_state_folder(path: Path) -> None:
     """Create the directory of an embedded remote. The default one gets a .gitignore for all its files."""
     is_new = path.name == STATE_FOLDER and not path.exists()

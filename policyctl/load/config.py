@@ -11,7 +11,16 @@ from pydantic import ValidationError
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile
 from policyctl.load.environment import NO_CONFIG, Config, Environment, Suspend, Wave, leaves, listed_names
-from policyctl.load.fleet import ENVIRONMENT_NAME, Fleet, Member, Origin, Placed, Rendered, render_member, same_remotes
+from policyctl.load.fleet import (
+    ENVIRONMENT_NAME,
+    FleetDescription,
+    Member,
+    Origin,
+    Placed,
+    Rendered,
+    render_member,
+    same_remotes,
+)
 from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
 from policyctl.load.locate import to_problems
@@ -48,7 +57,7 @@ def config_of(source: Source, read: ReadBeside | None = None) -> Config:
     known = {problem.mark for problem in problems}
     if file is None:
         raise InvalidInput([*problems, *(problem for problem in to_problems(source, 0, found) if problem.mark not in known)])
-    fleet = Fleet(data, read or beside(Path(source.file)))
+    fleet = FleetDescription(data, read or beside(Path(source.file)))
     members = _members(fleet, file)
     problems += [problem for problem in to_problems(source, 0, list(_checks(file, members))) if problem.mark not in known]
     problems += [*fleet.problems, *_placed(source, fleet.found), *_shared_remotes(source, members)]
@@ -100,7 +109,7 @@ class _Resolved(NamedTuple):
         return self.member.origin if self.rendered is None else self.rendered.place_of(path, self.member)
 
 
-def _members(fleet: Fleet, file: ConfigFile) -> dict[str, _Resolved]:
+def _members(fleet: FleetDescription, file: ConfigFile) -> dict[str, _Resolved]:
     if not fleet.members:
         return {}
     plain = file.environments or {}

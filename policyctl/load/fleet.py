@@ -68,7 +68,7 @@ class Placed(NamedTuple):
     finding: Finding
 
 
-class Fleet:
+class FleetDescription:
     """The members of a configuration's fleet, by name, and what is wrong with its description as a whole."""
 
     def __init__(self, data: Mapping[str, Any], read: ReadBeside) -> None:

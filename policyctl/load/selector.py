@@ -64,11 +64,12 @@ def is_glob(name: str) -> bool:
 
 class EnvironmentFilter(NamedTuple):
     """The environments that a command line means: any of `names` (all without one), with all `selectors`, and none of
-    `excluded`; names may be globs."""
+    `excluded`; names may be globs. `several` is whether the command line asks for more than one environment."""
 
     names: tuple[str, ...] = ()
     selectors: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    several: bool = True
 
     def choose(self, labels: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
         """The names chosen, in the order of `labels`, which has every environment's labels by name.

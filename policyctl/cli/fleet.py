@@ -1,0 +1,197 @@
+"""Several environments at once: what they share is done once, and one report has them all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from policyctl.cli.console import Console
+from policyctl.cli.environments import Pace
+from policyctl.cli.options import Options
+from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
+from policyctl.cli.selection import Overrides
+from policyctl.cli.session import DirectoryFiles, Session, open_config, session_of
+from policyctl.errors import InvalidInput, PolicyctlError, Problem, UsageError
+from policyctl.load.environment import Config
+from policyctl.load.selector import EnvironmentFilter
+from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf, planned
+from policyctl.plan.plan import Selection
+from policyctl.plan.safety import Review
+from policyctl.reconcile.fleet import Brakes, RunRecord, Task, run_waves
+from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_markdown, fleet_text
+from policyctl.report.format import Style, count
+
+if TYPE_CHECKING:
+    from policyctl.load.base_config import BaseConfig
+
+
+def render_fleet(form: str, fleet: FleetResult, style: Style = Style(), *, verbose: bool = False) -> str:
+    """The report of a run: text, json, markdown, csv or junit."""
+    renders: dict[str, Callable[[FleetResult], str]] = {
+        "json": fleet_json,
+        "markdown": fleet_markdown,
+        "csv": fleet_csv,
+        "junit": fleet_junit,
+        "text": lambda one: fleet_text(one, style, verbose=verbose),
+    }
+    return renders[form](fleet)
+
+
+class _QuietConsole(Console):
+    """Collects messages of one environment among many; nothing is drawn."""
+
+    def __init__(self, options: Options, lines: list[str]) -> None:
+        super().__init__(options._replace(verbose=0))
+        self._lines = lines
+        self.draws = False
+
+    def result(self, text: str) -> None:
+        """Results are in the report."""
+
+    def say(self, line: str, *, painted: bool = False) -> None:  # noqa: ARG002 - nothing is painted in a list
+        self._lines.append(line)
+
+    def problems(self, problems: Iterable[Problem]) -> None:
+        self._lines += map(str, problems)
+
+
+@dataclass
+class Fleet:
+    """The environments of one command line, and what they share."""
+
+    options: Options
+    console: Console
+    config: Config
+    names: tuple[str, ...]
+    selection: Selection
+    overrides: Overrides
+    files: DirectoryFiles
+    base: str | None = None
+    held: BaseConfig | None = None
+    tests: bool = False
+
+    def __post_init__(self) -> None:
+        self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
+        self._lines: list[str] = []
+        self._lock = threading.Lock()
+
+    def session(self, name: str) -> Session:
+        """The session of one environment, whose messages are collected."""
+        session = session_of(self.options, self.config, name, self.held)
+        return replace(session, console=_QuietConsole(self.options, self._lines), directory=self.files)
+
+    def review(self, session: Session) -> Review:
+        """The reviewed plan of one environment."""
+        review = review_directory(session, self.selection, self.overrides, base=self.base, tests=self.tests)
+        if self.held is not None:
+            review = as_merged(review, session, self.held)
+        return review
+
+    def task(self, work: Callable[[Session], EnvironmentResult]) -> Task:
+        """The work as one that never raises: a failure is a result, and a suspended environment is left as it is."""
+
+        def run(name: str) -> EnvironmentResult:
+            found = self.config.environments.get(name)
+            if found is not None and (why := found.suspended):
+                return EnvironmentResult(name, "suspended", reason=why, remote=found.remote)
+            remote = "" if found is None else found.remote
+            try:
+                return work(self.session(name))
+            except InvalidInput as error:
+                more = f" (and {len(error.problems) - 1:,} more)" if len(error.problems) > 1 else ""
+                return EnvironmentResult(name, "failed", error.exit_code, f"{error.problems[0]}{more}", remote)
+            except PolicyctlError as error:
+                return EnvironmentResult(name, "failed", error.exit_code, str(error), remote)
+            except Exception as error:  # noqa: BLE001 - one environment must not end the others
+                return EnvironmentResult(name, "failed", 1, f"a bug in policyctl: {type(error).__name__}: {error}", remote)
+
+        return run
+
+    def keep(self, review: Review, name: str, remote: str) -> EnvironmentResult:
+        """The result of a plan. Of each kind of plan only the first environment's review is kept."""
+        result, place = planned(review, name, remote), self.names.index(name)
+        with self._lock:
+            if result.alike not in self._reviews or place < self._reviews[result.alike][0]:
+                self._reviews[result.alike] = place, review
+        return result
+
+    def in_order(self, results: Mapping[str, EnvironmentResult], command: str) -> FleetResult:
+        """The results in the order of the environments."""
+        gone = () if self.held is None else tuple(name for name in self.held.config.labels if name not in self.config.labels)
+        kept = {self.names[place]: review for place, review in self._reviews.values()}
+        self._reviews.clear()
+        found = tuple(replace(results[name], review=kept.get(name)) for name in self.names if name in results)
+        return FleetResult(command, found, len(self.config.labels) - len(self.names), gone, str(self.options.dir))
+
+    def print_messages(self) -> None:
+        """Print the messages of the environments, each once, with how often it came."""
+        for line in dict.fromkeys(self._lines):
+            times = self._lines.count(line)
+            self.console.say(line if times == 1 else f"{line} (in {count(times, 'environment')})")
+        self._lines.clear()
+
+
+def open_fleet(
+    options: Options,
+    chosen: EnvironmentFilter,
+    selection: Selection,
+    overrides: Overrides,
+    *,
+    base: str | None = None,
+    held: BaseConfig | None = None,
+    tests: bool = False,
+) -> Fleet:
+    """The chosen environments, and the files that they share. Raises UsageError when none is chosen or with --remote, and
+    InvalidInput for files that are broken whatever the environment."""
+    if options.remote is not None:
+        raise UsageError("--remote is for one environment: several would be planned against one remote; choose one with --env")
+    config = open_config(options)
+    names = chosen.choose(config.labels)
+    lint = config.lint if held is None else held.config.lint
+    files = DirectoryFiles(options, config, lint, lenient=False, deep=True, tests=tests, several=True)
+    files.raise_if_broken(config.shared)
+    return Fleet(options, Console(options), config, names, selection, overrides, files, base, held, tests)
+
+
+def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
+    """Plan every environment; nothing is written to any remote."""
+
+    def work(session: Session) -> EnvironmentResult:
+        review = fleet.review(session)
+        result = fleet.keep(review, session.environment.name, session.remote)
+        try:
+            raise_if_unsafe(review)
+        except PolicyctlError as error:
+            return replace(result, status="failed", code=error.exit_code, reason=str(error))
+        if failed := review.branch.failed_tests:
+            return replace(result, status="failed", code=1, reason=f"{count(len(failed), 'scenario test')} failed")
+        return result
+
+    brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
+    results = run_fleet(fleet, [WaveOf(fleet.names, None)], work, pace, brakes)
+    fleet.print_messages()
+    return fleet.in_order(results, "plan")
+
+
+def run_fleet(
+    fleet: Fleet,
+    waves: list[WaveOf],
+    work: Callable[[Session], EnvironmentResult],
+    pace: Pace,
+    brakes: Brakes,
+    record: RunRecord | None = None,
+) -> dict[str, EnvironmentResult]:
+    """Do the work for each environment, wave by wave, and return the results by name. Each is recorded as it comes."""
+    results: dict[str, EnvironmentResult] = {}
+    with fleet.console.progress.of("Working", "environment", len(fleet.names)) as step:
+
+        def done(result: EnvironmentResult) -> None:
+            results[result.name] = result
+            if record is not None:
+                record.add(result)
+            step()
+
+        run_waves(waves, fleet.task(work), pace.parallelism, brakes, done)
+    return results

@@ -1,0 +1,188 @@
+"""apply of several environments: in waves, with one approval for all, and a record from which it can be resumed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from policyctl.cli.environments import Pace
+from policyctl.cli.fleet import Fleet, plan_fleet, run_fleet
+from policyctl.cli.options import Options
+from policyctl.cli.review import raise_if_unsafe
+from policyctl.cli.session import Session
+from policyctl.errors import PolicyctlError, StalePlan, UsageError
+from policyctl.load.atomic import state_folder
+from policyctl.load.environment import listed_names
+from policyctl.load.selector import EnvironmentFilter, parse_selector
+from policyctl.plan.approval import NONE
+from policyctl.plan.change import GOOD
+from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf, waves_of
+from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
+from policyctl.reconcile.fleet import Brakes, RunRecord, read_run
+from policyctl.remote.open import require_writable
+from policyctl.report.fleet import fleet_text
+from policyctl.report.format import Style, count
+from policyctl.report.outcomes import apply_text
+
+
+class _FleetEvents(ApplyEvents):
+    """An apply of one environment among many: it stops with the run."""
+
+    def __init__(self, fleet: Fleet, brakes: Brakes) -> None:
+        self._fleet, self._brakes = fleet, brakes
+
+    def message(self, line: str) -> None:
+        self._fleet.console.say(line)
+
+    def stopped(self) -> bool:
+        return self._brakes.interrupted
+
+
+class FleetApproval(NamedTuple):
+    """What a run may write: without being asked (`yes`), plans with one digest (`expected`), or what an earlier run left."""
+
+    yes: bool
+    expected: str | None = None
+    resume: str | None = None
+
+
+def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: FleetApproval) -> int:
+    """Plan and apply every environment, in waves, print the report and return the exit code.
+
+    Without `yes`, or with an `expected` digest, all are planned first, and an environment whose plan is another one by then is
+    not applied. Raises StalePlan if the digest of all plans is not the expected one.
+    """
+    shown: dict[str, str] | None = None
+    if not approval.yes or approval.expected is not None:
+        before = plan_fleet(fleet, Pace(pace.parallelism))
+        fleet.console.result(fleet_text(before, fleet.console.out_style, verbose=fleet.console.verbose))
+        _raise_if_unapproved(before, approval.expected)
+        targets = sum(bool(one.changes) and not one.failed for one in before.results)
+        if not targets:
+            return before.exit_code()
+        if not fleet.console.confirm(f"Apply to {count(targets, 'environment')}?", yes=approval.yes):
+            fleet.console.say("declined; nothing was written")
+            return 1
+        shown = {one.name: one.digest for one in before.results if one.digest}
+    result, signals = _apply(fleet, pace, settings, approval.resume, shown)
+    fleet.console.result(fleet_text(result, fleet.console.out_style, verbose=fleet.console.verbose))
+    return 128 + signals[0] if signals else result.exit_code()
+
+
+def _apply(
+    fleet: Fleet, pace: Pace, settings: ApplySettings, resume: str | None, shown: Mapping[str, str] | None
+) -> tuple[FleetResult, list[int]]:
+    """The results, and the signals that were caught. `shown` are the digests of the plans that may be applied (None: any)."""
+    brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
+    directory = fleet.options.dir
+    record = RunRecord(state_folder(directory), "apply", fleet.names, _revision(directory), resumed=resume)
+    fleet.console.say(f"run {record.id}; if it is interrupted: policyctl apply --resume {record.id}")
+
+    def work(session: Session) -> EnvironmentResult:
+        return _apply_one(fleet, session, settings, brakes, shown)
+
+    try:
+        with _signals(brakes) as caught:
+            results = run_fleet(fleet, _waves(fleet), work, pace, brakes, record)
+    finally:
+        record.close()
+    fleet.print_messages()
+    return fleet.in_order(results, "apply"), caught
+
+
+def _apply_one(
+    fleet: Fleet, session: Session, settings: ApplySettings, brakes: Brakes, shown: Mapping[str, str] | None
+) -> EnvironmentResult:
+    require_writable(session.url)
+    review = fleet.review(session)
+    name = session.environment.name
+    result = fleet.keep(review, name, session.remote)
+    if shown is not None and shown.get(name) != review.plan.digest:
+        why = "its plan is not the one that was shown any more; nothing was written, plan again"
+        return replace(result, status="failed", code=StalePlan.exit_code, reason=why)
+    raise_if_unsafe(review)
+    if not review.plan.changes:
+        return replace(result, status="applied")
+    own = replace(settings, command="policyctl apply", in_scope=session.environment.settings.in_scope)
+    applied = apply_plan(review, session.url, session.access, own, _FleetEvents(fleet, brakes))
+    return _applied(result, applied)
+
+
+def _applied(result: EnvironmentResult, applied: Applied) -> EnvironmentResult:
+    text = apply_text(applied.outcomes, applied.unverified, Style(), applied.tested).rstrip("\n")
+    good = not applied.unverified and all(one.status in GOOD for one in applied.outcomes) and not applied.unrecorded
+    if good:
+        return replace(result, status="applied", outcome=text)
+    return replace(result, status="failed", code=5, reason=text.partition("\n")[0], outcome=text)
+
+
+def _raise_if_unapproved(before: FleetResult, expected: str | None) -> None:
+    """Raise StalePlan unless these are the plans that were approved; `none` approves plans without changes only."""
+    changed = [one.name for one in before.results if one.changes]
+    if expected is None or before.digest == expected or (expected == NONE and not changed):
+        return
+    if expected == NONE:
+        why = f"no merged pull request has approved the plans of {listed_names(changed)}"
+        raise StalePlan(f"{why}; nothing was written. Read them, then approve the digest of all, {before.digest}")
+    raise StalePlan(
+        f"these are not the plans that were approved: the digest of all is {before.digest}, not {expected}; nothing was "
+        "written. Have them approved by a new pull request, or start this by hand with that digest"
+    )
+
+
+def _waves(fleet: Fleet) -> list[WaveOf]:
+    """The environments of this run in the configured waves, or in those by default."""
+    labels = fleet.config.labels
+
+    def taking(selector: str | None) -> Callable[[str], bool]:
+        wanted = () if selector is None else parse_selector(selector)
+        return lambda name: all(one.fits(labels[name]) for one in wanted)
+
+    waves = [(taking(wave.label), wave.max_failures) for wave in fleet.config.waves]
+    return waves_of(fleet.names, waves, by_default=True)
+
+
+def resumed(options: Options, chosen: EnvironmentFilter, run: str) -> EnvironmentFilter:
+    """The environments that an earlier run did not finish. Raises UsageError when there are none, when others are chosen too,
+    and for a run at another commit."""
+    if chosen.several or chosen.names:
+        raise UsageError("--resume does what a run left; leave out the options that choose environments")
+    record, now = read_run(state_folder(options.dir), run), _revision(options.dir)
+    if record.revision and now and record.revision != now:
+        raise UsageError(f"run {run} was at commit {record.revision[:12]}, and this is {now[:12]}; start a new apply")
+    if not record.left:
+        raise UsageError(f"run {run} has nothing left to do; policyctl runs {run} shows it")
+    return EnvironmentFilter(record.left)
+
+
+def _revision(directory: Path) -> str:
+    """The commit that is checked out; empty outside a repository."""
+    from policyctl.load.git.revision import Revision
+
+    try:
+        return Revision(directory, "HEAD").commit
+    except PolicyctlError:
+        return ""
+
+
+@contextmanager
+def _signals(brakes: Brakes) -> Iterator[list[int]]:
+    """Let the first SIGINT or SIGTERM end the run when what was begun is finished; the second one stops at once."""
+    caught: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        brakes.interrupted = True
+        caught.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield caught
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,149 @@
+"""One run over many environments: what became of each, which of them are alike, in which order they go, and its exit code."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from policyctl.plan.safety import Review
+from policyctl.policy.document import digest
+
+Status = Literal["planned", "applied", "failed", "suspended", "not begun"]
+MIXED = 5  # the exit code when some environments failed, and not all for one reason
+WAVES_FROM = 21  # environments from which on an apply has waves, if none are configured
+_FIRST_SHARE = 10  # percent of the environments that such a second wave has
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentResult:
+    """What became of one environment. `code` is the exit code that it alone would have; `reason` is why it failed.
+
+    `plan` has an identity for its changes that does not depend on names of environments and ids. `outcome` is the summary of an
+    apply. `review` is kept for one environment of each kind of plan only.
+    """
+
+    name: str
+    status: Status
+    code: int = 0
+    reason: str = ""
+    remote: str = ""
+    digest: str = ""
+    alike: str = ""
+    counts: Mapping[str, int] | None = None
+    outcome: str = ""
+    review: Review | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it counts as a failure."""
+        return self.status == "failed"
+
+    @property
+    def changes(self) -> int:
+        """How many changes its plan has."""
+        return sum((self.counts or {}).values())
+
+
+def alike(review: Review) -> str:
+    """A hash of what a plan shows, which environments with the same changes share: without their name, remote and ids."""
+    plan = review.plan
+    return digest(
+        {
+            "changes": [[one.action, one.name, one.before, one.after] for one in plan.changes],
+            "refusals": list(review.refusals),
+            "blocked": [[one.name, one.reason] for one in plan.blocked],
+            "notes": list(review.notes),
+            "affected": [one.name for one in review.affected],
+        }
+    )
+
+
+class FleetResult(NamedTuple):
+    """The results of a run in the order of the environments; `left_out` is how many the selection leaves out, and `gone` are
+    environments that the base revision has and the files do not."""
+
+    command: str
+    results: tuple[EnvironmentResult, ...]
+    left_out: int = 0
+    gone: tuple[str, ...] = ()
+    directory: str = "policies"
+
+    @property
+    def digest(self) -> str:
+        """The hash of all plans; `none` unless each of them could be made and may be applied. A suspended one has none."""
+        if any(one.failed or one.status == "not begun" for one in self.results):
+            return "none"
+        return digest({one.name: one.digest for one in self.results if one.status != "suspended"})
+
+    @property
+    def by_reason(self) -> dict[str, list[EnvironmentResult]]:
+        """The failed environments by reason, the most frequent first."""
+        found: defaultdict[str, list[EnvironmentResult]] = defaultdict(list)
+        for one in self.results:
+            if one.failed:
+                found[general(one)].append(one)
+        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+    @property
+    def groups(self) -> list[list[EnvironmentResult]]:
+        """The environments with changes, or whose plan is refused, in groups of the same plan; the largest first."""
+        found: defaultdict[str, list[EnvironmentResult]] = defaultdict(list)
+        for one in self.results:
+            if one.alike and (one.changes or one.failed):
+                found[one.alike].append(one)
+        return sorted(found.values(), key=len, reverse=True)
+
+    def count(self, status: Status) -> int:
+        """How many environments ended so."""
+        return Counter(one.status for one in self.results)[status]
+
+    def exit_code(self, *, detailed: bool = False) -> int:
+        """0 when all went well (2 with changes, if `detailed`); the code of the failures if every environment failed with it;
+        else 5."""
+        codes = {one.code for one in self.results if one.failed}
+        if not codes and not self.count("not begun"):
+            return 2 if detailed and any(one.changes for one in self.results) else 0
+        judged = [one for one in self.results if one.status != "suspended"]
+        alone = len(codes) == 1 and all(one.failed for one in judged)
+        return codes.pop() if alone else MIXED
+
+
+def general(result: EnvironmentResult) -> str:
+    """A reason without what only names the environment, so that equal failures are counted together."""
+    text = result.reason
+    for own in filter(None, (result.remote, result.remote.rpartition("://")[2], result.name)):
+        text = text.replace(own, "…")
+    return text
+
+
+def planned(review: Review, name: str, remote: str) -> EnvironmentResult:
+    """The result of a plan, without the review itself, which is large."""
+    counts: dict[str, int] = {action: number for action, number in review.plan.totals.items() if number}
+    return EnvironmentResult(name, "planned", remote=remote, digest=review.plan.digest, alike=alike(review), counts=counts)
+
+
+class WaveOf(NamedTuple):
+    """Environments that go together, and how many of them may fail before later waves are held back."""
+
+    names: tuple[str, ...]
+    max_failures: int | None = 0
+
+
+def waves_of(names: Sequence[str], waves: Sequence[tuple[Callable[[str], bool], int]], *, by_default: bool) -> list[WaveOf]:
+    """The environments in waves, each in the first one that takes it; the rest comes last.
+
+    Without any configured, and `by_default`: from `WAVES_FROM` environments on the first one goes alone, then a tenth.
+    """
+    if not waves:
+        if not by_default or len(names) < WAVES_FROM:
+            return [WaveOf(tuple(names), None)]
+        tenth = 1 + max(1, len(names) * _FIRST_SHARE // 100)
+        return [WaveOf(tuple(names[:1])), WaveOf(tuple(names[1:tenth])), WaveOf(tuple(names[tenth:]), None)]
+    left, found = list(names), []
+    for takes, most in waves:
+        own = tuple(name for name in left if takes(name))
+        left = [name for name in left if name not in set(own)]
+        found.append(WaveOf(own, most))
+    return [wave for wave in [*found, WaveOf(tuple(left), None)] if wave.names]

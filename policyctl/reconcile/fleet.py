@@ -1,0 +1,185 @@
+"""Work on many environments at once, in waves, with a record from which an interrupted run goes on.
+
+The runner is three functions: `submit` the environments, `work` through them, `progress` so far. This one is embedded: threads
+of this process. Another one may hand the same work to other machines.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.atomic import make_state_folder
+from policyctl.load.audit_log import AuditFile
+from policyctl.plan.fleet import EnvironmentResult, WaveOf
+
+Task = Callable[[str], EnvironmentResult]
+RUNS = "runs"
+VERSION = 1
+
+
+class Runner(Protocol):
+    """Where the work on environments is done."""
+
+    def submit(self, names: Sequence[str]) -> None:
+        """Hand over environments."""
+
+    def work(self, task: Task) -> Iterator[EnvironmentResult]:
+        """Do the task for each submitted environment, and yield the results as they come."""
+
+    def progress(self) -> tuple[int, int]:
+        """How many environments are done, and how many were submitted."""
+
+
+class EmbeddedRunner:
+    """Works in threads of this process. Once `stopped` is true nothing new is begun."""
+
+    def __init__(self, parallelism: int, stopped: Callable[[], bool] = lambda: False) -> None:
+        self._parallelism = parallelism
+        self._stopped = stopped
+        self._waiting: list[str] = []
+        self._submitted = self._done = 0
+
+    def submit(self, names: Sequence[str]) -> None:
+        self._waiting += names
+        self._submitted += len(names)
+
+    def work(self, task: Task) -> Iterator[EnvironmentResult]:
+        """At most twice as many environments as threads are in hand, so that a stop takes effect at once."""
+        running: set[Future[EnvironmentResult]] = set()
+        with ThreadPoolExecutor(self._parallelism) as pool:
+            while running or (self._waiting and not self._stopped()):
+                while self._waiting and len(running) < self._parallelism and not self._stopped():
+                    running.add(pool.submit(task, self._waiting.pop(0)))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self._done += 1
+                    yield future.result()
+        for name in self._waiting:
+            yield EnvironmentResult(name, "not begun", reason="the run was stopped before it")
+        self._waiting.clear()
+
+    def progress(self) -> tuple[int, int]:
+        return self._done, self._submitted
+
+
+class Brakes:
+    """When to begin nothing more: after a failure (`fail_fast`), or after more than `most` failures."""
+
+    def __init__(self, *, fail_fast: bool = False, most: int | None = None) -> None:
+        self._most = 0 if fail_fast else most
+        self._failures = 0
+        self._lock = threading.Lock()
+        self.interrupted = False
+
+    def note(self, result: EnvironmentResult) -> None:
+        """Count a result."""
+        with self._lock:
+            self._failures += result.failed
+
+    def stopped(self) -> bool:
+        """Whether nothing more is begun."""
+        return self.interrupted or (self._most is not None and self._failures > self._most)
+
+
+def run_waves(
+    waves: Sequence[WaveOf], task: Task, parallelism: int, brakes: Brakes, on_result: Callable[[EnvironmentResult], None]
+) -> None:
+    """Do the task for every environment, wave by wave. `on_result` gets each result, also of those that were not begun.
+
+    A wave begins when the one before ended with at most its `max_failures` failures, counted in this run alone.
+    """
+    held = ""
+    for number, wave in enumerate(waves, 1):
+        if held or brakes.stopped():
+            why = held or "the run was stopped before it"
+            for name in wave.names:
+                on_result(EnvironmentResult(name, "not begun", reason=why))
+            continue
+        failures = 0
+        runner = EmbeddedRunner(parallelism, brakes.stopped)
+        runner.submit(wave.names)
+        for result in runner.work(task):
+            failures += result.failed
+            brakes.note(result)
+            on_result(result)
+        if wave.max_failures is not None and failures > wave.max_failures and number < len(waves):
+            held = f"wave {number} did not end well, so later waves are held back"
+
+
+class Run(NamedTuple):
+    """The record of a run: its id, command and time, the environments that it is about, and the last result of each by name."""
+
+    id: str
+    command: str
+    began: str
+    revision: str
+    names: tuple[str, ...]
+    results: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The environments that are not done: failed, not begun, or without a result because the process ended."""
+        return tuple(name for name in self.names if self.results.get(name, {}).get("status") not in ("applied", "suspended"))
+
+
+class RunRecord:
+    """Writes the record of a run, one line an environment, each on the disk before the next one begins."""
+
+    def __init__(
+        self, folder: Path, command: str, names: Sequence[str], revision: str = "", resumed: str | None = None
+    ) -> None:
+        """A new record in the state folder, or `resumed`: more lines for the run of that id."""
+        make_state_folder(folder)
+        runs = folder / RUNS
+        runs.mkdir(exist_ok=True)
+        self.id = resumed or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        self._file = AuditFile(runs / f"{self.id}.jsonl")
+        if resumed is None:
+            head = {"format": "policyctl/run", "version": VERSION, "command": command, "revision": revision}
+            self._add({**head, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "environments": list(names)})
+
+    def add(self, result: EnvironmentResult) -> None:
+        """Record a result."""
+        kept = {"status": result.status, "code": result.code, "reason": result.reason, "digest": result.digest}
+        self._add({"environment": result.name, **kept, "outcome": result.outcome})
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        try:
+            self._file.add(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise PolicyctlError(f"{self._file.path} cannot be written: {error.strerror}; the run cannot be resumed") from None
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_run(folder: Path, run: str) -> Run:
+    """The record of a run. Raises UsageError for an unknown one, PolicyctlError for a file that is not a record."""
+    path = folder / RUNS / f"{run}.jsonl"
+    if run not in run_ids(folder):
+        raise UsageError(f"there is no run {run} in {folder / RUNS}; policyctl runs lists them")
+    lines = path.read_text("utf-8", "replace").splitlines()
+    entries = []
+    for text in lines:
+        try:
+            entries.append(json.loads(text))
+        except ValueError:  # a killed process leaves an unfinished line
+            continue
+    head = entries[0] if entries and isinstance(entries[0], dict) else {}
+    if head.get("format") != "policyctl/run" or head.get("version") != VERSION:
+        raise PolicyctlError(f"{path} is not the record of a run of this version; delete it")
+    results = {one["environment"]: one for one in entries[1:] if isinstance(one, dict) and "environment" in one}
+    return Run(run, head["command"], head["began"], head.get("revision", ""), tuple(head["environments"]), results)
+
+
+def run_ids(folder: Path) -> list[str]:
+    """The ids of the recorded runs, the oldest first."""
+    return sorted(path.stem for path in (folder / RUNS).glob("*.jsonl"))

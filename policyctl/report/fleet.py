@@ -1,0 +1,225 @@
+"""A run over many environments as one report: equal plans once, failures by reason, and the differences side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from policyctl.plan.change import ACTIONS, Change
+from policyctl.plan.fleet import EnvironmentResult, FleetResult
+from policyctl.policy.names import bare_name
+from policyctl.report.format import Style, count, cut, describe_value, escape, json_text, padded, position_name
+from policyctl.report.markdown import code, prose, row
+from policyctl.report.plan_json import plan_data
+from policyctl.report.plan_text import plan_text, sides
+
+VERSION = 1
+_NAMES = 3  # environments that a line names
+_COLUMNS = 6  # kinds of plans that are shown side by side
+_ROWS = 50  # policies that are shown side by side
+_FIELDS, _CELL = 2, 80  # fields of a change, and characters, in a cell
+
+
+def names_of(results: Sequence[EnvironmentResult], most: int = _NAMES) -> str:
+    """`dev, prod-a, prod-b and 1,890 more`."""
+    shown = ", ".join(one.name for one in results[:most])
+    return shown if len(results) <= most else f"{shown} and {len(results) - most:,} more"
+
+
+def changes_text(result: EnvironmentResult) -> str:
+    """`2 to add and 1 to update`, of a plan."""
+    found = [f"{number:,} to {action}" for action in ACTIONS if (number := (result.counts or {}).get(action))]
+    return " and ".join(found) if len(found) < 3 else f"{', '.join(found[:-1])} and {found[-1]}"
+
+
+def fleet_text(fleet: FleetResult, style: Style, *, verbose: bool = False) -> str:
+    """The plans, each kind of plan once; what was left as it is; failures by reason; a summary as the last line."""
+    blocks = [_plan_block(group, style, verbose) for group in fleet.groups]
+    blocks += [_side_by_side(fleet, style), "".join(_other_lines(fleet, style, verbose)), "".join(_failure_lines(fleet, style))]
+    digest = f"digest of all plans  {fleet.digest}\n" if fleet.command == "plan" and fleet.groups else ""
+    blocks.append(f"{digest}{_summary(fleet, style)}\n")
+    return "\n".join(block for block in blocks if block)
+
+
+def _plan_block(group: list[EnvironmentResult], style: Style, verbose: bool) -> str:
+    first = next((one for one in group if one.review is not None), None)
+    same = "" if len(group) == 1 else f"the same in {count(len(group), 'environment')}"
+    head = f"{escape(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}{f', {same}' if same else ''}"
+    if first is None or first.review is None:
+        outcomes = sorted({one.outcome for one in group if one.outcome})
+        return style.paint(head, "bold") + "\n" + "".join(f"  {line}\n" for line in outcomes)
+    text = plan_text(first.review, first.remote, style, verbose=verbose)
+    return f"{style.paint(head, 'bold')}\n" + "".join(f"  {line}\n" if line else "\n" for line in text.rstrip("\n").split("\n"))
+
+
+def _table(fleet: FleetResult) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The differences side by side: a column for each kind of plan, a row for each policy that not all of them change alike."""
+    judged = [one for one in fleet.results if one.alike]
+    kinds: dict[str, list[EnvironmentResult]] = {}
+    for one in judged:
+        kinds.setdefault(one.alike, []).append(one)
+    columns = sorted(kinds.values(), key=len, reverse=True)[:_COLUMNS]
+    if len(columns) < 2:
+        return [], []
+    shown = [next((one.review for one in column if one.review is not None), None) for column in columns]
+    actions = [{} if review is None else {change.name: change for change in review.plan.changes} for review in shown]
+    names = sorted({name for found in actions for name in found})
+    rows = []
+    for name in names:
+        changes = [found.get(name) for found in actions]
+        if len({None if one is None else repr((one.action, one.before, one.after)) for one in changes}) > 1:
+            rows.append((name, ["–" if one is None else _cell_text(one) for one in changes]))
+    return [names_of(column, 2) for column in columns], rows[:_ROWS]
+
+
+def _cell_text(change: Change) -> str:
+    """What a change comes to, in a few words."""
+    if change.action == "update":
+        what = "; ".join(f"{position_name(field.path)} {' → '.join(sides(field))}" for field in change.fields[:_FIELDS])
+    else:
+        what = describe_value(change.after or change.before or {})
+    return cut(f"{change.action}: {what}", _CELL)
+
+
+def _side_by_side(fleet: FleetResult, style: Style) -> str:
+    heads, rows = _table(fleet)
+    if not rows:
+        return ""
+    width = max(len(escape(bare_name(name))) for name, _ in rows)
+    widths = [max([len(head), *(len(cells[place]) for _, cells in rows)]) for place, head in enumerate(heads)]
+    lines = [("", heads), *((escape(bare_name(name)), cells) for name, cells in rows)]
+    table = [
+        "  ".join(
+            [f"  {padded(name, width)}", *(padded(cell, size) for cell, size in zip(cells, widths, strict=True))]
+        ).rstrip()
+        for name, cells in lines
+    ]
+    return style.paint("What differs between environments:", "bold") + "\n" + "\n".join(table) + "\n"
+
+
+def _other_lines(fleet: FleetResult, style: Style, verbose: bool) -> Iterator[str]:
+    unchanged = [one for one in fleet.results if one.status in ("planned", "applied") and not one.changes]
+    if unchanged:
+        most = len(unchanged) if verbose else _NAMES
+        yield f"no changes in {count(len(unchanged), 'environment')}: {escape(names_of(unchanged, most))}\n"
+    for one in fleet.results:
+        if one.status == "suspended":
+            yield f"{style.paint('suspended', 'yellow')}  {escape(one.name)}: {escape(one.reason)}\n"
+    if fleet.gone:
+        yield f"no longer in the fleet, and left as they are: {escape(', '.join(fleet.gone))}\n"
+    held = [one for one in fleet.results if one.status == "not begun"]
+    if held:
+        yield f"{style.paint('not begun', 'yellow')}  {escape(names_of(held))}: {escape(held[0].reason)}\n"
+
+
+def _failure_lines(fleet: FleetResult, style: Style) -> Iterator[str]:
+    for reason, results in fleet.by_reason.items():
+        head = style.paint("failed", "red")
+        yield f"{head}  {len(results):,} × {escape(reason)}: {escape(names_of(results))} (exit code {results[0].code})\n"
+
+
+def _summary(fleet: FleetResult, style: Style) -> str:
+    changed = sum(bool(one.changes) and not one.failed for one in fleet.results if one.status in ("planned", "applied"))
+    done = fleet.count("planned") + fleet.count("applied")
+    parts = [f"{changed:,} {'applied' if fleet.command == 'apply' else 'with changes'}" if changed else ""]
+    parts.append(f"{done - changed:,} without changes" if done - changed else "")
+    parts += [f"{number:,} {status}" for status in ("failed", "suspended", "not begun") if (number := fleet.count(status))]
+    parts.append(f"{fleet.left_out:,} not selected" if fleet.left_out else "")
+    bad = fleet.count("failed") or fleet.count("not begun")
+    text = f"{count(len(fleet.results), 'environment')}: {', '.join(part for part in parts if part)}."
+    return style.paint(text, "red" if bad else "green", "bold")
+
+
+def fleet_json(fleet: FleetResult) -> str:
+    """The run as JSON text: a result for each environment, and each kind of plan once."""
+    kinds = {group[0].alike: place for place, group in enumerate(fleet.groups)}
+    data = {
+        "format": "policyctl/fleet",
+        "version": VERSION,
+        "command": fleet.command,
+        "digest": fleet.digest,
+        "not_selected": fleet.left_out,
+        "no_longer_in_the_fleet": list(fleet.gone),
+        "environments": [_result_data(one, kinds) for one in fleet.results],
+        "plans": [next((plan_data(one.review) for one in group if one.review is not None), None) for group in fleet.groups],
+    }
+    return json_text(data)
+
+
+def _result_data(one: EnvironmentResult, kinds: dict[str, int]) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "status": one.status,
+        "exit_code": one.code,
+        "reason": one.reason,
+        "remote": one.remote,
+        "digest": one.digest or None,
+        "changes": {action: (one.counts or {}).get(action, 0) for action in ACTIONS},
+        "outcome": one.outcome,
+        "plan": kinds.get(one.alike),
+    }
+
+
+def fleet_csv(fleet: FleetResult) -> str:
+    """One row an environment. A text that a spreadsheet would take for a formula begins with an apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["environment", "status", "exit_code", *ACTIONS, "digest", "reason"])
+    for one in fleet.results:
+        counts = [(one.counts or {}).get(action, 0) for action in ACTIONS]
+        writer.writerow([_cell(one.name), one.status, one.code, *counts, one.digest, _cell(escape(one.reason))])
+    return out.getvalue()
+
+
+def _cell(text: str) -> str:
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def fleet_junit(fleet: FleetResult) -> str:
+    """A test case for each environment."""
+    skipped = fleet.count("suspended") + fleet.count("not begun")
+    counts = {"tests": str(len(fleet.results)), "failures": str(fleet.count("failed")), "errors": "0", "skipped": str(skipped)}
+    root = Element("testsuites", {"name": "policyctl", **counts})
+    suite = SubElement(root, "testsuite", {"name": f"policyctl {fleet.command}", **counts})
+    for one in fleet.results:
+        case = SubElement(suite, "testcase", {"classname": fleet.command, "name": escape(one.name)})
+        if one.failed:
+            SubElement(case, "failure", {"message": escape(one.reason)})
+        elif one.status in ("suspended", "not begun"):
+            SubElement(case, "skipped", {"message": escape(one.reason)})
+    indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
+
+
+def fleet_markdown(fleet: FleetResult) -> str:
+    """The run as GitHub's markdown: the summary, a table of what differs, each kind of plan folded, failures by reason."""
+    from policyctl.report.markdown import block
+
+    plain = Style()
+    parts = [f"### policyctl {fleet.command}: {prose(_summary(fleet, plain))}\n"]
+    if reasons := fleet.by_reason:
+        rows = [row([f"{len(found):,}", prose(reason), code(names_of(found))]) for reason, found in reasons.items()]
+        parts.append(row(["failed", "why", "where"]) + row(["---"] * 3) + "".join(rows))
+    heads, table = _table(fleet)
+    if table:
+        lines = [row([code(bare_name(name)), *map(prose, cells)]) for name, cells in table]
+        parts.append(row(["policy", *map(code, heads)]) + row(["---"] * (1 + len(heads))) + "".join(lines))
+    for group in fleet.groups:
+        first = next((one for one in group if one.review is not None), None)
+        head = f"{code(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}"
+        same = f", the same in {count(len(group), 'environment')}" if len(group) > 1 else ""
+        if first is not None and first.review is not None:
+            lines = plan_text(first.review, first.remote, plain).rstrip("\n").split("\n")
+            parts.append(f"<details><summary>{_html(head)}{same}</summary>\n\n{block('', lines)}\n</details>\n")
+    parts += [prose(line.strip()) + "\n" for line in _other_lines(fleet, plain, verbose=False)]
+    parts.append(f"Digest of all plans: `{fleet.digest}`\n")
+    return "\n".join(parts)
+
+
+def _html(text: str) -> str:
+    """Code spans as HTML, which a summary needs."""
+    parts = text.split("`")
+    return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))

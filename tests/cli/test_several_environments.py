@@ -1,0 +1,262 @@
+"""plan and apply of several environments: one report, one exit code, one digest, and runs that can be resumed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.conftest import Policyctl, Project
+from tests.sqlite_rows import live_documents
+
+CONFIG = """
+scope: ["virtual-policy/*"]
+templates:
+  one: {remote: "sqlite:///{{ tenant }}.db", vars: {lite: 0.1}}
+fleet:
+  - {from: tenants.csv, name: "t-{{ tenant }}", extends: one, labels: [ring], vars: [lite]}
+"""
+POLICY = """
+kind: model
+spec_version: v1
+name: anygem
+policy:
+  strategy: {mode: loadbalance}
+  targets:
+    - {model_name: virtual-model/google/gemini-2.0-flash, weight: "{{ lite }}"}
+    - {model_name: virtual-model/google/gemini-2.5-pro, weight: "{{ 1 - lite }}"}
+"""
+
+
+@pytest.fixture
+def fleet(project: Project) -> Project:
+    """Twelve environments; a1 and a11 have another share than the others."""
+    rows = [f"a{n},{n % 3},{0.2 if n % 10 == 1 else ''}\n" for n in range(12)]
+    project.write("tenants.csv", "tenant,ring,lite\n" + "".join(rows))
+    project.write("policyctl.yaml", CONFIG)
+    project.write("anygem.yaml", POLICY)
+    return project
+
+
+def data_of(policyctl: Policyctl, *arguments: str) -> dict[str, Any]:
+    found = json.loads(policyctl(*arguments, "--format", "json").out)
+    assert isinstance(found, dict)
+    return found
+
+
+def database(fleet: Project, name: str) -> Path:
+    return fleet.policies / f"{name}.db"
+
+
+def test_equal_plans_are_shown_once_and_differences_side_by_side(fleet: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("plan", "--all")
+    assert ran.code == 0
+    assert "t-a0, t-a2, t-a3 and 7 more: 1 to add, the same in 10 environments\n" in ran.out
+    assert "t-a1, t-a11: 1 to add, the same in 2 environments\n" in ran.out
+    assert ran.out.count("+ virtual-policy/anygem") == 2
+    assert "anygem  add: loadbalance of google/gemini-2.0-flash (0.1), google/gemini-2.5-pro (0.9)  add: " in ran.out
+    assert ran.out.endswith("12 environments: 12 with changes.\n")
+
+
+def test_after_apply_the_plan_of_each_is_empty_and_an_empty_plan_does_nothing(fleet: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("apply", "--all", "--yes")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "12 environments: 12 applied.")
+    empty = policyctl("plan", "--all", "--detailed-exitcode")
+    assert (empty.code, empty.out.splitlines()[-1]) == (0, "12 environments: 12 without changes.")
+    before = [database(fleet, f"a{n}").read_bytes() for n in range(12)]
+    assert policyctl("apply", "--all", "--yes").code == 0
+    assert [database(fleet, f"a{n}").read_bytes() for n in range(12)] == before
+
+
+def test_what_is_not_selected_is_counted_and_left_alone(fleet: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("apply", "-l", "ring=1", "--exclude-env", "t-a10", "--yes")
+    assert ran.out.splitlines()[-1] == "3 environments: 3 applied, 9 not selected."
+    assert [database(fleet, f"a{n}").exists() for n in range(12)] == [n in (1, 4, 7) for n in range(12)]
+
+
+def test_one_name_is_planned_as_it_always_was(fleet: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("plan", "--env", "t-a0", "--detailed-exitcode")
+    assert ran.code == 2
+    assert ran.out.startswith("environment t-a0, remote sqlite:///a0.db\n")
+
+
+def broken(fleet: Project, *names: str) -> None:
+    for name in names:
+        database(fleet, name).write_text("this is not a database, and it is longer than a header of one would be " * 9)
+
+
+def test_failures_of_different_kinds_are_grouped_by_reason_and_the_others_are_done(
+    fleet: Project, policyctl: Policyctl
+) -> None:
+    broken(fleet, "a2", "a3")
+    rows = (fleet.policies / "tenants.csv").read_text().replace("a5,2,\n", "a5,2,much\n")
+    fleet.write("tenants.csv", rows)
+    ran = policyctl("apply", "--all", "--yes")
+    assert ran.code == 5
+    assert ran.out.splitlines()[-1] == "12 environments: 9 applied, 3 failed."
+    failed = [line for line in ran.out.splitlines() if line.startswith("failed")]
+    assert len(failed) == 2
+    assert failed[0].startswith("failed  2 × ")
+    assert failed[0].endswith(": t-a2, t-a3 (exit code 1)")
+    assert failed[1].endswith(": t-a5 (exit code 1)")
+    assert "anygem.yaml" in failed[1]
+
+
+def test_when_all_fail_alike_the_exit_code_is_theirs(fleet: Project, policyctl: Policyctl) -> None:
+    broken(fleet, *(f"a{n}" for n in range(12)))
+    assert policyctl("plan", "--all").code == 1
+
+
+def test_a_broken_shared_file_stops_everything_before_anything_is_done(fleet: Project, policyctl: Policyctl) -> None:
+    fleet.write("other.yaml", "kind: model\nname: [\n")
+    ran = policyctl("apply", "--all", "--yes")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.count("other.yaml") == 1
+    assert not any(database(fleet, f"a{n}").exists() for n in range(12))
+
+
+def test_a_suspended_environment_is_named_and_left_as_it_is(fleet: Project, policyctl: Policyctl) -> None:
+    fleet.write("policyctl.yaml", CONFIG + "environments: {t-a4: {suspend: {reason: migration}}}\n")
+    ran = policyctl("apply", "--all", "--yes")
+    assert "suspended  t-a4: migration\n" in ran.out
+    assert ran.out.splitlines()[-1] == "12 environments: 11 applied, 1 suspended."
+    assert not database(fleet, "a4").exists()
+    alone = policyctl("apply", "--env", "t-a4", "--yes")
+    assert alone.code == 3
+    assert "t-a4 is suspended, so nothing was written: migration; remove suspend from it first" in alone.err
+    assert "t-a4 is suspended, so apply leaves it as it is: migration" in policyctl("plan", "--env", "t-a4").out
+
+
+def test_one_digest_approves_all_and_no_other_plans(fleet: Project, policyctl: Policyctl) -> None:
+    digest = data_of(policyctl, "plan", "--all")["digest"]
+    ring = data_of(policyctl, "plan", "-l", "ring=1")["digest"]
+    assert policyctl("apply", "--all", "--yes", "--expect-digest", ring).code == 4
+    assert policyctl("apply", "--all", "--yes", "--expect-digest", "none").code == 4
+    assert not any(database(fleet, f"a{n}").exists() for n in range(12))
+    assert policyctl("apply", "--all", "--yes", "--expect-digest", digest).code == 0
+    assert policyctl("apply", "--all", "--yes", "--expect-digest", "none").code == 0
+    broken(fleet, "a3")
+    assert data_of(policyctl, "plan", "--all")["digest"] == "none"
+
+
+def test_a_wave_begins_only_when_the_one_before_ended_well(fleet: Project, policyctl: Policyctl) -> None:
+    fleet.write("policyctl.yaml", CONFIG + "waves: [{label: ring=2}, {label: 'ring in (1)', max_failures: 1}]\n")
+    broken(fleet, "a4")
+    ran = policyctl("apply", "--all", "--yes")
+    assert ran.out.splitlines()[-1] == "12 environments: 11 applied, 1 failed."
+    fleet.write("anygem.yaml", POLICY.replace("loadbalance}", "fallback}").replace(', weight: "{{ lite }}"', ""))
+    fleet.write("anygem.yaml", POLICY.replace("2.5-pro", "2.5-flash"))
+    broken(fleet, "a2")
+    ran = policyctl("apply", "--all", "--yes")
+    assert ran.code == 5
+    assert "not begun  t-a0, t-a1, t-a3 and 5 more: wave 1 did not end well, so later waves are held back\n" in ran.out
+    assert ran.out.splitlines()[-1] == "12 environments: 3 applied, 1 failed, 8 not begun."
+
+
+@pytest.mark.parametrize("option", [["--fail-fast"], ["--max-failures", "0"], ["--max-failures", "5%"]])
+def test_a_run_is_stopped_after_too_many_failures(option: list[str], fleet: Project, policyctl: Policyctl) -> None:
+    broken(fleet, "a0")
+    ran = policyctl("apply", "--all", "--yes", "--parallelism", "1", *option)
+    assert ran.code == 5
+    assert ran.out.splitlines()[-1] == "12 environments: 1 failed, 11 not begun."
+
+
+def test_the_report_has_a_row_or_a_case_for_each_environment(fleet: Project, policyctl: Policyctl) -> None:
+    broken(fleet, "a3")
+    fleet.write("policyctl.yaml", CONFIG + "environments: {t-a4: {suspend: {reason: '=migration'}}}\n")
+    ran = policyctl("plan", "--all", "--format", "csv", "--report", "junit=junit.xml", "--report", "markdown=fleet.md")
+    rows = {row["environment"]: row for row in csv.DictReader(io.StringIO(ran.out))}
+    assert (len(rows), rows["t-a0"]["add"], rows["t-a3"]["status"], rows["t-a3"]["exit_code"]) == (12, "1", "failed", "1")
+    assert rows["t-a4"]["reason"] == "'=migration"
+    suite = ElementTree.parse(fleet.policies.parent / "junit.xml").getroot()
+    assert {key: suite.get(key) for key in ("tests", "failures", "skipped")} == {"tests": "12", "failures": "1", "skipped": "1"}
+    page = (fleet.policies.parent / "fleet.md").read_text()
+    assert page.startswith("### policyctl plan: ")
+    assert page.count("<details>") == 2
+    found = data_of(policyctl, "plan", "--all")
+    assert [one["status"] for one in found["environments"]].count("planned") == 10
+    assert len(found["plans"]) == 2
+    assert found["environments"][1]["plan"] == found["environments"][11]["plan"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["plan", "--all", "--out", "p.json"], "--out saves the plan of one environment"),
+        (["plan", "--all", "--format", "html"], "html is for one environment"),
+        (["plan", "--all", "--remote", "local"], "--remote is for one environment"),
+        (["plan", "--env", "t-a0", "--format", "csv"], "the format csv is for several environments"),
+        (["plan", "--env", "t-a0", "--parallelism", "2"], "--parallelism is for several environments"),
+        (["plan", "--env", "t-a0", "--fail-fast"], "--fail-fast and --max-failures are for several environments"),
+        (["apply", "--all", "--max-failures", "many"], "many is neither a number nor a percentage"),
+        (["apply", "--all", "--keep-going", "--fail-fast"], "--keep-going contradicts --fail-fast"),
+        (["apply", "--resume", "x", "--yes"], "there is no run x in "),
+        (["apply", "--resume", "x", "--all"], "--resume does what a run left"),
+        (["pull", "--env", "t-*"], "pull works on one environment here"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(arguments: list[str], error: str, fleet: Project, policyctl: Policyctl) -> None:
+    ran = policyctl(*arguments)
+    assert (ran.code, ran.out) == (64, "")
+    assert error in ran.err
+
+
+def test_a_run_that_failed_in_part_is_resumed_where_it_failed(fleet: Project, policyctl: Policyctl) -> None:
+    broken(fleet, "a3")
+    ran = policyctl("apply", "--all", "--yes")
+    run = ran.err.partition("run ")[2].partition(";")[0]
+    assert policyctl("runs").out.endswith("  12 environments  1 left\n")
+    assert "t-a3  failed" in policyctl("runs", run).out
+    database(fleet, "a3").unlink()
+    before = {n: database(fleet, f"a{n}").stat().st_mtime_ns for n in range(12) if n != 3}
+    again = policyctl("apply", "--resume", run, "--yes")
+    assert again.out.splitlines()[-1] == "1 environment: 1 applied, 11 not selected."
+    assert {n: database(fleet, f"a{n}").stat().st_mtime_ns for n in before} == before
+    assert data_of(policyctl, "runs", run)["runs"][0]["left"] == []
+    assert policyctl("apply", "--resume", run, "--yes").code == 64
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        os.sched_yield()
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed_and_nothing_is_written_twice(fleet: Project, policyctl: Policyctl) -> None:
+    """Every environment has the policy once, whatever moment the process was killed at."""
+    rows = "".join(f"b{n},1,\n" for n in range(150))
+    fleet.write("tenants.csv", "tenant,ring,lite\n" + rows)
+    command = (sys.executable, "-m", "policyctl", "apply", "--all", "--yes")
+    with subprocess.Popen(command, cwd=fleet.policies.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        runs = fleet.policies.parent / ".policyctl" / "runs"
+        until(lambda: any(path.read_text().count("\n") > 40 for path in runs.glob("*.jsonl")))
+        process.send_signal(signal.SIGKILL)
+    run = next(runs.glob("*.jsonl")).stem
+    left = data_of(policyctl, "runs", run)["runs"][0]["left"]
+    assert 0 < len(left) < 150
+    assert policyctl("apply", "--resume", run, "--yes").code == 0
+    for n in range(150):
+        assert list(live_documents(database(fleet, f"b{n}"))) == ["virtual-policy/anygem"]
+    assert policyctl("plan", "--all", "--detailed-exitcode").code == 0
+
+
+def test_databases_are_only_read_by_a_plan(fleet: Project, policyctl: Policyctl) -> None:
+    assert policyctl("apply", "--all", "--yes").code == 0
+    fleet.write("anygem.yaml", POLICY.replace("2.5-pro", "2.5-flash"))
+    assert policyctl("plan", "--all", "--detailed-exitcode").code == 2
+    with sqlite3.connect(database(fleet, "a0")) as connection:
+        assert "2.5-flash" not in str(connection.execute("select * from policy").fetchall())
