@@ -86,7 +86,7 @@ class Fleet:
         """The reviewed plan of one environment."""
         review = review_directory(session, self.selection, self.overrides, base=self.base, tests=self.tests)
         if self.held is not None:
-            review = as_merged(review, session, self.held)
+            review = as_merged(review, session, self.held, settings=False)
         return review
 
     def task(self, work: Callable[[Session], EnvironmentResult]) -> Task:
@@ -123,7 +123,8 @@ class Fleet:
         kept = {self.names[place]: review for place, review in self._reviews.values()}
         self._reviews.clear()
         found = tuple(replace(results[name], review=kept.get(name)) for name in self.names if name in results)
-        return FleetResult(command, found, len(self.config.labels) - len(self.names), gone, str(self.options.dir))
+        settings = () if self.held is None else self.held.settings(self.config, "")
+        return FleetResult(command, found, len(self.config.labels) - len(self.names), gone, settings)
 
     def print_messages(self) -> None:
         """Print the messages of the environments, each once, with how often it came."""

@@ -108,9 +108,11 @@ def with_idle_settings(review: Review, session: Session, files: frozenset[str], 
     return replace(review, notes=(*review.notes, *notes))
 
 
-def as_merged(review: Review, session: Session, base: BaseConfig) -> Review:
-    """The review with the settings that the branch changes. The plan gets the branch's own configuration, so that its digest
-    is that of the same plan after the merge."""
+def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: bool = True) -> Review:
+    """The review with the `settings` that the branch changes (unless they are shown elsewhere).
+
+    The plan gets the branch's own configuration, so that its digest is that of the same plan after the merge.
+    """
     from policyctl.load.referred import access_now  # with git behind it
 
     merged = session.config.environment(session.environment.name)
@@ -120,9 +122,9 @@ def as_merged(review: Review, session: Session, base: BaseConfig) -> Review:
     plan = replace(review.plan, config=merged.digest, settings=merged.decides)
     now = access_now(session.options.dir, session.config, merged)
     terms = Terms(base.access(session.environment), now, merged.rules)
-    settings = base.settings(session.config, session.environment.name)
+    changed = base.settings(session.config, session.environment.name) if settings else ()
     return replace(
-        review, plan=plan, branch=replace(review.branch, settings=settings, terms=terms), notes=(*review.notes, *notes)
+        review, plan=plan, branch=replace(review.branch, settings=changed, terms=terms), notes=(*review.notes, *notes)
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused
@@ -19,6 +19,7 @@ from policyctl.load.referred import Held, access_at, changed_since, held_at, ref
 from policyctl.load.source import MAX_BYTES, Source, source_of
 from policyctl.load.urls import LOCAL
 from policyctl.plan.diff import FieldChange
+from policyctl.policy.document import canonical_text
 
 _MOST_CHANGES = 500  # commits to examine for how a remote was reached
 _LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of what decides where credentials go
@@ -65,12 +66,8 @@ class BaseConfig:
         """What the branch changes in the settings, by path in policyctl.yaml, and which files that they refer to it changes.
 
         First what applies to this environment, beginning with where credentials go; then the other environments, one by one.
+        What a template changes in several environments is one line.
         """
-
-        def rank(field: FieldChange) -> tuple[bool, str, bool]:
-            elsewhere = field.path.startswith("environments.") and not field.path.startswith(f"environments.{environment}.")
-            leads = not _LEADING.isdisjoint(field.path.split("."))
-            return elsewhere, field.path.split(".")[1] if elsewhere else "", not leads
 
         left = self.left or self
         before, after = left.config.written, now.written
@@ -78,7 +75,38 @@ class BaseConfig:
         fields = [
             FieldChange(path, was, becomes) for path in paths if (was := before.get(path)) != (becomes := after.get(path))
         ]
-        return tuple(sorted([*fields, *changed_since(left.then, left.config, left.held, now)], key=rank))
+        fields += changed_since(left.then, left.config, left.held, now)
+        return tuple(_once_a_template(sorted(fields, key=partial(_rank, environment)), left.config, now))
+
+
+def _rank(environment: str, field: FieldChange) -> tuple[bool, str, bool]:
+    elsewhere = field.path.startswith("environments.") and not field.path.startswith(f"environments.{environment}.")
+    leads = not _LEADING.isdisjoint(field.path.split("."))
+    return elsewhere, field.path.split(".")[1] if elsewhere else "", not leads
+
+
+def _once_a_template(fields: Sequence[FieldChange], then: Config, now: Config) -> Iterator[FieldChange]:
+    """The changes, with those that a template makes in several environments once: at the template, with how many they are."""
+    found: dict[tuple[str, str], list[FieldChange]] = {}
+    for field in fields:
+        origin = _template_of(field.path, now) or _template_of(field.path, then) or field.path
+        found.setdefault((origin, canonical_text([field.before, field.after])), []).append(field)
+    for (origin, _), same in found.items():
+        yield same[0] if len(same) == 1 else same[0]._replace(path=f"{origin} ({len(same):,} environments)")
+
+
+def _template_of(path: str, config: Config) -> str | None:
+    """`templates.gold.limits.max_removes`, for a setting of a generated environment that comes from there."""
+    head, _, rest = path.partition(".")
+    parts = rest.split(".")  # a name may have dots
+    names = (".".join(parts[:length]) for length in range(1, len(parts)))
+    name = next((one for one in names if one in config.origins), None) if head == "environments" else None
+    if name is None:
+        return None
+    setting = rest.removeprefix(f"{name}.")
+    above = [setting, setting.rpartition(".")[0], setting.partition(".")[0]]
+    origin = next((config.origins[name][one] for one in above if one in config.origins[name]), "")
+    return f"{origin}.{setting}" if origin.startswith("templates.") else None
 
 
 def read_base(directory: Path, revision: str) -> BaseConfig:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import Review
 from policyctl.policy.document import digest
 
@@ -62,13 +63,13 @@ def alike(review: Review) -> str:
 
 class FleetResult(NamedTuple):
     """The results of a run in the order of the environments; `left_out` is how many the selection leaves out, and `gone` are
-    environments that the base revision has and the files do not."""
+    environments that the base revision has and the files do not, `settings` what the branch changes in policyctl.yaml."""
 
     command: str
     results: tuple[EnvironmentResult, ...]
     left_out: int = 0
     gone: tuple[str, ...] = ()
-    directory: str = "policies"
+    settings: tuple[FieldChange, ...] = ()
 
     @property
     def digest(self) -> str:

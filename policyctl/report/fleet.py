@@ -14,7 +14,8 @@ from policyctl.policy.names import bare_name
 from policyctl.report.format import Style, count, cut, describe_value, escape, json_text, padded, position_name
 from policyctl.report.markdown import code, prose, row
 from policyctl.report.plan_json import plan_data
-from policyctl.report.plan_text import plan_text, sides
+from policyctl.report.plan_text import field_lines, plan_text, sides
+from policyctl.report.plan_view import SETTINGS_TITLE
 
 VERSION = 1
 _NAMES = 3  # environments that a line names
@@ -37,11 +38,18 @@ def changes_text(result: EnvironmentResult) -> str:
 
 def fleet_text(fleet: FleetResult, style: Style, *, verbose: bool = False) -> str:
     """The plans, each kind of plan once; what was left as it is; failures by reason; a summary as the last line."""
-    blocks = [_plan_block(group, style, verbose) for group in fleet.groups]
+    blocks = ["".join(f"{line}\n" for line in _settings_lines(fleet, style))]
+    blocks += [_plan_block(group, style, verbose) for group in fleet.groups]
     blocks += [_side_by_side(fleet, style), "".join(_other_lines(fleet, style, verbose)), "".join(_failure_lines(fleet, style))]
     digest = f"digest of all plans  {fleet.digest}\n" if fleet.command == "plan" and fleet.groups else ""
     blocks.append(f"{digest}{_summary(fleet, style)}\n")
     return "\n".join(block for block in blocks if block)
+
+
+def _settings_lines(fleet: FleetResult, style: Style) -> Iterator[str]:
+    if fleet.settings:
+        yield style.paint(SETTINGS_TITLE, "yellow")
+        yield from field_lines(fleet.settings, whole=True)
 
 
 def _plan_block(group: list[EnvironmentResult], style: Style, verbose: bool) -> str:
@@ -142,6 +150,7 @@ def fleet_json(fleet: FleetResult) -> str:
         "command": fleet.command,
         "digest": fleet.digest,
         "not_selected": fleet.left_out,
+        "settings": [{"path": one.path, "before": one.before, "after": one.after} for one in fleet.settings],
         "no_longer_in_the_fleet": list(fleet.gone),
         "environments": [_result_data(one, kinds) for one in fleet.results],
         "plans": [next((plan_data(one.review) for one in group if one.review is not None), None) for group in fleet.groups],
@@ -203,6 +212,8 @@ def fleet_markdown(fleet: FleetResult) -> str:
     if reasons := fleet.by_reason:
         rows = [row([f"{len(found):,}", prose(reason), code(names_of(found))]) for reason, found in reasons.items()]
         parts.append(row(["failed", "why", "where"]) + row(["---"] * 3) + "".join(rows))
+    if settings := list(_settings_lines(fleet, plain)):
+        parts.append(f"{SETTINGS_TITLE}\n\n{block('', [line.strip() for line in settings[1:]])}")
     heads, table = _table(fleet)
     if table:
         lines = [row([code(bare_name(name)), *map(prose, cells)]) for name, cells in table]

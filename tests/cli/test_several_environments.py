@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.conftest import Policyctl, Project
+from tests.git_repo import commit, git
 from tests.sqlite_rows import live_documents
 
 CONFIG = """
@@ -260,3 +261,31 @@ def test_databases_are_only_read_by_a_plan(fleet: Project, policyctl: Policyctl)
     assert policyctl("plan", "--all", "--detailed-exitcode").code == 2
     with sqlite3.connect(database(fleet, "a0")) as connection:
         assert "2.5-flash" not in str(connection.execute("select * from policy").fetchall())
+
+
+def test_a_pull_request_shows_what_a_template_and_rows_change_once(fleet: Project, policyctl: Policyctl) -> None:
+    """With how many environments it is for; a new row is not followed before its merge, and one that left is left as it is."""
+    root = fleet.policies.parent
+    (root / ".gitignore").write_text("*.db\n*.lock\n.policyctl/\n")
+    git(root, "init", "--quiet", "--initial-branch", "main")
+    commit(root)
+    assert policyctl("apply", "--all", "--yes").code == 0
+    git(root, "checkout", "--quiet", "-b", "topic")
+    fleet.write("policyctl.yaml", CONFIG.replace("vars: {lite: 0.1}}", "limits: {max_removes: 0}, vars: {lite: 0.1}}"))
+    rows = (fleet.policies / "tenants.csv").read_text().replace("a9,0,\n", "").replace("a8,2,", "a8,1,")
+    fleet.write("tenants.csv", rows + "a12,1,\n")
+    commit(root)
+    ran = policyctl("plan", "--all", "--base", "main")
+    assert ran.code == 5
+    settings = ran.out.partition("\n\n")[0].splitlines()[1:]
+    assert [line.strip() for line in settings] == [
+        "templates.one.limits.max_removes (12 environments): absent → 0",
+        "environments.t-a12.remote: absent → sqlite:///a12.db",
+        'environments.t-a12.labels.ring: absent → "1"',
+        'environments.t-a8.labels.ring: "2" → "1"',
+        "environments.t-a9.remote: sqlite:///a9.db → absent",
+        'environments.t-a9.labels.ring: "0" → absent',
+    ]
+    assert "no longer in the fleet, and left as they are: t-a9\n" in ran.out
+    assert "is new in this branch, so its remote has not been reviewed" in ran.out
+    assert not (fleet.policies / "a12.db").exists()
