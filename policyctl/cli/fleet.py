@@ -14,6 +14,7 @@ from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides
 from policyctl.cli.session import DirectoryFiles, Session, open_config, session_of
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, UsageError
+from policyctl.lint.settings import variable_warnings
 from policyctl.load.environment import Config
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf, planned
@@ -153,7 +154,9 @@ def open_fleet(
     lint = config.lint if held is None else held.config.lint
     files = DirectoryFiles(options, config, lint, lenient=False, deep=True, tests=tests, several=True)
     files.raise_if_broken(config.shared)
-    return Fleet(options, Console(options), config, names, selection, overrides, files, base, held, tests)
+    console = Console(options)
+    console.problems(variable_warnings(config))
+    return Fleet(options, console, config, names, selection, overrides, files, base, held, tests)
 
 
 def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:

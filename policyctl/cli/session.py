@@ -149,7 +149,9 @@ class Session:
             why = f"holds no policy for environment {self.environment.name}{nothing}"
             idle = [problem for problem in problems if problem.code == "P473"]
             raise InvalidInput([Problem(Mark(str(directory)), "P016", why), *idle])
-        self.console.problems((*variable_warnings(self.config), *loaded.problems))
+        # Those of several environments are shown once, by what shares the directory.
+        warnings = variable_warnings(self.config) if self.directory is None else []
+        self.console.problems((*warnings, *loaded.problems))
 
 
 def open_session(options: Options, environment: str | None = None, base: BaseConfig | None = None) -> Session:
