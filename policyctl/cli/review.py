@@ -53,12 +53,11 @@ def review_directory(
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     review = with_idle_settings(review, session, loaded.names, overrides)
-    if session.console.verbose and loaded.models and not settings.models:
-        review = replace(review, notes=(*review.notes, _unmanaged(len(loaded.models))))
+    if not settings.models and (unmanaged := sum(model.has_settings for model in loaded.model_documents)):
+        review = replace(review, notes=(*review.notes, _unmanaged(unmanaged)))
     if why := session.environment.suspended:
-        review = replace(
-            review, notes=(*review.notes, f"{session.environment.name} is suspended, so apply leaves it as it is: {why}")
-        )
+        note = f"{session.environment.name} is suspended, so apply leaves it as it is: {why}"
+        review = replace(review, notes=(*review.notes, note))
     return replace(
         review,
         plan=replace(review.plan, overrides=overrides.given),
@@ -84,9 +83,9 @@ def read_consumers_of(
 
 
 def _unmanaged(models: int) -> str:
-    """A note for those who ask for everything: most directories that declare models only want policies checked against them."""
+    """A note about models whose files have settings that are not applied."""
     are = "1 model is" if models == 1 else f"{models:,} models are"
-    return f"{are} declared and not managed; write manage: [policies, models] in policyctl.yaml to plan and apply models too"
+    return f"{are} declared with settings and not managed; write manage: [policies, models] in policyctl.yaml to apply them too"
 
 
 def _warnings(review: Review, loaded: Loaded) -> tuple[Problem, ...]:

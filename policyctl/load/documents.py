@@ -24,16 +24,22 @@ from policyctl.policy.schema import PolicyBody, PolicyFile
 from policyctl.policy.validation_errors import findings_of, too_big
 from policyctl.policy.virtual_model import VirtualModel
 
+# What a model's file says besides that the model exists, and of which type.
+_SETTINGS = ("provider_config", "config", "app_id", "connection", "connection_id", "tags")
 _OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDocument:
-    """A virtual model that a file declares: its name as written, and which document of which file declares it."""
+    """A virtual model that a file declares: its name as written, and which document of which file declares it.
+
+    `has_settings` is whether the document has more than a declaration needs, so that the model could be reconciled.
+    """
 
     name: str
     file: str
     index: int
+    has_settings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +139,8 @@ def _read_model(source: Source, index: int, data: dict[str, Any], contents: File
     name = data.get("name")
     if not isinstance(name, str) or not name:
         return [Finding((), "P102", "missing key name (add it: a virtual model declares a name)", "key")]
-    contents.models.append(ModelDocument(name, source.file, index))
     provider = data.get("provider_config")
+    contents.models.append(ModelDocument(name, source.file, index, any(data.get(key) for key in _SETTINGS)))
     timeout = provider.get("request_timeout") if isinstance(provider, dict) else None
     if isinstance(timeout, int | float) and timeout > 0:
         contents.timeouts[canonical_model(name)] = timeout / 1000  # the gateway takes milliseconds

@@ -100,13 +100,17 @@ def test_an_update_that_this_remote_cannot_clear_says_what_to_do(
     ) in ran.out
 
 
-def test_declared_models_that_are_not_managed_are_noted_for_those_who_ask(project: Project, policyctl: Policyctl) -> None:
+def test_every_plan_notes_models_with_settings_that_are_not_managed(project: Project, policyctl: Policyctl) -> None:
     project.policy("chat", GPT)
-    declare(project, "openai/gpt-4o")
+    declare(project, "openai/gpt-4o", "model_type: chat")
     project.write("policyctl.yaml", "environments: {dev: {}}\n")
-    note = "1 model is declared and not managed; write manage: [policies, models] in policyctl.yaml"
-    assert note not in policyctl("plan").out
-    assert note in policyctl("plan", "-v").out
+    note = "1 model is declared with settings and not managed; write"
+    assert note not in policyctl("plan", "-v").out, "a declaration alone has nothing to apply"
+    declare(project, "openai/gpt-4o", "provider_config: {custom_host: https://h}")
+    for form in ("text", "markdown", "html", "json"):
+        assert note in policyctl("plan", "--format", form).out, form
+    assert policyctl("apply", "--yes").code == 0
+    assert note in policyctl("plan").out, "a plan without changes"
     project.write("policyctl.yaml", "manage: [policies, models]\nenvironments: {dev: {}}\n")
     assert note not in policyctl("plan", "-v").out
 
