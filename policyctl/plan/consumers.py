@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.findings import FieldPath
-from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, bare_name, canonical_name
+from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, bare_name, both_spellings, canonical_name, kind_of, provider_of
 
 ConsumerKind = Literal[
     "agent", "external agent", "assistant", "flow", "knowledge base", "control", "tenant default", "denylist", "policy"
@@ -80,14 +80,26 @@ class FoundConsumers:
 class Consumers:
     """Who uses what, directly and through others."""
 
-    def __init__(self, unread: Mapping[str, str] = {}, absent: Iterable[str] = (), released: Iterable[str] = ()) -> None:
-        """`unread` and `absent` are as those of `Sources`; `released` are the agents with a version that was not inspected."""
+    def __init__(
+        self,
+        unread: Mapping[str, str] = {},
+        absent: Iterable[str] = (),
+        released: Iterable[str] = (),
+        listed: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
+        """`unread` and `absent` are as those of `Sources`; `released` are the agents with a version that was not inspected.
+
+        `listed` gives the models that the remote lists, as it spells them. It is called when a name without a prefix may be
+        that of a virtual model or of one of the platform's own.
+        """
         self.unread = dict(unread)
         self.absent = tuple(absent)
         self.released = tuple(released)
         self.empty = True  # there is nothing but policies
         self.named: set[str] = set()  # canonical names that some consumer writes with their prefix
-        self._direct: defaultdict[str, dict[ConsumerUse, None]] = defaultdict(dict)
+        self._listed = listed
+        self._policies: set[str] = set()  # canonical names
+        self._direct: defaultdict[str, dict[ConsumerUse, None]] = defaultdict(dict)  # by the name as a consumer writes it
         self._collaborates: defaultdict[str, dict[Consumer, None]] = defaultdict(dict)
 
     def add(self, consumer: Consumer, uses: Iterable[tuple[str, str]], collaborators: Iterable[str] = ()) -> None:
@@ -95,7 +107,7 @@ class Consumers:
         name."""
         self.empty = self.empty and consumer.kind == "policy"
         for where, name in uses:
-            self._direct[used_name(name)][ConsumerUse(consumer, where)] = None
+            self._direct[name][ConsumerUse(consumer, where)] = None
             if name.startswith((MODEL_PREFIX, POLICY_PREFIX)):
                 self.named.add(name)
         for other in collaborators:
@@ -103,6 +115,7 @@ class Consumers:
 
     def policies(self, documents: Mapping[str, Document]) -> None:
         """Take note of what policies target, by their canonical names."""
+        self._policies.update(documents)
         for name, document in documents.items():
             self.add(Consumer("policy", name), (("policy.targets", target) for target in dict.fromkeys(model_names(document))))
 
@@ -124,7 +137,7 @@ class Consumers:
     def of(self, name: str) -> tuple[ConsumerUse, ...]:
         """Who uses a policy or model by its canonical name: direct uses first, each consumer once."""
         found: dict[Consumer, ConsumerUse] = {}
-        pending = list(self._direct.get(name, ()))
+        pending = self._direct_uses(name)
         while pending:
             further: list[ConsumerUse] = []
             for use in sorted(pending, key=_order):
@@ -134,11 +147,30 @@ class Consumers:
             pending = further
         return tuple(found.values())
 
+    def _direct_uses(self, name: str) -> list[ConsumerUse]:
+        """The uses that name a policy or model, in either spelling."""
+        bare = both_spellings(name)[1]
+        shown = self._direct.get(bare, {}) if bare != name and self._is_meant(name, bare) else {}
+        return [*self._direct.get(name, {}), *shown]
+
+    def _is_meant(self, name: str, bare: str) -> bool:
+        """Whether a name without a prefix means this policy or virtual model.
+
+        It means the policy of that name, if there is one, and one without a provider can mean nothing else. Otherwise it is
+        one of the platform's own models, or, where the platform lists none of that name, the virtual model.
+        """
+        if bare not in self._direct:
+            return False
+        policy = canonical_name(bare)
+        if kind_of(name) == "policy":
+            return policy in self._policies or provider_of(bare) is None
+        return policy not in self._policies and provider_of(bare) is not None and bare not in self._listed()
+
     def _users_of(self, use: ConsumerUse) -> Iterator[ConsumerUse]:
         """Those who use a consumer, and through it what it uses."""
         way = (use.consumer.name, *use.through)
         if use.consumer.kind == "policy":
-            yield from (ConsumerUse(other.consumer, other.field, way) for other in self._direct.get(use.consumer.name, ()))
+            yield from (ConsumerUse(other.consumer, other.field, way) for other in self._direct_uses(use.consumer.name))
         for other in self._collaborates.get(use.consumer.name, ()):
             yield ConsumerUse(other, "collaborators", way)
 
@@ -176,18 +208,10 @@ def _order(use: ConsumerUse) -> tuple[bool, Consumer]:
     return use.consumer.kind == "policy", use.consumer
 
 
-def used_name(name: str) -> str:
-    """What a consumer means by a name: a virtual model, else the policy of that name in either spelling.
-
-    A built-in model has no prefix either; it reads as a policy that does not exist, which nothing is said of.
-    """
-    return name if name.startswith((MODEL_PREFIX, POLICY_PREFIX)) else canonical_name(name)
-
-
-def consumers_of(sources: Sources) -> Consumers:
-    """Who uses what by the rows of a tenant."""
+def consumers_of(sources: Sources, listed: Callable[[], Collection[str]] = frozenset) -> Consumers:
+    """Who uses what by the rows of a tenant; `listed` is as that of `Consumers`."""
     released = sorted(_name(row) for row in sources.agents if _is_released(row))
-    found = Consumers(sources.unread, sources.absent, released)
+    found = Consumers(sources.unread, sources.absent, released, listed)
     names = {str(row["id"]): _name(row) for row in _all_agents(sources) if "id" in row}
     for row in sources.agents:
         consumer = Consumer("agent", _name(row), str(row.get("workspace_id") or ""))

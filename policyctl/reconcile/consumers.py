@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache, partial
 
+from policyctl.errors import RemoteError
 from policyctl.load.directory import Loaded
 from policyctl.load.documents import ConsumerDocument
 from policyctl.load.urls import GIT
@@ -20,11 +22,22 @@ def read_consumers(reader: Reader, loaded: Loaded | None, policies: Mapping[str,
     """Who uses what, by the lists of the remote, the directory's other files, and the targets of these policies (documents by
     canonical name). What cannot be read is in the result."""
     sources = reader.sources()
-    found = Consumers() if sources is None else consumers_of(sources)
+    listed = cache(partial(_listed, reader))
+    found = Consumers(listed=listed) if sources is None else consumers_of(sources, listed)
     for consumer, document in _in_files(loaded).items():
         found.add(consumer, document.consumer.uses, document.consumer.collaborators)
     found.policies(policies)
     return found
+
+
+def _listed(reader: Reader) -> frozenset[str]:
+    """The platform's own models, which have no prefix. Where that is not known there are none, so that a name counts as use."""
+    if reader.embedded:
+        return frozenset()  # it has none, and may store a virtual model without its prefix
+    try:
+        return reader.models()
+    except RemoteError:
+        return frozenset()
 
 
 def _in_files(loaded: Loaded | None) -> dict[Consumer, ConsumerDocument]:

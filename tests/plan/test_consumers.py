@@ -88,6 +88,36 @@ def test_both_spellings_of_a_policy_are_one() -> None:
     assert [use.consumer.name for use in found.of(ANYGEM)] == ["a", "b"]
 
 
+BARE: dict[str, tuple[str, set[str], set[str], str | None]] = {
+    # what is written, the policies there are, the models that the remote lists, and what is meant (None: nothing known)
+    "the policy": ("anygem", {ANYGEM}, set(), ANYGEM),
+    "a policy that does not exist": ("anygem", set(), set(), ANYGEM),
+    "the virtual model": ("openai/gpt-4o", {ANYGEM}, {GPT}, GPT),
+    "a model of the platform's own": ("openai/gpt-4o", {ANYGEM}, {GPT, "openai/gpt-4o"}, None),
+    "a policy with a provider in its name": (
+        "openai/gpt-4o",
+        {"virtual-policy/openai/gpt-4o"},
+        {GPT},
+        "virtual-policy/openai/gpt-4o",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BARE)
+def test_a_name_without_a_prefix_means_what_exists(case: str) -> None:
+    written, policies, listed, meant = BARE[case]
+    found = consumers_of(Sources(agents=({"name": "a", "llm": written},)), lambda: listed)
+    found.policies({name: {"policy": {"targets": []}} for name in policies})
+    asked = (ANYGEM, GPT, "virtual-policy/openai/gpt-4o")
+    assert [name for name in asked if found.of(name)] == ([meant] if meant else [])
+
+
+def test_a_policy_targets_a_virtual_model_in_either_spelling() -> None:
+    found = consumers_of(Sources(agents=({"name": "a", "llm": "anygem"},)))
+    found.policies({ANYGEM: {"policy": {"targets": [{"model_name": "openai/gpt-4o"}]}}})
+    assert [use.consumer.name for use in found.of(GPT)] == [ANYGEM, "a"]
+
+
 def test_a_model_is_used_through_policies_and_collaborators_the_shortest_way() -> None:
     found = consumers_of(
         Sources(
