@@ -22,8 +22,8 @@ ConsumerKind = Literal[
 ]
 # Those that only narrow or guard what a model does: without the model they do nothing, and nothing fails.
 MILD: frozenset[ConsumerKind] = frozenset({"control", "denylist"})
-_NAMED = 3  # consumers of one kind in a phrase
 _MOST = 1000  # nodes of one flow; with more, what is left is not looked at
+_NAMED = 3  # consumers of one kind in a phrase
 _MAX_WAY = 20  # consumers between one and what it uses; agents may be collaborators of each other
 
 
@@ -150,8 +150,8 @@ class Consumers:
     def _direct_uses(self, name: str) -> list[ConsumerUse]:
         """The uses that name a policy or model, in either spelling."""
         bare = both_spellings(name)[1]
-        shown = self._direct.get(bare, {}) if bare != name and self._is_meant(name, bare) else {}
-        return [*self._direct.get(name, {}), *shown]
+        also = bare != name and bare in self._direct and self._is_meant(name, bare)
+        return [*self._direct.get(name, ()), *(self._direct[bare] if also else ())]
 
     def _is_meant(self, name: str, bare: str) -> bool:
         """Whether a name without a prefix means this policy or virtual model.
@@ -159,8 +159,6 @@ class Consumers:
         It means the policy of that name, if there is one, and one without a provider can mean nothing else. Otherwise it is
         one of the platform's own models, or, where the platform lists none of that name, the virtual model.
         """
-        if bare not in self._direct:
-            return False
         policy = canonical_name(bare)
         if kind_of(name) == "policy":
             return policy in self._policies or provider_of(bare) is None
@@ -177,19 +175,24 @@ class Consumers:
 
 def phrase(uses: Iterable[ConsumerUse]) -> str:
     """`used by 5 agents (billing-bot, faq, sales, …), through others by 1 flow (intake); on the denylist`; empty for none."""
-    found = list(uses)
-    live = {(use.consumer.kind, use.consumer.name) for use in found if not use.consumer.file}
-    found = [use for use in found if not use.consumer.file or (use.consumer.kind, use.consumer.name) not in live]
-    direct = _counted(use.consumer for use in found if not use.through)
-    others = _counted(use.consumer for use in found if use.through)
+    found = each_once(uses)
+    direct = counted_consumers(use.consumer for use in found if not use.through)
+    others = counted_consumers(use.consumer for use in found if use.through)
     parts = [f"used by {direct}"] if direct else []
     parts += [f"{'' if direct else 'used '}through others by {others}"] if others else []
     listed = [", ".join(parts)] if parts else []
     return "; ".join([*listed, *(["on the denylist"] if any(use.consumer.kind == "denylist" for use in found) else [])])
 
 
-def _counted(consumers: Iterable[Consumer]) -> str:
-    """Consumers by their kind: how many, and the names of the first few."""
+def each_once(uses: Iterable[ConsumerUse]) -> list[ConsumerUse]:
+    """Uses without those of files whose consumer is live too."""
+    found = list(uses)
+    live = {(use.consumer.kind, use.consumer.name) for use in found if not use.consumer.file}
+    return [use for use in found if not use.consumer.file or (use.consumer.kind, use.consumer.name) not in live]
+
+
+def counted_consumers(consumers: Iterable[Consumer], *, named: bool = True) -> str:
+    """Consumers by their kind: how many, and if `named` the names of the first few."""
     by_kind: defaultdict[ConsumerKind, list[str]] = defaultdict(list)
     for consumer in consumers:
         by_kind[consumer.kind].append(bare_name(consumer.name))
@@ -200,7 +203,8 @@ def _counted(consumers: Iterable[Consumer]) -> str:
         elif kind != "denylist":
             plural = "policies" if kind == "policy" else f"{kind}s"
             more = ", …" if len(names) > _NAMED else ""
-            parts.append(f"{len(names):,} {plural if len(names) != 1 else kind} ({', '.join(names[:_NAMED])}{more})")
+            shown = f" ({', '.join(names[:_NAMED])}{more})" if named else ""
+            parts.append(f"{len(names):,} {plural if len(names) != 1 else kind}{shown}")
     return ", ".join(parts)
 
 
@@ -212,7 +216,8 @@ def consumers_of(sources: Sources, listed: Callable[[], Collection[str]] = froze
     """Who uses what by the rows of a tenant; `listed` is as that of `Consumers`."""
     released = sorted(_name(row) for row in sources.agents if _is_released(row))
     found = Consumers(sources.unread, sources.absent, released, listed)
-    names = {str(row["id"]): _name(row) for row in _all_agents(sources) if "id" in row}
+    lists = (sources.agents, sources.others.get("external agent", ()), sources.others.get("assistant", ()))
+    names = {str(row["id"]): _name(row) for rows in lists for row in rows if "id" in row}
     for row in sources.agents:
         consumer = Consumer("agent", _name(row), str(row.get("workspace_id") or ""))
         found.add(consumer, agent_uses(row), (names.get(one, one) for one in _texts(row.get("collaborators"))))
@@ -227,20 +232,14 @@ def consumers_of(sources: Sources, listed: Callable[[], Collection[str]] = froze
     return found
 
 
-def _all_agents(sources: Sources) -> Iterator[Document]:
-    yield from sources.agents
-    others: tuple[ConsumerKind, ...] = ("external agent", "assistant")
-    for kind in others:
-        yield from sources.others.get(kind, ())
-
-
-def _name(row: Document) -> str:
-    return str(row.get("name") or row.get("id") or "without a name")
-
-
 def _is_released(row: Document) -> bool:
     environments = row.get("environments")
     return isinstance(environments, list) and any(isinstance(one, dict) and one.get("name") == "live" for one in environments)
+
+
+def _name(row: Document) -> str:
+    """What a consumer is called, by its row or file."""
+    return str(row.get("name") or row.get("id") or "without a name")
 
 
 def agent_uses(row: Document) -> Iterator[tuple[str, str]]:
@@ -312,9 +311,8 @@ def consumers_in(document: Document) -> Iterator[FileConsumer]:
         uses = tuple((where, name) for where, name in found[1](document) if "{{" not in name)
         collaborators = _texts(document.get("collaborators")) if found[0] == "agent" else ()
         spec = document.get("spec")  # where a flow has its name
-        yield FileConsumer(
-            found[0], _name(spec if "name" not in document and isinstance(spec, dict) else document), uses, tuple(collaborators)
-        )
+        named = spec if "name" not in document and isinstance(spec, dict) else document
+        yield FileConsumer(found[0], _name(named), uses, tuple(collaborators))
 
 
 _FILES: dict[str, tuple[ConsumerKind, Callable[[Document], Iterator[tuple[str, str]]]]] = {

@@ -130,10 +130,14 @@ def usual_row(moved: Delta) -> str:
 
 def cell_row(cell: Cell) -> str:
     """`served 100% → 0% while google/gemini answers 500`, `… while a tenth of the calls to provider openai answer 503`."""
+    return f"served {' → '.join(_both(cell.before, cell.after))} while {failing_part(cell)}"
+
+
+def failing_part(cell: Cell) -> str:
+    """`google/gemini is down with 500`, `a tenth of the calls to provider openai fail with 503`."""
     name = model(cell.name) if cell.kind == "model" else f"provider {name_text(cell.name)}"
     how = describe_failures(cell.failures)
-    what = f"{name} is down with {how}" if cell.share == 1 else f"{_part(cell.share)} of the calls to {name} fail with {how}"
-    return f"served {' → '.join(_both(cell.before, cell.after))} while {what}"
+    return f"{name} is down with {how}" if cell.share == 1 else f"{_part(cell.share)} of the calls to {name} fail with {how}"
 
 
 def _part(share: float) -> str:

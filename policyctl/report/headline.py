@@ -1,17 +1,34 @@
-"""The summary of a plan in a few lines: how much changes, the riskiest effect on traffic, and what the rules found."""
+"""The summary of a plan in a few lines: how much changes, the riskiest effect on traffic, and what the rules found.
+
+And of each change what its consumers lose: the effect joined with who uses what changes. A consumer's calls to a policy have
+the policy's effect, and only that is claimed. One that comes by way of another policy is left to that policy, which has an
+effect of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from policyctl.effect.analysis import Cell, Delta, Effect, Reached
 from policyctl.effect.outages import Together
-from policyctl.plan.change import Change
+from policyctl.plan.change import Action, Change
+from policyctl.plan.consumers import Consumer, ConsumerUse, counted_consumers, each_once
 from policyctl.plan.risk import Risk, Tier, worst_of
 from policyctl.plan.safety import Review
-from policyctl.policy.names import KINDS, PLURALS, bare_name, counted, kind_of, short_model
-from policyctl.report.effect_rows import before_after, cell_row, model, moved_shares, seconds, together_row, usual_row
+from policyctl.policy.names import KINDS, PLURALS, POLICY_PREFIX, bare_name, counted, kind_of, short_model
+from policyctl.report.effect_rows import (
+    before_after,
+    cell_row,
+    failing_part,
+    informative,
+    model,
+    moved_shares,
+    percents,
+    seconds,
+    together_row,
+    usual_row,
+)
 from policyctl.report.format import count, escape, name_text
 from policyctl.report.plan_view import ALSO, NOT_KNOWN, all_compared, how_many
 
@@ -176,3 +193,92 @@ _PASSED = {
     False: "safety rules passed, no guards configured",
     None: "safety rules passed",
 }
+
+
+# The others make no calls: policies have an effect of their own, and a tenant's settings are names.
+_CALLING = frozenset({"agent", "flow", "knowledge base"})
+
+
+class Losses(NamedTuple):
+    """The consumers that a change affects, and in a sentence what they lose, or that it is not known."""
+
+    consumers: tuple[Consumer, ...]
+    text: str
+
+
+def losses_by(name: str, action: Action, effect: Effect | None, review: Review) -> Losses | None:
+    """What the consumers of a changed or affected policy or model lose; None where nothing gets worse for any known one.
+
+    `effect` is that of an update; None where it is not known.
+    """
+    found = review.consumers
+    if found is None or action == "add" or not (affected := _calling(found.uses.get(name, ()))):
+        return None
+    lost = _left_without(name) if action == "remove" else _lost_by(effect, one=len(affected) == 1)
+    if not lost:
+        return None
+    consumers = tuple(use.consumer for use in affected)
+    # Where some are not affected, it takes names to distinguish them.
+    who = counted_consumers(consumers, named=len(consumers) < len(each_once(found.uses.get(name, ()))))
+    return Losses(consumers, lost.format(who=f"at least {who}" if found.unread else who))
+
+
+def losses_text(name: str, action: Action, effect: Effect | None, review: Review) -> str:
+    """The sentence alone; empty for none."""
+    lost = losses_by(name, action, effect, review)
+    return lost.text if lost is not None else ""
+
+
+def affected_first(uses: Sequence[ConsumerUse], losses: Losses | None) -> list[ConsumerUse]:
+    """The uses of those that lose something, then the others."""
+    affected = losses.consumers if losses is not None else ()
+    return sorted(uses, key=lambda use: use.consumer not in affected)
+
+
+def _calling(uses: Iterable[ConsumerUse]) -> list[ConsumerUse]:
+    """The uses by consumers whose own calls go to what they use: without those by way of another policy."""
+    return [
+        use
+        for use in each_once(uses)
+        if use.consumer.kind in _CALLING and not any(one.startswith(POLICY_PREFIX) for one in use.through)
+    ]
+
+
+def _left_without(name: str) -> str:
+    return f"{{who}} would name a {kind_of(name)} that no longer exists"
+
+
+def _lost_by(effect: Effect | None, *, one: bool) -> str:
+    """What an update loses, with `{who}` for the consumers; empty for nothing. `one` is whether that is a single consumer."""
+    if effect is None or effect.unknown:
+        return "it is not known what changes for {who}"
+    lose = "may lose" if effect.uncounted else "loses" if one else "lose"
+    if effect.refused:
+        return f"{{who}} {lose} every request: the gateway refuses the policy"
+    if effect.usual is not None and (effect.usual.after or 0.0) < (effect.usual.before or 0.0):
+        return f"{{who}} {lose} requests: {usual_row(effect.usual)}"
+    if cells := informative(effect.worse, effect):
+        return f"{{who}} {lose} {_cell_lost(cells, effect)}".replace("  ", " ")
+    if effect.together is not None:
+        return f"{{who}} {lose} requests: {together_row(effect.together)}"
+    return ""
+
+
+def _cell_lost(cells: Sequence[Cell], effect: Effect) -> str:
+    """`failover while openai/gpt-4o is down with 503`, or `requests while …` where that was not survived before either."""
+    cell, *others = cells
+    more = f", and in {len(others):,} more {'case' if len(others) == 1 else 'cases'}" if others else ""
+    what = "failover" if _had_failover(cell, effect) else "requests"
+    if cell.after > 0:
+        before, after = percents(cell.before, cell.after) or ("", "")
+        more = f" (served {before} → {after}){more}"
+    return f"{what} while {failing_part(cell)}{more}"
+
+
+def _had_failover(cell: Cell, effect: Effect) -> bool:
+    """Whether requests that came to what fails were all served by something else before: it took some while nothing failed,
+    and none were lost in this outage, in which every one of its calls fails."""
+    moved = effect.models if cell.kind == "model" else effect.providers
+    share = next((one.before for one in moved if one.name == cell.name), None)
+    # Only shares that change are listed. One that stays is above 0, since something is lost without it now.
+    return cell.share == 1 and cell.before == 1 and effect.usual is None and (share is None or share > 0)

@@ -70,6 +70,7 @@ class Shown(NamedTuple):
     more: int
     pictures: ChangeView | None
     users: str
+    lost: str
 
 
 class Notice(NamedTuple):
@@ -198,6 +199,7 @@ def _one(number: int, item: Item, review: Review) -> Shown:
         more=more,
         pictures=change_view(item, review),
         users=item.users,
+        lost=item.lost,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from policyctl.effect.analysis import Effect
@@ -15,7 +15,7 @@ from policyctl.policy.names import bare_name, canonical_model, kind_of
 from policyctl.report.drawings import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.format import describe_value, field_values, position_name
-from policyctl.report.headline import describe_risks, is_unknown, risk_of
+from policyctl.report.headline import describe_risks, is_unknown, losses_text, risk_of
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to, used_by
 
@@ -46,6 +46,7 @@ class Item:
     restored: bool = False
     further: str | None = None  # what a policy that is added leads to by way of others
     users: str = ""  # who uses it, if any consumer is known
+    lost: str = ""  # what these lose
 
     @property
     def worse(self) -> bool:
@@ -79,15 +80,15 @@ def items_of(subject: PlanView) -> list[Item]:
                 restored=restored,
                 further=more,
                 users=used_by(change.name, review, removed=change.action == "remove"),
+                lost=losses_text(change.name, change.action, moves, review),
             )
         )
     for one in review.affected:
         before, after = (policies.get(one.name) for policies in (review.policies_before, review.policies))
         risk, name = worst_of(one.name, "update", one.effect), one.name
-        users = used_by(name, review)
-        items.append(
-            Item("affected", name, None, one.effect, risk, before, after, verbose, one.through, one.bound, users=users)
-        )
+        item = Item("affected", name, None, one.effect, risk, before, after, verbose, one.through, one.bound)
+        lost = losses_text(name, "update", one.effect, review)
+        items.append(replace(item, users=used_by(name, review), lost=lost))
     items.sort(key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
     return sorted(items, key=lambda item: item.change is None and is_unknown(item.effect))
 
@@ -102,8 +103,8 @@ def table_row(item: Item) -> str:
     """The action, the policy, and the worst effect."""
     way = f" through {_way(item.through, code)}" if item.through else ""
     action = "restoration" if item.restored else item.action
-    users = prose(item.users) if item.users else ""
-    return row((action, code(bare_name(item.name)) + way, "; ".join(filter(None, (_in_short(item), users)))))
+    users = [prose(text) for text in (item.lost, item.users) if text]
+    return row((action, code(bare_name(item.name)) + way, "; ".join(filter(None, (_in_short(item), *users)))))
 
 
 def _way(through: tuple[str, ...], shown: Callable[[str], str]) -> str:

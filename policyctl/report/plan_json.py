@@ -7,7 +7,7 @@ from typing import Any
 
 from policyctl.effect.analysis import Effect
 from policyctl.effect.gateway import PROFILE
-from policyctl.plan.change import Change
+from policyctl.plan.change import Action, Change
 from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.effects import AffectedPolicy
@@ -15,7 +15,7 @@ from policyctl.plan.safety import Review
 from policyctl.plan.unknown_fields import unknown_field_notes
 from policyctl.report.effect_json import effect_data, extras_data
 from policyctl.report.format import json_text
-from policyctl.report.headline import describe_risk, plan_summary
+from policyctl.report.headline import affected_first, describe_risk, losses_by, plan_summary
 
 FORMAT = "policyctl/plan"
 VERSION = 1
@@ -52,10 +52,11 @@ def plan_data(review: Review) -> dict[str, Any]:
         },
         "verdict": _summary(review),
         "changes": [
-            _change(change, review.effects.get(change.name), change.name in review.restored) | _consumers(change.name, review)
+            _change(change, review.effects.get(change.name), change.name in review.restored)
+            | _consumers(change.name, change.action, review.effects.get(change.name), review)
             for change in plan.changes
         ],
-        "affected": [_affected(one) | _consumers(one.name, review) for one in review.affected],
+        "affected": [_affected(one) | _consumers(one.name, "update", one.effect, review) for one in review.affected],
         **({"consumers_unread": unread_data(review.consumers.unread)} if review.consumers is not None else {}),
         "blocked": [{"name": block.name, "ids": list(block.ids), "reason": block.reason} for block in plan.blocked],
         "refusals": list(review.refusals),
@@ -96,9 +97,16 @@ def _change(change: Change, effect: Effect | None, restored: bool) -> dict[str, 
     return plain
 
 
-def _consumers(name: str, review: Review) -> dict[str, Any]:
-    """Who uses a policy or model, if that was read."""
-    return {} if review.consumers is None else {"consumers": uses_data(review.consumers.uses.get(name, ()))}
+def _consumers(name: str, action: Action, effect: Effect | None, review: Review) -> dict[str, Any]:
+    """Who uses a policy or model, if that was read, and what they lose."""
+    if review.consumers is None:
+        return {}
+    lost = losses_by(name, action, effect, review)
+    uses = {"consumers": uses_data(affected_first(review.consumers.uses.get(name, ()), lost))}
+    if lost is None:
+        return uses
+    losing = [{"kind": one.kind, "name": one.name} for one in lost.consumers]
+    return {**uses, "losses": {"text": lost.text, "consumers": losing}}
 
 
 def uses_data(uses: Iterable[ConsumerUse]) -> list[dict[str, Any]]:

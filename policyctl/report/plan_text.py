@@ -186,10 +186,22 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
         yield from (f"    {text}" for text in (*([further] if further else []), *describe_texts(change.after)))
     if change.fields:
         yield from field_lines(change.fields, whole=verbose)
-    if review is not None and (users := used_by(change.name, review, removed=change.action == "remove")):
-        yield f"    {escape(users)}"
+    if review is not None:
+        yield from _consumer_lines(change.name, change.action, effect, review, style)
     rows = _effect_lines(effect, style, verbose) if effect is not None else _new_outages(change, verbose, review)
     yield from (f"      {row}" for row in rows)
+
+
+def _consumer_lines(name: str, action: Action, effect: Effect | None, review: Review, style: Style) -> Iterator[str]:
+    """What consumers lose, and who uses a changed or affected policy or model."""
+    if review.consumers is None:
+        return
+    from policyctl.report.headline import losses_text  # imports the effect engine
+
+    if lost := losses_text(name, action, effect, review):
+        yield f"    {style.paint(escape(lost), 'red')}"
+    if users := used_by(name, review, removed=action == "remove"):
+        yield f"    {escape(users)}"
 
 
 def _new_outages(change: Change, verbose: bool, review: Review | None) -> Iterable[str]:
@@ -206,8 +218,7 @@ def _affected_lines(one: AffectedPolicy, style: Style, verbose: bool, review: Re
     who = f"{style.paint(escape(one.name), 'bold')}, {target_path(one.through)}"
     free = "" if one.bound else style.paint(f"  {UNBOUND}", "dim")
     yield f"{style.paint(ALSO, 'yellow')}: {who}{free}"
-    if users := used_by(one.name, review):
-        yield f"    {escape(users)}"
+    yield from _consumer_lines(one.name, "update", one.effect, review, style)
     yield from (f"      {row}" for row in _effect_lines(one.effect, style, verbose))
 
 

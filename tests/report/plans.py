@@ -104,7 +104,8 @@ def used(plain: Review, agents: Mapping[str, Sequence[str]]) -> Review:
     rows = ({"id": name, "name": name, "llm": f"virtual-policy/{policy}"} for policy, names in agents.items() for name in names)
     found = consumers_of(Sources(agents=tuple(rows)))
     found.policies({**plain.policies, **plain.policies_before})
-    return replace(plain, consumers=FoundConsumers({change.name: found.of(change.name) for change in plain.plan.changes}))
+    names = [*(change.name for change in plain.plan.changes), *(one.name for one in plain.affected)]
+    return replace(plain, consumers=FoundConsumers({name: found.of(name) for name in names}))
 
 
 def swapped() -> Review:
@@ -203,6 +204,7 @@ MAKERS: dict[str, Callable[[], Review]] = {
         [row("a", "one", "two", retry={"attempts": 1})],
     ),
     "swapped": swapped,
+    "losing": lambda: used(affected(), {"chat": ("billing-bot", "faq"), "front": ("sales",)}),
     "models": models,
     "new-models": lambda: reviewed(
         [model("openai/a", app_id="one"), policy("a", "virtual-model/openai/a"), policy("b", "virtual-model/openai/a")],
