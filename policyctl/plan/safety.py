@@ -65,7 +65,8 @@ class Review:
 
     `live` are the names of all policies on the remote, in scope or not. `effects` are by name what the updates do to traffic,
     `affected` what the plan does to policies that stay. `policies` are all as they will be after the apply, `policies_before`
-    as they are, in normal form and by name; `declared` are facts about models. Pages draw policies from these.
+    as they are, in normal form and by name; `declared` are facts about models. Pages draw policies from these. `models_before`
+    are the virtual models as they are, where they are compared.
     `used` are the policies that would be removed though another still targets them; `all_read` is whether the targets of every
     live policy are known. `guarded` is whether a guard is configured (None: guards do not apply to this plan).
     `restored` are the names of changes back to what the base revision has. `extras` are fields that the format does not know,
@@ -85,6 +86,7 @@ class Review:
     affected: tuple[AffectedPolicy, ...] = ()
     policies: Mapping[str, Document] = field(default_factory=dict)
     policies_before: Mapping[str, Document] = field(default_factory=dict)
+    models_before: Mapping[str, LiveModel] = field(default_factory=dict)
     declared: DeclaredModels = NOTHING
     guarded: bool | None = None
     used: frozenset[str] = frozenset()
@@ -136,6 +138,7 @@ def review(
         affected=affected,
         policies=after,
         policies_before=before,
+        models_before=observed.models,
         declared=declared,
         guarded=bool(settings.guards.active),
         used=frozenset(name for name, _ in used),

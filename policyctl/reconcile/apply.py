@@ -131,7 +131,7 @@ def _write_and_verify(
             on_begin=record.begun,
         )
     with events.progress("Verifying", None):
-        seen = review.live, settings.in_scope, review.policies_before
+        seen = review.live, settings.in_scope, review.policies_before, review.models_before
         unverified = [] if events.stopped() else verify(outcomes, writer, time.sleep, *seen)
     if not settings.test_models:
         return Applied(outcomes, unverified, record.lost)

@@ -30,13 +30,14 @@ def verify(
     before: Collection[str] | None = None,
     in_scope: Callable[[str], bool] = lambda _: True,
     documents: Mapping[str, Document] = MappingProxyType({}),
+    models: Mapping[str, Live] = MappingProxyType({}),
 ) -> list[str]:
     """Read back an apply: a line for each change that is not on the remote; empty when all are. See safety rule 8.
 
     Adds that failed are read back too: if one was sent, it may have been carried out, even several times. `before` are the
     names that the list had when the plan was made; they reveal a list that is cut short, because then policies `in_scope` come
-    and go that nothing changed. `documents` are those policies in normal form; they reveal that a write changed another policy
-    of the scope. `sleep` waits between looks, for a remote that shows a write late.
+    and go that nothing changed. `documents` are those policies in normal form, and `models` the live models; they
+    reveal that a write changed another one of the scope. `sleep` waits between looks, for a remote that shows a write late.
     """
     back = _ReadBack(outcomes, reader)
     if not back.names:
@@ -53,7 +54,12 @@ def verify(
         return unverified
     before = frozenset(before or ())
     try:
-        return [*unverified, *back.of_failed(), *back.of_others(before, in_scope), *back.of_changed(documents, in_scope)]
+        return [
+            *unverified,
+            *back.of_failed(),
+            *back.of_others(before, in_scope),
+            *back.of_changed(documents, models, in_scope),
+        ]
     except RemoteError as error:
         return [*unverified, f"the result could not be read back: {error}"]
 
@@ -142,13 +148,18 @@ class _ReadBack:
                 f"{'it' if len(names) == 1 else 'them'}: another client or the remote itself did"
             )
 
-    def of_changed(self, documents: Mapping[str, Document], in_scope: Callable[[str], bool]) -> Iterator[str]:
-        """A line for policies that the plan leaves alone and that the list shows changed since before the apply."""
+    def of_changed(
+        self, documents: Mapping[str, Document], models: Mapping[str, Live], in_scope: Callable[[str], bool]
+    ) -> Iterator[str]:
+        """A line for policies and models that the plan leaves alone and that the list shows changed since before the apply."""
         if not any(outcome.status == "applied" for outcome in self.good.values()):
             return
-        others = {name: rows for name, rows in (self.listed or {}).items() if name in documents and name not in self._planned}
+        known = (documents.keys() | models.keys()) - self._planned
+        others = {name: rows for name, rows in (self.listed or {}).items() if name in known}
         live = observe_rows(row for name, rows in others.items() if in_scope(name) for row in rows).live
-        if names := sorted(name for name, row in live.items() if row.normal != documents[name]):
+        if names := sorted(
+            name for name, row in live.items() if row.normal != (models[name].normal if name in models else documents[name])
+        ):
             yield f"{_some(names)} changed without being in the plan: another client or the remote itself did that; plan again"
 
 

@@ -181,3 +181,24 @@ def test_a_json_plan_gives_the_kind_of_each_change(project: Project, policyctl: 
     project.write("policyctl.yaml", "manage: [policies, models]\nenvironments: {dev: {}}\n")
     changes = json.loads(policyctl("plan", "--format", "json").out)["changes"]
     assert [(one["kind"], one["name"]) for one in changes] == [("model", GPT), ("policy", "virtual-policy/chat")]
+
+
+class Careless(Tenant):
+    """A tenant that writes what a new model is made of into the others too."""
+
+    def __call__(self, asked: Seen) -> Reply:
+        if asked.path.endswith("/models") and asked.method == "POST":
+            for row in self.rows.values():
+                row["config"] = asked.json["config"]
+        return super().__call__(asked)
+
+
+def test_a_model_that_a_write_of_another_one_changes_is_noticed(project: Project, policyctl: Policyctl) -> None:
+    with standing_in(Careless(Reply(404))) as server:
+        manage(project, server.url)
+        declare(project, "openai/kept", "config: {temperature: 0.2}")
+        assert policyctl("apply", "--yes").code == 0
+        declare(project, "openai/new", "config: {temperature: 0.3}")
+        ran = policyctl("apply", "--yes")
+        assert ran.code == 5
+        assert "virtual-model/openai/kept changed without being in the plan: another client or the remote itself" in ran.out
