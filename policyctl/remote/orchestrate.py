@@ -24,7 +24,7 @@ from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.http import Request, Response, host_of
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.responses import describe, is_quota
-from policyctl.remote.tenant_lists import Connections, read_sources
+from policyctl.remote.tenant_lists import Connections, every_row, is_envelope, read_sources
 
 PLURALS: dict[Kind, str] = {"policy": "policies", "model": "models"}
 MAX_ROWS = 500_000  # of a list
@@ -75,7 +75,7 @@ class OrchestrateReader:
         for query in _queries(names):
             answer = self._sender.send(Request("GET", self._paths[kind], query))
             # 404 may mean that the filter found nothing; only the whole list shows whether the URL is wrong.
-            found += self._list(kind) if answer.status == 404 else self._rows_of(kind, answer)
+            found += self._list(kind) if answer.status == 404 else self._rows_of(kind, answer, query)
         return _named(found, names)
 
     def _list(self, kind: Kind) -> list[Any]:
@@ -119,19 +119,28 @@ class OrchestrateReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _rows_of(self, kind: Kind, answer: Response) -> list[Any]:
+    def _rows_of(self, kind: Kind, answer: Response, query: tuple[tuple[str, str], ...] = ()) -> list[Any]:
         if not answer.good:
             self._refuse(answer)
-        if not isinstance(answer.content, list):
+        rows = self._all_pages(answer, query) if kind == "model" and is_envelope(answer.content) else answer.content
+        if not isinstance(rows, list):
             text = f"{_host(answer)} answered {answer.status} without a list of {PLURALS[kind]}"
             raise RemoteError(f"{text}; check the URL of the remote")
-        if len(answer.content) > MAX_ROWS:
+        if len(rows) > MAX_ROWS:
             text = f"{_host(answer)} answered {answer.status} with more than {MAX_ROWS:,} rows"
             raise RemoteError(f"{text}, which no list of {PLURALS[kind]} has; check the URL of the remote")
         if _is_page(answer):
             raise RemoteError(f"{_host(answer)} answered with one page of a list; policyctl needs all of it at once")
         self._keep_out_secrets(answer)
-        return answer.content if kind == "policy" else [self._with_app_id(row) for row in answer.content]
+        return rows if kind == "policy" else [self._with_app_id(row) for row in rows]
+
+    def _all_pages(self, first: Response, query: tuple[tuple[str, str], ...]) -> list[Any] | None:
+        """Every model of a list that comes in pages, of which this is the first. Raises RemoteError unless that is all."""
+
+        def get(url: str, asked: tuple[tuple[str, str], ...]) -> Any:
+            return first.content if asked == query else self._get(url, asked)
+
+        return every_row(get, self._paths["model"], query)
 
     def _with_app_id(self, row: Any) -> Any:
         """A row of a model, with the app id of its connection. Whatever else is in the list stays as it is."""

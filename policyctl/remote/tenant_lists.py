@@ -196,7 +196,7 @@ class _Reading:
         """Begin to read a list."""
         below_agents = one.path.startswith("//")
         url = f"{self._agents_api}/{one.path[2:]}" if below_agents else f"{self._api}/{one.path}"
-        return self._pool.submit(_rows, self._get, url, (*one.query, *query))
+        return self._pool.submit(every_row, self._get, url, (*one.query, *query))
 
     def taken(self, name: str, future: Future[list[Document] | None], *, optional: bool = False) -> tuple[Document, ...]:
         """The rows of a list; none where it could not be read, of which note is taken."""
@@ -236,7 +236,7 @@ def _each_once(rows: list[Document]) -> Iterator[Document]:
             yield row
 
 
-def _rows(get: Get, url: str, query: Query) -> list[Document] | None:
+def every_row(get: Get, url: str, query: Query) -> list[Document] | None:
     """Every row of a list; None where the remote does not have it. Raises RemoteError for one that is not shown whole."""
     read = _read_pages(lambda asked: get(url, asked), query, lambda content: _rows_on(content, url))
     if read is None:
@@ -245,6 +245,13 @@ def _rows(get: Get, url: str, query: Query) -> list[Document] | None:
     if total is not None and len(rows) < total:
         raise RemoteError(f"its list has {total:,} entries and shows {len(rows):,} of them")
     return rows
+
+
+def is_envelope(content: Any) -> bool:
+    """Whether an answer is one page of a list: an object with one list in it, and how many entries there are in all."""
+    if not isinstance(content, dict) or type(content.get("total")) is not int:
+        return False
+    return sum(isinstance(value, list) for value in content.values()) == 1
 
 
 def _rows_on(content: Any, url: str) -> _Page:

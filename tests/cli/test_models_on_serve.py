@@ -98,7 +98,11 @@ SHAPES: dict[str, tuple[Reply, int, str]] = {
     "nothing": (Reply(200, []), 0, "+ virtual-model/x/a"),
     "one row": (Reply(200, [ROW]), 0, "1 unchanged"),
     "a missing collection": (Reply(404, {"detail": "Not Found"}), 1, "the URL of the remote is probably wrong"),
-    "an envelope": (Reply(200, {"resources": [ROW]}), 1, "without a list of models"),
+    "an envelope that has all": (Reply(200, {"models": [ROW], "page": 1, "limit": 50, "total": 1}), 0, "1 unchanged"),
+    "an envelope of nothing": (Reply(200, {"models": [], "total": 0}), 0, "+ virtual-model/x/a"),
+    "an envelope that is cut short": (Reply(200, {"models": [ROW], "total": 2}), 1, "its list has 2 entries and shows 1"),
+    "an envelope with two lists": (Reply(200, {"models": [ROW], "more": [], "total": 1}), 1, "without a list of models"),
+    "an envelope that says not how many there are": (Reply(200, {"resources": [ROW]}), 1, "without a list of models"),
     "null": (Reply(200, b"null"), 1, "without a list of models"),
     "a page": (Reply(200, [ROW], {"Link": '</v1/models?page=2>; rel="next"'}), 1, "one page of a list"),
     "an error": (Reply(500, {"detail": "no"}), 1, "answered 500"),
@@ -124,6 +128,26 @@ def test_a_list_of_models_of_any_shape_is_read_or_refused(case: str, project: Pr
         ran = policyctl("plan")
         assert (ran.code, text in ran.out + ran.err) == (code, True), ran
         assert remote.asked("POST") == []
+
+
+def test_a_list_of_models_in_pages_is_read_as_a_whole(project: Project, policyctl: Policyctl) -> None:
+    rows = [ROW, {"id": "m-2", "name": "virtual-model/x/b"}, {"id": "m-3", "name": "virtual-model/x/c"}]
+
+    def answer(seen: Seen) -> Reply:
+        if seen.method != "GET":
+            return Reply(204)
+        if seen.path.endswith("/v1/models"):
+            names = [value for key, value in seen.query if key == "name"]
+            found = [row for row in rows if not names or row["name"] in names]
+            page = int(dict(seen.query).get("page", 1))
+            return Reply(200, {"models": found[2 * page - 2 : 2 * page], "page": page, "total": len(found)})
+        return Reply(200, []) if seen.path.endswith("/model_policy") else Reply(404)
+
+    with standing_in(answer) as remote:
+        write_one(project, remote.url)
+        ran = policyctl("plan", "--allow-unseen-consumers")
+        assert (ran.code, "changes   2 models to remove" in ran.out, "1 unchanged" in ran.out) == (0, True, True), ran
+        assert [dict(seen.query).get("page") for seen in remote.seen if seen.path.endswith("/v1/models")] == [None, "2"]
 
 
 def test_a_model_in_use_that_the_remote_does_not_remove_is_reported(project: Project, policyctl: Policyctl) -> None:
