@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -53,8 +54,36 @@ COMMANDS = (
 )
 
 
+# The commands that look at one policy or model, or change it, in every format.
+SINGLE = (
+    ("model", "list"),
+    ("model", "list", "--format", "json"),
+    ("model", "show", MODEL),
+    ("model", "show", MODEL, "--format", "json"),
+    ("model", "export", MODEL, "-o", "-"),
+    ("model", "export", MODEL, "-o", "exported.yaml"),
+    ("model", "export", MODEL, "-o", "exported.zip"),
+    ("consumers",),
+    ("consumers", MODEL),
+    ("consumers", MODEL, "--format", "json"),
+    ("policy", "show", "chat"),
+    ("policy", "show", "chat", "--format", "json"),
+    ("policy", "export", "-n", "chat", "-o", "-"),
+    ("policy", "export", "-n", "chat", "-o", "chat.zip"),
+    ("model", "add", "openai/a", "--provider-config", json.dumps({"custom_host": "https://new.example"}), "--yes"),
+    ("model", "import", "-f", "policies/a.yaml", "--yes"),
+    ("model", "import", "-f", "policies/a.yaml", "-a", "creds", "--yes"),
+    ("model", "remove", "openai/spare", "--yes"),
+    ("model", "remove", "openai/a", "--yes"),
+)
+CHAT = {"name": "virtual-policy/chat", "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": MODEL}]}}
+AGENT = {"id": "a-1", "name": "bot", "llm": "chat", "instructions": SECRET, "llm_config": {"model": MODEL, "api_key": SECRET}}
+
+
 class Platform:
     """The tenant: one policy, models and connections. With `echo` it refuses every write with what it was sent."""
+
+    lists: ClassVar[dict[str, list[Any]]] = {"model_policy": [], "agents": []}
 
     def __init__(self, model: dict[str, Any], *, echo: bool) -> None:
         spare = {"id": "m-2", "name": "virtual-model/openai/spare"}
@@ -65,8 +94,8 @@ class Platform:
         if seen.path.endswith("/connections/applications"):
             entry = {"app_id": "creds", "connection_id": "c-1", "environment": "draft", "security_scheme": "key_value_creds"}
             return Reply(200, [entry, {**entry, "environment": "live"}])
-        if seen.path.endswith("/model_policy"):
-            return Reply(200, [])
+        if (listed := self.lists.get(seen.path.rpartition("/")[2])) is not None:
+            return Reply(200, listed)
         if "/models" not in seen.path or seen.path.endswith("/list"):
             return Reply(404)
         if seen.method == "GET":
@@ -110,6 +139,30 @@ def test_no_secret_of_a_live_model_leaves_it(
             assert_silent(ran, command, tmp_path)
 
 
+class Used(Platform):
+    """A tenant with an agent that uses the model directly and by a policy, and that has secrets of its own."""
+
+    lists: ClassVar[dict[str, list[Any]]] = {
+        "model_policy": [{"id": "p-1", **CHAT}],
+        "agents": [AGENT],
+        "tools": [],
+        "knowledge-bases": [],
+    }
+
+
+@pytest.mark.parametrize("echo", [False, True], ids=["", "a remote that repeats what it is sent"])
+@pytest.mark.parametrize("place", PLACES)
+def test_no_command_about_one_policy_or_model_shows_a_secret(
+    place: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with standing_in(Used(PLACES[place], echo=echo)) as remote, surroundings(tmp_path, monkeypatch):
+        write(tmp_path, remote.url, "config: {temperature: 0.5}\n")
+        for command in SINGLE:
+            ran = policyctl(*command, "-v")
+            assert (ran.code in (0, 1, 3, 5), "Traceback" in ran.err) == (True, False), (command, ran)
+            assert_silent(ran, command, tmp_path)
+
+
 @contextmanager
 def surroundings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything that a command may write is below the folder."""
@@ -127,5 +180,8 @@ def surroundings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def assert_silent(ran: Ran, command: tuple[str, ...], folder: Path) -> None:
     assert CORE not in ran.out + ran.err, (command, ran)
     for path in folder.rglob("*"):
-        if path.is_file():
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as packed:
+                assert all(CORE.encode() not in packed.read(name) for name in packed.namelist()), (command, path)
+        elif path.is_file():
             assert CORE.encode() not in path.read_bytes(), (command, path, path.read_text())
