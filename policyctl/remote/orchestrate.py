@@ -61,6 +61,7 @@ class OrchestrateReader:
         self._sender = sender
         self._scrub = scrub
         self._login = login
+        self._models_read: dict[str, Document] = {}  # by id
 
     def rows(self) -> list[Any]:
         return [row for kind in self._kinds for row in self._list(kind)]
@@ -146,6 +147,8 @@ class OrchestrateReader:
         """A row of a model, with the app id of its connection. Whatever else is in the list stays as it is."""
         if not isinstance(row, dict):
             return row
+        if isinstance(identifier := row.get("id"), str):
+            self._models_read[identifier] = row
         connection = row.get("connection_id")
         app_id = {"app_id": self.connections.app_id_of(connection)} if isinstance(connection, str) and connection else {}
         return VirtualModelRow({**{key: value for key, value in row.items() if key != "app_id"}, **app_id})
@@ -204,7 +207,8 @@ class OrchestrateRemote(OrchestrateReader):
         self._write_one(ask._replace(headers=_only_if(version)), id, kind)
 
     def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
-        self._write_one(Request("DELETE", self._one(id, kind), headers=_only_if(version)), id, kind)
+        secrets = tuple(_secrets(self._models_read.get(id, {})))  # an answer may repeat what it is about
+        self._write_one(Request("DELETE", self._one(id, kind), headers=_only_if(version), secrets=secrets), id, kind)
 
     def test_model(self, name: str) -> Any:
         answer = self._sender.send(Request("POST", f"{self._paths['model']}/validate", body={"model": name}), writes=True)
@@ -245,12 +249,17 @@ class OrchestrateRemote(OrchestrateReader):
 
 
 def _secrets(model: Document) -> Iterator[str]:
-    """The secrets in a model that is sent, and every text of settings that the format does not know, which may be one.
+    """The secrets in a model that is sent or removed, headers with a value, and every text of settings that the format does not
+    know, which may be one.
 
     What a live row holds of its own is sent back to where it was read from, and an answer may repeat what it was sent.
     """
-    unknown = secret_texts(unknown_settings(model["provider_config"]), secret=True)
+    unknown = secret_texts(unknown_settings(model.get("provider_config")), secret=True)
     found = {*secret_texts(model), *(text for text in unknown if len(text) >= _SECRET_LENGTH)}
+    config = model.get("provider_config")
+    for key in ("forward_headers", "forwardHeaders") if isinstance(config, dict) else ():
+        headers = config.get(key)
+        found |= {one for one in headers if isinstance(one, str) and ":" in one} if isinstance(headers, list) else set()
     yield from (text for text in found if not is_placeholder(text))
 
 

@@ -73,10 +73,13 @@ SINGLE = (
     ("model", "add", "openai/a", "--provider-config", json.dumps({"custom_host": "https://new.example"}), "--yes"),
     ("model", "import", "-f", "policies/a.yaml", "--yes"),
     ("model", "import", "-f", "policies/a.yaml", "-a", "creds", "--yes"),
-    ("model", "remove", "openai/spare", "--yes"),
     ("model", "remove", "openai/a", "--yes"),
+    ("model", "remove", "openai/a", "--yes", "--allow-remove", "openai/a"),
 )
-CHAT = {"name": "virtual-policy/chat", "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": MODEL}]}}
+CHAT = {
+    "name": "virtual-policy/chat",
+    "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": "virtual-model/openai/spare"}]},
+}
 AGENT = {"id": "a-1", "name": "bot", "llm": "chat", "instructions": SECRET, "llm_config": {"model": MODEL, "api_key": SECRET}}
 
 
@@ -104,9 +107,9 @@ class Platform:
         return self._write(seen)
 
     def _write(self, seen: Seen) -> Reply:
-        if self.echo:
-            return Reply(400, {"detail": f"cannot take {seen.body.decode()} beside {json.dumps(self.models['m-1'])}"})
         identifier = seen.path.rpartition("/")[2]
+        if self.echo:
+            return Reply(400, {"detail": f"cannot take {seen.body.decode()} beside {json.dumps(self.models.get(identifier))}"})
         if seen.method == "DELETE":
             del self.models[identifier]
             return Reply(204)
@@ -161,6 +164,7 @@ def test_no_command_about_one_policy_or_model_shows_a_secret(
             ran = policyctl(*command, "-v")
             assert (ran.code in (0, 1, 3, 5), "Traceback" in ran.err) == (True, False), (command, ran)
             assert_silent(ran, command, tmp_path)
+        assert [seen.path for seen in remote.seen if seen.method == "DELETE"] == ["/v1/models/m-1"]
 
 
 @contextmanager
