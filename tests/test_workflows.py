@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from policyctl.ci.starter_files import PLACEHOLDER, SERVICES, ServiceName, installable, workflows
+from policyctl.remote.sqlite import SqliteRemote
 from tests.cli.forges import Forge, forge_of
 from tests.conftest import Policyctl
 from tests.git_repo import commit, git
-from tests.sqlite_rows import live_documents, put, row
+from tests.sqlite_rows import add_models, live_documents, put, row
 from tests.workflow_runner import Runner, Step
 
 ROOT = Path(__file__).parent.parent
@@ -240,6 +241,78 @@ def test_a_pull_request_is_planned_commented_merged_and_applied(github: Forge, t
     github.merge(5)
     assert codes(repository.runner.github("apply")) == APPLIED
     assert repository.live == {"example", "new", "newer"}
+
+
+MANAGED = """manage: [policies, models]
+default: local
+scope: ["virtual-policy/*", "virtual-model/openai/*"]
+environments:
+  local: {{}}
+  prod: {{remote: "sqlite:///{}"}}
+"""
+MODEL = "spec_version: v1\nkind: model\nname: openai/new\nconfig: {{temperature: {}}}\n"
+OVER = POLICY.format("over").replace("a/one", "openai/new")
+
+
+def with_models(repository: Repository) -> None:
+    """Let main manage models, and have one with a policy over it that is applied."""
+    repository.write("policyctl", MANAGED.format(repository.database))
+    others = ("google/gemini-2.0-flash", "google/gemini-2.0-flash-lite", "a/one")
+    add_models(repository.database, *({"name": f"virtual-model/{name}", "provider_config": {}} for name in others))
+    repository.write("over", OVER)
+    repository.write("model", MODEL.format(0.2))
+    repository.push()
+    *_, refused = repository.runner.github("apply")
+    found = re.search(r"sha256:[0-9a-f]{64}", refused.said)
+    assert found is not None, refused.said
+    repository.runner.digest = found[0]
+    assert codes(repository.runner.github("apply")) == APPLIED
+    repository.runner.digest = ""
+
+
+def temperatures(repository: Repository) -> dict[str, Any]:
+    with SqliteRemote(repository.database, models=True) as remote:
+        return {row["name"]: row["config"]["temperature"] for row in remote.rows() if "openai" in row["name"]}
+
+
+def test_a_change_of_a_model_is_planned_commented_merged_and_applied(
+    github: Forge, tmp_path: Path, policyctl: Policyctl
+) -> None:
+    repository = made(tmp_path, github, policyctl)
+    with_models(repository)
+    assert temperatures(repository) == {"virtual-model/openai/new": 0.2}
+    repository.write("model", MODEL.format(0.7))
+    repository.propose()
+    assert codes(repository.runner.github("plan")) == PLANNED
+    (body,) = github.bodies
+    assert "1 model to update" in body
+    assert "config.temperature" in body
+    assert temperatures(repository) == {"virtual-model/openai/new": 0.2}, "a pull request writes nothing"
+    repository.merge()
+    github.merge(5)
+    assert codes(repository.runner.github("apply")) == APPLIED
+    assert temperatures(repository) == {"virtual-model/openai/new": 0.7}
+
+
+def test_a_change_of_a_model_from_a_fork_is_planned_against_the_base_and_waits_for_a_person(
+    github: Forge, tmp_path: Path, policyctl: Policyctl
+) -> None:
+    """A fork has no login, so its plan approves nothing."""
+    repository = made(tmp_path, github, policyctl)
+    with_models(repository)
+    github.read_only = repository.runner.fork = True
+    repository.write("model", MODEL.format(0.7))
+    repository.propose()
+    assert codes(repository.runner.github("plan")) == PLANNED
+    summary = (tmp_path / "summary").read_text("utf-8")
+    assert "1 model to update" in summary
+    assert "config.temperature" in summary
+    assert github.bodies == []
+    github.read_only = repository.runner.fork = False
+    repository.merge()
+    github.merge(5)
+    *_, refused = repository.runner.github("apply")
+    assert (refused.code, temperatures(repository)) == (4, {"virtual-model/openai/new": 0.2})
 
 
 def test_what_was_not_approved_waits_for_a_person(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:

@@ -257,8 +257,8 @@ def _secrets(model: Document) -> Iterator[str]:
     unknown = secret_texts(unknown_settings(model.get("provider_config")), secret=True)
     found = {*secret_texts(model), *(text for text in unknown if len(text) >= _SECRET_LENGTH)}
     config = model.get("provider_config")
-    for key in ("forward_headers", "forwardHeaders") if isinstance(config, dict) else ():
-        headers = config.get(key)
+    settings = config if isinstance(config, dict) else {}
+    for headers in (settings.get("forward_headers"), settings.get("forwardHeaders")):
         found |= {one for one in headers if isinstance(one, str) and ":" in one} if isinstance(headers, list) else set()
     yield from (text for text in found if not is_placeholder(text))
 

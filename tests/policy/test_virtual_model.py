@@ -82,6 +82,18 @@ def test_a_file_with_an_error_is_no_model_and_the_message_names_the_place(case: 
     assert [(one.code, ".".join(map(str, one.path))) for one in found if one.severity == "error"] == [(code, place)]
 
 
+@pytest.mark.parametrize(
+    ("keys", "remedy"),
+    [
+        ({"provider_config": {"server_cert_file": "a.pem"}}, "write the certificate's text as server_cert"),
+        ({"connection_id": "0f3b"}, "write app_id with the connection's name"),
+    ],
+)
+def test_what_a_file_cannot_have_is_refused_with_what_to_write(keys: Document, remedy: str) -> None:
+    _, [found] = read_model({**HEAD, "name": "openai/gpt-4o", **keys}, "gpt.yaml")
+    assert (found.code, remedy in found.message) == ("P111", True)
+
+
 @pytest.mark.parametrize("secret", ["sk-live-0123456789", "{{ secret }}"])
 def test_no_message_shows_a_secret(secret: str) -> None:
     for key in SECRETS:
