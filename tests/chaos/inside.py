@@ -43,8 +43,8 @@ from tests.sqlite_rows import put, stored
 URL = "http://127.0.0.1:1"
 CANARY = "canary-key-0f3b-never-to-be-seen"
 TOKENS = "eyJhbGciOiJIUzI1NiI"  # how every token of the server begins
-_FAST = Path("/dev/shm")  # a disk would be waited for at every commit
-_RATES = (0.03, 0.1, 0.25, 0.5)
+FAST = Path("/dev/shm")  # a disk would be waited for at every commit
+RATES = (0.03, 0.1, 0.25, 0.5)
 
 
 class Died(BaseException):
@@ -85,7 +85,7 @@ def run_inside(seed: int) -> tuple[Figures, list[Violation]]:
     world, unique = make_world(rng), rng.random() < 0.75
     run = Run(seed, Figures(inside=[seed], changes=len(world.changes)))
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_FAST if _FAST.is_dir() else None)))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=FAST if FAST.is_dir() else None)))
         path = folder / "chaos.db"
         put(world.rows, path, unique_names=unique)
         events, clock = Events(), ThreadClock()
@@ -98,7 +98,7 @@ def run_inside(seed: int) -> tuple[Figures, list[Violation]]:
             shift[0] += keeper.seconds + 1  # every token that was given so far has ended
             return request
 
-        chaos = Chaos(seed, upstream, INJECTED, rng.choice(_RATES), repeats=unique, expire=expire)
+        chaos = Chaos(seed, upstream, INJECTED, rng.choice(RATES), repeats=unique, expire=expire)
         _live_through(run, world, chaos, clock, path, rng)
         run.said += [json.dumps(events.kept), *(row[1] for row in stored(path).values())]
     run.found += leaks(run.said, (CANARY, TOKENS))
@@ -115,7 +115,7 @@ def _live_through(run: Run, world: World, chaos: Chaos, clock: Clock, path: Path
     chaos.calm()
     run.figures.worst_change = recovery.worst
     run.found += violations(world, before, stored(path), told, chaos.commits, chaos.late)
-    with _client(chaos.play, clock, Recovery(clock), rng) as remote:
+    with client_of(chaos.play, clock, Recovery(clock), rng) as remote:
         outcomes = _apply(run, world, remote, clock, rng.randint(1, 4), lambda: False)
         left = _plan(world, remote)
     everything = {name: Told("already", "") for name in world.changes}
@@ -145,7 +145,7 @@ def _apply_badly(run: Run, world: World, chaos: Chaos, clock: Clock, recovery: R
 
     parallelism = rng.choice((1, 1, 2, 4))
     try:
-        with _client(play, clock, recovery, rng) as remote:
+        with client_of(play, clock, recovery, rng) as remote:
             outcomes = _apply(run, world, remote, clock, parallelism, lambda: fate is Fault.STOPPED and seen[0] >= moment)
     except Died:
         chaos.faults[Fault.KILLED] += 1
@@ -158,15 +158,15 @@ def _apply_badly(run: Run, world: World, chaos: Chaos, clock: Clock, recovery: R
 
 
 @contextmanager
-def _client(
-    play: Callable[[Request], Play], clock: Clock, recovery: Recovery, rng: random.Random
+def client_of(
+    play: Callable[[Request], Play], clock: Clock, recovery: Recovery, rng: random.Random, *, models: bool = False
 ) -> Iterator[OrchestrateRemote]:
     scrub = Redactor()
     patience = Backoff(sleep=clock.sleep, clock=clock.now, chance=rng.random)
     wire = HttpClient(scrub, patience=patience, network=Memory(play, clock, recovery.felt))
     auth = AuthFile(type="ibm_iam", api_key="env:KEY", url=URL)
     session = LoginSession(wire, auth, URL, Credentials(auth, scrub, environ={"KEY": CANARY}), clock.now)
-    with OrchestrateRemote(URL, session, scrub) as remote:
+    with OrchestrateRemote(URL, session, scrub, models=models) as remote:
         yield remote
 
 

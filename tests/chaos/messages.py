@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
 
-from policyctl.policy.names import canonical_name
+from policyctl.policy.names import canonical_name, virtual_model
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -32,17 +32,22 @@ class Request:
 
     @property
     def is_write(self) -> bool:
-        """Whether it is to change a policy; logging in changes nothing."""
-        return self.method != "GET" and "/model_policy" in self.path
+        """Whether it is to change a policy or a model; logging in changes nothing."""
+        return self.method != "GET" and ("/model_policy" in self.path or self._of_model)
+
+    @property
+    def _of_model(self) -> bool:
+        return "/models" in self.path
 
     @cached_property
     def subject(self) -> str:
-        """The one policy that it is about (ids here are made of names), else the path."""
+        """The one policy or model that it is about (ids here are made of names), else the path."""
+        canonical = virtual_model if self._of_model else canonical_name
         if self.method == "DELETE":
-            return canonical_name(unquote(self.path).rpartition("/id-")[2])
+            return canonical(unquote(self.path).rpartition("/id-")[2])
         if self.is_write:
-            return canonical_name(json.loads(self.body)["name"])
-        names = {canonical_name(value) for key, value in parse_qsl(urlsplit(self.target).query) if key == "name"}
+            return canonical(json.loads(self.body)["name"])
+        names = {canonical(value) for key, value in parse_qsl(urlsplit(self.target).query) if key == "name"}
         return names.pop() if len(names) == 1 else self.path
 
     @property

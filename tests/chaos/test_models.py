@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,10 @@ import pytest
 from tests.chaos.directory import Directory
 from tests.chaos.faults import Play
 from tests.chaos.messages import Request, Upstream
+from tests.chaos.mixed import draw, without_models
 from tests.chaos.proxy import proxying, server_at
 from tests.server.serving import Served, serving
 
-HEAD = {"spec_version": "v1", "kind": "model"}
 RUNS = 6
 SCOPE = ("*",)
 
@@ -50,7 +49,7 @@ class Killer:
             if mine and not self.between:
                 self._kill()
             given = self.upstream(request)
-            self.broken += without_models(self.url)
+            self.broken += without_models(rows(self.url, "model_policy"), rows(self.url, "models"))
             if mine and self.between:
                 self._kill()
         return Play(((0.0, given.raw),))
@@ -62,28 +61,6 @@ class Killer:
 
 def rows(url: str, kind: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = httpx.get(f"{url}/v1/{kind}").json()
-    return found
-
-
-def without_models(url: str) -> list[str]:
-    """The policies that target a model which is not there, and what is there twice."""
-    policies, models = rows(url, "model_policy"), rows(url, "models")
-    counted = Counter(row["name"] for row in (*policies, *models))
-    used = {target["model_name"]: row["name"] for row in policies for target in row["policy"]["targets"]}
-    missing = [f"{user} is without {model}" for model, user in used.items() if model not in counted]
-    return [*missing, *(f"{name} is there {number} times" for name, number in counted.items() if number > 1)]
-
-
-def draw(rng: random.Random) -> list[dict[str, Any]]:
-    """A directory: models, and policies over some of them."""
-    models = [f"virtual-model/{rng.choice(('openai', 'x'))}/m{number}" for number in rng.sample(range(12), rng.randint(3, 9))]
-    found: list[dict[str, Any]] = [
-        {**HEAD, "name": name, "provider_config": {"request_timeout": rng.randint(1, 3)}, "tags": rng.sample("abc", 2)}
-        for name in models
-    ]
-    for number in rng.sample(range(12), rng.randint(3, 9)):
-        targets = [{"model_name": name} for name in rng.sample(models, rng.randint(1, 3))]
-        found.append({**HEAD, "name": f"p{number}", "policy": {"strategy": {"mode": "fallback"}, "targets": targets}})
     return found
 
 
