@@ -217,7 +217,8 @@ def _explain(left: Document, right: Document) -> tuple[FieldChange, ...]:
 
     found: dict[tuple[str, ...], FieldChange] = {}
     # Without the second option DeepDiff skips keys that begin with "__", which the names of targets may.
-    compared = DeepDiff(left, right, view="tree", threshold_to_diff_deeper=0, ignore_private_variables=False)
+    sides = _with_whole_lists(left), _with_whole_lists(right)
+    compared = DeepDiff(*sides, view="tree", threshold_to_diff_deeper=0, ignore_private_variables=False)
     for findings in compared.values():
         for finding in findings:
             path = _until_list(finding.path(output_format="list"), left, right)
@@ -233,6 +234,13 @@ def _until_list(path: list[Any], left: Document, right: Document) -> tuple[str, 
             break
         taken.append(part)
     return tuple(taken)
+
+def _with_whole_lists(value: Any) -> Any:
+    """The value with each list as bytes, which nothing else is: in a list, DeepDiff takes 1 and true for equal."""
+    if isinstance(value, dict):
+        return {key: _with_whole_lists(item) for key, item in value.items()}
+    return canonical_text(value).encode() if isinstance(value, list) else value
+
 
 
 def _at(value: Any, path: Any) -> Any:

@@ -53,6 +53,14 @@ CASES: dict[str, tuple[Any, Any, list[FieldChange]]] = {
             FieldChange('config."c: 1, d"', None, 1),
         ],
     ),
+    "what is equal only to Python, within a list": (
+        {"name": "virtual-model/x/a", "config": {"flags": [1, 0]}, "provider_config": {"metadata": {"on": [True]}}},
+        {"name": "virtual-model/x/a", "config": {"flags": [True, False]}, "provider_config": {"metadata": {"on": [1]}}},
+        [
+            FieldChange("provider_config.metadata.on", [True], [1]),
+            FieldChange("config.flags", [1, 0], [True, False]),
+        ],
+    ),
     "two groups swapped": (
         doc("fallback", g("loadbalance", m("a"), m("b")), g("single", m("c"))),
         doc("fallback", g("single", m("c")), g("loadbalance", m("b"), m("a"))),
