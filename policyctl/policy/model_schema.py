@@ -29,7 +29,7 @@ from policyctl.policy.model_settings import (
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, name_error, virtual_model
 from policyctl.policy.schema import FileModel, Text, Unicode, templated_schema
 from policyctl.policy.validation_errors import findings_of
-from policyctl.policy.virtual_model import VirtualModel, is_own_key, model_from_file
+from policyctl.policy.virtual_model import UNNAMED, VirtualModel, is_own_key, model_from_file
 
 _TYPES: dict[str, Any] = {
     "text": Unicode,
@@ -133,10 +133,13 @@ def fault_in_written(document: Document) -> str | None:
     marked = {key for key, value in config.items() if value == SET and key in SECRETS} if isinstance(config, dict) else set()
     own = {key: value for key, value in config.items() if key not in marked} if isinstance(config, dict) else config
     data = {"spec_version": "v1", "kind": "model", **document, "provider_config": own}
+    # A connection whose name is not known is kept by its id, which no file may name.
+    kept = {"app_id": data.pop("app_id")} if str(data.get("app_id")).startswith(UNNAMED) else {}
     model, found = read_model(data, "")
     if model is None:
         return found[0].message
-    as_written = {**model.document, "provider_config": {**model.document["provider_config"], **dict.fromkeys(marked, SET)}}
+    settings = {**model.document["provider_config"], **dict.fromkeys(marked, SET)}
+    as_written = {**model.document, "provider_config": settings, **kept}
     return None if as_written == document else "it is not written as plan writes it"
 
 
@@ -176,6 +179,9 @@ def _misplaced(data: Document) -> Iterator[Finding]:
             "connection_id is the id that one environment has for a connection; write app_id with the connection's name",
             "key",
         )
+    for key in ("app_id", "connection"):
+        if isinstance(named := data.get(key), str) and named.startswith(UNNAMED):
+            yield Finding((key,), "P111", f"{key} is the name of a connection, not its id; write the name")
     if data.get("app_id") and data.get("connection") and data["app_id"] != data["connection"]:
         yield Finding(("connection",), "P109", "connection and app_id name two connections; keep app_id", "key")
     if isinstance(config := data.get("provider_config"), dict) and "server_cert_file" in config:

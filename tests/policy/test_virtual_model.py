@@ -55,6 +55,9 @@ FILES: dict[str, tuple[Document, str, str]] = {
     ),
     "the id of a connection": ({"connection_id": "0000"}, "P111", "connection_id"),
     "the path of a certificate": (
+    "a key that opens nothing, elsewhere": ({"config": {"api_key": "dummy"}}, "P110", "config.api_key"),
+    "a mark for the id of a connection": ({"app_id": "id:0000"}, "P111", "app_id"),
+    "the same, in its other spelling": ({"connection": "id:0000"}, "P111", "connection"),
         {"provider_config": {"server_cert_file": "a.pem"}},
         "P111",
         "provider_config.server_cert_file",
