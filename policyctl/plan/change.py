@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Literal, NamedTuple
 
 from policyctl.errors import PolicyctlError
-from policyctl.plan.diff import FieldChange, fields_between
+from policyctl.plan.diff import FieldChange, fields_between, fields_written
 from policyctl.plan.references import Queue
 from policyctl.plan.unknown_fields import keep_unknown_fields
 from policyctl.policy.document import (
@@ -89,7 +89,7 @@ def update(desired: Desired, live: Live) -> Change | None:
         return None
     after = settled(desired.document, live) if isinstance(live, LiveModel) else desired.document
     # From the normal form, as all that a saved plan holds: from it the same fields can be found again.
-    fields = fields_between(live.normal, after)
+    fields = fields_written(live.normal, after)
     return Change("update", desired.name, live.id, live.normal, after, fields, desired.file)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from policyctl.policy.document import Document, canonical_text, model_names, normal_form, order_matters, target_text
 from policyctl.policy.names import canonical_model, kind_of, short_model
 from policyctl.policy.virtual_model import normal_form as normal_model
+from policyctl.policy.virtual_model import written_form
 
 _BARE = re.compile(r"(?!\d+$)[\w./:@+~-]+", re.ASCII)
 _KEY = re.compile(r"[\w-]+", re.ASCII)
@@ -151,12 +152,20 @@ def fields_between(before: Document, after: Document) -> tuple[FieldChange, ...]
     return fields
 
 
+def fields_written(before: Document, after: Document) -> tuple[FieldChange, ...]:
+    """The fields that a write of `after` over a live document in normal form changes. Beside those that differ, these are the
+    placeholders that it writes over a model's secrets."""
+    if kind_of(before["name"]) == "model":
+        return _explain(_by_key(before), _by_key(written_form(after)))
+    return fields_between(before, after)
+
+
 def contents(document: Document, *, gone: bool) -> tuple[FieldChange, ...]:
     """All that an added document, or one that is `gone`, contains, as fields with one side only."""
     if kind_of(document["name"]) == "model":
         nothing: Document = {"provider_config": {}, "config": {}}
         texts = ("display_name", "description")
-        normal = normal_model(document)
+        normal = written_form(document)
         shown = {key: item for key, item in normal.items() if key != "name" and (key not in texts or item != normal["name"])}
         fields = _explain(nothing, _by_key(shown))
     else:
@@ -226,6 +235,13 @@ def _explain(left: Document, right: Document) -> tuple[FieldChange, ...]:
     return tuple(found[path] for path in sorted(found, key=_reading_order))
 
 
+def _with_whole_lists(value: Any) -> Any:
+    """The value with each list as bytes, which nothing else is: in a list, DeepDiff takes 1 and true for equal."""
+    if isinstance(value, dict):
+        return {key: _with_whole_lists(item) for key, item in value.items()}
+    return canonical_text(value).encode() if isinstance(value, list) else value
+
+
 def _until_list(path: list[Any], left: Document, right: Document) -> tuple[str, ...]:
     """The path up to the first thing that is not a mapping on both sides."""
     taken: list[str] = []
@@ -234,13 +250,6 @@ def _until_list(path: list[Any], left: Document, right: Document) -> tuple[str, 
             break
         taken.append(part)
     return tuple(taken)
-
-def _with_whole_lists(value: Any) -> Any:
-    """The value with each list as bytes, which nothing else is: in a list, DeepDiff takes 1 and true for equal."""
-    if isinstance(value, dict):
-        return {key: _with_whole_lists(item) for key, item in value.items()}
-    return canonical_text(value).encode() if isinstance(value, list) else value
-
 
 
 def _at(value: Any, path: Any) -> Any:

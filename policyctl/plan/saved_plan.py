@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policyctl.errors import PolicyctlError
 from policyctl.plan.change import Action, Change, Desired, equal
-from policyctl.plan.diff import fields_between
+from policyctl.plan.diff import fields_written
 from policyctl.plan.effects import policies_around
 from policyctl.plan.plan import Counts, Plan, blocked_by_rows, unread_rows
 from policyctl.plan.references import leads_back, ordered, unknown_targets
@@ -178,7 +178,7 @@ def _change_from(saved: _SavedChange) -> Change:
     if saved.before_digest != change.before_digest():
         raise ValueError(f"the digest of what {format_path(change.name)} is to replace is wrong")
     if change.before is not None and change.after is not None:
-        change = replace(change, fields=fields_between(change.before, change.after))
+        change = replace(change, fields=fields_written(change.before, change.after))
         if not change.fields:
             raise ValueError(f"the update of {format_path(change.name)} changes nothing")
     if [field.model_dump() for field in saved.fields] != [field._asdict() for field in change.fields]:

@@ -205,7 +205,8 @@ def _secrets_in(value: Any, path: FieldPath) -> Iterator[Finding]:
     """The secrets at any depth of a value: under their own keys, and in URLs."""
     key = path[-1]
     if is_secret(key, value):
-        if not (snake_case(str(key)) == "api_key" and is_placeholder(value)):
+        is_own = path[:-1] == ("provider_config",) and snake_case(str(key)) == "api_key"
+        if not (is_own and is_placeholder(value)):
             yield Finding(path, "P110", f"{key} is a secret, which must not be in a file; {CONNECT}", "key")
     elif isinstance(value, dict):
         for name, item in value.items():

@@ -24,6 +24,7 @@ from policyctl.policy.model_settings import (
     SET,
     comparable,
     is_masked,
+    is_placeholder,
     provider_key,
     secrets_in,
     unknown_settings,
@@ -104,6 +105,14 @@ def normal_form(document: Document) -> Document:
         "tags": _tags(document.get("tags")),
     }
     return normal | {key: value for key, value in settings.items() if value not in (None, "", {}, [])}
+
+
+def written_form(document: Document) -> Document:
+    """The normal form of a document that is to be written, with the placeholders of secrets that it writes as they are."""
+    normal, config = normal_form(document), document.get("provider_config")
+    words = {key: word for key, word in config.items() if is_placeholder(word)} if isinstance(config, dict) else {}
+    written = {key: words.get(key, item) if key in SECRETS else item for key, item in normal.get("provider_config", {}).items()}
+    return {**normal, "provider_config": written} if written else normal
 
 
 def _text(text: Any, name: str) -> Any:

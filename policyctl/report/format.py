@@ -11,9 +11,9 @@ from unicodedata import bidirectional, category, combining, east_asian_width, is
 from policyctl.errors import Severity
 from policyctl.plan.diff import ordinal_name
 from policyctl.policy.document import Document
-from policyctl.policy.model_settings import SECRETS, SET
+from policyctl.policy.model_settings import SECRETS, SET, is_placeholder
 from policyctl.policy.names import canonical_name, is_visible, kind_of, short_model, virtual_model
-from policyctl.policy.virtual_model import normal_form as normal_model
+from policyctl.policy.virtual_model import written_form
 
 if TYPE_CHECKING:
     from policyctl.plan.diff import FieldChange
@@ -141,8 +141,13 @@ def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple
         before, after = ("absent" if order is None else escape(order) for order in (field.before, field.after))
         return before, after
     if field.path.removeprefix("provider_config.") in SECRETS:  # never more than whether it is set
-        return "absent" if field.before is None else SET, "absent" if field.after is None else SET
+        return _secret_text(field.before), _secret_text(field.after)
     return value(field.before, longest=longest), value(field.after, longest=longest)
+
+
+def _secret_text(item: Any) -> str:
+    """A secret's value: absent, set, or the placeholder that a file has in its place."""
+    return item if is_placeholder(item) else "absent" if item is None else SET
 
 
 def position_name(path: str) -> str:
@@ -153,7 +158,7 @@ def position_name(path: str) -> str:
 def describe_value(document: Document) -> str:
     """A complete policy or model on one line; a live policy that a file could not hold is shown as a plain value."""
     if kind_of(document["name"]) == "model":
-        return _describe_model(normal_model(document))
+        return _describe_model(written_form(document))
     try:
         cache = document["policy"].get("cache")
         return _describe_group(document["policy"]) + (f"; cache {value(cache)}" if cache else "")
@@ -166,7 +171,7 @@ def _describe_model(normal: Document) -> str:
     parts = [str(normal["model_type"])]
     parts += [f"connection {value(normal['app_id'])}"] if "app_id" in normal else []
     settings = normal.get("provider_config", {})
-    parts += [f"{key} {SET if key in SECRETS else value(item)}" for key, item in sorted(settings.items())]
+    parts += [f"{key} {_secret_text(item) if key in SECRETS else value(item)}" for key, item in sorted(settings.items())]
     config = normal.get("config", {})
     parts += [f"{escape(key)} {value(item)}" for key, item in sorted(config.items())] if isinstance(config, dict) else []
     tags = normal.get("tags")

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from policyctl.errors import PolicyctlError
 from policyctl.plan.change import document_to_write, equal, update
+from policyctl.plan.diff import FieldChange, contents
 from policyctl.policy.document import Document
 from policyctl.policy.model_schema import read_model
 from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, is_masked, snake_case
 from policyctl.policy.virtual_model import VirtualModel, normal_form
+from policyctl.report.format import describe_value, field_values
 from tests.virtual_models import camel_case, live_of
 
 HEAD: Document = {"spec_version": "v1", "kind": "model"}
@@ -53,11 +55,11 @@ FILES: dict[str, tuple[Document, str, str]] = {
         "P110",
         "provider_config.before_request_hooks.0.headers.api-key",
     ),
-    "the id of a connection": ({"connection_id": "0000"}, "P111", "connection_id"),
-    "the path of a certificate": (
     "a key that opens nothing, elsewhere": ({"config": {"api_key": "dummy"}}, "P110", "config.api_key"),
     "a mark for the id of a connection": ({"app_id": "id:0000"}, "P111", "app_id"),
     "the same, in its other spelling": ({"connection": "id:0000"}, "P111", "connection"),
+    "the id of a connection": ({"connection_id": "0000"}, "P111", "connection_id"),
+    "the path of a certificate": (
         {"provider_config": {"server_cert_file": "a.pem"}},
         "P111",
         "provider_config.server_cert_file",
@@ -149,6 +151,21 @@ SAME: dict[str, tuple[Document, Document]] = {
 def test_what_means_the_same_is_no_change(case: str) -> None:
     keys, row = SAME[case]
     assert update(model_of(**keys), live_of({"name": "virtual-model/openai/gpt-4o", **row})) is None
+
+
+@pytest.mark.parametrize("shown", ["***", "sk-live-0123456789", "dummy"])
+def test_a_placeholder_that_is_written_over_a_key_is_shown_with_whatever_else_changes(shown: str) -> None:
+    live = live_of({"name": "virtual-model/openai/gpt-4o", "provider_config": {"apiKey": shown}})
+    change = update(model_of(provider_config={"api_key": "dummy"}, tags=["a"]), live)
+    assert change is not None
+    assert change.fields == (FieldChange("provider_config.api_key", "(set)", "dummy"), FieldChange("tags", None, ["a"]))
+    assert [field_values(field)[1] for field in change.fields] == ["dummy", "[a]"]
+
+
+def test_a_placeholder_of_a_new_model_is_shown() -> None:
+    document = model_of(provider_config={"api_key": "ollama"}).document
+    assert FieldChange("provider_config.api_key", None, "ollama") in contents(document, gone=False)
+    assert "api_key ollama" in describe_value(document)
 
 
 def test_the_limit_that_the_platforms_cli_adds_is_kept_where_the_file_has_none() -> None:
