@@ -47,6 +47,14 @@ SECRET = (
     "client_secret",
     "token",
     "private_key",
+    "secretKey",
+    "x-api-token",
+    "refresh_token",
+    "id_token",
+    "Ocp-Apim-Subscription-Key",
+    "x-functions-key",
+    "passphrase",
+    "Set-Cookie",
 )
 NOT_SECRET = (
     "max_tokens",
