@@ -221,7 +221,8 @@ def secrets_in(config: Any) -> Document:
     return {key: value for key, value in with_snake_case(config).items() if key in SECRETS and not _is_empty(value)}
 
 
-_MASK = re.compile(r"^\W*$|\*{3}|•{3}|^(x{4,}|<.*>|\[.*\]|redacted|masked|hidden|set|true)$", re.IGNORECASE)
+# Also one that shows the ends of the secret: sk-…4a2f. A secret that reads like a mask is only not updated.
+_MASK = re.compile(r"^\W*$|\*{3}|•{3}|\.{3}|…|x{8}|redacted|masked|hidden|^(x{4,}|<.*>|\[.*\]|set|true)$", re.IGNORECASE)
 
 
 def is_masked(value: Any) -> bool:

@@ -209,7 +209,12 @@ def test_an_update_sends_back_a_secret_that_the_remote_shows_and_what_it_does_no
     assert sent["provider_config"] == {"provider": "openai", "api_key": "abc", "foo_bar": 1, "custom_host": "new"}
 
 
-@pytest.mark.parametrize("mask", ["***", "sk-***", "•••••", "<hidden>", "REDACTED", "xxxxxx", True, {"private_key": "****"}])
+ENDS = ("sk-...4a2f", "sk-…4a2f", "XXXXXXXX4a2f", "**redacted** (4a2f)")
+
+
+@pytest.mark.parametrize(
+    "mask", ["***", "sk-***", "•••••", "<hidden>", "REDACTED", "xxxxxx", *ENDS, True, {"private_key": "****"}]
+)
 def test_a_mask_is_never_sent_back_as_a_secret(mask: Any) -> None:
     assert is_masked(mask)
     live = live_of({"name": "virtual-model/openai/gpt-4o", "provider_config": {"api_key": mask}})
