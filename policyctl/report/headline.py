@@ -142,23 +142,30 @@ def _cost(moved: Delta) -> str:
 
 
 def _harmless_line(review: Review) -> str:
-    """What can be claimed about traffic when no risk was found: only what was compared."""
+    """What can be claimed about traffic when no risk was found: only what was compared, and what new models change."""
     updated = [review.effects.get(change.name) for change in review.plan.changes if change.action == "update"]
     effects = [effect for effect in (*updated, *(one.effect for one in review.affected)) if effect is not None]
     if not effects:
         return _only_new(review) if review.plan.changes else ""
+    if review.awaited:
+        return f"Live policies already target {_answering(review)}."
+    return f"{_compared_line(effects)}{_new_default(review)}."
+
+
+def _compared_line(effects: Sequence[Effect]) -> str:
+    """The same of policies and models that were there before."""
     if any(effect.uncounted for effect in effects):
-        return "The effect on traffic is not certain: live policies have fields that policyctl does not know (see the notes)."
+        return "The effect on traffic is not certain: live policies have fields that policyctl does not know (see the notes)"
     if all(effect.kind in ("metadata", "equivalent") for effect in effects):
-        return "Nothing changes for requests: every change is metadata only or equivalent."
+        return "Nothing changes for requests: every change is metadata only or equivalent"
     if all(effect.sure for effect in effects):
-        return "Nothing here makes traffic worse."
-    return "No outage or partial failure of one model or provider gets worse."
+        return "Nothing here makes traffic worse"
+    return "No outage or partial failure of one model or provider gets worse"
 
 
 def _new_default(review: Review) -> str:
     """What a new model with the tag `default` changes: what agents get that are made without a model of their own."""
-    models = (one for one in review.plan.changes if one.kind == "model" and one.after is not None)
+    models = (one for one in review.plan.changes if one.kind == "model" and one.action == "add")
     defaults = [name_text(short_model(one.name)) for one in models if "default" in (one.after or {}).get("tags", ())]
     return f"; new agents without a model of their own get {' or '.join(defaults)}" if defaults else ""
 
@@ -168,8 +175,12 @@ def _only_new(review: Review) -> str:
     new = " and ".join(PLURALS[kind] for kind in KINDS if any(change.kind == kind for change in review.plan.changes))
     if not review.awaited:
         return f"Only new {new}: nothing that is served now changes{_new_default(review)}."
+    return f"Only new {new}, but live policies already target {_answering(review)}."
+
+
+def _answering(review: Review) -> str:
     models = f"{len(review.awaited):,} new {'model' if len(review.awaited) == 1 else 'models'}"
-    return f"Only new {new}, but live policies already target {models}: requests that reach them are answered from now on."
+    return f"{models}: requests that reach them are answered from now on{_new_default(review)}"
 
 
 def _rules(review: Review) -> str:

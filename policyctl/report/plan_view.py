@@ -137,7 +137,10 @@ _MODELS = 20  # of those that a policy leads to
 
 
 def leads_to(document: Document, review: Review) -> str | None:
-    """The models that a policy leads to by way of others; None for one that targets models alone."""
+    """The models that a new policy leads to by way of others; None for one that targets models alone. Of a new model whether a
+    live policy already targets it."""
+    if document["name"] in review.awaited:
+        return "live policies already target it"
     if not references(document) & review.policies.keys():
         return None
     from policyctl.effect.analysis import analyse

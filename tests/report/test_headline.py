@@ -275,6 +275,21 @@ def test_where_nothing_is_a_risk_only_what_was_compared_is_claimed(
             "Only new models, but live policies already target 1 new model: requests that reach them are answered from now on.",
         ),
         (
+            [model("x/a"), model("x/b", description="new"), policy("q", "x/a")],
+            [row("q", "x/a"), model_row("x/b")],
+            "1 model to add, 1 model to update",
+            "Live policies already target 1 new model: requests that reach them are answered from now on.",
+        ),
+        (
+            [model("x/a", tags=["default"]), model("x/b", description="new")],
+            [model_row("x/b")],
+            "1 model to add, 1 model to update",
+            (
+                "Nothing changes for requests: every change is metadata only or equivalent; new agents without a model of "
+                "their own get x/a."
+            ),
+        ),
+        (
             [model("x/a", description="new")],
             [model_row("x/a")],
             "1 model to update",
@@ -287,6 +302,14 @@ def test_new_models_are_counted_and_claimed_beside_policies(
 ) -> None:
     said = plan_summary(reviewed(desired, rows, Settings(models=True)))
     assert (said.counts, said.traffic) == (counts, traffic)
+
+
+def test_a_new_model_that_a_live_policy_targets_is_named_so_beside_any_risk() -> None:
+    desired = [model("x/a"), model("x/b", config={"top_p": 1}), policy("q", "x/a")]
+    review = reviewed(desired, [row("q", "x/a"), model_row("x/b")], Settings(models=True))
+    assert plan_summary(review).risks
+    assert "    live policies already target it\n" in plan_text(review, "local", Style())
+    assert "live policies already target it" in plan_markdown(PlanView(review, "local"))
 
 
 @given(st.permutations(["a", "b", "c"]))
