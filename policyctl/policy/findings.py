@@ -15,7 +15,7 @@ from policyctl.policy.names import POLICY_PREFIX, bare_name
 
 FieldPath = tuple[str | int, ...]
 HIDDEN = "***"
-_USERINFO = re.compile(r"://[^/\s\"'@]*@")
+_USERINFO = re.compile(r"://[^/\s]*@")  # up to the last @ of the authority: a password may hold one, unescaped, and quotes
 
 
 class Finding(NamedTuple):

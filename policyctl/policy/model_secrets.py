@@ -42,7 +42,7 @@ _SECRET_ENDINGS = (
     "subscriptionkey",
 )
 
-_USERS = re.compile(r"://([^/?#@\s]+)@")  # a user, or a user and a password, within a URL
+_USERS = re.compile(r"://([^/?#\s]+)@")  # a user, or a user and a password, within a URL: up to the last @
 
 
 def is_secret_key(key: str) -> bool:

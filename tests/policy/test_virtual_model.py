@@ -38,6 +38,7 @@ FILES: dict[str, tuple[Document, str, str]] = {
         "P110",
         "provider_config.metadata.a.0.apiKey",
     ),
+    "a password in quotes": ({"provider_config": {"custom_host": "https://u:'p'@host"}}, "P110", "provider_config.custom_host"),
     "a user in a URL among the parameters": ({"config": {"proxy": "https://u:p@host"}}, "P110", "config.proxy"),
     "a header with its value": (
         {"provider_config": {"forward_headers": ["x: y"]}},
@@ -297,6 +298,7 @@ def test_nothing_that_is_compared_holds_a_secret_of_a_live_row() -> None:
         "provider_config": {
             "apiKey": "secret",
             "customHost": "https://user:secret@host/v1",
+            "urlToFetch": "https://user:a@'secret@host/v1",
             "forwardHeaders": ["X-Key: secret", "X-Trace"],
             "metadata": {"azureAdToken": "secret", "team": "support"},
             "vertexServiceAccountJson": {"private_key": "secret"},
@@ -306,5 +308,6 @@ def test_nothing_that_is_compared_holds_a_secret_of_a_live_row() -> None:
     assert "secret" not in str(shown)
     assert shown["config"] == {"temperature": 0.1, "api_key": SET, "extra": [{"apiKey": SET}]}
     assert shown["provider_config"]["custom_host"] == "https://***@host/v1"
+    assert shown["provider_config"]["url_to_fetch"] == "https://***@host/v1"
     assert shown["provider_config"]["forward_headers"] == ["X-Key: (set)", "X-Trace"]
     assert shown["provider_config"]["metadata"] == {"azureAdToken": SET, "team": "support"}
