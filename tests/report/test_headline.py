@@ -305,7 +305,7 @@ def test_new_models_are_counted_and_claimed_beside_policies(
 
 
 def test_a_new_model_that_a_live_policy_targets_is_named_so_beside_any_risk() -> None:
-    desired = [model("x/a"), model("x/b", config={"top_p": 1}), policy("q", "x/a")]
+    desired: list[Desired] = [model("x/a"), model("x/b", config={"top_p": 1}), policy("q", "x/a")]
     review = reviewed(desired, [row("q", "x/a"), model_row("x/b")], Settings(models=True))
     assert plan_summary(review).risks
     assert "    live policies already target it\n" in plan_text(review, "local", Style())
