@@ -90,6 +90,8 @@ def _of_model(change: Change) -> Effect:
     """The effect of an update of a virtual model: its calls are made another way, and what answers them is not modelled."""
     from policyctl.effect.analysis import Effect
 
+    if moved := _moved_credentials(change):
+        return Effect("unknown", unknown=moved, of_model=True)
     if any(field.path == "tags" and _has_default(field.before) != _has_default(field.after) for field in change.fields):
         why = "its tag default changes, by which the platform chooses the model for new agents"
         return Effect("unknown", unknown=why, of_model=True)
@@ -97,6 +99,21 @@ def _of_model(change: Change) -> Effect:
         return Effect("metadata", sure=True, of_model=True)
     why = "its calls are made with other settings, and what answers them is not modelled"
     return Effect("unknown", unknown=why, of_model=True)
+
+
+def _moved_credentials(change: Change) -> str:
+    """What an update sends to a new destination: the model's own secrets, its connection's, or nothing (empty)."""
+    from policyctl.policy.model_settings import DESTINATIONS, SECRETS, comparable
+
+    before, after = change.before or {}, change.after or {}
+    old, new = comparable(before.get("provider_config")), comparable(after.get("provider_config"))
+    moved = sorted(key for key in DESTINATIONS if old.get(key) != new.get(key))
+    own = sorted(SECRETS & old.keys() & new.keys())
+    credentials = [f"its own {', '.join(own)}"] * bool(own) + ["the credentials of its connection"] * ("app_id" in after)
+    if not moved or not credentials:
+        return ""
+    where = f"since {', '.join(moved)} {'changes' if len(moved) == 1 else 'change'}"
+    return f"{' and '.join(credentials)} may go to another host, {where}"
 
 
 def _has_default(tags: Any) -> bool:

@@ -108,6 +108,12 @@ OF_NO_PROVIDER: dict[str, Setting] = {
 }
 SETTINGS: dict[str, Setting] = {**ANY_PROVIDER, **OF_PROVIDERS, **OF_NO_PROVIDER}
 SECRETS = frozenset(key for key, setting in SETTINGS.items() if setting.is_secret)
+# The settings that decide the host to which requests go, and with them the credentials.
+DESTINATIONS = frozenset(
+    "custom_host url_to_fetch azure_resource_name azure_inference_deployment_name azure_deployment_name "
+    "azure_inference_foundry_url azure_foundry_url azure_entra_tenant_id aws_region vertex_region watsonx_cpd_url "
+    "huggingface_base_url amzn_sagemaker_target_container_hostname snowflake_account".split()
+)
 
 # Where a live tenant's camelCase stands for two keys, the one that a provider uses.
 _SHARED = {
