@@ -7,7 +7,7 @@ import click
 from policyctl.cli.console import Console
 from policyctl.cli.environments import raise_broken, with_environments
 from policyctl.cli.options import NAMES, Commands, Options, with_options
-from policyctl.load.nearest import find_config, load_config
+from policyctl.load.discovery import find_config, load_config
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.report.environments import environment_json, environment_text, environments_json, environments_text
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import make_state_folder
-from policyctl.load.audit_log import AuditFile
 from policyctl.plan.fleet import EnvironmentResult, WaveOf
+from policyctl.reconcile.audit import AuditFile
 
 Task = Callable[[str], EnvironmentResult]
 RUNS = "runs"

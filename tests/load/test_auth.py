@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from policyctl.errors import InvalidInput
-from policyctl.load.config_file import AuthFile, login_type
 from policyctl.load.discovery import load_config
-from policyctl.load.nearest import load_config
 from policyctl.load.settings_file import AuthFile, login_type
 from policyctl.load.urls import is_local, is_safe_for_secrets, origin, remote_url_error
 

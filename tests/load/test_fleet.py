@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from policyctl.errors import InvalidInput, UsageError
+from policyctl.load.discovery import load_config
 from policyctl.load.environment import Config, Environment
-from policyctl.load.nearest import load_config
 from tests.conftest import Project
 from tests.fleets import ENVIRONMENTS, FLEET, ROWS
+from tests.problem_lines import shows
 
 
 def loaded(project: Project, config: str = FLEET + ENVIRONMENTS, rows: str | None = ROWS, name: str = "tenants.csv") -> Config:
@@ -86,26 +87,26 @@ def test_an_inventory_is_csv_yaml_or_json_and_not_a_policy_file(name: str, rows:
 @pytest.mark.parametrize(
     ("rows", "found"),
     [
-        ("", "tenants.csv: P310 has no rows"),
-        ("tenant,region,instance,ring,share\n", "tenants.csv: P310 has no rows"),
-        (ROWS + "cash,eu-de\n", "tenants.csv:4:1: P310 the row has 2 fields, and the header 6"),
-        (ROWS + "a,b,c,d,e,f,g\n", "tenants.csv:4:1: P310 the row has 7 fields, and the header 6"),
-        (ROWS + "acme,eu-de,x,1,,\n", "tenants.csv:4:1: P310 a second row makes prod-acme (the first is at "),
-        (ROWS + "cash,eu-de,x,1,,silver\n", "tenants.csv:4:1: P310 there is no template silver"),
-        (ROWS + ",eu-de,x,1,,\n", "tenants.csv:4:1: P310 the row has no name: the variable tenant is not set"),
-        (ROWS + "a/b,eu-de,x,1,,\n", 'tenants.csv:4:1: P307 "prod-a/b" is not a name'),
-        (ROWS + '"cash,eu-de,x,1,,\n', "tenants.csv:4:1: P310 is not CSV"),
-        (ROWS.replace("share", "ring"), "tenants.csv:1:1: P310 the column ring is there twice"),
-        (ROWS.replace("share", "my share"), 'tenants.csv:1:1: P310 "my share" is not the name of a column'),
-        (ROWS.replace("share", "shore"), "policyctl.yaml:16:12: P309 tenants.csv has no column share (did you mean shore?)"),
-        (ROWS + "cash,eu-de,0a1c,1,,\n", "tenants.csv:4:1: P313 prod-cash has the remote of prod-bolt"),
-        (None, "tenants.csv: P001 the file does not exist"),
+        ("", "tenants.csv: has no rows [P310]"),
+        ("tenant,region,instance,ring,share\n", "tenants.csv: has no rows [P310]"),
+        (ROWS + "cash,eu-de\n", "tenants.csv:4:1: the row has 2 fields, and the header 6 [P310]"),
+        (ROWS + "a,b,c,d,e,f,g\n", "tenants.csv:4:1: the row has 7 fields, and the header 6 [P310]"),
+        (ROWS + "acme,eu-de,x,1,,\n", "tenants.csv:4:1: a second row makes prod-acme (the first is at  [P310]"),
+        (ROWS + "cash,eu-de,x,1,,silver\n", "tenants.csv:4:1: there is no template silver [P310]"),
+        (ROWS + ",eu-de,x,1,,\n", "tenants.csv:4:1: the row has no name: the variable tenant is not set [P310]"),
+        (ROWS + "a/b,eu-de,x,1,,\n", 'tenants.csv:4:1: "prod-a/b" is not a name [P307]'),
+        (ROWS + '"cash,eu-de,x,1,,\n', "tenants.csv:4:1: is not CSV [P310]"),
+        (ROWS.replace("share", "ring"), "tenants.csv:1:1: the column ring is there twice [P310]"),
+        (ROWS.replace("share", "my share"), 'tenants.csv:1:1: "my share" is not the name of a column [P310]'),
+        (ROWS.replace("share", "shore"), "policyctl.yaml:16:12: tenants.csv has no column share (did you mean shore?) [P309]"),
+        (ROWS + "cash,eu-de,0a1c,1,,\n", "tenants.csv:4:1: prod-cash has the remote of prod-bolt [P313]"),
+        (None, "tenants.csv: the file does not exist [P001]"),
     ],
 )
 def test_an_inventory_that_is_not_whole_stops_everything(rows: str | None, found: str, project: Project) -> None:
     """With the file and the row: a missing row must never mean that an environment is gone."""
     problems = refused(project, rows=rows)
-    assert any(problem.startswith(found) for problem in problems), problems
+    assert any(shows(found, problem) for problem in problems), problems
 
 
 @pytest.mark.parametrize(
@@ -117,22 +118,22 @@ def test_an_inventory_that_is_not_whole_stops_everything(rows: str | None, found
             "there is no template instanze (did you mean instance?)",
         ),
         ("  instance:\n", "  instance:\n    extends: gold\n", "leads back; remove one extends"),
-        ('scope: ["gold-*"]', 'scope: ["{{ tenant }}-*"]', "P309 expressions are not rendered in scope"),
-        ("vars: [share]", "vars: [share]\n    min: 3", "P310 "),
+        ('scope: ["gold-*"]', 'scope: ["{{ tenant }}-*"]', "expressions are not rendered in scope [P309]"),
+        ("vars: [share]", "vars: [share]\n    min: 3", " [P310]"),
         ("from: tenants.csv", "from: ../tenants.csv", "must be a file beside policyctl.yaml"),
         ("from: tenants.csv", "from: tenants.txt", "must be a file in CSV, YAML or JSON"),
-        ("allow_origins", "required_version: '>=9'\nallow_origins", "P312 this is policyctl "),
+        ("allow_origins", "required_version: '>=9'\nallow_origins", "this is policyctl  [P312]"),
         (
             "allow_origins",
             "required_version: 'about 1'\nnew: 1\nallow_origins",
-            "P312 'about 1' is not a range of versions",
+            "'about 1' is not a range of versions [P312]",
         ),
         ("labels: [region, ring]", "label: [region, ring]", 'unknown key "label" (did you mean labels?)'),
     ],
 )
 def test_a_description_that_does_not_fit_together_is_refused(before: str, after: str, found: str, project: Project) -> None:
     problems = refused(project, (FLEET + ENVIRONMENTS).replace(before, after, 1))
-    assert any(found in problem for problem in problems), problems
+    assert any(shows(found, problem) for problem in problems), problems
 
 
 @pytest.mark.parametrize(
@@ -140,19 +141,19 @@ def test_a_description_that_does_not_fit_together_is_refused(before: str, after:
     [
         (
             "cash,evil.org/x?,0a1d,1,,",
-            'P311 remote: credentials would go to "https://api.evil.org", which allow_',
+            'remote: credentials would go to "https://api.evil.org", which allow_ [P311]',
         ),
         ("cash,a.b,0a1d,1,,", 'go to "https://api.a.b.example.com", which'),
-        ("..,eu-de,0a1d,1,,", "P311 auth.api_key: tenant is"),
-        ("cash,,0a1d,1,,", "P311 remote: the variable region is not set"),
-        ("cash,eu-de,0a1d?x=1,1,,", "P304 "),
+        ("..,eu-de,0a1d,1,,", "auth.api_key: tenant is [P311]"),
+        ("cash,,0a1d,1,,", "remote: the variable region is not set [P311]"),
+        ("cash,eu-de,0a1d?x=1,1,,", " [P304]"),
     ],
 )
 def test_a_row_that_leads_astray_breaks_its_own_environment_alone(row: str, found: str, project: Project) -> None:
     name = "prod-" + row.partition(",")[0]
     config = loaded(project, FLEET + ENVIRONMENTS, ROWS + row + "\n")
     assert set(config.environments) == {"prod-acme", "prod-bolt", "dev"}
-    assert found in str(config.broken[name][0])
+    assert shows(found, str(config.broken[name][0]))
     assert "tenants.csv:4" in str(config.broken[name][0])
     assert name in config.labels
     with pytest.raises(InvalidInput):
@@ -193,5 +194,5 @@ def test_environments_that_are_written_out_may_share_a_remote_only_with_scopes_o
     text = "environments:\n" + "".join(rows)
     assert len(loaded(project, text.format("[a-*]", "[b-*]"), None).environments) == 2
     assert refused(project, text.format("[a-*]", "[a-*]"), None) == [
-        "policyctl.yaml:3:15: P313 b has the remote of a: each would remove what only the other has; give each its own"
+        "policyctl.yaml:3:15: b has the remote of a: each would remove what only the other has; give each its own [P313]"
     ]
