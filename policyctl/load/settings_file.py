@@ -203,11 +203,18 @@ class LimitsFile(FileModel):
     ] = None
 
 
+def _check_managed(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    if "policies" not in kinds:
+        raise PydanticCustomError("manage", "must have policies too: models are managed beside them, never alone")
+    return kinds
+
+
 class SafetyFile(FileModel):
     """Safety settings for all environments, or for one, whose own values win."""
 
     manage: Annotated[
-        Annotated[tuple[Literal["policies", "models"], ...], Field(strict=False, min_length=1)] | None,
+        Annotated[tuple[Literal["policies", "models"], ...], Field(strict=False, min_length=1), AfterValidator(_check_managed)]
+        | None,
         Field(
             description="What is reconciled: policies, or policies and models. Files of virtual models are only declarations "
             "unless models is in the list. Default: policies."

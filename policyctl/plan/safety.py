@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies, redeclared
 from policyctl.errors import PolicyctlError
 from policyctl.plan.change import LiveState, live_state, uses, why_secrets_are_lost
-from policyctl.plan.consumers import FoundConsumers, phrase
+from policyctl.plan.consumers import FoundConsumers
 from policyctl.plan.diff import differs
 from policyctl.plan.effects import (
     AffectedPolicy,
@@ -178,28 +178,6 @@ def _refusals(
         yield f"{name} would be removed, but {user} still targets it (change or remove that one too)"
     yield from _target_nothing(plan, after)
     yield from _lose_secrets(plan, observed)
-
-
-def consumer_refusals(reviewed: Review, found: FoundConsumers, settings: Settings, *, unseen: bool) -> Iterator[str]:
-    """The removals that consumers prevent: those in use, unless allowed by name, and all of them where a source could not be
-    read, unless that is allowed (`unseen`). What is gone already is not removed."""
-    removed = [one.name for one in reviewed.plan.changes if one.action == "remove" and one.name in reviewed.live]
-    allowed = set(map(canonical, settings.allow_remove))
-    for name in removed:
-        if name not in allowed and (users := phrase(found.holding(name))):
-            yield (
-                f"{name} would be removed, but it is {users} (change what uses it first, or allow it with --allow-remove "
-                f"{quote(name)})"
-            )
-    if removed and found.unread and not unseen:
-        yield (
-            f"it is not known who uses {_these(removed)}, since this could not be read: {', '.join(found.unread)} "
-            "(allow it with --allow-unseen-consumers)"
-        )
-
-
-def _these(removed: Sequence[str]) -> str:
-    return " and ".join(removed) if len(removed) < 3 else f"the {len(removed):,} that would be removed"
 
 
 def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[str, Document]) -> frozenset[str]:

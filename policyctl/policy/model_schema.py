@@ -7,6 +7,7 @@ exceptions, each with a message of what to write instead: secrets, ids of connec
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
@@ -117,7 +118,7 @@ def read_model(data: Document, file: str, index: int = 0) -> tuple[VirtualModel 
         known["provider_config"], spellings, twice = _respelled(known["provider_config"])
     else:
         spellings, twice = {}, []
-    found = [*twice, *_misplaced(data), *_secrets(known)]
+    found = [*twice, *_misplaced(data), *_secrets(known), *_not_finite(known)]
     complained = {one.path for one in found}
     found += [_as_warning(one) for one in findings_of(known, ModelFile) if one.path not in complained]
     if not any(one.severity == "error" for one in found):
@@ -125,6 +126,15 @@ def read_model(data: Document, file: str, index: int = 0) -> tuple[VirtualModel 
     else:
         model = None
     return model, [one._replace(path=_as_written(one.path, spellings)) for one in found]
+
+
+def _not_finite(value: Any, path: FieldPath = ()) -> Iterator[Finding]:
+    """Numbers that JSON, which is what is sent, does not have."""
+    if isinstance(value, float) and not isfinite(value):
+        yield Finding(path, "P103", f"{path[-1]} is {value}, which cannot be sent; write a finite number")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _not_finite(item, (*path, key))
 
 
 def fault_in_written(document: Document) -> str | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from shlex import quote
 
 from policyctl.errors import RemoteError
 from policyctl.load.directory import Loaded
 from policyctl.load.documents import ConsumerDocument
 from policyctl.load.urls import GIT
-from policyctl.plan.consumers import Consumer, Consumers, ConsumerUse, FoundConsumers, consumers_of, path_of
-from policyctl.plan.safety import Review, consumer_refusals
+from policyctl.plan.consumers import Consumer, Consumers, ConsumerUse, FoundConsumers, consumers_of, path_of, phrase
+from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document
 from policyctl.policy.findings import Finding
+from policyctl.policy.names import canonical
 from policyctl.remote.protocol import Reader
 
 
@@ -73,7 +75,7 @@ def with_consumers(
     if not reviewed.plan.changes or (not read and reader.identity.startswith(GIT)):
         return reviewed
     if not read:
-        refusals = consumer_refusals(reviewed, FoundConsumers(unread=NOT_READ), settings, unseen=unseen)
+        refusals = _refusals(reviewed, FoundConsumers(unread=NOT_READ), settings, unseen=unseen)
         note = "it was not read who uses what changes (--no-consumers)"
         return replace(reviewed, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, note))
     consumers = read_consumers(reader, loaded, reviewed.policies_before)
@@ -82,8 +84,30 @@ def with_consumers(
         return reviewed
     names = [*(one.name for one in reviewed.plan.changes), *(one.name for one in reviewed.affected)]
     found = FoundConsumers(uses_with_lines(consumers, names, loaded), consumers.unread)
-    refusals = consumer_refusals(reviewed, found, settings, unseen=unseen)
+    refusals = _refusals(reviewed, found, settings, unseen=unseen)
     notes = [f"it is not known who uses what changes: {name} could not be read: {why}" for name, why in found.unread.items()]
     if any(change.action != "add" for change in reviewed.plan.changes):
         notes += consumers.not_inspected(_MOST_RELEASED)
     return replace(reviewed, consumers=found, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, *notes))
+
+
+def _refusals(reviewed: Review, found: FoundConsumers, settings: Settings, *, unseen: bool) -> Iterator[str]:
+    """The removals that consumers prevent: those in use, unless allowed by name, and all of them where a source could not be
+    read, unless that is allowed (`unseen`). What is gone already is not removed."""
+    removed = [one.name for one in reviewed.plan.changes if one.action == "remove" and one.name in reviewed.live]
+    allowed = set(map(canonical, settings.allow_remove))
+    for name in removed:
+        if name not in allowed and (users := phrase(found.holding(name))):
+            yield (
+                f"{name} would be removed, but it is {users} (change what uses it first, or allow it with --allow-remove "
+                f"{quote(name)})"
+            )
+    if removed and found.unread and not unseen:
+        yield (
+            f"it is not known who uses {_these(removed)}, since this could not be read: {', '.join(found.unread)} "
+            "(allow it with --allow-unseen-consumers)"
+        )
+
+
+def _these(removed: Sequence[str]) -> str:
+    return " and ".join(removed) if len(removed) < 3 else f"the {len(removed):,} that would be removed"

@@ -75,6 +75,7 @@ FILES: dict[str, tuple[Document, str, str]] = {
         "provider_config.mistral_fim_completion",
     ),
     "tags of null": ({"tags": None}, "P104", "tags"),
+    "a number that JSON does not have": ({"config": {"a": [{"b": float("nan")}]}}, "P103", "config.a.0.b"),
     "a name without provider": ({"name": "gpt-4o"}, "P108", "name"),
     "two connections": ({"app_id": "a", "connection": "b"}, "P109", "connection"),
 }
