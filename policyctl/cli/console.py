@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -156,6 +157,27 @@ class Console:
         if not sys.stdin.isatty():
             raise UsageError("this needs an answer, and standard input is not a terminal; add --yes to go on without asking")
         return click.confirm(question, default=False, err=True)
+
+
+class CollectingConsole(Console):
+    """Collects the messages of several environments, which are mostly the same; nothing is drawn. Threads may share it."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options._replace(verbose=0))
+        self._lines: list[str] = []
+        self.draws = False
+
+    def result(self, text: str) -> None:
+        """Results are in one report."""
+
+    def say(self, line: str, *, painted: bool = False) -> None:
+        self._lines.append(line if painted else escape(line))
+
+    def print_to(self, console: Console) -> None:
+        """Print each message once, with how many environments it came from, and forget them."""
+        for line, times in Counter(self._lines).items():
+            console.say(line if times == 1 else f"{line} (in {count(times, 'environment')})", painted=True)
+        self._lines.clear()
 
 
 def streams_lines(stream: TextIO, environ: Mapping[str, str]) -> bool:

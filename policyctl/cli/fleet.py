@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from policyctl.cli.console import Console
+from policyctl.cli.console import CollectingConsole, Console
 from policyctl.cli.environments import Pace
 from policyctl.cli.options import Options
 from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides
 from policyctl.cli.session import DirectoryFiles, Session, open_config, session_of
-from policyctl.errors import InvalidInput, PolicyctlError, Problem, UsageError
+from policyctl.errors import InvalidInput, PolicyctlError, UsageError
 from policyctl.lint.settings import variable_warnings
 from policyctl.load.environment import Config
 from policyctl.load.selector import EnvironmentFilter
@@ -40,24 +40,6 @@ def render_fleet(form: str, fleet: FleetResult, style: Style = Style(), *, verbo
     return renders[form](fleet)
 
 
-class _QuietConsole(Console):
-    """Collects messages of one environment among many; nothing is drawn."""
-
-    def __init__(self, options: Options, lines: list[str]) -> None:
-        super().__init__(options._replace(verbose=0))
-        self._lines = lines
-        self.draws = False
-
-    def result(self, text: str) -> None:
-        """Results are in the report."""
-
-    def say(self, line: str, *, painted: bool = False) -> None:  # noqa: ARG002 - nothing is painted in a list
-        self._lines.append(line)
-
-    def problems(self, problems: Iterable[Problem]) -> None:
-        self._lines += map(str, problems)
-
-
 @dataclass
 class Fleet:
     """The environments of one command line, and what they share."""
@@ -75,13 +57,13 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
-        self._lines: list[str] = []
+        self.messages = CollectingConsole(self.options)
         self._lock = threading.Lock()
 
     def session(self, name: str) -> Session:
         """The session of one environment, whose messages are collected."""
         session = session_of(self.options, self.config, name, self.held)
-        return replace(session, console=_QuietConsole(self.options, self._lines), directory=self.files)
+        return replace(session, console=self.messages, directory=self.files)
 
     def review(self, session: Session) -> Review:
         """The reviewed plan of one environment."""
@@ -127,13 +109,6 @@ class Fleet:
         settings = () if self.held is None else self.held.settings(self.config, "")
         return FleetResult(command, found, len(self.config.labels) - len(self.names), gone, settings)
 
-    def print_messages(self) -> None:
-        """Print the messages of the environments, each once, with how often it came."""
-        for line in dict.fromkeys(self._lines):
-            times = self._lines.count(line)
-            self.console.say(line if times == 1 else f"{line} (in {count(times, 'environment')})")
-        self._lines.clear()
-
 
 def open_fleet(
     options: Options,
@@ -175,7 +150,7 @@ def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
 
     brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
     results = run_fleet(fleet, [WaveOf(fleet.names, None)], work, pace, brakes)
-    fleet.print_messages()
+    fleet.messages.print_to(fleet.console)
     return fleet.in_order(results, "plan")
 
 

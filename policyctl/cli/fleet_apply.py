@@ -90,7 +90,7 @@ def _apply(
             results = run_fleet(fleet, _waves(fleet), work, pace, brakes, record)
     finally:
         record.close()
-    fleet.print_messages()
+    fleet.messages.print_to(fleet.console)
     return fleet.in_order(results, "apply"), caught
 
 

@@ -169,7 +169,7 @@ def failed_tests(loaded: Loaded) -> tuple[str, ...]:
     from policyctl.plan.scenario import run_suite  # imports the effect engine
 
     policies = {policy.name: policy.document for policy in loaded.policies}
-    failed = [result for suite in loaded.suites for result in run_suite(suite, policies) if result.failures]
+    failed = [result for suite in loaded.suites for result in run_suite(suite, policies, loaded.declared) if result.failures]
     return tuple(
         f"{one.suite.file}: {one.name}: {one.failures[0].about}: expected {one.failures[0].expected}, got {one.failures[0].got}"
         for one in failed

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from policyctl.cli.console import CollectingConsole, Console
+from policyctl.cli.environments import raise_broken, with_environments
 from policyctl.cli.options import Options, with_options
-from policyctl.cli.session import open_session
+from policyctl.cli.session import DirectoryFiles, open_config, session_of
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
-from policyctl.plan.scenario import Suite, run_suite
-from policyctl.policy.findings import Finding
+from policyctl.load.environment import Config
+from policyctl.load.selector import EnvironmentFilter
+from policyctl.plan.scenario import Mismatch, ScenarioResult, Suite, run_suite
+from policyctl.policy.findings import FieldPath, Finding
 from policyctl.report.scenarios import Ran, scenarios_json, scenarios_junit, scenarios_text
 
 EPILOG = """\b
@@ -58,18 +64,20 @@ are equal, and templates may compute them: "{{ 1 / 3 }}"."""
 @click.option("--format", "form", type=click.Choice(["text", "junit", "json"]), default="text", show_default=True)
 @click.option("--if-any", is_flag=True, help="Succeed when there are no tests.")
 @with_options("dir", "env", "color", "verbose")
-def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> int:
+@with_environments
+def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool, chosen: EnvironmentFilter) -> int:
     """Run the scenario tests beside the policies (*.test.yaml, or documents of kind: policy_test), offline and exactly.
 
-    Without a PATH it runs all tests of the policy directory; a PATH is a file or a directory in it. Exit code 0 means that
+    Without a PATH it runs all tests of the policy directory; a PATH is a file or a directory in it. Tests run in every
+    environment, unless some are chosen; POLICYCTL_ENV is ignored. Exit code 0 means that
     all passed, 1 that a test failed, that there are no tests, or that the policies or tests have problems.
     """
-    session = open_session(options)
-    console, loaded = session.console, session.read(tests=True).loaded
-    policies = {policy.name: policy.document for policy in loaded.policies}
-    suites = _chosen(loaded, options.dir, paths, if_any)
-    results = [verdict for suite in suites for verdict in run_suite(suite, policies, loaded.declared)]
-    ran = Ran(session.environment.name, tuple(results), lambda suite, path: loaded.mark_of(suite, Finding(path, "", "")).mark)
+    config, console = open_config(options), Console(options)
+    asked = chosen if "env" in options.given else chosen._replace(names=())  # as validate, which ignores POLICYCTL_ENV
+    names = asked.choose(config.labels)
+    raise_broken(config, names)
+    ran = _run(options, config, names, paths, if_any=if_any, console=console)
+    results = ran.results
     if form == "junit":
         console.result(scenarios_junit(ran))
     elif form == "json":
@@ -79,6 +87,37 @@ def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool) -> 
     else:
         console.result(scenarios_text(ran, console.out_style, verbose=console.verbose))
     return 1 if ran.failed else 0
+
+
+def _run(
+    options: Options, config: Config, names: Collection[str], paths: tuple[Path, ...], *, if_any: bool, console: Console
+) -> Ran:
+    """The results in all these environments: a test that ends alike everywhere once, else once for each way it ends."""
+    files = DirectoryFiles(options, config, config.lint, lenient=False, deep=False, tests=True, several=len(names) > 1)
+    messages = CollectingConsole(options) if len(names) > 1 else console
+    found: dict[tuple[str, int, FieldPath], list[tuple[str, ScenarioResult]]] = {}
+    for name in names:
+        session = replace(session_of(options, config, name), directory=files, console=messages)
+        loaded = session.read(tests=True).loaded
+        policies = {policy.name: policy.document for policy in loaded.policies}
+        for suite in _chosen(loaded, options.dir, paths, if_any):
+            for result in run_suite(suite, policies, loaded.declared):
+                found.setdefault((suite.file, suite.index, result.path), []).append((name, result))
+    if isinstance(messages, CollectingConsole):
+        messages.print_to(console)
+    results = [one for key in sorted(found, key=str) for one in _merged(found[key])]
+    where = " and ".join(filter(None, (", ".join([*names][:-1]), [*names][-1])))
+    return Ran(where, tuple(results), lambda suite, path: files.files.mark_of(suite, Finding(path, "", "")).mark)
+
+
+def _merged(results: list[tuple[str, ScenarioResult]]) -> Iterator[ScenarioResult]:
+    """One test's results in several environments: those that are alike once, named after their environments if not all are."""
+    ways: dict[tuple[Mismatch, ...], list[str]] = {}
+    for name, result in results:
+        ways.setdefault(result.failures, []).append(name)
+    for failures, names in ways.items():
+        title = results[0][1].name if len(ways) == 1 else f"{results[0][1].name} ({', '.join(names)})"
+        yield results[0][1]._replace(name=title, failures=failures)
 
 
 def _chosen(loaded: Loaded, directory: Path, paths: tuple[Path, ...], if_any: bool) -> list[Suite]:

@@ -289,3 +289,26 @@ def test_a_pull_request_shows_what_a_template_and_rows_change_once(fleet: Projec
     assert "no longer in the fleet, and left as they are: t-a9\n" in ran.out
     assert "is new in this branch, so its remote has not been reviewed" in ran.out
     assert not (fleet.policies / "a12.db").exists()
+
+
+TESTS = """
+kind: policy_test
+spec_version: v1
+policy: anygem
+tests:
+  - {name: pro is down, given: {gemini-2.5-pro: 503}, expect: {served: "{{ lite }}"}}
+  - {name: a fifth survives, given: {gemini-2.5-pro: 503}, expect: {served: 0.2}}
+"""
+
+
+def test_scenario_tests_run_in_every_environment_unless_some_are_chosen(fleet: Project, policyctl: Policyctl) -> None:
+    """A test that ends alike everywhere is one result; else it is one for each way in which it ends."""
+    fleet.write("anygem.test.yaml", TESTS)
+    ran = policyctl("test", "-v")
+    assert ran.code == 1
+    assert ran.out.splitlines()[-1] == "2 passed, 1 failed"
+    assert "anygem.test.yaml PASSED a fifth survives (t-a1, t-a11)\n" in ran.out
+    assert "FAILED a fifth survives (t-a0, t-a2, t-a3, t-a4" in ran.out
+    assert policyctl("test", "--env", "t-a1").code == 0
+    assert policyctl("test", "--env", "t-a1", "--env", "t-a11").out.splitlines()[-1] == "2 passed"
+    assert policyctl("test", "-l", "ring=0").code == 1
