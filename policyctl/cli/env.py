@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.environments import raise_broken, with_environments
+from policyctl.cli.environments import choose, raise_broken, with_environments
 from policyctl.cli.options import NAMES, Commands, Options, with_options
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.report.environments import environment_json, environment_text, environments_json, environments_text
+from policyctl.report.fleet import NONE_AFFECTED
 
 COMMANDS = {"list": "List the environments, or those that a selection has.", "show": "Show the settings of one environment."}
 
@@ -47,8 +48,11 @@ def list_environments(options: Options, form: str, chosen: EnvironmentFilter) ->
     """List the environments, one a line: remote, labels, and whether one is suspended. A selection that matches nothing is an
     error, so this is also the way to try one."""
     config = load_config(find_config(options.dir))
-    names = chosen.choose(config.labels)
+    names = choose(options, config, chosen)
     console = Console(options)
+    if not names and form != "json":
+        console.say(NONE_AFFECTED)
+        return 0
     if form == "json":
         console.result(environments_json(config, names))
     else:

@@ -26,10 +26,8 @@ def _selectors(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     return values
 
 
-def with_environments(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that choose environments, as `chosen`: an EnvironmentFilter with the names of --env too."""
-
-    @click.option(
+_OPTIONS = (
+    click.option(
         "-l",
         "--label",
         "labels",
@@ -37,18 +35,29 @@ def with_environments(function: Callable[..., Any]) -> Callable[..., Any]:
         callback=_selectors,
         metavar="SELECTOR",
         help="Environments with these labels: key=value, key!=value, key in (a,b), key, !key; all must hold.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--exclude-env", "excluded", multiple=True, metavar="NAME", help="Leave out environments by name or glob; repeatable."
-    )
-    @click.option(
+    ),
+    click.option(
         "--env-from",
         "listed",
         type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
         metavar="FILE",
         help="The environments in this file, one a line; - reads standard input.",
-    )
-    @click.option("--all", "everything", is_flag=True, help="All environments.")
+    ),
+    click.option("--all", "everything", is_flag=True, help="All environments."),
+    click.option(
+        "--affected",
+        metavar="REVISION",
+        help="Environments whose settings or policies, as rendered from the files, differ from those at this git revision.",
+    ),
+)
+
+
+def with_environments(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that choose environments, as `chosen`: an EnvironmentFilter with the names of --env too."""
+
     @wraps(function)
     def wrapper(
         options: Options,
@@ -57,16 +66,20 @@ def with_environments(function: Callable[..., Any]) -> Callable[..., Any]:
         excluded: tuple[str, ...],
         listed: Path | None,
         everything: bool,
+        affected: str | None,
         **more: Any,
     ) -> Any:
-        names = options.env
+        others = everything or listed is not None or bool(labels or excluded or affected)
+        names = () if others and "env" not in options.given else options.env  # a variable must not win over an option
         if everything and (names or listed is not None):
             raise UsageError("--all is every environment; leave out --env and --env-from, or --all")
-        several = everything or listed is not None or bool(labels or excluded) or len(names) > 1 or any(map(is_glob, names))
+        several = others or len(names) > 1 or any(map(is_glob, names))
         if listed is not None:
             names = (*names, *_read_names(listed))
-        return function(options, *args, chosen=EnvironmentFilter(names, labels, excluded, several=several), **more)
+        return function(options, *args, chosen=EnvironmentFilter(names, labels, excluded, several, affected), **more)
 
+    for option in reversed(_OPTIONS):
+        wrapper = option(wrapper)
     return wrapper
 
 
@@ -116,6 +129,17 @@ def with_pace(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, pace=Pace(fail_fast=fail_fast, max_failures=max_failures), chosen=chosen, **more)
 
     return wrapper
+
+
+def choose(options: Options, config: Config, chosen: EnvironmentFilter) -> tuple[str, ...]:
+    """The names of the environments chosen; none only if none of them is affected. Raises as `EnvironmentFilter.choose` does,
+    and UsageError for an unknown revision."""
+    names = chosen.choose(config.labels)
+    if chosen.affected is None:
+        return names
+    from policyctl.remote.affected import affected_since  # imports subprocess
+
+    return affected_since(options.dir, config, names, chosen.affected)
 
 
 def _read_names(file: Path) -> tuple[str, ...]:

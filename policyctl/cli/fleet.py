@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from policyctl.cli.console import CollectingConsole, Console
-from policyctl.cli.environments import Pace
+from policyctl.cli.environments import Pace, choose
 from policyctl.cli.options import Options
 from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides
@@ -125,7 +125,7 @@ def open_fleet(
     if options.remote is not None:
         raise UsageError("--remote is for one environment: several would be planned against one remote; choose one with --env")
     config = open_config(options)
-    names = chosen.choose(config.labels)
+    names = choose(options, config, chosen)
     lint = config.lint if held is None else held.config.lint
     files = DirectoryFiles(options, config, lint, lenient=False, deep=True, tests=tests, several=True)
     files.raise_if_broken(config.shared)

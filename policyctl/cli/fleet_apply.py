@@ -24,7 +24,7 @@ from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf, waves_o
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.fleet import Brakes, RunRecord, read_run
 from policyctl.remote.open import require_writable
-from policyctl.report.fleet import fleet_text
+from policyctl.report.fleet import NONE_AFFECTED, fleet_text
 from policyctl.report.format import Style, count
 from policyctl.report.outcomes import apply_text
 
@@ -56,6 +56,9 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
     Without `yes`, or with an `expected` digest, all are planned first, and an environment whose plan is another one by then is
     not applied. Raises StalePlan if the digest of all plans is not the expected one.
     """
+    if not fleet.names:
+        fleet.console.say(NONE_AFFECTED)
+        return 0
     shown: dict[str, str] | None = None
     if not approval.yes or approval.expected is not None:
         before = plan_fleet(fleet, Pace(pace.parallelism))

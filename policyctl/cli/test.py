@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from policyctl.cli.console import CollectingConsole, Console
-from policyctl.cli.environments import raise_broken, with_environments
+from policyctl.cli.environments import choose, raise_broken, with_environments
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.session import DirectoryFiles, open_config, session_of
 from policyctl.errors import PolicyctlError, UsageError
@@ -18,6 +18,7 @@ from policyctl.load.environment import Config
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.scenario import Mismatch, ScenarioResult, Suite, run_suite
 from policyctl.policy.findings import FieldPath, Finding
+from policyctl.report.fleet import NONE_AFFECTED
 from policyctl.report.scenarios import Ran, scenarios_json, scenarios_junit, scenarios_text
 
 EPILOG = """\b
@@ -74,7 +75,10 @@ def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool, cho
     """
     config, console = open_config(options), Console(options)
     asked = chosen if "env" in options.given else chosen._replace(names=())  # as validate, which ignores POLICYCTL_ENV
-    names = asked.choose(config.labels)
+    names = choose(options, config, asked)
+    if not names:
+        console.say(NONE_AFFECTED)
+        return 0
     raise_broken(config, names)
     ran = _run(options, config, names, paths, if_any=if_any, console=console)
     results = ran.results

@@ -81,9 +81,9 @@ def _csv(text: str, file: str) -> Inventory:
                 header = [cell.strip() for cell in cells]
                 problems += _header_problems(header, mark)
             elif cells and len(cells) != len(header):
-                problems.append(
-                    _problem(mark, f"the row has {len(cells)} fields, and the header {len(header)}; complete the row")
-                )
+                has = "1 field" if len(cells) == 1 else f"{len(cells)} fields"
+                why = f"the row has {has}, and the header {len(header)}; add what is missing, or quote text with a comma"
+                problems.append(_problem(mark, why))
             elif cells:
                 named = zip(header, (cell.strip() for cell in cells), strict=True)
                 rows.append(Row(mark, {column: cell for column, cell in named if cell}))

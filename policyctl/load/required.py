@@ -17,4 +17,4 @@ def version_error(required: Any) -> str | None:
         fits = SpecifierSet(required).contains(__version__, prereleases=True)
     except InvalidSpecifier:
         return f"{required!r} is not a range of versions; write it as >=0.1,<1"
-    return None if fits else f"this is policyctl {__version__}, and {required} is required; install that version"
+    return None if fits else f"this is policyctl {__version__}, and {required} is required; use a version in that range"

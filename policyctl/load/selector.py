@@ -64,17 +64,21 @@ def is_glob(name: str) -> bool:
 
 class EnvironmentFilter(NamedTuple):
     """The environments that a command line means: any of `names` (all without one), with all `selectors`, and none of
-    `excluded`; names may be globs. `several` is whether the command line asks for more than one environment."""
+    `excluded`; names may be globs. `several` is whether the command line asks for more than one environment.
+    `affected` is a revision: only environments that differ from there are meant (see `affected_since`).
+    """
 
     names: tuple[str, ...] = ()
     selectors: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     several: bool = True
+    affected: str | None = None
 
     def choose(self, labels: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
         """The names chosen, in the order of `labels`, which has every environment's labels by name.
 
-        Raises UsageError for a name, glob or label that matches no environment, and when nothing is left.
+        `affected` does not count here. Raises UsageError for a name, glob or label that matches no environment, and if nothing
+        is left.
         """
         for option, patterns in (("--env", self.names), ("--exclude-env", self.excluded)):
             for pattern in patterns:

@@ -205,7 +205,7 @@ class LimitsFile(FileModel):
 
 def _check_managed(kinds: tuple[str, ...]) -> tuple[str, ...]:
     if "policies" not in kinds:
-        raise PydanticCustomError("manage", "must have policies too: models are managed beside them, never alone")
+        raise PydanticCustomError("manage", "needs policies too: models are managed beside them, never alone")
     return kinds
 
 

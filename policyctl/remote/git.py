@@ -90,15 +90,7 @@ class GitReader:
 
     def _read(self, environment: Environment, problems: Sequence[Problem]) -> list[Any]:
         """The rows: a document for every policy and virtual model, and one `UnreadableRow` for every file with errors."""
-        folder = self._revision.folder
-        entries = [entry for entry in self._revision.files() if _concerns(entry, folder) and not self._is_inventory(entry.path)]
-        files = Files(
-            [entry.path for entry in entries],
-            problems,
-            Path(folder),
-            tests=False,
-            read=reading_base(self._revision, entries),
-        )
+        files = files_at(self._revision, problems, self._is_inventory)
         loaded = files.load(environment)
         self._declared = loaded.declared
         self._refuse_pointers(loaded.problems)
@@ -121,6 +113,19 @@ class GitReader:
         for file, found in by_file.items():
             more = f" (and {len(found) - 1} more in this file)" if len(found) > 1 else ""
             yield UnreadableRow(f"{self.identity.removeprefix(GIT)}:{found[0]}{more}", None, file)
+
+
+def files_at(
+    revision: Revision,
+    problems: Sequence[Problem] = (),
+    is_inventory: Callable[[str], bool] = lambda _: False,
+    *,
+    several: bool = False,
+) -> Files:
+    """The policy files of a directory at a revision; `several` keeps what was parsed for other environments."""
+    entries = [one for one in revision.files() if _concerns(one, revision.folder) and not is_inventory(one.path)]
+    read, folder = reading_base(revision, entries), Path(revision.folder)
+    return Files([entry.path for entry in entries], problems, folder, tests=False, several=several, read=read)
 
 
 def _row(desired: Desired) -> dict[str, Any]:

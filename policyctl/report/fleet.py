@@ -18,6 +18,7 @@ from policyctl.report.plan_text import field_lines, plan_text, sides
 from policyctl.report.plan_view import SETTINGS_TITLE
 
 VERSION = 1
+NONE_AFFECTED = "no environment is affected, so there is nothing to do"
 _NAMES = 3  # environments that a line names
 _COLUMNS = 6  # kinds of plans that are shown side by side
 _ROWS = 50  # policies that are shown side by side
@@ -131,6 +132,8 @@ def _failure_lines(fleet: FleetResult, style: Style) -> Iterator[str]:
 
 def _summary(fleet: FleetResult, style: Style) -> str:
     changed = sum(bool(one.changes) and not one.failed for one in fleet.results if one.status in ("planned", "applied"))
+    if not fleet.results:
+        return NONE_AFFECTED
     done = fleet.count("planned") + fleet.count("applied")
     parts = [f"{changed:,} {'applied' if fleet.command == 'apply' else 'with changes'}" if changed else ""]
     parts.append(f"{done - changed:,} without changes" if done - changed else "")

@@ -9,7 +9,6 @@ import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.git_repo import commit
-from tests.problem_lines import shows
 
 
 @pytest.fixture
@@ -89,7 +88,10 @@ def test_a_policy_that_was_invalid_is_reported_and_blocks_nothing(project: Proje
     project.write("anygem.yaml")
     ran = policyctl("plan", "--remote", "git:main")
     assert ran.code == 0
-    assert shows("main:policies/anygem.yaml:14:15: weight must be greater than 0 and at most 1, got 75 [P103]", ran.out)
+    assert (
+        "main:policies/anygem.yaml:14:15: weight must be greater than 0 and at most 1, got 75 (did you mean 0.75?) [P103]"
+        in ran.out
+    )
     assert "Plan: 1 to add, 0 to update, 0 to remove." in ran.out
 
 

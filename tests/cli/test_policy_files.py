@@ -74,7 +74,7 @@ CANNOT_SAVE: dict[str, tuple[dict[str, str], int, str]] = {
         1,
         "error: policies/a.json is JSON, and policyctl writes YAML",
     ),
-    "a broken directory": ({"a.yaml": "a: ["}, 1, "policies/a.yaml:1:4: P002"),
+    "a broken directory": ({"a.yaml": "a: ["}, 1, "policies/a.yaml:1:4: this [ is never closed; add the closing ] [P002]"),
     "out of scope": ({"policyctl.yaml": 'scope: ["team-*"]\n'}, 64, "error: virtual-policy/x is outside the scope of"),
     "not included": ({"policyctl.yaml": 'include: ["team/*"]\n'}, 1, "error: policies/x.yaml is not included by environment"),
 }

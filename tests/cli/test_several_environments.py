@@ -312,3 +312,27 @@ def test_scenario_tests_run_in_every_environment_unless_some_are_chosen(fleet: P
     assert policyctl("test", "--env", "t-a1").code == 0
     assert policyctl("test", "--env", "t-a1", "--env", "t-a11").out.splitlines()[-1] == "2 passed"
     assert policyctl("test", "-l", "ring=0").code == 1
+
+
+def test_only_what_a_branch_affects_is_planned_when_that_is_asked_for(fleet: Project, policyctl: Policyctl) -> None:
+    root = fleet.policies.parent
+    commit(root)
+    ran = policyctl("plan", "--affected", "HEAD")
+    assert (ran.code, ran.out) == (0, "no environment is affected, so there is nothing to do\n")
+    assert policyctl("apply", "--affected", "HEAD", "--yes").code == 0
+    rows = (fleet.policies / "tenants.csv").read_text().replace("a4,1,\n", "a4,1,0.7\n").replace("a8,2,", "a8,1,")
+    fleet.write("tenants.csv", rows + "a12,1,\n")
+    names = [one["name"] for one in data_of(policyctl, "env", "list", "--affected", "HEAD")["environments"]]
+    assert names == ["t-a4", "t-a12"]
+    fleet.write("anygem.yaml", POLICY.replace('"{{ 1 - lite }}"', "0.9"))
+    names = [one["name"] for one in data_of(policyctl, "plan", "--affected", "HEAD")["environments"]]
+    assert names == ["t-a1", "t-a4", "t-a11", "t-a12"]
+    assert policyctl("plan", "--affected", "nowhere").code == 64
+
+
+def test_a_variable_chooses_no_environment_where_options_do(
+    fleet: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLICYCTL_ENV", "t-a0")
+    assert policyctl("plan", "--all").out.endswith("12 environments: 12 with changes.\n")
+    assert policyctl("plan").out.startswith("environment t-a0, remote ")

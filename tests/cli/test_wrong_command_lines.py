@@ -82,7 +82,8 @@ USAGE = {
     "ci comments": "unknown command comments (did you mean comment?)",
     # values and arguments
     "plan --format jsn": (
-        "invalid value for '--format': 'jsn' is not one of 'text', 'json', 'markdown', 'html' (did you mean json?)"
+        "invalid value for '--format': 'jsn' is not one of 'text', 'json', 'markdown', 'html', 'csv', 'junit' "
+        "(did you mean json?)"
     ),
     "plan anygem": "got unexpected extra argument (anygem); to choose policies, use --only NAME",
     "policy show anygem other": "got unexpected extra argument (other); remove it",

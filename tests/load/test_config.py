@@ -112,7 +112,10 @@ BAD = {
     "prune as text": ('prune: "true"', '1:8: prune must be true or false, got "true" [P104]'),
     "a negative limit": ("limits: {max_removes: -1}", "1:23: max_removes must be 0 or more, got -1 [P103]"),
     "a percentage over 100": ("limits: {max_change_percent: 101}", "1:30: max_change_percent must be from 0 to 100 [P103]"),
-    "models without policies": ("manage: [models]", "1:9: manage must have policies too: models are managed beside them"),
+    "models without policies": (
+        "manage: [models]",
+        "1:9: manage: needs policies too: models are managed beside them, never alone [P109]",
+    ),
     "an empty scope": ("scope: []", "1:8: scope must not be empty [P106]"),
     "a scope that is no list": ("scope: team-*", "1:8: scope must be a list [P104]"),
     "no environments": ("environments: {}", "1:15: environments must not be empty [P106]"),
