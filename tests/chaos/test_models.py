@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.chaos.directory import Directory
@@ -21,7 +20,7 @@ from tests.chaos.faults import Play
 from tests.chaos.messages import Request, Upstream
 from tests.chaos.mixed import draw, without_models
 from tests.chaos.proxy import proxying, server_at
-from tests.server.serving import Served, serving
+from tests.server.serving import Served, loopback, serving
 
 RUNS = 6
 SCOPE = ("*",)
@@ -60,7 +59,7 @@ class Killer:
 
 
 def rows(url: str, kind: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{url}/v1/{kind}").json()
+    found: list[dict[str, Any]] = loopback.get(f"{url}/v1/{kind}").json()
     return found
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jsonschema
 import pytest
 
@@ -16,7 +15,7 @@ from policyctl.cli.selection import parse_overrides, read_overrides, write_overr
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project, Ran
 from tests.remote.fake_server import Reply, Seen, StandIn, standing_in
-from tests.server.serving import serving
+from tests.server.serving import loopback, serving
 
 GPT, GEMINI = "virtual-model/openai/gpt-4o", "virtual-model/google/gemini"
 USERS: list[tuple[str, dict[str, Any]]] = [
@@ -56,7 +55,7 @@ class Tenant:
         last = seen.path.rpartition("/")[2]
         if seen.method == "GET" and last in self.failing:
             return Reply(self.failing[last], {"detail": "not now"})
-        asked = httpx.request(
+        asked = loopback.request(
             seen.method,
             self.behind + seen.target,
             content=seen.body,
@@ -74,9 +73,9 @@ def tenant_of(project: Project, policyctl: Policyctl, *, used: bool) -> Iterator
         tenant = Tenant(policyctl, project, front, behind.url)
         front.handler = tenant.answer
         for path, document in USERS if used else ():
-            assert httpx.post(f"{behind.url}/v1/orchestrate/{path}", json=document).is_success
+            assert loopback.post(f"{behind.url}/v1/orchestrate/{path}", json=document).is_success
         if used:
-            assert httpx.put(f"{behind.url}/v1/orchestrate/model-selection", json=SELECTION).is_success
+            assert loopback.put(f"{behind.url}/v1/orchestrate/model-selection", json=SELECTION).is_success
         assert tenant("apply", "--yes").code == 0
         front.seen.clear()
         yield tenant
@@ -239,7 +238,7 @@ def test_a_saved_plan_is_checked_against_who_uses_what_now(project: Project, pol
     with tenant_of(project, policyctl, used=False) as tenant:
         tenant.remove("anygem")
         assert tenant("plan", "--out", "plan.json").code == 0
-        assert httpx.post(f"{tenant.behind}/v1/orchestrate/agents", json=USERS[0][1]).is_success
+        assert loopback.post(f"{tenant.behind}/v1/orchestrate/agents", json=USERS[0][1]).is_success
         assert tenant("apply", "plan.json", "--yes").code == 3
         assert tenant("apply", "plan.json", "--yes", "--allow-remove", "anygem").code == 0
         again = tenant("apply", "plan.json", "--yes")

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.conftest import Policyctl, Project
 from tests.remote.fake_server import Reply, Seen, StandIn, standing_in
-from tests.server.serving import Served, serving
+from tests.server.serving import Served, loopback, serving
 
 GPT = "virtual-model/openai/gpt-4o"
 
@@ -35,10 +34,10 @@ def declare(project: Project, name: str, *lines: str) -> Path:
 def connect(url: str, app_id: str, *environments: str, scheme: str = "key_value_creds") -> None:
     """Make a connection that is configured for these environments."""
     base = f"{url}/api/v1/orchestrate/connections/applications"
-    httpx.post(base, json={"app_id": app_id}).raise_for_status()
+    loopback.post(base, json={"app_id": app_id}).raise_for_status()
     for name in environments:
         body = {"environment": name, "preference": "team", "security_scheme": scheme}
-        httpx.post(f"{base}/{app_id}/configurations", json=body).raise_for_status()
+        loopback.post(f"{base}/{app_id}/configurations", json=body).raise_for_status()
 
 
 def test_a_plan_is_refused_until_a_model_can_use_its_connection(project: Project, policyctl: Policyctl, served: Served) -> None:
@@ -48,7 +47,7 @@ def test_a_plan_is_refused_until_a_model_can_use_its_connection(project: Project
     assert ran.code == 3
     assert f"refused  connection creds (of {GPT}) does not exist" in ran.out
     assert policyctl("apply", "--yes").code == 3
-    assert httpx.get(f"{served.url}/v1/models").json() == []
+    assert loopback.get(f"{served.url}/v1/models").json() == []
     connect(served.url, "creds", "draft")
     ran = policyctl("apply", "--yes")
     assert ran.code == 0, ran.out
@@ -63,7 +62,7 @@ def test_the_history_of_models_shows_their_settings_and_no_secret(
     manage(project, served.url)
     project.policy("chat", GPT)
     row = {"name": "virtual-model/a21/old", "provider_config": {"api_key": "a key of its own", "custom_host": "https://h"}}
-    httpx.post(f"{served.url}/v1/models", json=row).raise_for_status()
+    loopback.post(f"{served.url}/v1/models", json=row).raise_for_status()
     declare(project, "openai/gpt-4o", "config: {temperature: 0.2}")
     project.write(
         "policyctl.yaml", f"manage: [policies, models]\nscope: ['*']\nenvironments: {{dev: {{remote: '{served.url}'}}}}\n"

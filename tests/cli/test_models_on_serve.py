@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -26,7 +25,7 @@ from tests.reconcile.model_tenants import tenants
 from tests.remote.fake_server import Reply, Seen, standing_in
 from tests.remote.http_helpers import reach
 from tests.remote.model_tenant import CONNECTIONS
-from tests.server.serving import Served, serving
+from tests.server.serving import Served, loopback, serving
 
 NAMES = ["openai/a&b", "x/a#1", "x/a+b", "x/%41", "x/A", "x/a:b", "x/a b", "x/a/b"]
 SERVERS = {
@@ -42,7 +41,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder: Path = tmp_path_factory.mktemp("served")
     with serving(folder / "served.db", *SERVERS[request.param]) as running:
         for app_id in CONNECTIONS:
-            answer = httpx.post(f"{running.url}/v1/connections/applications", json={"app_id": app_id})
+            answer = loopback.post(f"{running.url}/v1/connections/applications", json={"app_id": app_id})
             assert answer.is_success, answer.text
         yield running
 
@@ -86,11 +85,11 @@ def test_a_name_survives_every_part_of_a_request(name: str, served: Served, proj
         project.write("p.json", json.dumps({**head, "name": "p", "policy": body}))
         assert policyctl("apply", "--yes").code == 0
         assert policyctl("plan", "--detailed-exitcode").code == 0
-    (row,) = httpx.get(f"{served.url}/v1/models").json()
+    (row,) = loopback.get(f"{served.url}/v1/models").json()
     assert (row["name"], row["description"]) == (f"virtual-model/{name}", "two")
     for kind in ("model_policy", "models"):  # the scope is never emptied by an apply
-        for row in httpx.get(f"{served.url}/v1/{kind}").json():
-            assert httpx.delete(f"{served.url}/v1/{kind}/{row['id']}").status_code == 204
+        for row in loopback.get(f"{served.url}/v1/{kind}").json():
+            assert loopback.delete(f"{served.url}/v1/{kind}/{row['id']}").status_code == 204
 
 
 ROW = {"id": "m-1", "name": "virtual-model/x/a"}

@@ -8,10 +8,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import yaml
 
-from tests.server.serving import Served
+from tests.server.serving import Served, loopback
 
 SECRET = "the-secret-of-the-conformance-server"
 # What IBM's CLI calls local gets /v1; any other URL gets /v1/orchestrate. Its test for local is for the letters, not the host.
@@ -39,7 +38,7 @@ class Orchestrate:
 def logged_in(program: Path, home: Path, served: Served, layout: str) -> Orchestrate:
     """A user whose files say that a login gave a token of the server."""
     url = LAYOUTS[layout].format(port=served.port)
-    token = httpx.post(f"{served.url}/identity/token", data={"apikey": SECRET}).json()["access_token"]
+    token = loopback.post(f"{served.url}/identity/token", data={"apikey": SECRET}).json()["access_token"]
     _write(
         home / ".config/orchestrate/config.yaml",
         {

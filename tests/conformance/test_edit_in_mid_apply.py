@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
 from tests.chaos.directory import Directory
@@ -16,7 +15,7 @@ from tests.chaos.messages import Request
 from tests.chaos.proxy import proxying, server_at
 from tests.conformance.orchestrate import SECRET, logged_in
 from tests.remote.http_helpers import document, row
-from tests.server.serving import serving
+from tests.server.serving import loopback, serving
 from tests.sqlite_rows import live_documents, put
 
 WAS, OURS, THEIRS = (f"virtual-model/x/{name}" for name in ("was", "ours", "theirs"))
@@ -32,7 +31,7 @@ def test_an_edit_between_look_and_write_survives(tmp_path: Path, orchestrate_pro
         served = stack.enter_context(serving(database, *arguments, environ={"SERVE_SECRET": SECRET}))
         for model in (WAS, OURS, THEIRS):
             body = {"name": model, "display_name": model, "description": model}
-            made = httpx.post(f"{served.url}/v1/models", json=body, headers={"Authorization": f"Bearer {SECRET}"})
+            made = loopback.post(f"{served.url}/v1/models", json=body, headers={"Authorization": f"Bearer {SECRET}"})
             assert made.status_code == 201
         ibm = logged_in(orchestrate_program, tmp_path / "ibm", served, "local")
         chaos = Chaos(0, server_at(served.port), REAL)

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from policyctl.policy.document import is_server_key, normal_form
 from tests.conformance.orchestrate import LAYOUTS, SECRET, Orchestrate, logged_in
-from tests.server.serving import Served, serving
+from tests.server.serving import Served, loopback, serving
 
 FLASH, LITE = "virtual-model/google/gemini-2.0-flash", "virtual-model/google/gemini-2.0-flash-lite"
 
@@ -77,7 +76,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
 def _add_models(served: Served) -> None:
     for name in (FLASH, LITE):
         body = {"name": name, "display_name": name, "description": f"about {name}"}
-        assert httpx.post(f"{served.url}/v1/models", json=body, headers=_headers()).status_code == 201
+        assert loopback.post(f"{served.url}/v1/models", json=body, headers=_headers()).status_code == 201
 
 
 def _headers() -> dict[str, str]:
@@ -85,7 +84,7 @@ def _headers() -> dict[str, str]:
 
 
 def _rows(served: Served) -> dict[str, Any]:
-    rows = httpx.get(f"{served.url}/v1/model_policy", headers=_headers()).json()
+    rows = loopback.get(f"{served.url}/v1/model_policy", headers=_headers()).json()
     return {row["name"]: row for row in rows}
 
 
@@ -168,7 +167,7 @@ def test_ibms_cli_understands_the_faults(tmp_path: Path, orchestrate_program: Pa
         _add_models(served)
         for _ in range(2):
             body = {**yaml.safe_load(ANYGEM), "name": "virtual-policy/twin"}
-            assert httpx.post(f"{served.url}/v1/model_policy", json=body, headers=_headers()).status_code == 201
+            assert loopback.post(f"{served.url}/v1/model_policy", json=body, headers=_headers()).status_code == 201
         ibm = logged_in(orchestrate_program, tmp_path / "ibm", served, "local")
         (ibm.home / "anygem.yaml").write_text(ANYGEM)
         assert "keeps at most 2 policies" in ibm("models", "policy", "import", "--file", "anygem.yaml", code=1)
@@ -176,4 +175,4 @@ def test_ibms_cli_understands_the_faults(tmp_path: Path, orchestrate_program: Pa
         unknown = ibm("models", "policy", "import", "--file", "anygem.yaml", code=1)
         assert "No model found with the name 'virtual-model/x/unknown'" in unknown
         assert "Multiple" in ibm("models", "policy", "remove", "--name", "virtual-policy/twin", code=1)
-        assert len(httpx.get(f"{served.url}/v1/model_policy", headers=_headers()).json()) == 2
+        assert len(loopback.get(f"{served.url}/v1/model_policy", headers=_headers()).json()) == 2

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from tests.conformance.orchestrate import SECRET, Orchestrate, logged_in
 from tests.conftest import Policyctl, Project
-from tests.server.serving import Served, serving
+from tests.server.serving import Served, loopback, serving
 
 FILES = json.loads(Path(__file__).with_name("recordings.json").read_text("utf-8"))["files"]
 GPT, CLAUDE, CONNECTED = (
@@ -44,7 +43,7 @@ def ibm(tmp_path: Path, orchestrate_program: Path, served: Served) -> Orchestrat
 
 
 def models(served: Served) -> dict[str, Any]:
-    rows = httpx.get(f"{served.url}/v1/models", headers=HEADERS).json()
+    rows = loopback.get(f"{served.url}/v1/models", headers=HEADERS).json()
     return {row["name"]: row for row in rows}
 
 
@@ -87,7 +86,7 @@ def test_a_model_gets_its_key_from_a_connection(served: Served, ibm: Orchestrate
         ibm("connections", "set-credentials", *app, "--env", "draft", "--entries", f"api_key={key}")
     assert "openai_creds" in ibm("connections", "list")
     ibm("models", "import", "--file", "conn.yaml", *app, "--skip-validation")
-    page = httpx.get(f"{served.url}/v1/connections/applications?include_details=true", headers=HEADERS).json()
+    page = loopback.get(f"{served.url}/v1/connections/applications?include_details=true", headers=HEADERS).json()
     (row,) = page["applications"]
     assert (row["environment"], row["security_scheme"], row["credentials_entered"]) == ("draft", "key_value_creds", True)
     assert models(served)[CONNECTED]["connection_id"] == row["connection_id"]
@@ -102,7 +101,7 @@ def test_the_model_selection_and_agents(served: Served, ibm: Orchestrate) -> Non
     """An agent without a model gets the tenant's default, which the list of models shows."""
     for name in (GPT, CLAUDE):
         body = {"name": name, "display_name": name, "description": name, "tags": []}
-        assert httpx.post(f"{served.url}/v1/models", json=body, headers=HEADERS).status_code == 201
+        assert loopback.post(f"{served.url}/v1/models", json=body, headers=HEADERS).status_code == 201
     ibm("models", "config", "default", "--name", GPT)
     warned = ibm("models", "config", "denylist", "add", "--name", CLAUDE, "--name", "none")
     assert "this server does not know the model none" in warned
@@ -111,7 +110,7 @@ def test_the_model_selection_and_agents(served: Served, ibm: Orchestrate) -> Non
     assert (exported["default_llm"], exported["llm_denylist"]) == (GPT, [CLAUDE, "none"])
     ibm("agents", "import", "--file", "a2.yaml")
     ibm("agents", "import", "--file", "a1.yaml")
-    agents = httpx.get(f"{served.url}/v1/agents", headers=HEADERS).json()
+    agents = loopback.get(f"{served.url}/v1/agents", headers=HEADERS).json()
     assert {agent["name"]: agent["llm"] for agent in agents} == {"a1": "anygem", "a2": GPT}
     ibm("models", "config", "reset")
     assert '"default_llm": null' in ibm("models", "config", "list")

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from policyctl.server.app import listen
-from tests.server.serving import Served, serving
+from tests.server.serving import Served, loopback, serving
 
 POLICY = {"name": "a", "display_name": "A", "description": "", "policy": {"strategy": {"mode": "single"}, "targets": []}}
 
@@ -27,9 +27,9 @@ def policyctl(*arguments: str, cwd: Path, **environ: str) -> subprocess.Complete
 
 def test_a_policy_written_over_the_socket_is_in_the_file(tmp_path: Path) -> None:
     with serving(tmp_path / "a.db") as served:
-        row = httpx.post(f"{served.url}/v1/model_policy", json=POLICY).json()
+        row = loopback.post(f"{served.url}/v1/model_policy", json=POLICY).json()
     with serving(tmp_path / "a.db") as served:
-        assert httpx.get(f"{served.url}/api/v1/model_policy").json() == [row]
+        assert loopback.get(f"{served.url}/api/v1/model_policy").json() == [row]
 
 
 def test_writes_from_many_threads_are_all_kept(served: Served) -> None:
@@ -68,7 +68,7 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
     with serving(tmp_path / "a.db") as served, httpx.Client(base_url=served.url) as client, ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(60)))
     with serving(tmp_path / "a.db") as served:
-        kept = [row["name"] for row in httpx.get(f"{served.url}/v1/model_policy").json()]
+        kept = [row["name"] for row in loopback.get(f"{served.url}/v1/model_policy").json()]
     assert len(answered) >= 20
     assert set(answered) <= set(kept)
     assert len(kept) == len(set(kept)) < 60
@@ -95,7 +95,7 @@ def test_a_signal_ends_it_when_what_was_begun_is_done(tmp_path: Path, number: si
                 b"POST /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
             )
             connection.sendall(head + b'{"name":')
-            httpx.get(f"{served.url}/healthz")  # the server has read what was sent before this
+            loopback.get(f"{served.url}/healthz")  # the server has read what was sent before this
             served.process.send_signal(number)
             connection.sendall(b' "x"}')
             assert connection.recv(4096).startswith(b"HTTP/1.1 201")
@@ -118,17 +118,17 @@ def test_a_request_that_cannot_be_read_is_a_400_and_the_end_of_its_connection(se
         with connection.makefile("rb") as answer:
             assert answer.readline().startswith(b"HTTP/1.1 400")
     assert served.events()[-1]["event"] == "library", "what the HTTP library says is a line of JSON too"
-    assert httpx.get(f"{served.url}/healthz").status_code == 200
+    assert loopback.get(f"{served.url}/healthz").status_code == 200
 
 
 def test_logs_are_json_and_hold_no_secret(tmp_path: Path) -> None:
     secret = "canary-5419-of-the-server"
     with serving(tmp_path / "a.db", "--token-from", "env:SERVE_SECRET", environ={"SERVE_SECRET": secret}) as served:
         headers = {"Authorization": f"Bearer {secret}"}
-        assert httpx.get(f"{served.url}/v1/model_policy?name={secret}", headers=headers).status_code == 200
-        token = httpx.post(f"{served.url}/identity/token", data={"apikey": secret}).json()["access_token"]
-        assert httpx.get(f"{served.url}/v1/models", headers={"Authorization": f"Bearer {token}"}).status_code == 200
-        assert httpx.get(f"{served.url}/v1/models", headers={"Authorization": f"Bearer {token}x"}).status_code == 401
+        assert loopback.get(f"{served.url}/v1/model_policy?name={secret}", headers=headers).status_code == 200
+        token = loopback.post(f"{served.url}/identity/token", data={"apikey": secret}).json()["access_token"]
+        assert loopback.get(f"{served.url}/v1/models", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        assert loopback.get(f"{served.url}/v1/models", headers={"Authorization": f"Bearer {token}x"}).status_code == 401
     statuses = [event.get("status") for event in served.events() if event["event"] == "request"]
     assert statuses == [200, 200, 200, 401]
     assert secret not in served.log.read_text()
@@ -139,12 +139,12 @@ def test_the_secret_may_be_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("from-a-file\n")
     with serving(tmp_path / "a.db", "--token-from", "file:secret") as served:
         headers = {"Authorization": "Bearer from-a-file"}
-        assert httpx.get(f"{served.url}/v1/models", headers=headers).status_code == 200
+        assert loopback.get(f"{served.url}/v1/models", headers=headers).status_code == 200
 
 
 def test_the_lifetime_of_tokens_is_an_option(tmp_path: Path) -> None:
     with serving(tmp_path / "a.db", "--token-seconds", "700") as served:
-        assert httpx.post(f"{served.url}/identity/token", data={"apikey": "k"}).json()["expires_in"] == 700
+        assert loopback.post(f"{served.url}/identity/token", data={"apikey": "k"}).json()["expires_in"] == 700
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
@@ -158,7 +158,7 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
 def test_ipv6(tmp_path: Path) -> None:
     with serving(tmp_path / "a.db", "--host", "::1") as served:
         assert served.url.startswith("http://[::1]:")
-        assert httpx.get(f"{served.url}/healthz").status_code == 200
+        assert loopback.get(f"{served.url}/healthz").status_code == 200
 
 
 REFUSED: dict[str, tuple[list[str], int, str]] = {
@@ -198,7 +198,7 @@ def test_a_port_that_is_taken(tmp_path: Path, served: Served) -> None:
 @pytest.mark.parametrize(("first", "second"), [([], ["--allow-duplicate-names"]), (["--allow-duplicate-names"], [])])
 def test_whether_names_are_unique_is_settled_when_the_file_is_made(tmp_path: Path, first: list[str], second: list[str]) -> None:
     with serving(tmp_path / "a.db", *first) as served:
-        statuses = [httpx.post(f"{served.url}/v1/model_policy", json=POLICY).status_code for _ in range(2)]
+        statuses = [loopback.post(f"{served.url}/v1/model_policy", json=POLICY).status_code for _ in range(2)]
     assert statuses == [201, 201 if first else 409]
     ended = policyctl("serve", "--port", "0", "--remote", f"sqlite:///{tmp_path}/a.db", *second, cwd=tmp_path)
     assert ended.returncode == 64
