@@ -43,6 +43,8 @@ SLOW = (
     "test_readme.py",
     "test_workflows.py",
 )
+# Where tests are random in another way than by @given.
+RANDOM = ("chaos", "server/test_openapi_fuzz.py")
 HERE = Path(__file__).parent
 
 
@@ -91,7 +93,7 @@ def _is_slow(path: Path) -> bool:
 def _is_random(item: pytest.Item) -> bool:
     """Whether a test tries random examples. What they happen to reach should not count, and measuring doubles their time."""
     function = getattr(item, "obj", None)
-    return getattr(function, "is_hypothesis_test", False) or HERE / "chaos" in item.path.parents
+    return getattr(function, "is_hypothesis_test", False) or any(item.path.is_relative_to(HERE / place) for place in RANDOM)
 
 
 ANYGEM = """\
