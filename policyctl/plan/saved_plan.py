@@ -34,15 +34,20 @@ class BadPlan(PolicyctlError):
     """A plan file that cannot be used; the message gives the reason and what to do."""
 
 
-class _SavedFieldChange(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _Saved(BaseModel):
+    """The base of what a saved plan is made of."""
+
+    # Built when first used: a plan that is only printed saves nothing.
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+
+class _SavedFieldChange(_Saved):
     path: str
     before: Any = None
     after: Any = None
 
 
-class _SavedChange(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _SavedChange(_Saved):
     action: Action
     name: Annotated[str, Field(min_length=1)]
     id: str | None = None
@@ -53,8 +58,7 @@ class _SavedChange(BaseModel):
     file: str | None = None
 
 
-class _SavedCounts(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _SavedCounts(_Saved):
     unchanged: int
     outside_scope: int
     unmanaged: int
@@ -64,16 +68,14 @@ class _SavedCounts(BaseModel):
     unreadable: int = 0
 
 
-class _SavedOverride(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _SavedOverride(_Saved):
     option: str
     value: str
     reason: str = ""
     by: str = ""
 
 
-class _SavedPlan(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _SavedPlan(_Saved):
     format: Literal["policyctl/saved-plan"]
     version: Literal[1]
     checksum: str
