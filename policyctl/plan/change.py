@@ -12,7 +12,6 @@ from policyctl.plan.diff import FieldChange, fields_between, fields_written
 from policyctl.plan.references import Queue
 from policyctl.plan.unknown_fields import keep_unknown_fields
 from policyctl.policy.document import (
-    KNOWN_KEYS,
     Document,
     Policy,
     canonical_text,
@@ -98,8 +97,7 @@ def equal(desired: Desired, live: Live) -> bool:
     if isinstance(live, LiveModel):
         return canonical_text(normal_model(settled(desired.document, live))) == live.text
     # Most rows equal the desired text, which needs no normal form.
-    row = canonical_text({key: live.document.get(key) for key in KNOWN_KEYS})
-    return row == desired.text or canonical_text(normal_form(desired.document)) == live.text
+    return live.known == desired.text or canonical_text(normal_form(desired.document)) == live.text
 
 
 def remove(live: Live) -> Change:

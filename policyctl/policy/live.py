@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from policyctl.policy.document import Document, canonical_text, is_server_key, normal_form, references
+from policyctl.policy.document import KNOWN_KEYS, Document, canonical_text, is_server_key, normal_form, references
 from policyctl.policy.names import PLURALS, bare_name, canonical_name, kind_of, short_model, virtual_model
 from policyctl.policy.virtual_model import LiveModel, VirtualModelRow, is_own_key
 
@@ -19,14 +20,22 @@ class LivePolicy:
     """One live policy: its canonical name, the remote's id, and its document (the row less the server's own keys).
 
     `document["name"]` keeps the row's own spelling, which an update must write. `version` is the row's `etag`, where the
-    remote gives one: a write that says it is refused when the row moved since. The normal form and its `text` are made when
-    first used: most rows equal the desired text and never need them.
+    remote gives one: a write that says it is refused when the row moved since. `known` is the text of what the format knows
+    of the document, and `beside` are its other top-level keys: the text of many rows takes a fraction of the memory of their
+    documents. The normal form and its `text` are made when first used: most rows equal the desired text and never need them.
     """
 
     name: str
     id: str
-    document: Document
+    known: str
+    beside: Document
     version: str | None = field(default=None, repr=False)
+
+    @property
+    def document(self) -> Document:
+        """The document, made anew each time."""
+        known = {key: value for key, value in json.loads(self.known).items() if value is not None}
+        return {**known, **self.beside}
 
     @cached_property
     def normal(self) -> Document:
@@ -159,7 +168,9 @@ def read_row(row: Any) -> Live | UnreadableRow:
     document = {key: value for key, value in row.items() if value is not None and not is_server_key(key)}
     if _is_deeper(document, MAX_NESTING):
         return UnreadableRow("the row's policy is nested too deeply", canonical, identifier, targets=targets)
-    return LivePolicy(canonical, identifier, document, version)
+    known = canonical_text({key: document.get(key) for key in KNOWN_KEYS})
+    beside = {key: value for key, value in document.items() if key not in KNOWN_KEYS}
+    return LivePolicy(canonical, identifier, known, beside, version)
 
 
 def _read_model(row: VirtualModelRow) -> LiveModel | UnreadableRow:
