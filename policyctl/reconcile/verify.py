@@ -99,7 +99,7 @@ class _ReadBack:
             self._by_name = {name: outcome for name, outcome in self._by_name.items() if name in lines}
         if lines and not last:
             return [*lines.values()]
-        rows = self._reader.rows()
+        rows = list(self._reader.rows())
         self.listed = named_rows(rows)
         self._shared = self._ids_of_others(rows)
         other = {name: outcome for name, outcome in self._in_list.items() if self.listed.get(name, []) != self._rows[name]}

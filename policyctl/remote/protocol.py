@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -30,8 +30,9 @@ class Reader(Protocol):
         """By which models reach their credentials; None where a remote has no connections."""
         ...
 
-    def rows(self) -> list[Any]:
-        """Every row; those of virtual models (as `VirtualModelRow`) only where the reader was opened with them.
+    def rows(self) -> Iterable[Any]:
+        """Every row, to go through once; those of virtual models (as `VirtualModelRow`) only where the reader was opened with
+        them.
 
         Raises RemoteError when they cannot be listed; a missing collection is an error, never empty.
         """

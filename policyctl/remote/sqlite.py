@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -49,8 +50,8 @@ class SqliteReader:
 
         return EmbeddedModels(self.database, self._now)
 
-    def rows(self) -> list[Any]:
-        return [*self._policies.rows(), *(self._models.rows() if self._with_models else ())]
+    def rows(self) -> Iterable[Any]:
+        return chain(self._policies.each(), self._models.rows() if self._with_models else ())
 
     def find(self, names: Collection[str]) -> list[Any]:
         models = [name for name in names if kind_of(name) == "model"]

@@ -45,10 +45,14 @@ class Table:
 
     def rows(self) -> list[Any]:
         """Every row, in order of names."""
+        return list(self.each())
+
+    def each(self) -> Iterator[Any]:
+        """The same, each row made when it is asked for: what is stored takes a fraction of the memory of the rows."""
         with self._database.reading() as connection:
             there = connection is not None and has_table(connection, self._kind)
             found = connection.execute(f"{self._select} ORDER BY {self._column}").fetchall() if connection and there else []
-        return [self._row(values) for values in found]
+        return map(self._row, found)
 
     def named(self, names: Collection[str]) -> list[Any]:
         """The rows of these names."""

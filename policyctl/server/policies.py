@@ -67,7 +67,7 @@ def _candidates(service: Service, query: Mapping[str, list[str]]) -> list[Any]:
         return service.policies.find({canonical_name(name) for name in query["name"]})
     if "id" in query:
         return service.policies.by_id(set(query["id"]))
-    return service.policies.rows()
+    return list(service.policies.rows())
 
 
 def _row(service: Service, identifier: str) -> Document:

@@ -56,7 +56,7 @@ def test_any_tenant_becomes_any_other(served: Served, first: list[Desired], seco
             changes = planned(writer, desired).plan.changes
             assert {change.name for change in changes} == reported
             assert all(field.path == "app_id" for change in changes for field in change.fields)
-        assert writer.rows() == []
+        assert list(writer.rows()) == []
 
 
 def planned(writer: OrchestrateRemote, desired: list[Desired]) -> Any:

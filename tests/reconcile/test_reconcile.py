@@ -121,7 +121,7 @@ def test_a_lost_answer_of_a_write_that_was_carried_out_is_found_by_looking() -> 
     lost = iter(["lost after"])
     with remote(lambda name: next(lost, "none")) as writer:
         (outcome,) = apply(writer, plan_for(writer, [policy("a")]))
-        assert (outcome.status, len(writer.rows()), writer.looks) == ("applied", 1, 2)
+        assert (outcome.status, len(list(writer.rows())), writer.looks) == ("applied", 1, 2)
 
 
 def test_a_write_that_was_not_carried_out_is_tried_again_a_few_times_only() -> None:
@@ -130,7 +130,7 @@ def test_a_write_that_was_not_carried_out_is_tried_again_a_few_times_only() -> N
         (outcome,) = apply(writer, plan_for(writer, [policy("a")]))
         reason = "lost by the script (sent 3 times, and never seen on the remote)"
         assert (outcome.status, outcome.reason, writes) == ("failed", reason, ["virtual-policy/a"] * 3)
-        assert writer.rows() == []
+        assert list(writer.rows()) == []
 
 
 def test_a_policy_that_moved_between_plan_and_write_is_not_overwritten() -> None:
@@ -164,7 +164,7 @@ def test_once_stopped_nothing_new_is_begun_and_the_rest_is_reported_as_skipped()
         desired = [policy(f"p{number:03}") for number in range(100)]
         outcomes = apply(writer, plan_for(writer, desired), stopped=lambda: len(begun) >= 10)
         statuses = [outcome.status for outcome in outcomes]
-        assert statuses.count("applied") == len(begun) == len(writer.rows())
+        assert statuses.count("applied") == len(begun) == len(list(writer.rows()))
         assert statuses.count("applied") + statuses.count("skipped") == 100
         assert 10 <= len(begun) <= 13
         assert {outcome.reason for outcome in outcomes if outcome.status == "skipped"} == {"interrupted"}
@@ -260,5 +260,5 @@ def test_a_policy_that_is_there_twice_is_never_verified(desired: list[Policy], t
         for _ in range(2):
             writer.add(policy("a").document)
         (line,) = verify(outcomes, writer, lambda seconds: None)
-        assert line.startswith(f"virtual-policy/a is there {len(writer.rows())} times (ids ")
+        assert line.startswith(f"virtual-policy/a is there {len(list(writer.rows()))} times (ids ")
         assert all(row["id"] in line for row in writer.rows())

@@ -113,12 +113,11 @@ def test_a_file_of_a_later_format_is_refused(old: Path) -> None:
         reader.rows()
 
 
-@pytest.mark.parametrize("read", ["rows", "models", "count"])
-def test_a_file_that_nothing_was_written_to_reads_as_empty(tmp_path: Path, read: str) -> None:
+def test_a_file_that_nothing_was_written_to_reads_as_empty(tmp_path: Path) -> None:
     """As a writer leaves one that was killed before its first write was whole."""
     (tmp_path / "blank.db").touch()
     with SqliteReader(tmp_path / "blank.db") as reader:
-        assert not getattr(reader, read)()
+        assert (list(reader.rows()), reader.models(), reader.count()) == ([], frozenset(), 0)
 
 
 @pytest.mark.parametrize("unique", [True, False])
@@ -140,9 +139,9 @@ def test_whether_names_are_unique_stays_as_it_was_when_the_file_was_made(tmp_pat
 def test_every_write_gives_the_row_as_it_was_written(tmp_path: Path) -> None:
     with SqliteRemote(tmp_path / "a.db") as remote:
         added = remote.insert({"name": "a", "policy": {}, "etag": "mine", "tenant_id": "t"})
-        assert remote.rows() == [added]
+        assert list(remote.rows()) == [added]
         changed = remote.replace(added["id"], {"policy": {"x": 1}}, added["etag"])
-        assert remote.rows() == [changed]
+        assert list(remote.rows()) == [changed]
         assert changed["etag"] != added["etag"]
         assert "tenant_id" not in changed
 
@@ -155,7 +154,7 @@ def test_a_version_guards_the_write_and_the_remove(tmp_path: Path) -> None:
             remote.update(row["id"], {"policy": {"x": 2}}, row["etag"])
         with pytest.raises(Moved):
             remote.remove(row["id"], row["etag"])
-        assert remote.rows()[0]["policy"] == {"x": 1}
+        assert next(iter(remote.rows()))["policy"] == {"x": 1}
 
 
 def test_rows_by_id(tmp_path: Path) -> None:

@@ -147,6 +147,6 @@ def test_it_is_opened_by_its_url_and_only_for_reading(project: Project) -> None:
     commit(project.folder)
     with open_reader("git:main", Access(directory=project.policies)) as live:
         assert (live.identity, live.embedded, live.models()) == ("git:main", True, frozenset())
-        assert len(live.rows()) == 1
+        assert len(list(live.rows())) == 1
     with pytest.raises(UsageError, match=r"^git:main is a git revision: it can be planned against but not applied to"):
         open_writer("git:main", Access(directory=project.policies))

@@ -31,7 +31,7 @@ def remote(tmp_path: Path) -> Iterator[SqliteRemote]:
 
 def test_a_missing_file_reads_as_empty_and_is_not_made(tmp_path: Path) -> None:
     with SqliteReader(tmp_path / "none" / "x.db") as reader:
-        assert reader.rows() == []
+        assert list(reader.rows()) == []
         assert reader.find({"virtual-policy/a"}) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -54,10 +54,10 @@ def test_an_empty_file_is_a_new_database(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     path.touch()
     with SqliteReader(path) as reader:
-        assert reader.rows() == []
+        assert list(reader.rows()) == []
     with SqliteRemote(path) as remote:
         remote.add(DOCUMENT)
-        assert len(remote.rows()) == 1
+        assert len(list(remote.rows())) == 1
 
 
 def test_many_threads_and_two_connections_lose_and_double_nothing(remote: SqliteRemote) -> None:
@@ -95,7 +95,7 @@ def test_two_processes_writing_at_once_both_succeed(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("a", "b")]
     assert [writer.wait() for writer in writers] == [0, 0]
     with SqliteReader(path) as reader:
-        assert len(reader.rows()) == 100
+        assert len(list(reader.rows())) == 100
 
 
 def _corrupt(path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_locked_database_is_one_clear_line_and_can_be_used_afterwards(remote: 
                 call()
         lock.execute("ROLLBACK")
         lock.close()
-        assert len(second.rows()) == 1
+        assert len(list(second.rows())) == 1
 
 
 def without_root_privileges() -> list[str]:
@@ -221,6 +221,6 @@ def test_a_row_whose_document_has_lost_its_name_keeps_it_and_is_not_touched(tmp_
             observed = observe_rows(rows)
             assert [(row.name, row.id) for row in observed.unreadable] == [("virtual-policy/b", identifier)]
         assert remote.find(["virtual-policy/zed"]) == []
-        found = plan([policy("a"), policy("b")], remote.rows())
+        found = plan([policy("a"), policy("b")], list(remote.rows()))
     assert found.changes == ()
     assert [(block.name, block.ids) for block in found.blocked] == [("virtual-policy/b", (identifier,))]
