@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from policyctl.lint.groups import Group, can_trigger
@@ -101,9 +102,14 @@ def check_placeholders(place: Group) -> Iterator[Finding]:
             yield from in_name((*place.path, "targets", position, "model_name"), name)
 
 
+@lru_cache(maxsize=8192)  # policies target the same models over and over
+def _placeholder(text: str) -> re.Match[str] | None:
+    return _PLACEHOLDER.search(text)
+
+
 def in_name(path: FieldPath, text: str) -> Iterator[Finding]:
     """The placeholder in the name of a policy or of a model."""
-    if found := _PLACEHOLDER.search(text):
+    if found := _placeholder(text):
         name = _NAME.search(found[0])
         wanted = name[1] if name else "name"
         message = f'write "{{{{ {wanted} }}}}", and {wanted} under vars in policyctl.yaml'

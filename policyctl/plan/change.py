@@ -20,7 +20,7 @@ from policyctl.policy.document import (
     normal_form,
     references,
 )
-from policyctl.policy.live import Live
+from policyctl.policy.live import Live, LivePolicy
 from policyctl.policy.names import POLICY_PREFIX, Kind, kind_of, virtual_model
 from policyctl.policy.virtual_model import LiveModel, VirtualModel, lost_secrets, settled, written
 from policyctl.policy.virtual_model import normal_form as normal_model
@@ -97,7 +97,12 @@ def equal(desired: Desired, live: Live) -> bool:
     if isinstance(live, LiveModel):
         return canonical_text(normal_model(settled(desired.document, live))) == live.text
     # Most rows equal the desired text, which needs no normal form.
-    return live.known == desired.text or canonical_text(normal_form(desired.document)) == live.text
+    return is_as_written(desired, live) or canonical_text(normal_form(desired.document)) == live.text
+
+
+def is_as_written(desired: Desired, live: Live | None) -> bool:
+    """Whether a live policy has the very text of the desired one, so that it has no field in it that no file may have."""
+    return isinstance(live, LivePolicy) and live.known == desired.text
 
 
 def remove(live: Live) -> Change:

@@ -116,7 +116,7 @@ def review(
 
     `declared` are the models' types and timeouts, which affect traffic. `reviewed` are the policies of the base
     revision: the way back to one of them is a restoration. `compared` are the policies that the plan is about besides those
-    that it changes.
+    that it changes and those that the remote has as they are written.
     """
     before, after = policies_around(plan, observed)
     used = list(_still_targeted(plan, observed))

@@ -11,7 +11,7 @@ from policyctl.errors import Incomplete, PolicyctlError, Refused, StalePlan
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
 from policyctl.load.unread import ExpectedFile, UnreadFiles, listed
-from policyctl.plan.change import Change, Desired, LiveState, drifted_fields, live_state
+from policyctl.plan.change import Change, Desired, LiveState, drifted_fields, is_as_written, live_state
 from policyctl.plan.plan import Counts, Plan, Selection, make_plan
 from policyctl.plan.references import leads_back
 from policyctl.plan.safety import Review, by_traffic, review
@@ -105,7 +105,8 @@ def plan_directory(
     )
     writes = any(change.after is not None for change in plan.changes)
     plan = replace(plan, settings=environment.decides)
-    compared = [policy.name for policy in desired if selection.takes(policy.name)]
+    taken = [policy for policy in desired if selection.takes(policy.name)]
+    compared = [policy.name for policy in taken if not is_as_written(policy, observed.live.get(policy.name))]
     reviewed = review(plan, observed, settings, declared, base() if writes else None, compared)
     reviewed = replace(reviewed, refusals=(*reviewed.refusals, *_not_new(reader, plan)))
     if unread and removes:
