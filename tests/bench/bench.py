@@ -138,7 +138,7 @@ def many(place: Place, rounds: int, url: str) -> list[Row]:
     ]
     loader = Work(LOADER, (PYTHON, "-c", LOAD))
     costs = in_turns([loader, *(Work(name, (*POLICYCTL, *args)) for name, args, _ in asked)], rounds)
-    rows = [_row(name, costs, LOADER, most) for name, _, most in asked]
+    rows = [_row(name, costs, LOADER, most, processor=True) for name, _, most in asked]
     peak = max(row.megabytes or 0 for row in rows)
     rows.append(_changed(place, rounds))
     rows.append(Row("peak memory of those", "≤ 150 MB", f"{peak:.0f} MB", peak <= 150, megabytes=peak))
@@ -219,10 +219,19 @@ def _ask(url: str, method: str, path: str) -> bytes:
         return content
 
 
-def _row(name: str, costs: dict[str, list[Cost]], base: str, most: float) -> Row:
+def _row(name: str, costs: dict[str, list[Cost]], base: str, most: float, *, processor: bool = False) -> Row:
+    """Whether a work takes at most so many times what another takes: by the clock, or by `processor` time."""
     found: Measured = against(costs[name], costs[base])
     measured = f"{found.ratio:.2f} × (processor {found.processor_ratio:.2f} ×)"
-    return Row(name, f"≤ {most:g} × {base}", measured, found.ratio <= most, found.seconds, found.megabytes)
+    goal = f"≤ {most:g} × {base}" + (", processor time" if processor else "")
+    met = (found.processor_ratio if processor else found.ratio) <= most
+    return Row(name, goal, measured, met, found.seconds, found.megabytes)
+
+
+def _memory(row: Row, most: int) -> Row:
+    """The peak memory of what was measured, as a row of its own."""
+    peak = row.megabytes or 0
+    return Row(f"peak memory: {row.work}", f"≤ {most} MB", f"{peak:.0f} MB", peak <= most, megabytes=peak)
 
 
 def run(size: int, rounds: int, *, grow: bool) -> dict[str, Any]:
@@ -234,10 +243,12 @@ def run(size: int, rounds: int, *, grow: bool) -> dict[str, Any]:
         rows += own(2 * rounds + 1)
         place = Place(Path(top, "many"), size)
         rows += many(place, rounds, url)
-        rows.append(applying(place, min(rounds, 3), url))
+        rows.append(applied := applying(place, min(rounds, 3), url))
+        rows.append(_memory(applied, 150))
         rows.append(effects(rounds))
         if grow:
             rows += growing(place, Place(Path(top, "more"), size * 10), min(rounds, 3))
+            rows.append(_memory(rows[-1], 400))
         os.chdir("/")
     return {"size": size, "rounds": rounds, "machine": _machine(), "rows": [row._asdict() for row in rows]}
 
