@@ -5,7 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 # Of its files (`.ci/made` writes these from their models) and of its own output.
-SCHEMAS = ("policy", "model", "test", "config", "plan", "validate", "policies", "models", "effect", "history", "consumers")
+SCHEMAS = (
+    "policy",
+    "model",
+    "test",
+    "config",
+    "plan",
+    "fleet",
+    "validate",
+    "policies",
+    "models",
+    "effect",
+    "history",
+    "consumers",
+    "environments",
+    "runs",
+)
 
 
 def schema_text(name: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 from tests.fleets import ENVIRONMENTS, FLEET, ROWS
 
@@ -87,6 +89,7 @@ def test_a_suspended_environment_and_one_that_cannot_be_used_are_named(fleet: Pr
 
 def test_every_setting_is_shown_with_where_it_comes_from(fleet: Project, policyctl: Policyctl) -> None:
     data = json.loads(policyctl("env", "show", "prod-acme", "--format", "json").out)
+    Draft202012Validator(json.loads(schema_text("environments"))).validate(data)
     found = {one["setting"]: (one["value"], one["from"]) for one in data["settings"]}
     assert found["remote"] == ("https://api.us-south.example.com/instances/0a1b", "templates.instance")
     assert found["auth.api_key"] == ("file:/run/secrets/acme", "templates.instance")

@@ -17,7 +17,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
 from tests.sqlite_rows import live_documents
@@ -52,8 +54,11 @@ def fleet(project: Project) -> Project:
 
 
 def data_of(policyctl: Policyctl, *arguments: str) -> dict[str, Any]:
+    """What a command prints as JSON, which is as its schema describes."""
     found = json.loads(policyctl(*arguments, "--format", "json").out)
     assert isinstance(found, dict)
+    schema = {"policyctl/environment": "environments"}.get(found["format"], found["format"].removeprefix("policyctl/"))
+    Draft202012Validator(json.loads(schema_text(schema))).validate(found)
     return found
 
 
