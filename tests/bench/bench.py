@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 from tests.bench.corpus import write_corpus
+from tests.bench.fleet import POLICIES, alone, listing, planning
 from tests.bench.measure import Cost, Measured, Work, against, in_turns, measure
 from tests.readme_blocks import EVIDENCE
 
@@ -205,6 +206,37 @@ def growing(small: Place, large: Place, rounds: int) -> list[Row]:
     return rows
 
 
+def environments(tenants: int, url: str) -> list[Row]:
+    """A plan of many environments, all on one service, once each: they are long enough."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(Path(folder, "policies"), POLICIES)
+        os.chdir(folder)
+        _ask(url, "DELETE", "/v1/model_policy")
+        measure((*POLICYCTL, "apply", "--yes", "--remote", url))
+    listed, few, all_, one = (
+        listing(tenants + 1, POLICYCTL),
+        planning(url, max(tenants // 100, 1), POLICYCTL),
+        planning(url, tenants, POLICYCTL),
+        alone(url, POLICYCTL),
+    )
+    each, growth = 1000 * all_.processor / tenants, all_.processor / tenants / (few.processor / max(tenants // 100, 1))
+    loop = f"{each:.1f} ms (a loop of the shell: {1000 * one.processor:.0f} ms)"
+    name = f"`plan --all` of {tenants:,} environments with {POLICIES} policies each, no change"
+    return [
+        Row(
+            f"`env list` of {tenants + 1:,} environments",
+            "≤ 1.5 s of processor time",
+            f"{listed.processor:.2f} s",
+            listed.processor <= 1.5,
+            listed.seconds,
+            listed.megabytes,
+        ),
+        Row(name, "≤ 8 ms of processor time each", loop, each <= 8, all_.seconds, all_.megabytes),
+        Row("peak memory of that", "≤ 250 MB", f"{all_.megabytes:.0f} MB", all_.megabytes <= 250, megabytes=all_.megabytes),
+        Row("growth: the same", f"time for each ≤ that of {max(tenants // 100, 1):,}", f"{growth:.2f} ×", growth <= 1),
+    ]
+
+
 def effects(rounds: int) -> Row:
     """The effect engine over 1,000 changed policies: processor time within one process."""
     command = [PYTHON, "-m", "tests.bench.effects", "--thousand"]
@@ -245,6 +277,7 @@ def run(size: int, rounds: int, *, grow: bool) -> dict[str, Any]:
         rows += many(place, rounds, url)
         rows.append(applied := applying(place, min(rounds, 3), url))
         rows.append(_memory(applied, 150))
+        rows += environments(max(size // 5, 1), url)
         rows.append(effects(rounds))
         if grow:
             rows += growing(place, Place(Path(top, "more"), size * 10), min(rounds, 3))
