@@ -54,7 +54,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 188  # of them 15 for many environments: their description, selection, runs and reports
+MOST_MODULES = 189  # of them 15 for many environments: their description, selection, runs and reports
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

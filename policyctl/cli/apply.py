@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -17,26 +17,27 @@ from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NAMES, NumberRange, Options, with_options
-from policyctl.cli.review import Before, raise_if_unsafe, read_consumers_of, review_directory, with_idle_settings
-from policyctl.cli.selection import Overrides, raise_if_idle, with_selection
+from policyctl.cli.review import raise_if_unsafe, review_directory
+from policyctl.cli.selection import Overrides, with_selection
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import Refused, StalePlan, UsageError
-from policyctl.load.atomic import read_bounded
-from policyctl.load.environment import Environment, leaves
+from policyctl.load.atomic import write_atomically
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.unread import listed
 from policyctl.plan.approval import NONE
 from policyctl.plan.change import Outcome
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.safety import Review
-from policyctl.plan.saved_plan import MAX_BYTES, BadPlan, read_plan
 from policyctl.reconcile.apply import LOCK_SECONDS, Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.plan import raise_if_stale, review_saved
+from policyctl.reconcile.plan import raise_if_stale
 from policyctl.remote.open import require_writable
-from policyctl.report.format import Style, count, escape, value
-from policyctl.report.outcomes import apply_text, outcome_line
-from policyctl.report.plan_text import elided, plan_text
+from policyctl.report.format import Style, count
+from policyctl.report.outcomes import apply_json, apply_text, outcome_line
+from policyctl.report.plan_text import plan_text
+
+if TYPE_CHECKING:
+    from policyctl.cli.fleet import Fleet
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -45,6 +46,27 @@ Example:
   policyctl apply
   policyctl apply --env prod --yes
   policyctl plan --out plan.json && policyctl apply plan.json --yes"""
+
+
+class OutcomeOutput(NamedTuple):
+    """Where the outcomes of an apply go: the format on standard output, and a file for JSON."""
+
+    form: str = "text"
+    report: Path | None = None
+
+    def write(self, console: Console, review: Review, applied: Applied) -> None:
+        """Print and write the outcomes of a plan; as text, none are printed for a plan without changes."""
+        found = apply_json(review.plan, applied.outcomes, applied.unverified, applied.tested)
+        self.put(console, found)
+        if self.form == "text" and review.plan.changes:
+            console.result(apply_text(applied.outcomes, applied.unverified, console.out_style, applied.tested))
+
+    def put(self, console: Console, text: str) -> None:
+        """Print and write a JSON text, as far as it is wanted."""
+        if self.report is not None:
+            write_atomically(self.report, text)
+        if self.form == "json":
+            console.result(text)
 
 
 @click.command("apply", epilog=EPILOG)
@@ -82,6 +104,13 @@ Example:
     help="Have the platform test the models that were written, and report the result. It calls each one, which costs money.",
 )
 @click.option("--resume", metavar="RUN", help="Apply the environments that an interrupted run left; policyctl runs lists runs.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the outcomes as JSON to a file too.",
+)
 @with_audit
 @with_selection
 @with_options(*NAMES)
@@ -97,6 +126,8 @@ def apply(
     base: str | None,
     validate_models: bool,
     resume: str | None,
+    form: str,
+    report: Path | None,
     selection: Selection,
     overrides: Overrides,
     audit: Audit | None,
@@ -112,30 +143,50 @@ def apply(
     base = None if base is None or not base.strip("0") else base  # CI services give 000… for the first push of a branch
     settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models)
     if chosen.several or resume is not None:
-        if planfile is not None:
-            raise UsageError("a saved plan is for one environment; leave out --all, -l, further --env and --resume")
-        from policyctl.cli.fleet import open_fleet
-        from policyctl.cli.fleet_apply import FleetApproval, apply_several, resumed
+        from policyctl.cli.fleet_apply import FleetApproval, apply_several
 
-        left = chosen if resume is None else resumed(options, chosen, resume)
-        fleet = open_fleet(options, left, selection, overrides, base=base)
-        return apply_several(fleet, replace(pace, parallelism=parallelism), settings, FleetApproval(yes, expect_digest, resume))
+        fleet = _open_several(options, chosen, planfile, resume, selection, overrides, base)
+        approval = FleetApproval(yes, expect_digest, resume)
+        return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, OutcomeOutput(form, report))
     if planfile is None:
         session = open_session(options)
         require_writable(session.url)
         review = review_directory(session, selection, overrides, base=base)
     else:
-        session, review = _read_saved(options, planfile, selection, overrides, base)
-    _show(session, review, planfile, expect_digest)
+        from policyctl.cli.saved import read_saved  # builds the models of a saved plan
+
+        session, review = read_saved(options, planfile, selection, overrides, base)
+    output = OutcomeOutput(form, report)
+    _show(session, review, planfile, expect_digest, output)
     if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
         session.console.say("--validate-models does nothing: the plan adds or updates no model")
-    return confirm_and_apply(review, session, settings, yes=yes)
+    return confirm_and_apply(review, session, settings, output, yes=yes)
 
 
-def _show(session: Session, review: Review, planfile: Path | None, expected: str | None) -> None:
+def _open_several(
+    options: Options,
+    chosen: EnvironmentFilter,
+    planfile: Path | None,
+    resume: str | None,
+    selection: Selection,
+    overrides: Overrides,
+    base: str | None,
+) -> Fleet:
+    """The environments that are chosen, or that a run left. Raises UsageError with a saved plan, which is for one."""
+    from policyctl.cli.fleet import open_fleet
+    from policyctl.cli.fleet_apply import resumed
+
+    if planfile is not None:
+        raise UsageError("a saved plan is for one environment; leave out --all, -l, further --env and --resume")
+    left = chosen if resume is None else resumed(options, chosen, resume)
+    return open_fleet(options, left, selection, overrides, base=base)
+
+
+def _show(session: Session, review: Review, planfile: Path | None, expected: str | None, output: OutcomeOutput) -> None:
     """Print the plan. Raises StalePlan for one that the remote has moved on from, or that is not the approved one."""
     console = session.console
-    console.result(plan_text(review, session.remote, console.out_style, verbose=console.verbose))
+    if output.form == "text":
+        console.result(plan_text(review, session.remote, console.out_style, verbose=console.verbose))
     if unapproved := _unapproved(review.plan, expected):
         write_stop_summary(unapproved, console)
     write_plan_summary(view_of(review, session.remote, session.options.dir, console), planfile, console)
@@ -170,65 +221,11 @@ def _check_expectation(digest: str | None, planfile: Path | None) -> None:
         raise UsageError("--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them, or none")
 
 
-def _read_saved(
-    options: Options, planfile: Path, selection: Selection, overrides: Overrides, base: str | None
-) -> tuple[Session, Review]:
-    """A saved plan, checked against its environment, the remote as it is now, and the safety rules."""
-    if selection != Selection():
-        raise UsageError("--only and --exclude belong to plan; a saved plan is applied as it is")
-    plan = _read_plan(planfile)
-    if options.environment is not None and options.environment != plan.environment:
-        raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.environment}")
-    session = open_session(options, plan.environment)
-    require_writable(plan.remote)
-    require_writable(session.url)
-    with session.reader() as reader:
-        if reader.identity != plan.remote:
-            raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")
-        if session.environment.digest != plan.config:
-            why = f"policyctl.yaml changed the settings of {plan.environment} since the plan was made; plan again"
-            raise StalePlan("\n  ".join([why, *_moved_settings(plan, session.environment)]))
-        loaded = session.read(lenient=True).loaded
-        with session.console.progress.of("Comparing", "live policy") as step:
-            plan = replace(plan, overrides=overrides.given)  # only overrides that are given now count
-            before = Before(session, base)
-            loaded = loaded._replace(declared=replace(loaded.declared, before=before.declared))
-            settings = overrides.on(session.environment.settings)
-            review = review_saved(reader, plan, loaded, settings, step, before.documents)
-        review = read_consumers_of(review, reader, loaded, settings, session, overrides)
-    names = loaded.names | {change.name for change in plan.changes}
-    raise_if_idle(selection, overrides, names, review.live | names)  # policies that were removed already were live
-    return session, with_idle_settings(review, session, names, overrides)
-
-
-def _moved_settings(plan: Plan, now: Environment) -> Iterator[str]:
-    """The settings that changed since a plan was made, from what to what; none when the plan does not have them."""
-    before, after = dict(leaves(plan.settings)), dict(leaves(now.decides))
-    for path in dict.fromkeys([*before, *after]) if before else ():
-        if before.get(path) != after.get(path):
-            old, new = (_describe(path, values.get(path)) for values in (before, after))
-            yield "{}: {} → {}".format(path, *elided(old, new))
-
-
-def _describe(path: str, item: Any) -> str:
-    """A setting's value as text; that of a variable is text already."""
-    return escape(item) if path.startswith("vars.") and item is not None else value(item, longest=None)
-
-
-def _read_plan(path: Path) -> Plan:
-    try:
-        text = read_bounded(path, MAX_BYTES).decode()
-    except OSError as error:
-        raise BadPlan(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadPlan(f"{path} is not a plan: it is not text; make one with plan --out") from None
-    return read_plan(text, str(path))
-
-
 def confirm_and_apply(
     review: Review,
     session: Session,
     settings: ApplySettings = ApplySettings(),
+    output: OutcomeOutput = OutcomeOutput(),
     *,
     yes: bool,
 ) -> int:
@@ -243,6 +240,7 @@ def confirm_and_apply(
         raise Refused(f"{name} is suspended, so nothing was written: {why}; remove suspend from it first")
     if review.refusals or not review.plan.changes:
         raise_if_unsafe(review)
+        output.write(session.console, review, Applied([], [], []))
         return 0
     changes = count(len(review.plan.changes), "change")
     if not session.console.confirm(f"Apply {changes} to {session.environment.name}?", yes=yes):
@@ -250,7 +248,7 @@ def confirm_and_apply(
         return 1
     command, in_scope = click.get_current_context().command_path, session.environment.settings.in_scope
     settings = replace(settings, command=command, in_scope=in_scope)
-    events = ConsoleEvents(session.console)
+    events = ConsoleEvents(session.console, lambda applied: output.write(session.console, review, applied))
     applied = apply_plan(review, session.url, session.access, settings, events)
     if events.signal is not None:
         return 128 + events.signal
@@ -262,8 +260,8 @@ def confirm_and_apply(
 class ConsoleEvents(ApplyEvents):
     """Shows an apply on the console, and lets SIGINT and SIGTERM end it when what was begun is finished."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, write: Callable[[Applied], None]) -> None:
+        self._console, self._write = console, write
         self._step: Callable[[Outcome], None] = lambda _: None
         self.signal: int | None = None
 
@@ -301,6 +299,6 @@ class ConsoleEvents(ApplyEvents):
         return self.signal is not None
 
     def finished(self, applied: Applied) -> None:
-        parts = applied.outcomes, applied.unverified
-        self._console.result(apply_text(*parts, self._console.out_style, applied.tested))
-        write_outcome_summary(apply_text(*parts, Style(), applied.tested), self._console)
+        self._write(applied)
+        text = apply_text(applied.outcomes, applied.unverified, Style(), applied.tested)
+        write_outcome_summary(text, self._console)

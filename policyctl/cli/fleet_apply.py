@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.cli.environments import Pace
 from policyctl.cli.fleet import Fleet, plan_fleet, run_fleet
@@ -24,9 +24,12 @@ from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf, waves_o
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.fleet import Brakes, RunRecord, read_run
 from policyctl.remote.open import require_writable
-from policyctl.report.fleet import NONE_AFFECTED, fleet_text
+from policyctl.report.fleet import NONE_AFFECTED, fleet_json, fleet_text
 from policyctl.report.format import Style, count
 from policyctl.report.outcomes import apply_text
+
+if TYPE_CHECKING:
+    from policyctl.cli.apply import OutcomeOutput
 
 
 class _FleetEvents(ApplyEvents):
@@ -50,7 +53,7 @@ class FleetApproval(NamedTuple):
     resume: str | None = None
 
 
-def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: FleetApproval) -> int:
+def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: FleetApproval, output: OutcomeOutput) -> int:
     """Plan and apply every environment, in waves, print the report and return the exit code.
 
     Without `yes`, or with an `expected` digest, all are planned first, and an environment whose plan is another one by then is
@@ -62,17 +65,21 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
     shown: dict[str, str] | None = None
     if not approval.yes or approval.expected is not None:
         before = plan_fleet(fleet, Pace(pace.parallelism))
-        fleet.console.result(fleet_text(before, fleet.console.out_style, verbose=fleet.console.verbose))
+        if output.form == "text":
+            fleet.console.result(fleet_text(before, fleet.console.out_style, verbose=fleet.console.verbose))
         _raise_if_unapproved(before, approval.expected)
         targets = sum(bool(one.changes) and not one.failed for one in before.results)
         if not targets:
+            output.put(fleet.console, fleet_json(before))
             return before.exit_code()
         if not fleet.console.confirm(f"Apply to {count(targets, 'environment')}?", yes=approval.yes):
             fleet.console.say("declined; nothing was written")
             return 1
         shown = {one.name: one.digest for one in before.results if one.digest}
     result, signals = _apply(fleet, pace, settings, approval.resume, shown)
-    fleet.console.result(fleet_text(result, fleet.console.out_style, verbose=fleet.console.verbose))
+    output.put(fleet.console, fleet_json(result))
+    if output.form == "text":
+        fleet.console.result(fleet_text(result, fleet.console.out_style, verbose=fleet.console.verbose))
     return 128 + signals[0] if signals else result.exit_code()
 
 

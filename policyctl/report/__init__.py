@@ -11,6 +11,7 @@ SCHEMAS = (
     "test",
     "config",
     "plan",
+    "apply",
     "fleet",
     "validate",
     "policies",

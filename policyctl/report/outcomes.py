@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from policyctl.plan.audit import AuditEntry, AuditOrigin, fold, gaps
-from policyctl.plan.change import Action, ModelTest, Outcome
+from policyctl.plan.change import GOOD, Action, ModelTest, Outcome
+from policyctl.plan.plan import Plan
 from policyctl.policy.names import Kind, counted
 from policyctl.report.format import Style, count, cut, escape, json_text
 from policyctl.report.plan_text import SYMBOLS, field_lines
@@ -31,6 +32,32 @@ def apply_text(outcomes: Sequence[Outcome], unverified: Sequence[str], style: St
     lines = [*bad, *(f"{style.paint('not verified', 'red')}  {escape(line)}" for line in unverified)]
     lines += [_test_line(test, style) for test in tested]
     return "".join(f"{line}\n" for line in [*lines, _summary(outcomes, bool(unverified), style)])
+
+
+def apply_json(plan: Plan, outcomes: Sequence[Outcome], unverified: Sequence[str], tested: Sequence[ModelTest] = ()) -> str:
+    """An outcome for each change, what is not on the remote as it should be, and what was reported of tested models."""
+    data = {
+        "format": "policyctl/apply",
+        "version": VERSION,
+        "environment": plan.environment,
+        "remote": plan.remote,
+        "digest": plan.digest,
+        "complete": not unverified and all(outcome.status in GOOD for outcome in outcomes),
+        "outcomes": [
+            {
+                "action": outcome.change.action,
+                "kind": outcome.change.kind,
+                "name": outcome.change.name,
+                "id": outcome.id or outcome.change.id,
+                "status": outcome.status,
+                "reason": outcome.reason,
+            }
+            for outcome in outcomes
+        ],
+        "not_verified": list(unverified),
+        "tested_models": [test._asdict() for test in tested],
+    }
+    return json_text(data)
 
 
 def _test_line(test: ModelTest, style: Style) -> str:

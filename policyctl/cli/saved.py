@@ -1,0 +1,78 @@
+"""From a saved plan to its reviewed plan: it is input, so everything in it that can be computed again is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from policyctl.cli.options import Options
+from policyctl.cli.review import Before, read_consumers_of, with_idle_settings
+from policyctl.cli.selection import Overrides, raise_if_idle
+from policyctl.cli.session import Session, open_session
+from policyctl.errors import StalePlan, UsageError
+from policyctl.load.atomic import read_bounded
+from policyctl.load.environment import Environment, leaves
+from policyctl.plan.plan import Plan, Selection
+from policyctl.plan.safety import Review
+from policyctl.plan.saved_plan import MAX_BYTES, BadPlan, read_plan
+from policyctl.reconcile.plan import review_saved
+from policyctl.remote.open import require_writable
+from policyctl.report.format import escape, value
+from policyctl.report.plan_text import elided
+
+
+def read_saved(
+    options: Options, planfile: Path, selection: Selection, overrides: Overrides, base: str | None
+) -> tuple[Session, Review]:
+    """A saved plan, checked against its environment, the remote as it is now, and the safety rules."""
+    if selection != Selection():
+        raise UsageError("--only and --exclude belong to plan; a saved plan is applied as it is")
+    plan = _read_plan(planfile)
+    if options.environment is not None and options.environment != plan.environment:
+        raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.environment}")
+    session = open_session(options, plan.environment)
+    require_writable(plan.remote)
+    require_writable(session.url)
+    with session.reader() as reader:
+        if reader.identity != plan.remote:
+            raise BadPlan(f"{planfile} is a plan for {plan.remote}, not for {reader.identity}")
+        if session.environment.digest != plan.config:
+            why = f"policyctl.yaml changed the settings of {plan.environment} since the plan was made; plan again"
+            raise StalePlan("\n  ".join([why, *_moved_settings(plan, session.environment)]))
+        loaded = session.read(lenient=True).loaded
+        with session.console.progress.of("Comparing", "live policy") as step:
+            plan = replace(plan, overrides=overrides.given)  # only overrides that are given now count
+            before = Before(session, base)
+            loaded = loaded._replace(declared=replace(loaded.declared, before=before.declared))
+            settings = overrides.on(session.environment.settings)
+            review = review_saved(reader, plan, loaded, settings, step, before.documents)
+        review = read_consumers_of(review, reader, loaded, settings, session, overrides)
+    names = loaded.names | {change.name for change in plan.changes}
+    raise_if_idle(selection, overrides, names, review.live | names)  # policies that were removed already were live
+    return session, with_idle_settings(review, session, names, overrides)
+
+
+def _moved_settings(plan: Plan, now: Environment) -> Iterator[str]:
+    """The settings that changed since a plan was made, from what to what; none when the plan does not have them."""
+    before, after = dict(leaves(plan.settings)), dict(leaves(now.decides))
+    for path in dict.fromkeys([*before, *after]) if before else ():
+        if before.get(path) != after.get(path):
+            old, new = (_describe(path, values.get(path)) for values in (before, after))
+            yield "{}: {} → {}".format(path, *elided(old, new))
+
+
+def _describe(path: str, item: Any) -> str:
+    """A setting's value as text; that of a variable is text already."""
+    return escape(item) if path.startswith("vars.") and item is not None else value(item, longest=None)
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        text = read_bounded(path, MAX_BYTES).decode()
+    except OSError as error:
+        raise BadPlan(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadPlan(f"{path} is not a plan: it is not text; make one with plan --out") from None
+    return read_plan(text, str(path))
