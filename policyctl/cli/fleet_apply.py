@@ -79,7 +79,8 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
     result, signals = _apply(fleet, pace, settings, approval.resume, shown)
     output.put(fleet.console, fleet_json(result))
     if output.form == "text":
-        fleet.console.result(fleet_text(result, fleet.console.out_style, verbose=fleet.console.verbose))
+        style, verbose = fleet.console.out_style, fleet.console.verbose
+        fleet.console.result(fleet_text(result, style, verbose=verbose, plans=shown is None))
     return 128 + signals[0] if signals else result.exit_code()
 
 

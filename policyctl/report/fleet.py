@@ -37,11 +37,14 @@ def changes_text(result: EnvironmentResult) -> str:
     return " and ".join(found) if len(found) < 3 else f"{', '.join(found[:-1])} and {found[-1]}"
 
 
-def fleet_text(fleet: FleetResult, style: Style, *, verbose: bool = False) -> str:
-    """The plans, each kind of plan once; what was left as it is; failures by reason; a summary as the last line."""
-    blocks = ["".join(f"{line}\n" for line in _settings_lines(fleet, style))]
-    blocks += [_plan_block(group, style, verbose) for group in fleet.groups]
-    blocks += [_side_by_side(fleet, style), "".join(_other_lines(fleet, style, verbose)), "".join(_failure_lines(fleet, style))]
+def fleet_text(fleet: FleetResult, style: Style, *, verbose: bool = False, plans: bool = True) -> str:
+    """Each kind of plan once (unless `plans` were shown before); what was left as it is; failures by reason; a summary."""
+    blocks = []
+    if plans:
+        blocks += ["".join(f"{line}\n" for line in _settings_lines(fleet, style))]
+        blocks += [_plan_block(group, style, verbose) for group in fleet.groups]
+        blocks += [_side_by_side(fleet, style)]
+    blocks += ["".join(_other_lines(fleet, style, verbose)), "".join(_failure_lines(fleet, style))]
     digest = f"digest of all plans  {fleet.digest}\n" if fleet.command == "plan" and fleet.groups else ""
     blocks.append(f"{digest}{_summary(fleet, style)}\n")
     return "\n".join(block for block in blocks if block)
