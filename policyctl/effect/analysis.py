@@ -65,11 +65,7 @@ class Analysis:
         return rounded(fsum([share for name, share in self.exact.items() if name not in self.tree.unfollowed]))
 
 
-def analyse(
-    document: Document,
-    policies: Mapping[str, Document] | None = None,
-    declared: DeclaredModels = NOTHING,
-) -> Analysis:
+def analyse(document: Document, policies: Mapping[str, Document] | None = None, declared: DeclaredModels = NOTHING) -> Analysis:
     """Analyse a policy document; the arguments are those of `read_tree`. Raises NotKnown as `tree_if_known` does."""
     tree = tree_if_known(document, policies, declared)
     routes = Routes(tree)
@@ -131,12 +127,13 @@ class Effect:
     `usual` is the chance of being served when nothing fails; `traffic` the share of all requests that another model serves, or
     none. `worse` and `better` are outages and partial failures of one model or provider; `together` is a case of several
     failures at once that gets worse where no single failure does. `shift` is true when only weights changed and every cell is
-    proven to follow from them: a loss is at most what the model or provider gained, a gain at most what it lost.
-    `calls`, `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last target) and
-    `latency` are the worst case of one request. `refused` and `was_refused` are the reasons why the gateway starts or stops
-    refusing the policy; `unfit` are models that never serve because of their type, and did before or are new. `sure` means it
-    is proven that no request that was served is lost; never so where live policies have unknown fields (`uncounted`).
-    `unknown` is why one of the versions cannot be evaluated; the rest is then empty. `of_model`: of a virtual model's update.
+    proven to follow from them: a loss is at most what the model or provider gained, a gain at most what it lost. `calls`,
+    `waits` (all back-off, where a `Retry-After` is obeyed), `failover` (the back-off before the last target) and `latency` are
+    the worst case of one request. `refused` and `was_refused` are the reasons why the gateway starts or stops refusing the
+    policy; `unfit` are models that never serve because of their type, and did before or are new. `sure` means it is proven that
+    no request that was served is lost; never so where live policies have unknown fields (`uncounted`). `unknown` is why one of
+    the versions cannot be evaluated; the rest is then empty. `of_model`: of a virtual model's update; `brief` is set where that
+    may send requests or credentials to another host, and is what a headline shows of `unknown`.
     """
 
     kind: Kind
@@ -161,6 +158,7 @@ class Effect:
     uncounted: bool = False
     unknown: str | None = None
     of_model: bool = False
+    brief: str | None = None
 
 
 def compare(

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, DeclaredModels, KnownPolicies, leads_to_unclear
+from policyctl.plan.model_effect import effect_on_model
 from policyctl.plan.plan import Plan
 from policyctl.plan.settings import PARTIAL
 from policyctl.plan.unknown_fields import uncounted, unknown_fields
@@ -18,7 +19,6 @@ from policyctl.policy.names import canonical_name
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
-    from policyctl.plan.change import Change
 
 
 class AffectedPolicy(NamedTuple):
@@ -34,7 +34,6 @@ class AffectedPolicy(NamedTuple):
     bound: bool
 
 
-_NO_CALLS = frozenset({"display_name", "description", "tags"})  # fields of a model that no call depends on
 _MOST_SEARCHES = 25  # for failures at once, which take some 10 ms each
 
 
@@ -79,45 +78,12 @@ class Comparison:
 
 def effects_of(plan: Plan, observed: LiveRows, comparing: Comparison) -> dict[str, Effect]:
     """The effect of every update of a plan, by canonical name."""
-    models = {change.name: _of_model(change) for change in plan.changes if change.kind == "model" and change.action == "update"}
+    updated = [change for change in plan.changes if change.kind == "model" and change.action == "update"]
+    models = {change.name: effect_on_model(change) for change in updated}
     updates = [(change.name, change.before) for change in plan.policies if change.action == "update"]
     effects = {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
     unseen = _unseen(_roots(plan, effects), _users(plan, observed), observed) if observed.obstacles() else {}
     return models | {name: _as_seen(effect, unseen.get(name)) for name, effect in effects.items()}
-
-
-def _of_model(change: Change) -> Effect:
-    """The effect of an update of a virtual model: its calls are made another way, and what answers them is not modelled."""
-    from policyctl.effect.analysis import Effect
-
-    if moved := _moved_credentials(change):
-        return Effect("unknown", unknown=moved, of_model=True)
-    if any(field.path == "tags" and _has_default(field.before) != _has_default(field.after) for field in change.fields):
-        why = "its tag default changes, by which the platform chooses the model for new agents"
-        return Effect("unknown", unknown=why, of_model=True)
-    if all(field.path in _NO_CALLS for field in change.fields):
-        return Effect("metadata", sure=True, of_model=True)
-    why = "its calls are made with other settings, and what answers them is not modelled"
-    return Effect("unknown", unknown=why, of_model=True)
-
-
-def _moved_credentials(change: Change) -> str:
-    """What an update sends to a new destination: the model's own secrets, its connection's, or nothing (empty)."""
-    from policyctl.policy.model_settings import DESTINATIONS, SECRETS, comparable
-
-    before, after = change.before or {}, change.after or {}
-    old, new = comparable(before.get("provider_config")), comparable(after.get("provider_config"))
-    moved = sorted(key for key in DESTINATIONS if old.get(key) != new.get(key))
-    own = sorted(SECRETS & old.keys() & new.keys())
-    credentials = [f"its own {', '.join(own)}"] * bool(own) + ["the credentials of its connection"] * ("app_id" in after)
-    if not moved or not credentials:
-        return ""
-    where = f"since {', '.join(moved)} {'changes' if len(moved) == 1 else 'change'}"
-    return f"{' and '.join(credentials)} may go to another host, {where}"
-
-
-def _has_default(tags: Any) -> bool:
-    return isinstance(tags, list) and "default" in tags
 
 
 def affected_by(

@@ -3,7 +3,7 @@
 Headline, tables and pages are ordered by it. A change is as risky as the worst that it does:
 
 1. `NORMAL`: requests fail although nothing is broken; weighed by how many. A removed policy that another one targets comes
-   here, and an effect that is not known.
+   here, and an effect that is not known. Where credentials may go to another host, that comes first.
 2. What takes requests while nothing, or one thing, is broken; weighed by how many, and of equal weight in this order:
    `SHARE`: another model serves. `OUTAGE`: an outage that was survived no longer is; weighed also by how usual it is: 429, 500,
    502, 503, 504, 529 and broken connections count ten times as much as other statuses that providers are known to answer with,
@@ -126,7 +126,7 @@ def loses(effect: Effect | None) -> bool:
 
 def _risks(policy: str, action: Action, effect: Effect | None) -> Iterator[Risk]:
     if effect is not None and effect.unknown:
-        yield Risk(Tier.NORMAL, 0.0, policy, effect)
+        yield Risk(Tier.NORMAL, 2.0 if effect.brief else 0.0, policy, effect)
     elif effect is not None:
         yield from _losses(policy, effect)
         yield from (Risk(Tier.REACH, 0.0, policy, one) for one in effect.added)

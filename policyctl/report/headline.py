@@ -115,7 +115,7 @@ def describe_risk(risk: Risk) -> str:
     """One risk in words, without the policy's name."""
     match risk.about:
         case Effect() as effect if effect.unknown:
-            return f"{NOT_KNOWN}: {escape(effect.unknown)}"
+            return f"{NOT_KNOWN}: {escape(effect.brief or effect.unknown)}"
         case Effect() as effect:
             return moved_shares(effect.models)
         case Cell() as cell:

@@ -8,9 +8,7 @@ import pytest
 
 from policyctl.effect.analysis import Effect
 from policyctl.effect.context import MAX_CHAIN
-from policyctl.plan.change import Change
-from policyctl.plan.diff import fields_between
-from policyctl.plan.effects import AffectedPolicy, Comparison, _of_model, policies_around
+from policyctl.plan.effects import AffectedPolicy, Comparison, policies_around
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review, review
 from policyctl.plan.saved_plan import read_plan, write_plan
@@ -301,36 +299,3 @@ def test_of_a_long_chain_what_is_near_the_change_is_compared_and_the_rest_is_not
         assert known == sorted(known, reverse=True)
     assert text.index("| update | `chat` |") < text.index("| affected |")
     assert all(found.plan.traffic[name] for name in names[1:]), "an approval covers that it is affected"
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "shown"),
-    [
-        (
-            {"provider_config": {"api_key": "(set)", "custom_host": "https://a.example"}},
-            {"provider_config": {"api_key": "(set)", "custom_host": "https://b.example"}},
-            "its own api_key may go to another host, since custom_host changes",
-        ),
-        (
-            {"provider_config": {"custom_host": "https://a.example"}, "app_id": "one"},
-            {"provider_config": {"url_to_fetch": "https://b.example"}, "app_id": "two"},
-            "the credentials of its connection may go to another host, since custom_host, url_to_fetch change",
-        ),
-        (
-            {"provider_config": {"api_key": "(set)", "customHost": "https://a.example"}},
-            {"provider_config": {"api_key": "(set)", "custom_host": "https://a.example", "request_timeout": 9}},
-            "its calls are made with other settings, and what answers them is not modelled",
-        ),
-        (
-            {"provider_config": {"custom_host": "https://a.example"}},
-            {"provider_config": {"custom_host": "https://b.example"}},
-            "its calls are made with other settings, and what answers them is not modelled",
-        ),
-    ],
-)
-def test_an_update_shows_credentials_led_to_another_host(before: dict[str, Any], after: dict[str, Any], shown: str) -> None:
-    """Of the model's own secrets and of a connection's; and not where the host stays, however it is spelled."""
-
-    name = {"name": "virtual-model/openai/m"}
-    fields = fields_between(name | before, name | after)
-    assert _of_model(Change("update", name["name"], "1", name | before, name | after, fields)).unknown == shown
