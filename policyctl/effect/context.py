@@ -45,7 +45,9 @@ NOTHING = DeclaredModels()
 
 
 MAX_CHAIN = 20  # policies, each the target of the one before; people write two or three
-TOO_LONG = f"it leads through more than {MAX_CHAIN} policies in a row; that is too deep to evaluate"
+TOO_LONG = (
+    f"it leads through more than {MAX_CHAIN} policies in a row; no more are followed, so what requests get was not computed"
+)
 NOT_HERE = "not known here"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, DeclaredModels, KnownPolicies, leads_to_unclear
+from policyctl.plan.diff import differs
 from policyctl.plan.model_effect import effect_on_model
 from policyctl.plan.plan import Plan
 from policyctl.plan.settings import PARTIAL
@@ -65,15 +68,18 @@ class Comparison:
         deep = self._searches < _MOST_SEARCHES
         effect = compare(one, other, self.before, self.after, self.declared, self._partial, deep=deep)
         self._searches += effect.kind == "effective" and not effect.worse and not effect.sure
-        name = canonical_name(one["name"])
-        with_more = self._with_more
-        below = (led_to((name,), known) for known in (self.before, self.after)) if with_more else ()
-        return effect if with_more.isdisjoint({name}.union(*below)) else uncounted(effect)
+        return uncounted(effect) if canonical_name(one["name"]) in self._uncounted else effect
 
     @cached_property
-    def _with_more(self) -> frozenset[str]:
-        """The live policies that have fields which the format does not know."""
-        return frozenset(name for name, row in self._live.items() if unknown_fields(row.document))
+    def _uncounted(self) -> Collection[str]:
+        """The live policies that have fields which the format does not know, and all that lead to one, before or after."""
+        found = {name for name, row in self._live.items() if unknown_fields(row.document)}
+        users: defaultdict[str, set[str]] = defaultdict(set)
+        for policies in (self.before, self.after) if found else ():
+            for name, document in policies.items():
+                for target in references(document):
+                    users[target].add(name)
+        return _ways_to(found, users).keys()
 
 
 def effects_of(plan: Plan, observed: LiveRows, comparing: Comparison) -> dict[str, Effect]:
@@ -125,15 +131,48 @@ def traffic_of(
     changed = {change.name for change in plan.changes if change.after is not None and (change.needs or change.frees)}
     # Of a policy that is too far from the change for its effect to be known the way there is what a page shows.
     found = {one.name: _mark(one.through) for one in affected if len(one.through) > MAX_CHAIN}
-    for name in sorted((changed - equivalent | {one.name for one in affected}) - found.keys()):
-        sides = [led_to((name,), policies) for policies in (comparing.before, comparing.after)]
-        if any(side.keys() - {name} for side in sides):
-            found[name] = _mark(sides)
-    return found
+    names = sorted((changed - equivalent | {one.name for one in affected}) - found.keys())
+    sides = [_leading(names, policies) for policies in (comparing.before, comparing.after)]
+    marks = [_marks_of(names, policies) for policies in (comparing.before, comparing.after)]
+    moved = (name for name in names if any(name in side for side in sides))
+    return found | {name: _mark([side.get(name) for side in marks]) for name in moved}
+
+
+def _leading(names: Iterable[str], policies: Mapping[str, Document]) -> frozenset[str]:
+    """Those of these policies that lead to another policy, as far as it is known that there is one."""
+    unclear = KnownPolicies.of(policies).unclear
+    known = (name for name in names if name in policies)
+    return frozenset(
+        name for name in known if any(one != name and (one in policies or one in unclear) for one in references(policies[name]))
+    )
 
 
 def _mark(shown: Any) -> str:
     return digest(shown).removeprefix("sha256:")[:40]
+
+
+def _marks_of(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, str]:
+    """For each policy that these are or lead to a hash of what it and all that it leads to do.
+
+    Each is hashed once, over the hashes of its targets; only one that leads to a circle is hashed with all that it leads to.
+    """
+    found = led_to(names, policies)
+    below = {name: references(policies[name]) & found.keys() if name in policies else () for name in found}
+    order, marks = TopologicalSorter(below), dict[str, str]()
+    with suppress(CycleError):  # what leads to no circle is handed out all the same
+        order.prepare()
+    while ready := order.get_ready():
+        marks |= {name: _mark([found[name], {target: marks[target] for target in below[name]}]) for name in ready}
+        order.done(*ready)
+    return marks | {name: _mark(led_to((name,), policies)) for name in found.keys() - marks.keys()}
+
+
+def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[str, Document]) -> frozenset[str]:
+    """The policies that will again match their reviewed version, together with every policy that they lead to, changed or
+    not, because those also decide what a policy does."""
+    back = [name for name in names if name in after and name in reviewed and not differs(after[name], reviewed[name])]
+    now, then = (_marks_of(back, policies) for policies in (after, _NormalForms({}, reviewed)))
+    return frozenset(name for name in back if now[name] == then[name])
 
 
 def led_to(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, Any]:
@@ -232,11 +271,6 @@ def policies_around(plan: Plan, observed: LiveRows) -> tuple[KnownPolicies, Know
         KnownPolicies(_NormalForms(live, {}), whole=observed.whole, unclear=unclear),
         KnownPolicies(_NormalForms(kept, written), whole=observed.whole, unclear=left),
     )
-
-
-def in_normal_form(documents: Mapping[str, Document]) -> Mapping[str, Document]:
-    """The same documents in normal form."""
-    return _NormalForms({}, documents)
 
 
 class _NormalForms(Mapping[str, Document]):

@@ -13,15 +13,14 @@ from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies, red
 from policyctl.errors import PolicyctlError
 from policyctl.plan.change import LiveState, live_state, uses, why_secrets_are_lost
 from policyctl.plan.consumers import FoundConsumers
-from policyctl.plan.diff import differs
 from policyctl.plan.effects import (
     AffectedPolicy,
     Comparison,
     affected_by,
     effects_of,
-    in_normal_form,
     led_to,
     policies_around,
+    restorations,
     traffic_of,
 )
 from policyctl.plan.plan import Plan, renames
@@ -178,14 +177,6 @@ def _refusals(
         yield f"{name} would be removed, but {user} still targets it (change or remove that one too)"
     yield from _target_nothing(plan, after)
     yield from _lose_secrets(plan, observed)
-
-
-def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[str, Document]) -> frozenset[str]:
-    """The policies that will again match their reviewed version, together with every policy that they lead to, changed or
-    not, because those also decide what a policy does."""
-    back = [name for name in names if name in after and name in reviewed and not differs(after[name], reviewed[name])]
-    then = in_normal_form(reviewed)
-    return frozenset(name for name in back if led_to((name,), after) == led_to((name,), then))
 
 
 def _unknown_field_notes(plan: Plan, observed: LiveRows, compared: Collection[str]) -> dict[str, tuple[UnknownField, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,12 +13,13 @@ from policyctl.plan.effects import AffectedPolicy, Comparison, policies_around
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review, review
 from policyctl.plan.saved_plan import read_plan, write_plan
-from policyctl.plan.settings import GuardException, Guards, Settings, Survive
-from policyctl.policy.document import Policy, policy_from_file
+from policyctl.plan.settings import GuardException, Guards, Limits, Settings, Survive
+from policyctl.policy.document import Policy, policy_from_file, references
 from policyctl.policy.live import observe_rows
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_view import PlanView
 from tests.builders import body, plan, policy, row
+from tests.call_counts import calls
 
 A, B, C = "virtual-model/x/a", "virtual-model/y/b", "virtual-model/z/c"
 CHAT, MID, FRONT = "virtual-policy/chat", "virtual-policy/mid", "virtual-policy/front"
@@ -299,3 +301,37 @@ def test_of_a_long_chain_what_is_near_the_change_is_compared_and_the_rest_is_not
         assert known == sorted(known, reverse=True)
     assert text.index("| update | `chat` |") < text.index("| affected |")
     assert all(found.plan.traffic[name] for name in names[1:]), "an approval covers that it is affected"
+
+
+FREE = Settings(limits=Limits(1000, 100))
+
+
+def chained(length: int, codes: list[int], last: str = A) -> list[Any]:
+    """The arguments of policies, each of which falls back on some codes from the next one to a model."""
+    names = [f"virtual-policy/t{number}" for number in range(1, length)]
+    return [(f"t{place}", listed(codes, name, B)) for place, name in enumerate([*names, last])]
+
+
+def of_chain(length: int, last: str = A) -> Review:
+    """A chain whose every policy gets one more code; the tenth live one has a field that the format does not know."""
+    rows = [row(name, **some, **({"owner": "ana"} if name == "t9" else {})) for name, some in chained(length, [500], last)]
+    return reviewed([policy(name, **some) for name, some in chained(length, [500, 503], last)], rows, FREE)
+
+
+def test_a_chain_that_changes_as_a_whole_is_compared_in_time_that_grows_with_its_length() -> None:
+    (few,), (many,) = (calls(partial(of_chain, length), references) for length in (100, 200))
+    assert many < 2.2 * few
+
+
+def test_an_approval_covers_all_that_a_policy_of_a_chain_leads_to() -> None:
+    """And no more than that, also where the chain ends in a circle."""
+    first, second, circle = of_chain(5), of_chain(5, B), of_chain(5, "virtual-policy/t2")
+    assert [name[-2:] for name in sorted(first.plan.traffic)] == ["t0", "t1", "t2", "t3"]
+    for other in (second, circle):
+        assert all(other.plan.traffic[name] != mark for name, mark in first.plan.traffic.items())
+    assert len(set(first.plan.traffic.values())) == 4
+
+
+def test_of_every_policy_that_leads_to_one_with_unknown_fields_the_effect_is_uncounted() -> None:
+    effects = of_chain(12).effects
+    assert [effects[f"virtual-policy/t{number}"].uncounted for number in range(12)] == [True] * 10 + [False] * 2
