@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from policyctl.cli.main import policyctl as main
 from policyctl.cli.reference import TOPICS
 from tests.conftest import Policyctl
 from tests.readme_blocks import MANUAL
@@ -51,3 +54,23 @@ def test_redirected_output_is_not_paged(tmp_path: Path) -> None:
         with on_terminal(*arguments, stdout=file.fileno(), environ={"PAGER": PAGER}) as terminal:
             assert terminal.end() == 0
     assert (tmp_path / "page.md").read_bytes() == (MANUAL / "guards.md").read_bytes()
+
+
+def contexts(command: click.Command, context: click.Context) -> Iterator[click.Context]:
+    """A context for the command, and for each of its subcommands at any depth."""
+    yield context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None, f"{name} is listed and cannot be found"
+            yield from contexts(found, click.Context(found, info_name=name, parent=context))
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_help_shows_a_value_that_is_not_set(width: int) -> None:
+    """Neither as a default nor as the end of a range, in the help of any command."""
+    root = click.Context(main, info_name="policyctl", terminal_width=width, max_content_width=width)
+    helps = {one.command_path: one.command.get_help(one) for one in contexts(main, root)}
+    assert {"policyctl", "policyctl policy add", "policyctl ci comment"} <= helps.keys()
+    assert "[default: 512; x>=1]" in helps["policyctl serve"]
+    assert [path for path, text in helps.items() if "None" in text] == []

@@ -82,7 +82,7 @@ def test_credentials_that_may_go_to_another_host_come_first(before: Document, af
     assert (DEFAULT in found.brief, "another host" in found.brief) == (DEFAULT in shown, "another host" in shown)
 
 
-MOVED = {
+MOVED: dict[str, tuple[Document, Document, str]] = {
     "a URL in config": ({"config": {"base": ONE}}, {"config": {"base": TWO}}, "config.base"),
     "a host in config": ({"config": {"apiBase": "a.example"}}, {"config": {"apiBase": "b.example"}}, "config.apiBase"),
     "deep in config": ({"config": {"a": {"b": [ONE]}}}, {"config": {"a": {"b": [ONE, TWO]}}}, "config.a.b"),
