@@ -134,11 +134,11 @@ def shortened(name: str, longest: int = _LONGEST) -> str:
 
 
 def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple[str, str]:
-    """A field's values before and after, as text."""
+    """A field's values before and after, as text. An order that is absent is one that makes no difference."""
     from policyctl.plan.diff import ORDER
 
     if field.path.endswith(ORDER):
-        before, after = ("absent" if order is None else escape(order) for order in (field.before, field.after))
+        before, after = ("any" if order is None else escape(order) for order in (field.before, field.after))
         return before, after
     if field.path.removeprefix("provider_config.") in SECRETS:  # never more than whether it is set
         return _secret_text(field.before), _secret_text(field.after)

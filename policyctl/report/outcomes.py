@@ -10,8 +10,8 @@ from policyctl.plan.audit import AuditEntry, AuditOrigin, fold, gaps
 from policyctl.plan.change import GOOD, Action, ModelTest, Outcome
 from policyctl.plan.plan import Plan
 from policyctl.policy.names import Kind, counted
-from policyctl.report.format import Style, count, cut, escape, json_text
-from policyctl.report.plan_text import SYMBOLS, field_lines
+from policyctl.report.format import Style, count, cut, escape, json_text, position_name
+from policyctl.report.plan_text import SYMBOLS, field_lines, sides
 from policyctl.report.plan_view import override_text
 
 _LONGEST_DETAIL = 500  # characters of what is reported of a test
@@ -125,11 +125,15 @@ def _lines(entry: AuditEntry, gap: bool, style: Style) -> Iterator[str]:
 
 
 def _diff(entry: AuditEntry) -> Iterator[str]:
-    """What changed, field by field."""
+    """What changed, field by field; of an added or removed policy or model what it contains."""
     if entry.fields is None:
         yield "    what changed is not in the audit file"
-    else:
+    elif entry.action == "update":
         yield from field_lines(entry.fields)
+    else:
+        for field in entry.fields:
+            before, after = sides(field)
+            yield f"    {position_name(field.path)}: {before if entry.action == 'remove' else after}"
 
 
 def _source(origin: AuditOrigin) -> str:

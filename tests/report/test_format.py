@@ -52,6 +52,11 @@ def test_nothing_is_left_out_when_all_is_wanted() -> None:
     assert (before, after) == (f'"{LOREM * 9}one"', f'"{LOREM * 9}two"')
 
 
+def test_an_order_that_made_no_difference_before_is_any() -> None:
+    assert sides(FieldChange("policy.targets order", None, "a, b")) == ("any", "a, b")
+    assert sides(FieldChange("policy.targets order", "a, b", None), whole=True) == ("a, b", "any")
+
+
 def test_an_order_in_which_two_far_targets_changed_places_shows_both() -> None:
     names = [f"vendor/model-{number:02}" for number in range(20)]
     moved = [names[-1], *names[1:-1], names[0]]
