@@ -54,7 +54,9 @@ def is_secret_key(key: str) -> bool:
 def masked(value: Any) -> Any:
     """The same plain value with every secret in it replaced by `***`, at any depth.
 
-    A secret that is an object keeps its keys, since clients check that it is an object.
+    A secret that is an object keeps its keys, since clients check that it is an object. This is what is stored and answered:
+    it must keep all else, so it hides no part of a URL but a certain user. `model_settings.without_secrets` is for what is
+    compared and shown: only whether a secret is set, and of a URL no part that may be a user or password.
     """
     if isinstance(value, dict):
         return {key: _hidden(item) if is_secret_key(key) else masked(item) for key, item in value.items()}

@@ -193,7 +193,10 @@ def is_secret(key: Any, value: Any) -> bool:
 
 
 def without_secrets(value: Any) -> Any:
-    """A plain value to show: with `SET` for each secret in it, and `***` for the user and password of a URL."""
+    """A plain value to compare and show: with `SET` for each secret in it, and `***` for the user and password of a URL.
+
+    Not what is stored, which must lose nothing else: see `model_secrets.masked`.
+    """
     if isinstance(value, dict):
         return {key: SET if is_secret(key, item) else without_secrets(item) for key, item in value.items()}
     if isinstance(value, list):
