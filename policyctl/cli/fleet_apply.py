@@ -132,13 +132,19 @@ def _applied(result: EnvironmentResult, applied: Applied) -> EnvironmentResult:
 
 
 def _raise_if_unapproved(before: FleetResult, expected: str | None) -> None:
-    """Raise StalePlan unless these are the plans that were approved; `none` approves plans without changes only."""
+    """Raise StalePlan unless these are the plans that were approved; `none` approves plans without changes only.
+
+    The digest of all is `none` as well where a plan failed, which approves nothing of the others.
+    """
     changed = [one.name for one in before.results if one.changes]
-    if expected is None or before.digest == expected or (expected == NONE and not changed):
+    if expected is None or (not changed if expected == NONE else before.digest == expected):
         return
     if expected == NONE:
         why = f"no merged pull request has approved the plans of {listed_names(changed)}"
-        raise StalePlan(f"{why}; nothing was written. Read them, then approve the digest of all, {before.digest}")
+        then = f"Read them, then approve the digest of all, {before.digest}"
+        if before.digest == NONE:
+            then = "Correct what failed, then plan again"
+        raise StalePlan(f"{why}; nothing was written. {then}")
     raise StalePlan(
         f"these are not the plans that were approved: the digest of all is {before.digest}, not {expected}; nothing was "
         "written. Have them approved by a new pull request, or start this by hand with that digest"

@@ -157,6 +157,14 @@ def test_one_digest_approves_all_and_no_other_plans(fleet: Project, policyctl: P
     assert data_of(policyctl, "plan", "--all")["digest"] == "none"
 
 
+def test_an_environment_that_fails_approves_nothing_of_the_others(fleet: Project, policyctl: Policyctl) -> None:
+    broken(fleet, "a3")
+    ran = policyctl("apply", "--all", "--yes", "--expect-digest", "none")
+    assert ran.code == 4
+    assert "nothing was written. Correct what failed, then plan again" in ran.err
+    assert not any(database(fleet, f"a{n}").exists() for n in range(12) if n != 3)
+
+
 def test_a_wave_begins_only_when_the_one_before_ended_well(fleet: Project, policyctl: Policyctl) -> None:
     fleet.write("policyctl.yaml", CONFIG + "waves: [{label: ring=2}, {label: 'ring in (1)', max_failures: 1}]\n")
     broken(fleet, "a4")
