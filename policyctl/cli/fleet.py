@@ -17,11 +17,11 @@ from policyctl.errors import InvalidInput, PolicyctlError, UsageError
 from policyctl.lint.settings import variable_warnings
 from policyctl.load.environment import Config
 from policyctl.load.selector import EnvironmentFilter
-from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf, planned
+from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
 from policyctl.reconcile.fleet import Brakes, RunRecord, Task, run_waves
-from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_markdown, fleet_text
+from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_markdown, fleet_text, planned
 from policyctl.report.format import Style, count
 
 if TYPE_CHECKING:

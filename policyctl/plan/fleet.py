@@ -21,8 +21,9 @@ _FIRST_SHARE = 10  # percent of the environments that such a second wave has
 class EnvironmentResult:
     """What became of one environment. `code` is the exit code that it alone would have; `reason` is why it failed.
 
-    `plan` has an identity for its changes that does not depend on names of environments and ids. `outcome` is the summary of an
-    apply. `review` is kept for one environment of each kind of plan only.
+    `alike` is a hash of what is shown of its plan besides its name, its remote and who uses what: plans that share it are shown
+    once. `users` is a hash of who uses what. `outcome` is the summary of an apply. `review` is kept for one environment of each
+    kind of plan only.
     """
 
     name: str
@@ -32,6 +33,7 @@ class EnvironmentResult:
     remote: str = ""
     digest: str = ""
     alike: str = ""
+    users: str = ""
     counts: Mapping[str, int] | None = None
     outcome: str = ""
     review: Review | None = None
@@ -45,20 +47,6 @@ class EnvironmentResult:
     def changes(self) -> int:
         """How many changes its plan has."""
         return sum((self.counts or {}).values())
-
-
-def alike(review: Review) -> str:
-    """A hash of what a plan shows, which environments with the same changes share: without their name, remote and ids."""
-    plan = review.plan
-    return digest(
-        {
-            "changes": [[one.action, one.name, one.before, one.after] for one in plan.changes],
-            "refusals": list(review.refusals),
-            "blocked": [[one.name, one.reason] for one in plan.blocked],
-            "notes": list(review.notes),
-            "affected": [one.name for one in review.affected],
-        }
-    )
 
 
 class FleetResult(NamedTuple):
@@ -117,12 +105,6 @@ def general(result: EnvironmentResult) -> str:
     for own in filter(None, (result.remote, result.remote.rpartition("://")[2], result.name)):
         text = text.replace(own, "…")
     return text
-
-
-def planned(review: Review, name: str, remote: str) -> EnvironmentResult:
-    """The result of a plan, without the review itself, which is large."""
-    counts: dict[str, int] = {action: number for action, number in review.plan.totals.items() if number}
-    return EnvironmentResult(name, "planned", remote=remote, digest=review.plan.digest, alike=alike(review), counts=counts)
 
 
 class WaveOf(NamedTuple):

@@ -5,17 +5,24 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from policyctl.plan.change import ACTIONS, Change
+from policyctl.plan.change import ACTIONS, Action, Change
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
+from policyctl.plan.plan import Counts
+from policyctl.plan.safety import Review
+from policyctl.policy.document import digest
 from policyctl.policy.names import bare_name
 from policyctl.report.format import Style, count, cut, describe_value, escape, json_text, padded, position_name
 from policyctl.report.markdown import code, prose, row
 from policyctl.report.plan_json import plan_data
 from policyctl.report.plan_text import field_lines, plan_text, sides
-from policyctl.report.plan_view import SETTINGS_TITLE
+from policyctl.report.plan_view import SETTINGS_TITLE, used_by
+
+if TYPE_CHECKING:
+    from policyctl.effect.analysis import Effect
 
 VERSION = 1
 NONE_AFFECTED = "no environment is affected, so there is nothing to do"
@@ -23,6 +30,31 @@ _NAMES = 3  # environments that a line names
 _COLUMNS = 6  # kinds of plans that are shown side by side
 _ROWS = 50  # policies that are shown side by side
 _FIELDS, _CELL = 2, 80  # fields of a change, and characters, in a cell
+
+
+def planned(review: Review, name: str, remote: str) -> EnvironmentResult:
+    """The result of a plan, without the review itself, which is large."""
+    plan = review.plan
+    counts: dict[str, int] = {action: number for action, number in plan.totals.items() if number}
+    same, users = _marks(review)
+    return EnvironmentResult(name, "planned", 0, "", remote, plan.digest, same, users, counts)
+
+
+def _marks(review: Review) -> tuple[str, str]:
+    """Hashes of what is shown of a plan, whatever its environment: of all but who uses what, and of who uses what.
+
+    It is the whole text that counts, besides the changes: equal changes do other things where other policies are live. What
+    consumers lose is an effect.
+    """
+    from policyctl.report.headline import losses_text  # imports the effect engine
+
+    plan, consumers = replace(review.plan, environment="", counts=Counts()), review.consumers
+    effects: dict[str, tuple[Action, Effect | None]] = {one.name: ("update", one.effect) for one in review.affected}
+    effects |= {one.name: (one.action, review.effects.get(one.name)) for one in plan.changes}
+    losses = [] if consumers is None else [losses_text(name, *effect, review) for name, effect in effects.items()]
+    changes = [[one.action, one.name, one.before, one.after] for one in plan.changes]
+    shown = plan_text(replace(review, plan=plan, consumers=None), "", Style(), verbose=True)
+    return digest([changes, shown, losses]), digest([] if consumers is None else [used_by(name, review) for name in effects])
 
 
 def names_of(results: Sequence[EnvironmentResult], most: int = _NAMES) -> str:
@@ -58,13 +90,20 @@ def _settings_lines(fleet: FleetResult, style: Style) -> Iterator[str]:
 
 def _plan_block(group: list[EnvironmentResult], style: Style, verbose: bool) -> str:
     first = next((one for one in group if one.review is not None), None)
-    same = "" if len(group) == 1 else f"the same in {count(len(group), 'environment')}"
-    head = f"{escape(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}{f', {same}' if same else ''}"
+    head = f"{escape(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}{_same_text(group)}"
     if first is None or first.review is None:
         outcomes = sorted({one.outcome for one in group if one.outcome})
         return style.paint(head, "bold") + "\n" + "".join(f"  {line}\n" for line in outcomes)
     text = plan_text(first.review, first.remote, style, verbose=verbose)
     return f"{style.paint(head, 'bold')}\n" + "".join(f"  {line}\n" if line else "\n" for line in text.rstrip("\n").split("\n"))
+
+
+def _same_text(group: list[EnvironmentResult]) -> str:
+    """`, the same in 10 environments`, and where who uses what is not."""
+    if len(group) == 1:
+        return ""
+    but = f"; who uses what differs, and is shown for {group[0].name}" if len({one.users for one in group}) > 1 else ""
+    return f", the same in {count(len(group), 'environment')}{but}"
 
 
 def _table(fleet: FleetResult) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -227,10 +266,9 @@ def fleet_markdown(fleet: FleetResult) -> str:
     for group in fleet.groups:
         first = next((one for one in group if one.review is not None), None)
         head = f"{code(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}"
-        same = f", the same in {count(len(group), 'environment')}" if len(group) > 1 else ""
         if first is not None and first.review is not None:
             lines = plan_text(first.review, first.remote, plain).rstrip("\n").split("\n")
-            parts.append(f"<details><summary>{_html(head)}{same}</summary>\n\n{block('', lines)}\n</details>\n")
+            parts.append(f"<details><summary>{_html(head)}{_same_text(group)}</summary>\n\n{block('', lines)}\n</details>\n")
     parts += [prose(line.strip()) + "\n" for line in _other_lines(fleet, plain, verbose=False)]
     parts.append(f"Digest of all plans: `{fleet.digest}`\n")
     return "\n".join(parts)

@@ -76,6 +76,37 @@ def test_equal_plans_are_shown_once_and_differences_side_by_side(fleet: Project,
     assert ran.out.endswith("12 environments: 12 with changes.\n")
 
 
+SHARED = """
+kind: model
+spec_version: v1
+name: shared
+policy: {strategy: {mode: single}, targets: [{model_name: virtual-model/openai/OLD}]}
+"""
+LIVE_ONLY = """
+kind: model
+spec_version: v1
+name: other
+policy:
+  strategy: {mode: loadbalance}
+  targets: [{model_name: virtual-policy/shared, weight: SHARE}, {model_name: virtual-model/google/g, weight: REST}]
+"""
+
+
+def test_equal_changes_with_another_effect_are_not_shown_as_the_same(project: Project, policyctl: Policyctl) -> None:
+    project.write("policyctl.yaml", "environments: {a: {remote: local}, b: {remote: local}}\n")
+    project.write("shared.yaml", SHARED)
+    for name, share, rest in (("a", "0.01", "0.99"), ("b", "0.99", "0.01")):
+        project.write("other.yaml", LIVE_ONLY.replace("SHARE", share).replace("REST", rest))
+        assert policyctl("apply", "--env", name, "--yes").code == 0
+    (project.policies / "other.yaml").unlink()
+    project.write("policyctl.yaml", "scope: [virtual-policy/shared]\nenvironments: {a: {remote: local}, b: {remote: local}}\n")
+    project.write("shared.yaml", SHARED.replace("OLD", "new"))
+    ran = policyctl("plan", "--all")
+    assert "the same in" not in ran.out
+    assert "openai/new 0% → 1%" in ran.out
+    assert "openai/new 0% → 99%" in ran.out
+
+
 def test_after_apply_the_plan_of_each_is_empty_and_an_empty_plan_does_nothing(fleet: Project, policyctl: Policyctl) -> None:
     ran = policyctl("apply", "--all", "--yes")
     assert (ran.code, ran.out.splitlines()[-1]) == (0, "12 environments: 12 applied.")
