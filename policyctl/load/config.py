@@ -156,7 +156,7 @@ def _shared_remotes(source: Source, members: Mapping[str, _Resolved]) -> list[Pr
         return one.file.scope if one.file is not None and one.member.is_plain else None
 
     found = []
-    for name, other in same_remotes(remotes):
+    for name, other in same_remotes(remotes, str(Path(source.file).parent)):
         scopes = own_scope(name), own_scope(other)
         if None in scopes or scopes[0] == scopes[1]:
             message = f"{name} has the remote of {other}: each would remove what only the other has; give each its own"

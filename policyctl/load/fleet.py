@@ -12,19 +12,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from posixpath import normpath
+from os.path import join, realpath
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.inventory import ReadBeside, Row, read_inventory, typed
 from policyctl.load.kinds import has_template, is_template
-from policyctl.load.urls import LOCAL, SQLITE, is_http, origin
+from policyctl.load.urls import LOCAL, SQLITE, is_http, is_loopback_host, origin
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
 
 Origin = Mark | FieldPath  # a row of an inventory, or a part of policyctl.yaml
 _MERGED = frozenset(("vars", "labels", "limits", "guards", "auth"))
 _RENDERED = frozenset(("remote", "auth", "ca_file", "labels", "vars"))
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_ADDRESSES: tuple[FieldPath, ...] = (("remote",), ("auth", "url"))  # where credentials go
 _LITERAL_ORIGIN = re.compile(r"https?://[^/{}]+(/.*)?")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")  # part of a file's name: that of an embedded remote
 
@@ -259,14 +261,14 @@ def _render_setting(path: FieldPath, value: Any, known: Mapping[str, Any]) -> tu
 
         found, complaints = render(value, known)
         return found, str(complaints[0][1]) if complaints else None
-    if path[0] in ("auth", "ca_file") or str(value).startswith("sqlite:"):
+    found, error = rendered(value, known)
+    if path[0] in ("auth", "ca_file") or (path == ("remote",) and str(found).startswith("sqlite:")):
         from policyctl.load.template import variables_of
 
         for name in variables_of(value):
             if name in known and not _SAFE.fullmatch(str(known[name])):
                 allowed = "only letters, digits, ., _ and - may be, and no . at the beginning"
                 return value, f"{name} is {format_path(known[name])}, but in a path or a login {allowed}; correct it"
-    found, error = rendered(value, known)
     return (found if path[0] == "vars" or error else _as_text(found)), error
 
 
@@ -287,8 +289,9 @@ def rendered(text: str, known: Mapping[str, Any]) -> tuple[Any, str | None]:
 
 
 def _leads_astray(path: FieldPath, written: Any, value: Any, allow_origins: tuple[str, ...]) -> str | None:
-    """Why a rendered remote may not be used: its server is decided by a row, and is not one that policyctl.yaml allows."""
-    if path != ("remote",) or not is_http(value) or _LITERAL_ORIGIN.fullmatch(written):
+    """Why a rendered remote, or the `url` of a login, may not be used: its server is decided by a row, and is not one that
+    policyctl.yaml allows."""
+    if path not in _ADDRESSES or not is_http(value) or _LITERAL_ORIGIN.fullmatch(written):
         return None
     try:
         server = origin(value)
@@ -311,21 +314,25 @@ def _allows(pattern: str, scheme: str, host: str, port: int | None) -> bool:
     return fits and (own.scheme, own.port) == (scheme, port)
 
 
-def same_remotes(remotes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Each environment whose remote an earlier one has, and that one: they would remove each other's policies."""
+def same_remotes(remotes: Mapping[str, str], folder: str) -> Iterator[tuple[str, str]]:
+    """Each environment whose remote an earlier one has, and that one: they would remove each other's policies. Paths of SQLite
+    files start from `folder`."""
     first: dict[Any, str] = {}
     for name, remote in remotes.items():
-        if remote != LOCAL and (key := _identity(remote)) is not None and (other := first.setdefault(key, name)) != name:
+        key = _identity(remote, folder)
+        if remote != LOCAL and key is not None and (other := first.setdefault(key, name)) != name:
             yield name, other
 
 
-def _identity(remote: str) -> Any:
+def _identity(remote: str, folder: str) -> Any:
+    """What is equal for two spellings of one remote."""
     if remote.startswith(SQLITE):
-        return SQLITE + normpath(remote.removeprefix(SQLITE))
+        return SQLITE, realpath(join(folder, unquote(remote.removeprefix(SQLITE))))
     if not is_http(remote):
         return None
     try:
         server = origin(remote)
     except ValueError:
         return None
-    return server, "/".join(part for part in remote.split("://", 1)[1].split("/")[1:] if part)
+    host = "localhost" if is_loopback_host(server.host) else server.host.removesuffix(".")
+    return server._replace(host=host), tuple(filter(None, unquote(urlsplit(remote).path).split("/")))

@@ -84,6 +84,8 @@ def http_url_error(url: str) -> str | None:
         return "has no usable host"
     if not parts.netloc.isascii():
         return "must have a host in ASCII, since letters of other scripts look like those of other hosts; write it as xn--…"
+    if not {".", ".."}.isdisjoint(unquote(parts.path).split("/")):
+        return "must not have . or .. in its path; write the path that is meant"
     return "must not have a query or a fragment (? or #)" if parts.query or parts.fragment else None
 
 

@@ -147,6 +147,8 @@ def test_a_description_that_does_not_fit_together_is_refused(before: str, after:
         ("..,eu-de,0a1d,1,,", "auth.api_key: tenant is [P311]"),
         ("cash,,0a1d,1,,", "remote: the variable region is not set [P311]"),
         ("cash,eu-de,0a1d?x=1,1,,", " [P304]"),
+        ("cash,eu-de,x/../0a1c,1,,", "must not have . or .. in its path"),
+        ("cash,eu-de,x/%2e%2E/0a1c,1,,", "must not have . or .. in its path"),
     ],
 )
 def test_a_row_that_leads_astray_breaks_its_own_environment_alone(row: str, found: str, project: Project) -> None:
@@ -160,6 +162,31 @@ def test_a_row_that_leads_astray_breaks_its_own_environment_alone(row: str, foun
         config.environment(name)
     with pytest.raises(UsageError, match="known: "):
         config.environment("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("template", "cell", "found"),
+    [
+        (
+            '{remote: "https://api.example.com/instances/1", auth: {type: mcsp, api_key: "env:K", url: "https://{{ at }}"}}',
+            "iam.evil.example",
+            'auth.url: credentials would go to "https://iam.evil.example", which allow_origins does not have',
+        ),
+        ('{remote: "{{ at }}"}', "https://evil.example/instances/1", "which allow_origins does not have"),
+        ('{remote: "{{ at }}"}', "sqlite:////var/lib/other.db", "in a path or a login only letters"),
+        ('{remote: "{{ at }}"}', "sqlite:///../../other.db", "in a path or a login only letters"),
+    ],
+)
+def test_a_row_leads_neither_a_login_nor_a_database_elsewhere(template: str, cell: str, found: str, project: Project) -> None:
+    text = f"""
+allow_origins: ["https://api.*.example.com"]
+templates:
+  one: {template}
+fleet:
+  - {{from: tenants.csv, name: "t-{{{{ tenant }}}}", extends: one}}
+"""
+    config = loaded(project, text, f"tenant,at\na,{cell}\n")
+    assert shows(found, str(config.broken["t-a"][0]))
 
 
 def test_a_server_that_is_written_out_needs_no_list(project: Project) -> None:
@@ -196,3 +223,20 @@ def test_environments_that_are_written_out_may_share_a_remote_only_with_scopes_o
     assert refused(project, text.format("[a-*]", "[a-*]"), None) == [
         "policyctl.yaml:3:15: b has the remote of a: each would remove what only the other has; give each its own [P313]"
     ]
+
+
+@pytest.mark.parametrize(
+    "remotes",
+    [
+        ("https://x.example/instances/a", "https://x.example./instances/a"),
+        ("https://x.example/instances/a", "https://x.example/instances/%61"),
+        ("http://localhost:4321/instances/a", "http://127.0.0.1:4321/instances/a"),
+        ("sqlite:///a.db", "sqlite:///%61.db"),
+        ("sqlite:///a.db", "sqlite:///HERE/./a.db"),
+        ("sqlite:///a.db", "sqlite:////HERE/a.db"),
+    ],
+)
+def test_one_remote_in_two_spellings_is_one_remote(remotes: tuple[str, str], project: Project) -> None:
+    here = str(project.policies.resolve())
+    rows = [f"  {name}: {{remote: '{one.replace('HERE', here)}'}}\n" for name, one in zip("ab", remotes, strict=True)]
+    assert shows("b has the remote of a", refused(project, "environments:\n" + "".join(rows), None)[0])
