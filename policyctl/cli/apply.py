@@ -38,6 +38,7 @@ from policyctl.report.plan_text import plan_text
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
+    from policyctl.reconcile.fleet import Run
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -145,8 +146,8 @@ def apply(
     if chosen.several or resume is not None:
         from policyctl.cli.fleet_apply import FleetApproval, apply_several
 
-        fleet = _open_several(options, chosen, planfile, resume, selection, overrides, base)
-        approval = FleetApproval(yes, expect_digest, resume)
+        fleet, run = _open_several(options, chosen, planfile, resume, selection, overrides, base)
+        approval = FleetApproval(yes, expect_digest, run)
         return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, OutcomeOutput(form, report))
     if planfile is None:
         session = open_session(options)
@@ -171,15 +172,18 @@ def _open_several(
     selection: Selection,
     overrides: Overrides,
     base: str | None,
-) -> Fleet:
-    """The environments that are chosen, or that a run left. Raises UsageError with a saved plan, which is for one."""
+) -> tuple[Fleet, Run | None]:
+    """The environments that are chosen, or that a run left, and that run. Raises UsageError with a saved plan, which is for
+    one environment."""
     from policyctl.cli.fleet import open_fleet
     from policyctl.cli.fleet_apply import resumed
 
     if planfile is not None:
         raise UsageError("a saved plan is for one environment; leave out --all, -l, further --env and --resume")
-    left = chosen if resume is None else resumed(options, chosen, resume)
-    return open_fleet(options, left, selection, overrides, base=base)
+    run = None if resume is None else resumed(options, chosen, selection, resume)
+    if run is not None:
+        chosen, selection = EnvironmentFilter(run.left), run.selection
+    return open_fleet(options, chosen, selection, overrides, base=base), run
 
 
 def _show(session: Session, review: Review, planfile: Path | None, expected: str | None, output: OutcomeOutput) -> None:

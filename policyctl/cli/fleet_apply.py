@@ -21,8 +21,9 @@ from policyctl.load.selector import EnvironmentFilter, parse_selector
 from policyctl.plan.approval import NONE
 from policyctl.plan.change import GOOD
 from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf, waves_of
+from policyctl.plan.plan import Selection
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
-from policyctl.reconcile.fleet import Brakes, RunRecord, read_run
+from policyctl.reconcile.fleet import Brakes, Run, RunRecord, read_run
 from policyctl.remote.open import require_writable
 from policyctl.report.fleet import NONE_AFFECTED, fleet_json, fleet_text
 from policyctl.report.format import Style, count
@@ -50,19 +51,20 @@ class FleetApproval(NamedTuple):
 
     yes: bool
     expected: str | None = None
-    resume: str | None = None
+    resume: Run | None = None
 
 
 def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: FleetApproval, output: OutcomeOutput) -> int:
     """Plan and apply every environment, in waves, print the report and return the exit code.
 
     Without `yes`, or with an `expected` digest, all are planned first, and an environment whose plan is another one by then is
-    not applied. Raises StalePlan if the digest of all plans is not the expected one.
+    not applied. With `yes` a resumed run does what was approved when it began. Raises StalePlan if the digest of all plans is
+    not the expected one.
     """
     if not fleet.names:
         fleet.console.say(NONE_AFFECTED)
         return 0
-    shown: dict[str, str] | None = None
+    shown = None if approval.resume is None else approval.resume.shown
     if not approval.yes or approval.expected is not None:
         before = plan_fleet(fleet, Pace(pace.parallelism))
         if output.form == "text":
@@ -85,12 +87,13 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
 
 
 def _apply(
-    fleet: Fleet, pace: Pace, settings: ApplySettings, resume: str | None, shown: Mapping[str, str] | None
+    fleet: Fleet, pace: Pace, settings: ApplySettings, resume: Run | None, shown: Mapping[str, str] | None
 ) -> tuple[FleetResult, list[int]]:
     """The results, and the signals that were caught. `shown` are the digests of the plans that may be applied (None: any)."""
     brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
     directory = fleet.options.dir
-    record = RunRecord(state_folder(directory), "apply", fleet.names, _revision(directory), resumed=resume)
+    run = resume or Run("", "apply", "", _revision(directory), fleet.names, {}, fleet.selection, shown)
+    record = RunRecord(state_folder(directory), run)
     fleet.console.say(f"run {record.id}; if it is interrupted: policyctl apply --resume {record.id}")
 
     def work(session: Session) -> EnvironmentResult:
@@ -163,17 +166,18 @@ def _waves(fleet: Fleet) -> list[WaveOf]:
     return waves_of(fleet.names, waves, by_default=True)
 
 
-def resumed(options: Options, chosen: EnvironmentFilter, run: str) -> EnvironmentFilter:
-    """The environments that an earlier run did not finish. Raises UsageError when there are none, when others are chosen too,
-    and for a run at another commit."""
-    if chosen.several or chosen.names:
-        raise UsageError("--resume does what a run left; leave out the options that choose environments")
+def resumed(options: Options, chosen: EnvironmentFilter, selection: Selection, run: str) -> Run:
+    """The run that is to be resumed. Raises UsageError when it left nothing, when environments or policies are chosen too, and
+    for a run at another commit."""
+    if chosen.several or chosen.names or selection != Selection():
+        raise UsageError("--resume does what a run left; leave out the options that choose environments or policies")
     record, now = read_run(state_folder(options.dir), run), _revision(options.dir)
-    if record.revision and now and record.revision != now:
-        raise UsageError(f"run {run} was at commit {record.revision[:12]}, and this is {now[:12]}; start a new apply")
+    if record.revision != now:
+        there, here = record.revision[:12] or "no commit", now[:12] or "none"
+        raise UsageError(f"run {run} was at {there}, and this is {here}; start a new apply")
     if not record.left:
         raise UsageError(f"run {run} has nothing left to do; policyctl runs {run} shows it")
-    return EnvironmentFilter(record.left)
+    return record
 
 
 def _revision(directory: Path) -> str:

@@ -42,7 +42,7 @@ def runs(options: Options, run: str | None, form: str) -> int:
 def _line(run: Run, style: Style) -> str:
     left = f"{len(run.left):,} left" if run.left else "done"
     looks = style.paint(left, "yellow" if run.left else "green")
-    return f"{style.paint(run.id, 'bold')}  {run.began}  {count(len(run.names), 'environment')}  {looks}"
+    return f"{style.paint(escape(run.id), 'bold')}  {escape(run.began)}  {count(len(run.names), 'environment')}  {looks}"
 
 
 def _whole(run: Run, style: Style) -> str:
@@ -52,7 +52,7 @@ def _whole(run: Run, style: Style) -> str:
         result = run.results.get(name, {})
         status = str(result.get("status", "not finished: the process ended before it was done"))
         why = str(result.get("outcome") or result.get("reason") or "").partition("\n")[0]
-        looks = style.paint(status, "green" if status in _DONE else "red")
+        looks = style.paint(escape(status), "green" if status in _DONE else "red")
         lines.append(f"{escape(name)}  {looks}{f'  {escape(why)}' if why else ''}\n")
     return f"{_line(run, style)}\n\n{''.join(lines)}"
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import make_state_folder
 from policyctl.plan.fleet import EnvironmentResult, WaveOf
+from policyctl.plan.plan import Selection
 from policyctl.reconcile.audit import AuditFile
 
 Task = Callable[[str], EnvironmentResult]
@@ -115,7 +116,8 @@ def run_waves(
 
 
 class Run(NamedTuple):
-    """The record of a run: its id, command and time, the environments that it is about, and the last result of each by name."""
+    """The record of a run: its id, command and time, the commit and the environments that it is about, which policies of them,
+    and the last result of each by name. `shown` are the digests of the plans that were approved, by name; none if any were."""
 
     id: str
     command: str
@@ -123,6 +125,8 @@ class Run(NamedTuple):
     revision: str
     names: tuple[str, ...]
     results: Mapping[str, Mapping[str, Any]]
+    selection: Selection = Selection()
+    shown: Mapping[str, str] | None = None
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -133,18 +137,18 @@ class Run(NamedTuple):
 class RunRecord:
     """Writes the record of a run, one line an environment, each on the disk before the next one begins."""
 
-    def __init__(
-        self, folder: Path, command: str, names: Sequence[str], revision: str = "", resumed: str | None = None
-    ) -> None:
-        """A new record in the state folder, or `resumed`: more lines for the run of that id."""
+    def __init__(self, folder: Path, run: Run) -> None:
+        """A new record in the state folder, or if the run has an id already more lines in its record."""
         make_state_folder(folder)
         runs = folder / RUNS
         runs.mkdir(exist_ok=True)
-        self.id = resumed or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        self.id = run.id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         self._file = AuditFile(runs / f"{self.id}.jsonl")
-        if resumed is None:
-            head = {"format": "policyctl/run", "version": VERSION, "command": command, "revision": revision}
-            self._add({**head, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "environments": list(names)})
+        if not run.id:
+            head = {"format": "policyctl/run", "version": VERSION, "command": run.command, "revision": run.revision}
+            head |= {"began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "environments": list(run.names)}
+            what = {key: list(globs) for key, globs in run.selection._asdict().items() if globs}
+            self._add(head | what | ({} if run.shown is None else {"shown": dict(run.shown)}))
 
     def add(self, result: EnvironmentResult) -> None:
         """Record a result."""
@@ -173,11 +177,24 @@ def read_run(folder: Path, run: str) -> Run:
             entries.append(json.loads(text))
         except ValueError:  # a killed process leaves an unfinished line
             continue
-    head = entries[0] if entries and isinstance(entries[0], dict) else {}
-    if head.get("format") != "policyctl/run" or head.get("version") != VERSION:
+    if not entries or not _is_head(entries[0]):
         raise PolicyctlError(f"{path} is not the record of a run of this version; delete it")
-    results = {one["environment"]: one for one in entries[1:] if isinstance(one, dict) and "environment" in one}
-    return Run(run, head["command"], head["began"], head.get("revision", ""), tuple(head["environments"]), results)
+    head = entries[0]
+    found = [one for one in entries[1:] if isinstance(one, dict) and isinstance(one.get("environment"), str)]
+    results = {one["environment"]: one for one in found}
+    selection = Selection(tuple(head.get("only", ())), tuple(head.get("exclude", ())))
+    names = tuple(head["environments"])
+    return Run(run, head["command"], head["began"], head["revision"], names, results, selection, head.get("shown"))
+
+
+def _is_head(line: Any) -> bool:
+    """Whether this is the first line of a record, as `RunRecord` writes it."""
+    if not isinstance(line, dict) or line.get("format") != "policyctl/run" or line.get("version") != VERSION:
+        return False
+    texts = (line.get(key) for key in ("command", "began", "revision"))
+    lists = (line.get("environments"), line.get("only", []), line.get("exclude", []))
+    whole = all(isinstance(one, str) for one in texts) and isinstance(line.get("shown", {}), dict)
+    return whole and all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists)
 
 
 def run_ids(folder: Path) -> list[str]:

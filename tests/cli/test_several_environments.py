@@ -281,6 +281,59 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+def run_of(err: str) -> str:
+    return next(line for line in err.splitlines() if line.startswith("run ")).split()[1].rstrip(";")
+
+
+def test_a_resumed_run_is_about_the_policies_that_it_was_about(fleet: Project, policyctl: Policyctl) -> None:
+    fleet.write("other.yaml", POLICY.replace("anygem", "other"))
+    broken(fleet, "a3")
+    run = run_of(policyctl("apply", "--all", "--only", "anygem", "--yes").err)
+    database(fleet, "a3").unlink()
+    assert policyctl("apply", "--resume", run, "--only", "other", "--yes").code == 64
+    assert policyctl("apply", "--resume", run, "--yes").code == 0
+    assert [*live_documents(database(fleet, "a3"))] == ["virtual-policy/anygem"]
+
+
+def test_a_resumed_run_applies_the_plans_that_were_approved(fleet: Project, policyctl: Policyctl) -> None:
+    digest = data_of(policyctl, "plan", "--all")["digest"]
+    run = run_of(policyctl("apply", "--all", "--yes", "--expect-digest", digest).err)
+    record = fleet.policies.parent / ".policyctl" / "runs" / f"{run}.jsonl"
+    lines = record.read_text("utf-8").splitlines(keepends=True)
+    record.write_text("".join(line for line in lines if '"environment": "t-a2"' not in line), "utf-8")
+    database(fleet, "a2").unlink()
+    fleet.write("other.yaml", POLICY.replace("anygem", "other"))
+    ran = policyctl("apply", "--resume", run, "--yes")
+    assert ran.code == 4
+    assert "its plan is not the one that was shown any more" in ran.out
+    (fleet.policies / "other.yaml").unlink()
+    assert policyctl("apply", "--resume", run, "--yes").code == 0
+    assert len(live_documents(database(fleet, "a2"))) == 1
+
+
+WHOLE = {"format": "policyctl/run", "version": 1, "command": "apply", "began": "", "revision": "", "environments": ["t-a1"]}
+
+
+@pytest.mark.parametrize(
+    "head", [{"format": "policyctl/run", "version": 1}, WHOLE | {"environments": [1]}, WHOLE | {"began": 1}, []]
+)
+def test_what_is_not_a_record_is_one_clear_line(head: Any, fleet: Project, policyctl: Policyctl) -> None:
+    folder = fleet.policies.parent / ".policyctl" / "runs"
+    folder.mkdir(parents=True)
+    (folder / "x.jsonl").write_text(json.dumps(head) + "\n")
+    for arguments in (["runs"], ["apply", "--resume", "x", "--yes"]):
+        ran = policyctl(*arguments)
+        assert ran.code == 1
+        assert ran.err.endswith("x.jsonl is not the record of a run of this version; delete it\n")
+
+
+def test_a_record_without_a_commit_is_not_resumed_in_a_repository(fleet: Project, policyctl: Policyctl) -> None:
+    broken(fleet, "a3")
+    run = run_of(policyctl("apply", "--all", "--yes").err)
+    commit(fleet.policies.parent)
+    assert "was at no commit, and this is" in policyctl("apply", "--resume", run, "--yes").err
+
+
 def test_a_killed_run_is_resumed_and_nothing_is_written_twice(fleet: Project, policyctl: Policyctl) -> None:
     """Every environment has the policy once, whatever moment the process was killed at."""
     rows = "".join(f"b{n},1,\n" for n in range(150))
