@@ -127,7 +127,7 @@ class Session:
         own = self.directory or DirectoryFiles(self.options, self.config, self.lint, lenient=lenient, deep=deep, tests=tests)
         found, files, linter = own.found, own.files, own.linter
         if as_committed:
-            _refuse_converted(directory, self.config.path, files.contents)
+            _refuse_converted(directory, self.config, files.contents)
         loaded = own.load(self.environment, self.console.progress)
         unread = UnreadFiles(directory, found, files, loaded, self.environment)
         more = (
@@ -180,7 +180,7 @@ def session_of(options: Options, config: Config, environment: str | None, base: 
     if base is None:
         chosen = config.environment(environment)
     else:
-        _refuse_link(config.path)
+        _refuse_links(config)
         chosen = base.holds_for(base.choose(environment, config), own_remote=options.remote is None)
         source = base.config
     if options.remote is not None and (complaint := remote_url_error(options.remote)):
@@ -194,17 +194,24 @@ def session_of(options: Options, config: Config, environment: str | None, base: 
     return Session(options, Console(options), config, source.lint, chosen, remote, url, access)
 
 
-def _refuse_link(config: Path | None) -> None:
-    """Raise Refused for a configuration that a branch has as a link: once merged, no later branch could be compared with it."""
-    if config is not None and config.is_symlink():
-        raise Refused(f"{config} is a link, which is not followed at a git revision; put the file itself in its place")
+def _refuse_links(config: Config) -> None:
+    """Raise Refused for a configuration, or an inventory of it, that a branch has as a link: once merged, no later branch could
+    be compared with it."""
+    for file in _files_of(config):
+        if file.is_symlink():
+            raise Refused(f"{file} is a link, which is not followed at a git revision; put the file itself in its place")
 
 
-def _refuse_converted(directory: Path, config: Path | None, contents: dict[str, bytes]) -> None:
+def _files_of(config: Config) -> tuple[Path, ...]:
+    """The files that a configuration was read from."""
+    return (() if config.path is None else (config.path,)) + config.inventories
+
+
+def _refuse_converted(directory: Path, config: Config, contents: dict[str, bytes]) -> None:
     """Raise Refused for an unedited file whose content on disk differs from what git has."""
     from policyctl.load.git.checkout import converted  # imports subprocess
 
-    own = {} if config is None else {str(config): read_bytes(config)}
+    own = {str(file): read_bytes(file) for file in _files_of(config)}
     if found := converted(directory, contents | own):
         raise Refused(
             f"{found.file} differs on this disk from git: {found.why}; so it cannot be compared with a revision. "

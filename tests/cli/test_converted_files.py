@@ -75,6 +75,41 @@ def test_a_configuration_that_git_converts_is_not_compared(command: list[str], b
     assert "(ident in .gitattributes)" in said
 
 
+@pytest.fixture
+def fleet_branch(branch: Project) -> Project:
+    """A branch of a repository whose environments come from an inventory."""
+    branch.write("policyctl.yaml", 'fleet: [{from: rows.yaml, name: "t-{{ t }}"}]\n')
+    branch.write("rows.yaml", "- {t: a}  # $Id$\n")
+    commit(branch.folder)
+    git(branch.folder, "branch", "--force", "main")
+    return branch
+
+
+@pytest.mark.parametrize("several", [[], ["--all"]], ids=["one", "all"])
+def test_an_inventory_that_git_converts_is_not_compared(
+    several: list[str], fleet_branch: Project, policyctl: Policyctl
+) -> None:
+    attributes(fleet_branch, "policies/rows.yaml ident\n")
+    commit(fleet_branch.folder)
+    check_out(fleet_branch.folder, "policies/rows.yaml")
+    ran = policyctl("plan", "--base", "main", *several)
+    assert ran.code == 3
+    assert "policies/rows.yaml differs on this disk from git: git converts it on checkout" in ran.out + ran.err
+
+
+@pytest.mark.parametrize("several", [[], ["--all"]], ids=["one", "all"])
+def test_an_inventory_that_a_branch_makes_a_link_is_refused(
+    several: list[str], fleet_branch: Project, policyctl: Policyctl
+) -> None:
+    rows = fleet_branch.policies / "rows.yaml"
+    rows.rename(fleet_branch.policies / "rows.txt")
+    rows.symlink_to("rows.txt")
+    commit(fleet_branch.folder)
+    ran = policyctl("plan", "--base", "main", *several)
+    assert ran.code == 3
+    assert "policies/rows.yaml is a link, which is not followed at a git revision" in ran.out + ran.err
+
+
 def test_what_is_only_read_may_be_converted(branch: Project, policyctl: Policyctl) -> None:
     attributes(branch, IDENT)
     commit(branch.folder)
