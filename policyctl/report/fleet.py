@@ -249,7 +249,10 @@ def fleet_junit(fleet: FleetResult) -> str:
 
 
 def fleet_markdown(fleet: FleetResult) -> str:
-    """The run as GitHub's markdown: the summary, a table of what differs, each kind of plan folded, failures by reason."""
+    """The run as GitHub's markdown: the summary, a table of what differs, each kind of plan folded, failures by reason.
+
+    Nothing of a plan is shortened, since the digest at the end approves all of it.
+    """
     from policyctl.report.markdown import block
 
     plain = Style()
@@ -267,7 +270,7 @@ def fleet_markdown(fleet: FleetResult) -> str:
         first = next((one for one in group if one.review is not None), None)
         head = f"{code(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}"
         if first is not None and first.review is not None:
-            lines = plan_text(first.review, first.remote, plain).rstrip("\n").split("\n")
+            lines = plan_text(first.review, first.remote, plain, verbose=True).rstrip("\n").split("\n")
             parts.append(f"<details><summary>{_html(head)}{_same_text(group)}</summary>\n\n{block('', lines)}\n</details>\n")
     parts += [prose(line.strip()) + "\n" for line in _other_lines(fleet, plain, verbose=False)]
     parts.append(f"Digest of all plans: `{fleet.digest}`\n")

@@ -161,22 +161,27 @@ def describe_value(document: Document) -> str:
         return _describe_model(written_form(document))
     try:
         cache = document["policy"].get("cache")
-        return _describe_group(document["policy"]) + (f"; cache {value(cache)}" if cache else "")
+        return _describe_group(document["policy"]) + (f"; cache {_whole(cache)}" if cache else "")
     except (KeyError, TypeError, AttributeError):
         return value(document.get("policy"))
 
 
 def _describe_model(normal: Document) -> str:
-    """`chat; connection openai_creds; custom_host "https://…"; temperature 0.2; tags support`."""
+    """`chat; connection openai_creds; custom_host "https://…"; temperature 0.2; tags support`. Nothing is cut: what comes last
+    may decide where credentials go."""
     parts = [str(normal["model_type"])]
-    parts += [f"connection {value(normal['app_id'])}"] if "app_id" in normal else []
+    parts += [f"connection {_whole(normal['app_id'])}"] if "app_id" in normal else []
     settings = normal.get("provider_config", {})
-    parts += [f"{key} {_secret_text(item) if key in SECRETS else value(item)}" for key, item in sorted(settings.items())]
+    parts += [f"{key} {_secret_text(item) if key in SECRETS else _whole(item)}" for key, item in sorted(settings.items())]
     config = normal.get("config", {})
-    parts += [f"{escape(key)} {value(item)}" for key, item in sorted(config.items())] if isinstance(config, dict) else []
+    parts += [f"{escape(key)} {_whole(item)}" for key, item in sorted(config.items())] if isinstance(config, dict) else []
     tags = normal.get("tags")
-    parts += [f"tags {', '.join(map(value, tags)) if isinstance(tags, list) else value(tags)}"] if tags else []
+    parts += [f"tags {', '.join(map(_whole, tags)) if isinstance(tags, list) else _whole(tags)}"] if tags else []
     return "; ".join(parts)
+
+
+def _whole(item: Any) -> str:
+    return value(item, longest=None)
 
 
 def describe_texts(document: Document) -> list[str]:

@@ -107,6 +107,30 @@ def test_equal_changes_with_another_effect_are_not_shown_as_the_same(project: Pr
     assert "openai/new 0% → 99%" in ran.out
 
 
+HOOKED = """
+kind: model
+spec_version: v1
+name: openai/gpt
+app_id: openai_creds
+provider_config:
+  custom_host: https://gateway.example/LONG/last-of-host
+  before_request_hooks: [{note: "LONG", at: "last-of-hook"}]
+"""
+
+
+def test_a_page_with_a_digest_shows_a_new_model_and_a_changed_one_whole(project: Project, policyctl: Policyctl) -> None:
+    environments = "environments: {a: {remote: local}, b: {remote: local}}\n"
+    project.write("policyctl.yaml", f"manage: [policies, models]\n{environments}")
+    project.write("p.yaml", SHARED.replace("openai/OLD", "openai/gpt"))
+    for letter in "ab":
+        project.write("gpt.yaml", HOOKED.replace("LONG", letter * 900))
+        assert policyctl("plan", "--all", "--report", "markdown=page.md").code == 0
+        for shown in (Path("page.md").read_text("utf-8"), policyctl("plan", "--env", "a", "-v").out):
+            assert f"{letter}/last-of-host" in shown
+            assert "last-of-hook" in shown
+        assert policyctl("apply", "--all", "--yes").code == 0
+
+
 def test_after_apply_the_plan_of_each_is_empty_and_an_empty_plan_does_nothing(fleet: Project, policyctl: Policyctl) -> None:
     ran = policyctl("apply", "--all", "--yes")
     assert (ran.code, ran.out.splitlines()[-1]) == (0, "12 environments: 12 applied.")
