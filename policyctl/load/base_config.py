@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused
 from policyctl.load.environment import NO_CONFIG, Config, Environment
@@ -22,6 +23,7 @@ from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import canonical_text
 
 _MOST_CHANGES = 500  # commits to examine for how a remote was reached
+_TEMPLATES = "templates."  # begins the origin of a setting
 _LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of what decides where credentials go
 
 
@@ -86,17 +88,30 @@ def _rank(environment: str, field: FieldChange) -> tuple[bool, str, bool]:
 
 
 def _once_a_template(fields: Sequence[FieldChange], then: Config, now: Config) -> Iterator[FieldChange]:
-    """The changes, with those that a template makes in several environments once: at the template, with how many they are."""
-    found: dict[tuple[str, str], list[FieldChange]] = {}
+    """The changes, with those that a template makes in several environments once: at the template, with how many they are.
+
+    Environments that are new, or that the branch gives other templates, are named: their template may not have changed at all.
+    """
+    found: dict[tuple[_Place, bool, str], list[tuple[str, FieldChange]]] = {}
     for field in fields:
-        origin = _template_of(field.path, now) or _template_of(field.path, then) or field.path
-        found.setdefault((origin, canonical_text([field.before, field.after])), []).append(field)
-    for (origin, _), same in found.items():
-        yield same[0] if len(same) == 1 else same[0]._replace(path=f"{origin} ({len(same):,} environments)")
+        name, place = _place_of(field.path, now) or _place_of(field.path, then) or ("", _Place(field.path))
+        moved = _templates_of(name, now) != _templates_of(name, then)
+        found.setdefault((place, moved, canonical_text([field.before, field.after])), []).append((name, field))
+    for (place, moved, _), same in found.items():
+        names, path = ", ".join(name for name, _ in same), f"templates.{place.template}.{place.setting}"
+        path = f"{place.setting} of {names}" if moved else f"{path} ({len(same):,} environments)"
+        yield same[0][1] if len(same) == 1 else same[0][1]._replace(path=path)
 
 
-def _template_of(path: str, config: Config) -> str | None:
-    """`templates.gold.limits.max_removes`, for a setting of a generated environment that comes from there."""
+class _Place(NamedTuple):
+    """Where a setting of an environment is written: in a template, or at a path of its own."""
+
+    setting: str
+    template: str = ""
+
+
+def _place_of(path: str, config: Config) -> tuple[str, _Place] | None:
+    """`prod`, and `limits.max_removes` of the template gold, for a setting of a generated environment that comes from there."""
     head, _, rest = path.partition(".")
     parts = rest.split(".")  # a name may have dots
     names = (".".join(parts[:length]) for length in range(1, len(parts)))
@@ -106,7 +121,12 @@ def _template_of(path: str, config: Config) -> str | None:
     setting = rest.removeprefix(f"{name}.")
     above = [setting, setting.rpartition(".")[0], setting.partition(".")[0]]
     origin = next((config.origins[name][one] for one in above if one in config.origins[name]), "")
-    return f"{origin}.{setting}" if origin.startswith("templates.") else None
+    return (name, _Place(setting, origin.removeprefix(_TEMPLATES))) if origin.startswith(_TEMPLATES) else None
+
+
+def _templates_of(name: str, config: Config) -> frozenset[str]:
+    """The templates that an environment has settings from."""
+    return frozenset(one for one in config.origins.get(name, {}).values() if one.startswith(_TEMPLATES))
 
 
 def read_base(directory: Path, revision: str) -> BaseConfig:

@@ -400,8 +400,9 @@ def test_a_pull_request_shows_what_a_template_and_rows_change_once(fleet: Projec
     assert ran.code == 5
     settings = ran.out.partition("\n\n")[0].splitlines()[1:]
     assert [line.strip() for line in settings] == [
-        "templates.one.limits.max_removes (12 environments): absent → 0",
+        "templates.one.limits.max_removes (11 environments): absent → 0",
         "environments.t-a12.remote: absent → sqlite:///a12.db",
+        "environments.t-a12.limits.max_removes: absent → 0",
         'environments.t-a12.labels.ring: absent → "1"',
         'environments.t-a8.labels.ring: "2" → "1"',
         "environments.t-a9.remote: sqlite:///a9.db → absent",
@@ -457,3 +458,28 @@ def test_a_variable_chooses_no_environment_where_options_do(
     monkeypatch.setenv("POLICYCTL_ENV", "t-a0")
     assert policyctl("plan", "--all").out.endswith("12 environments: 12 with changes.\n")
     assert policyctl("plan").out.startswith("environment t-a0, remote ")
+
+
+def test_environments_that_a_branch_gives_another_template_are_named(project: Project, policyctl: Policyctl) -> None:
+    config = """
+templates:
+  one: {remote: "sqlite:///{{ t }}.db"}
+  strict: {extends: one, limits: {max_removes: 1}}
+  lax: {extends: one, limits: {max_removes: 1}}
+fleet:
+  - {from: rows.csv, name: "t-{{ t }}", extends: strict}
+"""
+    wider = "lax: {extends: one, limits: {max_removes: 99}}"
+    rows = "t,extends\na,\nb,\nc,\nd,lax\ne,lax\n"
+    project.write("policyctl.yaml", config)
+    project.write("rows.csv", rows)
+    project.write("shared.yaml", SHARED)
+    commit(project.folder)
+    git(project.folder, "checkout", "--quiet", "-b", "topic")
+    project.write("policyctl.yaml", config.replace("lax: {extends: one, limits: {max_removes: 1}}", wider))
+    project.write("rows.csv", rows.replace("a,", "a,lax").replace("b,", "b,lax"))
+    settings = policyctl("plan", "--all", "--base", "main").out.partition("\n\n")[0].splitlines()[1:]
+    assert [line.strip() for line in settings] == [
+        "limits.max_removes of t-a, t-b: 1 → 99",
+        "templates.lax.limits.max_removes (2 environments): 1 → 99",
+    ]
