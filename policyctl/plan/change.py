@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Literal, NamedTuple
@@ -22,7 +22,7 @@ from policyctl.policy.document import (
 )
 from policyctl.policy.live import Live, LivePolicy
 from policyctl.policy.names import POLICY_PREFIX, Kind, kind_of, virtual_model
-from policyctl.policy.virtual_model import LiveModel, VirtualModel, lost_secrets, settled, written
+from policyctl.policy.virtual_model import LiveModel, VirtualModel, lost_secrets, masked_extras, settled, written
 from policyctl.policy.virtual_model import normal_form as normal_model
 
 Action = Literal["add", "update", "remove"]
@@ -127,17 +127,23 @@ def document_to_write(live: Live | None, after: Document) -> Document:
     Raises PolicyctlError where a secret is to survive that the remote only shows a mask of.
     """
     if kind_of(after["name"]) == "model":
-        if isinstance(live, LiveModel) and (lost := lost_secrets(live, after)):
-            raise PolicyctlError(why_secrets_are_lost(live.name, lost))
+        if isinstance(live, LiveModel) and (why := why_secrets_are_lost(live, after)):
+            raise PolicyctlError(why)
         return written(live if isinstance(live, LiveModel) else None, after)
     return after if live is None else keep_unknown_fields(live.document, after)
 
 
-def why_secrets_are_lost(name: str, keys: Collection[str]) -> str:
-    """Why a live model cannot be updated: one sentence."""
+def why_secrets_are_lost(live: LiveModel, after: Document) -> str | None:
+    """Why a live model cannot be updated to `after`: one sentence; None where it can."""
+    if keys := lost_secrets(live, after):
+        remedy = "make a connection that holds it and write its app_id in the file"
+    elif keys := masked_extras(live):
+        remedy = "clear it on the remote, or remove the model and add it again"
+    else:
+        return None
     return (
-        f"{name} has its own {', '.join(keys)} on the remote, which shows only a mask of it, so an update would lose it; make "
-        "a connection that holds it and write its app_id in the file"
+        f"{live.name} has its own {', '.join(keys)} on the remote, which shows only a mask of it, so an update would lose it; "
+        f"{remedy}"
     )
 
 

@@ -29,7 +29,7 @@ from policyctl.plan.unknown_fields import UnknownField, unknown_fields
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.live import LiveRows
 from policyctl.policy.names import KINDS, PLURALS, POLICY_PREFIX, canonical, canonical_name, counted, kind_of, matches
-from policyctl.policy.virtual_model import LiveModel, lost_secrets
+from policyctl.policy.virtual_model import LiveModel
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
@@ -248,8 +248,8 @@ def _lose_secrets(plan: Plan, observed: LiveRows) -> Iterator[str]:
         live = observed.live.get(change.name)
         if not isinstance(live, LiveModel) or change.action != "update" or change.after is None:
             continue
-        if lost := lost_secrets(live, change.after):
-            yield why_secrets_are_lost(change.name, lost)
+        if why := why_secrets_are_lost(live, change.after):
+            yield why
 
 
 def _missing(document: Document, after: KnownPolicies) -> list[str]:

@@ -230,8 +230,14 @@ def secrets_in(config: Any) -> Document:
     return {key: value for key, value in with_snake_case(config).items() if key in SECRETS and not _is_empty(value)}
 
 
-# Also one that shows the ends of the secret: sk-…4a2f. A secret that reads like a mask is only not updated.
-_MASK = re.compile(r"^\W*$|\*{3}|•{3}|\.{3}|…|x{8}|redacted|masked|hidden|^(x{4,}|<.*>|\[.*\]|set|true)$", re.IGNORECASE)
+# A remote may show the ends of a secret (`sk-…1234`), or a word in its place. To take a secret for a mask only stops an update;
+# to take a mask for the secret loses it. Five dashes around a word are the frame of a PEM text.
+_SURE_MASK = re.compile(r"\*{3}|[•●]{2}|^\W*(redacted|masked|hidden)\W*$", re.IGNORECASE)
+_MASK = re.compile(
+    r"^[\W_]*$|\*{2}|[•●∙…]|\.{2}|x{4}|#{3}|_{3}|^-{3,}(?!-*BEGIN )(?!-)|^[<(\[].*[>)\]]$|redacted|masked|hidden|encrypted"
+    r"|^(set|unset|true|false|yes|no|none|null|secret|present|stored|configured|protected)$",
+    re.IGNORECASE,
+)
 
 
 def is_masked(value: Any) -> bool:
@@ -239,6 +245,18 @@ def is_masked(value: Any) -> bool:
     if isinstance(value, dict):
         return any(is_masked(part) for part in value.values())
     return not isinstance(value, str) or bool(_MASK.search(value))
+
+
+def has_mask(value: Any, *, secret: bool = False) -> bool:
+    """Whether a plain value of a field that the format does not know has the mask of a secret in it.
+
+    Below a key of a secret any likely mask counts, elsewhere only what is hardly anything else.
+    """
+    if isinstance(value, dict):
+        return any(has_mask(item, secret=secret or is_secret_key(key)) for key, item in value.items())
+    if isinstance(value, list):
+        return any(has_mask(item, secret=secret) for item in value)
+    return isinstance(value, str) and value != "" and bool((_MASK if secret else _SURE_MASK).search(value))
 
 
 def is_placeholder(value: Any) -> bool:

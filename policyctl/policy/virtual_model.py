@@ -23,6 +23,7 @@ from policyctl.policy.model_settings import (
     SECRETS,
     SET,
     comparable,
+    has_mask,
     is_masked,
     is_placeholder,
     provider_key,
@@ -181,6 +182,16 @@ def lost_secrets(live: LiveModel, after: Document) -> tuple[str, ...]:
     kept = [key for key, value in after["provider_config"].items() if value == SET and key in SECRETS]
     shown = secrets_in(live.document.get("provider_config"))
     return tuple(key for key in kept if is_masked(shown.get(key)))
+
+
+def masked_extras(live: LiveModel) -> tuple[str, ...]:
+    """The fields that the format does not know, which every update sends back, and of which the remote shows a mask."""
+    own = {key: value for key, value in live.document.items() if key not in KNOWN_KEYS and not is_own_key(key)}
+    settings = unknown_settings(live.document.get("provider_config"))
+    return (
+        *(key for key, value in own.items() if has_mask({key: value})),
+        *(f"provider_config.{key}" for key, value in settings.items() if has_mask({key: value})),
+    )
 
 
 def written(live: LiveModel | None, after: Document) -> Document:

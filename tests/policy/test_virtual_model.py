@@ -211,12 +211,27 @@ def test_an_update_sends_back_a_secret_that_the_remote_shows_and_what_it_does_no
     assert sent["provider_config"] == {"provider": "openai", "api_key": "abc", "foo_bar": 1, "custom_host": "new"}
 
 
-ENDS = ("sk-...4a2f", "sk-…4a2f", "XXXXXXXX4a2f", "**redacted** (4a2f)")
+MASKS = [
+    *("***", "sk-***", "•••••", "<hidden>", "REDACTED", "xxxxxx", "sk-...cdef", "sk-…cdef", "XXXX-cdef", "xxxxxxxxcdef"),
+    *(
+        "sk-...4a2f",
+        "XXXXXXXX4a2f",
+        "**redacted** (4a2f)",
+        "#####cdef",
+        "**cdef",
+        "••cdef",
+        "●●cdef",
+        "____",
+        "(set)",
+        "--------cdef",
+        "[REDACTED] cdef",
+        "encrypted",
+        "none",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    "mask", ["***", "sk-***", "•••••", "<hidden>", "REDACTED", "xxxxxx", *ENDS, True, {"private_key": "****"}]
-)
+@pytest.mark.parametrize("mask", [*MASKS, True, {"private_key": "****"}])
 def test_a_mask_is_never_sent_back_as_a_secret(mask: Any) -> None:
     assert is_masked(mask)
     live = live_of({"name": "virtual-model/openai/gpt-4o", "provider_config": {"api_key": mask}})
@@ -224,6 +239,29 @@ def test_a_mask_is_never_sent_back_as_a_secret(mask: Any) -> None:
     assert change is not None
     assert change.after is not None
     with pytest.raises(PolicyctlError, match="api_key"):
+        document_to_write(live, change.after)
+
+
+@pytest.mark.parametrize("key", ["sk-proj-Ab_c-12", "abc/def+ghi=jkl", "-----BEGIN PRIVATE KEY-----\nQUJD\n"])
+def test_a_whole_key_is_not_taken_for_a_mask(key: str) -> None:
+    assert not is_masked(key)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"provider_config": {"my_api_key": "sk-…cdef"}},
+        {"provider_config": {"extra_headers": {"Authorization": "none"}}},
+        {"provider_config": {"proxyUrl": "https://user:********@host"}},
+        {"credentials": [{"value": "********"}]},
+    ],
+)
+def test_a_mask_in_a_field_that_the_format_does_not_know_is_never_sent_back(row: dict[str, Any]) -> None:
+    live = live_of({"name": "virtual-model/openai/gpt-4o", **row})
+    change = update(model_of(description="longer"), live)
+    assert change is not None
+    assert change.after is not None
+    with pytest.raises(PolicyctlError, match="only a mask"):
         document_to_write(live, change.after)
 
 
