@@ -24,7 +24,7 @@ from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.http import Request, Response, host_of
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.responses import describe, is_quota
-from policyctl.remote.tenant_lists import Connections, every_row, is_envelope, read_sources
+from policyctl.remote.tenant_lists import Connections, every_row, is_envelope, read_sources, total_of
 
 PLURALS: dict[Kind, str] = {"policy": "policies", "model": "models"}
 MAX_ROWS = 500_000  # of a list
@@ -108,6 +108,8 @@ class OrchestrateReader:
             return None
         if not answer.good:
             self._refuse(answer)
+        if _is_page(answer) and total_of(answer.content) is None:
+            raise RemoteError(f"{_host(answer)} answered with one page of a list")
         self._keep_out_secrets(answer)
         return answer.content
 

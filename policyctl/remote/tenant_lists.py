@@ -10,6 +10,7 @@ deployments, and those hold nothing there (see the manual, consumers).
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _WORKERS = 6
 MAX_WORKSPACES = 100  # whose agents are read
 _PAGES = 200  # of one list
+_MAX_ROWS = 500_000  # of one list
+_TOTALS = frozenset({"total", "totalcount", "totalitems", "totalresults"})  # in lower case and without underscores
+_MORE = ("next", "hasmore", "hasnext", "continuationtoken")
 Query = tuple[tuple[str, str], ...]
 # The content of an answer to a URL and a query; None for 404. Raises RemoteError for any other that is not a success.
 Get = Callable[[str, Query], Any]
@@ -36,13 +40,17 @@ def _read_pages(get: Callable[[Query], Any], query: Query, page_of: Callable[[An
 
     How to ask for the next page is not documented: reading ends where a page brings nothing new, whatever the total.
     """
-    content, found, total = get(query), list[Any](), None
+    content, found, total, seen = get(query), list[Any](), None, set[str]()
     if content is None:
         return None
     for page in range(2, _PAGES + 2):
         rows, total = page_of(content)
-        new = [row for row in rows if row not in found] if found else rows
+        texts = [json.dumps(row, sort_keys=True) for row in rows]
+        new = [row for row, text in zip(rows, texts, strict=True) if text not in seen]
+        seen.update(texts)
         found += new
+        if len(found) > _MAX_ROWS:
+            raise RemoteError(f"a list has more than {_MAX_ROWS:,} entries")
         if total is None or len(found) >= total or not new:
             break
         content = get((*query, ("page", str(page))))
@@ -93,9 +101,11 @@ class Connections:
         return self._find("app_id", app_id) is not None
 
     def app_id_of(self, connection_id: str) -> str:
-        """The app id of a connection; `id:…` where it cannot be found."""
+        """The app id of a connection; `id:…` where it cannot be found, or where that app id leads to another connection: a
+        write would then move the model there."""
         found = self._find("connection_id", connection_id)
-        return UNNAMED + connection_id if found is None else found.app_id
+        named = found is not None and self._find("app_id", found.app_id)
+        return named.app_id if named and named.connection_id == connection_id else UNNAMED + connection_id
 
     def _find(self, key: str, value: str) -> Connection | None:
         for connection in self.listed() or ():
@@ -116,8 +126,24 @@ class Connections:
 def _connections_on(content: Any) -> _Page:
     if not isinstance(content, dict):
         return content if isinstance(content, list) else [], None
-    rows, total = content.get("applications"), content.get("total")
-    return rows if isinstance(rows, list) else [], total if isinstance(total, int) else None
+    rows = content.get("applications")
+    return rows if isinstance(rows, list) else [], total_of(content)
+
+
+def total_of(content: Any) -> int | None:
+    """How many entries a list has on all its pages, where an envelope shows it."""
+    counts = (value for key, value in _envelope(content) if key in _TOTALS and not isinstance(value, bool))
+    return next(
+        (int(count) for count in counts if isinstance(count, int) or (isinstance(count, str) and count.isdecimal())), None
+    )
+
+
+def _envelope(content: Any) -> Iterator[tuple[str, Any]]:
+    """What is beside the rows of a page, also one level down: keys in lower case and without underscores."""
+    parts = (content, *content.values()) if isinstance(content, dict) else ()
+    for part in parts:
+        if isinstance(part, dict):
+            yield from ((key.replace("_", "").lower(), value) for key, value in part.items())
 
 
 def _entries(rows: list[Any]) -> Iterator[Connection]:
@@ -173,6 +199,8 @@ def read_sources(get: Get, api: str, agents_api: str) -> Sources:
         selection, general = pool.submit(get, f"{api}/model-selection", ()), reading.start(_AGENTS)
         workspaces = reading.taken("workspaces", reading.start(_WORKSPACES), optional=True)
         ids = [one["workspace_id"] for one in workspaces if isinstance(one.get("workspace_id"), str)]
+        if unnamed := len(workspaces) - len(ids):
+            reading.unread["workspaces"] = f"{unnamed:,} of {len(workspaces):,} have no workspace_id, by which agents are read"
         if len(ids) > MAX_WORKSPACES:
             reading.unread["workspaces"] = f"there are {len(ids):,}, and the agents of {MAX_WORKSPACES} are read"
         each = {one: reading.start(_AGENTS, ("workspace_id", one)) for one in ids[:MAX_WORKSPACES]}
@@ -221,18 +249,23 @@ class _Reading:
         if found is None:
             self.absent.append("model selection")
         settings = found.get("model_selection_settings") if isinstance(found, dict) else None
+        if (
+            found
+            and isinstance(found, dict)
+            and ("model_selection_settings" not in found or not isinstance(settings or {}, dict))
+        ):
+            self.unread["model selection"] = "it was answered without model_selection_settings"
         return settings if isinstance(settings, dict) else {}
 
 
 def _each_once(rows: list[Document]) -> Iterator[Document]:
-    """Rows without those that several lists have: agents of all workspaces are in each workspace's list."""
+    """Rows without those that several lists have: agents of all workspaces are in each workspace's list. Rows that differ are
+    all kept, since one that leaves out what an agent uses does not show that it uses nothing."""
     seen = set[str]()
     for row in rows:
-        identifier = row.get("id")
-        if not isinstance(identifier, str):
-            yield row
-        elif identifier not in seen:
-            seen.add(identifier)
+        text = json.dumps(row, sort_keys=True)
+        if text not in seen:
+            seen.add(text)
             yield row
 
 
@@ -256,10 +289,14 @@ def is_envelope(content: Any) -> bool:
 
 def _rows_on(content: Any, url: str) -> _Page:
     """The objects on one page, and how many there are in all."""
-    rows, total = content if isinstance(content, list) else None, None
+    rows, total = content if isinstance(content, list) else None, total_of(content)
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list)]
-        rows, total = lists[0] if len(lists) == 1 else None, content.get("total")
+        rows = lists[0] if len(lists) == 1 else None
     if rows is None:
         raise RemoteError(f"{url.rpartition('/')[2]} was answered without a list")
-    return [row for row in rows if isinstance(row, dict)], total if isinstance(total, int) else None
+    if not all(isinstance(row, dict) for row in rows):
+        raise RemoteError("its list has entries that are not objects")
+    if total is None and any(value and key.startswith(_MORE) for key, value in _envelope(content)):
+        raise RemoteError("its list goes on after the first page, and does not show how many entries it has")
+    return rows, total

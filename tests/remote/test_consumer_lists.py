@@ -20,6 +20,7 @@ LISTS = {
     "/v1/policies/bindings": "controls",
     "/v1/model-selection": "model selection",
 }
+ROWS = [{"id": "1", "name": "one"}]
 OPTIONAL = {"workspaces", "external agents", "assistants", "controls", "model selection"}
 
 
@@ -40,7 +41,12 @@ def test_each_list_is_asked_for_once() -> None:
 @pytest.mark.parametrize("status", [401, 403, 500])
 @pytest.mark.parametrize("path", LISTS)
 def test_a_list_that_cannot_be_read_is_named_and_the_others_are_read(path: str, status: int) -> None:
-    found, asked = sources_of(lambda seen: Reply(status) if seen.path == path else Reply(200, [{"id": "1", "name": "one"}]))
+    def answer(seen: Seen) -> Reply:
+        if seen.path == path:
+            return Reply(status)
+        return Reply(200, [] if seen.path.endswith("/workspaces") else ROWS)
+
+    found, asked = sources_of(answer)
     assert asked == LISTS.keys()
     assert found.unread.keys() == {LISTS[path]}
     assert str(status) in found.unread[LISTS[path]]
@@ -96,3 +102,36 @@ def test_an_envelope_is_read_page_by_page() -> None:
 def test_a_list_that_is_cut_short_is_not_known() -> None:
     found, _ = sources_of(pages(3, [["a", "b"]]))
     assert found.unread == {"tools": "its list has 3 entries and shows 2 of them"}
+
+
+@pytest.mark.parametrize(
+    ("path", "reply", "unread"),
+    [
+        ("agents", Reply(200, ROWS, {"Link": '</v1/agents?page=2>; rel="next"'}), "agents"),
+        ("agents", Reply(200, {"agents": ROWS, "next": "?cursor=2"}), "agents"),
+        ("agents", Reply(200, {"agents": ROWS, "has_more": True}), "agents"),
+        ("agents", Reply(200, {"agents": ROWS, "total_count": 2}), "agents"),
+        ("agents", Reply(200, {"agents": ROWS, "total": "2"}), "agents"),
+        ("agents", Reply(200, {"agents": ROWS, "pagination": {"totalItems": 2}}), "agents"),
+        ("agents", Reply(200, [*ROWS, None]), "agents"),
+        ("workspaces", Reply(200, [{"id": "w1"}]), "workspaces"),
+        ("workspaces", Reply(200, [{"workspace_id": 7}]), "workspaces"),
+        ("model-selection", Reply(200, {"default_llm": "virtual-model/openai/x"}), "model selection"),
+    ],
+)
+def test_a_list_that_may_not_be_whole_counts_as_not_read(path: str, reply: Reply, unread: str) -> None:
+    found, _ = sources_of(lambda seen: reply if seen.path.endswith(f"/{path}") else Reply(200, []))
+    assert unread in found.unread
+
+
+def test_an_agent_that_one_list_shows_in_part_is_known_by_the_other() -> None:
+    full = {"id": "1", "name": "bot", "llm": "virtual-model/openai/x"}
+
+    def answer(seen: Seen) -> Reply:
+        if seen.path.endswith("/workspaces"):
+            return Reply(200, [{"workspace_id": "w1"}])
+        in_workspace = dict(seen.query).get("workspace_id") == "w1"
+        return Reply(200, [full] if in_workspace else [{"id": "1", "name": "bot"}] if seen.path.endswith("/agents") else [])
+
+    found, _ = sources_of(answer)
+    assert full in found.agents
