@@ -206,9 +206,13 @@ def without_secrets(value: Any) -> Any:
 
 def _names_of(headers: Any) -> Any:
     """Headers to forward, which a row may have with their values."""
+    if isinstance(headers, str):
+        return _names_of([headers])[0]
     if not isinstance(headers, list):
-        return headers
-    return [f"{one.partition(':')[0]}: {SET}" if isinstance(one, str) and ":" in one else one for one in headers]
+        return without_secrets(headers)
+    return [
+        f"{one.partition(':')[0]}: {SET}" if isinstance(one, str) and ":" in one else without_secrets(one) for one in headers
+    ]
 
 
 def _is_empty(value: Any) -> bool:

@@ -241,9 +241,15 @@ def _test(name: str, writer: Writer) -> ModelTest:
         return ModelTest(name, "not known", "the report has neither a status nor tests")
     if not tests:
         return ModelTest(name, "skipped", "no test was made")
-    is_good = status.casefold() in _PASSED
-    return ModelTest(name, "passed", f"{len(tests)} of {len(tests)}") if is_good else ModelTest(name, "failed", status)
+    if status.casefold() not in _PASSED:
+        return ModelTest(name, "failed", status)
+    passed = sum(_status(test) in _PASSED for test in tests)
+    return ModelTest(name, "passed", f"{passed} of {len(tests)}") if passed else ModelTest(name, "skipped", "no test was made")
 
 
 def _is_failed(test: Any) -> bool:
-    return isinstance(test, dict) and str(test.get("status")).casefold() not in _PASSED | {"skipped"}
+    return isinstance(test, dict) and _status(test) not in _PASSED | {"skipped"}
+
+
+def _status(test: Any) -> str:
+    return str(test.get("status")).casefold() if isinstance(test, dict) else ""

@@ -186,6 +186,8 @@ class OrchestrateReader:
 class OrchestrateRemote(OrchestrateReader):
     """Reads and writes the policies and virtual models of one instance."""
 
+    _sent: frozenset[str] = frozenset()  # secrets of live models that were sent back; the report of a test may repeat them
+
     def add(self, document: Document, kind: Kind = "policy") -> str | None:
         ask = self._asking("POST", self._paths[kind], document, kind)
         answer = self._sender.send(ask, writes=True)
@@ -213,11 +215,12 @@ class OrchestrateRemote(OrchestrateReader):
         self._write_one(Request("DELETE", self._one(id, kind), headers=_only_if(version), secrets=secrets), id, kind)
 
     def test_model(self, name: str) -> Any:
-        answer = self._sender.send(Request("POST", f"{self._paths['model']}/validate", body={"model": name}), writes=True)
+        ask = Request("POST", f"{self._paths['model']}/validate", body={"model": name}, secrets=tuple(self._sent))
+        answer, scrub = self._sender.send(ask, writes=True), self._scrub.with_more(ask.secrets)
         if not answer.good:
-            self._refuse(answer)
+            self._refuse(answer, scrub)
         self._keep_out_secrets(answer)
-        return answer.content
+        return _scrubbed(answer.content, scrub)
 
     def _asking(self, method: str, url: str, document: Document, kind: Kind) -> Request:
         """The request that sends a document: a model's connection by the id that this tenant has for it."""
@@ -226,7 +229,9 @@ class OrchestrateRemote(OrchestrateReader):
         body = {key: value for key, value in document.items() if key != "app_id"}
         if "app_id" in document:
             body["connection_id"] = self.connections.id_of(document["app_id"])
-        return Request(method, url, body=body, secrets=tuple(_secrets(body)))
+        secrets = frozenset(_secrets(body))
+        self._sent |= secrets
+        return Request(method, url, body=body, secrets=tuple(secrets))
 
     def _one(self, identifier: str, kind: Kind) -> str:
         if identifier in (".", "..") or not _is_sendable(identifier):
@@ -248,6 +253,15 @@ class OrchestrateRemote(OrchestrateReader):
         if answer.status == 412:
             raise Moved(text)
         self._refuse(answer, scrub)
+
+
+def _scrubbed(value: Any, scrub: Redactor) -> Any:
+    """A plain value without secrets in its texts."""
+    if isinstance(value, dict):
+        return {key: _scrubbed(item, scrub) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_scrubbed(item, scrub) for item in value]
+    return scrub(value) if isinstance(value, str) else value
 
 
 def _secrets(model: Document) -> Iterator[str]:

@@ -140,10 +140,13 @@ PASSED, FAILED = (
     {"test_name": "chat", "status": "passed", "message": "ok"},
     {"test_name": "tools", "status": "failed", "message": "401"},
 )
+SKIPPED = {"test_name": "vision", "status": "skipped", "message": ""}
 REPORTS: dict[str, tuple[Reply, str]] = {
     "passed": (Reply(200, {"overall_status": "passed", "tests": [PASSED]}), "passed (1 of 1)"),
     "failed": (Reply(200, {"overall_status": "failed", "tests": [PASSED, FAILED]}), "failed (tools: 401)"),
     "no test": (Reply(200, {"overall_status": "skipped", "tests": []}), "skipped (no test was made)"),
+    "all skipped": (Reply(200, {"overall_status": "passed", "tests": [SKIPPED, None]}), "skipped (no test was made)"),
+    "one skipped": (Reply(200, {"overall_status": "passed", "tests": [PASSED, SKIPPED]}), "passed (1 of 2)"),
     "another answer": (Reply(200, [1]), "not known (the report has neither a status nor tests)"),
     "a failed call": (Reply(500, {"detail": "boom"}), "not known (the test itself failed: 127.0.0.1"),
 }

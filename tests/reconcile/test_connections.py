@@ -138,3 +138,10 @@ def test_nothing_is_checked_on_an_embedded_remote(tmp_path: Any) -> None:
     with SqliteRemote(tmp_path / "x.db", models=True) as remote:
         review = plan_directory(remote, [MODEL], Environment("dev"), SETTINGS, Selection())
     assert (review.refusals, review.notes) == ((), ())
+
+
+def test_a_connection_whose_app_id_leads_to_another_keeps_its_own_id() -> None:
+    other = {**entry("draft"), "connection_id": "c-2"}
+    with standing_in(tenant(rows(entry("draft"), entry("live"), other))) as server, reach(server.url) as remote:
+        named = [remote.connections.app_id_of(one) for one in ("c-1", "c-2")]
+        assert [remote.connections.id_of(one) for one in named] == ["c-1", "c-2"]

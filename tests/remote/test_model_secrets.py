@@ -10,6 +10,7 @@ import pytest
 from policyctl.errors import RemoteError
 from policyctl.plan.change import document_to_write, update
 from policyctl.policy.live import read_row
+from policyctl.policy.model_settings import comparable
 from policyctl.policy.virtual_model import LiveModel
 from tests.builders import model, model_row
 from tests.remote.fake_server import Reply, Seen, standing_in
@@ -59,3 +60,32 @@ def test_a_word_that_opens_nothing_is_not_taken_out_of_a_message() -> None:
         pytest.raises(RemoteError, match="ollama is not there"),
     ):
         remote.add(body, "model")
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_the_report_of_a_test_shows_no_secret_that_was_sent_back(status: int) -> None:
+    body = {"name": "virtual-model/openai/x", "provider_config": {"api_key": SECRETS["api_key"]}}
+    report = {
+        "overall_status": "failed",
+        "tests": [{"message": f"wrong key: {SECRETS['api_key']}"}],
+        "detail": SECRETS["api_key"],
+    }
+
+    def answer(asked: Seen) -> Reply:
+        return Reply(status, report) if asked.path.endswith("/validate") else Reply(200, {})
+
+    with standing_in(answer) as server, reach(server.url) as remote:
+        remote.update("m1", body, kind="model")
+        try:
+            shown = json.dumps(remote.test_model("virtual-model/openai/x"))
+        except RemoteError as error:
+            shown = f"{error} {error.details}"
+    assert "***" in shown
+    assert "sk-live" not in shown
+
+
+@pytest.mark.parametrize(
+    "headers", ["Authorization: sk-live-1", [{"Authorization": "sk-live-1"}], {"Authorization": "sk-live-1"}]
+)
+def test_headers_of_any_shape_are_compared_without_their_values(headers: object) -> None:
+    assert "sk-live" not in json.dumps(comparable({"forwardHeaders": headers}))
