@@ -287,3 +287,8 @@ def required(provider: str | None) -> tuple[tuple[str, ...], ...]:
     if provider == "openai-oauth2-client-creds":
         return (("custom_host",),)
     return (("api_key",),)
+
+
+def needs_key(provider: str | None) -> bool:
+    """Whether a model of a provider cannot do without a secret, here or in the connection."""
+    return provider not in PLACEHOLDERS and any(key in SECRETS for keys in required(provider) for key in keys)

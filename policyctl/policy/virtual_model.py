@@ -26,6 +26,7 @@ from policyctl.policy.model_settings import (
     has_mask,
     is_masked,
     is_placeholder,
+    needs_key,
     provider_key,
     secrets_in,
     unknown_settings,
@@ -182,6 +183,14 @@ def lost_secrets(live: LiveModel, after: Document) -> tuple[str, ...]:
     kept = [key for key, value in after["provider_config"].items() if value == SET and key in SECRETS]
     shown = secrets_in(live.document.get("provider_config"))
     return tuple(key for key in kept if is_masked(shown.get(key)))
+
+
+def may_lose_key(live: LiveModel, after: Document) -> bool:
+    """Whether a row may have a key of its own that the remote does not show at all, so that a write of `after` loses it: the
+    model needs one, and neither the row nor `after` shows a key or a connection."""
+    if not needs_key(provider_key(live.name)) or live.document.get("app_id") or after.get("app_id"):
+        return False
+    return not secrets_in(live.document.get("provider_config")) and not secrets_in(after["provider_config"])
 
 
 def masked_extras(live: LiveModel) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from policyctl.policy.document import Policy
 from policyctl.policy.findings import Finding
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import virtual_model
-from policyctl.policy.virtual_model import UNNAMED
+from policyctl.policy.virtual_model import UNNAMED, may_lose_key
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.tenant_lists import Connection, Connections
 
@@ -120,10 +120,14 @@ def _unknown_targets(
 def check_connections(reader: Reader, reviewed: Review) -> Review:
     """The review with a refusal for each connection that a written model cannot use, and notes on what may be missing.
 
-    Nothing is looked up on a remote without connections, or for a plan that writes no model which names one.
+    Nothing is looked up on a remote without connections, or for a plan that writes no model which names one. Where connections
+    are, a row may also have a key that the remote does not show.
     """
+    if reader.connections is None:
+        return reviewed
+    reviewed = replace(reviewed, notes=(*reviewed.notes, *_keys_at_risk(reviewed)))
     uses = _uses(reviewed.plan)
-    if not uses or reader.connections is None:
+    if not uses:
         return reviewed
     refusals, notes = list[str](), list[str]()
     try:
@@ -137,6 +141,17 @@ def check_connections(reader: Reader, reviewed: Review) -> Review:
         names = listed(sorted(_app_ids(uses)))
         refusals.append(f"it is not known whether models can use {names}, because connections cannot be read: {error}")
     return replace(reviewed, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, *notes))
+
+
+def _keys_at_risk(reviewed: Review) -> Iterator[str]:
+    """The updates that remove a model's own key if there is one: every remote that has connections may keep keys to itself."""
+    for change in reviewed.plan.changes:
+        live = reviewed.models_before.get(change.name)
+        if change.action == "update" and change.after is not None and live is not None and may_lose_key(live, change.after):
+            yield (
+                f"{change.name}: this remote shows neither a key nor a connection of it; if it has a key of its own, this "
+                "update may remove it (make a connection that holds the key, and write its app_id in the file)"
+            )
 
 
 class _Use(NamedTuple):

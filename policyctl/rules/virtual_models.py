@@ -24,7 +24,7 @@ MODEL_RULES = (
         "no-credentials",
         "warning",
         "What the provider needs is not in the file, and the model names no connection that may hold it. A new model cannot "
-        "serve requests so; a live one keeps what it has on the remote. Make a connection and write its app_id.",
+        "serve requests so; a live one keeps what its remote shows of it. Make a connection and write its app_id.",
     ),
     Rule(
         "P484",

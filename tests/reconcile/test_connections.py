@@ -11,11 +11,13 @@ from policyctl.plan.change import Desired
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
+from policyctl.policy.document import Document
+from policyctl.policy.virtual_model import VirtualModel, VirtualModelRow
 from policyctl.reconcile.plan import plan_directory
 from policyctl.remote.orchestrate import OrchestrateReader
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.sqlite import SqliteRemote
-from tests.builders import model, policy
+from tests.builders import model, model_row, policy
 from tests.remote.fake_server import Handler, Reply, Seen, standing_in
 from tests.remote.http_helpers import reach
 
@@ -145,3 +147,42 @@ def test_a_connection_whose_app_id_leads_to_another_keeps_its_own_id() -> None:
     with standing_in(tenant(rows(entry("draft"), entry("live"), other))) as server, reach(server.url) as remote:
         named = [remote.connections.app_id_of(one) for one in ("c-1", "c-2")]
         assert [remote.connections.id_of(one) for one in named] == ["c-1", "c-2"]
+
+
+def noted_update(desired: VirtualModel, row: VirtualModelRow) -> tuple[str, ...]:
+    """The notes of a plan that updates one live model."""
+    change = {"description": "longer"}
+    desired = VirtualModel(desired.name, desired.document | change, desired.file)
+
+    def handle(asked: Seen) -> Reply:
+        return Reply(200, [dict(row)]) if asked.path.endswith("/models") else tenant(rows(entry("draft"), entry("live")))(asked)
+
+    review, _ = planned(handle, desired)
+    assert [(change.action, change.kind) for change in review.plan.changes] == [("update", "model")]
+    assert review.refusals == ()
+    return review.notes
+
+
+@pytest.mark.parametrize("hidden", [{}, {"api_key": None}, {"apiKey": ""}, {"custom_host": "https://h.example"}])
+@pytest.mark.parametrize("name", ["openai/gpt-4o", "novel/x", "bedrock/x"])
+def test_an_update_that_may_remove_a_key_that_is_not_shown_is_noted(name: str, hidden: Document) -> None:
+    (note,) = noted_update(model(name), model_row(name, provider_config=hidden))
+    assert note.startswith(
+        f"virtual-model/{name}: this remote shows neither a key nor a connection of it; if it has a key of its"
+    )
+
+
+NO_KEY_AT_RISK: dict[str, tuple[VirtualModel, VirtualModelRow]] = {
+    "key shown": (model("openai/x"), model_row("openai/x", provider_config={"apiKey": "sk-1"})),
+    "key in the connection": (model("openai/x", app_id="creds"), model_row("openai/x", connection_id="c-1")),
+    "connection in the file": (model("openai/x", app_id="creds"), model_row("openai/x")),
+    "connection removed": (model("openai/x"), model_row("openai/x", connection_id="c-1")),
+    "word in the file": (model("openai/x", provider_config={"api_key": "gateway"}), model_row("openai/x")),
+    "provider without a key": (model("ollama/x"), model_row("ollama/x")),
+    "provider with a connection alone": (model("openai-oauth2-client-creds/x"), model_row("openai-oauth2-client-creds/x")),
+}
+
+
+@pytest.mark.parametrize("case", NO_KEY_AT_RISK)
+def test_an_update_that_can_remove_no_unseen_key_has_no_note_of_it(case: str) -> None:
+    assert [note for note in noted_update(*NO_KEY_AT_RISK[case]) if "key of its own" in note] == []
