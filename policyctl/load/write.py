@@ -21,9 +21,9 @@ from policyctl.plan.change import Desired
 from policyctl.plan.diff import fields_between
 from policyctl.plan.unknown_fields import unknown_model_fields
 from policyctl.policy.document import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
-from policyctl.policy.findings import FieldPath, Finding, without_userinfo
+from policyctl.policy.findings import FieldPath, Finding
 from policyctl.policy.live import Live
-from policyctl.policy.model_secrets import is_secret_key
+from policyctl.policy.model_secrets import SET, hidden_in, what_is_secret
 from policyctl.policy.model_settings import SECRETS, SETTINGS, is_placeholder, secrets_in, with_snake_case
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import PolicyFile
@@ -180,24 +180,12 @@ def _hidden_secrets(document: Document) -> Iterator[Finding]:
     spelled = with_snake_case(config) if isinstance(config, dict) else {}
     settings = {key: value for key, value in spelled.items() if key in SETTINGS and key not in SECRETS}
     for part, given in (("provider_config", settings), ("config", document.get("config"))):
-        for path, value in _leaves(given, (part,)):
+        for path, value, shown in hidden_in(given, (part,)):
             key = path[-1]
-            known = part == "provider_config" and len(path) == 2
-            if not known and value != "" and any(isinstance(step, str) and is_secret_key(step) for step in path):
+            if shown == SET or not isinstance(value, str):
                 yield Finding(path, "P110", f"{key} may be a secret, which no file can hold; remove it on the remote")
-            elif isinstance(value, str) and without_userinfo(value) != value:
-                yield Finding(path, "P110", f"{key} has a user or password in its URL, which no file can hold")
-
-
-def _leaves(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Any]]:
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield from _leaves(child, (*path, key))
-    elif isinstance(value, list):
-        for place, child in enumerate(value):
-            yield from _leaves(child, (*path, place))
-    else:
-        yield path, value
+            else:
+                yield Finding(path, "P110", f"{key} has {what_is_secret(value)}, which no file can hold")
 
 
 def kept_by_updates(document: Document) -> tuple[str, ...]:

@@ -245,10 +245,8 @@ def _target_nothing(plan: Plan, after: KnownPolicies) -> Iterator[str]:
 def _lose_secrets(plan: Plan, observed: LiveRows) -> Iterator[str]:
     """Updates of models whose own secrets the remote only shows a mask of."""
     for change in plan.changes:
-        live = observed.live.get(change.name)
-        if not isinstance(live, LiveModel) or change.action != "update" or change.after is None:
-            continue
-        if why := why_secrets_are_lost(live, change.after):
+        live, after = observed.models.get(change.name), change.after
+        if live and after and change.action == "update" and (why := why_secrets_are_lost(live, after)):
             yield why
 
 

@@ -19,7 +19,7 @@ from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, digest, normal_form, policy_from_file, references
 from policyctl.policy.findings import format_path
 from policyctl.policy.live import LiveRows
-from policyctl.policy.model_settings import SET
+from policyctl.policy.model_secrets import SET
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import PolicyFile
 from policyctl.policy.validation_errors import too_big

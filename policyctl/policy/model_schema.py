@@ -14,16 +14,16 @@ from pydantic import AfterValidator, Field, create_model
 from pydantic_core import PydanticCustomError
 
 from policyctl.policy.document import Document
-from policyctl.policy.findings import HIDDEN, FieldPath, Finding, format_path, without_userinfo
+from policyctl.policy.findings import FieldPath, Finding, format_path
+from policyctl.policy.model_secrets import SET, holds_secret, is_secret, what_is_secret, without_secrets
 from policyctl.policy.model_settings import (
     ALIASES,
     ANY_PROVIDER,
+    HEADER,
     SECRETS,
-    SET,
     SETTINGS,
     Setting,
     is_placeholder,
-    is_secret,
     provider_key,
     snake_case,
 )
@@ -206,26 +206,30 @@ def _secrets(data: Document) -> Iterator[Finding]:
     config = data.get("provider_config")
     headers = config.get("forward_headers") if isinstance(config, dict) else None
     for place, header in enumerate(headers if isinstance(headers, list) else ()):
-        if isinstance(header, str) and ":" in header:
+        if isinstance(header, str) and HEADER.match(header):
             message = "forward_headers lists names of headers only; remove the value"
             yield Finding(("provider_config", "forward_headers", place), "P110", message)
 
 
 def _secrets_in(value: Any, path: FieldPath) -> Iterator[Finding]:
-    """The secrets at any depth of a value: under their own keys, and in URLs."""
+    """The secrets at any depth of a value: under their own keys, beside their names, and within texts."""
     key = path[-1]
     if is_secret(key, value):
         is_own = path[:-1] == ("provider_config",) and snake_case(str(key)) == "api_key"
         if not (is_own and is_placeholder(value)):
             yield Finding(path, "P110", f"{key} is a secret, which must not be in a file; {CONNECT}", "key")
     elif isinstance(value, dict):
+        shown = without_secrets(value)
         for name, item in value.items():
-            yield from _secrets_in(item, (*path, name))
+            if shown[name] == SET and not is_secret(name, item):
+                yield Finding((*path, name), "P110", f"{name} is that of a secret, which must not be in a file; {CONNECT}")
+            else:
+                yield from _secrets_in(item, (*path, name))
     elif isinstance(value, list):
         for place, item in enumerate(value):
             yield from _secrets_in(item, (*path, place))
-    elif isinstance(value, str) and (without_userinfo(value) != value or f"://{HIDDEN}@" in value):  # a mask is not a user
-        yield Finding(path, "P110", f"{key} has a user or password in its URL, which must not be in a file; {CONNECT}")
+    elif isinstance(value, str) and holds_secret(value):
+        yield Finding(path, "P110", f"{key} has {what_is_secret(value)}, which must not be in a file; {CONNECT}")
 
 
 def _as_warning(complaint: Finding) -> Finding:

@@ -6,19 +6,22 @@ any, also below keys that the format does not know.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
-from policyctl.policy.findings import HIDDEN
+from policyctl.policy.findings import HIDDEN, FieldPath
 
+SET = "(set)"  # in place of a secret: that there is one is all that is known, compared and shown of it
 # In lower case and without underscores, so that both spellings match. An access key id alone opens nothing, but it is half
-# of what does. `token` alone is not an ending: inference parameters have it too.
-_SECRET_KEYS = frozenset({"adauth", "awsaccesskeyid", "token", "vertexserviceaccountjson"})
+# of what does.
+_SECRET_KEYS = frozenset("adauth auth awsaccesskeyid credential credentials sig token vertexserviceaccountjson".split())
 _SECRET_ENDINGS = (
     "accesskey",
     "accesstoken",
+    "accountkey",
     "adtoken",
     "apikey",
     "apitoken",
@@ -37,9 +40,31 @@ _SECRET_ENDINGS = (
     "sastoken",
     "secret",
     "secretkey",
+    "securitytoken",
     "sessiontoken",
+    "signature",
     "signingkey",
     "subscriptionkey",
+)
+_OF_TEXT = frozenset(  # words before `token` in the names of inference parameters and prices
+    "stop eos bos pad unk sep cls mask start end max min num new per input output image special prompt completion total first "
+    "last".split()
+)
+_IN_QUERIES = frozenset({"code", "key"})  # secret as keys of a URL's query only
+_NAMES, _VALUES = frozenset({"header", "headername", "key", "name"}), frozenset({"value", "values"})
+_WORD = re.compile(r"[_\-.\s]+|(?<=[a-z0-9])(?=[A-Z])")
+# Secrets within a text: a private key, a user of a URL, what a query or a connection string gives, a line that is a header, and
+# what follows the name of a kind of credentials.
+_WITHIN_TEXTS = tuple(
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for pattern in (
+        r"(?P<secret>-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?s:.*?)(?:-----END [A-Z0-9 ]*-----|\Z))",
+        r"://(?P<secret>[^/\s]+)@",
+        r"[?&](?P<query>[\w.%-]+)=(?P<secret>[^&#\s\"';]+)",
+        r"(?:^|;)\s*(?P<key>[\w-]+)=(?P<secret>[^&#\s\"';]+)",
+        r"^\s*(?P<key>[\w-]+)\s*[:=]\s*(?P<secret>(?:(?:bearer|basic|token|apikey)\s+)?\S+)\s*$",
+        r"\b(?:bearer|basic)\s+(?P<secret>(?=[^\s\"',;]*[\d=])[^\s\"',;]{8,})",
+    )
 )
 
 _USERS = re.compile(r"://([^/?#\s]+)@")  # a user, or a user and a password, within a URL: up to the last @
@@ -47,8 +72,103 @@ _USERS = re.compile(r"://([^/?#\s]+)@")  # a user, or a user and a password, wit
 
 def is_secret_key(key: str) -> bool:
     """Whether the value of a key, in either spelling, is secret wherever it is in a model's document."""
-    plain = key.replace("_", "").replace("-", "").lower()
-    return plain in _SECRET_KEYS or plain.endswith(_SECRET_ENDINGS)
+    plain = _plain(key)
+    if plain in _SECRET_KEYS or plain.removesuffix("s").endswith(_SECRET_ENDINGS):
+        return True
+    *before, last = _WORD.split(key.removesuffix("s").removesuffix("S"))
+    return bool(before) and (last.lower() == "auth" or (last.lower() == "token" and before[-1].lower() not in _OF_TEXT))
+
+
+def _plain(key: str) -> str:
+    return key.replace("_", "").replace("-", "").lower()
+
+
+def is_secret(key: Any, value: Any) -> bool:
+    """Whether a key of a mapping, at any depth, holds something that opens a door. What is yes or no does not."""
+    return isinstance(key, str) and is_secret_key(key) and value not in (None, "", {}, True, False)
+
+
+def without_secrets(value: Any) -> Any:
+    """A plain value to show: `SET` for each secret under a key of its own, and `***` for those within texts."""
+    if isinstance(value, dict):
+        named = _names_secret(value)
+        return {
+            key: SET if is_secret(key, item) or (named and _plain(str(key)) in _VALUES) else without_secrets(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return _text_without_secrets(value) if isinstance(value, str) else value
+
+
+def hidden_in(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Any, Any]]:
+    """Where `without_secrets` hides something of a plain value that is at a path: the path, what is there and what is shown."""
+    yield from _differing(value, without_secrets(value), path)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a text of a file has a secret in it, or the mask of one, which must not be written as if it were one."""
+    return bool(_spans(text)) or any(hidden_in(_json_in(text), ()))
+
+
+def what_is_secret(text: str) -> str:
+    """What of a text that holds a secret is secret, in words."""
+    return "a user or password in its URL" if _USERS.search(text) else "a secret in its text"
+
+
+def _differing(value: Any, shown: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Any, Any]]:
+    if isinstance(value, dict) and isinstance(shown, dict):
+        for key, item in value.items():
+            yield from _differing(item, shown[key], (*path, key))
+    elif isinstance(value, list) and isinstance(shown, list):
+        for place, (item, other) in enumerate(zip(value, shown, strict=True)):
+            yield from _differing(item, other, (*path, place))
+    elif value != shown:
+        yield path, value, shown
+
+
+def _names_secret(mapping: dict[Any, Any]) -> bool:
+    """Whether a mapping is one of a name and a value, and the name is that of a secret."""
+    names = [item for key, item in mapping.items() if _plain(str(key)) in _NAMES]
+    return any(isinstance(name, str) and is_secret_key(name) for name in names)
+
+
+def _text_without_secrets(text: str) -> str:
+    content = _json_in(text)
+    if content is not None and (shown := without_secrets(content)) != content:
+        return json.dumps(shown, ensure_ascii=False)
+    for start, end in reversed(_spans(text)):
+        text = text[:start] + HIDDEN + text[end:]
+    return text
+
+
+def _json_in(text: str) -> Any:
+    """The object or list that a text is, as JSON; None for any other text."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Where the secrets within a text begin and end, in order; those that overlap are one."""
+    found = [one.span("secret") for pattern in _WITHIN_TEXTS for one in pattern.finditer(text) if _is_of_secret(one)]
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(found):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _is_of_secret(found: re.Match[str]) -> bool:
+    groups = found.groupdict()
+    if "query" in groups:
+        return is_secret_key(groups["query"]) or _plain(groups["query"]) in _IN_QUERIES
+    return "key" not in groups or is_secret_key(groups["key"])
 
 
 def masked(value: Any) -> Any:
@@ -76,8 +196,9 @@ def secret_texts(value: Any, *, secret: bool = False) -> Iterator[str]:
     elif isinstance(value, str) and secret and value != HIDDEN:
         yield value
     elif isinstance(value, str):
-        for user in _USERS.findall(value):
-            yield from (user, user.partition(":")[2])
+        users = _USERS.findall(value)
+        yield from (text for user in users for text in (user, user.partition(":")[2]))
+        yield from (value[start:end] for start, end in _spans(value) if value[start:end] not in users)
 
 
 def without_unset_masks(new: Any, stored: Any) -> Any:

@@ -11,8 +11,7 @@ import re
 from typing import Any, Literal, NamedTuple
 
 from policyctl.policy.document import Document
-from policyctl.policy.findings import without_userinfo
-from policyctl.policy.model_secrets import is_secret_key
+from policyctl.policy.model_secrets import SET, is_secret_key, without_secrets
 from policyctl.policy.names import provider_of
 
 Type = Literal["text", "number", "switch", "texts", "mapping", "mappings"]
@@ -166,7 +165,7 @@ def with_camel_case(config: Document) -> Document:
     return {alias_of(key) or (key if key in SETTINGS else _camel_case(key)): value for key, value in config.items()}
 
 
-SET = "(set)"  # in place of a secret: that there is one is all that is known, compared and shown of it
+HEADER = re.compile(r"\s*([^:=]*?)\s*[:=]")  # the name of a header that is written with its value
 
 
 def comparable(config: Any) -> Document:
@@ -183,36 +182,24 @@ def comparable(config: Any) -> Document:
         twin = _SHARED.get(key, key)
         known = twin if spelled.get(twin, value) == value else key
         if value is not None and key in SETTINGS:
-            found[known] = SET if key in SECRETS else without_secrets(_names_of(value) if key == "forward_headers" else value)
+            found[known] = _compared(key, value)
     return {key: value for key, value in found.items() if not (key in SECRETS and _is_empty(spelled.get(key)))}
 
 
-def is_secret(key: Any, value: Any) -> bool:
-    """Whether a key of a mapping, at any depth, holds something that opens a door."""
-    return isinstance(key, str) and is_secret_key(key) and not _is_empty(value)
-
-
-def without_secrets(value: Any) -> Any:
-    """A plain value to compare and show: with `SET` for each secret in it, and `***` for the user and password of a URL.
-
-    Not what is stored, which must lose nothing else: see `model_secrets.masked`.
-    """
-    if isinstance(value, dict):
-        return {key: SET if is_secret(key, item) else without_secrets(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(item) for item in value]
-    return without_userinfo(value) if isinstance(value, str) else value
+def _compared(key: str, value: Any) -> Any:
+    if key in SECRETS:
+        return SET
+    return _names_of(value) if key == "forward_headers" else without_secrets(value)
 
 
 def _names_of(headers: Any) -> Any:
-    """Headers to forward, which a row may have with their values."""
-    if isinstance(headers, str):
-        return _names_of([headers])[0]
-    if not isinstance(headers, list):
-        return without_secrets(headers)
-    return [
-        f"{one.partition(':')[0]}: {SET}" if isinstance(one, str) and ":" in one else without_secrets(one) for one in headers
-    ]
+    """Headers to forward, which a row may have with their values: as texts, or as mappings."""
+    if isinstance(headers, list):
+        return [_names_of(one) for one in headers]
+    if isinstance(headers, dict):
+        return dict.fromkeys(headers, SET)
+    name = HEADER.match(headers) if isinstance(headers, str) else None
+    return f"{name[1]}: {SET}" if name else without_secrets(headers)
 
 
 def _is_empty(value: Any) -> bool:

@@ -19,9 +19,9 @@ from functools import cached_property
 from typing import Any
 
 from policyctl.policy.document import Document, canonical_text, is_server_key, plain_value, without_nulls
+from policyctl.policy.model_secrets import SET, without_secrets
 from policyctl.policy.model_settings import (
     SECRETS,
-    SET,
     comparable,
     has_mask,
     is_masked,
@@ -31,7 +31,6 @@ from policyctl.policy.model_settings import (
     secrets_in,
     unknown_settings,
     with_snake_case,
-    without_secrets,
 )
 from policyctl.policy.names import short_model, virtual_model
 

@@ -14,9 +14,9 @@ from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.plan import Plan
 from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields, unknown_model_fields
 from policyctl.policy.document import normal_form
-from policyctl.policy.findings import HIDDEN, without_userinfo
+from policyctl.policy.findings import HIDDEN
 from policyctl.policy.live import Live, LivePolicy, LiveRows
-from policyctl.policy.model_settings import SET
+from policyctl.policy.model_secrets import SET, without_secrets
 from policyctl.policy.names import PLURALS, Kind, kind_of
 from policyctl.policy.virtual_model import LiveModel
 from policyctl.report.format import Style, count, describe_value, escape, json_text, position_name, value
@@ -101,14 +101,19 @@ def _is_secret(key: str) -> bool:
 
 
 def _shown(item: Any, *, secret: bool = False) -> Any:
-    """A value in which texts are hidden whose key suggests a secret."""
+    """A value to show of a field of free form, or that the format does not know: without secrets, and without texts whose key
+    only suggests one."""
+    return _hidden(without_secrets(item), secret=secret)
+
+
+def _hidden(item: Any, *, secret: bool) -> Any:
     if isinstance(item, dict):
-        return {key: _shown(child, secret=secret or _is_secret(key)) for key, child in item.items()}
+        return {key: _hidden(child, secret=secret or _is_secret(key)) for key, child in item.items()}
     if isinstance(item, list):
-        return [_shown(child, secret=secret) for child in item]
+        return [_hidden(child, secret=secret) for child in item]
     if not isinstance(item, str):
         return item
-    return HIDDEN if secret else without_userinfo(item)
+    return HIDDEN if secret and item != SET else item
 
 
 def _as_json(live: Live) -> dict[str, Any]:

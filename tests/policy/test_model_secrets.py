@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.policy.model_secrets import is_secret_key, masked, secret_texts, without_unset_masks
+from policyctl.policy.model_schema import read_model
+from policyctl.policy.model_secrets import (
+    hidden_in,
+    holds_secret,
+    is_secret_key,
+    masked,
+    secret_texts,
+    without_secrets,
+    without_unset_masks,
+)
 from policyctl.policy.model_settings import SECRETS, provider_key, with_camel_case, with_snake_case
 
 SPELLINGS = {
@@ -151,3 +160,60 @@ def test_what_is_read_and_written_back_is_the_same(value: Any) -> None:
 )
 def test_a_user_and_password_in_a_url_are_masked(url: str, shown: str) -> None:
     assert masked({"custom_host": [url]}) == {"custom_host": [shown]}
+
+
+KEY = "-----BEGIN PRIVATE KEY-----\nQUJD\n-----END PRIVATE KEY-----"
+HIDDEN_SHAPES: dict[str, tuple[Any, Any]] = {
+    "header with a colon": ("Authorization: Bearer S3cret-1", "Authorization: ***"),
+    "header with an equals sign": ("Authorization=Bearer S3cret-1", "Authorization=***"),
+    "credentials within a sentence": ("send Bearer S3cret-1 with it", "send Bearer *** with it"),
+    "key of a query": ("https://h.example/v1?x=1&api_key=S3cret-1#a", "https://h.example/v1?x=1&api_key=***#a"),
+    "signature of a query": ("https://h.example/v1?sv=2&sig=S3cret-1", "https://h.example/v1?sv=2&sig=***"),
+    "key that is one in queries only": ("https://h.example/v1?key=S3cret-1", "https://h.example/v1?key=***"),
+    "two in one text": ("https://me:S3cret-1@h.example?token=S3cret-1", "https://***@h.example?token=***"),
+    "connection string": ("AccountName=a;AccountKey=S3cret-1==;Suffix=b", "AccountName=a;AccountKey=***;Suffix=b"),
+    "object in JSON": ('{"region": "x", "api_key": "S3cret-1"}', '{"region": "x", "api_key": "(set)"}'),
+    "list in JSON": ('[{"credentials": {"key": "S3cret-1"}}]', '[{"credentials": "(set)"}]'),
+    "private key": (f"a\n{KEY.replace('QUJD', 'S3cret-1')}\nb", "a\n***\nb"),
+    "private key cut short": ("-----BEGIN RSA PRIVATE KEY-----\nS3cret-1", "***"),
+    "credentials": ({"credentials": {"key": "S3cret-1"}}, {"credentials": "(set)"}),
+    "name and value": ({"name": "Authorization", "value": "S3cret-1"}, {"name": "Authorization", "value": "(set)"}),
+    "key and values": ([{"key": "x-api-key", "values": ["S3cret-1"]}], [{"key": "x-api-key", "values": "(set)"}]),
+    "token of another service": ({"hf_token": "S3cret-1", "x-auth": "S3cret-1"}, {"hf_token": "(set)", "x-auth": "(set)"}),
+    "several": ({"api_keys": ["S3cret-1"]}, {"api_keys": "(set)"}),
+}
+
+
+@pytest.mark.parametrize("shape", HIDDEN_SHAPES)
+def test_a_secret_of_any_shape_is_hidden_found_and_kept_out_of_files(shape: str) -> None:
+    value, shown = HIDDEN_SHAPES[shape]
+    assert without_secrets(value) == shown
+    assert without_secrets(shown) == shown, "what is hidden stays hidden"
+    assert len(list(hidden_in({"a": [value]}, ("config",)))) == 1 or shape.startswith("token")
+    data = {"spec_version": "v1", "kind": "model", "name": "openai/x", "config": {"part": value}}
+    model, found = read_model(data, "m.yaml")
+    assert (model, {one.code for one in found}) == (None, {"P110"})
+    assert "S3cret-1" not in str(found)
+
+
+@pytest.mark.parametrize("mask", ["https://***@h.example", "https://h.example?api_key=***", "Authorization: ***"])
+def test_a_mask_within_a_text_is_refused_in_a_file(mask: str) -> None:
+    """An update would write it in place of the secret."""
+    assert holds_secret(mask)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----",
+        "https://h.example/v1?api-version=2024-10-21&code_page=1",
+        '{"max_tokens": 5, "stop_token": "x"}',
+        "Never show the password: it is secret.",
+        "a basic assistant of the bearer",
+        "{not JSON",
+        {"eos_token": "</s>", "stop_tokens": ["a"], "needs_auth": True, "name": "temperature", "value": "0.5"},
+    ],
+)
+def test_what_is_not_a_secret_is_shown(value: Any) -> None:
+    assert without_secrets(value) == value
+    assert list(hidden_in(value, ())) == []

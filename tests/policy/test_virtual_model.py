@@ -13,7 +13,8 @@ from policyctl.plan.change import document_to_write, equal, update
 from policyctl.plan.diff import FieldChange, contents
 from policyctl.policy.document import Document
 from policyctl.policy.model_schema import read_model
-from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, is_masked, snake_case
+from policyctl.policy.model_secrets import SET
+from policyctl.policy.model_settings import ALIASES, SECRETS, SETTINGS, is_masked, snake_case
 from policyctl.policy.virtual_model import VirtualModel, normal_form
 from policyctl.report.format import describe_value, field_values
 from tests.virtual_models import camel_case, live_of

@@ -18,7 +18,7 @@ from policyctl.remote.orchestrate import OrchestrateReader
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.sqlite import SqliteRemote
 from tests.builders import model, model_row, policy
-from tests.remote.fake_server import Handler, Reply, Seen, standing_in
+from tests.remote.fake_server import Handler, Reply, Seen, Silence, standing_in
 from tests.remote.http_helpers import reach
 
 SETTINGS = Settings(models=True)
@@ -154,7 +154,7 @@ def noted_update(desired: VirtualModel, row: VirtualModelRow) -> tuple[str, ...]
     change = {"description": "longer"}
     desired = VirtualModel(desired.name, desired.document | change, desired.file)
 
-    def handle(asked: Seen) -> Reply:
+    def handle(asked: Seen) -> Reply | Silence:
         return Reply(200, [dict(row)]) if asked.path.endswith("/models") else tenant(rows(entry("draft"), entry("live")))(asked)
 
     review, _ = planned(handle, desired)
