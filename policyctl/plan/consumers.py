@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from policyctl.policy.document import Document, model_names
@@ -22,7 +21,6 @@ ConsumerKind = Literal[
 ]
 # Those that only narrow or guard what a model does: without the model they do nothing, and nothing fails.
 MILD: frozenset[ConsumerKind] = frozenset({"control", "denylist"})
-_MOST = 1000  # nodes of one flow; with more, what is left is not looked at
 _NAMED = 3  # consumers of one kind in a phrase
 _MAX_WAY = 20  # consumers between one and what it uses; agents may be collaborators of each other
 
@@ -283,8 +281,7 @@ def flow_uses(row: Document) -> Iterator[tuple[str, str]]:
             continue
         yield from ((f"{path}{where}", name) for where, name in _at(one, "metadata", "llm_model"))
         nodes = one.get("nodes")
-        room = max(0, _MOST - len(pending))
-        for name, node in islice(nodes.items(), room) if isinstance(nodes, dict) else ():
+        for name, node in nodes.items() if isinstance(nodes, dict) else ():
             place = f"{path}nodes.{name}."
             for keys in (("spec", "llm"), ("spec", "config", "llm"), ("spec", "kvp_model_name")):
                 yield from ((f"{place}{where}", used) for where, used in _at(node, *keys))

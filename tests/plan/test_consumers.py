@@ -67,6 +67,11 @@ def test_every_place_that_names_a_model_counts(place: str) -> None:
     assert list(uses(row)) == [(field, GPT) for field in fields]
 
 
+def test_every_node_of_a_large_flow_is_looked_at() -> None:
+    nodes = {**{f"n{place}": {"spec": {}} for place in range(5000)}, "last": {"nodes": {"in": {"spec": {"llm": GPT}}}}}
+    assert list(flow_uses({"binding": {"flow": {"model": {"nodes": nodes}}}})) == [("nodes.last.nodes.in.spec.llm", GPT)]
+
+
 @pytest.mark.parametrize("uses", [agent_uses, knowledge_base_uses, control_uses, flow_uses])
 @pytest.mark.parametrize("value", [None, 1, "x", [], {}, [None], {"x": None}])
 def test_a_row_of_any_shape_is_read(uses: Any, value: Any) -> None:
