@@ -30,6 +30,7 @@ from policyctl.policy.virtual_model import UNNAMED, may_lose_key
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.tenant_lists import Connection, Connections
 
+_SUBJECTS = ("model", "model_name")  # the keys of a report that name what was tested
 _PASSED = frozenset({"passed", "pass", "success", "succeeded", "ok"})
 ENVIRONMENTS = ("draft", "live")
 _KEY_VALUE, _OAUTH2 = "key_value_creds", "oauth2"
@@ -247,6 +248,8 @@ def _test(name: str, writer: Writer) -> ModelTest:
         return ModelTest(name, "not known", f"the test itself failed: {error}")
     if report is None:
         return ModelTest(name, "skipped", "this remote does not test models")
+    if (about := _subject(report)) is not None and virtual_model(about) != name:
+        return ModelTest(name, "not known", f"the report is about {about}")
     status = report.get("overall_status") if isinstance(report, dict) else None
     tests = report.get("tests") if isinstance(report, dict) else None
     failed = [test for test in tests if _is_failed(test)] if isinstance(tests, list) else []
@@ -260,6 +263,12 @@ def _test(name: str, writer: Writer) -> ModelTest:
         return ModelTest(name, "failed", status)
     passed = sum(_status(test) in _PASSED for test in tests)
     return ModelTest(name, "passed", f"{passed} of {len(tests)}") if passed else ModelTest(name, "skipped", "no test was made")
+
+
+def _subject(report: Any) -> str | None:
+    """The model that a report names; None where it names none."""
+    named = (report.get(key) for key in _SUBJECTS) if isinstance(report, dict) else ()
+    return next((str(one) for one in named if one), None)
 
 
 def _is_failed(test: Any) -> bool:

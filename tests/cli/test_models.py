@@ -147,6 +147,14 @@ REPORTS: dict[str, tuple[Reply, str]] = {
     "no test": (Reply(200, {"overall_status": "skipped", "tests": []}), "skipped (no test was made)"),
     "all skipped": (Reply(200, {"overall_status": "passed", "tests": [SKIPPED, None]}), "skipped (no test was made)"),
     "one skipped": (Reply(200, {"overall_status": "passed", "tests": [PASSED, SKIPPED]}), "passed (1 of 2)"),
+    "by its short name": (
+        Reply(200, {"model": "openai/gpt-4o", "overall_status": "passed", "tests": [PASSED]}),
+        "passed (1 of 1)",
+    ),
+    "another model": (
+        Reply(200, {"model": "virtual-model/x/other", "overall_status": "passed", "tests": [PASSED]}),
+        "not known (the report is about virtual-model/x/other)",
+    ),
     "another answer": (Reply(200, [1]), "not known (the report has neither a status nor tests)"),
     "a failed call": (Reply(500, {"detail": "boom"}), "not known (the test itself failed: 127.0.0.1"),
 }
