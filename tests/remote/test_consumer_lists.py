@@ -117,6 +117,7 @@ def test_a_list_that_is_cut_short_is_not_known() -> None:
         ("workspaces", Reply(200, [{"id": "w1"}]), "workspaces"),
         ("workspaces", Reply(200, [{"workspace_id": 7}]), "workspaces"),
         ("model-selection", Reply(200, {"default_llm": "virtual-model/openai/x"}), "model selection"),
+        ("model-selection", Reply(200, {"model_selection_settings": ["x"]}), "model selection"),
     ],
 )
 def test_a_list_that_may_not_be_whole_counts_as_not_read(path: str, reply: Reply, unread: str) -> None:
