@@ -36,7 +36,7 @@ from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import UNFIT, tree_if_known, unfit_models
 from policyctl.effect.usage import Names, Use, Uses, dead_configuration, names_in
 from policyctl.errors import NotKnown, UsageError
-from policyctl.plan.effects import led_to
+from policyctl.plan.references import led_to
 from policyctl.plan.unknown_fields import uncounted
 from policyctl.policy.document import Document, Policy
 from policyctl.policy.findings import did_you_mean

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, DeclaredModels, KnownPolicies, leads_to_unclear
 from policyctl.plan.diff import differs
-from policyctl.plan.model_effect import effect_on_model
 from policyctl.plan.plan import Plan
+from policyctl.plan.references import leading, mark, marks_of
 from policyctl.plan.settings import PARTIAL
 from policyctl.plan.unknown_fields import uncounted, unknown_fields
-from policyctl.policy.document import Document, digest, normal_form, references
+from policyctl.policy.document import Document, normal_form, references
 from policyctl.policy.live import Live, LivePolicy, LiveRows
+from policyctl.policy.model_settings import DESTINATIONS, SECRETS, comparable, snake_case
 from policyctl.policy.names import canonical_name
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
+    from policyctl.plan.change import Change
+    from policyctl.plan.diff import FieldChange
 
 
 class AffectedPolicy(NamedTuple):
@@ -37,6 +39,15 @@ class AffectedPolicy(NamedTuple):
     bound: bool
 
 
+_NO_CALLS = frozenset({"display_name", "description", "tags"})  # fields of a model that no call depends on
+_CONNECTION = "its connection changes, which decides the credentials of its calls and may decide their host"
+_DEFAULT = "its tag default changes, by which the platform chooses the model for new agents"
+_OTHER = "its calls are made with other settings, and what answers them is not modelled"
+_NAMED = 3  # settings in a sentence
+_LONGEST = 60  # characters of a setting's path in it
+# The scheme and authority of a URL, with all that one of the many ways to read a URL may take for part of the host.
+_AUTHORITY = re.compile(r"https?:[/\\]*[^/?#]*", re.IGNORECASE)
+_HOST_KEY = re.compile(r"(host|hostname|url|uri|endpoint|domain|proxy|server|api_?base)$", re.IGNORECASE)
 _MOST_SEARCHES = 25  # for failures at once, which take some 10 ms each
 
 
@@ -85,11 +96,86 @@ class Comparison:
 def effects_of(plan: Plan, observed: LiveRows, comparing: Comparison) -> dict[str, Effect]:
     """The effect of every update of a plan, by canonical name."""
     updated = [change for change in plan.changes if change.kind == "model" and change.action == "update"]
-    models = {change.name: effect_on_model(change) for change in updated}
+    models = {change.name: _of_model(change) for change in updated}
     updates = [(change.name, change.before) for change in plan.policies if change.action == "update"]
     effects = {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
     unseen = _unseen(_roots(plan, effects), _users(plan, observed), observed) if observed.obstacles() else {}
     return models | {name: _as_seen(effect, unseen.get(name)) for name, effect in effects.items()}
+
+
+def _of_model(change: Change) -> Effect:
+    """The effect of an update of a virtual model: its calls are made another way, and what answers them is not modelled. What a
+    reviewer must see first is where requests, and with them credentials, go to another host."""
+    from policyctl.effect.analysis import Effect
+
+    calls = [field for field in change.fields if field.path not in _NO_CALLS]
+    moved = [field for field in calls if _leads_elsewhere(field)]
+    connection = [_CONNECTION] * any(field.path == "app_id" for field in calls)
+    default = [_DEFAULT] * any(_default_moves(field) for field in change.fields)
+    others = [_OTHER] * (len(calls) > len(moved) + len(connection))
+    if not (calls or default):
+        return Effect("metadata", sure=True, of_model=True)
+    if not (moved or connection):
+        return Effect("unknown", unknown="; ".join([*default, *others]), of_model=True)
+    credentials = _credentials(change)
+    where = f"may go to another host, since {_named(moved)}"
+    sent = [f"{' and '.join(['its requests', *credentials])} {where}"] * bool(moved)
+    brief = [f"its requests{' and credentials' if credentials else ''} {where}"] if moved else connection
+    return Effect(
+        "unknown",
+        unknown="; ".join([*sent, *connection, *default, *others]),
+        brief="; ".join([*brief, *default]),
+        of_model=True,
+    )
+
+
+def _credentials(change: Change) -> list[str]:
+    """The credentials that go with a model's requests, as far as the model shows them: its own secrets, a connection's."""
+    before, after = change.before or {}, change.after or {}
+    old, new = (comparable(one.get("provider_config")) for one in (before, after))
+    own = sorted(SECRETS & old.keys() & new.keys())
+    # A remote that merges what it is sent may keep a connection that the file no longer has.
+    connected = bool(before.get("app_id") or after.get("app_id"))
+    return [f"its own {', '.join(own)}"] * bool(own) + ["the credentials of its connection"] * connected
+
+
+def _named(fields: list[FieldChange]) -> str:
+    """`custom_host changes`; of many settings the first ones and how many more there are."""
+    names = sorted((field.path.removeprefix("provider_config.") for field in fields), key=lambda name: name not in DESTINATIONS)
+    shown = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names[:_NAMED]]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(shown)}{more} {'changes' if len(names) == 1 else 'change'}"
+
+
+def _leads_elsewhere(field: FieldChange) -> bool:
+    """Whether a setting decides a host, and may decide another one from now on."""
+    key = field.path.rpartition(".")[2].strip('"')
+    return _hosts(field.before, key) != _hosts(field.after, key)
+
+
+def _hosts(value: Any, key: str) -> frozenset[str]:
+    """All within a setting's value that may decide a host: what is before the path of each URL, also of one within a text,
+    and the whole text without a URL below a key that is named after a host."""
+    if isinstance(value, dict):
+        return frozenset().union(*(_hosts(item, name) for name, item in value.items()))
+    if isinstance(value, list):
+        return frozenset().union(*(_hosts(item, key) for item in value))
+    if not isinstance(value, str):
+        return frozenset()
+    found = frozenset(one.lower() for one in _AUTHORITY.findall(value))
+    return found or (frozenset({value}) if _is_host_key(key) else found)
+
+
+def _is_host_key(key: str) -> bool:
+    return snake_case(key) in DESTINATIONS or bool(_HOST_KEY.search(key))
+
+
+def _default_moves(field: FieldChange) -> bool:
+    return field.path == "tags" and _has_default(field.before) != _has_default(field.after)
+
+
+def _has_default(tags: Any) -> bool:
+    return isinstance(tags, list) and "default" in tags
 
 
 def affected_by(
@@ -130,62 +216,20 @@ def traffic_of(
     equivalent = {name for name, effect in effects.items() if not _is_effective(effect)}
     changed = {change.name for change in plan.changes if change.after is not None and (change.needs or change.frees)}
     # Of a policy that is too far from the change for its effect to be known the way there is what a page shows.
-    found = {one.name: _mark(one.through) for one in affected if len(one.through) > MAX_CHAIN}
+    found = {one.name: mark(one.through) for one in affected if len(one.through) > MAX_CHAIN}
     names = sorted((changed - equivalent | {one.name for one in affected}) - found.keys())
-    sides = [_leading(names, policies) for policies in (comparing.before, comparing.after)]
-    marks = [_marks_of(names, policies) for policies in (comparing.before, comparing.after)]
+    sides = [leading(names, policies) for policies in (comparing.before, comparing.after)]
+    marks = [marks_of(names, policies) for policies in (comparing.before, comparing.after)]
     moved = (name for name in names if any(name in side for side in sides))
-    return found | {name: _mark([side.get(name) for side in marks]) for name in moved}
-
-
-def _leading(names: Iterable[str], policies: Mapping[str, Document]) -> frozenset[str]:
-    """Those of these policies that lead to another policy, as far as it is known that there is one."""
-    unclear = KnownPolicies.of(policies).unclear
-    known = (name for name in names if name in policies)
-    return frozenset(
-        name for name in known if any(one != name and (one in policies or one in unclear) for one in references(policies[name]))
-    )
-
-
-def _mark(shown: Any) -> str:
-    return digest(shown).removeprefix("sha256:")[:40]
-
-
-def _marks_of(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, str]:
-    """For each policy that these are or lead to a hash of what it and all that it leads to do.
-
-    Each is hashed once, over the hashes of its targets; only one that leads to a circle is hashed with all that it leads to.
-    """
-    found = led_to(names, policies)
-    below = {name: references(policies[name]) & found.keys() if name in policies else () for name in found}
-    order, marks = TopologicalSorter(below), dict[str, str]()
-    with suppress(CycleError):  # what leads to no circle is handed out all the same
-        order.prepare()
-    while ready := order.get_ready():
-        marks |= {name: _mark([found[name], {target: marks[target] for target in below[name]}]) for name in ready}
-        order.done(*ready)
-    return marks | {name: _mark(led_to((name,), policies)) for name in found.keys() - marks.keys()}
+    return found | {name: mark([side.get(name) for side in marks]) for name in moved}
 
 
 def restorations(names: Iterable[str], after: KnownPolicies, reviewed: Mapping[str, Document]) -> frozenset[str]:
     """The policies that will again match their reviewed version, together with every policy that they lead to, changed or
     not, because those also decide what a policy does."""
     back = [name for name in names if name in after and name in reviewed and not differs(after[name], reviewed[name])]
-    now, then = (_marks_of(back, policies) for policies in (after, _NormalForms({}, reviewed)))
+    now, then = (marks_of(back, policies) for policies in (after, _NormalForms({}, reviewed)))
     return frozenset(name for name in back if now[name] == then[name])
-
-
-def led_to(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, Any]:
-    """What policies and all those that they lead to do: the body of each, by name; None where that is not known."""
-    unclear, found, pending = KnownPolicies.of(policies).unclear, dict[str, Any](), [*names]
-    while pending:
-        one = pending.pop()
-        if one in policies and one not in found:
-            found[one] = policies[one].get("policy")
-            pending += references(policies[one])
-        elif one in unclear:
-            found[one] = None
-    return found
 
 
 def _roots(plan: Plan, effects: Mapping[str, Effect]) -> set[str]:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any
 
-from policyctl.policy.document import Document, Policy
+from policyctl.effect.context import KnownPolicies
+from policyctl.policy.document import Document, Policy, digest, references
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, canonical_name, model_spelling
 
@@ -215,3 +218,46 @@ def remote_spelling(policy: Policy, models: frozenset[str], policies: Collection
 
     document = {**policy.document, "policy": with_models(policy.document["policy"])}
     return policy if document == policy.document else Policy(policy.name, document, policy.file, policy.index)
+
+
+def led_to(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, Any]:
+    """What policies and all those that they lead to do: the body of each, by name; None where that is not known."""
+    unclear, found, pending = KnownPolicies.of(policies).unclear, dict[str, Any](), [*names]
+    while pending:
+        one = pending.pop()
+        if one in policies and one not in found:
+            found[one] = policies[one].get("policy")
+            pending += references(policies[one])
+        elif one in unclear:
+            found[one] = None
+    return found
+
+
+def leading(names: Iterable[str], policies: Mapping[str, Document]) -> frozenset[str]:
+    """Those of these policies that lead to another policy, as far as it is known that there is one."""
+    unclear = KnownPolicies.of(policies).unclear
+    known = (name for name in names if name in policies)
+    return frozenset(
+        name for name in known if any(one != name and (one in policies or one in unclear) for one in references(policies[name]))
+    )
+
+
+def mark(shown: Any) -> str:
+    """A short hash of a plain value."""
+    return digest(shown).removeprefix("sha256:")[:40]
+
+
+def marks_of(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, str]:
+    """For each policy that these are or lead to a hash of what it and all that it leads to do.
+
+    Each is hashed once, over the hashes of its targets; only one that leads to a circle is hashed with all that it leads to.
+    """
+    found = led_to(names, policies)
+    below = {name: references(policies[name]) & found.keys() if name in policies else () for name in found}
+    order, marks = TopologicalSorter(below), dict[str, str]()
+    with suppress(CycleError):  # what leads to no circle is handed out all the same
+        order.prepare()
+    while ready := order.get_ready():
+        marks |= {name: mark([found[name], {target: marks[target] for target in below[name]}]) for name in ready}
+        order.done(*ready)
+    return marks | {name: mark(led_to((name,), policies)) for name in found.keys() - marks.keys()}

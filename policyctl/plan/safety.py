@@ -18,12 +18,12 @@ from policyctl.plan.effects import (
     Comparison,
     affected_by,
     effects_of,
-    led_to,
     policies_around,
     restorations,
     traffic_of,
 )
 from policyctl.plan.plan import Plan, renames
+from policyctl.plan.references import led_to
 from policyctl.plan.settings import Settings
 from policyctl.plan.unknown_fields import UnknownField, unknown_fields
 from policyctl.policy.document import Document, model_names

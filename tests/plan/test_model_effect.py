@@ -9,7 +9,7 @@ import pytest
 from policyctl.effect.analysis import Effect
 from policyctl.plan.change import Change
 from policyctl.plan.diff import fields_written
-from policyctl.plan.model_effect import effect_on_model
+from policyctl.plan.effects import _of_model
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Limits, Settings
 from policyctl.policy.model_settings import DESTINATIONS, SETTINGS
@@ -32,7 +32,7 @@ Document = dict[str, Any]
 
 def effect(before: Document, after: Document) -> Effect:
     live = normal_form(NAME | before)
-    return effect_on_model(Change("update", NAME["name"], "1", live, NAME | after, fields_written(live, NAME | after)))
+    return _of_model(Change("update", NAME["name"], "1", live, NAME | after, fields_written(live, NAME | after)))
 
 
 def settings(**some: Any) -> Document:
