@@ -20,7 +20,7 @@ from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import is_templated
 from policyctl.load.source import read_bytes
 from policyctl.load.unread import UnreadFiles, gap_problems, missing_config, why_nothing
-from policyctl.load.urls import LOCAL, SQLITE, remote_url_error
+from policyctl.load.urls import LOCAL, SQLITE, is_http, remote_url_error
 from policyctl.plan.settings import Settings
 from policyctl.remote.open import Access, open_reader
 from policyctl.remote.protocol import Reader
@@ -64,15 +64,17 @@ class DirectoryFiles:
 
     def load(self, environment: Environment, progress: Progress) -> Loaded:
         """What the files contain for one environment, with its problems."""
+        # On an embedded remote without a scope a policy exists only with a file.
+        key = f"{is_http(environment.remote)} {environment.digest}" if self._several else ""
         with self._lock:
-            if (known := self._known.get(environment.digest if self._several else "")) is not None:
+            if (known := self._known.get(key)) is not None:
                 return known
             with progress.of("Loading", "file", len(self.found.files)) as step:
                 loaded = self.files.load(environment, step)
             with progress.of("Checking", "policy", len(loaded.policies)) as step:
                 loaded = self.linter.check(loaded, environment, step)
             if self._several and not loaded.problems:
-                self._known[environment.digest] = loaded
+                self._known[key] = loaded
             return loaded
 
     def raise_if_broken(self, shared: Environment) -> None:

@@ -90,8 +90,9 @@ def access_now(directory: Path, config: Config, environment: Environment) -> str
 
 
 def referred_paths(then: Revision, config: Config) -> list[str]:
-    """The paths, from the repository's top, of the files in it that a configuration refers to."""
+    """The paths, from the repository's top, of the files in it that a configuration refers to, inventories too."""
     paths = [_folder(config) / where for one in config.environments.values() for _, where in _references(one)]
+    paths += config.inventories
     return [below.as_posix() for path in paths for below in _below(then.top, path)]
 
 

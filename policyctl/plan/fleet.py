@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,8 @@ def general(result: EnvironmentResult) -> str:
     """A reason without what only names the environment, so that equal failures are counted together."""
     text = result.reason
     for own in filter(None, (result.remote, result.remote.rpartition("://")[2], result.name)):
-        text = text.replace(own, "…")
+        before = "" if own.startswith("/") else r"(?<![\w.-])"  # a name is left out as a whole word
+        text = re.sub(rf"{before}{re.escape(own)}(?![\w-]|\.\w)", "…", text)
     return text
 
 

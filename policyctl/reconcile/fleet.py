@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.atomic import make_state_folder
+from policyctl.load.atomic import make_folder, make_state_folder
 from policyctl.plan.fleet import EnvironmentResult, WaveOf
 from policyctl.plan.plan import Selection
 from policyctl.reconcile.audit import AuditFile
@@ -141,7 +141,7 @@ class RunRecord:
         """A new record in the state folder, or if the run has an id already more lines in its record."""
         make_state_folder(folder)
         runs = folder / RUNS
-        runs.mkdir(exist_ok=True)
+        make_folder(runs)
         self.id = run.id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         self._file = AuditFile(runs / f"{self.id}.jsonl")
         if not run.id:

@@ -19,6 +19,9 @@ from xml.etree import ElementTree
 import pytest
 from jsonschema import Draft202012Validator
 
+from policyctl.load.base_config import accesses
+from policyctl.load.discovery import find_config, load_config
+from policyctl.plan.fleet import EnvironmentResult, general
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
@@ -41,6 +44,9 @@ policy:
     - {model_name: virtual-model/google/gemini-2.0-flash, weight: "{{ lite }}"}
     - {model_name: virtual-model/google/gemini-2.5-pro, weight: "{{ 1 - lite }}"}
 """
+
+
+ROWS_OF_ONE = 'fleet: [{from: rows.csv, name: "t-{{ t }}", extends: one}]\n'
 
 
 @pytest.fixture
@@ -483,3 +489,25 @@ fleet:
         "limits.max_removes of t-a, t-b: 1 → 99",
         "templates.lax.limits.max_removes (2 environments): 1 → 99",
     ]
+
+
+def test_every_way_to_a_remote_that_an_inventory_had_is_in_its_history(project: Project) -> None:
+    project.write("policyctl.yaml", 'templates: {one: {remote: "sqlite:///{{ at }}.db"}}\n' + ROWS_OF_ONE)
+    for at in ("a", "b", "a", "c"):
+        project.write("rows.csv", f"t,at\nx,{at}\n")
+        commit(project.folder)
+    config = load_config(find_config(project.policies))
+    assert len(accesses(project.policies, config, "t-x")) == 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("b cannot be reached", "… cannot be reached"),
+        ("b.example cannot be reached: b", "b.example cannot be reached: …"),
+        ("https://b.example/1 cannot be reached", "… cannot be reached"),
+        ("a-b and b-a", "a-b and b-a"),
+    ],
+)
+def test_only_the_name_of_an_environment_is_left_out_of_a_reason(reason: str, shown: str) -> None:
+    assert general(EnvironmentResult("b", "failed", 1, reason, "https://b.example/1")) == shown
