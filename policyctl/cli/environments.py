@@ -134,7 +134,7 @@ def with_pace(function: Callable[..., Any]) -> Callable[..., Any]:
 def choose(options: Options, config: Config, chosen: EnvironmentFilter) -> tuple[str, ...]:
     """The names of the environments chosen; none only if none of them is affected. Raises as `EnvironmentFilter.choose` does,
     and UsageError for an unknown revision."""
-    names = chosen.choose(config.labels)
+    names = chosen.choose(config.labels, config.unlabelled)
     if chosen.affected is None:
         return names
     from policyctl.remote.affected import affected_since  # imports subprocess

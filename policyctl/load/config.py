@@ -222,6 +222,9 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
         source,
         broken={name: tuple(_placed(source, one.wrong)) for name, one in members.items() if one.wrong},
         broken_labels={name: _labels(one) for name, one in members.items() if one.wrong},
+        unlabelled=frozenset(
+            name for name, one in members.items() if any(wrong.finding.path[:1] == ("labels",) for wrong in one.wrong)
+        ),
         waves=tuple(Wave(one.label, one.max_failures or 0) for one in file.waves or ()),
         inventories=tuple(Path(source.file).parent / one.source for one in file.fleet or ()),
         origins={name: _origins(one) for name, one in members.items() if one.rendered is not None},

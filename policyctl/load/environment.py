@@ -102,7 +102,8 @@ class Config(NamedTuple):
     `shared` is an environment without settings of its own. `written` are the settings as written, by dotted path, without
     variables and lint rules: they decide what is reached and how much may change. `source` is the file.
 
-    `broken` are the generated environments that cannot be used, each with its problems. `inventories` are the files that
+    `broken` are the generated environments that cannot be used, each with its problems, and `unlabelled` those of them whose
+    labels are not known. `inventories` are the files that
     environments are generated from, and `origins` has for each generated one where its settings come from, by dotted path.
     """
 
@@ -115,6 +116,7 @@ class Config(NamedTuple):
     source: Source | None = None
     broken: Mapping[str, tuple[Problem, ...]] = MappingProxyType({})
     broken_labels: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    unlabelled: frozenset[str] = frozenset()
     waves: tuple[Wave, ...] = ()
     inventories: tuple[Path, ...] = ()
     origins: Mapping[str, Mapping[str, str]] = MappingProxyType({})

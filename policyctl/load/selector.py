@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -74,8 +74,9 @@ class EnvironmentFilter(NamedTuple):
     several: bool = True
     affected: str | None = None
 
-    def choose(self, labels: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-        """The names chosen, in the order of `labels`, which has every environment's labels by name.
+    def choose(self, labels: Mapping[str, Mapping[str, str]], unlabelled: Collection[str] = ()) -> tuple[str, ...]:
+        """The names chosen, in the order of `labels`, which has every environment's labels by name. Those whose labels are not
+        known (`unlabelled`) are chosen whatever the selectors, so that they are not left out unnoticed.
 
         `affected` does not count here. Raises UsageError for a name, glob or label that matches no environment, and if nothing
         is left.
@@ -86,7 +87,7 @@ class EnvironmentFilter(NamedTuple):
                     raise UsageError(f"{option} {pattern} matches no environment{did_you_mean(pattern, labels) or _ALL}")
         wanted = [one for text in self.selectors for one in parse_selector(text)]
         self._raise_if_unknown(wanted, labels)
-        chosen = tuple(name for name, own in labels.items() if self._fits(name, own, wanted))
+        chosen = tuple(name for name, own in labels.items() if self._fits(name, own, () if name in unlabelled else wanted))
         if not chosen:
             raise UsageError("no environment is selected, so nothing was done; policyctl env list shows all")
         return chosen

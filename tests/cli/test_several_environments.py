@@ -491,6 +491,19 @@ fleet:
     ]
 
 
+def test_an_environment_whose_labels_are_not_known_is_not_left_out_by_a_selector(
+    project: Project, policyctl: Policyctl
+) -> None:
+    one = 'templates: {one: {remote: "sqlite:///{{ t }}.db", labels: {tier: "{{ tier }}"}}}\n'
+    project.write("policyctl.yaml", one + ROWS_OF_ONE)
+    project.write("rows.csv", "t,tier\na,gold\nb,\nc,silver\n")
+    project.write("shared.yaml", SHARED)
+    ran = policyctl("plan", "-l", "tier=gold")
+    assert ran.code == 5
+    assert "labels.tier: the variable tier is not set [P311]: t-b" in ran.out
+    assert ran.out.endswith("2 environments: 1 with changes, 1 failed, 1 not selected.\n")
+
+
 def test_every_way_to_a_remote_that_an_inventory_had_is_in_its_history(project: Project) -> None:
     project.write("policyctl.yaml", 'templates: {one: {remote: "sqlite:///{{ at }}.db"}}\n' + ROWS_OF_ONE)
     for at in ("a", "b", "a", "c"):
