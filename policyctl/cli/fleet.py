@@ -94,7 +94,10 @@ class Fleet:
 
     def keep(self, review: Review, name: str, remote: str) -> EnvironmentResult:
         """The result of a plan. Of each kind of plan only the first environment's review is kept."""
-        result, place = planned(review, name, remote), self.names.index(name)
+        from policyctl.load.referred import access_now  # with git behind it
+
+        access = access_now(self.options.dir, self.config, self.config.environments[name])
+        result, place = replace(planned(review, name, remote), access=access), self.names.index(name)
         with self._lock:
             if result.alike not in self._reviews or place < self._reviews[result.alike][0]:
                 self._reviews[result.alike] = place, review

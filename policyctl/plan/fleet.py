@@ -23,8 +23,8 @@ class EnvironmentResult:
     """What became of one environment. `code` is the exit code that it alone would have; `reason` is why it failed.
 
     `alike` is a hash of what is shown of its plan besides its name, its remote and who uses what: plans that share it are shown
-    once. `users` is a hash of who uses what. `outcome` is the summary of an apply. `review` is kept for one environment of each
-    kind of plan only.
+    once. `users` is a hash of who uses what, `access` of how the remote is reached. `outcome` is the summary of an apply.
+    `review` is kept for one environment of each kind of plan only.
     """
 
     name: str
@@ -35,6 +35,7 @@ class EnvironmentResult:
     digest: str = ""
     alike: str = ""
     users: str = ""
+    access: str = ""
     counts: Mapping[str, int] | None = None
     outcome: str = ""
     review: Review | None = None
@@ -62,10 +63,11 @@ class FleetResult(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """The hash of all plans; `none` unless each of them could be made and may be applied. A suspended one has none."""
+        """The hash of all plans, and of how each remote is reached; `none` unless each could be made and may be applied. A
+        suspended one has none."""
         if any(one.failed or one.status == "not begun" for one in self.results):
             return "none"
-        return digest({one.name: one.digest for one in self.results if one.status != "suspended"})
+        return digest({one.name: [one.digest, one.access] for one in self.results if one.status != "suspended"})
 
     @property
     def by_reason(self) -> dict[str, list[EnvironmentResult]]:

@@ -37,7 +37,7 @@ def planned(review: Review, name: str, remote: str) -> EnvironmentResult:
     plan = review.plan
     counts: dict[str, int] = {action: number for action, number in plan.totals.items() if number}
     same, users = _marks(review)
-    return EnvironmentResult(name, "planned", 0, "", remote, plan.digest, same, users, counts)
+    return EnvironmentResult(name, "planned", remote=remote, digest=plan.digest, alike=same, users=users, counts=counts)
 
 
 def _marks(review: Review) -> tuple[str, str]:

@@ -504,6 +504,22 @@ def test_an_environment_whose_labels_are_not_known_is_not_left_out_by_a_selector
     assert ran.out.endswith("2 environments: 1 with changes, 1 failed, 1 not selected.\n")
 
 
+def test_a_digest_approves_no_other_way_to_log_in(project: Project, policyctl: Policyctl) -> None:
+    config = """
+environments:
+  a: {remote: "sqlite:///a.db", auth: {type: mcsp, api_key: "env:K", url: "https://iam.example.com"}}
+  b: {remote: "sqlite:///b.db"}
+"""
+    project.write("policyctl.yaml", config)
+    project.write("shared.yaml", SHARED)
+    digest = data_of(policyctl, "plan", "--all")["digest"]
+    project.write("policyctl.yaml", config.replace("iam.example.com", "iam.example.org"))
+    assert policyctl("apply", "--all", "--yes", "--expect-digest", digest).code == 4
+    assert not database(project, "b").exists()
+    project.write("policyctl.yaml", config)
+    assert policyctl("apply", "--all", "--yes", "--expect-digest", digest).code == 0
+
+
 def test_every_way_to_a_remote_that_an_inventory_had_is_in_its_history(project: Project) -> None:
     project.write("policyctl.yaml", 'templates: {one: {remote: "sqlite:///{{ at }}.db"}}\n' + ROWS_OF_ONE)
     for at in ("a", "b", "a", "c"):
