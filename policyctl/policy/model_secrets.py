@@ -61,8 +61,8 @@ _WITHIN_TEXTS = tuple(
         r"(?P<secret>-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?s:.*?)(?:-----END [A-Z0-9 ]*-----|\Z))",
         r"://(?P<secret>[^/\s]+)@",
         r"[?&](?P<query>[\w.%-]+)=(?P<secret>[^&#\s\"';]+)",
-        r"(?:^|;)\s*(?P<key>[\w-]+)=(?P<secret>[^&#\s\"';]+)",
-        r"^\s*(?P<key>[\w-]+)\s*[:=]\s*(?P<secret>(?:(?:bearer|basic|token|apikey)\s+)?\S+)\s*$",
+        r"(?:^|;) *(?P<key>[\w-]+)=(?P<secret>[^&#\s\"';]+)",
+        r"^[ \t]*(?P<key>[\w-]+)[ \t]*[:=][ \t]*(?P<secret>(?:(?:bearer|basic|token|apikey) +)?\S+)[ \t\r]*$",
         r"\b(?:bearer|basic)\s+(?P<secret>(?=[^\s\"',;]*[\d=])[^\s\"',;]{8,})",
     )
 )

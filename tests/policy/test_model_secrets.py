@@ -211,6 +211,11 @@ def test_a_mask_within_a_text_is_refused_in_a_file(mask: str) -> None:
         "Never show the password: it is secret.",
         "a basic assistant of the bearer",
         "{not JSON",
+        "\n" * 100_000,
+        "a=" * 50_000,
+        "a " * 50_000,
+        "://" * 50_000,
+        "Bearer " * 20_000,
         {"eos_token": "</s>", "stop_tokens": ["a"], "needs_auth": True, "name": "temperature", "value": "0.5"},
     ],
 )
