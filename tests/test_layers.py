@@ -54,7 +54,8 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 189  # of them 15 for many environments: their description, selection, runs and reports
+# 15 are for many environments: their description, selection, runs and reports. 2 are for diff: the command and its text.
+MOST_MODULES = 191
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "validate": "Check policy files, offline.",
     "test": "Run the scenario tests beside the policies.",
     "plan": "Show what apply would change.",
+    "diff": "Show what is live and what the files want as unified YAML.",
     "apply": "Make the remote match the files.",
     "effect": "Show what policies do to traffic.",
     "consumers": "Show who uses policies and models: agents, flows, knowledge bases, policies.",

@@ -58,13 +58,16 @@ class Overrides:
         )
 
 
-def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[str], live: Collection[str]) -> None:
+def raise_if_idle(
+    selection: Selection, overrides: Overrides, files: Collection[str], live: Collection[str], *, only: str = "--only"
+) -> None:
     """Raise UsageError when an option selects or allows something that matches no policy: most often a misspelling.
 
-    `files` are the names of the planned policies, `live` those on the remote, which a removal must be among.
+    `files` are the names of the planned policies, `live` those on the remote, which a removal must be among. `only` is the
+    option that selects; empty for an argument.
     """
     known = {*files, *live}
-    asked = [("--only", glob, known) for glob in selection.only]
+    asked = [(only, glob, known) for glob in selection.only]
     asked += [("--exclude", glob, known) for glob in selection.exclude]
     asked += [("--allow-remove", name, {*live}) for name in overrides.values("--allow-remove")]
     allowed = [text.partition("=") for text in overrides.values("--allow-guard")]
@@ -74,7 +77,7 @@ def raise_if_idle(selection: Selection, overrides: Overrides, files: Collection[
         exactly = option == "--allow-remove"
         if canonical(text) not in names and (exactly or not any(matches(name, (text,)) for name in names)):
             where = "no live policy" if exactly else "no policy, neither in the files nor on the remote"
-            space = "" if option.endswith("=") else " "
+            space = "" if not option or option.endswith("=") else " "
             idle.append(f"{option}{space}{text} matches {where}{closest_name(text, names)}")
     if idle:
         raise UsageError("; ".join(idle))

@@ -60,7 +60,6 @@ _COMMANDS = {
     "delete": "to remove a policy, delete its file, then plan and apply; in an emergency, policyctl policy remove NAME",
     "remove": "to remove a policy, delete its file, then plan and apply; in an emergency, policyctl policy remove NAME",
     "rm": "to remove a policy, delete its file, then plan and apply; in an emergency, policyctl policy remove NAME",
-    "diff": _PLAN,
     "dry-run": _PLAN,
     "preview": _PLAN,
     "status": _PLAN,

@@ -25,7 +25,7 @@ from policyctl.policy.findings import FieldPath, Finding
 from policyctl.policy.live import Live
 from policyctl.policy.model_secrets import SET, hidden_in, what_is_secret
 from policyctl.policy.model_settings import SECRETS, SETTINGS, is_placeholder, secrets_in, with_snake_case
-from policyctl.policy.names import canonical_name
+from policyctl.policy.names import canonical_name, kind_of
 from policyctl.policy.schema import PolicyFile
 from policyctl.policy.validation_errors import findings_of, too_big
 from policyctl.policy.virtual_model import UNNAMED, USUAL_TYPE, LiveModel, VirtualModel, normal_form, settled
@@ -60,6 +60,21 @@ def policy_text(document: Document) -> str | list[Finding]:
     except RecursionError:
         return [Finding(("policy",), "P107", "it is nested too deeply; flatten the policy")]
     return text_of(data)
+
+
+def normal_text(normal: Document) -> str | None:
+    """The YAML of a policy's or virtual model's normal form, in the order of a file, to be read by people.
+
+    It need not be valid: a live policy may be what no file may be. None for what YAML cannot hold.
+    """
+    if kind_of(normal["name"]) == "model":
+        data: Document = {"spec_version": "v1", "kind": "model", **{key: _sorted(value) for key, value in normal.items()}}
+    elif too_big(normal):
+        return None
+    else:
+        data = _file_data(normal)
+    text = text_of(data)
+    return text if isinstance(text, str) else None
 
 
 def text_of(data: Document) -> str | list[Finding]:

@@ -67,7 +67,6 @@ USAGE = {
     # commands of other tools, and misspelled ones
     "destroy": f"unknown command destroy; {DELETE}",
     "delete anygem": f"unknown command delete; {REMOVE}",
-    "diff": f"unknown command diff; {PLAN}",
     "sync": f"unknown command sync; {APPLY}; policyctl pull writes files",
     "deploy": f"unknown command deploy; {APPLY}",
     "get policies": (
