@@ -54,8 +54,9 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-# 15 are for many environments: their description, selection, runs and reports. 2 are for diff: the command and its text.
-MOST_MODULES = 191
+# 15 are for many environments: their description, selection, runs and reports. 2 are for diff: the command and its text. 1 is
+# for the completion of values, which every option imports.
+MOST_MODULES = 192
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

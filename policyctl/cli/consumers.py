@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 import click
 
+from policyctl.cli import completion
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.session import open_session
 from policyctl.errors import Incomplete, PolicyctlError, errors_in
@@ -27,7 +28,7 @@ Example:
 
 
 @click.command("consumers", epilog=EPILOG)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.names)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options(*NAMES)
 def consumers(options: Options, name: str | None, form: str) -> int:

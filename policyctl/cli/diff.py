@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from policyctl.cli import completion
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import open_session
@@ -23,7 +24,7 @@ Example:
 
 
 @click.command("diff", epilog=EPILOG)
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.names)
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when there are differences.")
 @with_options(*NAMES)
 def diff(options: Options, names: tuple[str, ...], detailed_exitcode: bool) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from click.core import ParameterSource
 
+from policyctl.cli import completion
 from policyctl.cli.console import Console
 from policyctl.cli.effect_inputs import (
     LIVE,
@@ -94,7 +95,7 @@ class Question(NamedTuple):
 
 
 @click.command("effect", epilog=EPILOG)
-@click.argument("policies", nargs=-1, metavar="[NAME|FILE]...")
+@click.argument("policies", nargs=-1, metavar="[NAME|FILE]...", shell_complete=completion.policies_or_files)
 @click.option("--against", metavar="git:REF|live", help="Show what changed since a git revision, or against the remote.")
 @with_partial
 @click.option("--down", multiple=True, metavar="MODEL=ANSWER", help="It gives only this answer; repeatable.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from policyctl.cli import completion
 from policyctl.cli.console import Console
 from policyctl.cli.environments import choose, raise_broken, with_environments
 from policyctl.cli.options import NAMES, Commands, Options, with_options
@@ -62,7 +63,7 @@ def list_environments(options: Options, form: str, chosen: EnvironmentFilter) ->
 
 
 @click.command("show", epilog=SHOW_EPILOG)
-@click.argument("name")
+@click.argument("name", shell_complete=completion.environments)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options("dir", "color", "verbose")
 def show_environment(options: Options, name: str, form: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from policyctl.cli import completion
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.environment import Config
@@ -37,7 +38,12 @@ _OPTIONS = (
         help="Environments with these labels: key=value, key!=value, key in (a,b), key, !key; all must hold.",
     ),
     click.option(
-        "--exclude-env", "excluded", multiple=True, metavar="NAME", help="Leave out environments by name or glob; repeatable."
+        "--exclude-env",
+        "excluded",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=completion.environments,
+        help="Leave out environments by name or glob; repeatable.",
     ),
     click.option(
         "--env-from",

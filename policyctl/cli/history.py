@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from policyctl.cli import completion
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import PolicyctlError, UsageError
@@ -52,7 +53,7 @@ Example:
 
 
 @click.command("history", epilog=EPILOG)
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.names)
 @audit_option("The file that apply --audit adds to.")
 @click.option("--diff", is_flag=True, help="Show what changed too, field by field.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)

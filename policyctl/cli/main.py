@@ -40,6 +40,7 @@ COMMANDS = {
     "serve": "Serve the embedded remote over HTTP, as the platform's control plane.",
     "rules": "List the rules of validate, or explain one.",
     "schema": "Print the JSON Schema of a policy file, of another file, or of what a command prints.",
+    "completion": "Print the script for completion in bash, zsh or fish.",
     "help": "Show a page of the manual, or list the pages.",
 }
 
@@ -60,7 +61,7 @@ Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),
     cls=Commands,
     package="policyctl.cli",
     table=COMMANDS,
-    modules={"help": "reference", "rules": "reference", "schema": "reference"},
+    modules=dict.fromkeys(("completion", "help", "rules", "schema"), "reference"),
     epilog=EPILOG,
     context_settings={"auto_envvar_prefix": "POLICYCTL", "help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

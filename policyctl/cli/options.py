@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from policyctl.cli import completion
 from policyctl.errors import UsageError
 
 
@@ -141,6 +142,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         {
             "metavar": "NAME",
             "multiple": True,
+            "shell_complete": completion.environments,
             "help": "The environment of policyctl.yaml; a glob, or several, where a command takes them.  [POLICYCTL_ENV]",
         },
     ),

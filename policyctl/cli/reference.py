@@ -1,4 +1,4 @@
-"""policyctl help, rules and schema: what ships with policyctl, to read."""
+"""policyctl help, rules, schema and completion: what ships with policyctl, to read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import click
 
+from policyctl.cli import completion
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import UsageError
@@ -47,7 +48,7 @@ Example:
 
 
 @click.command("help", epilog=HELP_EPILOG)
-@click.argument("topic", required=False)
+@click.argument("topic", required=False, shell_complete=completion.among(TOPICS))
 @with_options("verbose")
 def show_help(options: Options, topic: str | None) -> int:
     """Show a page of the manual, or list the pages. On a terminal a page opens in the pager of PAGER."""
@@ -92,7 +93,7 @@ Example:
 
 
 @click.command("rules", epilog=RULES_EPILOG)
-@click.argument("code", required=False)
+@click.argument("code", required=False, shell_complete=completion.rules)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options("color", "verbose")
 def show_rules(options: Options, code: str | None, form: str) -> int:
@@ -138,4 +139,30 @@ def show_schema(options: Options, name: str) -> int:
     (test), of policyctl.yaml (config), or of the JSON that plan, validate, policy list (policies), model list (models),
     consumers, effect and history print."""
     Console(options).result(schema_text(name))
+    return 0
+
+
+COMPLETION_EPILOG = """\b
+Example:
+  policyctl completion bash > ~/.local/share/bash-completion/completions/policyctl
+  policyctl completion zsh > ~/.zfunc/_policyctl
+  policyctl completion fish > ~/.config/fish/completions/policyctl.fish
+then, in a new shell:
+  policyctl plan --env <Tab>"""
+
+
+@click.command("completion", epilog=COMPLETION_EPILOG)
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@with_options("verbose")
+def show_completion(options: Options, shell: str) -> int:
+    """Print the script that makes a SHELL complete commands, options, environments, names of policies and models in the files,
+    codes of rules and topics of help. For zsh its directory must be in fpath. No remote is asked for a completion."""
+    from click.shell_completion import get_completion_class
+
+    from policyctl.cli.main import policyctl
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise UsageError(f"click has no completion for {shell}; choose another shell")
+    Console(options).result(found(policyctl, {}, "policyctl", "_POLICYCTL_COMPLETE").source())
     return 0

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from policyctl.cli import completion
 from policyctl.cli.options import NumberRange
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import read_bounded, write_atomically
@@ -110,6 +111,7 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "--allow-remove": {
         "multiple": True,
         "metavar": "NAME",
+        "shell_complete": completion.names,
         "help": "Allow the removal of this policy or model, though it is protected or used; repeatable.",
     },
     "--allow-guard": {
@@ -150,11 +152,15 @@ def _as_written(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def _globs(option: str, about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(option, multiple=True, metavar="GLOB", shell_complete=completion.names, help=about)
+
+
 def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --only and --exclude (as `selection`) and the overrides of limits and guards (as `overrides`)."""
 
-    @click.option("--only", multiple=True, metavar="GLOB", help="Only policies whose name matches; repeatable.")
-    @click.option("--exclude", multiple=True, metavar="GLOB", help="Not the policies whose name matches; repeatable.")
+    @_globs("--only", "Only policies whose name matches; repeatable.")
+    @_globs("--exclude", "Not the policies whose name matches; repeatable.")
     @click.option(
         "--overrides",
         "overrides_file",

@@ -55,6 +55,7 @@ USED = {
     "rules": {"--color"},
     "schema": set(),
     "help": set(),
+    "completion": set(),
 }
 
 
@@ -363,14 +364,6 @@ def test_names_that_would_act_on_a_terminal_are_shown_escaped(project: Project, 
     ran = policyctl("plan")
     assert "\x1b" not in ran.err + ran.out
     assert ran.code == 1
-
-
-def test_completion_is_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
-    environ = {**os.environ, "_POLICYCTL_COMPLETE": "bash_complete", "COMP_WORDS": "policyctl va", "COMP_CWORD": "1"}
-    ran = subprocess.run(
-        [str(Path(sys.executable).with_name("policyctl"))], env=environ, capture_output=True, text=True, check=False
-    )
-    assert "validate" in ran.stdout
 
 
 UNUSED = {

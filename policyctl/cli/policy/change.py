@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from policyctl.cli import completion
 from policyctl.cli.apply import confirm_and_apply
 from policyctl.cli.console import Console
 from policyctl.cli.history import with_audit
@@ -46,10 +47,17 @@ CANONICAL: dict[Kind, Callable[[str], str]] = {"policy": canonical_name, "model"
 def with_name(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the name of a policy or model: NAME, or --name like the platform's own command."""
     whole = CANONICAL[kind]
+    complete = completion.policies if kind == "policy" else completion.models
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @click.argument("argument", metavar="NAME", required=False)
-        @click.option("--name", "-n", metavar="NAME", help=f"The {kind}, with or without {whole('')}; the same as NAME.")
+        @click.argument("argument", metavar="NAME", required=False, shell_complete=complete)
+        @click.option(
+            "--name",
+            "-n",
+            metavar="NAME",
+            shell_complete=complete,
+            help=f"The {kind}, with or without {whole('')}; the same as NAME.",
+        )
         @wraps(function)
         def wrapper(*args: Any, argument: str | None, name: str | None, **more: Any) -> Any:
             if argument is not None and name is not None and whole(argument) != whole(name):
