@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from click.shell_completion import CompletionItem
 
-Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 
 # A shell puts what it completes into the command line as it is. A name with other characters might end the command there.
 _HARMLESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./@+:-]*")
@@ -37,6 +39,8 @@ def _completion(values: Callable[[Line], Iterable[tuple[str, str]]]) -> Complete
             found = dict(values(Line(context, begun)))
         except Exception:  # noqa: BLE001 - see above
             return []
+        from click.shell_completion import CompletionItem  # only a shell asks for it
+
         return [CompletionItem(value, help=about or None) for value, about in found.items() if _fits(value, begun)]
 
     return complete
@@ -69,6 +73,8 @@ def policies(line: Line) -> Iterable[tuple[str, str]]:
 
 def policies_or_files(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
     """The policies of the files; where none begins like that, any file."""
+    from click.shell_completion import CompletionItem
+
     return policies(context, parameter, begun) or [CompletionItem(begun, type="file")]
 
 

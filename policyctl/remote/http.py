@@ -106,7 +106,7 @@ class HttpClient:
         self.scrub = scrub
         self._patience = patience
         self._deadline = Deadline(WHOLE, patience.clock)
-        trust = partial(_trust, ca_file, read_bounded if ca_file is None else read)
+        trust = partial(trusted, ca_file, read_bounded if ca_file is None else read)
         self._clients = _Clients(lambda way: _client(way, timeout, trust), self._deadline, network)
         hide_proxies(scrub)
 
@@ -202,11 +202,17 @@ def host_of(url: str) -> str:
 
 
 def _by_way_of(url: str) -> str:
-    """The proxy that a request goes through, without the user and password in its URL."""
+    """The proxy that a request goes through, for a message."""
+    proxy = proxy_for(url)
+    return "no proxy" if proxy is None else f"proxy {proxy}"
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that a request goes through, without the user and password in its URL; None without one."""
     parts = httpx.URL(url)
     proxies = {} if is_loopback(url) or proxy_bypass(parts.host) else getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return "no proxy" if not proxy else f"proxy {proxy.rpartition('@')[2].rpartition('//')[2]}"
+    return proxy.rpartition("@")[2].rpartition("//")[2] if proxy else None
 
 
 def _reason(error: Exception) -> str:
@@ -290,7 +296,8 @@ def _bind(client: httpx.Client, deadline: Deadline, network: httpcore.NetworkBac
 
 
 @cache  # reading the usual authorities takes 0.1 s, and apply opens a reader and then a writer
-def _trust(ca_file: Path | None, read: Read) -> ssl.SSLContext:
+def trusted(ca_file: Path | None, read: Read) -> ssl.SSLContext:
+    """The authorities to trust: the usual ones, and those of a `ca_file`. Raises RemoteError when they are unusable."""
     try:
         context = httpx.create_ssl_context()
     except OSError as error:

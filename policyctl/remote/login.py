@@ -244,6 +244,10 @@ class LoginSession:
         self._header: str | None = None
         self._until: float | None = None
 
+    def log_in(self) -> None:
+        """Get the token now. Raises RemoteError when the login is refused."""
+        self._authorization()
+
     def send(self, ask: Request, *, writes: bool = False) -> Response:
         """As `HttpClient.send`. A 401 means that nothing was done, so even a write is sent again with another token."""
         header = self._authorization()

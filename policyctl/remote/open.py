@@ -13,7 +13,7 @@ from policyctl.errors import Refused, RemoteError, UsageError
 from policyctl.load.atomic import bounded, read_bounded
 from policyctl.load.environment import Environment
 from policyctl.load.urls import LOCAL, SQLITE, http_url_error, is_git, is_http, origin
-from policyctl.remote.protocol import Reader, Writer
+from policyctl.remote.protocol import Backoff, Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Access:
     directory: Path = Path("policies")
     environment: Environment = field(default_factory=lambda: Environment(LOCAL))
     held: Held = field(default_factory=dict)
+
+    @property
+    def authorities(self) -> Path | None:
+        """The file of authorities to trust besides the usual ones."""
+        return None if self.ca_file is None else self.base / self.ca_file
 
     def read(self, path: Path, most: int) -> bytes:
         """The content of a file that a setting refers to. Raises Refused if it has no reviewed content, OSError if it cannot
@@ -65,7 +70,7 @@ def open_reader(url: str, access: Access = Access()) -> Reader:
         return SqliteReader(sqlite_path(url), models=access.environment.settings.models)
     from policyctl.remote.orchestrate import OrchestrateReader
 
-    return OrchestrateReader(url, *_sender(url, access), models=access.environment.settings.models)
+    return OrchestrateReader(url, *open_sender(url, access), models=access.environment.settings.models)
 
 
 def open_writer(url: str, access: Access = Access()) -> Writer:
@@ -75,7 +80,7 @@ def open_writer(url: str, access: Access = Access()) -> Writer:
         return SqliteRemote(sqlite_path(url), models=access.environment.settings.models)
     from policyctl.remote.orchestrate import OrchestrateRemote
 
-    return OrchestrateRemote(url, *_sender(url, access), models=access.environment.settings.models)
+    return OrchestrateRemote(url, *open_sender(url, access), models=access.environment.settings.models)
 
 
 def apply_lock_for(url: str, command: str, waiting: LockWait, status: Callable[[str], None]) -> AbstractContextManager[None]:
@@ -93,7 +98,7 @@ def require_writable(url: str) -> None:
         raise UsageError(f"{url} is a git revision: it can be planned against but not applied to; name a remote")
 
 
-def _sender(url: str, access: Access) -> tuple[Sender, Redactor, str]:
+def open_sender(url: str, access: Access, patience: Backoff = Backoff()) -> tuple[Sender, Redactor, str]:
     """What sends the requests, logged in if `access` has auth; its redactor; and what to do about a refused login.
 
     Imports httpx, which embedded remotes do not need.
@@ -105,7 +110,7 @@ def _sender(url: str, access: Access) -> tuple[Sender, Redactor, str]:
     if complaint := http_url_error(url):
         raise RemoteError(f"the remote {complaint}")
     scrub = Redactor()
-    wire = HttpClient(scrub, None if access.ca_file is None else access.base / access.ca_file, read=access.read)
+    wire = HttpClient(scrub, access.authorities, patience=patience, read=access.read)
     if access.auth is None:
         own = access.environment
         no_auth = f"auth is not configured for environment {own.name}; add it in policyctl.yaml"

@@ -169,7 +169,10 @@ class _Handling(BaseHTTPRequestHandler):
 
     def _answer(self, reply: Reply) -> None:
         content = reply.content
-        self.send_response(reply.status)
+        if "Date" in reply.headers:
+            self.send_response_only(reply.status)
+        else:
+            self.send_response(reply.status)
         if content and "Content-Type" not in reply.headers:
             self.send_header("Content-Type", "application/json")
         for name, value in reply.headers.items():
