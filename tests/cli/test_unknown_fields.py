@@ -107,7 +107,7 @@ def test_show_and_list_print_them(live: Project, policyctl: Policyctl) -> None:
         "# The live policy also has fields that a policy file cannot hold; an update keeps them:",
         "#   policy.cache.max_age: 60",
         "#   policy.request_timeout: 5000",
-        '#   policy.targets[x/a].override_params: {api_key: "***", temperature: 0}',
+        '#   policy.targets[x/a].override_params: {api_key: "(set)", temperature: 0}',
     ]
     assert f"; also has {', '.join(FIELDS)}\n" in policyctl("policy", "list").out
     (seen,) = valid(policyctl, "policies", "policy", "show", "--name", "safe")["policies"]
