@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from policyctl.load.settings_file import AuthFile, Globs, Names, SafetyFile
+from policyctl.load.settings_file import AuthFile, Names, SafetyFile
 from policyctl.load.urls import LOCAL, remote_url_error
 from policyctl.plan.settings import PARTIAL
 from policyctl.policy.schema import FileModel
@@ -124,6 +125,17 @@ class EnvironmentFile(SafetyFile):
     suspend: Annotated[SuspendFile | None, Field(description="Leave this environment as it is for a while.")] = None
 
 
+def _check_origin(text: str) -> str:
+    if not _ORIGIN.fullmatch(text):
+        # Without the text, which may have a password.
+        raise PydanticCustomError("origin", "must be https://HOST or https://HOST:PORT, with nothing after it")
+    return text
+
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9*._-]+(:[0-9]{1,5})?/?")
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], Field(strict=False, min_length=1)]
+
+
 class LintFile(FileModel):
     """Which lint rules run."""
 
@@ -172,7 +184,7 @@ class ConfigFile(SafetyFile):
         Field(description="Environments that are generated from inventories, one for each row."),
     ] = None
     allow_origins: Annotated[
-        Globs | None,
+        Origins | None,
         Field(
             description="Where rendered remotes may lead: https://HOST, in which * is a part of a host's name. Required when "
             "a row decides the host, since credentials are sent there."

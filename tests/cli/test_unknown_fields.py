@@ -112,7 +112,7 @@ def test_show_and_list_print_them(live: Project, policyctl: Policyctl) -> None:
     assert f"; also has {', '.join(FIELDS)}\n" in policyctl("policy", "list").out
     (seen,) = valid(policyctl, "policies", "policy", "show", "--name", "safe")["policies"]
     assert list(seen["unknown_fields"]) == FIELDS
-    assert seen["unknown_fields"][FIELDS[2]] == {"temperature": 0, "api_key": "***"}
+    assert seen["unknown_fields"][FIELDS[2]] == {"temperature": 0, "api_key": "(set)"}
     (seen,) = valid(policyctl, "policies", "policy", "list")["policies"]
     assert list(seen["unknown_fields"]) == FIELDS
 

@@ -120,6 +120,7 @@ def test_an_inventory_that_is_not_whole_stops_everything(rows: str | None, found
         ("  instance:\n", "  instance:\n    extends: gold\n", "leads back; remove one extends"),
         ('scope: ["gold-*"]', 'scope: ["{{ tenant }}-*"]', "expressions are not rendered in scope [P309]"),
         ("vars: [share]", "vars: [share]\n    min: 3", " [P310]"),
+        ('example.com"]', 'example.com/instances/1"]', "allow_origins item: must be https://HOST or https://HOST:PORT"),
         ("from: tenants.csv", "from: ../tenants.csv", "must be a file beside policyctl.yaml"),
         ("from: tenants.csv", "from: tenants.txt", "must be a file in CSV, YAML or JSON"),
         ("allow_origins", "required_version: '>=9'\nallow_origins", "this is policyctl  [P312]"),
