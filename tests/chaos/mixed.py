@@ -73,7 +73,7 @@ class Mixed:
     def rows(self) -> tuple[Documents, Documents]:
         """The policies and the models that are stored."""
         with SqliteRemote(self.path, models=True) as store:
-            rows = store.rows()
+            rows = list(store.rows())
         return [row for row in rows if "policy" in row], [row for row in rows if "policy" not in row]
 
     def look(self) -> None:
