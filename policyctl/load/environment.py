@@ -15,7 +15,7 @@ from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL, is_http
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest, written_text
-from policyctl.policy.findings import did_you_mean
+from policyctl.policy.findings import MOST_LISTED, did_you_mean, listed
 from policyctl.policy.names import matches
 from policyctl.rules import Chosen
 
@@ -149,13 +149,9 @@ class Config(NamedTuple):
         return self.environments[chosen]
 
 
-_MOST_NAMES = 10  # of environments, in a message
-
-
 def listed_names(names: Collection[str]) -> str:
-    """Names in a message: the first ones, and how many there are besides."""
-    shown = ", ".join([*names][:_MOST_NAMES])
-    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES:,} more (policyctl env list)"
+    """Names of environments in a message, and what shows the rest."""
+    return f"{listed(names)}{' (policyctl env list)' if len(names) > MOST_LISTED else ''}"
 
 
 NO_CONFIG = Config(None, {LOCAL: Environment(LOCAL)}, LOCAL)

@@ -28,7 +28,6 @@ CONFIG_LOOKALIKES = (*SUFFIXES, ".jsonc", ".json5", ".toml")
 _LONGEST = 1024 * 1024  # bytes; larger unread files are not examined
 _BEGINNING = 4096  # bytes that show the kind of a file
 _MANY = 5000  # unread files to examine
-_SHOWN = 10
 _NAMED_LIKE_ONE = re.compile(r"\.(ya?ml|json)([~._-]|$)|\.(jsonc|json5|yalm|ymal|yam)$", re.IGNORECASE)
 # The first key of a mapping, after comments and a document's start.
 _BEGINS_LIKE_ONE = re.compile(
@@ -185,12 +184,6 @@ class UnreadFiles:
             with suppress(PolicyctlError):  # a partial clone
                 found |= dict(zip(group, repository.contents(list(group.values())), strict=True))
         return found
-
-
-def listed(files: Collection[str]) -> str:
-    """The first of some files, and how many more there are."""
-    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-    return ", ".join(list(files)[:_SHOWN]) + more
 
 
 def possible_gaps(directory: Path, checkout: Checkout | None) -> Iterator[Absent]:

@@ -62,6 +62,15 @@ def format_path(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+MOST_LISTED = 10
+
+
+def listed(names: Collection[str], most: int = MOST_LISTED) -> str:
+    """The first names or files, and how many more there are: `a, b, c and 1,890 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join([*names][:most]) + more
+
+
 _LONGEST = 60  # characters of a value that a hint repeats
 _NUMBERS = ("int_type", "float_type")
 _MAPPINGS = ("model_type", "model_attributes_type", "dict_type")

@@ -17,13 +17,12 @@ from policyctl.effect.context import KnownPolicies
 from policyctl.errors import InvalidInput, PolicyctlError, RemoteError
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
-from policyctl.load.unread import listed
 from policyctl.plan.change import ModelTest, Outcome
 from policyctl.plan.plan import Plan
 from policyctl.plan.references import only_declared, remote_spelling, unknown_targets
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Policy
-from policyctl.policy.findings import Finding
+from policyctl.policy.findings import Finding, listed
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import virtual_model
 from policyctl.policy.virtual_model import UNNAMED, may_lose_key

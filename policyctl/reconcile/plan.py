@@ -10,7 +10,7 @@ from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.errors import Incomplete, PolicyctlError, Refused, StalePlan
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
-from policyctl.load.unread import ExpectedFile, UnreadFiles, listed
+from policyctl.load.unread import ExpectedFile, UnreadFiles
 from policyctl.plan.change import Change, Desired, LiveState, drifted_fields, is_as_written, live_state
 from policyctl.plan.plan import Counts, Plan, Selection, make_plan
 from policyctl.plan.references import leads_back
@@ -18,7 +18,7 @@ from policyctl.plan.safety import Review, by_traffic, review
 from policyctl.plan.saved_plan import bad_targets, rule_violations, with_recomputed_counts
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, references
-from policyctl.policy.findings import did_you_mean
+from policyctl.policy.findings import did_you_mean, listed
 from policyctl.policy.live import Live, LiveRows, named_rows
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical, kind_of
 from policyctl.reconcile.models import KnownModels, check_connections

@@ -14,6 +14,7 @@ from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.plan import Counts
 from policyctl.plan.safety import Review
 from policyctl.policy.document import digest
+from policyctl.policy.findings import listed
 from policyctl.policy.names import bare_name
 from policyctl.report.format import Style, count, cut, describe_value, escape, json_text, padded, position_name
 from policyctl.report.markdown import code, prose, row
@@ -59,8 +60,7 @@ def _marks(review: Review) -> tuple[str, str]:
 
 def names_of(results: Sequence[EnvironmentResult], most: int = _NAMES) -> str:
     """`dev, prod-a, prod-b and 1,890 more`."""
-    shown = ", ".join(one.name for one in results[:most])
-    return shown if len(results) <= most else f"{shown} and {len(results) - most:,} more"
+    return listed([one.name for one in results], most)
 
 
 def changes_text(result: EnvironmentResult) -> str:

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from policyctl.load.placement import Pull
-from policyctl.load.unread import listed
 from policyctl.load.write import file_text, kept_by_updates, unrepresentable_reasons, what_files_lack
 from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.plan import Plan
 from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields, unknown_model_fields
 from policyctl.policy.document import normal_form
-from policyctl.policy.findings import HIDDEN
+from policyctl.policy.findings import HIDDEN, listed
 from policyctl.policy.live import Live, LivePolicy, LiveRows
 from policyctl.policy.model_secrets import SET, without_secrets
 from policyctl.policy.names import PLURALS, Kind, kind_of
