@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from policyctl.cli.console import Console
+from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
@@ -276,17 +275,11 @@ class ConsoleEvents(ApplyEvents):
     def writing(self) -> Iterator[None]:
         """Catch the first signal; the second one stops at once."""
 
-        def handle(number: int, _: object) -> None:
-            signal.signal(number, signal.SIG_DFL)  # first of all, so that a second one is never caught
+        def note(number: int) -> None:
             self.signal = self.signal or number
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = [signal.signal(number, handle) for number in numbers]
-        try:
+        with first_signal(note):
             yield
-        finally:
-            for number, handler in zip(numbers, previous, strict=True):
-                signal.signal(number, handler)
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[None]:

@@ -7,6 +7,7 @@ too. Without a terminal nothing is drawn and no thread is started.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -178,6 +179,23 @@ class CollectingConsole(Console):
         for line, times in Counter(self._lines).items():
             console.say(line if times == 1 else f"{line} (in {count(times, 'environment')})", painted=True)
         self._lines.clear()
+
+
+@contextmanager
+def first_signal(note: Callable[[int], None]) -> Iterator[None]:
+    """Give the first SIGINT or SIGTERM to `note` instead of ending the process. The second one ends it at once."""
+
+    def handle(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # first of all, so that a second one is never caught
+        note(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def streams_lines(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from policyctl.cli.console import first_signal
 from policyctl.cli.environments import Pace
 from policyctl.cli.fleet import Fleet, plan_fleet, run_fleet
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.session import Session
-from policyctl.errors import PolicyctlError, StalePlan, UsageError
+from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError
 from policyctl.load.atomic import state_folder
 from policyctl.load.environment import listed_names
 from policyctl.load.selector import EnvironmentFilter, parse_selector
 from policyctl.plan.approval import NONE
-from policyctl.plan.change import GOOD
 from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf, waves_of
 from policyctl.plan.plan import Selection
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
@@ -43,7 +41,7 @@ class _FleetEvents(ApplyEvents):
         self._fleet.console.say(line)
 
     def stopped(self) -> bool:
-        return self._brakes.interrupted
+        return self._brakes.signal is not None
 
 
 class FleetApproval(NamedTuple):
@@ -78,18 +76,18 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
             fleet.console.say("declined; nothing was written")
             return 1
         shown = {one.name: one.digest for one in before.results if one.digest}
-    result, signals = _apply(fleet, pace, settings, approval.resume, shown)
+    result, number = _apply(fleet, pace, settings, approval.resume, shown)
     output.put(fleet.console, fleet_json(result))
     if output.form == "text":
         style, verbose = fleet.console.out_style, fleet.console.verbose
         fleet.console.result(fleet_text(result, style, verbose=verbose, plans=shown is None))
-    return 128 + signals[0] if signals else result.exit_code()
+    return result.exit_code() if number is None else 128 + number
 
 
 def _apply(
     fleet: Fleet, pace: Pace, settings: ApplySettings, resume: Run | None, shown: Mapping[str, str] | None
-) -> tuple[FleetResult, list[int]]:
-    """The results, and the signals that were caught. `shown` are the digests of the plans that may be applied (None: any)."""
+) -> tuple[FleetResult, int | None]:
+    """The results, and the signal that ended the run early. `shown` are the digests that may be applied (None: any)."""
     brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
     directory = fleet.options.dir
     run = resume or Run("", "apply", "", _revision(directory), fleet.names, {}, fleet.selection, shown)
@@ -100,12 +98,12 @@ def _apply(
         return _apply_one(fleet, session, settings, brakes, shown)
 
     try:
-        with _signals(brakes) as caught:
+        with first_signal(brakes.interrupt):
             results = run_fleet(fleet, _waves(fleet), work, pace, brakes, record)
     finally:
         record.close()
     fleet.messages.print_to(fleet.console)
-    return fleet.in_order(results, "apply"), caught
+    return fleet.in_order(results, "apply"), brakes.signal
 
 
 def _apply_one(
@@ -128,10 +126,12 @@ def _apply_one(
 
 def _applied(result: EnvironmentResult, applied: Applied) -> EnvironmentResult:
     text = apply_text(applied.outcomes, applied.unverified, Style(), applied.tested).rstrip("\n")
-    good = not applied.unverified and all(one.status in GOOD for one in applied.outcomes) and not applied.unrecorded
-    if good:
-        return replace(result, status="applied", outcome=text)
-    return replace(result, status="failed", code=5, reason=text.partition("\n")[0], outcome=text)
+    try:
+        applied.raise_if_incomplete()
+    except Incomplete as error:
+        reason = str(error) if applied.is_verified else text.partition("\n")[0]
+        return replace(result, status="failed", code=error.exit_code, reason=reason, outcome=text)
+    return replace(result, status="applied", outcome=text)
 
 
 def _raise_if_unapproved(before: FleetResult, expected: str | None) -> None:
@@ -188,22 +188,3 @@ def _revision(directory: Path) -> str:
         return Revision(directory, "HEAD").commit
     except PolicyctlError:
         return ""
-
-
-@contextmanager
-def _signals(brakes: Brakes) -> Iterator[list[int]]:
-    """Let the first SIGINT or SIGTERM end the run when what was begun is finished; the second one stops at once."""
-    caught: list[int] = []
-
-    def handle(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        brakes.interrupted = True
-        caught.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, handle) for number in numbers]
-    try:
-        yield caught
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)

@@ -84,9 +84,14 @@ class Applied(NamedTuple):
     unrecorded: list[str]
     tested: Sequence[ModelTest] = ()
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether every change is on the remote, and was read back."""
+        return not self.unverified and all(outcome.status in GOOD for outcome in self.outcomes)
+
     def raise_if_incomplete(self) -> None:
         """Raise Incomplete unless every change is on the remote, verified and recorded."""
-        if self.unverified or any(outcome.status not in GOOD for outcome in self.outcomes):
+        if not self.is_verified:
             raise Incomplete("not everything was applied; see above, then plan again")
         if self.unrecorded:
             raise Incomplete(f"the audit file lacks what became of {count(len(self.unrecorded), 'change')}; see above")

@@ -54,7 +54,7 @@ def recording(audit: Audit | None, plan: Plan, directory: Path, warn: Callable[[
     if audit is None:
         yield Recording(lambda _: None, lambda _: None)
         return
-    file, origin, identifier = AuditFile(audit.file), _origin(audit, directory), str(uuid.uuid4())
+    file, origin, identifier = LineFile(audit.file), _origin(audit, directory), str(uuid.uuid4())
 
     def add(change: Change, outcome: Outcome | None) -> None:
         file.add(entry_line(entry_of(plan, origin, identifier, timestamp(datetime.now(UTC)), change, outcome)))
@@ -105,14 +105,14 @@ def _user() -> str:
     return f"{user_name()}@{socket.gethostname()}"
 
 
-class AuditFile:
+class LineFile:
     """A file that lines are appended to: each in one write, and on the disk before `add` returns.
 
     Several threads and processes may add at once. A new file is readable by its owner only.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises PolicyctlError if the file cannot be appended to."""
+    def __init__(self, path: Path, what: str = "the audit file") -> None:
+        """`what` names the file in messages. Raises PolicyctlError if the file cannot be appended to."""
         self.path = path
         self._lock = threading.Lock()
         self._torn = False
@@ -122,11 +122,11 @@ class AuditFile:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._descriptor = os.open(path, flags, 0o600)
         except OSError as error:
-            raise PolicyctlError(f"the audit file {path} cannot be written: {error.strerror}; nothing was applied") from None
+            raise PolicyctlError(f"{what} {path} cannot be written: {error.strerror}; nothing was applied") from None
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(self._descriptor)
-            raise PolicyctlError(f"the audit file {path} is not a regular file; nothing was applied")
+            raise PolicyctlError(f"{what} {path} is not a regular file; nothing was applied")
         if status.st_size:  # a line that a killed process left unfinished must not join the next one
             self._torn = os.pread(self._descriptor, 1, status.st_size - 1) != b"\n"
 

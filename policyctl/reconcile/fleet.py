@@ -19,7 +19,7 @@ from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import make_folder, make_state_folder
 from policyctl.plan.fleet import EnvironmentResult, WaveOf
 from policyctl.plan.plan import Selection
-from policyctl.reconcile.audit import AuditFile
+from policyctl.reconcile.audit import LineFile
 
 Task = Callable[[str], EnvironmentResult]
 RUNS = "runs"
@@ -53,7 +53,7 @@ class EmbeddedRunner:
         self._submitted += len(names)
 
     def work(self, task: Task) -> Iterator[EnvironmentResult]:
-        """At most twice as many environments as threads are in hand, so that a stop takes effect at once."""
+        """Only as many environments as there are threads are in hand, so that a stop takes effect at once."""
         running: set[Future[EnvironmentResult]] = set()
         with ThreadPoolExecutor(self._parallelism) as pool:
             while running or (self._waiting and not self._stopped()):
@@ -78,16 +78,20 @@ class Brakes:
         self._most = 0 if fail_fast else most
         self._failures = 0
         self._lock = threading.Lock()
-        self.interrupted = False
+        self.signal: int | None = None
 
     def note(self, result: EnvironmentResult) -> None:
         """Count a result."""
         with self._lock:
             self._failures += result.failed
 
+    def interrupt(self, number: int) -> None:
+        """Begin nothing more, because of a signal."""
+        self.signal = self.signal or number
+
     def stopped(self) -> bool:
         """Whether nothing more is begun."""
-        return self.interrupted or (self._most is not None and self._failures > self._most)
+        return self.signal is not None or (self._most is not None and self._failures > self._most)
 
 
 def run_waves(
@@ -143,7 +147,7 @@ class RunRecord:
         runs = folder / RUNS
         make_folder(runs)
         self.id = run.id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
-        self._file = AuditFile(runs / f"{self.id}.jsonl")
+        self._file = LineFile(runs / f"{self.id}.jsonl", "the record of this run")
         if not run.id:
             head = {"format": "policyctl/run", "version": VERSION, "command": run.command, "revision": run.revision}
             head |= {"began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "environments": list(run.names)}
@@ -169,7 +173,7 @@ def read_run(folder: Path, run: str) -> Run:
     """The record of a run. Raises UsageError for an unknown one, PolicyctlError for a file that is not a record."""
     path = folder / RUNS / f"{run}.jsonl"
     if run not in run_ids(folder):
-        raise UsageError(f"there is no run {run} in {folder / RUNS}; policyctl runs lists them")
+        raise UsageError(f"unknown run {run} (policyctl runs lists those in {folder / RUNS})")
     lines = path.read_text("utf-8", "replace").splitlines()
     entries = []
     for text in lines:

@@ -167,12 +167,12 @@ sys.dont_write_bytecode = True
 import policyctl.reconcile.audit as auditing
 from policyctl.cli.main import main
 
-class Full(auditing.AuditFile):
+class Full(auditing.LineFile):
     def __init__(self, path):
         super().__init__(path)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 
-auditing.AuditFile = Full
+auditing.LineFile = Full
 main()
 """
 
@@ -199,7 +199,7 @@ import os, signal
 import policyctl.reconcile.audit as auditing
 from policyctl.cli.main import main
 
-class Full(auditing.AuditFile):
+class Full(auditing.LineFile):
     struck = False
 
     def add(self, line):
@@ -210,7 +210,7 @@ class Full(auditing.AuditFile):
             raise OSError(28, "No space left on device")
         super().add(line)
 
-auditing.AuditFile = Full
+auditing.LineFile = Full
 main()
 """
 

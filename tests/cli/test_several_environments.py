@@ -277,7 +277,7 @@ def test_the_report_has_a_row_or_a_case_for_each_environment(fleet: Project, pol
         (["plan", "--env", "t-a0", "--fail-fast"], "--fail-fast and --max-failures are for several environments"),
         (["apply", "--all", "--max-failures", "many"], "many is neither a number nor a percentage"),
         (["apply", "--all", "--keep-going", "--fail-fast"], "--keep-going contradicts --fail-fast"),
-        (["apply", "--resume", "x", "--yes"], "there is no run x in "),
+        (["apply", "--resume", "x", "--yes"], "unknown run x (policyctl runs lists those in "),
         (["apply", "--resume", "x", "--all"], "--resume does what a run left"),
         (["pull", "--env", "t-*"], "pull works on one environment here"),
     ],
