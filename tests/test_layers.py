@@ -115,7 +115,7 @@ def test_imports_go_down_only() -> None:
 
 
 def a_circle(graph: dict[str, set[str]]) -> list[str]:
-    """The nodes of one circle; none if there is no circle."""
+    """The nodes of one circle; none without one."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -37,7 +37,7 @@ def _completion(values: Callable[[Line], Iterable[tuple[str, str]]]) -> Complete
     def complete(context: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem[str]]:
         try:
             found = dict(values(Line(context, begun)))
-        except Exception:  # noqa: BLE001 - see above
+        except Exception:  # noqa: BLE001 - a shell that completes shows no errors, whatever is broken
             return []
         from click.shell_completion import CompletionItem  # only a shell asks for it
 

@@ -59,6 +59,7 @@ class Fleet:
         self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
         self.messages = CollectingConsole(self.options)
         self._lock = threading.Lock()
+        self._places = {name: place for place, name in enumerate(self.names)}
 
     def session(self, name: str) -> Session:
         """The session of one environment, whose messages are collected."""
@@ -87,7 +88,7 @@ class Fleet:
                 return EnvironmentResult(name, "failed", error.exit_code, f"{error.problems[0]}{more}", remote)
             except PolicyctlError as error:
                 return EnvironmentResult(name, "failed", error.exit_code, str(error), remote)
-            except Exception as error:  # noqa: BLE001 - one environment must not end the others
+            except Exception as error:  # noqa: BLE001 - a boundary, as in main: what fails in one environment must not end the others
                 return EnvironmentResult(name, "failed", 1, f"a bug in policyctl: {type(error).__name__}: {error}", remote)
 
         return run
@@ -97,7 +98,7 @@ class Fleet:
         from policyctl.load.referred import access_now  # with git behind it
 
         access = access_now(self.options.dir, self.config, self.config.environments[name])
-        result, place = replace(planned(review, name, remote), access=access), self.names.index(name)
+        result, place = replace(planned(review, name, remote), access=access), self._places[name]
         with self._lock:
             if result.alike not in self._reviews or place < self._reviews[result.alike][0]:
                 self._reviews[result.alike] = place, review

@@ -101,7 +101,7 @@ def run(args: Sequence[str] | None = None) -> int:
         return _report_problems(error)
     except PolicyctlError as error:
         return _report_error(error, args)
-    except Exception as error:  # noqa: BLE001 - the boundary
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever is left becomes one message
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own output; commands name what they write
             _print_error(f"error: standard output cannot be written: {error.strerror}")
             return 1

@@ -20,7 +20,7 @@ from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.inventory import ReadBeside, Row, read_inventory, typed
 from policyctl.load.kinds import has_template, is_template
 from policyctl.load.urls import LOCAL, SQLITE, is_http, is_loopback_host, origin
-from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
+from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path, listed
 
 Origin = Mark | FieldPath  # a row of an inventory, or a part of policyctl.yaml
 _MERGED = frozenset(("vars", "labels", "limits", "guards", "auth"))
@@ -78,7 +78,6 @@ class FleetDescription:
         self.found: list[Placed] = []
         self.problems: list[Problem] = []
         self.members: dict[str, Member] = {}
-        self.inventories: list[str] = []
         self._templates: Mapping[str, Any] = data.get("templates") or {}
         self._read = cache(lambda path: read_inventory(path, read))
         self._chain = cache(self._chain_of)
@@ -113,8 +112,8 @@ class FleetDescription:
         return tuple(chain)
 
     def _unknown(self, name: str) -> str:
-        known = ", ".join([*self._templates][:10]) or "there are none"
-        return f"there is no template {name}{did_you_mean(name, self._templates) or f' (known: {known})'}"
+        known = listed(self._templates) or "there are none"
+        return f"unknown template {name}{did_you_mean(name, self._templates) or f' (known: {known})'}"
 
     def _check_expressions(self, settings: Mapping[str, Any], path: FieldPath) -> None:
         for key, value in (settings or {}).items():
@@ -123,7 +122,6 @@ class FleetDescription:
 
     def _generate(self, generator: Mapping[str, Any], path: FieldPath) -> None:
         """The members of one generator."""
-        self.inventories.append(generator["from"])
         try:
             inventory = self._read(generator["from"])
         except InvalidInput as error:
@@ -205,7 +203,7 @@ def merged(member: Member) -> dict[FieldPath, Layered]:
                     del found[path]
             for path, item in parts.items():
                 found.pop(path, None)  # the order is that of the last one to write it
-                if item is not None or (key == "vars" and not layer.rendered and isinstance(layer.origin, Mark)):
+                if item is not None:  # null takes away
                     expression = layer.rendered and key in _RENDERED and has_template(item)
                     found[path] = Layered(item, layer.origin, expression)
     return found

@@ -117,7 +117,7 @@ BAD = {
         "1:9: manage: needs policies too: models are managed beside them, never alone [P109]",
     ),
     "an empty scope": ("scope: []", "1:8: scope must not be empty [P106]"),
-    "a scope that is no list": ("scope: team-*", "1:8: scope must be a list [P104]"),
+    "a scope that is not a list": ("scope: team-*", "1:8: scope must be a list [P104]"),
     "no environments": ("environments: {}", "1:15: environments must not be empty [P106]"),
     "an unknown default": (
         "default: prd\nenvironments: {prod: {}}",

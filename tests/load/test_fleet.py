@@ -92,7 +92,7 @@ def test_an_inventory_is_csv_yaml_or_json_and_not_a_policy_file(name: str, rows:
         (ROWS + "cash,eu-de\n", "tenants.csv:4:1: the row has 2 fields, and the header 6 [P310]"),
         (ROWS + "a,b,c,d,e,f,g\n", "tenants.csv:4:1: the row has 7 fields, and the header 6 [P310]"),
         (ROWS + "acme,eu-de,x,1,,\n", "tenants.csv:4:1: a second row makes prod-acme (the first is at  [P310]"),
-        (ROWS + "cash,eu-de,x,1,,silver\n", "tenants.csv:4:1: there is no template silver [P310]"),
+        (ROWS + "cash,eu-de,x,1,,silver\n", "tenants.csv:4:1: unknown template silver [P310]"),
         (ROWS + ",eu-de,x,1,,\n", "tenants.csv:4:1: the row has no name: the variable tenant is not set [P310]"),
         (ROWS + "a/b,eu-de,x,1,,\n", 'tenants.csv:4:1: "prod-a/b" is not a name [P307]'),
         (ROWS + '"cash,eu-de,x,1,,\n', "tenants.csv:4:1: is not CSV [P310]"),
@@ -115,7 +115,7 @@ def test_an_inventory_that_is_not_whole_stops_everything(rows: str | None, found
         (
             "extends: instance, limits",
             "extends: instanze, limits",
-            "there is no template instanze (did you mean instance?)",
+            "unknown template instanze (did you mean instance?)",
         ),
         ("  instance:\n", "  instance:\n    extends: gold\n", "leads back; remove one extends"),
         ('scope: ["gold-*"]', 'scope: ["{{ tenant }}-*"]', "expressions are not rendered in scope [P309]"),

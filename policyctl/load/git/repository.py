@@ -233,7 +233,7 @@ def _run(folder: Path, args: Sequence[str], more: dict[str, str], given: bytes =
     surroundings["PATH"] = os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
     try:
         return subprocess.run(  # noqa: S603 - no shell; what users give is a checked revision or a path after --
-            ["git", "-C", str(folder), *args],  # noqa: S607 - git, by its name
+            ["git", "-C", str(folder), *args],  # noqa: S607 - the git that the user has on PATH is the one to ask
             input=given,
             env={**surroundings, **more, "LC_ALL": "C"},
             capture_output=True,
