@@ -21,8 +21,8 @@ class LivePolicy:
 
     `document["name"]` keeps the row's own spelling, which an update must write. `version` is the row's `etag`, where the
     remote gives one: a write that carries it is refused when the row changed since. `known` is the text of what the format
-    knows of the document, and `beside` are its other top-level keys: the text of many rows takes a fraction of the memory of their
-    documents. The normal form and its `text` are made when first used: most rows equal the desired text and never need them.
+    knows of the document, and `beside` are its other top-level keys: the text of many rows takes a fraction of the memory of
+    their documents. The normal form and its `text` are made when first used: most rows equal the desired text and need neither.
     """
 
     name: str

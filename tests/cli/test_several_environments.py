@@ -311,6 +311,27 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+def test_a_signal_ends_a_run_when_what_was_begun_is_finished(fleet: Project, policyctl: Policyctl) -> None:
+    """With the signal's exit code; what is left is done by resuming the run."""
+    fleet.write("tenants.csv", "tenant,ring,lite\n" + "".join(f"b{n},1,\n" for n in range(150)))
+    command = (sys.executable, "-m", "policyctl", "apply", "--all", "--yes", "--format", "json")
+    with subprocess.Popen(command, cwd=fleet.policies.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        runs = fleet.policies.parent / ".policyctl" / "runs"
+        until(lambda: any(path.read_text().count("\n") > 20 for path in runs.glob("*.jsonl")))
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    results = json.loads(out)["environments"]
+    statuses = {one["name"]: one["status"] for one in results}
+    assert {"applied", "not begun"} <= set(statuses.values())
+    assert all("interrupted" in one["reason"] for one in results if one["status"] == "failed")  # planned, and not written
+    run = next(runs.glob("*.jsonl")).stem
+    left = data_of(policyctl, "runs", run)["runs"][0]["left"]
+    assert left == [name for name, status in statuses.items() if status != "applied"]
+    assert policyctl("apply", "--resume", run, "--yes").code == 0
+    assert policyctl("plan", "--all", "--detailed-exitcode").code == 0
+
+
 def run_of(err: str) -> str:
     return next(line for line in err.splitlines() if line.startswith("run ")).split()[1].rstrip(";")
 
@@ -364,6 +385,7 @@ def test_a_record_without_a_commit_is_not_resumed_in_a_repository(fleet: Project
     assert "was at no commit, and this is" in policyctl("apply", "--resume", run, "--yes").err
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_and_nothing_is_written_twice(fleet: Project, policyctl: Policyctl) -> None:
     """Every environment has the policy once, whatever moment the process was killed at."""
     rows = "".join(f"b{n},1,\n" for n in range(150))
