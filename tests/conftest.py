@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -83,6 +84,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         if _is_random(item):
             item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # around the test alone, within what pytest-cov does
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Measures nothing during a test marked no_cover. In a process of pytest-xdist there are two measurements, that of its
+    session and one begun with its command line, and pytest-cov pauses only the first: the other goes on in its place."""
+    if item.get_closest_marker("no_cover") is None:
+        return (yield)
+    here, in_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(here)
+        threading.settrace(in_threads)
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import subprocess
 import sys
+import threading
 from functools import partial
 
 import pytest
@@ -141,3 +142,13 @@ def test_a_remote_without_a_login_needs_no_models_of_one(project: Project, polic
     with standing_in(Tenant()) as server:
         assert policyctl("apply", "--yes", "--remote", server.url).code == 0
         assert imported("plan", "--remote", server.url) == {"pydantic", "yaml", "httpx", "sqlite3"}
+
+
+@pytest.mark.no_cover
+def test_a_test_marked_no_cover_is_not_traced_in_any_thread() -> None:
+    """Also with -n, where pytest-cov measures twice and pauses once."""
+    traced = [sys.gettrace()]
+    thread = threading.Thread(target=lambda: traced.append(sys.gettrace()))
+    thread.start()
+    thread.join()
+    assert traced == [None, None]
