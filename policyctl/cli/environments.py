@@ -6,17 +6,19 @@ import re
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from policyctl.cli import completion
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, UsageError
-from policyctl.load.environment import Config
 from policyctl.load.selector import EnvironmentFilter, is_glob, lines_of, parse_selector
+
+if TYPE_CHECKING:
+    from policyctl.load.environment import Config
 
 _MAX_NAMES = 1 << 20  # characters of a list of environments
 
@@ -61,8 +63,11 @@ _OPTIONS = (
 )
 
 
-def with_environments(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that choose environments, as `chosen`: an EnvironmentFilter with the names of --env too."""
+def with_environments(function: Callable[..., Any], *, variable: bool = True) -> Callable[..., Any]:
+    """Give a command the options that choose environments, as `chosen`: an EnvironmentFilter with the names of --env too.
+
+    Without `variable`, POLICYCTL_ENV chooses none.
+    """
 
     @wraps(function)
     def wrapper(
@@ -76,7 +81,8 @@ def with_environments(function: Callable[..., Any]) -> Callable[..., Any]:
         **more: Any,
     ) -> Any:
         others = everything or listed is not None or bool(labels or excluded or affected)
-        names = () if others and "env" not in options.given else options.env  # a variable must not win over an option
+        by_option = "env" in options.given or (variable and not others)  # a variable must not win over an option
+        names = options.env if by_option else ()
         if everything and (names or listed is not None):
             raise UsageError("--all is every environment; leave out --env and --env-from, or --all")
         several = others or len(names) > 1 or any(map(is_glob, names))
@@ -87,6 +93,9 @@ def with_environments(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
     return wrapper
+
+
+with_environments_or_all = partial(with_environments, variable=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from policyctl.cli.console import CollectingConsole, Console
-from policyctl.cli.environments import choose, raise_broken, with_environments
+from policyctl.cli.environments import choose, raise_broken, with_environments_or_all
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.session import DirectoryFiles, open_config, session_of
 from policyctl.errors import PolicyctlError, UsageError
@@ -65,7 +65,7 @@ are equal, and templates may compute them: "{{ 1 / 3 }}"."""
 @click.option("--format", "form", type=click.Choice(["text", "junit", "json"]), default="text", show_default=True)
 @click.option("--if-any", is_flag=True, help="Succeed when there are no tests.")
 @with_options("dir", "env", "color", "verbose")
-@with_environments
+@with_environments_or_all
 def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool, chosen: EnvironmentFilter) -> int:
     """Run the scenario tests beside the policies (*.test.yaml, or documents of kind: policy_test), offline and exactly.
 
@@ -74,8 +74,7 @@ def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool, cho
     all passed, 1 that a test failed, that there are no tests, or that the policies or tests have problems.
     """
     config, console = open_config(options), Console(options)
-    asked = chosen if "env" in options.given else chosen._replace(names=())  # as validate, which ignores POLICYCTL_ENV
-    names = choose(options, config, asked)
+    names = choose(options, config, chosen)
     if not names:
         console.say(NONE_AFFECTED)
         return 0

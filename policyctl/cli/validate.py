@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from policyctl.cli.environments import choose, with_environments_or_all
 from policyctl.cli.options import Options, with_options
+from policyctl.errors import UsageError
+from policyctl.load.selector import EnvironmentFilter
 
 if TYPE_CHECKING:
     from policyctl.lint.validate import Validation
@@ -20,6 +23,7 @@ Example:
   policyctl validate
   policyctl validate policies/anygem.yaml other/
   policyctl validate --deep -v
+  policyctl validate -l 'ring=canary'
   policyctl validate --format json | jq -r '.problems[].code'"""
 
 
@@ -34,14 +38,17 @@ Example:
     "default there; sarif: for code scanners.  [default: text: full on a terminal, else concise]",
 )
 @with_options("dir", "env", "color", "verbose")
-def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None) -> int:
+@with_environments_or_all
+def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None, chosen: EnvironmentFilter) -> int:
     """Check policy files and directories, offline: every problem of every file, in every environment.
 
-    Without a PATH it checks the policy directory. With --env it checks that environment only; POLICYCTL_ENV is ignored. Exit
-    code 0 means valid (warnings allowed), 1 invalid. Findings of severity info are shown with -v, or when lint.select in
+    Without a PATH it checks the policy directory. Environments that are chosen are checked alone; POLICYCTL_ENV is ignored.
+    Exit code 0 means valid (warnings allowed), 1 invalid. Findings of severity info are shown with -v, or when lint.select in
     policyctl.yaml names their rules. To silence a lint rule (see policyctl rules) on a line, add a comment to it:
     # policyctl: ignore[P405]
     """
+    if paths and chosen.affected is not None:
+        raise UsageError("--affected compares the whole policy directory; leave out the paths")
     paths = paths or (options.dir,)
     if form in (None, "text") and _is_unchanged(paths):  # checked first, because most commits change nothing here
         click.echo("Nothing to check: the commit changes nothing here.")
@@ -55,11 +62,17 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
         validation = validate_paths(
             paths,
             options.dir,
-            environment=options.environment if "env" in options.given else None,
+            environment=None if chosen.several or not chosen.names else chosen.names[0],
+            choose=(lambda config: choose(options, config, chosen)) if chosen.is_narrow else None,
             infos=console.verbose,
             deep=deep,
             on_file=step,
         )
+    if validation.environments == () and validation.valid:
+        from policyctl.report.fleet import NONE_AFFECTED
+
+        console.say(NONE_AFFECTED)
+        return 0
     console.result(_printed(validation, form or ("github" if is_github() else "text"), console.out_style))
     return 0 if validation.valid else 1
 

@@ -20,6 +20,7 @@ from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import refuse_link
 from policyctl.load.unread import gap_problems, gaps_of, missing_config, shown
 from policyctl.load.urls import LOCAL
+from policyctl.policy.findings import listed
 from policyctl.policy.names import kind_of
 from policyctl.rules import LINT_CODES
 
@@ -28,7 +29,7 @@ class Validation(NamedTuple):
     """The problems found, sorted by place, and how much was checked; `tests` are scenario tests, `models` the virtual
     models that are managed.
 
-    `environment` is the only one that was checked, None for all.
+    `environment` is the only one that was checked, and `environments` are the several that were chosen; None for all.
     """
 
     problems: tuple[Problem, ...]
@@ -38,6 +39,7 @@ class Validation(NamedTuple):
     skipped: Counter[str]
     environment: str | None = None
     models: int = 0
+    environments: tuple[str, ...] | None = None
 
     @property
     def valid(self) -> bool:
@@ -69,11 +71,46 @@ class _Group:
         return config.parent
 
 
+Chooser = Callable[[Config], Collection[str]]
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What is to be checked: one environment, those that `choose` names, or all; and by which rules. `names` are the chosen."""
+
+    only: str | None
+    choose: Chooser | None
+    infos: bool
+    deep: bool
+    names: tuple[str, ...] = ()
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether all environments are checked."""
+        return self.only is None and self.choose is None
+
+    def of(self, config: Config) -> list[Environment]:
+        """The environments to check; none if the configuration is invalid. Raises UsageError for an unknown one."""
+        if self.choose is not None and config.labels:
+            self.names = tuple(self.choose(config))
+            return [config.environments[name] for name in self.names if name in config.environments]
+        if self.only is None or not config.environments:
+            return list(config.environments.values())
+        return [config.environment(self.only)]
+
+    def broken(self, config: Config) -> Iterator[Problem]:
+        """The problems of environments that cannot be used."""
+        for name, problems in config.broken.items():
+            if self.choose is None or name in self.names:
+                yield from problems
+
+
 def validate_paths(
     paths: Iterable[Path],
     directory: Path | None = None,
     *,
     environment: str | None = None,
+    choose: Chooser | None = None,
     infos: bool = False,
     deep: bool = False,
     on_file: Callable[[], object] = lambda: None,
@@ -81,21 +118,27 @@ def validate_paths(
     """Everything that is wrong in these files and directories. Each file has the nearest policyctl.yaml upward.
 
     `directory` is the one that plan would read. `environment` is the only one to check, None for all; raises UsageError if a
-    policyctl.yaml does not have it. `infos` adds findings of severity info unless rules are selected, `deep` those of the
-    effect engine. `on_file` is called after each file.
+    policyctl.yaml does not have it. `choose` names those to check of a policyctl.yaml, if only some are. `infos` adds findings
+    of severity info unless rules are selected, `deep` those of the effect engine. `on_file` is called after each file.
     """
     problems, groups = _collect(paths, directory)
+    chosen: dict[str, None] | None = None if choose is None else {}
     files, names, tests, skipped = set[str](), set[str](), set[tuple[str, int, int]](), Counter[str]()
     for above, group in groups.items():
-        found, loaded = _validate_group(above, group, directory, environment, infos, deep, on_file)
+        wanted = _Wanted(environment, choose, infos, deep)
+        found, loaded = _validate_group(above, group, directory, wanted, on_file)
+        if chosen is not None:
+            chosen |= dict.fromkeys(wanted.names)
         problems += found
         files.update(group.files)
         names = names.union(*(one.names for one in loaded))
         suites = [suite for one in loaded for suite in one.suites]
         tests |= {(suite.file, suite.index, place) for suite in suites for place in range(len(suite.scenarios))}
-        skipped += loaded[0].skipped
+        skipped += loaded[0].skipped if loaded else Counter()
     models = sum(kind_of(name) == "model" for name in names)
-    return Validation(tuple(sorted(set(problems))), len(files), len(names) - models, len(tests), skipped, environment, models)
+    which = None if chosen is None else tuple(chosen)
+    found_all = tuple(sorted(set(problems)))
+    return Validation(found_all, len(files), len(names) - models, len(tests), skipped, environment, models, which)
 
 
 def _collect(paths: Iterable[Path], directory: Path | None) -> tuple[list[Problem], dict[Path | None, _Group]]:
@@ -154,20 +197,22 @@ def _validate_group(
     path: Path | None,
     group: _Group,
     directory: Path | None,
-    only: str | None,
-    infos: bool,
-    deep: bool,
+    wanted: _Wanted,
     on_file: Callable[[], object],
 ) -> tuple[list[Problem], list[Loaded]]:
     """What is wrong with the files that share one configuration, and what they contain for each environment."""
     problems: list[Problem] = []
     try:
         config = load_config(path)
-        problems += (*variable_warnings(config), *(problem for found in config.broken.values() for problem in found))
+        problems += variable_warnings(config)
         group.files = {file: None for file in group.files if not config.is_inventory(file)}
     except InvalidInput as error:
         problems += error.problems
         config = Config(path, {}, None)  # the files are still checked, without variables
+    environments = wanted.of(config)
+    problems += wanted.broken(config)
+    if wanted.choose is not None and config.labels and not wanted.names:
+        return [], []
     files = Files(
         group.files,
         group.problems,
@@ -175,8 +220,7 @@ def _validate_group(
         whole=group.is_whole(path, directory),
         several=True,
     )
-    linter = Linter(files, config.lint.codes(infos=infos), deep=deep)
-    environments = _chosen(config, only)
+    linter = Linter(files, config.lint.codes(infos=wanted.infos), deep=wanted.deep)
     loaded: list[Loaded] = []
     for environment in environments or [Environment(LOCAL)]:
         problems += _left_out(group, config, environment, files, linter.codes)
@@ -184,18 +228,13 @@ def _validate_group(
     found = [(*one.problems, *one.test_problems) for one in loaded]
     by_environment = {environment.name: one for environment, one in zip(environments, found, strict=False)}
     problems += _merged(by_environment, config) if by_environment else [p for p in found[0] if p.code != UNSET]
-    if only is None:  # another environment may need a comment, or match a setting
+    if wanted.everywhere:  # another environment may need a comment, or match a setting
         problems += linter.comment_problems()
         whole = bool(group.files) and files.whole and not errors_in(problems)
-        problems += _idle_settings(config, zip(environments, loaded, strict=True), infos) if whole and environments else ()
+        problems += (
+            _idle_settings(config, zip(environments, loaded, strict=True), wanted.infos) if whole and environments else ()
+        )
     return problems, loaded
-
-
-def _chosen(config: Config, only: str | None) -> list[Environment]:
-    """The environments to check; none if the configuration is invalid. Raises UsageError for an unknown one."""
-    if only is None or not config.environments:
-        return list(config.environments.values())
-    return [config.environment(only)]
 
 
 def _left_out(
@@ -229,4 +268,4 @@ def _named(problem: Problem, names: list[str], config: Config, most: int) -> Pro
         return name_environments(problem, [config.environments[name] for name in names])
     if len(names) == most:
         return problem
-    return problem._replace(message=f"{problem.message} (environment {', '.join(names)})")
+    return problem._replace(message=f"{problem.message} (environment {listed(names)})")

@@ -196,7 +196,8 @@ def name_environments(problem: Problem, environments: Sequence[Environment]) -> 
     what = problem.message.partition(_IN)[0]
     variable = what.split()[2]
     *most, last = (environment.name for environment in environments)
-    names = f"s {', '.join(most)} and {last}" if most else f" {last}"
+    named = [*most, last]
+    names = f"s {listed(named)}" if len(named) > MOST_LISTED else f"s {', '.join(most)} and {last}" if most else f" {last}"
     guess = did_you_mean(variable, {name for environment in environments for name in environment.vars})
     where = f"the vars of each in {CONFIG_FILE}" if most else f"environments.{last}.vars in {CONFIG_FILE}"
     return problem._replace(message=f"{what}{_IN}{names}{guess or f' (add it to {where})'}")

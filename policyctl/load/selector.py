@@ -74,6 +74,11 @@ class EnvironmentFilter(NamedTuple):
     several: bool = True
     affected: str | None = None
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the command line asks for several environments, but not simply for all."""
+        return self.several and self != EnvironmentFilter()
+
     def choose(self, labels: Mapping[str, Mapping[str, str]], unlabelled: Collection[str] = ()) -> tuple[str, ...]:
         """The names chosen, in the order of `labels`, which has every environment's labels by name. Those whose labels are not
         known (`unlabelled`) are chosen whatever the selectors, so that they are not left out unnoticed.

@@ -74,6 +74,7 @@ def validation_json(validation: Validation) -> str:
         "version": VERSION,
         "valid": validation.valid,
         "environment": validation.environment,
+        "environments": None if validation.environments is None else list(validation.environments),
         "files": validation.files,
         "policies": validation.policies,
         "models": validation.models,
@@ -109,6 +110,8 @@ def validation_summary(validation: Validation, style: Style) -> str:
         kinds = ", ".join(f"{number} {escape(kind)}" for kind, number in sorted(validation.skipped.items()))
         seen += f", skipped: {kinds}"
     where = f" in {escape(validation.environment)}" if validation.environment is not None else ""
+    if validation.environments:
+        where = f" in {count(len(validation.environments), 'environment')}"
     if validation.valid:
         verdict = style.paint("Valid", "green", "bold")
         return f"{verdict}{where}: {seen}" + (f", {problems}.\n" if problems else ".\n")

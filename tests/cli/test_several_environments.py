@@ -562,3 +562,43 @@ def test_every_way_to_a_remote_that_an_inventory_had_is_in_its_history(project: 
 )
 def test_only_the_name_of_an_environment_is_left_out_of_a_reason(reason: str, shown: str) -> None:
     assert general(EnvironmentResult("b", "failed", 1, reason, "https://b.example/1")) == shown
+
+
+def test_validate_checks_every_environment_unless_some_are_chosen(
+    fleet: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 1 if one of those that are checked is not valid; a variable of the shell chooses none."""
+    monkeypatch.setenv("POLICYCTL_ENV", "t-a1")
+    rows = (fleet.policies / "tenants.csv").read_text().replace("a5,2,\n", "a5,2,much\n").replace("a6,0,\n", "a6,0,much\n")
+    fleet.write("tenants.csv", rows)
+    everywhere = policyctl("validate")
+    assert everywhere.code == 1
+    assert "(environment t-a5, t-a6) [" in everywhere.out
+    assert (policyctl("validate", "--all").code, policyctl("validate", "--all").out) == (1, everywhere.out)
+    ring = policyctl("validate", "-l", "ring=1")
+    assert (ring.code, ring.out) == (0, "Valid in 4 environments: 1 policy in 1 file.\n")
+    assert data_of(policyctl, "validate", "--env", "t-a1", "--env", "t-a4")["environments"] == ["t-a1", "t-a4"]
+    assert policyctl("validate", "--env", "t-*", "--exclude-env", "t-a5").code == 1
+    (fleet.policies / "names").write_text("t-a1\nt-a5\n")
+    assert "(environment t-a5) [" in policyctl("validate", "--env-from", "policies/names").out
+    assert policyctl("validate", "--env", "t-a5").out.splitlines()[-1].startswith("Not valid in t-a5: ")
+
+
+def test_a_problem_of_many_environments_names_the_first_of_them(fleet: Project, policyctl: Policyctl) -> None:
+    fleet.write("tenants.csv", "tenant,ring,lite\ngood,1,\n" + "".join(f"b{n},1,much\n" for n in range(40)))
+    assert "t-b8, t-b9 and 30 more) [" in policyctl("validate").out
+
+
+def test_only_affected_environments_are_validated_when_that_is_asked_for(fleet: Project, policyctl: Policyctl) -> None:
+    commit(fleet.policies.parent)
+    ran = policyctl("validate", "--affected", "HEAD")
+    assert (ran.code, ran.out, ran.err) == (0, "", "no environment is affected, so there is nothing to do\n")
+    rows = (fleet.policies / "tenants.csv").read_text().replace("a5,2,\n", "a5,2,0.5\n")
+    fleet.write("tenants.csv", rows)
+    assert data_of(policyctl, "validate", "--affected", "HEAD")["environments"] == ["t-a5"]
+
+
+def test_tests_run_in_the_environments_of_a_list_alone(fleet: Project, policyctl: Policyctl) -> None:
+    fleet.write("anygem.test.yaml", TESTS)
+    (fleet.policies / "names").write_text("t-a1\nt-a11\n")
+    assert policyctl("test", "--env-from", "policies/names").out.splitlines()[-1] == "2 passed"
