@@ -56,7 +56,7 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"
 
 # 15 are for many environments: their description, selection, runs and reports. 2 are for diff: the command and its text. 1 is
 # for the completion of values, which every option imports. 2 are for doctor: the checks, and the way to a service.
-MOST_MODULES = 194  # of them 15 for many environments, and 6 for diff, completion, doctor, outcomes and saved plans
+MOST_MODULES = 195  # of them 15 for many environments, and 6 for diff, completion, doctor, outcomes and saved plans
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

@@ -15,10 +15,12 @@ from policyctl.cli.console import Console
 from policyctl.cli.effect_inputs import (
     LIVE,
     Assumptions,
+    Here,
     PolicySet,
     Script,
     Versions,
     find_policies,
+    is_file,
     models_of,
     raise_if_idle_dir,
     read_assumptions,
@@ -26,8 +28,10 @@ from policyctl.cli.effect_inputs import (
     read_timeouts,
     versions_against,
 )
+from policyctl.cli.environments import with_environments
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.selection import with_partial
+from policyctl.cli.session import Session
 from policyctl.effect.analysis import analyse, compare
 from policyctl.effect.context import DeclaredModels
 from policyctl.effect.evaluate import costs, evaluate
@@ -37,23 +41,15 @@ from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import UNFIT, tree_if_known, unfit_models
 from policyctl.effect.usage import Names, Use, Uses, dead_configuration, names_in
 from policyctl.errors import NotKnown, UsageError
+from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.urls import is_http
 from policyctl.plan.references import led_to
 from policyctl.plan.unknown_fields import uncounted
 from policyctl.policy.document import Document, Policy
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.names import model_names_in, spellings
-from policyctl.report.effect_json import (
-    AnalysisView,
-    ComparisonView,
-    NotKnownView,
-    Trace,
-    Users,
-    View,
-    WhatIf,
-    effect_json,
-    users_json,
-)
-from policyctl.report.effect_text import effect_markdown, effect_text, users_markdown, users_text
+from policyctl.report.effect_json import AnalysisView, ComparisonView, NotKnownView, Trace, Users, View, WhatIf
+from policyctl.report.effects import Answer, render_answer
 
 T = TypeVar("T")
 
@@ -65,6 +61,7 @@ Example:
   policyctl effect anygem --trace gemini-2.0-flash=503,503 --seed 1
   policyctl effect support --against git:main
   policyctl effect --uses openai/gpt-4o
+  policyctl effect --all chat
   policyctl effect --graph --format markdown >> "$GITHUB_STEP_SUMMARY"
 
 \b
@@ -112,44 +109,66 @@ class Question(NamedTuple):
 @click.option("--streamed", is_flag=True, help="For requests for a stream, whose outages include streams that are cut off.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @with_options(*NAMES)
-def effect(options: Options, policies: tuple[str, ...], form: str, **question: Any) -> int:
+@with_environments
+def effect(options: Options, policies: tuple[str, ...], form: str, chosen: EnvironmentFilter, **question: Any) -> int:
     """Show what policies do to traffic, offline and exactly: shares, outages, worst case, dead configuration.
 
     A FILE needs no directory and no remote, and may contain what validate would refuse. Without a NAME or FILE all policies of
-    the directory are shown.
+    the directory are shown. With several environments, what is the same in them is shown once.
     """
     console, asked = Console(options), Question(**question)
     _check(options, policies, asked, form)
-    subjects = find_policies(options, policies, console)
-    if asked.graph:
-        _show_graph(subjects, form, console)
-    elif asked.uses is not None:
-        _show_uses(subjects, asked.uses, form, console)
-    else:
-        _show_views(options, subjects, asked, form, console)
+    if chosen.several:
+        return _effect_several(options, chosen, policies, form, asked)
+    console.result(render_answer(form, _answer(Here(options), policies, asked), console.out_style))
     return 0
 
 
-def _show_graph(subjects: PolicySet, form: str, console: Console) -> None:
-    from policyctl.report.drawings import effect_graph
+def _effect_several(options: Options, chosen: EnvironmentFilter, names: tuple[str, ...], form: str, asked: Question) -> int:
+    """Answer the question for several environments. What decides the answer is looked at once for those with the same."""
+    from policyctl.cli.fleet import look_at, open_fleet
+    from policyctl.report.effects import Marked, Part, effects_report, marked
+    from policyctl.report.fleet import NONE_AFFECTED
 
-    text = effect_graph([policy.document for policy in subjects.policies])
-    console.result(f"```mermaid\n{text}```\n" if form == "markdown" else text)
+    loose = bool(names) and all(map(is_file, names))
+    fleet = open_fleet(options, chosen, deep=False, lenient=loose, suspended=True)
+    if not fleet.names:
+        fleet.console.say(NONE_AFFECTED)
+        return 0
+    answers: dict[str, Marked] = {}
+    alike: dict[str, Marked] = {}
+    parts: dict[str, Part] = {}
+
+    def work(session: Session) -> None:
+        one = session.environment
+        key = one.name if asked.against or any(map(is_file, names)) else f"{is_http(one.remote)} {one.digest}"
+        if key not in alike:
+            answer, marks = marked(_answer(Here(options, session), names, asked))
+            same = tuple(parts.setdefault(mark, part) for mark, part in zip(marks, answer.parts, strict=True))
+            alike[key] = Marked(answer._replace(parts=same), marks)
+        answers[one.name] = alike[key]
+
+    result = look_at(fleet, "effect", work)
+    fleet.console.result(effects_report(form, result, answers, fleet.console.out_style))
+    return result.exit_code()
 
 
-def _show_views(options: Options, subjects: PolicySet, asked: Question, form: str, console: Console) -> None:
-    views: list[View] = []
-    with console.progress.of("Working out", "policy", len(subjects.policies)) as step:
-        for view in _views(options, subjects, asked):
+def _answer(here: Here, names: tuple[str, ...], asked: Question) -> Answer:
+    """The answer to the question about these policies in one environment."""
+    subjects = find_policies(here, names)
+    known = tuple(subjects.known.values())
+    if asked.graph:
+        from policyctl.report.drawings import effect_graph
+
+        return Answer((effect_graph([policy.document for policy in subjects.policies]),), known)
+    with here.console.progress.of("Working out", "policy", len(subjects.policies)) as step:
+        if asked.uses is not None:
+            return Answer((_users(subjects, asked.uses, step),), known)
+        views: list[View] = []
+        for view in _views(here, subjects, asked):
             views.append(view)
             step()
-    assumed = ASSUMED_STREAMED if asked.about_streams else ASSUMED
-    if form == "json":
-        console.result(effect_json(views, assumed))
-    elif form == "markdown":
-        console.result(effect_markdown(views, subjects.known.values(), assumed))
-    else:
-        console.result(effect_text(views, console.out_style, assumed))
+    return Answer(tuple(views), known, ASSUMED_STREAMED if asked.about_streams else ASSUMED)
 
 
 def _check(options: Options, names: tuple[str, ...], asked: Question, form: str) -> None:
@@ -181,7 +200,7 @@ def _check(options: Options, names: tuple[str, ...], asked: Question, form: str)
         raise_if_idle_dir(options, names)
 
 
-def _views(options: Options, subjects: PolicySet, asked: Question) -> Iterator[View]:
+def _views(here: Here, subjects: PolicySet, asked: Question) -> Iterator[View]:
     """The views to show, policy by policy."""
     models = models_of(subjects)
     declared = subjects.declared | DeclaredModels(read_timeouts(asked.timeout, models))
@@ -193,7 +212,7 @@ def _views(options: Options, subjects: PolicySet, asked: Question) -> Iterator[V
     elif asked.against is None:
         yield from (_known(_analysis, policy, subjects, (declared, asked.streamed)) for policy in subjects.policies)
     else:
-        sides = versions_against(options, subjects, asked.against)
+        sides = versions_against(here, subjects, asked.against)
         for policy, old, share in zip(subjects.policies, sides.versions, sides.partials, strict=True):
             moves = compare(old, policy.document, sides.before, sides.after, declared, asked.partial or share)
             names = {policy.name, *led_to((policy.name,), sides.before), *led_to((policy.name,), sides.after)}
@@ -212,14 +231,6 @@ def _unfollowed(after: Document, before: Document | None, sides: Versions) -> di
             tree = tree_if_known(document, known)
             found |= dict.fromkeys(tree.missing, why) | dict(tree.unfollowed)
     return found
-
-
-def _graph(subjects: PolicySet, form: str) -> str:
-    """The policies as a mermaid flowchart, in a block of code for markdown."""
-    from policyctl.report.drawings import effect_graph
-
-    text = effect_graph([policy.document for policy in subjects.policies])
-    return f"```mermaid\n{text}```\n" if form == "markdown" else text
 
 
 def _known(view: Callable[[Policy, PolicySet, T], View], policy: Policy, subjects: PolicySet, given: T) -> View:
@@ -256,8 +267,8 @@ def _trace(subjects: PolicySet, script: Script, seed: int) -> Trace:
     return Trace(policy.name, policy.file, walked, seed, tree.refused, unfit_models(tree))
 
 
-def _show_uses(subjects: PolicySet, pattern: str, form: str, console: Console) -> None:
-    """Print which policies use what the pattern matches. Raises UsageError when it matches nothing."""
+def _users(subjects: PolicySet, pattern: str, step: Callable[[], object]) -> Users:
+    """Which policies use what the pattern matches. Raises UsageError when it matches nothing."""
     documents = [*subjects.known.values(), *(policy.document for policy in subjects.policies)]
     everything = names_in(documents, subjects.known.keys(), subjects.models)
     wanted = everything.fitting(pattern)
@@ -265,21 +276,16 @@ def _show_uses(subjects: PolicySet, pattern: str, form: str, console: Console) -
         raise UsageError(f"no model, provider or policy here matches {pattern}{_guess(pattern, everything)}")
     uses, found = Uses(wanted, subjects.known, subjects.declared), list[Use]()
     beyond, unknown = defaultdict[str, list[str]](list), dict[str, str]()
-    with console.progress.of("Working out", "policy", len(subjects.policies)) as step:
-        for policy in subjects.policies:
-            own = list(uses.of(policy.name, policy.document))
-            found += own
-            if not own and (why := uses.why_not_known(policy.document)):
-                unknown[policy.name] = why
-            for name in uses.beyond(policy.document):
-                beyond[name].append(policy.name)
-            step()
+    for policy in subjects.policies:
+        own = list(uses.of(policy.name, policy.document))
+        found += own
+        if not own and (why := uses.why_not_known(policy.document)):
+            unknown[policy.name] = why
+        for name in uses.beyond(policy.document):
+            beyond[name].append(policy.name)
+        step()
     files = {policy.name: policy.file for policy in subjects.policies}
-    users = Users(pattern, wanted, tuple(found), files, dict(sorted(beyond.items())), unknown)
-    if form == "json":
-        console.result(users_json(users))
-    else:
-        console.result(users_markdown(users) if form == "markdown" else users_text(users, console.out_style))
+    return Users(pattern, wanted, tuple(found), files, dict(sorted(beyond.items())), unknown)
 
 
 def _guess(pattern: str, everything: Names) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
-from policyctl.cli.session import open_session
+from policyctl.cli.session import Session, open_session
 from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
 from policyctl.effect.gateway import Answer, Answers, answer_streamed, read_answer, with_remainder
 from policyctl.effect.tree import tree_if_known
@@ -19,7 +19,7 @@ from policyctl.errors import NotKnown, PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.documents import read_leniently
-from policyctl.load.environment import Environment
+from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import is_template
 from policyctl.load.source import SUFFIXES, Source, read_source, redact_linked
 from policyctl.load.unread import UnreadFiles
@@ -58,27 +58,54 @@ class Versions:
     extras: Mapping[str, tuple[UnknownField, ...]] = field(default_factory=dict)
 
 
-def find_policies(options: Options, arguments: tuple[str, ...], console: Console) -> PolicySet:
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where policies are looked for: the options, and the session of one of several environments (None: the one chosen)."""
+
+    options: Options
+    opened: Session | None = None
+
+    def session(self) -> Session:
+        """The session of the policy directory."""
+        return self.opened or open_session(self.options)
+
+    @property
+    def console(self) -> Console:
+        """Where messages go."""
+        return Console(self.options) if self.opened is None else self.opened.console
+
+    def config(self, folder: Path) -> Config:
+        """The configuration of a folder, which may be that of the policy directory."""
+        path = find_config(folder, self.options.dir)
+        return self.opened.config if self.opened is not None and path == self.opened.config.path else load_config(path)
+
+    @property
+    def environment(self) -> str | None:
+        """The name of the environment; None for the default."""
+        return self.options.environment if self.opened is None else self.opened.environment.name
+
+
+def find_policies(here: Here, arguments: tuple[str, ...]) -> PolicySet:
     """The policies with these names, and those in these files; without arguments, all of the directory.
 
     The directory is read if there is a name, or a file inside it. A policy that is given several times, by name or by file,
     is shown once.
     """
-    files = [Path(argument) for argument in arguments if _is_file(argument)]
-    names = [argument for argument in arguments if not _is_file(argument)]
+    files = [Path(argument) for argument in arguments if is_file(argument)]
+    names = [argument for argument in arguments if not is_file(argument)]
     found: list[Policy] = []
     models = frozenset[str]()
     directory: Loaded | None
     if names or not files:
-        _, directory, unread = open_session(options).read()
-        found += _named(directory.policies, names, options, unread)
+        _, directory, unread = here.session().read()
+        found += _named(directory.policies, names, here.options, unread)
         models = frozenset(map(canonical_model, directory.models))
     else:
-        directory = _around(files, options)
+        directory = _around(files, here)
     declared = directory.declared if directory else NOTHING
     for file in files:
-        loose = read_leniently(*_opened(options, read_source(file), file))
-        console.problems(redact_linked(loose.problems))
+        loose = read_leniently(*_opened(here, read_source(file), file))
+        here.console.problems(redact_linked(loose.problems))
         found += loose.policies
         declared |= loose.declared
     known = {policy.name: policy.document for policy in (*(directory.policies if directory else ()), *found)}
@@ -86,17 +113,17 @@ def find_policies(options: Options, arguments: tuple[str, ...], console: Console
     return PolicySet(tuple(once.values()), KnownPolicies(known), models, declared)
 
 
-def _around(files: list[Path], options: Options) -> Loaded | None:
+def _around(files: list[Path], here: Here) -> Loaded | None:
     """The directory if one of these files is in it, as far as it can be read: its other files are not what is asked about."""
-    if any(_is_inside(file, options) for file in files):
+    if any(_is_inside(file, here.options) for file in files):
         with suppress(PolicyctlError):
-            return open_session(options).read(lenient=True).loaded
+            return here.session().read(lenient=True).loaded
     return None
 
 
 def raise_if_idle_dir(options: Options, arguments: tuple[str, ...]) -> None:
     """Raise UsageError for a --dir without an effect: the arguments are files, and none of them is in it."""
-    uses_it = not arguments or any(not _is_file(one) or _is_inside(Path(one), options) for one in arguments)
+    uses_it = not arguments or any(not is_file(one) or _is_inside(Path(one), options) for one in arguments)
     if "dir" in options.given and not uses_it:
         raise UsageError(f"--dir {options.dir} has none of these files; leave it out")
 
@@ -105,16 +132,16 @@ def _is_inside(path: Path, options: Options) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(options.dir))
 
 
-def versions_against(options: Options, subjects: PolicySet, against: str) -> Versions:
+def versions_against(here: Here, subjects: PolicySet, against: str) -> Versions:
     """Each policy at `git:REF`, or on the remote (`live`), and the policies that it may target on each side."""
     if against == LIVE:
-        return _live(options, subjects)
+        return _live(here, subjects)
     if not against.startswith(GIT) or against == GIT:
         raise UsageError(f"--against takes git:REF or live, not {against!r}")
-    return _then(options, subjects, against)
+    return _then(here, subjects, against)
 
 
-def _is_file(argument: str) -> bool:
+def is_file(argument: str) -> bool:
     """Whether an argument is a file: it exists, or looks like one."""
     if Path(argument).is_file():
         return True
@@ -134,34 +161,35 @@ def _named(directory: tuple[Policy, ...], names: list[str], options: Options, un
     return [by_name[canonical_name(name)] for name in dict.fromkeys(names)]
 
 
-def _opened(options: Options, source: Source, path: Path) -> tuple[Source, Environment]:
+def _opened(here: Here, source: Source, path: Path) -> tuple[Source, Environment]:
     """A source and the environment for its templates. Without templates or --env no policyctl.yaml is read."""
-    if not is_template(source.text) and "env" not in options.given:  # an environment that is named must exist
+    is_named = here.opened is not None or "env" in here.options.given
+    if not is_template(source.text) and not is_named:  # an environment that is named must exist
         return source, Environment(LOCAL)
-    return source, load_config(find_config(path.parent, options.dir)).environment(options.environment)
+    return source, here.config(path.parent).environment(here.environment)
 
 
-def _then(options: Options, subjects: PolicySet, against: str) -> Versions:
+def _then(here: Here, subjects: PolicySet, against: str) -> Versions:
     """Policies at a revision. For those of the directory all of it is read, for others only their files."""
     from policyctl.load.base_config import sources_at  # with git behind it, as the other
     from policyctl.remote.git import GitReader
 
     revision, known = against.removeprefix(GIT), dict[str, Document]()
-    if any(_is_inside(Path(policy.file), options) for policy in subjects.policies):
-        with GitReader(against, options.dir, open_session(options).environment) as reader:
+    if any(_is_inside(Path(policy.file), here.options) for policy in subjects.policies):
+        with GitReader(against, here.options.dir, here.session().environment) as reader:
             known = {name: live.normal for name, live in observe(reader).live.items()}
     files = list(dict.fromkeys(Path(policy.file) for policy in subjects.policies if policy.name not in known))
     for file, source in sources_at(files, revision).items():
         if source is not None:
-            loose = read_leniently(*_opened(options, source, file))
+            loose = read_leniently(*_opened(here, source, file))
             known = {**{policy.name: policy.document for policy in loose.policies}, **known}
     versions = tuple(known.get(policy.name) for policy in subjects.policies)
-    return Versions(versions, KnownPolicies(known), subjects.known, _partials(options, subjects))
+    return Versions(versions, KnownPolicies(known), subjects.known, _partials(here, subjects))
 
 
-def _live(options: Options, subjects: PolicySet) -> Versions:
+def _live(here: Here, subjects: PolicySet) -> Versions:
     """Live policies. On the later side, those without a file stay as they are."""
-    session = open_session(options)
+    session = here.session()
     with session.reader() as reader:
         found = find_those(reader, {policy.name for policy in subjects.policies})
         rows, unclear = _below(reader, dict(found), subjects)
@@ -173,13 +201,13 @@ def _live(options: Options, subjects: PolicySet) -> Versions:
     after = KnownPolicies({**live, **subjects.known}, whole=whole, unclear=left)
     written = {**subjects.known, **{policy.name: policy.document for policy in subjects.policies}}
     unknown = {name: fields for name, row in rows.items() if (fields := unknown_fields(row.document, written.get(name)))}
-    return Versions(versions, before, after, _partials(options, subjects), unknown)
+    return Versions(versions, before, after, _partials(here, subjects), unknown)
 
 
-def _partials(options: Options, subjects: PolicySet) -> tuple[float, ...]:
+def _partials(here: Here, subjects: PolicySet) -> tuple[float, ...]:
     folders = [Path(policy.file).parent for policy in subjects.policies]
-    starts = {folder: options.dir if _is_inside(folder, options) else folder for folder in {*folders}}
-    found = {start: load_config(find_config(start, options.dir)).shared.settings.partial for start in {*starts.values()}}
+    starts = {folder: here.options.dir if _is_inside(folder, here.options) else folder for folder in {*folders}}
+    found = {start: here.config(start).shared.settings.partial for start in {*starts.values()}}
     return tuple(found[starts[folder]] for folder in folders)
 
 

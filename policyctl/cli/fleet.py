@@ -42,7 +42,7 @@ def render_fleet(form: str, fleet: FleetResult, style: Style = Style(), *, verbo
 
 @dataclass
 class Fleet:
-    """The environments of one command line, and what they share."""
+    """The environments of one command line, and what they share. `suspended` is whether suspended ones are looked at too."""
 
     options: Options
     console: Console
@@ -54,6 +54,7 @@ class Fleet:
     base: str | None = None
     held: BaseConfig | None = None
     tests: bool = False
+    suspended: bool = False
 
     def __post_init__(self) -> None:
         self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
@@ -78,7 +79,7 @@ class Fleet:
 
         def run(name: str) -> EnvironmentResult:
             found = self.config.environments.get(name)
-            if found is not None and (why := found.suspended):
+            if found is not None and not self.suspended and (why := found.suspended):
                 return EnvironmentResult(name, "suspended", reason=why, remote=found.remote)
             remote = "" if found is None else found.remote
             try:
@@ -117,25 +118,29 @@ class Fleet:
 def open_fleet(
     options: Options,
     chosen: EnvironmentFilter,
-    selection: Selection,
-    overrides: Overrides,
+    selection: Selection = Selection(),
+    overrides: Overrides = Overrides(),
     *,
     base: str | None = None,
     held: BaseConfig | None = None,
     tests: bool = False,
+    deep: bool = True,
+    lenient: bool = False,
+    suspended: bool = False,
 ) -> Fleet:
     """The chosen environments, and the files that they share. Raises UsageError when none is chosen or with --remote, and
-    InvalidInput for files that are broken whatever the environment."""
+    unless `lenient` InvalidInput for files that are broken whatever the environment. `deep` is as for `Session.read`."""
     if options.remote is not None:
-        raise UsageError("--remote is for one environment: several would be planned against one remote; choose one with --env")
+        raise UsageError("--remote is for one environment: several would have one remote; choose one with --env")
     config = open_config(options)
     names = choose(options, config, chosen)
     lint = config.lint if held is None else held.config.lint
-    files = DirectoryFiles(options, config, lint, lenient=False, deep=True, tests=tests, several=True)
-    files.raise_if_broken(config.shared)
+    files = DirectoryFiles(options, config, lint, lenient=lenient, deep=deep, tests=tests, several=True)
+    if not lenient:
+        files.raise_if_broken(config.shared)
     console = Console(options)
     console.problems(variable_warnings(config))
-    return Fleet(options, console, config, names, selection, overrides, files, base, held, tests)
+    return Fleet(options, console, config, names, selection, overrides, files, base, held, tests, suspended)
 
 
 def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
@@ -156,6 +161,18 @@ def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
     results = run_fleet(fleet, [WaveOf(fleet.names, None)], work, pace, brakes)
     fleet.messages.print_to(fleet.console)
     return fleet.in_order(results, "plan")
+
+
+def look_at(fleet: Fleet, command: str, work: Callable[[Session], object]) -> FleetResult:
+    """Do what only looks, or what is reported elsewhere, in every environment."""
+
+    def done(session: Session) -> EnvironmentResult:
+        work(session)
+        return EnvironmentResult(session.environment.name, "done", remote=session.remote)
+
+    results = run_fleet(fleet, [WaveOf(fleet.names, None)], done, Pace(), Brakes())
+    fleet.messages.print_to(fleet.console)
+    return fleet.in_order(results, command)
 
 
 def run_fleet(

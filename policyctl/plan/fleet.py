@@ -12,7 +12,7 @@ from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import Review
 from policyctl.policy.document import digest
 
-Status = Literal["planned", "applied", "failed", "suspended", "not begun"]
+Status = Literal["planned", "applied", "done", "failed", "suspended", "not begun"]
 MIXED = 5  # the exit code when some environments failed, and not all for one reason
 WAVES_FROM = 21  # environments from which on an apply has waves, if none are configured
 _FIRST_SHARE = 10  # percent of the environments that such a second wave has

@@ -30,6 +30,7 @@ NONE_AFFECTED = "no environment is affected, so there is nothing to do"
 _NAMES = 3  # environments that a line names
 _COLUMNS = 6  # kinds of plans that are shown side by side
 _ROWS = 50  # policies that are shown side by side
+_DONE = {"effect": "shown", "pull": "pulled"}
 _FIELDS, _CELL = 2, 80  # fields of a change, and characters, in a cell
 
 
@@ -75,7 +76,7 @@ def fleet_text(fleet: FleetResult, style: Style, *, verbose: bool = False, plans
     if plans:
         blocks += ["".join(f"{line}\n" for line in _settings_lines(fleet, style))]
         blocks += [_plan_block(group, style, verbose) for group in fleet.groups]
-        blocks += [_side_by_side(fleet, style)]
+        blocks += [side_by_side(*_table(fleet), style)]
     blocks += ["".join(_other_lines(fleet, style, verbose)), "".join(_failure_lines(fleet, style))]
     digest = f"digest of all plans  {fleet.digest}\n" if fleet.command == "plan" and fleet.groups else ""
     blocks.append(f"{digest}{_summary(fleet, style)}\n")
@@ -90,7 +91,7 @@ def _settings_lines(fleet: FleetResult, style: Style) -> Iterator[str]:
 
 def _plan_block(group: list[EnvironmentResult], style: Style, verbose: bool) -> str:
     first = next((one for one in group if one.review is not None), None)
-    head = f"{escape(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}{_same_text(group)}"
+    head = f"{escape(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}{same_text(group)}"
     if first is None or first.review is None:
         outcomes = sorted({one.outcome for one in group if one.outcome})
         return style.paint(head, "bold") + "\n" + "".join(f"  {line}\n" for line in outcomes)
@@ -98,7 +99,7 @@ def _plan_block(group: list[EnvironmentResult], style: Style, verbose: bool) -> 
     return f"{style.paint(head, 'bold')}\n" + "".join(f"  {line}\n" if line else "\n" for line in text.rstrip("\n").split("\n"))
 
 
-def _same_text(group: list[EnvironmentResult]) -> str:
+def same_text(group: list[EnvironmentResult]) -> str:
     """`, the same in 10 environments`, and where who uses what is not."""
     if len(group) == 1:
         return ""
@@ -122,7 +123,7 @@ def _table(fleet: FleetResult) -> tuple[list[str], list[tuple[str, list[str]]]]:
     for name in names:
         changes = [found.get(name) for found in actions]
         if len({None if one is None else repr((one.action, one.before, one.after)) for one in changes}) > 1:
-            rows.append((name, ["–" if one is None else _cell_text(one) for one in changes]))
+            rows.append((bare_name(name), ["–" if one is None else _cell_text(one) for one in changes]))
     return [names_of(column, 2) for column in columns], rows[:_ROWS]
 
 
@@ -135,13 +136,13 @@ def _cell_text(change: Change) -> str:
     return cut(f"{change.action}: {what}", _CELL)
 
 
-def _side_by_side(fleet: FleetResult, style: Style) -> str:
-    heads, rows = _table(fleet)
+def side_by_side(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], style: Style) -> str:
+    """A table of what differs, with a column for each of `heads`; empty without rows."""
     if not rows:
         return ""
-    width = max(len(escape(bare_name(name))) for name, _ in rows)
+    width = max(len(escape(name)) for name, _ in rows)
     widths = [max([len(head), *(len(cells[place]) for _, cells in rows)]) for place, head in enumerate(heads)]
-    lines = [("", heads), *((escape(bare_name(name)), cells) for name, cells in rows)]
+    lines = [("", heads), *((escape(name), cells) for name, cells in rows)]
     table = [
         "  ".join(
             [f"  {padded(name, width)}", *(padded(cell, size) for cell, size in zip(cells, widths, strict=True))]
@@ -179,6 +180,7 @@ def _summary(fleet: FleetResult, style: Style) -> str:
     done = fleet.count("planned") + fleet.count("applied")
     parts = [f"{changed:,} {'applied' if fleet.command == 'apply' else 'with changes'}" if changed else ""]
     parts.append(f"{done - changed:,} without changes" if done - changed else "")
+    parts.append(f"{fleet.count('done'):,} {_DONE.get(fleet.command, 'done')}" if fleet.count("done") else "")
     parts += [f"{number:,} {status}" for status in ("failed", "suspended", "not begun") if (number := fleet.count(status))]
     parts.append(f"{fleet.left_out:,} not selected" if fleet.left_out else "")
     bad = fleet.count("failed") or fleet.count("not begun")
@@ -256,25 +258,45 @@ def fleet_markdown(fleet: FleetResult) -> str:
     from policyctl.report.markdown import block
 
     plain = Style()
-    parts = [f"### policyctl {fleet.command}: {prose(_summary(fleet, plain))}\n"]
-    if reasons := fleet.by_reason:
-        rows = [row([f"{len(found):,}", prose(reason), code(names_of(found))]) for reason, found in reasons.items()]
-        parts.append(row(["failed", "why", "where"]) + row(["---"] * 3) + "".join(rows))
+    parts = [f"### policyctl {fleet.command}: {prose(_summary(fleet, plain))}\n", *_failures_markdown(fleet)]
     if settings := list(_settings_lines(fleet, plain)):
         parts.append(f"{SETTINGS_TITLE}\n\n{block('', [line.strip() for line in settings[1:]])}")
     heads, table = _table(fleet)
-    if table:
-        lines = [row([code(bare_name(name)), *map(prose, cells)]) for name, cells in table]
-        parts.append(row(["policy", *map(code, heads)]) + row(["---"] * (1 + len(heads))) + "".join(lines))
+    parts += side_by_side_markdown(heads, table)
     for group in fleet.groups:
         first = next((one for one in group if one.review is not None), None)
         head = f"{code(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}"
         if first is not None and first.review is not None:
             lines = plan_text(first.review, first.remote, plain, verbose=True).rstrip("\n").split("\n")
-            parts.append(f"<details><summary>{_html(head)}{_same_text(group)}</summary>\n\n{block('', lines)}\n</details>\n")
+            parts.append(f"<details><summary>{_html(head)}{same_text(group)}</summary>\n\n{block('', lines)}\n</details>\n")
     parts += [prose(line.strip()) + "\n" for line in _other_lines(fleet, plain, verbose=False)]
     parts.append(f"Digest of all plans: `{fleet.digest}`\n")
     return "\n".join(parts)
+
+
+def _failures_markdown(fleet: FleetResult) -> Iterator[str]:
+    if reasons := fleet.by_reason:
+        rows = [row([f"{len(found):,}", prose(reason), code(names_of(found))]) for reason, found in reasons.items()]
+        yield row(["failed", "why", "where"]) + row(["---"] * 3) + "".join(rows)
+
+
+def side_by_side_markdown(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> Iterator[str]:
+    """The same table as markdown."""
+    if rows:
+        lines = [row([code(name), *map(prose, cells)]) for name, cells in rows]
+        yield row(["policy", *map(code, heads)]) + row(["---"] * (1 + len(heads))) + "".join(lines)
+
+
+def ending(fleet: FleetResult, style: Style, *, markdown: bool = False) -> Iterator[str]:
+    """What every report of several environments ends with: what was left as it is, failures by reason, and a summary."""
+    if markdown:
+        yield from _failures_markdown(fleet)
+        yield from (prose(line.strip()) + "\n" for line in _other_lines(fleet, Style(), verbose=False))
+        yield f"{prose(_summary(fleet, Style()))}\n"
+    else:
+        yield "".join(_other_lines(fleet, style, verbose=False))
+        yield "".join(_failure_lines(fleet, style))
+        yield f"{_summary(fleet, style)}\n"
 
 
 def _html(text: str) -> str:

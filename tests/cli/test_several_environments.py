@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 from xml.etree import ElementTree
 
@@ -63,7 +64,8 @@ def data_of(policyctl: Policyctl, *arguments: str) -> dict[str, Any]:
     """What a command prints as JSON, which is as its schema describes."""
     found = json.loads(policyctl(*arguments, "--format", "json").out)
     assert isinstance(found, dict)
-    schema = {"policyctl/environment": "environments"}.get(found["format"], found["format"].removeprefix("policyctl/"))
+    shared = {"policyctl/environment": "environments", "policyctl/effects": "effect"}
+    schema = shared.get(found["format"], found["format"].removeprefix("policyctl/"))
     Draft202012Validator(json.loads(schema_text(schema))).validate(found)
     return found
 
@@ -602,3 +604,70 @@ def test_tests_run_in_the_environments_of_a_list_alone(fleet: Project, policyctl
     fleet.write("anygem.test.yaml", TESTS)
     (fleet.policies / "names").write_text("t-a1\nt-a11\n")
     assert policyctl("test", "--env-from", "policies/names").out.splitlines()[-1] == "2 passed"
+
+
+FIXED = POLICY.replace("anygem", "fixed").replace('"{{ lite }}"', "0.5").replace('"{{ 1 - lite }}"', "0.5")
+OTHERS = [f"t-a{n}" for n in range(12) if n % 10 != 1]
+
+
+def test_an_effect_that_is_the_same_in_several_environments_is_shown_once(fleet: Project, policyctl: Policyctl) -> None:
+    """And what differs between them side by side."""
+    fleet.write("fixed.yaml", FIXED)
+    ran = policyctl("effect", "--all")
+    assert ran.code == 0
+    heads = [line for line in ran.out.splitlines() if line.startswith("t-a")]
+    assert heads == [
+        "t-a0, t-a1, t-a2 and 9 more, the same in 12 environments",
+        "t-a0, t-a2, t-a3 and 7 more, the same in 10 environments",
+        "t-a1, t-a11, the same in 2 environments",
+    ]
+    assert ran.out.count("virtual-policy/fixed") == 1
+    table = ran.out.partition("What differs between environments:\n")[2].splitlines()
+    assert [cell.strip() for cell in table[1].split("  ") if cell] == [
+        "anygem",
+        "90% google/gemini-2.5-pro; 10% google/gemini-2.0-flash",
+        "80% google/gemini-2.5-pro; 20% google/gemini-2.0-flash",
+    ]
+    assert ran.out.endswith("12 environments: 12 shown.\n")
+    alone = policyctl("effect", "--env", "t-a1", "anygem").out
+    assert indent(alone, "  ") in ran.out
+
+
+@pytest.mark.parametrize(
+    "question", [[], ["--down", "google/gemini-2.5-pro=503"], ["--uses", "gemini-2.5-pro"], ["--against", "git:HEAD"]]
+)
+def test_the_effects_of_several_environments_are_those_of_each(
+    question: list[str], fleet: Project, policyctl: Policyctl
+) -> None:
+    commit(fleet.policies.parent)
+    fleet.write("anygem.yaml", POLICY.replace("2.5-pro}", "2.5-pro, weight: 1}").replace("flash", "flash-lite", 1))
+    fleet.write("policyctl.yaml", CONFIG + "environments: {t-a4: {suspend: {reason: migration}}}\n")
+    found = data_of(policyctl, "effect", *question, "-l", "ring=1")
+    seen = {name: one["effect"] for one in found["effects"] for name in one["environments"]}
+    assert seen == {f"t-a{n}": data_of(policyctl, "effect", *question, "--env", f"t-a{n}") for n in (1, 4, 7, 10)}
+    assert found["not_selected"] == 8
+    assert len(found["effects"]) == 2
+
+
+def test_a_drawing_of_several_environments_is_drawn_once_for_each_kind(fleet: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("effect", "--graph", "--all", "--format", "markdown")
+    assert (ran.code, ran.out.count("```mermaid\n")) == (0, 2)
+
+
+def test_an_environment_whose_effect_cannot_be_shown_fails_alone(fleet: Project, policyctl: Policyctl) -> None:
+    rows = (fleet.policies / "tenants.csv").read_text().replace("a5,2,\n", "a5,2,much\n")
+    fleet.write("tenants.csv", rows)
+    ran = policyctl("effect", "--all")
+    assert ran.code == 5
+    assert 'weight must be a number, got "much" [P104] (and 1 more): t-a5 (exit code 1)' in ran.out
+    assert ran.out.endswith("12 environments: 11 shown, 1 failed.\n")
+    assert policyctl("effect", "nosuch", "-l", "ring=1").code == 64
+    assert policyctl("effect", "--env", "t-b*").code == 64
+
+
+def test_effects_against_what_is_live_are_read_from_each_remote(fleet: Project, policyctl: Policyctl) -> None:
+    assert policyctl("apply", "--all", "--yes").code == 0
+    fleet.write("anygem.yaml", POLICY.replace('"{{ 1 - lite }}"', "0.9"))
+    found = data_of(policyctl, "effect", "--against", "live", "--all")
+    moved = {name: one["effect"]["policies"][0]["class"] for one in found["effects"] for name in one["environments"]}
+    assert moved == {f"t-a{n}": "effective" if n % 10 == 1 else "metadata" for n in range(12)}
