@@ -17,7 +17,7 @@ from policyctl.cli.github_actions import view_of, write_outcome_summary, write_p
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NAMES, NumberRange, Options, with_options
 from policyctl.cli.review import raise_if_unsafe, review_directory
-from policyctl.cli.selection import Overrides, with_selection
+from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import Refused, StalePlan, UsageError
 from policyctl.load.atomic import write_atomically
@@ -37,6 +37,7 @@ from policyctl.report.plan_text import plan_text
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
+    from policyctl.load.past import PastDirectory
     from policyctl.reconcile.fleet import Run
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -45,6 +46,7 @@ EPILOG = """\b
 Example:
   policyctl apply
   policyctl apply --env prod --yes
+  policyctl apply --env prod --to HEAD~1 --only 'chat-*'
   policyctl plan --out plan.json && policyctl apply plan.json --yes"""
 
 
@@ -98,6 +100,7 @@ class OutcomeOutput(NamedTuple):
     help="Treat a change back to what a policy was where this branch left REVISION as a restoration, which the guards "
     "max_traffic_shift and deny_new accept.",
 )
+@with_past
 @click.option(
     "--validate-models",
     is_flag=True,
@@ -124,6 +127,7 @@ def apply(
     expect_digest: str | None,
     lock_timeout: float,
     base: str | None,
+    to: str | None,
     validate_models: bool,
     resume: str | None,
     form: str,
@@ -138,29 +142,37 @@ def apply(
 
     With a PLANFILE (from plan --out) exactly that plan is applied, or refused when the remote changed since. It can be
     applied again after an interruption.
+
+    --to is for the minutes before a revert is merged: the files in Git are not changed, and the next apply without it makes
+    the remote match them again.
     """
     _check_expectation(expect_digest, planfile)
+    output = OutcomeOutput(form, report)
     base = None if base is None or not base.strip("0") else base  # CI services give 000… for the first push of a branch
+    past = read_to(options, to, base=base, planfile=planfile, resume=resume)
     settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models)
     if chosen.several or resume is not None:
         from policyctl.cli.fleet_apply import FleetApproval, apply_several
 
-        fleet, run = _open_several(options, chosen, planfile, resume, selection, overrides, base)
+        fleet, run = _open_several(options, chosen, planfile, resume, selection, overrides, base, past)
         approval = FleetApproval(yes, expect_digest, run)
-        return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, OutcomeOutput(form, report))
+        return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
     if planfile is None:
-        session = open_session(options)
+        session = open_session(options, past=past)
         require_writable(session.url)
         review = review_directory(session, selection, overrides, base=base)
     else:
         from policyctl.cli.saved import read_saved  # builds the models of a saved plan
 
         session, review = read_saved(options, planfile, selection, overrides, base)
-    output = OutcomeOutput(form, report)
     _show(session, review, planfile, expect_digest, output)
-    if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
+    if validate_models and not _writes_models(review.plan):
         session.console.say("--validate-models does nothing: the plan adds or updates no model")
     return confirm_and_apply(review, session, settings, output, yes=yes)
+
+
+def _writes_models(plan: Plan) -> bool:
+    return any(change.kind == "model" and change.after for change in plan.changes)
 
 
 def _open_several(
@@ -171,6 +183,7 @@ def _open_several(
     selection: Selection,
     overrides: Overrides,
     base: str | None,
+    past: PastDirectory | None,
 ) -> tuple[Fleet, Run | None]:
     """The environments that are chosen, or that a run left, and that run. Raises UsageError with a saved plan, which is for
     one environment."""
@@ -181,8 +194,8 @@ def _open_several(
         raise UsageError("a saved plan is for one environment; leave out --all, -l, further --env and --resume")
     run = None if resume is None else resumed(options, chosen, selection, resume)
     if run is not None:
-        chosen, selection = EnvironmentFilter(run.left), run.selection
-    return open_fleet(options, chosen, selection, overrides, base=base), run
+        chosen, selection, past = EnvironmentFilter(run.left), run.selection, read_to(options, run.to or None, base=base)
+    return open_fleet(options, chosen, selection, overrides, base=base, past=past), run
 
 
 def _show(session: Session, review: Review, planfile: Path | None, expected: str | None, output: OutcomeOutput) -> None:

@@ -26,6 +26,7 @@ from policyctl.report.format import Style, count
 
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
+    from policyctl.load.past import PastDirectory
 
 
 def render_fleet(form: str, fleet: FleetResult, style: Style = Style(), *, verbose: bool = False) -> str:
@@ -55,6 +56,7 @@ class Fleet:
     held: BaseConfig | None = None
     tests: bool = False
     suspended: bool = False
+    past: PastDirectory | None = None
 
     def __post_init__(self) -> None:
         self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
@@ -64,7 +66,7 @@ class Fleet:
 
     def session(self, name: str) -> Session:
         """The session of one environment, whose messages are collected."""
-        session = session_of(self.options, self.config, name, self.held)
+        session = session_of(self.options, self.config, name, self.held, self.past)
         return replace(session, console=self.messages, directory=self.files)
 
     def review(self, session: Session) -> Review:
@@ -127,6 +129,7 @@ def open_fleet(
     deep: bool = True,
     lenient: bool = False,
     suspended: bool = False,
+    past: PastDirectory | None = None,
 ) -> Fleet:
     """The chosen environments, and the files that they share. Raises UsageError when none is chosen or with --remote, and
     unless `lenient` InvalidInput for files that are broken whatever the environment. `deep` is as for `Session.read`."""
@@ -135,12 +138,13 @@ def open_fleet(
     config = open_config(options)
     names = choose(options, config, chosen)
     lint = config.lint if held is None else held.config.lint
-    files = DirectoryFiles(options, config, lint, lenient=lenient, deep=deep, tests=tests, several=True)
+    files = DirectoryFiles(options, config, lint, lenient=lenient, deep=deep, tests=tests, several=True, past=past)
     if not lenient:
-        files.raise_if_broken(config.shared)
+        files.raise_if_broken(config.shared if past is None else replace(config.shared, include=past.config.shared.include))
     console = Console(options)
-    console.problems(variable_warnings(config))
-    return Fleet(options, console, config, names, selection, overrides, files, base, held, tests, suspended)
+    if past is None:
+        console.problems(variable_warnings(config))
+    return Fleet(options, console, config, names, selection, overrides, files, base, held, tests, suspended, past)
 
 
 def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:

@@ -90,7 +90,8 @@ def _apply(
     """The results, and the signal that ended the run early. `shown` are the digests that may be applied (None: any)."""
     brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
     directory = fleet.options.dir
-    run = resume or Run("", "apply", "", _revision(directory), fleet.names, {}, fleet.selection, shown)
+    to = "" if fleet.past is None else fleet.past.then.commit
+    run = resume or Run("", "apply", "", _revision(directory), fleet.names, {}, fleet.selection, shown, to)
     record = RunRecord(state_folder(directory), run)
     fleet.console.say(f"run {record.id}; if it is interrupted: policyctl apply --resume {record.id}")
 

@@ -13,7 +13,7 @@ from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_plan_summary
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
-from policyctl.cli.selection import Overrides, with_selection
+from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import write_atomically
@@ -59,6 +59,7 @@ Example:
   policyctl plan --format json | jq -r '.changes[].name'
   policyctl plan --out plan.json --report markdown=plan.md
   policyctl plan --base origin/main --out plan.json
+  policyctl plan --to HEAD~1
   policyctl plan --out plan.json && policyctl apply plan.json"""
 
 
@@ -104,6 +105,7 @@ def _report(text: str) -> tuple[Form, Path]:
     metavar="REVISION",
     help="Take remote, auth and safety settings from where this branch left REVISION, and show what it changes in them.",
 )
+@with_past
 @click.option("--test", "tests", is_flag=True, help="Run the scenario tests too; a plan with a failed one approves nothing.")
 @click.option(
     "--parallelism",
@@ -122,6 +124,7 @@ def plan(
     reports: Reports,
     detailed_exitcode: bool,
     base: str | None,
+    to: str | None,
     tests: bool,
     parallelism: int | None,
     selection: Selection,
@@ -137,13 +140,14 @@ def plan(
     output = _Output(form, out, reports, detailed_exitcode)
     _raise_if_one_file(output)
     held = None if base is None else _read_base(options, base)
+    past = read_to(options, to, base=base, tests=tests)
     if chosen.several:
         from policyctl.cli.fleet import open_fleet
 
-        fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests)
+        fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests, past=past)
         return _plan_several(fleet, replace(pace, parallelism=parallelism or pace.parallelism), output)
     _raise_if_for_several(output, parallelism)
-    session = open_session(options, base=held)
+    session = open_session(options, base=held, past=past)
     review = review_directory(session, selection, overrides, base=base, tests=tests)
     if held is not None:
         review = as_merged(review, session, held)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from policyctl.effect.context import DeclaredModels
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.directory import Loaded
+    from policyctl.load.past import PastDirectory
     from policyctl.remote.protocol import Reader
 
 
@@ -55,6 +56,8 @@ def review_directory(
     review = with_idle_settings(review, session, loaded.names, overrides)
     if not settings.models and (unmanaged := sum(model.has_settings for model in loaded.model_documents)):
         review = replace(review, notes=(*review.notes, _unmanaged(unmanaged)))
+    if session.past is not None:
+        review = gone_back(review, session.past)
     if why := session.environment.suspended:
         note = f"{session.environment.name} is suspended, so apply leaves it as it is: {why}"
         review = replace(review, notes=(*review.notes, note))
@@ -63,6 +66,11 @@ def review_directory(
         plan=replace(review.plan, overrides=overrides.given),
         branch=BranchChecks(warnings=_warnings(review, loaded), failed_tests=failed_tests(loaded) if tests else ()),
     )
+
+
+def gone_back(review: Review, past: PastDirectory) -> Review:
+    """The review of a plan that goes back to the files of a revision, which it names."""
+    return replace(review, plan=replace(review.plan, to=past.then.commit), notes=(*review.notes, past.note))
 
 
 def read_consumers_of(

@@ -63,6 +63,7 @@ def _data(run: Run) -> dict[str, object]:
         "command": run.command,
         "began": run.began,
         "revision": run.revision or None,
+        **({"to": run.to} if run.to else {}),
         "left": list(run.left),
         "environments": [{"name": name, **_result(run, name)} for name in run.names],
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policyctl.cli.options import Options
-from policyctl.cli.review import Before, read_consumers_of, with_idle_settings
+from policyctl.cli.review import Before, gone_back, read_consumers_of, with_idle_settings
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import StalePlan, UsageError
@@ -32,7 +32,12 @@ def read_saved(
     plan = _read_plan(planfile)
     if options.environment is not None and options.environment != plan.environment:
         raise BadPlan(f"{planfile} is a plan for environment {plan.environment}, not for {options.environment}")
-    session = open_session(options, plan.environment)
+    past = None
+    if plan.to:
+        from policyctl.load.past import read_past  # imports subprocess
+
+        past = read_past(options.dir, plan.to)
+    session = open_session(options, plan.environment, past=past)
     require_writable(plan.remote)
     require_writable(session.url)
     with session.reader() as reader:
@@ -49,6 +54,8 @@ def read_saved(
             settings = overrides.on(session.environment.settings)
             review = review_saved(reader, plan, loaded, settings, step, before.documents)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
+    if past is not None:
+        review = gone_back(review, past)
     names = loaded.names | {change.name for change in plan.changes}
     raise_if_idle(selection, overrides, names, review.live | names)  # policies that were removed already were live
     return session, with_idle_settings(review, session, names, overrides)

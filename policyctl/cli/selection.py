@@ -8,18 +8,21 @@ import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from policyctl.cli import completion
-from policyctl.cli.options import NumberRange
+from policyctl.cli.options import NumberRange, Options
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import read_bounded, write_atomically
 from policyctl.plan.plan import Selection
 from policyctl.plan.settings import GUARDS, GuardException, Override, Settings
 from policyctl.policy.findings import closest_name, did_you_mean
 from policyctl.policy.names import canonical, matches
+
+if TYPE_CHECKING:
+    from policyctl.load.past import PastDirectory
 
 UNSEEN = "--allow-unseen-consumers"
 
@@ -194,6 +197,35 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
     for option, more in reversed(_OVERRIDES.items()):
         wrapper = click.option(option, **more)(wrapper)
     return wrapper
+
+
+with_past = click.option(
+    "--to",
+    metavar="REVISION",
+    help="Go back to the policies as they were at REVISION, in the history of the checked out commit. Safety settings, remote "
+    "and auth stay as they are now.",
+)
+
+
+def read_to(options: Options, to: str | None, **others: object) -> PastDirectory | None:
+    """The policy directory at the revision of --to, if it is given. Raises UsageError with one of the `others`, which are given
+    unless they are None or False, and as `read_past` does."""
+    if to is None:
+        return None
+    for option, given in others.items():
+        if given is not None and given is not False:
+            raise UsageError(f"--to and {_BESIDES[option]}")
+    from policyctl.load.past import read_past  # imports subprocess
+
+    return read_past(options.dir, to)
+
+
+_BESIDES = {
+    "base": "--base exclude each other: going back is judged by the settings that are checked out, like any change",
+    "tests": "--test exclude each other: scenario tests are about the files as they are now",
+    "planfile": "a saved plan exclude each other: the plan has its revision already",
+    "resume": "--resume exclude each other: the run has its revision already",
+}
 
 
 FORMAT = "policyctl/overrides"

@@ -28,6 +28,7 @@ from policyctl.rules import Chosen
 
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
+    from policyctl.load.past import PastDirectory
 
 
 class OpenedDirectory(NamedTuple):
@@ -50,13 +51,25 @@ class DirectoryFiles:
     """
 
     def __init__(
-        self, options: Options, config: Config, lint: Chosen, *, lenient: bool, deep: bool, tests: bool, several: bool = False
+        self,
+        options: Options,
+        config: Config,
+        lint: Chosen,
+        *,
+        lenient: bool,
+        deep: bool,
+        tests: bool,
+        several: bool = False,
+        past: PastDirectory | None = None,
     ) -> None:
-        """`several` keeps what was parsed for other environments."""
-        self.found = find_files(options.dir, may_be_empty=lenient)
-        self.found.files = [file for file in self.found.files if not config.is_inventory(file)]
-        self.found.problems += _nested(self.found, config)
-        self.files = Files(self.found.files, self.found.problems, options.dir, whole=True, tests=tests, several=several)
+        """`several` keeps what was parsed for other environments. With `past` the files are those of then, without tests."""
+        if past is not None:
+            self.found, self.files = Found(), past.files(several=several)
+        else:
+            self.found = find_files(options.dir, may_be_empty=lenient)
+            self.found.files = [file for file in self.found.files if not config.is_inventory(file)]
+            self.found.problems += _nested(self.found, config)
+            self.files = Files(self.found.files, self.found.problems, options.dir, whole=True, tests=tests, several=several)
         self.linter = Linter(self.files, lint.codes(), deep=deep)
         self._several = several
         self._lock = threading.Lock()
@@ -69,7 +82,7 @@ class DirectoryFiles:
         with self._lock:
             if (known := self._known.get(key)) is not None:
                 return known
-            with progress.of("Loading", "file", len(self.found.files)) as step:
+            with progress.of("Loading", "file", len(self.files.names)) as step:
                 loaded = self.files.load(environment, step)
             with progress.of("Checking", "policy", len(loaded.policies)) as step:
                 loaded = self.linter.check(loaded, environment, step)
@@ -99,7 +112,8 @@ class Session:
     """One run of a command: its options and console, the configuration, and the chosen environment with its remote.
 
     `remote` is as the user wrote it, `url` is complete, and `access` is how to log in. `lint` are the rules that are checked:
-    with a base those of the base. `directory` is shared by the sessions of several environments.
+    with a base those of the base. `directory` is shared by the sessions of several environments. `past` is the directory as it
+    was, for going back to it.
     """
 
     options: Options
@@ -111,6 +125,7 @@ class Session:
     url: str
     access: Access
     directory: DirectoryFiles | None = None
+    past: PastDirectory | None = None
 
     def reader(self) -> Reader:
         """The environment's remote, to read only."""
@@ -126,16 +141,20 @@ class Session:
         a revision, `as_committed` raises Refused for a file that git converts on checkout.
         """
         directory = self.options.dir
-        own = self.directory or DirectoryFiles(self.options, self.config, self.lint, lenient=lenient, deep=deep, tests=tests)
+        own = self.directory or DirectoryFiles(
+            self.options, self.config, self.lint, lenient=lenient, deep=deep, tests=tests, past=self.past
+        )
         found, files, linter = own.found, own.files, own.linter
-        if as_committed:
+        if as_committed and self.past is None:
             _refuse_converted(directory, self.config, files.contents)
         loaded = own.load(self.environment, self.console.progress)
         unread = UnreadFiles(directory, found, files, loaded, self.environment)
-        more = (
-            *idle_include(self.config, self.environment, files, unread.paths, linter.codes),
-            *gap_problems(directory, unread.gaps, linter.codes),
-        )
+        more: tuple[Problem, ...] = ()
+        if self.past is None:  # a checkout may lack files, and today's `include` is not the one that holds then
+            more = (
+                *idle_include(self.config, self.environment, files, unread.paths, linter.codes),
+                *gap_problems(directory, unread.gaps, linter.codes),
+            )
         opened = OpenedDirectory(files, loaded._replace(problems=tuple(sorted((*loaded.problems, *more)))), unread)
         if not lenient:
             self._raise_if_invalid(opened, tests)
@@ -150,20 +169,22 @@ class Session:
             nothing = why_nothing(directory, opened.unread.gaps) or "; write one, or widen its include"
             why = f"holds no policy for environment {self.environment.name}{nothing}"
             idle = [problem for problem in problems if problem.code == "P473"]
-            raise InvalidInput([Problem(Mark(str(directory)), "P016", why), *idle])
+            raise InvalidInput([Problem(Mark(str(opened.files.root or directory)), "P016", why), *idle])
         # Those of several environments are shown once, by what shares the directory.
-        warnings = variable_warnings(self.config) if self.directory is None else []
+        warnings = variable_warnings(self.config) if self.directory is None and self.past is None else []
         self.console.problems((*warnings, *loaded.problems))
 
 
-def open_session(options: Options, environment: str | None = None, base: BaseConfig | None = None) -> Session:
+def open_session(
+    options: Options, environment: str | None = None, base: BaseConfig | None = None, past: PastDirectory | None = None
+) -> Session:
     """Choose the environment (the one named, else --env, else the default) and the remote.
 
-    With a `base`, everything of the environment but its variables and `include` is as it is there. Raises Refused when the
-    checkout lacks the policyctl.yaml in use: its safety settings would be ignored.
+    With a `base`, everything of the environment but its variables and `include` is as it is there; with a `past`, only those
+    are, and the files. Raises Refused when the checkout lacks the policyctl.yaml in use: its safety settings would be ignored.
     """
     config = open_config(options)
-    return session_of(options, config, environment or options.environment, base)
+    return session_of(options, config, environment or options.environment, base, past)
 
 
 def open_config(options: Options) -> Config:
@@ -176,7 +197,13 @@ def open_config(options: Options) -> Config:
     return load_config(path)
 
 
-def session_of(options: Options, config: Config, environment: str | None, base: BaseConfig | None = None) -> Session:
+def session_of(
+    options: Options,
+    config: Config,
+    environment: str | None,
+    base: BaseConfig | None = None,
+    past: PastDirectory | None = None,
+) -> Session:
     """The session of an environment of a configuration (None: the default one); see `open_session`."""
     source = config
     if base is None:
@@ -185,6 +212,8 @@ def session_of(options: Options, config: Config, environment: str | None, base: 
         _refuse_links(config)
         chosen = base.holds_for(base.choose(environment, config), own_remote=options.remote is None)
         source = base.config
+    if past is not None:
+        chosen = past.environment(chosen)
     if options.remote is not None and (complaint := remote_url_error(options.remote)):
         raise UsageError(f"--remote {complaint}")
     folder = Path() if source.path is None else source.path.parent
@@ -193,7 +222,7 @@ def session_of(options: Options, config: Config, environment: str | None, base: 
     url = _remote_url(remote, chosen.name, options.dir, start)
     held = {} if base is None else base.held
     access = Access(chosen.auth, chosen.ca_file, folder, options.dir, chosen, held).for_remote(url, chosen.remote)
-    return Session(options, Console(options), config, source.lint, chosen, remote, url, access)
+    return Session(options, Console(options), config, source.lint, chosen, remote, url, access, past=past)
 
 
 def _refuse_links(config: Config) -> None:

@@ -92,11 +92,16 @@ def read_source(path: Path) -> Source:
         raise InvalidInput(redact_linked(error.problems)) from None
 
 
+def is_lfs_pointer(content: bytes) -> bool:
+    """Whether a file's content is only a pointer of Git LFS."""
+    return content.startswith(_LFS_POINTER)
+
+
 def source_of(content: bytes, file: str) -> Source:
     """A file's content as a source; `file` is its name, which decides about JSON. Raises InvalidInput as `read_source` does."""
     from policyctl.load.yaml import read_yaml
 
-    if content.startswith(_LFS_POINTER):
+    if is_lfs_pointer(content):
         message = "is a pointer of Git LFS, not the file itself; run git lfs pull (actions/checkout: lfs: true)"
         raise InvalidInput([Problem(Mark(file), "P019", message)])
     text = _decode(content, file)

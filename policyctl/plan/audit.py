@@ -32,7 +32,7 @@ class AuditOrigin:
     """Who makes a change, with which command, in which CI run, and from which commit; None: not known.
 
     `dirty` is whether the policy directory differed from the commit, `subject` is the commit's first line, `no_commit` is the
-    reason why the commit is unknown.
+    reason why the commit is unknown. `to` is the commit whose files were gone back to.
     """
 
     who: str
@@ -42,6 +42,7 @@ class AuditOrigin:
     dirty: bool | None = None
     subject: str | None = None
     no_commit: str | None = None
+    to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def entry_of(
     return AuditEntry(
         time=time,
         id=identifier,
-        origin=origin,
+        origin=replace(origin, to=plan.to or None),
         environment=plan.environment,
         remote=plan.remote,
         plan=plan.digest,
@@ -124,7 +125,7 @@ def entry_line(entry: AuditEntry) -> str:
 
 # The types of a line's keys; other keys are ignored.
 _TEXTS = ("time", "id", "who", "command", "environment", "remote", "plan", "name", "reason")
-_PERHAPS: dict[str, type] = {"run": str, "commit": str, "subject": str, "no_commit": str, "dirty": bool}
+_PERHAPS: dict[str, type] = {"run": str, "commit": str, "subject": str, "no_commit": str, "to": str, "dirty": bool}
 _DIGESTS = ("before", "after")
 _CHOICES = {"action": ACTIONS, "outcome": ("begun", *get_args(Status))}
 

@@ -56,6 +56,8 @@ class Plan:
     `config` is the digest of the `settings` that affect the plan, where those are known.
     `overrides` are the safety settings that were overridden for it: approving the plan approves them too. So they do
     with what it does by way of other policies: `traffic` has a hash for each policy that it moves so (see `traffic_of`).
+    `to` is the commit whose files it goes back to; empty for the files as they are. It is not in the digest: a revert of those
+    files has the same plan, and approving one approves what the other does.
     """
 
     environment: str
@@ -69,6 +71,7 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
     traffic: Mapping[str, str] = field(default_factory=dict)
+    to: str = ""
 
     @property
     def digest(self) -> str:

@@ -90,6 +90,7 @@ class _SavedPlan(_Saved):
     changes: list[_SavedChange]
     overrides: list[_SavedOverride] = []
     traffic: dict[str, str] = {}
+    to: Annotated[str, Field(pattern=r"^([0-9a-f]{40}([0-9a-f]{24})?)?$")] = ""
 
 
 def write_plan(plan: Plan) -> str:
@@ -108,6 +109,7 @@ def write_plan(plan: Plan) -> str:
         "changes": [_change_to_plain(change) for change in plan.changes],
         "overrides": [override._asdict() for override in plan.overrides],
         **({"traffic": dict(plan.traffic)} if plan.traffic else {}),
+        **({"to": plan.to} if plan.to else {}),
     }
     return json.dumps({**saved, "checksum": digest(saved)}, indent=2) + "\n"
 
@@ -167,6 +169,7 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         settings=saved.settings,
         overrides=tuple(Override(**override.model_dump()) for override in saved.overrides),
         traffic=saved.traffic,
+        to=saved.to,
     )
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")

@@ -121,7 +121,8 @@ def run_waves(
 
 class Run(NamedTuple):
     """The record of a run: its id, command and time, the commit and the environments that it is about, which policies of them,
-    and the last result of each by name. `shown` are the digests of the plans that were approved, by name; none if any were."""
+    and the last result of each by name. `shown` are the digests of the plans that were approved, by name; none if any were.
+    `to` is the commit whose files it goes back to."""
 
     id: str
     command: str
@@ -131,6 +132,7 @@ class Run(NamedTuple):
     results: Mapping[str, Mapping[str, Any]]
     selection: Selection = Selection()
     shown: Mapping[str, str] | None = None
+    to: str = ""
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -151,7 +153,8 @@ class RunRecord:
         if not run.id:
             head = {"format": "policyctl/run", "version": VERSION, "command": run.command, "revision": run.revision}
             head |= {"began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "environments": list(run.names)}
-            what = {key: list(globs) for key, globs in run.selection._asdict().items() if globs}
+            what: dict[str, Any] = {key: list(globs) for key, globs in run.selection._asdict().items() if globs}
+            what |= {"to": run.to} if run.to else {}
             self._add(head | what | ({} if run.shown is None else {"shown": dict(run.shown)}))
 
     def add(self, result: EnvironmentResult) -> None:
@@ -188,14 +191,15 @@ def read_run(folder: Path, run: str) -> Run:
     results = {one["environment"]: one for one in found}
     selection = Selection(tuple(head.get("only", ())), tuple(head.get("exclude", ())))
     names = tuple(head["environments"])
-    return Run(run, head["command"], head["began"], head["revision"], names, results, selection, head.get("shown"))
+    shown, to = head.get("shown"), head.get("to", "")
+    return Run(run, head["command"], head["began"], head["revision"], names, results, selection, shown, to)
 
 
 def _is_head(line: Any) -> bool:
     """Whether this is the first line of a record, as `RunRecord` writes it."""
     if not isinstance(line, dict) or line.get("format") != "policyctl/run" or line.get("version") != VERSION:
         return False
-    texts = (line.get(key) for key in ("command", "began", "revision"))
+    texts = (*(line.get(key) for key in ("command", "began", "revision")), line.get("to", ""))
     lists = (line.get("environments"), line.get("only", []), line.get("exclude", []))
     whole = all(isinstance(one, str) for one in texts) and isinstance(line.get("shown", {}), dict)
     return whole and all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists)

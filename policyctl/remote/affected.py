@@ -11,8 +11,8 @@ from policyctl.load.directory import Files
 from policyctl.load.discovery import find_files
 from policyctl.load.environment import Config, Environment
 from policyctl.load.git.revision import Revision
+from policyctl.load.past import files_at
 from policyctl.policy.document import canonical_text
-from policyctl.remote.git import files_at
 
 
 def affected_since(directory: Path, now: Config, names: Sequence[str], revision: str) -> tuple[str, ...]:

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
-from policyctl.load.base_config import config_at, reading_base
-from policyctl.load.directory import Files
+from policyctl.load.base_config import config_at
 from policyctl.load.environment import Environment
-from policyctl.load.git.revision import Revision, TreeEntry
-from policyctl.load.source import SUFFIXES
+from policyctl.load.git.revision import Revision
+from policyctl.load.past import files_at
 from policyctl.load.urls import GIT
 from policyctl.plan.change import Desired
 from policyctl.plan.settings import Settings
@@ -115,27 +114,6 @@ class GitReader:
             yield UnreadableRow(f"{self.identity.removeprefix(GIT)}:{found[0]}{more}", None, file)
 
 
-def files_at(
-    revision: Revision,
-    problems: Sequence[Problem] = (),
-    is_inventory: Callable[[str], bool] = lambda _: False,
-    *,
-    several: bool = False,
-) -> Files:
-    """The policy files of a directory at a revision; `several` keeps what was parsed for other environments."""
-    entries = [one for one in revision.files() if _concerns(one, revision.folder) and not is_inventory(one.path)]
-    read, folder = reading_base(revision, entries), Path(revision.folder)
-    return Files([entry.path for entry in entries], problems, folder, tests=False, several=several, read=read)
-
-
 def _row(desired: Desired) -> dict[str, Any]:
     row = {"id": f"{desired.file}#{desired.index + 1}", **desired.document}
     return VirtualModelRow(row) if isinstance(desired, VirtualModel) else row
-
-
-def _concerns(entry: TreeEntry, folder: str) -> bool:
-    """Whether loading the directory would read it: no hidden path, no configuration."""
-    path = PurePosixPath(entry.path.removeprefix(folder))
-    if any(part.startswith(".") for part in path.parts) or path.stem == "policyctl":
-        return False
-    return entry.kind == "submodule" or path.suffix in SUFFIXES

@@ -137,7 +137,8 @@ def _diff(entry: AuditEntry) -> Iterator[str]:
 
 
 def _source(origin: AuditOrigin) -> str:
+    back = f", back to the files of {origin.to[:12]}" if origin.to else ""
     if origin.commit is None:
-        return f" (no commit: {origin.no_commit})" if origin.no_commit else ""
+        return f" (no commit: {origin.no_commit}){back}" if origin.no_commit else back
     changed = ", with uncommitted changes" if origin.dirty else ""
-    return f" at {origin.commit[:12]} ({origin.subject}){changed}"
+    return f" at {origin.commit[:12]} ({origin.subject}){changed}{back}"

@@ -37,6 +37,7 @@ def plan_data(review: Review) -> dict[str, Any]:
         "settings": [_field(field) for field in review.branch.settings],
         "environment": plan.environment,
         "remote": plan.remote,
+        **({"to": plan.to} if plan.to else {}),
         "profile": PROFILE,
         "digest": plan.digest,
         "has_changes": bool(plan.changes),

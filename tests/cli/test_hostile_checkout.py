@@ -136,6 +136,8 @@ COMMANDS = {
     "plan with an id as base": (["plan", "--base", "{base}"], 3),
     "plan against a revision": (["plan", "--remote", "git:HEAD^1"], 3),
     "plan against a revision, with a base": (["plan", "--base", "main", "--remote", "git:main"], 3),
+    "plan back to a revision": (["plan", "--to", "HEAD^1"], 0),
+    "apply back to a revision": (["apply", "--to", "{base}", "--yes", "--audit", "{audit}"], 0),
     "apply": (["apply", "--yes", "--audit", "{audit}"], 3),
     "effect": (["effect", "a", "--against", "git:main"], 0),
     "policy add": (["policy", "add", *ADDED, "--yes", "--audit", "{audit}"], 0),

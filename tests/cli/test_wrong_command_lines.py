@@ -72,7 +72,8 @@ USAGE = {
     "get policies": (
         "unknown command get; policyctl policy list shows the live policies, policyctl policy show NAME one of them"
     ),
-    "rollback": "unknown command rollback; git revert the change, then plan and apply",
+    "rollback": "unknown command rollback; git revert the change, then plan and apply; until that is merged, "
+    "policyctl apply --to REVISION",
     "lint": "unknown command lint; policyctl validate checks the files",
     "aply": "unknown command aply (did you mean apply?)",
     "policy delete anygem": "unknown command delete (did you mean remove?)",

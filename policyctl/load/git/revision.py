@@ -178,11 +178,24 @@ class Revision:
         """The same in the index, which is what is checked out now."""
         return staged(self._homes[""], path)
 
+    @property
+    def is_shallow(self) -> bool:
+        """Whether the repository is a shallow clone, whose history is incomplete."""
+        return self._homes[""].is_shallow
+
+    def is_behind_head(self) -> bool:
+        """Whether the commit is the checked out one, or in its history. Raises PolicyctlError if git cannot tell."""
+        repository = self._homes[""]
+        ran = repository.run("merge-base", "--is-ancestor", self.commit, commit_of(repository, "HEAD"))
+        if ran.returncode > 1:
+            repository.fail(ran.stderr)
+        return ran.returncode == 0
+
     def changes_of(self, paths: Sequence[str], most: int) -> list[str]:
         """The commits up to this one that changed any of these paths (from the top), the oldest first, on all branches of the
         history. Raises PolicyctlError in a shallow clone, or if there are more than `most`."""
         repository = self._homes[""]
-        if repository.is_shallow:
+        if self.is_shallow:
             raise PolicyctlError(f"this clone is shallow; {WHOLE_HISTORY}")
         options = ("--full-history", "--topo-order", f"--max-count={most + 1}")
         found = repository.output("rev-list", *options, self.commit, "--", *paths).decode().split()
