@@ -157,22 +157,29 @@ def apply(
         fleet, run = _open_several(options, chosen, planfile, resume, selection, overrides, base, past)
         approval = FleetApproval(yes, expect_digest, run)
         return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
-    if planfile is None:
-        session = open_session(options, past=past)
-        require_writable(session.url)
-        review = review_directory(session, selection, overrides, base=base)
-    else:
-        from policyctl.cli.saved import read_saved  # builds the models of a saved plan
-
-        session, review = read_saved(options, planfile, selection, overrides, base)
+    session, review = _review_one(options, planfile, selection, overrides, base, past)
     _show(session, review, planfile, expect_digest, output)
-    if validate_models and not _writes_models(review.plan):
+    if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
         session.console.say("--validate-models does nothing: the plan adds or updates no model")
     return confirm_and_apply(review, session, settings, output, yes=yes)
 
 
-def _writes_models(plan: Plan) -> bool:
-    return any(change.kind == "model" and change.after for change in plan.changes)
+def _review_one(
+    options: Options,
+    planfile: Path | None,
+    selection: Selection,
+    overrides: Overrides,
+    base: str | None,
+    past: PastDirectory | None,
+) -> tuple[Session, Review]:
+    """The reviewed plan of one environment: a saved one, or one that is made now."""
+    if planfile is not None:
+        from policyctl.cli.saved import read_saved  # builds the models of a saved plan
+
+        return read_saved(options, planfile, selection, overrides, base)
+    session = open_session(options, past=past)
+    require_writable(session.url)
+    return session, review_directory(session, selection, overrides, base=base)
 
 
 def _open_several(
