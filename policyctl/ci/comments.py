@@ -47,10 +47,11 @@ def opening(review: Review, directory: str, *, unseen: bool = False) -> str:
     hashes of the settings if the plan has a base.
 
     A merge approves nothing if the plan was refused, if a scenario test failed, if the page leaves out changes or safety
-    settings (`unseen`), or if the plan is against a git revision, which cannot be applied.
+    settings (`unseen`), if the plan is against a git revision, which cannot be applied, or if it is a saved one that was only
+    shown.
     """
     plan = review.plan
-    stopped = unseen or review.refusals or review.stale or review.branch.failed_tests or is_git(plan.remote)
+    stopped = unseen or review.refusals or review.stale or review.branch.failed_tests or is_git(plan.remote) or review.offline
     terms = f"<!-- policyctl:terms {' '.join(review.branch.terms)} -->\n" if review.branch.terms else ""
     return (
         f"{comment_marker(plan.environment, directory)}\n"

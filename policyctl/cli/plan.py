@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Form = Literal["text", "json", "markdown", "html", "csv", "junit"]
 FORMS: tuple[Form, ...] = get_args(Form)
 ONLY_SEVERAL: tuple[Form, ...] = ("csv", "junit")
+OF_ONE: tuple[Form, ...] = tuple(form for form in FORMS if form not in ONLY_SEVERAL)
 
 
 def render_plan(form: Form, view: PlanView, style: Style = Style()) -> str:
@@ -60,7 +62,7 @@ Example:
   policyctl plan --out plan.json --report markdown=plan.md
   policyctl plan --base origin/main --out plan.json
   policyctl plan --to HEAD~1
-  policyctl plan --out plan.json && policyctl apply plan.json"""
+  policyctl plan --out plan.json && policyctl show plan.json && policyctl apply plan.json"""
 
 
 Reports = tuple[tuple[Form, Path], ...]
@@ -212,8 +214,10 @@ def _read_base(options: Options, revision: str) -> BaseConfig:
 def _write_files(out: Path | None, reports: Reports, view: PlanView) -> None:
     """Write the plan for apply, and the reports."""
     from policyctl.plan.saved_plan import write_plan  # imports pydantic
+    from policyctl.remote.table import timestamp
 
     if out is not None:
-        write_atomically(out, write_plan(view.review.plan), private=True)
+        made = replace(view.review.plan, made=timestamp(datetime.now(UTC)))
+        write_atomically(out, write_plan(made), private=True)
     for form, path in reports:
         write_atomically(path, render_plan(form, view))

@@ -1,4 +1,7 @@
-"""From a saved plan to its reviewed plan: it is input, so everything in it that can be computed again is."""
+"""From a saved plan to its reviewed plan, and policyctl show.
+
+A saved plan is input, so everything in it that can be computed again is.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from policyctl.cli.options import Options
+import click
+
+from policyctl.cli.console import Console
+from policyctl.cli.github_actions import view_of
+from policyctl.cli.options import Options, with_options
+from policyctl.cli.plan import OF_ONE, Form, render_plan
 from policyctl.cli.review import Before, gone_back, read_consumers_of, with_idle_settings
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import StalePlan, UsageError
 from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Environment, leaves
+from policyctl.plan.effects import Comparison, effects_of, policies_around
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.safety import Review
 from policyctl.plan.saved_plan import MAX_BYTES, BadPlan, read_plan
+from policyctl.policy.findings import listed
+from policyctl.policy.live import observe_rows
+from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.reconcile.plan import review_saved
 from policyctl.remote.open import require_writable
 from policyctl.report.format import escape, value
@@ -83,3 +95,58 @@ def _read_plan(path: Path) -> Plan:
     except UnicodeDecodeError:
         raise BadPlan(f"{path} is not a plan: it is not text; make one with plan --out") from None
     return read_plan(text, str(path))
+
+
+SHOW_EPILOG = """\b
+Example:
+  policyctl plan --out plan.json
+  policyctl show plan.json
+  policyctl show plan.json --format html > plan.html"""
+
+
+@click.command("show", epilog=SHOW_EPILOG)
+@click.argument("planfile", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--format", "form", type=click.Choice(OF_ONE), default="text", show_default=True)
+@with_options("color", "verbose")
+def show(options: Options, planfile: Path, form: Form) -> int:
+    """Show a plan that plan --out saved, offline: what it changes, and what these changes do to traffic by themselves.
+
+    The file is checked as apply checks it, but neither the remote nor the files of the directory are read. So whether the
+    safety rules allow it, whether the remote changed since, and which other policies it affects is left to apply, and a page
+    that is made like this approves nothing.
+    """
+    plan, console = _read_plan(planfile), Console(options)
+    console.result(render_plan(form, view_of(_alone(plan), plan.remote, options.dir, console), console.out_style))
+    return 0
+
+
+def _alone(plan: Plan) -> Review:
+    """The review of a saved plan from nothing but the plan."""
+    observed = replace(observe_rows(_rows_before(plan)), whole=False)
+    before, after = policies_around(plan, observed)
+    effects = effects_of(plan, observed, Comparison(before, after, live=observed.live))
+    when = f"made at {plan.made[:19].replace('T', ' ')} UTC" if plan.made else "which does not say when it was made"
+    offline = f"this is a saved plan, {when}; the remote was not looked at, and may have changed since"
+    others = sorted(plan.traffic.keys() - {change.name for change in plan.changes})
+    notes = [f"it also moves the traffic of {listed(others)}, by way of what it changes"] if others else []
+    notes += [f"this goes back to the files of {plan.to[:12]}"] if plan.to else []
+    return Review(
+        plan,
+        notes=tuple(notes),
+        live=frozenset(observed.live),
+        effects=effects,
+        policies=after,
+        policies_before=before,
+        models_before=observed.models,
+        all_read=False,
+        models=plan.has_models,
+        offline=offline,
+    )
+
+
+def _rows_before(plan: Plan) -> Iterator[dict[str, Any]]:
+    """What the plan replaces, as rows of a remote."""
+    for change in plan.changes:
+        if change.before is not None:
+            row = {**change.before, "id": change.id}
+            yield VirtualModelRow(row) if change.kind == "model" else row

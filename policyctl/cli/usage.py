@@ -74,7 +74,6 @@ _COMMANDS = {
     "get": "policyctl policy list shows the live policies, policyctl policy show NAME one of them",
     "list": "policyctl policy list shows the live policies",
     "ls": "policyctl policy list shows the live policies",
-    "show": "policyctl policy show NAME shows a live policy, policyctl plan what would change",
     "describe": "policyctl policy show NAME shows a live policy",
     "import": "policyctl pull writes every live policy as a file; policyctl policy import --file FILE writes one to the remote",
     "export": "policyctl pull writes every live policy as a file, policyctl policy export NAME one of them",

@@ -57,7 +57,7 @@ class Plan:
     `overrides` are the safety settings that were overridden for it: approving the plan approves them too. So they do
     with what it does by way of other policies: `traffic` has a hash for each policy that it moves so (see `traffic_of`).
     `to` is the commit whose files it goes back to; empty for the files as they are. It is not in the digest: a revert of those
-    files has the same plan, and approving one approves what the other does.
+    files has the same plan, and approving one approves what the other does. `made` is when it was made, if it was saved.
     """
 
     environment: str
@@ -72,6 +72,7 @@ class Plan:
     overrides: tuple[Override, ...] = ()
     traffic: Mapping[str, str] = field(default_factory=dict)
     to: str = ""
+    made: str = ""
 
     @property
     def digest(self) -> str:

@@ -72,7 +72,8 @@ class Review:
     by policy: of the live policies that the plan is about, and of all that a changed or affected one leads to. `unchecked` is
     what could not be checked. `models` is whether virtual models are among what was compared, `awaited` are the added ones that
     a live policy already targets. `consumers`
-    are those of what is changed or affected (None: not read).
+    are those of what is changed or affected (None: not read). `offline` is why no rule was asked: a saved plan is only shown,
+    and the remote was not looked at.
     """
 
     plan: Plan
@@ -96,6 +97,7 @@ class Review:
     models: bool = False
     awaited: frozenset[str] = frozenset()
     consumers: FoundConsumers | None = None
+    offline: str | None = None
 
     @property
     def unchanged(self) -> int:

@@ -91,6 +91,7 @@ class _SavedPlan(_Saved):
     overrides: list[_SavedOverride] = []
     traffic: dict[str, str] = {}
     to: Annotated[str, Field(pattern=r"^([0-9a-f]{40}([0-9a-f]{24})?)?$")] = ""
+    made: Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z)?$")] = ""
 
 
 def write_plan(plan: Plan) -> str:
@@ -110,6 +111,7 @@ def write_plan(plan: Plan) -> str:
         "overrides": [override._asdict() for override in plan.overrides],
         **({"traffic": dict(plan.traffic)} if plan.traffic else {}),
         **({"to": plan.to} if plan.to else {}),
+        **({"made": plan.made} if plan.made else {}),
     }
     return json.dumps({**saved, "checksum": digest(saved)}, indent=2) + "\n"
 
@@ -170,6 +172,7 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         overrides=tuple(Override(**override.model_dump()) for override in saved.overrides),
         traffic=saved.traffic,
         to=saved.to,
+        made=saved.made,
     )
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")

@@ -62,7 +62,7 @@ def plan_summary(review: Review) -> PlanSummary:
     beside = {one.name for one in review.affected if is_unknown(one.effect)}  # after what is known, as in the table
     risks.sort(key=lambda risk: risk.policy in beside)
     alike = [risk for risk in risks if risks[0].like(risk)]  # includes the first, if there is one
-    passed = not (review.stale or review.refusals or review.branch.failed_tests or plan.blocked)
+    passed = not (review.stale or review.refusals or review.branch.failed_tests or plan.blocked or review.offline)
     shown = [*alike, *(risk for risk in risks if risk not in alike and risk.tier >= Tier.PARTIAL)][:_SHOWN]
     most = max(risks, key=_affected, default=None)
     if most is not None and _affected(most) > max(map(_affected, shown)):
@@ -143,6 +143,8 @@ def _cost(moved: Delta) -> str:
 
 def _harmless_line(review: Review) -> str:
     """What can be claimed about traffic when no risk was found: only what was compared, and what new models change."""
+    if review.offline:
+        return "What this does to policies that are not in the plan is not known." if review.plan.changes else ""
     updated = [review.effects.get(change.name) for change in review.plan.changes if change.action == "update"]
     effects = [effect for effect in (*updated, *(one.effect for one in review.affected)) if effect is not None]
     if not effects:
@@ -184,7 +186,7 @@ def _answering(review: Review) -> str:
 
 
 def _rules(review: Review) -> str:
-    found = []
+    found = ["safety rules are checked by apply, not here"] if review.offline else []
     if review.stale:
         found.append(f"stale, {counted(map(kind_of, review.stale))} changed since the plan was made")
     if review.refusals:

@@ -16,6 +16,7 @@ from policyctl.plan.unknown_fields import unknown_field_notes
 from policyctl.report.effect_json import effect_data, extras_data
 from policyctl.report.format import json_text
 from policyctl.report.headline import affected_first, describe_risk, losses_by, plan_summary
+from policyctl.report.plan_view import all_notes
 
 FORMAT = "policyctl/plan"
 VERSION = 1
@@ -63,7 +64,7 @@ def plan_data(review: Review) -> dict[str, Any]:
         "refusals": list(review.refusals),
         "failed_tests": list(review.branch.failed_tests),
         "warnings": [{**w.mark._asdict(), "code": w.code, "message": w.message} for w in review.branch.warnings],
-        "notes": [*review.notes, *unknown_field_notes(review.extras), *([review.unchecked] if review.unchecked else [])],
+        "notes": [*all_notes(review), *unknown_field_notes(review.extras), *([review.unchecked] if review.unchecked else [])],
         **({"unknown_fields": extras_data(review.extras)} if review.extras else {}),
     }
 

@@ -44,9 +44,14 @@ class PlanView(NamedTuple):
     artifacts: str | None = None
 
 
+def all_notes(review: Review) -> list[str]:
+    """The notes on the plan as a whole; first that it is only shown."""
+    return [*([review.offline] if review.offline else []), *review.notes]
+
+
 def notes_of(review: Review) -> list[str]:
     """What is worth knowing besides the changes, for people."""
-    return [*review.notes, *unknown_field_notes(review.extras, position_name)]
+    return [*all_notes(review), *unknown_field_notes(review.extras, position_name)]
 
 
 def basis_of(review: Review) -> list[str]:
@@ -65,7 +70,7 @@ NOT_COMPARED = "Nothing to apply, but not everything could be compared"
 
 def all_compared(review: Review) -> bool:
     """Whether the plan covers everything that the files manage: nothing was unreadable, blocked or refused."""
-    return review.plan.counts.whole and not (review.plan.blocked or review.refusals)
+    return review.plan.counts.whole and not (review.plan.blocked or review.refusals or review.offline)
 
 
 def manages_all(review: Review) -> bool:

@@ -40,6 +40,7 @@ USED = {
     "validate": ALL - {"--remote"},
     "test": ALL - {"--remote"},
     "history": {"--env", "--color"},
+    "show": {"--color"},
     "runs": {"--dir", "--color"},
     "env list": {"--dir", "--env", "--color"},
     "env show": {"--dir", "--color"},
