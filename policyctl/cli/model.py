@@ -20,13 +20,16 @@ from policyctl.cli.policy.change import (
     write,
 )
 from policyctl.cli.policy.show import export_live, list_live, show_live, with_form, with_output
+from policyctl.cli.selection import KEY_LOSS
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import UsageError
 from policyctl.lint.virtual_models import check
+from policyctl.plan.change import Desired
+from policyctl.plan.settings import Override
 from policyctl.policy.document import Document
 from policyctl.policy.findings import Finding
 from policyctl.policy.model_schema import ModelType, read_model
-from policyctl.policy.names import virtual_model
+from policyctl.policy.names import matches, virtual_model
 from policyctl.policy.virtual_model import VirtualModel
 
 COMMANDS = {
@@ -72,6 +75,13 @@ _OPTIONS = {
 }
 
 _APP_ID = "The connection that holds the credentials, by its app id."
+_with_key_loss = click.option(
+    KEY_LOSS,
+    "key_loss",
+    multiple=True,
+    metavar="NAME",
+    help="Allow the update, though a key may be hidden.",
+)
 
 ADD_EPILOG = """\b
 Example:
@@ -86,16 +96,23 @@ Example:
 @click.option("--display-name", metavar="TEXT", help="The name that people see.  [default: the name]")
 @click.option("--description", "-d", metavar="TEXT", help="What the model is for.  [default: the name]")
 @click.option("--type", "model_type", type=click.Choice(get_args(ModelType)), default="chat", show_default=True)
+@_with_key_loss
 @with_change_options
 @with_options(*NAMES)
-def add(options: Options, how: ChangeOptions, **given: Any) -> int:
+def add(options: Options, how: ChangeOptions, key_loss: tuple[str, ...], **given: Any) -> int:
     """Add the model NAME, <provider>/<model>. A model of that name is updated: it becomes what the options describe, and what
     they leave out is removed, but for secrets of its own."""
     model = model_from_options(**given)
     session = _open(options)
     for finding in check(model.document):
         session.console.say(f"{finding.severity}: {_note(finding)}")
-    return write(model, session, how)
+    return _write(model, session, how, key_loss)
+
+
+def _write(model: Desired, session: Session, how: ChangeOptions, key_loss: tuple[str, ...]) -> int:
+    if idle := [name for name in key_loss if not matches(model.name, (name,))]:
+        raise UsageError(f"{KEY_LOSS} {idle[0]} is not the model to write, {model.name}; correct it or leave it out")
+    return write(model, session, how, overrides=tuple(Override(KEY_LOSS, name) for name in key_loss))
 
 
 def model_from_options(*, name: str, provider_config: str | None, **texts: str | None) -> VirtualModel:
@@ -138,9 +155,10 @@ Example:
     "--file", "-f", required=True, type=click.Path(path_type=Path), metavar="FILE", help="One model, as YAML or JSON."
 )
 @click.option("--app-id", "-a", metavar="APP_ID", help=f"{_APP_ID} It wins over the file's.")
+@_with_key_loss
 @with_change_options
 @with_options(*NAMES)
-def import_model(options: Options, how: ChangeOptions, file: Path, app_id: str | None) -> int:
+def import_model(options: Options, how: ChangeOptions, file: Path, app_id: str | None, key_loss: tuple[str, ...]) -> int:
     """Add the model of a file, or update the live one of its name."""
     if app_id == "":
         raise UsageError("--app-id: it is empty; name a connection, or leave it out")
@@ -148,7 +166,7 @@ def import_model(options: Options, how: ChangeOptions, file: Path, app_id: str |
     model = read_one(file, "model", session)
     if app_id is not None:
         model = VirtualModel(model.name, {**model.document, "app_id": app_id}, model.file, model.index)
-    return write(model, session, how)
+    return _write(model, session, how, key_loss)
 
 
 REMOVE_EPILOG = """\b

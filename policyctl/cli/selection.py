@@ -19,12 +19,13 @@ from policyctl.load.atomic import read_bounded, write_atomically
 from policyctl.plan.plan import Selection
 from policyctl.plan.settings import GUARDS, GuardException, Override, Settings
 from policyctl.policy.findings import closest_name, did_you_mean
-from policyctl.policy.names import canonical, matches
+from policyctl.policy.names import canonical, kind_of, matches
 
 if TYPE_CHECKING:
     from policyctl.load.past import PastDirectory
 
 UNSEEN = "--allow-unseen-consumers"
+KEY_LOSS = "--allow-key-loss"
 
 
 class Overrides:
@@ -59,6 +60,7 @@ class Overrides:
             tuple(self.values("--allow-remove")),
             tuple(_exception(one) for one in self.given if one.option == "--allow-guard"),
             self._partial,
+            tuple(self.values(KEY_LOSS)),
         )
 
 
@@ -74,13 +76,15 @@ def raise_if_idle(
     asked = [(only, glob, known) for glob in selection.only]
     asked += [("--exclude", glob, known) for glob in selection.exclude]
     asked += [("--allow-remove", name, {*live}) for name in overrides.values("--allow-remove")]
+    asked += [(KEY_LOSS, glob, {name for name in live if kind_of(name) == "model"}) for glob in overrides.values(KEY_LOSS)]
     allowed = [text.partition("=") for text in overrides.values("--allow-guard")]
     asked += [(f"--allow-guard {guard}=", policy, known) for guard, equals, policy in allowed if equals and policy != "*"]
     idle = []
     for option, text, names in asked:
         exactly = option == "--allow-remove"
         if canonical(text) not in names and (exactly or not any(matches(name, (text,)) for name in names)):
-            where = "no live policy" if exactly else "no policy, neither in the files nor on the remote"
+            live_only = {"--allow-remove": "no live policy", KEY_LOSS: "no live model"}
+            where = live_only.get(option, "no policy, neither in the files nor on the remote")
             space = "" if not option or option.endswith("=") else " "
             idle.append(f"{option}{space}{text} matches {where}{closest_name(text, names)}")
     if idle:
@@ -116,6 +120,12 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
         "metavar": "NAME",
         "shell_complete": completion.names,
         "help": "Allow the removal of this policy or model, though it is protected or used; repeatable.",
+    },
+    KEY_LOSS: {
+        "multiple": True,
+        "metavar": "NAME",
+        "shell_complete": completion.models,
+        "help": "Allow the update of this model, though it may have a key that the remote does not show; repeatable.",
     },
     "--allow-guard": {
         "multiple": True,

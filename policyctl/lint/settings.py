@@ -98,7 +98,7 @@ def idle_anywhere(config: Config, environment: Environment, files: Collection[st
 
 def _entries(config: Config, environment: Environment) -> Iterator[NamedSetting]:
     settings = environment.settings
-    for setting in ("scope", "protect"):
+    for setting in ("scope", "protect", "allow_key_loss"):
         for place, glob in enumerate(getattr(settings, setting) or ()):
             yield (*_path(config, environment, setting), place), setting, glob, _matching(glob)
     for place, name in enumerate(settings.allow_remove):

@@ -260,6 +260,7 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
         prune=True if prune is None else prune,
         protect=either("protect") or (),
         allow_remove=either("allow_remove") or (),
+        allow_key_loss=either("allow_key_loss") or (),
         limits=Limits(**{key: limit for key, limit in limits.items() if limit is not None}),
         guards=guards_of(file.guards, shared.guards),
         guard_exceptions=exceptions_of(either("guard_exceptions") or ()),

@@ -80,6 +80,7 @@ class Environment:
             "prune": settings.prune,
             "protect": list(settings.protect),
             "allow_remove": list(settings.allow_remove),
+            **({"allow_key_loss": list(settings.allow_key_loss)} if settings.allow_key_loss else {}),
             "limits": settings.limits._asdict(),
             "guards": {name: _plain(guard) for name, guard in settings.guards._asdict().items()},
             "guard_exceptions": [exception._asdict() for exception in settings.guard_exceptions],

@@ -240,6 +240,13 @@ class SafetyFile(FileModel):
             "is reported."
         ),
     ] = None
+    allow_key_loss: Annotated[
+        Names | None,
+        Field(
+            description="Names or globs of models that may be updated although the remote shows neither a key nor a connection "
+            "of theirs. For remotes that keep a hidden key, and for models without one."
+        ),
+    ] = None
     include: Annotated[
         Globs | None,
         Field(

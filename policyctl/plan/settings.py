@@ -109,13 +109,15 @@ class Settings(NamedTuple):
     """The safety settings of one environment, and how effects are worked out.
 
     `scope` None means that none is written: everything on the embedded remote, only what files name elsewhere. `partial` is
-    the share of calls that fail in a partial failure; it decides nothing that apply does.
+    the share of calls that fail in a partial failure; it decides nothing that apply does. `allow_key_loss` are globs of the
+    models that may be updated though the remote may hide a key of theirs.
     """
 
     scope: tuple[str, ...] | None = None
     prune: bool = True
     protect: tuple[str, ...] = ()
     allow_remove: tuple[str, ...] = ()
+    allow_key_loss: tuple[str, ...] = ()
     limits: Limits = Limits()
     guards: Guards = Guards()
     guard_exceptions: tuple[GuardException, ...] = ()
@@ -133,6 +135,7 @@ class Settings(NamedTuple):
         allow_remove: tuple[str, ...],
         allow_guard: tuple[GuardException, ...] = (),
         partial: float | None = None,
+        allow_key_loss: tuple[str, ...] = (),
     ) -> Settings:
         """The settings with what the command line overrides by name."""
         limits = Limits(
@@ -144,4 +147,5 @@ class Settings(NamedTuple):
             allow_remove=(*self.allow_remove, *allow_remove),
             guard_exceptions=(*self.guard_exceptions, *allow_guard),
             partial=self.partial if partial is None else partial,
+            allow_key_loss=(*self.allow_key_loss, *allow_key_loss),
         )

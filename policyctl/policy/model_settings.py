@@ -106,6 +106,7 @@ OF_NO_PROVIDER: dict[str, Setting] = {
     ),
 }
 SETTINGS: dict[str, Setting] = {**ANY_PROVIDER, **OF_PROVIDERS, **OF_NO_PROVIDER}
+HALVES = frozenset({"aws_access_key_id"})  # secrets that open nothing without another one, which a remote may hide
 SECRETS = frozenset(key for key, setting in SETTINGS.items() if setting.is_secret)
 # The settings that decide the host to which requests go, and with them the credentials.
 DESTINATIONS = frozenset(
@@ -278,4 +279,4 @@ def required(provider: str | None) -> tuple[tuple[str, ...], ...]:
 
 def needs_key(provider: str | None) -> bool:
     """Whether a model of a provider cannot do without a secret, here or in the connection."""
-    return provider not in PLACEHOLDERS and any(key in SECRETS for keys in required(provider) for key in keys)
+    return any(key in SECRETS for keys in required(provider) for key in keys)

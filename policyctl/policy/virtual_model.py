@@ -21,6 +21,8 @@ from typing import Any
 from policyctl.policy.document import Document, canonical_text, is_server_key, plain_value, without_nulls
 from policyctl.policy.model_secrets import SET, without_secrets
 from policyctl.policy.model_settings import (
+    HALVES,
+    PLACEHOLDERS,
     SECRETS,
     comparable,
     has_mask,
@@ -186,10 +188,14 @@ def lost_secrets(live: LiveModel, after: Document) -> tuple[str, ...]:
 
 def may_lose_key(live: LiveModel, after: Document) -> bool:
     """Whether a row may have a key of its own that the remote does not show at all, so that a write of `after` loses it: the
-    model needs one, and neither the row nor `after` shows a key or a connection."""
-    if not needs_key(provider_key(live.name)) or live.document.get("app_id") or after.get("app_id"):
+    model needs one, the row shows neither a key nor a connection, and `after` has no connection. A word that opens nothing
+    would take the key's place, where more than such a word is needed."""
+    provider = provider_key(live.name)
+    if not needs_key(provider) or live.document.get("app_id") or after.get("app_id"):
         return False
-    return not secrets_in(live.document.get("provider_config")) and not secrets_in(after["provider_config"])
+    if provider in PLACEHOLDERS and secrets_in(after["provider_config"]):
+        return False
+    return secrets_in(live.document.get("provider_config")).keys() <= HALVES
 
 
 def masked_extras(live: LiveModel) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from policyctl.plan.safety import Review
 from policyctl.policy.document import Policy
 from policyctl.policy.findings import Finding, listed
 from policyctl.policy.model_settings import provider_key
-from policyctl.policy.names import virtual_model
+from policyctl.policy.names import matches, virtual_model
 from policyctl.policy.virtual_model import UNNAMED, may_lose_key
 from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.tenant_lists import Connection, Connections
@@ -117,15 +117,17 @@ def _unknown_targets(
     ]
 
 
-def check_connections(reader: Reader, reviewed: Review) -> Review:
-    """The review with a refusal for each connection that a written model cannot use, and notes on what may be missing.
+def check_credentials(reader: Reader, reviewed: Review, allow_key_loss: Sequence[str]) -> Review:
+    """The review with a refusal for each connection that a written model cannot use, and for each update that may remove a
+    key, unless its model's name matches `allow_key_loss`; and with notes on what may be missing.
 
     Nothing is looked up on a remote without connections, or for a plan that writes no model which names one. Where connections
     are, a row may also have a key that the remote does not show.
     """
     if reader.connections is None:
         return reviewed
-    reviewed = replace(reviewed, notes=(*reviewed.notes, *_keys_at_risk(reviewed)))
+    refused, allowed = _keys_at_risk(reviewed, allow_key_loss, shows_keys=reader.shows_keys)
+    reviewed = replace(reviewed, refusals=(*reviewed.refusals, *refused), notes=(*reviewed.notes, *allowed))
     uses = _uses(reviewed.plan)
     if not uses:
         return reviewed
@@ -143,15 +145,26 @@ def check_connections(reader: Reader, reviewed: Review) -> Review:
     return replace(reviewed, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, *notes))
 
 
-def _keys_at_risk(reviewed: Review) -> Iterator[str]:
-    """The updates that remove a model's own key if there is one: every remote that has connections may keep keys to itself."""
-    for change in reviewed.plan.changes:
+def _keys_at_risk(reviewed: Review, allowed: Sequence[str], *, shows_keys: bool) -> tuple[list[str], list[str]]:
+    """Refusals of the updates that remove a model's own key if there is one, and notes of those that are `allowed`.
+
+    Every remote that has connections may keep keys to itself, unless it promises to show them. Whether it keeps a key that it
+    hides when a PUT leaves the key out cannot be found out: what is read back shows no key either way, and nothing documents
+    it.
+    """
+    refusals, notes = list[str](), list[str]()
+    for change in () if shows_keys else reviewed.plan.changes:
         live = reviewed.models_before.get(change.name)
         if change.action == "update" and change.after is not None and live is not None and may_lose_key(live, change.after):
-            yield (
-                f"{change.name}: this remote shows neither a key nor a connection of it; if it has a key of its own, this "
-                "update may remove it (make a connection that holds the key, and write its app_id in the file)"
-            )
+            risk = f"{change.name}: this remote shows neither a key nor a connection of it; if it has a key of its own, this "
+            if matches(change.name, allowed):
+                notes.append(f"{risk}update may remove it, which is allowed")
+            else:
+                refusals.append(
+                    f"{risk}update may remove it (make a connection that holds the key, and write its app_id in the file; or "
+                    f"allow it with --allow-key-loss {quote(change.name)} if it has no key, or if this remote keeps it)"
+                )
+    return refusals, notes
 
 
 class _Use(NamedTuple):

@@ -21,7 +21,7 @@ from policyctl.policy.document import Document, Policy, references
 from policyctl.policy.findings import did_you_mean, listed
 from policyctl.policy.live import Live, LiveRows, named_rows
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical, kind_of
-from policyctl.reconcile.models import KnownModels, check_connections
+from policyctl.reconcile.models import KnownModels, check_credentials
 from policyctl.reconcile.observe import CONTRADICTS, observe
 from policyctl.remote.protocol import Reader
 from policyctl.report.format import count, position_name
@@ -113,7 +113,7 @@ def plan_directory(
         named = {policy.name for policy in desired}
         gone = [name for name in observed.live if name not in named and settings.in_scope(name) and selection.takes(name)]
         reviewed = hold_removals(reviewed, gone, kept, unread)
-    return check_connections(reader, reviewed)
+    return check_credentials(reader, reviewed, settings.allow_key_loss)
 
 
 def _not_new(reader: Reader, plan: Plan) -> tuple[str, ...]:
@@ -278,7 +278,7 @@ def review_saved(
     ]
     stale = (*stale_changes(plan, observed), *rows, *(() if refusals else _moved_otherwise(plan, reviewed.plan, observed)))
     reviewed = replace(reviewed, plan=replace(reviewed.plan, traffic=plan.traffic), refusals=refusals, stale=stale)
-    return check_connections(reader, models.noted(reviewed)) if writes else reviewed
+    return check_credentials(reader, models.noted(reviewed), settings.allow_key_loss) if writes else reviewed
 
 
 def _moved_otherwise(plan: Plan, now: Plan, observed: LiveRows) -> Iterator[str]:

@@ -37,6 +37,7 @@ class GitReader:
 
     embedded = True  # everything in the directory at that revision is the directory's own
     connections = None
+    shows_keys = True
 
     def __init__(self, url: str, directory: Path, environment: Environment) -> None:
         """`url` is `git:REVISION`. Raises UsageError for an unknown revision, PolicyctlError without git or a repository."""

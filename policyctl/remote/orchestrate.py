@@ -22,6 +22,7 @@ from policyctl.policy.model_settings import is_placeholder, unknown_settings
 from policyctl.policy.names import KINDS, Kind, both_spellings, canonical_name, kind_of, virtual_model
 from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.http import Request, Response, host_of
+from policyctl.remote.protocol import SECRETS_SHOWN
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.responses import describe, is_quota
 from policyctl.remote.tenant_lists import Connections, every_row, is_envelope, read_sources, total_of
@@ -58,9 +59,8 @@ class OrchestrateReader:
         self._paths: dict[Kind, str] = {"policy": f"{self._api}/model_policy", "model": f"{self._api}/models"}
         self._kinds: tuple[Kind, ...] = KINDS if models else ("policy",)
         self.connections = Connections(self._connections_for)
-        self._sender = sender
-        self._scrub = scrub
-        self._login = login
+        self.shows_keys = True  # until a list of models does not promise it
+        self._sender, self._scrub, self._login = sender, scrub, login
         self._models_read: dict[str, Document] = {}  # by id
 
     def rows(self) -> list[Any]:
@@ -94,8 +94,8 @@ class OrchestrateReader:
         if not answer.good:
             self._refuse(answer)
         self._keep_out_secrets(answer)
-        models = answer.content.get("resources") if isinstance(answer.content, dict) else answer.content
-        entries = models if isinstance(models, list) else []
+        entries = answer.content.get("resources") if isinstance(answer.content, dict) else answer.content
+        entries = entries if isinstance(entries, list) else []
         return frozenset(entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
 
     def sources(self) -> Sources:
@@ -135,6 +135,7 @@ class OrchestrateReader:
         if _is_page(answer):
             raise RemoteError(f"{_host(answer)} answered with one page of a list; policyctl needs all of it at once")
         self._keep_out_secrets(answer)
+        self.shows_keys &= kind == "policy" or answer.response.headers.get(SECRETS_SHOWN[0]) == SECRETS_SHOWN[1]
         return rows if kind == "policy" else [self._with_app_id(row) for row in rows]
 
     def _all_pages(self, first: Response, query: tuple[tuple[str, str], ...]) -> list[Any] | None:

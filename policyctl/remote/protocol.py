@@ -14,6 +14,8 @@ from policyctl.policy.document import Document
 from policyctl.policy.names import Kind
 from policyctl.remote.tenant_lists import Connections
 
+SECRETS_SHOWN = ("Policyctl-Secrets", "masked")  # the header of a list of models that shows every secret, at least as a mask
+
 
 class Reader(Protocol):
     """Reading. Rows are plain JSON objects as the service returns them, not yet checked, or `UnreadableRow` already.
@@ -28,6 +30,11 @@ class Reader(Protocol):
     @property
     def connections(self) -> Connections | None:
         """By which models reach their credentials; None where a remote has no connections."""
+        ...
+
+    @property
+    def shows_keys(self) -> bool:
+        """Whether a model whose row shows no key has none: such a remote shows each key, or a mask of it."""
         ...
 
     def rows(self) -> Iterable[Any]:

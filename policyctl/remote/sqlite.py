@@ -29,6 +29,7 @@ class SqliteReader:
 
     embedded = True
     connections = None
+    shows_keys = True
 
     def __init__(self, path: Path, *, models: bool = False) -> None:
         """With `models` virtual models are rows too, beside policies."""

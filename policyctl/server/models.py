@@ -8,6 +8,7 @@ from policyctl.errors import Conflict, NotFound
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.model_settings import provider_key, with_camel_case, with_snake_case
 from policyctl.policy.names import canonical_model
+from policyctl.remote.protocol import SECRETS_SHOWN
 from policyctl.server.service import (
     ApiRequest,
     ApiResponse,
@@ -42,7 +43,7 @@ _SHOWN_USERS = 10
 def list_models(service: Service, call: ApiRequest) -> ApiResponse:
     wanted = call.query.get("name")
     rows = service.models.rows() if wanted is None else service.models.named(set(wanted))
-    return ApiResponse(200, [_shown(service, row) for row in rows])
+    return ApiResponse(200, [_shown(service, row) for row in rows], dict((SECRETS_SHOWN,)))
 
 
 def get_model(service: Service, call: ApiRequest) -> ApiResponse:

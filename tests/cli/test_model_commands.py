@@ -18,6 +18,7 @@ from policyctl.reconcile.observe import observe
 from policyctl.remote.sqlite import SqliteReader
 from tests.conftest import Policyctl, Project
 from tests.problem_lines import shows
+from tests.remote.fake_server import Reply, Seen, standing_in
 from tests.server.serving import serving
 from tests.sqlite_rows import LOCAL, add_models, put, row
 
@@ -309,3 +310,32 @@ def test_a_connection_that_does_not_exist_is_refused_before_anything_is_written(
         assert ran.code == 3, ran.err
         assert f"connection nowhere (of {GPT}) does not exist" in ran.out
         assert policyctl("model", "list", "--remote", served.url).out.endswith("0 models.\n")
+
+
+def hiding(asked: Seen) -> Reply:
+    """A tenant that keeps the key of its one model to itself, and has no list of connections."""
+    if asked.path.endswith("/models") and asked.method == "GET":
+        return Reply(200, [{"id": "1", "name": GPT, "provider_config": {}}])
+    return Reply(200, []) if asked.method == "GET" and asked.path.endswith("/model_policy") else Reply(404)
+
+
+def test_a_model_that_may_have_a_hidden_key_is_updated_only_where_that_is_allowed(bare: Path, policyctl: Policyctl) -> None:
+    with standing_in(hiding) as server:
+        add = ("model", "add", GPT, "-d", "new", "--remote", f"{server.url}/instances/x")
+        refused = policyctl(*add, "--yes")
+        assert refused.code == 3
+        assert f"--allow-key-loss {GPT}" in refused.out + refused.err
+        allowed = policyctl(*add, "--dry-run", "--allow-key-loss", "openai/gpt-4o")
+        assert allowed.code == 0, allowed.err
+        assert "which is allowed" in allowed.out
+        (bare / "policies").mkdir()
+        (bare / "policies" / "policyctl.yaml").write_text("allow_key_loss: [openai/*]\n")
+        assert policyctl(*add, "--dry-run").code == 0
+        assert [one for one in server.asked() if not one.startswith("GET")] == []
+
+
+def test_the_loss_of_a_key_is_allowed_for_the_named_model_on_a_remote_alone(bare: Path, policyctl: Policyctl) -> None:
+    other = policyctl("model", "add", GPT, "--allow-key-loss", "openai/other")
+    assert (other.code, "is not the model to write" in other.err) == (64, True)
+    saved = policyctl("model", "add", GPT, "--save", "--allow-key-loss", GPT)
+    assert (saved.code, "--save changes the directory alone" in saved.err) == (64, True)

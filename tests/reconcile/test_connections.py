@@ -15,6 +15,7 @@ from policyctl.policy.document import Document
 from policyctl.policy.virtual_model import VirtualModel, VirtualModelRow
 from policyctl.reconcile.plan import plan_directory
 from policyctl.remote.orchestrate import OrchestrateReader
+from policyctl.remote.protocol import SECRETS_SHOWN
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.sqlite import SqliteRemote
 from tests.builders import model, model_row, policy
@@ -45,11 +46,11 @@ def rows(*entries: Any) -> Reply:
     return Reply(200, {"page": 1, "limit": 50, "total": len(entries), "applications": list(entries)})
 
 
-def planned(handler: Handler, *desired: Desired) -> tuple[Review, list[str]]:
+def planned(handler: Handler, *desired: Desired, settings: Settings = SETTINGS) -> tuple[Review, list[str]]:
     """The plan that adds these, and what was asked for it."""
     with standing_in(handler) as server, reach(server.url) as remote:
         reader = OrchestrateReader(server.url, remote._sender, Redactor(), models=True)
-        return plan_directory(reader, desired, Environment("dev", server.url), SETTINGS, Selection()), server.asked()
+        return plan_directory(reader, desired, Environment("dev", server.url), settings, Selection()), server.asked()
 
 
 WHO = "connection creds (of virtual-model/openai/gpt-4o)"
@@ -149,40 +150,73 @@ def test_a_connection_whose_app_id_leads_to_another_keeps_its_own_id() -> None:
         assert [remote.connections.id_of(one) for one in named] == ["c-1", "c-2"]
 
 
-def noted_update(desired: VirtualModel, row: VirtualModelRow) -> tuple[str, ...]:
-    """The notes of a plan that updates one live model."""
+def reviewed_update(desired: VirtualModel, row: VirtualModelRow, *allowed: str, promised: bool = False) -> Review:
+    """The review of a plan that updates one live model, on a tenant that may promise to show every key."""
     change = {"description": "longer"}
     desired = VirtualModel(desired.name, desired.document | change, desired.file)
 
     def handle(asked: Seen) -> Reply | Silence:
-        return Reply(200, [dict(row)]) if asked.path.endswith("/models") else tenant(rows(entry("draft"), entry("live")))(asked)
+        if asked.path.endswith("/models"):
+            return Reply(200, [dict(row)], dict((SECRETS_SHOWN,)) if promised else {})
+        return tenant(rows(entry("draft"), entry("live")))(asked)
 
-    review, _ = planned(handle, desired)
+    review, _ = planned(handle, desired, settings=SETTINGS._replace(allow_key_loss=allowed))
     assert [(change.action, change.kind) for change in review.plan.changes] == [("update", "model")]
+    return review
+
+
+HIDDEN = [
+    ("openai/gpt-4o", {}),
+    ("openai/gpt-4o", {"api_key": None}),
+    ("novel/x", {"apiKey": ""}),
+    ("bedrock/x", {"custom_host": "https://h.example"}),
+    ("bedrock/x", {"awsAccessKeyId": "AKIAIOSFODNN7EXAMPLE"}),  # half of what opens something: the other half is hidden
+]
+
+
+@pytest.mark.parametrize(("name", "shown"), HIDDEN)
+@pytest.mark.parametrize("written", [{}, {"api_key": "dummy"}])
+def test_an_update_that_may_remove_a_key_that_is_not_shown_is_refused(name: str, shown: Document, written: Document) -> None:
+    (refusal,) = reviewed_update(model(name, provider_config=written), model_row(name, provider_config=shown)).refusals
+    assert refusal.startswith(f"virtual-model/{name}: this remote shows neither a key nor a connection of it; if it has a key")
+    assert "app_id" in refusal
+    assert f"--allow-key-loss virtual-model/{name}" in refusal
+
+
+def test_a_provider_for_which_a_word_is_enough_needs_that_word() -> None:
+    assert reviewed_update(model("ollama/x"), model_row("ollama/x")).refusals
+
+
+@pytest.mark.parametrize("allowed", ["virtual-model/openai/x", "openai/x", "openai/*"])
+def test_the_loss_of_a_key_that_is_not_shown_is_allowed_by_name(allowed: str) -> None:
+    review = reviewed_update(model("openai/x"), model_row("openai/x"), "openai/y", allowed)
     assert review.refusals == ()
-    return review.notes
+    assert review.notes[0].endswith("this update may remove it, which is allowed")
+    assert reviewed_update(model("openai/x"), model_row("openai/x"), "openai/y").refusals
 
 
-@pytest.mark.parametrize("hidden", [{}, {"api_key": None}, {"apiKey": ""}, {"custom_host": "https://h.example"}])
-@pytest.mark.parametrize("name", ["openai/gpt-4o", "novel/x", "bedrock/x"])
-def test_an_update_that_may_remove_a_key_that_is_not_shown_is_noted(name: str, hidden: Document) -> None:
-    (note,) = noted_update(model(name), model_row(name, provider_config=hidden))
-    assert note.startswith(
-        f"virtual-model/{name}: this remote shows neither a key nor a connection of it; if it has a key of its"
-    )
+def test_a_remote_that_shows_every_key_has_none_to_lose() -> None:
+    assert reviewed_update(model("openai/x"), model_row("openai/x"), promised=True).refusals == ()
 
 
 NO_KEY_AT_RISK: dict[str, tuple[VirtualModel, VirtualModelRow]] = {
-    "key shown": (model("openai/x"), model_row("openai/x", provider_config={"apiKey": "sk-1"})),
+    "key shown": (model("openai/x"), model_row("openai/x", provider_config={"apiKey": "sk-proj-0123456789"})),
     "key in the connection": (model("openai/x", app_id="creds"), model_row("openai/x", connection_id="c-1")),
     "connection in the file": (model("openai/x", app_id="creds"), model_row("openai/x")),
     "connection removed": (model("openai/x"), model_row("openai/x", connection_id="c-1")),
-    "word in the file": (model("openai/x", provider_config={"api_key": "gateway"}), model_row("openai/x")),
-    "provider without a key": (model("ollama/x"), model_row("ollama/x")),
+    "both halves of a key shown": (
+        model("bedrock/x"),
+        model_row("bedrock/x", provider_config={"awsAccessKeyId": "AKIAIOSFODNN7EXAMPLE", "awsSecretAccessKey": "w" * 40}),
+    ),
+    "word in the file, where a word is enough": (
+        model("ollama/x", provider_config={"api_key": "ollama"}),
+        model_row("ollama/x"),
+    ),
     "provider with a connection alone": (model("openai-oauth2-client-creds/x"), model_row("openai-oauth2-client-creds/x")),
 }
 
 
 @pytest.mark.parametrize("case", NO_KEY_AT_RISK)
-def test_an_update_that_can_remove_no_unseen_key_has_no_note_of_it(case: str) -> None:
-    assert [note for note in noted_update(*NO_KEY_AT_RISK[case]) if "key of its own" in note] == []
+def test_an_update_that_can_remove_no_unseen_key_is_not_refused_for_it(case: str) -> None:
+    review = reviewed_update(*NO_KEY_AT_RISK[case])
+    assert (review.refusals, [note for note in review.notes if "key of its own" in note]) == ((), [])

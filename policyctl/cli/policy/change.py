@@ -36,7 +36,7 @@ from policyctl.policy.names import PLURALS, Kind, canonical_name, kind_of, virtu
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
 from policyctl.reconcile.consumers import with_consumers
-from policyctl.reconcile.models import KnownModels, check_connections, check_policy
+from policyctl.reconcile.models import KnownModels, check_credentials, check_policy
 from policyctl.reconcile.plan import may_remove, plan_removal, plan_write
 from policyctl.report.format import count, escape
 from policyctl.report.plan_text import change_text, plan_text
@@ -174,11 +174,16 @@ def _declined(console: Console) -> int:
     return 1
 
 
-def write(desired: Desired, session: Session, how: ChangeOptions, *, virtual: bool = False) -> int:
+def write(
+    desired: Desired, session: Session, how: ChangeOptions, *, virtual: bool = False, overrides: tuple[Override, ...] = ()
+) -> int:
     """Add or update a policy or model: on the remote, or with --save in the directory. Returns the exit code.
 
-    With `virtual` a target without a prefix means the virtual model of that name, if there is one.
+    With `virtual` a target without a prefix means the virtual model of that name, if there is one. `overrides` allow that a
+    key is lost that the remote may hide.
     """
+    if how.save and overrides:
+        raise UsageError(f"{overrides[0].option} is for the remote, and --save changes the directory alone; leave one out")
     if how.save:
         return _save(desired, session, how)
     opened = _directory_if_readable(session)
@@ -192,7 +197,9 @@ def write(desired: Desired, session: Session, how: ChangeOptions, *, virtual: bo
             review = check_policy(models, review, desired)
             spell = models.speller(review.live)
         else:
-            review = check_connections(reader, review)
+            allowed = (*session.environment.settings.allow_key_loss, *(one.value for one in overrides))
+            review = check_credentials(reader, review, allowed)
+            review = replace(review, plan=replace(review.plan, overrides=overrides))
         after = next((change.after for change in review.plan.changes), None) or desired.document
         prunes = may_remove(reader, session.environment.settings)
         note = _next_apply(desired.name, after, session, opened, prunes=prunes, spell=spell)
