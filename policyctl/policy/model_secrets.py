@@ -53,11 +53,18 @@ _OF_TEXT = frozenset(  # words before `token` in the names of inference paramete
 _IN_QUERIES = frozenset({"code", "key"})  # secret as keys of a URL's query only
 _NAMES, _VALUES = frozenset({"header", "headername", "key", "name"}), frozenset({"value", "values"})
 _WORD = re.compile(r"[_\-.\s]+|(?<=[a-z0-9])(?=[A-Z])")
-# Secrets within a text: a private key, a user of a URL, what a query or a connection string gives, a line that is a header, and
-# what follows the name of a kind of credentials.
+# How keys that providers and code hosts give out begin; what else looks random is hidden in unknown fields alone.
+_ISSUED = (
+    r"(?:sk|csk|rk|xai|pplx|nvapi|glpat|xox[abeprs])-(?=[\w-]{0,99}\d)[\w-]{15,}"
+    r"|(?:gsk|hf|r8|gh[opsur]|github_pat|tgp_v1|sk_live|rk_live|npm)_(?=\w{0,99}\d)\w{15,}"
+    r"|AIza[\w-]{30,}|A[KS]IA[A-Z0-9]{16}|ABSK[\w+/=]{20,}|ya29\.[\w-]{10,}|dapi[0-9a-f]{32}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+)
+# Secrets within a text: a key as it was given out, a private key, a user of a URL, what a query or a connection string gives, a
+# line that is a header, and what follows the name of a kind of credentials.
 _WITHIN_TEXTS = tuple(
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
+        rf"(?<![A-Za-z0-9])(?P<secret>(?-i:{_ISSUED}))",
         r"(?P<secret>-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?s:.*?)(?:-----END [A-Z0-9 ]*-----|\Z))",
         r"://(?P<secret>[^/\s]+)@",
         r"[?&](?P<query>[\w.%-]+)=(?P<secret>[^&#\s\"';]+)",
@@ -66,7 +73,10 @@ _WITHIN_TEXTS = tuple(
         r"\b(?:bearer|basic)\s+(?P<secret>(?=[^\s\"',;]*[\d=])[^\s\"',;]{8,})",
     )
 )
-
+_RANDOM = re.compile(r"(?<![A-Za-z0-9])(?=[A-Za-z]{0,99}[0-9])(?=[0-9]{0,99}[A-Za-z])[A-Za-z0-9]{20,}[\w+/=.~-]*")
+_SUGGESTS = re.compile(
+    r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE
+)  # a field with such a name may be secret
 _USERS = re.compile(r"://([^/?#\s]+)@")  # a user, or a user and a password, within a URL: up to the last @
 
 
@@ -99,6 +109,25 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, list):
         return [without_secrets(item) for item in value]
     return _text_without_secrets(value) if isinstance(value, str) else value
+
+
+def shown_free(value: Any, key: str = "", *, unknown: bool = False) -> Any:
+    """A field of free form to show: without secrets, and without texts whose key only suggests one. Of one that the format
+    does not know (`unknown`) what looks as random as a key is left out too; no file has it, and nothing compares it."""
+    return _without_likely(without_secrets(value), secret=bool(_SUGGESTS.search(key)), unknown=unknown)
+
+
+def _without_likely(item: Any, *, secret: bool, unknown: bool) -> Any:
+    if isinstance(item, dict):
+        suggests = {key: secret or bool(_SUGGESTS.search(key)) for key in item}
+        return {key: _without_likely(one, secret=suggests[key], unknown=unknown) for key, one in item.items()}
+    if isinstance(item, list):
+        return [_without_likely(one, secret=secret, unknown=unknown) for one in item]
+    if not isinstance(item, str) or item == SET:
+        return item
+    if secret:
+        return HIDDEN
+    return _RANDOM.sub(HIDDEN, item) if unknown else item
 
 
 def hidden_in(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Any, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -13,9 +12,9 @@ from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.plan import Plan
 from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields, unknown_model_fields
 from policyctl.policy.document import normal_form
-from policyctl.policy.findings import HIDDEN, listed
+from policyctl.policy.findings import listed
 from policyctl.policy.live import Live, LivePolicy, LiveRows
-from policyctl.policy.model_secrets import SET, without_secrets
+from policyctl.policy.model_secrets import SET, shown_free
 from policyctl.policy.names import PLURALS, Kind, kind_of
 from policyctl.policy.virtual_model import LiveModel
 from policyctl.report.format import Style, count, describe_value, escape, json_text, position_name, value
@@ -25,7 +24,6 @@ from policyctl.report.plan_view import how_many
 VERSION = 1
 
 _LONGEST = 1000  # characters of a value
-_SECRET = re.compile(r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE)  # a field with such a name may be secret
 
 
 def live_text(kind: Kind, observed: LiveRows, environment: str, remote: str, style: Style) -> str:
@@ -65,9 +63,9 @@ def _normal(live: Live) -> dict[str, Any]:
     """The normal form; within a model's settings of free form, values that may be secret are hidden."""
     if not isinstance(live, LiveModel):
         return normal_form(live.document, sort=False)
-    shown = {key: _shown(live.normal[key]) for key in ("config",) if key in live.normal}
-    settings = live.normal.get("provider_config", {})
-    return live.normal | shown | ({"provider_config": {key: _shown(settings[key]) for key in settings}} if settings else {})
+    shown = {"config": shown_free(live.normal["config"])} if "config" in live.normal else {}
+    settings = {key: shown_free(item) for key, item in live.normal.get("provider_config", {}).items()}
+    return live.normal | shown | ({"provider_config": settings} if settings else {})
 
 
 def extra_comments(live: Live) -> str:
@@ -88,31 +86,9 @@ def _unknown(live: Live) -> dict[str, Any]:
     """The fields that the format does not know. Values that may be secret are hidden."""
     if isinstance(live, LiveModel):
         fields = unknown_model_fields(live.document)
-        return {path: _shown(item, secret=_is_secret(path.rpartition(".")[2])) for path, item in fields.items()}
-    return {
-        field.path: _shown(field.value, secret=_is_secret(field.path.rpartition(".")[2]))
-        for field in unknown_fields(live.document)
-    }
-
-
-def _is_secret(key: str) -> bool:
-    return _SECRET.search(key) is not None
-
-
-def _shown(item: Any, *, secret: bool = False) -> Any:
-    """A value to show of a field of free form, or that the format does not know: without secrets, and without texts whose key
-    only suggests one."""
-    return _hidden(without_secrets(item), secret=secret)
-
-
-def _hidden(item: Any, *, secret: bool) -> Any:
-    if isinstance(item, dict):
-        return {key: _hidden(child, secret=secret or _is_secret(key)) for key, child in item.items()}
-    if isinstance(item, list):
-        return [_hidden(child, secret=secret) for child in item]
-    if not isinstance(item, str):
-        return item
-    return HIDDEN if secret and item != SET else item
+    else:
+        fields = {field.path: field.value for field in unknown_fields(live.document)}
+    return {path: shown_free(item, path.rpartition(".")[2], unknown=True) for path, item in fields.items()}
 
 
 def _as_json(live: Live) -> dict[str, Any]:

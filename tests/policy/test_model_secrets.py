@@ -15,6 +15,7 @@ from policyctl.policy.model_secrets import (
     is_secret_key,
     masked,
     secret_texts,
+    shown_free,
     without_secrets,
     without_unset_masks,
 )
@@ -180,6 +181,10 @@ HIDDEN_SHAPES: dict[str, tuple[Any, Any]] = {
     "name and value": ({"name": "Authorization", "value": "S3cret-1"}, {"name": "Authorization", "value": "(set)"}),
     "key and values": ([{"key": "x-api-key", "values": ["S3cret-1"]}], [{"key": "x-api-key", "values": "(set)"}]),
     "token of another service": ({"hf_token": "S3cret-1", "x-auth": "S3cret-1"}, {"hf_token": "(set)", "x-auth": "(set)"}),
+    "key of a provider": ("call it with sk-proj-S3cret-1xyzxyz now", "call it with *** now"),
+    "key of a code host": ("ghp_S3cret1xyzxyzxyzxyz", "***"),
+    "key of a cloud": ("AKIAIOSFODNN7EXAMPLE", "***"),
+    "web token": ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc_DEF", "***"),
     "several": ({"api_keys": ["S3cret-1"]}, {"api_keys": "(set)"}),
 }
 
@@ -216,9 +221,32 @@ def test_a_mask_within_a_text_is_refused_in_a_file(mask: str) -> None:
         "a " * 50_000,
         "://" * 50_000,
         "Bearer " * 20_000,
+        "sk-" * 50_000,
+        "sk-learn-a-model-of-this-kind",
+        "virtual-model/openai/gpt-4o-2024-08-06",
+        "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
         {"eos_token": "</s>", "stop_tokens": ["a"], "needs_auth": True, "name": "temperature", "value": "0.5"},
     ],
 )
 def test_what_is_not_a_secret_is_shown(value: Any) -> None:
     assert without_secrets(value) == value
     assert list(hidden_in(value, ())) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("0123456789abcdef0123456789abcdef", "***"),
+        ({"a": ["id Zm9vYmFyMTIzYmF6cXV4MTIz/x=="]}, {"a": ["id ***"]}),
+        ({"my_key_of_it": "short"}, {"my_key_of_it": "***"}),
+        ({"apiKey": "0123456789abcdef0123456789abcdef"}, {"apiKey": "(set)"}),
+        ("6ba7b810-9dad-11d1-80b4-00c04fd430c8", None),
+        ("https://cluster-7.eu-de.example.com/serving/gpt-4o-2024-08-06", None),
+        ("2026-11-28T23:38:44.123456Z", None),
+        ("a sentence of 20 words that says supercalifragilisticexpialidocious", None),
+    ],
+)
+def test_of_an_unknown_field_what_looks_as_random_as_a_key_is_not_shown(value: Any, shown: Any) -> None:
+    expected = value if shown is None else shown
+    assert shown_free(value, unknown=True) == expected
+    assert shown_free(expected, unknown=True) == expected
