@@ -142,8 +142,8 @@ def why_secrets_are_lost(live: LiveModel, after: Document) -> str | None:
     else:
         return None
     return (
-        f"{live.name} has its own {', '.join(keys)} on the remote, which shows only a mask of it, so an update would lose it; "
-        f"{remedy}"
+        f"{live.name} has its own {', '.join(keys)} on the remote, which shows only a mask or a part of it, so an update would "
+        f"lose it; {remedy}"
     )
 
 

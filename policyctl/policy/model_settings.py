@@ -222,33 +222,55 @@ def secrets_in(config: Any) -> Document:
     return {key: value for key, value in with_snake_case(config).items() if key in SECRETS and not _is_empty(value)}
 
 
-# A remote may show the ends of a secret (`sk-…1234`), or a word in its place. To take a secret for a mask only stops an update;
-# to take a mask for the secret loses it. Five dashes around a word are the frame of a PEM text.
+# A remote may show the ends of a secret (`sk-…1234`, or `1234` alone), a hash or a reference, or a word in its place. To take a
+# secret for a mask only stops an update; to take a mask for the secret loses it. Five dashes around a word frame a PEM text.
 _SURE_MASK = re.compile(r"\*{3}|[•●]{2}|^\W*(redacted|masked|hidden)\W*$", re.IGNORECASE)
 _MASK = re.compile(
     r"^[\W_]*$|\*{2}|[•●∙…]|\.{2}|x{4}|#{3}|_{3}|^-{3,}(?!-*BEGIN )(?!-)|^[<(\[].*[>)\]]$|redacted|masked|hidden|encrypted"
-    r"|^(set|unset|true|false|yes|no|none|null|secret|present|stored|configured|protected)$",
+    r"|^(set|unset|true|false|yes|no|none|null|secret|present|stored|configured|protected)$"
+    r"|^(sha\d+|md5|hmac|hash|enc|kms|vault|ssm|secret|ref)[:(]|^arn:|^\{\w+\}|^\$(2[aby]|argon\w+)\$|^gAAAAA"
+    r"|\b(last|ends|ending)\b",
     re.IGNORECASE,
 )
+_SHORTEST, _SHORTEST_PASSWORD = 12, 6  # characters of a whole secret; GitHub shows the last eight of one, most others four
+_SCHEMES = frozenset("apikey api_key basic bearer digest iam jwt oauth oauth2".split())  # kinds of login, no secrets
 
 
-def is_masked(value: Any) -> bool:
-    """Whether what a remote shows of a secret is not the secret itself, so that it must not be sent back."""
+def is_masked(value: Any, key: str = "") -> bool:
+    """Whether what a remote shows of a secret is not the secret itself, so that it must not be sent back.
+
+    Less than any provider's key has counts as a part of it, whatever it is, except for the words that open nothing.
+    """
     if isinstance(value, dict):
-        return any(is_masked(part) for part in value.values())
+        return any(is_masked(part, name) if name.startswith("private_key") else _is_mask(part) for name, part in value.items())
+    return _is_mask(value) or _is_part(value, key)
+
+
+def _is_mask(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_is_mask, value.values()))
     return not isinstance(value, str) or bool(_MASK.search(value))
 
 
-def has_mask(value: Any, *, secret: bool = False) -> bool:
+def _is_part(value: str, key: str) -> bool:
+    least = _SHORTEST_PASSWORD if "passw" in key.lower() else _SHORTEST
+    return len(value) < least and value.casefold() not in PLACEHOLDERS
+
+
+def has_mask(value: Any, *, secret: bool = False, key: str = "") -> bool:
     """Whether a plain value of a field that the format does not know has the mask of a secret in it.
 
     Below a key of a secret any likely mask counts, elsewhere only what is hardly anything else.
     """
     if isinstance(value, dict):
-        return any(has_mask(item, secret=secret or is_secret_key(key)) for key, item in value.items())
+        return any(has_mask(item, secret=secret or is_secret_key(name), key=name) for name, item in value.items())
     if isinstance(value, list):
-        return any(has_mask(item, secret=secret) for item in value)
-    return isinstance(value, str) and value != "" and bool((_MASK if secret else _SURE_MASK).search(value))
+        return any(has_mask(item, secret=secret, key=key) for item in value)
+    if not isinstance(value, str) or value == "":
+        return False
+    if is_secret_key(key) and _is_part(value, key) and value.casefold() not in _SCHEMES:
+        return True
+    return bool((_MASK if secret else _SURE_MASK).search(value))
 
 
 def is_placeholder(value: Any) -> bool:

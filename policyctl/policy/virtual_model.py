@@ -183,7 +183,7 @@ def lost_secrets(live: LiveModel, after: Document) -> tuple[str, ...]:
     """The secrets that a write of `after` would have to keep and cannot, since the remote only shows a mask of them."""
     kept = [key for key, value in after["provider_config"].items() if value == SET and key in SECRETS]
     shown = secrets_in(live.document.get("provider_config"))
-    return tuple(key for key in kept if is_masked(shown.get(key)))
+    return tuple(key for key in kept if is_masked(shown.get(key), key))
 
 
 def may_lose_key(live: LiveModel, after: Document) -> bool:

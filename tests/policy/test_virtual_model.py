@@ -15,7 +15,7 @@ from policyctl.policy.document import Document
 from policyctl.policy.model_schema import read_model
 from policyctl.policy.model_secrets import SET
 from policyctl.policy.model_settings import ALIASES, SECRETS, SETTINGS, is_masked, snake_case
-from policyctl.policy.virtual_model import VirtualModel, normal_form
+from policyctl.policy.virtual_model import VirtualModel, masked_extras, normal_form
 from policyctl.report.format import describe_value, field_values
 from tests.virtual_models import camel_case, live_of
 
@@ -199,17 +199,17 @@ def test_an_update_sends_back_a_secret_that_the_remote_shows_and_what_it_does_no
     row = {
         "name": "openai/gpt-4o",
         "owner": "billing",
-        "provider_config": {"api_key": "abc", "fooBar": 1, "customHost": "old"},
+        "provider_config": {"api_key": "abc-0123456789", "fooBar": 1, "customHost": "old"},
     }
     live = live_of(row)
     change = update(model_of(provider_config={"custom_host": "new"}), live)
     assert change is not None
-    assert "abc" not in repr((change, live))
+    assert "abc-0" not in repr((change, live))
     assert change.after is not None
     sent = document_to_write(live, change.after)
     assert sent["name"] == "openai/gpt-4o"
     assert sent["owner"] == "billing"
-    assert sent["provider_config"] == {"provider": "openai", "api_key": "abc", "foo_bar": 1, "custom_host": "new"}
+    assert sent["provider_config"] == {"provider": "openai", "api_key": "abc-0123456789", "foo_bar": 1, "custom_host": "new"}
 
 
 MASKS = [
@@ -229,6 +229,25 @@ MASKS = [
         "encrypted",
         "none",
     ),
+    *(
+        "cdef",
+        "3f9a",
+        "9b1c4a2f",
+        "sk-proj-",
+        "****",
+        "sk-a1b2c3",
+        "last4: cdef",
+        "ends with cdef",
+        "ending in 4a2f, set in May",
+    ),
+    *(
+        "sha256:9f86d081884c7d65",
+        "hash(9f86d081884c7d65)",
+        "{cipher}AQBzZWNyZXQ=",
+        "vault:v1:8SDd3WHDOjf7mq",
+        "ENC(AQBzZWNyZXQ=)",
+    ),
+    *("$2b$12$abcdefghijklmnopqrstuv", "gAAAAABlY2lwaGVydGV4dA==", "arn:aws:secretsmanager:eu:1:secret:a"),
 ]
 
 
@@ -243,9 +262,28 @@ def test_a_mask_is_never_sent_back_as_a_secret(mask: Any) -> None:
         document_to_write(live, change.after)
 
 
-@pytest.mark.parametrize("key", ["sk-proj-Ab_c-12", "abc/def+ghi=jkl", "-----BEGIN PRIVATE KEY-----\nQUJD\n"])
-def test_a_whole_key_is_not_taken_for_a_mask(key: str) -> None:
-    assert not is_masked(key)
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("sk-proj-Ab_c-12", "abc/def+ghi=jkl", "-----BEGIN PRIVATE KEY-----\nQUJD\n", "0123456789abcdef"),
+        *("ollama", "Dummy", "gateway"),
+        {"type": "service_account", "project_id": "p", "private_key": "-----BEGIN PRIVATE KEY-----\nQUJD\n"},
+    ],
+)
+def test_a_whole_key_is_not_taken_for_a_mask(key: Any) -> None:
+    assert not is_masked(key, "api_key")
+
+
+@pytest.mark.parametrize(("text", "masked"), [("cdef", True), ("4a2f", True), ("hunter2", False), ("Passw0rd", False)])
+def test_a_password_may_be_shorter_than_a_key(text: str, masked: bool) -> None:
+    assert is_masked(text, "watsonx_cpd_password") == masked
+
+
+@pytest.mark.parametrize(
+    "row", [{"auth": "basic"}, {"hf_token": "gateway"}, {"credentials": {"region": "eu"}}, {"note": "cdef"}]
+)
+def test_a_short_word_that_is_no_part_of_a_key_stops_no_update(row: dict[str, Any]) -> None:
+    assert masked_extras(live_of({"name": "virtual-model/openai/gpt-4o", **row})) == ()
 
 
 @pytest.mark.parametrize(
@@ -255,6 +293,8 @@ def test_a_whole_key_is_not_taken_for_a_mask(key: str) -> None:
         {"provider_config": {"extra_headers": {"Authorization": "none"}}},
         {"provider_config": {"proxyUrl": "https://user:********@host"}},
         {"credentials": [{"value": "********"}]},
+        {"hf_token": "cdef"},
+        {"provider_config": {"my_api_keys": ["4a2f"]}},
     ],
 )
 def test_a_mask_in_a_field_that_the_format_does_not_know_is_never_sent_back(row: dict[str, Any]) -> None:
@@ -296,7 +336,7 @@ files = st.fixed_dictionaries(
         "app_id": texts,
     },
 )
-secrets = st.dictionaries(st.sampled_from(["api_key", "aws_session_token"]), st.just("abc"))
+secrets = st.dictionaries(st.sampled_from(["api_key", "aws_session_token"]), st.just("abc-0123456789"))
 
 
 @given(files, files, secrets, st.booleans(), st.booleans())
