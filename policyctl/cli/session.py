@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 from policyctl.cli.console import Console, Progress
 from policyctl.cli.options import Options
@@ -253,7 +254,12 @@ def _refuse_converted(directory: Path, config: Config, contents: dict[str, bytes
 def _remote_url(remote: str, environment: str, directory: Path, base: Path) -> str:
     """The complete URL: `local` is a database beside the directory, and a relative database path starts from `base`."""
     if remote == LOCAL:
-        return f"{SQLITE}{state_folder(directory) / environment}.db"
+        return _sqlite_url(state_folder(directory) / f"{environment}.db")
     if remote.startswith(SQLITE):
-        return f"{SQLITE}{base / remote.removeprefix(SQLITE)}"
+        return _sqlite_url(base / unquote(remote.removeprefix(SQLITE)))
     return remote
+
+
+def _sqlite_url(path: Path) -> str:
+    """The URL of a database; a % of its path, or of the working directory's, is not taken for the beginning of an escape."""
+    return f"{SQLITE}{str(path).replace('%', '%25')}"

@@ -19,7 +19,6 @@ from policyctl.load.fleet import (
     Placed,
     Rendered,
     render_member,
-    same_remotes,
 )
 from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
@@ -27,7 +26,7 @@ from policyctl.load.locate import to_problems
 from policyctl.load.required import version_error
 from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
 from policyctl.load.source import Source, read_bytes, refuse_link
-from policyctl.load.urls import LOCAL, http_url_error, is_http, is_safe_for_secrets
+from policyctl.load.urls import LOCAL, http_url_error, is_http, is_safe_for_secrets, same_remotes
 from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path

@@ -8,18 +8,16 @@ rendered once, over the row's columns and the environment's variables; what was 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from os.path import join, realpath
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.inventory import ReadBeside, Row, read_inventory, typed
 from policyctl.load.kinds import has_template, is_template
-from policyctl.load.urls import LOCAL, SQLITE, is_http, is_loopback_host, origin
+from policyctl.load.urls import is_http, origin
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path, listed
 
 Origin = Mark | FieldPath  # a row of an inventory, or a part of policyctl.yaml
@@ -310,27 +308,3 @@ def _allows(pattern: str, scheme: str, host: str, port: int | None) -> bool:
     theirs, ours = host.split("."), own.host.split(".")
     fits = len(theirs) == len(ours) and all(fnmatchcase(one, glob) for one, glob in zip(theirs, ours, strict=True))
     return fits and (own.scheme, own.port) == (scheme, port)
-
-
-def same_remotes(remotes: Mapping[str, str], folder: str) -> Iterator[tuple[str, str]]:
-    """Each environment whose remote an earlier one has, and that one: they would remove each other's policies. Paths of SQLite
-    files start from `folder`."""
-    first: dict[Any, str] = {}
-    for name, remote in remotes.items():
-        key = _identity(remote, folder)
-        if remote != LOCAL and key is not None and (other := first.setdefault(key, name)) != name:
-            yield name, other
-
-
-def _identity(remote: str, folder: str) -> Any:
-    """What is equal for two spellings of one remote."""
-    if remote.startswith(SQLITE):
-        return SQLITE, realpath(join(folder, unquote(remote.removeprefix(SQLITE))))
-    if not is_http(remote):
-        return None
-    try:
-        server = origin(remote)
-    except ValueError:
-        return None
-    host = "localhost" if is_loopback_host(server.host) else server.host.removesuffix(".")
-    return server._replace(host=host), tuple(filter(None, unquote(urlsplit(remote).path).split("/")))

@@ -1,16 +1,23 @@
-"""What a remote's URL shows by itself: its kind, its origin, and what is wrong with it."""
+"""What a remote's URL shows: its kind, its origin, what is wrong with it, and whether another one leads to the same remote."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple
+from os import stat
+from os.path import abspath, basename, commonpath, dirname, join, realpath, split
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from policyctl.load.atomic import STATE_FOLDER
 
 LOCAL = "local"  # the embedded remote beside the directory
 SQLITE = "sqlite:///"
 GIT = "git:"  # git:REVISION is the policies of a git revision, as a remote that can only be read
 _PORTS = {"http": 80, "https": 443}
+API = {True: "/v1", False: "/v1/orchestrate"}  # the end of an API's base, by whether it is the Developer Edition's
 _LONGEST_REVISION = 1000
 _AUTHORITY = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:@]*))(?::[0-9]*)?")
 # Placeholders of examples in an instance's URL.
@@ -143,3 +150,46 @@ def remote_url_error(remote: str) -> str | None:
     if is_git(remote):
         return revision_error(remote.removeprefix(GIT))
     return "must be local, sqlite:///path, git:REVISION, or an https:// URL"
+
+
+def same_remotes(remotes: Mapping[str, str], folder: str) -> Iterator[tuple[str, str]]:
+    """Each environment whose remote an earlier one has, and that one: they would remove each other's policies. `folder` is that
+    of policyctl.yaml, from which paths of SQLite files start."""
+    first: dict[Any, str] = {}
+    for name, remote in remotes.items():
+        others = [first.setdefault(key, name) for key in _identities(name, remote, folder, remotes)]
+        if (other := next((one for one in others if one != name), None)) is not None:
+            yield name, other
+
+
+def _identities(name: str, remote: str, folder: str, remotes: Mapping[str, str]) -> Iterator[Any]:
+    """What two spellings of one remote have in common.
+
+    The files of `local` are beside the policy directory, which policyctl.yaml is in or above: so each place that it may be in
+    counts, and the name that such a file would have.
+    """
+    if remote == LOCAL:
+        yield STATE_FOLDER, name
+        for beside in (folder, join(folder, "..")):
+            yield from _file_identities(join(beside, STATE_FOLDER, f"{name}.db"))
+    elif remote.startswith(SQLITE):
+        path = join(folder, unquote(remote.removeprefix(SQLITE)))
+        yield from _file_identities(path)
+        place, file = split(abspath(path))
+        stem, above = file.removesuffix(".db"), dirname(abspath(folder))
+        if basename(place) == STATE_FOLDER and remotes.get(stem) == LOCAL and commonpath((place, above)) == above:
+            yield STATE_FOLDER, stem
+    elif is_http(remote):
+        with suppress(ValueError):
+            server = origin(remote)
+            host = "localhost" if is_loopback_host(server.host) or server.host == "0.0.0.0" else server.host.removesuffix(".")  # noqa: S104 - compared
+            path = "/".join(filter(None, unquote(urlsplit(remote).path).split("/")))
+            yield server._replace(host=host), f"/{path}".removesuffix(API[is_local(remote)])
+
+
+def _file_identities(path: str) -> Iterator[Any]:
+    """By its path with all links followed, and where it exists by its number on the disk, which hard links share."""
+    yield SQLITE, realpath(path)
+    with suppress(OSError, ValueError):
+        found = stat(path)
+        yield SQLITE, found.st_dev, found.st_ino

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol, Self
 from urllib.parse import quote, quote_plus
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
-from policyctl.load.urls import is_local, origin
+from policyctl.load.urls import API, is_local, origin
 from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.live import named_rows
@@ -282,7 +282,7 @@ def _secrets(model: Document) -> Iterator[str]:
 
 def _api(url: str) -> str:
     """The API's base: `/v1` for the Developer Edition, `/v1/orchestrate` elsewhere, unless the URL has it already."""
-    prefix = "/v1" if is_local(url) else "/v1/orchestrate"
+    prefix = API[is_local(url)]
     return url if url.endswith(prefix) else url + prefix
 
 

@@ -109,3 +109,17 @@ def test_effects_against_a_revision_are_asked_of_git_at_once(
         assert ran.code == 0
         counts.append(len(log.read_text("utf-8").splitlines()))
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("remote", ["local", "sqlite:///../.policyctl/dev.db", "sqlite:///../.policyctl/%64ev.db"])
+def test_the_embedded_remote_of_a_directory_whose_path_looks_escaped_is_beside_it(
+    remote: str, bare: Path, policyctl: Policyctl
+) -> None:
+    policies = bare / "a%41" / "policies"
+    policies.mkdir(parents=True)
+    (policies / "anygem.yaml").write_text(ANYGEM)
+    (policies / "policyctl.yaml").write_text(f"environments: {{dev: {{remote: '{remote}'}}}}\n")
+    (bare / "aA").mkdir()
+    assert policyctl("apply", "--yes", "--dir", str(policies)).code == 0
+    assert (bare / "a%41" / ".policyctl" / "dev.db").is_file()
+    assert list((bare / "aA").iterdir()) == []

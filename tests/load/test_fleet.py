@@ -235,9 +235,36 @@ def test_environments_that_are_written_out_may_share_a_remote_only_with_scopes_o
         ("sqlite:///a.db", "sqlite:///%61.db"),
         ("sqlite:///a.db", "sqlite:///HERE/./a.db"),
         ("sqlite:///a.db", "sqlite:////HERE/a.db"),
+        ("sqlite:///a.db", "sqlite:///linked/a.db"),
+        ("sqlite:///there.db", "sqlite:///hard.db"),
+        ("local", "sqlite:///../.policyctl/a.db"),
+        ("local", "sqlite:///.policyctl/a.db"),
+        ("local", "sqlite:////HERE/../.policyctl/a.db"),
+        ("local", "sqlite:///linked/../.policyctl/%61.db"),
+        ("local", "sqlite:///deeper/.policyctl/a.db"),
+        ("https://x.example/instances/a", "https://x.example/instances/a/v1/orchestrate"),
+        ("http://localhost:4321/instances/a", "http://0.0.0.0:4321/instances/a/v1/"),
     ],
 )
 def test_one_remote_in_two_spellings_is_one_remote(remotes: tuple[str, str], project: Project) -> None:
     here = str(project.policies.resolve())
+    (project.policies / "linked").symlink_to(".")
+    (project.policies / "there.db").touch()
+    (project.policies / "hard.db").hardlink_to(project.policies / "there.db")
     rows = [f"  {name}: {{remote: '{one.replace('HERE', here)}'}}\n" for name, one in zip("ab", remotes, strict=True)]
     assert shows("b has the remote of a", refused(project, "environments:\n" + "".join(rows), None)[0])
+
+
+@pytest.mark.parametrize(
+    "remotes",
+    [
+        ("local", "local"),
+        ("local", "sqlite:///../.policyctl/c.db"),
+        ("local", "sqlite:////elsewhere/.policyctl/a.db"),
+        ("sqlite:///a.db", "sqlite:///b/.policyctl/a.db"),
+        ("https://x.example/instances/a", "https://x.example/instances/a/v1"),
+    ],
+)
+def test_two_remotes_that_look_alike_are_two(remotes: tuple[str, str], project: Project) -> None:
+    rows = [f"  {name}: {{remote: '{one}'}}\n" for name, one in zip("ab", remotes, strict=True)]
+    assert len(loaded(project, "environments:\n" + "".join(rows), None).environments) == 2
