@@ -217,7 +217,7 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
         default,
         lint,
         _environment(LOCAL, EnvironmentFile(), file),
-        dict(leaves(written)),
+        dict(leaves(written)) | _least_rows(file),
         source,
         broken={name: tuple(_placed(source, one.wrong)) for name, one in members.items() if one.wrong},
         broken_labels={name: _labels(one) for name, one in members.items() if one.wrong},
@@ -228,6 +228,15 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
         inventories=tuple(Path(source.file).parent / one.source for one in file.fleet or ()),
         origins={name: _origins(one) for name, one in members.items() if one.rendered is not None},
     )
+
+
+def _least_rows(file: ConfigFile) -> dict[str, int]:
+    """How many rows each generator needs at least, by dotted path. All else of a generator shows in its environments."""
+    least: dict[str, int] = {}
+    for one in file.fleet or ():
+        path = f"fleet.{one.source}.min"
+        least[path] = max(one.min, least.get(path, 0))
+    return {path: rows for path, rows in least.items() if rows > 1}
 
 
 def _labels(resolved: _Resolved) -> dict[str, str]:

@@ -515,6 +515,29 @@ fleet:
     ]
 
 
+def test_a_pull_request_shows_every_guard_of_a_fleet_that_it_changes(project: Project, policyctl: Policyctl) -> None:
+    config = """
+templates: {one: {remote: "sqlite:///{{ t }}.db"}}
+fleet:
+  - {from: rows.csv, name: "t-{{ t }}", extends: one, min: 2, labels: [ring]}
+  - {from: rows.csv, name: "u-{{ t }}", extends: one, defaults: {remote: "sqlite:///u-{{ t }}.db"}}
+waves: [{label: ring=0}, {max_failures: 1}]
+"""
+    project.write("policyctl.yaml", config)
+    project.write("rows.csv", "t,ring\na,0\nb,1\n")
+    project.write("shared.yaml", SHARED)
+    commit(project.folder)
+    git(project.folder, "checkout", "--quiet", "-b", "topic")
+    project.write(
+        "policyctl.yaml", config.replace("min: 2, ", "").replace("{label: ring=0}, {max_failures: 1}", "{max_failures: 9}")
+    )
+    settings = policyctl("plan", "--all", "--base", "main").out.partition("\n\n")[0].splitlines()[1:]
+    assert [line.strip() for line in settings] == [
+        'waves: [{label: "ring=0"}, {max_failures: 1}] → [{max_failures: 9}]',
+        "fleet.rows.csv.min: 2 → absent",
+    ]
+
+
 def test_an_environment_whose_labels_are_not_known_is_not_left_out_by_a_selector(
     project: Project, policyctl: Policyctl
 ) -> None:
