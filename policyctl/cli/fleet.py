@@ -17,10 +17,12 @@ from policyctl.errors import InvalidInput, PolicyctlError, UsageError
 from policyctl.lint.settings import variable_warnings
 from policyctl.load.environment import Config
 from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.urls import is_http
 from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
 from policyctl.reconcile.fleet import Brakes, RunRecord, Task, run_waves
+from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_markdown, fleet_text, planned
 from policyctl.report.format import Style, count
 
@@ -63,11 +65,13 @@ class Fleet:
         self.messages = CollectingConsole(self.options)
         self._lock = threading.Lock()
         self._places = {name: place for place, name in enumerate(self.names)}
+        self.hosts = shared_hosts() if any(is_http(one.remote) for one in self.config.environments.values()) else None
 
     def session(self, name: str) -> Session:
         """The session of one environment, whose messages are collected."""
         session = session_of(self.options, self.config, name, self.held, self.past)
-        return replace(session, console=self.messages, directory=self.files)
+        access = replace(session.access, hosts=self.hosts)
+        return replace(session, console=self.messages, directory=self.files, access=access)
 
     def review(self, session: Session) -> Review:
         """The reviewed plan of one environment."""
@@ -197,5 +201,9 @@ def run_fleet(
                 record.add(result)
             step()
 
-        run_waves(waves, fleet.task(work), pace.parallelism, brakes, done)
+        try:
+            run_waves(waves, fleet.task(work), pace.parallelism, brakes, done)
+        finally:
+            if fleet.hosts is not None:
+                fleet.hosts.close()
     return results

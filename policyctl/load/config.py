@@ -276,7 +276,8 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
     )
     suspend = None if file.suspend is None else Suspend(file.suspend.reason, file.suspend.until)
     labels = dict(file.labels or {})
-    return Environment(name, file.remote, file.auth, file.ca_file, file.vars, either("include"), settings, labels, suspend)
+    remote, rate = (file.remote, file.auth, file.ca_file), either("requests_per_second")
+    return Environment(name, *remote, file.vars, either("include"), settings, labels, suspend, rate)
 
 
 def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:

@@ -51,6 +51,7 @@ class Environment:
     settings: Settings = field(default_factory=Settings)
     labels: dict[str, str] = field(default_factory=dict)
     suspend: Suspend | None = None
+    requests_per_second: float | None = None
 
     @property
     def suspended(self) -> str | None:

@@ -263,3 +263,10 @@ class SafetyFile(FileModel):
         GuardExceptions | None,
         Field(description="Policies that a guard does not bind, each with a reason. Plans show them as notes."),
     ] = None
+    requests_per_second: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Field(
+            description="The most requests a second to the host of the remote, evenly spread. The environments of one host "
+            "share it, and the lowest of their values holds. Default: as many as the host answers."
+        ),
+    ] = None

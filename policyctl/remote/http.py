@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Callable, Mapping
-from enum import Enum, auto
-from functools import cache, partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,14 +22,13 @@ import httpx
 from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError
 from policyctl.load.atomic import read_bounded
-from policyctl.load.urls import is_loopback
-from policyctl.remote.protocol import Backoff
+from policyctl.load.urls import is_loopback, origin
+from policyctl.remote.hosts import HostPace, Hosts, context_with, exchange, usual_authorities
+from policyctl.remote.protocol import Backoff, RetryBudget
 from policyctl.remote.redaction import Redactor, hide_proxies
 from policyctl.remote.responses import (
     ENCODING,
     BadContent,
-    Deadline,
-    DeadlineNetwork,
     ResponseTooLarge,
     content_of,
     describe,
@@ -43,8 +39,13 @@ from policyctl.remote.responses import (
 
 MAX_CERTIFICATES = 8 * 1024 * 1024  # bytes of a ca_file
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds of each single wait
-WHOLE = 120.0  # seconds until a response must be complete
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_HEADERS = {
+    "User-Agent": f"policyctl/{__version__}",
+    "Accept": "application/json",
+    "Accept-Encoding": ENCODING,
+    "Connection": "keep-alive",
+}
 Read = Callable[[Path, int], bytes]
 
 
@@ -81,10 +82,11 @@ class Response(NamedTuple):
 class _Again(Exception):
     """A failure after which it is safe to retry; `error` is raised if that does not help."""
 
-    def __init__(self, error: RemoteError, after: float | None = None) -> None:
+    def __init__(self, error: RemoteError, after: float | None = None, *, asks_for_pause: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.after = after
+        self.asks_for_pause = asks_for_pause
 
 
 class HttpClient:
@@ -98,16 +100,20 @@ class HttpClient:
         patience: Backoff = Backoff(),
         network: httpcore.NetworkBackend | None = None,
         read: Read = read_bounded,
+        hosts: Hosts | None = None,
     ) -> None:
         """`ca_file` has authorities to trust besides the usual ones; `send` raises RemoteError if it is unusable.
 
-        `network` replaces the system's network. `read` returns the content of a file.
+        `network` replaces the system's network. `read` returns the content of a file. With `hosts` the connections and the
+        clock are those of that, and stay open on `close`.
         """
         self.scrub = scrub
-        self._patience = patience
-        self._deadline = Deadline(WHOLE, patience.clock)
-        trust = partial(trusted, ca_file, read_bounded if ca_file is None else read)
-        self._clients = _Clients(lambda way: _client(way, timeout, trust), self._deadline, network)
+        self.ca_file = ca_file
+        self.hosts = hosts or Hosts(patience, network)
+        self._own = hosts is None
+        self._patience = self.hosts.patience
+        self._timeout = {"timeout": timeout.as_dict()}
+        self._read = read
         hide_proxies(scrub)
 
     def send(self, ask: Request, *, writes: bool = False) -> Response:
@@ -116,42 +122,77 @@ class HttpClient:
         Raises LostAnswer for a write (`writes`) that may have happened, RemoteError without a response.
         """
         waiting, clock, tried = self._patience.begin(), self._patience.clock, list[str]()
-        start = clock()
+        start, pace = clock(), self.hosts.pace(origin(ask.url))
         while True:
             began = clock()
             try:
+                if not pace.is_free:
+                    self._wait_for_turn(pace, waiting, ask.url)
                 return self._once(ask, writes)
             except _Again as again:
                 error, final, after = again.error, False, again.after
+                asks = again.asks_for_pause
             except RemoteError as failure:
-                error, final, after = failure, True, None
+                error, final, after, asks = failure, True, None, False
             tried.append(f"attempt {len(tried) + 1}, {began - start:.1f} s to {clock() - start:.1f} s: {error}")
-            if final or not waiting.again(after):
+            wait = None if final else waiting.next(after)
+            # Every request to the host waits, not only this one. After a pause that is too long to wait for, what a single
+            # environment did is still read back.
+            if asks and not (self._own and wait is None):
+                pace.pause(clock() + (after if after is not None else wait or 0.0))
+            if wait is None:
                 error.details = (f"{ask.method} {ask.url}", _by_way_of(ask.url), *tried)
                 raise error from None
+            self._patience.sleep(wait)
+
+    def _wait_for_turn(self, pace: HostPace, waiting: RetryBudget, url: str) -> None:
+        """Wait until the host may be asked. The time of a pause counts as that of the request, the time of a rate does not.
+
+        Raises RemoteError for a pause that ends after the time of the request.
+        """
+        clock = self._patience.clock
+        while (slot := pace.slot(now := clock())) > now:
+            pause = pace.pause_left(now)
+            if now + pause > waiting.end:
+                most = f"the {self._patience.budget:.0f} s that a request waits"
+                raise RemoteError(f"{host_of(url)} asked to be left alone for longer than {most}; try again later")
+            waiting.end += slot - now - pause
+            self._patience.sleep(slot - now)
+            if not pace.pause_left(clock()):
+                return
 
     def close(self) -> None:
-        self._clients.close()
+        if self._own:
+            self.hosts.close()
+
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        return trusted(self.ca_file, self._read)
 
     def _once(self, ask: Request, writes: bool) -> Response:
-        client = self._clients.one(_resend_rule(ask.url))
-        self._deadline.begin()
+        near = is_loopback(ask.url)
+        trust = None if near and ask.url.startswith("http:") else self._trust  # loading certificates takes a while
+        self.hosts.deadline.begin()
         try:
-            request = client.build_request(
-                ask.method,
-                ask.url,
-                params=ask.query or None,
-                content=None if ask.body is None else json.dumps(ask.body).encode(),
-                data=ask.form,
-                headers={**ask.headers, **({} if ask.body is None else {"Content-Type": "application/json"})},
-            )
-            response = read_whole(client.send(request, stream=True))
+            with self.hosts.client(trust, near=near) as client:
+                response = read_whole(exchange(client, self._built(ask)))
         except ResponseTooLarge as error:
             text = f"{host_of(ask.url)} answered with {error}"
             raise (LostAnswer if writes else RemoteError)(f"{text}; check the URL of the remote") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._unanswered(error, ask, writes) from None
         return self._judge(response, ask, writes)
+
+    def _built(self, ask: Request) -> httpx.Request:
+        return httpx.Request(
+            ask.method,
+            ask.url,
+            params=ask.query or None,
+            content=None if ask.body is None else json.dumps(ask.body).encode(),
+            data=ask.form,
+            headers={**_HEADERS, **ask.headers, **({} if ask.body is None else {"Content-Type": "application/json"})},
+            extensions=self._timeout,
+        )
 
     def _judge(self, response: httpx.Response, ask: Request, writes: bool) -> Response:
         """A response that is an answer. Raises for one that means that something is broken or busy."""
@@ -165,7 +206,7 @@ class HttpClient:
         refused = status == 429 or (status == 503 and after is not None)
         if refused and not is_quota(response):
             asks = "" if after is None else f" (asks to wait {after:.0f} s)"
-            raise _Again(RemoteError(text + asks), after)
+            raise _Again(RemoteError(text + asks), after, asks_for_pause=True)
         if status >= 500 or status == 408:
             raise LostAnswer(text, after, slow=status == 504) if writes else _Again(RemoteError(text), after)
         return Response(response, None)
@@ -223,92 +264,13 @@ def _reason(error: Exception) -> str:
     return text.rpartition("] ")[2].removeprefix("certificate verify failed: ") or type(error).__name__
 
 
-class _Resend(Enum):
-    """How requests reach their host."""
-
-    FAR = auto()  # through the proxies that the environment names
-    NEAR = auto()  # on this machine, so past them: a secret may be on its way in the clear
-    NEAR_PLAIN = auto()  # also without TLS, so that no certificates are loaded
-
-
-def _resend_rule(url: str) -> _Resend:
-    if not is_loopback(url):
-        return _Resend.FAR
-    return _Resend.NEAR_PLAIN if url.startswith("http:") else _Resend.NEAR
-
-
-def _client(way: _Resend, timeout: httpx.Timeout, trust: Callable[[], ssl.SSLContext]) -> httpx.Client:
-    try:
-        return httpx.Client(
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if way is _Resend.NEAR_PLAIN else trust(),
-            timeout=timeout,
-            trust_env=way is _Resend.FAR,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: no service may set what others are sent
-            follow_redirects=False,  # a redirect must not take a token elsewhere
-            headers={"User-Agent": f"policyctl/{__version__}", "Accept": "application/json", "Accept-Encoding": ENCODING},
-        )
-    except (ValueError, ImportError, httpx.InvalidURL):
-        # Without the error's own message: a proxy's URL may have a password.
-        raise RemoteError("the proxy in the environment variables cannot be used; check HTTPS_PROXY and similar ones") from None
-
-
-class _ThreadClient(threading.local):
-    """The clients of one thread."""
-
-    def __init__(self) -> None:
-        self.clients: dict[_Resend, httpx.Client] = {}
-
-
-class _Clients:
-    """Separate clients for each thread: threads that share a pool of connections wait for its lock."""
-
-    def __init__(
-        self, make: Callable[[_Resend], httpx.Client], deadline: Deadline, network: httpcore.NetworkBackend | None
-    ) -> None:
-        self._make = make
-        self._deadline = deadline
-        self._network = network
-        self._mine = _ThreadClient()
-        self._all: list[httpx.Client] = []
-
-    def one(self, way: _Resend) -> httpx.Client:
-        """This thread's client for that way."""
-        client = self._mine.clients.get(way)
-        if client is None:
-            client = self._mine.clients[way] = self._make(way)
-            _bind(client, self._deadline, self._network)
-            self._all.append(client)
-        return client
-
-    def close(self) -> None:
-        for client in self._all:
-            client.close()
-
-
-def _bind(client: httpx.Client, deadline: Deadline, network: httpcore.NetworkBackend | None) -> None:
-    """Make the client's connections, also those through a proxy, keep to the deadline.
-
-    httpx has no option for this, so this sets private attributes of its pools; a release without them fails here, at once.
-    """
-    transports: list[Any] = [client._transport, *client._mounts.values()]
-    for pool in (transport._pool for transport in transports if transport is not None):
-        pool._network_backend = DeadlineNetwork(network or pool._network_backend, deadline)
-
-
-@cache  # reading the usual authorities takes 0.1 s, and apply opens a reader and then a writer
 def trusted(ca_file: Path | None, read: Read) -> ssl.SSLContext:
     """The authorities to trust: the usual ones, and those of a `ca_file`. Raises RemoteError when they are unusable."""
-    try:
-        context = httpx.create_ssl_context()
-    except OSError as error:
-        raise RemoteError(f"SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: {error.strerror}") from None
     if ca_file is None:
-        return context
+        return context_with(None, None)
     try:
         content = read(ca_file, MAX_CERTIFICATES)  # OpenSSL would read a device without end
-        context.load_verify_locations(cadata=content.decode("ascii", "ignore"))  # other characters are comments
-    except (ssl.SSLError, ValueError):
-        raise RemoteError(f"ca_file {ca_file} has no certificate in PEM form") from None
     except OSError as error:
+        usual_authorities()  # if those are unusable too, that is reported first
         raise RemoteError(f"ca_file {ca_file} cannot be read: {error.strerror}") from None
-    return context
+    return context_with(content, ca_file)

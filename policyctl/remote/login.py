@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import threading
 import time
@@ -17,7 +18,8 @@ from urllib.parse import urlsplit
 
 from policyctl.errors import Refused, RemoteError
 from policyctl.load.settings_file import AuthFile, LoginType, login_type
-from policyctl.load.urls import is_safe_for_secrets
+from policyctl.load.urls import is_safe_for_secrets, origin
+from policyctl.remote.hosts import SharedToken
 from policyctl.remote.http import HttpClient, Request, Response, host_of
 from policyctl.remote.redaction import Credentials
 from policyctl.remote.responses import describe
@@ -217,7 +219,8 @@ MARGIN = 60.0  # seconds before its end at which a token is replaced; a tenth of
 
 
 class LoginSession:
-    """Sends requests as `HttpClient` does, logged in. All threads share one token, which one of them fetches.
+    """Sends requests as `HttpClient` does, logged in. All threads, and the environments of a run that log in alike, share one
+    token, which one of them fetches.
 
     A token is replaced before it ends, and once when the remote answers 401. The caller must only use this for the origin of
     the environment's own remote (see manual/architecture.md, safety rule 9).
@@ -240,9 +243,9 @@ class LoginSession:
         self._remote = remote
         self._credentials = credentials
         self._now = now
+        self._known: str | None = None  # the header whose token is redacted
         self._lock = threading.Lock()
-        self._header: str | None = None
-        self._until: float | None = None
+        self._token: SharedToken | None = None
 
     def log_in(self) -> None:
         """Get the token now. Raises RemoteError when the login is refused."""
@@ -263,11 +266,29 @@ class LoginSession:
     def _authorization(self, refused: str | None = None) -> str:
         """The `Authorization` header: the present one, unless it was just refused or is about to expire."""
         with self._lock:
-            ended = self._until is not None and self._now() >= self._until
-            if self._header is None or self._header == refused or ended:
+            held = self._token = self._token or self._shared()
+        with held.lock:
+            ended = held.until is not None and self._now() >= held.until
+            if held.header is None or held.header == refused or ended:
                 token = self._fetch()
-                self._header, self._until = token.header, self._end_of(token)
-            return self._header
+                held.header, held.until = token.header, self._end_of(token)
+            if held.header != self._known:  # another environment may have fetched it
+                self._credentials.scrub.hide(held.header.partition(" ")[2])
+                self._known = held.header
+            return held.header
+
+    def _shared(self) -> SharedToken:
+        """The token of every environment of this run that logs in alike: for the same origin, with the same authorities and the
+        same first request, which has the credentials."""
+        flow = self._login(self._credentials, self._remote)
+        try:
+            first = next(flow)
+        except StopIteration:  # nothing is fetched
+            return SharedToken()
+        finally:
+            flow.close()
+        login = repr((self._login.__name__, origin(self._remote), self._wire.ca_file, first))
+        return self._wire.hosts.token(hashlib.sha256(login.encode("utf-8", "surrogatepass")).hexdigest())
 
     def _fetch(self) -> Token:
         """Run the login flow. A failed request is raised inside it, since it may know another way."""

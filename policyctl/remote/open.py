@@ -19,6 +19,7 @@ from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 if TYPE_CHECKING:
     from policyctl.load.referred import Held
     from policyctl.load.settings_file import AuthFile
+    from policyctl.remote.hosts import Hosts
     from policyctl.remote.lock import LockWait
     from policyctl.remote.orchestrate import Sender
     from policyctl.remote.redaction import Redactor
@@ -29,7 +30,8 @@ class Access:
     """How to reach a remote: the login, authorities to trust, and the base of relative paths.
 
     `directory` and `environment` are what a git revision is read for. Files in `held` are not read from the disk: while a
-    branch is reviewed, its changes to them do not count.
+    branch is reviewed, its changes to them do not count. `hosts` are the connections, paces and tokens of several environments;
+    without it every reader and writer has its own.
     """
 
     auth: AuthFile | None = None
@@ -38,6 +40,7 @@ class Access:
     directory: Path = Path("policies")
     environment: Environment = field(default_factory=lambda: Environment(LOCAL))
     held: Held = field(default_factory=dict)
+    hosts: Hosts | None = None
 
     @property
     def authorities(self) -> Path | None:
@@ -110,7 +113,8 @@ def open_sender(url: str, access: Access, patience: Backoff = Backoff()) -> tupl
     if complaint := http_url_error(url):
         raise RemoteError(f"the remote {complaint}")
     scrub = Redactor()
-    wire = HttpClient(scrub, access.authorities, patience=patience, read=access.read)
+    wire = HttpClient(scrub, access.authorities, patience=patience, read=access.read, hosts=access.hosts)
+    wire.hosts.pace(origin(url)).limit(access.environment.requests_per_second)
     if access.auth is None:
         own = access.environment
         no_auth = f"auth is not configured for environment {own.name}; add it in policyctl.yaml"
@@ -123,6 +127,13 @@ def open_sender(url: str, access: Access, patience: Backoff = Backoff()) -> tupl
         scrub,
         CHECK_LOGIN,
     )
+
+
+def shared_hosts() -> Hosts:
+    """What the environments of one run share. Imports httpx, which embedded remotes do not need."""
+    from policyctl.remote.hosts import Hosts
+
+    return Hosts()
 
 
 def sqlite_path(url: str) -> Path:

@@ -126,20 +126,19 @@ class RetryBudget:
 
     def __init__(self, patience: Backoff) -> None:
         self._patience = patience
-        self._end = patience.clock() + patience.budget
+        self.end = patience.clock() + patience.budget
         self._waits = 0
         self._failures = 0
 
-    def again(self, asked: float | None) -> bool:
-        """Wait before the next try, at least the seconds `asked` by the remote. False, without waiting, beyond the limits."""
+    def next(self, asked: float | None) -> float | None:
+        """The seconds to wait before the next try, at least those `asked` by the remote. None beyond the limits."""
         patience = self._patience
         if asked is None:
             self._failures += 1
             if self._failures >= patience.tries:
-                return False
-        wait = (asked or 0.0) + patience.chance() * min(patience.longest, patience.first * 2**self._waits)
-        if patience.clock() + wait > self._end:
-            return False
+                return None
+        wait: float = (asked or 0.0) + patience.chance() * min(patience.longest, patience.first * 2**self._waits)
+        if patience.clock() + wait > self.end:
+            return None
         self._waits += 1
-        patience.sleep(wait)
-        return True
+        return wait

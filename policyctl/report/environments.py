@@ -71,7 +71,8 @@ def environment_json(config: Config, environment: Environment) -> str:
 
 def _settings(config: Config, environment: Environment) -> Iterator[tuple[str, Any, str]]:
     """The settings by dotted path, with their values and origins."""
-    access = {"remote": environment.remote, "ca_file": environment.ca_file}
+    access: dict[str, Any] = {"remote": environment.remote, "ca_file": environment.ca_file}
+    access["requests_per_second"] = environment.requests_per_second
     if environment.auth is not None:
         access |= {f"auth.{key}": item for key, item in environment.auth.model_dump(exclude_none=True).items()}
     more = {f"labels.{key}": label for key, label in environment.labels.items()}

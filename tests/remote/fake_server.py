@@ -96,6 +96,7 @@ class StandIn:
     def __init__(self, handler: Handler, *, tls: bool = False) -> None:
         self.handler = handler
         self.seen: list[Seen] = []
+        self.connections = 0
         self.closing = threading.Event()
         self._server = _Server(self)
         if tls:
@@ -143,6 +144,10 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, stand_in: StandIn) -> None:
         self.stand_in = stand_in
         super().__init__(("127.0.0.1", 0), _Handling)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self.stand_in.connections += 1
+        return super().verify_request(request, client_address)
 
 
 class _Handling(BaseHTTPRequestHandler):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from policyctl.errors import LostAnswer, RemoteError
-from policyctl.remote.http import WHOLE
+from policyctl.remote.hosts import WHOLE
 from tests.remote.http_helpers import Clock, document, reach
 
 HEAD = b"HTTP/1.1 200 OK\r\nX-Slow: "

@@ -1,0 +1,177 @@
+"""What requests share that go to the same host: open connections, how often it may be asked, and tokens.
+
+All environments of one run share one `Hosts`. So a host that asks for a pause gets it from every environment, a rate holds for
+the host however many environments it has, and environments that log in alike do so once.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import Any
+
+import httpcore
+import httpx
+
+from policyctl.errors import RemoteError
+from policyctl.load.urls import Origin
+from policyctl.remote.protocol import Backoff
+from policyctl.remote.responses import Deadline, DeadlineNetwork
+
+WHOLE = 120.0  # seconds until a response must be complete
+
+
+class HostPace:
+    """When one host may be asked: at an even rate (GCRA without bursts), and never during a pause that it asked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._interval = 0.0  # seconds between two requests
+        self._next = self._pause = -math.inf
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it may be asked at any time."""
+        return not self._interval and self._pause == -math.inf
+
+    def limit(self, rate: float | None) -> None:
+        """Ask it at most `rate` times a second. The lowest rate of all environments holds."""
+        if rate is not None:
+            with self._lock:
+                self._interval = max(self._interval, 1 / rate)
+
+    def pause(self, until: float) -> None:
+        """Do not ask it before a time."""
+        with self._lock:
+            self._pause = max(self._pause, until)
+
+    def slot(self, now: float) -> float:
+        """The time at which the next request may be sent. No other request gets that slot."""
+        with self._lock:
+            slot = max(now, self._next, self._pause)
+            self._next = slot + self._interval
+            return slot
+
+    def pause_left(self, now: float) -> float:
+        """How many seconds are left of a pause."""
+        return max(0.0, self._pause - now)
+
+
+class SharedToken:
+    """The `Authorization` header of a login, and when it ends. Whoever uses it holds `lock`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.header: str | None = None
+        self.until: float | None = None
+
+
+Trust = ssl.SSLContext | None
+
+
+class Hosts:
+    """The connections, paces and tokens of a run. Several threads may use it at once."""
+
+    def __init__(self, patience: Backoff = Backoff(), network: httpcore.NetworkBackend | None = None) -> None:
+        """`network` replaces the system's network."""
+        self.patience = patience
+        self.deadline = Deadline(WHOLE, patience.clock)
+        self._network = network
+        self._paces: dict[Origin, HostPace] = {}
+        self._tokens: dict[str, SharedToken] = {}
+        self._idle: dict[tuple[bool, Trust], list[httpx.Client]] = {}
+        self._all: list[httpx.Client] = []
+
+    def pace(self, origin: Origin) -> HostPace:
+        """The pace of a host."""
+        return self._paces.get(origin) or self._paces.setdefault(origin, HostPace())
+
+    def token(self, login: str) -> SharedToken:
+        """The token of a login; `login` is equal for equal ones only."""
+        return self._tokens.get(login) or self._tokens.setdefault(login, SharedToken())
+
+    @contextmanager
+    def client(self, trust: Trust, *, near: bool) -> Iterator[httpx.Client]:
+        """A client with its connections, for one request at a time: threads that share one wait for its lock.
+
+        `trust` are the authorities (None: without TLS). For `near` ones, on this machine, no proxy is used: a secret may be on
+        its way in the clear.
+        """
+        idle = self._idle.setdefault((near, trust), [])
+        try:
+            client = idle.pop()
+        except IndexError:
+            client = self._made(trust, near=near)
+        try:
+            yield client
+        finally:
+            idle.append(client)
+
+    def close(self) -> None:
+        """Close the connections. Later requests open others."""
+        self._idle.clear()
+        while self._all:
+            self._all.pop().close()
+
+    def _made(self, trust: Trust, *, near: bool) -> httpx.Client:
+        try:
+            client = httpx.Client(
+                verify=trust or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                trust_env=not near,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            )
+        except (ValueError, ImportError, httpx.InvalidURL):
+            # Without the error's own message: a proxy's URL may have a password.
+            raise RemoteError(
+                "the proxy in the environment variables cannot be used; check HTTPS_PROXY and similar ones"
+            ) from None
+        self._bind(client)
+        self._all.append(client)
+        return client
+
+    def _bind(self, client: httpx.Client) -> None:
+        """Make the client's connections, also those through a proxy, keep to the deadline.
+
+        httpx has no option for this, so this sets private attributes of its pools; a release without them fails here, at once.
+        """
+        transports: list[Any] = [client._transport, *client._mounts.values()]
+        for pool in (transport._pool for transport in transports if transport is not None):
+            pool._network_backend = DeadlineNetwork(self._network or pool._network_backend, self.deadline)
+
+
+def exchange(client: httpx.Client, request: httpx.Request) -> httpx.Response:
+    """Send a request, and return the response with its body still to be read.
+
+    Not by `client.send`: that follows redirects, which must not take a token elsewhere, and keeps cookies, which no service may
+    set for others. Both are off here anyway, and asking for them takes a third of the time of a request.
+    """
+    response = client._transport_for_url(request.url).handle_request(request)
+    response.request = request
+    return response
+
+
+@cache  # reading the usual authorities takes 0.1 s
+def context_with(content: bytes | None, ca_file: Path | None) -> ssl.SSLContext:
+    """The usual authorities, and those in the `content` of a `ca_file`. Raises RemoteError when they are unusable."""
+    context = usual_authorities()
+    if content is None:
+        return context
+    try:
+        context.load_verify_locations(cadata=content.decode("ascii", "ignore"))  # other characters are comments
+    except (ssl.SSLError, ValueError):
+        raise RemoteError(f"ca_file {ca_file} has no certificate in PEM form") from None
+    return context
+
+
+def usual_authorities() -> ssl.SSLContext:
+    """The authorities that any program trusts here. Raises RemoteError when those of the environment variables are unusable."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise RemoteError(f"SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: {error.strerror}") from None
