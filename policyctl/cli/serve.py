@@ -71,7 +71,6 @@ def serve(options: Options, **given: Any) -> int:
     settings = ServeOptions(**given)
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
-    from policyctl.remote.sqlite_models import SqliteModels
     from policyctl.server.app import listen, make_app, run, url_of
     from policyctl.server.log import JsonLog
     from policyctl.server.service import Service, Variant
@@ -90,7 +89,7 @@ def serve(options: Options, **given: Any) -> int:
         sys.stdout.flush()
         keeper = TokenIssuer(secret, settings.token_seconds)
         variant = Variant(settings.camel_case, settings.replace_models, settings.allow_dangling)
-        service = Service(policies, SqliteModels(policies.database), keeper, settings.max_policies, variant)
+        service = Service(policies, keeper, settings.max_policies, variant)
         log = JsonLog(sys.stderr)
         run(make_app(service, log), listener, log, settings.max_connections)
     return 0

@@ -1,4 +1,4 @@
-"""The file of an embedded remote: whose it is, which format it has, and transactions in it.
+"""The file of an embedded remote: whose it is, which format it has, and transactions and rows in it.
 
 Every write is one transaction in SQLite's rollback journal, so two processes may write at once and a killed one leaves the
 rows as they were or as they were to be. Format 1 has the policies; format 2 adds the virtual models; format 3 holds their
@@ -6,25 +6,30 @@ secrets as `***` only, and several models of one name where it holds several pol
 is read as it is and brought to this one by its first write. Tables of other documents are made when they are first needed.
 """
 
+# ruff: noqa: S608 - tables and columns are named by this package alone, and values are bound
+
 from __future__ import annotations
 
 import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from policyctl.errors import RemoteError
 from policyctl.load.atomic import STATE_FOLDER, make_state_folder
 from policyctl.load.git import repository_top
 from policyctl.policy.model_secrets import masked
+from policyctl.remote.table import UNIQUE_KINDS, Columns, QuotaReached, taken
 
 APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else
 VERSION = 3
 BUSY_SECONDS = 10.0
 _JOURNALS = ("-journal", "-wal", "-shm")
+_IN_ONE_QUERY = 500
 
 # Whether names are unique is decided when a file is created, and recorded by this constraint.
 _TABLE = """
@@ -38,7 +43,7 @@ CREATE TABLE IF NOT EXISTS {kind} (
 """
 
 
-class Database:
+class SqliteFile:
     """One connection to one file, used by one thread at a time. Only the first write creates a missing file.
 
     `path` is resolved. `unique_names` makes a new file refuse a second policy of one name; an existing file keeps its rule.
@@ -46,6 +51,7 @@ class Database:
 
     def __init__(self, path: Path, *, writable: bool, unique_names: bool = True, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = settled(path)
+        self.identity = f"sqlite:///{self.path}"
         self._busy_seconds = busy_seconds
         self._writable = writable
         self._unique_names = unique_names
@@ -53,8 +59,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A connection for reading, or None without a file or in an empty one.
+    def reading(self) -> Iterator[SqliteRows | None]:
+        """The rows, to read; None without a file or in an empty one.
 
         A writer reads through its own connection, so that it sees its writes.
         """
@@ -62,10 +68,10 @@ class Database:
             if self._connection is None and self._is_there():
                 self._connection = self._open("rw") if self._writable else self._open("rw", "PRAGMA query_only = ON")
             connection = self._connection
-            yield None if connection is None or _is_blank(connection) else connection
+            yield None if connection is None or _is_blank(connection) else SqliteRows(connection)
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[SqliteRows]:
         """One transaction: whole or not at all, whatever happens to this process."""
         if not self._writable:
             raise RemoteError(f"{self.path} was opened for reading")
@@ -78,7 +84,7 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 self._bring_up_to_date(connection)
-                yield connection
+                yield SqliteRows(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -87,10 +93,13 @@ class Database:
 
     def names_are_unique(self) -> bool:
         """Whether this file (or the one that would be created) refuses a second policy of one name."""
-        with self.reading() as connection:
-            if connection is None:
-                return self._unique_names
-            return _refuses_twins(connection)
+        with self.reading() as rows:
+            return self._unique_names if rows is None else _refuses_twins(rows.connection)
+
+    def check(self) -> None:
+        """Raise RemoteError unless the file can be read."""
+        with self.reading():
+            pass
 
     def close(self) -> None:
         with self._lock:
@@ -151,8 +160,6 @@ class Database:
         """SQLite's errors in plain words."""
         try:
             yield
-        except sqlite3.IntegrityError:
-            raise
         except sqlite3.DatabaseError as error:
             raise RemoteError(f"{self.path}: {_explain(error)}") from None
 
@@ -176,11 +183,69 @@ class Database:
                 raise RemoteError(f"{self.path} cannot be created: {error.strerror}") from None
 
 
-def has_table(connection: sqlite3.Connection, name: str) -> bool:
-    """Whether the file has that table: an earlier format has fewer, and some are made when they are first needed."""
-    return bool(
-        connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?", (name,)).fetchone()[0]
-    )
+class SqliteRows:
+    """The rows of all tables of a file, within one read or one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def select(self, kind: str, by: Literal["id", "name"] | None = None, values: Collection[str] = ()) -> list[Columns]:
+        """See `Rows`."""
+        if not self._has_table(kind):
+            return []
+        name = _name_column(kind)
+        query = f"SELECT id, document, created_on, updated_at, {name}, updated_at FROM {kind}"
+        # Fetched at once: a query left unfinished, because a row cannot be read, would keep the file locked.
+        if by is None:
+            return [Columns(*row) for row in self.connection.execute(f"{query} ORDER BY {name}").fetchall()]
+        column, ordered, found = "id" if by == "id" else name, sorted(values), list[Columns]()
+        for start in range(0, len(ordered), _IN_ONE_QUERY):
+            some = ordered[start : start + _IN_ONE_QUERY]
+            where = f"WHERE {column} IN ({','.join('?' * len(some))}) ORDER BY {name}"
+            found += [Columns(*row) for row in self.connection.execute(f"{query} {where}", some).fetchall()]
+        return found
+
+    def count(self, kind: str) -> int:
+        """See `Rows`."""
+        if not self._has_table(kind):
+            return 0
+        return int(self.connection.execute(f"SELECT count(*) FROM {kind}").fetchone()[0])
+
+    def insert(self, kind: str, row: Columns, most: int | None = None) -> Columns:
+        """See `Rows`."""
+        if kind not in ("policy", "model"):
+            make_table(self.connection, kind, "name", unique=kind in UNIQUE_KINDS)
+        if most is not None and (stored := self.count(kind)) >= most:
+            raise QuotaReached(stored)
+        columns = f"id, document, created_on, updated_at, {_name_column(kind)}"
+        try:
+            self.connection.execute(f"INSERT INTO {kind} ({columns}) VALUES (?, ?, ?, ?, ?)", row[:5])
+        except sqlite3.IntegrityError:
+            raise taken(kind, row.name) from None
+        return row._replace(version=row.updated_at)
+
+    def update(self, kind: str, stored: Columns, row: Columns) -> Columns:
+        """See `Rows`. No other writer can be there first: it would wait for this transaction."""
+        query = f"UPDATE {kind} SET {_name_column(kind)} = ?, document = ?, updated_at = ? WHERE id = ?"
+        try:
+            self.connection.execute(query, (row.name, row.document, row.updated_at, stored.id))
+        except sqlite3.IntegrityError:
+            raise taken(kind, row.name) from None
+        return row._replace(version=row.updated_at)
+
+    def delete(self, kind: str, stored: Columns) -> bool:
+        """See `Rows`."""
+        self.connection.execute(f"DELETE FROM {kind} WHERE id = ?", (stored.id,))
+        return True
+
+    def _has_table(self, name: str) -> bool:
+        """Whether the file has that table: an earlier format has fewer, and some are made when they are first needed."""
+        query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?"
+        return bool(self.connection.execute(query, (name,)).fetchone()[0])
+
+
+def _name_column(kind: str) -> str:
+    return "canonical" if kind == "policy" else "name"
 
 
 def make_table(connection: sqlite3.Connection, kind: str, column: str, *, unique: bool) -> None:

@@ -1,47 +1,120 @@
-"""One table of an embedded remote: rows with ids, times and versions, read and written in transactions."""
-
-# ruff: noqa: S608 - tables and columns are named by this package alone, and values are bound
+"""One table of a store: rows with ids, times and versions. What is behind it, SQLite or PostgreSQL, is a `Database`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, NamedTuple, Protocol
 
-from policyctl.errors import Conflict, Moved, NotFound
+from policyctl.errors import Conflict, Moved, NotFound, RemoteError
 from policyctl.policy.document import Document, is_server_key
-from policyctl.remote.database import Database, has_table
 
-_IN_ONE_QUERY = 500
-_SERVER_COLUMNS = "id, document, created_on, updated_at"
-Row = Callable[[Iterable[str]], Document]
+# Kinds of documents of which a second one of a name is refused. Of policies and models the database decides when it is made.
+UNIQUE_KINDS = frozenset({"connection", "setting"})
 
 
-class Table:
-    """One table of an embedded remote. Each row has an id, a document, two times, and the name for look-ups.
+class Columns(NamedTuple):
+    """A row as it is stored. `name` is what look-ups go by; `version` changes with every write."""
 
-    A database without the table reads as empty.
-    """
+    id: str
+    document: str
+    created_on: str
+    updated_at: str
+    name: str
+    version: str | int
 
-    def __init__(
-        self, database: Database, kind: str, column: str, row: Row, name: Callable[[str], str], now: Callable[[], datetime]
-    ) -> None:
-        """`kind` is the name of the table and of its rows; `column` is filled by `name` from a document's name.
 
-        `row` turns the columns into a row for callers.
+class QuotaReached(RemoteError):
+    """A row that is not added, since there are already `stored` ones."""
+
+    def __init__(self, stored: int) -> None:
+        super().__init__(f"{stored} are stored, and no more are accepted")
+        self.stored = stored
+
+
+class Rows(Protocol):
+    """The rows of every table, within one read or one write. `kind` names a table and its rows."""
+
+    def select(self, kind: str, by: Literal["id", "name"] | None = None, values: Collection[str] = ()) -> list[Columns]:
+        """Every row, or those with one of these ids or names, in order of names. Empty without the table."""
+        ...
+
+    def count(self, kind: str) -> int:
+        """How many rows there are."""
+        ...
+
+    def insert(self, kind: str, row: Columns, most: int | None = None) -> Columns:
+        """Add a row, whose version is not used, and return it as written.
+
+        Raises Conflict if its id or name is taken, QuotaReached if there are `most` rows.
         """
+        ...
+
+    def update(self, kind: str, stored: Columns, row: Columns) -> Columns | None:
+        """Write `row` over `stored` and return it as written; None if another writer was there first.
+
+        Raises Conflict if its name is taken.
+        """
+        ...
+
+    def delete(self, kind: str, stored: Columns) -> bool:
+        """Remove `stored`. False if another writer was there first."""
+        ...
+
+
+class Database(Protocol):
+    """A store of rows, used by several threads at once."""
+
+    def reading(self) -> AbstractContextManager[Rows | None]:
+        """The rows, to read; None where nothing was ever written."""
+        ...
+
+    def writing(self) -> AbstractContextManager[Rows]:
+        """The rows, to write. Each method of them is whole or not at all, whatever happens to this process.
+
+        Raises RemoteError where it was opened for reading.
+        """
+        ...
+
+    def names_are_unique(self) -> bool:
+        """Whether a second policy or model of one name is refused, which was decided when the database was made."""
+        ...
+
+    def check(self) -> None:
+        """Raise RemoteError unless the database answers at once."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Table(ABC):
+    """One table of a store. A database without the table reads as empty."""
+
+    def __init__(self, database: Database, kind: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """`kind` is the name of the table and of its rows."""
         self._database = database
         self._kind = kind
-        self._column = column
-        self._row = row
-        self._name = name
         self._now = now
-        self._select = f"SELECT {_SERVER_COLUMNS}, {column} FROM {kind}"
+
+    @abstractmethod
+    def row(self, stored: Columns) -> Any:
+        """The row for callers."""
+
+    def name_of(self, name: str) -> str:
+        """What look-ups of a document go by, of its name."""
+        return name
+
+    def text(self, document: Document, stored: Document) -> str:  # noqa: ARG002 - some kinds of rows depend on it
+        """What is stored of a document that replaces the `stored` row (empty for a new one)."""
+        return stored_text(document)
+
+    def new_id(self, document: Document) -> str:  # noqa: ARG002 - of some kinds of rows, documents bring their ids
+        return str(uuid.uuid4())
 
     def rows(self) -> list[Any]:
         """Every row, in order of names."""
@@ -49,35 +122,30 @@ class Table:
 
     def each(self) -> Iterator[Any]:
         """The same, each row made when it is asked for: what is stored takes a fraction of the memory of the rows."""
-        with self._database.reading() as connection:
-            there = connection is not None and has_table(connection, self._kind)
-            found = connection.execute(f"{self._select} ORDER BY {self._column}").fetchall() if connection and there else []
-        return map(self._row, found)
+        with self._database.reading() as rows:
+            found = [] if rows is None else rows.select(self._kind)
+        return map(self.row, found)
 
     def named(self, names: Collection[str]) -> list[Any]:
         """The rows of these names."""
-        return self._where(self._column, sorted(names))
+        return self._where("name", names)
 
     def by_id(self, ids: Collection[str]) -> list[Any]:
         """The rows with these ids; unknown ids are left out."""
-        return self._where("id", sorted(ids))
+        return self._where("id", ids)
 
     def count(self) -> int:
         """How many rows there are."""
-        with self._database.reading() as connection:
-            if connection is None or not has_table(connection, self._kind):
-                return 0
-            return int(connection.execute(f"SELECT count(*) FROM {self._kind}").fetchone()[0])
+        with self._database.reading() as rows:
+            return 0 if rows is None else rows.count(self._kind)
 
-    def insert(self, document: Document) -> Document:
-        """Add a row and return it as written. Raises Conflict if the name is taken."""
-        now, name = timestamp(self._now()), self._name(document["name"])
-        values = (self._new_id(document), self._text(document, {}), now, now, name)
-        with self._conflicts(lambda: name), self._database.writing() as connection:
-            self._make(connection)
-            columns = f"{_SERVER_COLUMNS}, {self._column}"
-            connection.execute(f"INSERT INTO {self._kind} ({columns}) VALUES (?, ?, ?, ?, ?)", values)
-        return self._row(values)
+    def insert(self, document: Document, most: int | None = None) -> Document:
+        """Add a row and return it as written. Raises Conflict if the name is taken, QuotaReached if there are `most` rows."""
+        now, name = timestamp(self._now()), self.name_of(document["name"])
+        row = Columns(self.new_id(document), self.text(document, {}), now, now, name, "")
+        with self._database.writing() as rows:
+            written: Document = self.row(rows.insert(self._kind, row, most))
+        return written
 
     def replace(
         self,
@@ -93,68 +161,47 @@ class Table:
 
         Raises NotFound when the row is gone, Moved when it has another version, Conflict when its new name is taken.
         """
-        name = ""
-        with self._conflicts(lambda: name), self._database.writing() as connection:
-            stored = self._stored(connection, id, version)
-            merged = {**(stored if merge else {"name": stored["name"]}), **document}
-            name = self._name(merged["name"])
-            values = (id, self._text(merged, stored), stored["created_on"], timestamp(self._now()), name)
-            connection.execute(
-                f"UPDATE {self._kind} SET {self._column} = ?, document = ?, updated_at = ? WHERE id = ?",
-                (name, values[1], values[3], id),
-            )
-        return self._row(values)
 
-    def test_model(self, name: str) -> None:
-        """None: this remote calls no model."""
+        def write(rows: Rows, stored: Columns) -> Document | None:
+            before = self.row(stored)
+            merged = {**(before if merge else {"name": before["name"]}), **document}
+            text, name = self.text(merged, before), self.name_of(merged["name"])
+            row = stored._replace(document=text, updated_at=timestamp(self._now()), name=name)
+            written = rows.update(self._kind, stored, row)
+            return None if written is None else self.row(written)
+
+        return self._write(id, version, write)
 
     def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
         """Remove the row with that id. Raises NotFound when it is gone, Moved when it has another version."""
-        with self._database.writing() as connection:
-            self._stored(connection, id, version)
-            connection.execute(f"DELETE FROM {self._kind} WHERE id = ?", (id,))
+        self._write(id, version, lambda rows, stored: {} if rows.delete(self._kind, stored) else None)
 
-    def _new_id(self, document: Document) -> str:  # noqa: ARG002 - of some kinds of rows, documents bring their ids
-        return str(uuid.uuid4())
+    def _write(self, identifier: str, version: str | None, write: Callable[[Rows, Columns], Document | None]) -> Document:
+        """Write over a row as it is; if another writer was there first (`write` returned None), over what it is by then."""
+        while True:
+            with self._database.writing() as rows:
+                if (done := write(rows, self._stored(rows, identifier, version))) is not None:
+                    return done
 
-    def _text(self, document: Document, stored: Document) -> str:  # noqa: ARG002 - some kinds of rows depend on it
-        """What is stored of a document that replaces the `stored` row (empty for a new one)."""
-        return stored_text(document)
+    def _stored(self, rows: Rows, identifier: str, version: str | None) -> Columns:
+        """The row that is about to be written over."""
+        kind = self._kind.replace("_", " ")
+        found = rows.select(self._kind, "id", [identifier])
+        if not found:
+            raise NotFound(f"no {kind} has the id {identifier}")
+        if version is not None and etag(found[0]) != version:
+            raise Moved(f"the {kind} {self.row(found[0])['name']} was changed by another writer meanwhile")
+        return found[0]
 
-    def _make(self, connection: sqlite3.Connection) -> None:
-        """Make the table, where it is not one that every file has."""
+    def _where(self, by: Literal["id", "name"], values: Collection[str]) -> list[Any]:
+        with self._database.reading() as rows:
+            found = [] if rows is None else rows.select(self._kind, by, values)
+        return [self.row(stored) for stored in found]
 
-    @contextmanager
-    def _conflicts(self, name: Callable[[], str]) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.IntegrityError:
-            raise Conflict(f"the {self._kind.replace('_', ' ')} {name()} already exists") from None
 
-    def _stored(self, connection: sqlite3.Connection, identifier: str, version: str | None) -> Document:
-        """The row that is about to be replaced, read within the write's own transaction."""
-        found = next(self._chosen(connection, "id", [identifier]), None)
-        if found is None:
-            raise NotFound(f"no {self._kind.replace('_', ' ')} has the id {identifier}")
-        row = self._row(found)
-        if version is not None and row["etag"] != version:
-            raise Moved(f"the {self._kind.replace('_', ' ')} {row['name']} was changed by another writer meanwhile")
-        return row
-
-    def _where(self, column: str, values: list[str]) -> list[Any]:
-        with self._database.reading() as connection:
-            found = [] if connection is None else list(self._chosen(connection, column, values))
-        return [self._row(values) for values in found]
-
-    def _chosen(self, connection: sqlite3.Connection, column: str, values: list[str]) -> Iterator[Any]:
-        if not has_table(connection, self._kind):
-            return
-        for start in range(0, len(values), _IN_ONE_QUERY):
-            some = values[start : start + _IN_ONE_QUERY]
-            marks = ",".join("?" * len(some))
-            # Fetched at once: a query left unfinished, because a row cannot be read, would keep the file locked.
-            query = f"{self._select} WHERE {column} IN ({marks}) ORDER BY {self._column}"
-            yield from connection.execute(query, some).fetchall()
+def taken(kind: str, name: str) -> Conflict:
+    """The error for a row whose name or id another row has."""
+    return Conflict(f"the {kind.replace('_', ' ')} {name} already exists")
 
 
 def timestamp(time: datetime) -> str:
@@ -176,8 +223,12 @@ def document_of(text: str) -> Document | None:
     return found if isinstance(found, dict) else None
 
 
-def server_fields(values: tuple[str, ...]) -> Document:
-    """What the server adds to a document, of the columns of its row; `etag` changes with every write."""
-    identifier, document, created_on, updated_at, _ = values
-    version = hashlib.sha256(f"{identifier} {updated_at} {document}".encode()).hexdigest()[:32]
-    return {"id": identifier, "created_on": created_on, "updated_at": updated_at, "etag": version}
+def server_fields(stored: Columns) -> Document:
+    """What the server adds to a document."""
+    times = {"created_on": stored.created_on, "updated_at": stored.updated_at}
+    return {"id": stored.id, **times, "etag": etag(stored)}
+
+
+def etag(stored: Columns) -> str:
+    """A row's version for callers: it changes with every write."""
+    return hashlib.sha256(f"{stored.id} {stored.version} {stored.document}".encode()).hexdigest()[:32]

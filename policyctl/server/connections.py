@@ -13,9 +13,18 @@ from typing import Any
 from policyctl.errors import NotFound
 from policyctl.policy.document import Document
 from policyctl.policy.model_secrets import masked
-from policyctl.remote.sqlite_models import SqliteDocuments
+from policyctl.remote.documents import DocumentTable
 from policyctl.server.login import TENANT
-from policyctl.server.service import ApiRequest, ApiResponse, HttpError, Operation, PathItem, Service, read_json
+from policyctl.server.service import (
+    ApiRequest,
+    ApiResponse,
+    HttpError,
+    Operation,
+    PathItem,
+    Service,
+    decided,
+    read_json,
+)
 from policyctl.server.shapes import (
     Configuration,
     ConfigurationRow,
@@ -84,9 +93,7 @@ def replace_configuration(service: Service, call: ApiRequest) -> ApiResponse:
 
 def update_configuration(service: Service, call: ApiRequest) -> ApiResponse:
     document, environment = read_json(Configuration, call.body), call.path["environment"]
-    with service.writing:
-        stored = _configuration(_named(_table(service), call.path["app_id"]), environment)
-        return _configure(service, call, environment, {**stored, **document})
+    return _configure(service, call, environment, document, merge=True)
 
 
 def get_credentials(service: Service, call: ApiRequest) -> ApiResponse:
@@ -108,11 +115,11 @@ def remove_credentials(service: Service, call: ApiRequest, kind: str) -> ApiResp
     return _note_credentials(service, call, kind, there=False)
 
 
-def _table(service: Service) -> SqliteDocuments:
-    return service.documents("connection", unique=True)
+def _table(service: Service) -> DocumentTable:
+    return service.documents("connection")
 
 
-def _named(table: SqliteDocuments, app_id: str) -> Document:
+def _named(table: DocumentTable, app_id: str) -> Document:
     found: list[Document] = table.named([app_id])
     if not found:
         raise NotFound(f"no connection has the app id {app_id}")
@@ -151,32 +158,41 @@ def _configuration(connection: Document, environment: str) -> Document:
     return {**_DEFAULTS, **found, **place}
 
 
-def _configure(service: Service, call: ApiRequest, environment: str, document: Document, *, status: int = 200) -> ApiResponse:
+def _configure(
+    service: Service, call: ApiRequest, environment: str, document: Document, *, status: int = 200, merge: bool = False
+) -> ApiResponse:
     if environment not in ENVIRONMENTS:
         raise NotFound(f"{environment} is not an environment; those are {' and '.join(ENVIRONMENTS)}")
-    with service.writing:
+
+    def decide() -> ApiResponse:
         table = _table(service)
         connection = _named(table, call.path["app_id"])
         configurations = connection.get("configurations", {})
         if status == 201 and environment in configurations:
             raise HttpError(409, f"the connection {connection['name']} is already configured for {environment}")
+        whole = {**_configuration(connection, environment), **document} if merge else document
         identifier = configurations.get(environment, {}).get("config_id") or str(uuid.uuid4())
-        kept = {key: value for key, value in document.items() if key not in ("tenant_id", "app_id", "environment")}
+        kept = {key: value for key, value in whole.items() if key not in ("tenant_id", "app_id", "environment")}
         changed = {**configurations, environment: {**masked(kept), "config_id": identifier}}
-        written = table.replace(connection["id"], {"configurations": changed})
-    return ApiResponse(status, _configuration(written, environment))
+        written = table.replace(connection["id"], {"configurations": changed}, connection["etag"])
+        return ApiResponse(status, _configuration(written, environment))
+
+    return decided(decide)
 
 
 def _note_credentials(service: Service, call: ApiRequest, kind: str, *, there: bool) -> ApiResponse:
     app_id, environment = _subject(call)
-    with service.writing:
+
+    def decide() -> ApiResponse:
         table = _table(service)
         connection = _named(table, app_id)
         _configuration(connection, environment)
         entered: dict[str, Any] = connection.get("credentials", {})
         kinds = {*entered.get(environment, ())} - {kind} | ({kind} if there else set())
-        table.replace(connection["id"], {"credentials": {**entered, environment: sorted(kinds)}})
-    return ApiResponse(200, {"app_id": app_id, "environment": environment, "credentials_entered": bool(kinds)})
+        table.replace(connection["id"], {"credentials": {**entered, environment: sorted(kinds)}}, connection["etag"])
+        return ApiResponse(200, {"app_id": app_id, "environment": environment, "credentials_entered": bool(kinds)})
+
+    return decided(decide)
 
 
 def _subject(call: ApiRequest) -> tuple[str, str]:

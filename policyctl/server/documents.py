@@ -13,7 +13,7 @@ from typing import Any
 
 from policyctl.errors import NotFound
 from policyctl.policy.document import Document
-from policyctl.remote.sqlite_models import SqliteDocuments
+from policyctl.remote.documents import DocumentTable
 from policyctl.server.service import ApiRequest, ApiResponse, Operation, PathItem, Service, read_json
 from policyctl.server.shapes import (
     AgentEnvironment,
@@ -72,7 +72,7 @@ class Collection:
         found = self._row(service, call).get("environments")
         return ApiResponse(200, found if isinstance(found, list) else [])
 
-    def _table(self, service: Service) -> SqliteDocuments:
+    def _table(self, service: Service) -> DocumentTable:
         return service.documents(self.kind)
 
     def _row(self, service: Service, call: ApiRequest) -> Document:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
-from policyctl.errors import Conflict, NotFound
+from policyctl.errors import Conflict, Moved, NotFound
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.model_settings import provider_key, with_camel_case, with_snake_case
 from policyctl.policy.names import canonical_model
@@ -16,6 +17,7 @@ from policyctl.server.service import (
     Operation,
     PathItem,
     Service,
+    decided,
     expected_version,
     read_json,
     with_etag,
@@ -57,21 +59,19 @@ def add_model(service: Service, call: ApiRequest) -> ApiResponse:
 
 def update_model(service: Service, call: ApiRequest) -> ApiResponse:
     document = _taken(service, read_json(ModelUpdate, call.body))
-    with service.writing:
-        row = _row(service, call.path["id"])
-        version = expected_version(call.if_match, row)
-        if document.get("name", row["name"]) != row["name"]:
-            _check_unused(service, row)
-        written = service.models.replace(row["id"], document, version, merge=not service.variant.replace_models)
+    row = _row(service, call.path["id"])
+    version = expected_version(call.if_match, row)
+    if document.get("name", row["name"]) != row["name"]:
+        _check_unused(service, row)
+    written = service.models.replace(row["id"], document, version, merge=not service.variant.replace_models)
     return with_etag(200, _shown(service, written))
 
 
 def remove_model(service: Service, call: ApiRequest) -> ApiResponse:
-    with service.writing:
-        row = _row(service, call.path["id"])
-        version = expected_version(call.if_match, row)
-        _check_unused(service, row)
-        service.models.remove(row["id"], version)
+    row = _row(service, call.path["id"])
+    version = expected_version(call.if_match, row)
+    _check_unused(service, row)
+    service.models.remove(row["id"], version)
     return ApiResponse(204)
 
 
@@ -93,13 +93,13 @@ def validate_model(service: Service, call: ApiRequest) -> ApiResponse:
 
 
 def get_selection(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - every handler takes the same
-    settings = _settings(service)
+    settings = _settings(_selection(service))
     return ApiResponse(200, {"model_selection_settings": settings, "warnings": _warnings(service, settings)})
 
 
 def replace_selection(service: Service, call: ApiRequest) -> ApiResponse:
     settings = {**_UNSET, **read_json(SelectionSettings, call.body)}
-    return _written(service, settings)
+    return decided(lambda: _written(service, settings, _selection(service)))
 
 
 def update_selection(service: Service, call: ApiRequest) -> ApiResponse:
@@ -110,18 +110,21 @@ def update_selection(service: Service, call: ApiRequest) -> ApiResponse:
     kept: Document = {key: value for key, value in patch.items() if key in ("default_llm", "premier_models_enabled")}
     if not (kept or added or removed):
         raise HttpError(422, _mistake(f"at least one of {', '.join(SelectionPatch.model_fields)} must be there"))
-    with service.writing:
-        settings = {**_settings(service), **kept}
+
+    def decide() -> ApiResponse:
+        stored = _selection(service)
+        settings = {**_settings(stored), **kept}
         denied = [name for name in settings["llm_denylist"] if name not in removed]
         settings["llm_denylist"] = [*denied, *(name for name in dict.fromkeys(added) if name not in denied)]
-        return _written(service, settings)
+        return _written(service, settings, stored)
+
+    return decided(decide)
 
 
 def reset_selection(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - as above
-    with service.writing:
-        table = service.documents("setting", unique=True)
-        for row in table.named([_SELECTION]):
-            table.remove(row["id"])
+    for row in _selection(service):
+        with suppress(NotFound):  # another one was first
+            service.documents("setting").remove(row["id"])
     return ApiResponse(204)
 
 
@@ -165,7 +168,7 @@ def _check_unused(service: Service, row: Document) -> None:
 def _entries(service: Service, call: ApiRequest, *, embedding: bool) -> ApiResponse:
     rows = [row for row in service.models.rows() if (row.get("model_type") == "embedding") is embedding]
     wanted = call.query.get("id")
-    settings = _settings(service)
+    settings = _settings(_selection(service))
     found = [_entry(row, settings) for row in rows if wanted is None or row["name"] in wanted or row["id"] in wanted]
     return ApiResponse(200, {"resources": found})
 
@@ -184,21 +187,29 @@ def _entry(row: Document, settings: Document) -> Document:
     }
 
 
-def _settings(service: Service) -> Document:
-    found = service.documents("setting", unique=True).named([_SELECTION])
+def _selection(service: Service) -> list[Document]:
+    """The row of the settings, as a list: none before they are first written."""
+    return service.documents("setting").named([_SELECTION])
+
+
+def _settings(found: list[Document]) -> Document:
     return {key: found[0].get(key, value) for key, value in _UNSET.items()} if found else dict(_UNSET)
 
 
-def _written(service: Service, settings: Document) -> ApiResponse:
-    """Store the settings. IBM's client reads the response as a list of warnings and shows each."""
+def _written(service: Service, settings: Document, stored: list[Document]) -> ApiResponse:
+    """Write the settings over those that are `stored`. IBM's client reads the response as a list of warnings and shows each.
+
+    Raises Conflict if others are stored by then.
+    """
     document = {"name": _SELECTION, **{key: settings[key] for key in _UNSET if settings[key] is not None}}
-    with service.writing:
-        table = service.documents("setting", unique=True)
-        rows = table.named([_SELECTION])
-        if rows:
-            table.replace(rows[0]["id"], document, merge=False)
+    table = service.documents("setting")
+    try:
+        if stored:
+            table.replace(stored[0]["id"], document, stored[0]["etag"], merge=False)
         else:
             table.insert(document)
+    except NotFound:
+        raise Moved("the settings were reset meanwhile") from None
     return ApiResponse(200, _warnings(service, settings))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from policyctl.errors import NotFound
 from policyctl.policy.document import Document
 from policyctl.policy.names import canonical_name
+from policyctl.remote.table import QuotaReached
 from policyctl.server.service import (
     ApiRequest,
     ApiResponse,
@@ -35,16 +36,16 @@ def get_policy(service: Service, call: ApiRequest) -> ApiResponse:
 
 def add_policy(service: Service, call: ApiRequest) -> ApiResponse:
     document = {"description": "", **read_json(NewPolicy, call.body)}
-    with service.writing:
-        _check_quota(service)
-        return with_etag(201, service.policies.insert(document))
+    try:
+        return with_etag(201, service.policies.insert(document, service.quota))
+    except QuotaReached as error:
+        raise _over_quota(error.stored, service.quota) from None
 
 
 def update_policy(service: Service, call: ApiRequest) -> ApiResponse:
     document = read_json(PolicyUpdate, call.body)
     identifier = call.path["id"]
-    with service.writing:
-        return with_etag(200, service.policies.replace(identifier, document, _version(service, call)))
+    return with_etag(200, service.policies.replace(identifier, document, _version(service, call)))
 
 
 def remove_policy(service: Service, call: ApiRequest) -> ApiResponse:
@@ -78,18 +79,16 @@ def _row(service: Service, identifier: str) -> Document:
     return row
 
 
-def _check_quota(service: Service) -> None:
-    if service.quota is None or (current := service.policies.count()) < service.quota:
-        return
+def _over_quota(stored: int, quota: int | None) -> HttpError:
     detail = {
         "code": "RESOURCE_QUOTA_EXCEEDED",
-        "message": f"this server keeps at most {service.quota} policies; remove one, or raise the quota",
+        "message": f"this server keeps at most {quota} policies; remove one, or raise the quota",
         "resource": "model_policy",
-        "current": current,
+        "current": stored,
         "requested": 1,
-        "limit": service.quota,
+        "limit": quota,
     }
-    raise HttpError(429, detail)
+    return HttpError(429, detail)
 
 
 PATHS = (

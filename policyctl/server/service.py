@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from threading import RLock
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from policyctl.errors import Moved
+from policyctl.errors import Conflict, Moved
 from policyctl.policy.document import Document, without_nulls
-from policyctl.remote.sqlite import SqliteRemote
-from policyctl.remote.sqlite_models import SqliteDocuments, SqliteModels
+from policyctl.remote.documents import DocumentTable, ModelTable
+from policyctl.remote.store import Store
 from policyctl.server.shapes import Shape
 from policyctl.server.tokens import TokenIssuer
 
@@ -36,20 +35,23 @@ class Variant:
 class Service:
     """What handlers work on.
 
-    `quota` is the number of policies at which another one is refused (None: no limit). A handler that decides by what is
-    stored and then writes holds `writing` meanwhile.
+    `quota` is the number of policies at which another one is refused (None: no limit). Other servers may write to the same
+    store: what a handler decides by what is stored, it writes only over the version that it read.
     """
 
-    policies: SqliteRemote
-    models: SqliteModels
+    policies: Store
     keeper: TokenIssuer
     quota: int | None = None
     variant: Variant = Variant()
-    writing: RLock = field(default_factory=RLock)
 
-    def documents(self, kind: str, *, unique: bool = False) -> SqliteDocuments:
+    @property
+    def models(self) -> ModelTable:
+        """The stored virtual models."""
+        return ModelTable(self.policies.database, "model")
+
+    def documents(self, kind: str) -> DocumentTable:
         """The stored documents of another kind."""
-        return SqliteDocuments(self.policies.database, kind, unique=unique)
+        return DocumentTable(self.policies.database, kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +174,15 @@ def expected_version(if_match: str | None, row: Document) -> str | None:
 def with_etag(status: int, row: Document) -> ApiResponse:
     """A response with one row and its version."""
     return ApiResponse(status, row, {"ETag": f'"{row["etag"]}"'})
+
+
+def decided(decide: Callable[[], ApiResponse]) -> ApiResponse:
+    """The response of `decide`, which reads what is stored and writes over that version; again where another writer was first.
+
+    For requests without If-Match, which are carried out whatever is stored.
+    """
+    while True:
+        try:
+            return decide()
+        except Conflict:
+            continue

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.remote.sqlite_models import SqliteModels
 from policyctl.server.app import make_app
 from policyctl.server.log import Log
 from policyctl.server.service import Service
@@ -21,7 +20,7 @@ from tests.chaos.messages import Answer, Request, Upstream
 @contextmanager
 def running(store: SqliteRemote, keeper: TokenIssuer, log: Log) -> Iterator[Upstream]:
     """Something to ask, from any thread; its event loop runs in a thread of its own."""
-    app = make_app(Service(store, SqliteModels(store.database), keeper), log)
+    app = make_app(Service(store, keeper), log)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

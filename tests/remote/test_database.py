@@ -10,8 +10,8 @@ import pytest
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
 from policyctl.remote.database import APPLICATION_ID, VERSION
+from policyctl.remote.documents import DocumentTable, ModelTable
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
-from policyctl.remote.sqlite_models import SqliteDocuments, SqliteModels
 
 FORMAT_1 = f"""
 CREATE TABLE policy (
@@ -70,13 +70,13 @@ def test_a_file_of_the_first_format_is_read_as_it_is(old: Path) -> None:
     with SqliteReader(old) as reader:
         assert [row["name"] for row in reader.rows()] == ["a"]
         assert reader.models() == frozenset()
-        assert SqliteModels(reader.database).rows() == []
+        assert ModelTable(reader.database, "model").rows() == []
     assert version_of(old) == 1
 
 
 def test_the_first_write_brings_it_to_this_format_and_loses_nothing(old: Path) -> None:
     with SqliteRemote(old) as remote:
-        SqliteModels(remote.database).insert({"name": "m"})
+        ModelTable(remote.database, "model").insert({"name": "m"})
         assert remote.models() == {"m"}
         with pytest.raises(Conflict):
             remote.add({"name": "virtual-policy/a", "policy": {}})
@@ -91,7 +91,7 @@ def test_a_file_of_the_second_format_loses_its_secrets_and_nothing_else(tmp_path
     path = tmp_path / "old.db"
     run(path, FORMAT_2.format(unique="UNIQUE" if unique else "", application=APPLICATION_ID))
     with SqliteRemote(path) as remote:
-        models = SqliteModels(remote.database)
+        models = ModelTable(remote.database, "model")
         before = models.rows()
         assert version_of(path) == 2
         assert (before[0]["provider_config"], before[1]["name"]) == ({"api_key": "***", "index": 1}, "n")
@@ -166,7 +166,7 @@ def test_rows_by_id(tmp_path: Path) -> None:
 
 def test_models_are_kept_by_name(tmp_path: Path) -> None:
     with SqliteRemote(tmp_path / "a.db") as remote:
-        models = SqliteModels(remote.database)
+        models = ModelTable(remote.database, "model")
         row = models.insert({"name": "m", "extra": 1})
         with pytest.raises(Conflict):
             models.insert({"name": "m"})
@@ -183,7 +183,7 @@ def test_documents_are_given_back_as_they_were_put_in(tmp_path: Path) -> None:
     """With the id that they bring, since they name each other by it, and without being understood."""
     document = {"id": "mine", "name": "d", "kind": "native", "tenant_id": "t", "token": {"type": "string"}, "hidden": None}
     with SqliteRemote(tmp_path / "a.db") as remote:
-        agents, tools = SqliteDocuments(remote.database, "agent"), SqliteDocuments(remote.database, "tool", unique=True)
+        agents, connections = DocumentTable(remote.database, "agent"), DocumentTable(remote.database, "connection")
         assert (agents.rows(), agents.count(), agents.by_id(["mine"])) == ([], 0, [])
         with pytest.raises(NotFound, match="no agent has the id mine"):
             agents.remove("mine")
@@ -192,18 +192,18 @@ def test_documents_are_given_back_as_they_were_put_in(tmp_path: Path) -> None:
         assert agents.insert({"name": "d"})["id"] != "mine", "names are not unique"
         with pytest.raises(Conflict):
             agents.insert(document)
-        tools.insert({"name": "d"})
+        connections.insert({"name": "d"})
         with pytest.raises(Conflict):
-            tools.insert({"name": "d"})
+            connections.insert({"name": "d"})
         cleared = agents.replace("mine", {"x": 1}, merge=False)
         assert cleared.keys() == {"id", "name", "x", "created_on", "updated_at", "etag"}
     with SqliteReader(tmp_path / "a.db") as reader:
-        assert SqliteDocuments(reader.database, "agent").by_id(["mine"]) == [cleared]
-        assert SqliteDocuments(reader.database, "toolkit").rows() == []
+        assert DocumentTable(reader.database, "agent").by_id(["mine"]) == [cleared]
+        assert DocumentTable(reader.database, "toolkit").rows() == []
 
 
 def test_what_was_opened_for_reading_is_not_written(tmp_path: Path) -> None:
     """Neither is it made. A plan reads models, and what it reads them with could write them."""
     with SqliteReader(tmp_path / "a.db") as reader, pytest.raises(RemoteError, match="was opened for reading"):
-        SqliteModels(reader.database).insert({"name": "m"})
+        ModelTable(reader.database, "model").insert({"name": "m"})
     assert list(tmp_path.iterdir()) == []

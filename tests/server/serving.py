@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.remote.sqlite_models import SqliteModels
 from policyctl.server.app import make_app
 from policyctl.server.service import Service, Variant
 from policyctl.server.tokens import TokenIssuer
@@ -67,7 +66,7 @@ def inside(
     store: SqliteRemote, keeper: TokenIssuer | None = None, quota: int | None = None, variant: Variant | None = None
 ) -> Iterator[Inside]:
     events = Events()
-    service = Service(store, SqliteModels(store.database), keeper or TokenIssuer(), quota, variant or Variant())
+    service = Service(store, keeper or TokenIssuer(), quota, variant or Variant())
     with httpx.Client(transport=InProcess(make_app(service, events)), base_url=HOST) as client:
         yield Inside(client, store, events)
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from policyctl.remote.documents import ModelTable
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
-from policyctl.remote.sqlite_models import SqliteModels
 from policyctl.server.service import Variant
 from tests.server.serving import Inside, inside
 
@@ -239,7 +239,7 @@ def test_the_embedded_remote_has_the_same_models(server: Inside) -> None:
     row = add(server.client, provider_config={"api_key": "k"})
     assert server.store.models() == {NAME}
     with SqliteReader(server.store.path) as reader:
-        assert SqliteModels(reader.database).rows() == SqliteModels(reader.database).named([NAME]) == [row]
+        assert ModelTable(reader.database, "model").rows() == ModelTable(reader.database, "model").named([NAME]) == [row]
 
 
 FAULTS: dict[str, tuple[str, str, Any, int]] = {

@@ -1,75 +1,64 @@
-"""The virtual models of an embedded remote, and the other documents that `policyctl serve` stores beside them."""
+"""The virtual models of a store, and the other documents that `policyctl serve` stores beside them."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import uuid
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from policyctl.plan.consumers import ConsumerKind, Sources
 from policyctl.policy.document import Document
 from policyctl.policy.model_secrets import masked, without_unset_masks
 from policyctl.policy.names import short_model
 from policyctl.policy.virtual_model import VirtualModelRow
-from policyctl.remote.database import Database, make_table
-from policyctl.remote.table import Table, document_of, server_fields, stored_text
+from policyctl.remote.table import Columns, Database, Table, document_of, server_fields, stored_text
 
 _ADDED = frozenset({"id", "created_on", "updated_at", "etag"})
 
 
-class SqliteModels(Table):
-    """Reads and writes the virtual models of a database: each is its document with `id` (not the name), two times and `etag`.
+class DocumentTable(Table):
+    """Reads and writes documents of one kind (agents, tools, ...), which are returned as they were written.
+
+    A new document may bring its own `id`, since documents name each other by it.
+    """
+
+    def row(self, stored: Columns) -> Document:
+        """A document as callers see it; an unreadable one has only its name."""
+        return {**(document_of(stored.document) or {"name": stored.name}), **server_fields(stored)}
+
+    def new_id(self, document: Document) -> str:
+        return str(document.get("id") or uuid.uuid4())
+
+    def text(self, document: Document, stored: Document) -> str:  # noqa: ARG002 - only models depend on it
+        return json.dumps({key: value for key, value in document.items() if key not in _ADDED})
+
+
+class ModelTable(Table):
+    """Reads and writes the virtual models of a store: each is its document with `id` (not the name), two times and `etag`.
 
     Secrets are stored and returned as `***`, which means "set". A write with that mask keeps a secret that is set; a write
     that leaves a secret out clears it together with the rest of its `provider_config`.
     """
 
-    def __init__(self, database: Database, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        super().__init__(database, "model", "name", _row, str, now)
+    def row(self, stored: Columns) -> Document:
+        """A model as callers see it. Format 2 of the embedded remote's file stored secrets in clear."""
+        found: Document = masked({**(document_of(stored.document) or {"name": stored.name}), **server_fields(stored)})
+        return found
 
-    def _text(self, document: Document, stored: Document) -> str:
+    def text(self, document: Document, stored: Document) -> str:
         return stored_text(masked(without_unset_masks(document, stored)))
 
 
-class SqliteDocuments(Table):
-    """Reads and writes documents of another kind (agents, tools, ...), which are returned as they were written.
-
-    A new document may bring its own `id`, since documents name each other by it. With `unique`, a second one of a name is
-    refused.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        kind: str,
-        *,
-        unique: bool = False,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        super().__init__(database, kind, "name", _document_row, str, now)
-        self._unique = unique
-
-    def _new_id(self, document: Document) -> str:
-        return str(document.get("id") or uuid.uuid4())
-
-    def _text(self, document: Document, stored: Document) -> str:  # noqa: ARG002 - only models depend on it
-        return json.dumps({key: value for key, value in document.items() if key not in _ADDED})
-
-    def _make(self, connection: sqlite3.Connection) -> None:
-        make_table(connection, self._kind, "name", unique=self._unique)
-
-
-class EmbeddedModels:
-    """The models of an embedded remote as rows that are reconciled: with the app id of a connection in place of its id.
+class ModelRows:
+    """The models of a store as rows that are reconciled: with the app id of a connection in place of its id.
 
     A connection that was never made through `policyctl serve` is known by its app id alone: nothing here logs in anywhere.
     """
 
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
-        self._models = SqliteModels(database, now)
-        self._connections = SqliteDocuments(database, "connection", unique=True)
+        self._models = ModelTable(database, "model", now)
+        self._connections = DocumentTable(database, "connection")
 
     def rows(self) -> list[VirtualModelRow]:
         """Every model."""
@@ -122,20 +111,8 @@ def stored_sources(database: Database) -> Sources:
     """What may use models among the documents that `policyctl serve` stored."""
 
     def rows(kind: str) -> tuple[Document, ...]:
-        return tuple(SqliteDocuments(database, kind).rows())
+        return tuple(DocumentTable(database, kind).rows())
 
     selection = [row for row in rows("setting") if row["name"] == "model_selection"]
     others = {kind: rows(table) for kind, table in _CONSUMERS.items()}
     return Sources(rows("agent"), others, selection[0] if selection else {})
-
-
-def _row(values: Iterable[str]) -> Document:
-    """A model as callers see it. Format 2 of the file stored secrets in clear."""
-    found: Document = masked(_document_row(values))
-    return found
-
-
-def _document_row(values: Iterable[str]) -> Document:
-    """A document as callers see it; an unreadable one has only its name."""
-    _, document, _, _, name = values = tuple(values)
-    return {**(document_of(document) or {"name": name}), **server_fields(values)}
