@@ -6,22 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from policyctl.effect.course import Draw, course
 from policyctl.effect.evaluate import costs, evaluate, rounded
-from policyctl.effect.gateway import (
-    CUT,
-    FIRST,
-    NO_ANSWER,
-    Answer,
-    Answers,
-    Attempts,
-    answer_streamed,
-    is_served,
-    moves_on,
-    next_after,
-    outcome_of,
-    status_of,
-)
-from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, TargetPath, Tree
+from policyctl.effect.gateway import CUT, Answer, Answers, answer_streamed, is_served, status_of
+from policyctl.effect.tree import Balance, Leaf, TargetPath, Tree
 from policyctl.errors import PolicyctlError
 
 Script = Mapping[str, Sequence[Answer]]  # for each model its answers in order; the last one repeats
@@ -104,54 +92,30 @@ class _Choices:
 
 
 class _Simulator:
-    """The calls so far, and the position of each model in its script."""
+    """Answers the attempts of a course from a script, and notes the calls."""
 
-    def __init__(self, script: Script, draw: Callable[[Balance], int | None]) -> None:
+    def __init__(self, script: Script, draw: Draw) -> None:
         self.script = script
         self.draw = draw
         self.given: dict[str, int] = {}
         self.calls: list[Call] = []
-        self.wait = 0  # seconds since the last call
 
     def walk(self, tree: Tree) -> Simulation:
-        outcome = self.ask(tree.root)
-        return Simulation(status_of(outcome), tuple(self.calls), self.wait, outcome == CUT)
+        steps = course(tree, self.draw)
+        try:
+            attempt = next(steps)
+            while True:
+                attempt = steps.send(self._call(*attempt))
+        except StopIteration as end:
+            outcome, wait = end.value
+        return Simulation(status_of(outcome), tuple(self.calls), wait, outcome == CUT)
 
-    def ask(self, node: Node) -> int:
-        """The outcome of one place of the tree."""
-        if isinstance(node, Leaf):
-            return self._leaf(node)
-        if isinstance(node, Fixed):
-            return node.outcome
-        if isinstance(node, Fallback):
-            return self._fallback(node)
-        position = self.draw(node)
-        return NO_ANSWER if position is None else self.ask(node.targets[position])
-
-    def _fallback(self, node: Fallback) -> int:
-        outcome = NO_ANSWER
-        for target in node.targets:
-            outcome = self.ask(target)
-            if not moves_on(outcome, node.codes):
-                break
-        return outcome
-
-    def _leaf(self, leaf: Leaf) -> int:
-        at: Attempts | None = FIRST
-        while at is not None:
-            answer = self._call(leaf)
-            if answer == 421:
-                answer = self._call(leaf)
-            self.wait, at = next_after(answer, leaf.retry, at)
-        return outcome_of(answer, leaf.retry)
-
-    def _call(self, leaf: Leaf) -> Answer:
+    def _call(self, leaf: Leaf, wait: int) -> Answer:
         answers = self.script.get(leaf.model) or ((200,) if leaf.known else ("broken-body",))
         given = self.given.get(leaf.model, 0)
         self.given[leaf.model] = given + 1
         answer = answers[min(given, len(answers) - 1)]
-        self.calls.append(Call(leaf.model, self.wait, answer, leaf.path))
-        self.wait = 0
+        self.calls.append(Call(leaf.model, wait, answer, leaf.path))
         return answer
 
 
