@@ -17,7 +17,7 @@ ROOT = TESTS.parent / "policyctl"
 # Each room may import itself and every room on a later line.
 ROOMS = (
     ("cli",),
-    ("server",),
+    ("server", "gateway"),
     ("reconcile",),
     ("report",),
     ("ci",),
@@ -42,7 +42,10 @@ OWNERS = {
     "deepdiff": ("plan/diff.py",),
     "jinja2": ("load", "report"),
     "starlette": ("server",),
-    "uvicorn": ("server",),
+    "uvicorn": ("server", "gateway/run.py"),
+    "aiohttp": ("gateway/ask.py",),
+    "yarl": ("gateway/ask.py",),
+    "msgspec": ("gateway",),
     "pydantic": ("policy", "load", "plan/saved_plan.py", "remote", "server"),
     "subprocess": ("load/git/repository.py",),
 }

@@ -39,6 +39,7 @@ COMMANDS = {
     "model": "Add, import, remove, export, list or show single virtual models on a remote, without the directory.",
     "ci": "Steps of a workflow: comment a plan, find the approved one, keep an issue about drift.",
     "serve": "Serve the embedded remote over HTTP, as the platform's control plane.",
+    "gateway": "Run the policies on live traffic, as an OpenAI-compatible API.",
     "doctor": "Check what would stop a plan: configuration, secrets, network, login, lists.",
     "rules": "List the rules of validate, or explain one.",
     "schema": "Print the JSON Schema of a policy file, of another file, or of what a command prints.",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile
-from policyctl.load.environment import NO_CONFIG, Config, Environment, Suspend, Wave, leaves, listed_names
+from policyctl.load.environment import NO_CONFIG, Config, Connection, Environment, Suspend, Wave, leaves, listed_names
 from policyctl.load.fleet import (
     ENVIRONMENT_NAME,
     FleetDescription,
@@ -209,7 +209,7 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
         mode="json",
         by_alias=True,
         exclude_none=True,
-        exclude={"environments": {"__all__": {"vars"}}, "templates": True, "fleet": True},
+        exclude={"environments": {"__all__": {"vars"}}, "templates": True, "fleet": True, "gateway": True},
     )
     return Config(
         Path(source.file),
@@ -227,6 +227,10 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
         waves=tuple(Wave(one.label, one.max_failures or 0) for one in file.waves or ()),
         inventories=tuple(Path(source.file).parent / one.source for one in file.fleet or ()),
         origins={name: _origins(one) for name, one in members.items() if one.rendered is not None},
+        connections={
+            name: Connection(one.api_key, one.custom_host)
+            for name, one in (file.gateway.connections if file.gateway else {}).items()
+        },
     )
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from policyctl.load.settings_file import AuthFile, Names, SafetyFile
-from policyctl.load.urls import LOCAL, remote_url_error
+from policyctl.load.settings_file import AuthFile, Names, SafetyFile, Secret
+from policyctl.load.urls import LOCAL, http_url_error, remote_url_error
 from policyctl.plan.settings import PARTIAL
 from policyctl.policy.schema import FileModel
 
@@ -159,6 +159,30 @@ class EffectFile(FileModel):
     ] = PARTIAL
 
 
+def _check_base(text: str) -> str:
+    if complaint := http_url_error(text):
+        raise PydanticCustomError("base", "{complaint}", {"complaint": complaint})
+    return text
+
+
+class ConnectionFile(FileModel):
+    """What a connection of the platform holds, for the gateway."""
+
+    api_key: Annotated[Secret | None, Field(description="A reference to the key, such as env:OPENAI_API_KEY.")] = None
+    custom_host: Annotated[
+        Annotated[str, AfterValidator(_check_base)] | None,
+        Field(description="Where requests go if the model's own file does not say: https://HOST/v1."),
+    ] = None
+
+
+class GatewayFile(FileModel):
+    """How `policyctl gateway` reaches the providers."""
+
+    connections: Annotated[
+        dict[str, ConnectionFile], Field(description="By app id, what each connection of the virtual models holds.")
+    ] = Field(default_factory=dict)
+
+
 class ConfigFile(SafetyFile):
     """policyctl.yaml."""
 
@@ -168,6 +192,7 @@ class ConfigFile(SafetyFile):
     ] = None
     lint: Annotated[LintFile | None, Field(description="Which lint rules run.")] = None
     effect: Annotated[EffectFile | None, Field(description="How effects on traffic are computed.")] = None
+    gateway: Annotated[GatewayFile | None, Field(description="How policyctl gateway reaches the providers.")] = None
     environments: Annotated[
         Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None,
         Field(description="The environments by name. Default: one environment, local, on the embedded remote."),

@@ -98,6 +98,13 @@ class Environment:
         return digest({name: item for name, item in self.decides.items() if name not in ("vars", "include")})
 
 
+class Connection(NamedTuple):
+    """What a connection of the platform holds, for the gateway: a reference to a key, and an address."""
+
+    api_key: str | None = None
+    custom_host: str | None = None
+
+
 class Config(NamedTuple):
     """A policyctl.yaml that was read, or the defaults without one.
 
@@ -107,6 +114,7 @@ class Config(NamedTuple):
     `broken` are the generated environments that cannot be used, each with its problems, and `unlabelled` those of them whose
     labels are not known. `inventories` are the files that
     environments are generated from, and `origins` has for each generated one where its settings come from, by dotted path.
+    `connections` are those that the gateway knows, by app id.
     """
 
     path: Path | None
@@ -122,6 +130,7 @@ class Config(NamedTuple):
     waves: tuple[Wave, ...] = ()
     inventories: tuple[Path, ...] = ()
     origins: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    connections: Mapping[str, Connection] = MappingProxyType({})
 
     @property
     def labels(self) -> dict[str, Mapping[str, str]]:

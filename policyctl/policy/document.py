@@ -84,6 +84,11 @@ def digest(value: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical_text(value).encode()).hexdigest()
 
 
+def version_of(document: Document) -> str:
+    """A short name for what a policy's document contains: the same for every way to write it."""
+    return digest(normal_form(document)).removeprefix("sha256:")[:12]
+
+
 def references(document: Document) -> frozenset[str]:
     """The canonical names that a policy's targets may mean: every target that is not plainly a model."""
     return frozenset(canonical_name(name) for name in model_names(document) if not name.startswith(MODEL_PREFIX))

@@ -24,6 +24,7 @@ from policyctl.policy.model_settings import (
     SETTINGS,
     Setting,
     is_placeholder,
+    is_reference,
     provider_key,
     snake_case,
 )
@@ -216,7 +217,7 @@ def _secrets_in(value: Any, path: FieldPath) -> Iterator[Finding]:
     key = path[-1]
     if is_secret(key, value):
         is_own = path[:-1] == ("provider_config",) and snake_case(str(key)) == "api_key"
-        if not (is_own and is_placeholder(value)):
+        if not (is_own and (is_placeholder(value) or is_reference(value))):
             yield Finding(path, "P110", f"{key} is a secret, which must not be in a file; {CONNECT}", "key")
     elif isinstance(value, dict):
         shown = without_secrets(value)

@@ -278,6 +278,12 @@ def is_placeholder(value: Any) -> bool:
     return isinstance(value, str) and value.casefold() in PLACEHOLDERS
 
 
+def is_reference(value: Any) -> bool:
+    """Whether a key's value says where the key is, for the gateway: `env:NAME` or `file:PATH`."""
+    kind, colon, where = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return bool(colon and where) and kind in ("env", "file")
+
+
 def provider_key(name: str) -> str | None:
     """The provider in a model's name as IBM's CLI finds it: the first part that is not one of the platform's prefixes."""
     parts = [part for part in name.split("/") if part not in ("virtual-model", "virtual-policy")]

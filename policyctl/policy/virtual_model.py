@@ -4,8 +4,8 @@ The rules, which follow what the platform's CLI sends and what its server answer
 
 * the name has the platform's prefix; an absent display name or description is the name, in either spelling;
 * settings of the provider are in snake_case; the provider itself follows from the name and is not compared;
-* of a secret only that it is set is compared: files hold none, so an update keeps what the remote has, unless the model
-  changes to a connection, which takes its place;
+* of a secret only that it is set is compared: files hold none (a reference to a key is for the gateway, and left out), so an
+  update keeps what the remote has, unless the model changes to a connection, which takes its place;
 * tags are a set; absent means none; an absent type is chat; an empty config is an absent one; null is absent;
 * the connection is named by its `app_id`; the id that a remote has for it never leaves the room of the remote. One whose
   `app_id` cannot be found is kept until the file names another;
@@ -28,6 +28,7 @@ from policyctl.policy.model_settings import (
     has_mask,
     is_masked,
     is_placeholder,
+    is_reference,
     needs_key,
     provider_key,
     secrets_in,
@@ -55,16 +56,18 @@ class VirtualModel:
     """One desired virtual model.
 
     `document` is what the remote is to hold: canonical name, texts filled, settings in snake_case, no nulls. `file` and
-    `index` say which document of which file wrote it.
+    `index` say which document of which file wrote it. `key` is the file's reference to the key, which is for the gateway alone
+    and no part of the document.
     """
 
-    __slots__ = ("document", "file", "index", "name")
+    __slots__ = ("document", "file", "index", "key", "name")
 
-    def __init__(self, name: str, document: Document, file: str, index: int = 0) -> None:
+    def __init__(self, name: str, document: Document, file: str, index: int = 0, key: str | None = None) -> None:
         self.name = name
         self.document = document
         self.file = file
         self.index = index
+        self.key = key
 
     @property
     def text(self) -> str:
@@ -84,12 +87,14 @@ def model_from_file(data: Document, file: str, index: int = 0) -> VirtualModel:
         "tags": data.get("tags", []),
         "model_type": data.get("model_type", USUAL_TYPE),
     }
-    document["provider_config"].pop("provider", None)
+    settings = document["provider_config"]
+    settings.pop("provider", None)
+    key = settings.pop("api_key") if is_reference(settings.get("api_key")) else None
     if config := data.get("config"):
         document["config"] = config
     if connection := data.get("app_id", data.get("connection")):
         document["app_id"] = connection
-    return VirtualModel(name, document, file, index)
+    return VirtualModel(name, document, file, index, key)
 
 
 def normal_form(document: Document) -> Document:

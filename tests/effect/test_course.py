@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.effect.course import Attempt, Draw, CourseEnd, course
+from policyctl.effect.course import Attempt, CourseEnd, Draw, course
 from policyctl.effect.gateway import CUT, ENDED, NO_ANSWER, Answer, RetryAfter
 from policyctl.effect.tree import Tree, read_tree
 

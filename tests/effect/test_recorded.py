@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -12,12 +10,7 @@ import pytest
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
-
-DATA = Path(__file__).parent / "data"
-CASES, SHARES, BACKOFF = (
-    {case["id"]: case for case in json.loads((DATA / f"{name}.json").read_text("utf-8"))}
-    for name in ("cases", "shares", "backoff")
-)
+from tests.effect.recorded import BACKOFF, CASES, SHARES
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,303 @@
+"""The gateway as an ASGI application: paths, callers, limits, errors, and what clients get."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from policyctl.errors import NotKnown
+from policyctl.gateway.ask import SENT_UP, Asking, Reply, StreamCut, error_body, tokens_at_end
+from policyctl.gateway.callers import CallerKeys, is_local
+from policyctl.gateway.observed import Observer, Request
+from policyctl.gateway.relay import Sleep, Upstreams, relay
+from policyctl.gateway.table import Route, Table
+from policyctl.policy.names import virtual_model
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+Receive = Callable[[], Awaitable[Message]]
+
+OPERATIONS = {f"/v1{path}": path for path in ("/chat/completions", "/completions", "/embeddings", "/responses")}
+LEFT = "policyctl.left"  # in a request's scope: what to call when its client has left
+BODY_SECONDS = 60  # until a client has sent its body
+_PAGES = ("/v1/models", "/livez", "/readyz", "/metrics")
+_JSON = (b"content-type", b"application/json")
+_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_TAIL = 8192  # bytes at the end of a stream in which it may report tokens
+
+
+class Limits(NamedTuple):
+    """What the gateway holds at most: bytes of one request's body and of all together, and requests at once."""
+
+    body: int = 32 << 20
+    bodies: int = 512 << 20
+    requests: int = 2000
+
+
+class Refusal(Exception):
+    """A request that gets an answer from the gateway itself."""
+
+    def __init__(self, status: int, code: str, message: str, *, param: str | None = None, **headers: str) -> None:
+        super().__init__(message)
+        kind = "invalid_request_error" if status < 500 else "gateway_error"
+        self.status = status
+        self.body = error_body(message, kind, code, param)
+        self.headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+
+
+class GatewayApp:
+    """Answers requests by the newest table. `table`, `keys` and `refused` may be replaced at any time."""
+
+    def __init__(
+        self,
+        table: Table,
+        connect: Callable[[], Upstreams],
+        observer: Observer,
+        *,
+        keys: CallerKeys | None = None,
+        limits: Limits = Limits(),
+        follow: Callable[[GatewayApp], Awaitable[None]] | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """`connect` makes the upstreams once the loop runs; `follow` runs beside the requests until the end; `sleep` waits
+        before a model is asked again."""
+        self.table = table
+        self.keys = keys
+        self.refused: str | None = None  # why the newest set of policies is not in use
+        self.observer = observer
+        self._connect = connect
+        self._limits = limits
+        self._follow = follow
+        self._sleep = sleep
+        self._upstreams: Upstreams = None  # type: ignore[assignment]  # made before the first request
+        self._requests = self._held = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            operation = OPERATIONS.get(scope["path"]) if scope["method"] == "POST" else None
+            await (self._page(scope, send) if operation is None else self._post(operation, scope, receive, send))
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Open what needs the loop, and close it in the end."""
+        await receive()
+        self._upstreams = self._connect()
+        beside = None if self._follow is None else asyncio.ensure_future(self._follow(self))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if beside is not None:
+            beside.cancel()
+        await self._upstreams.close()
+        self.observer.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _post(self, operation: str, scope: Message, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        request = Request(operation, _request_id(headers.get(b"x-request-id", b"")))
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it runs in one
+        scope[LEFT] = task.cancel
+        self._requests += 1
+        self.observer.begin()
+        try:
+            await self._answer(request, headers, receive, send)
+        except Refusal as refusal:
+            request.status = refusal.status
+            await _send(send, refusal.status, [_JSON, *self._about(request), *refusal.headers], refusal.body)
+        except asyncio.CancelledError:
+            request.status = 499
+        finally:
+            self._requests -= 1
+            self._held -= request.held
+            scope.pop(LEFT, None)
+            self.observer.end(request)
+
+    async def _answer(self, request: Request, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+        request.caller = self._caller(headers)
+        if self._requests > self._limits.requests:
+            raise Refusal(503, "overloaded", "the gateway has as many requests as it takes; try later", retry_after="1")
+        fields = await self._fields(request, headers, receive)
+        table = self.table
+        route = _route(table, fields)
+        request.route, request.stream = route, fields.get("stream") == b"true"
+        up = {name.decode(): headers[name].decode("latin-1") for name in SENT_UP if name in headers}
+        asking = Asking(request.operation, fields, {**up, "x-request-id": request.id})
+        reply = await relay(table, route, asking, self._upstreams, request.relayed, sleep=self._sleep)
+        try:
+            await self._pass_on(request, reply, send)
+        finally:
+            reply.drop()
+
+    def _caller(self, headers: Mapping[bytes, bytes]) -> str:
+        if self.keys is None:
+            if not is_local(headers.get(b"host", b"")):
+                raise Refusal(403, "not_local", "a gateway without keys answers to loopback names only; ask for 127.0.0.1")
+            return ""
+        caller = self.keys.caller(headers.get(b"authorization", b""))
+        if caller is None:
+            message = "this is not a key of the gateway; send one as Authorization: Bearer KEY"
+            raise Refusal(401, "invalid_api_key", message, www_authenticate="Bearer")
+        return caller
+
+    async def _fields(self, request: Request, headers: Mapping[bytes, bytes], receive: Receive) -> dict[str, msgspec.Raw]:
+        """The fields of the body. Raises Refusal for one that is too large, comes too slowly, or is not an object."""
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":  # this also keeps web pages of other sites from asking without a preflight request
+            raise Refusal(415, "unsupported_media_type", "the body must be JSON; send Content-Type: application/json")
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # A proxy may have used the other one, and taken the rest for the next request (request smuggling).
+            raise Refusal(
+                400, "two_lengths", "the body has two lengths, Content-Length and Transfer-Encoding", connection="close"
+            )
+        if int(headers.get(b"content-length", b"0")) > self._limits.body:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await self._body(request, receive)
+        except TimeoutError:
+            raise Refusal(408, "slow_body", f"the body did not come within {BODY_SECONDS} s", connection="close") from None
+        try:
+            return _FIELDS.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise Refusal(400, "invalid_json", "the body is not a JSON object") from None
+
+    async def _body(self, request: Request, receive: Receive) -> bytearray:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise asyncio.CancelledError  # the client has left
+            chunk = message.get("body", b"")
+            body += chunk
+            request.held += len(chunk)
+            self._held += len(chunk)
+            if len(body) > self._limits.body:
+                raise self._too_large()
+            if self._held > self._limits.bodies:
+                raise Refusal(503, "overloaded", "the gateway holds as much as it can; try later", retry_after="1")
+            if not message.get("more_body"):
+                return body
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, "body_too_large", f"the body has more than {self._limits.body:,} bytes", connection="close")
+
+    async def _pass_on(self, request: Request, reply: Reply, send: Send) -> None:
+        """Send a reply to the client; what comes later is passed on as it comes."""
+        request.status, request.first_byte, request.tokens = reply.status, time.perf_counter(), reply.tokens
+        headers = [*reply.headers, *self._about(request)]
+        if reply.rest is None:
+            await _send(send, reply.status, headers, reply.held)
+            return
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        tail = reply.held[-_TAIL:]
+        if reply.held:
+            await send({"type": "http.response.body", "body": reply.held, "more_body": True})
+        try:
+            async for chunk in reply.rest:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                tail = (tail + chunk)[-_TAIL:]
+        except StreamCut:
+            request.relayed.tried[-1].answer = "cut-stream"
+            if not reply.is_stream or (tail and not tail.endswith((b"\n\n", b"\r\n\r\n"))):
+                return  # in the middle of something: the connection is closed, which a client cannot take for the end
+            tail = b""
+            error = error_body("the answer broke off", "upstream_error", "upstream_cut")
+            await send({"type": "http.response.body", "body": b"data: %s\n\n" % error, "more_body": True})
+        if reply.is_stream:
+            request.tokens = tokens_at_end(tail)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _about(self, request: Request) -> Headers:
+        """The headers that say what became of a request."""
+        found = [(b"x-request-id", request.id.encode())]
+        if request.route is not None:
+            tried = request.relayed.tried
+            found += [
+                (b"x-policyctl-policy", _header(request.route.name)),
+                (b"x-policyctl-version", request.route.version.encode()),
+                (b"x-policyctl-served-by", _header(request.relayed.served_by)),
+                (b"x-policyctl-attempts", b"%d" % len(tried)),
+            ]
+            if len(tried) > 1:  # so that a client does not repeat what the policy has repeated
+                found.append((b"x-should-retry", b"false"))
+        return found
+
+    async def _page(self, scope: Message, send: Send) -> None:
+        """Everything but requests to models."""
+        try:
+            status, headers, body = self._content(scope["method"], scope["path"], scope["headers"])
+        except Refusal as refusal:
+            status, headers, body = refusal.status, [_JSON, *refusal.headers], refusal.body
+        await _send(send, status, headers, body)
+
+    def _content(self, method: str, path: str, headers: Headers) -> tuple[int, Headers, bytes]:
+        if path in OPERATIONS:
+            raise Refusal(405, "method_not_allowed", f"{path} takes POST", allow="POST")
+        if path not in _PAGES or method not in ("GET", "HEAD"):
+            raise Refusal(404, "not_found", f"{method} {path} is not served here; see policyctl help gateway")
+        if path == "/livez":
+            return 200, [_JSON], b'{"status":"alive"}'
+        if path == "/readyz":
+            return 200, [_JSON], msgspec.json.encode(self._state())
+        self._caller(dict(headers))
+        if path == "/v1/models":
+            models = [{"id": name, "object": "model", "created": 0, "owned_by": "policyctl"} for name in self.table.names]
+            return 200, [_JSON], msgspec.json.encode({"object": "list", "data": models})
+        return 200, [_TEXT], self.observer.metrics_text(self.table.revision, self.refused is not None).encode()
+
+    def _state(self) -> dict[str, Any]:
+        table = self.table
+        return {
+            "status": "ready",
+            "revision": table.revision,
+            "policies": len(table.policies),
+            "without_upstream": sorted(table.unreachable),
+            "left_out": sorted(table.left_out),
+            "refused": self.refused,
+        }
+
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MODEL = msgspec.json.Decoder(str)
+
+
+def _route(table: Table, fields: Mapping[str, msgspec.Raw]) -> Route:
+    """What a request's model leads to. Raises Refusal when it leads nowhere."""
+    try:
+        model = _MODEL.decode(fields["model"])
+    except (KeyError, msgspec.DecodeError):
+        raise Refusal(400, "missing_model", "model must name a policy, such as virtual-policy/NAME", param="model") from None
+    try:
+        route = table.route(model)
+    except NotKnown as error:
+        raise Refusal(501, "policy_not_supported", str(error), param="model") from None
+    if route is None:
+        named = model[:200]
+        why = table.without.get(virtual_model(model))
+        message = f"{named} has no upstream: {why}" if why else f"no policy or model is named {named}; GET /v1/models lists all"
+        raise Refusal(404, "model_not_found", message, param="model")
+    return route
+
+
+def _request_id(given: bytes) -> str:
+    text = given.decode("latin-1")
+    return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else uuid.uuid4().hex
+
+
+def _header(text: str) -> bytes:
+    return text.encode() if text.isascii() else quote(text, safe="/:@ ").encode()
+
+
+async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    if status not in (204, 304):
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,284 @@
+"""One attempt over HTTP: a request to an upstream, and its answer as the rules see it.
+
+The body of an answer is held back until it is known to be whole, so that one that breaks off can still count as broken; what is
+longer than `HELD` bytes, and every stream, is passed on while it arrives, and no more is read than the client takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from policyctl import __version__
+from policyctl.effect.gateway import Answer, RetryAfter, is_served
+from policyctl.gateway.upstreams import Upstream
+
+HELD = 1 << 20  # bytes of a body that are held until they are all there
+CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
+IDLE_SECONDS = 4.0  # before an idle connection is closed: servers commonly close theirs after 5 or more
+_STALE = 1.0  # seconds; a server may have closed a connection that was idle for longer, just as it was used again
+
+# Headers that go to the upstream, and those that go back to the client. All others stay here: a client's own Authorization
+# is for the gateway, and cookies of an upstream are not for its clients.
+SENT_UP = frozenset({b"traceparent", b"tracestate", b"openai-beta", b"idempotency-key"})
+_SENT_DOWN = frozenset({"content-type", "content-encoding", "cache-control", "retry-after", "retry-after-ms"})
+_SENT_DOWN_PREFIXES = ("openai-", "x-ratelimit-", "anthropic-ratelimit-")
+_WAITS_MS, _WAITS = ("retry-after-ms", "x-ms-retry-after-ms"), "retry-after"
+
+
+class StreamCut(Exception):
+    """An answer ended before it was whole, when a part of it had been passed on already."""
+
+
+class Reply:
+    """What came back from an attempt: the answer for the rules, and what the client gets if it is the last.
+
+    `rest` follows `held`, and is None where that is all. `tokens` are those that it reports, in and out.
+    """
+
+    __slots__ = ("answer", "headers", "held", "is_stream", "rest", "source", "status", "tokens")
+
+    def __init__(
+        self,
+        status: int,
+        answer: Answer,
+        headers: list[tuple[bytes, bytes]],
+        held: bytes = b"",
+        rest: AsyncIterator[bytes] | None = None,
+        *,
+        source: aiohttp.ClientResponse | None = None,
+        is_stream: bool = False,
+    ) -> None:
+        self.status = status
+        self.answer = answer
+        self.headers = headers
+        self.held = held
+        self.rest = rest
+        self.source = source
+        self.is_stream = is_stream
+        self.tokens: tuple[int, int] | None = None
+
+    def drop(self) -> None:
+        """Read no more of it. A connection with more to come is closed."""
+        if self.source is not None:
+            self.source.close()
+            self.source = None
+
+
+class Asking:
+    """The payload of one client's request, for one upstream after the other."""
+
+    __slots__ = ("bodies", "fields", "headers", "path")
+
+    def __init__(self, path: str, fields: Mapping[str, msgspec.Raw], headers: Mapping[str, str]) -> None:
+        """`path` is below the upstream's base, `fields` are those of the body, `headers` are sent beside the usual ones."""
+        self.path = path
+        self.fields = fields
+        self.headers = headers
+        self.bodies: dict[str, bytes] = {}
+
+    def body_for(self, model: str) -> bytes:
+        """The body with another model; all else is as the client sent it."""
+        if model not in self.bodies:
+            self.bodies[model] = msgspec.json.encode({**self.fields, "model": model})
+        return self.bodies[model]
+
+
+class HttpUpstreams:
+    """Asks upstreams over HTTP. Made and closed within the event loop."""
+
+    def __init__(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=timeout,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+        )
+        self._urls: dict[tuple[str, str], URL] = {}
+        self._used: dict[str, float] = {}  # by base, when a connection was last given back
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def ask(self, upstream: Upstream, asking: Asking) -> Reply:
+        """The answer of an upstream, or why there is none. Raises nothing but CancelledError."""
+        url = self._urls.get((upstream.base, asking.path))
+        if url is None:
+            url = self._urls[upstream.base, asking.path] = URL(upstream.base + asking.path)
+        headers = {"Content-Type": "application/json", "User-Agent": f"policyctl/{__version__}", **asking.headers}
+        if upstream.key is not None:
+            headers["Authorization"] = f"Bearer {upstream.key}"
+        return await self._whole(upstream, await self._head(upstream, url, asking.body_for(upstream.model), headers))
+
+    async def _head(self, upstream: Upstream, url: URL, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse | Reply:
+        try:
+            async with asyncio.timeout(upstream.timeout):
+                try:
+                    return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+                except aiohttp.ServerDisconnectedError:
+                    idle = asyncio.get_running_loop().time() - self._used.pop(upstream.base, math.inf)
+                    if not _STALE <= idle <= IDLE_SECONDS:
+                        raise
+                    return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+        except aiohttp.ServerTimeoutError:
+            return failure("hang", f"{upstream.name}: there was no connection within {CONNECT_SECONDS} s")
+        except TimeoutError:
+            return failure(408, f"{upstream.name} did not answer within {upstream.timeout:g} s (request_timeout)")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return failure("refused", f"{upstream.name}: the connection failed ({_reason(error)})")
+
+    async def _whole(self, upstream: Upstream, response: aiohttp.ClientResponse | Reply) -> Reply:
+        """The reply with its body, unless that is a stream or long."""
+        if isinstance(response, Reply):
+            return response
+        status, kind = response.status, response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        headers = passed_down(response.headers)
+        if is_served(status) and kind == "text/event-stream":
+            return Reply(status, status, headers, rest=_rest(response), source=response, is_stream=True)
+        held = bytearray()
+        try:
+            async for chunk in response.content.iter_any():
+                held += chunk
+                if len(held) > HELD:
+                    answer = _status_answer(response)
+                    return Reply(status, answer, headers, bytes(held), _rest(response), source=response)
+        except (aiohttp.ClientError, OSError):
+            response.close()
+            if is_served(status):
+                return failure("broken-body", f"{upstream.name}: the body of the answer broke off")
+            return Reply(status, _status_answer(response), headers, bytes(held))
+        except BaseException:  # the client has left
+            response.close()
+            raise
+        self._used[upstream.base] = asyncio.get_running_loop().time()
+        reply = Reply(status, _status_answer(response), headers, bytes(held))
+        if is_served(status) and kind == "application/json" and "Content-Encoding" not in response.headers:
+            try:
+                reply.tokens = tokens_in(held)
+            except ValueError:
+                return failure("broken-body", f"{upstream.name}: the body of the answer is not JSON")
+        return reply
+
+
+def passed_down(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer that the client gets."""
+    found = []
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower in _SENT_DOWN or lower.startswith(_SENT_DOWN_PREFIXES):
+            found.append((lower.encode(), value.encode("utf-8", "surrogateescape")))
+        elif lower == "x-request-id":
+            found.append((b"x-policyctl-upstream-request-id", value.encode("utf-8", "surrogateescape")))
+    return found
+
+
+class Usage(msgspec.Struct):
+    """The tokens that a model reports, by the names of either interface."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    @property
+    def counts(self) -> tuple[int, int] | None:
+        """Tokens in and out."""
+        taken = self.input_tokens if self.prompt_tokens is None else self.prompt_tokens
+        given = self.output_tokens if self.completion_tokens is None else self.completion_tokens
+        return None if taken is None and given is None else (taken or 0, given or 0)
+
+
+class _Inner(msgspec.Struct):
+    usage: Usage | None = None
+
+
+class _Body(msgspec.Struct):
+    """An answer, of which msgspec keeps only this and reads over the rest."""
+
+    usage: Usage | None = None
+    response: _Inner | None = None  # of the last event of a stream of /v1/responses
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def tokens_in(body: bytes | bytearray | memoryview) -> tuple[int, int] | None:
+    """The tokens that an answer reports; None where it reports none. Raises ValueError for what is not JSON as a whole."""
+    try:
+        found = _BODY.decode(body)
+    except msgspec.ValidationError:  # JSON, but of another form
+        return None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError("not JSON") from error
+    usage = found.usage or (found.response and found.response.usage)
+    return usage.counts if usage else None
+
+
+def tokens_at_end(tail: bytes) -> tuple[int, int] | None:
+    """The tokens that the last events of a stream report."""
+    for line in reversed(tail.split(b"\n")):
+        if line.startswith(b"data: {") and b'"usage"' in line:
+            try:
+                return tokens_in(line[6:])
+            except ValueError:
+                return None
+    return None
+
+
+def error_body(message: str, kind: str, code: str, param: str | None = None) -> bytes:
+    """An error as OpenAI's interface has it."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+_CODES: dict[Answer, tuple[int, str]] = {
+    "refused": (500, "upstream_refused"),
+    "hang": (503, "upstream_hang"),
+    "broken-body": (500, "upstream_broken_answer"),
+    404: (404, "model_not_found"),
+    408: (408, "upstream_timeout"),
+}
+
+
+def failure(answer: Answer, message: str) -> Reply:
+    """The reply to an attempt that got no proper answer."""
+    status, code = _CODES[answer]
+    return Reply(status, answer, [(b"content-type", b"application/json")], error_body(message, "upstream_error", code))
+
+
+def _status_answer(response: aiohttp.ClientResponse) -> Answer:
+    """The answer of a status, with the wait that a 429 asks for. A part of a second counts as a whole one."""
+    if response.status != 429:
+        return response.status
+    milliseconds = next((response.headers[name] for name in _WAITS_MS if name in response.headers), None)
+    text = response.headers.get(_WAITS, "") if milliseconds is None else milliseconds
+    try:
+        seconds = float(text) / (1 if milliseconds is None else 1000)
+    except ValueError:  # a date counts as no header
+        return 429
+    return RetryAfter(math.ceil(seconds)) if 0 < seconds < 1e9 else 429
+
+
+async def _rest(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """What still comes. Raises StreamCut when it breaks off."""
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, OSError) as error:
+        raise StreamCut from error
+
+
+def _reason(error: Any) -> str:
+    """Why a connection failed, without what the upstream sent."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host is not known"
+    number = getattr(error, "os_error", error)
+    return str(getattr(number, "strerror", None) or type(error).__name__)

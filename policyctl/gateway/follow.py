@@ -1,0 +1,100 @@
+"""From one set of policies to the next, while requests are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from policyctl.errors import InvalidInput, PolicyctlError
+from policyctl.gateway.app import GatewayApp
+from policyctl.gateway.callers import CallerKeys
+from policyctl.gateway.table import Table
+
+_SHARE_SECONDS = 1.0  # between two times that a worker gives its counters to the others
+_PART = 0.1  # of the time is spent on looking, at most
+
+
+class Source(Protocol):
+    """Where policies come from. Both methods are called in a thread."""
+
+    every: float  # seconds between two looks
+
+    def signature(self) -> object:
+        """Something that is another thing once the policies may have changed; None if only loading shows it."""
+        ...
+
+    def load(self) -> Table:
+        """The policies as they are now. Raises PolicyctlError when they are not fit to be used."""
+        ...
+
+    def keys(self) -> CallerKeys | None:
+        """The keys of callers as they are now. Raises PolicyctlError as well."""
+        ...
+
+
+def following(source: Source, seen: object) -> Callable[[GatewayApp], Awaitable[None]]:
+    """What keeps a gateway up to date. `seen` is the signature of the table that it begins with."""
+
+    async def follow(app: GatewayApp) -> None:
+        await asyncio.gather(_follow(app, source, seen), _share(app))
+
+    return follow
+
+
+async def _share(app: GatewayApp) -> None:
+    while True:
+        app.observer.note(app.table.revision, app.refused is not None)
+        app.observer.metrics.share()
+        await asyncio.sleep(_SHARE_SECONDS)
+
+
+async def _follow(app: GatewayApp, source: Source, seen: object) -> None:
+    pause = source.every
+    while True:
+        await asyncio.sleep(pause)
+        began = time.monotonic()
+        try:
+            now = await asyncio.to_thread(source.signature)
+            app.keys = await asyncio.to_thread(source.keys)
+            if now is None or now != seen:
+                seen = await _take(app, source, now)
+        except PolicyctlError as error:
+            _refuse(app, error)
+        except Exception as error:  # noqa: BLE001 - whatever a source raises, the requests go on
+            _refuse(app, PolicyctlError(f"{type(error).__name__} while reading the policies"))
+        pause = max(source.every, (time.monotonic() - began) / _PART)
+
+
+async def _take(app: GatewayApp, source: Source, signature: object) -> object:
+    """Load, and swap if nothing changed meanwhile; the signature of what is in use now."""
+    try:
+        table = await asyncio.to_thread(source.load)
+    except PolicyctlError as error:
+        _refuse(app, error)
+        return signature
+    if signature is not None and await asyncio.to_thread(source.signature) != signature:
+        return object()  # it changed while it was read: look again
+    if app.refused is not None or table.snapshot != app.table.snapshot:
+        app.table, app.refused = table, None
+        app.observer.log("info", "policies", revision=table.revision, policies=len(table.policies))
+        report_unreachable(app)
+    return signature
+
+
+def _refuse(app: GatewayApp, error: PolicyctlError) -> None:
+    """Keep what is in use, and show why; once for each reason."""
+    shown = [str(problem) for problem in error.problems[:5]] if isinstance(error, InvalidInput) else [str(error)]
+    reason = "; ".join(shown)
+    if reason != app.refused:
+        app.refused = reason
+        app.observer.log("error", "refused", reason=reason, revision=app.table.revision)
+
+
+def report_unreachable(app: GatewayApp) -> None:
+    """Log the models that policies target and that cannot be called, and the policies that cannot be run."""
+    for model, why in app.table.unreachable.items():
+        app.observer.log("warning", "no upstream", model=model, reason=why)
+    for policy, why in app.table.left_out.items():
+        app.observer.log("warning", "left out", policy=policy, reason=why)

@@ -1,0 +1,187 @@
+"""The gateway as a server: sockets, workers, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from policyctl.errors import PolicyctlError
+from policyctl.gateway.app import LEFT, GatewayApp
+from policyctl.gateway.log import LibraryEvents
+
+HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
+IDLE_SECONDS = 75  # before an idle connection of a client is closed
+_RESTART_SECONDS = 1.0  # between two starts of a worker
+
+
+class ServerOptions(NamedTuple):
+    """Where to listen, with how many processes, and how long requests may go on once the server is to end."""
+
+    host: str
+    port: int
+    workers: int = 1
+    drain_seconds: int = 30
+
+
+class ClientProtocol(HttpToolsProtocol):
+    """A client's connection: notices when it is gone, and limits how long a head may be and take."""
+
+    _late: asyncio.TimerHandle | None = None
+    _head = 0  # bytes of a head that is not complete
+    _in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEAD_SECONDS, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        cycle = self.cycle
+        if self._late is not None:
+            self._late.cancel()
+        super().connection_lost(exc)
+        if cycle is not None and not cycle.response_complete:
+            scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # with a key of ours
+            if LEFT in scope:
+                scope[LEFT]()
+
+    def data_received(self, data: bytes) -> None:
+        self._head += len(data)
+        super().data_received(data)
+        if self._in_head and self._head > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The head has more than {HEAD_BYTES} bytes.")
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head = False, 0
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        super().on_message_complete()
+
+
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound socket; with `shared`, other processes may listen at the same address. Raises PolicyctlError."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
+        bound.bind((host, port))
+    except OSError as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise PolicyctlError(f"cannot listen on {host} port {port}: {reason}; choose another --host or --port") from None
+    return bound
+
+
+def url_of(bound: socket.socket) -> str:
+    """The URL of a bound socket."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run(make_app: Callable[[], GatewayApp], bound: socket.socket, options: ServerOptions) -> None:
+    """Serve until a signal arrives. Requests under way are finished first, within `drain_seconds`."""
+    if options.workers == 1:
+        bound.listen(2048)
+        _serve(make_app(), bound, options)
+    else:
+        _Supervisor(make_app, bound, options).run()
+
+
+def configure(app: GatewayApp, drain_seconds: int) -> uvicorn.Config:
+    """The configuration of uvicorn."""
+    return uvicorn.Config(
+        app,
+        http=ClientProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=drain_seconds,
+    )
+
+
+def _serve(app: GatewayApp, listener: socket.socket, options: ServerOptions) -> None:
+    gc.enable()  # the program disables it for short commands; in a server, garbage would accumulate
+    for name in ("uvicorn", "asyncio", "aiohttp"):
+        library = logging.getLogger(name)
+        library.addHandler(LibraryEvents(app.observer.log))
+        library.propagate = False
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again once its own handlers are removed
+        signal.signal(number, lambda *_: None)
+    app.observer.log("info", "started", url=url_of(listener), revision=app.table.revision, policies=len(app.table.policies))
+    config = configure(app, options.drain_seconds)
+    uvicorn.Server(config).run(sockets=[listener])
+    app.observer.log("info", "stopped")
+    app.observer.log.lines.flush()
+
+
+class _Supervisor:
+    """Starts workers that share an address, replaces those that end, and ends all of them when it is told to."""
+
+    def __init__(self, make_app: Callable[[], GatewayApp], bound: socket.socket, options: ServerOptions) -> None:
+        self.make_app = make_app
+        self.bound = bound  # never listens: it keeps the port while no worker does
+        self.options = options
+        self.started: dict[int, float] = {}
+        self.ending = False
+
+    def run(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
+        for _ in range(self.options.workers):
+            self._start()
+        while self.started:
+            try:
+                pid, _ = os.wait()
+            except ChildProcessError:
+                return
+            began = self.started.pop(pid, 0.0)
+            if not self.ending:
+                time.sleep(max(0.0, began + _RESTART_SECONDS - time.monotonic()))
+            if not self.ending:
+                self._start()
+
+    def _end(self, *_: object) -> None:
+        self.ending = True
+        for pid in list(self.started):
+            os.kill(pid, signal.SIGTERM)
+
+    def _start(self) -> None:
+        pid = os.fork()
+        if pid:
+            self.started[pid] = time.monotonic()
+            if self.ending:  # the signal came in between
+                os.kill(pid, signal.SIGTERM)
+            return
+        code = 1
+        try:
+            host, port = self.bound.getsockname()[:2]
+            listener = listen(host, port, shared=True)
+            listener.listen(2048)
+            _serve(self.make_app(), listener, self.options)
+            code = 0
+        finally:
+            os._exit(code)

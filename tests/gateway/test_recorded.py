@@ -1,0 +1,60 @@
+"""Over real HTTP the gateway does what the real one was recorded doing: statuses, the order of calls, waits, shares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from policyctl.effect.simulate import simulate
+from policyctl.effect.tree import read_tree
+from tests.effect.recorded import BACKOFF, CASES, SHARES
+from tests.gateway.live import Running
+
+MODELS = ("a", "b", "c", "d", "e", "f")
+# A client of the recorded gateway waits for ever where no target is asked; this one answers.
+NO_TARGET = {case for case, one in CASES.items() if one["expect"]["status"] is None}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_status_and_calls_are_as_recorded(gateway: Running, case: str) -> None:
+    policy, script, expect = (CASES[case][key] for key in ("policy", "script", "expect"))
+    gateway.take({"p": policy}, *MODELS)
+    gateway.upstream.play(script)
+    answer = gateway.chat()
+    assert (answer.status_code, gateway.upstream.calls) == (503 if case in NO_TARGET else expect["status"], expect["calls"])
+    # The simulator, which is driven by the same course, sees the same.
+    walked = simulate(read_tree({"policy": policy}), script, lambda: 0.0)
+    assert (walked.models, sum(call.wait for call in walked.calls)) == (gateway.upstream.calls, sum(gateway.waits))
+
+
+@pytest.mark.parametrize("case", BACKOFF)
+def test_waits_are_as_recorded(gateway: Running, case: str) -> None:
+    policy, script, expect, seen = (BACKOFF[case][key] for key in ("policy", "script", "expect", "seen"))
+    gateway.take({"p": policy}, *MODELS)
+    gateway.upstream.play(script)
+    assert (gateway.chat().status_code, gateway.upstream.calls) == (expect["status"], expect["calls"])
+    assert gateway.waits == pytest.approx(seen["gaps_s"], abs=0.1)
+
+
+REQUESTS = 400
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHARES)
+def test_shares_are_those_of_the_rule(gateway: Running, case: str) -> None:
+    """Within five standard deviations, which a right gateway leaves once in a million."""
+    recorded = SHARES[case]
+    gateway.take({"p": recorded["policy"]}, *MODELS)
+    gateway.upstream.play(recorded["script"])
+    seen: Counter[str] = Counter()
+    for _ in range(REQUESTS):
+        answer = gateway.chat()
+        served = f":{answer.json()['model']}" if answer.status_code < 300 else ""
+        seen[f"{answer.status_code}{served}"] += 1
+    table: dict[str, dict[str, Any]] = recorded["answers"]["table"]
+    assert seen.keys() <= table.keys()
+    for answered, row in table.items():
+        spread = (row["rule"] * (1 - row["rule"]) / REQUESTS) ** 0.5
+        assert seen[answered] / REQUESTS == pytest.approx(row["rule"], abs=5 * spread + 1e-9), answered
