@@ -53,6 +53,7 @@ USED = {
     "ci comment": {"--dir", "--env"},
     "ci drift": {"--dir"},
     "serve": {"--dir", "--env", "--remote"},
+    "gateway": {"--dir", "--env", "--remote"},
     "rules": {"--color"},
     "schema": set(),
     "help": set(),

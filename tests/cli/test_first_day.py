@@ -42,6 +42,7 @@ DAY: tuple[tuple[str, ...], ...] = (
     ("ci", "comment", "plan.md", "--plan", "plan.json"),
     ("ci", "approved"),
     ("ci", "drift", "plan.md", "--plan", "plan.json"),
+    ("show", "plan.json"),
     ("apply", "plan.json", "--yes", "--audit", "audit.jsonl"),
     ("apply", "--yes", "--audit", "audit.jsonl"),
     ("plan", "--detailed-exitcode"),
@@ -86,6 +87,7 @@ DAY: tuple[tuple[str, ...], ...] = (
     ("effect", "example", "--against", "git:main"),
     ("apply", "--yes", "--audit", "audit.jsonl"),
     ("serve",),
+    ("gateway",),
 )
 
 
@@ -104,9 +106,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """The embedded remote behind `policyctl serve`, on a port of its own choosing; what it printed first."""
-    program = [sys.executable, "-m", "policyctl", "serve", "--port", "0"]
+def serving(command: str) -> Iterator[str]:
+    """`policyctl serve` or `gateway`, on a port of its own choosing; what it printed first."""
+    program = [sys.executable, "-m", "policyctl", command, "--port", "0"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             assert process.stdout is not None
@@ -120,8 +122,8 @@ def test_every_command_after_init_ends_without_an_error(repository: Path, policy
     for command in DAY:
         if command == ("git commit",):
             commit(repository)
-        elif command == ("serve",):
-            with serving() as said:
+        elif command in {("serve",), ("gateway",)}:
+            with serving(command[0]) as said:
                 assert re.search(r"http://127\.0\.0\.1:\d+", said), said
         else:
             ran = policyctl(*command)
