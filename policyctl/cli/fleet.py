@@ -144,7 +144,7 @@ def open_fleet(
     lint = config.lint if held is None else held.config.lint
     files = DirectoryFiles(options, config, lint, lenient=lenient, deep=deep, tests=tests, several=True, past=past)
     if not lenient:
-        files.raise_if_broken(config.shared if past is None else replace(config.shared, include=past.config.shared.include))
+        files.raise_if_broken(config if past is None else past.config, names)
     console = Console(options)
     if past is None:
         console.problems(variable_warnings(config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -91,12 +91,18 @@ class DirectoryFiles:
                 self._known[key] = loaded
             return loaded
 
-    def raise_if_broken(self, shared: Environment) -> None:
-        """Raise InvalidInput for errors that no environment's variables or scope could mend."""
-        everywhere = self.files.load(replace(shared, settings=Settings(models=shared.settings.models)))
-        plain = [one for one in errors_in(everywhere.problems) if not is_templated(self.files.contents.get(one.mark.file, b""))]
-        if plain:
-            raise InvalidInput(plain)
+    def raise_if_broken(self, config: Config, names: Iterable[str]) -> None:
+        """Raise InvalidInput for errors that these environments have in common, and that no variables or scope could mend."""
+        plain = replace(config.shared, settings=Settings(models=config.shared.settings.models))
+        includes = {config.environments[name].include for name in names if name in config.environments}
+        common: list[Problem] | None = None
+        for include in includes or {plain.include}:
+            found = errors_in(self.files.load(replace(plain, include=include)).problems)
+            common = found if common is None else [one for one in common if one in found]
+            if not common:
+                return
+        if broken := [one for one in common or () if not is_templated(self.files.contents.get(one.mark.file, b""))]:
+            raise InvalidInput(broken)
 
 
 def _nested(found: Found, config: Config) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,13 @@ from policyctl.plan.change import Desired, equal
 from policyctl.plan.references import find_cycle
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, references
+from policyctl.policy.findings import listed
 from policyctl.policy.live import Live, LivePolicy, LiveRows
 from policyctl.policy.names import bare_name, canonical, kind_of, short_model
 
 SUFFIX = ".yaml"
 MODELS = "models"  # the folder of new files of virtual models
+_NAMED = 3  # environments of one version of a file, in a message
 MAX_STEM = 100  # characters; file systems take 255 bytes, and a temporary file beside it needs some of them
 _CLEAN = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9_])?")
 _HASHED = re.compile(r".*-[0-9a-f]{10}")
@@ -121,17 +124,43 @@ class FileLayout:
 
 @dataclass(slots=True)
 class Pull:
-    """What pulling would do: (path, text, whether it is new) to write, and how many files match what is live already.
+    """What pulling would do: (path, text, whether it is new) to write, and the files that match what is live already.
 
-    `kept` are files that differ and may not be overwritten, `left` is what is live and cannot be written; both as sentences
-    by name. `names` are those of all live policies and models in scope.
+    `wrote` has the name of what is written to each path. `kept` are files that differ and may not be overwritten, `left` is
+    what is live and cannot be written; both as sentences by name. `names` are those of all live policies and models in scope.
     """
 
     writes: list[tuple[Path, str, bool]] = field(default_factory=list)
-    unchanged: int = 0
+    same: list[Path] = field(default_factory=list)
+    wrote: dict[Path, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+
+    def leave(self, path: Path, why: str) -> None:
+        """Do not write a file after all."""
+        self.writes = [one for one in self.writes if one[0] != path]
+        self.left[self.wrote[path]] = f"{self.wrote[path]}: {why}"
+
+
+def leave_contradictions(pulls: Mapping[str, Pull]) -> None:
+    """Of several environments by name, leave out the files that would not be the same for all of them.
+
+    A file is written once, and what one environment wants of it must not change what another one has.
+    """
+    variants: defaultdict[Path, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, pull in pulls.items():
+        for path, text, _ in pull.writes:
+            variants[path][text].append(name)
+    for name, pull in pulls.items():
+        for path in variants.keys() & {*pull.same}:
+            variants[path][""].append(name)  # as it is on the disk, which no environment writes
+    for path, found in variants.items():
+        if len(found) > 1:
+            who = "; ".join(listed(names, _NAMED) for names in found.values())
+            why = f"{path} would not be the same for {who}; write a template, or give each its own directory with include"
+            for name in (name for text, names in found.items() if text for name in names):
+                pulls[name].leave(path, why)
 
 
 def plan_pull(
@@ -159,7 +188,7 @@ def plan_pull(
 def _pull_one(live: Live, homes: FileLayout, pull: Pull, spell: Callable[[Policy], Policy], overwrite: bool) -> None:
     home = homes.of(live.name)
     if home.desired is not None and _matches(home.desired, live, spell):
-        pull.unchanged += 1
+        pull.same.append(home.path)
         return
     text = file_text(live)
     if not isinstance(text, str):
@@ -170,6 +199,7 @@ def _pull_one(live: Live, homes: FileLayout, pull: Pull, spell: Callable[[Policy
         pull.left[live.name] = f"{live.name}: {home.path} {home.complaint}"
     else:
         pull.writes.append((home.path, text, home.desired is None))
+        pull.wrote[home.path] = live.name
 
 
 def _matches(desired: Desired, live: Live, spell: Callable[[Policy], Policy]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -272,6 +272,19 @@ def fleet_markdown(fleet: FleetResult) -> str:
     parts += [prose(line.strip()) + "\n" for line in _other_lines(fleet, plain, verbose=False)]
     parts.append(f"Digest of all plans: `{fleet.digest}`\n")
     return "\n".join(parts)
+
+
+def folded(fleet: FleetResult, texts: Mapping[str, str], style: Style) -> str:
+    """The texts of environments by name, equal ones once, and what every report ends with."""
+    alike: dict[str, list[EnvironmentResult]] = {}
+    for one in fleet.results:
+        if one.name in texts:
+            alike.setdefault(texts[one.name], []).append(one)
+    blocks = []
+    for text, group in sorted(alike.items(), key=lambda item: -len(item[1])):
+        head = style.paint(f"{escape(names_of(group))}{same_text(group)}", "bold")
+        blocks.append(f"{head}\n" + "".join(f"  {line}\n" if line else "\n" for line in text.rstrip("\n").split("\n")))
+    return "\n".join(text for text in [*blocks, *ending(fleet, style)] if text)
 
 
 def _failures_markdown(fleet: FleetResult) -> Iterator[str]:

@@ -171,7 +171,7 @@ def lacking(*live: Live) -> Iterator[str]:
 
 
 def _pull_summary(pull: Pull, plan: Plan | None, style: Style) -> str:
-    files = f"{count(len(pull.writes), 'file')} written, {pull.unchanged:,} unchanged"
+    files = f"{count(len(pull.writes), 'file')} written, {len(pull.same):,} unchanged"
     if plan is None:
         return f"{style.paint('Nothing to pull.', 'bold')} The remote has nothing in scope."
     if not plan.changes:

@@ -281,7 +281,9 @@ def test_the_report_has_a_row_or_a_case_for_each_environment(fleet: Project, pol
         (["apply", "--all", "--keep-going", "--fail-fast"], "--keep-going contradicts --fail-fast"),
         (["apply", "--resume", "x", "--yes"], "unknown run x (policyctl runs lists those in "),
         (["apply", "--resume", "x", "--all"], "--resume does what a run left"),
-        (["pull", "--env", "t-*"], "pull works on one environment here"),
+        (["pull", "--env", "b-*"], "--env b-* matches no environment"),
+        (["pull", "--all", "--remote", "local"], "--remote is for one environment"),
+        (["diff", "--env", "t-*"], "diff works on one environment here"),
     ],
 )
 def test_what_does_not_fit_is_an_error(arguments: list[str], error: str, fleet: Project, policyctl: Policyctl) -> None:
@@ -694,3 +696,83 @@ def test_effects_against_what_is_live_are_read_from_each_remote(fleet: Project, 
     found = data_of(policyctl, "effect", "--against", "live", "--all")
     moved = {name: one["effect"]["policies"][0]["class"] for one in found["effects"] for name in one["environments"]}
     assert moved == {f"t-a{n}": "effective" if n % 10 == 1 else "metadata" for n in range(12)}
+
+
+def emptied(fleet: Project) -> None:
+    """The directory without its policies, as before a first pull."""
+    (fleet.policies / "anygem.yaml").unlink()
+
+
+def test_several_environments_are_pulled_into_files_that_are_the_same_for_all(fleet: Project, policyctl: Policyctl) -> None:
+    fleet.write("fixed.yaml", FIXED)
+    assert policyctl("apply", "--all", "--yes").code == 0
+    emptied(fleet)
+    (fleet.policies / "fixed.yaml").unlink()
+    ran = policyctl("pull", "--env", "t-a1", "--env", "t-a11")
+    assert ran.code == 0
+    assert ran.out == (
+        "t-a1, t-a11, the same in 2 environments\n"
+        "  + policies/anygem.yaml\n"
+        "  + policies/fixed.yaml\n"
+        "\n"
+        "  Pulled: 2 files written, 0 unchanged; the plan is empty.\n"
+        "\n"
+        "2 environments: 2 pulled, 10 not selected.\n"
+    )
+    assert policyctl("plan", "--env", "t-a1", "--env", "t-a11", "--detailed-exitcode").code == 0
+    assert policyctl("pull", "--env", "t-a1", "--env", "t-a11").out.splitlines()[1:2] == [
+        "  Pulled: 0 files written, 2 unchanged; the plan is empty."
+    ]
+
+
+def test_a_file_that_would_not_be_the_same_for_all_is_not_pulled(fleet: Project, policyctl: Policyctl) -> None:
+    """Neither a new one, nor one that another environment has as it is, whatever may be overwritten; the rest is pulled."""
+    fleet.write("fixed.yaml", FIXED)
+    assert policyctl("apply", "--all", "--yes").code == 0
+    emptied(fleet)
+    (fleet.policies / "fixed.yaml").unlink()
+    why = "policies/anygem.yaml would not be the same for t-a0, t-a2, t-a3 and 7 more; t-a1, t-a11; write a template, or"
+    ran = policyctl("pull", "--all")
+    assert ran.code == 5
+    assert ran.out.count(why) == 1
+    assert "1 to remove" in ran.out
+    assert "failed  12 × 1 live policy not pulled; see above. Read the plan before you apply" in ran.out
+    assert sorted(path.name for path in fleet.policies.glob("*.yaml")) == ["fixed.yaml", "policyctl.yaml"]
+    assert policyctl("pull", "--env", "t-a1").code == 0
+    pulled = (fleet.policies / "anygem.yaml").read_text()
+    ran = policyctl("pull", "--all", "--overwrite")
+    assert ran.code == 5
+    assert why in ran.out
+    assert ran.out.endswith("12 environments: 2 pulled, 10 failed.\n")
+    assert (fleet.policies / "anygem.yaml").read_text() == pulled
+    assert policyctl("plan", "--env", "t-a1", "--detailed-exitcode").code == 0
+
+
+def test_an_environment_is_pulled_into_what_it_includes(fleet: Project, policyctl: Policyctl) -> None:
+    """Which another one does not see; and one that cannot be read stops none of the others."""
+    assert policyctl("apply", "--all", "--yes").code == 0
+    emptied(fleet)
+    own = "environments: {t-a1: {include: [one/*]}, t-a2: {include: [two/*]}}\n"
+    fleet.write("policyctl.yaml", CONFIG + own)
+    for folder in ("one", "two"):
+        (fleet.policies / folder).mkdir()
+        fleet.write(f"{folder}/anygem.yaml", POLICY.replace('"{{ lite }}"', "0.5").replace('"{{ 1 - lite }}"', "0.5"))
+    broken(fleet, "a4")
+    ran = policyctl("pull", "--env", "t-a1", "--env", "t-a2", "--env", "t-a4", "--overwrite")
+    assert ran.code == 5
+    assert ran.out.endswith("3 environments: 2 pulled, 1 failed, 9 not selected.\n")
+    assert "weight: 0.2\n" in (fleet.policies / "one" / "anygem.yaml").read_text()
+    assert "weight: 0.1\n" in (fleet.policies / "two" / "anygem.yaml").read_text()
+    fleet.write("one/broken.yaml", FIXED.replace("single", "double").replace("loadbalance", "double"))
+    assert policyctl("plan", "--env", "t-a1", "--env", "t-a2").code == 5
+    (fleet.policies / "one" / "broken.yaml").unlink()
+    assert policyctl("plan", "--env", "t-a1", "--env", "t-a2", "--detailed-exitcode").code == 0
+
+
+def test_nothing_is_pulled_into_a_directory_that_is_broken_for_all(fleet: Project, policyctl: Policyctl) -> None:
+    assert policyctl("apply", "-l", "ring=1", "--yes").code == 0
+    emptied(fleet)
+    fleet.write("other.yaml", "kind: model\nname: [\n")
+    ran = policyctl("pull", "-l", "ring=1")
+    assert (ran.code, ran.out) == (1, "")
+    assert not (fleet.policies / "anygem.yaml").exists()
