@@ -19,8 +19,8 @@ from policyctl.cli.options import NAMES, NumberRange, Options, with_options
 from policyctl.cli.review import raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
-from policyctl.errors import Refused, StalePlan, UsageError
-from policyctl.load.atomic import write_atomically
+from policyctl.errors import PolicyctlError, Refused, StalePlan, UsageError
+from policyctl.load.atomic import read_bounded, write_atomically
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import NONE
 from policyctl.plan.change import Outcome
@@ -37,9 +37,11 @@ from policyctl.report.plan_text import plan_text
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
+    from policyctl.cli.fleet_apply import FleetApproval
     from policyctl.load.past import PastDirectory
     from policyctl.reconcile.fleet import Run
 
+_MAX_PLANS = 1 << 28  # bytes of the report of thousands of plans
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 EPILOG = """\b
@@ -47,7 +49,8 @@ Example:
   policyctl apply
   policyctl apply --env prod --yes
   policyctl apply --env prod --to HEAD~1 --only 'chat-*'
-  policyctl plan --out plan.json && policyctl apply plan.json --yes"""
+  policyctl plan --out plan.json && policyctl apply plan.json --yes
+  policyctl plan --all --report json=plans.json && policyctl apply --all --plans plans.json --yes"""
 
 
 class OutcomeOutput(NamedTuple):
@@ -71,6 +74,11 @@ class OutcomeOutput(NamedTuple):
             console.result(text)
 
 
+def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """A revision; CI services give 000… for the first push of a branch, which is none."""
+    return None if text is None or not text.strip("0") else text
+
+
 @click.command("apply", epilog=EPILOG)
 @click.argument("planfile", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -87,6 +95,14 @@ class OutcomeOutput(NamedTuple):
     help="Apply only if the plan made now has this digest (sha256:…); none: only if it is empty.",
 )
 @click.option(
+    "--plans",
+    "plans_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Apply several environments only if their plans are those in this report (plan --report json=FILE); names the "
+    "environments that differ.",
+)
+@click.option(
     "--lock-timeout",
     type=NumberRange(min=0),
     default=LOCK_SECONDS,
@@ -96,6 +112,7 @@ class OutcomeOutput(NamedTuple):
 )
 @click.option(
     "--base",
+    callback=_revision,
     metavar="REVISION",
     help="Treat a change back to what a policy was where this branch left REVISION as a restoration, which the guards "
     "max_traffic_shift and deny_new accept.",
@@ -125,6 +142,7 @@ def apply(
     yes: bool,
     parallelism: int,
     expect_digest: str | None,
+    plans_file: Path | None,
     lock_timeout: float,
     base: str | None,
     to: str | None,
@@ -146,16 +164,15 @@ def apply(
     --to is for the minutes before a revert is merged: the files in Git are not changed, and the next apply without it makes
     the remote match them again.
     """
-    _check_expectation(expect_digest, planfile)
+    _check_expectation(expect_digest, planfile, None if chosen.several else plans_file)
     output = OutcomeOutput(form, report)
-    base = None if base is None or not base.strip("0") else base  # CI services give 000… for the first push of a branch
     past = read_to(options, to, base=base, planfile=planfile, resume=resume)
     settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models)
     if chosen.several or resume is not None:
-        from policyctl.cli.fleet_apply import FleetApproval, apply_several
+        from policyctl.cli.fleet_apply import apply_several
 
         fleet, run = _open_several(options, chosen, planfile, resume, selection, overrides, base, past)
-        approval = FleetApproval(yes, expect_digest, run)
+        approval = _approval(yes, expect_digest, run, plans_file)
         return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
     session, review = _review_one(options, planfile, selection, overrides, base, past)
     _show(session, review, planfile, expect_digest, output)
@@ -234,14 +251,38 @@ def _unapproved(plan: Plan, expected: str | None) -> str | None:
     return None
 
 
-def _check_expectation(digest: str | None, planfile: Path | None) -> None:
-    """Raise UsageError for an impossible digest. An empty one counts as such: a missing step output is not an approval."""
+def _check_expectation(digest: str | None, planfile: Path | None, plans: Path | None) -> None:
+    """Raise UsageError for an impossible digest, and for the plans of several environments where one is applied. An empty
+    digest counts as impossible: a missing step output is not an approval."""
+    if plans is not None:
+        raise UsageError("--plans is for several environments that are chosen anew; choose them with --all, -l or --env")
     if digest is None:
         return
     if planfile is not None:
         raise UsageError("--expect-digest is for a plan made now; a saved plan is applied as it is")
     if digest != NONE and not _DIGEST.fullmatch(digest):
         raise UsageError("--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them, or none")
+
+
+def _approval(yes: bool, expected: str | None, run: Run | None, file: Path | None) -> FleetApproval:
+    """What a run may write. Approved plans in a file count for the digest that they have: it cannot approve what was not.
+
+    Raises PolicyctlError for a file of anything else, and StalePlan if it has another digest than the one expected.
+    """
+    from policyctl.cli.fleet_apply import FleetApproval
+    from policyctl.plan.fleet import read_approved
+
+    if file is None:
+        return FleetApproval(yes, expected, run)
+    try:
+        plans = read_approved(read_bounded(file, _MAX_PLANS).decode(), str(file))
+    except OSError as error:
+        raise PolicyctlError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise PolicyctlError(f"{file} is not text") from None
+    if expected not in (None, plans.digest):
+        raise StalePlan(f"the digest of the plans in {file} is {plans.digest}, not {expected}; nothing was written")
+    return FleetApproval(yes, plans.digest, run, plans)
 
 
 def confirm_and_apply(

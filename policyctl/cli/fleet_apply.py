@@ -18,7 +18,7 @@ from policyctl.load.atomic import state_folder
 from policyctl.load.environment import listed_names
 from policyctl.load.selector import EnvironmentFilter, parse_selector
 from policyctl.plan.approval import NONE
-from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf, waves_of
+from policyctl.plan.fleet import ApprovedPlans, EnvironmentResult, FleetResult, WaveOf, waves_of
 from policyctl.plan.plan import Selection
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.fleet import Brakes, Run, RunRecord, read_run
@@ -45,11 +45,13 @@ class _FleetEvents(ApplyEvents):
 
 
 class FleetApproval(NamedTuple):
-    """What a run may write: without being asked (`yes`), plans with one digest (`expected`), or what an earlier run left."""
+    """What a run may write: without being asked (`yes`), plans with one digest (`expected`), these plans (`plans`), or what an
+    earlier run left."""
 
     yes: bool
     expected: str | None = None
     resume: Run | None = None
+    plans: ApprovedPlans | None = None
 
 
 def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: FleetApproval, output: OutcomeOutput) -> int:
@@ -67,7 +69,7 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
         before = plan_fleet(fleet, Pace(pace.parallelism))
         if output.form == "text":
             fleet.console.result(fleet_text(before, fleet.console.out_style, verbose=fleet.console.verbose))
-        _raise_if_unapproved(before, approval.expected)
+        _raise_if_unapproved(before, approval.expected, approval.plans)
         targets = sum(bool(one.changes) and not one.failed for one in before.results)
         if not targets:
             output.put(fleet.console, fleet_json(before))
@@ -135,8 +137,9 @@ def _applied(result: EnvironmentResult, applied: Applied) -> EnvironmentResult:
     return replace(result, status="applied", outcome=text)
 
 
-def _raise_if_unapproved(before: FleetResult, expected: str | None) -> None:
-    """Raise StalePlan unless these are the plans that were approved; `none` approves plans without changes only.
+def _raise_if_unapproved(before: FleetResult, expected: str | None, plans: ApprovedPlans | None) -> None:
+    """Raise StalePlan unless these are the plans that were approved; `none` approves plans without changes only. With the
+    approved `plans` it names the environments that differ.
 
     The digest of all is `none` as well where a plan failed, which approves nothing of the others.
     """
@@ -149,9 +152,11 @@ def _raise_if_unapproved(before: FleetResult, expected: str | None) -> None:
         if before.digest == NONE:
             then = "Correct what failed, then plan again"
         raise StalePlan(f"{why}; nothing was written. {then}")
+    where = "" if plans is None else f" ({'; '.join(plans.differences(before))})"
+    hint = "" if plans is not None else ". --plans FILE, with the report of the approved plans, would name the environments"
     raise StalePlan(
-        f"these are not the plans that were approved: the digest of all is {before.digest}, not {expected}; nothing was "
-        "written. Have them approved by a new pull request, or start this by hand with that digest"
+        f"these are not the plans that were approved{where}: the digest of all is {before.digest}, not {expected}; nothing was "
+        f"written. Have them approved by a new pull request, or start this by hand with that digest{hint}"
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from policyctl.errors import PolicyctlError
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import Review
 from policyctl.policy.document import digest
+from policyctl.policy.findings import listed
 
 Status = Literal["planned", "applied", "done", "failed", "suspended", "not begun"]
 MIXED = 5  # the exit code when some environments failed, and not all for one reason
@@ -67,7 +70,12 @@ class FleetResult(NamedTuple):
         suspended one has none."""
         if any(one.failed or one.status == "not begun" for one in self.results):
             return "none"
-        return digest({one.name: [one.digest, one.access] for one in self.results if one.status != "suspended"})
+        return digest({name: list(part) for name, part in self.parts.items()})
+
+    @property
+    def parts(self) -> dict[str, tuple[str, str]]:
+        """What the digest is made of: by environment the hashes of its plan and of how its remote is reached."""
+        return {one.name: (one.digest, one.access) for one in self.results if one.status != "suspended"}
 
     @property
     def by_reason(self) -> dict[str, list[EnvironmentResult]]:
@@ -100,6 +108,48 @@ class FleetResult(NamedTuple):
         judged = [one for one in self.results if one.status != "suspended"]
         alone = len(codes) == 1 and all(one.failed for one in judged)
         return codes.pop() if alone else MIXED
+
+
+class ApprovedPlans(NamedTuple):
+    """The plans of several environments that were approved: their digest, and what it is made of (see `FleetResult.parts`)."""
+
+    digest: str
+    parts: Mapping[str, tuple[str, str]]
+
+    def differences(self, now: FleetResult) -> Iterator[str]:
+        """In words, which environments make the digest another one, and how."""
+        new, old = now.parts, self.parts
+        failed = [one.name for one in now.results if one.failed]
+        both = [name for name in old if name in new and name not in failed]
+        for what, names in (
+            ("cannot be planned now", failed),
+            ("another plan", [name for name in both if new[name][0] != old[name][0]]),
+            ("reached in another way (remote, auth or ca_file)", [name for name in both if new[name][1] != old[name][1]]),
+            ("not among the approved plans", [name for name in new if name not in old and name not in failed]),
+            ("suspended or not selected now", [name for name in old if name not in new]),
+        ):
+            if names:
+                yield f"{what}: {listed(names)}"
+
+
+def read_approved(text: str, file: str) -> ApprovedPlans:
+    """The plans in a report of several environments as JSON. Raises PolicyctlError for any other text, and for plans that
+    approve nothing because one of them failed."""
+    try:
+        data = json.loads(text)
+        rows = data["environments"]
+        named = rows.items() if isinstance(rows, dict) else [(one["name"], one) for one in rows]
+        kept = {str(name): one for name, one in named if one["status"] != "suspended"}
+        parts = {name: (str(one["digest"]), str(one["access"])) for name, one in kept.items()}
+        whole = digest({name: list(part) for name, part in parts.items()})
+        stated = data["digest"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise PolicyctlError(f"{file} has no plans of several environments; write it with plan --report json={file}") from None
+    if stated == "none":
+        raise PolicyctlError(f"{file} approves nothing, because not every environment in it has a plan that may be applied")
+    if stated != whole:
+        raise PolicyctlError(f"{file} was changed after it was made: its plans do not have the digest that it states")
+    return ApprovedPlans(whole, parts)
 
 
 def general(result: EnvironmentResult) -> str:

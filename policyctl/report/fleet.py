@@ -213,6 +213,7 @@ def _result_data(one: EnvironmentResult, kinds: dict[str, int]) -> dict[str, Any
         "reason": one.reason,
         "remote": one.remote,
         "digest": one.digest or None,
+        "access": one.access or None,
         "changes": {action: (one.counts or {}).get(action, 0) for action in ACTIONS},
         "outcome": one.outcome,
         "plan": kinds.get(one.alike),

@@ -776,3 +776,58 @@ def test_nothing_is_pulled_into_a_directory_that_is_broken_for_all(fleet: Projec
     ran = policyctl("pull", "-l", "ring=1")
     assert (ran.code, ran.out) == (1, "")
     assert not (fleet.policies / "anygem.yaml").exists()
+
+
+def test_apply_names_the_environments_that_differ_from_the_approved_plans(fleet: Project, policyctl: Policyctl) -> None:
+    """A file of approved plans is enough; with the digest it must have it. Nothing is written where they differ."""
+    apply = ("apply", "--all", "--yes", "--plans", "plans.json")
+    assert policyctl("plan", "--all", "--report", "json=plans.json").code == 0
+    digest = json.loads(Path("plans.json").read_text())["digest"]
+    inventory = (fleet.policies / "tenants.csv").read_text()
+    changed = inventory.replace("a3,0,\n", "a3,0,0.5\n").replace("a4,1,\n", "a4,1,much\n").replace("a9,0,\n", "")
+    fleet.write("tenants.csv", f"{changed}a12,1,\n")
+    fleet.write("policyctl.yaml", CONFIG + "environments: {t-a5: {ca_file: ca.pem}, t-a6: {suspend: {reason: migration}}}\n")
+    ran = policyctl(*apply, "--expect-digest", digest)
+    assert ran.code == 4
+    differ = (
+        "these are not the plans that were approved (cannot be planned now: t-a4; another plan: t-a3; reached in another way "
+        "(remote, auth or ca_file): t-a5; not among the approved plans: t-a12; suspended or not selected now: t-a6, t-a9): "
+    )
+    assert differ in ran.err
+    assert not any(database(fleet, f"a{n}").exists() for n in range(13))
+    assert "would name the environments" in policyctl("apply", "--all", "--yes", "--expect-digest", digest).err
+    fleet.write("tenants.csv", inventory)
+    fleet.write("policyctl.yaml", CONFIG)
+    assert policyctl(*apply, "--expect-digest", f"sha256:{'0' * 64}").code == 4
+    assert policyctl(*apply).code == 0
+    assert policyctl("plan", "--all", "--detailed-exitcode").code == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "error"),
+    [
+        ('"digest": "sha256:', '"digest": "sha256:0', 1, "was changed after it was made"),
+        ('"name": "t-a3"', '"name": "t-x"', 1, "was changed after it was made"),
+        ('"environments"', '"others"', 1, "has no plans of several environments; write it with plan --report json="),
+        ("{", "", 1, "has no plans of several environments"),
+    ],
+)
+def test_what_is_not_a_report_of_approved_plans_approves_nothing(
+    old: str, new: str, code: int, error: str, fleet: Project, policyctl: Policyctl
+) -> None:
+    assert policyctl("plan", "--all", "--report", "json=plans.json").code == 0
+    Path("plans.json").write_text(Path("plans.json").read_text().replace(old, new, 1))
+    ran = policyctl("apply", "--all", "--yes", "--plans", "plans.json")
+    assert ran.code == code
+    assert error in ran.err
+    assert not any(database(fleet, f"a{n}").exists() for n in range(12))
+
+
+def test_plans_of_which_one_failed_approve_nothing(fleet: Project, policyctl: Policyctl) -> None:
+    broken(fleet, "a3")
+    assert policyctl("plan", "--all", "--report", "json=plans.json").code == 5
+    ran = policyctl("apply", "--all", "--yes", "--plans", "plans.json")
+    assert (ran.code, ran.out) == (1, "")
+    assert "plans.json approves nothing, because not every environment in it has a plan that may be applied" in ran.err
+    assert policyctl("apply", "--env", "t-a0", "--yes", "--plans", "plans.json").code == 64
+    assert "cannot be read: No such file" in policyctl("apply", "--all", "--yes", "--plans", "no.json").err
