@@ -93,11 +93,11 @@ class DirectoryFiles:
 
     def raise_if_broken(self, config: Config, names: Iterable[str]) -> None:
         """Raise InvalidInput for errors that these environments have in common, and that no variables or scope could mend."""
-        plain = replace(config.shared, settings=Settings(models=config.shared.settings.models))
-        includes = {config.environments[name].include for name in names if name in config.environments}
+        chosen = [config.environments[name] for name in names if name in config.environments] or [config.shared]
         common: list[Problem] | None = None
-        for include in includes or {plain.include}:
-            found = errors_in(self.files.load(replace(plain, include=include)).problems)
+        for include, models in dict.fromkeys((one.include, one.settings.models) for one in chosen):
+            plain = replace(config.shared, include=include, settings=Settings(models=models))
+            found = errors_in(self.files.load(plain).problems)
             common = found if common is None else [one for one in common if one in found]
             if not common:
                 return

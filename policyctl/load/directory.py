@@ -41,7 +41,8 @@ class Loaded(NamedTuple):
     policies that the targets of a policy may mean, by its name. `mark_of` gives a finding about a policy, a model or tests its
     place. `suites` are the scenario tests without problems; `test_problems` do not stop plan and apply. `included` are the
     files that were read, `left_out` what `include` leaves out, by name, with its file. `virtual_models` are those that are
-    reconciled, `consumers` what uses policies or models among the documents that are skipped.
+    reconciled, `consumers` what uses policies or models among the documents that are skipped. `tested` are the included files
+    with scenario tests.
     """
 
     policies: tuple[Policy, ...]
@@ -57,6 +58,7 @@ class Loaded(NamedTuple):
     left_out: Mapping[str, str] = MappingProxyType({})
     virtual_models: tuple[VirtualModel, ...] = ()
     consumers: tuple[ConsumerDocument, ...] = ()
+    tested: tuple[str, ...] = ()
 
     @property
     def desired(self) -> tuple[Desired, ...]:
@@ -110,8 +112,9 @@ class Files:
             except InvalidInput as error:
                 self._problems += error.problems
 
-    def load(self, environment: Environment, on_file: Callable[[], object] = lambda: None) -> Loaded:
-        """What the files contain for one environment. `on_file` is called after each file."""
+    def load(self, environment: Environment, on_file: Callable[[], object] = lambda: None, *, suites: bool = True) -> Loaded:
+        """What the files contain for one environment. `on_file` is called after each file. Without `suites`, scenario tests are
+        not parsed."""
         everything = FileResult(problems=list(self._problems))
         included, tests, left_out = list[str](), list[str](), dict[str, str]()
         for file in self.names:
@@ -129,7 +132,8 @@ class Files:
                 left_out.update((one.name, file) for one in own)
         everything.problems += self._across_files(everything, environment)
         policies = sorted(everything.policies, key=lambda policy: policy.name)
-        suites, test_problems = self._tests(tests, environment, None if errors_in(everything.problems) else policies)
+        known = None if errors_in(everything.problems) else policies
+        parsed, test_problems = self._tests(tests if suites else [], environment, known)
         return Loaded(
             tuple(policies),
             tuple(sorted(set(redact_linked(in_environment(everything.problems, environment))))),
@@ -138,12 +142,13 @@ class Files:
             tuple(everything.models),
             DeclaredModels(everything.timeouts, everything.types),
             everything.references,
-            suites,
+            parsed,
             tuple(redact_linked(test_problems)),
             tuple(included),
             left_out,
             tuple(sorted(everything.virtual_models, key=attrgetter("name"))),
             tuple(everything.consumers),
+            tuple(tests),
         )
 
     def _read(self, file: str, environment: Environment) -> FileResult:

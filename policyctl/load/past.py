@@ -117,11 +117,13 @@ def files_at(
     is_inventory: Callable[[str], bool] = lambda _: False,
     *,
     several: bool = False,
+    tests: bool = False,
 ) -> Files:
-    """The policy files of a directory at a revision; `several` keeps what was parsed for other environments."""
+    """The policy files of a directory at a revision, with `tests` scenario tests too; `several` keeps what was parsed for other
+    environments."""
     entries = policy_entries(revision, is_inventory)
     read, folder = reading_base(revision, entries), Path(revision.folder)
-    return Files([entry.path for entry in entries], problems, folder, tests=False, several=several, read=read)
+    return Files([entry.path for entry in entries], problems, folder, tests=tests, several=several, read=read)
 
 
 def _concerns(entry: TreeEntry, folder: str) -> bool:

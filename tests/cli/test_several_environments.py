@@ -517,6 +517,20 @@ fleet:
     ]
 
 
+def test_a_file_that_is_broken_stops_only_the_environments_that_include_it(project: Project, policyctl: Policyctl) -> None:
+    """Each may have a policy of the same name in a folder of its own."""
+    rows = [f'  {name}: {{remote: "sqlite:///{name}.db", include: ["{name}/*"]}}\n' for name in "ab"]
+    project.write("policyctl.yaml", "environments:\n" + "".join(rows))
+    for folder in "abc":
+        project.write(f"{folder}/shared.yaml", SHARED)
+    project.write("c/draft.yaml", SHARED.replace("targets", "targts"))
+    assert policyctl("plan", "--all", "--detailed-exitcode").code == 2
+    project.write("b/draft.yaml", SHARED.replace("targets", "targts"))
+    ran = policyctl("plan", "--all")
+    assert ran.code == 5
+    assert ran.out.endswith("2 environments: 1 with changes, 1 failed.\n")
+
+
 def test_a_pull_request_shows_every_guard_of_a_fleet_that_it_changes(project: Project, policyctl: Policyctl) -> None:
     config = """
 templates: {one: {remote: "sqlite:///{{ t }}.db"}}
