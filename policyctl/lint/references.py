@@ -8,8 +8,8 @@ from functools import lru_cache
 from policyctl.effect.context import DeclaredModels
 from policyctl.effect.tree import read_tree
 from policyctl.errors import PolicyctlError
-from policyctl.plan.consumers import path_of
 from policyctl.plan.references import named_targets
+from policyctl.plan.uses import path_of
 from policyctl.policy.document import Document
 from policyctl.policy.findings import Finding, did_you_mean
 from policyctl.policy.names import (

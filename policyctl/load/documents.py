@@ -16,7 +16,7 @@ from policyctl.load.environment import UNSET, Environment, in_environment
 from policyctl.load.kinds import Kind, RawDocument, has_template, is_template, is_test_file, kind_of
 from policyctl.load.locate import to_problems
 from policyctl.load.source import Source
-from policyctl.plan.consumers import FileConsumer, consumers_in
+from policyctl.plan.uses import FileConsumer, consumers_in
 from policyctl.policy.document import Policy, is_server_key, policy_from_file, references, without_nulls
 from policyctl.policy.findings import Finding
 from policyctl.policy.names import bare_name, canonical_model, canonical_name

@@ -6,19 +6,24 @@ without. What is known of each place is in the manual (consumers). A source that
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
+from policyctl.plan.uses import (
+    USES,
+    ConsumerKind,
+    agent_uses,
+    live_agent_oddities,
+    live_flow_oddities,
+    name_of,
+    selection_uses,
+    texts,
+)
 from policyctl.policy.document import Document, model_names
-from policyctl.policy.findings import FieldPath
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, bare_name, both_spellings, canonical_name, kind_of, provider_of
 
-ConsumerKind = Literal[
-    "agent", "external agent", "assistant", "flow", "knowledge base", "control", "tenant default", "denylist", "policy"
-]
 # Those that only narrow or guard what a model does: without the model they do nothing, and nothing fails.
 MILD: frozenset[ConsumerKind] = frozenset({"control", "denylist"})
 _NAMED = 3  # consumers of one kind in a phrase
@@ -117,6 +122,11 @@ class Consumers:
         for name, document in documents.items():
             self.add(Consumer("policy", name), (("policy.targets", target) for target in dict.fromkeys(model_names(document))))
 
+    def mark_odd(self, source: str, name: str, paths: Iterable[str]) -> None:
+        """Take note that a source's entry of that name has something at these paths that is not as it is known."""
+        if found := ", ".join(dict.fromkeys(paths)):
+            self.unread.setdefault(source, f"{name} has {found} in a form that is not known")
+
     @property
     def notes(self) -> list[str]:
         """What is not seen, besides what could not be read."""
@@ -210,137 +220,36 @@ def _order(use: ConsumerUse) -> tuple[bool, Consumer]:
     return use.consumer.kind == "policy", use.consumer
 
 
+# The source that a kind of consumer is read from.
+_SOURCES: dict[ConsumerKind, str] = {"flow": "tools", "knowledge base": "knowledge bases", "control": "controls"}
+
+
 def consumers_of(sources: Sources, listed: Callable[[], Collection[str]] = frozenset) -> Consumers:
-    """Who uses what by the rows of a tenant; `listed` is as that of `Consumers`."""
-    released = sorted(_name(row) for row in sources.agents if _is_released(row))
+    """Who uses what by the rows of a tenant; `listed` is as that of `Consumers`. A source with a row that is not as it is known
+    counts as not read: what that row uses is not known."""
+    released = sorted(name_of(row) for row in sources.agents if _is_released(row))
     found = Consumers(sources.unread, sources.absent, released, listed)
     lists = (sources.agents, sources.others.get("external agent", ()), sources.others.get("assistant", ()))
-    names = {str(row["id"]): _name(row) for rows in lists for row in rows if "id" in row}
+    names = {str(row["id"]): name_of(row) for rows in lists for row in rows if "id" in row}
+    whole = {row.get("id") for row in sources.agents if "llm" in row}  # one list may show what another one leaves out
     for row in sources.agents:
-        consumer = Consumer("agent", _name(row), str(row.get("workspace_id") or ""))
-        found.add(consumer, agent_uses(row), (names.get(one, one) for one in _texts(row.get("collaborators"))))
-    for kind, uses in _USES.items():
+        odd = [] if row.get("id") in whole else live_agent_oddities(row)
+        uses = tuple(agent_uses(row, odd))
+        others = [names.get(one, one) for one in texts(row.get("collaborators"), "collaborators", odd)]
+        found.add(Consumer("agent", name_of(row), str(row.get("workspace_id") or "")), uses, others)
+        found.mark_odd("agents", name_of(row), odd)
+    for kind, source in _SOURCES.items():
         for row in sources.others.get(kind, ()):
-            found.add(Consumer(kind, _name(row)), uses(row))
-    selection = sources.selection
-    if isinstance(default := selection.get("default_llm"), str):
-        found.add(Consumer("tenant default", "default_llm"), [("default_llm", default)])
-    if denied := _texts(selection.get("llm_denylist")):
-        found.add(Consumer("denylist", "llm_denylist"), (("llm_denylist", name) for name in denied))
+            odd = live_flow_oddities(row) if kind == "flow" else []
+            found.add(Consumer(kind, name_of(row)), tuple(USES[kind](row, odd)))
+            found.mark_odd(source, name_of(row), odd)
+    odd = []
+    for kind, where, uses in selection_uses(sources.selection, odd):
+        found.add(Consumer(kind, where), uses)
+    found.mark_odd("model selection", "it", odd)
     return found
 
 
 def _is_released(row: Document) -> bool:
     environments = row.get("environments")
     return isinstance(environments, list) and any(isinstance(one, dict) and one.get("name") == "live" for one in environments)
-
-
-def _name(row: Document) -> str:
-    """What a consumer is called, by its row or file."""
-    return str(row.get("name") or row.get("id") or "without a name")
-
-
-def agent_uses(row: Document) -> Iterator[tuple[str, str]]:
-    """What an agent's row or file names: the field and the name."""
-    yield from _at(row, "llm")
-    yield from _at(row, "llm_config", "model")
-    yield from _at(row, "chat_with_docs", "vector_index", "embeddings_model_name")
-    yield from _at(row, "chat_with_docs", "generation", "model_id")
-    yield from _at(row, "chat_with_docs", "query_rewrite", "model_id")
-
-
-def knowledge_base_uses(row: Document) -> Iterator[tuple[str, str]]:
-    """The same for a knowledge base."""
-    yield from _at(row, "vector_index", "embeddings_model_name")
-    yield from _at(row, "conversational_search_tool", "generation", "model_id")
-    yield from _at(row, "conversational_search_tool", "query_rewrite", "model_id")
-    search = row.get("conversational_search_tool")
-    indexes = search.get("index_config") if isinstance(search, dict) else None
-    for position, index in enumerate(indexes if isinstance(indexes, list) else ()):
-        for engine in ("milvus", "astradb", "open_search") if isinstance(index, dict) else ():
-            for _, name in _at(index, engine, "embedding_model_id"):
-                yield f"conversational_search_tool.index_config[{position}].{engine}.embedding_model_id", name
-
-
-def control_uses(row: Document) -> Iterator[tuple[str, str]]:
-    """The same for a control: its row has `model_ids`, its file `control.model_names`."""
-    yield from (("model_ids", name) for name in _texts(row.get("model_ids")))
-    control = row.get("control")
-    names = control.get("model_names") if isinstance(control, dict) else None
-    yield from (("control.model_names", name) for name in _texts(names))
-
-
-def flow_uses(row: Document) -> Iterator[tuple[str, str]]:
-    """The same for a flow: a tool whose row has the whole flow, or a flow's own file. Flows within flows count."""
-    binding = row.get("binding")
-    flow = binding.get("flow") if isinstance(binding, dict) else None
-    model = flow.get("model") if isinstance(flow, dict) else row
-    pending: list[tuple[str, Any]] = [("", model)]
-    for path, one in pending:  # which grows
-        if not isinstance(one, dict):
-            continue
-        yield from ((f"{path}{where}", name) for where, name in _at(one, "metadata", "llm_model"))
-        nodes = one.get("nodes")
-        for name, node in nodes.items() if isinstance(nodes, dict) else ():
-            place = f"{path}nodes.{name}."
-            for keys in (("spec", "llm"), ("spec", "config", "llm"), ("spec", "kvp_model_name")):
-                yield from ((f"{place}{where}", used) for where, used in _at(node, *keys))
-            pending.append((place, node))
-
-
-class FileConsumer(NamedTuple):
-    """A consumer as a file describes it: what it names, as (field, name), and the agents that it hands requests to."""
-
-    kind: ConsumerKind
-    name: str
-    uses: tuple[tuple[str, str], ...]
-    collaborators: tuple[str, ...] = ()
-
-
-def consumers_in(document: Document) -> Iterator[FileConsumer]:
-    """The consumers in a document of one of the platform's other kinds. A name with a template is not known, so it is left
-    out."""
-    if (kind := document.get("kind")) == "model_selection":
-        yield FileConsumer("tenant default", "default_llm", tuple(_at(document, "default_llm")))
-        listed = _texts(document.get("llm_denylist"))
-        yield FileConsumer("denylist", "llm_denylist", tuple(("llm_denylist", name) for name in listed))
-    elif found := _FILES.get(str(kind)):
-        uses = tuple((where, name) for where, name in found[1](document) if "{{" not in name)
-        collaborators = _texts(document.get("collaborators")) if found[0] == "agent" else ()
-        spec = document.get("spec")  # where a flow has its name
-        named = spec if "name" not in document and isinstance(spec, dict) else document
-        yield FileConsumer(found[0], _name(named), uses, tuple(collaborators))
-
-
-_FILES: dict[str, tuple[ConsumerKind, Callable[[Document], Iterator[tuple[str, str]]]]] = {
-    "agent": ("agent", agent_uses),
-    "native": ("agent", agent_uses),
-    "knowledge_base": ("knowledge base", knowledge_base_uses),
-    "flow": ("flow", flow_uses),
-    "workflow": ("flow", flow_uses),
-    "tool": ("flow", flow_uses),
-    "control": ("control", control_uses),
-}
-_USES: dict[ConsumerKind, Callable[[Document], Iterator[tuple[str, str]]]] = {
-    "flow": flow_uses,
-    "knowledge base": knowledge_base_uses,
-    "control": control_uses,
-}
-
-
-def path_of(where: str) -> FieldPath:
-    """A field as a path: `nodes.ask.spec.llm`. Of a node whose name has a dot, the path leads as far as the nodes."""
-    parts = re.findall(r"\[\d+\]|[^.\[\]]+", where)
-    return tuple(int(part[1:-1]) if part.startswith("[") else part for part in parts)
-
-
-def _at(value: Any, *keys: str) -> Iterator[tuple[str, str]]:
-    """The name at a path, with the path as text; nothing where there is none."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, str) and value:
-        yield ".".join(keys), value
-
-
-def _texts(value: Any) -> list[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

@@ -11,9 +11,10 @@ from policyctl.errors import RemoteError
 from policyctl.load.directory import Loaded
 from policyctl.load.documents import ConsumerDocument
 from policyctl.load.urls import GIT
-from policyctl.plan.consumers import Consumer, Consumers, ConsumerUse, FoundConsumers, consumers_of, path_of, phrase
+from policyctl.plan.consumers import Consumer, Consumers, ConsumerUse, FoundConsumers, consumers_of, phrase
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
+from policyctl.plan.uses import path_of
 from policyctl.policy.document import Document
 from policyctl.policy.findings import Finding
 from policyctl.policy.names import canonical

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from policyctl.plan.consumers import ConsumerKind, Sources
+from policyctl.plan.consumers import Sources
+from policyctl.plan.uses import ConsumerKind
 from policyctl.policy.document import Document
 from policyctl.policy.model_secrets import masked, without_unset_masks
 from policyctl.policy.names import short_model

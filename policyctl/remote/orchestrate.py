@@ -108,8 +108,8 @@ class OrchestrateReader:
             return None
         if not answer.good:
             self._refuse(answer)
-        if _is_page(answer) and total_of(answer.content) is None:
-            raise RemoteError(f"{_host(answer)} answered with one page of a list")
+        if answer.content is None or (_is_page(answer) and total_of(answer.content) is None):
+            raise RemoteError(f"{_host(answer)} answered with {'nothing' if answer.content is None else 'one page of a list'}")
         self._keep_out_secrets(answer)
         return answer.content
 

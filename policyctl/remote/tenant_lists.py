@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.errors import RemoteError
-from policyctl.plan.consumers import ConsumerKind, Sources
+from policyctl.plan.consumers import Sources
+from policyctl.plan.uses import ConsumerKind
 from policyctl.policy.document import Document
 from policyctl.policy.virtual_model import UNNAMED
 
@@ -28,6 +29,12 @@ MAX_WORKSPACES = 100  # whose agents are read
 _PAGES = 200  # of one list
 _MAX_ROWS = 500_000  # of one list
 _TOTALS = frozenset({"total", "totalcount", "totalitems", "totalresults"})  # in lower case and without underscores
+# Under which an envelope has its rows, in lower case and without underscores, besides the name of the list itself.
+_ROWS = frozenset(
+    "agents applications assistants bindings content connections data entries externalagents items knowledgebases list models "
+    "records resources results rows tools values workspaces".split()
+)
+_NAMES = ("id", "name", "workspace_id", "connection_id")  # of which each row of a list has one
 _MORE = ("next", "hasmore", "hasnext", "continuationtoken")
 Query = tuple[tuple[str, str], ...]
 # The content of an answer to a URL and a query; None for 404. Raises RemoteError for any other that is not a success.
@@ -113,21 +120,23 @@ class Connections:
                 return connection
         with self._lock:
             if (key, value) not in self._single:
-                self._single[key, value] = _entry(self._get(((key, value),)))
+                self._single[key, value] = _single(self._get(((key, value),)))
             found = self._single[key, value]
         # A filter that is ignored finds any connection.
         return found if found is not None and getattr(found, key) == value else None
 
     def _pages(self) -> tuple[Connection, ...] | None:
-        read = _read_pages(self._get, (("include_details", "true"),), _connections_on)
+        read = _read_pages(self._get, (("include_details", "true"),), lambda content: _rows_on(content, "connections"))
         return None if read is None else tuple(dict.fromkeys(_entries(read[0])))
 
 
-def _connections_on(content: Any) -> _Page:
-    if not isinstance(content, dict):
-        return content if isinstance(content, list) else [], None
-    rows = content.get("applications")
-    return rows if isinstance(rows, list) else [], total_of(content)
+def _single(content: Any) -> Connection | None:
+    """The connection that a look-up finds; None where there is none. Raises RemoteError for an answer of another form."""
+    if content in (None, []):
+        return None
+    if (found := _entry(content)) is None:
+        raise RemoteError("a connection was answered in a form that is not known")
+    return found
 
 
 def total_of(content: Any) -> int | None:
@@ -248,14 +257,12 @@ class _Reading:
             return {}
         if found is None:
             self.absent.append("model selection")
+            return {}
         settings = found.get("model_selection_settings") if isinstance(found, dict) else None
-        if (
-            found
-            and isinstance(found, dict)
-            and ("model_selection_settings" not in found or not isinstance(settings or {}, dict))
-        ):
+        if not isinstance(settings, dict):
             self.unread["model selection"] = "it was answered without model_selection_settings"
-        return settings if isinstance(settings, dict) else {}
+            return {}
+        return settings
 
 
 def _each_once(rows: list[Document]) -> Iterator[Document]:
@@ -288,15 +295,24 @@ def is_envelope(content: Any) -> bool:
 
 
 def _rows_on(content: Any, url: str) -> _Page:
-    """The objects on one page, and how many there are in all."""
+    """The objects on one page, and how many there are in all. Raises RemoteError for any other form than the known ones: what
+    looks like an empty list there may be the list of something else."""
     rows, total = content if isinstance(content, list) else None, total_of(content)
     if isinstance(content, dict):
-        lists = [value for value in content.values() if isinstance(value, list)]
-        rows = lists[0] if len(lists) == 1 else None
-    if rows is None:
-        raise RemoteError(f"{url.rpartition('/')[2]} was answered without a list")
-    if not all(isinstance(row, dict) for row in rows):
-        raise RemoteError("its list has entries that are not objects")
+        lists = [key for key, value in content.items() if _has_list(value)]
+        plain = lists[0].replace("_", "").lower() if len(lists) == 1 else ""
+        rows = content[lists[0]] if plain in _ROWS else None
+    if not isinstance(rows, list):
+        raise RemoteError(f"{url.rpartition('/')[2]} was answered without a list of a known form")
+    if not all(isinstance(row, dict) and not row.keys().isdisjoint(_NAMES) for row in rows):
+        raise RemoteError("its list has entries that are not objects with an id or a name")
     if total is None and any(value and key.startswith(_MORE) for key, value in _envelope(content)):
         raise RemoteError("its list goes on after the first page, and does not show how many entries it has")
     return rows, total
+
+
+def _has_list(value: Any) -> bool:
+    """Whether there is a list in a value of an envelope, which may be that of its rows."""
+    if isinstance(value, dict):
+        return any(map(_has_list, value.values()))
+    return isinstance(value, list)

@@ -10,12 +10,9 @@ from policyctl.plan.consumers import (
     Consumer,
     Consumers,
     Sources,
-    agent_uses,
     consumers_of,
-    control_uses,
-    flow_uses,
-    knowledge_base_uses,
 )
+from policyctl.plan.uses import ConsumerKind, agent_uses, control_uses, flow_uses, knowledge_base_uses
 
 GPT, ANYGEM = "virtual-model/openai/gpt-4o", "virtual-policy/anygem"
 PLACES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
@@ -64,12 +61,12 @@ PLACES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_every_place_that_names_a_model_counts(place: str) -> None:
     uses, row, fields = PLACES[place]
-    assert list(uses(row)) == [(field, GPT) for field in fields]
+    assert list(uses(row, [])) == [(field, GPT) for field in fields]
 
 
 def test_every_node_of_a_large_flow_is_looked_at() -> None:
     nodes = {**{f"n{place}": {"spec": {}} for place in range(5000)}, "last": {"nodes": {"in": {"spec": {"llm": GPT}}}}}
-    assert list(flow_uses({"binding": {"flow": {"model": {"nodes": nodes}}}})) == [("nodes.last.nodes.in.spec.llm", GPT)]
+    assert list(flow_uses({"binding": {"flow": {"model": {"nodes": nodes}}}}, [])) == [("nodes.last.nodes.in.spec.llm", GPT)]
 
 
 @pytest.mark.parametrize("uses", [agent_uses, knowledge_base_uses, control_uses, flow_uses])
@@ -85,7 +82,51 @@ def test_a_row_of_any_shape_is_read(uses: Any, value: Any) -> None:
         "control",
         "binding",
     )
-    list(uses(dict.fromkeys((*keys, "nodes", "metadata"), value)))
+    list(uses(dict.fromkeys((*keys, "nodes", "metadata"), value), []))
+
+
+AGENT, TOOL = {"name": "x", "llm": None}, {"name": "x", "binding": {"python": {}}}
+ODD: dict[str, tuple[Sources, str]] = {
+    "a model that is an object": (Sources((AGENT | {"llm": {"model_id": GPT}},)), "agents"),
+    "an agent without llm": (Sources(({"name": "x"},)), "agents"),
+    "llm_config that is a text": (Sources((AGENT | {"llm_config": "gpt"},)), "agents"),
+    "collaborators that are objects": (Sources((AGENT | {"collaborators": [{"id": "1"}]},)), "agents"),
+    "collaborators by id": (Sources((AGENT | {"collaborators": {"1": {}}},)), "agents"),
+    "a tool without its binding": (Sources(others={"flow": ({"name": "x"},)}), "tools"),
+    "a binding that is a text": (Sources(others={"flow": ({"name": "x", "binding": "{}"},)}), "tools"),
+    "a flow as text": (Sources(others={"flow": (TOOL | {"binding": {"flow": {"model": "{}"}}},)}), "tools"),
+    "a flow without its model": (Sources(others={"flow": (TOOL | {"binding": {"flow": {"id": "1"}}},)}), "tools"),
+    "nodes in a list": (Sources(others={"flow": (TOOL | {"binding": {"flow": {"model": {"nodes": [{}]}}}},)}), "tools"),
+    "a node as text": (Sources(others={"flow": (TOOL | {"binding": {"flow": {"model": {"nodes": {"a": "b"}}}}},)}), "tools"),
+    "indexes by name": (
+        Sources(others={"knowledge base": ({"conversational_search_tool": {"index_config": {"milvus": {}}}},)}),
+        "knowledge bases",
+    ),
+    "an index as text": (
+        Sources(others={"knowledge base": ({"vector_index": "virtual-model/openai/x"},)}),
+        "knowledge bases",
+    ),
+    "models of a control as objects": (Sources(others={"control": ({"model_ids": [{"id": "1"}]},)}), "controls"),
+    "a default that is an object": (Sources(selection={"default_llm": {"id": GPT}}), "model selection"),
+    "a denylist that is a text": (Sources(selection={"llm_denylist": GPT}), "model selection"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_a_source_with_an_entry_of_an_unknown_form_counts_as_not_read(case: str) -> None:
+    sources, source = ODD[case]
+    assert consumers_of(sources).unread.keys() == {source}
+
+
+def test_entries_that_use_nothing_are_of_a_known_form() -> None:
+    agents = AGENT, {"name": "custom", "style": "custom"}, AGENT | {"llm": "", "llm_config": {}, "collaborators": []}
+    flow = TOOL | {"binding": {"flow": {"model": {"nodes": {"a": {"spec": None}}}}}}
+    others: dict[ConsumerKind, tuple[dict[str, Any], ...]] = {
+        "flow": (TOOL, flow),
+        "knowledge base": ({"name": "x"},),
+        "control": ({"model_ids": None},),
+    }
+    assert consumers_of(Sources(agents, others, {"default_llm": None, "llm_denylist": []})).unread == {}
 
 
 def test_both_spellings_of_a_policy_are_one() -> None:
@@ -157,5 +198,5 @@ def test_what_was_not_read_and_what_was_not_inspected_is_named() -> None:
 
 def test_files_are_consumers_with_their_places() -> None:
     found = Consumers()
-    found.add(Consumer("agent", "billing", file="agents/billing.yaml"), agent_uses({"llm": GPT}))
+    found.add(Consumer("agent", "billing", file="agents/billing.yaml"), agent_uses({"llm": GPT}, []))
     assert found.of(GPT)[0].consumer.file == "agents/billing.yaml"

@@ -24,6 +24,11 @@ ROWS = [{"id": "1", "name": "one"}]
 OPTIONAL = {"workspaces", "external agents", "assistants", "controls", "model selection"}
 
 
+def empty(seen: Seen) -> Reply:
+    """A tenant that has all lists, with nothing in them."""
+    return Reply(200, {"model_selection_settings": {}} if seen.path.endswith("/model-selection") else [])
+
+
 def sources_of(handler: Handler) -> tuple[Sources, set[str]]:
     """What is read of a server, and the paths that were asked for."""
     with standing_in(handler) as server:
@@ -33,7 +38,7 @@ def sources_of(handler: Handler) -> tuple[Sources, set[str]]:
 
 
 def test_each_list_is_asked_for_once() -> None:
-    found, asked = sources_of(lambda _: Reply(200, []))
+    found, asked = sources_of(empty)
     assert asked == LISTS.keys()
     assert (found.unread, found.absent, found.agents) == ({}, (), ())
 
@@ -44,7 +49,7 @@ def test_a_list_that_cannot_be_read_is_named_and_the_others_are_read(path: str, 
     def answer(seen: Seen) -> Reply:
         if seen.path == path:
             return Reply(status)
-        return Reply(200, [] if seen.path.endswith("/workspaces") else ROWS)
+        return empty(seen) if seen.path.endswith(("/workspaces", "/model-selection")) else Reply(200, ROWS)
 
     found, asked = sources_of(answer)
     assert asked == LISTS.keys()
@@ -54,7 +59,7 @@ def test_a_list_that_cannot_be_read_is_named_and_the_others_are_read(path: str, 
 
 @pytest.mark.parametrize("path", LISTS)
 def test_a_list_that_is_not_there_is_absent_or_not_known(path: str) -> None:
-    found, _ = sources_of(lambda seen: Reply(404) if seen.path == path else Reply(200, []))
+    found, _ = sources_of(lambda seen: Reply(404) if seen.path == path else empty(seen))
     name = LISTS[path]
     assert (found.absent, list(found.unread)) == (((name,), []) if name in OPTIONAL else ((), [name]))
 
@@ -76,7 +81,7 @@ def test_a_workspace_whose_agents_cannot_be_read_is_named(status: int) -> None:
     def answer(seen: Seen) -> Reply:
         if seen.path.endswith("/workspaces"):
             return Reply(200, [{"workspace_id": "w1"}])
-        return Reply(status) if ("workspace_id", "w1") in seen.query else Reply(200, [])
+        return Reply(status) if ("workspace_id", "w1") in seen.query else empty(seen)
 
     assert sources_of(answer)[0].unread.keys() == {"agents of workspace w1"}
 
@@ -86,7 +91,7 @@ def pages(total: int, rows: list[list[str]]) -> Handler:
 
     def answer(seen: Seen) -> Reply:
         if not seen.path.endswith("/tools"):
-            return Reply(200, [])
+            return empty(seen)
         page = int(dict(seen.query).get("page", 1)) - 1
         content: list[Any] = [{"id": name, "name": name} for name in rows[min(page, len(rows) - 1)]]
         return Reply(200, {"tools": content, "total": total})
@@ -118,11 +123,34 @@ def test_a_list_that_is_cut_short_is_not_known() -> None:
         ("workspaces", Reply(200, [{"workspace_id": 7}]), "workspaces"),
         ("model-selection", Reply(200, {"default_llm": "virtual-model/openai/x"}), "model selection"),
         ("model-selection", Reply(200, {"model_selection_settings": ["x"]}), "model selection"),
+        ("model-selection", Reply(200, []), "model selection"),
+        ("model-selection", Reply(200, "none"), "model selection"),
+        ("model-selection", Reply(200, b"null"), "model selection"),
+        ("model-selection", Reply(200, b""), "model selection"),
+        ("agents", Reply(200, b"null"), "agents"),
+        ("agents", Reply(200, {}), "agents"),
+        ("agents", Reply(200, {"agents": None}), "agents"),
+        ("agents", Reply(200, {"warnings": [], "agents": {"1": {"llm": "virtual-model/openai/x"}}}), "agents"),
+        ("agents", Reply(200, {"errors": []}), "agents"),
+        ("agents", Reply(200, {"data": [], "_embedded": {"agents": ROWS}}), "agents"),
+        ("agents", Reply(200, {"data": {"agents": ROWS}}), "agents"),
+        ("agents", Reply(200, {"1": ROWS[0]}), "agents"),
+        ("agents", Reply(200, [{"entity": {"llm": "virtual-model/openai/x"}}]), "agents"),
+        ("agents", Reply(200, [ROWS]), "agents"),
+        ("bindings", Reply(200, b"null"), "controls"),
+        ("bindings", Reply(200, {"bindings": {}}), "controls"),
     ],
 )
 def test_a_list_that_may_not_be_whole_counts_as_not_read(path: str, reply: Reply, unread: str) -> None:
-    found, _ = sources_of(lambda seen: reply if seen.path.endswith(f"/{path}") else Reply(200, []))
-    assert unread in found.unread
+    found, _ = sources_of(lambda seen: reply if seen.path.endswith(f"/{path}") else empty(seen))
+    assert found.unread.keys() == {unread}
+
+
+@pytest.mark.parametrize("key", ["agents", "resources", "data", "items"])
+def test_an_envelope_of_a_known_form_is_a_list(key: str) -> None:
+    content = {key: ROWS, "total": 1, "page": {"limit": 50, "next": None}}
+    found, _ = sources_of(lambda seen: Reply(200, content) if seen.path.endswith("/agents") else empty(seen))
+    assert (found.unread, found.agents) == ({}, tuple(ROWS))
 
 
 def test_an_agent_that_one_list_shows_in_part_is_known_by_the_other() -> None:
