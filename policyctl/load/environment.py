@@ -147,17 +147,15 @@ class Config(NamedTuple):
         Raises UsageError for an unknown name, or without a default, and InvalidInput for one that cannot be used.
         """
         chosen = name or self.default
+        if chosen in self.environments and chosen not in self.broken:
+            return self.environments[chosen]
         known = sorted([*self.environments, *self.broken])
         if chosen is None:
             raise UsageError(f"there are several environments and no default; choose one with --env: {listed_names(known)}")
         if chosen in self.broken:
             raise InvalidInput(self.broken[chosen])
-        if chosen not in self.environments:
-            where = self.path or f"there is no {CONFIG_FILE}"
-            raise UsageError(
-                f"unknown environment {chosen}{did_you_mean(chosen, known)}; known: {listed_names(known)} ({where})"
-            )
-        return self.environments[chosen]
+        where = self.path or f"there is no {CONFIG_FILE}"
+        raise UsageError(f"unknown environment {chosen}{did_you_mean(chosen, known)}; known: {listed_names(known)} ({where})")
 
 
 def listed_names(names: Collection[str]) -> str:

@@ -105,6 +105,13 @@ def is_as_written(desired: Desired, live: Live | None) -> bool:
     return isinstance(live, LivePolicy) and live.known == desired.text
 
 
+def is_already(live: Live, after: Document) -> bool:
+    """Whether the live version is the wanted one."""
+    # Most of what was written is read back as it was sent, which needs no normal form.
+    as_sent = isinstance(live, LivePolicy) and live.known == canonical_text(after)
+    return as_sent or live.text == canonical_text(normal_of(after))
+
+
 def remove(live: Live) -> Change:
     """The remove of a live policy or model without a file."""
     return Change("remove", live.name, live.id, live.normal, None)
@@ -193,7 +200,7 @@ def live_state(change: Change, live: Live | None) -> LiveState:
         if change.after is None:
             return LiveState.ALREADY
         return LiveState.DO if change.before is None else LiveState.STALE
-    if change.after is not None and live.text == canonical_text(normal_of(change.after)):
+    if change.after is not None and is_already(live, change.after):
         return LiveState.ALREADY
     if change.before is None or live.text != canonical_text(change.before):
         return LiveState.STALE

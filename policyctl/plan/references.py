@@ -206,18 +206,19 @@ def remote_spelling(policy: Policy, models: frozenset[str], policies: Collection
     A target that names one of `policies` (by canonical name) is not a model.
     """
 
-    def with_models(group: Document) -> Document:
-        return {**group, "targets": [with_model(target) for target in group["targets"]]}
+    def spell(name: str) -> str:
+        return name if canonical_name(name) in policies else model_spelling(name, models, policies, virtual=virtual)
 
-    def with_model(target: Document) -> Document:
-        if "targets" in target:
-            return with_models(target)
-        if canonical_name(target["model_name"]) in policies:
-            return target
-        return {**target, "model_name": model_spelling(target["model_name"], models, policies, virtual=virtual)}
-
-    document = {**policy.document, "policy": with_models(policy.document["policy"])}
+    document = {**policy.document, "policy": _with_models(policy.document["policy"], spell)}
     return policy if document == policy.document else Policy(policy.name, document, policy.file, policy.index)
+
+
+def _with_models(group: Document, spell: Callable[[str], str]) -> Document:
+    targets = [
+        _with_models(target, spell) if "targets" in target else {**target, "model_name": spell(target["model_name"])}
+        for target in group["targets"]
+    ]
+    return {**group, "targets": targets}
 
 
 def led_to(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str, Any]:

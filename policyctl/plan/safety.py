@@ -128,7 +128,9 @@ def review(
     moved = [*(change.name for change in plan.policies), *(one.name for one in affected)]
     restored = restorations(moved, after, reviewed or {})
     guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
-    below = (led_to(moved, known) for known in (before, after))
+    # Most policies lead to no other, which is seen without their normal form.
+    leading = {change.name for change in plan.policies if change.needs or change.frees}.union(one.name for one in affected)
+    below = (led_to(leading, known) for known in (before, after))
     beside = _unknown_field_notes(plan, observed, frozenset(compared).union(moved, *below))
     return Review(
         plan,

@@ -155,22 +155,32 @@ def read_row(row: Any) -> Live | UnreadableRow:
     if not isinstance(row, dict):
         return UnreadableRow("the row is not an object", None, None)
     name, identifier = row.get("name"), id_of(row)
-    targets = references(row) if isinstance(row.get("policy"), dict) else None
-    if not isinstance(name, str) or not bare_name(name):
-        return UnreadableRow("the row has no usable name", None, identifier, targets=targets)
-    canonical = canonical_name(name)
-    if identifier is None:
-        return UnreadableRow("the row has no usable id", canonical, None, targets=targets)
-    if not isinstance(row.get("policy"), dict):
-        return UnreadableRow("the row has no policy", canonical, identifier)
+    canonical = canonical_name(name) if isinstance(name, str) and bare_name(name) else None
+    if canonical is None or identifier is None or not isinstance(row.get("policy"), dict):
+        return _unreadable(row, canonical, identifier)
     version = row.get("etag")
     version = version if isinstance(version, str) and version else None
     document = {key: value for key, value in row.items() if value is not None and not is_server_key(key)}
-    if _is_deeper(document, MAX_NESTING):
-        return UnreadableRow("the row's policy is nested too deeply", canonical, identifier, targets=targets)
-    known = canonical_text({key: document.get(key) for key in KNOWN_KEYS})
     beside = {key: value for key, value in document.items() if key not in KNOWN_KEYS}
+    try:
+        known = canonical_text({key: document.get(key) for key in KNOWN_KEYS})
+    except RecursionError:
+        known = None
+    # Most rows have fewer brackets than a row may be deep, which is quickly seen.
+    if known is None or ((beside or known.count("{") + known.count("[") > MAX_NESTING) and _is_deeper(document, MAX_NESTING)):
+        why = "the row's policy is nested too deeply"
+        return UnreadableRow(why, canonical, identifier, targets=references(row))
     return LivePolicy(canonical, identifier, known, beside, version)
+
+
+def _unreadable(row: dict[str, Any], name: str | None, identifier: str | None) -> UnreadableRow:
+    """A row without a usable name, id or policy."""
+    targets = references(row) if isinstance(row.get("policy"), dict) else None
+    if name is None:
+        return UnreadableRow("the row has no usable name", None, identifier, targets=targets)
+    if identifier is None:
+        return UnreadableRow("the row has no usable id", name, None, targets=targets)
+    return UnreadableRow("the row has no policy", name, identifier)
 
 
 def _read_model(row: VirtualModelRow) -> LiveModel | UnreadableRow:

@@ -110,6 +110,11 @@ def counted(kinds: Iterable[Kind], word: str = "") -> str:
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether the name of a policy or a virtual model, in either spelling, matches one of the globs (case counts, `*` crosses
     `/`)."""
+    return _matches(name, tuple(patterns))
+
+
+@lru_cache(maxsize=10_000)  # environments ask the same of the same names
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(spelling, pattern) for pattern in patterns for spelling in both_spellings(name))
 
 

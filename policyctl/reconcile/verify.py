@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,7 @@ from policyctl.errors import RemoteError
 from policyctl.plan.change import GOOD, Change, LiveState, Outcome, live_state, unapplied_fields
 from policyctl.plan.diff import fields_between
 from policyctl.plan.unknown_fields import lost_extras
-from policyctl.policy.document import Document
+from policyctl.policy.document import Document, canonical_text
 from policyctl.policy.live import Live, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.observe import CONTRADICTS
 from policyctl.remote.protocol import Reader
@@ -78,7 +79,10 @@ class _ReadBack:
         }
         self._planned = by_name.keys()
         self._by_name, self._in_list = dict(self.good), dict(self.good)
-        self._rows: dict[str, list[Any]] = {}
+        # Of each row that was looked up a mark and the id: of thousands, the rows themselves take a lot of memory.
+        self._marks: dict[str, list[Any]] = {}
+        self._ids: dict[str, list[str | None]] = {}
+        self._rows_of_failed: dict[str, list[Any]] = {}
         self._shared: list[str] = []
         self.listed: Mapping[str, list[Any]] | None = None
 
@@ -93,25 +97,33 @@ class _ReadBack:
         """
         lines: dict[str, str] = {}
         if names := self.names:
-            found = self._reader.find(names)
-            self._rows |= {name: [] for name in names} | named_rows(found)
-            lines = _wrong(self._by_name, observe_rows(found))
+            lines = self._look_up(names)
             self._by_name = {name: outcome for name, outcome in self._by_name.items() if name in lines}
         if lines and not last:
             return [*lines.values()]
         rows = list(self._reader.rows())
         self.listed = named_rows(rows)
         self._shared = self._ids_of_others(rows)
-        other = {name: outcome for name, outcome in self._in_list.items() if self.listed.get(name, []) != self._rows[name]}
+        differ = [name for name in self._in_list if [*map(_mark, self.listed.get(name, ()))] != self._marks[name]]
+        other = {name: self._in_list[name] for name in differ}
         unlike = _wrong(other, observe_rows(row for name in other for row in self.listed.get(name, ())))
         self._in_list = {name: outcome for name, outcome in other.items() if name in unlike or name in lines}
         disagree = [f"{CONTRADICTS}: in its list {line}" for name, line in unlike.items() if name not in lines]
         return [*lines.values(), *disagree, *self._shared]
 
+    def _look_up(self, names: Collection[str]) -> dict[str, str]:
+        """Look up policies by name. Returns a line, by name, for each change that is not as it should be."""
+        found = self._reader.find(names)
+        for name, rows in ({name: [] for name in names} | named_rows(found)).items():
+            self._marks[name], self._ids[name] = [*map(_mark, rows)], [id_of(row) for row in rows]
+            if name in self._failed:
+                self._rows_of_failed[name] = rows
+        return _wrong(self._by_name, observe_rows(found))
+
     def _ids_of_others(self, rows: Iterable[Any]) -> list[str]:
         """A line for each policy whose id another row of the list has too: the next plan could not distinguish them."""
-        own = {id_of(row): name for name in self.good for row in self._rows[name] if id_of(row) is not None}
-        found = ((own.get(id_of(row)), row) for row in rows)
+        own = {identifier: name for name in self.good for identifier in self._ids[name] if identifier is not None}
+        found = ((own.get(id_of(row) or ""), row) for row in rows)
         others = ((name, row) for name, row in found if name is not None and named_rows([row]).keys() != {name})
         return [f"{name} has the id {id_of(row)}, which another row of the remote has as well" for name, row in others]
 
@@ -119,8 +131,9 @@ class _ReadBack:
         """A line for each failed add that is on the remote all the same, or whose row is unusable."""
         listed = self.listed or {}
         for name, outcome in self._failed.items():
-            rows = [row for row in listed.get(name, ()) if row not in self._rows[name]]
-            observed = observe_rows([*self._rows[name], *rows])
+            looked_up = self._rows_of_failed[name]
+            rows = [row for row in listed.get(name, ()) if row not in looked_up]
+            observed = observe_rows([*looked_up, *rows])
             if name in (obstacles := observed.obstacles()):
                 yield f"{name}: {obstacles[name]}"
             elif live_state(outcome.change, observed.live.get(name)) is LiveState.ALREADY:
@@ -161,6 +174,11 @@ class _ReadBack:
             name for name, row in live.items() if row.normal != (models[name].normal if name in models else documents[name])
         ):
             yield f"{_some(names)} changed without being in the plan: another client or the remote itself did that; plan again"
+
+
+def _mark(row: Any) -> Any:
+    """What distinguishes a row from others: the hash of a plain one, any other itself."""
+    return sha256(canonical_text(row).encode()).digest() if isinstance(row, dict) else row
 
 
 def _some(names: list[str]) -> str:

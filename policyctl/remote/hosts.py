@@ -15,6 +15,7 @@ from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies
 
 import httpcore
 import httpx
@@ -81,6 +82,7 @@ class Hosts:
     def __init__(self, patience: Backoff = Backoff(), network: httpcore.NetworkBackend | None = None) -> None:
         """`network` replaces the system's network."""
         self.patience = patience
+        self.proxies = getproxies()
         self.deadline = Deadline(WHOLE, patience.clock)
         self._network = network
         self._paces: dict[Origin, HostPace] = {}

@@ -114,7 +114,7 @@ class HttpClient:
         self._patience = self.hosts.patience
         self._timeout = {"timeout": timeout.as_dict()}
         self._read = read
-        hide_proxies(scrub)
+        hide_proxies(scrub, self.hosts.proxies)
 
     def send(self, ask: Request, *, writes: bool = False) -> Response:
         """The response, whatever its status, except those that mean "later" or "broken", which are retried or raised.

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import Any
 
 import httpcore
@@ -84,6 +85,7 @@ class _DeadlineStream(httpcore.NetworkStream):
 
 MAX_LIST = 64 * 1024 * 1024  # bytes of an answer to a GET, unpacked
 MAX_ROW = 16 * 1024 * 1024  # bytes of any other answer
+_SMALL = 256 * 1024  # bytes that may be in memory twice
 ENCODING = "gzip"
 
 
@@ -120,7 +122,7 @@ def _is_small(response: httpx.Response) -> bool:
     """Whether a body declares a small size, which HTTP enforces, and is not compressed, as most are."""
     size = response.headers.get("Content-Length", "")
     is_number = size.isascii() and size.isdigit() and len(size) <= 20  # as long as HTTP libraries take them
-    return is_number and int(size) <= MAX_ROW and "Content-Encoding" not in response.headers
+    return is_number and int(size) <= _SMALL and "Content-Encoding" not in response.headers
 
 
 _OF_THE_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
@@ -131,13 +133,12 @@ def _content(response: httpx.Response) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", ENCODING):
         raise ResponseTooLarge(f"a body in an encoding that was not asked for ({encoding[:40]!r})")
-    pieces, size = [], 0
+    body = BytesIO()  # not a list of pieces, which would be in memory beside the whole
     for piece in response.iter_raw():
-        pieces.append(piece)
-        size += len(piece)
-        if size > most:
+        if body.tell() + len(piece) > most:
             raise _too_large(most)
-    content = b"".join(pieces)
+        body.write(piece)
+    content = body.getvalue()
     return content if encoding == "identity" else _unpacked(content, most)
 
 
