@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Name → what it does, in the order of the README.
 COMMANDS = {
     "validate": "Check policy files, offline.",
+    "fmt": "Write YAML files in one style, with their comments.",
     "test": "Run the scenario tests beside the policies.",
     "plan": "Show what apply would change.",
     "diff": "Show what is live and what the files want as unified YAML.",

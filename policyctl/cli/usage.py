@@ -66,7 +66,7 @@ _COMMANDS = {
     "refresh": _PLAN,
     "check": "policyctl validate checks the files",
     "lint": "policyctl validate checks the files",
-    "fmt": "policyctl validate checks the files; policyctl has no formatter",
+    "format": "policyctl fmt writes files in one style",
     "sync": "policyctl apply makes the remote match the files; policyctl pull writes files",
     "push": "policyctl apply makes the remote match the files",
     "deploy": "policyctl apply makes the remote match the files",

@@ -245,7 +245,7 @@ def _is_unicode(text: str) -> bool:
 def _lines(mapping: Document, indent: str) -> Iterator[str]:
     """A mapping in block style."""
     for key, value in mapping.items():
-        head = f"{indent}{key if _is_plain(key) else _double_quoted(key)}:"
+        head = f"{indent}{key_text(key)}:"
         if (line := _one_line(value, indent + "  ")) is not None:
             yield f"{head} {line}"
         else:
@@ -270,13 +270,14 @@ def _one_line(value: Any, indent: str) -> str | None:
     if isinstance(value, dict):
         return None if value else "{}"
     if not isinstance(value, list):
-        return _scalar(value, indent)
+        return scalar_text(value, indent)
     if not all(isinstance(item, int | float) or (isinstance(item, str) and _WORD.fullmatch(item)) for item in value):
         return None
-    return f"[{', '.join(_scalar(item, '') for item in value)}]"
+    return f"[{', '.join(scalar_text(item, '') for item in value)}]"
 
 
-def _scalar(value: str | float | None, indent: str) -> str:
+def scalar_text(value: str | float | None, indent: str) -> str:
+    """A scalar as it is written; a text of several lines as a block with this indent."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -287,15 +288,30 @@ def _scalar(value: str | float | None, indent: str) -> str:
         return text.replace("e", ".0e") if "e" in text and "." not in text else text
     if is_template(value):
         return _single_quoted(_template(value))
-    if _is_plain(value):
+    if is_plain(value):
         return value
     if _is_paragraph(value):
         lines = value.removesuffix("\n").split("\n")
         return "\n".join(["|" if value.endswith("\n") else "|-", *(f"{indent}{line}" if line else "" for line in lines)])
-    return _single_quoted(value) if value.isprintable() and ('"' in value or "\\" in value) else _double_quoted(value)
+    return quoted(value)
 
 
-def _is_plain(text: str) -> bool:
+def key_text(key: str) -> str:
+    """A key as it is written."""
+    return key if is_plain(key) else _double_quoted(key)
+
+
+def quoted(text: str) -> str:
+    """A text in quotes, with as few escapes as possible."""
+    return _single_quoted(text) if text.isprintable() and ('"' in text or "\\" in text) else _double_quoted(text)
+
+
+def is_word(text: str) -> bool:
+    """Whether a text may be an item of a list on one line."""
+    return bool(_WORD.fullmatch(text))
+
+
+def is_plain(text: str) -> bool:
     """Whether a text needs no quotes: printable, on one line, and text to every YAML reader."""
     if not text.isprintable() or text != text.strip() or not _PLAIN.fullmatch(text):
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import unified_diff
 
 from policyctl.load.write import normal_text
@@ -29,6 +29,11 @@ def _change_lines(change: Change, style: Style) -> Iterator[str]:
         _NOTHING if change.before is None else f"live/{change.name}",
         _NOTHING if after is None else change.file or change.name,
     )
+    yield from diff_lines(old, new, names, style)
+
+
+def diff_lines(old: Sequence[str], new: Sequence[str], names: tuple[str, str], style: Style) -> Iterator[str]:
+    """A unified diff of lines without line feeds, escaped; `names` are those of both sides."""
     for number, line in enumerate(unified_diff(old, new, *names, lineterm="")):
         yield style.paint(escape(line), *(["bold"] if number < 2 else _looks(line)))
 

@@ -41,6 +41,7 @@ USED = {
     "test": ALL - {"--remote"},
     "history": {"--env", "--color"},
     "show": {"--color"},
+    "fmt": {"--dir", "--color"},
     "runs": {"--dir", "--color"},
     "env list": {"--dir", "--env", "--color"},
     "env show": {"--dir", "--color"},

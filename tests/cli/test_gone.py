@@ -341,6 +341,7 @@ def test_a_second_hook_of_ours_runs_always() -> None:
     hooks = yaml.safe_load((Path(__file__).parents[2] / ".pre-commit-hooks.yaml").read_text("utf-8"))
     assert {hook["id"]: hook.get("always_run", False) for hook in hooks} == {
         "policyctl-validate": False,
+        "policyctl-fmt": False,
         "policyctl-validate-all": True,
     }
 
