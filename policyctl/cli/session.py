@@ -93,7 +93,8 @@ class DirectoryFiles:
 
     def raise_if_broken(self, config: Config, names: Iterable[str]) -> None:
         """Raise InvalidInput for errors that these environments have in common, and that no variables or scope could mend."""
-        chosen = [config.environments[name] for name in names if name in config.environments] or [config.shared]
+        usable = [name for name in names or config.environments if name in config.environments]
+        chosen = [config.environments[name] for name in usable] or [config.shared]
         common: list[Problem] | None = None
         for include, models in dict.fromkeys((one.include, one.settings.models) for one in chosen):
             plain = replace(config.shared, include=include, settings=Settings(models=models))

@@ -119,8 +119,7 @@ def review(
     revision: the way back to one of them is a restoration. `compared` are the policies that the plan is about besides those
     that it changes and those that the remote has as they are written.
     """
-    before, after = policies_around(plan, observed)
-    used = list(_still_targeted(plan, observed))
+    (before, after), used = policies_around(plan, observed), list(_still_targeted(plan, observed))
     comparing = Comparison(before, after, declared, settings.partial, observed.live)
     effects = effects_of(plan, observed, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
