@@ -6,16 +6,19 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from policyctl.cli.main import run as run_main
 from tests.examples import FEW, USUAL, examples
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgresServer
 
 pytest_plugins = ["tests.chaos.plugin"]
 
@@ -131,6 +134,23 @@ policy:
     - model_name: virtual-model/google/gemini-2.0-flash-lite
       weight: 0.25
 """
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this process's own. It does not wait for its disk, so a test that crashes one starts another."""
+    from tests.postgres import programs, running_postgres
+
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> str:
+    """The URL of an empty database."""
+    return postgres.url(postgres.new_database())
 
 
 class Ran(NamedTuple):

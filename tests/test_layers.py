@@ -38,7 +38,7 @@ OWNERS = {
     "httpx": ("remote",),
     "httpcore": ("remote",),
     "sqlite3": ("remote/database.py",),
-    "psycopg": ("remote/postgres.py",),
+    "psycopg": ("remote/postgres",),
     "deepdiff": ("plan/diff.py",),
     "jinja2": ("load", "report"),
     "starlette": ("server",),
@@ -58,7 +58,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 220
+MOST_MODULES = 222
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

@@ -42,7 +42,7 @@ from policyctl.effect.tree import UNFIT, tree_if_known, unfit_models
 from policyctl.effect.usage import Names, Use, Uses, dead_configuration, names_in
 from policyctl.errors import NotKnown, UsageError
 from policyctl.load.selector import EnvironmentFilter
-from policyctl.load.urls import is_http
+from policyctl.load.urls import is_shared
 from policyctl.plan.references import led_to
 from policyctl.plan.unknown_fields import uncounted
 from policyctl.policy.document import Document, Policy
@@ -141,7 +141,7 @@ def _effect_several(options: Options, chosen: EnvironmentFilter, names: tuple[st
 
     def work(session: Session) -> None:
         one = session.environment
-        key = one.name if asked.against or any(map(is_file, names)) else f"{is_http(one.remote)} {one.digest}"
+        key = one.name if asked.against or any(map(is_file, names)) else f"{is_shared(one.remote)} {one.digest}"
         if key not in alike:
             answer, marks = marked(_answer(Here(options, session), names, asked))
             same = tuple(parts.setdefault(mark, part) for mark, part in zip(marks, answer.parts, strict=True))

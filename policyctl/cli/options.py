@@ -150,8 +150,8 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--remote",),
         {
             "metavar": "URL",
-            "help": "Another remote than the environment's: local, sqlite:///PATH, an https:// URL, or, to plan against, "
-            "git:REVISION.  [POLICYCTL_REMOTE]",
+            "help": "Another remote than the environment's: local, sqlite:///PATH, postgresql://HOST/DATABASE, an https:// "
+            "URL, or, to plan against, git:REVISION.  [POLICYCTL_REMOTE]",
         },
     ),
     (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +18,7 @@ from policyctl.load.urls import is_loopback_host
 from policyctl.report.format import escape
 
 if TYPE_CHECKING:
-    from policyctl.remote.sqlite import SqliteRemote
+    from policyctl.remote.store import Store
 
 EPILOG = """\b
 Example:
@@ -95,24 +97,21 @@ def serve(options: Options, **given: Any) -> int:
     return 0
 
 
-def _store(options: Options, *, unique_names: bool) -> SqliteRemote:
-    """The embedded remote to serve. Raises UsageError for another kind of remote, or one made with the other naming rule."""
-    from policyctl.remote.open import sqlite_path
-    from policyctl.remote.sqlite import SqliteRemote
+@contextmanager
+def _store(options: Options, *, unique_names: bool) -> Iterator[Store]:
+    """The store to serve. Raises UsageError for another kind of remote, or one made with the other naming rule."""
+    from policyctl.remote.open import open_store
 
     session = open_session(options)
-    if not session.url.startswith("sqlite:"):
-        raise UsageError(
-            f"serve needs an embedded remote, and {session.environment.name} has another kind; add --remote sqlite:///PATH"
-        )
-    store = SqliteRemote(sqlite_path(session.url), unique_names=unique_names)
-    if store.database.names_are_unique() is not unique_names:
-        does, flag = ("refuses", "without") if not unique_names else ("accepts", "with")
-        raise UsageError(
-            f"{store.path} {does} a second policy of one name, which was decided when it was made; "
-            f"run {flag} --allow-duplicate-names, or choose another file"
-        )
-    return store
+    with open_store(session.url, unique_names=unique_names) as store:
+        if store.database.names_are_unique() is not unique_names:
+            does, flag = ("refuses", "without") if not unique_names else ("accepts", "with")
+            raise UsageError(
+                f"{store.identity} {does} a second policy of one name, which was decided when it was made; "
+                f"run {flag} --allow-duplicate-names, or choose another store"
+            )
+        store.database.prepare()
+        yield store
 
 
 def _secret(reference: str) -> str:

@@ -21,7 +21,7 @@ from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import is_templated
 from policyctl.load.source import read_bytes
 from policyctl.load.unread import UnreadFiles, gap_problems, missing_config, why_nothing
-from policyctl.load.urls import LOCAL, SQLITE, is_http, remote_url_error
+from policyctl.load.urls import LOCAL, SQLITE, is_shared, remote_url_error
 from policyctl.plan.settings import Settings
 from policyctl.remote.open import Access, open_reader
 from policyctl.remote.protocol import Reader
@@ -79,7 +79,7 @@ class DirectoryFiles:
     def load(self, environment: Environment, progress: Progress) -> Loaded:
         """What the files contain for one environment, with its problems."""
         # On an embedded remote without a scope a policy exists only with a file.
-        key = f"{is_http(environment.remote)} {environment.digest}" if self._several else ""
+        key = f"{is_shared(environment.remote)} {environment.digest}" if self._several else ""
         with self._lock:
             if (known := self._known.get(key)) is not None:
                 return known

@@ -26,7 +26,7 @@ from policyctl.load.locate import to_problems
 from policyctl.load.required import version_error
 from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
 from policyctl.load.source import Source, read_bytes, refuse_link
-from policyctl.load.urls import LOCAL, http_url_error, is_http, is_safe_for_secrets, same_remotes
+from policyctl.load.urls import LOCAL, http_url_error, is_http, is_postgres, is_safe_for_secrets, same_remotes
 from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
@@ -286,6 +286,9 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
 
 def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:
     """What is wrong with an environment's `auth`, with paths into it. Values are not shown: they may be secrets."""
+    if is_postgres(remote):
+        message = "auth does not apply to a postgresql: remote; libpq finds the password (PGPASSFILE, service); remove it"
+        yield Finding(("auth",), "P308", message, "key")
     if not is_http(remote):
         return
     if not is_safe_for_secrets(remote):

@@ -107,7 +107,7 @@ class EnvironmentFile(SafetyFile):
         AfterValidator(_check_remote),
         Field(
             description="Where the policies are applied: local (a SQLite file in .policyctl/ beside the policy directory), "
-            "sqlite:///PATH, or the http(s) URL of an instance."
+            "sqlite:///PATH, postgresql://HOST/DATABASE, or the http(s) URL of an instance."
         ),
     ] = LOCAL
     auth: Annotated[

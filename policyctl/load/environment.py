@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.errors import InvalidInput, Problem, UsageError
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.urls import LOCAL, is_http
+from policyctl.load.urls import LOCAL, is_shared
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest, written_text
 from policyctl.policy.findings import MOST_LISTED, did_you_mean, listed
@@ -64,7 +64,7 @@ class Environment:
     def speaks_for(self, name: str) -> bool:
         """Whether a policy of that name exists only with a file: it is in scope, and removed without one."""
         settings = self.settings
-        written = settings.scope is not None or not is_http(self.remote)
+        written = settings.scope is not None or not is_shared(self.remote)
         return written and settings.prune and settings.in_scope(name) and not matches(name, settings.protect)
 
     @property

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.inventory import ReadBeside, Row, read_inventory, typed
 from policyctl.load.kinds import has_template, is_template
-from policyctl.load.urls import is_http, origin
+from policyctl.load.urls import is_http, is_postgres, origin, postgres_servers
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path, listed
 
 Origin = Mark | FieldPath  # a row of an inventory, or a part of policyctl.yaml
@@ -287,6 +287,8 @@ def rendered(text: str, known: Mapping[str, Any]) -> tuple[Any, str | None]:
 def _leads_astray(path: FieldPath, written: Any, value: Any, allow_origins: tuple[str, ...]) -> str | None:
     """Why a rendered remote, or the `url` of a login, may not be used: its server is decided by a row, and is not one that
     policyctl.yaml allows."""
+    if path == ("remote",) and is_postgres(value) and postgres_servers(value) != postgres_servers(written):
+        return "a row decides which server it is, and so where a password goes; write out its host, port or service"
     if path not in _ADDRESSES or not is_http(value) or _LITERAL_ORIGIN.fullmatch(written):
         return None
     try:

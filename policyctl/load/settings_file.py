@@ -224,8 +224,8 @@ class SafetyFile(FileModel):
         Globs | None,
         Field(
             description="Globs of the policy names that this directory manages. Other live policies are counted and left "
-            "alone. Default: every name on the embedded remote; on an http(s) remote only the names in the files, so that "
-            "nothing is removed until a scope is written."
+            "alone. Default: every name on the embedded remote; on an http(s) or postgresql: remote only the names in the "
+            "files, so that nothing is removed until a scope is written."
         ),
     ] = None
     prune: Annotated[

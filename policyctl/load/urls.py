@@ -9,12 +9,13 @@ from functools import lru_cache
 from os import stat
 from os.path import abspath, basename, commonpath, dirname, join, realpath, split
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from policyctl.load.atomic import STATE_FOLDER
 
 LOCAL = "local"  # the embedded remote beside the directory
 SQLITE = "sqlite:///"
+POSTGRES = "postgresql:"
 GIT = "git:"  # git:REVISION is the policies of a git revision, as a remote that can only be read
 _PORTS = {"http": 80, "https": 443}
 API = {True: "/v1", False: "/v1/orchestrate"}  # the end of an API's base, by whether it is the Developer Edition's
@@ -25,6 +26,12 @@ _PLACEHOLDER = re.compile(
     r"…|\.\.\.|[<>{}$]|%7B|%3C|/(?:(?:your|my)[-_])?(?:instance|tenant)(?:[-_]?id)?(?=/|$)|/(?:id|uuid|x{2,}|todo|change-?me)(?=/|$)",
     re.IGNORECASE,
 )
+# What the URL of a PostgreSQL database may set, besides host, database and user; libpq knows more, in its service file.
+_POSTGRES_OPTIONS = frozenset(
+    "service host hostaddr port dbname user sslmode sslrootcert sslcert sslkey sslcrl channel_binding gssencmode "
+    "target_session_attrs load_balance_hosts application_name connect_timeout".split()
+)
+_PASSWORDS = frozenset({"password", "sslpassword", "passfile", "oauth_client_secret"})
 # IBM's CLI treats URLs with these beginnings as the Developer Edition, case-sensitively.
 _LOCAL = ("http://localhost", "http://127.0.0.1", "http://[::1]", "http://0.0.0.0", "http://host.docker.internal")
 
@@ -54,6 +61,16 @@ def host_in(authority: str) -> str | None:
 def is_http(url: str) -> bool:
     """Whether a URL is one of http or https."""
     return urlsplit(url).scheme in _PORTS
+
+
+def is_postgres(url: str) -> bool:
+    """Whether a remote is a PostgreSQL database."""
+    return url.startswith(POSTGRES)
+
+
+def is_shared(url: str) -> bool:
+    """Whether others than the directory's own users may keep policies on a remote: it is a service or a database server."""
+    return is_http(url) or is_postgres(url)
 
 
 def origin(url: str) -> Origin:
@@ -112,6 +129,39 @@ def is_git(url: str) -> bool:
     return url.startswith(GIT)
 
 
+def postgres_url_error(url: str) -> str | None:
+    """Why this cannot be the URL of a PostgreSQL database, or None. Never repeats the text: it may have a password."""
+    parts = urlsplit(url)
+    asked = parse_qsl(parts.query, keep_blank_values=True)
+    if ":" in parts.netloc.rpartition("@")[0] or not _PASSWORDS.isdisjoint(key.lower() for key, _ in asked):
+        return "must not contain a password; put it into PGPASSWORD, the file of PGPASSFILE or a libpq service"
+    if not {key for key, _ in asked} <= _POSTGRES_OPTIONS:
+        return "has a parameter that policyctl does not accept; put it into a libpq service, and write postgresql:?service=NAME"
+    place = url.removeprefix(POSTGRES)
+    named = place.startswith("//") and (parts.netloc or parts.path.strip("/") or "host" in dict(asked))
+    if not (named or "service" in dict(asked)) or not place.startswith(("//", "?")) or parts.fragment or not url.isprintable():
+        return "must be postgresql://HOST/DATABASE or postgresql:?service=NAME"
+    return None
+
+
+def postgres_servers(url: str) -> tuple[str, ...]:
+    """What decides which servers a PostgreSQL URL leads to: its hosts and ports, without user and database."""
+    parts = urlsplit(url)
+    asked = dict(parse_qsl(parts.query, keep_blank_values=True))
+    return (parts.netloc.rpartition("@")[2].lower(), *(asked.get(key, "") for key in ("host", "hostaddr", "port", "service")))
+
+
+def postgres_identity(url: str) -> str:
+    """Servers and database of a PostgreSQL URL, without user and options: `postgresql://db:5432/policies`."""
+    parts = urlsplit(url)
+    asked = dict(parse_qsl(parts.query, keep_blank_values=True))
+    netloc, host, address, port, service = postgres_servers(url)
+    server = ":".join(filter(None, (netloc or host or address, port)))
+    database = asked.get("dbname") or unquote(parts.path).strip("/")
+    where = f"{POSTGRES}service={service}" if service else f"{POSTGRES}//{server.replace('@', '%40').replace('?', '%3F')}"
+    return f"{where}/{database}" if database else where
+
+
 def revision_error(revision: str) -> str | None:
     """Why this cannot be a git revision, or None: git must not take it for an option or for several lines.
 
@@ -147,9 +197,11 @@ def remote_url_error(remote: str) -> str | None:
         return None if named else "must be sqlite:///path/to/file"
     if remote.startswith(("http:", "https:")):
         return http_url_error(remote) or _instance_error(remote)
+    if is_postgres(remote):
+        return postgres_url_error(remote)
     if is_git(remote):
         return revision_error(remote.removeprefix(GIT))
-    return "must be local, sqlite:///path, git:REVISION, or an https:// URL"
+    return "must be local, sqlite:///path, postgresql://host/database, git:REVISION, or an https:// URL"
 
 
 def same_remotes(remotes: Mapping[str, str], folder: str) -> Iterator[tuple[str, str]]:
@@ -179,6 +231,8 @@ def _identities(name: str, remote: str, folder: str, remotes: Mapping[str, str])
         stem, above = file.removesuffix(".db"), dirname(abspath(folder))
         if basename(place) == STATE_FOLDER and remotes.get(stem) == LOCAL and commonpath((place, above)) == above:
             yield STATE_FOLDER, stem
+    elif is_postgres(remote):
+        yield postgres_identity(remote)
     elif is_http(remote):
         with suppress(ValueError):
             server = origin(remote)

@@ -96,6 +96,9 @@ class SqliteFile:
         with self.reading() as rows:
             return self._unique_names if rows is None else _refuses_twins(rows.connection)
 
+    def prepare(self) -> None:
+        """Nothing: the first write makes the file."""
+
     def check(self) -> None:
         """Raise RemoteError unless the file can be read."""
         with self.reading():

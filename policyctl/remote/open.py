@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from policyctl.errors import Refused, RemoteError, UsageError
+from policyctl.errors import PolicyctlError, Refused, RemoteError, UsageError
 from policyctl.load.atomic import bounded, read_bounded
 from policyctl.load.environment import Environment
-from policyctl.load.urls import LOCAL, SQLITE, http_url_error, is_git, is_http, origin
+from policyctl.load.urls import LOCAL, SQLITE, http_url_error, is_git, is_http, is_postgres, origin, postgres_url_error
 from policyctl.remote.protocol import Backoff, Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from policyctl.remote.lock import LockWait
     from policyctl.remote.orchestrate import Sender
     from policyctl.remote.redaction import Redactor
+    from policyctl.remote.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Access:
 
         See manual/architecture.md, safety rule 9.
         """
-        return self if origin(url) == origin(own) else replace(self, auth=None)
+        same = url == own or (not (is_postgres(url) or is_postgres(own)) and origin(url) == origin(own))
+        return self if same else replace(self, auth=None)
 
 
 def open_reader(url: str, access: Access = Access()) -> Reader:
@@ -69,6 +72,9 @@ def open_reader(url: str, access: Access = Access()) -> Reader:
         from policyctl.remote.git import GitReader
 
         return GitReader(url, access.directory, access.environment)
+    if is_postgres(url):
+        reader: Reader = _postgres(url).open_postgres_reader(url, models=access.environment.settings.models)
+        return reader
     if not is_http(url):
         return SqliteReader(sqlite_path(url), models=access.environment.settings.models)
     from policyctl.remote.orchestrate import OrchestrateReader
@@ -79,6 +85,9 @@ def open_reader(url: str, access: Access = Access()) -> Reader:
 def open_writer(url: str, access: Access = Access()) -> Writer:
     """A remote that can be read and written. Raises UsageError for one that can only be read."""
     require_writable(url)
+    if is_postgres(url):
+        writer: Writer = _postgres(url).PostgresRemote(url, models=access.environment.settings.models)
+        return writer
     if not is_http(url):
         return SqliteRemote(sqlite_path(url), models=access.environment.settings.models)
     from policyctl.remote.orchestrate import OrchestrateRemote
@@ -88,7 +97,7 @@ def open_writer(url: str, access: Access = Access()) -> Writer:
 
 def apply_lock_for(url: str, command: str, waiting: LockWait, status: Callable[[str], None]) -> AbstractContextManager[None]:
     """Hold the lock of an embedded remote; other remotes have none. See `apply_lock`."""
-    if is_http(url):
+    if is_http(url) or is_postgres(url):
         return nullcontext()
     from policyctl.remote.lock import apply_lock
 
@@ -136,9 +145,31 @@ def shared_hosts() -> Hosts:
     return Hosts()
 
 
+def open_store(url: str, *, unique_names: bool) -> Store:
+    """A store for a server to serve. Raises UsageError for a remote that is not one."""
+    if is_postgres(url):
+        store: Store = _postgres(url).PostgresRemote(url, unique_names=unique_names)
+        return store
+    if is_http(url) or is_git(url):
+        raise UsageError(f"{url} is not a store that can be served; add --remote sqlite:///PATH or postgresql://HOST/DATABASE")
+    return SqliteRemote(sqlite_path(url), unique_names=unique_names)
+
+
+def _postgres(url: str) -> ModuleType:
+    """The module of PostgreSQL. Raises RemoteError for a URL that it cannot have, PolicyctlError without the extra."""
+    if complaint := postgres_url_error(url):
+        raise RemoteError(f"the remote {complaint}")
+    try:
+        from policyctl.remote import postgres
+    except ImportError:
+        raise PolicyctlError("a postgresql: remote needs psycopg; install it with: pip install 'policyctl[postgres]'") from None
+    return postgres
+
+
 def sqlite_path(url: str) -> Path:
     """`sqlite:///a.db` is relative to the working directory, `sqlite:////a.db` is absolute, as SQLAlchemy has it."""
     if not url.startswith(SQLITE):
         scheme = url.partition(":")[0]
-        raise RemoteError(f"unknown kind of remote, {scheme}:; use local, sqlite:///path, git:REVISION or an https:// URL")
+        kinds = "local, sqlite:///path, postgresql://host/name, git:REVISION or an https:// URL"
+        raise RemoteError(f"unknown kind of remote, {scheme}:; use {kinds}")
     return Path(unquote(url.removeprefix(SQLITE)))

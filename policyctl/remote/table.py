@@ -85,6 +85,10 @@ class Database(Protocol):
         """Whether a second policy or model of one name is refused, which was decided when the database was made."""
         ...
 
+    def prepare(self) -> None:
+        """Make what serving needs before the first write: the tables of a database server, nothing in a file."""
+        ...
+
     def check(self) -> None:
         """Raise RemoteError unless the database answers at once."""
         ...

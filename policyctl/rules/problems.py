@@ -248,10 +248,10 @@ _CONFIG = (
     _error(
         "P304",
         "config-value",
-        "A remote or a secret does not have a form that policyctl accepts: a remote is local, sqlite:///PATH or an "
-        "https:// URL "
-        "without a user or password; a secret is a reference, env:NAME or file:PATH. Correct it; and if a secret was in "
-        "the file, replace it too: everyone who could read the file knows it.",
+        "A remote or a secret does not have a form that policyctl accepts: a remote is local, sqlite:///PATH, "
+        "postgresql://HOST/DATABASE without a password, or an https:// URL without a user or password; a secret is a "
+        "reference, env:NAME or file:PATH. Correct it; and if a secret was in the file, replace it too: everyone who could "
+        "read the file knows it.",
     ),
     _error(
         "P305",

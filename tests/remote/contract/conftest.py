@@ -35,10 +35,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, P
         yield running, database
 
 
-@pytest.fixture(params=["sqlite", "orchestrate over serve"])
+@pytest.fixture(params=["sqlite", "postgres", "orchestrate over serve"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     if request.param == "sqlite":
         return Kind(f"sqlite:///{tmp_path / 'remote.db'}")
+    if request.param == "postgres":
+        return Kind(request.getfixturevalue("database"))
     running, database = request.getfixturevalue("served")
     with SqliteRemote(database) as store:
         for row in store.rows():

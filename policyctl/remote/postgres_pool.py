@@ -1,0 +1,107 @@
+"""Connections to a PostgreSQL database: how each is set up, and which are open and not in use."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
+
+from policyctl.errors import RemoteError
+
+CONNECTIONS = 8  # at most, of one server or command
+_WAIT = 10.0  # seconds for one of the connections
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# What must hold whatever the server, the database or the role is configured to do.
+_SETTINGS = """
+SELECT set_config(name, value, false) FROM (VALUES
+    ('search_path', 'pg_catalog'), ('statement_timeout', '10s'), ('lock_timeout', '3s'),
+    ('idle_in_transaction_session_timeout', '10s'), ('default_transaction_isolation', 'read committed'),
+    ('default_transaction_read_only', %(read_only)s),
+    ('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
+                                ELSE current_setting('synchronous_commit') END)
+) AS setting (name, value)
+"""
+_NETWORK = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 8000}
+
+
+class Pool:
+    """Connections that are open and not in use; the one used last is used next.
+
+    They are made by who needs one, so that the reason why that fails is known, and it is tried again soon.
+    """
+
+    def __init__(self, url: str, identity: str, *, writable: bool) -> None:
+        self.reached = False  # whether a connection was ever made
+        self._url = url
+        self._identity = identity
+        self._writable = writable
+        self._idle: deque[Connection] = deque()
+        self._free = BoundedSemaphore(CONNECTIONS)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection, for one thread. Raises psycopg.OperationalError if none can be made."""
+        if not self._free.acquire(timeout=_WAIT):
+            raise RemoteError(f"{self._identity}: all {CONNECTIONS} connections are in use; try again later")
+        try:
+            connection = self._take()
+            try:
+                yield connection
+            finally:
+                if connection.info.transaction_status == TransactionStatus.IDLE:
+                    self._idle.append(connection)
+                else:  # broken, as those beside it then usually are; or given up on halfway
+                    connection.close()
+                    self.close()
+        finally:
+            self._free.release()
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:  # another thread was first
+                break
+
+    def _take(self) -> Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            connection = _connect(self._url, self._identity, writable=self._writable)
+        self.reached = True
+        return connection
+
+
+def _connect(url: str, identity: str, *, writable: bool) -> Connection:
+    """A connection to `postgresql://…` or `postgresql:?service=…`; what is not in the URL is as libpq finds it."""
+    patience = "" if "connect_timeout=" in url else "3"
+    found = psycopg.connect(
+        make_conninfo(
+            url.replace("postgresql:?", "postgresql://?", 1),
+            client_encoding="UTF8",
+            fallback_application_name="policyctl",
+            connect_timeout=patience or None,
+            **_NETWORK,
+        ),
+        autocommit=True,
+    )
+    try:
+        _set_up(found, identity, writable=writable)
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def _set_up(connection: Connection, identity: str, *, writable: bool) -> None:
+    if connection.info.parameter_status("server_encoding") != "UTF8":
+        raise RemoteError(f"{identity} does not store text in UTF8; make a database with ENCODING 'UTF8'")
+    connection.execute(_SETTINGS, {"read_only": "off" if writable else "on"})
