@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from policyctl.errors import Conflict, Moved, NotFound, PolicyctlError
+from policyctl.errors import Conflict, LostAnswer, Moved, NotFound, PolicyctlError
 from policyctl.load.urls import host_in, is_loopback_host
 from policyctl.server.log import Log, LogHandler, Watch
 from policyctl.server.openapi import HEALTH, LOGINS, PREFIXES, RESOURCES, description
@@ -38,7 +38,7 @@ PAGE = """\
 <p>This is a control plane for model policies. It is for programs: its API is below <code>/v1</code>.
 <ul>
 <li><a href="/openapi.json">/openapi.json</a> describes the API (with a token, where the server has one)
-<li><a href="/healthz">/healthz</a> shows whether the server can read its store
+<li><a href="/livez">/livez</a> shows whether the server runs, <a href="/readyz">/readyz</a> whether its store answers
 </ul>
 <p>To use it with policyctl, write this server's URL into policyctl.yaml as the <code>remote</code> of an environment,
 or try <code>policyctl plan --remote URL</code>.
@@ -68,7 +68,7 @@ def _routes(service: Service) -> list[BaseRoute]:
     itself = Operation("GET", lambda *_: ApiResponse(200, described), "This description.")
     for_people = Operation("GET", lambda *_: ApiResponse(200, PAGE, PAGE_HEADERS), "What this is, for a person.", public=True)
     pages = (PathItem(path, (for_people,)) for path in ("/", "/docs"))
-    root = [_route(place, service) for place in (*LOGINS, HEALTH, PathItem("/openapi.json", (itself,)), *pages)]
+    root = [_route(place, service) for place in (*LOGINS, *HEALTH, PathItem("/openapi.json", (itself,)), *pages)]
     resources = Router([_route(place, service) for place in RESOURCES], redirect_slashes=False)
     return [*root, *(Mount(prefix, app=resources) for prefix in PREFIXES)]
 
@@ -100,6 +100,8 @@ class Endpoint:
             body=b"" if operation.takes is None else await _body(request, operation),
             if_match=request.headers.get("if-match"),
         )
+        if operation.at_once:
+            return _response(operation.handler(self._service, call))
         return await run_in_threadpool(lambda: _response(operation.handler(self._service, call)))
 
 
@@ -174,6 +176,8 @@ async def _refused(request: Request, error: Exception) -> Response:
             return _response(ApiResponse(status, {"detail": str(error)}))
     log: Any = request.app.state.log
     log("error", "store", message=str(error))
+    if isinstance(error, LostAnswer):  # without Retry-After, which would mean that nothing was done
+        return _response(ApiResponse(500, {"detail": "it is not known whether the write was carried out; read it again"}))
     return _response(ApiResponse(503, {"detail": "the store cannot be used now; see the server's log"}, {"Retry-After": "1"}))
 
 

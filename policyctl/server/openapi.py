@@ -25,10 +25,28 @@ def healthz(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 
     return ApiResponse(200, {"status": "ok"})
 
 
-HEALTH = PathItem("/healthz", (Operation("GET", healthz, "Whether the server can read its store.", gives=Health, public=True),))
+def livez(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - every handler takes the same
+    """This process answers. Nothing else is asked: a store that is away is no reason to start the server again."""
+    return ApiResponse(200, {"status": "ok"})
+
+
+def readyz(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - as above
+    """Whether the store answers at once, in a format that this server knows. Otherwise the error becomes a 503."""
+    service.policies.database.check()
+    return ApiResponse(200, {"status": "ok"})
+
+
+HEALTH = (
+    PathItem("/healthz", (Operation("GET", healthz, "Whether the server can read its store.", gives=Health, public=True),)),
+    PathItem("/livez", (Operation("GET", livez, "Whether the server runs.", gives=Health, public=True, at_once=True),)),
+    PathItem(
+        "/readyz",
+        (Operation("GET", readyz, "Whether requests may be sent here: the store answers at once.", gives=Health, public=True),),
+    ),
+)
 
 _DESCRIPTION = """The policies, models, connections and other documents of IBM watsonx Orchestrate, as far as its clients use
-them, in one embedded database. Everything below /v1 is also below /api/v1 and below <anything>/v1/orchestrate."""
+them, in one database. Everything below /v1 is also below /api/v1 and below <anything>/v1/orchestrate."""
 
 _FAULTS = {
     400: "The request is not valid HTTP.",
@@ -43,6 +61,7 @@ _FAULTS = {
     422: "The body or the query has the wrong shape.",
     429: "The server accepts no further policies.",
     431: "The URL and the headers are too large.",
+    500: "It is not known whether the write was carried out; read before it is sent again.",
     503: "The store cannot be used now; try again later.",
 }
 _SHAPES: dict[int, type[Shape]] = {422: Invalid, 429: QuotaFault}
@@ -52,7 +71,7 @@ _BODIED = (413, 415)  # and those that every operation with a body may return
 
 def description(*, open_to_all: bool) -> dict[str, Any]:
     """The whole description, as JSON, of a server that needs a token or of one that needs none."""
-    places = [*(PathItem(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS, HEALTH]
+    places = [*(PathItem(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS, *HEALTH]
     return {
         "openapi": "3.1.0",
         "info": {"title": "policyctl serve", "version": __version__, "description": _DESCRIPTION},
@@ -84,8 +103,9 @@ def _operation(operation: Operation, path: str) -> dict[str, Any]:
 
 def _statuses(operation: Operation) -> list[int]:
     private = () if operation.public else (401,)
+    writes = () if operation.method == "GET" or operation.public else (500,)
     bodied = () if operation.takes is None else _BODIED
-    return sorted({*_ALWAYS, *private, *bodied, *operation.faults})
+    return sorted({*_ALWAYS, *private, *writes, *bodied, *operation.faults})
 
 
 def _fault(status: int) -> dict[str, Any]:

@@ -89,7 +89,8 @@ class Operation:
     """What one method does on one path.
 
     `status` and `gives` describe the response of success (`many`: a bare array of `gives`). `faults` are the other statuses
-    that it may have, besides those that every operation may have. `public` operations need no token.
+    that it may have, besides those that every operation may have. `public` operations need no token. A handler that waits for
+    nothing is called `at_once`, whatever the threads for the others are doing.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -104,6 +105,7 @@ class Operation:
     versioned: bool = False
     faults: tuple[int, ...] = ()
     public: bool = False
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Authentication: the server's one secret, and the JSON Web Tokens that a login with it returns.
 
-Tokens are JWTs (RFC 7519) signed with HMAC-SHA256 under a key of this process, so that none outlives it. Comparisons take
-the same time however much of a guess is right.
+Tokens are JWTs (RFC 7519) signed with HMAC-SHA256 under a key that is derived from the secret, so that every server with that
+secret accepts them, and none with another. Comparisons take the same time however much of a guess is right.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 TOKEN_SECONDS = 3600  # as long as an IBM Cloud IAM token lasts
@@ -26,7 +27,14 @@ class TokenIssuer:
         self.seconds = seconds
         self._secret = secret
         self._now = now
-        self._key = secrets.token_bytes(32)
+
+    @cached_property
+    def _key(self) -> bytes:
+        """The key that signs tokens. Its derivation is slow, so that the secret cannot be guessed from a token: with the usual
+        cost of scrypt for logins, 16 MiB."""
+        if self._secret is None:
+            return secrets.token_bytes(32)
+        return hashlib.scrypt(self._secret.encode(), salt=b"policyctl serve: tokens", n=1 << 14, r=8, p=1, dklen=32)
 
     @property
     def open(self) -> bool:

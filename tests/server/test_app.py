@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
 
+from policyctl.errors import LostAnswer
 from policyctl.load.urls import is_loopback_host
+from policyctl.policy.document import Document
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.server.app import BODY_BYTES, LOGIN_BYTES
+from policyctl.server.app import BODY_BYTES, LOGIN_BYTES, make_app
 from policyctl.server.log import JsonLog
+from policyctl.server.service import Service
 from policyctl.server.tokens import TokenIssuer
-from tests.server.serving import Inside, inside
+from tests.remote.http_helpers import document
+from tests.server.serving import HOST, Events, Inside, inside
 
 UNROUTED = {
     "an unknown path": ("GET", "/v1/nothing", 404),
@@ -118,7 +125,7 @@ def test_what_means_this_machine(host: str) -> None:
     assert is_loopback_host(host) is HOSTS[host]
 
 
-@pytest.mark.parametrize("path", ["/v1/model_policy", "/healthz", "/openapi.json", "/", "/docs"])
+@pytest.mark.parametrize("path", ["/v1/model_policy", "/healthz", "/livez", "/readyz", "/openapi.json", "/", "/docs"])
 def test_a_server_without_a_secret_answers_to_loopback_names_only(client: httpx.Client, path: str) -> None:
     """Else a page whose name was made to mean 127.0.0.1 could write through its visitor's browser."""
     for host in (
@@ -189,6 +196,52 @@ def test_an_error_that_was_not_expected_is_a_500_that_shows_nothing_of_the_insid
         assert (bug["event"], bug["error"], request["status"]) == ("bug", "KeyError", 500)
         assert __file__ in bug["at"]
         assert "canary-5418" not in json.dumps(server.events.kept)
+
+
+class Lost(SqliteRemote):
+    """A store whose writes are carried out, and their answers lost."""
+
+    def insert(self, document: Document, most: int | None = None) -> Document:
+        super().insert(document, most)
+        raise LostAnswer("canary-5419: the connection broke")
+
+
+def test_a_write_of_unknown_outcome_is_a_500_that_policyctl_does_not_repeat_blindly(tmp_path: Path) -> None:
+    """A 503 with Retry-After would mean that nothing was done."""
+    body = document("virtual-policy/a")
+    with Lost(tmp_path / "a.db") as store, inside(store) as server:
+        answer = server.client.post("/v1/model_policy", json=body)
+        assert (answer.status_code, "retry-after" in answer.headers) == (500, False)
+        assert "not known" in answer.json()["detail"]
+        assert "canary-5419" not in answer.text
+        assert [row["name"] for row in store.rows()] == ["virtual-policy/a"]
+
+
+class Stuck(SqliteRemote):
+    """A store that does not answer until it is released."""
+
+    released = Event()
+
+    def rows(self) -> Iterable[Any]:
+        self.released.wait(60)
+        return ()
+
+
+def test_the_server_is_alive_while_every_thread_waits_for_the_store(tmp_path: Path) -> None:
+    """A supervisor would end it otherwise, which does not bring a store back."""
+
+    async def ask(app: Any) -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=HOST) as client:
+            waiting = [asyncio.create_task(client.get("/v1/model_policy")) for _ in range(60)]
+            await asyncio.sleep(0)
+            alive = await client.get("/livez")
+            pending = sum(not task.done() for task in waiting)
+            Stuck.released.set()
+            return [alive.status_code, pending, *{(await task).status_code for task in waiting}]
+
+    with Stuck(tmp_path / "a.db") as store:
+        app = make_app(Service(store, TokenIssuer()), Events())
+        assert asyncio.run(ask(app)) == [200, 60, 200]
 
 
 def test_a_log_line_is_one_json_object_with_the_time() -> None:

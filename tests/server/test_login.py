@@ -158,12 +158,22 @@ def test_who_is_let_in(guarded: Inside, case: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["none", "HS256"])
 def test_a_token_that_another_signed_is_refused(guarded: Inside, clock: Clock, algorithm: str) -> None:
-    """Neither another server's token nor one that claims to need no signature."""
-    token, _ = TokenIssuer(SECRET, 900, clock).issue("someone")
+    """Neither the token of a server with another secret nor one that claims to need no signature."""
+    token, _ = TokenIssuer(f"{SECRET}2", 900, clock).issue("someone")
     if algorithm == "none":
         header = base64.urlsafe_b64encode(b'{"alg": "none"}').decode().rstrip("=")
         token = f"{header}.{token.split('.')[1]}."
     assert guarded.client.get("/v1/model_policy", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+
+
+def test_servers_with_one_secret_accept_each_others_tokens(guarded: Inside, clock: Clock) -> None:
+    """A client logs in at one of several; its next request may reach another. Without a secret there is nothing in common."""
+    token, _ = TokenIssuer(SECRET, 900, clock).issue("someone")
+    headers = {"Authorization": f"Bearer {token}"}
+    assert guarded.client.get("/v1/model_policy", headers=headers).status_code == 200
+    clock.time += 901
+    assert guarded.client.get("/v1/model_policy", headers=headers).status_code == 401
+    assert TokenIssuer().issue("someone")[0].rpartition(".")[2] != TokenIssuer().issue("someone")[0].rpartition(".")[2]
 
 
 @pytest.mark.parametrize(
@@ -171,10 +181,10 @@ def test_a_token_that_another_signed_is_refused(guarded: Inside, clock: Clock, a
 )
 def test_everything_but_logins_and_health_needs_a_token(guarded: Inside, headers: dict[str, str]) -> None:
     """Whatever the operations are, at every place that they are served at."""
-    public = {"/healthz", *(place.path for place in openapi.LOGINS)} - {"/api/v1/tenants"}
+    public = {*(place.path for place in HEALTH), *(place.path for place in openapi.LOGINS)} - {"/api/v1/tenants"}
     below = [prefix.replace("{instance:path}", "x/y") for prefix in PREFIXES]
     resources = [PathItem(f"{prefix}{place.path}", place.operations) for prefix in below for place in RESOURCES]
-    for place in (*resources, *openapi.LOGINS, HEALTH):
+    for place in (*resources, *openapi.LOGINS, *HEALTH):
         for method in place.by_method:
             status = guarded.client.request(method, place.path.replace("{id}", "x"), headers=headers).status_code
             assert (status != 401) is (place.path in public), (method, place.path, status)

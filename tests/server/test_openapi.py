@@ -46,7 +46,7 @@ def test_the_description_is_served_as_it_is(client: httpx.Client) -> None:
 def test_the_description_names_every_operation() -> None:
     """A route that is not described, or a description without a route, would show here."""
     routed = {(f"/v1{place.path}", method.lower()) for place in RESOURCES for method in place.by_method}
-    routed |= {(place.path, method.lower()) for place in (*LOGINS, HEALTH) for method in place.by_method}
+    routed |= {(place.path, method.lower()) for place in (*LOGINS, *HEALTH) for method in place.by_method}
     described = {(path, method) for path, methods in description(open_to_all=True)["paths"].items() for method in methods}
     assert described == routed
 

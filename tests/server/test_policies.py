@@ -278,7 +278,8 @@ def test_a_store_that_fails_is_a_503_that_names_no_file(server: Inside) -> None:
     add(server.client)
     server.store.close()
     server.store.path.write_bytes(b"no database, whatever its name says" * 100)
-    for path in ("/v1/model_policy", "/healthz"):
+    assert server.client.get("/livez").status_code == 200
+    for path in ("/v1/model_policy", "/healthz", "/readyz"):
         answer = server.client.get(path)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert str(server.store.path) not in answer.text
