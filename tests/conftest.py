@@ -40,6 +40,7 @@ SLOW = (
     "cli/test_what_was_merged.py",
     "server/test_limits.py",
     "server/test_openapi_fuzz.py",
+    "server/test_replicas.py",
     "server/test_serve.py",
     "server/test_soak.py",
     "test_budget.py",
@@ -48,7 +49,7 @@ SLOW = (
     "test_workflows.py",
 )
 # Where tests are random in another way than by @given.
-RANDOM = ("chaos", "server/test_openapi_fuzz.py")
+RANDOM = ("chaos", "server/test_openapi_fuzz.py", "server/test_replicas.py")
 HERE = Path(__file__).parent
 
 

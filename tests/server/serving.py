@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,16 +88,20 @@ class Served:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
+def serving(database: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> AbstractContextManager[Served]:
+    """Run the real program on a free port, for a file; it is ended with SIGTERM."""
+    return serving_at(f"sqlite:///{database}", database.with_suffix(".log"), *arguments, environ=environ)
+
+
 @contextmanager
-def serving(database: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """Run the real program on a free port; it is ended with SIGTERM."""
-    log = database.with_suffix(".log")
-    program = [sys.executable, "-W", "error", "-m", "policyctl", "serve", "--port", "0", "--remote", f"sqlite:///{database}"]
+def serving_at(remote: str, log: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """The same for any store, with a file for its log, beside which it runs."""
+    program = [sys.executable, "-W", "error", "-m", "policyctl", "serve", "--port", "0", "--remote", remote]
     environment = {**os.environ, **(environ or {})}
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [*program, *arguments], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=database.parent
+            [*program, *arguments], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=log.parent
         ) as process,
     ):
         assert process.stdout is not None

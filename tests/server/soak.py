@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -42,14 +42,26 @@ class Tally:
 
     `allowed` are the possible states of its own policies by name: one, or two after a write that was not answered; a state is
     a description. `done` counts, by shared policy, the writes that were answered as done, `cut` those that were not answered.
+    `written` are the times of all answers to writes, and `unknown` counts those that a server did not know the outcome of.
     """
 
     allowed: dict[str, set[Stored]]
-    writes: int = 0
+    written: list[float] = field(default_factory=list)
+    unknown: int = 0
     seconds: list[float] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
     cut: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+
+    @property
+    def writes(self) -> int:
+        """How many writes were answered as done."""
+        return len(self.written)
+
+    @property
+    def cut_off(self) -> int:
+        """How many writes were not answered, or with an unknown outcome."""
+        return self.cut.total() + sum(len(states) > 1 for states in self.allowed.values())
 
 
 class Cut(Exception):
@@ -57,9 +69,10 @@ class Cut(Exception):
 
 
 class Client(Thread):
-    """Asks one thing after the other until its time is over; while the server is down (`up` is not set) it waits."""
+    """Asks one thing after the other until its time is over. When its server is down it goes to the next one of `ports`; with
+    one alone it waits until that is `up`."""
 
-    def __init__(self, port: int, number: int, owned: dict[str, str], until: float, up: Event) -> None:
+    def __init__(self, ports: Sequence[int], number: int, owned: dict[str, str], until: float, up: Event) -> None:
         super().__init__(daemon=True)
         self.tally = Tally({name: {"seed"} for name in owned})
         self._ids = owned
@@ -68,7 +81,8 @@ class Client(Thread):
         self._up = up
         self._random = random.Random(number)
         self._fresh = itertools.count()
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        self._ports = itertools.cycle(ports)
+        self._connection = HTTPConnection("127.0.0.1", next(self._ports), timeout=60)
 
     def run(self) -> None:
         kinds = (self._add, self._update, self._remove, self._read, self._count, self._race)
@@ -78,12 +92,29 @@ class Client(Thread):
         self._connection.close()
 
     def _ask(self, expected: tuple[int, ...], method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """Ask. Raises Cut when it was sent and not answered; any other answer than the expected ones is noted."""
-        content = None if body is None else json.dumps(body)
+        """Ask, as often as it is refused because the store is away. Raises Cut when it was sent and not answered; any other
+        answer than the expected ones is noted."""
+        while True:
+            status, text, refused = self._send(method, path, None if body is None else json.dumps(body), headers)
+            if not (status == 503 and refused):
+                break
+        if status == 500 and b"not known" in text:
+            self.tally.unknown += 1
+            raise Cut
+        if status not in expected:
+            self.tally.wrong.append(f"{method} {path} was answered {status}: {text[:200]!r}")
+            raise Cut
+        if method != "GET" and status < 300:
+            self.tally.written.append(time.monotonic())
+        return status, json.loads(text) if text else None
+
+    def _send(self, method: str, path: str, content: str | None, headers: dict[str, str]) -> tuple[int, bytes, bool]:
+        """The status and body of an answer, and whether it has Retry-After."""
         while self._connection.sock is None:
             try:
                 self._connection.connect()
             except ConnectionError:
+                self._connection.port = next(self._ports)
                 self._up.wait()
         began = time.perf_counter()
         try:
@@ -94,11 +125,7 @@ class Client(Thread):
             self._connection.close()
             raise Cut from None
         self.tally.seconds.append(time.perf_counter() - began)
-        if answer.status not in expected:
-            self.tally.wrong.append(f"{method} {path} was answered {answer.status}: {text[:200]!r}")
-            raise Cut
-        self.tally.writes += method != "GET" and answer.status < 300
-        return answer.status, json.loads(text) if text else None
+        return answer.status, text, "Retry-After" in answer.headers
 
     def _write(self, name: str, after: Stored, method: str, path: str, body: Any = None) -> Any:
         """Change one of the own policies. When it is not known whether that happened, it is left alone from then on."""
@@ -127,7 +154,7 @@ class Client(Thread):
 
     def _add(self) -> None:
         name = f"virtual-policy/client-{self._number}-{next(self._fresh)}"
-        self._ids[name] = self._write(name, "new", "POST", PATH, _document(name, "new"))["id"]
+        self._ids[name] = self._write(name, "new", "POST", PATH, document_of(name, "new"))["id"]
 
     def _update(self) -> None:
         name, text = self._own(), f"update {next(self._fresh)}"
@@ -155,7 +182,7 @@ class Client(Thread):
     def _race(self) -> None:
         """Add a policy that others want to add too."""
         name = self._random.choice(RACES)
-        self._share(name, (201, 409), "POST", PATH, _document(name, "race"))
+        self._share(name, (201, 409), "POST", PATH, document_of(name, "race"))
 
 
 @dataclass
@@ -172,12 +199,12 @@ def soak(folder: Path, seconds: float = 30, clients: int = 64, policies: int = 1
     """Run it, against a database that is filled beforehand."""
     database = folder / "soak.db"
     seeded = {f"virtual-policy/seed-{number}": f"seed-{number}" for number in range(policies - len(COUNTERS))}
-    put([{"id": known, **_document(name, "seed")} for name, known in seeded.items()], database)
-    put([{"id": name.partition("/")[2], **_document(name, "0")} for name in COUNTERS], database)
+    put([{"id": known, **document_of(name, "seed")} for name, known in seeded.items()], database)
+    put([{"id": name.partition("/")[2], **document_of(name, "0")} for name in COUNTERS], database)
     up, until = Event(), time.monotonic() + seconds
     with serving(database) as served:
         shares = [dict(itertools.islice(seeded.items(), number, None, clients)) for number in range(clients)]
-        threads = [Client(served.port, number, share, until, up) for number, share in enumerate(shares)]
+        threads = [Client([served.port], number, share, until, up) for number, share in enumerate(shares)]
         for thread in threads:
             thread.start()
         threads[0].join(seconds / 2)
@@ -193,7 +220,7 @@ def soak(folder: Path, seconds: float = 30, clients: int = 64, policies: int = 1
     return Result(tallies, before, len(live_documents(database)), [*wrong, *_mistakes(database, tallies)])
 
 
-def _document(name: str, description: str) -> dict[str, Any]:
+def document_of(name: str, description: str) -> dict[str, Any]:
     return {
         "name": name,
         "display_name": name,
@@ -207,10 +234,15 @@ def _mistakes(database: Path, tallies: list[Tally]) -> Iterator[str]:
     with closing(sqlite3.connect(database)) as connection:
         if (found := connection.execute("PRAGMA integrity_check").fetchall()) != [("ok",)]:
             yield f"the file is not intact: {found}"
-        rows = connection.execute("SELECT count(*) FROM policy").fetchone()[0]
-    live = live_documents(database)
-    if rows != len(live):
-        yield f"{rows} rows have {len(live)} names"
+        rows = [json.loads(text) for (text,) in connection.execute("SELECT document FROM policy")]
+    yield from mistakes(rows, tallies)
+
+
+def mistakes(rows: Sequence[dict[str, Any]], tallies: Iterable[Tally]) -> Iterator[str]:
+    """Where the documents that are stored are not those of the answers."""
+    live = {row["name"]: row for row in rows}
+    if len(rows) != len(live):
+        yield f"{len(rows)} rows have {len(live)} names"
     allowed = {name: states for tally in tallies for name, states in tally.allowed.items()}
     for name, states in allowed.items():
         if (stored := live.get(name, {}).get("description")) not in states:
@@ -234,7 +266,7 @@ def main() -> None:
     median, slow = (statistics.quantiles(took, n=100)[place] for place in (49, 98))
     print(f"{len(took)} requests answered: median {median:.0f} ms, 99th percentile {slow:.0f} ms, longest {max(took):.0f} ms")
     writes = sum(tally.writes for tally in result.tallies)
-    cut = sum(tally.cut.total() + sum(len(states) > 1 for states in tally.allowed.values()) for tally in result.tallies)
+    cut = sum(tally.cut_off for tally in result.tallies)
     print(f"{writes} writes answered, {sum(result.before)} of them before the kill; {cut} cut off by it")
     print(f"{result.stored} policies stored; {len(result.wrong)} mistakes")
     for line in result.wrong[:20]:
