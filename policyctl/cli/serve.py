@@ -24,7 +24,8 @@ EPILOG = """\b
 Example:
   policyctl serve
   policyctl plan --remote http://127.0.0.1:4321
-  WXO_TOKEN=… policyctl serve --host 0.0.0.0 --token-from env:WXO_TOKEN"""
+  WXO_TOKEN=… policyctl serve --host 0.0.0.0 --token-from env:WXO_TOKEN
+  policyctl serve --remote postgresql://db.example.com/policies"""
 
 _NEEDS = ("starlette", "uvicorn")
 
@@ -54,7 +55,7 @@ class ServeOptions(NamedTuple):
 @click.option(
     "--allow-duplicate-names",
     is_flag=True,
-    help="Accept a second policy or model of one name (decided when the file is made).",
+    help="Accept a second policy or model of one name (decided when the store is made).",
 )
 @click.option("--allow-dangling", is_flag=True, help="Remove a model even if a policy targets it.")
 @click.option("--camel-case", is_flag=True, help="Return models as a live tenant does: camelCase keys, derived provider.")
@@ -63,8 +64,8 @@ class ServeOptions(NamedTuple):
 @click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True, help="More clients get a 503.")
 @with_options("dir", "env", "remote", "verbose")
 def serve(options: Options, **given: Any) -> int:
-    """Serve the embedded remote over HTTP, as the platform's control plane: its policies, models, connections, agents and other
-    documents, below /v1, /api/v1 and …/v1/orchestrate, and its logins.
+    """Serve the embedded remote, or a store in PostgreSQL, over HTTP as the platform's control plane: its policies, models,
+    connections, agents and other documents, below /v1, /api/v1 and …/v1/orchestrate, and its logins.
 
     To serve other machines a secret is needed: it is the bearer token, and the API key or password of the logins. Put a proxy
     in front of a server that others reach, for TLS and to end slow connections. Logs are JSON on standard error;

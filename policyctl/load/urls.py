@@ -152,11 +152,11 @@ def postgres_servers(url: str) -> tuple[str, ...]:
 
 
 def postgres_identity(url: str) -> str:
-    """Servers and database of a PostgreSQL URL, without user and options: `postgresql://db:5432/policies`."""
+    """Servers and database of a PostgreSQL URL, without user, options and the usual port: `postgresql://db/policies`."""
     parts = urlsplit(url)
     asked = dict(parse_qsl(parts.query, keep_blank_values=True))
     netloc, host, address, port, service = postgres_servers(url)
-    server = ":".join(filter(None, (netloc or host or address, port)))
+    server = ":".join(filter(None, (netloc or host or address, port))).removesuffix(":5432")
     database = asked.get("dbname") or unquote(parts.path).strip("/")
     where = f"{POSTGRES}service={service}" if service else f"{POSTGRES}//{server.replace('@', '%40').replace('?', '%3F')}"
     return f"{where}/{database}" if database else where

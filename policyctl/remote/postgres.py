@@ -27,7 +27,7 @@ from policyctl.remote.table import UNIQUE_KINDS, Columns, QuotaReached, taken
 
 LONGEST_NAME = 2000  # bytes of a name or id, which an index must hold
 # A database that crashed or fails over is tried again for some seconds. `tries` is no limit: `budget` is.
-PATIENCE = Backoff(tries=1_000_000, first=0.05, longest=0.5, budget=8.0)
+PATIENCE = Backoff(tries=1_000_000, first=0.05, longest=0.2, budget=15.0)
 AT_ONCE = Backoff(tries=1)
 _MIGRATING, _COUNTING = 0x706C6379_0001, 0x706C6379_0002  # advisory locks
 _PRUNE_EVERY = 1000  # writes
@@ -205,11 +205,10 @@ class PostgresRows:
     def insert(self, kind: str, row: Columns, most: int | None = None) -> Columns:
         """See `Rows`."""
         row = row._replace(version=1)
-        few = "" if most is None else f"AND (SELECT count(*) FROM policyctl.{kind}) < %(most)s"
+        few = "" if most is None else f"WHERE (SELECT count(*) FROM policyctl.{kind}) < %(most)s"
         insert = f"""
             INSERT INTO policyctl.{kind} (id, name, document, created_on, updated_at, version)
-            SELECT %(id)s, %(name)s, %(document)s, %(created_on)s, %(updated_at)s, %(version)s
-            WHERE NOT EXISTS (SELECT FROM policyctl.written WHERE token = %(token)s) {few}"""
+            SELECT %(id)s, %(name)s, %(document)s, %(created_on)s, %(updated_at)s, %(version)s {few}"""
         if not self._write(kind, insert, row, {"most": most}):
             raise QuotaReached(self.count(kind))
         return row
@@ -229,8 +228,7 @@ class PostgresRows:
     def _write(self, kind: str, statement: str, row: Columns, more: dict[str, Any]) -> bool:
         """Whether the statement changed its row, however often it had to be sent.
 
-        The token is noted only if it did. A statement that arrives late, after it was sent again, finds the token, or the row
-        in another version.
+        The token is noted only if it did, and can be noted once: of a statement that is carried out twice, the second fails.
         """
         for value in (row.name, row.id):
             if (why := _unstorable(value)) is not None:

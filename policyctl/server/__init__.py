@@ -1,1 +1,1 @@
-"""The control plane over HTTP, for `policyctl serve`: the platform's API over an embedded remote (extra `server`)."""
+"""The control plane over HTTP, for `policyctl serve`: the platform's API over a store (extra `server`)."""

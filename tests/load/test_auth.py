@@ -92,6 +92,7 @@ def test_the_way_to_log_in_is_the_one_written_else_the_urls(
         (INSTANCE, {**KEY, "url": "http://example.com"}, "6:12 P308 url must be an https:// URL"),
         (INSTANCE, {**KEY, "url": "https://u:hunter2@example.com"}, "6:12 P308 url must not contain a user or password"),
         (INSTANCE, {**KEY, "url": "example.com"}, "6:12 P308 url must be an https:// URL"),
+        ("postgresql://db/p", {"type": "bearer", **TOKEN}, "4:5 P308 auth does not apply to a postgresql: remote"),
         (INSTANCE, {"api_key": "hunter2"}, "5:16 P304 api_key must be a reference"),
     ],
 )
@@ -115,7 +116,7 @@ def test_what_is_wrong_is_reported_at_its_place_and_never_shows_a_secret(
         ("https://x\n.example.com", "has no usable host"),
         ("https://iam.cloud.ibm.c\u043em", "must have a host in ASCII"),
         ("https://iam.cloud.\u0131bm.com", "must have a host in ASCII"),
-        ("ftp://x", "must be local, sqlite:///path, git:REVISION, or an https:// URL"),
+        ("ftp://x", "must be local, sqlite:///path, postgresql://host/database, git:REVISION, or an https:// URL"),
         ("sqlite://x", "must be sqlite:///path/to/file"),
         *((f"http://{host}", "is not a URL") for host in ("[127.0.0.1]", "[localhost]", "[]", "[::1::]:80", "a:b:c")),
         *((f"https://{host}/a", "is not a URL") for host in ("[::1].example.com", "[127.0.0.1]x", "[::1]x:80")),

@@ -174,6 +174,10 @@ def test_a_row_that_leads_astray_breaks_its_own_environment_alone(row: str, foun
             'auth.url: credentials would go to "https://iam.evil.example", which allow_origins does not have',
         ),
         ('{remote: "{{ at }}"}', "https://evil.example/instances/1", "which allow_origins does not have"),
+        ('{remote: "{{ at }}"}', "postgresql://evil.example/p", "a row decides which server it is"),
+        ('{remote: "postgresql://{{ at }}/p"}', "evil.example", "a row decides which server it is"),
+        ('{remote: "postgresql://db/{{ at }}"}', "p?host=evil.example", "a row decides which server it is"),
+        ('{remote: "postgresql://{{ at }}@db/p"}', "x@evil.example/", "a row decides which server it is"),
         ('{remote: "{{ at }}"}', "sqlite:////var/lib/other.db", "in a path or a login only letters"),
         ('{remote: "{{ at }}"}', "sqlite:///../../other.db", "in a path or a login only letters"),
     ],
@@ -193,6 +197,16 @@ fleet:
 def test_a_server_that_is_written_out_needs_no_list(project: Project) -> None:
     config = FLEET.replace("api.{{ region }}.example.com", "api.example.com").replace("allow_origins", "protect: [x]\n#")
     assert loaded(project, config).environments["prod-bolt"].remote == "https://api.example.com/instances/0a1c"
+
+
+def test_a_row_may_name_the_database_on_a_postgresql_server(project: Project) -> None:
+    config = """
+templates:
+  one: {remote: "postgresql://db.example/{{ tenant }}"}
+fleet:
+  - {from: tenants.csv, name: "t-{{ tenant }}", extends: one}
+"""
+    assert loaded(project, config, "tenant\na\n").environments["t-a"].remote == "postgresql://db.example/a"
 
 
 def test_what_was_rendered_is_not_rendered_again(project: Project) -> None:
@@ -232,6 +246,7 @@ def test_environments_that_are_written_out_may_share_a_remote_only_with_scopes_o
         ("https://x.example/instances/a", "https://x.example./instances/a"),
         ("https://x.example/instances/a", "https://x.example/instances/%61"),
         ("http://localhost:4321/instances/a", "http://127.0.0.1:4321/instances/a"),
+        ("postgresql://db.example/p", "postgresql://me@DB.example:5432/p?sslmode=require"),
         ("sqlite:///a.db", "sqlite:///%61.db"),
         ("sqlite:///a.db", "sqlite:///HERE/./a.db"),
         ("sqlite:///a.db", "sqlite:////HERE/a.db"),

@@ -249,7 +249,7 @@ def test_the_password_comes_from_where_libpq_finds_it(
 
 GOOD = {
     "postgresql://db/policies": "postgresql://db/policies",
-    "postgresql://me@db.example:5432/policies?sslmode=verify-full": "postgresql://db.example:5432/policies",
+    "postgresql://me@db.example:5432/policies?sslmode=verify-full": "postgresql://db.example/policies",
     "postgresql://a:1,b:2/p?target_session_attrs=read-write": "postgresql://a:1,b:2/p",
     "postgresql:///p?host=/run/postgresql&port=5433": "postgresql:///run/postgresql:5433/p",
     "postgresql:?service=prod": "postgresql:service=prod",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import httpx
 import pytest
 
 from policyctl.remote.documents import ModelTable
+from policyctl.remote.open import open_store
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
-from policyctl.server.service import Variant
-from tests.server.serving import Inside, inside
+from policyctl.server.app import make_app
+from policyctl.server.service import Service, Variant
+from policyctl.server.tokens import TokenIssuer
+from tests.server.serving import HOST, Events, InProcess, Inside, inside
 
 NAME = "virtual-model/google/gemini"
 GEMINI = {"name": NAME, "display_name": "Gemini", "description": "text", "tags": [], "model_type": "chat"}
@@ -296,3 +300,24 @@ def test_the_selection_is_replaced_changed_and_reset(client: httpx.Client) -> No
     assert tags == {NAME: ["third party", "wxo-reserved-tag-admin-disallowed"], "virtual-model/b/b": ["third party"]}
     assert client.delete(path).status_code == 204
     assert client.get(path).json()["model_selection_settings"] == unset
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_servers_at_one_store_do_not_undo_each_others_changes_of_the_selection(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Each adds to what is stored, and its first write may meet the first write of another."""
+    url = f"sqlite:///{tmp_path / 'a.db'}" if kind == "sqlite" else request.getfixturevalue("database")
+    with ExitStack() as stack:
+        stores = [stack.enter_context(open_store(url, unique_names=True)) for _ in range(2)]
+        apps = [make_app(Service(store, TokenIssuer()), Events()) for store in stores]
+        clients = [stack.enter_context(httpx.Client(transport=InProcess(app), base_url=HOST)) for app in apps]
+
+        def deny(number: int) -> int:
+            body = {"add_to_llm_denylist": [f"m{number}"]}
+            return clients[number % 2].patch("/v1/model-selection", json=body).status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(deny, range(16))) == {200}
+        settings = clients[0].get("/v1/model-selection").json()["model_selection_settings"]
+        assert sorted(settings["llm_denylist"]) == sorted(f"m{number}" for number in range(16))
