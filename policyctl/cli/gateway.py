@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from policyctl.gateway.callers import CallerKeys
     from policyctl.gateway.pretend import Pretence
     from policyctl.gateway.relay import Upstreams
-    from policyctl.gateway.table import Table
+    from policyctl.gateway.table import PolicyTable
     from policyctl.gateway.upstreams import Upstream
 
 EPILOG = """\b
@@ -121,11 +121,11 @@ def _make_app(
     source: PolicySource,
     own: GatewayOptions,
     pretences: tuple[Pretence, ...] | None,
-    table: Table,
+    table: PolicyTable,
     signature: object,
     shared: Path | None,
 ) -> GatewayApp:
-    from policyctl.gateway.app import GatewayApp, Limits
+    from policyctl.gateway.app import GatewayApp, GatewayLimits
     from policyctl.gateway.ask import HttpUpstreams
     from policyctl.gateway.follow import following, report_unreachable
     from policyctl.gateway.log import EventLog, Lines, Records
@@ -145,14 +145,14 @@ def _make_app(
         connect,
         Observer(Metrics(shared), EventLog(Lines(2)), records),
         keys=source.keys(),
-        limits=Limits(body=own.max_body, requests=own.max_requests),
+        limits=GatewayLimits(body=own.max_body, requests=own.max_requests),
         follow=following(source, signature),
     )
     report_unreachable(app)
     return app
 
 
-def _raise_if_idle(pretences: tuple[Pretence, ...] | None, table: Table) -> None:
+def _raise_if_idle(pretences: tuple[Pretence, ...] | None, table: PolicyTable) -> None:
     """Raise UsageError for a pretence about models that no policy leads to."""
     from policyctl.policy.names import matching_models
 
@@ -192,9 +192,9 @@ class PolicySource:
             files += [_stamp(f"{self.database}{suffix}") for suffix in ("", "-wal")]
         return tuple(files)
 
-    def load(self) -> Table:
+    def load(self) -> PolicyTable:
         """The table of the policies as they are now. Raises InvalidInput, or PolicyctlError when there are none."""
-        from policyctl.gateway.table import PolicySnapshot, Table
+        from policyctl.gateway.table import PolicySnapshot, PolicyTable
 
         session = self._session()
         files = self._of_directory(session)
@@ -211,7 +211,7 @@ class PolicySource:
         if not policies:
             raise PolicyctlError(f"{self.identity} has no policy for environment {session.environment.name}")
         upstreams, without = self._upstreams(session, models)
-        return Table(PolicySnapshot(policies, upstreams, without, left_out), pretend=self.pretend)
+        return PolicyTable(PolicySnapshot(policies, upstreams, without, left_out), pretend=self.pretend)
 
     def _of_directory(self, session: Session) -> tuple[tuple[Any, ...], tuple[VirtualModel, ...]]:
         """The policies and virtual models in the files. With a remote, only the models count, and there may be no directory."""

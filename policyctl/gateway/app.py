@@ -14,9 +14,9 @@ import msgspec
 from policyctl.errors import NotKnown
 from policyctl.gateway.ask import SENT_UP, Asking, Reply, StreamCut, error_body, tokens_at_end
 from policyctl.gateway.callers import CallerKeys, is_local
-from policyctl.gateway.observed import Observer, Request
+from policyctl.gateway.observed import ClientRequest, Observer
 from policyctl.gateway.relay import Sleep, Upstreams, relay
-from policyctl.gateway.table import Route, Table
+from policyctl.gateway.table import Destination, PolicyTable
 from policyctl.policy.names import virtual_model
 
 Message = MutableMapping[str, Any]
@@ -33,7 +33,7 @@ _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _TAIL = 8192  # bytes at the end of a stream in which it may report tokens
 
 
-class Limits(NamedTuple):
+class GatewayLimits(NamedTuple):
     """What the gateway holds at most: bytes of one request's body and of all together, and requests at once."""
 
     body: int = 32 << 20
@@ -57,12 +57,12 @@ class GatewayApp:
 
     def __init__(
         self,
-        table: Table,
+        table: PolicyTable,
         connect: Callable[[], Upstreams],
         observer: Observer,
         *,
         keys: CallerKeys | None = None,
-        limits: Limits = Limits(),
+        limits: GatewayLimits = GatewayLimits(),
         follow: Callable[[GatewayApp], Awaitable[None]] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -101,7 +101,7 @@ class GatewayApp:
 
     async def _post(self, operation: str, scope: Message, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        request = Request(operation, _request_id(headers.get(b"x-request-id", b"")))
+        request = ClientRequest(operation, _request_id(headers.get(b"x-request-id", b"")))
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - it runs in one
         scope[LEFT] = task.cancel
@@ -120,7 +120,7 @@ class GatewayApp:
             scope.pop(LEFT, None)
             self.observer.end(request)
 
-    async def _answer(self, request: Request, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _answer(self, request: ClientRequest, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         request.caller = self._caller(headers)
         if self._requests > self._limits.requests:
             raise Refusal(503, "overloaded", "the gateway has as many requests as it takes; try later", retry_after="1")
@@ -147,7 +147,7 @@ class GatewayApp:
             raise Refusal(401, "invalid_api_key", message, www_authenticate="Bearer")
         return caller
 
-    async def _fields(self, request: Request, headers: Mapping[bytes, bytes], receive: Receive) -> dict[str, msgspec.Raw]:
+    async def _fields(self, request: ClientRequest, headers: Mapping[bytes, bytes], receive: Receive) -> dict[str, msgspec.Raw]:
         """The fields of the body. Raises Refusal for one that is too large, comes too slowly, or is not an object."""
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":  # this also keeps web pages of other sites from asking without a preflight request
@@ -169,7 +169,7 @@ class GatewayApp:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise Refusal(400, "invalid_json", "the body is not a JSON object") from None
 
-    async def _body(self, request: Request, receive: Receive) -> bytearray:
+    async def _body(self, request: ClientRequest, receive: Receive) -> bytearray:
         body = bytearray()
         while True:
             message = await receive()
@@ -189,7 +189,7 @@ class GatewayApp:
     def _too_large(self) -> Refusal:
         return Refusal(413, "body_too_large", f"the body has more than {self._limits.body:,} bytes", connection="close")
 
-    async def _pass_on(self, request: Request, reply: Reply, send: Send) -> None:
+    async def _pass_on(self, request: ClientRequest, reply: Reply, send: Send) -> None:
         """Send a reply to the client; what comes later is passed on as it comes."""
         request.status, request.first_byte, request.tokens = reply.status, time.perf_counter(), reply.tokens
         headers = [*reply.headers, *self._about(request)]
@@ -215,7 +215,7 @@ class GatewayApp:
             request.tokens = tokens_at_end(tail)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _about(self, request: Request) -> Headers:
+    def _about(self, request: ClientRequest) -> Headers:
         """The headers that say what became of a request."""
         found = [(b"x-request-id", request.id.encode())]
         if request.route is not None:
@@ -269,7 +269,7 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MODEL = msgspec.json.Decoder(str)
 
 
-def _route(table: Table, fields: Mapping[str, msgspec.Raw]) -> Route:
+def _route(table: PolicyTable, fields: Mapping[str, msgspec.Raw]) -> Destination:
     """What a request's model leads to. Raises Refusal when it leads nowhere."""
     try:
         model = _MODEL.decode(fields["model"])

@@ -181,7 +181,7 @@ def passed_down(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return found
 
 
-class Usage(msgspec.Struct):
+class TokenUsage(msgspec.Struct):
     """The tokens that a model reports, by the names of either interface."""
 
     prompt_tokens: int | None = None
@@ -198,13 +198,13 @@ class Usage(msgspec.Struct):
 
 
 class _Inner(msgspec.Struct):
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 class _Body(msgspec.Struct):
     """An answer, of which msgspec keeps only this and reads over the rest."""
 
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     response: _Inner | None = None  # of the last event of a stream of /v1/responses
 
 

@@ -10,13 +10,13 @@ from typing import Protocol
 from policyctl.errors import InvalidInput, PolicyctlError
 from policyctl.gateway.app import GatewayApp
 from policyctl.gateway.callers import CallerKeys
-from policyctl.gateway.table import Table
+from policyctl.gateway.table import PolicyTable
 
 _SHARE_SECONDS = 1.0  # between two times that a worker gives its counters to the others
 _PART = 0.1  # of the time is spent on looking, at most
 
 
-class Source(Protocol):
+class Followed(Protocol):
     """Where policies come from. Both methods are called in a thread."""
 
     every: float  # seconds between two looks
@@ -25,7 +25,7 @@ class Source(Protocol):
         """Something that is another thing once the policies may have changed; None if only loading shows it."""
         ...
 
-    def load(self) -> Table:
+    def load(self) -> PolicyTable:
         """The policies as they are now. Raises PolicyctlError when they are not fit to be used."""
         ...
 
@@ -34,7 +34,7 @@ class Source(Protocol):
         ...
 
 
-def following(source: Source, seen: object) -> Callable[[GatewayApp], Awaitable[None]]:
+def following(source: Followed, seen: object) -> Callable[[GatewayApp], Awaitable[None]]:
     """What keeps a gateway up to date. `seen` is the signature of the table that it begins with."""
 
     async def follow(app: GatewayApp) -> None:
@@ -50,7 +50,7 @@ async def _share(app: GatewayApp) -> None:
         await asyncio.sleep(_SHARE_SECONDS)
 
 
-async def _follow(app: GatewayApp, source: Source, seen: object) -> None:
+async def _follow(app: GatewayApp, source: Followed, seen: object) -> None:
     pause = source.every
     while True:
         await asyncio.sleep(pause)
@@ -67,7 +67,7 @@ async def _follow(app: GatewayApp, source: Source, seen: object) -> None:
         pause = max(source.every, (time.monotonic() - began) / _PART)
 
 
-async def _take(app: GatewayApp, source: Source, signature: object) -> object:
+async def _take(app: GatewayApp, source: Followed, signature: object) -> object:
     """Load, and swap if nothing changed meanwhile; the signature of what is in use now."""
     try:
         table = await asyncio.to_thread(source.load)

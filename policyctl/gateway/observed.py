@@ -9,10 +9,10 @@ from policyctl.effect.gateway import answer_value, is_served
 from policyctl.gateway.log import EventLog, Records, now
 from policyctl.gateway.metrics import Metrics
 from policyctl.gateway.relay import Relayed
-from policyctl.gateway.table import Route
+from policyctl.gateway.table import Destination
 
 
-class Request:
+class ClientRequest:
     """One request of a client, and what became of it so far."""
 
     __slots__ = (
@@ -26,7 +26,7 @@ class Request:
         self.first_byte: float | None = None
         self.held = 0  # bytes of its body
         self.caller = ""
-        self.route: Route | None = None
+        self.route: Destination | None = None
         self.stream = False
         self.relayed = Relayed()
         self.status = 0
@@ -45,7 +45,7 @@ class Observer:
         """A request has come."""
         self.metrics.add("requests_in_flight")
 
-    def end(self, request: Request) -> None:
+    def end(self, request: ClientRequest) -> None:
         """It is answered, or its client has left."""
         seconds = time.perf_counter() - request.began
         self.metrics.add("requests_in_flight", -1)
@@ -74,7 +74,7 @@ class Observer:
         counts["revision_info", (("revision", revision),)] = 1
         counts["refused_sets", ()] = float(refused)
 
-    def _count(self, request: Request, seconds: float) -> None:
+    def _count(self, request: ClientRequest, seconds: float) -> None:
         metrics, operation = self.metrics, request.operation[1:]
         policy = request.route.name if request.route is not None else ""
         metrics.add("requests_total", policy=policy, operation=operation, status=str(request.status))
@@ -91,7 +91,7 @@ class Observer:
             metrics.add("tokens_total", request.tokens[1], model=tried[-1].model, type="output")
 
 
-def _line(request: Request, seconds: float) -> dict[str, Any]:
+def _line(request: ClientRequest, seconds: float) -> dict[str, Any]:
     line: dict[str, Any] = {"id": request.id, "path": f"/v1{request.operation}", "status": request.status}
     if request.caller:
         line["caller"] = request.caller
@@ -100,7 +100,7 @@ def _line(request: Request, seconds: float) -> dict[str, Any]:
     return {**line, "ms": round(seconds * 1000, 1)}
 
 
-def _record(request: Request, seconds: float) -> dict[str, Any]:
+def _record(request: ClientRequest, seconds: float) -> dict[str, Any]:
     relayed, route = request.relayed, request.route
     record: dict[str, Any] = {
         "policy": route.name if route else "",

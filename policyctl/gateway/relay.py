@@ -13,7 +13,7 @@ from policyctl.effect.course import Attempt, CourseEnd, Draw, course
 from policyctl.effect.gateway import NO_ANSWER, Answer, status_of
 from policyctl.effect.tree import Balance
 from policyctl.gateway.ask import Asking, Reply, error_body, failure
-from policyctl.gateway.table import Route, Table
+from policyctl.gateway.table import Destination, PolicyTable
 from policyctl.gateway.upstreams import Upstream
 
 Chance = Callable[[], float]
@@ -64,8 +64,8 @@ _draw = draw_by(random.random)
 
 
 async def relay(
-    table: Table,
-    route: Route,
+    table: PolicyTable,
+    route: Destination,
     asking: Asking,
     upstreams: Upstreams,
     relayed: Relayed,
@@ -94,7 +94,7 @@ async def relay(
     return _last(ended, reply, route)
 
 
-async def _ask(table: Table, attempt: Attempt, asking: Asking, upstreams: Upstreams, relayed: Relayed) -> Reply:
+async def _ask(table: PolicyTable, attempt: Attempt, asking: Asking, upstreams: Upstreams, relayed: Relayed) -> Reply:
     model = attempt.leaf.model
     upstream = table.upstream(model)
     began = time.perf_counter()
@@ -106,7 +106,7 @@ async def _ask(table: Table, attempt: Attempt, asking: Asking, upstreams: Upstre
     return reply
 
 
-def _last(ended: CourseEnd, reply: Reply | None, route: Route) -> Reply:
+def _last(ended: CourseEnd, reply: Reply | None, route: Destination) -> Reply:
     """What the client gets: the last reply, unless the rules give it another status."""
     if ended.outcome == NO_ANSWER:
         return _own(503, "no_target", f"{route.name} has no target to ask: it has none, or every weight is 0")

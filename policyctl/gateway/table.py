@@ -17,7 +17,7 @@ from policyctl.policy.document import Document, digest, model_names, version_of
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, canonical_name, virtual_model
 
 
-class Route(NamedTuple):
+class Destination(NamedTuple):
     """What the `model` of a request leads to: the name of a policy or a model, its version, and the tree to walk."""
 
     name: str
@@ -35,7 +35,7 @@ class PolicySnapshot(NamedTuple):
     left_out: Mapping[str, str] = {}
 
 
-class Table:
+class PolicyTable:
     """The policies of one moment. Trees are made when they are first asked for, so that many policies cost nothing at start."""
 
     def __init__(self, snapshot: PolicySnapshot, *, pretend: bool = False) -> None:
@@ -48,7 +48,7 @@ class Table:
         self._known = KnownPolicies(snapshot.policies, whole=True, unclear=snapshot.left_out)
         self._upstreams = snapshot.upstreams
         self._pretend = pretend
-        self._routes: dict[str, Route | None] = {}
+        self._routes: dict[str, Destination | None] = {}
 
     @cached_property
     def targets(self) -> frozenset[str]:
@@ -67,7 +67,7 @@ class Table:
         """What a request may name as its model."""
         return [*sorted(self.policies), *sorted(self._upstreams)]
 
-    def route(self, model: str) -> Route | None:
+    def route(self, model: str) -> Destination | None:
         """What a name leads to: a policy in either spelling, or a model. None for an unknown name.
 
         Raises NotKnown for a policy that this gateway cannot run.
@@ -78,14 +78,16 @@ class Table:
             self._routes[name] = found
         return found
 
-    def _find(self, name: str, model: str) -> Route | None:
+    def _find(self, name: str, model: str) -> Destination | None:
         if (why := self.left_out.get(name)) is not None:
             raise NotKnown(f"{name} cannot be run: {why}")
         if (document := self.policies.get(name)) is not None:
-            return Route(name, version_of(document), read_tree(document, self._known))
+            return Destination(name, version_of(document), read_tree(document, self._known))
         if model.startswith(POLICY_PREFIX) or self.upstream(single := canonical_model(model)) is None:
             return None
-        return Route(single, "", read_tree({"policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": single}]}}))
+        return Destination(
+            single, "", read_tree({"policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": single}]}})
+        )
 
     def upstream(self, model: str) -> Upstream | None:
         """Where a model is; None for one without an upstream."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.load.environment import Connection
+from policyctl.load.environment import GatewayConnection
 from policyctl.load.urls import http_url_error, is_safe_for_secrets
 from policyctl.policy.document import Document
 from policyctl.policy.model_settings import is_placeholder, provider_key
@@ -64,14 +64,14 @@ class NoUpstream(PolicyctlError):
     """Why a model cannot be called."""
 
 
-def upstream_of(model: Document, key: str | None, connections: Mapping[str, Connection], resolve: Resolve) -> Upstream:
+def upstream_of(model: Document, key: str | None, connections: Mapping[str, GatewayConnection], resolve: Resolve) -> Upstream:
     """The upstream of a virtual model's document. `key` is the reference to its key in its own file.
 
     Raises NoUpstream with what is missing and where to write it.
     """
     name = model["name"]
     settings = model.get("provider_config") or {}
-    connection = connections.get(str(model.get("app_id")), Connection())
+    connection = connections.get(str(model.get("app_id")), GatewayConnection())
     reference = key or connection.api_key
     base = _base(name, settings.get("custom_host") or connection.custom_host)
     if reference is None and (app_id := model.get("app_id")) and app_id not in connections:

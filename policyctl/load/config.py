@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile
-from policyctl.load.environment import NO_CONFIG, Config, Connection, Environment, Suspend, Wave, leaves, listed_names
+from policyctl.load.environment import NO_CONFIG, Config, Environment, GatewayConnection, Suspend, Wave, leaves, listed_names
 from policyctl.load.fleet import (
     ENVIRONMENT_NAME,
     FleetDescription,
@@ -228,7 +228,7 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
         inventories=tuple(Path(source.file).parent / one.source for one in file.fleet or ()),
         origins={name: _origins(one) for name, one in members.items() if one.rendered is not None},
         connections={
-            name: Connection(one.api_key, one.custom_host)
+            name: GatewayConnection(one.api_key, one.custom_host)
             for name, one in (file.gateway.connections if file.gateway else {}).items()
         },
     )

@@ -98,7 +98,7 @@ class Environment:
         return digest({name: item for name, item in self.decides.items() if name not in ("vars", "include")})
 
 
-class Connection(NamedTuple):
+class GatewayConnection(NamedTuple):
     """What a connection of the platform holds, for the gateway: a reference to a key, and an address."""
 
     api_key: str | None = None
@@ -130,7 +130,7 @@ class Config(NamedTuple):
     waves: tuple[Wave, ...] = ()
     inventories: tuple[Path, ...] = ()
     origins: Mapping[str, Mapping[str, str]] = MappingProxyType({})
-    connections: Mapping[str, Connection] = MappingProxyType({})
+    connections: Mapping[str, GatewayConnection] = MappingProxyType({})
 
     @property
     def labels(self) -> dict[str, Mapping[str, str]]:

@@ -14,14 +14,14 @@ from typing import Any
 import httpx
 import uvicorn
 
-from policyctl.gateway.app import GatewayApp, Limits
+from policyctl.gateway.app import GatewayApp, GatewayLimits
 from policyctl.gateway.ask import HttpUpstreams
 from policyctl.gateway.callers import CallerKeys
 from policyctl.gateway.log import EventLog, Lines
 from policyctl.gateway.metrics import Metrics
 from policyctl.gateway.observed import Observer
 from policyctl.gateway.run import configure, listen, url_of
-from policyctl.gateway.table import PolicySnapshot, Table
+from policyctl.gateway.table import PolicySnapshot, PolicyTable
 from policyctl.gateway.upstreams import Upstream
 
 Writer = asyncio.StreamWriter
@@ -139,7 +139,7 @@ class Running:
         documents = {
             f"virtual-policy/{name}": {"name": f"virtual-policy/{name}", "policy": body} for name, body in policies.items()
         }
-        self.app.table = Table(
+        self.app.table = PolicyTable(
             PolicySnapshot(documents, {name: Upstream(name, name, self.upstream.base, **more) for name in models})
         )
         self.waits.clear()
@@ -154,7 +154,9 @@ class Running:
 
 
 @contextmanager
-def running(*, keys: CallerKeys | None = None, limits: Limits = Limits(), real_waits: bool = False) -> Iterator[Running]:
+def running(
+    *, keys: CallerKeys | None = None, limits: GatewayLimits = GatewayLimits(), real_waits: bool = False
+) -> Iterator[Running]:
     """A gateway that runs no policy yet. Without `real_waits` it only notes how long it would wait."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -175,7 +177,7 @@ def running(*, keys: CallerKeys | None = None, limits: Limits = Limits(), real_w
 
     upstream = ScriptedUpstream()
     observer = Observer(Metrics(), EventLog(Lines(writes)))
-    app = GatewayApp(Table(PolicySnapshot({})), HttpUpstreams, observer, keys=keys, limits=limits, sleep=note)
+    app = GatewayApp(PolicyTable(PolicySnapshot({})), HttpUpstreams, observer, keys=keys, limits=limits, sleep=note)
     listener = listen("127.0.0.1", 0)
     listener.listen(512)
     url, log = url_of(listener), list[dict[str, Any]]()
