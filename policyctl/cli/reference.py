@@ -33,6 +33,7 @@ TOPICS = (
     "threat-model",
     "orchestrate",
     "serve",
+    "gateway",
     "formats",
     "rules",
     "commands",

@@ -21,6 +21,7 @@ from policyctl.gateway.log import LibraryEvents
 
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
 IDLE_SECONDS = 75  # before an idle connection of a client is closed
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _RESTART_SECONDS = 1.0  # between two starts of a worker
 
 
@@ -129,11 +130,16 @@ def _serve(app: GatewayApp, listener: socket.socket, options: ServerOptions) -> 
         library = logging.getLogger(name)
         library.addHandler(LibraryEvents(app.observer.log))
         library.propagate = False
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again once its own handlers are removed
-        signal.signal(number, lambda *_: None)
+    server = uvicorn.Server(configure(app, options.drain_seconds))
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    for number in _ENDING:  # before uvicorn's own handlers are there, and after: it raises the signal again
+        signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     app.observer.log("info", "started", url=url_of(listener), revision=app.table.revision, policies=len(app.table.policies))
-    config = configure(app, options.drain_seconds)
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
     app.observer.log("info", "stopped")
     app.observer.log.lines.flush()
 
@@ -149,7 +155,7 @@ class _Supervisor:
         self.ending = False
 
     def run(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDING:
             signal.signal(number, self._end)
         for _ in range(self.options.workers):
             self._start()
@@ -170,11 +176,12 @@ class _Supervisor:
             os.kill(pid, signal.SIGTERM)
 
     def _start(self) -> None:
+        # A worker must not get a signal while it still has the handlers of this process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         pid = os.fork()
         if pid:
             self.started[pid] = time.monotonic()
-            if self.ending:  # the signal came in between
-                os.kill(pid, signal.SIGTERM)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             return
         code = 1
         try:

@@ -83,7 +83,8 @@ class PolicyTable:
             raise NotKnown(f"{name} cannot be run: {why}")
         if (document := self.policies.get(name)) is not None:
             return Destination(name, version_of(document), read_tree(document, self._known))
-        if model.startswith(POLICY_PREFIX) or self.upstream(single := canonical_model(model)) is None:
+        single = canonical_model(model)
+        if model.startswith(POLICY_PREFIX) or not (self._known_upstream(single) or (self._pretend and single in self.targets)):
             return None
         return Destination(
             single, "", read_tree({"policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": single}]}})
@@ -91,10 +92,13 @@ class PolicyTable:
 
     def upstream(self, model: str) -> Upstream | None:
         """Where a model is; None for one without an upstream."""
-        found = self._upstreams.get(model) or self._upstreams.get(virtual_model(model))
+        found = self._known_upstream(model)
         if found is None and self._pretend and model:
             return Upstream(model, called(model), "")
         return found
+
+    def _known_upstream(self, model: str) -> Upstream | None:
+        return self._upstreams.get(model) or self._upstreams.get(virtual_model(model))
 
     def why_not(self, model: str) -> str:
         """Why a model has no upstream."""

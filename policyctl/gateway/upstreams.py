@@ -14,7 +14,7 @@ from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.environment import GatewayConnection
 from policyctl.load.urls import http_url_error, is_safe_for_secrets
 from policyctl.policy.document import Document
-from policyctl.policy.model_settings import is_placeholder, provider_key
+from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import short_model
 
 # The bases of the interfaces that are compatible with OpenAI's, up to where /chat/completions follows.
@@ -43,8 +43,6 @@ _OTHER_WIRE = {
     "google": "https://generativelanguage.googleapis.com/v1beta/openai",
     "cohere": "https://api.cohere.ai/compatibility/v1",
 }
-# What the gateway uses of provider_config; the rest it reads and does nothing with.
-USED = frozenset({"provider", "custom_host", "request_timeout", "api_key"})
 
 Resolve = Callable[[str, str], str]  # what a reference is for, and the reference → the secret
 
@@ -90,12 +88,6 @@ def upstream_of(model: Document, key: str | None, connections: Mapping[str, Gate
 def called(name: str) -> str:
     """What the provider calls a model: its name without virtual-model/ and the provider."""
     return short_model(name).partition("/")[2] or short_model(name)
-
-
-def unused_settings(model: Document) -> tuple[str, ...]:
-    """The settings of a model that the gateway does nothing with; keys that open nothing are no matter."""
-    settings = model.get("provider_config") or {}
-    return tuple(key for key, value in settings.items() if key not in USED and not is_placeholder(value))
 
 
 def _base(name: str, custom: Any) -> str:

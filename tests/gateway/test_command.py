@@ -1,0 +1,236 @@
+"""`policyctl gateway` as a program: what it reads, takes over while it runs, refuses, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import Policyctl, Project
+from tests.gateway.live import Running, running
+
+MODEL = """\
+spec_version: v1
+kind: model
+name: openai/{name}
+provider_config:
+  custom_host: {base}
+  api_key: {key}
+"""
+A, B = "virtual-model/openai/a", "virtual-model/openai/b"
+
+
+@dataclass
+class Started:
+    """A gateway in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    errors: Path
+
+    def chat(self, model: str = "p", **more: Any) -> httpx.Response:
+        return self.client.post("/v1/chat/completions", json={"model": model, "messages": [], **more})
+
+    def until(self, true: Callable[[], bool]) -> None:
+        """Wait until something is true."""
+        end = time.monotonic() + 20
+        while not true():
+            assert time.monotonic() < end, self.errors.read_text("utf-8")
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.errors.read_text("utf-8").splitlines()]
+
+
+@contextmanager
+def started(folder: Path, *args: str, **environment: str) -> Iterator[Started]:
+    """Start the program on a free port, and end it with SIGTERM, which must do."""
+    errors = folder / "errors"
+    program = [sys.executable, "-m", "policyctl", "gateway", "--port", "0", "--poll", "0.05", *args]
+    with (
+        errors.open("wb") as log,
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=log, cwd=folder, env={**os.environ, **environment}) as process,
+    ):
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        found = re.search(r"at (http://\S+)/v1$", line)
+        assert found, line + errors.read_text("utf-8")
+        try:
+            with httpx.Client(base_url=found[1], trust_env=False, timeout=20) as client:
+                one = Started(process, client, errors)
+                one.until(lambda: _answers(client))
+                yield one
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0, errors.read_text("utf-8")
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/livez").status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Running]:
+    with running() as live:
+        yield live
+
+
+def write_models(project: Project, upstream: Running, key: str = "env:KEY_OF_MODELS") -> None:
+    for name in ("a", "b"):
+        project.write(f"{name}.model.yaml", MODEL.format(name=name, base=upstream.upstream.base, key=key))
+
+
+@pytest.mark.slow
+def test_models_beside_the_policies_are_called_with_their_keys(project: Project, upstream: Running) -> None:
+    write_models(project, upstream)
+    project.policy("p", A, B)
+    upstream.upstream.play({"a": [503]})
+    with started(project.folder, KEY_OF_MODELS="key-of-the-models") as gateway:
+        assert gateway.chat().headers["x-policyctl-served-by"] == B
+        assert gateway.client.get("/readyz").json()["without_upstream"] == []
+    assert [one.headers["authorization"] for one in upstream.upstream.heard] == ["Bearer key-of-the-models"] * 2
+    assert "key-of-the-models" not in gateway.errors.read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_connection_has_the_key_that_policyctl_yaml_refers_to(project: Project, upstream: Running) -> None:
+    (project.policies / "key").write_text("key-in-a-file\n")
+    text = MODEL.format(name="a", base=upstream.upstream.base, key="").replace("  api_key: \n", "app_id: conn\n")
+    project.write("a.model.yaml", text)
+    (project.policies / "policyctl.yaml").write_text("gateway: {connections: {conn: {api_key: 'file:key'}}}\n")
+    project.policy("p", A)
+    upstream.upstream.play({})
+    with started(project.folder) as gateway:
+        assert gateway.chat().status_code == 200
+        (project.policies / "key").write_text("the-next-key\n")
+        gateway.until(lambda: gateway.chat().status_code == 200 and _last_key(upstream) == "Bearer the-next-key")
+    assert upstream.upstream.heard[0].headers["authorization"] == "Bearer key-in-a-file"
+
+
+def _last_key(upstream: Running) -> str:
+    return upstream.upstream.heard[-1].headers["authorization"]
+
+
+@pytest.mark.slow
+def test_changed_files_are_taken_over_and_invalid_ones_are_not(project: Project) -> None:
+    project.policy("p", A)
+    with started(project.folder, "--pretend", "openai/a=503") as gateway:
+        before = gateway.chat()
+        assert before.status_code == 503
+        project.policy("p", A, B)
+        gateway.until(lambda: gateway.chat().status_code == 200)
+        after = gateway.chat()
+        assert before.headers["x-policyctl-version"] != after.headers["x-policyctl-version"]
+        project.write("p.yaml", "spec_version: v1\nkind: model\nname: p\npolicy: {}\n")
+        gateway.until(lambda: gateway.client.get("/readyz").json()["refused"] is not None)
+        assert gateway.chat().headers["x-policyctl-version"] == after.headers["x-policyctl-version"]
+        assert "p.yaml" in gateway.client.get("/readyz").json()["refused"]
+        assert "policyctl_gateway_refused_sets 1" in gateway.client.get("/metrics").text
+        (project.policies / "p.yaml").unlink()
+        project.policy("q", B)
+        gateway.until(lambda: gateway.client.get("/readyz").json()["refused"] is None)
+        assert (gateway.chat("q").status_code, gateway.chat("p").status_code) == (200, 404)
+
+
+@pytest.mark.slow
+def test_what_is_applied_to_a_database_is_run(project: Project, policyctl: Policyctl) -> None:
+    project.policy("p", A)
+    assert policyctl("apply", "--yes", "--remote", "sqlite:///live.db").code == 0
+    with started(project.folder, "--remote", "sqlite:///live.db", "--pretend", "openai/a=503") as gateway:
+        assert gateway.chat().status_code == 503
+        project.policy("p", A, B)
+        assert gateway.chat().status_code == 503
+        assert policyctl("apply", "--yes", "--remote", "sqlite:///live.db").code == 0
+        gateway.until(lambda: gateway.chat().status_code == 200)
+
+
+@pytest.mark.slow
+def test_requests_under_way_are_finished_before_it_ends(project: Project, upstream: Running) -> None:
+    begun = threading.Event()
+
+    async def slowly(writer: asyncio.StreamWriter, _: object) -> None:
+        begun.set()
+        await asyncio.sleep(0.5)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    write_models(project, upstream)
+    project.policy("p", A)
+    upstream.upstream.play({"a": [slowly]})
+    with ThreadPoolExecutor() as pool, started(project.folder, KEY_OF_MODELS="key-of-the-models") as gateway:
+        asked = pool.submit(gateway.chat)
+        assert begun.wait(20)
+        gateway.process.send_signal(signal.SIGTERM)
+        assert asked.result(20).json() == {}
+
+
+@pytest.mark.slow
+def test_workers_share_a_port_and_their_counters_and_are_replaced(project: Project) -> None:
+    project.policy("p", A, B)
+    with started(project.folder, "--pretend", "openai/a=503", "--workers", "2", "--records", "records.jsonl") as gateway:
+        for _ in range(20):
+            with httpx.Client(base_url=gateway.client.base_url, trust_env=False) as fresh:
+                assert fresh.post("/v1/chat/completions", json={"model": "p"}).status_code == 200
+        counted = 'requests_total{policy="virtual-policy/p",operation="chat/completions",status="200"} 20'
+        gateway.until(lambda: counted in gateway.client.get("/metrics").text)
+        gateway.until(lambda: len(_records(project)) == 20)
+        children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
+        assert len(children) == 2
+        os.kill(int(children[0]), signal.SIGKILL)
+        gateway.until(lambda: [line["event"] for line in gateway.log].count("started") == 3)
+    assert [one["answer"] for one in _records(project)[0]["attempts"]] == [503, 200]
+
+
+def _records(project: Project) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (project.folder / "records.jsonl").read_text("utf-8").splitlines()]
+
+
+REFUSED = {
+    "another address without keys": (("--host", "0.0.0.0"), 3, "--keys-from"),
+    "a key as itself": (("--keys-from", "sk-1234567890123456"), 64, "never a key itself"),
+    "keys that are short": (("--keys-from", "file:short"), 64, "line 1"),
+    "no file of keys": (("--keys-from", "file:none"), 64, "cannot be read"),
+    "a pretence about nothing": (("--pretend", "google=503"), 64, "no policy has a model"),
+    "a pretence that is not one": (("--pretend", "openai"), 64, "MODEL=ANSWER"),
+    "an answer that is not one": (("--pretend", "openai=1000"), 64, "is not an answer"),
+    "a rate above 1": (("--pretend", "openai=503:1.5"), 64, "is not a rate"),
+    "more than all calls": (("--pretend", "openai=503:0.6,openai=429:0.6"), 64, "more than all"),
+    "records in no directory": (("--records", "no/where"), 1, "cannot be written"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_does_not_start_with_what_cannot_be_meant(project: Project, policyctl: Policyctl, case: str) -> None:
+    args, code, message = REFUSED[case]
+    project.policy("p", A)
+    (project.folder / "short").write_text("short\n")
+    ran = policyctl("gateway", "--port", "0", *args)
+    assert ran.code == code, ran.err
+    assert message in ran.err
+    assert "sk-1234567890123456" not in ran.err
+
+
+def test_it_does_not_start_with_invalid_policies_or_none(project: Project, policyctl: Policyctl) -> None:
+    assert policyctl("gateway").code == 1
+    project.write("p.yaml", "spec_version: v1\nkind: model\nname: p\npolicy: {}\n")
+    ran = policyctl("gateway")
+    assert ran.code == 1
+    assert "p.yaml:4" in ran.err
