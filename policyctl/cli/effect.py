@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
@@ -45,7 +47,7 @@ from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.urls import is_shared
 from policyctl.plan.references import led_to
 from policyctl.plan.unknown_fields import uncounted
-from policyctl.policy.document import Document, Policy
+from policyctl.policy.document import Document, Policy, version_of
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.names import model_names_in, spellings
 from policyctl.report.effect_json import AnalysisView, ComparisonView, NotKnownView, Trace, Users, View, WhatIf
@@ -61,6 +63,7 @@ Example:
   policyctl effect anygem --trace gemini-2.0-flash=503,503 --seed 1
   policyctl effect support --against git:main
   policyctl effect --uses openai/gpt-4o
+  policyctl effect --records records.jsonl
   policyctl effect --all chat
   policyctl effect --graph --format markdown >> "$GITHUB_STEP_SUMMARY"
 
@@ -83,6 +86,7 @@ class Question(NamedTuple):
     timeout: tuple[str, ...]
     graph: bool
     uses: str | None
+    records: tuple[Path, ...]
     streamed: bool
 
     @property
@@ -106,6 +110,12 @@ class Question(NamedTuple):
 @click.option("--timeout", multiple=True, metavar="MODEL=SECONDS", help="For the worst-case latency; repeatable.")
 @click.option("--graph", is_flag=True, help="Draw the policies as a mermaid flowchart.")
 @click.option("--uses", metavar="PATTERN", help="Show which policies use a model, a provider or a policy, and how.")
+@click.option(
+    "--records",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Hold predictions against records of policyctl gateway; repeatable.",
+)
 @click.option("--streamed", is_flag=True, help="For requests for a stream, whose outages include streams that are cut off.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @with_options(*NAMES)
@@ -118,6 +128,11 @@ def effect(options: Options, policies: tuple[str, ...], form: str, chosen: Envir
     """
     console, asked = Console(options), Question(**question)
     _check(options, policies, asked, form)
+    if asked.records:
+        if chosen.several:
+            raise UsageError("--records is held against the policies of one environment; name one with --env")
+        console.result(_calibrated(find_policies(Here(options), policies), asked.records, form))
+        return 0
     if chosen.several:
         return _effect_several(options, chosen, policies, form, asked)
     console.result(render_answer(form, _answer(Here(options), policies, asked), console.out_style))
@@ -171,6 +186,37 @@ def _answer(here: Here, names: tuple[str, ...], asked: Question) -> Answer:
     return Answer(tuple(views), known, ASSUMED_STREAMED if asked.about_streams else ASSUMED)
 
 
+def _lines(files: tuple[Path, ...]) -> Iterator[bytes]:
+    for file in files:
+        try:
+            with file.open("rb") as lines:
+                yield from lines
+        except OSError as error:
+            raise UsageError(f"--records {file} cannot be read: {error.strerror}") from None
+
+
+def _calibrated(subjects: PolicySet, files: tuple[Path, ...], form: str) -> str:
+    """What is predicted of the policies beside what the records show. Raises UsageError when they show nothing of any."""
+    from policyctl.effect.calibration import RecordedRequest, calibrate, read_record
+    from policyctl.report.calibration import calibration_report
+
+    records: list[RecordedRequest] = []
+    unread = 0
+    for line in _lines(files):
+        try:
+            records.append(read_record(json.loads(line)))
+        except ValueError:
+            unread += 1
+    found = [
+        calibrate(policy.name, version_of(policy.document), tree_if_known(policy.document, subjects.known), records)
+        for policy in subjects.policies
+        if any(record.policy == policy.name for record in records)
+    ]
+    if not found:
+        raise UsageError(f"--records {files[0]} has no request of these policies; name the file that the gateway writes")
+    return calibration_report(form, found, unread)
+
+
 def _check(options: Options, names: tuple[str, ...], asked: Question, form: str) -> None:
     """Raise UsageError for options that ask several questions, or that have no effect on the one that is asked."""
     questions = {
@@ -179,12 +225,13 @@ def _check(options: Options, names: tuple[str, ...], asked: Question, form: str)
         "--trace": asked.trace,
         "--graph": asked.graph,
         "--uses": asked.uses is not None,
+        "--records": asked.records,
     }
     chosen = [name for name, value in questions.items() if value]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} are different questions; ask one at a time")
     about, given = "".join(chosen), click.get_current_context().get_parameter_source
-    if asked.streamed and about in ("--against", "--graph", "--uses"):
+    if asked.streamed and about in ("--against", "--graph", "--uses", "--records"):
         raise UsageError("--streamed is for outages, --down, --rate and --trace; leave it out")
     if asked.timeout and about not in ("", "--against"):
         raise UsageError(f"--timeout is for the worst-case latency, which {about} does not show; leave it out")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from policyctl.gateway.callers import CallerKeys
     from policyctl.gateway.pretend import Pretence
     from policyctl.gateway.relay import Upstreams
-    from policyctl.gateway.table import PolicyTable
+    from policyctl.gateway.table import RouteTable
     from policyctl.gateway.upstreams import Upstream
 
 EPILOG = """\b
@@ -121,7 +121,7 @@ def _make_app(
     source: PolicySource,
     own: GatewayOptions,
     pretences: tuple[Pretence, ...] | None,
-    table: PolicyTable,
+    table: RouteTable,
     signature: object,
     shared: Path | None,
 ) -> GatewayApp:
@@ -152,7 +152,7 @@ def _make_app(
     return app
 
 
-def _raise_if_idle(pretences: tuple[Pretence, ...] | None, table: PolicyTable) -> None:
+def _raise_if_idle(pretences: tuple[Pretence, ...] | None, table: RouteTable) -> None:
     """Raise UsageError for a pretence about models that no policy leads to."""
     from policyctl.policy.names import matching_models
 
@@ -192,9 +192,9 @@ class PolicySource:
             files += [_stamp(f"{self.database}{suffix}") for suffix in ("", "-wal")]
         return tuple(files)
 
-    def load(self) -> PolicyTable:
+    def load(self) -> RouteTable:
         """The table of the policies as they are now. Raises InvalidInput, or PolicyctlError when there are none."""
-        from policyctl.gateway.table import PolicySnapshot, PolicyTable
+        from policyctl.gateway.table import PolicySnapshot, RouteTable
 
         session = self._session()
         files = self._of_directory(session)
@@ -211,7 +211,7 @@ class PolicySource:
         if not policies:
             raise PolicyctlError(f"{self.identity} has no policy for environment {session.environment.name}")
         upstreams, without = self._upstreams(session, models)
-        return PolicyTable(PolicySnapshot(policies, upstreams, without, left_out), pretend=self.pretend)
+        return RouteTable(PolicySnapshot(policies, upstreams, without, left_out), pretend=self.pretend)
 
     def _of_directory(self, session: Session) -> tuple[tuple[Any, ...], tuple[VirtualModel, ...]]:
         """The policies and virtual models in the files. With a remote, only the models count, and there may be no directory."""

@@ -16,7 +16,7 @@ from policyctl.gateway.ask import SENT_UP, Asking, Reply, StreamCut, error_body,
 from policyctl.gateway.callers import CallerKeys, is_local
 from policyctl.gateway.observed import ClientRequest, Observer
 from policyctl.gateway.relay import Sleep, Upstreams, relay
-from policyctl.gateway.table import Destination, PolicyTable
+from policyctl.gateway.table import Destination, RouteTable
 from policyctl.policy.names import virtual_model
 
 Message = MutableMapping[str, Any]
@@ -57,7 +57,7 @@ class GatewayApp:
 
     def __init__(
         self,
-        table: PolicyTable,
+        table: RouteTable,
         connect: Callable[[], Upstreams],
         observer: Observer,
         *,
@@ -269,7 +269,7 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MODEL = msgspec.json.Decoder(str)
 
 
-def _route(table: PolicyTable, fields: Mapping[str, msgspec.Raw]) -> Destination:
+def _route(table: RouteTable, fields: Mapping[str, msgspec.Raw]) -> Destination:
     """What a request's model leads to. Raises Refusal when it leads nowhere."""
     try:
         model = _MODEL.decode(fields["model"])

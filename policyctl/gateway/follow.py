@@ -10,7 +10,7 @@ from typing import Protocol
 from policyctl.errors import InvalidInput, PolicyctlError
 from policyctl.gateway.app import GatewayApp
 from policyctl.gateway.callers import CallerKeys
-from policyctl.gateway.table import PolicyTable
+from policyctl.gateway.table import RouteTable
 
 _SHARE_SECONDS = 1.0  # between two times that a worker gives its counters to the others
 _PART = 0.1  # of the time is spent on looking, at most
@@ -25,7 +25,7 @@ class Followed(Protocol):
         """Something that is another thing once the policies may have changed; None if only loading shows it."""
         ...
 
-    def load(self) -> PolicyTable:
+    def load(self) -> RouteTable:
         """The policies as they are now. Raises PolicyctlError when they are not fit to be used."""
         ...
 

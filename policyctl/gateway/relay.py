@@ -13,7 +13,7 @@ from policyctl.effect.course import Attempt, CourseEnd, Draw, course
 from policyctl.effect.gateway import NO_ANSWER, Answer, status_of
 from policyctl.effect.tree import Balance
 from policyctl.gateway.ask import Asking, Reply, error_body, failure
-from policyctl.gateway.table import Destination, PolicyTable
+from policyctl.gateway.table import Destination, RouteTable
 from policyctl.gateway.upstreams import Upstream
 
 Chance = Callable[[], float]
@@ -64,7 +64,7 @@ _draw = draw_by(random.random)
 
 
 async def relay(
-    table: PolicyTable,
+    table: RouteTable,
     route: Destination,
     asking: Asking,
     upstreams: Upstreams,
@@ -94,7 +94,7 @@ async def relay(
     return _last(ended, reply, route)
 
 
-async def _ask(table: PolicyTable, attempt: Attempt, asking: Asking, upstreams: Upstreams, relayed: Relayed) -> Reply:
+async def _ask(table: RouteTable, attempt: Attempt, asking: Asking, upstreams: Upstreams, relayed: Relayed) -> Reply:
     model = attempt.leaf.model
     upstream = table.upstream(model)
     began = time.perf_counter()

@@ -35,7 +35,7 @@ class PolicySnapshot(NamedTuple):
     left_out: Mapping[str, str] = {}
 
 
-class PolicyTable:
+class RouteTable:
     """The policies of one moment. Trees are made when they are first asked for, so that many policies cost nothing at start."""
 
     def __init__(self, snapshot: PolicySnapshot, *, pretend: bool = False) -> None:

@@ -21,7 +21,7 @@ from policyctl.gateway.log import EventLog, Lines
 from policyctl.gateway.metrics import Metrics
 from policyctl.gateway.observed import Observer
 from policyctl.gateway.run import configure, listen, url_of
-from policyctl.gateway.table import PolicySnapshot, PolicyTable
+from policyctl.gateway.table import PolicySnapshot, RouteTable
 from policyctl.gateway.upstreams import Upstream
 
 Writer = asyncio.StreamWriter
@@ -139,7 +139,7 @@ class Running:
         documents = {
             f"virtual-policy/{name}": {"name": f"virtual-policy/{name}", "policy": body} for name, body in policies.items()
         }
-        self.app.table = PolicyTable(
+        self.app.table = RouteTable(
             PolicySnapshot(documents, {name: Upstream(name, name, self.upstream.base, **more) for name in models})
         )
         self.waits.clear()
@@ -177,7 +177,7 @@ def running(
 
     upstream = ScriptedUpstream()
     observer = Observer(Metrics(), EventLog(Lines(writes)))
-    app = GatewayApp(PolicyTable(PolicySnapshot({})), HttpUpstreams, observer, keys=keys, limits=limits, sleep=note)
+    app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, observer, keys=keys, limits=limits, sleep=note)
     listener = listen("127.0.0.1", 0)
     listener.listen(512)
     url, log = url_of(listener), list[dict[str, Any]]()

@@ -13,7 +13,7 @@ import pytest
 
 from policyctl.gateway.app import GatewayLimits
 from policyctl.gateway.callers import read_keys
-from policyctl.gateway.table import PolicySnapshot, PolicyTable
+from policyctl.gateway.table import PolicySnapshot, RouteTable
 from policyctl.gateway.upstreams import Upstream
 from tests.gateway.live import DONE, EVENTS, Running, answer_of, chunk, event, running, sends
 
@@ -75,7 +75,7 @@ def test_of_the_body_only_the_model_changes(gateway: Running) -> None:
 def test_each_key_goes_to_its_own_upstream_only(gateway: Running) -> None:
     base = gateway.upstream.base
     upstreams = {"a": Upstream("a", "a", base, "key-of-a"), "b": Upstream("b", "b", base)}
-    gateway.app.table = PolicyTable(PolicySnapshot({"virtual-policy/p": {"name": "p", "policy": FALLBACK}}, upstreams))
+    gateway.app.table = RouteTable(PolicySnapshot({"virtual-policy/p": {"name": "p", "policy": FALLBACK}}, upstreams))
     gateway.upstream.play({"a": [401]})
     answer = gateway.client.post("/v1/chat/completions", json={"model": "p"}, headers={"authorization": "Bearer clients-own"})
     assert answer.status_code == 200
@@ -183,7 +183,7 @@ def test_a_refused_connection_is_asked_again_and_then_falls(gateway: Running) ->
             "b": Upstream("b", "b", gateway.upstream.base),
         }
         body = {**FALLBACK, "retry": {"attempts": 2, "on_status_codes": []}}
-        gateway.app.table = PolicyTable(PolicySnapshot({"virtual-policy/p": {"name": "p", "policy": body}}, upstreams))
+        gateway.app.table = RouteTable(PolicySnapshot({"virtual-policy/p": {"name": "p", "policy": body}}, upstreams))
         gateway.upstream.play({})
         gateway.waits.clear()
         answer = gateway.chat()
