@@ -15,7 +15,7 @@ from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
-from policyctl.cli.options import NAMES, NumberRange, Options, with_options
+from policyctl.cli.options import ALL, NumberRange, Options, with_options
 from policyctl.cli.review import raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
@@ -33,7 +33,7 @@ from policyctl.reconcile.plan import raise_if_stale
 from policyctl.remote.open import require_writable
 from policyctl.report.format import Style, count
 from policyctl.report.outcomes import apply_json, apply_text, outcome_line
-from policyctl.report.plan_text import plan_text
+from policyctl.report.plan_text import plan_text, problems_text
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
@@ -133,7 +133,7 @@ def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | 
 )
 @with_audit
 @with_selection
-@with_options(*NAMES)
+@with_options(*ALL)
 @with_environments
 @with_pace
 def apply(
@@ -175,7 +175,7 @@ def apply(
         approval = _approval(yes, expect_digest, run, plans_file)
         return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
     session, review = _review_one(options, planfile, selection, overrides, base, past)
-    _show(session, review, planfile, expect_digest, output)
+    _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
     if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
         session.console.say("--validate-models does nothing: the plan adds or updates no model")
     return confirm_and_apply(review, session, settings, output, yes=yes)
@@ -222,11 +222,17 @@ def _open_several(
     return open_fleet(options, chosen, selection, overrides, base=base, past=past), run
 
 
-def _show(session: Session, review: Review, planfile: Path | None, expected: str | None, output: OutcomeOutput) -> None:
-    """Print the plan. Raises StalePlan for one that the remote has moved on from, or that is not the approved one."""
+def _show(
+    session: Session, review: Review, planfile: Path | None, expected: str | None, output: OutcomeOutput, *, quiet: bool
+) -> None:
+    """Print the plan, of which `quiet` leaves the problems. Raises StalePlan for one that the remote has moved on from, or that
+    is not the approved one."""
     console = session.console
     if output.form == "text":
-        console.result(plan_text(review, session.remote, console.out_style, verbose=console.verbose))
+        follows = quiet and review.plan.changes and not (review.refusals or review.stale)  # the outcome is the last line
+        remote, style = session.remote, console.out_style
+        whole = "" if follows else plan_text(review, remote, style, verbose=console.verbose, quiet=quiet)
+        console.result(whole or problems_text(review, style))
     if unapproved := _unapproved(review.plan, expected):
         write_stop_summary(unapproved, console)
     write_plan_summary(view_of(review, session.remote, session.options.dir, console), planfile, console)
@@ -350,7 +356,7 @@ class ConsoleEvents(ApplyEvents):
     def outcome(self, outcome: Outcome) -> None:
         if self._console.draws:
             self._step(outcome)
-        else:  # a line for each change
+        elif not self._console.quiet:  # a line for each change; those that failed are in the result too
             self._console.say(outcome_line(outcome, self._console.err_style), painted=True)
 
     def stopped(self) -> bool:

@@ -89,6 +89,20 @@ def among(values: Iterable[str]) -> Complete:
     return _completion(lambda _: [(value, "") for value in values])
 
 
+def help_words(topics: Iterable[str]) -> Complete:
+    """A page of the manual or a command; after a group of commands one of these."""
+
+    def words(line: Line) -> Iterable[tuple[str, str]]:
+        command: click.Command | None = line.context.find_root().command
+        before = line.context.params.get("words") or ()
+        for word in before:
+            command = command.get_command(line.context, word) if isinstance(command, click.Group) else None
+        names = command.list_commands(line.context) if isinstance(command, click.Group) else []
+        return [(name, "") for name in (*(() if before else topics), *names)]
+
+    return _completion(words)
+
+
 @_completion
 def rules(line: Line) -> Iterable[tuple[str, str]]:
     """The codes of the rules."""

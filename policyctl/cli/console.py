@@ -127,8 +127,9 @@ class Console:
         self.out_style = Style(wants_colour(options.color, out.isatty(), os.environ), terminal_width(out, os.environ))
         self.err_style = Style(wants_colour(options.color, err.isatty(), os.environ), terminal_width(err, os.environ))
         self.verbose = options.verbose > 0
+        self.quiet = options.quiet
         # A dumb terminal cannot move its cursor.
-        self.draws = err.isatty() and os.environ.get("TERM") != "dumb"
+        self.draws = err.isatty() and os.environ.get("TERM") != "dumb" and not self.quiet
         self.progress = Progress(err, lambda: terminal_width(err, os.environ) if self.draws else None)
 
     def result(self, text: str) -> None:

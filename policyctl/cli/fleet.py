@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from policyctl.load.past import PastDirectory
 
 
-def render_fleet(form: str, fleet: FleetResult, style: Style = Style(), *, verbose: bool = False) -> str:
-    """The report of a run: text, json, markdown, csv or junit."""
+def render_fleet(form: str, fleet: FleetResult, style: Style = Style(), *, verbose: bool = False, quiet: bool = False) -> str:
+    """The report of a run: text (of which `quiet` leaves the plans out), json, markdown, csv or junit."""
     renders: dict[str, Callable[[FleetResult], str]] = {
         "json": fleet_json,
         "markdown": fleet_markdown,
         "csv": fleet_csv,
         "junit": fleet_junit,
-        "text": lambda one: fleet_text(one, style, verbose=verbose),
+        "text": lambda one: fleet_text(one, style, verbose=verbose, plans=not quiet),
     }
     return renders[form](fleet)
 

@@ -68,7 +68,8 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
     if not approval.yes or approval.expected is not None:
         before = plan_fleet(fleet, Pace(pace.parallelism))
         if output.form == "text":
-            fleet.console.result(fleet_text(before, fleet.console.out_style, verbose=fleet.console.verbose))
+            plans = not (fleet.console.quiet and approval.yes)  # a question is about what was shown
+            fleet.console.result(fleet_text(before, fleet.console.out_style, verbose=fleet.console.verbose, plans=plans))
         _raise_if_unapproved(before, approval.expected, approval.plans)
         targets = sum(bool(one.changes) and not one.failed for one in before.results)
         if not targets:
@@ -82,7 +83,7 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
     output.put(fleet.console, fleet_json(result))
     if output.form == "text":
         style, verbose = fleet.console.out_style, fleet.console.verbose
-        fleet.console.result(fleet_text(result, style, verbose=verbose, plans=shown is None))
+        fleet.console.result(fleet_text(result, style, verbose=verbose, plans=shown is None and not fleet.console.quiet))
     return result.exit_code() if number is None else 128 + number
 
 
@@ -95,7 +96,8 @@ def _apply(
     to = "" if fleet.past is None else fleet.past.then.commit
     run = resume or Run("", "apply", "", _revision(directory), fleet.names, {}, fleet.selection, shown, to)
     record = RunRecord(state_folder(directory), run)
-    fleet.console.say(f"run {record.id}; if it is interrupted: policyctl apply --resume {record.id}")
+    if not fleet.console.quiet:
+        fleet.console.say(f"run {record.id}; if it is interrupted: policyctl apply --resume {record.id}")
 
     def work(session: Session) -> EnvironmentResult:
         return _apply_one(fleet, session, settings, brakes, shown)

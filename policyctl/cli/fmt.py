@@ -33,7 +33,7 @@ _UNREAD = ("P001", "P005", "P008")  # of what is there and cannot be read, or is
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @click.option("--check", is_flag=True, help="Write nothing, and exit with 1 if a file would change.")
 @click.option("--diff", is_flag=True, help="Write nothing, and show what would change.")
-@with_options("dir", "color", "verbose")
+@with_options("dir", "color", "verbose", "quiet")
 def fmt(options: Options, paths: tuple[Path, ...], check: bool, diff: bool) -> int:
     """Write YAML files in one style, that of the files which pull and --save write, and print the names of those that change.
     Without a PATH all of the policy directory.
@@ -50,7 +50,8 @@ def fmt(options: Options, paths: tuple[Path, ...], check: bool, diff: bool) -> i
         if (change := _change_of(file, found)) is None:
             continue
         changed += 1
-        console.result(_diff(change, console.out_style) if diff else f"{file}\n")
+        if check or diff or not console.quiet:
+            console.result(_diff(change, console.out_style) if diff else f"{file}\n")
         if not (check or diff):
             write_atomically(Path(file), change.after)
     would = "would be formatted" if check or diff else "formatted"

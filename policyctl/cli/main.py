@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from policyctl import __version__
-from policyctl.cli.options import NAMES, Commands, Options, with_options
+from policyctl.cli.options import ALL, Commands, Options, with_options
 from policyctl.errors import InvalidInput, PolicyctlError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ COMMANDS = {
     "rules": "List the rules of validate, or explain one.",
     "schema": "Print the JSON Schema of a policy file, of another file, or of what a command prints.",
     "completion": "Print the script for completion in bash, zsh or fish.",
-    "help": "Show a page of the manual, or list the pages.",
+    "help": "Show a page of the manual or the help of a command, or list both.",
 }
 
 
@@ -70,7 +70,7 @@ Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),
     context_settings={"auto_envvar_prefix": "POLICYCTL", "help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="policyctl", message="%(prog)s %(version)s")
-@with_options(*NAMES)
+@with_options(*ALL)
 def policyctl(options: Options) -> None:
     """Model policies in Git: a directory of YAML files is what should exist, plan shows what would change, apply changes
     it."""

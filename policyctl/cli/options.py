@@ -57,6 +57,7 @@ class NumberRange(click.FloatRange):
 
 
 NAMES = ("dir", "env", "remote", "color", "verbose")
+ALL = (*NAMES, "quiet")
 
 
 class Options(NamedTuple):
@@ -67,6 +68,7 @@ class Options(NamedTuple):
     remote: str | None = None
     color: str = "auto"
     verbose: int = 0
+    quiet: bool = False
     given: frozenset[str] = frozenset()
 
     @property
@@ -92,13 +94,15 @@ def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         def wrapper(*args: Any, **values: Any) -> Any:
             context = click.get_current_context()
             before: Options = context.parent.obj if context.parent is not None else Options()
-            if idle := [_spelled(name) for name in NAMES if name in before.given - {*used}]:
+            if idle := [_spelled(name) for name in ALL if name in before.given - {*used}]:
                 raise UsageError(f"{context.command_path} does not use {' or '.join(idle)}; leave it out")
-            chosen = {name: value for name in used if (value := values.pop(name)) not in (None, 0, ())}
+            chosen = {name: value for name in used if (value := values.pop(name)) not in (None, 0, (), False)}
             if context.parent is None and "dir" not in chosen:
                 chosen["dir"] = _usual_directory()
             given = {name for name in chosen if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
             context.obj = before._replace(**chosen, given=before.given | given)
+            if "quiet" in used and not isinstance(context.command, click.Group):
+                context.obj = _settled(context.obj)
             return function(context.obj, *args, **values)
 
         for names, more in reversed(_OPTIONS):
@@ -107,6 +111,15 @@ def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         return wrapper
 
     return decorate
+
+
+def _settled(options: Options) -> Options:
+    """The options, of which --quiet or --verbose wins over the other one from a variable. Raises UsageError for both."""
+    if not (options.quiet and options.verbose):
+        return options
+    if ("quiet" in options.given) == ("verbose" in options.given):
+        raise UsageError("--quiet and --verbose exclude each other; leave one out")
+    return options._replace(verbose=0) if "quiet" in options.given else options._replace(quiet=False)
 
 
 def _name(spellings: tuple[str, ...]) -> str:
@@ -161,5 +174,6 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
             "help": "When to use colour.  [POLICYCTL_COLOR; default: auto]",
         },
     ),
+    (("-q", "--quiet"), {"is_flag": True, "help": "Only problems and the last line, as text.  [POLICYCTL_QUIET]"}),
     (("-v", "--verbose"), {"count": True, "help": "Show more; -vv for a bug report.  [POLICYCTL_VERBOSE]"}),
 )

@@ -12,7 +12,7 @@ import click
 
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_plan_summary
-from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.options import ALL, Options, with_options
 from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import open_session
@@ -36,8 +36,8 @@ ONLY_SEVERAL: tuple[Form, ...] = ("csv", "junit")
 OF_ONE: tuple[Form, ...] = tuple(form for form in FORMS if form not in ONLY_SEVERAL)
 
 
-def render_plan(form: Form, view: PlanView, style: Style = Style()) -> str:
-    """The plan in one format; `style` colours the text of a terminal."""
+def render_plan(form: Form, view: PlanView, style: Style = Style(), *, quiet: bool = False) -> str:
+    """The plan in one format; `style` colours the text of a terminal, of which `quiet` leaves the problems and the summary."""
     if form == "json":
         from policyctl.report.plan_json import plan_json
 
@@ -50,7 +50,7 @@ def render_plan(form: Form, view: PlanView, style: Style = Style()) -> str:
         from policyctl.report.plan_markdown import plan_markdown
 
         return plan_markdown(view)
-    return plan_text(view.review, view.remote, style, verbose=view.verbose)
+    return plan_text(view.review, view.remote, style, verbose=view.verbose, quiet=quiet)
 
 
 EPILOG = """\b
@@ -116,7 +116,7 @@ def _report(text: str) -> tuple[Form, Path]:
     help="Environments at once, if there are several.  [default: 4]",
 )
 @with_selection
-@with_options(*NAMES)
+@with_options(*ALL)
 @with_environments
 @with_pace
 def plan(
@@ -156,7 +156,7 @@ def plan(
     view, console = view_of(review, session.remote, options.dir, session.console), session.console
     if out is not None or reports:
         _write_files(out, reports, view)
-    console.result(render_plan(form, view, console.out_style))
+    console.result(render_plan(form, view, console.out_style, quiet=console.quiet))
     write_plan_summary(view, out, console)
     raise_if_unsafe(review, listed=form == "text")
     if review.branch.failed_tests:
@@ -185,7 +185,7 @@ def _plan_several(fleet: Fleet, pace: Pace, output: _Output) -> int:
     result, console = plan_fleet(fleet, pace), fleet.console
     for form, path in output.reports:
         write_atomically(path, render_fleet(form, result))
-    console.result(render_fleet(output.form, result, console.out_style, verbose=console.verbose))
+    console.result(render_fleet(output.form, result, console.out_style, verbose=console.verbose, quiet=console.quiet))
     return result.exit_code(detailed=output.detailed)
 
 

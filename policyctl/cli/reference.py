@@ -9,7 +9,7 @@ import click
 
 from policyctl.cli import completion
 from policyctl.cli.console import Console
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import Commands, Options, with_options
 from policyctl.errors import UsageError
 from policyctl.policy.findings import did_you_mean
 from policyctl.report import SCHEMAS, schema_text
@@ -45,26 +45,50 @@ HELP_EPILOG = """\b
 Example:
   policyctl help
   policyctl help tutorial
+  policyctl help policy add
   policyctl help configuration | less"""
 
 
 @click.command("help", epilog=HELP_EPILOG)
-@click.argument("topic", required=False, shell_complete=completion.among(TOPICS))
+@click.argument("words", nargs=-1, metavar="[TOPIC | COMMAND...]", shell_complete=completion.help_words(TOPICS))
 @with_options("verbose")
-def show_help(options: Options, topic: str | None) -> int:
-    """Show a page of the manual, or list the pages. On a terminal a page opens in the pager of PAGER."""
-    console = Console(options)
-    if topic is None:
-        width = max(map(len, TOPICS))
-        lines = [f"  {name:{width}}  {_title(page_text(name))}\n" for name in TOPICS]
-        console.result(f"policyctl help TOPIC shows one of these pages:\n\n{''.join(lines)}")
+def show_help(options: Options, words: tuple[str, ...]) -> int:
+    """Show a page of the manual, the help of a command, or the list of both. On a terminal a page opens in the pager of PAGER.
+
+    A page with the name of a command is what is shown; policyctl COMMAND --help has the help.
+    """
+    console, topic = Console(options), " ".join(words)
+    if not words:
+        console.result(_contents())
     elif topic not in TOPICS:
-        raise UsageError(_unknown(topic))
+        console.result(_command_help(words))
     elif sys.stdin.isatty() and sys.stdout.isatty():
         click.echo_via_pager(page_text(topic))
     else:
         console.result(page_text(topic))
     return 0
+
+
+def _contents() -> str:
+    from policyctl.cli.main import COMMANDS
+
+    width = max(map(len, (*TOPICS, *COMMANDS)))
+    pages = "".join(f"  {name:{width}}  {_title(page_text(name))}\n" for name in TOPICS)
+    commands = "".join(f"  {name:{width}}  {about}\n" for name, about in COMMANDS.items())
+    head, other = "policyctl help TOPIC shows one of these pages:", "policyctl help COMMAND shows the options of one of these:"
+    return f"{head}\n\n{pages}\n{other}\n\n{commands}"
+
+
+def _command_help(words: tuple[str, ...]) -> str:
+    """The help of a command, as its --help prints it. Raises UsageError for an unknown one."""
+    context = click.get_current_context().find_root()
+    command: click.Command = context.command
+    for place, word in enumerate(words):
+        if not isinstance(command, Commands) or word not in command.table:
+            raise UsageError(_unknown(word, command if place else None, words[:place]))
+        command = command.get_command(context, word) or command
+        context = click.Context(command, parent=context, info_name=word)
+    return f"{command.get_help(context)}\n"
 
 
 def page_text(topic: str) -> str:
@@ -76,14 +100,16 @@ def _title(text: str) -> str:
     return text.partition("\n")[0].removeprefix("# ")
 
 
-def _unknown(topic: str) -> str:
+def _unknown(word: str, group: click.Command | None, before: tuple[str, ...]) -> str:
+    """Why a word is neither a page nor a command; `group` is what is before it, if anything is."""
+    if group is not None:
+        known = [*group.table] if isinstance(group, Commands) else []
+        return f"{' '.join(before)} has no command {word}{did_you_mean(word, known)}; policyctl help {before[0]} explains it"
+    if word.upper() in RULES:
+        return f"unknown topic {word}; policyctl rules {word} explains the rule"
     from policyctl.cli.main import COMMANDS
 
-    if topic in COMMANDS:
-        return f"unknown topic {topic}; policyctl {topic} --help explains the command"
-    if topic.upper() in RULES:
-        return f"unknown topic {topic}; policyctl rules {topic} explains the rule"
-    return f"unknown topic {topic}{did_you_mean(topic, TOPICS)}; policyctl help lists all"
+    return f"unknown topic {word}{did_you_mean(word, [*TOPICS, *COMMANDS])}; policyctl help lists all"
 
 
 RULES_EPILOG = """\b

@@ -64,7 +64,7 @@ are equal, and templates may compute them: "{{ 1 / 3 }}"."""
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @click.option("--format", "form", type=click.Choice(["text", "junit", "json"]), default="text", show_default=True)
 @click.option("--if-any", is_flag=True, help="Succeed when there are no tests.")
-@with_options("dir", "env", "color", "verbose")
+@with_options("dir", "env", "color", "verbose", "quiet")
 @with_environments_or_all
 def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool, chosen: EnvironmentFilter) -> int:
     """Run the scenario tests beside the policies (*.test.yaml, or documents of kind: policy_test), offline and exactly.
@@ -88,7 +88,7 @@ def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool, cho
     elif not results:
         console.say("there are no scenario tests to run")
     else:
-        console.result(scenarios_text(ran, console.out_style, verbose=console.verbose))
+        console.result(scenarios_text(ran, console.out_style, verbose=console.verbose, quiet=console.quiet))
     return 1 if ran.failed else 0
 
 

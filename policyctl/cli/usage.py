@@ -32,6 +32,7 @@ _MEANINGS: dict[str, tuple[str, ...]] = {
     "--out": ("--save-plan", "--plan-out"),
     "--format": ("--output", "-o", "--json"),
     "--color": ("--no-color", "--no-colour", "--colour"),
+    "--quiet": ("--silent", "-s"),
     "--verbose": ("--debug", "--trace-log", "--log-level"),
     "--name": ("--policy-name",),
     "--parallelism": ("--parallel", "-j", "--concurrency", "--jobs"),
@@ -52,7 +53,6 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
     "leave it out: apply reads back and verifies what it wrote": ("--wait", "--watch", "-w", "--verify"),
     "leave it out: no model is called to test it": ("--skip-validation", "--no-validation"),
     "leave it out: apply holds a lock by itself": ("--lock", "--no-lock"),
-    "leave it out: progress goes to standard error, 2>/dev/null hides it": ("-q", "--quiet", "--silent"),
 }
 
 _COMMANDS = {

@@ -37,7 +37,7 @@ Example:
     help="full: each problem with its line and a caret; concise: one line each; github: annotations of GitHub Actions, the "
     "default there; sarif: for code scanners.  [default: text: full on a terminal, else concise]",
 )
-@with_options("dir", "env", "color", "verbose")
+@with_options("dir", "env", "color", "verbose", "quiet")
 @with_environments_or_all
 def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | None, chosen: EnvironmentFilter) -> int:
     """Check policy files and directories, offline: every problem of every file, in every environment.
@@ -73,7 +73,8 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
 
         console.say(NONE_AFFECTED)
         return 0
-    console.result(_printed(validation, form or ("github" if is_github() else "text"), console.out_style))
+    usual = "concise" if console.quiet else "text"
+    console.result(_printed(validation, form or ("github" if is_github() else usual), console.out_style))
     return 0 if validation.valid else 1
 
 

@@ -120,12 +120,15 @@ SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}
 _LOOKS: dict[Action, str] = {"add": "green", "update": "yellow", "remove": "red"}
 
 
-def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = False) -> str:
+def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = False, quiet: bool = False) -> str:
     """The whole plan: headline, every change with its fields and effect, what blocks, what was refused, and a summary as the
     last line.
 
-    `remote` is the remote as the user wrote it. `verbose` shortens nothing (see `change_text`).
+    `remote` is the remote as the user wrote it. `verbose` shortens nothing (see `change_text`), `quiet` leaves what is wrong
+    and the summary.
     """
+    if quiet:
+        return f"{problems_text(review, style)}{_summary_line(review, style)}\n"
     plan, effects = review.plan, review.effects
     changes = [
         line for change in plan.changes for line in _change_lines(change, effects.get(change.name), style, verbose, review)
@@ -143,11 +146,27 @@ def plan_text(review: Review, remote: str, style: Style, *, verbose: bool = Fals
         [f"{style.paint('warning', 'yellow')}  {escape(f'{w.mark}: {w.coded}')}" for w in review.branch.warnings],
         [f"{style.paint('note', 'cyan')}  {escape(note)}" for note in notes_of(review)],
         [style.paint(one, "dim") for one in basis_of(review)],
-        [f"{style.paint('stale', 'red', 'bold')}  {escape(why)}" for why in review.stale],
-        [f"{style.paint('refused', 'red', 'bold')}  {escape(why)}" for why in review.refusals],
+        list(_named_lines("stale", review.stale, style)),
+        list(_named_lines("refused", review.refusals, style)),
         [_summary_line(review, style)],
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+
+
+def problems_text(review: Review, style: Style) -> str:
+    """What is wrong with a plan, and what it must not be approved without; warnings about files are on standard error."""
+    lines = (
+        *_settings_lines(review, style),
+        *_listed_lines(TESTS_TITLE, review.branch.failed_tests, style, "red"),
+        *_blocked_lines(review.plan, style),
+        *_named_lines("stale", review.stale, style),
+        *_named_lines("refused", review.refusals, style),
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _named_lines(name: str, lines: Iterable[str], style: Style) -> Iterator[str]:
+    return (f"{style.paint(name, 'red', 'bold')}  {escape(line)}" for line in lines)
 
 
 def _listed_lines(title: str, lines: Iterable[str], style: Style, look: str) -> Iterator[str]:

@@ -37,15 +37,20 @@ class Ran:
             yield file, list(results)
 
 
-def scenarios_text(ran: Ran, style: Style, *, verbose: bool = False) -> str:
-    """A line of dots for each file (`verbose`: a line for each test), the failed expectations with positions, and a summary."""
+def scenarios_text(ran: Ran, style: Style, *, verbose: bool = False, quiet: bool = False) -> str:
+    """A line of dots for each file (`verbose`: a line for each test), the failed expectations with positions, and a summary.
+
+    `quiet` leaves the last two of these.
+    """
+    failed = [result for result in ran.results if result.failures]
+    if quiet:
+        return "".join(f"{line}\n" for result in failed for line in _failed(ran, result, style)) + f"{_summary(ran, style)}\n"
     lines = [f"environment {escape(ran.environment)}", ""]
     for file, results in ran.by_file():
         lines += _tests(file, results, style) if verbose else [f"{escape(file)} {_dots(results, style)}"]
     lines.append("")
-    for result in ran.results:
-        if result.failures:
-            lines += [*_failed(ran, result, style), ""]
+    for result in failed:
+        lines += [*_failed(ran, result, style), ""]
     lines += [style.paint(f"{ASSUMED}, unless a test sets streamed", "dim"), "", _summary(ran, style)]
     return "".join(f"{line}\n" for line in lines)
 

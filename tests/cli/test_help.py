@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from policyctl.cli.main import COMMANDS
 from policyctl.cli.main import policyctl as main
 from policyctl.cli.reference import TOPICS
 from tests.conftest import Policyctl
@@ -22,7 +23,7 @@ UNKNOWN = {
     "tutorail": " (did you mean tutorial?); policyctl help lists all",
     "guard": " (did you mean guards?); policyctl help lists all",
     "xyz": "; policyctl help lists all",
-    "plan": "; policyctl plan --help explains the command",
+    "plam": " (did you mean plan?); policyctl help lists all",
     "P401": "; policyctl rules P401 explains the rule",
 }
 
@@ -35,6 +36,24 @@ def test_a_topic_is_its_page(topic: str, policyctl: Policyctl) -> None:
 @pytest.mark.parametrize("topic", UNKNOWN)
 def test_an_unknown_topic_is_one_line_with_a_suggestion(topic: str, policyctl: Policyctl) -> None:
     assert policyctl("help", topic) == (64, "", f"error: unknown topic {topic}{UNKNOWN[topic]}\n")
+
+
+def test_the_help_of_a_command_is_that_of_its_option(policyctl: Policyctl) -> None:
+    for words in (["plan"], ["policy"], ["policy", "add"], ["ci", "comment"], ["env", "list"]):
+        assert policyctl("help", *words) == policyctl(*words, "--help")
+
+
+def test_what_is_no_command_of_another_one_is_one_line(policyctl: Policyctl) -> None:
+    see = "policyctl help policy explains it"
+    assert policyctl("help", "policy", "ad") == (64, "", f"error: policy has no command ad (did you mean add?); {see}\n")
+    ran = policyctl("help", "plan", "more")
+    assert ran == (64, "", "error: plan has no command more; policyctl help plan explains it\n")
+
+
+def test_the_list_has_every_page_and_every_command(policyctl: Policyctl) -> None:
+    out = policyctl("help").out
+    for name in (*TOPICS, *COMMANDS):
+        assert f"\n  {name} " in out
 
 
 def test_on_a_terminal_a_page_opens_in_the_pager_and_the_list_does_not() -> None:
