@@ -59,8 +59,10 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
 
     Without `yes`, or with an `expected` digest, all are planned first, and an environment whose plan is another one by then is
     not applied. With `yes` a resumed run does what was approved when it began. Raises StalePlan if the digest of all plans is
-    not the expected one.
+    not the expected one, and UsageError for a run that is resumed with other files than it began with.
     """
+    if approval.resume is not None:
+        _raise_if_edited(fleet, approval.resume)
     if not fleet.names:
         fleet.console.say(NONE_AFFECTED)
         return 0
@@ -94,7 +96,8 @@ def _apply(
     brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
     directory = fleet.options.dir
     to = "" if fleet.past is None else fleet.past.then.commit
-    run = resume or Run("", "apply", "", _revision(directory), fleet.names, {}, fleet.selection, shown, to)
+    files = fleet.files.digest(fleet.config)
+    run = resume or Run("", "apply", "", _revision(directory), fleet.names, {}, fleet.selection, shown, to, files)
     record = RunRecord(state_folder(directory), run)
     if not fleet.console.quiet:
         fleet.console.say(f"run {record.id}; if it is interrupted: policyctl apply --resume {record.id}")
@@ -186,6 +189,13 @@ def resumed(options: Options, chosen: EnvironmentFilter, selection: Selection, r
     if not record.left:
         raise UsageError(f"run {run} has nothing left to do; policyctl runs {run} shows it")
     return record
+
+
+def _raise_if_edited(fleet: Fleet, run: Run) -> None:
+    """Raise UsageError if files were edited since a run began: the environments would be applied from two states of them."""
+    if run.files and run.files != fleet.files.digest(fleet.config):
+        edited = f"files in {fleet.options.dir}, or its policyctl.yaml, were edited since run {run.id} began"
+        raise UsageError(f"{edited}; undo that (git status shows it), or start a new apply")
 
 
 def _revision(directory: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,11 +19,12 @@ from policyctl.load.atomic import state_folder
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.discovery import Found, find_config, find_files, load_config
 from policyctl.load.environment import Config, Environment
-from policyctl.load.kinds import is_templated
+from policyctl.load.kinds import CONFIG_FILE, is_templated
 from policyctl.load.source import read_bytes
 from policyctl.load.unread import UnreadFiles, gap_problems, missing_config, why_nothing
 from policyctl.load.urls import LOCAL, SQLITE, is_shared, remote_url_error
 from policyctl.plan.settings import Settings
+from policyctl.policy.document import digest
 from policyctl.remote.open import Access, open_reader
 from policyctl.remote.protocol import Reader
 from policyctl.rules import Chosen
@@ -90,6 +92,12 @@ class DirectoryFiles:
             if self._several and not loaded.problems:
                 self._known[key] = loaded
             return loaded
+
+    def digest(self, config: Config) -> str:
+        """A hash of all files that were read, with those of a configuration, by their paths from the directory."""
+        contents = {self.files.relative(file): content for file, content in self.files.contents.items()}
+        contents |= {f"{CONFIG_FILE}:{place}": read_bytes(file) for place, file in enumerate(_files_of(config))}
+        return digest({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
 
     def raise_if_broken(self, config: Config, names: Iterable[str]) -> None:
         """Raise InvalidInput for errors that these environments have in common, and that no variables or scope could mend."""

@@ -122,7 +122,7 @@ def run_waves(
 class Run(NamedTuple):
     """The record of a run: its id, command and time, the commit and the environments that it is about, which policies of them,
     and the last result of each by name. `shown` are the digests of the plans that were approved, by name; none if any were.
-    `to` is the commit whose files it goes back to."""
+    `to` is the commit whose files it goes back to, `files` a hash of all files that were read."""
 
     id: str
     command: str
@@ -133,6 +133,7 @@ class Run(NamedTuple):
     selection: Selection = Selection()
     shown: Mapping[str, str] | None = None
     to: str = ""
+    files: str = ""
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -154,7 +155,7 @@ class RunRecord:
             head = {"format": "policyctl/run", "version": VERSION, "command": run.command, "revision": run.revision}
             head |= {"began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "environments": list(run.names)}
             what: dict[str, Any] = {key: list(globs) for key, globs in run.selection._asdict().items() if globs}
-            what |= {"to": run.to} if run.to else {}
+            what |= {key: text for key, text in (("to", run.to), ("files", run.files)) if text}
             self._add(head | what | ({} if run.shown is None else {"shown": dict(run.shown)}))
 
     def add(self, result: EnvironmentResult) -> None:
@@ -191,15 +192,15 @@ def read_run(folder: Path, run: str) -> Run:
     results = {one["environment"]: one for one in found}
     selection = Selection(tuple(head.get("only", ())), tuple(head.get("exclude", ())))
     names = tuple(head["environments"])
-    shown, to = head.get("shown"), head.get("to", "")
-    return Run(run, head["command"], head["began"], head["revision"], names, results, selection, shown, to)
+    more = {key: head.get(key, "") for key in ("to", "files")}
+    return Run(run, head["command"], head["began"], head["revision"], names, results, selection, head.get("shown"), **more)
 
 
 def _is_head(line: Any) -> bool:
     """Whether this is the first line of a record, as `RunRecord` writes it."""
     if not isinstance(line, dict) or line.get("format") != "policyctl/run" or line.get("version") != VERSION:
         return False
-    texts = (*(line.get(key) for key in ("command", "began", "revision")), line.get("to", ""))
+    texts = (*(line.get(key) for key in ("command", "began", "revision")), line.get("to", ""), line.get("files", ""))
     lists = (line.get("environments"), line.get("only", []), line.get("exclude", []))
     whole = all(isinstance(one, str) for one in texts) and isinstance(line.get("shown", {}), dict)
     return whole and all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists)

@@ -275,15 +275,16 @@ def test_a_resumed_run_goes_back_to_the_same_revision(project: Project, policyct
     in_the_way = project.policies / "b.db"
     in_the_way.rename(project.policies / "kept.db")
     in_the_way.mkdir()
-    assert policyctl("apply", "--all", "--to", before, "--yes").code == 5
+    ran = policyctl("apply", "--all", "--to", before, "--yes")
+    assert ran.code == 5
+    identifier = ran.err.partition("run ")[2].partition(";")[0]
     in_the_way.rmdir()
     (project.policies / "kept.db").rename(in_the_way)
-    runs = json.loads(policyctl("runs", "--format", "json").out)
+    runs = json.loads(policyctl("runs", identifier, "--format", "json").out)
     Draft202012Validator(json.loads(schema_text("runs"))).validate(runs)
-    run = runs["runs"][-1]
-    assert run["to"] == before
-    assert policyctl("apply", "--resume", run["id"], "--to", before, "--yes").code == 64
-    assert policyctl("apply", "--resume", run["id"], "--yes").code == 0
+    assert runs["runs"][0]["to"] == before
+    assert policyctl("apply", "--resume", identifier, "--to", before, "--yes").code == 64
+    assert policyctl("apply", "--resume", identifier, "--yes").code == 0
     assert [fleet_live(project, name)[0] for name in "ab"] == [0.1, 0.2]
 
 

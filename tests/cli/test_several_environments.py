@@ -26,7 +26,7 @@ from policyctl.plan.fleet import EnvironmentResult, general
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
-from tests.sqlite_rows import live_documents
+from tests.sqlite_rows import live_documents, put, row
 
 CONFIG = """
 scope: ["virtual-policy/*"]
@@ -357,13 +357,49 @@ def test_a_resumed_run_applies_the_plans_that_were_approved(fleet: Project, poli
     lines = record.read_text("utf-8").splitlines(keepends=True)
     record.write_text("".join(line for line in lines if '"environment": "t-a2"' not in line), "utf-8")
     database(fleet, "a2").unlink()
-    fleet.write("other.yaml", POLICY.replace("anygem", "other"))
+    put([row("other")], database(fleet, "a2"))
     ran = policyctl("apply", "--resume", run, "--yes")
     assert ran.code == 4
     assert "its plan is not the one that was shown any more" in ran.out
-    (fleet.policies / "other.yaml").unlink()
+    database(fleet, "a2").unlink()
     assert policyctl("apply", "--resume", run, "--yes").code == 0
     assert len(live_documents(database(fleet, "a2"))) == 1
+
+
+EDITS: dict[str, Callable[[Project], object]] = {
+    "a policy": lambda fleet: fleet.write("anygem.yaml", POLICY.replace("2.5-pro", "2.5-flash")),
+    "a new policy": lambda fleet: fleet.write("other.yaml", POLICY.replace("anygem", "other")),
+    "a policy that is gone": lambda fleet: (fleet.policies / "kept.yaml").unlink(),
+    "a moved policy": lambda fleet: (fleet.policies / "kept.yaml").rename(fleet.policies / "moved.yaml"),
+    "a row": lambda fleet: fleet.write(
+        "tenants.csv", (fleet.policies / "tenants.csv").read_text("utf-8").replace("0.2", "0.3")
+    ),
+    "the settings": lambda fleet: fleet.write("policyctl.yaml", CONFIG + "limits: {max_removes: 9}\n"),
+}
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_files_that_were_edited_since_a_run_began_do_not_go_on_with_it(case: str, fleet: Project, policyctl: Policyctl) -> None:
+    """Committed or not: else some environments would get the files of then, and the others those of now."""
+    fleet.write("kept.yaml", POLICY.replace("anygem", "kept"))
+    (fleet.folder / ".gitignore").write_text("*.db*\n.policyctl/\n", "utf-8")
+    commit(fleet.folder)
+    broken(fleet, "a3")
+    run = run_of(policyctl("apply", "--all", "--yes").err)
+    database(fleet, "a3").unlink()
+    before = {path.name: path.read_bytes() for path in fleet.policies.iterdir()}
+    EDITS[case](fleet)
+    ran = policyctl("apply", "--resume", run, "--yes")
+    assert (ran.code, ran.out) == (64, "")
+    assert f"files in policies, or its policyctl.yaml, were edited since run {run} began; undo that" in ran.err
+    assert ran.err.count("\n") == 1
+    assert not database(fleet, "a3").exists()
+    for path in fleet.policies.iterdir():
+        path.unlink()
+    for name, content in before.items():
+        (fleet.policies / name).write_bytes(content)
+    fleet.write("notes.txt", "what is not read does not count")
+    assert policyctl("apply", "--resume", run, "--yes").code == 0
 
 
 WHOLE = {"format": "policyctl/run", "version": 1, "command": "apply", "began": "", "revision": "", "environments": ["t-a1"]}
