@@ -163,8 +163,8 @@ then, as the first line of a policy file, for the YAML language server:
 @with_options("verbose")
 def show_schema(options: Options, name: str) -> int:
     """Print a JSON Schema (draft 2020-12): of a policy file (policy), of a file of a virtual model (model), of scenario tests
-    (test), of policyctl.yaml (config), or of the JSON that plan, validate, policy list (policies), model list (models),
-    consumers, effect and history print."""
+    (test), of policyctl.yaml (config), or of the JSON that plan, apply, several environments (fleet), env list (environments),
+    runs, validate, policy list (policies), model list (models), consumers, effect, history and doctor print."""
     Console(options).result(schema_text(name))
     return 0
 
@@ -191,5 +191,7 @@ def show_completion(options: Options, shell: str) -> int:
     found = get_completion_class(shell)
     if found is None:
         raise UsageError(f"click has no completion for {shell}; choose another shell")
-    Console(options).result(found(policyctl, {}, "policyctl", "_POLICYCTL_COMPLETE").source())
+    script = found(policyctl, {}, "policyctl", "_POLICYCTL_COMPLETE").source()
+    # From its file in fpath click's script for zsh completes only the first time: then its function is loaded already.
+    Console(options).result(script.replace("$zsh_eval_context[-1] == loadautofunc", "$funcstack[1] == _policyctl"))
     return 0

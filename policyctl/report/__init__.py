@@ -21,6 +21,7 @@ SCHEMAS = (
     "consumers",
     "environments",
     "runs",
+    "doctor",
 )
 
 

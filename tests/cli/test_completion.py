@@ -13,6 +13,7 @@ import pytest
 from policyctl.rules import RULES
 from tests.conftest import Policyctl, Project
 from tests.remote.fake_server import Reply, standing_in
+from tests.terminal import on_terminal
 
 PROGRAM = Path(sys.executable).with_name("policyctl")
 CONFIG = """\
@@ -145,6 +146,82 @@ def test_bash_completes_with_the_script(directory: Project, policyctl: Policyctl
     environ = {**os.environ, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"}
     ran = subprocess.run(["bash", "-c", f"{script}\n{asked}"], env=environ, capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("prod\n", "")
+
+
+# What is typed before a tab, and the line that it becomes.
+TYPED = {
+    "policyctl completi": "policyctl completion",
+    "policyctl plan --env p": "policyctl plan --env prod",
+    "policyctl plan --only as": "policyctl plan --only assistant",
+    "policyctl diff virtual-policy/an": "policyctl diff virtual-policy/anygem",
+    "policyctl model show op": "policyctl model show openai/gpt-5",
+    "policyctl rules P02": "policyctl rules P020",
+    "policyctl schema doc": "policyctl schema doctor",
+    "policyctl plan --format mark": "policyctl plan --format markdown",
+    "policyctl help policy expo": "policyctl help policy export",
+}
+
+
+def shell(name: str) -> str:
+    """The shell as the system has it."""
+    path = shutil.which(name)
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"these tests need {name}: install it")
+        pytest.skip(f"there is no {name} on this machine")
+    return path
+
+
+def environ_of(folder: Path) -> dict[str, str]:
+    """The program is found, and nothing that the user set up for a shell is read."""
+    own = {name: str(folder) for name in ("HOME", "ZDOTDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    return {**own, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+ZSHRC = """\
+fpath=($ZDOTDIR $fpath)
+autoload -Uz compinit
+compinit -u -D
+precmd() { prompts=$((prompts + 1)); PS1="READY$prompts> " }
+"""
+
+
+@pytest.mark.slow
+def test_zsh_completes_what_is_typed(
+    directory: Project, policyctl: Policyctl, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """In an interactive shell on a terminal, with the script where its help puts it. ^A and a word print the line."""
+    folder, program = tmp_path_factory.mktemp("zsh"), shell("zsh")
+    (folder / "_policyctl").write_text(policyctl("completion", "zsh").out, "utf-8")
+    (folder / ".zshrc").write_text(ZSHRC, "utf-8")
+    start = f"import os; os.execv({program!r}, ['zsh', '-i'])"
+    with on_terminal("-c", start, width=200, environ=environ_of(folder)) as terminal:
+        for number, (typed, line) in enumerate(TYPED.items(), 1):
+            terminal.until(f"READY{number}> ")
+            terminal.type(f"{typed}\t\x01print -r -- SHOWN{number} \n")
+            terminal.until(f"\nSHOWN{number} {line}")
+        terminal.until(f"READY{len(TYPED) + 1}> ")
+        terminal.type("exit\n")
+        assert terminal.end() == 0
+
+
+@pytest.mark.slow
+def test_fish_completes_what_is_typed(
+    directory: Project, policyctl: Policyctl, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, program = tmp_path_factory.mktemp("fish"), shell("fish")
+    script = folder / "fish" / "completions" / "policyctl.fish"
+    script.parent.mkdir(parents=True)
+    script.write_text(policyctl("completion", "fish").out, "utf-8")
+    asked = "\n".join(f"complete -C '{typed}'; echo -- ---" for typed in TYPED)
+    environ = {**os.environ, **environ_of(folder)}
+    ran = subprocess.run([program, "-c", asked], env=environ, capture_output=True, text=True, check=True)
+    assert ran.stderr == ""
+    found = [{line.partition("\t")[0] for line in part.splitlines()} for part in ran.stdout.split("---\n")][:-1]
+    assert len(found) == len(TYPED)
+    for values, line in zip(found, TYPED.values(), strict=True):
+        assert line.split()[-1] in values, (line, values)
+        assert all(value.startswith(line.split()[-1][:2]) for value in values), (line, values)
 
 
 def test_an_unknown_shell_is_a_usage_error(policyctl: Policyctl) -> None:

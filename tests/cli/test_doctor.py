@@ -10,7 +10,10 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from policyctl.cli.doctor import CHECKS
+from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
 from tests.remote.fake_server import Reply, Seen, Silence, certificates, standing_in
@@ -36,6 +39,13 @@ def served(directory: Project) -> Iterator[Served]:
         yield one
 
 
+SCHEMA = json.loads(schema_text("doctor"))
+
+
+def test_the_schema_names_every_check_in_order() -> None:
+    assert SCHEMA["properties"]["checks"]["items"]["properties"]["name"]["enum"] == [check.name for check in CHECKS]
+
+
 def configure(project: Project, url: str, auth: str = "", more: str = "") -> None:
     login = f", auth: {{{auth}}}" if auth else ""
     project.write("policyctl.yaml", f'environments: {{prod: {{remote: "{url}"{login}{more}}}}}\n')
@@ -46,7 +56,7 @@ def found(policyctl: Policyctl, *args: str, code: int = 0) -> dict[str, tuple[st
     ran = policyctl("doctor", "--format", "json", *args)
     assert (ran.code, ran.err) == (code, "")
     data = json.loads(ran.out)
-    assert (data["format"], data["version"]) == ("policyctl/doctor", 1)
+    Draft202012Validator(SCHEMA).validate(data)
     assert PASSWORD not in ran.out
     return {one["name"]: (one["status"], one["detail"]) for one in data["checks"]}
 
