@@ -19,8 +19,8 @@ from policyctl.cli.options import ALL, NumberRange, Options, with_options
 from policyctl.cli.review import raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
-from policyctl.errors import PolicyctlError, Refused, StalePlan, UsageError
-from policyctl.load.atomic import read_bounded, write_atomically
+from policyctl.errors import Refused, StalePlan, UsageError
+from policyctl.load.atomic import write_atomically
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import NONE
 from policyctl.plan.change import Outcome
@@ -36,12 +36,8 @@ from policyctl.report.outcomes import apply_json, apply_text, outcome_line
 from policyctl.report.plan_text import plan_text, problems_text
 
 if TYPE_CHECKING:
-    from policyctl.cli.fleet import Fleet
-    from policyctl.cli.fleet_apply import FleetApproval
     from policyctl.load.past import PastDirectory
-    from policyctl.reconcile.fleet import Run
 
-_MAX_PLANS = 1 << 28  # bytes of the report of thousands of plans
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 EPILOG = """\b
@@ -169,10 +165,10 @@ def apply(
     past = read_to(options, to, base=base, planfile=planfile, resume=resume)
     settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models)
     if chosen.several or resume is not None:
-        from policyctl.cli.fleet_apply import apply_several
+        from policyctl.cli.fleet_apply import apply_several, approval_of, open_several
 
-        fleet, run = _open_several(options, chosen, planfile, resume, selection, overrides, base, past)
-        approval = _approval(yes, expect_digest, run, plans_file)
+        fleet, run = open_several(options, chosen, planfile, resume, selection, overrides, base, past)
+        approval = approval_of(yes, expect_digest, run, plans_file)
         return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
     session, review = _review_one(options, planfile, selection, overrides, base, past)
     _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
@@ -197,29 +193,6 @@ def _review_one(
     session = open_session(options, past=past)
     require_writable(session.url)
     return session, review_directory(session, selection, overrides, base=base)
-
-
-def _open_several(
-    options: Options,
-    chosen: EnvironmentFilter,
-    planfile: Path | None,
-    resume: str | None,
-    selection: Selection,
-    overrides: Overrides,
-    base: str | None,
-    past: PastDirectory | None,
-) -> tuple[Fleet, Run | None]:
-    """The environments that are chosen, or that a run left, and that run. Raises UsageError with a saved plan, which is for
-    one environment."""
-    from policyctl.cli.fleet import open_fleet
-    from policyctl.cli.fleet_apply import resumed
-
-    if planfile is not None:
-        raise UsageError("a saved plan is for one environment; leave out --all, -l, further --env and --resume")
-    run = None if resume is None else resumed(options, chosen, selection, resume)
-    if run is not None:
-        chosen, selection, past = EnvironmentFilter(run.left), run.selection, read_to(options, run.to or None, base=base)
-    return open_fleet(options, chosen, selection, overrides, base=base, past=past), run
 
 
 def _show(
@@ -268,27 +241,6 @@ def _check_expectation(digest: str | None, planfile: Path | None, plans: Path | 
         raise UsageError("--expect-digest is for a plan made now; a saved plan is applied as it is")
     if digest != NONE and not _DIGEST.fullmatch(digest):
         raise UsageError("--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them, or none")
-
-
-def _approval(yes: bool, expected: str | None, run: Run | None, file: Path | None) -> FleetApproval:
-    """What a run may write. Approved plans in a file count for the digest that they have: it cannot approve what was not.
-
-    Raises PolicyctlError for a file of anything else, and StalePlan if it has another digest than the one expected.
-    """
-    from policyctl.cli.fleet_apply import FleetApproval
-    from policyctl.plan.fleet import read_approved
-
-    if file is None:
-        return FleetApproval(yes, expected, run)
-    try:
-        plans = read_approved(read_bounded(file, _MAX_PLANS).decode(), str(file))
-    except OSError as error:
-        raise PolicyctlError(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise PolicyctlError(f"{file} is not text") from None
-    if expected not in (None, plans.digest):
-        raise StalePlan(f"the digest of the plans in {file} is {plans.digest}, not {expected}; nothing was written")
-    return FleetApproval(yes, plans.digest, run, plans)
 
 
 def confirm_and_apply(

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.cli.console import first_signal
 from policyctl.cli.environments import Pace
-from policyctl.cli.fleet import Fleet, plan_fleet, run_fleet
+from policyctl.cli.fleet import Fleet, open_fleet, plan_fleet, run_fleet
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
+from policyctl.cli.selection import Overrides, read_to
 from policyctl.cli.session import Session
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError
-from policyctl.load.atomic import state_folder
+from policyctl.load.atomic import read_bounded, state_folder
 from policyctl.load.environment import listed_names
 from policyctl.load.selector import EnvironmentFilter, parse_selector
 from policyctl.plan.approval import NONE
-from policyctl.plan.fleet import ApprovedPlans, EnvironmentResult, FleetResult, WaveOf, waves_of
+from policyctl.plan.fleet import ApprovedPlans, EnvironmentResult, FleetResult, WaveOf, read_approved, waves_of
 from policyctl.plan.plan import Selection
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.fleet import Brakes, Run, RunRecord, read_run
@@ -29,6 +30,9 @@ from policyctl.report.outcomes import apply_text
 
 if TYPE_CHECKING:
     from policyctl.cli.apply import OutcomeOutput
+    from policyctl.load.past import PastDirectory
+
+_MAX_PLANS = 1 << 28  # bytes of the report of thousands of plans
 
 
 class _FleetEvents(ApplyEvents):
@@ -52,6 +56,44 @@ class FleetApproval(NamedTuple):
     expected: str | None = None
     resume: Run | None = None
     plans: ApprovedPlans | None = None
+
+
+def approval_of(yes: bool, expected: str | None, run: Run | None, file: Path | None) -> FleetApproval:
+    """What a run may write. Approved plans in a file count for the digest that they have: it cannot approve what was not.
+
+    Raises PolicyctlError for a file of anything else, and StalePlan if it has another digest than the one expected.
+    """
+    if file is None:
+        return FleetApproval(yes, expected, run)
+    try:
+        plans = read_approved(read_bounded(file, _MAX_PLANS).decode(), str(file))
+    except OSError as error:
+        raise PolicyctlError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise PolicyctlError(f"{file} is not text") from None
+    if expected not in (None, plans.digest):
+        raise StalePlan(f"the digest of the plans in {file} is {plans.digest}, not {expected}; nothing was written")
+    return FleetApproval(yes, plans.digest, run, plans)
+
+
+def open_several(
+    options: Options,
+    chosen: EnvironmentFilter,
+    planfile: Path | None,
+    resume: str | None,
+    selection: Selection,
+    overrides: Overrides,
+    base: str | None,
+    past: PastDirectory | None,
+) -> tuple[Fleet, Run | None]:
+    """The environments that are chosen, or that a run left, and that run. Raises UsageError with a saved plan, which is for
+    one environment."""
+    if planfile is not None:
+        raise UsageError("a saved plan is for one environment; leave out --all, -l, further --env and --resume")
+    run = None if resume is None else resumed(options, chosen, selection, resume)
+    if run is not None:
+        chosen, selection, past = EnvironmentFilter(run.left), run.selection, read_to(options, run.to or None, base=base)
+    return open_fleet(options, chosen, selection, overrides, base=base, past=past), run
 
 
 def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: FleetApproval, output: OutcomeOutput) -> int:
