@@ -20,7 +20,7 @@ from policyctl.policy.document import (
     normal_form,
     references,
 )
-from policyctl.policy.live import Live, LivePolicy
+from policyctl.policy.live import Live, LivePolicy, LiveRows
 from policyctl.policy.names import POLICY_PREFIX, Kind, kind_of, virtual_model
 from policyctl.policy.virtual_model import LiveModel, VirtualModel, lost_secrets, masked_extras, settled, written
 from policyctl.policy.virtual_model import normal_form as normal_model
@@ -226,12 +226,25 @@ def unapplied_fields(change: Change, live: Live | None) -> tuple[str, ...]:
     return tuple(field.path for field in fields_between(live.normal, change.after))
 
 
+def why_too_early(change: Change, before: Iterable[Change], observed: LiveRows) -> str | None:
+    """Why a change must not be made yet, although the changes `before` it were answered as done: a remote may answer first and
+    write later, or not at all. `observed` is what a look-up shows."""
+    for earlier in before:
+        row = observed.live.get(earlier.name)
+        if change.after is not None and not observed.has(earlier.name):
+            return f"{earlier.name} was added, and the remote does not show it"
+        if change.after is None and isinstance(row, LivePolicy) and change.name in uses(row.document):
+            return f"{earlier.name} was changed, and on the remote it still targets {change.name}"
+    return None
+
+
 class Schedule:
     """Which changes may run now. A change waits for those that must come before it, and is skipped when one of them failed."""
 
     def __init__(self, changes: Iterable[Change]) -> None:
         self._queue = Queue(changes)
         self._bad: set[str] = set()
+        self._answered: dict[str, Change] = {}
 
     def batch(self, size: int) -> list[Change]:
         """Up to `size` changes that may run at once. Each is handed out once; empty when all have been."""
@@ -241,7 +254,21 @@ class Schedule:
         """Record the outcome of a change that was handed out."""
         if outcome.status not in GOOD:
             self._bad.add(outcome.change.name)
+        if outcome.status == "applied":
+            self._answered[outcome.change.name] = outcome.change
         self._queue.finish(outcome.change.name)
+
+    def relied_on(self, batch: Iterable[Change]) -> dict[str, list[Change]]:
+        """By name, the changes before each of these that were answered as done and that nothing has shown yet."""
+        return {
+            change.name: [self._answered[name] for name in self._queue.needs[change.name] if name in self._answered]
+            for change in batch
+        }
+
+    def shown(self, names: Iterable[str]) -> None:
+        """Record that a look-up showed what these changes did."""
+        for name in names:
+            self._answered.pop(name, None)
 
     def why_skip(self, change: Change) -> str | None:
         """Why a change must be skipped: something that it needs failed. None if nothing did."""

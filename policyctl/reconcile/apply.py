@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from policyctl.errors import Conflict, Incomplete, LostAnswer, NotFound, PolicyctlError, RemoteError
-from policyctl.plan.change import GOOD, Change, LiveState, ModelTest, Outcome, Schedule, document_to_write, live_state
+from policyctl.plan.change import (
+    GOOD,
+    Change,
+    LiveState,
+    ModelTest,
+    Outcome,
+    Schedule,
+    document_to_write,
+    live_state,
+    why_too_early,
+)
 from policyctl.plan.safety import Review
 from policyctl.plan.unknown_fields import has_extras
 from policyctl.policy.document import Document
@@ -164,7 +174,7 @@ def apply_changes(
     work = ChangeWriter(writer, Witnesses(writer), patience, stopped, on_begin)
     with ThreadPoolExecutor(parallelism) as pool:
         while batch := schedule.batch(BATCH):
-            look = _look(batch, work)
+            look = _look(batch, work, schedule)
 
             def carry_out(change: Change, look: _Look | RemoteError = look) -> Outcome:
                 if stopped():
@@ -195,10 +205,19 @@ class _Look(NamedTuple):
         return self.doubts.get(change.name) or witnesses.why_not(change)
 
 
-def _look(batch: list[Change], work: ChangeWriter) -> _Look | RemoteError:
+def _look(batch: list[Change], work: ChangeWriter, schedule: Schedule) -> _Look | RemoteError:
+    """Look up the changes of a batch, and what was done before them: as long as `verify` does, until the remote shows it."""
+    relied = schedule.relied_on(batch)
+    names = {change.name for change in batch}.union(one.name for before in relied.values() for one in before)
     try:
-        observed = look_up(work.writer, {change.name for change in batch})
-        return _Look(observed, work.witnesses.doubts(batch, observed))
+        for wait in (*WAITS, None):
+            observed = look_up(work.writer, names)
+            early = {change.name: why for change in batch if (why := why_too_early(change, relied[change.name], observed))}
+            if not early or wait is None or work.stopped():
+                break
+            work.patience.sleep(wait)
+        schedule.shown(names - {one.name for name in early for one in relied[name]})
+        return _Look(observed, work.witnesses.doubts(batch, observed) | early)
     except RemoteError as error:
         return error
 

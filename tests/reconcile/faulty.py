@@ -13,6 +13,7 @@ from policyctl.remote.sqlite import SqliteRemote
 
 # What happens to one write: it works; it is refused; its answer is lost, before or after it was carried out.
 FAULTS = ("none", "refused", "lost before", "lost after")
+# Besides: it is `only answered` as done, or carried out `late`, by `catch_up`.
 
 
 class FaultyRemote(SqliteRemote):
@@ -22,6 +23,13 @@ class FaultyRemote(SqliteRemote):
         super().__init__(path, models=models)
         self.fault_of = fault_of
         self.looks = 0
+        self._late: list[Callable[[], object]] = []
+
+    def catch_up(self) -> None:
+        """Carry out what was answered before it was done."""
+        late, self._late = self._late, []
+        for write in late:
+            write()
 
     def find(self, names: Any) -> list[Any]:
         self.looks += 1
@@ -52,4 +60,9 @@ class FaultyRemote(SqliteRemote):
             case "lost after":
                 write()
                 raise LostAnswer("lost by the script")
+            case "only answered":
+                return None
+            case "late":
+                self._late.append(write)
+                return None
         return write()

@@ -52,8 +52,9 @@ def planned(desired: Sequence[Desired], observed: LiveRows) -> Plan:
 
 
 def applied(writer: FaultyRemote, desired: Sequence[Desired]) -> list[Outcome]:
+    """Apply; at any wait the remote catches up with what it answered before it was done."""
     plan = planned(desired, observe(writer))
-    patience = Backoff(clock=lambda: 0.0, sleep=lambda _: None)
+    patience = Backoff(clock=lambda: 0.0, sleep=lambda _: writer.catch_up())
     outcomes = apply_changes(
         plan.changes, writer, parallelism=1, on_outcome=lambda _: None, stopped=lambda: False, patience=patience
     )
@@ -67,8 +68,9 @@ def _every_policy_has_its_models(writer: FaultyRemote) -> bool:
     return used <= live.models.keys()
 
 
-def remote(folder: str, fault: str = "none") -> FaultyRemote:
-    return FaultyRemote(Path(folder) / "remote.db", lambda _: fault, models=True)
+def remote(folder: str, fault: str = "none", only: str = "") -> FaultyRemote:
+    """A remote on which one thing, or everything, goes wrong."""
+    return FaultyRemote(Path(folder) / "remote.db", lambda name: fault if only in name else "none", models=True)
 
 
 def test_models_come_before_the_policies_that_target_them_and_go_after_them(tmp_path: Path) -> None:
@@ -87,6 +89,31 @@ def test_a_model_is_added_before_a_policy_moves_to_it_and_the_old_one_goes_last(
             ("update", "virtual-policy/p"),
             ("remove", "virtual-model/openai/a"),
         ]
+
+
+def test_a_policy_waits_until_its_model_is_seen(tmp_path: Path) -> None:
+    both: list[Desired] = [policy_over("p", "openai/a"), model("openai/a")]
+    with remote(str(tmp_path), "late", "openai/a") as writer:
+        assert [outcome.status for outcome in applied(writer, both)] == ["applied", "applied"]
+    with remote(str(tmp_path), "late", "policy/p") as writer:
+        assert [outcome.status for outcome in applied(writer, [])] == ["applied", "applied"]
+
+
+def test_what_needs_a_change_that_was_only_answered_is_not_made(tmp_path: Path) -> None:
+    both: list[Desired] = [policy_over("p", "openai/a"), model("openai/a")]
+    with remote(str(tmp_path), "only answered", "openai/a") as writer:
+        outcomes = applied(writer, both)
+        assert [(one.change.name, one.status) for one in outcomes][1] == ("virtual-policy/p", "failed")
+        assert outcomes[1].reason == "virtual-model/openai/a was added, and the remote does not show it"
+        assert observe(writer).live == {}
+    with remote(str(tmp_path)) as writer:
+        applied(writer, both)
+    moved: list[Desired] = [policy_over("p", "openai/b"), model("openai/b")]
+    for desired in (moved, []):  # the policy is updated, or removed
+        with remote(str(tmp_path), "only answered", "policy/p") as writer:
+            outcome = next(one for one in applied(writer, desired) if one.change.name == "virtual-model/openai/a")
+            assert outcome.status == "failed"
+            assert "virtual-policy/p was changed, and on the remote it still targets virtual-model/openai/a" in outcome.reason
 
 
 def test_what_a_file_no_longer_has_is_cleared(tmp_path: Path) -> None:
