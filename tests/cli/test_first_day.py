@@ -25,6 +25,7 @@ DAY: tuple[tuple[str, ...], ...] = (
     ("init", "--ci", "github"),
     ("init",),
     ("validate",),
+    ("fmt", "--check"),
     ("validate", "--deep", "-v"),
     ("validate", "--format", "full"),
     ("validate", "--format", "concise"),
