@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from policyctl.errors import errors_in
 from policyctl.load.documents import read_contents
 from policyctl.load.source import Source
+from policyctl.load.style import styled
 from policyctl.load.write import model_text, unrepresentable_reasons, what_files_lack
 from policyctl.load.yaml import read_yaml
 from policyctl.plan.change import equal
@@ -50,6 +51,7 @@ def test_a_model_of_any_texts_reads_back_without_a_difference(row: Document, cam
         again = read(text)
         assert equal(again, live)
         assert model_text(again.document) == text
+        assert styled(text.encode(), "x.yaml") == text
     else:
         assert unrepresentable_reasons(text)
         assert SECRET not in repr(text)
