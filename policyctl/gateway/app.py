@@ -114,6 +114,8 @@ class GatewayApp:
             await _send(send, refusal.status, [_JSON, *self._about(request), *refusal.headers], refusal.body)
         except asyncio.CancelledError:
             request.status = 499
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever is left becomes a 500 that shows nothing of the inside
+            await self._failed(request, error, send)
         finally:
             self._requests -= 1
             self._held -= request.held
@@ -135,6 +137,18 @@ class GatewayApp:
             await self._pass_on(request, reply, send)
         finally:
             reply.drop()
+
+    async def _failed(self, request: ClientRequest, error: Exception, send: Send) -> None:
+        """Log a bug by its type and place, since its text may have what a client sent, and answer if nothing was sent yet."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        self.observer.log("error", "bug", id=request.id, error=type(error).__name__, at=place)
+        if request.first_byte is None:
+            request.status = 500
+            body = error_body("the gateway failed; see its log", "gateway_error", "internal_error")
+            await _send(send, 500, [_JSON, *self._about(request)], body)
 
     def _caller(self, headers: Mapping[bytes, bytes]) -> str:
         if self.keys is None:

@@ -7,6 +7,7 @@ longer than `HELD` bytes, and every stream, is passed on while it arrives, and n
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from policyctl.gateway.upstreams import Upstream
 HELD = 1 << 20  # bytes of a body that are held until they are all there
 CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
 IDLE_SECONDS = 4.0  # before an idle connection is closed: servers commonly close theirs after 5 or more
+_LARGE = 1 << 18  # bytes of a body that is written in parts
 _STALE = 1.0  # seconds; a server may have closed a connection that was idle for longer, just as it was used again
 
 # Headers that go to the upstream, and those that go back to the client. All others stay here: a client's own Authorization
@@ -123,12 +125,12 @@ class HttpUpstreams:
         try:
             async with asyncio.timeout(upstream.timeout):
                 try:
-                    return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+                    return await self._session.post(url, data=_sent(body), headers=headers, allow_redirects=False)
                 except aiohttp.ServerDisconnectedError:
                     idle = asyncio.get_running_loop().time() - self._used.pop(upstream.base, math.inf)
                     if not _STALE <= idle <= IDLE_SECONDS:
                         raise
-                    return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+                    return await self._session.post(url, data=_sent(body), headers=headers, allow_redirects=False)
         except aiohttp.ServerTimeoutError:
             return failure("hang", f"{upstream.name}: there was no connection within {CONNECT_SECONDS} s")
         except TimeoutError:
@@ -167,6 +169,11 @@ class HttpUpstreams:
             except ValueError:
                 return failure("broken-body", f"{upstream.name}: the body of the answer is not JSON")
         return reply
+
+
+def _sent(body: bytes) -> bytes | io.BytesIO:
+    """A body as aiohttp takes it: in parts if it is large, so that others are not kept waiting while it is written."""
+    return body if len(body) < _LARGE else io.BytesIO(body)
 
 
 def passed_down(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
