@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -303,7 +303,7 @@ def _route(table: RouteTable, fields: Mapping[str, msgspec.Raw]) -> Destination:
 
 def _request_id(given: bytes) -> str:
     text = given.decode("latin-1")
-    return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else uuid.uuid4().hex
+    return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else secrets.token_hex(16)
 
 
 def _header(text: str) -> bytes:
