@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 
-def calls(work: Callable[[], object], *functions: Callable[..., Any]) -> list[int]:
-    """Do the work, and say how often it called each of these functions (in this thread)."""
+def calls(work: Callable[[], object], *functions: Callable[..., Any], threads: bool = False) -> list[int]:
+    """Do the work, and say how often it called each of these functions: in this thread, with `threads` also in one that it
+    starts."""
     found: Counter[object] = Counter()
     wanted = {function.__code__ for function in functions}
 
@@ -20,8 +22,12 @@ def calls(work: Callable[[], object], *functions: Callable[..., Any]) -> list[in
 
     before = sys.getprofile()
     sys.setprofile(note)
+    if threads:
+        threading.setprofile(note)
     try:
         work()
     finally:
         sys.setprofile(before)
+        if threads:
+            threading.setprofile(None)
     return [found[function.__code__] for function in functions]

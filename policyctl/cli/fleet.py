@@ -19,6 +19,7 @@ from policyctl.load.environment import Config
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.urls import is_http
 from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf
+from policyctl.plan.memo import Memo
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
 from policyctl.reconcile.fleet import Brakes, RunRecord, Task, run_waves
@@ -202,7 +203,8 @@ def run_fleet(
             step()
 
         try:
-            run_waves(waves, fleet.task(work), pace.parallelism, brakes, done)
+            with Memo.remembering():
+                run_waves(waves, fleet.task(work), pace.parallelism, brakes, done)
         finally:
             if fleet.hosts is not None:
                 fleet.hosts.close()

@@ -30,6 +30,11 @@ class DeclaredModels:
         """The declarations that apply to live policies: the earlier ones, or else these."""
         return self if self.before is None else self.before
 
+    @property
+    def facts(self) -> list[Mapping[str, float | str]]:
+        """All of it as plain values, which are equal where nothing differs for any policy."""
+        return [self.timeouts, self.types, self.then.timeouts, self.then.types]
+
     def requests(self, model: str) -> str | None:
         """The kind of requests that a model takes, where that is declared: its type, but that `chat_vision` takes chats."""
         own = self.types.get(model)

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
+from policyctl.plan.memo import Memo, content_key
 from policyctl.policy.document import Document, canonical_text, model_names, normal_form, order_matters, target_text
 from policyctl.policy.names import canonical_model, kind_of, short_model
 from policyctl.policy.virtual_model import normal_form as normal_model
@@ -139,8 +140,15 @@ def differs(before: Document, after: Document) -> bool:
     return canonical_text(normal_form(before)) != canonical_text(normal_form(after))
 
 
+_BETWEEN, _WRITTEN = Memo[tuple[FieldChange, ...]](), Memo[tuple[FieldChange, ...]]()
+
+
 def fields_between(before: Document, after: Document) -> tuple[FieldChange, ...]:
     """The fields in which two documents of one canonical name differ, in the order of the format; empty if they are equal."""
+    return _BETWEEN.of(lambda: content_key(before, after), lambda: _between(before, after))
+
+
+def _between(before: Document, after: Document) -> tuple[FieldChange, ...]:
     if kind_of(before["name"]) == "model":
         return _explain(_by_key(normal_model(before)), _by_key(normal_model(after)))
     if not differs(before, after):
@@ -156,7 +164,7 @@ def fields_written(before: Document, after: Document) -> tuple[FieldChange, ...]
     """The fields that a write of `after` over a live document in normal form changes. Beside those that differ, these are the
     placeholders that it writes over a model's secrets."""
     if kind_of(before["name"]) == "model":
-        return _explain(_by_key(before), _by_key(written_form(after)))
+        return _WRITTEN.of(lambda: content_key(before, after), lambda: _explain(_by_key(before), _by_key(written_form(after))))
     return fields_between(before, after)
 
 

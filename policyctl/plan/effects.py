@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, DeclaredModels, KnownPolicies, leads_to_unclear
 from policyctl.plan.diff import differs
+from policyctl.plan.memo import Memo, content_key
 from policyctl.plan.plan import Plan
-from policyctl.plan.references import leading, mark, marks_of
+from policyctl.plan.references import all_below, leading, mark, marks_of
 from policyctl.plan.settings import PARTIAL
 from policyctl.plan.unknown_fields import uncounted, unknown_fields
 from policyctl.policy.document import Document, normal_form, references
@@ -48,6 +49,7 @@ _LONGEST = 60  # characters of a setting's path in it
 # The scheme and authority of a URL, with all that one of the many ways to read a URL may take for part of the host.
 _AUTHORITY = re.compile(r"https?:[/\\]*[^/?#]*", re.IGNORECASE)
 _HOST_KEY = re.compile(r"(host|hostname|url|uri|endpoint|domain|proxy|server|api_?base)$", re.IGNORECASE)
+_EFFECTS = Memo["Effect"]()
 _MOST_SEARCHES = 25  # for failures at once, which take some 10 ms each
 
 
@@ -77,9 +79,14 @@ class Comparison:
         from policyctl.effect.analysis import compare  # most plans change nothing, and then the effect engine is not needed
 
         deep = self._searches < _MOST_SEARCHES
-        effect = compare(one, other, self.before, self.after, self.declared, self._partial, deep=deep)
+        sides = (self.before, self.after, self.declared, self._partial)
+        effect = _EFFECTS.of(lambda: self._key(one, other, deep=deep), lambda: compare(one, other, *sides, deep=deep))
         self._searches += effect.kind == "effective" and not effect.worse and not effect.sure
         return uncounted(effect) if canonical_name(one["name"]) in self._uncounted else effect
+
+    def _key(self, one: Document, other: Document, *, deep: bool) -> bytes | None:
+        below = all_below(one, self.before), all_below(other, self.after)
+        return None if None in below else content_key(one, other, *below, self.declared.facts, self._partial, deep)
 
     @cached_property
     def _uncounted(self) -> Collection[str]:

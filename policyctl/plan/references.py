@@ -262,3 +262,21 @@ def marks_of(names: Iterable[str], policies: Mapping[str, Document]) -> dict[str
         marks |= {name: mark([found[name], {target: marks[target] for target in below[name]}]) for name in ready}
         order.done(*ready)
     return marks | {name: mark(led_to((name,), policies)) for name in found.keys() - marks.keys()}
+
+
+_MOST_BELOW = 100
+
+
+def all_below(document: Document, policies: Mapping[str, Document]) -> dict[str, Any] | None:
+    """All policies that a document leads to, by name: each as it is, or why it cannot be followed (None: it does not exist).
+    None for very many."""
+    found: dict[str, Any] = {}
+    pending, known = [*references(document)], KnownPolicies.of(policies)
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found[name] = known[name] if name in known else known.why_not(name)
+            pending += references(found[name]) if name in known else ()
+        if len(found) > _MOST_BELOW:
+            return None
+    return dict(sorted(found.items()))

@@ -14,6 +14,7 @@ from policyctl.effect.gateway import Answer
 from policyctl.effect.outages import Outages, Row, Together, outages, served
 from policyctl.effect.tree import Unfit, tree_if_known, unfit_models
 from policyctl.errors import NotKnown
+from policyctl.plan.memo import Memo
 from policyctl.plan.risk import weight_of
 from policyctl.policy.document import Document
 from policyctl.policy.names import provider_of, short_model
@@ -68,9 +69,13 @@ def _both(before: float, after: float) -> tuple[str, str]:
     return percents(before, after) or (percent(before), percent(after))
 
 
+# An effect is kept with its rows, so that no other one has its id.
+_ROWS = Memo[tuple[Effect, list[str]]]()
+
+
 def first_rows(effect: Effect, *, whole: bool) -> tuple[list[str], int]:
     """The first rows of an effect, or all of them if `whole`, and the number of rows left out."""
-    rows = list(effect_rows(effect))
+    _, rows = _ROWS.of(lambda: id(effect), lambda: (effect, list(effect_rows(effect))))
     shown = rows if whole or len(rows) <= _MOST_ROWS + 1 else rows[:_MOST_ROWS]
     return shown, len(rows) - len(shown)
 

@@ -18,12 +18,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from deepdiff import DeepDiff
 from jsonschema import Draft202012Validator
 
+from policyctl.effect.analysis import compare
 from policyctl.load.base_config import accesses
 from policyctl.load.discovery import find_config, load_config
 from policyctl.plan.fleet import EnvironmentResult, general
 from policyctl.report import schema_text
+from tests.call_counts import calls
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
 from tests.sqlite_rows import live_documents, put, row
@@ -881,3 +884,17 @@ def test_plans_of_which_one_failed_approve_nothing(fleet: Project, policyctl: Po
     assert "plans.json approves nothing, because not every environment in it has a plan that may be applied" in ran.err
     assert policyctl("apply", "--env", "t-a0", "--yes", "--plans", "plans.json").code == 64
     assert "cannot be read: No such file" in policyctl("apply", "--all", "--yes", "--plans", "no.json").err
+
+
+def test_what_several_environments_have_in_common_is_computed_once(fleet: Project, policyctl: Policyctl) -> None:
+    """The fields and the effect of a change, for each way in which it changes; and nothing is remembered afterwards."""
+    assert policyctl("apply", "--all", "--yes").code == 0
+    fleet.write("anygem.yaml", POLICY.replace("2.5-pro", "2.5-flash"))
+    for _ in range(2):
+        counted = calls(lambda: policyctl("plan", "--all", "--parallelism", "1"), compare, DeepDiff.__init__, threads=True)
+        assert counted == [2, 2]
+    alone = {name: policyctl("plan", "--env", name).out for name in ("t-a0", "t-a1")}
+    together = policyctl("plan", "--all").out
+    for text in alone.values():
+        changed = text.partition("\n\n")[2].partition("\n\n")[0]
+        assert indent(changed, "  ") in together
