@@ -57,8 +57,8 @@ class Comparison:
     """How the versions of policies are compared: each with its own set of policies.
 
     `before` are all policies as they are live, `after` as they will be when the plan is applied (see `policies_around`):
-    targets that are policies count with what those do. `live` are the rows themselves, which may have fields that the format
-    does not know. `declared` are facts about models;
+    targets that are policies count with what those do. `live` are the rows that may have fields that the format does not know:
+    all but those that are as written in a file. `declared` are facts about models;
     `partial` is the share of calls that fail in a partial failure.
     """
 

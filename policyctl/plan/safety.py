@@ -112,15 +112,17 @@ def review(
     declared: DeclaredModels = NOTHING,
     reviewed: Mapping[str, Document] | None = None,
     compared: Collection[str] = (),
+    written: Collection[str] = (),
 ) -> Review:
     """Check a plan against the rules. Each refusal is one sentence with the value, the limit and the override.
 
     `declared` are the models' types and timeouts, which affect traffic. `reviewed` are the policies of the base
     revision: the way back to one of them is a restoration. `compared` are the policies that the plan is about besides those
-    that it changes and those that the remote has as they are written.
+    that it changes and those that the remote has as they are written, which are `written`, as far as that is known.
     """
     (before, after), used = policies_around(plan, observed), list(_still_targeted(plan, observed))
-    comparing = Comparison(before, after, declared, settings.partial, observed.live)
+    others = {name: live for name, live in observed.live.items() if name not in written}
+    comparing = Comparison(before, after, declared, settings.partial, others)
     effects = effects_of(plan, observed, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
     plan = replace(plan, traffic=traffic_of(plan, comparing, effects, affected))

@@ -24,12 +24,17 @@ from policyctl.remote.protocol import Reader
 def read_consumers(reader: Reader, loaded: Loaded | None, policies: Mapping[str, Document]) -> Consumers:
     """Who uses what, by the lists of the remote, the directory's other files, and the targets of these policies (documents by
     canonical name). What cannot be read is in the result."""
+    found = _consumers_besides_policies(reader, loaded)
+    found.policies(policies)
+    return found
+
+
+def _consumers_besides_policies(reader: Reader, loaded: Loaded | None) -> Consumers:
     sources = reader.sources()
     listed = cache(partial(_listed, reader))
     found = Consumers(listed=listed) if sources is None else consumers_of(sources, listed)
     for consumer, document in _in_files(loaded).items():
         found.add(consumer, document.consumer.uses, document.consumer.collaborators)
-    found.policies(policies)
     return found
 
 
@@ -79,10 +84,11 @@ def with_consumers(
         refusals = _refusals(reviewed, FoundConsumers(unread=NOT_READ), settings, unseen=unseen)
         note = "it was not read who uses what changes (--no-consumers)"
         return replace(reviewed, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, note))
-    consumers = read_consumers(reader, loaded, reviewed.policies_before)
-    consumers.policies({change.name: change.after for change in reviewed.plan.policies if change.after is not None})
+    consumers = _consumers_besides_policies(reader, loaded)
     if consumers.empty and (reader.embedded or reader.identity.startswith(GIT)):
         return reviewed
+    consumers.policies(reviewed.policies_before)
+    consumers.policies({change.name: change.after for change in reviewed.plan.policies if change.after is not None})
     names = [*(one.name for one in reviewed.plan.changes), *(one.name for one in reviewed.affected)]
     found = FoundConsumers(uses_with_lines(consumers, names, loaded), consumers.unread)
     refusals = _refusals(reviewed, found, settings, unseen=unseen)
