@@ -68,6 +68,21 @@ def test_a_lock_ends_with_its_owner(tmp_path: Path, end: str) -> None:
         take(database)
 
 
+# Starts a process that lives on, as git does for a moment, until the standard input of both ends.
+CHILD = 'subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdout=subprocess.DEVNULL)'
+WITH_A_CHILD = HOLDER.replace("import sys\n", "import subprocess\nimport sys\n", 1).replace(
+    '    print("held"', f'    {CHILD}\n    print("held"'
+)
+
+
+def test_a_process_that_a_killed_apply_leaves_behind_does_not_hold_its_lock(tmp_path: Path) -> None:
+    database = tmp_path / "a.db"
+    with held(database, WITH_A_CHILD) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        take(database)
+
+
 def test_one_database_has_one_lock_whichever_way_leads_to_it(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
     with apply_lock(tmp_path / "a.db", "x", LockWait(0), never), pytest.raises(Refused):
