@@ -57,8 +57,8 @@ class Comparison:
     """How the versions of policies are compared: each with its own set of policies.
 
     `before` are all policies as they are live, `after` as they will be when the plan is applied (see `policies_around`):
-    targets that are policies count with what those do. `live` are the rows that may have fields that the format does not know:
-    all but those that are as written in a file. `declared` are facts about models;
+    targets that are policies count with what those do. `live` are the rows themselves, which may have fields that the format
+    does not know, unless they are as `written` in files. `declared` are facts about models;
     `partial` is the share of calls that fail in a partial failure.
     """
 
@@ -69,9 +69,11 @@ class Comparison:
         declared: DeclaredModels = NOTHING,
         partial: float = PARTIAL,
         live: Mapping[str, Live] = MappingProxyType({}),
+        written: Collection[str] = (),
     ) -> None:
         self.before, self.after = before, after
-        self.declared, self._partial, self._live = declared, partial, live
+        self.declared, self._partial = declared, partial
+        self._unlike_files = {name: row for name, row in live.items() if name not in written}
         self._searches = 0
 
     def effect(self, one: Document, other: Document) -> Effect:
@@ -91,7 +93,7 @@ class Comparison:
     @cached_property
     def _uncounted(self) -> Collection[str]:
         """The live policies that have fields which the format does not know, and all that lead to one, before or after."""
-        found = {name for name, row in self._live.items() if unknown_fields(row.document)}
+        found = {name for name, row in self._unlike_files.items() if unknown_fields(row.document)}
         users: defaultdict[str, set[str]] = defaultdict(set)
         for policies in (self.before, self.after) if found else ():
             for name, document in policies.items():

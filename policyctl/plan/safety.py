@@ -121,17 +121,14 @@ def review(
     that it changes and those that the remote has as they are written, which are `written`, as far as that is known.
     """
     (before, after), used = policies_around(plan, observed), list(_still_targeted(plan, observed))
-    others = {name: live for name, live in observed.live.items() if name not in written}
-    comparing = Comparison(before, after, declared, settings.partial, others)
+    comparing = Comparison(before, after, declared, settings.partial, observed.live, written)
     effects = effects_of(plan, observed, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
     plan = replace(plan, traffic=traffic_of(plan, comparing, effects, affected))
     moved = [*(change.name for change in plan.policies), *(one.name for one in affected)]
     restored = restorations(moved, after, reviewed or {})
     guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
-    # Most policies lead to no other, which is seen without their normal form.
-    leading = {change.name for change in plan.policies if change.needs or change.frees}.union(one.name for one in affected)
-    below = (led_to(leading, known) for known in (before, after))
+    below = (led_to(_leading(plan, affected), known) for known in (before, after))
     beside = _unknown_field_notes(plan, observed, frozenset(compared).union(moved, *below))
     return Review(
         plan,
@@ -152,6 +149,11 @@ def review(
         models=bool(observed.models) or plan.has_models,
         awaited=_awaited(plan, observed),
     )
+
+
+def _leading(plan: Plan, affected: Iterable[AffectedPolicy]) -> set[str]:
+    """The policies whose traffic moves and that lead to others: of a change that is seen without its normal form."""
+    return {change.name for change in plan.policies if change.needs or change.frees}.union(one.name for one in affected)
 
 
 def _awaited(plan: Plan, observed: LiveRows) -> frozenset[str]:

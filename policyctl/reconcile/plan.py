@@ -105,9 +105,8 @@ def plan_directory(
     )
     writes = any(change.after is not None for change in plan.changes)
     plan = replace(plan, settings=environment.decides)
-    taken = [policy for policy in desired if selection.takes(policy.name)]
     written = frozenset(policy.name for policy in desired if is_as_written(policy, observed.live.get(policy.name)))
-    compared = [policy.name for policy in taken if policy.name not in written]
+    compared = [policy.name for policy in desired if policy.name not in written and selection.takes(policy.name)]
     reviewed = review(plan, observed, settings, declared, base() if writes else None, compared, written)
     reviewed = replace(reviewed, refusals=(*reviewed.refusals, *_not_new(reader, plan)))
     if unread and removes:
