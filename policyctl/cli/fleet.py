@@ -140,6 +140,8 @@ def open_fleet(
     unless `lenient` InvalidInput for files that are broken whatever the environment. `deep` is as for `Session.read`."""
     if options.remote is not None:
         raise UsageError("--remote is for one environment: several would have one remote; choose one with --env")
+    if past is not None and chosen.affected is not None:
+        raise UsageError("--affected compares the files of today, and --to goes back to others; choose with --all, -l or --env")
     config = open_config(options)
     names = choose(options, config, chosen)
     lint = config.lint if held is None else held.config.lint

@@ -302,3 +302,11 @@ def test_the_top_of_a_repository_may_be_the_directory(
     monkeypatch.chdir(project.policies)
     found = json.loads(policyctl("plan", "--dir", ".", "--to", "HEAD~1", "--format", "json").out)
     assert [change["file"] for change in found["changes"]] == ["HEAD~1:./sub/a.yaml"]
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_what_a_branch_affects_says_nothing_about_going_back(command: str, history: History, policyctl: Policyctl) -> None:
+    """The files of today may be as they were at the revision of one option, and not at that of the other."""
+    ran = policyctl(command, "--affected", "HEAD", "--to", history.before)
+    assert (ran.code, ran.out) == (64, "")
+    assert "--affected compares the files of today" in ran.err
