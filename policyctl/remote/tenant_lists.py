@@ -120,7 +120,7 @@ class Connections:
                 return connection
         with self._lock:
             if (key, value) not in self._single:
-                self._single[key, value] = _single(self._get(((key, value),)))
+                self._single[key, value] = _single(self._get(((key, value),)), key, value)
             found = self._single[key, value]
         # A filter that is ignored finds any connection.
         return found if found is not None and getattr(found, key) == value else None
@@ -130,13 +130,17 @@ class Connections:
         return None if read is None else tuple(dict.fromkeys(_entries(read[0])))
 
 
-def _single(content: Any) -> Connection | None:
-    """The connection that a look-up finds; None where there is none. Raises RemoteError for an answer of another form."""
-    if content in (None, []):
+def _single(content: Any, key: str, value: str) -> Connection | None:
+    """The connection that a look-up finds, also where the answer is a list, as of a filter that is ignored; None where there is
+    none. Raises RemoteError for an answer of another form, or that is not whole."""
+    if content is None:
         return None
-    if (found := _entry(content)) is None:
-        raise RemoteError("a connection was answered in a form that is not known")
-    return found
+    if (found := _entry(content)) is not None:
+        return found
+    rows, total = _rows_on(content, "connections")
+    if total is not None and len(rows) < total:
+        raise RemoteError(f"a look-up of one connection has {total:,} entries and shows {len(rows):,} of them")
+    return next((one for one in _entries(rows) if getattr(one, key) == value), None)
 
 
 def total_of(content: Any) -> int | None:

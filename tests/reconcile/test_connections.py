@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from policyctl.errors import RemoteError
 from policyctl.load.environment import Environment
 from policyctl.plan.change import Desired
 from policyctl.plan.plan import Selection
@@ -220,3 +221,34 @@ NO_KEY_AT_RISK: dict[str, tuple[VirtualModel, VirtualModelRow]] = {
 def test_an_update_that_can_remove_no_unseen_key_is_not_refused_for_it(case: str) -> None:
     review = reviewed_update(*NO_KEY_AT_RISK[case])
     assert (review.refusals, [note for note in review.notes if "key of its own" in note]) == ((), [])
+
+
+CREDS = entry("draft")
+LOOK_UPS: dict[str, tuple[Any, str | None]] = {
+    "the connection": (CREDS, "creds"),
+    "a list of one": ([CREDS], "creds"),
+    "a filter that is ignored": ([{**CREDS, "app_id": "other", "connection_id": "c-2"}, CREDS], "creds"),
+    "another connection": ({**CREDS, "app_id": "other", "connection_id": "c-2"}, "id:c-1"),
+    "no entry of a list": ([{**CREDS, "app_id": "other", "connection_id": "c-2"}], "id:c-1"),
+    "an empty list": ([], "id:c-1"),
+    "one page of several": ({"applications": [], "total": 60}, None),
+    "an object of another form": ({"application": CREDS}, None),
+    "a text": ("creds", None),
+}
+
+
+@pytest.mark.parametrize("case", LOOK_UPS)
+def test_a_look_up_of_a_connection_is_understood_or_not_known(case: str) -> None:
+    content, app_id = LOOK_UPS[case]
+    handle = tenant(Reply(200, []), single=Reply(200, content))
+
+    def answer(asked: Seen) -> Reply | Silence:
+        single = asked.path.endswith("/connections/applications") and not dict(asked.query).get("include_details")
+        return Reply(200, content) if single else handle(asked)
+
+    with standing_in(answer) as server, reach(server.url) as remote:
+        if app_id is None:
+            with pytest.raises(RemoteError):
+                remote.connections.app_id_of("c-1")
+        else:
+            assert remote.connections.app_id_of("c-1") == app_id
