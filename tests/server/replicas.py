@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
@@ -30,6 +31,7 @@ from tests.server.serving import Served, serving_at
 from tests.server.soak import COUNTERS, Client, Tally, document_of, mistakes
 
 BACK_SECONDS = 2.0  # until every client writes again
+_LONGEST = 30.0  # until clients that wait in vain are ended
 
 
 @dataclass
@@ -96,20 +98,19 @@ FAULTS: dict[str, Callable[[Scene], Happened]] = {
 
 @dataclass
 class Outcome:
-    """What became of a fault: the clients' tallies, until when the last of them wrote again, and what is stored and wrong."""
+    """What became of a fault: the clients' tallies, and what is wrong."""
 
     tallies: list[Tally]
     happened: Happened
-    stored: int
-    wrong: list[str]
+    wrong: list[str] = field(default_factory=list)
 
     @property
     def back(self) -> float | None:
-        """The seconds until every client wrote again, from when that was possible."""
+        """The seconds until every client wrote again, from when that was possible; infinite if one has not."""
         if self.happened.again is None:
             return None
         first = [next((at for at in tally.written if at > self.happened.again), None) for tally in self.tallies]
-        return max(float("inf") if at is None else at - self.happened.again for at in first)
+        return max(math.inf if at is None else at - self.happened.again for at in first)
 
 
 def suffer(server: PostgresServer, fault: str, *, seconds: float, clients: int, policies: int) -> Outcome:
@@ -121,26 +122,32 @@ def suffer(server: PostgresServer, fault: str, *, seconds: float, clients: int, 
         proxy = stack.enter_context(dropping(server.port, lambda _: False))
         remote = f"postgresql://postgres@127.0.0.1:{proxy.port}/{database}"
         replicas = [stack.enter_context(serving_at(remote, folder / f"{number}.log")) for number in range(2)]
-        ports, up = [replica.port for replica in replicas], Event()
+        ports, up, over = [replica.port for replica in replicas], Event(), Event()
         up.set()
-        until = time.monotonic() + seconds + (1.5 * BACK_SECONDS)
         shares = [dict(itertools.islice(seeded.items(), number, None, clients)) for number in range(clients)]
         threads = [
-            Client(ports[number % 2 :] + ports[: number % 2], number, share, until, up) for number, share in enumerate(shares)
+            Client(ports[number % 2 :] + ports[: number % 2], number, share, over.is_set, up)
+            for number, share in enumerate(shares)
         ]
         for thread in threads:
             thread.start()
-        happened = FAULTS[fault](Scene(server, database, proxy, replicas, seconds))
+        tallies = [thread.tally for thread in threads]
+        _wait(lambda: all(tally.written for tally in tallies))
+        outcome = Outcome(tallies, FAULTS[fault](Scene(server, database, proxy, replicas, seconds)))
+        _wait(lambda: outcome.back != math.inf)
+        over.set()
         for thread in threads:
             thread.join()
     rows = [json.loads(text) for (text,) in server.execute("SELECT document FROM policyctl.policy", database)]
-    tallies = [thread.tally for thread in threads]
-    return Outcome(tallies, happened, len(rows), [*_all_wrong(tallies), *mistakes(rows, tallies)])
+    outcome.wrong = [*(line for tally in outcome.tallies for line in tally.wrong), *mistakes(rows, outcome.tallies)]
+    return outcome
 
 
-def _all_wrong(tallies: list[Tally]) -> Iterator[str]:
-    for tally in tallies:
-        yield from tally.wrong
+def _wait(done: Callable[[], bool]) -> None:
+    """Wait until it is done, which shows in the outcome if it is never."""
+    until = time.monotonic() + _LONGEST
+    while not done() and time.monotonic() < until:
+        Event().wait(0.02)
 
 
 def _seed(url: str, count: int) -> dict[str, str]:

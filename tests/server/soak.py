@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -69,15 +69,15 @@ class Cut(Exception):
 
 
 class Client(Thread):
-    """Asks one thing after the other until its time is over. When its server is down it goes to the next one of `ports`; with
+    """Asks one thing after the other until it is `over`. When its server is down it goes to the next one of `ports`; with
     one alone it waits until that is `up`."""
 
-    def __init__(self, ports: Sequence[int], number: int, owned: dict[str, str], until: float, up: Event) -> None:
+    def __init__(self, ports: Sequence[int], number: int, owned: dict[str, str], over: Callable[[], bool], up: Event) -> None:
         super().__init__(daemon=True)
         self.tally = Tally({name: {"seed"} for name in owned})
         self._ids = owned
         self._number = number
-        self._until = until
+        self._over = over
         self._up = up
         self._random = random.Random(number)
         self._fresh = itertools.count()
@@ -86,7 +86,7 @@ class Client(Thread):
 
     def run(self) -> None:
         kinds = (self._add, self._update, self._remove, self._read, self._count, self._race)
-        while time.monotonic() < self._until:
+        while not self._over():
             with suppress(Cut):
                 self._random.choice(kinds)()
         self._connection.close()
@@ -204,7 +204,9 @@ def soak(folder: Path, seconds: float = 30, clients: int = 64, policies: int = 1
     up, until = Event(), time.monotonic() + seconds
     with serving(database) as served:
         shares = [dict(itertools.islice(seeded.items(), number, None, clients)) for number in range(clients)]
-        threads = [Client([served.port], number, share, until, up) for number, share in enumerate(shares)]
+        threads = [
+            Client([served.port], number, share, lambda: time.monotonic() > until, up) for number, share in enumerate(shares)
+        ]
         for thread in threads:
             thread.start()
         threads[0].join(seconds / 2)

@@ -21,7 +21,7 @@ def durable() -> Iterator[PostgresServer]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_nothing_is_lost_or_doubled_and_clients_go_on(durable: PostgresServer, fault: str) -> None:
-    outcome = suffer(durable, fault, seconds=2, clients=8, policies=200)
+    outcome = suffer(durable, fault, seconds=1.5, clients=8, policies=200)
     assert outcome.wrong == []
     assert outcome.happened.times > 0
     assert all(tally.writes > 0 for tally in outcome.tallies)

@@ -168,7 +168,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "a variable that is not set": (["--token-from", "env:NOT_SET_ANYWHERE"], 64, "is not set or empty"),
     "a file that is not there": (["--token-from", "file:nothing"], 64, "cannot be read: No such file or directory"),
     "a secret that no header can hold": (["--token-from", "env:UNPRINTABLE"], 64, "is not one line of plain text"),
-    "another kind of remote": (["--remote", "https://example.com/x"], 64, "serve needs an embedded remote"),
+    "another kind of remote": (["--remote", "https://example.com/x"], 64, "is not a store that can be served"),
     "an address that is not this machine's": (
         ["--host", "192.0.2.1", "--token-from", "env:SET"],
         1,
