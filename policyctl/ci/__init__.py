@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.errors import PolicyctlError
 
@@ -32,3 +32,33 @@ def open_forge(environ: Mapping[str, str]) -> Iterator[Forge | None]:
         yield service
     finally:
         service.close()
+
+
+class RunOrigin(NamedTuple):
+    """What a CI service names of a run: the repository, the branch, the commit and the pull request; empty if it does not."""
+
+    repository: str = ""
+    branch: str = ""
+    commit: str = ""
+    pull_request: str = ""
+
+
+def origin_in(environ: Mapping[str, str]) -> RunOrigin:
+    """Where the files of this run come from, by the variables of the CI service. Nothing is asked of the service."""
+
+    def one(*names: str) -> str:
+        return next((text for name in names if (text := environ.get(name))), "")
+
+    if environ.get("GITHUB_ACTIONS"):
+        from policyctl.ci.github import proposal_in, pull_number
+
+        number, proposal = pull_number(one("GITHUB_REF")), proposal_in(environ.get("GITHUB_EVENT_PATH"))
+        commit = proposal.head if number and proposal else one("GITHUB_SHA")
+        branch = one("GITHUB_HEAD_REF", "GITHUB_REF_NAME")
+        return RunOrigin(one("GITHUB_REPOSITORY"), branch, commit, f"#{number}" if number else "")
+    if environ.get("GITLAB_CI"):
+        number = one("CI_MERGE_REQUEST_IID")
+        branch = one("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "CI_COMMIT_REF_NAME", "CI_COMMIT_BRANCH")
+        commit = one("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA", "CI_COMMIT_SHA")
+        return RunOrigin(one("CI_PROJECT_PATH"), branch, commit, f"!{number}" if number else "")
+    return RunOrigin()

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from policyctl.load.urls import is_git
-from policyctl.plan.approval import APPLIED, NONE, Approval, Proposal, Terms
-from policyctl.plan.plan import Plan
+from policyctl.plan.approval import APPLIED, NONE, Approvable, Approval, Proposal, Terms
+from policyctl.plan.fleet import FleetResult
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
 
@@ -30,7 +30,7 @@ _LAST = re.compile(rf"<!-- policyctl ({_DIGEST}|{NONE}|{APPLIED}) -->")
 
 
 def comment_marker(environment: str, directory: str) -> str:
-    """The first line of every page for one environment and directory."""
+    """The first line of every page for one environment, or one selection of several, and one directory."""
     return f"<!-- policyctl:plan environment={_marked(environment)} directory={_marked(directory)} -->"
 
 
@@ -52,11 +52,19 @@ def opening(review: Review, directory: str, *, unseen: bool = False) -> str:
     """
     plan = review.plan
     stopped = unseen or review.refusals or review.stale or review.branch.failed_tests or is_git(plan.remote) or review.offline
-    terms = f"<!-- policyctl:terms {' '.join(review.branch.terms)} -->\n" if review.branch.terms else ""
-    return (
-        f"{comment_marker(plan.environment, directory)}\n"
-        f"<!-- policyctl:shows {plan.digest} approves {NONE if stopped else plan.digest} -->\n{terms}"
-    )
+    return _opening(comment_marker(plan.environment, directory), plan.digest, review.branch.terms, stopped=bool(stopped))
+
+
+def opening_of_several(fleet: FleetResult, directory: str, *, unseen: bool = False) -> str:
+    """The same for the plans of several environments: a merge approves all of them or none. So it approves nothing if one of
+    them could not be made, or must not be applied."""
+    stopped = unseen or fleet.digest == NONE or any(is_git(one.remote) for one in fleet.results)
+    return _opening(comment_marker(fleet.selection, directory), fleet.shown, fleet.terms, stopped=stopped)
+
+
+def _opening(marker: str, shown: str, terms: Terms | None, *, stopped: bool) -> str:
+    last = f"<!-- policyctl:terms {' '.join(terms)} -->\n" if terms else ""
+    return f"{marker}\n<!-- policyctl:shows {shown} approves {NONE if stopped else shown} -->\n{last}"
 
 
 def shown_in(page: str) -> ShownPlan | None:
@@ -68,7 +76,7 @@ def shown_in(page: str) -> ShownPlan | None:
     return ShownPlan(found[1], found[2], Terms(*terms.groups()) if terms else None)
 
 
-def comment_text(page: str, plan: Plan, link: str, longest: int, proposal: Proposal | None = None, why: str = "") -> str:
+def comment_text(page: str, plan: Approvable, link: str, longest: int, proposal: Proposal | None = None, why: str = "") -> str:
     """A plan's page as a comment or an issue of at most `longest` characters, with a link to the run that has the whole plan.
 
     Its last two lines are what a merge approves: nothing if there is a reason `why` not. `proposal` is the commit and branch
@@ -127,7 +135,7 @@ def _is_ours(body: str) -> bool:
     return _FIRST.fullmatch(_first(body)) is not None and _LAST.fullmatch(last) is not None
 
 
-def _marks(plan: Plan) -> dict[str, Any]:
+def _marks(plan: Approvable) -> dict[str, Any]:
     """The hashes by which the plans of several merges can be added up."""
     return {"changes": list(plan.prints), "traffic": dict(plan.traffic)}
 

@@ -39,7 +39,7 @@ class GitHub(ForgeClient):
         self.link = f"{server}/{environ.get('GITHUB_REPOSITORY', '')}/actions/runs/{run}"
         self.queued = _QUEUE.fullmatch(self._ref) is not None
         self.branch = None if self.queued or not self._ref.startswith("refs/heads/") else self._ref.removeprefix("refs/heads/")
-        self.proposal = _proposal_in(environ.get("GITHUB_EVENT_PATH"))
+        self.proposal = proposal_in(environ.get("GITHUB_EVENT_PATH"))
 
     def comments(self) -> list[Comment]:
         return self._comments(self._number())
@@ -122,10 +122,15 @@ class GitHub(ForgeClient):
         return f"{self._repository}/pulls/{self._number()}"
 
     def _number(self) -> str:
-        found = _PULL.fullmatch(self._ref) or _QUEUE.fullmatch(self._ref)
-        if found is None:
-            raise PolicyctlError(f"this run is not for a pull request (GITHUB_REF is {self._ref!r})")
-        return found[1]
+        if number := pull_number(self._ref):
+            return number
+        raise PolicyctlError(f"this run is not for a pull request (GITHUB_REF is {self._ref!r})")
+
+
+def pull_number(reference: str) -> str | None:
+    """The number of the pull request that a run is for, also in a merge queue; None for any other run."""
+    found = _PULL.fullmatch(reference) or _QUEUE.fullmatch(reference)
+    return found[1] if found else None
 
 
 def _proposal(pull: Mapping[str, Any]) -> Proposal:
@@ -133,7 +138,7 @@ def _proposal(pull: Mapping[str, Any]) -> Proposal:
     return Proposal(text_in(pull, "head", "sha") or "", text_in(pull, "base", "ref") or "")
 
 
-def _proposal_in(event: str | None) -> Proposal | None:
+def proposal_in(event: str | None) -> Proposal | None:
     """The proposal of the pull request that a run was started for, read from the file of its event."""
     try:
         found = json.loads(Path(event).read_text("utf-8")) if event else {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policyctl.cli.console import CollectingConsole, Console
@@ -16,32 +17,34 @@ from policyctl.cli.session import DirectoryFiles, Session, open_config, session_
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError
 from policyctl.lint.settings import variable_warnings
 from policyctl.load.environment import Config
-from policyctl.load.selector import EnvironmentFilter
-from policyctl.load.urls import is_http
-from policyctl.plan.fleet import EnvironmentResult, FleetResult, WaveOf
+from policyctl.load.selector import EVERY, EnvironmentFilter
+from policyctl.load.urls import is_git, is_http
+from policyctl.plan.approval import Terms, of_several
+from policyctl.plan.fleet import EnvironmentResult, FleetResult, Marks, WaveOf, marks_of
 from policyctl.plan.memo import Memo
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
 from policyctl.reconcile.fleet import Brakes, RunRecord, Task, run_waves
 from policyctl.remote.open import shared_hosts
-from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_markdown, fleet_text, planned
-from policyctl.report.format import Style, count
+from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_text, planned
+from policyctl.report.fleet_view import FleetView
+from policyctl.report.format import Style, count, cut
 
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.past import PastDirectory
 
+_LONGEST_REASON = 500
 
-def render_fleet(form: str, fleet: FleetResult, style: Style = Style(), *, verbose: bool = False, quiet: bool = False) -> str:
-    """The report of a run: text (of which `quiet` leaves the plans out), json, markdown, csv or junit."""
-    renders: dict[str, Callable[[FleetResult], str]] = {
-        "json": fleet_json,
-        "markdown": fleet_markdown,
-        "csv": fleet_csv,
-        "junit": fleet_junit,
-        "text": lambda one: fleet_text(one, style, verbose=verbose, plans=not quiet),
-    }
-    return renders[form](fleet)
+
+def render_fleet(form: str, view: FleetView, style: Style = Style(), *, verbose: bool = False, quiet: bool = False) -> str:
+    """The report of a run: text (of which `quiet` leaves the plans out), json, markdown, html, csv or junit."""
+    if form == "markdown":
+        from policyctl.report.fleet_markdown import fleet_markdown
+
+        return fleet_markdown(view)
+    renders: dict[str, Callable[[FleetResult], str]] = {"json": fleet_json, "csv": fleet_csv, "junit": fleet_junit}
+    return renders[form](view.fleet) if form in renders else fleet_text(view.fleet, style, verbose=verbose, plans=not quiet)
 
 
 @dataclass
@@ -60,11 +63,14 @@ class Fleet:
     tests: bool = False
     suspended: bool = False
     past: PastDirectory | None = None
+    chosen: EnvironmentFilter = EVERY
+    marks: bool = False  # whether the results have the hashes of their changes
 
     def __post_init__(self) -> None:
         self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
         self.messages = CollectingConsole(self.options)
         self._lock = threading.Lock()
+        self._idle: dict[str, str] | None = None
         self._places = {name: place for place, name in enumerate(self.names)}
         self.hosts = shared_hosts() if any(is_http(one.remote) for one in self.config.environments.values()) else None
 
@@ -76,10 +82,23 @@ class Fleet:
 
     def review(self, session: Session) -> Review:
         """The reviewed plan of one environment."""
-        review = review_directory(session, self.selection, self.overrides, base=self.base, tests=self.tests)
+        review = review_directory(
+            session, self.selection, self.overrides, base=self.base, tests=self.tests, on_idle=self._note_idle
+        )
         if self.held is not None:
             review = as_merged(review, session, self.held, settings=False)
         return review
+
+    def _note_idle(self, idle: Mapping[str, str]) -> None:
+        """Keep the options that match no policy in any environment so far: one that matches somewhere has its effect there."""
+        with self._lock:
+            known = self._idle
+            self._idle = dict(idle) if known is None else {what: text for what, text in known.items() if what in idle}
+
+    def raise_if_idle(self) -> None:
+        """Raise UsageError for the options that match no policy in any environment."""
+        if self._idle:
+            raise UsageError("; ".join(f"{text}, in any environment" for text in self._idle.values()))
 
     def task(self, work: Callable[[Session], EnvironmentResult]) -> Task:
         """The work as one that never raises: a failure is a result, and a suspended environment is left as it is."""
@@ -106,7 +125,8 @@ class Fleet:
         from policyctl.load.referred import access_now  # with git behind it
 
         access = access_now(self.options.dir, self.config, self.config.environments[name])
-        result, place = replace(planned(review, name, remote), access=access), self._places[name]
+        marks = marks_of(review.plan) if self.marks else Marks()
+        result, place = replace(planned(review, name, remote), access=access, marks=marks), self._places[name]
         with self._lock:
             if result.alike not in self._reviews or place < self._reviews[result.alike][0]:
                 self._reviews[result.alike] = place, review
@@ -119,7 +139,34 @@ class Fleet:
         self._reviews.clear()
         found = tuple(replace(results[name], review=kept.get(name)) for name in self.names if name in results)
         settings = () if self.held is None else self.held.settings(self.config, "")
-        return FleetResult(command, found, len(self.config.labels) - len(self.names), gone, settings)
+        return FleetResult(
+            command,
+            found,
+            len(self.config.labels) - len(self.names),
+            gone,
+            settings,
+            self.chosen.text,
+            self._terms(),
+            self.overrides.given,
+        )
+
+    def _terms(self) -> Terms | None:
+        """How the remotes are reached, at the base and once the branch is merged, and the safety settings then."""
+        if (held := self.held) is None:
+            return None
+        from policyctl.load.base_config import access_of_several
+
+        before = access_of_several(held.config, self.chosen, held.access) or of_several({})
+        return Terms(before, *access_and_rules(self.options.dir, self.config, self.names))
+
+
+def access_and_rules(directory: Path, config: Config, names: Collection[str]) -> tuple[str, str]:
+    """How the remotes of several environments are reached now, and their safety settings, as hashes."""
+    from policyctl.load.referred import access_now  # with git behind it
+
+    found = [config.environments[name] for name in names if name in config.environments]
+    access = of_several({one.name: access_now(directory, config, one) for one in found})
+    return access, of_several({one.name: one.rules for one in found})
 
 
 def open_fleet(
@@ -135,11 +182,19 @@ def open_fleet(
     lenient: bool = False,
     suspended: bool = False,
     past: PastDirectory | None = None,
+    marks: bool = False,
 ) -> Fleet:
-    """The chosen environments, and the files that they share. Raises UsageError when none is chosen or with --remote, and
-    unless `lenient` InvalidInput for files that are broken whatever the environment. `deep` is as for `Session.read`."""
-    if options.remote is not None:
-        raise UsageError("--remote is for one environment: several would have one remote; choose one with --env")
+    """The chosen environments, and the files that they share. `deep` is as for `Session.read`; `marks` gives the results of
+    plans the hashes of their changes.
+
+    Raises UsageError when none is chosen, and with any --remote but a git revision, where each environment has its own
+    policies; unless `lenient` InvalidInput for files that are broken whatever the environment.
+    """
+    if options.remote is not None and not is_git(options.remote):
+        raise UsageError(
+            "--remote is for one environment: several would have one remote; choose one with --env, or compare with a "
+            "revision, --remote git:REVISION"
+        )
     if past is not None and chosen.affected is not None:
         raise UsageError("--affected compares the files of today, and --to goes back to others; choose with --all, -l or --env")
     config = open_config(options)
@@ -151,7 +206,9 @@ def open_fleet(
     console = Console(options)
     if past is None:
         console.problems(variable_warnings(config))
-    return Fleet(options, console, config, names, selection, overrides, files, base, held, tests, suspended, past)
+    return Fleet(
+        options, console, config, names, selection, overrides, files, base, held, tests, suspended, past, chosen, marks
+    )
 
 
 def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
@@ -161,9 +218,9 @@ def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
         review = fleet.review(session)
         result = fleet.keep(review, session.environment.name, session.remote)
         try:
-            raise_if_unsafe(review)
+            raise_if_unsafe(review, listed=False)
         except PolicyctlError as error:
-            return replace(result, status="failed", code=error.exit_code, reason=str(error))
+            return replace(result, status="failed", code=error.exit_code, reason=_one_line(str(error)))
         if failed := review.branch.failed_tests:
             return replace(result, status="failed", code=1, reason=f"{count(len(failed), 'scenario test')} failed")
         return result
@@ -171,6 +228,7 @@ def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
     brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
     results = run_fleet(fleet, [WaveOf(fleet.names, None)], work, pace, brakes)
     fleet.messages.print_to(fleet.console)
+    fleet.raise_if_idle()
     return fleet.in_order(results, "plan")
 
 
@@ -184,6 +242,12 @@ def look_at(fleet: Fleet, command: str, work: Callable[[Session], object]) -> Fl
     results = run_fleet(fleet, [WaveOf(fleet.names, None)], done, Pace(), Brakes())
     fleet.messages.print_to(fleet.console)
     return fleet.in_order(results, command)
+
+
+def _one_line(text: str) -> str:
+    """`refused by 2 safety rules: …; …`, of an error with a line for each rule."""
+    first, *rest = text.split("\n")
+    return cut(" ".join(filter(None, (first, "; ".join(line.strip() for line in rest)))), _LONGEST_REASON)
 
 
 def run_fleet(

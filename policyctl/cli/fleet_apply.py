@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from policyctl.cli.console import first_signal
 from policyctl.cli.environments import Pace
 from policyctl.cli.fleet import Fleet, open_fleet, plan_fleet, run_fleet
+from policyctl.cli.github_actions import fleet_view_of, write_fleet_summary, write_outcome_summary, write_stop_summary
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.selection import Overrides, read_to
@@ -114,7 +115,7 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
         if output.form == "text":
             plans = not (fleet.console.quiet and approval.yes)  # a question is about what was shown
             fleet.console.result(fleet_text(before, fleet.console.out_style, verbose=fleet.console.verbose, plans=plans))
-        _raise_if_unapproved(before, approval.expected, approval.plans)
+        _report_plans(fleet, before, approval)
         targets = sum(bool(one.changes) and not one.failed for one in before.results)
         if not targets:
             output.put(fleet.console, fleet_json(before))
@@ -125,9 +126,11 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
         shown = {one.name: one.digest for one in before.results if one.digest}
     result, number = _apply(fleet, pace, settings, approval.resume, shown)
     output.put(fleet.console, fleet_json(result))
+    write_outcome_summary(fleet_text(result, Style(), plans=False), fleet.console)
     if output.form == "text":
         style, verbose = fleet.console.out_style, fleet.console.verbose
         fleet.console.result(fleet_text(result, style, verbose=verbose, plans=shown is None and not fleet.console.quiet))
+    fleet.raise_if_idle()
     return result.exit_code() if number is None else 128 + number
 
 
@@ -184,24 +187,34 @@ def _applied(result: EnvironmentResult, applied: Applied) -> EnvironmentResult:
     return replace(result, status="applied", outcome=text)
 
 
-def _raise_if_unapproved(before: FleetResult, expected: str | None, plans: ApprovedPlans | None) -> None:
-    """Raise StalePlan unless these are the plans that were approved; `none` approves plans without changes only. With the
-    approved `plans` it names the environments that differ.
+def _report_plans(fleet: Fleet, before: FleetResult, approval: FleetApproval) -> None:
+    """Write the plans to the step summary. Raises StalePlan unless they are what was approved."""
+    why = _why_unapproved(before, approval.expected, approval.plans)
+    if why is not None:
+        write_stop_summary(why, fleet.console)
+    write_fleet_summary(fleet_view_of(before, fleet.options.dir), None, fleet.console)
+    if why is not None:
+        raise StalePlan(why)
+
+
+def _why_unapproved(before: FleetResult, expected: str | None, plans: ApprovedPlans | None) -> str | None:
+    """Why these are not the plans that were approved; `none` approves plans without changes only. With the approved `plans` it
+    names the environments that differ.
 
     The digest of all is `none` as well where a plan failed, which approves nothing of the others.
     """
     changed = [one.name for one in before.results if one.changes]
     if expected is None or (not changed if expected == NONE else before.digest == expected):
-        return
+        return None
     if expected == NONE:
         why = f"no merged pull request has approved the plans of {listed_names(changed)}"
         then = f"Read them, then approve the digest of all, {before.digest}"
         if before.digest == NONE:
             then = "Correct what failed, then plan again"
-        raise StalePlan(f"{why}; nothing was written. {then}")
+        return f"{why}; nothing was written. {then}"
     where = "" if plans is None else f" ({'; '.join(plans.differences(before))})"
     hint = "" if plans is not None else ". --plans FILE, with the report of the approved plans, would name the environments"
-    raise StalePlan(
+    return (
         f"these are not the plans that were approved{where}: the digest of all is {before.digest}, not {expected}; nothing was "
         f"written. Have them approved by a new pull request, or start this by hand with that digest{hint}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ from policyctl.errors import PolicyctlError
 from policyctl.load.git import repository_top
 
 if TYPE_CHECKING:
+    from policyctl.plan.fleet import FleetResult
     from policyctl.plan.safety import Review
-    from policyctl.report.plan_view import PlanView
+    from policyctl.report.fleet_view import FleetView
+    from policyctl.report.plan_view import PlanView, Provenance
 
 _RUN = re.compile(r"https?://[\w.:-]+/[\w.-]+/[\w.-]+/actions/runs/\d+")
 
@@ -36,11 +39,40 @@ def repository_path(file: str) -> str:
     return path.relative_to(top).as_posix() if path.is_relative_to(top) else path.as_posix()
 
 
-def view_of(review: Review, remote: str, directory: Path, console: Console) -> PlanView:
-    """A plan to show, with its directory and CI run; `remote` is as the user wrote it."""
-    from policyctl.report.plan_view import PlanView
+def view_of(review: Review, remote: str, directory: Path, console: Console, *, page: bool = False) -> PlanView:
+    """A plan to show, with its directory and CI run; `remote` is as the user wrote it. A `page` shows its provenance."""
+    from policyctl.report.plan_view import NO_PROVENANCE, PlanView
 
-    return PlanView(review, remote, console.verbose, repository_path(str(directory)), run_page())
+    made = provenance(directory) if page or os.environ.get("GITHUB_STEP_SUMMARY") else NO_PROVENANCE
+    return PlanView(review, remote, console.verbose, repository_path(str(directory)), run_page(), made)
+
+
+def fleet_view_of(fleet: FleetResult, directory: Path) -> FleetView:
+    """The plans of several environments to show, with their directory, CI run and provenance."""
+    from policyctl.report.fleet_view import FleetView
+
+    return FleetView(fleet, repository_path(str(directory)), run_page(), provenance(directory))
+
+
+def provenance(directory: Path) -> Provenance:
+    """When and where a page is made: what the CI service names, else the commit and branch that are checked out.
+
+    The address of a repository may have a password, so outside a CI service the repository is not named.
+    """
+    from importlib.metadata import version
+
+    from policyctl.ci import origin_in
+    from policyctl.report.plan_view import Provenance
+
+    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
+    now = datetime.fromtimestamp(int(seconds), UTC) if seconds.isdigit() else datetime.now(UTC)
+    origin = origin_in(os.environ)
+    if not origin.commit:
+        from policyctl.load.git.revision import checked_out_head  # imports subprocess
+
+        branch, commit = checked_out_head(directory)
+        origin = origin._replace(branch=branch, commit=commit)
+    return Provenance(now.strftime("%Y-%m-%d %H:%M UTC"), *origin, version("policyctl"))
 
 
 def write_plan_summary(view: PlanView, plan_file: Path | None, console: Console) -> None:
@@ -59,6 +91,21 @@ def write_plan_summary(view: PlanView, plan_file: Path | None, console: Console)
         from policyctl.report.plan_markdown import plan_markdown
 
         _summarise(path, lambda room: plan_markdown(view, room - 1) + "\n", console)
+
+
+def write_fleet_summary(view: FleetView, plan_file: Path | None, console: Console) -> None:
+    """The same for the plans of several environments."""
+    if path := os.environ.get("GITHUB_OUTPUT"):
+        from policyctl.report.fleet import fleet_outputs
+
+        try:
+            _append(path, fleet_outputs(view.fleet, None if plan_file is None else str(plan_file)))
+        except OSError as error:
+            raise PolicyctlError(f"GITHUB_OUTPUT: {path} cannot be written: {error.strerror}") from None
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        from policyctl.report.fleet_markdown import fleet_markdown
+
+        _summarise(path, lambda room: fleet_markdown(view, room - 1) + "\n", console)
 
 
 def write_stop_summary(why: str, console: Console) -> None:
@@ -86,7 +133,7 @@ def run_page() -> str | None:
 
 def _summarise(path: str, text_within: Callable[[int], str], console: Console) -> None:
     """Add a text to the step summary, given the bytes left. The summary is for people only, so a failure stops nothing."""
-    from policyctl.report.plan_markdown import LEAST_BYTES
+    from policyctl.report.markdown_parts import LEAST_BYTES
 
     try:
         if (room := _room(path)) < LEAST_BYTES:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import click
 
 from policyctl.cli.environments import Pace, with_environments, with_pace
-from policyctl.cli.github_actions import view_of, write_plan_summary
+from policyctl.cli.github_actions import fleet_view_of, view_of, write_fleet_summary, write_plan_summary
 from policyctl.cli.options import ALL, Options, with_options
 from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
@@ -19,6 +19,7 @@ from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import write_atomically
 from policyctl.load.selector import EnvironmentFilter
+from policyctl.plan.fleet import write_plans
 from policyctl.plan.plan import Selection
 from policyctl.policy.findings import did_you_mean
 from policyctl.report.format import Style, count
@@ -92,7 +93,12 @@ def _report(text: str) -> tuple[Form, Path]:
     show_default=True,
     help="csv and junit are for several environments.",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Save the plan, for apply.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Save the plan, for apply; of several environments their digests, for ci.",
+)
 @click.option(
     "--report",
     "reports",
@@ -146,14 +152,17 @@ def plan(
     if chosen.several:
         from policyctl.cli.fleet import open_fleet
 
-        fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests, past=past)
+        fleet = open_fleet(
+            options, chosen, selection, overrides, base=base, held=held, tests=tests, past=past, marks=out is not None
+        )
         return _plan_several(fleet, replace(pace, parallelism=parallelism or pace.parallelism), output)
     _raise_if_for_several(output, parallelism)
     session = open_session(options, base=held, past=past)
     review = review_directory(session, selection, overrides, base=base, tests=tests)
     if held is not None:
         review = as_merged(review, session, held)
-    view, console = view_of(review, session.remote, options.dir, session.console), session.console
+    console, pages = session.console, {form, *(one for one, _ in reports)} & {"markdown", "html"}
+    view = view_of(review, session.remote, options.dir, console, page=bool(pages))
     if out is not None or reports:
         _write_files(out, reports, view)
     console.result(render_plan(form, view, console.out_style, quiet=console.quiet))
@@ -177,15 +186,17 @@ def _plan_several(fleet: Fleet, pace: Pace, output: _Output) -> int:
     """Plan several environments and report them together."""
     from policyctl.cli.fleet import plan_fleet, render_fleet
 
-    if output.out is not None:
-        raise UsageError("--out saves the plan of one environment; choose one with --env, or approve several by their digest")
     for form in (output.form, *(form for form, _ in output.reports)):
         if form == "html":
             raise UsageError("html is for one environment; choose it with --env, or take markdown for several")
     result, console = plan_fleet(fleet, pace), fleet.console
+    view = fleet_view_of(result, fleet.options.dir)
+    if output.out is not None:
+        write_atomically(output.out, write_plans(result), private=True)
     for form, path in output.reports:
-        write_atomically(path, render_fleet(form, result))
-    console.result(render_fleet(output.form, result, console.out_style, verbose=console.verbose, quiet=console.quiet))
+        write_atomically(path, render_fleet(form, view))
+    console.result(render_fleet(output.form, view, console.out_style, verbose=console.verbose, quiet=console.quiet))
+    write_fleet_summary(view, output.out, console)
     return result.exit_code(detailed=output.detailed)
 
 

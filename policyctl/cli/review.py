@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from policyctl.cli.github_actions import is_ci
-from policyctl.cli.selection import UNSEEN, Overrides, raise_if_idle
+from policyctl.cli.selection import UNSEEN, Overrides, idle_options, raise_if_idle
 from policyctl.cli.session import Session
 from policyctl.errors import PolicyctlError, Problem
 from policyctl.lint.settings import idle_anywhere
@@ -34,11 +34,18 @@ if TYPE_CHECKING:
 
 
 def review_directory(
-    session: Session, selection: Selection, overrides: Overrides, *, base: str | None = None, tests: bool = False
+    session: Session,
+    selection: Selection,
+    overrides: Overrides,
+    *,
+    base: str | None = None,
+    tests: bool = False,
+    on_idle: Callable[[Mapping[str, str]], None] | None = None,
 ) -> Review:
     """Read the directory and the remote, and compare. Raises InvalidInput with every error, and prints warnings.
 
     A change back to what a policy was at the `base` revision is a restoration. With `tests` the scenario tests are run too.
+    Raises UsageError for options that match no policy, unless they go to `on_idle`: see `idle_options`.
     """
     compared = base is not None or is_git(session.url)
     _, loaded, unread = session.read(deep=True, tests=tests, as_committed=compared)
@@ -50,7 +57,10 @@ def review_directory(
         review = plan_directory(
             reader, loaded.desired, session.environment, settings, selection, declared, step, unread, before.documents, models
         )
-        raise_if_idle(selection, overrides, loaded.names, review.live)
+        if on_idle is None:
+            raise_if_idle(selection, overrides, loaded.names, review.live)
+        else:
+            on_idle(idle_options(selection, overrides, loaded.names, review.live))
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     review = with_idle_settings(review, session, loaded.names, overrides)

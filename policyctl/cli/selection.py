@@ -67,7 +67,15 @@ class Overrides:
 def raise_if_idle(
     selection: Selection, overrides: Overrides, files: Collection[str], live: Collection[str], *, only: str = "--only"
 ) -> None:
-    """Raise UsageError when an option selects or allows something that matches no policy: most often a misspelling.
+    """Raise UsageError when an option selects or allows something that matches no policy: most often a misspelling."""
+    if idle := idle_options(selection, overrides, files, live, only=only):
+        raise UsageError("; ".join(idle.values()))
+
+
+def idle_options(
+    selection: Selection, overrides: Overrides, files: Collection[str], live: Collection[str], *, only: str = "--only"
+) -> dict[str, str]:
+    """The options that select or allow something that matches no policy, each with what to say of it.
 
     `files` are the names of the planned policies, `live` those on the remote, which a removal must be among. `only` is the
     option that selects; empty for an argument.
@@ -79,16 +87,16 @@ def raise_if_idle(
     asked += [(KEY_LOSS, glob, {name for name in live if kind_of(name) == "model"}) for glob in overrides.values(KEY_LOSS)]
     allowed = [text.partition("=") for text in overrides.values("--allow-guard")]
     asked += [(f"--allow-guard {guard}=", policy, known) for guard, equals, policy in allowed if equals and policy != "*"]
-    idle = []
+    idle = {}
     for option, text, names in asked:
         exactly = option == "--allow-remove"
         if canonical(text) not in names and (exactly or not any(matches(name, (text,)) for name in names)):
             live_only = {"--allow-remove": "no live policy", KEY_LOSS: "no live model"}
             where = live_only.get(option, "no policy, neither in the files nor on the remote")
             space = "" if not option or option.endswith("=") else " "
-            idle.append(f"{option}{space}{text} matches {where}{closest_name(text, names)}")
-    if idle:
-        raise UsageError("; ".join(idle))
+            what = f"{option}{space}{text}"
+            idle[what] = f"{what} matches {where}{closest_name(text, names)}"
+    return idle
 
 
 def _exception(override: Override) -> GuardException:

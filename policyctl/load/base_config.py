@@ -10,15 +10,17 @@ from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused
+from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused, UsageError
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, merge_base
 from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
+from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.source import MAX_BYTES, Source, source_of
 from policyctl.load.urls import LOCAL
+from policyctl.plan.approval import of_several
 from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import canonical_text
 
@@ -179,9 +181,9 @@ def _beside(revision: Revision, config: str) -> ReadBeside:
     return read
 
 
-def accesses(directory: Path, now: Config, environment: str) -> tuple[str, ...]:
-    """Every way in which an environment's remote was reached in the history of the checked out commit (see `access_at`), the
-    oldest first; empty if that is unknown, as in a shallow clone.
+def accesses(directory: Path, now: Config, chosen: str | EnvironmentFilter) -> tuple[str, ...]:
+    """Every way in which an environment's remote, or those of several, were reached in the history of the checked out commit
+    (see `access_at`), the oldest first; empty if that is unknown, as in a shallow clone.
 
     `now` is the configuration that is checked out.
     """
@@ -191,21 +193,34 @@ def accesses(directory: Path, now: Config, environment: str) -> tuple[str, ...]:
         paths = [str(above / CONFIG_FILE) for above in PurePosixPath(f"{head.folder}{CONFIG_FILE}").parents]
         commits = head.changes_of([*paths, *referred_paths(head, now)], _MOST_CHANGES)
         for commit in commits:
-            if (access := _access_then(Revision(directory, commit), environment)) is not None:
+            if (access := _access_then(Revision(directory, commit), chosen)) is not None:
                 found[access] = None
     except PolicyctlError:
         return ()
     return tuple(found)
 
 
-def _access_then(then: Revision, environment: str) -> str | None:
+def _access_then(then: Revision, chosen: str | EnvironmentFilter) -> str | None:
     try:
         config = config_at(then)
     except InvalidInput:  # nothing logged in with it
         return None
-    if config.path is None or environment not in config.environments:
+    if config.path is None:
         return None
-    return access_at(then, config._replace(path=then.top / config.path), config.environments[environment])
+    here = config._replace(path=then.top / config.path)
+    if isinstance(chosen, str):
+        return access_at(then, here, config.environments[chosen]) if chosen in config.environments else None
+    return access_of_several(here, chosen, lambda one: access_at(then, here, one))
+
+
+def access_of_several(config: Config, chosen: EnvironmentFilter, access: Callable[[Environment], str]) -> str | None:
+    """How the remotes of the chosen environments of a configuration are reached, as one hash; None if there are none."""
+    try:
+        names = chosen.choose(config.labels, config.unlabelled)
+    except UsageError:  # it has none of these
+        return None
+    found = [config.environments[name] for name in names if name in config.environments]
+    return of_several({one.name: access(one) for one in found})
 
 
 def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:

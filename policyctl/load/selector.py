@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from policyctl.errors import UsageError
+from policyctl.policy.document import digest
 from policyctl.policy.findings import did_you_mean
 
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_./-]*[A-Za-z0-9_])?"
@@ -18,6 +19,7 @@ _EXISTS = re.compile(rf"(?P<sign>!?)\s*(?P<key>{_WORD})")
 _WRITE = "write key=value, key!=value, key in (a,b), key or !key"
 _ALL = " (policyctl env list shows all)"
 _GLOB = frozenset("*?[")
+_LONGEST_TEXT = 200
 
 
 class Requirement(NamedTuple):
@@ -79,6 +81,18 @@ class EnvironmentFilter(NamedTuple):
         """Whether the command line asks for several environments, but not simply for all."""
         return self.several and self != EnvironmentFilter()
 
+    @property
+    def text(self) -> str:
+        """The selection as one text, which does not depend on the order of the options; `*` is every environment.
+
+        It identifies the comment with the plans of these environments. A long one is replaced by its hash.
+        """
+        names = () if "*" in self.names else sorted(set(self.names))
+        parts = [*names, *(f"-l {one}" for one in sorted(self.selectors)), *(f"!{one}" for one in sorted(self.excluded))]
+        parts += [] if self.affected is None else ["affected"]
+        text = " ".join(parts) or "*"
+        return text if len(text) <= _LONGEST_TEXT else digest(text)
+
     def choose(self, labels: Mapping[str, Mapping[str, str]], unlabelled: Collection[str] = ()) -> tuple[str, ...]:
         """The names chosen, in the order of `labels`, which has every environment's labels by name. Those whose labels are not
         known (`unlabelled`) are chosen whatever the selectors, so that they are not left out unnoticed.
@@ -108,6 +122,9 @@ class EnvironmentFilter(NamedTuple):
             if one.key not in known:
                 guess = did_you_mean(one.key, known) or (f" (known: {', '.join(sorted(known)[:10])})" if known else "")
                 raise UsageError(f"no environment has a label {one.key}{guess}")
+
+
+EVERY = EnvironmentFilter()
 
 
 def lines_of(text: str) -> Iterator[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from policyctl.plan.plan import Plan
 from policyctl.plan.settings import Override
+from policyctl.policy.document import digest
 
 NONE = "none"  # no digest was approved
 APPLIED = "applied"  # replaces a digest once it is applied
@@ -27,6 +27,35 @@ class Terms(NamedTuple):
     before: str
     access: str
     rules: str
+
+
+def of_several(marks: Mapping[str, str]) -> str:
+    """One hash for those of several environments, by name."""
+    return digest(dict(marks))
+
+
+class Approvable(Protocol):
+    """What a merge may approve: a plan, or the plans of several environments."""
+
+    @property
+    def digest(self) -> str:
+        """The hash of all of it, or `none`."""
+
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """The safety settings that are overridden for it."""
+
+    @property
+    def prints(self) -> tuple[str, ...]:
+        """A hash of each change (see `Plan.prints`)."""
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """What each of these changes, in words."""
+
+    @property
+    def traffic(self) -> Mapping[str, str]:
+        """A hash of what it does by way of other policies, for each policy that it moves so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +109,14 @@ def reached(approvals: Sequence[Approval], applied: Approval | None, history: Se
     return frozenset(known) if noted is not None or known.issuperset(history) else frozenset()
 
 
-def waiting(approvals: Sequence[Approval], plan: Plan) -> list[tuple[Approval, int]]:
+def waiting(approvals: Sequence[Approval], plan: Approvable) -> list[tuple[Approval, int]]:
     """The approvals with changes that the plan still has, and how many of them."""
     left = set(plan.prints)
     counted = [(one, len(left & set(one.prints))) for one in approvals]
     return [(one, number) for one, number in counted if number]
 
 
-def adds_up(approvals: Sequence[Approval], plan: Plan) -> bool:
+def adds_up(approvals: Sequence[Approval], plan: Approvable) -> bool:
     """Whether the plan is exactly the sum of approved ones: each change was shown in one, and each of those is there whole,
     or has nothing left to do. So is what it does by way of other policies."""
     left, covered = set(plan.prints), set[str]()
@@ -100,7 +129,7 @@ def adds_up(approvals: Sequence[Approval], plan: Plan) -> bool:
     return covered == left and not moved_otherwise(approvals, plan)
 
 
-def moved_otherwise(approvals: Sequence[Approval], plan: Plan) -> list[str]:
+def moved_otherwise(approvals: Sequence[Approval], plan: Approvable) -> list[str]:
     """The policies to which the plan does something else, by way of others, than those of its approved plans that have
     changes left."""
     shown: dict[str, set[str | None]] = {}
@@ -111,10 +140,10 @@ def moved_otherwise(approvals: Sequence[Approval], plan: Plan) -> list[str]:
     return [name for name in names if shown.get(name) != {plan.traffic.get(name)}]
 
 
-def unapproved(approvals: Sequence[Approval], plan: Plan) -> Iterator[str]:
+def unapproved(approvals: Sequence[Approval], plan: Approvable) -> Iterator[str]:
     """The names of the policies with changes that none of the approved plans had."""
     shown = {mark for one in approvals if one.digest != NONE for mark in one.prints}
-    return (change.name for change, mark in zip(plan.changes, plan.prints, strict=True) if mark not in shown)
+    return (name for name, mark in zip(plan.changed, plan.prints, strict=True) if mark not in shown)
 
 
 def overrides_of(approvals: Sequence[Approval]) -> tuple[Override, ...]:

@@ -7,11 +7,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, get_args
 
 from policyctl.errors import PolicyctlError
+from policyctl.plan.approval import NONE, Terms
 from policyctl.plan.diff import FieldChange
+from policyctl.plan.plan import Plan
 from policyctl.plan.safety import Review
+from policyctl.plan.settings import Override
 from policyctl.policy.document import digest
 from policyctl.policy.findings import listed
 
@@ -21,13 +25,31 @@ WAVES_FROM = 21  # environments from which on an apply has waves, if none are co
 _FIRST_SHARE = 10  # percent of the environments that such a second wave has
 
 
+class Marks(NamedTuple):
+    """Hashes of a plan, by which the plans of several merges can be added up: of its changes (`prints`, with the names of what
+    `changed`), and of what it does by way of other policies (`traffic`)."""
+
+    prints: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    traffic: Mapping[str, str] = MappingProxyType({})
+
+
+_NO_MARKS = Marks()
+
+
+def marks_of(plan: Plan) -> Marks:
+    """The hashes of a plan."""
+    return Marks(plan.prints, plan.changed, plan.traffic)
+
+
 @dataclass(frozen=True, slots=True)
 class EnvironmentResult:
     """What became of one environment. `code` is the exit code that it alone would have; `reason` is why it failed.
 
     `alike` is a hash of what is shown of its plan besides its name, its remote and who uses what: plans that share it are shown
     once. `users` is a hash of who uses what, `access` of how the remote is reached. `outcome` is the summary of an apply.
-    `review` is kept for one environment of each kind of plan only.
+    `review` is kept for one environment of each kind of plan only, `marks` where the plans are saved or approved. `whole` is
+    whether everything that the files manage was compared.
     """
 
     name: str
@@ -42,6 +64,8 @@ class EnvironmentResult:
     counts: Mapping[str, int] | None = None
     outcome: str = ""
     review: Review | None = None
+    marks: Marks = _NO_MARKS
+    whole: bool = True
 
     @property
     def failed(self) -> bool:
@@ -56,26 +80,60 @@ class EnvironmentResult:
 
 class FleetResult(NamedTuple):
     """The results of a run in the order of the environments; `left_out` is how many the selection leaves out, and `gone` are
-    environments that the base revision has and the files do not, `settings` what the branch changes in policyctl.yaml."""
+    environments that the base revision has and the files do not, `settings` what the branch changes in policyctl.yaml.
+
+    `selection` is which environments were asked for, as text (see `EnvironmentFilter.text`), `terms` how all of them are
+    reached and which safety settings they have, where the plans have a base, `overrides` what is overridden for the plans.
+    """
 
     command: str
     results: tuple[EnvironmentResult, ...]
     left_out: int = 0
     gone: tuple[str, ...] = ()
     settings: tuple[FieldChange, ...] = ()
+    selection: str = "*"
+    terms: Terms | None = None
+    overrides: tuple[Override, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The hash of all plans, and of how each remote is reached, also where some failed. A suspended one has none."""
+        return digest({name: list(part) for name, part in self.parts.items()})
 
     @property
     def digest(self) -> str:
-        """The hash of all plans, and of how each remote is reached; `none` unless each could be made and may be applied. A
-        suspended one has none."""
-        if any(one.failed or one.status == "not begun" for one in self.results):
-            return "none"
-        return digest({name: list(part) for name, part in self.parts.items()})
+        """The same hash if each plan could be made and may be applied, else `none`."""
+        return NONE if any(one.failed or one.status == "not begun" for one in self.results) else self.shown
 
     @property
     def parts(self) -> dict[str, tuple[str, str]]:
         """What the digest is made of: by environment the hashes of its plan and of how its remote is reached."""
         return {one.name: (one.digest, one.access) for one in self.results if one.status != "suspended"}
+
+    @property
+    def prints(self) -> tuple[str, ...]:
+        """The hashes of all changes; each is that of a change in one environment."""
+        return tuple(mark for one in self.results for mark in one.marks.prints)
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """What each of these changes, and where."""
+        return tuple(f"{name} in {one.name}" for one in self.results for name in one.marks.changed)
+
+    @property
+    def traffic(self) -> dict[str, str]:
+        """What the plans do by way of other policies, by environment and policy."""
+        return {f"{name} in {one.name}": mark for one in self.results for name, mark in one.marks.traffic.items()}
+
+    @property
+    def changes(self) -> int:
+        """How many changes there are in all environments."""
+        return sum(one.changes for one in self.results)
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything was compared that the files manage in these environments."""
+        return all(one.whole and not one.failed and one.status != "not begun" for one in self.results)
 
     @property
     def by_reason(self) -> dict[str, list[EnvironmentResult]]:
@@ -184,3 +242,71 @@ def waves_of(names: Sequence[str], waves: Sequence[tuple[Callable[[str], bool], 
         left = [name for name in left if name not in set(own)]
         found.append(WaveOf(own, most))
     return [wave for wave in [*found, WaveOf(tuple(left), None)] if wave.names]
+
+
+FORMAT = "policyctl/saved-plans"
+VERSION = 1
+
+
+def write_plans(fleet: FleetResult) -> str:
+    """The plans of several environments as text, for what shows and approves them: their hashes, not what they change."""
+    saved = {
+        "format": FORMAT,
+        "version": VERSION,
+        "selection": fleet.selection,
+        "digest": fleet.digest,
+        "shown": fleet.shown,
+        "overrides": [override._asdict() for override in fleet.overrides],
+        "environments": {one.name: _saved(one) for one in fleet.results},
+    }
+    return json.dumps({**saved, "checksum": digest(saved)}, indent=2) + "\n"
+
+
+def _saved(one: EnvironmentResult) -> dict[str, Any]:
+    kept = {"status": one.status, "remote": one.remote, "digest": one.digest, "access": one.access, "whole": one.whole}
+    counts = {key: number for key, number in (one.counts or {}).items() if number}
+    marks = {"prints": list(one.marks.prints), "changed": list(one.marks.changed), "traffic": dict(one.marks.traffic)}
+    return kept | {"changes": counts} | {key: value for key, value in marks.items() if value}
+
+
+def read_plans(text: str, file: str) -> FleetResult | None:
+    """The plans of a text that `write_plans` wrote; None for a text of another format. Raises PolicyctlError for one that is
+    truncated, edited, or of another version."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        return None
+    if data.get("version") != VERSION:
+        raise PolicyctlError(f"{file} has plans of version {data.get('version')!r}; make them again with this policyctl")
+    try:
+        fleet = _plans_from(data)
+        whole = digest({key: value for key, value in data.items() if key != "checksum"}) == data["checksum"]
+        if whole and (fleet.shown, fleet.digest) == (data["shown"], data["digest"]):
+            return fleet
+    except (KeyError, TypeError, AttributeError, ValueError):
+        pass
+    raise PolicyctlError(f"{file} was changed after it was made; make it again with plan --out")
+
+
+def _plans_from(data: Mapping[str, Any]) -> FleetResult:
+    results = tuple(_result_from(str(name), one) for name, one in data["environments"].items())
+    overrides = tuple(Override(**one) for one in data["overrides"])
+    return FleetResult("plan", results, selection=str(data["selection"]), overrides=overrides)
+
+
+def _result_from(name: str, one: Mapping[str, Any]) -> EnvironmentResult:
+    (status,) = (known for known in get_args(Status) if known == one["status"])
+    marks = Marks(tuple(one.get("prints", ())), tuple(one.get("changed", ())), dict(one.get("traffic", {})))
+    counts = {str(action): int(number) for action, number in one["changes"].items()}
+    return EnvironmentResult(
+        name,
+        status,
+        remote=str(one["remote"]),
+        digest=str(one["digest"]),
+        access=str(one["access"]),
+        counts=counts,
+        marks=marks,
+        whole=bool(one["whole"]),
+    )

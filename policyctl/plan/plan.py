@@ -100,6 +100,11 @@ class Plan:
         return tuple(one.removeprefix("sha256:")[:40] for one in whole)
 
     @property
+    def changed(self) -> tuple[str, ...]:
+        """The name of what each change is about."""
+        return tuple(change.name for change in self.changes)
+
+    @property
     def has_models(self) -> bool:
         """Whether virtual models are among the changes."""
         return any(change.kind == "model" for change in self.changes)

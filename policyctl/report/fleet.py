@@ -9,17 +9,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from policyctl.plan.change import ACTIONS, Action, Change
+from policyctl.plan.change import ACTIONS, Action
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.plan import Counts
 from policyctl.plan.safety import Review
 from policyctl.policy.document import digest
-from policyctl.policy.findings import listed
-from policyctl.policy.names import bare_name
-from policyctl.report.format import Style, count, cut, describe_value, escape, json_text, padded, position_name
+from policyctl.report.fleet_view import NAMES, differences, names_text
+from policyctl.report.format import Style, columns, count, escape, json_text, padded
 from policyctl.report.markdown import code, prose, row
-from policyctl.report.plan_json import plan_data
-from policyctl.report.plan_text import field_lines, plan_text, sides
+from policyctl.report.plan_json import output_lines, plan_data
+from policyctl.report.plan_text import field_lines, plan_text
 from policyctl.report.plan_view import SETTINGS_TITLE, used_by
 
 if TYPE_CHECKING:
@@ -27,11 +26,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 NONE_AFFECTED = "no environment is affected, so there is nothing to do"
-_NAMES = 3  # environments that a line names
-_COLUMNS = 6  # kinds of plans that are shown side by side
-_ROWS = 50  # policies that are shown side by side
 _DONE = {"effect": "shown", "pull": "pulled"}
-_FIELDS, _CELL = 2, 80  # fields of a change, and characters, in a cell
 
 
 def planned(review: Review, name: str, remote: str) -> EnvironmentResult:
@@ -39,7 +34,9 @@ def planned(review: Review, name: str, remote: str) -> EnvironmentResult:
     plan = review.plan
     counts: dict[str, int] = {action: number for action, number in plan.totals.items() if number}
     same, users = _marks(review)
-    return EnvironmentResult(name, "planned", remote=remote, digest=plan.digest, alike=same, users=users, counts=counts)
+    return EnvironmentResult(
+        name, "planned", remote=remote, digest=plan.digest, alike=same, users=users, counts=counts, whole=plan.counts.whole
+    )
 
 
 def _marks(review: Review) -> tuple[str, str]:
@@ -59,9 +56,9 @@ def _marks(review: Review) -> tuple[str, str]:
     return digest([changes, shown, losses]), digest([] if consumers is None else [used_by(name, review) for name in effects])
 
 
-def names_of(results: Sequence[EnvironmentResult], most: int = _NAMES) -> str:
+def names_of(results: Sequence[EnvironmentResult], most: int = NAMES) -> str:
     """`dev, prod-a, prod-b and 1,890 more`."""
-    return listed([one.name for one in results], most)
+    return names_text([one.name for one in results], most)
 
 
 def changes_text(result: EnvironmentResult) -> str:
@@ -76,8 +73,11 @@ def fleet_text(fleet: FleetResult, style: Style, *, verbose: bool = False, plans
     if plans:
         blocks += ["".join(f"{line}\n" for line in _settings_lines(fleet, style))]
         blocks += [_plan_block(group, style, verbose) for group in fleet.groups]
-        blocks += [side_by_side(*_table(fleet), style)]
-    blocks += ["".join(_other_lines(fleet, style, verbose)), "".join(_failure_lines(fleet, style))]
+        blocks += [_side_by_side(fleet, style)]
+    blocks += [
+        "".join((*_other_lines(fleet, style, verbose), *_held_lines(fleet, style))),
+        "".join(_failure_lines(fleet, style)),
+    ]
     digest = f"digest of all plans  {fleet.digest}\n" if fleet.command == "plan" and fleet.groups else ""
     blocks.append(f"{digest}{_summary(fleet, style)}\n")
     return "\n".join(block for block in blocks if block)
@@ -107,63 +107,48 @@ def same_text(group: list[EnvironmentResult]) -> str:
     return f", the same in {count(len(group), 'environment')}{but}"
 
 
-def _table(fleet: FleetResult) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The differences side by side: a column for each kind of plan, a row for each policy that not all of them change alike."""
-    judged = [one for one in fleet.results if one.alike]
-    kinds: dict[str, list[EnvironmentResult]] = {}
-    for one in judged:
-        kinds.setdefault(one.alike, []).append(one)
-    columns = sorted(kinds.values(), key=len, reverse=True)[:_COLUMNS]
-    if len(columns) < 2:
-        return [], []
-    shown = [next((one.review for one in column if one.review is not None), None) for column in columns]
-    actions = [{} if review is None else {change.name: change for change in review.plan.changes} for review in shown]
-    names = sorted({name for found in actions for name in found})
-    rows = []
-    for name in names:
-        changes = [found.get(name) for found in actions]
-        if len({None if one is None else repr((one.action, one.before, one.after)) for one in changes}) > 1:
-            rows.append((bare_name(name), ["–" if one is None else _cell_text(one) for one in changes]))
-    return [names_of(column, 2) for column in columns], rows[:_ROWS]
-
-
-def _cell_text(change: Change) -> str:
-    """What a change comes to, in a few words."""
-    if change.action == "update":
-        what = "; ".join(f"{position_name(field.path)} {' → '.join(sides(field))}" for field in change.fields[:_FIELDS])
-    else:
-        what = describe_value(change.after or change.before or {})
-    return cut(f"{change.action}: {what}", _CELL)
+def _side_by_side(fleet: FleetResult, style: Style) -> str:
+    heads, rows, more = differences(fleet)
+    named = [(f"{one.policy} {one.field}".rstrip(), one.cells) for one in rows]
+    named += [(f"and {more:,} more rows", [""] * len(heads))] if more else []
+    return side_by_side([names_text(head, 2) for head in heads], named, style)
 
 
 def side_by_side(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], style: Style) -> str:
     """A table of what differs, with a column for each of `heads`; empty without rows."""
     if not rows:
         return ""
-    width = max(len(escape(name)) for name, _ in rows)
-    widths = [max([len(head), *(len(cells[place]) for _, cells in rows)]) for place, head in enumerate(heads)]
+    width = max(columns(escape(name)) for name, _ in rows)
     lines = [("", heads), *((escape(name), cells) for name, cells in rows)]
+    widths = [max(columns(escape(cells[place])) for _, cells in lines) for place in range(len(heads))]
     table = [
         "  ".join(
-            [f"  {padded(name, width)}", *(padded(cell, size) for cell, size in zip(cells, widths, strict=True))]
+            [f"  {padded(name, width)}", *(padded(escape(cell), size) for cell, size in zip(cells, widths, strict=True))]
         ).rstrip()
         for name, cells in lines
     ]
     return style.paint("What differs between environments:", "bold") + "\n" + "\n".join(table) + "\n"
 
 
+def other_lines(fleet: FleetResult) -> Iterator[str]:
+    """What was left as it is, as plain text."""
+    return _other_lines(fleet, Style(), verbose=False)
+
+
 def _other_lines(fleet: FleetResult, style: Style, verbose: bool) -> Iterator[str]:
     unchanged = [one for one in fleet.results if one.status in ("planned", "applied") and not one.changes]
     if unchanged:
-        most = len(unchanged) if verbose else _NAMES
+        most = len(unchanged) if verbose else NAMES
         yield f"no changes in {count(len(unchanged), 'environment')}: {escape(names_of(unchanged, most))}\n"
     for one in fleet.results:
         if one.status == "suspended":
             yield f"{style.paint('suspended', 'yellow')}  {escape(one.name)}: {escape(one.reason)}\n"
     if fleet.gone:
         yield f"no longer in the fleet, and left as they are: {escape(', '.join(fleet.gone))}\n"
-    held = [one for one in fleet.results if one.status == "not begun"]
-    if held:
+
+
+def _held_lines(fleet: FleetResult, style: Style) -> Iterator[str]:
+    if held := [one for one in fleet.results if one.status == "not begun"]:
         yield f"{style.paint('not begun', 'yellow')}  {escape(names_of(held))}: {escape(held[0].reason)}\n"
 
 
@@ -251,30 +236,6 @@ def fleet_junit(fleet: FleetResult) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
 
 
-def fleet_markdown(fleet: FleetResult) -> str:
-    """The run as GitHub's markdown: the summary, a table of what differs, each kind of plan folded, failures by reason.
-
-    Nothing of a plan is shortened, since the digest at the end approves all of it.
-    """
-    from policyctl.report.markdown import block
-
-    plain = Style()
-    parts = [f"### policyctl {fleet.command}: {prose(_summary(fleet, plain))}\n", *_failures_markdown(fleet)]
-    if settings := list(_settings_lines(fleet, plain)):
-        parts.append(f"{SETTINGS_TITLE}\n\n{block('', [line.strip() for line in settings[1:]])}")
-    heads, table = _table(fleet)
-    parts += side_by_side_markdown(heads, table)
-    for group in fleet.groups:
-        first = next((one for one in group if one.review is not None), None)
-        head = f"{code(names_of(group))}: {changes_text(group[0]) or 'nothing to apply'}"
-        if first is not None and first.review is not None:
-            lines = plan_text(first.review, first.remote, plain, verbose=True).rstrip("\n").split("\n")
-            parts.append(f"<details><summary>{_html(head)}{same_text(group)}</summary>\n\n{block('', lines)}\n</details>\n")
-    parts += [prose(line.strip()) + "\n" for line in _other_lines(fleet, plain, verbose=False)]
-    parts.append(f"Digest of all plans: `{fleet.digest}`\n")
-    return "\n".join(parts)
-
-
 def folded(fleet: FleetResult, texts: Mapping[str, str], style: Style) -> str:
     """The texts of environments by name, equal ones once, and what every report ends with."""
     alike: dict[str, list[EnvironmentResult]] = {}
@@ -305,15 +266,25 @@ def ending(fleet: FleetResult, style: Style, *, markdown: bool = False) -> Itera
     """What every report of several environments ends with: what was left as it is, failures by reason, and a summary."""
     if markdown:
         yield from _failures_markdown(fleet)
-        yield from (prose(line.strip()) + "\n" for line in _other_lines(fleet, Style(), verbose=False))
+        left = (*_other_lines(fleet, Style(), verbose=False), *_held_lines(fleet, Style()))
+        yield from (prose(line.strip()) + "\n" for line in left)
         yield f"{prose(_summary(fleet, Style()))}\n"
     else:
-        yield "".join(_other_lines(fleet, style, verbose=False))
+        yield "".join((*_other_lines(fleet, style, verbose=False), *_held_lines(fleet, style)))
         yield "".join(_failure_lines(fleet, style))
         yield f"{_summary(fleet, style)}\n"
 
 
-def _html(text: str) -> str:
-    """Code spans as HTML, which a summary needs."""
-    parts = text.split("`")
-    return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
+def fleet_outputs(fleet: FleetResult, plan_file: str | None) -> str:
+    """A step's outputs for GitHub Actions, as those of one plan: has_changes, counts over all environments, digest, and the
+    path of the saved plans, if any."""
+    totals = {action: sum((one.counts or {}).get(action, 0) for one in fleet.results) for action in ACTIONS}
+    values = {
+        "has_changes": "true" if fleet.changes else "false",
+        **{str(action): str(number) for action, number in totals.items()},
+        "settings": str(len(fleet.settings)),
+        "environments": str(len(fleet.results)),
+        "failed": str(fleet.count("failed") + fleet.count("not begun")),
+        "digest": fleet.digest,
+    }
+    return output_lines(values | ({} if plan_file is None else {"plan_path": plan_file}))

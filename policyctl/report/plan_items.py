@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class Item:
 
     `effect` is the effect on traffic (None: not known, or the policy is not live), `risk` the worst of it, `before` and
     `after` the policy on both sides. `bound` is False for a policy outside this directory, to which its guards do not apply.
+    `where` are the environments that it is for, on a page of several.
     """
 
     action: Action | Literal["affected"]
@@ -47,6 +48,7 @@ class Item:
     further: str | None = None  # what a policy that is added leads to by way of others
     users: str = ""  # who uses it, if any consumer is known
     lost: str = ""  # what these lose
+    where: tuple[str, ...] = ()
 
     @property
     def worse(self) -> bool:
@@ -95,8 +97,10 @@ def items_of(subject: PlanView) -> list[Item]:
 
 def table_head(items: Iterable[Item]) -> str:
     """The first rows of a table of changes."""
-    models = any(kind_of(item.name) == "model" for item in items)
-    return row(("change", "policy or model" if models else "policy", "effect")) + "|---|---|---|\n"
+    known = [*items]
+    what = "policy or model" if any(kind_of(item.name) == "model" for item in known) else "policy"
+    cells = ("change", what, *(("where",) if any(item.where for item in known) else ()), "effect")
+    return row(cells) + row(["---"] * len(cells)).replace(" ", "")
 
 
 def table_row(item: Item) -> str:
@@ -104,7 +108,18 @@ def table_row(item: Item) -> str:
     way = f" through {_way(item.through, code)}" if item.through else ""
     action = "restoration" if item.restored else item.action
     users = [prose(text) for text in (item.lost, item.users) if text]
-    return row((action, code(bare_name(item.name)) + way, "; ".join(filter(None, (_in_short(item), *users)))))
+    name = code(bare_name(item.name)) + way
+    where = (named(item.where),) if item.where else ()
+    return row((action, name, *where, "; ".join(filter(None, (_in_short(item), *users)))))
+
+
+_NAMED = 3  # environments that a line names
+
+
+def named(names: Sequence[str], shown: Callable[[str], str] = code) -> str:
+    """The first environments, and how many more there are."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{', '.join(map(shown, names[:_NAMED]))}{more}"
 
 
 def _way(through: tuple[str, ...], shown: Callable[[str], str]) -> str:
@@ -119,13 +134,16 @@ def opened(item: Item) -> str:
     Nothing in it is cut but the files' names: who merges the change approves what this shows.
     """
     change, name = item.change, html_code(bare_name(item.name), None)
+    where = f" · {named(item.where, html_code)}" if item.where else ""
     if change is None:
         way = _way(item.through, html_code)
         free = "" if item.bound else f" {prose(UNBOUND)}"
-        return f"<details><summary><b>{item.action}</b> {name} through {way}</summary>\n\nThe policy itself stays{free}.\n\n"
+        head = f"<details><summary><b>{item.action}</b> {name} through {way}{where}</summary>"
+        return f"{head}\n\nThe policy itself stays{free}.\n\n"
     name += f" in {html_code(change.file)}" if change.file else ""
     restored = f"{prose(RESTORED).capitalize()}.\n\n" if item.restored else ""
-    return f"<details><summary><b>{change.action}</b> {name}</summary>\n\n{restored}{_difference(change, item.verbose)}\n"
+    head = f"<details><summary><b>{change.action}</b> {name}{where}</summary>"
+    return f"{head}\n\n{restored}{_difference(change, item.verbose)}\n"
 
 
 def effect(item: Item) -> str:

@@ -153,6 +153,11 @@ def step_outputs(review: Review, plan_file: str | None) -> str:
     }
     if plan_file is not None:
         values["plan_path"] = plan_file
+    return output_lines(values)
+
+
+def output_lines(values: Mapping[str, str]) -> str:
+    """A step's outputs, in the format of GITHUB_OUTPUT."""
     return "".join(_output(name, value) for name, value in values.items())
 
 

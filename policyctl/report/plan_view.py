@@ -27,14 +27,35 @@ _DECLARED = (
 OVERRIDES_TITLE = "Overridden for this plan, and approved with it:"
 RESTORED = "restoration: back to the policy as it was reviewed"
 TESTS_TITLE = "Scenario tests fail:"
+WARNINGS_TITLE = "Warnings about the changed policies:"
 SETTINGS_TITLE = "Safety settings change in policyctl.yaml; the old ones apply until the merge:"
+
+
+class Provenance(NamedTuple):
+    """Where and when a page was made. What is not known is empty, and is not shown."""
+
+    time: str = ""
+    repository: str = ""
+    branch: str = ""
+    commit: str = ""
+    pull_request: str = ""
+    version: str = ""
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """What is known, each with its name."""
+        names = ("Made", "Repository", "Branch", "Commit", "Pull request", "policyctl")
+        return [(name, text) for name, text in zip(names, self, strict=True) if text]
+
+
+NO_PROVENANCE = Provenance()
 
 
 class PlanView(NamedTuple):
     """A plan to show: reviewed, its remote as the user wrote it, and whether all of it is wanted.
 
     `directory` is the policy directory, relative to the top of the repository; `artifacts` the URL of the CI run that keeps
-    the saved files, if any.
+    the saved files, if any; `provenance` where the page comes from.
     """
 
     review: Review
@@ -42,6 +63,7 @@ class PlanView(NamedTuple):
     verbose: bool = False
     directory: str = "policies"
     artifacts: str | None = None
+    provenance: Provenance = NO_PROVENANCE
 
 
 def all_notes(review: Review) -> list[str]:

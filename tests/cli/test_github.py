@@ -83,7 +83,10 @@ def test_files_are_named_from_the_repository_s_top(
     assert uri == (f"file://{shown}" if top == "elsewhere" else shown)
 
 
-def test_plan_leaves_a_summary_and_outputs(project: Project, policyctl: Policyctl, files: Path) -> None:
+def test_plan_leaves_a_summary_and_outputs(
+    project: Project, policyctl: Policyctl, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764288000")  # a page shows when it was made
     project.write("anygem.yaml")
     ran = policyctl("plan", "--out", "plan.json", "--color", "always")
     assert ran.code == 0

@@ -17,8 +17,9 @@ from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import policy_from_file
+from policyctl.report.markdown_parts import COMMENT_BYTES, LEAST_BYTES, Room
 from policyctl.report.plan_items import shape
-from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, _Room, plan_markdown
+from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_view import PlanView
 from tests import strategies as some
 from tests.builders import body, policy, row
@@ -219,7 +220,7 @@ def test_names_are_whole_where_an_approval_covers_them() -> None:
 
 
 def test_what_does_not_fit_is_skipped_and_what_follows_is_tried() -> None:
-    room = _Room(1000)
+    room = Room(1000)
     assert list(room.take(["a" * 600, "b" * 600, None, "c" * 300, "", "d" * 200])) == [
         "a" * 600,
         None,

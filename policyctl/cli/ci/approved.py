@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,20 +13,19 @@ from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.comments import approval_in, is_in
 from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed
+from policyctl.cli.ci.subject import Subject, subject_of
 from policyctl.cli.console import Console
+from policyctl.cli.environments import with_environments
 from policyctl.cli.github_actions import repository_path, write_stop_summary
 from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.review import review_directory
-from policyctl.cli.selection import Overrides, parse_overrides, write_overrides
-from policyctl.cli.session import open_session
+from policyctl.cli.selection import parse_overrides, write_overrides
 from policyctl.errors import StalePlan, UsageError
-from policyctl.load.discovery import find_config, load_config
-from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.referred import access_now
+from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import (
     APPLIED,
     NONE,
+    Approvable,
     Approval,
     adds_up,
     held,
@@ -37,7 +35,6 @@ from policyctl.plan.approval import (
     unapproved,
     waiting,
 )
-from policyctl.plan.plan import Plan, Selection
 from policyctl.report.format import count
 
 _LOOKED = 100  # merged pull requests that are read, from the newest back
@@ -106,6 +103,7 @@ def _concerns(file: str, directory: str) -> bool:
 APPROVED_EPILOG = """\b
 Example:
   policyctl ci approved --out overrides.json
+  policyctl ci approved --all --out overrides.json
   policyctl ci approved --digest sha256:… --overrides '--max-removes 12 because the old models are gone'"""
 
 _NAMED = 5  # policies in a message
@@ -130,8 +128,10 @@ _NEW_RULES = (
     help="Write the approved overrides to this file, for apply --overrides.",
 )
 @with_options(*NAMES)
-def approved(options: Options, digest: str, text: str, out: Path | None) -> int:
-    """Print the digest of the plan that merged pull requests approved, from our comments on them.
+@with_environments
+def approved(options: Options, digest: str, text: str, out: Path | None, chosen: EnvironmentFilter) -> int:
+    """Print the digest of the plan that merged pull requests approved, from our comments on them. With the options that choose
+    several environments it is the digest of all their plans.
 
     A pull request counts if it was merged since the last one whose plan was applied (see ci applied), and if its plan was made
     for the merged commit and for this branch. If there are several, the plan made now must be exactly their sum; else standard
@@ -145,27 +145,27 @@ def approved(options: Options, digest: str, text: str, out: Path | None) -> int:
     if text.strip() and not digest:
         raise UsageError("--overrides is for a plan that a person approved; give its --digest too")
     if text.strip():
-        found = _by_hand(options, digest, text)
+        found = _by_hand(subject_of(options, chosen), digest, text)
     elif digest:
         found = Approval(digest)
     else:
-        found = _merged(options, console)
+        found = _merged(subject_of(options, chosen), options, console)
     if out is not None:
         write_overrides(out, found.overrides)
     console.result(f"{found.digest}\n")
     return 0
 
 
-def _by_hand(options: Options, digest: str, text: str) -> Approval:
+def _by_hand(subject: Subject, digest: str, text: str) -> Approval:
     """What a person approves with overrides. The digest may be that of the plan without them, as the failed run showed it:
     one person gives both at once."""
     by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
     overrides = parse_overrides(text, by)
-    plan = review_directory(open_session(options), Selection(), Overrides(consumers=False)).plan
-    return Approval(replace(plan, overrides=overrides).digest if digest == plan.digest else digest, overrides=overrides)
+    plan = subject.plan()
+    return Approval(subject.overriding(plan, overrides).digest if digest == plan.digest else digest, overrides=overrides)
 
 
-def _merged(options: Options, console: Console) -> Approval:
+def _merged(subject: Subject, options: Options, console: Console) -> Approval:
     """What the merges since the last applied one approve; `none` if that is nothing, and the reason is printed.
 
     Raises StalePlan when the way in to the remote was not approved: then not even a plan may be made, since that logs in.
@@ -176,11 +176,9 @@ def _merged(options: Options, console: Console) -> Approval:
         write_stop_summary(why, console)
         return Approval(NONE)
 
-    config = load_config(find_config(options.dir))
-    environment = config.environment(options.environment)
-    found, applied, why = _read(options, environment.name)
+    found, applied, why = _read(options, subject.name)
     besides = "".join(f"; {_not_approved(one)}" for one in found if one.why)
-    if environment.auth is not None and not _is_known(options.dir, config, environment, found, applied):
+    if subject.logs_in and not _is_known(subject, found, applied):
         write_stop_summary(f"{_NEW_ACCESS}{besides}", console)
         raise StalePlan(f"{_NEW_ACCESS}{besides}")
     if why:
@@ -189,12 +187,12 @@ def _merged(options: Options, console: Console) -> Approval:
         return nothing("no merged pull request is waiting to be applied; start this by hand with the plan's digest to apply it")
     if len(found) == 1 and found[0].digest == NONE:
         return nothing(f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it")
-    if environment.rules not in {one.terms.rules for one in found if one.terms is not None}:
+    if subject.rules not in {one.terms.rules for one in found if one.terms is not None}:
         return nothing(f"{_NEW_RULES}{besides}")
     if len(found) == 1:
         console.say(f"approved by pull request {found[0].source}")
         return found[0]
-    return _summed(found, options, console, nothing)
+    return _summed(found, subject, console, nothing)
 
 
 def _read(options: Options, environment: str) -> tuple[list[Approval], Approval | None, str | None]:
@@ -207,15 +205,10 @@ def _read(options: Options, environment: str) -> tuple[list[Approval], Approval 
         return found, applied, why_not_head(forge, directory)
 
 
-def _is_known(
-    directory: Path, config: Config, environment: Environment, found: Sequence[Approval], applied: Approval | None
-) -> bool:
+def _is_known(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> bool:
     """Whether the way in to the remote was used before, or approved."""
-    from policyctl.load.base_config import accesses  # imports subprocess
-
     is_noted = applied is not None and applied.access is not None
-    history = () if is_noted else accesses(directory, config, environment.name)
-    return access_now(directory, config, environment) in reached(found, applied, history)
+    return subject.access() in reached(found, applied, () if is_noted else subject.history())
 
 
 def _not_approved(one: Approval) -> str:
@@ -223,13 +216,15 @@ def _not_approved(one: Approval) -> str:
     return f"pull request {one.source} approved no plan: {one.why or _NO_PLAN}"
 
 
-def _summed(found: Sequence[Approval], options: Options, console: Console, nothing: Callable[[str], Approval]) -> Approval:
+def _summed(found: Sequence[Approval], subject: Subject, console: Console, nothing: Callable[[str], Approval]) -> Approval:
     """What several merges approve together: the plan made now, if it is one of theirs or exactly their sum."""
-    plan = review_directory(open_session(options), Selection(), Overrides(consumers=False)).plan
+    plan = subject.plan()
     left = [one for one, _ in waiting(found, plan)]
-    whole = replace(plan, overrides=overrides_of(left))
+    whole = subject.overriding(plan, overrides_of(left))
     names = ", ".join(one.source for one in reversed(left))
-    if not plan.changes:
+    if plan.digest == NONE:
+        return nothing("an environment could not be planned, so nothing is approved; correct that, and run this again")
+    if not plan.prints:
         return Approval(NONE)
     if adds_up(found, plan) or any(one.digest == whole.digest for one in found):
         console.say(f"approved by {count(len(left), 'pull request')} together: {names}")
@@ -237,7 +232,7 @@ def _summed(found: Sequence[Approval], options: Options, console: Console, nothi
     return nothing(f"{_difference(found, plan)}; read the plan, then start this by hand with digest {plan.digest}")
 
 
-def _difference(found: Sequence[Approval], plan: Plan) -> str:
+def _difference(found: Sequence[Approval], plan: Approvable) -> str:
     """Which merged pull requests are not applied yet, and what else is in the plan."""
     rows = [f"pull request {one.source} ({count(number, 'change')})" for one, number in reversed(waiting(found, plan))]
     rows += [
@@ -265,30 +260,30 @@ Example:
 
 @click.command("applied", epilog=APPLIED_EPILOG)
 @with_options("dir", "env", "verbose")
-def applied(options: Options) -> int:
+@with_environments
+def applied(options: Options, chosen: EnvironmentFilter) -> int:
     """Note on the merged pull requests that their plan was applied, so that each approval is used once.
 
     For the step after apply, once plan has shown that nothing is left to do. It is not an error when this cannot be noted:
     the next run finds the approvals again.
     """
     console = Console(options)
-    config = load_config(find_config(options.dir))
+    subject = subject_of(options, chosen)
     try:
         with open_forge(os.environ) as forge:
             if forge is None:
                 console.say("without a token nothing is noted on the merged pull requests")
-            elif why := _note(forge, config, options, console):
+            elif why := _note(forge, subject, repository_path(str(options.dir)), console):
                 console.say(f"nothing is noted on the merged pull requests: {why}")
     except NotAllowed as error:
         console.say(f"nothing is noted on the merged pull requests: {error}")
     return 0
 
 
-def _note(forge: Forge, config: Config, options: Options, console: Console) -> str | None:
+def _note(forge: Forge, subject: Subject, directory: str, console: Console) -> str | None:
     """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
-    environment, directory = config.environment(options.environment), repository_path(str(options.dir))
-    access = access_now(options.dir, config, environment)
-    found, _ = waiting_merges(forge, environment.name, directory)
+    access = subject.access()
+    found, _ = waiting_merges(forge, subject.name, directory)
     if why := why_not_head(forge, directory):
         return why
     for merge, ours in found:

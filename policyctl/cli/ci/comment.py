@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -13,14 +13,16 @@ from policyctl.ci import open_forge
 from policyctl.ci.comments import MARKER, comment_marker, comment_text, is_in, is_of, outdated, shown_in
 from policyctl.ci.forge import Forge, NotAllowed
 from policyctl.cli.console import Console
+from policyctl.cli.environments import with_environments
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import read_bounded
 from policyctl.load.git import repository_top
+from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.urls import is_git
-from policyctl.plan.approval import NONE
-from policyctl.plan.plan import Plan
+from policyctl.plan.approval import NONE, Approvable
+from policyctl.plan.fleet import read_plans
 from policyctl.plan.saved_plan import MAX_BYTES, read_plan
 
 MAX_PAGE = 1024 * 1024  # bytes of a plan's page
@@ -33,9 +35,37 @@ def with_page(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("page", type=file)(plan(function))
 
 
-def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, Plan]:
-    """A plan's page and the plan. Raises PolicyctlError when either cannot be read or is committed, or when the page does not
-    show the plan, or shows another directory (a path from the repository's top).
+class ShownPlans(NamedTuple):
+    """What a page shows: the `plan`, or the plans of several environments (`environment` is then which), as something that may
+    be approved; how many `changes`, whether all was compared (`whole`), and whether
+    with a git revision."""
+
+    plan: Approvable
+    environment: str
+    digest: str
+    changes: int
+    whole: bool
+    title: str
+    against_git: bool
+
+
+def read_plans_of(text: str, file: str) -> ShownPlans:
+    """The plan, or the plans of several environments, that plan --out saved. Raises PolicyctlError for any other text."""
+    if (fleet := read_plans(text, file)) is not None:
+        some = [one for one in fleet.results if one.changes]
+        does = "environment does" if len(some) == 1 else "environments do"
+        title = f"policyctl: {len(some):,} {does} not match the files"
+        git = any(is_git(one.remote) for one in fleet.results)
+        return ShownPlans(fleet, fleet.selection, fleet.shown, fleet.changes, fleet.whole, title, git)
+    plan = read_plan(text, file)
+    title = f"policyctl: {plan.environment} does not match the files"
+    whole, git = plan.counts.whole, is_git(plan.remote)
+    return ShownPlans(plan, plan.environment, plan.digest, len(plan.changes), whole, title, git)
+
+
+def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, ShownPlans]:
+    """A plan's page and what it shows. Raises PolicyctlError when either cannot be read or is committed, or when the page
+    does not show the plan, or shows another directory (a path from the repository's top).
 
     Only markdown is accepted: in other formats names and descriptions could act as markup, and mention people.
     """
@@ -44,7 +74,7 @@ def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, Plan]:
     text = _text(page, MAX_PAGE)
     if not text.startswith(MARKER):
         raise PolicyctlError(f"{page} is not a plan as markdown; write it with plan --report markdown={page}")
-    plan = read_plan(_text(planfile, MAX_BYTES), str(planfile))
+    plan = read_plans_of(_text(planfile, MAX_BYTES), str(planfile))
     shown = shown_in(text)
     if shown is None or shown.digest != plan.digest:
         other = "no plan" if shown is None else shown.digest
@@ -53,7 +83,8 @@ def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, Plan]:
             f"write both in one run of plan --out {planfile} --report markdown={page}"
         )
     if not text.startswith(comment_marker(plan.environment, directory) + "\n"):
-        raise PolicyctlError(f"{page} is not for environment {plan.environment} and directory {directory}; use the same --dir")
+        where = "all environments" if plan.environment == "*" else f"environment {plan.environment}"
+        raise PolicyctlError(f"{page} is not for {where} and directory {directory}; use the same --dir")
     return text, plan
 
 
@@ -95,15 +126,16 @@ Example:
 @click.command("comment", epilog=COMMENT_EPILOG)
 @with_page
 @with_options("dir", "env", "verbose")
-def comment(options: Options, page: Path, planfile: Path) -> int:
-    """Show a plan as a comment on the pull request that this run is for.
+@with_environments
+def comment(options: Options, page: Path, planfile: Path, chosen: EnvironmentFilter) -> int:
+    """Show a plan, or the plans of several environments, as a comment on the pull request that this run is for.
 
     PAGE is what plan --report markdown=PAGE wrote, with the plan in --plan; it is an error if they show different plans, or if
-    the branch contains them. Each environment and directory has one comment, which is updated until the pull request is
-    merged. If plan has written no files, the comment shows that, so that an old plan is not mistaken for that of the newest
-    commit. A token without the permission to comment, or a merge queue, is not an error.
+    the branch contains them. Each environment, or selection of several, and directory has one comment, which is updated until
+    the pull request is merged. If plan has written no files, the comment shows that, so that an old plan is not mistaken for
+    that of the newest commit. A token without the permission to comment, or a merge queue, is not an error.
     """
-    console = Console(options)
+    console, environment = Console(options), chosen.text if chosen.several else options.environment
     try:
         with open_forge(os.environ) as forge:
             if forge is None:
@@ -113,24 +145,24 @@ def comment(options: Options, page: Path, planfile: Path) -> int:
             elif forge.is_merged():
                 console.say("the pull request is already merged, so the comment stays as it was approved")
             elif page.exists() and planfile.exists():
-                _show(forge, options, page, planfile)
+                _show(forge, options, environment, page, planfile)
             else:
-                _outdate(forge, options)
+                _outdate(forge, environment, options)
     except NotAllowed as error:
         console.say(f"no comment was written, the plan is in the step summary and log: {error}")
     return 0
 
 
-def _show(forge: Forge, options: Options, page: Path, planfile: Path) -> None:
+def _show(forge: Forge, options: Options, environment: str | None, page: Path, planfile: Path) -> None:
     try:
-        text, plan = read_page(page, planfile, repository_path(str(options.dir)))
+        text, found = read_page(page, planfile, repository_path(str(options.dir)))
     except PolicyctlError:
-        _outdate(forge, options)
+        _outdate(forge, environment, options)
         raise
     # If two runs at once have made two comments, approvals are read from the last one.
     old = next((one for one in reversed(forge.comments()) if is_of(one.body, text)), None)
     why = _why_not_approving(forge, options, text)
-    forge.comment(comment_text(text, plan, forge.link, forge.longest, forge.proposal, why), old)
+    forge.comment(comment_text(text, found.plan, forge.link, forge.longest, forge.proposal, why), old)
 
 
 def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
@@ -152,12 +184,12 @@ def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
     return ""
 
 
-def _outdate(forge: Forge, options: Options) -> None:
-    """Mark the comments about the directory as outdated: those of the environment in --env, or all, because the default
-    environment is not known when plan did not read the configuration."""
+def _outdate(forge: Forge, environment: str | None, options: Options) -> None:
+    """Mark the comments about the directory as outdated: those of the environment, or of the selection, or without one all,
+    because the default environment is not known when plan did not read the configuration."""
     directory = repository_path(str(options.dir))
     for old in forge.comments():
-        if is_in(old.body, options.environment, directory):
+        if is_in(old.body, environment, directory):
             forge.comment(outdated(old.body, forge.link), old)
 
 
@@ -176,26 +208,25 @@ def drift(options: Options, page: Path, planfile: Path) -> int:
     It also stays open when the plan is empty because it was refused, or because rows of the remote could not be compared.
     """
     console = Console(options)
-    text, plan = read_page(page, planfile, repository_path(str(options.dir)))
+    text, found = read_page(page, planfile, repository_path(str(options.dir)))
     with open_forge(os.environ) as forge:
         if forge is None:
             raise PolicyctlError("opening an issue needs a token; set GITHUB_TOKEN or GITLAB_TOKEN")
-        if done := _keep(forge, text, plan):
+        if done := _keep(forge, text, found):
             console.say(done)
     return 0
 
 
-def _keep(forge: Forge, text: str, plan: Plan) -> str | None:
+def _keep(forge: Forge, text: str, found: ShownPlans) -> str | None:
     """Make the issue match the plan. Returns what was done, or None when nothing was."""
     old = next((one for one in forge.issues() if is_of(one.body, text)), None)
-    if plan.changes:
-        body = comment_text(text, plan, forge.link, forge.longest)
-        forge.issue(f"policyctl: {plan.environment} does not match the files", body, old)
+    if found.changes:
+        forge.issue(found.title, comment_text(text, found.plan, forge.link, forge.longest), old)
         return "the issue was updated" if old else "an issue was opened"
     if old is None:
         return None
-    stopped = not is_git(plan.remote) and (shown_in(text) or (NONE, NONE))[1] == NONE
-    if stopped or not plan.counts.whole:
+    stopped = not found.against_git and (shown_in(text) or (NONE, NONE))[1] == NONE
+    if stopped or not found.whole:
         return "the issue stays open: the plan has no changes, but was stopped, or not all could be compared"
     forge.close_issue(old)
     return "the issue was closed"

@@ -12,10 +12,12 @@ from policyctl.ci import open_forge
 from policyctl.ci.comments import approval_in
 from policyctl.ci.forge import Forge, NotAllowed
 from policyctl.cli.console import Console
+from policyctl.cli.environments import with_environments
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.selection import MOST, asks, commands_in, parse_overrides, write_overrides
 from policyctl.errors import UsageError
+from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.settings import Override
 from policyctl.report.format import count
 
@@ -39,7 +41,8 @@ A comment that allows something, on a line of its own:
     help="The file to write, for plan --overrides.",
 )
 @with_options("dir", "env", "verbose")
-def overrides(options: Options, out: Path) -> int:
+@with_environments
+def overrides(options: Options, out: Path, chosen: EnvironmentFilter) -> int:
     """Write a file of the overrides that people allow for the plan of this pull request.
 
     A comment counts if its author may approve the pull request: they may write to the repository and did not open the pull
@@ -54,7 +57,7 @@ def overrides(options: Options, out: Path) -> int:
             if forge is None:
                 console.say("without a token no comment is read, so nothing is overridden")
             elif forge.queued:
-                found = _shown(forge, options)
+                found = _shown(forge, chosen.text if chosen.several else options.environment, options)
             else:
                 found = _allowed(forge, console)
     except NotAllowed as error:
@@ -66,10 +69,10 @@ def overrides(options: Options, out: Path) -> int:
     return 0
 
 
-def _shown(forge: Forge, options: Options) -> list[Override]:
+def _shown(forge: Forge, environment: str | None, options: Options) -> list[Override]:
     """The overrides in the comment with the plan."""
     bodies = [one.body for one in forge.comments()]
-    approval = approval_in(bodies, options.environment, repository_path(str(options.dir)))
+    approval = approval_in(bodies, environment, repository_path(str(options.dir)))
     return list(approval.overrides) if approval else []
 
 

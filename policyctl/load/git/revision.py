@@ -255,6 +255,17 @@ def default_branch(directory: Path) -> str | None:
     return None
 
 
+def checked_out_head(directory: Path) -> tuple[str, str]:
+    """The branch and the commit that are checked out; empty where there is none."""
+    try:
+        repository = _named_in(directory)[0]
+        commit = commit_of(repository, "HEAD")
+        named = repository.run("symbolic-ref", "--quiet", "--short", "HEAD").stdout
+    except PolicyctlError:
+        return "", ""
+    return named.decode(errors="replace").strip(), commit
+
+
 def _named_in(directory: Path) -> tuple[Repository, str]:
     if (found := named_in(directory)) is None:
         raise PolicyctlError(f"{directory} is not in a git repository, so it cannot be compared with a revision")

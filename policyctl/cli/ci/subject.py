@@ -1,0 +1,130 @@
+"""What an approval is about: the plan of one environment, or those of several that are approved together."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from policyctl.cli.options import Options
+from policyctl.cli.selection import Overrides
+from policyctl.errors import UsageError
+from policyctl.load.discovery import find_config, load_config
+from policyctl.load.environment import Config
+from policyctl.load.selector import EnvironmentFilter
+from policyctl.plan.approval import Approvable
+from policyctl.plan.plan import Plan, Selection
+from policyctl.plan.settings import Override
+
+if TYPE_CHECKING:
+    from policyctl.plan.fleet import EnvironmentResult, FleetResult
+
+
+class Subject(ABC):
+    """The environment, or the environments, of a step. `name` is how markers of comments name it."""
+
+    name: str
+    logs_in: bool  # whether a remote needs credentials
+    rules: str  # the safety settings, as a hash
+
+    @abstractmethod
+    def access(self) -> str:
+        """How the remotes are reached now, as a hash."""
+
+    @abstractmethod
+    def history(self) -> Sequence[str]:
+        """How they were reached in the history of the branch, the oldest first."""
+
+    @abstractmethod
+    def plan(self) -> Approvable:
+        """What apply would do now, without any override."""
+
+    @abstractmethod
+    def overriding(self, plan: Approvable, overrides: tuple[Override, ...]) -> Approvable:
+        """The same plan with what is overridden for it."""
+
+
+def subject_of(options: Options, chosen: EnvironmentFilter) -> Subject:
+    """What the command line chooses. Raises UsageError if it chooses what differs from one run to the next."""
+    if chosen.affected is not None:
+        raise UsageError("--affected means other environments in each run, so it cannot be approved; leave it out")
+    config = load_config(find_config(options.dir))
+    return _Several(options, config, chosen) if chosen.several else _One(options, config)
+
+
+class _One(Subject):
+    def __init__(self, options: Options, config: Config) -> None:
+        self._options, self._config = options, config
+        self._environment = config.environment(options.environment)
+        self.name, self.rules = self._environment.name, self._environment.rules
+        self.logs_in = self._environment.auth is not None
+
+    def access(self) -> str:
+        from policyctl.load.referred import access_now  # with git behind it
+
+        return access_now(self._options.dir, self._config, self._environment)
+
+    def history(self) -> Sequence[str]:
+        from policyctl.load.base_config import accesses  # imports subprocess
+
+        return accesses(self._options.dir, self._config, self.name)
+
+    def plan(self) -> Plan:
+        from policyctl.cli.review import review_directory
+        from policyctl.cli.session import open_session
+
+        return review_directory(open_session(self._options), Selection(), Overrides(consumers=False)).plan
+
+    def overriding(self, plan: Approvable, overrides: tuple[Override, ...]) -> Plan:
+        assert isinstance(plan, Plan)  # noqa: S101 - it is what `plan` returned
+        return replace(plan, overrides=overrides)
+
+
+class _Several(Subject):
+    def __init__(self, options: Options, config: Config, chosen: EnvironmentFilter) -> None:
+        from policyctl.cli.fleet import access_and_rules
+
+        self._options, self._config, self._chosen = options, config, chosen
+        self.name, names = chosen.text, chosen.choose(config.labels, config.unlabelled)
+        self._access, self.rules = access_and_rules(options.dir, config, names)
+        environments = (config.environments[name] for name in names if name in config.environments)
+        self.logs_in = any(one.auth is not None for one in environments)
+        self._plans: dict[str, Plan] = {}
+
+    def access(self) -> str:
+        return self._access
+
+    def history(self) -> Sequence[str]:
+        from policyctl.load.base_config import accesses  # imports subprocess
+
+        return accesses(self._options.dir, self._config, self._chosen)
+
+    def plan(self) -> FleetResult:
+        """A plan that a rule refuses counts as one: an override may let it through, and apply judges that."""
+        from policyctl.cli.environments import Pace
+        from policyctl.cli.fleet import open_fleet, run_fleet
+        from policyctl.cli.session import Session
+        from policyctl.plan.fleet import WaveOf
+        from policyctl.reconcile.fleet import Brakes
+
+        fleet = open_fleet(self._options, self._chosen, Selection(), Overrides(consumers=False), marks=True)
+
+        def work(session: Session) -> EnvironmentResult:
+            review, name = fleet.review(session), session.environment.name
+            self._plans[name] = review.plan
+            return fleet.keep(review, name, session.remote)
+
+        results = run_fleet(fleet, [WaveOf(fleet.names, None)], work, Pace(), Brakes())
+        fleet.messages.print_to(fleet.console)
+        return fleet.in_order(results, "plan")
+
+    def overriding(self, plan: Approvable, overrides: tuple[Override, ...]) -> FleetResult:
+        from policyctl.plan.fleet import FleetResult
+
+        assert isinstance(plan, FleetResult)  # noqa: S101 - it is what `plan` returned
+        results = tuple(
+            replace(one, digest=replace(self._plans[one.name], overrides=overrides).digest) if one.digest else one
+            for one in plan.results
+        )
+        return plan._replace(results=results, overrides=overrides)

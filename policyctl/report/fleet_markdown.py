@@ -1,0 +1,226 @@
+"""The plans of several environments as one page of GitHub's markdown: a comment on a pull request, or a step's summary.
+
+Each change is shown once, with the environments that it is for; a table has what differs between them. As on the page of one
+environment, what does not fit is left out in whole blocks and counted, and then a merge approves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from policyctl.ci.comments import opening_of_several
+from policyctl.plan.approval import NONE
+from policyctl.plan.fleet import FleetResult
+from policyctl.policy.findings import listed
+from policyctl.policy.names import bare_name
+from policyctl.report.fleet import NONE_AFFECTED, changes_text, other_lines
+from policyctl.report.fleet_view import (
+    OVERRIDDEN,
+    STOPPING,
+    UNCHANGED,
+    WORTH_KNOWING,
+    Alert,
+    FleetView,
+    PlanKind,
+    changes_of,
+    differences,
+    kinds_of,
+    located,
+    merged_lines,
+)
+from policyctl.report.format import count
+from policyctl.report.headline import headline, plan_summary
+from policyctl.report.markdown import code, foreign_texts, naming, prose, proses, row
+from policyctl.report.markdown_parts import (
+    COMMENT_BYTES,
+    FRAME,
+    Room,
+    cut_note,
+    fitted,
+    folded,
+    listed_lines,
+    missing_alert,
+    parted,
+    settings_rows,
+    unseen_alert,
+    whole_plan,
+)
+from policyctl.report.plan_items import named
+from policyctl.report.plan_markdown import made_by
+from policyctl.report.plan_view import OVERRIDES_TITLE, TESTS_TITLE, WARNINGS_TITLE, basis_of, rest_text
+
+_KINDS = 20  # rows of the table of environments
+_IN_HEAD = 3  # environments, or kinds of plans, that the headline names
+_REMOTES = 6
+_CHANGED = 20  # policies that the list of environments names for a kind of plan
+_TITLES = {
+    "overridden": f"> [!IMPORTANT]\n> {OVERRIDES_TITLE}",
+    "failed": f"> [!CAUTION]\n> {TESTS_TITLE}",
+    "refused": "> [!CAUTION]\n> Refused by the safety rules:",
+    "blocked": "> [!WARNING]\n> Blocked by rows on the remote:",
+    "warning": WARNINGS_TITLE,
+    "note": "Notes:",
+}
+
+
+def fleet_markdown(view: FleetView, room: int = COMMENT_BYTES) -> str:
+    """The page, in at most `room` bytes (at least LEAST_BYTES)."""
+    kinds = kinds_of(view.fleet)
+    names = [one.name for one in view.fleet.results]
+    with naming([*names, *(text for kind in kinds for text in foreign_texts(kind.review))]):
+        return _page(view, kinds, room)
+
+
+def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
+    fleet, artifacts = view.fleet, view.artifacts
+    head, foot = _head(fleet, kinds), _foot(view, kinds)
+    first = opening_of_several(fleet, view.directory)  # not longer if it approves nothing
+    left = Room(room - len((first + head + foot).encode()) - FRAME)
+    above = left.part(2)  # what is above the changes leaves them half of the room
+    overrides = _lines(OVERRIDDEN, kinds, above, "> ")
+    settings, unseen = settings_rows(fleet.settings, above)
+    failed = _failures(fleet, above)
+    alerts = [_lines(alert, kinds, above, "> ") for alert in STOPPING]
+    environments, table = _environments(kinds, above), _differences(fleet, above)
+    left.left += above.left
+    every = _every_environment(kinds, left)
+    items = [item for item, _ in changes_of(kinds)]
+    riskiest, others = fitted(*parted(items), left)
+    missing = riskiest.missing + others.missing
+    more = [_lines(alert, kinds, left) for alert in WORTH_KNOWING]
+    return "".join(
+        [
+            opening_of_several(fleet, view.directory, unseen=unseen + missing > 0 or every is None),
+            unseen_alert(unseen, artifacts),
+            missing_alert(missing, len(items), artifacts),
+            _unnamed(artifacts) if every is None else "",
+            overrides,
+            settings,
+            head,
+            failed,
+            *alerts,
+            environments,
+            table,
+            riskiest.text(),
+            folded(others),
+            every or "",
+            cut_note((riskiest, others), artifacts),
+            *(f"{prose(line.strip())}\n\n" for line in other_lines(fleet)),
+            *more,
+            foot,
+        ]
+    )
+
+
+def _head(fleet: FleetResult, kinds: Sequence[PlanKind]) -> str:
+    """What changes where, and what failed."""
+    failed, changed = fleet.count("failed") + fleet.count("not begun"), [kind for kind in kinds if kind.environments[0].changes]
+    if not fleet.results:
+        return f"### policyctl: {NONE_AFFECTED}\n\n"
+    if not changed:
+        text = "" if failed else f"no changes in {count(len(fleet.results), 'environment')}"
+    elif len(changed) <= _IN_HEAD and all(len(kind.names) <= _IN_HEAD for kind in changed):
+        texts = [f"{changes_text(kind.environments[0])} in {named(kind.names)}" for kind in changed]
+        text = ", ".join(texts)
+    else:
+        number = sum(len(kind.names) for kind in changed)
+        text = f"changes in {number:,} of {count(len(fleet.results), 'environment')}"
+    stopped = f"{failed:,} of {count(len(fleet.results), 'environment')} failed" if failed else ""
+    return f"### policyctl: {'; '.join(filter(None, (stopped, text)))}\n\n"
+
+
+def _failures(fleet: FleetResult, room: Room) -> str:
+    """Which environments have no plan that may be applied, by reason."""
+    lines = [f"{listed([one.name for one in found])}: {reason}" for reason, found in fleet.by_reason.items()]
+    held = [one for one in fleet.results if one.status == "not begun"]
+    lines += [f"{listed([one.name for one in held])}: not begun, {held[0].reason}"] if held else []
+    title = "> [!CAUTION]\n> Merging this approves no plan, because not every environment has one that may be applied:"
+    return listed_lines(title, lines, room, "> ")
+
+
+def _lines(alert: Alert, kinds: Sequence[PlanKind], room: Room, quoted: str = "") -> str:
+    everywhere = sum(len(kind.names) for kind in kinds)
+    lines = [located(line, names, everywhere) for line, names in merged_lines(kinds, alert.lines)]
+    return listed_lines(_TITLES[alert.kind], lines, room, quoted)
+
+
+def _environments(kinds: Sequence[PlanKind], room: Room) -> str:
+    """A row for each kind of plan: where, how many changes, the riskiest one, and what else there is."""
+    taken = list(filter(None, room.take(map(_kind_row, kinds[:_KINDS]))))
+    if not taken:
+        return ""
+    more = sum(len(kind.names) for kind in kinds[len(taken) :])
+    rest = f"and {count(more, 'further environment')}\n\n" if more else ""
+    return (
+        row(("environment", "changes", "riskiest", "rules", "besides"))
+        + "|---|---|---|---|---|\n"
+        + "".join(taken)
+        + f"\n{rest}"
+    )
+
+
+def _kind_row(kind: PlanKind) -> str:
+    summary, first = plan_summary(kind.review), kind.environments[0]
+    worst = [f"{', '.join(map(code, names))}: {proses(words)}" for names, words in headline(summary)]
+    traffic = "; ".join(worst) or ("" if not first.changes else prose(summary.traffic))
+    number = f" ({len(kind.names):,})" if len(kind.names) > 1 else ""
+    where = f"{named(kind.names)}{number}"
+    return row((where, changes_text(first) or "none", traffic, prose(summary.rules), prose(rest_text(kind.review))))
+
+
+def _differences(fleet: FleetResult, room: Room) -> str:
+    heads, rows, more = differences(fleet)
+    if not rows:
+        return ""
+    shown = [
+        row((code(one.policy) + (f" {code(one.field)}" if one.field else ""), *(_cell(cell, one.field) for cell in one.cells)))
+        for one in rows
+    ]
+    taken = list(filter(None, room.take(shown)))
+    more += len(shown) - len(taken)
+    rest = f"and {more:,} more rows\n\n" if more else ""
+    head = row(("what differs", *(named(names) for names in heads))) + row(["---"] * (1 + len(heads)))
+    return f"{head}{''.join(taken)}\n{rest}" if taken else ""
+
+
+def _cell(text: str, field: str) -> str:
+    """A value before and after is code; a sentence about a whole policy is one."""
+    if text == UNCHANGED or not field:
+        return text if text == UNCHANGED else prose(text)
+    before, arrow, after = text.partition(" → ")
+    return f"{code(before)} → **{code(after)}**" if arrow else code(text)
+
+
+def _every_environment(kinds: Sequence[PlanKind], room: Room) -> str | None:
+    """Every environment by name, where others on the page are only counted; None if that does not fit."""
+    if all(len(kind.names) == 1 for kind in kinds) and len(kinds) <= _IN_HEAD:
+        return ""
+    lines = []
+    for kind in kinds:
+        changed = listed([bare_name(change.name) for change in kind.review.plan.changes], _CHANGED)
+        what = f"{changes_text(kind.environments[0]) or 'nothing to apply'}{f' ({prose(changed)})' if changed else ''}"
+        lines.append(f"- {what}: {', '.join(map(code, kind.names))}\n")
+    number = sum(len(kind.names) for kind in kinds)
+    text = f"<details><summary>{count(number, 'environment')} by name</summary>\n\n{''.join(lines)}\n</details>\n\n"
+    return next(room.take([text]))
+
+
+def _unnamed(artifacts: str | None) -> str:
+    return (
+        "> [!CAUTION]\n> The page has no room for the name of every environment that changes, so merging it approves no plan. "
+        f"Read {whole_plan(artifacts)}; then plan fewer environments at once (-l), or start apply by hand with the digest.\n\n"
+    )
+
+
+def _foot(view: FleetView, kinds: Sequence[PlanKind]) -> str:
+    fleet = view.fleet
+    basis = dict.fromkeys(text for kind in kinds for text in basis_of(kind.review))
+    sentences = list(_remotes(fleet))
+    sentences += [f"{prose(one)[:1].upper()}{prose(one)[1:]}." for one in basis]
+    sentences += [f"Digest of all plans: `{fleet.digest}`."] if fleet.digest != NONE and fleet.results else []
+    return " ".join(sentences) + made_by(view.provenance) + "\n"
+
+
+def _remotes(fleet: FleetResult) -> Iterator[str]:
+    if len(fleet.results) <= _REMOTES:
+        yield from (f"Remote of {code(one.name)}: {code(one.remote)}." for one in fleet.results if one.remote)

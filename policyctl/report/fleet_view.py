@@ -1,0 +1,215 @@
+"""What pages of several environments show: each change once with the environments that have it, and the differences."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from policyctl.plan.change import Change
+from policyctl.plan.fleet import EnvironmentResult, FleetResult
+from policyctl.plan.safety import Review
+from policyctl.policy.document import canonical_text
+from policyctl.policy.findings import listed
+from policyctl.policy.names import bare_name
+from policyctl.report.format import cut, describe_value, position_name, value
+from policyctl.report.headline import is_unknown
+from policyctl.report.plan_items import Item, fields_of, items_of
+from policyctl.report.plan_text import sides
+from policyctl.report.plan_view import NO_PROVENANCE, PlanView, Provenance, notes_of, override_text, why_blocked
+
+NAMES = 3  # environments that a line names
+_COLUMNS = 6  # kinds of plans that are shown side by side
+_ROWS = 50  # rows of what differs
+_FIELDS, _CELL = 6, 80  # fields of a policy that are shown side by side, and characters in a cell
+_TEXTS = ("display_name", "description")  # which follow from the rest where they are templates, so they come last
+UNCHANGED = "–"
+
+
+class FleetView(NamedTuple):
+    """A run over several environments to show; the other values are those of a `PlanView`."""
+
+    fleet: FleetResult
+    directory: str = "policies"
+    artifacts: str | None = None
+    provenance: Provenance = NO_PROVENANCE
+
+
+class PlanKind(NamedTuple):
+    """Environments with the same plan, and the review of one of them."""
+
+    environments: list[EnvironmentResult]
+    review: Review
+
+    @property
+    def names(self) -> list[str]:
+        return [one.name for one in self.environments]
+
+
+def kinds_of(fleet: FleetResult) -> list[PlanKind]:
+    """The environments with changes, or whose plan is refused, by what is shown of their plans; the largest kind first."""
+    reviewed = ((group, next((one.review for one in group if one.review is not None), None)) for group in fleet.groups)
+    return [PlanKind(group, review) for group, review in reviewed if review is not None]
+
+
+def names_text(names: Sequence[str], most: int = NAMES) -> str:
+    """`dev, prod-a, prod-b and 1,890 more`."""
+    return listed(names, most)
+
+
+def changes_of(kinds: Sequence[PlanKind]) -> list[tuple[Item, Review]]:
+    """Each change, and each policy that one affects, once, with the names of the environments that have it and the review of
+    one of these; from the riskiest down.
+
+    It is the same in two environments if it replaces and writes the same, does the same to traffic, and is used alike.
+    """
+    found: defaultdict[str, list[tuple[Item, Review, list[str]]]] = defaultdict(list)
+    for kind in kinds:
+        for item in items_of(PlanView(kind.review, "")):
+            alike = found[_key(item)]
+            same = next((names for known, _, names in alike if _shown(known) == _shown(item)), None)
+            if same is None:
+                alike.append((item, kind.review, kind.names))
+            else:
+                same += kind.names
+    merged = [(replace(item, where=tuple(names)), review) for some in found.values() for item, review, names in some]
+    first = {item.name: -place for place, (item, _) in reversed([*enumerate(merged)])}
+    merged.sort(key=lambda one: (one[0].risk.rank if one[0].risk else (0, 0.0), first[one[0].name]), reverse=True)
+    return sorted(merged, key=lambda one: one[0].change is None and is_unknown(one[0].effect))
+
+
+def _key(item: Item) -> str:
+    """What a change replaces and writes, or how a policy is affected."""
+    change = item.change
+    documents = (item.before, item.after) if change is None else (change.before, change.after)
+    return canonical_text([item.action, item.name, *documents, *item.through])
+
+
+def _shown(item: Item) -> Item:
+    """All else that is shown of it, so without the row and the file that it has in one environment."""
+    return replace(item, change=None, before=None, after=None)
+
+
+def merged_lines(kinds: Iterable[PlanKind], lines_of: Callable[[Review], Iterable[str]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Lines about the plans, each once, with the environments that it is about."""
+    found: dict[str, tuple[str, ...]] = {}
+    for kind in kinds:
+        for line in dict.fromkeys(lines_of(kind.review)):
+            found[line] = (*found.get(line, ()), *kind.names)
+    return [*found.items()]
+
+
+def located(line: str, names: Sequence[str], everywhere: int) -> str:
+    """A line with the environments that it is about, unless these are all."""
+    return line if len(names) == everywhere else f"{names_text(names)}: {line}"
+
+
+class Alert(NamedTuple):
+    """Lines that stop a plan or are worth knowing: their kind, and which lines a review has."""
+
+    kind: str
+    lines: Callable[[Review], Iterable[str]]
+
+
+def _blocked(review: Review) -> Iterator[str]:
+    return (f"{block.name}: {why_blocked(block)}" for block in review.plan.blocked)
+
+
+def _warnings(review: Review) -> Iterator[str]:
+    return (f"{warning.mark}: {warning.coded}" for warning in review.branch.warnings)
+
+
+def _overridden(review: Review) -> Iterator[str]:
+    return map(override_text, review.plan.overrides)
+
+
+OVERRIDDEN = Alert("overridden", _overridden)
+STOPPING = (
+    Alert("failed", lambda review: review.branch.failed_tests),
+    Alert("refused", lambda review: review.refusals),
+    Alert("blocked", _blocked),
+)
+WORTH_KNOWING = (Alert("warning", _warnings), Alert("note", notes_of))
+
+
+class Difference(NamedTuple):
+    """What differs between environments: a policy, the field of it if only that differs, and a cell for each kind of plan."""
+
+    policy: str
+    field: str
+    cells: list[str]
+
+
+def differences(fleet: FleetResult) -> tuple[list[list[str]], list[Difference], int]:
+    """What differs, side by side: the environments of each column, the rows, and how many rows are left out.
+
+    A column is a kind of plan, also one without changes; a policy that changes alike in all of them has no row.
+    """
+    columns = _columns(fleet)
+    if len(columns) < 2:
+        return [], [], 0
+    changes: list[dict[str, Change]] = []
+    for group in columns:
+        review = next((one.review for one in group if one.review is not None), None)
+        changes.append({} if review is None else {change.name: change for change in review.plan.changes})
+    rows = [row for name in sorted({name for found in changes for name in found}) for row in _rows(name, changes)]
+    return [[one.name for one in group] for group in columns], rows[:_ROWS], len(rows[_ROWS:])
+
+
+def _columns(fleet: FleetResult) -> list[list[EnvironmentResult]]:
+    """The kinds of plans, the largest first if not all have a column; in the order of the environments if they have."""
+    found: dict[str, list[EnvironmentResult]] = {}
+    for one in fleet.results:
+        if one.alike:
+            found.setdefault(one.alike, []).append(one)
+    largest = sorted(found.values(), key=len, reverse=True)[:_COLUMNS]
+    return [group for group in found.values() if group in largest] if len(found) <= _COLUMNS else largest
+
+
+def _rows(name: str, columns: Sequence[dict[str, Change]]) -> Iterator[Difference]:
+    changes = [found.get(name) for found in columns]
+    if len({None if one is None else canonical_text([one.action, one.before, one.after]) for one in changes}) < 2:
+        return
+    present = [one for one in changes if one is not None]
+    updated = all(one.action == "update" for one in present)
+    if updated or (len(present) == len(changes) and len({one.action for one in present}) == 1):
+        yield from _fields(name, changes)
+    else:
+        yield Difference(bare_name(name), "", [UNCHANGED if one is None else _in_short(one) for one in changes])
+
+
+def _fields(name: str, changes: Sequence[Change | None]) -> Iterator[Difference]:
+    """A row for each field that does not change alike."""
+    found = [{} if one is None else dict(_cells(one)) for one in changes]
+    paths = [path for path in dict.fromkeys(path for fields in found for path in fields) if _differs(path, found)]
+    paths.sort(key=lambda path: path in _TEXTS)
+    for path in paths[:_FIELDS]:
+        yield Difference(bare_name(name), _field_name(path), [fields.get(path, UNCHANGED) for fields in found])
+    if more := paths[_FIELDS:]:
+        yield Difference(bare_name(name), f"{len(more)} more fields", ["…" if fields else UNCHANGED for fields in found])
+
+
+def _differs(path: str, found: Sequence[dict[str, str]]) -> bool:
+    return len({fields.get(path) for fields in found}) > 1
+
+
+def _field_name(path: str) -> str:
+    return position_name(path).removeprefix("policy.")
+
+
+def _cells(change: Change) -> Iterator[tuple[str, str]]:
+    """Path and value of each field: `0.5 → 0.6`; of an added or removed policy the value alone, key by key."""
+    for field in fields_of(change):
+        whole = field.after if change.action == "add" else field.before
+        if change.action == "update":
+            yield field.path, cut(" → ".join(sides(field)), _CELL)
+        elif isinstance(whole, dict):
+            yield from ((f"{field.path}.{key}", cut(value(one), _CELL)) for key, one in whole.items())
+        else:
+            yield field.path, cut(value(whole), _CELL)
+
+
+def _in_short(change: Change) -> str:
+    """What an added or removed policy is, in a few words."""
+    return cut(f"{change.action}: {describe_value(change.after or change.before or {})}", _CELL)
