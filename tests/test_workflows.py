@@ -403,7 +403,7 @@ def test_a_matrix_of_environments_leaves_an_artifact_for_each() -> None:
     """An artifact's name may be given once in a run."""
     steps = steps_of(parsed(ROOT / ".github" / "workflows" / "policyctl-plan.yml"))
     (name,) = (step["with"]["name"] for step in steps if "actions/upload-artifact@" in step.get("uses", ""))
-    assert name == "plan${{ env.POLICYCTL_ENV && format('-{0}', env.POLICYCTL_ENV) }}"
+    assert name == "plan${{ strategy.job-total > 1 && format('-{0}', strategy.job-index) || '' }}"
 
 
 def test_invalid_files_take_an_old_plan_away(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
@@ -528,7 +528,7 @@ def test_a_run_that_is_started_again_writes_nothing_once_main_has_moved_on(
 
 
 def digest_in(said: str) -> str:
-    found = re.search(r"then approve its digest, (sha256:[0-9a-f]{64})", said)
+    found = re.search(r"then approve (?:its digest|the digest of all), (sha256:[0-9a-f]{64})", said)
     assert found is not None, said
     return found[1]
 
@@ -635,3 +635,78 @@ def test_guards_do_not_block_the_way_back_after_an_emergency(github: Forge, tmp_
     github.merge(5)
     assert codes(repository.runner.github("apply")) == APPLIED
     assert "aws/nova" not in str(live_documents(repository.database))
+
+
+def with_dev_and_prod(folder: Path, forge: Forge, policyctl: Policyctl, environment: str = "*") -> Repository:
+    """An empty repository in which init wrote the workflows, with two environments whose remotes are databases beside it."""
+    repository = made(folder, forge, policyctl, environment)
+    rows = (f"  {name}: {{remote: 'sqlite:///{folder}/{name}.db', scope: ['*']}}\n" for name in ("dev", "prod"))
+    repository.write("policyctl", f"environments:\n{''.join(rows)}")
+    repository.push()
+    return repository
+
+
+def live_in(folder: Path) -> list[set[str]]:
+    databases = [folder / f"{name}.db" for name in ("dev", "prod")]
+    return [{name.removeprefix("virtual-policy/") for name in live_documents(one)} for one in databases if one.exists()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("service", SERVICES)
+def test_dev_and_prod_are_planned_approved_and_applied_in_one_job(
+    service: ServiceName, tmp_path: Path, policyctl: Policyctl
+) -> None:
+    with forge_of(service) as forge:
+        repository, runner = (made := with_dev_and_prod(tmp_path, forge, policyctl)), made.runner
+        repository.write("new")
+        base = repository.propose()
+        planned = runner.github("plan") if service == "github" else runner.gitlab("plan", base)
+        assert {step.code for step in planned} == {0}
+        (body,) = forge.bodies
+        assert body.startswith("<!-- policyctl:plan environment=%2A directory=policies -->\n")
+        assert "### policyctl: 2 to add in `dev`, `prod`\n" in body
+        assert live_in(tmp_path) == []
+        assert (runner.temporary / "plan.html").read_text("utf-8").count("<h3>") == 2
+        repository.merge()
+        forge.merge(5)
+        old = git(runner.checkout, "rev-parse", "HEAD").strip()
+        repository.write("later")
+        repository.push()
+        git(runner.checkout, "checkout", "-q", old)
+        *_, refused = again = runner.github("apply") if service == "github" else runner.gitlab("apply", "")
+        assert (refused.code, live_in(tmp_path)) == (4, []), "the run of an older commit, started again"
+        assert any("main has moved on to" in step.said for step in again)
+        git(repository.upstream, "reset", "-q", "--hard", old)
+        forge.head = old
+        applied = runner.github("apply") if service == "github" else runner.gitlab("apply", "")
+        assert {step.code for step in applied} == {0}
+        assert live_in(tmp_path) == [{"example", "new"}] * 2
+        assert "Applied by [this run](" in forge.bodies[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", ["*", ""])
+def test_without_credentials_every_environment_is_compared_with_the_base(
+    environment: str, github: Forge, tmp_path: Path, policyctl: Policyctl
+) -> None:
+    """From a fork, whose token may not comment, and before there is anything to apply to."""
+    repository = with_dev_and_prod(tmp_path, github, policyctl, environment)
+    github.read_only = repository.runner.fork = bool(environment)
+    repository.write("new")
+    repository.propose()
+    assert codes(repository.runner.github("plan")) == PLANNED
+    assert "### policyctl: 1 to add in `dev`, `prod`\n" in (tmp_path / "summary").read_text("utf-8")
+    assert (len(github.bodies), live_in(tmp_path)) == (0 if environment else 1, [])
+    if not environment:
+        assert github.bodies[0].endswith("Merging approves no plan.\n\n<!-- policyctl none -->\n")
+
+
+@pytest.mark.slow
+def test_plans_of_all_that_nothing_approved_wait_for_a_person(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
+    repository = with_dev_and_prod(tmp_path, github, policyctl)
+    *_, refused = repository.runner.github("apply")
+    assert (refused.code, live_in(tmp_path)) == (4, [])
+    assert "no merged pull request has approved" in (tmp_path / "summary").read_text("utf-8")
+    repository.runner.digest = digest_in(refused.said)
+    assert codes(repository.runner.github("apply")) == APPLIED
+    assert live_in(tmp_path) == [{"example"}] * 2

@@ -174,13 +174,14 @@ class Runner:
         base = self.queue or "HEAD^1"
         values = {
             "vars.POLICYCTL_ENV": self.environment,
+            "vars.POLICYCTL_ENV || '*'": self.environment or "*",
             "secrets.WXO_API_KEY": "" if self.fork else "canary-key",
             "github.token": TOKEN,
             "inputs.digest": self.digest,
             "inputs.overrides": self.overrides,
             "github.event.before || 'HEAD^1'": self.before or "HEAD^1",
             "github.event.merge_group.base_sha || 'HEAD^1'": base,
-            "(env.POLICYCTL_ENV == '' || (github.event_name == 'pull_request' && "
+            "(vars.POLICYCTL_ENV == '' || (github.event_name == 'pull_request' && "
             "github.event.pull_request.head.repo.full_name != github.repository)) && "
             "format('git:{0}', github.event.merge_group.base_sha || 'HEAD^1') || ''": (
                 f"git:{base}" if self.fork or not self.environment else ""

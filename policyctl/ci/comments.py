@@ -58,8 +58,19 @@ def opening(review: Review, directory: str, *, unseen: bool = False) -> str:
 def opening_of_several(fleet: FleetResult, directory: str, *, unseen: bool = False) -> str:
     """The same for the plans of several environments: a merge approves all of them or none. So it approves nothing if one of
     them could not be made, or must not be applied."""
-    stopped = unseen or fleet.digest == NONE or any(is_git(one.remote) for one in fleet.results)
-    return _opening(comment_marker(fleet.selection, directory), fleet.shown, fleet.terms, stopped=stopped)
+    marker, stopped = comment_marker(fleet.selection, directory), unseen or why_none_approved(fleet) is not None
+    return _opening(marker, fleet.shown, fleet.terms, stopped=stopped)
+
+
+def why_none_approved(fleet: FleetResult) -> str | None:
+    """Why a merge approves none of these plans, whatever a page shows of them; None if it approves all."""
+    if not fleet.results:
+        return "there is no plan"
+    if fleet.digest == NONE:
+        return "not every environment has a plan that may be applied"
+    if any(is_git(one.remote) for one in fleet.results):
+        return "a plan against a git revision cannot be applied"
+    return None
 
 
 def _opening(marker: str, shown: str, terms: Terms | None, *, stopped: bool) -> str:

@@ -43,6 +43,10 @@ def render_fleet(form: str, view: FleetView, style: Style = Style(), *, verbose:
         from policyctl.report.fleet_markdown import fleet_markdown
 
         return fleet_markdown(view)
+    if form == "html":
+        from policyctl.report.fleet_html import fleet_html  # imports jinja2
+
+        return fleet_html(view)
     renders: dict[str, Callable[[FleetResult], str]] = {"json": fleet_json, "csv": fleet_csv, "junit": fleet_junit}
     return renders[form](view.fleet) if form in renders else fleet_text(view.fleet, style, verbose=verbose, plans=not quiet)
 

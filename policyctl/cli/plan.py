@@ -186,9 +186,6 @@ def _plan_several(fleet: Fleet, pace: Pace, output: _Output) -> int:
     """Plan several environments and report them together."""
     from policyctl.cli.fleet import plan_fleet, render_fleet
 
-    for form in (output.form, *(form for form, _ in output.reports)):
-        if form == "html":
-            raise UsageError("html is for one environment; choose it with --env, or take markdown for several")
     result, console = plan_fleet(fleet, pace), fleet.console
     view = fleet_view_of(result, fleet.options.dir)
     if output.out is not None:

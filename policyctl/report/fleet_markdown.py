@@ -99,6 +99,7 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
             head,
             failed,
             *alerts,
+            _rules(kinds),
             environments,
             table,
             riskiest.text(),
@@ -145,27 +146,30 @@ def _lines(alert: Alert, kinds: Sequence[PlanKind], room: Room, quoted: str = ""
 
 
 def _environments(kinds: Sequence[PlanKind], room: Room) -> str:
-    """A row for each kind of plan: where, how many changes, the riskiest one, and what else there is."""
+    """A row for each kind of plan: where, how many changes and what else there is, and the riskiest change."""
     taken = list(filter(None, room.take(map(_kind_row, kinds[:_KINDS]))))
     if not taken:
         return ""
     more = sum(len(kind.names) for kind in kinds[len(taken) :])
     rest = f"and {count(more, 'further environment')}\n\n" if more else ""
-    return (
-        row(("environment", "changes", "riskiest", "rules", "besides"))
-        + "|---|---|---|---|---|\n"
-        + "".join(taken)
-        + f"\n{rest}"
-    )
+    return f"{row(('environment', 'changes', 'riskiest'))}|---|---|---|\n{''.join(taken)}\n{rest}"
 
 
 def _kind_row(kind: PlanKind) -> str:
     summary, first = plan_summary(kind.review), kind.environments[0]
     worst = [f"{', '.join(map(code, names))}: {proses(words)}" for names, words in headline(summary)]
     traffic = "; ".join(worst) or ("" if not first.changes else prose(summary.traffic))
-    number = f" ({len(kind.names):,})" if len(kind.names) > 1 else ""
-    where = f"{named(kind.names)}{number}"
-    return row((where, changes_text(first) or "none", traffic, prose(summary.rules), prose(rest_text(kind.review))))
+    number = f" ({len(kind.names):,})" if len(kind.names) > _IN_HEAD else ""
+    changes = "; ".join(filter(None, (changes_text(first) or "nothing to apply", prose(rest_text(kind.review)))))
+    return row((f"{named(kind.names)}{number}", changes, traffic))
+
+
+def _rules(kinds: Sequence[PlanKind]) -> str:
+    """What the rules found, where that is worth a sentence: which they stop is said above."""
+    lines = merged_lines(kinds, lambda review: [plan_summary(review).rules])
+    everywhere = sum(len(kind.names) for kind in kinds)
+    sentences = [prose(located(line[:1].upper() + line[1:], names, everywhere)) for line, names in lines[:_IN_HEAD]]
+    return f"{'. '.join(sentences)}.\n\n" if len(lines) <= _IN_HEAD and lines else ""
 
 
 def _differences(fleet: FleetResult, room: Room) -> str:

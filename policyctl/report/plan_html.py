@@ -71,6 +71,8 @@ class Shown(NamedTuple):
     pictures: ChangeView | None
     users: str
     lost: str
+    where: str = ""  # the environments that it is for, on a page of several
+    kinds: str = ""  # and the kinds of plans that have it, by number
 
 
 class Notice(NamedTuple):
@@ -84,13 +86,12 @@ class Notice(NamedTuple):
 def plan_html(subject: PlanView) -> str:
     """The whole page."""
     review = subject.review
-    page = _environment()
-    script, style = _asset(page, "plan.js"), _asset(page, "plan.css")
     shown, summary = _shown(subject), plan_summary(review)
-    return page.get_template("plan.html").render(
+    return filled(
+        "plan.html",
         plan=review.plan,
         remote=subject.remote,
-        settings=[_field(field) for field in review.branch.settings],
+        settings=[field_shown(field) for field in review.branch.settings],
         settings_title=SETTINGS_TITLE,
         summary=summary,
         headline=headline(summary),
@@ -100,12 +101,23 @@ def plan_html(subject: PlanView) -> str:
         assumed="; ".join(basis_of(review)),
         shown=shown,
         nothing="No changes" if all_compared(review) else NOT_COMPARED,
+        kinds=list(kinds_shown(affected=bool(review.affected))),
+        provenance=subject.provenance.rows,
+    )
+
+
+def filled(template: str, *, shown: Sequence[Shown], **values: Any) -> str:
+    """A page with its own script and style, and these values."""
+    page = _environment()
+    script, style = _asset(page, "plan.js"), _asset(page, "plan.css")
+    return page.get_template(template).render(
+        shown=shown,
         all_open=len(shown) <= _OPEN,
         many=len(shown) > _PRINTED,
-        kinds=list(_kinds(review)),
         script=script,
         style=style,
         allowed=f"{_NOTHING}; script-src {_hash(script)}; style-src {_hash(style)}",
+        **values,
     )
 
 
@@ -165,11 +177,11 @@ def _tiles(review: Review, shown: Sequence[Shown]) -> Iterator[tuple[str, str, i
         yield kind, symbol, number, name
 
 
-def _kinds(review: Review) -> Iterator[tuple[str, str]]:
+def kinds_shown(*, affected: bool) -> Iterator[tuple[str, str]]:
     """The kinds that the page can be filtered by, with their labels."""
     yield "", "All"
     for kind, symbol in _SYMBOLS.items():
-        if kind != "affected" or review.affected:
+        if kind != "affected" or affected:
             yield kind, f"{symbol} {kind.capitalize()}"
 
 
@@ -177,10 +189,11 @@ def _shown(subject: PlanView) -> list[Shown]:
     review = subject.review
     names = [*(change.name for change in review.plan.changes), *(one.name for one in review.affected)]
     places = {name: place for place, name in enumerate(names, 1)}
-    return [_one(places[item.name], item, review) for item in items_of(subject)]
+    return [shown_item(places[item.name], item, review) for item in items_of(subject)]
 
 
-def _one(number: int, item: Item, review: Review) -> Shown:
+def shown_item(number: int, item: Item, review: Review, *, pictures: bool = True) -> Shown:
+    """What the page shows of a change; without `pictures`, as a text of fields and effects."""
     change, risk = item.change, item.risk
     rows, more = first_rows(item.effect, whole=False) if item.effect else ([], 0)
     return Shown(
@@ -194,10 +207,10 @@ def _one(number: int, item: Item, review: Review) -> Shown:
         summary=_summary(change, risk, rows, item.further),
         worse=item.worse,
         about=_about(change) if change else "",
-        fields=tuple(_field(field) for field in fields_of(change)) if change else (),
+        fields=tuple(field_shown(field) for field in fields_of(change)) if change else (),
         rows=tuple(rows),
         more=more,
-        pictures=change_view(item, review),
+        pictures=change_view(item, review) if pictures else None,
         users=item.users,
         lost=item.lost,
     )
@@ -210,7 +223,7 @@ def _way(item: Item) -> str:
     return f"{ALSO}, {target_path(item.through)}" + ("" if item.bound else f" {UNBOUND}")
 
 
-def _field(field: FieldChange) -> tuple[str, str | None, str | None]:
+def field_shown(field: FieldChange) -> tuple[str, str | None, str | None]:
     """The path and both values of a field; None for an absent value."""
     before, after = field_values(field, longest=None)
     return position_name(field.path), None if field.before is None else before, None if field.after is None else after

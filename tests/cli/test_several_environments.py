@@ -285,7 +285,6 @@ def test_the_report_has_a_row_or_a_case_for_each_environment(fleet: Project, pol
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["plan", "--all", "--format", "html"], "html is for one environment"),
         (["plan", "--all", "--remote", "local"], "--remote is for one environment"),
         (["plan", "--env", "t-a0", "--format", "csv"], "the format csv is for several environments"),
         (["plan", "--env", "t-a0", "--parallelism", "2"], "--parallelism is for several environments"),

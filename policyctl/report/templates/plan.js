@@ -13,11 +13,22 @@
     change.firstElementChild.focus({ preventScroll: true });
   };
   // The search is over the visible text, which is collected once, when the first letter is typed.
+  // On a page of several environments a change is also found by their names, and the table shows those that a change is for.
+  const rows = [...document.querySelectorAll("#environments tr")];
+  const names = rows.map((row) => row.firstElementChild.textContent.toLowerCase());
+  const named = new Map();
+  rows.forEach((row, place) => {
+    const plan = row.dataset.plan;
+    if (plan) named.set(plan, `${named.get(plan) ?? ""} ${names[place]}`);
+  });
+  const plans = (change) => (change.dataset.plans ?? "").split(" ").filter(Boolean);
+  const text = (change) => [change.textContent.toLowerCase(), ...plans(change).map((plan) => named.get(plan) ?? "")].join(" ");
   let texts;
   const show = () => {
     const words = form.text.value.toLowerCase().split(/\s+/).filter(Boolean);
-    if (words.length) texts ??= changes.map((change) => change.textContent.toLowerCase());
+    if (words.length) texts ??= changes.map(text);
     let left = 0;
+    const seen = new Set();
     changes.forEach((change, place) => {
       const kind = form.kind.value;
       const fits =
@@ -26,6 +37,14 @@
         words.every((word) => texts[place].includes(word));
       change.hidden = !fits;
       left += fits;
+      if (fits) plans(change).forEach((plan) => seen.add(plan));
+    });
+    // Words that are part of a name ask for these environments; else those are shown whose plans have a change that is shown.
+    const asked = words.filter((word) => names.some((name) => name.includes(word)));
+    rows.forEach((row, place) => {
+      const own = words.length > 0 && words.every((word) => row.textContent.toLowerCase().includes(word));
+      const fits = seen.has(row.dataset.plan) && asked.every((word) => names[place].includes(word));
+      row.hidden = (words.length > 0 || left < changes.length) && !own && !fits;
     });
     const count = (number) => number.toLocaleString("en");
     one("#count").textContent =
