@@ -45,7 +45,7 @@ from policyctl.report.markdown_parts import (
     unseen_alert,
     whole_plan,
 )
-from policyctl.report.plan_items import named
+from policyctl.report.plan_items import NAMED, named
 from policyctl.report.plan_markdown import made_by
 from policyctl.report.plan_view import OVERRIDES_TITLE, TESTS_TITLE, WARNINGS_TITLE, basis_of, rest_text
 
@@ -83,8 +83,9 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
     alerts = [_lines(alert, kinds, above, "> ") for alert in STOPPING]
     environments, table = _environments(kinds, above), _differences(fleet, above)
     left.left += above.left
-    every = _every_environment(kinds, left)
     items = [item for item, _ in changes_of(kinds)]
+    lists = [kind.names for kind in kinds] + [item.where for item in items]
+    every = _every_environment(kinds, left) if any(len(names) > NAMED for names in lists) else ""
     riskiest, others = fitted(*parted(items), left)
     missing = riskiest.missing + others.missing
     more = [_lines(alert, kinds, left) for alert in WORTH_KNOWING]
@@ -196,9 +197,7 @@ def _cell(text: str, field: str) -> str:
 
 
 def _every_environment(kinds: Sequence[PlanKind], room: Room) -> str | None:
-    """Every environment by name, where others on the page are only counted; None if that does not fit."""
-    if all(len(kind.names) == 1 for kind in kinds) and len(kinds) <= _IN_HEAD:
-        return ""
+    """Every environment that changes by name, where some are only counted elsewhere on the page; None if that does not fit."""
     lines = []
     for kind in kinds:
         changed = listed([bare_name(change.name) for change in kind.review.plan.changes], _CHANGED)

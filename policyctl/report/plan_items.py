@@ -113,13 +113,13 @@ def table_row(item: Item) -> str:
     return row((action, name, *where, "; ".join(filter(None, (_in_short(item), *users)))))
 
 
-_NAMED = 3  # environments that a line names
+NAMED = 3  # environments that a line names
 
 
 def named(names: Sequence[str], shown: Callable[[str], str] = code) -> str:
     """The first environments, and how many more there are."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return f"{', '.join(map(shown, names[:_NAMED]))}{more}"
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(map(shown, names[:NAMED]))}{more}"
 
 
 def _way(through: tuple[str, ...], shown: Callable[[str], str]) -> str:

@@ -1,0 +1,170 @@
+"""The plans of several environments as one page: each change once, what differs side by side, and nothing approved unseen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from policyctl.ci.comments import shown_in
+from policyctl.plan.approval import NONE
+from policyctl.plan.fleet import EnvironmentResult, FleetResult
+from policyctl.plan.safety import Review
+from policyctl.plan.settings import Settings
+from policyctl.report.fleet import planned
+from policyctl.report.fleet_html import fleet_html
+from policyctl.report.fleet_markdown import fleet_markdown
+from policyctl.report.fleet_view import FleetView, changes_of, differences, kinds_of
+from policyctl.report.markdown_parts import COMMENT_BYTES, LEAST_BYTES
+from policyctl.report.plan_view import Provenance
+from tests.builders import policy, row
+from tests.report.github_html import TAGS, Page
+from tests.report.plans import balanced, reviewed
+from tests.report.test_hostile import TRAPS, acting, hostile
+
+
+def fleet_of(reviews: Mapping[str, Review], *others: EnvironmentResult) -> FleetResult:
+    """A run over environments with these plans."""
+    results = []
+    for name, review in reviews.items():
+        own = replace(review, plan=replace(review.plan, environment=name))
+        results.append(replace(planned(own, name, f"sqlite:///{name}.db"), review=own))
+    return FleetResult("plan", (*results, *others))
+
+
+def page(fleet: FleetResult, room: int = COMMENT_BYTES) -> str:
+    return fleet_markdown(FleetView(fleet), room)
+
+
+@cache
+def split(weight: float) -> Review:
+    """A plan that gives the second of two models this weight, and changes another policy."""
+    rows = [row("split", **balanced(0.5)), row("same")]
+    return reviewed([policy("split", **balanced(weight)), policy("same", "b")], rows)
+
+
+def approves(text: str) -> str:
+    shown = shown_in(text)
+    assert shown is not None
+    return shown.approves
+
+
+def test_a_change_is_shown_once_where_it_is_the_same_and_each_time_where_it_is_not() -> None:
+    text = page(fleet_of({"dev": split(0.4), "prod": split(0.1)}))
+    heads = re.findall("<summary>(.*)</summary>", text)
+    assert sorted(heads) == [
+        "<b>update</b> <code>same</code> in <code>policies/same.yaml</code> · <code>dev</code>, <code>prod</code>",
+        "<b>update</b> <code>split</code> in <code>policies/split.yaml</code> · <code>dev</code>",
+        "<b>update</b> <code>split</code> in <code>policies/split.yaml</code> · <code>prod</code>",
+    ]
+    sections = text.split("<details>")[1:]
+    assert [sum(weight in one for one in sections) for weight in ("weight: 0.4", "weight: 0.1")] == [1, 1]
+    assert text.count("| update | `split` | `dev` |") == text.count("| update | `split` | `prod` |") == 1
+
+
+def test_what_differs_is_side_by_side_and_what_does_not_is_left_out() -> None:
+    heads, rows, more = differences(fleet_of({"dev": split(0.4), "prod": split(0.1), "none": reviewed([], [])}))
+    assert (heads, more) == ([["dev"], ["prod"], ["none"]], 0)
+    (weight,) = (one.cells for one in rows if one.policy == "split" and "weight" in one.field)
+    assert weight == ["0.5 → 0.4", "0.5 → 0.1", "–"]
+    assert not differences(fleet_of({"dev": split(0.4), "prod": split(0.4)}))[1]
+
+
+def test_a_change_with_another_effect_is_another_change() -> None:
+    """The same field of the same policy may do other things where other policies are live."""
+
+    def mid(weight: float) -> Review:
+        targets = [{"model_name": "virtual-policy/low", "weight": weight}, {"model_name": "c/d", "weight": 1}]
+        rows = [row("mid", strategy={"mode": "loadbalance"}, targets=targets), row("low", "a")]
+        return reviewed([policy("low", "b")], rows, Settings(scope=("virtual-policy/low",)))
+
+    def where(*reviews: Review) -> set[tuple[str, tuple[str, ...]]]:
+        found = changes_of(kinds_of(fleet_of(dict(zip("ab", reviews, strict=True)))))
+        return {(item.name.removeprefix("virtual-policy/"), item.where) for item, _ in found}
+
+    assert where(mid(1), mid(1)) == {("low", ("a", "b")), ("mid", ("a", "b"))}
+    assert where(mid(1), mid(0.1)) == {("low", ("a", "b")), ("mid", ("a",)), ("mid", ("b",))}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_no_text_of_a_policy_acts_on_either_page(trap: str) -> None:
+    fleet = fleet_of({"dev": hostile(trap), "prod": split(0.1)})
+    broken = EnvironmentResult("x", "failed", 1, trap, f"sqlite:///{trap}")
+    held = EnvironmentResult("y", "suspended", reason=trap)
+    fleet = fleet._replace(results=(*fleet.results, broken, held), gone=("gone",))
+    view = FleetView(fleet, trap, provenance=Provenance(*[trap] * 6))
+    for text in (fleet_markdown(view), fleet_html(view)):
+        assert acting(text) == []
+        text.encode()
+    assert {element.tag for element in Page(fleet_markdown(view)).elements} <= TAGS - {"a"} | {"sub"}
+    assert "<script>alert" not in fleet_html(view)
+
+
+@pytest.mark.parametrize("room", [LEAST_BYTES, 12_000, 20_000, COMMENT_BYTES, 300_000])
+def test_a_page_that_is_cut_fits_and_approves_nothing(room: int) -> None:
+    """What a merge approves is on the page: each change with what it writes, and the name of each environment."""
+    reviews = {f"tenant-{number:03}": split(round(0.01 + number / 200, 4)) for number in range(60)}
+    fleet = fleet_of(reviews)
+    text = page(fleet, room)
+    assert len(text.encode()) <= room
+    whole = all(f"weight: {round(0.01 + number / 200, 4)}\n" in text for number in range(60))
+    assert approves(text) == (fleet.digest if whole else NONE)
+    assert whole == (room >= COMMENT_BYTES)
+    assert ("so merging it approves no plan" in text) == (not whole)
+
+
+def test_environments_that_are_not_named_are_not_approved() -> None:
+    reviews = {f"tenant-{number:04}-{'x' * 60}": split(0.1) for number in range(100)}
+    text = page(fleet_of(reviews), LEAST_BYTES)
+    assert len(text.encode()) <= LEAST_BYTES
+    assert approves(text) == NONE
+    assert "The page has no room for the name of every environment that changes, so merging it approves no plan." in text
+    assert approves(page(fleet_of(reviews), 60_000)) != NONE
+
+
+def test_a_run_with_a_failure_or_against_a_revision_approves_nothing_on_either_page() -> None:
+    good = fleet_of({"dev": split(0.1)})
+    failed = EnvironmentResult("prod", "failed", 1, "the remote is down", "https://gateway.example")
+    cases = {
+        "not every environment has a plan that may be applied": good._replace(results=(*good.results, failed)),
+        "a plan against a git revision cannot be applied": good._replace(
+            results=tuple(replace(one, remote="git:main") for one in good.results)
+        ),
+        "there is no plan": good._replace(results=()),
+    }
+    for why, fleet in cases.items():
+        assert approves(page(fleet)) == NONE
+        assert f"✕ none: {why}" in fleet_html(FleetView(fleet))
+    assert approves(page(good)) == good.digest
+    assert "✓ one digest approves all of these plans" in fleet_html(FleetView(good))
+
+
+def test_pages_show_where_they_come_from_and_leave_out_what_is_not_known() -> None:
+    fleet = fleet_of({"dev": split(0.1)})
+    view = FleetView(fleet, provenance=Provenance("2026-01-01 00:00 UTC", "org/repo", "topic", "", "#5", "0.1"))
+    shown = "<sub>made `2026-01-01 00:00 UTC`, repository `org/repo`, branch `topic`, pull request `#5`, policyctl `0.1`</sub>"
+    assert shown in fleet_markdown(view)
+    assert "<dt>Pull request</dt><dd>#5</dd>" in fleet_html(view)
+    assert "<dt>Commit</dt>" not in fleet_html(view)
+    assert "<sub>" not in page(fleet)
+
+
+def test_pages_of_two_thousand_environments_are_bounded() -> None:
+    kinds = fleet_of({f"kind-{number}": split(round(0.01 + number / 100, 2)) for number in range(60)})
+    results = (replace(kinds.results[number % 60], name=f"tenant-{number:04}") for number in range(2_000))
+    fleet = kinds._replace(results=tuple(results))
+    text = fleet_html(FleetView(fleet))
+    assert text.count('<th scope="row">tenant-') == 2_000
+    assert len(text.encode()) < 2_000_000
+    assert len(page(fleet).encode()) <= COMMENT_BYTES
+
+
+@pytest.mark.slow
+def test_changes_that_the_page_has_no_room_for_are_counted() -> None:
+    review = reviewed([policy(f"p{number:04}") for number in range(1_010)], [])
+    text = fleet_html(FleetView(fleet_of({"dev": review})))
+    assert "and 10 further changes, not on this page" in text
+    assert len(text.encode()) < 4_000_000
