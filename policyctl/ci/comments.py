@@ -148,7 +148,8 @@ def _is_ours(body: str) -> bool:
 
 def _marks(plan: Approvable) -> dict[str, Any]:
     """The hashes by which the plans of several merges can be added up."""
-    return {"changes": list(plan.prints), "traffic": dict(plan.traffic)}
+    marks = {"changes": list(plan.prints), "traffic": dict(plan.traffic)}
+    return marks | ({"environments": dict(plan.environments)} if plan.environments else {})
 
 
 def _data(
@@ -185,6 +186,7 @@ def _read(line: str, approval: Approval) -> Approval:
             proposal=Proposal(**data["proposal"]) if "proposal" in data else None,
             terms=Terms(**data["terms"]) if "terms" in data else None,
             access=data.get("access"),
+            environments={str(name): int(number) for name, number in data.get("environments", {}).items()},
         )
     except (ValueError, TypeError, AttributeError):
         return approval

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from policyctl.plan.settings import Override
@@ -54,6 +54,10 @@ class Approvable(Protocol):
         """What each of these changes, in words."""
 
     @property
+    def environments(self) -> Mapping[str, int]:
+        """How many of the changes, in their order, are in which of several environments; empty for one."""
+
+    @property
     def traffic(self) -> Mapping[str, str]:
         """A hash of what it does by way of other policies, for each policy that it moves so."""
 
@@ -63,9 +67,9 @@ class Approval:
     """What the merge of one pull request approved: the plan's digest (or `none`, or `applied`), and what it rests on.
 
     `source` is how people name the pull request. `prints` are the hashes of the plan's changes (see `Plan.prints`), none
-    where the comment had no room for them. `traffic` is what the plan does by way of other policies (see `Plan.traffic`).
-    `proposal` is what the plan was made for. Where nothing is approved although the
-    comment has a digest, `why` is the reason. `access` is how the remote was reached by the run that applied it.
+    where the comment had no room for them, and `environments` how many of them are in which of several. `traffic` is what the
+    plan does by way of other policies (see `Plan.traffic`). `proposal` is what the plan was made for. Where nothing is approved
+    although the comment has a digest, `why` is the reason. `access` is how the remote was reached by the run that applied it.
     """
 
     digest: str
@@ -77,6 +81,19 @@ class Approval:
     terms: Terms | None = None
     why: str = ""
     access: str | None = None
+    environments: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[Approval]:
+        """What it approves in each of several environments, else itself: an interrupted apply may be done with some."""
+        if sum(self.environments.values()) != len(self.prints):
+            return [self]
+        found, begin = [], 0
+        for name, number in self.environments.items():
+            traffic = {key: mark for key, mark in self.traffic.items() if key.endswith(f" in {name}")}
+            found.append(replace(self, prints=self.prints[begin : begin + number], traffic=traffic, environments={}))
+            begin += number
+        return found or [self]
 
 
 def held(approval: Approval, merged: Proposal) -> Approval:

@@ -121,6 +121,11 @@ class FleetResult(NamedTuple):
         return tuple(f"{name} in {one.name}" for one in self.results for name in one.marks.changed)
 
     @property
+    def environments(self) -> dict[str, int]:
+        """How many of these changes are in which environment."""
+        return {one.name: len(one.marks.prints) for one in self.results if one.marks.prints}
+
+    @property
     def traffic(self) -> dict[str, str]:
         """What the plans do by way of other policies, by environment and policy."""
         return {f"{name} in {one.name}": mark for one in self.results for name, mark in one.marks.traffic.items()}

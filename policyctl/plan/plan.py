@@ -105,6 +105,11 @@ class Plan:
         return tuple(change.name for change in self.changes)
 
     @property
+    def environments(self) -> dict[str, int]:
+        """Empty: the changes are all in this one environment."""
+        return {}
+
+    @property
     def has_models(self) -> bool:
         """Whether virtual models are among the changes."""
         return any(change.kind == "model" for change in self.changes)

@@ -25,6 +25,7 @@ from policyctl.report.fleet_view import (
     located,
     merged_lines,
     names_text,
+    reasons_of,
 )
 from policyctl.report.format import count
 from policyctl.report.plan_html import Notice, Shown, field_shown, filled, kinds_shown, shown_item
@@ -38,7 +39,7 @@ _ROWS = 5_000  # environments in the table
 _NOTICES = 100
 
 
-class Row(NamedTuple):
+class EnvironmentRow(NamedTuple):
     """An environment in the table; `plan` is the number of its kind of plan, `look` how it is coloured."""
 
     name: str
@@ -105,11 +106,7 @@ def _tiles(fleet: FleetResult, changes: Sequence[tuple[Item, Review]]) -> Iterat
 def _notices(fleet: FleetResult, kinds: Sequence[PlanKind]) -> Iterator[Notice]:
     """The messages above all changes, the gravest first, with the environments that they are about."""
     everywhere = sum(len(kind.names) for kind in kinds)
-    for reason, found in fleet.by_reason.items():
-        yield Notice("failed", listed([one.name for one in found]), reason)
-    held = [one for one in fleet.results if one.status == "not begun"]
-    if held:
-        yield Notice("failed", listed([one.name for one in held]), f"not begun: {held[0].reason}")
+    yield from (Notice("failed", listed(names), reason) for reason, names in reasons_of(fleet))
     for alert in (OVERRIDDEN, *STOPPING, *WORTH_KNOWING):
         for line, names in merged_lines(kinds, alert.lines):
             yield Notice(alert.kind, "", located(line, names, everywhere))
@@ -122,14 +119,14 @@ def _sides(cell: str) -> tuple[str | None, str]:
     return (before, after) if arrow else (None, cell)
 
 
-def _rows(fleet: FleetResult, kinds: Sequence[PlanKind]) -> Iterator[Row]:
+def _rows(fleet: FleetResult, kinds: Sequence[PlanKind]) -> Iterator[EnvironmentRow]:
     """The environments: those that failed first, then those with changes."""
     numbers: defaultdict[str, str] = defaultdict(str)
     numbers |= {name: str(place) for place, kind in enumerate(kinds, 1) for name in kind.names}
     ranked = sorted(fleet.results, key=lambda one: (not one.failed, one.status != "not begun", not one.changes))
     for one in ranked:
         about = one.reason or one.remote
-        yield Row(one.name, _status(one), changes_text(one) or UNCHANGED, about, _look(one), numbers[one.name])
+        yield EnvironmentRow(one.name, _status(one), changes_text(one) or UNCHANGED, about, _look(one), numbers[one.name])
 
 
 def _status(one: EnvironmentResult) -> str:

@@ -27,6 +27,7 @@ from policyctl.report.fleet_view import (
     kinds_of,
     located,
     merged_lines,
+    reasons_of,
 )
 from policyctl.report.format import count
 from policyctl.report.headline import headline, plan_summary
@@ -100,7 +101,7 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
             head,
             failed,
             *alerts,
-            _rules(kinds),
+            _rules([kind for kind in kinds if not kind.failed]),
             environments,
             table,
             riskiest.text(),
@@ -116,7 +117,7 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
 
 def _head(fleet: FleetResult, kinds: Sequence[PlanKind]) -> str:
     """What changes where, and what failed."""
-    failed, changed = fleet.count("failed") + fleet.count("not begun"), [kind for kind in kinds if kind.environments[0].changes]
+    failed, changed = fleet.count("failed") + fleet.count("not begun"), [kind for kind in kinds if not kind.failed]
     if not fleet.results:
         return f"### policyctl: {NONE_AFFECTED}\n\n"
     if not changed:
@@ -133,9 +134,7 @@ def _head(fleet: FleetResult, kinds: Sequence[PlanKind]) -> str:
 
 def _failures(fleet: FleetResult, room: Room) -> str:
     """Which environments have no plan that may be applied, by reason."""
-    lines = [f"{listed([one.name for one in found])}: {reason}" for reason, found in fleet.by_reason.items()]
-    held = [one for one in fleet.results if one.status == "not begun"]
-    lines += [f"{listed([one.name for one in held])}: not begun, {held[0].reason}"] if held else []
+    lines = [f"{listed(names)}: {reason}" for reason, names in reasons_of(fleet)]
     title = "> [!CAUTION]\n> Merging this approves no plan, because not every environment has one that may be applied:"
     return listed_lines(title, lines, room, "> ")
 

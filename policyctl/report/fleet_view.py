@@ -23,6 +23,7 @@ NAMES = 3  # environments that a line names
 _COLUMNS = 6  # kinds of plans that are shown side by side
 _ROWS = 50  # rows of what differs
 _FIELDS, _CELL = 6, 80  # fields of a policy that are shown side by side, and characters in a cell
+_REFUSED = "refused by "
 _TEXTS = ("display_name", "description")  # which follow from the rest where they are templates, so they come last
 UNCHANGED = "–"
 
@@ -41,6 +42,11 @@ class PlanKind(NamedTuple):
 
     environments: list[EnvironmentResult]
     review: Review
+
+    @property
+    def failed(self) -> bool:
+        """Whether it may not be applied."""
+        return any(one.failed for one in self.environments)
 
     @property
     def names(self) -> list[str]:
@@ -98,6 +104,15 @@ def merged_lines(kinds: Iterable[PlanKind], lines_of: Callable[[Review], Iterabl
         for line in dict.fromkeys(lines_of(kind.review)):
             found[line] = (*found.get(line, ()), *kind.names)
     return [*found.items()]
+
+
+def reasons_of(fleet: FleetResult) -> list[tuple[str, list[str]]]:
+    """Why environments have no plan that may be applied, each reason with their names. Rules that refuse a plan are only
+    counted, since a page lists them."""
+    found = [(reason, [one.name for one in results]) for reason, results in fleet.by_reason.items()]
+    found = [(reason.partition(": ")[0] if reason.startswith(_REFUSED) else reason, names) for reason, names in found]
+    held = [one for one in fleet.results if one.status == "not begun"]
+    return found + ([(f"not begun: {held[0].reason}", [one.name for one in held])] if held else [])
 
 
 def located(line: str, names: Sequence[str], everywhere: int) -> str:
@@ -169,29 +184,27 @@ def _columns(fleet: FleetResult) -> list[list[EnvironmentResult]]:
 
 def _rows(name: str, columns: Sequence[dict[str, Change]]) -> Iterator[Difference]:
     changes = [found.get(name) for found in columns]
-    if len({None if one is None else canonical_text([one.action, one.before, one.after]) for one in changes}) < 2:
+    kinds = {canonical_text([one.action, one.before, one.after]) for one in changes if one is not None}
+    if len(kinds) == 1 and None not in changes:
         return
     present = [one for one in changes if one is not None]
-    updated = all(one.action == "update" for one in present)
-    if updated or (len(present) == len(changes) and len({one.action for one in present}) == 1):
-        yield from _fields(name, changes)
+    if len({one.action for one in present}) == 1 and (len(kinds) > 1 or present[0].action == "update"):
+        yield from _fields(name, changes, among_present=len(kinds) > 1)
     else:
         yield Difference(bare_name(name), "", [UNCHANGED if one is None else _in_short(one) for one in changes])
 
 
-def _fields(name: str, changes: Sequence[Change | None]) -> Iterator[Difference]:
-    """A row for each field that does not change alike."""
+def _fields(name: str, changes: Sequence[Change | None], *, among_present: bool) -> Iterator[Difference]:
+    """A row for each field that does not change alike, where the policy changes at all if `among_present`."""
     found = [{} if one is None else dict(_cells(one)) for one in changes]
-    paths = [path for path in dict.fromkeys(path for fields in found for path in fields) if _differs(path, found)]
+    compared = [fields for fields in found if fields] if among_present else found
+    every = dict.fromkeys(path for fields in found for path in fields)
+    paths = [path for path in every if len({fields.get(path) for fields in compared}) > 1]
     paths.sort(key=lambda path: path in _TEXTS)
     for path in paths[:_FIELDS]:
         yield Difference(bare_name(name), _field_name(path), [fields.get(path, UNCHANGED) for fields in found])
     if more := paths[_FIELDS:]:
         yield Difference(bare_name(name), f"{len(more)} more fields", ["…" if fields else UNCHANGED for fields in found])
-
-
-def _differs(path: str, found: Sequence[dict[str, str]]) -> bool:
-    return len({fields.get(path) for fields in found}) > 1
 
 
 def _field_name(path: str) -> str:

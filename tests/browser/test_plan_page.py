@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.safety import Review
+from policyctl.report.fleet import planned
+from policyctl.report.fleet_html import fleet_html
+from policyctl.report.fleet_view import FleetView
 from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_view import PlanView
 from tests.browser import plans
@@ -337,3 +342,43 @@ def test_the_command_line_leaves_the_page(project: Project, policyctl: Policyctl
     page = show(project.folder / "plan.html")
     expect(page.get_by_role("heading", level=1)).to_have_text("Plan for local")
     expect(change(page, "mine")).to_contain_text("policies/mine.yaml")
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of four environments: two with the same plan, one with another one, and one that failed."""
+    small = plans.reviewed({"only-dev": plans.balanced((plans.FLASH, 1))}, {})
+    reviews = {"dev": small, "prod-a": plans.mixed(), "prod-b": plans.mixed()}
+    results = [replace(planned(review, name, "local"), review=review) for name, review in reviews.items()]
+    failed = EnvironmentResult("prod-c", "failed", 1, "nobody answers")
+    path = tmp_path_factory.mktemp("pages") / "several.html"
+    path.write_text(fleet_html(FleetView(FleetResult("plan", (*results, failed)))), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("typed", "environments", "changes"),
+    [
+        ("", ["prod-c", "dev", "prod-a", "prod-b"], 8),
+        ("prod-a", ["prod-a"], 7),
+        ("prod", ["prod-c", "prod-a", "prod-b"], 7),
+        ("only-dev", ["dev"], 1),
+        ("nobody", ["prod-c"], 0),
+        ("nothing like this", [], 0),
+    ],
+)
+def test_on_a_page_of_several_the_filter_finds_changes_and_environments(
+    several: Path, show: Open, typed: str, environments: list[str], changes: int
+) -> None:
+    page = show(several)
+    page.locator(".environments").evaluate("each => each.open = true")
+    page.get_by_role("searchbox").fill(typed)
+    expect(page.locator("#environments tr:not([hidden]) th")).to_have_text(environments)
+    expect(page.locator("details.change:not([hidden])")).to_have_count(changes)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_of_several_fits_a_phone(several: Path, show: Open, scheme: str) -> None:
+    page = show(several, viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    expect(page.locator(".headline")).to_contain_text("none: not every environment has a plan that may be applied")

@@ -136,8 +136,8 @@ def test_a_plan_that_a_rule_refuses_in_one_environment_approves_nothing_in_the_o
     both.add("other")
     assert both.comment().code == 0
     body = both.forge.bodies[0]
-    assert "> - `prod`: refused by 1 safety rule: " in body
-    assert "virtual-policy/base` is protected" in body
+    assert "> - `prod`: refused by 1 safety rule\n" in body
+    assert "> Refused by the safety rules:\n>\n> - `prod`: `virtual-policy/base` is protected" in body
     assert approves(body) == "none"
     both.forge.merge(5)
     assert both.apply().code == 4
@@ -155,6 +155,28 @@ def test_several_merges_are_applied_together_if_they_add_up_in_every_environment
     ran = both.apply()
     assert "approved by 2 pull requests together: " in ran.err
     assert (ran.code, everywhere("api", "web")) == (0, True)
+
+
+def test_a_run_that_ended_in_the_middle_goes_on_with_the_same_approval(both: Work) -> None:
+    """As long as what is left in each environment is the whole plan that was shown for it, or nothing."""
+    both.project.write("split.yaml", SPLIT.replace("NAME", "split"))
+    both.add("web")
+    assert both.comment().code == 0
+    both.forge.merge(5)
+    assert both.policyctl("apply", "--env", "dev", "--yes").code == 0
+    ran = both.apply()
+    assert (ran.code, everywhere("split", "web")) == (0, True)
+    assert "already done in 1 environment; the plans of the others are those that it showed" in ran.err
+    assert both.apply().code == 0, "nothing is left"
+
+
+def test_a_part_of_what_was_approved_in_an_environment_is_not_approved_alone(both: Work) -> None:
+    both.add("api", "web")
+    assert both.comment().code == 0
+    both.forge.merge(5)
+    assert both.policyctl("apply", "--env", "dev", "--only", "web", "--yes").code == 0
+    ran = both.apply()
+    assert (ran.code, live("prod"), live("dev")) == (4, {"base"}, {"base", "web"})
 
 
 def test_what_no_merge_showed_in_one_environment_is_named_with_it(both: Work) -> None:

@@ -23,7 +23,7 @@ from policyctl.report.plan_view import Provenance
 from tests.builders import policy, row
 from tests.report.github_html import TAGS, Page
 from tests.report.plans import balanced, reviewed
-from tests.report.test_hostile import TRAPS, acting, hostile
+from tests.report.traps import TRAPS, acting, hostile
 
 
 def fleet_of(reviews: Mapping[str, Review], *others: EnvironmentResult) -> FleetResult:
@@ -71,6 +71,25 @@ def test_what_differs_is_side_by_side_and_what_does_not_is_left_out() -> None:
     (weight,) = (one.cells for one in rows if one.policy == "split" and "weight" in one.field)
     assert weight == ["0.5 → 0.4", "0.5 → 0.1", "–"]
     assert not differences(fleet_of({"dev": split(0.4), "prod": split(0.4)}))[1]
+
+
+@pytest.mark.parametrize(
+    ("weights", "rows"),
+    [
+        ((0.2, 0.2), []),
+        ((0.2, 0.1), [("targets[anthropic/claude-sonnet-4].weight", ["0.2", "0.1"])]),
+        ((0.2, 0.1, None), [("targets[anthropic/claude-sonnet-4].weight", ["0.2", "0.1", "–"])]),
+        ((0.2, None), [("", ["add: loadbalance of openai/gpt-4o (1), anthropic/claude-sonnet-4 (0.2)", "–"])]),
+    ],
+)
+def test_an_added_policy_differs_field_by_field_where_it_is_added(
+    weights: tuple[float | None, ...], rows: list[tuple[str, list[str]]]
+) -> None:
+    reviews = {
+        f"e{place}": reviewed([] if weight is None else [policy("new", **balanced(weight))], [])
+        for place, weight in enumerate(weights)
+    }
+    assert [(one.field, one.cells) for one in differences(fleet_of(reviews))[1]] == rows
 
 
 def test_a_change_with_another_effect_is_another_change() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -191,7 +192,7 @@ def _merged(subject: Subject, options: Options, console: Console) -> Approval:
         return nothing(f"{_NEW_RULES}{besides}")
     if len(found) == 1:
         console.say(f"approved by pull request {found[0].source}")
-        return found[0]
+        return _left_of(found[0], subject, console)
     return _summed(found, subject, console, nothing)
 
 
@@ -216,6 +217,20 @@ def _not_approved(one: Approval) -> str:
     return f"pull request {one.source} approved no plan: {one.why or _NO_PLAN}"
 
 
+def _left_of(approval: Approval, subject: Subject, console: Console) -> Approval:
+    """The approval. If an earlier run did what it approves in some of several environments, it is one of the others' plans."""
+    parts = approval.parts
+    if len(parts) < 2:
+        return approval
+    plan = subject.plan()
+    whole = subject.overriding(plan, approval.overrides)
+    if whole.digest in (approval.digest, NONE) or not adds_up(parts, plan):
+        return approval
+    done = len(parts) - len(waiting(parts, plan))
+    console.say(f"already done in {count(done, 'environment')}; the plans of the others are those that it showed")
+    return replace(approval, digest=whole.digest)
+
+
 def _summed(found: Sequence[Approval], subject: Subject, console: Console, nothing: Callable[[str], Approval]) -> Approval:
     """What several merges approve together: the plan made now, if it is one of theirs or exactly their sum."""
     plan = subject.plan()
@@ -226,7 +241,7 @@ def _summed(found: Sequence[Approval], subject: Subject, console: Console, nothi
         return nothing("an environment could not be planned, so nothing is approved; correct that, and run this again")
     if not plan.prints:
         return Approval(NONE)
-    if adds_up(found, plan) or any(one.digest == whole.digest for one in found):
+    if adds_up([part for one in found for part in one.parts], plan) or any(one.digest == whole.digest for one in found):
         console.say(f"approved by {count(len(left), 'pull request')} together: {names}")
         return Approval(whole.digest, names, whole.overrides)
     return nothing(f"{_difference(found, plan)}; read the plan, then start this by hand with digest {plan.digest}")
