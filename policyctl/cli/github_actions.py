@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from policyctl.report.fleet_view import FleetView
     from policyctl.report.plan_view import PlanView, Provenance
 
+_LONGEST_MOMENT = 11  # digits of a number of seconds that is a date
 _RUN = re.compile(r"https?://[\w.:-]+/[\w.-]+/[\w.-]+/actions/runs/\d+")
 
 
@@ -65,7 +66,8 @@ def provenance(directory: Path) -> Provenance:
     from policyctl.report.plan_view import Provenance
 
     seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
-    now = datetime.fromtimestamp(int(seconds), UTC) if seconds.isdigit() else datetime.now(UTC)
+    is_moment = seconds.isdecimal() and len(seconds) <= _LONGEST_MOMENT
+    now = datetime.fromtimestamp(int(seconds), UTC) if is_moment else datetime.now(UTC)
     origin = origin_in(os.environ)
     if not origin.commit:
         from policyctl.load.git.revision import checked_out_head  # imports subprocess

@@ -249,14 +249,14 @@ def waves_of(names: Sequence[str], waves: Sequence[tuple[Callable[[str], bool], 
     return [wave for wave in [*found, WaveOf(tuple(left), None)] if wave.names]
 
 
-FORMAT = "policyctl/saved-plans"
+DIGESTS = "policyctl/saved-plans"  # the format of what `write_plans` writes
 VERSION = 1
 
 
 def write_plans(fleet: FleetResult) -> str:
     """The plans of several environments as text, for what shows and approves them: their hashes, not what they change."""
     saved = {
-        "format": FORMAT,
+        "format": DIGESTS,
         "version": VERSION,
         "selection": fleet.selection,
         "digest": fleet.digest,
@@ -281,7 +281,7 @@ def read_plans(text: str, file: str) -> FleetResult | None:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") != DIGESTS:
         return None
     if data.get("version") != VERSION:
         raise PolicyctlError(f"{file} has plans of version {data.get('version')!r}; make them again with this policyctl")

@@ -13,6 +13,7 @@ from policyctl.errors import PolicyctlError
 from policyctl.plan.change import Action, Change, Desired, equal
 from policyctl.plan.diff import fields_written
 from policyctl.plan.effects import policies_around
+from policyctl.plan.fleet import DIGESTS
 from policyctl.plan.plan import Counts, Plan, blocked_by_rows, unread_rows
 from policyctl.plan.references import leads_back, ordered, unknown_targets
 from policyctl.plan.settings import Override, Settings
@@ -122,6 +123,11 @@ def read_plan(text: str, file: str) -> Plan:
         data = json.loads(text)
     except (ValueError, RecursionError):
         raise BadPlan(f"{file} is not a plan: incomplete JSON; make it again with plan --out") from None
+    if isinstance(data, dict) and data.get("format") == DIGESTS:
+        raise BadPlan(
+            f"{file} has the digests of several environments, not their plans; apply these with --plans {file} and the options "
+            "that chose them, such as --all"
+        )
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BadPlan(f"{file} is not a plan: its format is not {FORMAT}; make one with plan --out")
     if data.get("version") != VERSION:

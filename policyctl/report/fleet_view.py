@@ -22,7 +22,8 @@ from policyctl.report.plan_view import NO_PROVENANCE, PlanView, Provenance, note
 NAMES = 3  # environments that a line names
 _COLUMNS = 6  # kinds of plans that are shown side by side
 _ROWS = 50  # rows of what differs
-_FIELDS, _CELL = 6, 80  # fields of a policy that are shown side by side, and characters in a cell
+_FIELDS = 6  # of a policy, that are shown side by side
+_CELL, _SIDE = 80, 60  # characters in a cell, and of a value before or after
 _REFUSED = "refused by "
 _TEXTS = ("display_name", "description")  # which follow from the rest where they are templates, so they come last
 UNCHANGED = "–"
@@ -216,7 +217,7 @@ def _cells(change: Change) -> Iterator[tuple[str, str]]:
     for field in fields_of(change):
         whole = field.after if change.action == "add" else field.before
         if change.action == "update":
-            yield field.path, cut(" → ".join(sides(field)), _CELL)
+            yield field.path, " → ".join(cut(side, _SIDE) for side in sides(field))
         elif isinstance(whole, dict):
             yield from ((f"{field.path}.{key}", cut(value(one), _CELL)) for key, one in whole.items())
         else:

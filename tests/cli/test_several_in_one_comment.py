@@ -109,6 +109,18 @@ def test_plans_that_were_edited_are_refused(edit: str, both: Work) -> None:
     assert "plan.json was changed after it was made; make it again with plan --out\n" in ran.err
 
 
+def test_the_digests_of_several_are_not_a_plan_to_apply(both: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    both.add("a")
+    both.plan()
+    monkeypatch.delenv("POLICYCTL_ENV")
+    ran = both.policyctl("apply", "plan.json", "--yes")
+    assert (ran.code, everywhere()) == (1, True)
+    why = "plan.json has the digests of several environments, not their plans; apply these with --plans plan.json and"
+    assert why in ran.err
+    assert both.policyctl("apply", "--all", "--plans", "plan.json", "--yes").code == 0
+    assert everywhere("a")
+
+
 def test_where_one_environment_fails_nothing_is_approved_and_the_comment_says_so(both: Work) -> None:
     both.add("a")
     both.project.write("policyctl.yaml", CONFIG + "guards: {deny_providers: [evil]}\n")
