@@ -48,6 +48,16 @@ def styled(content: bytes, file: str) -> str:
     return new
 
 
+def flow_text(value: Any) -> str:
+    """A value on one line, to stand anywhere in a file: in flow style, with texts in quotes where they might be misread."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{flow_text(key)}: {flow_text(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(flow_text, value))}]"
+    as_it_is = not isinstance(value, str) or is_template(value) or (is_word(value) and is_plain(value))
+    return scalar_text(value, "") if as_it_is else quoted(value)
+
+
 class _Unusual(Exception):
     """The text has what no policy needs and this does not print: it stays as it is."""
 

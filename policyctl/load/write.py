@@ -81,7 +81,7 @@ def text_of(data: Document) -> str | list[Finding]:
     """The text that loads as this data, or what in it no file can hold."""
     if found := list(_bad_texts(data, ())):
         return found
-    text = "".join(f"{line}\n" for line in _lines(data, ""))
+    text = "".join(f"{line}\n" for line in lines_of(data, ""))
     if len(text.encode()) > MAX_BYTES:
         return [Finding((), "P007", f"its file would have more than {MAX_BYTES // (1024 * 1024)} MiB; shorten it")]
     return text
@@ -242,7 +242,7 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _lines(mapping: Document, indent: str) -> Iterator[str]:
+def lines_of(mapping: Document, indent: str) -> Iterator[str]:
     """A mapping in block style."""
     for key, value in mapping.items():
         head = f"{indent}{key_text(key)}:"
@@ -250,7 +250,7 @@ def _lines(mapping: Document, indent: str) -> Iterator[str]:
             yield f"{head} {line}"
         else:
             yield head
-            yield from _lines(value, indent + "  ") if isinstance(value, dict) else _items(value, indent + "  ")
+            yield from lines_of(value, indent + "  ") if isinstance(value, dict) else _items(value, indent + "  ")
 
 
 def _items(values: list[Any], indent: str) -> Iterator[str]:
@@ -260,7 +260,7 @@ def _items(values: list[Any], indent: str) -> Iterator[str]:
             yield f"{indent}- {line}"
         else:
             inner = indent + "  "
-            first, *rest = _lines(value, inner) if isinstance(value, dict) else _items(value, inner)
+            first, *rest = lines_of(value, inner) if isinstance(value, dict) else _items(value, inner)
             yield f"{indent}- {first.removeprefix(inner)}"
             yield from rest
 

@@ -1,0 +1,349 @@
+"""A policy's file with what is live, as the smallest change: each value is edited where it is, comments and order stay.
+
+Positions are those of the parsed nodes. What this writes is not to be trusted: the caller loads and renders the text again, and
+it has to say exactly what it was meant to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from policyctl.load.kinds import is_template
+from policyctl.load.source import Source
+from policyctl.load.style import flow_text
+from policyctl.load.write import lines_of
+from policyctl.load.yaml import Loader
+from policyctl.plan.diff import Pair, pair_targets
+from policyctl.policy.document import Document, normal_form, order_matters
+from policyctl.policy.names import canonical_model
+
+# The order of a file, by which what is added finds its place.
+_KEYS = (
+    "spec_version kind name display_name description policy model_name weight mode attempts on_status_codes "
+    "use_retry_after_header strategy retry cache targets"
+).split()
+
+
+class Templated(NamedTuple):
+    """A value that a template gives and that is something else on the remote: its path, the template, and the live value."""
+
+    path: str
+    template: str
+    live: Any
+
+
+@dataclass
+class Adoption:
+    """What was taken over: the files that change, by path, with their texts before (None: new) and after (None: deleted).
+
+    `adopted` are the names of policies that are taken over as a whole, `left` those that are not, or not as a whole, with the
+    reason. `documents` has what the files say then (None: nothing). `whole` are the files that had to be written anew.
+    """
+
+    files: dict[Path, tuple[str | None, str | None]] = field(default_factory=dict)
+    adopted: list[str] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+    documents: dict[str, Document | None] = field(default_factory=dict)
+    whole: list[Path] = field(default_factory=list)
+
+
+class Edited(NamedTuple):
+    """The text of a file, the normal form that it should have, and what was left as it is because a template gives it."""
+
+    text: str
+    normal: Document
+    templated: tuple[Templated, ...]
+
+
+def edit_policy(source: Source, index: int, rendered: Document, live: Document) -> Edited | None:
+    """The text of a file in which one document's policy is changed from `rendered` to `live`.
+
+    None if its values have no places, as in JSON that is not YAML.
+    """
+    try:
+        root = list(yaml.compose_all(source.text, Loader=Loader))[index]
+    except (yaml.YAMLError, IndexError):
+        return None
+    editor = _Editor(source.text, json.dumps if source.file.endswith(".json") else flow_text)
+    now, then = normal_form(rendered, sort=False), normal_form(live, sort=False)
+    found = editor.mapping(root, now, {**then, "name": now["name"]}, "")
+    return Edited(editor.result(), normal_form(found), tuple(editor.templated))
+
+
+@dataclass
+class _Item:
+    """A target of a list as it will be: where it was, its value, and its text if that was edited. A `new` one has no text."""
+
+    place: int | None
+    value: Any
+    text: str | None = None
+    new: bool = False
+
+
+@dataclass
+class _Editor:
+    """Collects edits of a text. Every method returns the value that the text will have where it edits."""
+
+    text: str
+    flow: Callable[[Any], str]
+    templated: list[Templated] = field(default_factory=list)
+    edits: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def result(self, start: int = 0, end: int | None = None, since: int = 0) -> str:
+        """A part of the text with the edits made `since` some number of them."""
+        end = len(self.text) if end is None else end
+        text = self.text[:end]
+        for first, last, new in sorted(self.edits[since:], reverse=True):
+            text = text[:first] + new + text[last:]
+        return text[start:]
+
+    def mapping(self, node: Any, now: Document, then: Document, path: str) -> Document:
+        """Edit a mapping key by key, from one normal form to another."""
+        found = dict(now)
+        for key in dict.fromkeys((*now, *then)):
+            before, after = now.get(key), then.get(key)
+            if before == after or (key == "model_name" and _is_same_model(before, after)):
+                continue
+            value = self._pair(node, key, before, after, f"{path}.{key}".removeprefix("."), order_matters(then))
+            if value is None:
+                found.pop(key, None)
+            else:
+                found[key] = value
+        return found
+
+    def _pair(self, node: Any, key: str, now: Any, then: Any, path: str, ordered: bool) -> Any:
+        """Edit one key of a mapping: change, add or remove it."""
+        place = next((place for place, (name, _) in enumerate(node.value) if name.value == key), None)
+        if place is None:
+            if then is not None:
+                self._add(node, key, _tidy(then))
+            return then
+        value = node.value[place][1]
+        if key == "targets" and isinstance(value, yaml.SequenceNode) and isinstance(now, list) and isinstance(then, list):
+            return self._targets(value, now, then, path, ordered)
+        if isinstance(value, yaml.MappingNode) and isinstance(now, dict) and isinstance(then, dict) and then:
+            return self.mapping(value, now, then, path)
+        if self._is_given(value, path, then):
+            return now
+        if then is None:
+            self._remove(node, place)
+        else:
+            self._replace(node, place, _tidy(then))
+        return then
+
+    def put(self, node: Any, path: list[str], value: Any) -> None:
+        """Set the value at a path of keys, adding what is missing of it."""
+        key, *rest = path
+        nested = value
+        for one in reversed(rest):
+            nested = {one: nested}
+        if not isinstance(node, yaml.MappingNode) or not (node.value or node.flow_style):
+            self._insert(len(self.text), "".join(f"{line}\n" for line in lines_of({key: nested}, "")))
+            return
+        place = next((place for place, (name, _) in enumerate(node.value) if name.value == key), None)
+        if place is None:
+            self._add(node, key, nested)
+        elif rest and isinstance(node.value[place][1], yaml.MappingNode):
+            self.put(node.value[place][1], rest, value)
+        else:
+            self._replace(node, place, nested)
+
+    def _is_given(self, node: Any, path: str, live: Any) -> bool:
+        """Whether a template gives a value, or anything in it; that is noted. One without variables only quotes a text."""
+        scalars = [one for one in _scalars(node) if is_template(one.value)]
+        if scalars:
+            from policyctl.load.template import variables_of  # imports jinja2
+
+            scalars = [one for one in scalars if variables_of(one.value)]
+        if scalars:
+            self.templated.append(Templated(path, scalars[0].value, live))
+        return bool(scalars)
+
+    def _targets(self, node: Any, now: list[Any], then: list[Any], path: str, ordered: bool) -> list[Any]:
+        """Edit a list of targets. Those that stay keep their place, unless the order matters and is another one."""
+        began, items = len(self.edits), list[tuple[Pair, _Item]]()
+        blocks = [(node.start_mark.index, 0)] if node.flow_style else self._blocks(node)
+        for pair in pair_targets(now, then):
+            if pair.before is None:
+                items.append((pair, _Item(None, then[pair.after or 0], new=True)))
+                continue
+            since, item = len(self.edits), self._target(node.value[pair.before], now, then, pair, f"{path}[{pair.label}]")
+            if item is not None and not node.flow_style and since < len(self.edits):
+                start, end = blocks[pair.before]
+                item.text = self.result(start, end, since)
+            if item is not None:
+                items.append((pair, item))
+        arranged = _arranged(items, ordered)
+        values = [item.value for item in arranged]
+        stays = [item.place for item in arranged[: len(now)]] == list(range(len(now)))
+        if stays and len(arranged) == len(now) and not any(item.new for item in arranged):
+            return values
+        del self.edits[began:]
+        self._write_list(node, arranged, blocks)
+        return values
+
+    def _target(self, node: Any, now: list[Any], then: list[Any], pair: Pair, path: str) -> _Item | None:
+        """Edit one target that was there; None if it is removed. One that becomes a group, or a model, is written anew."""
+        place = pair.before or 0
+        if pair.after is None:
+            return _Item(place, now[place]) if self._is_given(node, path, None) else None
+        before, after = now[place], then[pair.after]
+        if isinstance(node, yaml.MappingNode) and isinstance(before, dict) and ("targets" in before) == ("targets" in after):
+            return _Item(place, self.mapping(node, before, after, path))
+        if self._is_given(node, path, after):
+            return _Item(place, before)
+        return _Item(place, after, new=True)
+
+    def _write_list(self, node: Any, items: list[_Item], blocks: list[tuple[int, int]]) -> None:
+        """Write a list anew: what stays with its own text and comments, in the order of the items."""
+        if node.flow_style:
+            self.edits.append((node.start_mark.index, node.end_mark.index, self.flow([_tidy(item.value) for item in items])))
+            return
+        indent = " " * node.start_mark.column
+        texts = []
+        for item in items:
+            if item.new:
+                first, *rest = lines_of(_tidy(item.value), f"{indent}  ")
+                texts.append("".join(f"{line}\n" for line in (f"{indent}- {first.strip()}", *rest)))
+            else:
+                text = item.text if item.text is not None else self.text[slice(*blocks[item.place or 0])]
+                texts.append(text if text.endswith("\n") else f"{text}\n")
+        self.edits.append((blocks[0][0], blocks[-1][1], "".join(texts)))
+
+    def _blocks(self, node: Any) -> list[tuple[int, int]]:
+        """Where each item of a list in block style begins and ends, in whole lines; comments above an item belong to it."""
+        starts = []
+        for number, item in enumerate(node.value):
+            line = self._line_start(item.start_mark.index)
+            while self.text[line + node.start_mark.column : line + node.start_mark.column + 1] != "-":
+                line = self._line_start(line - 1)
+            least = self._line_end(node.value[number - 1]) if number else line
+            while line > least and self.text[self._line_start(line - 1) : line].lstrip().startswith("#"):
+                line = self._line_start(line - 1)
+            starts.append(line)
+        return list(zip(starts, [*starts[1:], self._line_end(node.value[-1])], strict=True))
+
+    def _add(self, node: Any, key: str, value: Any) -> None:
+        """Add a key to a mapping, before the first one that comes later in a file."""
+        if node.flow_style:
+            comma = ", " if node.value else ""
+            at = node.end_mark.index - 1
+            self.edits.append((at, at, f"{comma}{self.flow(key)}: {self.flow(value)}"))
+            return
+        later = [name for name, _ in node.value if _rank(name.value) > _rank(key)]
+        alone = [
+            name for name in later if not self.text[self._line_start(name.start_mark.index) : name.start_mark.index].strip()
+        ]
+        at = self._line_start(alone[0].start_mark.index) if alone else self._line_end(node.value[-1][1])
+        lines = lines_of({key: value}, " " * node.value[0][0].start_mark.column)
+        self._insert(at, "".join(f"{line}\n" for line in lines))
+
+    def _remove(self, node: Any, place: int) -> None:
+        """Remove a key of a mapping, with its line in block style."""
+        key, value = node.value[place]
+        following = node.value[place + 1][0].start_mark.index if place + 1 < len(node.value) else None
+        start, line = key.start_mark.index, self._line_start(key.start_mark.index)
+        if node.flow_style:
+            before = node.value[place - 1][1].end_mark.index if place else start
+            self.edits.append((start, following, "") if following else (before, value.end_mark.index, ""))
+        elif not self.text[line:start].strip():
+            self.edits.append((line, self._line_end(value), ""))
+        else:  # after the dash of a list
+            self._replace(node, place, None) if following is None else self.edits.append((start, following, ""))
+
+    def _replace(self, node: Any, place: int, value: Any) -> None:
+        """Replace the value of a key."""
+        key, old = node.value[place]
+        start, end = old.start_mark.index, self._end(old)
+        inline = node.flow_style or (getattr(old, "flow_style", False) and not isinstance(old, yaml.ScalarNode))
+        text = self.flow(value) if inline else None
+        if text is None:
+            lines = list(lines_of({key.value: value}, " " * key.start_mark.column))
+            text = "\n".join(lines).strip().partition(":")[2]
+            if len(lines) == 1 and end > key.end_mark.index + 1:
+                text = text.strip()
+            else:  # begin right after the colon
+                start = self.text.index(":", key.end_mark.index) + 1
+                end = max(start, end)
+        first, _, rest = text.partition("\n")  # a comment behind the old value stays on its line
+        self.edits.append((start, end, f"{first}\n" if end > start and self.text[end - 1] == "\n" else first))
+        if rest:
+            self._insert(self._line_end(old), f"{rest}\n")
+
+    def _insert(self, at: int, lines: str) -> None:
+        """Insert whole lines, where the last line of the text may have no end."""
+        self.edits.append((at, at, lines if at == 0 or self.text[at - 1] == "\n" else f"\n{lines}"))
+
+    def _end(self, node: Any) -> int:
+        """Where the content of a node ends. A mapping in block style itself ends where the next thing begins."""
+        while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+            last = node.value[-1]
+            node = last[1] if isinstance(last, tuple) else last
+        return int(node.end_mark.index)
+
+    def _line_end(self, node: Any) -> int:
+        """The begin of the line after a node."""
+        end = self._end(node)
+        if end and self.text[end - 1] == "\n":
+            return end
+        found = self.text.find("\n", end)
+        return len(self.text) if found < 0 else found + 1
+
+    def _line_start(self, at: int) -> int:
+        return self.text.rfind("\n", 0, max(at, 0)) + 1
+
+
+def _arranged(items: list[tuple[Pair, _Item]], ordered: bool) -> list[_Item]:
+    """The items of a list in their new order: that of the file with new ones at the end, or the live one if it matters. What
+    would be removed and stays keeps its number."""
+    stay = sorted((item for _, item in items if item.place is not None), key=lambda item: item.place or 0)
+    if not ordered:
+        return [*stay, *(item for _, item in items if item.place is None)]
+    arranged = [item for pair, item in sorted(items, key=lambda one: one[0].after or 0) if pair.after is not None]
+    for pair, item in items:
+        if pair.after is None:
+            arranged.insert(item.place or 0, item)
+    return arranged
+
+
+def _rank(key: str) -> int:
+    return _KEYS.index(key) if key in _KEYS else len(_KEYS)
+
+
+def _tidy(value: Any) -> Any:
+    """A value of the normal form as a file has it: in order, and without the weight that is the default."""
+    if isinstance(value, list):
+        return [*map(_tidy, value)]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: value[key] for key in sorted(value, key=_rank)}
+    return {key: _tidy(item) for key, item in kept.items() if key != "weight" or item != 1}
+
+
+def _is_same_model(one: Any, other: Any) -> bool:
+    return isinstance(one, str) and isinstance(other, str) and canonical_model(one) == canonical_model(other)
+
+
+def _scalars(node: Any) -> list[Any]:
+    """The scalars at and below a node, without keys."""
+    if isinstance(node, yaml.ScalarNode):
+        return [node]
+    children = [child[1] if isinstance(child, tuple) else child for child in node.value]
+    return [scalar for child in children for scalar in _scalars(child)]
+
+
+def override_text(source: Source, environment: str, variables: dict[str, Any]) -> str:
+    """The text of a policyctl.yaml in which one environment has these variables, whatever it is generated from."""
+    text = source.text
+    for name, value in variables.items():
+        editor = _Editor(text, flow_text)
+        root = next(iter(yaml.compose_all(text, Loader=Loader)), None)
+        editor.put(root, ["environments", environment, "vars", name], value)
+        text = editor.result()
+    return text
