@@ -34,6 +34,12 @@ def comment_marker(environment: str, directory: str) -> str:
     return f"<!-- policyctl:plan environment={_marked(environment)} directory={_marked(directory)} -->"
 
 
+def edits_marker(environment: str, directory: str, fingerprint: str = "") -> str:
+    """The first lines of a pull request that adopts the edits of an environment; the second one has their fingerprint."""
+    first = f"<!-- policyctl:edits environment={_marked(environment)} directory={_marked(directory)} -->\n"
+    return f"{first}<!-- policyctl:adopts {fingerprint} -->\n" if fingerprint else first
+
+
 class ShownPlan(NamedTuple):
     """The digest of the plan on a page, what a merge approves, and the hashes of the settings if the plan has a base."""
 

@@ -49,6 +49,23 @@ class Merge(NamedTuple):
     what: Proposal
 
 
+class Proposed(NamedTuple):
+    """Changed files for a pull request: a branch of ours, the commit that it starts from, and the branch to merge into.
+
+    `files` has the text of each file by its path from the repository's top; None for one to delete. `created` are the new ones.
+    A `draft` is not ready to merge.
+    """
+
+    branch: str
+    start: str
+    into: str
+    title: str
+    body: str
+    files: Mapping[str, str | None]
+    created: frozenset[str] = frozenset()
+    draft: bool = False
+
+
 class Forge(Protocol):
     """What a workflow step needs from the service. Only comments and issues of the token's own user are changed or trusted."""
 
@@ -116,6 +133,22 @@ class Forge(Protocol):
 
     def close_issue(self, old: Comment) -> None:
         """Close an issue."""
+        ...
+
+    def requests(self, branch: str) -> list[Comment]:
+        """Our open pull requests from a branch of this repository."""
+        ...
+
+    def push(self, what: Proposed) -> None:
+        """Make the branch of a proposal one commit with its files, whatever the branch was. The branch to merge into stays."""
+        ...
+
+    def request(self, what: Proposed, old: Comment | None) -> None:
+        """Open a pull request for a proposal, or replace the title and the text of `old`."""
+        ...
+
+    def close_request(self, old: Comment) -> None:
+        """Close a pull request without merging it."""
         ...
 
 

@@ -10,8 +10,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from policyctl.ci.forge import LABEL, PAGE, Comment, ForgeClient, Merge, NotAllowed, Remark, moment_in, newest_first, text_in
-from policyctl.errors import PolicyctlError
+from policyctl.ci.forge import (
+    LABEL,
+    PAGE,
+    Comment,
+    ForgeClient,
+    Merge,
+    NotAllowed,
+    Proposed,
+    Remark,
+    moment_in,
+    newest_first,
+    text_in,
+)
+from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import Proposal
 
 _BOT = "github-actions[bot]"  # the author of what a workflow's own token writes; that token may not ask who it is
@@ -103,6 +115,44 @@ class GitHub(ForgeClient):
             self.rewrite(old, body)
 
     def close_issue(self, old: Comment) -> None:
+        self.ask("PATCH", old.path, {"state": "closed"})
+
+    def requests(self, branch: str) -> list[Comment]:
+        owner = self._repository.split("/")[2]
+        path = f"{self._repository}/pulls"
+        rows = self.rows(path, {"state": "open", "head": f"{owner}:{branch}"})
+        return self.ours((row for row in rows if text_in(row, "head", "ref") == branch), path, "number")
+
+    def push(self, what: Proposed) -> None:
+        data = f"{self._repository}/git"
+        tree = [
+            {"path": path, "mode": "100644", "type": "blob", **({"sha": None} if text is None else {"content": text})}
+            for path, text in what.files.items()
+        ]
+        before = text_in(self.fields(f"{data}/commits/{what.start}"), "tree", "sha")
+        made = self._made(f"{data}/trees", {"base_tree": before, "tree": tree})
+        commit = self._made(f"{data}/commits", {"message": what.title, "tree": made, "parents": [what.start]})
+        try:
+            self.ask("PATCH", f"{data}/refs/heads/{quote(what.branch)}", {"sha": commit, "force": True})
+        except RemoteError:  # there is no such branch yet
+            self.ask("POST", f"{data}/refs", {"ref": f"refs/heads/{what.branch}", "sha": commit})
+
+    def _made(self, path: str, body: Mapping[str, Any]) -> str:
+        """The id of an object that a request makes."""
+        found = text_in(self.ask("POST", path, body), "sha")
+        if found is None:
+            raise RemoteError("GitHub did not answer with the id of what it was asked to make")
+        return found
+
+    def request(self, what: Proposed, old: Comment | None) -> None:
+        text = {"title": what.title, "body": what.body}
+        if old is None:
+            made = {**text, "head": what.branch, "base": what.into, "draft": what.draft}
+            self.ask("POST", f"{self._repository}/pulls", made)
+        else:
+            self.ask("PATCH", old.path, text)
+
+    def close_request(self, old: Comment) -> None:
         self.ask("PATCH", old.path, {"state": "closed"})
 
     def discussion(self) -> str:

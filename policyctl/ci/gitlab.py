@@ -10,7 +10,19 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from policyctl.ci.forge import LABEL, PAGE, Comment, ForgeClient, Merge, NotAllowed, Remark, moment_in, newest_first, text_in
+from policyctl.ci.forge import (
+    LABEL,
+    PAGE,
+    Comment,
+    ForgeClient,
+    Merge,
+    NotAllowed,
+    Proposed,
+    Remark,
+    moment_in,
+    newest_first,
+    text_in,
+)
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import Proposal
 
@@ -92,6 +104,32 @@ class GitLab(ForgeClient):
             self.ask("PUT", old.path, {"description": body})
 
     def close_issue(self, old: Comment) -> None:
+        self.ask("PUT", old.path, {"state_event": "close"})
+
+    def requests(self, branch: str) -> list[Comment]:
+        path = f"{self._project}/merge_requests"
+        rows = self.rows(path, {"state": "opened", "source_branch": branch})
+        return self.ours((row for row in rows if row.get("source_branch") == branch), path, "iid", "description")
+
+    def push(self, what: Proposed) -> None:
+        actions = [
+            {"action": "delete", "file_path": path}
+            if text is None
+            else {"action": "create" if path in what.created else "update", "file_path": path, "content": text}
+            for path, text in what.files.items()
+        ]
+        commit = {"branch": what.branch, "start_sha": what.start, "force": True, "commit_message": what.title}
+        self.ask("POST", f"{self._project}/repository/commits", {**commit, "actions": actions})
+
+    def request(self, what: Proposed, old: Comment | None) -> None:
+        text = {"title": f"Draft: {what.title}" if what.draft else what.title, "description": what.body}
+        if old is None:
+            made = {**text, "source_branch": what.branch, "target_branch": what.into}
+            self.ask("POST", f"{self._project}/merge_requests", made)
+        else:
+            self.ask("PUT", old.path, text)
+
+    def close_request(self, old: Comment) -> None:
         self.ask("PUT", old.path, {"state_event": "close"})
 
     def discussion(self) -> str:
