@@ -18,7 +18,7 @@ from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
 from policyctl.load.selector import EnvironmentFilter
-from policyctl.load.source import MAX_BYTES, Source, source_of
+from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
 from policyctl.load.urls import LOCAL
 from policyctl.plan.approval import of_several
 from policyctl.plan.diff import FieldChange
@@ -247,6 +247,14 @@ def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:
 
 def _below(file: Path, folder: Path) -> str:
     return Path(os.path.relpath(file, folder)).as_posix()
+
+
+def is_policy_file(entry: TreeEntry, folder: str) -> bool:
+    """Whether loading the directory at a path from the top would read an entry: no hidden path, no configuration."""
+    path = PurePosixPath(entry.path.removeprefix(folder))
+    if any(part.startswith(".") for part in path.parts) or path.stem == "policyctl":
+        return False
+    return entry.kind == "submodule" or path.suffix in SUFFIXES
 
 
 def reading_base(revision: Revision, entries: Sequence[TreeEntry]) -> Callable[[str], bytes]:

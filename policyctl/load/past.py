@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, Refused
-from policyctl.load.base_config import config_at, reading_base
+from policyctl.load.base_config import config_at, is_policy_file, reading_base
 from policyctl.load.directory import Files
 from policyctl.load.environment import Config, Environment
 from policyctl.load.git.repository import WHOLE_HISTORY
 from policyctl.load.git.revision import Revision, TreeEntry
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import SUFFIXES, is_lfs_pointer
+from policyctl.load.source import is_lfs_pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def read_past(directory: Path, revision: str) -> PastDirectory:
 
 def policy_entries(revision: Revision, is_inventory: Callable[[str], bool]) -> list[TreeEntry]:
     """What loading the directory of a revision would read."""
-    return [one for one in revision.files() if _concerns(one, revision.folder) and not is_inventory(one.path)]
+    return [one for one in revision.files() if is_policy_file(one, revision.folder) and not is_inventory(one.path)]
 
 
 def files_at(
@@ -124,11 +124,3 @@ def files_at(
     entries = policy_entries(revision, is_inventory)
     read, folder = reading_base(revision, entries), Path(revision.folder)
     return Files([entry.path for entry in entries], problems, folder, tests=tests, several=several, read=read)
-
-
-def _concerns(entry: TreeEntry, folder: str) -> bool:
-    """Whether loading the directory would read it: no hidden path, no configuration."""
-    path = PurePosixPath(entry.path.removeprefix(folder))
-    if any(part.startswith(".") for part in path.parts) or path.stem == "policyctl":
-        return False
-    return entry.kind == "submodule" or path.suffix in SUFFIXES

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -121,6 +122,16 @@ class TreeEntry(NamedTuple):
     below: str = ""
 
 
+class PastCommit(NamedTuple):
+    """A commit of a walk back in time, and what was different in it from the commit before it in the walk, which is younger.
+
+    `entries` has by path what was there; None for what was not there yet. In the first commit of a walk that is everything.
+    """
+
+    commit: str
+    entries: Mapping[str, TreeEntry | None]
+
+
 class Revision:
     """One commit of the repository around a directory, which need not exist any more.
 
@@ -203,6 +214,26 @@ class Revision:
             raise PolicyctlError(f"more than {most:,} commits changed {', '.join(paths)}")
         return found[::-1]
 
+    @property
+    def repository(self) -> Repository:
+        """The repository that the commit is in."""
+        return self._homes[""]
+
+    def ancestor(self, steps: int) -> str | None:
+        """The commit that many first parents back; None if history is shorter."""
+        found = self.repository.output("rev-list", "--first-parent", "--max-count=1", f"--skip={steps}", self.commit)
+        return found.decode().strip() or None
+
+    def walk(self, paths: Sequence[str], most: int, *, until: str | None = None) -> list[PastCommit]:
+        """The first-parent history of these paths (from the top; all if empty) up to this commit, the youngest first: at most
+        so many commits, and none that `until` has too. Submodules are not looked into."""
+        repository, limit = self.repository, [f"--max-count={most}", self.commit, *([f"^{until}"] if until else [])]
+        commits = repository.output("rev-list", "--first-parent", *limit, "--", *paths).decode().split()
+        if not commits:
+            return []
+        first: dict[str, TreeEntry | None] = {entry.path: entry for entry in _listed(repository, commits[0], paths)}
+        return [PastCommit(commits[0], first), *_steps(repository, commits, paths)]
+
     def _refuse_detours(self, revision: str) -> None:
         """Raise Refused if the directory, or one above it, was a link or a submodule at the commit."""
         entry = self.at(self.folder.removesuffix("/"))
@@ -225,6 +256,28 @@ class Revision:
             self._homes[entry.path] = repository
             inside = _listed(repository, entry.id, ())
             yield from self._with_submodules(one._replace(path=f"{entry.path}/{one.path}", below=entry.path) for one in inside)
+
+
+def _steps(repository: Repository, commits: Sequence[str], paths: Sequence[str]) -> Iterator[PastCommit]:
+    """What each commit but the first had that the one before it in the list has otherwise.
+
+    `git diff-tree` compares ids. It prints each younger commit, then for each path `:mode mode id id status` and the path;
+    the first mode and id are those of the older commit.
+    """
+    pairs = "".join(f"{young} {old}\n" for young, old in pairwise(commits))
+    options = ("--stdin", "-r", "-z", "--raw", "--no-renames", "--no-ext-diff", "--no-textconv", "--always")
+    fields = iter(os.fsdecode(repository.output("diff-tree", *options, "--", *paths, given=pairs.encode())).split("\0"))
+    found: dict[str, dict[str, TreeEntry | None]] = {}
+    entries: dict[str, TreeEntry | None] = {}
+    for field in filter(None, fields):
+        if field.startswith(":"):
+            mode, _, identifier, _, _ = field.removeprefix(":").split()
+            path = next(fields)
+            entries[path] = TreeEntry(path, _KINDS.get(mode, "file"), identifier) if mode.strip("0") else None
+        else:
+            entries = found[field] = {}
+    for young, old in pairwise(commits):
+        yield PastCommit(old, found[young])
 
 
 def staged(repository: Repository, path: str) -> TreeEntry | None:

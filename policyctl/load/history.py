@@ -1,0 +1,219 @@
+"""What a policy directory has held: every version of its policies in first-parent history, without a checkout.
+
+Each commit is rendered with its own policyctl.yaml, by today's code, so that a new policyctl changes all versions alike. All
+contents are read by one git process, each once, and rendered once for each set of variables that they mention.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, errors_in
+from policyctl.load.base_config import is_policy_file
+from policyctl.load.documents import FileResult, read_contents
+from policyctl.load.environment import NO_CONFIG, Config, Environment
+from policyctl.load.git.repository import WHOLE_HISTORY
+from policyctl.load.git.revision import PastCommit, Revision, TreeEntry
+from policyctl.load.kinds import CONFIG_FILE, is_templated
+from policyctl.load.source import MAX_BYTES, source_of
+from policyctl.plan.change import Desired
+from policyctl.policy.document import written_text
+
+MOST_COMMITS = 20_000  # that changed the directory
+_MOST_TOTAL = 64 * 1024 * 1024  # bytes of all versions of all files
+_UPSTREAM = "refs/remotes/origin/HEAD"  # the default branch, which may be ahead of what is checked out
+
+
+class PastVersion(NamedTuple):
+    """A version of a policy or model and the youngest commit with it.
+
+    Without `desired` it is a version of a file that could not be read as policies: `content` is its text, empty if that is
+    not known either.
+    """
+
+    commit: str
+    desired: Desired | None
+    content: bytes = b""
+
+
+class _Then(NamedTuple):
+    """An environment as it was at a commit, and the configuration there."""
+
+    environment: Environment
+    config: Config
+
+    def reads(self, entry: TreeEntry, folder: str) -> bool:
+        """Whether loading the directory for the environment read that entry."""
+        path, include = entry.path, self.environment.include
+        if not path.startswith(folder) or not is_policy_file(entry, folder) or self.config.is_inventory(path):
+            return False
+        return include is None or any(fnmatchcase(path.removeprefix(folder), pattern) for pattern in include)
+
+
+class History:
+    """The versions that git has of what is in a directory. It is read once, on demand, also for several environments.
+
+    Several threads may use it at once.
+    """
+
+    def __init__(self, directory: Path, config: Config, within: int | None = None) -> None:
+        """`config` is the one in use, whose inventories are looked for in the past too. `within` is how many commits of the
+        repository to look at, whatever they changed. Raises PolicyctlError without git, a repository or a commit, and Refused
+        for a directory that a link or a submodule leads to."""
+        self._revision, self._within = Revision(directory, "HEAD"), within
+        folder, top = self._revision.folder, self._revision.top
+        self._configs = [str(above / CONFIG_FILE) for above in PurePosixPath(f"{folder}{CONFIG_FILE}").parents]
+        self._inventories = [path for one in config.inventories if (path := _below(one, top)) is not None]
+        self._known: dict[tuple[Any, ...], Config | None] = {}
+        self._results: dict[tuple[str, str, bool, str], FileResult | None] = {}
+        self._lock = threading.Lock()
+        self._end: str | None = None
+
+    @property
+    def commit(self) -> str:
+        """The commit that is checked out."""
+        return self._revision.commit
+
+    @cached_property
+    def _walks(self) -> list[list[PastCommit]]:
+        """The way back from what is checked out, and the commits of the default branch that the checkout lacks."""
+        revision, folder = self._revision, self._revision.folder
+        paths = [folder, *self._configs, *self._inventories] if folder else []
+        self._end = None if self._within is None else revision.ancestor(self._within)
+        walks = [revision.walk(paths, MOST_COMMITS, until=self._end)]
+        with suppress(PolicyctlError):  # most clones of a pull request have no such branch
+            upstream = Revision(revision.top / folder, _UPSTREAM)
+            walks.append(upstream.walk(paths, MOST_COMMITS, until=revision.commit))
+        return walks
+
+    @property
+    def commits(self) -> int:
+        """How many commits changed the directory or its configuration."""
+        return sum(map(len, self._walks))
+
+    @property
+    def gap(self) -> str | None:
+        """Why this is not the whole history; None when it is."""
+        if self._revision.repository.is_shallow:
+            return f"this clone is shallow; {WHOLE_HISTORY}"
+        if len(self._walks[0]) >= MOST_COMMITS or self._end is not None:
+            return f"only the last {len(self._walks[0]):,} commits that changed the directory were looked at"
+        return None
+
+    @cached_property
+    def _contents(self) -> dict[str, bytes]:
+        """The contents of all versions of all files, by id; what is too large is left out, and so is what would be too much."""
+        steps = [step for walk in self._walks for step in walk]
+        entries = (entry for step in steps for entry in step.entries.values() if entry is not None and entry.kind == "file")
+        ids = list(dict.fromkeys(entry.id for entry in entries if self._is_read(entry)))
+        room, taken = _MOST_TOTAL, list[str]()
+        for identifier, size in zip(ids, self._revision.repository.sizes(ids), strict=True):
+            if size is not None and size <= min(MAX_BYTES, room):
+                room -= size
+                taken.append(identifier)
+        return dict(zip(taken, self._revision.repository.contents(taken), strict=True))
+
+    def _is_read(self, entry: TreeEntry) -> bool:
+        path, folder = entry.path, self._revision.folder
+        return path in self._configs or path in self._inventories or is_policy_file(entry, folder)
+
+    def versions(self, environment: Environment) -> Iterator[PastVersion]:
+        """Each version of each policy, and of each virtual model if they are managed, as it was for an environment; the
+        youngest first. Raises PolicyctlError if git cannot be asked."""
+        seen: set[int] = set()
+        for walk in self._walks:
+            state: dict[str, TreeEntry] = {}
+            before: Any = None
+            for step in walk:
+                _go_back(state, step.entries)
+                with self._lock:
+                    key, then = self._environment_then(state, environment)
+                    paths = list(state if key != before else step.entries)
+                    found = list(self._of_commit(step.commit, paths, state, then, seen))
+                before = key
+                yield from found
+
+    def _of_commit(
+        self, commit: str, paths: Sequence[str], state: Mapping[str, TreeEntry], then: _Then, seen: set[int]
+    ) -> Iterator[PastVersion]:
+        for path in paths:
+            entry = state.get(path)
+            if entry is None or not then.reads(entry, self._revision.folder):
+                continue
+            content = self._contents.get(entry.id, b"")
+            result = self._result(entry, content, then.environment)
+            if id(result) in seen and result is not None:
+                continue
+            seen.add(id(result))
+            if result is None or errors_in(result.problems):
+                yield PastVersion(commit, None, content)
+            if result is not None:
+                desired: list[Desired] = [*result.policies, *result.virtual_models]
+                yield from (PastVersion(commit, one) for one in desired)
+
+    def _result(self, entry: TreeEntry, content: bytes, environment: Environment) -> FileResult | None:
+        """What a file held; None if it cannot be read at all. A content is rendered once for each set of variables in it."""
+        if entry.kind != "file" or entry.id not in self._contents:
+            return None
+        used = {}
+        if is_templated(content):
+            used = {name: value for name, value in environment.vars.items() if name.encode() in content}
+        key = (entry.id, PurePosixPath(entry.path).name, environment.settings.models, written_text(used))
+        if key not in self._results:
+            try:
+                source = source_of(content, entry.path)
+                self._results[key] = read_contents(source, environment.vars, models=environment.settings.models)
+            except InvalidInput:
+                self._results[key] = None
+        return self._results[key]
+
+    def _environment_then(self, state: Mapping[str, TreeEntry], now: Environment) -> tuple[object, _Then]:
+        """The environment as it was, by the configuration among these entries (today's if that does not have it), and a key
+        that is equal for equal ones."""
+        nearest = max((path for path in self._configs if path in state), key=lambda path: path.count("/"), default=None)
+        entries = [entry for path in (nearest, *self._inventories) if path and (entry := state.get(path))]
+        key = tuple((entry.path, entry.id) for entry in entries)
+        if key not in self._known:
+            self._known[key] = self._config(nearest, {entry.path: entry for entry in entries})
+        config = self._known[key] or NO_CONFIG
+        return key, _Then(config.environments.get(now.name, now), config)
+
+    def _config(self, path: str | None, entries: Mapping[str, TreeEntry]) -> Config | None:
+        """The configuration at a path, or None if it is not valid, in which case nothing was applied with it."""
+        if path is None:
+            return NO_CONFIG
+        from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
+
+        def beside(name: str) -> tuple[bytes, str]:
+            file = str(PurePosixPath(path).parent / name)
+            entry = entries.get(file)
+            if entry is None or entry.id not in self._contents:
+                raise InvalidInput([Problem(Mark(file), "P001", "the file does not exist; correct the path")])
+            return self._contents[entry.id], file
+
+        try:
+            return config_of(source_of(self._contents.get(entries[path].id, b""), path), beside)
+        except InvalidInput:
+            return None
+
+
+def _go_back(state: dict[str, TreeEntry], entries: Mapping[str, TreeEntry | None]) -> None:
+    """Turn the entries of a commit into those of an older one."""
+    for path, entry in entries.items():
+        if entry is None:
+            state.pop(path, None)
+        else:
+            state[path] = entry
+
+
+def _below(file: Path, top: Path) -> str | None:
+    """The path of a file from the top; None for one outside."""
+    path = Path(os.path.abspath(file))
+    return path.relative_to(top).as_posix() if path.is_relative_to(top) else None
