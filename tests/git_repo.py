@@ -24,9 +24,9 @@ def git(folder: Path, *args: str) -> str:
     return ran.stdout
 
 
-def commit(folder: Path) -> str:
-    """Commit everything below a folder, which becomes a repository if it is none; the commit's id."""
+def commit(folder: Path, below: str = ".") -> str:
+    """Commit everything `below` a folder, which becomes a repository if it is none; the commit's id."""
     git(folder, "init", "--quiet", "--initial-branch=main")
-    git(folder, "add", "--all", "--force")
+    git(folder, "add", "--all", "--force", "--", below)
     git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
     return git(folder, "rev-parse", "HEAD").strip()

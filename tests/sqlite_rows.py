@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -71,3 +71,19 @@ def _values(row: dict[str, Any]) -> tuple[str, str, str]:
     document = {key: value for key, value in row.items() if key not in ("id", "canonical")}
     filed_under = row.get("canonical", canonical_name(row["name"]))
     return row.get("id", f"id-{filed_under}"), filed_under, json.dumps(document)
+
+
+def edit(name: str, change: Callable[[dict[str, Any]], object], path: Path = LOCAL) -> None:
+    """Change a stored policy as somebody would by hand; `change` is given its document."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        where = (canonical_name(name),)
+        (text,) = connection.execute("SELECT document FROM policy WHERE canonical = ?", where).fetchone()
+        document = json.loads(text)
+        change(document)
+        connection.execute("UPDATE policy SET document = ? WHERE canonical = ?", (json.dumps(document), *where))
+
+
+def drop(name: str, path: Path = LOCAL) -> None:
+    """Remove a stored policy as somebody would by hand."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM policy WHERE canonical = ?", (canonical_name(name),))

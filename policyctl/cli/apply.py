@@ -170,7 +170,7 @@ def apply(
         fleet, run = open_several(options, chosen, planfile, resume, selection, overrides, base, past)
         approval = approval_of(yes, expect_digest, run, plans_file)
         return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
-    session, review = _review_one(options, planfile, selection, overrides, base, past)
+    session, review = _review_one(options, planfile, selection, overrides, base, past, None if audit is None else audit.file)
     _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
     if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
         session.console.say("--validate-models does nothing: the plan adds or updates no model")
@@ -184,6 +184,7 @@ def _review_one(
     overrides: Overrides,
     base: str | None,
     past: PastDirectory | None,
+    audit: Path | None,
 ) -> tuple[Session, Review]:
     """The reviewed plan of one environment: a saved one, or one that is made now."""
     if planfile is not None:
@@ -192,7 +193,7 @@ def _review_one(
         return read_saved(options, planfile, selection, overrides, base)
     session = open_session(options, past=past)
     require_writable(session.url)
-    return session, review_directory(session, selection, overrides, base=base)
+    return session, review_directory(session, selection, overrides, base=base, audit=audit)
 
 
 def _show(

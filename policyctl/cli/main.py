@@ -28,6 +28,7 @@ COMMANDS = {
     "plan": "Show what apply would change.",
     "diff": "Show what is live and what the files want as unified YAML.",
     "show": "Show a saved plan, offline.",
+    "drift": "Show who moved: Git, the remote, or both; take edits of the remote over into the files.",
     "apply": "Make the remote match the files.",
     "effect": "Show what policies do to traffic.",
     "consumers": "Show who uses policies and models: agents, flows, knowledge bases, policies.",

@@ -28,6 +28,7 @@ TOPICS = (
     "consumers",
     "guards",
     "big-changes",
+    "drift",
     "github",
     "gitlab",
     "threat-model",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policyctl.cli.github_actions import is_ci
@@ -13,6 +14,7 @@ from policyctl.cli.selection import UNSEEN, Overrides, idle_options, raise_if_id
 from policyctl.cli.session import Session
 from policyctl.errors import PolicyctlError, Problem
 from policyctl.lint.settings import idle_anywhere
+from policyctl.load.git import repository_top
 from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
 from policyctl.plan.approval import Terms
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.directory import Loaded
     from policyctl.load.past import PastDirectory
+    from policyctl.reconcile.drift import Spell
     from policyctl.remote.protocol import Reader
 
 
@@ -41,11 +44,13 @@ def review_directory(
     base: str | None = None,
     tests: bool = False,
     on_idle: Callable[[Mapping[str, str]], None] | None = None,
+    audit: Path | None = None,
 ) -> Review:
     """Read the directory and the remote, and compare. Raises InvalidInput with every error, and prints warnings.
 
     A change back to what a policy was at the `base` revision is a restoration. With `tests` the scenario tests are run too.
-    Raises UsageError for options that match no policy, unless they go to `on_idle`: see `idle_options`.
+    Raises UsageError for options that match no policy, unless they go to `on_idle`: see `idle_options`. The `audit` file, as
+    far as there is one, shows what was written last.
     """
     compared = base is not None or is_git(session.url)
     _, loaded, unread = session.read(deep=True, tests=tests, as_committed=compared)
@@ -61,6 +66,7 @@ def review_directory(
             raise_if_idle(selection, overrides, loaded.names, review.live)
         else:
             on_idle(idle_options(selection, overrides, loaded.names, review.live))
+        review = without_edited(review, session, settings, audit, models.speller(review.live | loaded.names))
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     review = with_idle_settings(review, session, loaded.names, overrides)
@@ -81,6 +87,34 @@ def review_directory(
 def gone_back(review: Review, past: PastDirectory) -> Review:
     """The review of a plan that goes back to the files of a revision, which it names."""
     return replace(review, plan=replace(review.plan, to=past.then.commit), notes=(*review.notes, past.note))
+
+
+_RECENT = 2000  # commits of the repository that a plan looks at for who moved; drift looks at all
+
+
+def without_edited(
+    review: Review, session: Session, settings: Settings, audit: Path | None = None, spell: Spell = lambda policy: policy
+) -> Review:
+    """The review with who moved what it changes, and a refusal for each policy that it would remove though it was edited on the
+    remote since git had it. Of several environments, and outside a repository, only the latter or nothing is looked for.
+
+    The `audit` file wins over git history. It may not exist yet.
+    """
+    changed = [change for change in review.plan.changes if change.before is not None]
+    if not changed or is_git(session.url) or repository_top(session.options.dir.absolute()) is None:
+        return review
+    from policyctl.reconcile.drift import Evidence, hold_edited  # with git behind it
+
+    audit = audit if audit is not None and audit.exists() else None
+    if session.directory is None and session.past is None:
+        quick = Evidence(session.options.dir, session.config, audit, _RECENT)
+        if quick.history is None:
+            return review
+        found = quick.judge(changed, session.environment, review, spell)
+        review = replace(review, drifts={one.change.name: one for one in found})
+    if review.plan.count("remove"):
+        review = hold_edited(review, session.evidence(audit), session.environment, settings)
+    return review
 
 
 def read_consumers_of(

@@ -16,7 +16,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.github_actions import view_of
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.plan import OF_ONE, Form, render_plan
-from policyctl.cli.review import Before, gone_back, read_consumers_of, with_idle_settings
+from policyctl.cli.review import Before, gone_back, read_consumers_of, with_idle_settings, without_edited
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import StalePlan, UsageError
@@ -65,6 +65,7 @@ def read_saved(
             loaded = loaded._replace(declared=replace(loaded.declared, before=before.declared))
             settings = overrides.on(session.environment.settings)
             review = review_saved(reader, plan, loaded, settings, step, before.documents)
+            review = without_edited(review, session, settings)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     if past is not None:
         review = gone_back(review, past)

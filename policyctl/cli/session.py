@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +32,7 @@ from policyctl.rules import Chosen
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.past import PastDirectory
+    from policyctl.reconcile.drift import Evidence
 
 
 class OpenedDirectory(NamedTuple):
@@ -77,6 +78,7 @@ class DirectoryFiles:
         self._several = several
         self._lock = threading.Lock()
         self._known: dict[str, Loaded] = {}  # by what decides the content, where no problem names the environment
+        self._evidence: Evidence | None = None
 
     def load(self, environment: Environment, progress: Progress) -> Loaded:
         """What the files contain for one environment, with its problems."""
@@ -98,6 +100,13 @@ class DirectoryFiles:
         contents = {self.files.relative(file): content for file, content in self.files.contents.items()}
         contents |= {f"{CONFIG_FILE}:{place}": read_bytes(file) for place, file in enumerate(_files_of(config))}
         return digest({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
+
+    def evidence(self, make: Callable[[], Evidence]) -> Evidence:
+        """What shows who moved a policy, made once."""
+        with self._lock:
+            if self._evidence is None:
+                self._evidence = make()
+            return self._evidence
 
     def raise_if_broken(self, config: Config, names: Iterable[str]) -> None:
         """Raise InvalidInput for errors that these environments have in common, and that no variables or scope could mend."""
@@ -142,6 +151,14 @@ class Session:
     access: Access
     directory: DirectoryFiles | None = None
     past: PastDirectory | None = None
+
+    def evidence(self, audit: Path | None) -> Evidence:
+        """What shows who moved a policy. Environments that share a directory share it."""
+        from policyctl.reconcile.drift import Evidence  # with git behind it
+
+        if self.directory is None:
+            return Evidence(self.options.dir, self.config, audit)
+        return self.directory.evidence(lambda: Evidence(self.options.dir, self.config, audit))
 
     def reader(self) -> Reader:
         """The environment's remote, to read only."""

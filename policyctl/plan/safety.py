@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from policyctl.errors import Problem
     from policyctl.plan.approval import Terms
     from policyctl.plan.diff import FieldChange
+    from policyctl.plan.drift import Drift
 
 _SHOWN_ROWS = 20  # notes on rows that cannot be read; a tenant may have any number of them
 MIN_FOR_PERCENT = 10  # with fewer live policies a percentage means little
@@ -73,7 +74,8 @@ class Review:
     what could not be checked. `models` is whether virtual models are among what was compared, `awaited` are the added ones that
     a live policy already targets. `consumers`
     are those of what is changed or affected (None: not read). `offline` is why no rule was asked: a saved plan is only shown,
-    and the remote was not looked at.
+    and the remote was not looked at. `drifts` are by name who moved what is changed, where that
+    was looked for; it decides nothing.
     """
 
     plan: Plan
@@ -98,6 +100,7 @@ class Review:
     awaited: frozenset[str] = frozenset()
     consumers: FoundConsumers | None = None
     offline: str | None = None
+    drifts: Mapping[str, Drift] = field(default_factory=dict)
 
     @property
     def unchanged(self) -> int:

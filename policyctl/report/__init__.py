@@ -12,6 +12,7 @@ SCHEMAS = (
     "config",
     "plan",
     "apply",
+    "drift",
     "fleet",
     "validate",
     "policies",

@@ -17,7 +17,7 @@ from policyctl.report.effect_rows import effect_rows, first_rows
 from policyctl.report.format import describe_value, field_values, position_name
 from policyctl.report.headline import describe_risks, is_unknown, losses_text, risk_of
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
-from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to, used_by
+from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to, moved_words, used_by
 
 END = "</details>\n\n"
 _MOST_STEPS = 6  # policies named between an affected policy and the change
@@ -49,6 +49,7 @@ class Item:
     users: str = ""  # who uses it, if any consumer is known
     lost: str = ""  # what these lose
     where: tuple[str, ...] = ()
+    moved: str = ""  # who moved it, if that was looked for
 
     @property
     def worse(self) -> bool:
@@ -83,6 +84,7 @@ def items_of(subject: PlanView) -> list[Item]:
                 further=more,
                 users=used_by(change.name, review, removed=change.action == "remove"),
                 lost=losses_text(change.name, change.action, moves, review),
+                moved=moved_words(change, review),
             )
         )
     for one in review.affected:
@@ -142,8 +144,9 @@ def opened(item: Item) -> str:
         return f"{head}\n\nThe policy itself stays{free}.\n\n"
     name += f" in {html_code(change.file)}" if change.file else ""
     restored = f"{prose(RESTORED).capitalize()}.\n\n" if item.restored else ""
+    moved = f"{prose(item.moved[0].upper() + item.moved[1:])}.\n\n" if item.moved else ""
     head = f"<details><summary><b>{change.action}</b> {name}{where}</summary>"
-    return f"{head}\n\n{restored}{_difference(change, item.verbose)}\n"
+    return f"{head}\n\n{restored}{moved}{_difference(change, item.verbose)}\n"
 
 
 def effect(item: Item) -> str:

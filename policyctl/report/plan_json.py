@@ -10,6 +10,7 @@ from policyctl.effect.gateway import PROFILE
 from policyctl.plan.change import Action, Change
 from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.diff import FieldChange
+from policyctl.plan.drift import Drift
 from policyctl.plan.effects import AffectedPolicy
 from policyctl.plan.safety import Review
 from policyctl.plan.unknown_fields import unknown_field_notes
@@ -55,6 +56,7 @@ def plan_data(review: Review) -> dict[str, Any]:
         "verdict": _summary(review),
         "changes": [
             _change(change, review.effects.get(change.name), change.name in review.restored)
+            | _moved(review.drifts.get(change.name))
             | _consumers(change.name, change.action, review.effects.get(change.name), review)
             for change in plan.changes
         ],
@@ -97,6 +99,11 @@ def _change(change: Change, effect: Effect | None, restored: bool) -> dict[str, 
     if effect is not None:
         plain["effect"] = effect_data(effect)
     return plain
+
+
+def _moved(drift: Drift | None) -> dict[str, Any]:
+    """Who moved, if that was looked for."""
+    return {} if drift is None else {"moved": {"by": drift.moved, "basis": drift.basis, "why": drift.why}}
 
 
 def _consumers(name: str, action: Action, effect: Effect | None, review: Review) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from policyctl.report.plan_view import (
     leads_to,
     managed_text,
     manages_all,
+    moved_words,
     notes_of,
     override_text,
     rest_text,
@@ -197,6 +198,8 @@ def _change_lines(change: Change, effect: Effect | None, style: Style, verbose: 
     yield f"{style.paint(SYMBOLS[change.action], look, 'bold')} {style.paint(escape(change.name), 'bold')}{source}"
     if restored:
         yield f"    {style.paint(RESTORED, 'green')}"
+    if review is not None and (words := moved_words(change, review)):
+        yield f"    {style.paint(escape(words), 'dim' if review.drifts[change.name].moved == 'git' else 'yellow')}"
     shown = change.before if change.action == "remove" else change.after if verbose or change.action == "add" else None
     if shown is not None:
         yield f"    {describe_value(shown)}"

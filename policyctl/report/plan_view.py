@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from policyctl.effect.gateway import ASSUMED
 from policyctl.errors import NotKnown
-from policyctl.plan.change import Action
+from policyctl.plan.change import Action, Change
 from policyctl.plan.consumers import phrase
 from policyctl.plan.plan import BlockedChange, Plan
 from policyctl.plan.safety import Review
@@ -180,3 +180,9 @@ def leads_to(document: Document, review: Review) -> str | None:
     models = [f"{model(name)} {percent(share)}" for name, share in sorted(seen.items(), key=lambda one: -one[1])]
     more = f" and {len(models) - _MODELS:,} more" if len(models) > _MODELS else ""
     return f"leads to {', '.join(models[:_MODELS])}{more} while nothing fails"
+
+
+def moved_words(change: Change, review: Review) -> str:
+    """Who moved a live policy, in the words of drift; empty where that was not looked for, or is not known."""
+    drift = review.drifts.get(change.name)
+    return "" if drift is None or change.action == "add" or drift.moved == "unknown" else drift.words

@@ -35,6 +35,9 @@ class Forge:
     newest: str | None = COMMIT  # the pull request's newest commit; None where it is another one, or may not be asked
     pushed: int = 0  # when the newest commit came
     server: StandIn | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)  # pull requests that we opened
+    branches: dict[str, dict[str, Any]] = field(default_factory=dict)  # branch → the commit that we pushed to it
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)  # trees and commits by id
 
     @property
     def environ(self) -> dict[str, str]:
@@ -141,7 +144,50 @@ class Forge:
         return self._changed(seen, identifier, [one for some in self.comments.values() for one in some])
 
     def _merges(self, seen: Seen) -> Reply:
+        if seen.method == "POST" or dict(seen.query).get("state") in ("open", "opened"):
+            return self._listed(seen, [one for one in self.requests if one["state"] == "open"], self._opened)
         return self._listed(seen, self.merges)
+
+    def _opened(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A pull request that we open, which needs a branch."""
+        branch = body.get("head") or body.get("source_branch")
+        assert branch in self.branches
+        made = self._issue(body)
+        self.issues.remove(made)
+        made |= {"head": {"ref": branch}, "source_branch": branch}
+        self.requests.append(made)
+        return made
+
+    def _object(self, seen: Seen, kind: str, identifier: str = "") -> Reply:
+        """A tree or a commit of GitHub's: made, or looked at."""
+        if seen.method == "GET":
+            return Reply(200, {"sha": identifier, "tree": {"sha": f"tree of {identifier}"}})
+        self.next_id += 1
+        made = f"{kind}-{self.next_id}"
+        self.objects[made] = seen.json
+        return Reply(201, {"sha": made})
+
+    def _ref(self, seen: Seen, branch: str = "") -> Reply:
+        """A branch of GitHub's: moved if it is there, or made."""
+        if seen.method == "PATCH":
+            if branch not in self.branches:
+                return Reply(422, {"message": "Reference does not exist"})
+            assert seen.json["force"]
+        name = branch or seen.json["ref"].removeprefix("refs/heads/")
+        commit = self.objects[seen.json["sha"]]
+        tree = self.objects[commit["tree"]]
+        assert tree["base_tree"] == f"tree of {commit['parents'][0]}"
+        files = {one["path"]: one.get("content") for one in tree["tree"]}
+        self.branches[name] = {"start": commit["parents"][0], "files": files, "message": commit["message"]}
+        return Reply(201, {})
+
+    def _pushed(self, seen: Seen) -> Reply:
+        """A commit that GitLab makes of actions."""
+        body = seen.json
+        assert body["force"]
+        files = {one["file_path"]: one.get("content") for one in body["actions"]}
+        self.branches[body["branch"]] = {"start": body["start_sha"], "files": files, "message": body["commit_message"]}
+        return Reply(201, {"id": COMMIT})
 
     def _branch(self, _: Seen) -> Reply:
         return Reply(403) if self.head is None else Reply(200, {"commit": {"sha": self.head, "id": self.head}})
@@ -156,8 +202,10 @@ class Forge:
     def _one_issue(self, seen: Seen, identifier: str) -> Reply:
         return self._changed(seen, identifier, self.issues)
 
-    def _request(self, _: Seen, number: str) -> Reply:
+    def _request(self, seen: Seen, number: str) -> Reply:
         """A pull request by itself."""
+        if seen.method != "GET":
+            return self._changed(seen, number, self.requests)
         made = [one for one in self.merges if one["number"] == int(number)]
         opened: dict[str, Any] = {"user": {"login": OPENER}, "author": {"username": OPENER}, "merged_at": None, "state": "open"}
         opened["head"] = {"sha": self.newest}
@@ -217,6 +265,9 @@ _ROUTES: dict[str, Callable[..., Reply]] = {
     r"/(?:collaborators/([\w-]+)/permission|members/all/(\d+))": Forge._rights,
     r"/actions/runs/9": Forge._run,
     r"/merge_requests/5/versions": Forge._versions,
+    r"/git/(trees|commits)(?:/(\w+))?": Forge._object,
+    r"/git/refs(?:/heads/(.+))?": Forge._ref,
+    r"/repository/commits": Forge._pushed,
     r"/issues": Forge._issues,
     r"/issues/(\d+)": Forge._one_issue,
 }

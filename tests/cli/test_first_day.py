@@ -76,6 +76,7 @@ DAY: tuple[tuple[str, ...], ...] = (
     ("env", "show", "local"),
     ("runs",),
     ("diff",),
+    ("drift",),
     ("doctor",),
     ("completion", "bash"),
     ("rules",),

@@ -139,6 +139,7 @@ COMMANDS = {
     "plan back to a revision": (["plan", "--to", "HEAD^1"], 0),
     "apply back to a revision": (["apply", "--to", "{base}", "--yes", "--audit", "{audit}"], 0),
     "apply": (["apply", "--yes", "--audit", "{audit}"], 3),
+    "drift": (["drift"], 0),
     "effect": (["effect", "a", "--against", "git:main"], 0),
     "policy add": (["policy", "add", *ADDED, "--yes", "--audit", "{audit}"], 0),
     "validate": (["validate"], 0),

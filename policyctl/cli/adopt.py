@@ -1,0 +1,144 @@
+"""What policyctl drift --adopt does with the edits that it takes over: a patch, or a pull request."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from policyctl.ci import open_forge
+from policyctl.ci.comments import edits_marker
+from policyctl.ci.forge import Forge, Proposed
+from policyctl.cli.github_actions import repository_path
+from policyctl.cli.session import Session
+from policyctl.errors import Incomplete, PolicyctlError
+from policyctl.load.adopt import Adoption
+from policyctl.load.atomic import write_atomically
+from policyctl.load.git import repository_top
+from policyctl.load.git.checkout import head
+from policyctl.load.git.revision import default_branch
+from policyctl.load.placement import FileLayout
+from policyctl.plan.plan import make_plan
+from policyctl.plan.safety import Review, review
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import Policy, digest
+from policyctl.policy.live import observe_rows
+from policyctl.policy.names import canonical
+from policyctl.reconcile.adopt import Adopter
+from policyctl.reconcile.drift import FoundDrift
+from policyctl.report.drift import adoption_markdown, adoption_text, patch_text
+from policyctl.report.format import count
+from policyctl.report.markdown import foreign_texts, naming
+from policyctl.report.plan_markdown import plan_markdown
+from policyctl.report.plan_view import PlanView
+
+_PAGE = 30_000  # bytes of the plan in a pull request
+
+
+def adopt_edits(
+    found: FoundDrift, session: Session, names: tuple[str, ...], patch: Path | None, *, shared: bool, request: bool
+) -> int:
+    """Take over what the remote moved, as a patch or as a pull request, and return the exit code.
+
+    `names` are what the user asked for. Raises Incomplete if something was left.
+    """
+    files, loaded = found.files, found.loaded
+    layout = FileLayout(session.options.dir, files, loaded, found.unread, session.environment)
+    named = frozenset(canonical(name) for name in names)
+    adopter = Adopter(session.config, session.environment, files, loaded, layout, found.spell, named=named, shared=shared)
+    done, console = adopter.take(found.report.drifts), session.console
+    if patch is not None:
+        text = patch_text(done.files, repository_top(session.options.dir.absolute()) or Path.cwd())
+        if str(patch) == "-":
+            console.result(text)
+        elif text:
+            write_atomically(patch, text)
+    lines = adoption_text(done, console.err_style) or "nothing to adopt: the remote moved nothing\n"
+    for line in lines.splitlines():
+        console.say(line, painted=True)
+    if request:
+        console.say(_propose(found, session, done, adopter.config_digest))
+    if done.left:
+        raise Incomplete(f"{count(len(done.left), 'edit')} not adopted; see above")
+    return 0
+
+
+def _propose(found: FoundDrift, session: Session, done: Adoption, config: str) -> str:
+    """Open, update or close the pull request of the environment and directory; what was done."""
+    directory, environment = repository_path(str(session.options.dir)), session.environment.name
+    edits = [[one.change.name, one.change.before_digest()] for one in found.report.drifts if one.moved != "git"]
+    marker = edits_marker(environment, directory, digest(edits))
+    place = digest([environment, directory]).removeprefix("sha256:")[:8]
+    branch = f"policyctl/drift-{re.sub('[^A-Za-z0-9]+', '-', environment)}-{place}"
+    with open_forge(os.environ) as forge:
+        if forge is None:
+            raise PolicyctlError("opening a pull request needs a token; set GITHUB_TOKEN or GITLAB_TOKEN")
+        first = edits_marker(environment, directory)
+        old = next((one for one in forge.requests(branch) if one.body.startswith(first)), None)
+        if not done.files:
+            if old is None:
+                return "no pull request: there is nothing to adopt"
+            forge.close_request(old)
+            return "the pull request was closed: there is nothing to adopt any more"
+        what = _proposal(found, session, done, config, forge, marker)._replace(branch=branch)
+        if what.into == branch:
+            raise PolicyctlError(f"this run is for {branch}, which is the branch of the pull request; run it for another one")
+        if old is None or not old.body.startswith(marker):
+            forge.push(what)
+        forge.request(what, old)
+    return "a pull request was opened" if old is None else "the pull request was updated"
+
+
+def _proposal(found: FoundDrift, session: Session, done: Adoption, config: str, forge: Forge, marker: str) -> Proposed:
+    """The pull request, without its branch. Raises PolicyctlError without a branch to merge into, or for files that are not as
+    they were committed."""
+    checkout, into = head(session.options.dir), forge.branch or default_branch(session.options.dir)
+    if checkout is None or checkout.dirty:
+        raise PolicyctlError("the files are not as committed, so the pull request would have more than the edits; commit first")
+    if into is None:
+        raise PolicyctlError("it is not known which branch to merge into; run this for the branch, not for a pull request")
+    judged = _as_plan(found, session, done)
+    page = plan_markdown(PlanView(judged, "the files", directory=repository_path(str(session.options.dir))), _PAGE)
+    while page.startswith("<!--"):  # the markers of a comment, which is what approves
+        page = page.partition("\n")[2]
+    with naming((*foreign_texts(judged), *foreign_texts(found.review))):
+        body = marker + adoption_markdown(found.report, done, page, _digest_after(found, done, config))
+    if len(body) > forge.longest:
+        body = f"{marker}The edits are too many to show here; [the run]({forge.link}) shows them.\n"
+    title = f"policyctl: adopt {count(len(done.documents), 'edit')} made on {session.environment.name}"
+    files = {repository_path(str(path)): after for path, (_, after) in done.files.items()}
+    created = frozenset(repository_path(str(path)) for path, (before, _) in done.files.items() if before is None)
+    return Proposed("", checkout.commit, into, title, body, files, created, draft=bool(judged.refusals))
+
+
+def _as_plan(found: FoundDrift, session: Session, done: Adoption) -> Review:
+    """The adoption as a plan from the files as they are to what they become, judged by the environment's guards."""
+    settings, loaded = session.environment.settings, found.loaded
+    now = {policy.name: found.spell(policy) for policy in loaded.policies}
+    then = {**now}
+    for name, document in done.documents.items():
+        if document is None:
+            del then[name]
+        else:
+            then[name] = found.spell(Policy(name, document, now[name].file if name in now else ""))
+    observed = observe_rows({**policy.document, "id": policy.name} for policy in now.values())
+    rules = Settings(guards=settings.guards, guard_exceptions=settings.guard_exceptions, partial=settings.partial)
+    plan = make_plan(
+        environment=session.environment.name,
+        remote=found.report.remote,
+        config=session.environment.digest,
+        desired=list(then.values()),
+        observed=observed,
+        settings=rules,
+        removes=True,
+    )
+    return review(plan, observed, rules, loaded.declared)
+
+
+def _digest_after(found: FoundDrift, done: Adoption, config: str) -> str | None:
+    """The digest of the plan after the merge, if that is empty."""
+    plan = found.review.plan
+    if any(change.name not in done.adopted for change in plan.changes):
+        return None
+    return replace(plan, changes=(), config=config, traffic={}).digest

@@ -1,0 +1,292 @@
+"""Who moved: what the files want, what is live, and what policyctl wrote last or Git has had, compared three ways.
+
+What was written last comes from the audit record, where there is one, and then it is certain. Otherwise Git history decides:
+what is live is searched among the versions that Git has had. History alone never takes a mere change in Git for an edit of the
+remote, but it cannot see that somebody put an old version back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Literal, NamedTuple
+
+from policyctl.plan.audit import AuditEntry
+from policyctl.plan.change import GOOD, Change, normal_of
+from policyctl.plan.diff import FieldChange, fields_between, pair_targets
+from policyctl.policy.document import Document, digest, normal_form
+
+Moved = Literal["git", "remote", "both", "unknown"]
+Basis = Literal["audit", "history", "nothing"]
+MOVED: dict[Moved, str] = {
+    "git": "Git moved",
+    "remote": "the remote moved",
+    "both": "both moved",
+    "unknown": "not known",
+}
+_EDITED = "no commit has what is live: edited by hand or by another tool, or applied uncommitted"
+_SHORT = 12  # digits of a commit
+_COMPARED = 50  # versions to compare with what is live, field by field
+
+
+class Past(NamedTuple):
+    """What Git has had of one policy or model.
+
+    `stood` is the youngest commit with what is live, `versions` are the commits and normal forms of all different ones that
+    were looked at, the youngest first, and `missing` is why not all of them are known. `written` is the one whose digest the
+    audit record has.
+    """
+
+    stood: str | None = None
+    versions: tuple[tuple[str, Document], ...] = ()
+    missing: str | None = None
+    written: Document | None = None
+
+
+class LastWrite(NamedTuple):
+    """What policyctl wrote last by the audit record: the digest, or both possible ones when the outcome is not known; None for
+    a policy that is not there."""
+
+    digests: frozenset[str | None]
+    entry: AuditEntry
+
+    @property
+    def text(self) -> str:
+        """Who wrote it, when, and from which commit."""
+        commit = f" from commit {self.entry.origin.commit[:_SHORT]}" if self.entry.origin.commit else ""
+        return f"{self.entry.time} by {self.entry.origin.who}{commit}"
+
+
+class MovedField(NamedTuple):
+    """One field on three sides; None is "absent". `was` is what policyctl wrote last, and only given where `moved` is known to
+    be by one side or by both."""
+
+    path: str
+    was: Any
+    files: Any
+    live: Any
+    moved: Moved
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One policy or model whose file and live version differ: which side moved, what that rests on, and why in a sentence.
+
+    `base` is the normal form of what policyctl wrote last, as far as it is known. `commit` is the youngest one with what is
+    live, or with what is nearest to it.
+    """
+
+    change: Change
+    moved: Moved
+    basis: Basis
+    why: str
+    base: Document | None = None
+    fields: tuple[MovedField, ...] = ()
+    commit: str | None = None
+
+    @property
+    def words(self) -> str:
+        """Who moved and why: `the remote moved: no commit has what is live`."""
+        return f"{MOVED[self.moved]}: {self.why}"
+
+    @property
+    def conflicts(self) -> tuple[str, ...]:
+        """The paths of the fields that both sides moved."""
+        return tuple(field.path for field in self.fields if field.moved == "both")
+
+    @property
+    def edited_and_gone(self) -> bool:
+        """Whether the files have no such policy any more, though it was edited on the remote since."""
+        return self.change.action == "remove" and self.moved == "both"
+
+
+def last_writes(entries: Iterable[AuditEntry], remote: str) -> dict[str, LastWrite]:
+    """What policyctl wrote last of each policy and model of a remote. `entries` are folded: one for each change."""
+    found: dict[str, LastWrite] = {}
+    for entry in entries:
+        if entry.remote == remote and entry.outcome != "skipped":
+            possible = {entry.after} if entry.outcome in GOOD else {entry.before, entry.after}
+            found[entry.name] = LastWrite(frozenset(possible), entry)
+    return found
+
+
+def judge(change: Change, past: Past, written: LastWrite | None) -> Drift:
+    """Which side of a change moved: by the audit record if it has the policy, else by history."""
+    return _by_history(change, past) if written is None else _by_audit(change, past, written)
+
+
+def _by_audit(change: Change, past: Past, written: LastWrite) -> Drift:
+    live, files = change.before_digest(), None if change.after is None else digest(normal_of(change.after))
+    if live in written.digests:
+        why = f"not applied since policyctl wrote what is live ({written.text})"
+        return Drift(change, "git", "audit", why, change.before, _fields(change, "git"))
+    if files in written.digests:
+        what = "removed from the remote" if live is None else "edited on the remote" if files else "added on the remote"
+        base = None if change.after is None else normal_of(change.after)
+        why = f"{what} since policyctl wrote it ({written.text})"
+        return Drift(change, "remote", "audit", why, base, _fields(change, "remote"))
+    what = "removed from" if live is None else "edited on"
+    why = f"{what} the remote since policyctl wrote it ({written.text}), and {_git_did(change)} since"
+    return Drift(change, "both", "audit", why, past.written, _three_way(change, past.written))
+
+
+def _git_did(change: Change) -> str:
+    return "removed from the files" if change.after is None else "changed in the files"
+
+
+def _by_history(change: Change, past: Past) -> Drift:
+    if change.before is None:
+        return Drift(change, "git", "history", "not applied yet, or removed by hand", None, _fields(change, "git"))
+    if past.stood is not None:
+        why = "not applied since, or put back by hand" if change.after is not None else "not applied since"
+        return Drift(change, "git", "history", why, change.before, _fields(change, "git"), past.stood)
+    if past.missing is not None:
+        return Drift(change, "unknown", "nothing", past.missing, None, _fields(change, "unknown"))
+    if change.after is None:
+        if not past.versions:
+            why = "no commit has a policy of this name: added by hand or by another tool, or applied uncommitted"
+            return Drift(change, "remote", "history", why)
+        why = f"{_EDITED}, and removed from the files"
+        return Drift(change, "both", "history", why)
+    if not past.versions:
+        return Drift(change, "unknown", "nothing", "no commit has this policy", None, _fields(change, "unknown"))
+    why, files = _EDITED, normal_of(change.after)
+    commit, base = _nearest(change.before, files, past.versions)
+    if commit is None:
+        return Drift(change, "remote", "history", why, files, _fields(change, "remote"))
+    why += "; it is nearest to an older version, and the files changed since"
+    return Drift(change, "both", "history", why, base, _three_way(change, base), commit)
+
+
+def _nearest(live: Document, files: Document, versions: Sequence[tuple[str, Document]]) -> tuple[str | None, Document]:
+    """The version that differs least from what is live, with its commit: the files (None), unless an older one is nearer."""
+    found: tuple[str | None, Document] = (None, files)
+    least = _distance(files, live)
+    for commit, version in versions[:_COMPARED]:
+        if version != files and (distance := _distance(version, live)) < least:
+            found, least = (commit, version), distance
+    return found
+
+
+def _distance(one: Any, other: Any) -> int:
+    """How many values differ, roughly: quicker than naming the fields."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return sum(_distance(one.get(key), other.get(key)) for key in one.keys() | other.keys())
+    if isinstance(one, list) and isinstance(other, list):
+        pairs = zip_longest(one, other)
+        return sum(_distance(left, right) for left, right in pairs)
+    return int(one != other)
+
+
+def _fields(change: Change, moved: Moved) -> tuple[MovedField, ...]:
+    """The fields of an update that one side moved."""
+    was = {"git": 0, "remote": 1}.get(moved)
+    return tuple(
+        MovedField(path, None if was is None else (before, after)[was], after, before, moved)
+        for path, before, after in change.fields
+    )
+
+
+def _three_way(change: Change, base: Document | None) -> tuple[MovedField, ...]:
+    """The fields that either side moved since `base`; all are conflicts if that is not known."""
+    if base is None or change.before is None or change.after is None:
+        return tuple(MovedField(path, None, after, before, "both") for path, before, after in change.fields)
+    files = {field.path: field for field in fields_between(base, normal_of(change.after))}
+    live = {field.path: field for field in fields_between(base, change.before)}
+    return tuple(_three_sides(files, live))
+
+
+def _three_sides(files: dict[str, FieldChange], live: dict[str, FieldChange]) -> Iterator[MovedField]:
+    for path in dict.fromkeys((*files, *live)):
+        own, other = files.get(path), live.get(path)
+        was = (own or other or FieldChange(path, None, None)).before
+        theirs = (own.after if own else was), (other.after if other else was)
+        clashes = any(_overlap(path, one) for one in (live if own else files))
+        both = clashes and theirs[0] != theirs[1]
+        yield MovedField(path, was, *theirs, "both" if both else "git" if own else "remote")
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Whether one of two paths is the other, or is within it."""
+    return path == other or any(long.startswith((f"{short}.", f"{short}[")) for short, long in ((path, other), (other, path)))
+
+
+class SidesConflict(Exception):
+    """Both sides moved the same value."""
+
+
+def merged(base: Document, files: Document, live: Document) -> Document:
+    """The normal form with what both sides moved since `base`. Raises SidesConflict where they moved one value differently."""
+    found: Document = _merge(*(normal_form(one, sort=False) for one in (base, files, live)))
+    return found
+
+
+def _merge(base: Any, files: Any, live: Any) -> Any:
+    if files == live or live == base:
+        return files
+    if files == base:
+        return live
+    if not all(isinstance(one, dict) for one in (base, files, live)):
+        raise SidesConflict
+    return {
+        key: value
+        for key in dict.fromkeys((*files, *live))
+        if (value := _merge_key(key, base.get(key), files.get(key), live.get(key))) is not None
+    }
+
+
+def _merge_key(key: str, base: Any, files: Any, live: Any) -> Any:
+    lists = all(isinstance(one, list) for one in (base, files, live))
+    return _merge_targets(base, files, live) if key == "targets" and lists else _merge(base, files, live)
+
+
+def _merge_targets(base: list[Any], files: list[Any], live: list[Any]) -> list[Any]:
+    """Targets with both sides' edits, in the order of the files; what only the remote added comes last."""
+    in_files = {pair.before: pair.after for pair in pair_targets(base, files)}
+    in_live = {pair.before: pair.after for pair in pair_targets(base, live) if pair.before is not None}
+    from_base = {after: before for before, after in in_files.items() if before is not None and after is not None}
+    kept = [place for before, place in sorted(in_live.items()) if place is not None]
+    if kept != sorted(kept):  # an order that the remote moved
+        raise SidesConflict
+    found = []
+    for place, target in enumerate(files):
+        before = from_base.get(place)
+        there = None if before is None else in_live[before]
+        if before is None or (there is None and target != base[before]):
+            if before is not None:
+                raise SidesConflict
+            found.append(target)
+        elif there is not None:
+            found.append(_merge(base[before], target, live[there]))
+    if any(
+        in_files.get(before) is None and place is not None and live[place] != base[before] for before, place in in_live.items()
+    ):
+        raise SidesConflict
+    return [*found, *(target for place, target in enumerate(live) if place not in in_live.values() and target not in files)]
+
+
+class DriftReport(NamedTuple):
+    """The drift of one environment: what differs, and what that was found out from.
+
+    `in_sync` is how many policies and models are equal on both sides, `unmanaged` how many live ones no file names and none may
+    remove. `commits` is how many commits were searched (None: there was no need to, or no history), `gap` why that is not all.
+    `audit` is the audit record that was given. `blocked` are the reasons by name why one could not be compared.
+    """
+
+    environment: str
+    remote: str
+    drifts: tuple[Drift, ...]
+    in_sync: int = 0
+    unmanaged: int = 0
+    commits: int | None = None
+    gap: str | None = None
+    audit: str | None = None
+    blocked: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def totals(self) -> dict[Moved, int]:
+        """How many differ for each cause."""
+        found = Counter(drift.moved for drift in self.drifts)
+        return {moved: found[moved] for moved in MOVED}

@@ -1,0 +1,253 @@
+"""Taking edits of the remote over into the files: which ones, where they are written, and proof that the result is right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from policyctl.errors import InvalidInput, errors_in
+from policyctl.load.adopt import Adoption, Edited, Templated, edit_policy, override_text
+from policyctl.load.config import beside, config_of
+from policyctl.load.directory import Files, Loaded
+from policyctl.load.documents import read_contents
+from policyctl.load.environment import Config, Environment
+from policyctl.load.placement import FileLayout
+from policyctl.load.source import Source, read_bytes, source_of
+from policyctl.load.write import policy_text, unrepresentable_reasons
+from policyctl.plan.diff import fields_between
+from policyctl.plan.drift import Drift, SidesConflict, merged
+from policyctl.policy.document import Document, Policy, canonical_text, normal_form
+from policyctl.policy.findings import listed
+from policyctl.report.format import count, value
+
+_VARIABLE = re.compile(r"\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}")
+_BOM = "\ufeff"
+
+
+class Adopter:
+    """Edits the files of a directory so that they say what one environment's remote has."""
+
+    def __init__(
+        self,
+        config: Config,
+        environment: Environment,
+        files: Files,
+        loaded: Loaded,
+        layout: FileLayout,
+        spell: Callable[[Policy], Policy],
+        *,
+        named: frozenset[str] = frozenset(),
+        shared: bool = False,
+    ) -> None:
+        """`named` are policies of which the remote's side wins in a conflict. `shared` files may change though they are for
+        other environments too."""
+        self.done = Adoption()
+        self._config, self._environment = config, environment
+        self._files, self._loaded, self._layout, self._spell = files, loaded, layout, spell
+        self._named, self._shared = named, shared
+        self._desired = {policy.name: policy for policy in loaded.policies}
+
+    @property
+    def config_digest(self) -> str:
+        """The digest of the environment's settings as they will be."""
+        return self._environment.digest
+
+    def take(self, drifts: Iterable[Drift]) -> Adoption:
+        """Take over what the remote moved; what only Git moved is left to the next apply."""
+        for one in drifts:
+            name = one.change.name
+            if one.moved in ("git", "unknown") and name not in self._named:
+                if one.moved == "unknown":
+                    self._leave(name, f"it is not known who moved it: {one.why}; name it to take it over")
+            elif one.change.kind == "model":
+                self._leave(name, "virtual models are not adopted; use policyctl pull --overwrite")
+            elif one.change.action == "update":
+                self._update(one)
+            elif one.moved == "both" and name not in self._named:
+                self._leave(name, f"{one.why}; name it to take it over")
+            elif one.change.action == "remove":
+                self._write_new(one)
+            else:
+                self._delete(one)
+        return self.done
+
+    def _leave(self, name: str, why: str) -> None:
+        self.done.left.append((name, why))
+
+    def _update(self, drift: Drift) -> None:
+        name = drift.change.name
+        target = self._target(drift)
+        if target is None:
+            conflicts = listed(drift.conflicts) or "it"
+            self._leave(name, f"both sides moved {conflicts}; name it to take the remote's side")
+            return
+        policy = self._desired[name]
+        source = self._source(policy.file)
+        edited = edit_policy(source, policy.index, policy.document, target)
+        if (others := self._others(policy.file)) and not self._shared:
+            self._override(policy, target, source, edited, others)
+            return
+        if edited is not None and self._says(source, edited, policy):
+            self._put(policy.file, edited.text)
+            self.done.documents[name] = edited.normal
+            for one in edited.templated:
+                self._leave(name, self._told(one, policy.file))
+        elif not self._write_whole(policy, target):
+            return
+        if edited is None or not edited.templated:
+            self.done.adopted.append(name)
+
+    def _target(self, drift: Drift) -> Document | None:
+        """What the file should say; None for a conflict that nobody decided."""
+        live, change = drift.change.before, drift.change
+        assert live is not None  # noqa: S101 - of an update
+        if drift.moved != "both":
+            return live
+        try:
+            if drift.base is not None and change.after is not None:
+                return merged(drift.base, change.after, live)
+        except SidesConflict:
+            pass
+        return live if change.name in self._named else None
+
+    def _says(self, source: Source, edited: Edited, policy: Policy) -> bool:
+        """Whether an edited text is valid, says what it should, and changes no other policy of the file."""
+        before, after = (self._policies(one) for one in (source, source._replace(text=edited.text)))
+        if before is None or after is None or before.keys() != after.keys():
+            return False
+        expected = self._spell(Policy(policy.name, edited.normal, policy.file))
+        others = all(after[name].text == one.text for name, one in before.items() if name != policy.name)
+        return others and _normal_text(self._spell(after[policy.name])) == _normal_text(expected)
+
+    def _policies(self, source: Source) -> dict[str, Policy] | None:
+        """The policies that a text says for the environment; None if it has an error."""
+        try:
+            found = read_contents(
+                source_of(source.text.encode(), source.file), self._environment.vars, models=self._environment.settings.models
+            )
+        except InvalidInput:
+            return None
+        return None if errors_in(found.problems) else {policy.name: policy for policy in found.policies}
+
+    def _write_whole(self, policy: Policy, target: Document) -> bool:
+        """Write a file anew, where no smaller change is right."""
+        home = self._layout.of(policy.name)
+        text = policy_text(target)
+        if home.complaint is not None:
+            self._leave(policy.name, f"{home.path} {home.complaint}")
+            return False
+        if not isinstance(text, str):
+            self._leave(policy.name, "; ".join(unrepresentable_reasons(text)))
+            return False
+        self.done.whole.append(home.path)
+        self.done.documents[policy.name] = target
+        self._put(policy.file, text)
+        return True
+
+    def _override(self, policy: Policy, target: Document, source: Source, edited: Edited | None, others: int) -> None:
+        """In a file for several environments: set the variables of this environment, and leave what is written for all."""
+        templated = () if edited is None else edited.templated
+        variables = {found[1]: one.live for one in templated if (found := _VARIABLE.fullmatch(one.template))}
+        if len(variables) < len(templated):
+            for one in templated:
+                self._leave(policy.name, self._told(one, policy.file))
+        elif variables and not self._set(variables, policy, target, templated):
+            names = listed([*variables])
+            self._leave(policy.name, f"setting {names} in the vars of {self._environment.name} would change more than this")
+        elif edited is not None and edited.text == source.text:
+            self.done.adopted.append(policy.name)
+            return
+        if edited is None or edited.text != source.text:
+            for_all = f"{policy.file} is for {count(others + 1, 'environment')}"
+            self._leave(policy.name, f"{for_all}: take it over for all with --shared, or write a variable there")
+
+    def _set(self, variables: dict[str, Any], policy: Policy, target: Document, templated: tuple[Templated, ...]) -> bool:
+        """Set variables of the environment alone, if that gives the values which are live and moves no other policy."""
+        path = self._config.path
+        if path is None:
+            return False
+        source = self._source(str(path))
+        text = override_text(source, self._environment.name, variables)
+        try:
+            config = config_of(source_of(text.encode(), str(path)), beside(path))
+            environment = config.environment(self._environment.name)
+            loaded = self._files.load(environment)
+        except InvalidInput:
+            return False
+        after = {one.name: one for one in loaded.policies}
+        if errors_in(loaded.problems) or after.keys() != self._desired.keys():
+            return False
+        if any(after[name].text != one.text for name, one in self._desired.items() if name != policy.name):
+            return False
+        differing = {one.path for one in fields_between(self._spell(after[policy.name]).document, target)}
+        if differing & {one.path for one in templated} or replace(environment, vars={}) != replace(self._environment, vars={}):
+            return False
+        self._environment, self._desired = environment, after
+        self.done.documents[policy.name] = after[policy.name].document
+        self._put(str(path), text)
+        return True
+
+    def _others(self, file: str) -> int:
+        """How many other environments a file is for."""
+        known = [one for one in self._config.environments.values() if one.name != self._environment.name]
+        return sum(self._files.includes(file, one) for one in known) + len(self._config.broken)
+
+    def _told(self, one: Templated, file: str) -> str:
+        live = value(one.live)
+        found = _VARIABLE.fullmatch(one.template)
+        where = f"set {found[1]} in the vars of {self._environment.name}" if found else "change what it is computed from"
+        return f"{one.path} is given by {one.template}, and live it is {live}: {where}, or write {live} in {file}"
+
+    def _write_new(self, drift: Drift) -> None:
+        """A file for a policy that only the remote has."""
+        name, document = drift.change.name, drift.change.before or {}
+        home, text = self._layout.of(name), policy_text(document)
+        if home.complaint is not None:
+            self._leave(name, f"{home.path} {home.complaint}")
+        elif not isinstance(text, str):
+            self._leave(name, "; ".join(unrepresentable_reasons(text)))
+        elif (others := self._others(str(home.path))) and not self._shared:
+            self._leave(name, f"{home.path} would be for {count(others + 1, 'environment')}: add it for all with --shared")
+        else:
+            self.done.files[home.path] = (None, text)
+            self.done.documents[name] = document
+            self.done.adopted.append(name)
+
+    def _delete(self, drift: Drift) -> None:
+        """Delete the file of a policy that was removed on the remote."""
+        policy = self._desired[drift.change.name]
+        source = self._source(policy.file)
+        if sum(one.data is not None for one in source.documents) > 1:
+            self._leave(policy.name, f"{policy.file} has more than this policy; remove it there by hand")
+        elif (others := self._others(policy.file)) and not self._shared:
+            self._leave(
+                policy.name, f"{policy.file} is for {count(others + 1, 'environment')}: delete it for all with --shared"
+            )
+        else:
+            self.done.files[Path(policy.file)] = (self._original(policy.file), None)
+            self.done.documents[policy.name] = None
+            self.done.adopted.append(policy.name)
+
+    def _original(self, file: str) -> str:
+        before = self.done.files.get(Path(file))
+        content = self._files.contents[file] if file in self._files.contents else read_bytes(file)
+        return before[0] if before is not None and before[0] is not None else content.decode()
+
+    def _source(self, file: str) -> Source:
+        """A file as it is by now."""
+        changed = self.done.files.get(Path(file))
+        text = changed[1] if changed is not None and changed[1] is not None else self._original(file)
+        return source_of(text.encode(), file)
+
+    def _put(self, file: str, text: str) -> None:
+        before = self._original(file)
+        after = f"{_BOM}{text}" if before.startswith(_BOM) and not text.startswith(_BOM) else text
+        if after != before:
+            self.done.files[Path(file)] = (before, after)
+
+
+def _normal_text(policy: Policy) -> str:
+    return canonical_text(normal_form(policy.document))

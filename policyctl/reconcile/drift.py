@@ -1,0 +1,200 @@
+"""From a reviewed plan to who moved what: the audit record is read, and git history is searched for what is live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from shlex import quote
+
+from policyctl.errors import PolicyctlError
+from policyctl.load.directory import Files, Loaded
+from policyctl.load.environment import Config, Environment
+from policyctl.load.history import History
+from policyctl.load.unread import UnreadFiles
+from policyctl.plan.audit import AuditEntry, fold
+from policyctl.plan.change import Change, Desired, equal, normal_of
+from policyctl.plan.drift import Drift, DriftReport, LastWrite, Past, judge, last_writes
+from policyctl.plan.safety import Review
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import Document, Policy, canonical_text, digest
+from policyctl.policy.names import bare_name, canonical, short_model
+from policyctl.reconcile.audit import read_audit
+
+Spell = Callable[[Policy], Policy]
+
+
+class Evidence:
+    """What can show who moved: git history, and the audit record if one is given. Shared by several environments."""
+
+    def __init__(self, directory: Path, config: Config, audit: Path | None = None, within: int | None = None) -> None:
+        """`within` limits how many commits of the repository are looked at. Raises PolicyctlError for an audit record that
+        cannot be read. A directory without history is not an error."""
+        self.audit = audit
+        self._entries: list[AuditEntry] = [] if audit is None else fold(_entries(audit))
+        self.history: History | None = None
+        try:
+            self.history = History(directory, config, within)
+        except PolicyctlError as error:
+            self.missing = f"git history cannot be searched: {error}"
+
+    def judge(
+        self, changes: Iterable[Change], environment: Environment, review: Review, spell: Spell = lambda policy: policy
+    ) -> list[Drift]:
+        """Who moved each of these changes of a reviewed plan. `spell` writes a policy's models as the remote spells them."""
+        wanted = list(changes)
+        writes = last_writes(self._entries, review.plan.remote)
+        searches = {one.name: _HistorySearch(one, writes.get(one.name), review, spell) for one in wanted}
+        self._search([one for one in searches.values() if not one.settled], environment)
+        return [judge(one, searches[one.name].past, writes.get(one.name)) for one in wanted]
+
+    @property
+    def extent(self) -> tuple[int | None, str | None]:
+        """How many commits history has (None: not known), and why that is not all."""
+        if self.history is None:
+            return None, self.missing
+        try:
+            return self.history.commits, self.history.gap
+        except PolicyctlError as error:
+            return None, str(error)
+
+    def _search(self, searches: list[_HistorySearch], environment: Environment) -> None:
+        if self.history is None:
+            for one in searches:
+                one.missing = self.missing
+            return
+        pending = {one.name: one for one in searches}
+        missing = None
+        try:
+            self._go_back(pending, self.history, environment)
+        except PolicyctlError as error:
+            missing = f"git history cannot be searched: {error}"
+        for one in pending.values():
+            one.missing = missing or self.history.gap or one.unread
+
+    def _go_back(self, pending: dict[str, _HistorySearch], history: History, environment: Environment) -> None:
+        """Look at versions until nothing is pending."""
+        for version in history.versions(environment) if pending else ():
+            if version.desired is None:
+                for one in pending.values():
+                    one.pass_over(version.commit, version.content)
+            elif (found := pending.get(version.desired.name)) is not None and found.look_at(version.commit, version.desired):
+                del pending[found.name]
+            if not pending:
+                return
+
+
+@dataclass
+class _HistorySearch:
+    """The search for one policy or model in git history."""
+
+    change: Change
+    write: LastWrite | None
+    review: Review
+    spell: Spell
+    stood: str | None = None
+    missing: str | None = None
+    unread: str | None = None
+    written: Document | None = None
+    versions: dict[str, tuple[str, Document]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.change.name
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing in history would show more."""
+        if self.write is None:
+            return self.change.before is None
+        done = {self.change.before_digest(), None if self.change.after is None else digest(normal_of(self.change.after))}
+        return bool(done & self.write.digests)
+
+    @property
+    def past(self) -> Past:
+        return Past(self.stood, tuple(self.versions.values()), self.missing, self.written)
+
+    def look_at(self, commit: str, version: Desired) -> bool:
+        """Compare a version with what is searched; whether the search is over."""
+        normals = [normal_of(version.document)]
+        if isinstance(version, Policy):
+            normals.append(normal_of(self.spell(version).document))
+        if self.write is not None:
+            self.written = next((one for one in normals if digest(one) in self.write.digests), None)
+            return self.written is not None
+        texts = [*map(canonical_text, normals)]
+        self.versions.setdefault(texts[-1], (commit, normals[-1]))
+        if isinstance(version, Policy):
+            is_live = canonical_text(self.change.before) in texts
+        else:
+            live = self.review.models_before.get(self.name)
+            is_live = live is not None and equal(version, live)
+        self.stood = commit if is_live else None
+        return is_live
+
+    def pass_over(self, commit: str, content: bytes) -> None:
+        """Note a file that could not be read, and that may have had this policy."""
+        own = short_model(self.name) if self.change.kind == "model" else bare_name(self.name)
+        if not content or own.encode(errors="replace") in content:
+            self.unread = f"a file of commit {commit[:12]} that may have had it cannot be read"
+
+
+def _entries(audit: Path) -> list[AuditEntry]:
+    """The entries of an audit record. Raises PolicyctlError for a line that is not one, unless it is an unfinished last one."""
+    found = []
+    for line in read_audit(audit):
+        if line.entry is not None:
+            found.append(line.entry)
+        elif not line.unfinished:
+            raise PolicyctlError(f"{audit}:{line.number}: {line.complaint}, so what policyctl wrote last is not known")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDrift:
+    """Who moved what in an environment, and what it was found out from; `spell` writes models as the remote spells them."""
+
+    report: DriftReport
+    review: Review
+    files: Files
+    loaded: Loaded
+    unread: UnreadFiles
+    spell: Spell
+
+
+def drift_of(review: Review, drifts: Iterable[Drift], evidence: Evidence) -> DriftReport:
+    """The report of a reviewed plan whose changes were judged."""
+    plan, found = review.plan, tuple(drifts)
+    commits, gap = evidence.extent if found else (None, None)
+    return DriftReport(
+        plan.environment,
+        plan.remote,
+        found,
+        plan.counts.unchanged,
+        plan.counts.unmanaged,
+        commits,
+        gap,
+        None if evidence.audit is None else str(evidence.audit),
+        tuple((block.name, block.reason) for block in plan.blocked),
+    )
+
+
+def hold_edited(review: Review, evidence: Evidence, environment: Environment, settings: Settings) -> Review:
+    """The review with a refusal for each policy that would be removed though it was edited on the remote since Git had it,
+    unless `allow_remove` names it; and with a note if that is not known."""
+    allowed = {*map(canonical, settings.allow_remove)}
+    shown = {name for name, one in review.drifts.items() if one.moved == "git"}
+    removes = [one for one in review.plan.changes if one.action == "remove" and one.name not in allowed | shown]
+    drifts = evidence.judge(removes, environment, review) if evidence.history is not None else []
+    refusals = [
+        f"{one.change.name} would be removed, but it was edited since: {one.why} "
+        f"(allow it with --allow-remove {quote(one.change.name)})"
+        for one in drifts
+        if one.edited_and_gone
+    ]
+    notes = [
+        f"whether {one.change.name} was edited on the remote since is not known: {one.why}"
+        for one in drifts
+        if one.moved == "unknown"
+    ]
+    return replace(review, refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))

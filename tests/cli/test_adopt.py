@@ -1,0 +1,394 @@
+"""policyctl drift --adopt: edits of the remote become a patch, after which there is nothing to plan."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.forges import Forge
+from tests.conftest import ANYGEM, Policyctl, Project, Ran
+from tests.git_repo import commit, git
+from tests.sqlite_rows import drop, edit, live_documents, put, row
+
+AUDIT = Path("audit.jsonl")
+PATCH = Path("adopt.patch")
+COMMENT = "   # Weights must be greater than 0 and less than or equal to 1"
+
+
+@pytest.fixture
+def applied(project: Project, policyctl: Policyctl) -> Project:
+    """anygem, committed and applied."""
+    project.write("anygem.yaml")
+    project.policy("other")
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    return project
+
+
+def weighing(*weights: float) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        for target, weight in zip(document["policy"]["targets"], weights, strict=True):
+            target["weight"] = weight
+
+    return change
+
+
+def describing(text: str) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document.update(description=text)
+
+
+def adopt(policyctl: Policyctl, *args: str | Path) -> Ran:
+    """Adopt, and have git itself apply the patch, if there is one."""
+    PATCH.unlink(missing_ok=True)
+    ran = policyctl("drift", "--adopt", "--patch", PATCH, *args)
+    if PATCH.exists():
+        git(Path(), "apply", str(PATCH.absolute()))
+    return ran
+
+
+def in_sync(policyctl: Policyctl, *args: str) -> bool:
+    return policyctl("plan", "--detailed-exitcode", *args).code == 0
+
+
+def planned(policyctl: Policyctl) -> list[tuple[str, Any, Any]]:
+    """The fields that the plan would change, each with both values."""
+    changes = json.loads(policyctl("plan", "--format", "json").out)["changes"]
+    return [(field["path"], field["before"], field["after"]) for change in changes for field in change["fields"]]
+
+
+def test_an_edit_becomes_the_smallest_patch(applied: Project, policyctl: Policyctl) -> None:
+    edit("anygem", weighing(0.6, 0.4))
+    ran = policyctl("drift", "--adopt", "--patch", "-")
+    assert [line for line in ran.out.splitlines() if line[0] in "+-"] == [
+        "--- a/policies/anygem.yaml",
+        "+++ b/policies/anygem.yaml",
+        f"-      weight: 0.75{COMMENT}",
+        f"+      weight: 0.6{COMMENT}",
+        "-      weight: 0.25",
+        "+      weight: 0.4",
+    ]
+    assert (ran.code, ran.err) == (0, "edited  policies/anygem.yaml\nadopted  virtual-policy/anygem\n")
+    assert adopt(policyctl).code == 0
+    assert in_sync(policyctl)
+
+
+def edit_text(_: Project) -> None:
+    edit("anygem", describing("one: two\n\nthree # four\n"))
+
+
+def add_by_hand(_: Project) -> None:
+    put([row("new", description="by hand")])
+
+
+def edit_both_fields(project: Project) -> None:
+    """Git moved a weight, and that is not applied; the remote moved the description."""
+    project.write("anygem.yaml", ANYGEM.replace("0.75", "0.7"))
+    commit(project.folder, "policies")
+    edit_text(project)
+
+
+def from_a_folder(project: Project) -> None:
+    """A file with a name that git quotes, in a directory of its own."""
+    path = project.policies / "one dir" / 'wéird "name".yaml'
+    path.parent.mkdir()
+    (project.policies / "anygem.yaml").rename(path)
+    commit(project.folder, "policies")
+    edit_text(project)
+
+
+def with_windows_line_ends(project: Project) -> None:
+    (project.policies / "anygem.yaml").write_bytes(b"\xef\xbb\xbf" + ANYGEM.replace("\n", "\r\n").encode())
+    commit(project.folder, "policies")
+    edit("anygem", weighing(0.6, 0.4))
+
+
+def beside_another(project: Project) -> None:
+    """Two policies in one file, of which both were edited."""
+    second = ANYGEM.replace("name: anygem", "name: second")
+    project.write("anygem.yaml", f"{ANYGEM}---\n{second}")
+    commit(project.folder, "policies")
+    put([{**live_documents()["virtual-policy/anygem"], "name": "virtual-policy/second"}])
+    edit("second", weighing(0.1, 0.9))
+    edit("anygem", weighing(0.6, 0.4))
+
+
+ADOPTED: dict[str, Callable[[Project], None]] = {
+    "a text": edit_text,
+    "a policy that was added by hand": add_by_hand,
+    "beside a change in Git that is not applied": edit_both_fields,
+    "in a file with an unusual name": from_a_folder,
+    "in a file with a byte order mark and Windows line ends": with_windows_line_ends,
+    "in two policies of one file": beside_another,
+}
+
+
+@pytest.mark.parametrize("case", ADOPTED)
+def test_after_the_patch_only_what_git_moved_is_left_to_apply(case: str, applied: Project, policyctl: Policyctl) -> None:
+    ADOPTED[case](applied)
+    before = live_documents()
+    ran = adopt(policyctl)
+    assert ran.code == 0, ran
+    assert live_documents() == before, "nothing is written to the remote"
+    if ADOPTED[case] is edit_both_fields:
+        assert planned(policyctl) == [("policy.targets[google/gemini-2.0-flash].weight", 0.75, 0.7)]
+        assert policyctl("apply", "--yes").code == 0
+    assert in_sync(policyctl)
+
+
+def test_a_policy_that_was_removed_by_hand_goes_from_the_files(applied: Project, policyctl: Policyctl) -> None:
+    """The audit record shows that it was there; history alone takes it for not applied."""
+    drop("anygem")
+    assert adopt(policyctl).err == "nothing to adopt: the remote moved nothing\n"
+    assert not PATCH.exists()
+    assert adopt(policyctl, "--audit", AUDIT).code == 0
+    assert not (applied.policies / "anygem.yaml").exists()
+    assert in_sync(policyctl)
+
+
+def test_a_conflict_is_left_until_it_is_named(applied: Project, policyctl: Policyctl) -> None:
+    edit("anygem", weighing(0.6, 0.25))
+    applied.write("anygem.yaml", ANYGEM.replace("0.75", "0.7"))
+    commit(applied.folder, "policies")
+    ran = adopt(policyctl, "--audit", AUDIT)
+    assert (ran.code, PATCH.exists()) == (5, False)
+    assert "left  virtual-policy/anygem: both sides moved policy.targets[google/gemini-2.0-flash].weight; name it" in ran.err
+    assert adopt(policyctl, "--audit", AUDIT, "anygem").code == 0
+    assert in_sync(policyctl)
+
+
+def test_what_was_edited_and_is_gone_from_the_files_comes_back_when_it_is_named(applied: Project, policyctl: Policyctl) -> None:
+    (applied.policies / "anygem.yaml").unlink()
+    commit(applied.folder, "policies")
+    edit("anygem", weighing(0.6, 0.4))
+    ran = adopt(policyctl)
+    assert (ran.code, "name it to take it over" in ran.err) == (5, True)
+    assert adopt(policyctl, "anygem").code == 0
+    assert in_sync(policyctl)
+
+
+def test_what_no_file_can_hold_is_left_with_the_reason(applied: Project, policyctl: Policyctl) -> None:
+    edit("anygem", weighing(250, 0.25))
+    ran = adopt(policyctl)
+    assert (ran.code, PATCH.exists()) == (5, False)
+    assert "left  virtual-policy/anygem: policy.targets[0].weight: weight must be" in ran.err
+
+
+def test_what_a_template_gives_is_reported(project: Project, policyctl: Policyctl) -> None:
+    """The rest of the edit is adopted."""
+    project.write("policyctl.yaml", "environments: {local: {remote: local, vars: {share: 0.75}}}\n")
+    project.write("anygem.yaml", ANYGEM.replace("0.75", '"{{ share }}"'))
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--yes").code == 0
+    edit("anygem", weighing(0.6, 0.4))
+    ran = adopt(policyctl)
+    assert ran.code == 5
+    path = "policy.targets[google/gemini-2.0-flash].weight"
+    assert (
+        f"left  virtual-policy/anygem: {path} is given by {{{{ share }}}}, and live it is 0.6: set share in the vars of local, "
+        "or write 0.6 in policies/anygem.yaml\n"
+    ) in ran.err
+    assert planned(policyctl) == [(path, 0.6, 0.75)]
+
+
+FLEET = """
+scope: ["virtual-policy/*"]
+templates: {one: {remote: "sqlite:///{{ t }}.db", vars: {share: 0.75}}}
+fleet: [{from: rows.csv, name: "t-{{ t }}", extends: one}]
+"""
+
+
+@pytest.fixture
+def fleet(project: Project, policyctl: Policyctl) -> Project:
+    """Two environments; a weight is a variable, and t-a's remote was edited."""
+    project.write("rows.csv", "t\na\nb\n")
+    project.write("policyctl.yaml", FLEET)
+    project.write("anygem.yaml", ANYGEM.replace("0.75", '"{{ share }}"'))
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--all", "--yes").code == 0
+    edit("anygem", weighing(0.6, 0.25), project.policies / "a.db")
+    return project
+
+
+def test_in_a_fleet_a_variable_is_overridden_for_that_environment_alone(fleet: Project, policyctl: Policyctl) -> None:
+    assert adopt(policyctl, "--env", "t-a").code == 0
+    assert (fleet.policies / "policyctl.yaml").read_text(
+        "utf-8"
+    ) == f"{FLEET}environments:\n  t-a:\n    vars:\n      share: 0.6\n"
+    assert in_sync(policyctl, "--all")
+
+
+def test_in_a_fleet_what_is_written_for_all_is_left(fleet: Project, policyctl: Policyctl) -> None:
+    edit("anygem", describing("by hand"), fleet.policies / "a.db")
+    ran = adopt(policyctl, "--env", "t-a")
+    assert ran.code == 5
+    assert (
+        "policies/anygem.yaml is for 2 environments: take it over for all with --shared, or write a variable there" in ran.err
+    )
+    assert "description" not in PATCH.read_text("utf-8")
+    assert in_sync(policyctl, "--env", "t-b")
+    assert "description: by hand" not in (fleet.policies / "anygem.yaml").read_text("utf-8")
+    assert adopt(policyctl, "--env", "t-a", "--shared").code == 0
+    assert in_sync(policyctl, "--env", "t-a")
+    assert not in_sync(policyctl, "--env", "t-b")
+
+
+def test_a_variable_that_moves_another_policy_too_is_left(fleet: Project, policyctl: Policyctl) -> None:
+    fleet.write("second.yaml", ANYGEM.replace("0.75", '"{{ share }}"').replace("name: anygem", "name: second"))
+    commit(fleet.folder, "policies")
+    ran = adopt(policyctl, "--env", "t-a")
+    assert (ran.code, PATCH.exists()) == (5, False)
+    assert "left  virtual-policy/anygem: setting share in the vars of t-a would change more than this\n" in ran.err
+
+
+WRONG = {
+    "nowhere to write to": (["--adopt"], "where to? write --adopt --patch FILE, or --adopt --pr"),
+    "a pull request of nothing": (["--pr"], "--pr belongs to --adopt"),
+    "a patch of nothing": (["--patch", "x"], "--patch belongs to --adopt"),
+    "files of nothing": (["--shared"], "--shared belongs to --adopt"),
+    "several environments": (["--adopt", "--patch", "x", "--all"], "--adopt is for one environment"),
+    "another format": (["--adopt", "--patch", "x", "--format", "json"], "--format json is not for --adopt"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_options_that_do_not_go_together_are_errors(case: str, applied: Project, policyctl: Policyctl) -> None:
+    args, message = WRONG[case]
+    ran = policyctl("drift", *args)
+    assert (ran.code, message in ran.err) == (64, True)
+
+
+def test_a_file_that_cannot_be_edited_in_place_is_written_anew(applied: Project, policyctl: Policyctl) -> None:
+    """An anchor that two targets share: an edit of one would change both."""
+    text = ANYGEM.replace("weight: 0.75", "weight: &w 0.5").replace("weight: 0.25", "weight: *w")
+    applied.write("anygem.yaml", text)
+    commit(applied.folder, "policies")
+    assert policyctl("apply", "--yes").code == 0
+    edit("anygem", weighing(0.6, 0.4))
+    ran = adopt(policyctl)
+    assert (ran.code, "written anew  policies/anygem.yaml" in ran.err) == (0, True)
+    assert in_sync(policyctl)
+
+
+@pytest.fixture
+def step(applied: Project, forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Forge:
+    """A step that runs for main, in a checkout of it, after the weights were edited by hand."""
+    for name, value in forge.branch_environ.items():
+        monkeypatch.setenv(name, value)
+    (applied.folder / ".gitignore").write_text(".policyctl\naudit.jsonl\n", "utf-8")
+    commit(applied.folder, ".gitignore")
+    edit("anygem", weighing(0.6, 0.4))
+    return forge
+
+
+def propose(policyctl: Policyctl, *args: str) -> Ran:
+    return policyctl("drift", "--adopt", "--pr", *args)
+
+
+def body_of(request: dict[str, Any]) -> str:
+    """The text of a pull request, on either service."""
+    text = request.get("description") or request.get("body")
+    assert isinstance(text, str)
+    return text
+
+
+def test_a_pull_request_has_the_edits_and_what_they_do(step: Forge, applied: Project, policyctl: Policyctl) -> None:
+    ran = propose(policyctl)
+    assert (ran.code, ran.err.endswith("a pull request was opened\n")) == (0, True)
+    ((branch, pushed),) = step.branches.items()
+    head = git(applied.folder, "rev-parse", "HEAD").strip()
+    assert (branch.startswith("policyctl/drift-local-"), pushed["start"]) == (True, head)
+    text = ANYGEM.replace("0.75", "0.6").replace("0.25", "0.4")
+    assert pushed["files"] == {"policies/anygem.yaml": text}
+    (request,) = step.requests
+    assert request["title"] == "policyctl: adopt 1 edit made on local"
+    assert (request.get("base") or request["target_branch"]) == "main"
+    body = body_of(request)
+    assert body.startswith("<!-- policyctl:edits environment=local directory=policies -->\n<!-- policyctl:adopts sha256:")
+    assert "<!-- policyctl:plan" not in body, "an approval is not read from it"
+    assert "| `policy.targets[google/gemini-2.0-flash].weight` | `0.75` | `0.75` | `0.6` | the remote moved |" in body
+    assert "75% → 60%" in body
+    (applied.policies / "anygem.yaml").write_text(text, "utf-8")
+    plan = json.loads(policyctl("plan", "--format", "json").out)
+    assert (plan["has_changes"], f"the plan is empty, with the digest `{plan['digest']}`" in body) == (False, True)
+
+
+def test_the_same_drift_updates_the_same_pull_request(step: Forge, policyctl: Policyctl) -> None:
+    """Without a new commit; other drift replaces the commit; and when nothing is left, it is closed."""
+    assert propose(policyctl).code == 0
+    first = dict(step.branches)
+    step.branches = {branch: {"start": "untouched"} for branch in step.branches}
+    ran = propose(policyctl)
+    assert (ran.code, "the pull request was updated" in ran.err, len(step.requests)) == (0, True, 1)
+    assert [*step.branches.values()] == [{"start": "untouched"}]
+    edit("anygem", describing("by hand"))
+    assert "the pull request was updated" in propose(policyctl).err
+    assert (len(step.requests), step.branches.keys()) == (1, first.keys())
+    ((_, pushed),) = step.branches.items()
+    assert "description: by hand" in pushed["files"]["policies/anygem.yaml"]
+    edit("anygem", weighing(0.75, 0.25))
+    edit("anygem", describing("Balances requests between 2 Gemini models"))
+    assert "the pull request was closed" in propose(policyctl).err
+    assert (step.requests[0].get("state"), len(step.requests)) == ("closed", 1)
+    assert "no pull request: there is nothing to adopt" in propose(policyctl).err
+
+
+def test_an_adoption_that_a_guard_refuses_is_a_draft_with_the_reason(
+    step: Forge, applied: Project, policyctl: Policyctl
+) -> None:
+    applied.write("policyctl.yaml", "guards: {max_traffic_shift: 5}\n")
+    commit(applied.folder, "policies")
+    assert propose(policyctl).code == 0
+    (request,) = step.requests
+    assert request.get("draft") or request["title"].startswith("Draft: ")
+    assert "max_traffic_shift" in body_of(request)
+
+
+def test_new_and_deleted_files_are_in_it(step: Forge, applied: Project, policyctl: Policyctl) -> None:
+    put([row("new")])
+    drop("other")
+    assert propose(policyctl, "--audit", str(AUDIT)).code == 0
+    ((_, pushed),) = step.branches.items()
+    assert set(pushed["files"]) == {"policies/anygem.yaml", "policies/new.yaml", "policies/other.yaml"}
+    assert pushed["files"]["policies/other.yaml"] is None
+
+
+def test_what_is_left_is_in_the_pull_request(step: Forge, policyctl: Policyctl) -> None:
+    put([row("new", policy={"targets": []})])
+    assert propose(policyctl).code == 5
+    assert "Not taken over:\n\n- `virtual-policy/new`: " in body_of(step.requests[0])
+
+
+def test_nothing_from_a_policy_acts_in_the_pull_request(step: Forge, policyctl: Policyctl) -> None:
+    edit("anygem", describing("fixes #1 @team <!-- policyctl:adopts x --> | a `b` | <b>"))
+    put([row("fixes", description="@team")])
+    assert propose(policyctl).code == 0
+    text = re.sub(r"^(```+).*?^\1$", "", body_of(step.requests[0]), flags=re.MULTILINE | re.DOTALL)
+    lines = re.sub(r"(`+).+?\1|<code>.*?</code>", "", text).splitlines()
+    assert len(lines) > 20
+    assert [line for line in lines[2:] if any(word in line for word in ("@team", "<!--", "fixes"))] == []
+
+
+def test_another_persons_pull_request_is_left_alone(step: Forge, policyctl: Policyctl) -> None:
+    assert propose(policyctl).code == 0
+    step.requests[0] |= {"user": {"login": "mallory"}, "author": {"username": "mallory"}}
+    body = body_of(step.requests[0])
+    assert "a pull request was opened" in propose(policyctl).err
+    assert (len(step.requests), body_of(step.requests[0])) == (2, body)
+
+
+def test_files_that_are_not_as_committed_open_none(step: Forge, applied: Project, policyctl: Policyctl) -> None:
+    applied.policy("uncommitted")
+    ran = propose(policyctl)
+    assert (ran.code, "the files are not as committed" in ran.err) == (1, True)
+    assert (step.requests, step.branches) == ([], {})
+
+
+def test_outside_a_workflow_there_is_no_pull_request(applied: Project, policyctl: Policyctl) -> None:
+    edit("anygem", weighing(0.6, 0.4))
+    ran = propose(policyctl)
+    assert (ran.code, "this is not a step of GitHub Actions or GitLab CI" in ran.err) == (1, True)

@@ -1,0 +1,441 @@
+"""policyctl drift: who moved, by Git history and by the audit record; and what was edited by hand is not removed unnoticed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from policyctl.plan.drift import MOVED
+from policyctl.report import schema_text
+from tests.conftest import ANYGEM, Policyctl, Project
+from tests.git_repo import commit, git
+from tests.server.serving import loopback, serving
+from tests.sqlite_rows import LOCAL, drop, edit, live_documents, put, row
+
+AUDIT = Path("audit.jsonl")
+ONE, TWO = "virtual-model/a/one", "virtual-model/b/two"
+
+
+@pytest.fixture
+def applied(project: Project, policyctl: Policyctl) -> Project:
+    """chat, committed in two versions, of which the second is applied."""
+    describe(project, "first")
+    commit(project.folder, "policies")
+    describe(project, "second")
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    return project
+
+
+def describe(project: Project, text: str, name: str = "chat", **more: str) -> None:
+    project.policy(name, ONE, TWO, retry=f"{{attempts: {more.pop('attempts', '1')}}}", **more)
+    path = project.policies / f"{name}.yaml"
+    path.write_text(f"{path.read_text('utf-8')}description: {text}\n", "utf-8")
+
+
+def retries(attempts: int) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        document["policy"]["retry"] = {"attempts": attempts}
+
+    return change
+
+
+def describing(text: str) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document.update(description=text)
+
+
+def data_of(policyctl: Policyctl, *args: str | Path) -> dict[str, Any]:
+    """The drift of the first environment as JSON, which is as its schema describes."""
+    found = json.loads(policyctl("drift", "--format", "json", *args).out)
+    Draft202012Validator(json.loads(schema_text("drift"))).validate(found)
+    environment: dict[str, Any] = found["environments"][0]
+    return environment
+
+
+def moved(policyctl: Policyctl, *args: str | Path) -> dict[str, tuple[str, str]]:
+    """For each policy who moved, and what that rests on."""
+    return {
+        one["name"].removeprefix("virtual-policy/"): (one["moved"], one["basis"]) for one in data_of(policyctl, *args)["drifts"]
+    }
+
+
+def git_edits(project: Project) -> None:
+    describe(project, "third")
+    commit(project.folder, "policies")
+
+
+def git_removes(project: Project) -> None:
+    describe(project, "other", "other")
+    (project.policies / "chat.yaml").unlink()
+    commit(project.folder, "policies")
+
+
+def remote_edits(_: Project) -> None:
+    edit("chat", retries(5))
+
+
+def remote_goes_back(_: Project) -> None:
+    edit("chat", describing("first"))
+
+
+def remote_removes(_: Project) -> None:
+    drop("chat")
+
+
+def both_edit(project: Project) -> None:
+    git_edits(project)
+    remote_edits(project)
+
+
+def both_edit_one_field(project: Project) -> None:
+    git_edits(project)
+    edit("chat", describing("by hand"))
+
+
+def edited_and_gone(project: Project) -> None:
+    git_removes(project)
+    remote_edits(project)
+
+
+def nothing(_: Project) -> None:
+    pass
+
+
+# What happened → who moved by history, and who moved by the audit record.
+CASES: dict[str, tuple[Callable[[Project], None], str | None, str | None]] = {
+    "nothing": (nothing, None, None),
+    "Git edited": (git_edits, "git", "git"),
+    "Git removed": (git_removes, "git", "git"),
+    "the remote was edited": (remote_edits, "remote", "remote"),
+    "an old version was put back by hand, which history takes for not applied": (remote_goes_back, "git", "remote"),
+    "removed by hand, which history takes for not applied": (remote_removes, "git", "remote"),
+    "both edited": (both_edit, "both", "both"),
+    "both edited one field, where history cannot see that Git moved first": (both_edit_one_field, "remote", "both"),
+    "edited by hand, and gone from the files": (edited_and_gone, "both", "both"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_who_moved(case: str, applied: Project, policyctl: Policyctl) -> None:
+    happens, by_history, by_audit = CASES[case]
+    happens(applied)
+    expected = {} if by_history is None else {"chat": (by_history, "history")}
+    assert {name: who for name, who in moved(policyctl).items() if name == "chat"} == expected
+    expected = {} if by_audit is None else {"chat": (by_audit, "audit")}
+    assert {name: who for name, who in moved(policyctl, "--audit", AUDIT).items() if name == "chat"} == expected
+
+
+def test_drift_writes_nothing_and_its_exit_code_shows_a_difference_only_if_asked(
+    applied: Project, policyctl: Policyctl
+) -> None:
+    assert policyctl("drift", "--detailed-exitcode").code == 0
+    both_edit(applied)
+    before = live_documents()
+    assert policyctl("drift").code == 0
+    assert policyctl("drift", "--detailed-exitcode").code == 2
+    assert live_documents() == before
+
+
+BOTH = """\
+environment local, remote local
+
+~ virtual-policy/chat  policies/chat.yaml
+    both moved: edited on the remote since policyctl wrote it (WRITTEN), and changed in the files since
+    description: was second, files third, live second  (Git moved)
+    policy.retry.attempts: was 1, files 1, live 5  (the remote moved)
+
+1 answer from the audit record (audit.jsonl)
+
+Drift: 1 moved on both sides, 0 in sync.
+"""
+
+
+def test_fields_that_each_side_moved_are_told_apart(applied: Project, policyctl: Policyctl) -> None:
+    both_edit(applied)
+    shown = policyctl("drift", "--audit", AUDIT).out
+    written = shown.partition("(")[2].partition(")")[0]
+    assert shown == BOTH.replace("WRITTEN", written)
+    (one,) = data_of(policyctl, "--audit", AUDIT)["drifts"]
+    assert one["conflicts"] == []
+    edit("chat", describing("by hand"))
+    (one,) = data_of(policyctl, "--audit", AUDIT)["drifts"]
+    assert one["conflicts"] == ["description"]
+    assert {field["path"]: field["moved"] for field in one["fields"]} == {
+        "description": "both",
+        "policy.retry.attempts": "remote",
+    }
+
+
+def test_history_finds_what_differs_least_and_so_which_field_was_edited(applied: Project, policyctl: Policyctl) -> None:
+    both_edit(applied)
+    (one,) = data_of(policyctl)["drifts"]
+    assert {field["path"]: field["moved"] for field in one["fields"]} == {
+        "description": "git",
+        "policy.retry.attempts": "remote",
+    }
+
+
+def test_each_commit_is_rendered_with_its_own_configuration(project: Project, policyctl: Policyctl) -> None:
+    """A variable that changed is a change in Git, and an inventory's cell too."""
+    project.write("anygem.yaml", ANYGEM.replace("0.75", '"{{ share }}"'))
+    config = "environments: {{local: {{remote: local, vars: {{share: {share}, other: {other}}}}}}}\n"
+    project.write("policyctl.yaml", config.format(share=0.75, other=1))
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--yes").code == 0
+    project.write("policyctl.yaml", config.format(share=0.6, other=2))
+    head = commit(project.folder, "policies")
+    (one,) = data_of(policyctl)["drifts"]
+    assert (one["moved"], one["commit"] == head) == ("git", False)
+    edit("anygem", lambda document: document["policy"]["targets"][0].update(weight=0.9))
+    assert moved(policyctl) == {"anygem": ("remote", "history")}
+
+
+def test_a_policy_that_was_renamed_to_another_file_keeps_its_history(applied: Project, policyctl: Policyctl) -> None:
+    git(applied.folder, "mv", "policies/chat.yaml", "policies/moved.yaml")
+    commit(applied.folder, "policies")
+    describe(applied, "third", "moved")
+    path = applied.policies / "moved.yaml"
+    path.write_text(path.read_text("utf-8").replace("name: moved", "name: chat"), "utf-8")
+    assert moved(policyctl) == {"chat": ("git", "history")}
+
+
+def test_a_checkout_that_is_behind_takes_a_newer_version_for_what_it_is(applied: Project, policyctl: Policyctl) -> None:
+    """The default branch moved on and was applied; this branch does not have it yet."""
+    old = git(applied.folder, "rev-parse", "HEAD").strip()
+    git_edits(applied)
+    assert policyctl("apply", "--yes").code == 0
+    git(applied.folder, "update-ref", "refs/remotes/origin/main", "HEAD")
+    git(applied.folder, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
+    git(applied.folder, "checkout", "--quiet", "-b", "behind", old)
+    assert moved(policyctl) == {"chat": ("git", "history")}
+
+
+def shallow(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shallow clone of the project, with what is live beside it, as the working directory."""
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{project.folder}", str(clone))
+    (project.folder / ".policyctl").rename(clone / ".policyctl")
+    monkeypatch.chdir(clone)
+
+
+def test_a_shallow_clone_knows_less_and_names_the_remedy(
+    applied: Project, policyctl: Policyctl, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote_edits(applied)
+    shallow(applied, tmp_path_factory.mktemp("shallow"), monkeypatch)
+    assert moved(policyctl) == {"chat": ("unknown", "nothing")}
+    assert "fetch the whole history (actions/checkout: fetch-depth: 0" in policyctl("drift").out
+
+
+def test_what_git_cannot_show_is_not_called_drift(applied: Project, policyctl: Policyctl) -> None:
+    """A version that may have been it, and that cannot be read; and outside a repository."""
+    applied.write("chat.yaml", "name: chat\npolicy: {}\n")
+    commit(applied.folder, "policies")
+    describe(applied, "third")
+    commit(applied.folder, "policies")
+    remote_edits(applied)
+    found = data_of(policyctl)["drifts"][0]
+    assert (found["moved"], "that may have had it cannot be read" in found["why"]) == ("unknown", True)
+    (applied.folder / ".git").rename(applied.folder / "git")
+    found = data_of(policyctl)["drifts"][0]
+    assert (found["moved"], "is not in a git repository" in found["why"]) == ("unknown", True)
+
+
+def test_a_policy_that_no_file_ever_had_was_added_by_hand(applied: Project, policyctl: Policyctl) -> None:
+    put([row("other")])
+    assert moved(policyctl) == {"other": ("remote", "history")}
+
+
+def test_an_apply_whose_outcome_is_not_known_may_have_written_either(applied: Project, policyctl: Policyctl) -> None:
+    git_edits(applied)
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    begun = [line for line in AUDIT.read_text("utf-8").splitlines() if '"begun"' in line]
+    AUDIT.write_text("\n".join(begun) + "\n", "utf-8")
+    edit("chat", describing("second"))
+    assert moved(policyctl, "--audit", AUDIT) == {"chat": ("git", "audit")}
+    edit("chat", describing("by hand"))
+    assert moved(policyctl, "--audit", AUDIT) == {"chat": ("remote", "audit")}
+
+
+def test_an_audit_record_that_cannot_be_read_is_an_error(applied: Project, policyctl: Policyctl) -> None:
+    assert policyctl("drift", "--audit", "none.jsonl").err.startswith("error: the audit file none.jsonl cannot be read:")
+    AUDIT.write_text("{}\n{}\n", "utf-8")
+    ran = policyctl("drift", "--audit", AUDIT)
+    assert (ran.code, "audit.jsonl:1: does not have the format" in ran.err) == (1, True)
+
+
+def test_names_select_and_one_that_matches_nothing_is_an_error(applied: Project, policyctl: Policyctl) -> None:
+    describe(applied, "new", "other")
+    remote_edits(applied)
+    assert set(moved(policyctl)) == {"chat", "other"}
+    assert set(moved(policyctl, "ch*")) == {"chat"}
+    assert policyctl("drift", "chta").code == 64
+
+
+def test_a_git_revision_is_not_a_remote_that_moves(applied: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("drift", "--remote", "git:HEAD")
+    assert (ran.code, "use plan or diff" in ran.err) == (64, True)
+
+
+def test_edits_over_http_are_found(project: Project, policyctl: Policyctl, tmp_path: Path) -> None:
+    """A real server, edited through its API."""
+    describe(project, "first")
+    with serving(tmp_path / "served.db") as served:
+        project.write("policyctl.yaml", f"scope: ['virtual-policy/*']\nenvironments: {{local: {{remote: '{served.url}'}}}}\n")
+        commit(project.folder, "policies")
+        assert policyctl("apply", "--yes").code == 0
+        assert moved(policyctl) == {}
+        (found,) = loopback.get(f"{served.url}/v1/orchestrate/model_policy").json()
+        body = {key: found[key] for key in ("name", "display_name", "policy")} | {"description": "by hand"}
+        assert loopback.put(f"{served.url}/v1/orchestrate/model_policy/{found['id']}", json=body).is_success
+        assert moved(policyctl) == {"chat": ("remote", "history")}
+
+
+def test_managed_models_drift_too(project: Project, policyctl: Policyctl) -> None:
+    project.write("policyctl.yaml", "manage: [policies, models]\n")
+    model = "spec_version: v1\nkind: model\nname: openai/a\ntags: [{}]\n"
+    project.policy("other", "virtual-model/openai/a")
+    for tag in ("first", "second"):
+        project.write("models/a.yaml", model.format(tag))
+        commit(project.folder, "policies")
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    project.write("models/a.yaml", model.format("third"))
+    assert moved(policyctl) == {"virtual-model/openai/a": ("git", "history")}
+    assert moved(policyctl, "--audit", AUDIT) == {"virtual-model/openai/a": ("git", "audit")}
+    project.write("models/a.yaml", model.format("second"))
+    with closing(sqlite3.connect(LOCAL)) as connection, connection:
+        connection.execute("UPDATE model SET document = replace(document, 'second', 'by hand')")
+    assert moved(policyctl) == {"virtual-model/openai/a": ("remote", "history")}
+    assert moved(policyctl, "--audit", AUDIT) == {"virtual-model/openai/a": ("remote", "audit")}
+
+
+# What happened → whether removing chat is refused.
+REMOVALS: dict[str, tuple[Callable[[Project], None], bool]] = {
+    "not touched since": (git_removes, False),
+    "edited by hand since": (edited_and_gone, True),
+}
+
+
+@pytest.mark.parametrize("case", REMOVALS)
+def test_what_was_edited_by_hand_is_removed_only_when_it_is_named(case: str, applied: Project, policyctl: Policyctl) -> None:
+    happens, refused = REMOVALS[case]
+    happens(applied)
+    ran = policyctl("plan", "--out", "plan.json")
+    assert (ran.code, "virtual-policy/chat would be removed, but it was edited since" in ran.out) == (3 * refused, refused)
+    if refused:
+        for command in (["apply", "--yes"], ["apply", "plan.json", "--yes"]):
+            assert policyctl(*command).code == 3
+            assert "virtual-policy/chat" in live_documents()
+    assert policyctl("apply", "--yes", *(["--allow-remove", "chat"] if refused else [])).code == 0
+    assert set(live_documents()) == {"virtual-policy/other"}
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
+def test_the_audit_record_of_an_apply_wins_over_history(applied: Project, policyctl: Policyctl) -> None:
+    """An old version was put back by hand, which history takes for not applied; and what was applied was never committed."""
+    git_removes(applied)
+    edit("chat", describing("first"))
+    assert policyctl("plan").code == 0
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 3
+    edit("chat", describing("second"))
+    describe(applied, "uncommitted")
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    (applied.policies / "chat.yaml").unlink()
+    assert policyctl("plan").code == 3
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    assert set(live_documents()) == {"virtual-policy/other"}
+
+
+def test_a_refusal_changes_no_digest(applied: Project, policyctl: Policyctl) -> None:
+    """What history shows decides whether a plan may be applied, not which plan it is."""
+    edited_and_gone(applied)
+    digests = [json.loads(policyctl("plan", "--format", "json").out)["digest"]]
+    (applied.folder / ".git").rename(applied.folder / "git")
+    digests.append(json.loads(policyctl("plan", "--format", "json").out)["digest"])
+    assert digests[0] == digests[1]
+
+
+def test_a_shallow_clone_removes_and_notes_what_is_not_known(
+    applied: Project, policyctl: Policyctl, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited_and_gone(applied)
+    shallow(applied, tmp_path_factory.mktemp("shallow"), monkeypatch)
+    ran = policyctl("plan")
+    assert ran.code == 0
+    assert "note  whether virtual-policy/chat was edited on the remote since is not known: this clone is shallow" in ran.out
+
+
+def test_a_plan_uses_the_same_words(applied: Project, policyctl: Policyctl) -> None:
+    """In text, in markdown and in JSON; the digest does not depend on them."""
+    remote_edits(applied)
+    put([row("other")])
+    found = {one["name"]: f"{MOVED[one['moved']]}: {one['why']}" for one in data_of(policyctl)["drifts"]}
+    shown = policyctl("plan", "--report", "markdown=plan.md")
+    assert all(shown.out.count(f"    {words}\n") == 1 for words in found.values())
+    page = Path("plan.md").read_text("utf-8")
+    assert page.count("The remote moved: no commit has what is live") == 1
+    plan = json.loads(policyctl("plan", "--format", "json").out)
+    Draft202012Validator(json.loads(schema_text("plan"))).validate(plan)
+    assert {one["name"]: f"{MOVED[one['moved']['by']]}: {one['moved']['why']}" for one in plan["changes"]} == found
+    (applied.folder / ".git").rename(applied.folder / "git")
+    without = json.loads(policyctl("plan", "--format", "json").out)
+    assert (without["digest"], [one for one in without["changes"] if "moved" in one]) == (plan["digest"], [])
+
+
+FLEET = """
+scope: ["virtual-policy/*"]
+templates: {one: {remote: "sqlite:///{{ t }}.db", vars: {lite: 0.1}}}
+fleet: [{from: rows.csv, name: "t-{{ t }}", extends: one}]
+"""
+
+
+def test_several_environments_are_reported_together(project: Project, policyctl: Policyctl) -> None:
+    """Equal drift once, failures by reason, and one exit code."""
+    describe(project, "first")
+    project.write("rows.csv", "t\na\nb\nc\nd\n")
+    project.write("policyctl.yaml", FLEET)
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--all", "--yes").code == 0
+    for name in "ab":
+        edit("chat", retries(5), project.policies / f"{name}.db")
+    (project.policies / "c.db").write_bytes(b"not a database, whatever its name is")
+    ran = policyctl("drift", "--all", "--detailed-exitcode")
+    assert ran.code == 5
+    assert "t-a, t-b: 1 moved on the remote, 0 in sync, the same in 2 environments\n" in ran.out
+    assert ran.out.count("policy.retry.attempts: files 1, live 5") == 1
+    assert "no changes in 1 environment: t-d" in ran.out
+    assert ran.out.count("failed  1 × ") == 1
+    assert policyctl("drift", "--env", "t-[abd]", "--detailed-exitcode").code == 2
+    assert policyctl("drift", "--env", "t-d", "--detailed-exitcode").code == 0
+    found = json.loads(policyctl("drift", "--all", "--format", "json").out)
+    Draft202012Validator(json.loads(schema_text("drift"))).validate(found)
+    assert [(one["name"], one["status"]) for one in found["environments"]] == [
+        ("t-a", "planned"),
+        ("t-b", "planned"),
+        ("t-c", "failed"),
+        ("t-d", "planned"),
+    ]
+    assert policyctl("drift", "-l", "ring=1").code == 64
+
+
+def test_of_several_environments_only_the_edited_one_is_refused(project: Project, policyctl: Policyctl) -> None:
+    describe(project, "first")
+    describe(project, "other", "other")
+    project.write("rows.csv", "t\na\nb\n")
+    project.write("policyctl.yaml", FLEET)
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--all", "--yes").code == 0
+    edit("chat", retries(5), project.policies / "a.db")
+    (project.policies / "chat.yaml").unlink()
+    commit(project.folder, "policies")
+    ran = policyctl("apply", "--all", "--yes")
+    assert (ran.code, "refused by 1 safety rule" in ran.out, "failed  1 × " in ran.out) == (5, True, True), ran
+    assert set(live_documents(project.policies / "a.db")) == {"virtual-policy/chat", "virtual-policy/other"}
+    assert set(live_documents(project.policies / "b.db")) == {"virtual-policy/other"}
