@@ -23,6 +23,7 @@ from urllib.request import Request, urlopen
 
 from tests.bench.corpus import write_corpus
 from tests.bench.fleet import POLICIES, alone, listing, planning
+from tests.bench.history import COMMITS, FILES, GOAL, search
 from tests.bench.measure import Cost, Measured, Work, against, in_turns, measure
 from tests.readme_blocks import EVIDENCE
 
@@ -245,6 +246,13 @@ def effects(rounds: int) -> Row:
     return Row("effects of 1,000 changed policies", "≤ 1 s", f"{seconds:.2f} s", seconds <= 1, seconds)
 
 
+def history() -> Row:
+    """Who moved, with a search of all of a long history."""
+    cost = search(POLICYCTL[0])
+    name, measured = f"`drift` over {COMMITS:,} commits × {FILES} files", f"{cost.processor:.2f} s"
+    return Row(name, f"≤ {GOAL:g} s of processor time", measured, cost.processor <= GOAL, cost.seconds, cost.megabytes)
+
+
 def _ask(url: str, method: str, path: str) -> bytes:
     with urlopen(Request(f"{url}{path}", method=method)) as answer:
         content: bytes = answer.read()
@@ -279,6 +287,7 @@ def run(size: int, rounds: int, *, grow: bool) -> dict[str, Any]:
         rows.append(_memory(applied, 150))
         rows += environments(max(size // 5, 1), url)
         rows.append(effects(rounds))
+        rows.append(history())
         if grow:
             rows += growing(place, Place(Path(top, "more"), size * 10), min(rounds, 3))
             rows.append(_memory(rows[-1], 400))
