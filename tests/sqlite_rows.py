@@ -74,7 +74,7 @@ def _values(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def edit(name: str, change: Callable[[dict[str, Any]], object], path: Path = LOCAL) -> None:
-    """Change a stored policy as somebody would by hand; `change` is given its document."""
+    """Change a stored policy by hand; `change` is given its document."""
     with closing(sqlite3.connect(path)) as connection, connection:
         where = (canonical_name(name),)
         (text,) = connection.execute("SELECT document FROM policy WHERE canonical = ?", where).fetchone()
@@ -84,6 +84,6 @@ def edit(name: str, change: Callable[[dict[str, Any]], object], path: Path = LOC
 
 
 def drop(name: str, path: Path = LOCAL) -> None:
-    """Remove a stored policy as somebody would by hand."""
+    """Remove a stored policy by hand."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM policy WHERE canonical = ?", (canonical_name(name),))

@@ -115,7 +115,7 @@ def _check_adoption(adopt: bool, patch: Path | None, shared: bool, request: bool
 
 
 def drift_in(session: Session, selection: Selection, evidence: Evidence) -> FoundDrift:
-    """Who moved what in the session's environment. Raises UsageError for a git revision, which nobody can edit, and otherwise
+    """Who moved what in the session's environment. Raises UsageError for a git revision, which does not move, and otherwise
     as a plan does."""
     if is_git(session.url):
         raise UsageError(f"drift compares the files with a remote, and {session.remote} is a git revision; use plan or diff")

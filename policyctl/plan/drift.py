@@ -2,7 +2,7 @@
 
 What was written last comes from the audit record, where there is one, and then it is certain. Otherwise Git history decides:
 what is live is searched among the versions that Git has had. History alone never takes a mere change in Git for an edit of the
-remote, but it cannot see that somebody put an old version back.
+remote, but it cannot see that an old version was put back by hand.
 """
 
 from __future__ import annotations

@@ -94,14 +94,14 @@ class Adopter:
             self._put(policy.file, edited.text)
             self.done.documents[name] = edited.normal
             for one in edited.templated:
-                self._leave(name, self._told(one, policy.file))
+                self._leave(name, self._given(one, policy.file))
         elif not self._write_whole(policy, target):
             return
         if edited is None or not edited.templated:
             self.done.adopted.append(name)
 
     def _target(self, drift: Drift) -> Document | None:
-        """What the file should say; None for a conflict that nobody decided."""
+        """What the file should say; None for a conflict that the user did not decide."""
         live, change = drift.change.before, drift.change
         assert live is not None  # noqa: S101 - of an update
         if drift.moved != "both":
@@ -153,7 +153,7 @@ class Adopter:
         variables = {found[1]: one.live for one in templated if (found := _VARIABLE.fullmatch(one.template))}
         if len(variables) < len(templated):
             for one in templated:
-                self._leave(policy.name, self._told(one, policy.file))
+                self._leave(policy.name, self._given(one, policy.file))
         elif variables and not self._set(variables, policy, target, templated):
             names = listed([*variables])
             self._leave(policy.name, f"setting {names} in the vars of {self._environment.name} would change more than this")
@@ -195,7 +195,7 @@ class Adopter:
         known = [one for one in self._config.environments.values() if one.name != self._environment.name]
         return sum(self._files.includes(file, one) for one in known) + len(self._config.broken)
 
-    def _told(self, one: Templated, file: str) -> str:
+    def _given(self, one: Templated, file: str) -> str:
         live = value(one.live)
         found = _VARIABLE.fullmatch(one.template)
         where = f"set {found[1]} in the vars of {self._environment.name}" if found else "change what it is computed from"

@@ -373,9 +373,9 @@ def test_nothing_from_a_policy_acts_in_the_pull_request(step: Forge, policyctl: 
     assert [line for line in lines[2:] if any(word in line for word in ("@team", "<!--", "fixes"))] == []
 
 
-def test_another_persons_pull_request_is_left_alone(step: Forge, policyctl: Policyctl) -> None:
+def test_the_pull_request_of_another_user_is_left_alone(step: Forge, policyctl: Policyctl) -> None:
     assert propose(policyctl).code == 0
-    step.requests[0] |= {"user": {"login": "mallory"}, "author": {"username": "mallory"}}
+    step.requests[0] |= {"user": {"login": "stranger"}, "author": {"username": "stranger"}}
     body = body_of(step.requests[0])
     assert "a pull request was opened" in propose(policyctl).err
     assert (len(step.requests), body_of(step.requests[0])) == (2, body)

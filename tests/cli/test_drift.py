@@ -157,7 +157,7 @@ Drift: 1 moved on both sides, 0 in sync.
 """
 
 
-def test_fields_that_each_side_moved_are_told_apart(applied: Project, policyctl: Policyctl) -> None:
+def test_fields_that_each_side_moved_are_distinguished(applied: Project, policyctl: Policyctl) -> None:
     both_edit(applied)
     shown = policyctl("drift", "--audit", AUDIT).out
     written = shown.partition("(")[2].partition(")")[0]
