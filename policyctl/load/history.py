@@ -74,7 +74,7 @@ class History:
         self._known: dict[tuple[Any, ...], Config | None] = {}
         self._results: dict[tuple[str, str, bool, str], FileResult | None] = {}
         self._lock = threading.Lock()
-        self._end: str | None = None
+        self._ends = False  # whether a walk ended before the beginning
 
     @property
     def commit(self) -> str:
@@ -86,12 +86,17 @@ class History:
         """The way back from what is checked out, and the commits of the default branch that the checkout lacks."""
         revision, folder = self._revision, self._revision.folder
         paths = [folder, *self._configs, *self._inventories] if folder else []
-        self._end = None if self._within is None else revision.ancestor(self._within)
-        walks = [revision.walk(paths, MOST_COMMITS, until=self._end)]
+        walks = [revision.walk(paths, MOST_COMMITS, self._ends_of(revision))]
         with suppress(PolicyctlError):  # most clones of a pull request have no such branch
             upstream = Revision(revision.top / folder, _UPSTREAM)
-            walks.append(upstream.walk(paths, MOST_COMMITS, until=revision.commit))
+            walks.append(upstream.walk(paths, MOST_COMMITS, [revision.commit, *self._ends_of(upstream)]))
         return walks
+
+    def _ends_of(self, revision: Revision) -> list[str]:
+        """The commit at which a walk back ends, if not all of history is to be looked at."""
+        end = None if self._within is None else revision.ancestor(self._within)
+        self._ends = self._ends or end is not None
+        return [] if end is None else [end]
 
     @property
     def commits(self) -> int:
@@ -103,7 +108,7 @@ class History:
         """Why this is not the whole history; None when it is."""
         if self._revision.repository.is_shallow:
             return f"this clone is shallow; {WHOLE_HISTORY}"
-        if len(self._walks[0]) >= MOST_COMMITS or self._end is not None:
+        if len(self._walks[0]) >= MOST_COMMITS or self._ends:
             return f"only the last {len(self._walks[0]):,} commits that changed the directory were looked at"
         return None
 

@@ -224,10 +224,10 @@ class Revision:
         found = self.repository.output("rev-list", "--first-parent", "--max-count=1", f"--skip={steps}", self.commit)
         return found.decode().strip() or None
 
-    def walk(self, paths: Sequence[str], most: int, *, until: str | None = None) -> list[PastCommit]:
+    def walk(self, paths: Sequence[str], most: int, without: Sequence[str] = ()) -> list[PastCommit]:
         """The first-parent history of these paths (from the top; all if empty) up to this commit, the youngest first: at most
-        so many commits, and none that `until` has too. Submodules are not looked into."""
-        repository, limit = self.repository, [f"--max-count={most}", self.commit, *([f"^{until}"] if until else [])]
+        so many commits, and none of those in the history of the commits `without`. Submodules are not looked into."""
+        repository, limit = self.repository, [f"--max-count={most}", self.commit, *(f"^{one}" for one in without)]
         commits = repository.output("rev-list", "--first-parent", *limit, "--", *paths).decode().split()
         if not commits:
             return []
