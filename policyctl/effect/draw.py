@@ -11,27 +11,31 @@ below one request in 10^15.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from math import lcm
-from typing import NamedTuple
 
 
-class WeightedChoice(NamedTuple):
+@dataclass(frozen=True)  # without slots, so that its edges are worked out once
+class WeightedChoice:
     """The parts of `total` that each target is drawn for; where they sum to less, no target may be drawn."""
 
     parts: tuple[int, ...]
     total: int
 
+    @cached_property
+    def edges(self) -> list[float]:
+        """Where each target's part of the points from 0 to 1 ends."""
+        return [passed / self.total for passed in accumulate(self.parts)]
+
     def position(self, point: float) -> int | None:
         """The position that a point from 0 to 1 (less than 1) draws, or None when it draws none."""
-        passed = 0
-        for position, part in enumerate(self.parts):
-            passed += part
-            if point < passed / self.total:
-                return position
-        return None
+        position = bisect_right(self.edges, point)
+        return position if position < len(self.parts) else None
 
 
 def weighted_choice(weights: Sequence[float]) -> WeightedChoice:
