@@ -16,8 +16,7 @@ from policyctl.errors import Incomplete, PolicyctlError
 from policyctl.load.adopt import Adoption
 from policyctl.load.atomic import write_atomically
 from policyctl.load.git import repository_top
-from policyctl.load.git.checkout import head
-from policyctl.load.git.revision import default_branch
+from policyctl.load.git.checkout import default_branch, head
 from policyctl.load.placement import FileLayout
 from policyctl.plan.plan import make_plan
 from policyctl.plan.safety import Review, review

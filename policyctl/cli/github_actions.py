@@ -70,7 +70,7 @@ def provenance(directory: Path) -> Provenance:
     now = datetime.fromtimestamp(int(seconds), UTC) if is_moment else datetime.now(UTC)
     origin = origin_in(os.environ)
     if not origin.commit:
-        from policyctl.load.git.revision import checked_out_head  # imports subprocess
+        from policyctl.load.git.checkout import checked_out_head  # imports subprocess
 
         branch, commit = checked_out_head(directory)
         origin = origin._replace(branch=branch, commit=commit)

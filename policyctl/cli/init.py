@@ -20,7 +20,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.load.atomic import make_folder, write_atomically
 from policyctl.load.git import repository_top
-from policyctl.load.git.revision import default_branch
+from policyctl.load.git.checkout import default_branch
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES
 from policyctl.report.format import escape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -70,15 +70,10 @@ def review_directory(
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     review = with_idle_settings(review, session, loaded.names, overrides)
-    if not settings.models and (unmanaged := sum(model.has_settings for model in loaded.model_documents)):
-        review = replace(review, notes=(*review.notes, _unmanaged(unmanaged)))
-    if session.past is not None:
-        review = gone_back(review, session.past)
-    if why := session.environment.suspended:
-        note = f"{session.environment.name} is suspended, so apply leaves it as it is: {why}"
-        review = replace(review, notes=(*review.notes, note))
+    review = review if session.past is None else gone_back(review, session.past)
     return replace(
         review,
+        notes=(*review.notes, *_environment_notes(session, settings, loaded)),
         plan=replace(review.plan, overrides=overrides.given),
         branch=BranchChecks(warnings=_warnings(review, loaded), failed_tests=failed_tests(loaded) if tests else ()),
     )
@@ -134,10 +129,14 @@ def read_consumers_of(
     return found
 
 
-def _unmanaged(models: int) -> str:
-    """A note about models whose files have settings that are not applied."""
-    are = "1 model is" if models == 1 else f"{models:,} models are"
-    return f"{are} declared with settings and not managed; write manage: [policies, models] in policyctl.yaml to apply them too"
+def _environment_notes(session: Session, settings: Settings, loaded: Loaded) -> Iterator[str]:
+    """What an environment leaves alone: models that it does not manage, though files have settings for them, or everything."""
+    if not settings.models and (models := sum(model.has_settings for model in loaded.model_documents)):
+        are = "1 model is" if models == 1 else f"{models:,} models are"
+        how = "write manage: [policies, models] in policyctl.yaml to apply them too"
+        yield f"{are} declared with settings and not managed; {how}"
+    if why := session.environment.suspended:
+        yield f"{session.environment.name} is suspended, so apply leaves it as it is: {why}"
 
 
 def _warnings(review: Review, loaded: Loaded) -> tuple[Problem, ...]:

@@ -44,8 +44,7 @@ _NO_CALLS = frozenset({"display_name", "description", "tags"})  # fields of a mo
 _CONNECTION = "its connection changes, which decides the credentials of its calls and may decide their host"
 _DEFAULT = "its tag default changes, by which the platform chooses the model for new agents"
 _OTHER = "its calls are made with other settings, and what answers them is not modelled"
-_NAMED = 3  # settings in a sentence
-_LONGEST = 60  # characters of a setting's path in it
+_NAMED, _LONGEST = 3, 60  # settings in a sentence, and the characters of a setting's path in it
 # The scheme and authority of a URL, with all that one of the many ways to read a URL may take for part of the host.
 _AUTHORITY = re.compile(r"https?:[/\\]*[^/?#]*", re.IGNORECASE)
 _HOST_KEY = re.compile(r"(host|hostname|url|uri|endpoint|domain|proxy|server|api_?base)$", re.IGNORECASE)
@@ -57,9 +56,8 @@ class Comparison:
     """How the versions of policies are compared: each with its own set of policies.
 
     `before` are all policies as they are live, `after` as they will be when the plan is applied (see `policies_around`):
-    targets that are policies count with what those do. `live` are the rows themselves, which may have fields that the format
-    does not know, unless they are as `written` in files. `declared` are facts about models;
-    `partial` is the share of calls that fail in a partial failure.
+    targets that are policies count with what those do. `live` are the rows, which may have fields that the format does not
+    know, unless they are as `written`. `declared` are facts about models, `partial` the share that fails in a partial failure.
     """
 
     def __init__(

@@ -10,7 +10,8 @@ import pytest
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.base_config import config_at, sources_at
 from policyctl.load.environment import NO_CONFIG
-from policyctl.load.git.revision import Revision, default_branch
+from policyctl.load.git.checkout import default_branch
+from policyctl.load.git.revision import Revision
 from policyctl.load.urls import revision_error
 from tests.git_repo import commit, git
 

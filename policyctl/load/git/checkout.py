@@ -1,9 +1,10 @@
-"""What git's index has of a directory, what of it the checkout leaves out, and what differs from a commit."""
+"""What is checked out: the branch, what the index has of a directory, what of it is left out, and what differs from a commit."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from typing import NamedTuple
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.git.repository import Repository, find_repository
-from policyctl.load.git.revision import commit_of
+from policyctl.load.git.revision import commit_of, required_repository
 
 _SUBMODULE = "160000"
 _FILES = ("100644", "100755")
+_BRANCH = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)  # plain names, safe in any text
 _AT_ONCE = 500  # paths in one command line
 _CONVERTING = ("working-tree-encoding", "filter", "ident")  # the attributes that change a file on checkout, besides line ends
 
@@ -285,3 +287,29 @@ def checked_out(directory: Path) -> tuple[str, ...]:
     except PolicyctlError:
         return ()
     return (commit, *(line[7:].decode() for line in lines.split(b"\n") if line.startswith(b"parent ")))
+
+
+def default_branch(directory: Path) -> str | None:
+    """The branch that changes are merged into: the default branch of `origin`, else the checked out one.
+
+    None if git does not know it, or its name has characters other than letters, digits and `_ . / -`.
+    """
+    for reference, before in (("refs/remotes/origin/HEAD", "refs/remotes/origin/"), ("HEAD", "refs/heads/")):
+        try:
+            found = required_repository(directory)[0].output("symbolic-ref", "--quiet", reference)
+        except PolicyctlError:
+            continue
+        name = found.decode(errors="replace").strip().removeprefix(before)
+        return name if _BRANCH.fullmatch(name) else None
+    return None
+
+
+def checked_out_head(directory: Path) -> tuple[str, str]:
+    """The branch and the commit that are checked out; empty where there is none."""
+    try:
+        repository = required_repository(directory)[0]
+        commit = commit_of(repository, "HEAD")
+        named = repository.run("symbolic-ref", "--quiet", "--short", "HEAD").stdout
+    except PolicyctlError:
+        return "", ""
+    return named.decode(errors="replace").strip(), commit

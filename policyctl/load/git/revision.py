@@ -106,7 +106,6 @@ def _commits(repository: Repository, prefix: str) -> list[str]:
     return repository.output("rev-parse", f"--disambiguate={prefix}").decode().split()
 
 
-_BRANCH = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)  # plain names, safe in any text
 _KINDS: dict[str, Literal["file", "link", "submodule"]] = {"120000": "link", "160000": "submodule"}
 
 
@@ -142,7 +141,7 @@ class Revision:
     def __init__(self, directory: Path, revision: str) -> None:
         """Raises UsageError for an unknown or ambiguous revision, PolicyctlError without git or a repository, and Refused
         if the path to the directory has a link or a submodule."""
-        repository, self.folder = _named_in(directory)
+        repository, self.folder = required_repository(directory)
         self.top = repository.top
         self.commit = commit_of(repository, revision)
         self._homes: dict[str, Repository] = {"": repository}
@@ -290,36 +289,11 @@ def merge_base(directory: Path, revision: str) -> str:
 
     Raises UsageError for an unknown revision, PolicyctlError without git, a repository, or a common commit.
     """
-    return merge_base_of(_named_in(directory)[0], revision)
+    return merge_base_of(required_repository(directory)[0], revision)
 
 
-def default_branch(directory: Path) -> str | None:
-    """The branch that changes are merged into: the default branch of `origin`, else the checked out one.
-
-    None if git does not know it, or its name has characters other than letters, digits and `_ . / -`.
-    """
-    for reference, before in (("refs/remotes/origin/HEAD", "refs/remotes/origin/"), ("HEAD", "refs/heads/")):
-        try:
-            found = _named_in(directory)[0].output("symbolic-ref", "--quiet", reference)
-        except PolicyctlError:
-            continue
-        name = found.decode(errors="replace").strip().removeprefix(before)
-        return name if _BRANCH.fullmatch(name) else None
-    return None
-
-
-def checked_out_head(directory: Path) -> tuple[str, str]:
-    """The branch and the commit that are checked out; empty where there is none."""
-    try:
-        repository = _named_in(directory)[0]
-        commit = commit_of(repository, "HEAD")
-        named = repository.run("symbolic-ref", "--quiet", "--short", "HEAD").stdout
-    except PolicyctlError:
-        return "", ""
-    return named.decode(errors="replace").strip(), commit
-
-
-def _named_in(directory: Path) -> tuple[Repository, str]:
+def required_repository(directory: Path) -> tuple[Repository, str]:
+    """The repository of a directory, and the directory's path in it. Raises PolicyctlError without git or a repository."""
     if (found := named_in(directory)) is None:
         raise PolicyctlError(f"{directory} is not in a git repository, so it cannot be compared with a revision")
     return found
