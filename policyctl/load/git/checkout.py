@@ -1,4 +1,4 @@
-"""What is checked out: the branch, what the index has of a directory, what of it is left out, and what differs from a commit."""
+"""What is checked out: the branch, the index of a directory, what is left out of it, and what differs from a commit."""
 
 from __future__ import annotations
 
