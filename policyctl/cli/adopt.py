@@ -17,7 +17,10 @@ from policyctl.load.adopt import Adoption
 from policyctl.load.atomic import write_atomically
 from policyctl.load.git import repository_top
 from policyctl.load.git.checkout import default_branch, head
+from policyctl.load.git.revision import Revision
 from policyctl.load.placement import FileLayout
+from policyctl.plan.change import normal_of
+from policyctl.plan.drift import Drift
 from policyctl.plan.plan import make_plan
 from policyctl.plan.safety import Review, review
 from policyctl.plan.settings import Settings
@@ -67,7 +70,8 @@ def _propose(found: FoundDrift, session: Session, done: Adoption, config: str) -
     """Open, update or close the pull request of the environment and directory; what was done."""
     directory, environment = repository_path(str(session.options.dir)), session.environment.name
     edits = [[one.change.name, one.change.before_digest()] for one in found.report.drifts if one.moved != "git"]
-    marker = edits_marker(environment, directory, digest(edits))
+    files = {repository_path(str(path)): after for path, (_, after) in done.files.items()}
+    marker = edits_marker(environment, directory, digest([edits, files]))  # of what the branch has too: the text describes it
     place = digest([environment, directory]).removeprefix("sha256:")[:8]
     branch = f"policyctl/drift-{re.sub('[^A-Za-z0-9]+', '-', environment)}-{place}"
     with open_forge(os.environ) as forge:
@@ -93,7 +97,7 @@ def _proposal(found: FoundDrift, session: Session, done: Adoption, config: str, 
     """The pull request, without its branch. Raises PolicyctlError without a branch to merge into, or for files that are not as
     they were committed."""
     checkout, into = head(session.options.dir), forge.branch or default_branch(session.options.dir)
-    if checkout is None or checkout.dirty:
+    if checkout is None or checkout.dirty or not _as_committed(session.options.dir, checkout.commit, done):
         raise PolicyctlError("the files are not as committed, so the pull request would have more than the edits; commit first")
     if into is None:
         raise PolicyctlError("it is not known which branch to merge into; run this for the branch, not for a pull request")
@@ -138,6 +142,25 @@ def _as_plan(found: FoundDrift, session: Session, done: Adoption) -> Review:
 def _digest_after(found: FoundDrift, done: Adoption, config: str) -> str | None:
     """The digest of the plan after the merge, if that is empty."""
     plan = found.review.plan
-    if any(change.name not in done.adopted for change in plan.changes):
+    if not all(one.change.name in done.adopted and _is_as_live(one, done, found) for one in found.report.drifts):
         return None
     return replace(plan, changes=(), config=config, traffic={}).digest
+
+
+def _is_as_live(drift: Drift, done: Adoption, found: FoundDrift) -> bool:
+    """Whether the files get what is live of a policy, and nothing that only Git moved."""
+    document = done.documents.get(drift.change.name)
+    if document is None or drift.change.before is None:
+        return document is drift.change.before
+    return digest(normal_of(found.spell(Policy(drift.change.name, document, "")).document)) == drift.change.before_digest()
+
+
+def _as_committed(directory: Path, commit: str, done: Adoption) -> bool:
+    """Whether the files that the adoption edits, wherever they are, were so in a commit: all of their text is proposed."""
+    before = {repository_path(str(path)): before for path, (before, _) in done.files.items()}
+    then = Revision(repository_top(directory.resolve()) or directory, commit)
+    entries = then.entries([*before])
+    contents = then.contents([entry for entry in entries if entry.kind == "file"])
+    texts = {path: text.replace("\r\n", "\n").encode() for path, text in before.items() if text is not None}
+    held = {entry.path: contents.get(entry.path, b"").replace(b"\r\n", b"\n") for entry in entries}
+    return texts == held

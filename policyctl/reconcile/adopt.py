@@ -185,10 +185,17 @@ class Adopter:
         differing = {one.path for one in fields_between(self._spell(after[policy.name]).document, target)}
         if differing & {one.path for one in templated} or replace(environment, vars={}) != replace(self._environment, vars={}):
             return False
-        self._environment, self._desired = environment, after
+        if self._besides(config) != self._besides(self._config):  # an anchor may share what was edited
+            return False
+        self._config, self._environment, self._desired = config, environment, after
         self.done.documents[policy.name] = after[policy.name].document
         self._put(str(path), text)
         return True
+
+    def _besides(self, config: Config) -> Config:
+        """What a configuration says besides this environment, to compare: without where it says so."""
+        others = {name: (one, one.digest) for name, one in config.environments.items() if name != self._environment.name}
+        return config._replace(environments=others, source=None, origins={}, broken=dict.fromkeys(config.broken, ()))
 
     def _others(self, file: str) -> int:
         """How many other environments a file is for."""

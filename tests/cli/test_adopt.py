@@ -245,6 +245,28 @@ def test_a_variable_that_moves_another_policy_too_is_left(fleet: Project, policy
     assert "left  virtual-policy/anygem: setting share in the vars of t-a would change more than this\n" in ran.err
 
 
+ANCHORED = """
+scope: ["virtual-policy/*"]
+environments:
+  a: {remote: "sqlite:///a.db", vars: &v {share: 0.75}}
+  b: {remote: "sqlite:///b.db", vars: *v}
+"""
+
+
+@pytest.mark.parametrize("own", "ab")
+def test_a_variable_that_an_anchor_shares_with_another_environment_is_left(
+    own: str, project: Project, policyctl: Policyctl
+) -> None:
+    project.write("policyctl.yaml", ANCHORED)
+    project.write("anygem.yaml", ANYGEM.replace("0.75", '"{{ share }}"'))
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--all", "--yes").code == 0
+    edit("anygem", weighing(0.6, 0.25), project.policies / f"{own}.db")
+    ran = adopt(policyctl, "--env", own)
+    assert (ran.code, PATCH.exists()) == (5, False)
+    assert f"setting share in the vars of {own} would change more than this\n" in ran.err
+
+
 WRONG = {
     "nowhere to write to": (["--adopt"], "where to? write --adopt --patch FILE, or --adopt --pr"),
     "a pull request of nothing": (["--pr"], "--pr belongs to --adopt"),
@@ -337,6 +359,26 @@ def test_the_same_drift_updates_the_same_pull_request(step: Forge, policyctl: Po
     assert "no pull request: there is nothing to adopt" in propose(policyctl).err
 
 
+def test_the_commit_is_replaced_when_the_files_would_be_others(step: Forge, applied: Project, policyctl: Policyctl) -> None:
+    """The drift is the same; the text of the pull request describes what its branch has."""
+    assert propose(policyctl).code == 0
+    applied.write("anygem.yaml", ANYGEM.replace("attempts: 1", "attempts: 2"))
+    commit(applied.folder, "policies")
+    assert propose(policyctl).code == 0
+    ((_, pushed),) = step.branches.items()
+    assert pushed["start"] == git(applied.folder, "rev-parse", "HEAD").strip()
+    text = ANYGEM.replace("attempts: 1", "attempts: 2").replace("0.75", "0.6").replace("0.25", "0.4")
+    assert pushed["files"] == {"policies/anygem.yaml": text}
+
+
+def test_what_git_moved_too_is_left_to_apply(step: Forge, policyctl: Policyctl, applied: Project) -> None:
+    applied.write("anygem.yaml", ANYGEM.replace("Balances", "Spreads"))
+    commit(applied.folder, "policies")
+    assert propose(policyctl).code == 0
+    assert "nothing left to apply" not in body_of(step.requests[0])
+    assert "what only Git moved" in body_of(step.requests[0])
+
+
 def test_an_adoption_that_a_guard_refuses_is_a_draft_with_the_reason(
     step: Forge, applied: Project, policyctl: Policyctl
 ) -> None:
@@ -383,6 +425,26 @@ def test_the_pull_request_of_another_user_is_left_alone(step: Forge, policyctl: 
 
 def test_files_that_are_not_as_committed_open_none(step: Forge, applied: Project, policyctl: Policyctl) -> None:
     applied.policy("uncommitted")
+    ran = propose(policyctl)
+    assert (ran.code, "the files are not as committed" in ran.err) == (1, True)
+    assert (step.requests, step.branches) == ([], {})
+
+
+def test_a_policyctl_yaml_above_the_directory_that_is_not_as_committed_opens_none(
+    step: Forge, applied: Project, policyctl: Policyctl
+) -> None:
+    """A variable is overridden there, and all of its text would be proposed."""
+    one = "{{remote: 'sqlite:///{0}.db', vars: {{share: {1}}}}}"
+    shares = f"environments: {{a: {one.format('a', 0.75)}, b: {one.format('b', 0.1)}}}\ndefault: a\n"
+    above = applied.folder / "policyctl.yaml"
+    above.write_text(shares, "utf-8")
+    (applied.folder / ".gitignore").write_text("*.db*\n.policyctl\n", "utf-8")
+    applied.write("anygem.yaml", ANYGEM.replace("0.75", '"{{ share }}"'))
+    for below in ("policies", "policyctl.yaml", ".gitignore"):
+        commit(applied.folder, below)
+    assert policyctl("apply", "--yes").code == 0
+    edit("anygem", weighing(0.6, 0.25), applied.folder / "a.db")
+    above.write_text(f"{shares}limits: {{max_removes: 999}}\n", "utf-8")
     ran = propose(policyctl)
     assert (ran.code, "the files are not as committed" in ran.err) == (1, True)
     assert (step.requests, step.branches) == ([], {})
