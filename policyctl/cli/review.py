@@ -66,7 +66,7 @@ def review_directory(
             raise_if_idle(selection, overrides, loaded.names, review.live)
         else:
             on_idle(idle_options(selection, overrides, loaded.names, review.live))
-        review = without_edited(review, session, settings, audit, models.speller(review.live | loaded.names))
+        review = without_edited(review, session, settings, models.speller(review.live | loaded.names), audit)
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     review = with_idle_settings(review, session, loaded.names, overrides)
@@ -87,9 +87,7 @@ def gone_back(review: Review, past: PastDirectory) -> Review:
 _RECENT = 2000  # commits of the repository that a plan looks at for who moved; drift looks at all
 
 
-def without_edited(
-    review: Review, session: Session, settings: Settings, audit: Path | None = None, spell: Spell = lambda policy: policy
-) -> Review:
+def without_edited(review: Review, session: Session, settings: Settings, spell: Spell, audit: Path | None = None) -> Review:
     """The review with who moved what it changes, and a refusal for each policy that it would remove though it was edited on the
     remote since git had it. Of several environments, and outside a repository, only the latter or nothing is looked for.
 
@@ -108,7 +106,7 @@ def without_edited(
         found = quick.judge(changed, session.environment, review, spell)
         review = replace(review, drifts={one.change.name: one for one in found})
     if review.plan.count("remove"):
-        review = hold_edited(review, session.evidence(audit), session.environment, settings)
+        review = hold_edited(review, session.evidence(audit), session.environment, settings, spell)
     return review
 
 

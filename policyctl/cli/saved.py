@@ -29,6 +29,7 @@ from policyctl.plan.saved_plan import MAX_BYTES, BadPlan, read_plan
 from policyctl.policy.findings import listed
 from policyctl.policy.live import observe_rows
 from policyctl.policy.virtual_model import VirtualModelRow
+from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.plan import review_saved
 from policyctl.remote.open import require_writable
 from policyctl.report.format import escape, value
@@ -65,7 +66,8 @@ def read_saved(
             loaded = loaded._replace(declared=replace(loaded.declared, before=before.declared))
             settings = overrides.on(session.environment.settings)
             review = review_saved(reader, plan, loaded, settings, step, before.documents)
-            review = without_edited(review, session, settings)
+            models = KnownModels(reader, loaded.models)
+            review = without_edited(review, session, settings, models.speller(review.live | loaded.names))
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     if past is not None:
         review = gone_back(review, past)

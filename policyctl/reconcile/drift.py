@@ -179,13 +179,13 @@ def drift_of(review: Review, drifts: Iterable[Drift], evidence: Evidence) -> Dri
     )
 
 
-def hold_edited(review: Review, evidence: Evidence, environment: Environment, settings: Settings) -> Review:
+def hold_edited(review: Review, evidence: Evidence, environment: Environment, settings: Settings, spell: Spell) -> Review:
     """The review with a refusal for each policy that would be removed though it was edited on the remote since Git had it,
-    unless `allow_remove` names it; and with a note if that is not known."""
+    unless `allow_remove` names it; and with a note if that is not known. `spell` is as for `Evidence.judge`."""
     allowed = {*map(canonical, settings.allow_remove)}
     shown = {name for name, one in review.drifts.items() if one.moved == "git"}
     removes = [one for one in review.plan.changes if one.action == "remove" and one.name not in allowed | shown]
-    drifts = evidence.judge(removes, environment, review) if evidence.history is not None else []
+    drifts = evidence.judge(removes, environment, review, spell) if evidence.history is not None else []
     refusals = [
         f"{one.change.name} would be removed, but it was edited since: {one.why} "
         f"(allow it with --allow-remove {quote(one.change.name)})"

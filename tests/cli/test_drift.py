@@ -439,3 +439,19 @@ def test_of_several_environments_only_the_edited_one_is_refused(project: Project
     assert (ran.code, "refused by 1 safety rule" in ran.out, "failed  1 × " in ran.out) == (5, True, True), ran
     assert set(live_documents(project.policies / "a.db")) == {"virtual-policy/chat", "virtual-policy/other"}
     assert set(live_documents(project.policies / "b.db")) == {"virtual-policy/other"}
+
+
+def test_a_removal_is_not_refused_because_the_remote_spells_a_model_otherwise(project: Project, policyctl: Policyctl) -> None:
+    """Of one environment, of several, and of a saved plan."""
+    with serving(project.folder / "tenant.db") as served:
+        loopback.post(f"{served.url}/v1/models", json={"name": ONE}).raise_for_status()
+        project.write("policyctl.yaml", f"scope: ['*']\nenvironments: {{dev: {{remote: '{served.url}'}}}}\n")
+        for name in ("chat", "other"):
+            project.policy(name, ONE.removeprefix("virtual-model/"))
+        commit(project.folder, "policies")
+        assert policyctl("apply", "--yes").code == 0
+        (project.policies / "chat.yaml").unlink()
+        commit(project.folder, "policies")
+        for args in (["plan", "--all"], ["plan", "--out", "plan.json"], ["apply", "plan.json", "--yes"]):
+            ran = policyctl(*args)
+            assert (ran.code, "edited since" in ran.out) == (0, False), args
