@@ -123,7 +123,7 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
         if not fleet.console.confirm(f"Apply to {count(targets, 'environment')}?", yes=approval.yes):
             fleet.console.say("declined; nothing was written")
             return 1
-        shown = {one.name: one.digest for one in before.results if one.digest}
+        shown = {one.name: one.digest for one in before.results if one.digest and not one.failed}
     result, number = _apply(fleet, pace, settings, approval.resume, shown)
     output.put(fleet.console, fleet_json(result))
     write_outcome_summary(fleet_text(result, Style(), plans=False), fleet.console)
@@ -166,10 +166,10 @@ def _apply_one(
     review = fleet.review(session)
     name = session.environment.name
     result = fleet.keep(review, name, session.remote)
+    raise_if_unsafe(review)
     if shown is not None and shown.get(name) != review.plan.digest:
         why = "its plan is not the one that was shown any more; nothing was written, plan again"
         return replace(result, status="failed", code=StalePlan.exit_code, reason=why)
-    raise_if_unsafe(review)
     if not review.plan.changes:
         return replace(result, status="applied")
     own = replace(settings, command="policyctl apply", in_scope=session.environment.settings.in_scope)

@@ -30,7 +30,10 @@ from policyctl.report import schema_text
 from tests.call_counts import calls
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
+from tests.remote.fake_server import Reply, Seen, Silence, standing_in
+from tests.remote.fake_tenant import Tenant
 from tests.sqlite_rows import live_documents, put, row
+from tests.terminal import answer_on_terminal
 
 CONFIG = """
 scope: ["virtual-policy/*"]
@@ -907,3 +910,35 @@ def test_what_several_environments_have_in_common_is_computed_once(fleet: Projec
     for text in alone.values():
         changed = text.partition("\n\n")[2].partition("\n\n")[0]
         assert indent(changed, "  ") in together
+
+
+class _FirstRefused(Tenant):
+    """A tenant whose list of agents cannot be read the first time, so that a removal is refused then."""
+
+    asked = 0
+
+    def __call__(self, seen: Seen) -> Reply | Silence:
+        if seen.path.endswith("/agents"):
+            self.asked += 1
+            if self.asked == 1:
+                return Reply(403, {"detail": "forbidden"})
+        return super().__call__(seen)
+
+
+def test_an_environment_that_was_shown_as_refused_is_not_applied(project: Project, policyctl: Policyctl) -> None:
+    """Although no rule refuses its plan any more once the question about the others was answered."""
+    tenant = _FirstRefused()
+    with standing_in(tenant) as server:
+        project.write(
+            "policyctl.yaml",
+            f"scope: ['virtual-policy/*']\nenvironments: {{a: {{remote: '{server.url}'}}, b: {{remote: 'sqlite:///b.db'}}}}\n",
+        )
+        project.policy("gone")
+        project.policy("kept")
+        assert policyctl("apply", "--all", "--yes").code == 0
+        (project.policies / "gone.yaml").unlink()
+        tenant.asked = 0
+        code, shown = answer_on_terminal("y", "apply", "--all")
+        assert (code, "Apply to 1 environment?" in shown) == (5, True), shown
+        assert tenant.asked > 1
+        assert tenant.named("virtual-policy/gone"), "it was not asked about"
