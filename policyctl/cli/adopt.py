@@ -60,19 +60,19 @@ def adopt_edits(
     for line in lines.splitlines():
         console.say(line, painted=True)
     if request:
-        console.say(_propose(found, session, done, adopter.config_digest))
+        console.say(_propose(found, session, done, adopter.config_digest, sorted(named)))
     if done.left:
         raise Incomplete(f"{count(len(done.left), 'edit')} not adopted; see above")
     return 0
 
 
-def _propose(found: FoundDrift, session: Session, done: Adoption, config: str) -> str:
-    """Open, update or close the pull request of the environment and directory; what was done."""
+def _propose(found: FoundDrift, session: Session, done: Adoption, config: str, named: list[str]) -> str:
+    """Open, update or close the pull request of the environment and directory, and of what is `named`; what was done."""
     directory, environment = repository_path(str(session.options.dir)), session.environment.name
     edits = [[one.change.name, one.change.before_digest()] for one in found.report.drifts if one.moved != "git"]
     files = {repository_path(str(path)): after for path, (_, after) in done.files.items()}
     marker = edits_marker(environment, directory, digest([edits, files]))  # of what the branch has too: the text describes it
-    place = digest([environment, directory]).removeprefix("sha256:")[:8]
+    place = digest([environment, directory, *named]).removeprefix("sha256:")[:8]
     branch = f"policyctl/drift-{re.sub('[^A-Za-z0-9]+', '-', environment)}-{place}"
     with open_forge(os.environ) as forge:
         if forge is None:
@@ -82,6 +82,8 @@ def _propose(found: FoundDrift, session: Session, done: Adoption, config: str) -
         if not done.files:
             if old is None:
                 return "no pull request: there is nothing to adopt"
+            if done.left:
+                return "the pull request stays as it is: nothing can be adopted now"
             forge.close_request(old)
             return "the pull request was closed: there is nothing to adopt any more"
         what = _proposal(found, session, done, config, forge, marker)._replace(branch=branch)

@@ -371,6 +371,17 @@ def test_the_commit_is_replaced_when_the_files_would_be_others(step: Forge, appl
     assert pushed["files"] == {"policies/anygem.yaml": text}
 
 
+def test_a_pull_request_is_not_closed_for_what_was_not_looked_at(step: Forge, applied: Project, policyctl: Policyctl) -> None:
+    """A policy that is named has a pull request of its own, and edits that cannot be adopted are still there."""
+    assert propose(policyctl).code == 0
+    assert "no pull request: there is nothing to adopt" in propose(policyctl, "other").err
+    applied.write("anygem.yaml", ANYGEM.replace("0.75", "0.7"))
+    commit(applied.folder, "policies")
+    ran = propose(policyctl, "--audit", str(AUDIT))
+    assert (ran.code, "the pull request stays as it is: nothing can be adopted now" in ran.err) == (5, True)
+    assert [one["state"] for one in step.requests] == ["open"]
+
+
 def test_what_git_moved_too_is_left_to_apply(step: Forge, policyctl: Policyctl, applied: Project) -> None:
     applied.write("anygem.yaml", ANYGEM.replace("Balances", "Spreads"))
     commit(applied.folder, "policies")
