@@ -192,10 +192,11 @@ class Adopter:
         self._put(str(path), text)
         return True
 
-    def _besides(self, config: Config) -> Config:
+    def _besides(self, config: Config) -> tuple[Config, dict[str, str]]:
         """What a configuration says besides this environment, to compare: without where it says so."""
-        others = {name: (one, one.digest) for name, one in config.environments.items() if name != self._environment.name}
-        return config._replace(environments=others, source=None, origins={}, broken=dict.fromkeys(config.broken, ()))
+        others = {name: one for name, one in config.environments.items() if name != self._environment.name}
+        rest = config._replace(environments=others, source=None, origins={}, broken=dict.fromkeys(config.broken, ()))
+        return rest, {name: one.digest for name, one in others.items()}
 
     def _others(self, file: str) -> int:
         """How many other environments a file is for."""
