@@ -205,7 +205,7 @@ def _calibrated(subjects: PolicySet, files: tuple[Path, ...], form: str) -> str:
     for line in _lines(files):
         try:
             records.append(read_record(json.loads(line)))
-        except ValueError:
+        except (ValueError, RecursionError):
             unread += 1
     found = [
         calibrate(policy.name, version_of(policy.document), tree_if_known(policy.document, subjects.known), records)

@@ -15,6 +15,7 @@ from policyctl.effect.evaluate import costs, evaluate
 from policyctl.effect.gateway import Answer, Answers, read_answer
 from policyctl.effect.tree import Tree
 
+_LONGEST = 1e9  # seconds of waiting that are more than any request's
 _NORMAL = 1.959964  # standard deviations to either side of the mean that hold 95%
 
 
@@ -64,15 +65,21 @@ def read_record(value: Any) -> RecordedRequest:
     """A line of the gateway's records, as a plain value. Raises ValueError for anything else."""
     try:
         attempts = tuple((str(one["model"]), _answer(one["answer"])) for one in value["attempts"])
-        waited = float(value["wait"]) + sum(float(one["wait"]) for one in value["attempts"])
+        waited = _seconds(value["wait"]) + sum(_seconds(one["wait"]) for one in value["attempts"])
         whole = value["status"] != 499
         return RecordedRequest(str(value["policy"]), str(value["version"]), attempts, waited, value["served"] is True, whole)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError("not a record of the gateway") from error
 
 
+def _seconds(value: Any) -> float:
+    if not 0 <= value < _LONGEST:
+        raise ValueError("it is not a time")
+    return float(value)
+
+
 def _answer(value: Any) -> Answer:
-    return value if type(value) is int else read_answer(value)
+    return read_answer(str(value) if type(value) is int else value)
 
 
 def calibrate(policy: str, version: str, tree: Tree, records: Iterable[RecordedRequest]) -> Calibration:

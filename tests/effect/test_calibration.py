@@ -56,7 +56,23 @@ def test_other_versions_and_requests_whose_client_left_are_counted_and_not_compa
     assert (found.requests, found.left, found.others) == (5, 3, 2)
 
 
-@pytest.mark.parametrize("value", [None, [], {}, {"attempts": [1]}, {"attempts": [], "wait": "x"}, "text"])
+GOOD = {"policy": "p", "version": "v", "attempts": [], "wait": 0, "status": 200, "served": True}
+ONE = {"model": "a", "wait": 0, "answer": 200}
+BAD: tuple[Any, ...] = (
+    *(None, [], {}, {"attempts": [1]}, {"attempts": [], "wait": "x"}, "text"),
+    *({**GOOD, "wait": wait} for wait in (10**400, float("inf"), float("nan"), -1)),
+    *(
+        {**GOOD, "attempts": [{**ONE, **more}]}
+        for more in ({"wait": 10**400}, {"answer": 0}, {"answer": -500}, {"answer": 10**30})
+    ),
+)
+
+
+def test_a_record_is_read() -> None:
+    assert read_record({**GOOD, "attempts": [ONE]}).attempts == (("a", 200),)
+
+
+@pytest.mark.parametrize("value", BAD)
 def test_what_is_not_a_record_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="not a record"):
         read_record(value)
@@ -71,7 +87,7 @@ LINE = {
 def test_effect_shows_both_side_by_side(project: Project, policyctl: Policyctl) -> None:
     project.policy("p", A, retry="{attempts: 1}")
     other = json.dumps({**LINE, "version": "another"})
-    (project.folder / "records").write_text(f"{other}\nnot a record\n")
+    (project.folder / "records").write_text(f"{other}\nnot a record\n{'[' * 100_000}\n")
     ran = policyctl("effect", "--records", "records", "--format", "json")
     only = json.loads(ran.out)["policies"][0]
     assert (only["requests"], only["other_versions"]) == (0, 1)
