@@ -179,6 +179,8 @@ class GatewayApp:
         except TimeoutError:
             raise Refusal(408, "slow_body", f"the body did not come within {BODY_SECONDS} s", connection="close") from None
         try:
+            if not body.isascii():
+                body.decode()  # msgspec reads over the insides of the fields
             return _FIELDS.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise Refusal(400, "invalid_json", "the body is not a JSON object") from None
@@ -307,7 +309,7 @@ def _request_id(given: bytes) -> str:
 
 
 def _header(text: str) -> bytes:
-    return text.encode() if text.isascii() else quote(text, safe="/:@ ").encode()
+    return text.encode() if text.isascii() and text.isprintable() else quote(text, safe="/:@ ").encode()
 
 
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from yarl import URL
 
 from policyctl import __version__
-from policyctl.effect.gateway import Answer, RetryAfter, is_served
+from policyctl.effect.gateway import MAX_RETRY_AFTER, Answer, RetryAfter, is_served
 from policyctl.gateway.upstreams import Upstream
 
 HELD = 1 << 20  # bytes of a body that are held until they are all there
@@ -119,7 +119,13 @@ class HttpUpstreams:
         headers = {"Content-Type": "application/json", "User-Agent": f"policyctl/{__version__}", **asking.headers}
         if upstream.key is not None:
             headers["Authorization"] = f"Bearer {upstream.key}"
-        return await self._whole(upstream, await self._head(upstream, url, asking.body_for(upstream.model), headers))
+        response = await self._head(upstream, url, asking.body_for(upstream.model), headers)
+        if isinstance(response, Reply):
+            return response
+        if response.status < 200:  # what follows such a head is not its body
+            response.close()
+            return failure("refused", f"{upstream.name}: {response.status} is not the status of an answer")
+        return await self._whole(upstream, response)
 
     async def _head(self, upstream: Upstream, url: URL, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse | Reply:
         try:
@@ -138,17 +144,15 @@ class HttpUpstreams:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return failure("refused", f"{upstream.name}: the connection failed ({_reason(error)})")
 
-    async def _whole(self, upstream: Upstream, response: aiohttp.ClientResponse | Reply) -> Reply:
+    async def _whole(self, upstream: Upstream, response: aiohttp.ClientResponse) -> Reply:
         """The reply with its body, unless that is a stream or long."""
-        if isinstance(response, Reply):
-            return response
         status, kind = response.status, response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         headers = passed_down(response.headers)
         if is_served(status) and kind == "text/event-stream":
             return Reply(status, status, headers, rest=_rest(response), source=response, is_stream=True)
         held = bytearray()
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in _chunks(response):
                 held += chunk
                 if len(held) > HELD:
                     answer = _status_answer(response)
@@ -181,11 +185,16 @@ def passed_down(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     found = []
     for name, value in headers.items():
         lower = name.lower()
+        if not value.isprintable() and value.isascii():
+            continue  # control characters
         if lower in _SENT_DOWN or lower.startswith(_SENT_DOWN_PREFIXES):
             found.append((lower.encode(), value.encode("utf-8", "surrogateescape")))
         elif lower == "x-request-id":
             found.append((b"x-policyctl-upstream-request-id", value.encode("utf-8", "surrogateescape")))
     return found
+
+
+_MOST_TOKENS = 10**12  # more than this, or fewer than none, is not a count
 
 
 class TokenUsage(msgspec.Struct):
@@ -201,7 +210,8 @@ class TokenUsage(msgspec.Struct):
         """Tokens in and out."""
         taken = self.input_tokens if self.prompt_tokens is None else self.prompt_tokens
         given = self.output_tokens if self.completion_tokens is None else self.completion_tokens
-        return None if taken is None and given is None else (taken or 0, given or 0)
+        counts = taken or 0, given or 0
+        return counts if (taken, given) != (None, None) and all(0 <= count <= _MOST_TOKENS for count in counts) else None
 
 
 class _Inner(msgspec.Struct):
@@ -271,13 +281,38 @@ def _status_answer(response: aiohttp.ClientResponse) -> Answer:
         seconds = float(text) / (1 if milliseconds is None else 1000)
     except ValueError:  # a date counts as no header
         return 429
-    return RetryAfter(math.ceil(seconds)) if 0 < seconds < 1e9 else 429
+    # Whatever asks for this long or longer ends the attempts; beyond it, records would differ by what is the same.
+    return RetryAfter(min(math.ceil(seconds), MAX_RETRY_AFTER)) if 0 < seconds < math.inf else 429
+
+
+async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The parts of a body. Raises ClientError when it breaks off, also at a malformed chunk: at that aiohttp closes the
+    connection and leaves the reader waiting."""
+    content, connection = response.content, response.connection
+
+    def end(_: object) -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+
+    closed = None
+    if connection is not None and connection.protocol is not None:
+        closed = connection.protocol.closed
+        if closed is None:  # it is closed already
+            end(None)
+        else:
+            closed.add_done_callback(end)
+    try:
+        async for chunk in content.iter_any():
+            yield chunk
+    finally:
+        if closed is not None:  # the connection may serve others
+            closed.remove_done_callback(end)
 
 
 async def _rest(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """What still comes. Raises StreamCut when it breaks off."""
     try:
-        async for chunk in response.content.iter_any():
+        async for chunk in _chunks(response):
             yield chunk
     except (aiohttp.ClientError, OSError) as error:
         raise StreamCut from error

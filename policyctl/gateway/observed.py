@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from policyctl.effect.gateway import answer_value, is_served
+from policyctl.effect.gateway import RetryAfter, answer_value, is_served
 from policyctl.gateway.log import EventLog, Records, now
 from policyctl.gateway.metrics import Metrics
 from policyctl.gateway.relay import Relayed
@@ -83,7 +83,9 @@ class Observer:
             metrics.time("time_to_first_byte_seconds", request.first_byte - request.began, policy=policy, operation=operation)
         tried = request.relayed.tried
         for one in tried:
-            metrics.add("attempts_total", model=one.model, answer=str(answer_value(one.answer)))
+            # A provider chooses how long it asks to wait: as a label that would be series without end.
+            answer = 429 if isinstance(one.answer, RetryAfter) else answer_value(one.answer)
+            metrics.add("attempts_total", model=one.model, answer=str(answer))
         if len({one.model for one in tried}) > 1:
             metrics.add("fallbacks_total", policy=policy)
         if request.tokens is not None and tried:

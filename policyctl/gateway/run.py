@@ -6,14 +6,16 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from policyctl.errors import PolicyctlError
 from policyctl.gateway.app import LEFT, GatewayApp
@@ -38,15 +40,16 @@ class ClientProtocol(HttpToolsProtocol):
     """A client's connection: notices when it is gone, and limits how long a head may be and take."""
 
     _late: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None  # `cycle` is the newest one; with pipelining that is a later one
     _head = 0  # bytes of a head that is not complete
     _in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._late = self.loop.call_later(HEAD_SECONDS, transport.close)
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        cycle = self.cycle
+        cycle = self._running
         if self._late is not None:
             self._late.cancel()
         super().connection_lost(exc)
@@ -55,9 +58,20 @@ class ClientProtocol(HttpToolsProtocol):
             if LEFT in scope:
                 scope[LEFT]()
 
+    def _expect_head(self) -> None:
+        """Give a head its time, from the first byte after the last answer on."""
+        if self._late is None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def data_received(self, data: bytes) -> None:
         self._head += len(data)
         super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._expect_head()
         if self._in_head and self._head > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head has more than {HEAD_BYTES} bytes.")
 
@@ -101,11 +115,19 @@ def url_of(bound: socket.socket) -> str:
 
 def run(make_app: Callable[[], GatewayApp], bound: socket.socket, options: ServerOptions) -> None:
     """Serve until a signal arrives. Requests under way are finished first, within `drain_seconds`."""
+    _open_more_files()
     if options.workers == 1:
         bound.listen(2048)
         _serve(make_app(), bound, options)
     else:
         _Supervisor(make_app, bound, options).run()
+
+
+def _open_more_files() -> None:
+    """Raise the limit of open files to what is allowed: a request needs two, and without one a model would count as broken."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # not everywhere can it be that high
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def configure(app: GatewayApp, drain_seconds: int) -> uvicorn.Config:
@@ -173,11 +195,14 @@ class _Supervisor:
     def _end(self, *_: object) -> None:
         self.ending = True
         for pid in list(self.started):
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGTERM)
 
     def _start(self) -> None:
         # A worker must not get a signal while it still has the handlers of this process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        if self.ending:  # since it was looked at
+            return
         pid = os.fork()
         if pid:
             self.started[pid] = time.monotonic()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+import time
 from typing import Any
 
 import httpx
@@ -103,6 +104,16 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
         400,
         "invalid_json",
     ),
+    "a model that is not UTF-8": (
+        {"content": b'{"model":"\xff"}', "headers": {"content-type": "application/json"}},
+        400,
+        "invalid_json",
+    ),
+    "a text that is not UTF-8": (
+        {"content": b'{"model":"p","x":"\xff"}', "headers": {"content-type": "application/json"}},
+        400,
+        "invalid_json",
+    ),
     "a form": ({"data": {"model": "p"}}, 415, "unsupported_media_type"),
     "another host": ({"json": {"model": "p"}, "headers": {"host": "rebound.example"}}, 403, "not_local"),
 }
@@ -159,6 +170,24 @@ BROKEN: dict[str, tuple[list[Any], int, str, list[str]]] = {
         ["a"],
     ),
     "not HTTP": ([sends(b"what?\r\n\r\n")], 500, "upstream_refused", ["a"] * 3 + ["b"]),
+    "a status below 200": (
+        [sends(b"HTTP/1.1 050 X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")],
+        500,
+        "upstream_refused",
+        ["a"] * 3 + ["b"],
+    ),
+    "no status": (
+        [sends(b"HTTP/1.1 000 X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")],
+        500,
+        "upstream_refused",
+        ["a"] * 3 + ["b"],
+    ),
+    "another protocol": (
+        [sends(b"HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")],
+        500,
+        "upstream_refused",
+        ["a"] * 3 + ["b"],
+    ),
     "407 is a broken connection": ([407], 500, "upstream_broken_answer", ["a"] * 3 + ["b"]),
 }
 
@@ -394,3 +423,86 @@ def test_an_upstream_that_resets_is_a_broken_connection(gateway: Running) -> Non
     gateway.take({"p": FALLBACK}, "a", "b")
     gateway.upstream.play({"a": [reset]})
     assert gateway.chat().headers["x-policyctl-served-by"] == "b"
+
+
+CHUNKED = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+MALFORMED: dict[str, tuple[bytes, int, str, list[str]]] = {
+    "the body of a success ends the request": (CHUNKED % 200, 500, "upstream_broken_answer", ["a"]),
+    "an error counts by its status": (CHUNKED % 503, 200, "", ["a", "b"]),
+    "a stream ends with an error": (EVENTS + event({"n": 1}), 200, "upstream_cut", ["a"]),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_chunk_is_a_body_that_breaks_off(gateway: Running, case: str) -> None:
+    """No client waits for what can never come, although the upstream keeps the connection open."""
+    head, status, code, calls = MALFORMED[case]
+
+    async def malformed(writer: asyncio.StreamWriter, _: object) -> None:
+        writer.write(head)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"zz\r\n{}\r\n")
+        await asyncio.sleep(1)
+
+    gateway.take({"p": FALLBACK}, "a", "b")
+    gateway.upstream.play({"a": [malformed]})
+    answer = gateway.client.post("/v1/chat/completions", json={"model": "p"}, timeout=5)
+    assert (answer.status_code, gateway.upstream.calls) == (status, calls)
+    assert code in answer.text
+
+
+def test_control_characters_never_reach_a_header(gateway: Running) -> None:
+    """Neither those of an upstream nor those in names that a remote holds."""
+    evil = {**SINGLE, "targets": [{"model_name": "virtual-model/x/a\r\nset-cookie: b=1"}]}
+    gateway.take({"p": SINGLE, "q": evil, "r\r\nset-cookie: c=1": SINGLE}, "a")
+    gateway.upstream.play({"a": [sends(answer_of(200, "a", "x-ratelimit-a: a\x1bb", "x-ratelimit-b: 1"))]})
+    answer = gateway.chat()
+    assert (answer.status_code, "x-ratelimit-a" in answer.headers, answer.headers["x-ratelimit-b"]) == (200, False, "1")
+    assert (gateway.chat("q").status_code, gateway.chat("r\r\nset-cookie: c=1").status_code) == (404, 200)
+    assert "set-cookie" not in gateway.chat("q").headers
+
+
+def test_an_upstream_makes_no_series_of_its_own(gateway: Running) -> None:
+    gateway.take({"p": {**SINGLE, "targets": [{"model_name": "limited"}]}}, "limited")
+    answers = [sends(answer_of(429, "limited", f"retry-after: {seconds}", "connection: close")) for seconds in (5, 7, 10**8)]
+    gateway.upstream.play({"limited": answers})
+    for _ in answers:
+        assert gateway.chat().status_code == 429
+    lines = [line for line in gateway.client.get("/metrics").text.splitlines() if 'attempts_total{model="limited"' in line]
+    assert lines == ['policyctl_gateway_attempts_total{model="limited",answer="429"} 3']
+
+
+@pytest.mark.parametrize("usage", ['{"prompt_tokens":1%s}' % ("0" * 400), '{"prompt_tokens":1e308}', '{"prompt_tokens":-5}'])
+def test_what_cannot_be_a_count_of_tokens_is_not_counted(gateway: Running, usage: str) -> None:
+    gateway.take({"p": {**SINGLE, "targets": [{"model_name": "odd"}]}}, "odd")
+    body = b'{"usage":%s}' % usage.encode()
+    head = b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    gateway.upstream.play({"odd": [sends(head + body)]})
+    assert gateway.chat().status_code == 200
+    text = gateway.client.get("/metrics").text
+    assert 'attempts_total{model="odd",answer="200"}' in text
+    assert 'tokens_total{model="odd"' not in text
+
+
+def test_a_client_that_leaves_with_a_request_in_the_pipeline_ends_the_one_under_way(gateway: Running) -> None:
+    begun = asyncio.Event()
+
+    async def silent(*_: object) -> None:
+        begun.set()
+        await asyncio.sleep(20)
+
+    gateway.take({"piped": SINGLE}, "a")
+    gateway.upstream.play({"a": [silent]})
+    body = b'{"model":"piped"}'
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2]))) as raw:
+        raw.sendall((head % len(body) + body) * 2)
+        gateway.call(asyncio.wait_for(begun.wait(), 10))
+    left = 'requests_total{policy="virtual-policy/piped",operation="chat/completions",status="499"} 1'
+    end = time.monotonic() + 5
+    while left not in gateway.client.get("/metrics").text:
+        assert time.monotonic() < end
+    assert gateway.upstream.calls == ["a"]
