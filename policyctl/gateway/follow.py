@@ -58,7 +58,7 @@ async def _follow(app: GatewayApp, source: Followed, seen: object) -> None:
         try:
             now = await asyncio.to_thread(source.signature)
             app.keys = await asyncio.to_thread(source.keys)
-            if now is None or now != seen:
+            if now is None or now != seen or app.refused is not None:  # what was refused may have been a passing fault
                 seen = await _take(app, source, now)
         except PolicyctlError as error:
             _refuse(app, error)

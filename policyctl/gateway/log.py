@@ -106,8 +106,9 @@ class Records(Lines):
                 os.replace(self.path, f"{self.path}.1")
             fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         if not self._is_current():
+            fresh = self._open()  # first: if it fails, the old number must not be left to what is opened next, such as a client
             os.close(self.descriptor)
-            self.descriptor = self._open()
+            self.descriptor = fresh
 
     def _is_current(self) -> bool:
         try:

@@ -93,7 +93,7 @@ class RouteTable:
     def upstream(self, model: str) -> Upstream | None:
         """Where a model is; None for one without an upstream."""
         found = self._known_upstream(model)
-        if found is None and self._pretend and model:
+        if found is None and self._pretend and model and not model.startswith(POLICY_PREFIX):
             return Upstream(model, called(model), "")
         return found
 
@@ -104,4 +104,6 @@ class RouteTable:
         """Why a model has no upstream."""
         if not model:
             return "the target has no model_name"
+        if model.startswith(POLICY_PREFIX):
+            return "it is a policy that cannot be followed from here, such as one that leads back to itself"
         return self.without.get(virtual_model(model)) or "no virtual model of this name is beside the policies"

@@ -12,7 +12,7 @@ from typing import Any
 
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.environment import GatewayConnection
-from policyctl.load.urls import http_url_error, is_safe_for_secrets
+from policyctl.load.urls import http_url_error, is_safe_for_secrets, origin
 from policyctl.policy.document import Document
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import short_model
@@ -74,6 +74,16 @@ def upstream_of(model: Document, key: str | None, connections: Mapping[str, Gate
     base = _base(name, settings.get("custom_host") or connection.custom_host)
     if reference is None and (app_id := model.get("app_id")) and app_id not in connections:
         raise NoUpstream(f"its connection {app_id} is not known here; write gateway.connections.{app_id} in policyctl.yaml")
+    if (
+        key is None
+        and reference is not None
+        and connection.custom_host
+        and origin(base) != origin(_base(name, connection.custom_host))
+    ):
+        raise NoUpstream(
+            f"its custom_host is not on the host of its connection {model['app_id']}, whose key goes to that host alone; "
+            "write the same host in both"
+        )
     if reference is not None and not is_safe_for_secrets(base):
         raise NoUpstream(f"{base} is not https, so its key would be sent in the clear; write an https:// custom_host")
     try:

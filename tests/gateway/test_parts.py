@@ -1,0 +1,127 @@
+"""Parts of the gateway by themselves: the file of records, keys of connections, the changes that it follows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyctl.errors import PolicyctlError
+from policyctl.gateway.app import GatewayApp
+from policyctl.gateway.ask import HttpUpstreams
+from policyctl.gateway.callers import CallerKeys
+from policyctl.gateway.follow import following
+from policyctl.gateway.log import EventLog, Lines, Records
+from policyctl.gateway.metrics import Metrics
+from policyctl.gateway.observed import Observer
+from policyctl.gateway.table import PolicySnapshot, RouteTable
+from policyctl.gateway.upstreams import NoUpstream, upstream_of
+from policyctl.load.environment import GatewayConnection
+
+
+def test_records_whose_directory_vanished_are_written_to_nothing_else(tmp_path: Path) -> None:
+    """The number of a file that was closed may be the next client's connection."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    records = Records(folder / "records.jsonl")
+    shutil.rmtree(folder)
+    records.write({"n": 1})
+    with (tmp_path / "other").open("wb") as other:
+        records.write({"n": 2})
+        assert os.fstat(other.fileno()).st_size == 0
+    folder.mkdir()
+    records.write({"n": 3})
+    assert (folder / "records.jsonl").read_text() == '{"n":3}\n'
+    os.close(records.descriptor)
+
+
+class Passing:
+    """A source whose policies cannot be read at the first look, and whose keys cannot at the second; no file changes after."""
+
+    every = 0.001
+
+    def __init__(self) -> None:
+        self.looks = self.loads = 0
+
+    def signature(self) -> object:
+        return "changed"
+
+    def load(self) -> RouteTable:
+        self.loads += 1
+        if self.loads == 1:
+            raise PolicyctlError("the database is locked")
+        return RouteTable(PolicySnapshot({"virtual-policy/new": {"name": "new", "policy": {}}}))
+
+    def keys(self) -> CallerKeys | None:
+        self.looks += 1
+        if self.looks == 2:
+            raise PolicyctlError("the file of keys is empty")
+        return None
+
+
+def test_a_fault_that_passes_does_not_stay() -> None:
+    """The new policies are taken once they can be read, and what was refused is no longer shown."""
+    source = Passing()
+
+    async def until_taken() -> tuple[list[str], str | None]:
+        app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
+        beside = asyncio.ensure_future(following(source, "old")(app))
+        async with asyncio.timeout(10):
+            while source.looks < 6:
+                await asyncio.sleep(0.001)
+        beside.cancel()
+        with suppress(asyncio.CancelledError):
+            await beside
+        return list(app.table.policies), app.refused
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        assert asyncio.run(until_taken()) == (["virtual-policy/new"], None)
+    finally:
+        os.close(nowhere)
+
+
+def _resolved(_: str, reference: str) -> str:
+    return f"secret of {reference}"
+
+
+CONNECTIONS = {
+    "pinned": GatewayConnection("env:K", "https://models.example/v1"),
+    "free": GatewayConnection("env:K"),
+}
+HOSTS: dict[str, tuple[str, str | None, str | None]] = {
+    "the connection's": ("pinned", None, "https://models.example/v1"),
+    "the same, another path": ("pinned", "https://models.example/v2", "https://models.example/v2"),
+    "another": ("pinned", "https://elsewhere.example/v1", None),
+    "another port": ("pinned", "https://models.example:444/v1", None),
+    "one below": ("pinned", "https://models.example.elsewhere.example/v1", None),
+    "of a connection without one": ("free", "https://elsewhere.example/v1", "https://elsewhere.example/v1"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTS)
+def test_the_key_of_a_connection_goes_to_the_host_of_the_connection(case: str) -> None:
+    """Also where someone changes the address of a model that is live."""
+    app_id, host, base = HOSTS[case]
+    model: dict[str, Any] = {"name": "virtual-model/openai/a", "app_id": app_id}
+    if host is not None:
+        model["provider_config"] = {"custom_host": host}
+    if base is None:
+        with pytest.raises(NoUpstream, match="key goes to that host alone"):
+            upstream_of(model, None, CONNECTIONS, _resolved)
+        return
+    found = upstream_of(model, None, CONNECTIONS, _resolved)
+    assert (found.base, found.key) == (base, "secret of env:K")
+    assert "secret" not in repr(found)
+
+
+def test_a_policy_that_leads_back_to_itself_is_not_pretended_to_serve() -> None:
+    body = {"strategy": {"mode": "single"}, "targets": [{"model_name": "virtual-policy/p"}]}
+    table = RouteTable(PolicySnapshot({"virtual-policy/p": {"name": "virtual-policy/p", "policy": body}}), pretend=True)
+    assert table.upstream("virtual-policy/p") is None
+    assert "leads back to itself" in table.why_not("virtual-policy/p")
