@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 from policyctl.errors import InvalidInput, PolicyctlError
@@ -46,7 +47,8 @@ def following(source: Followed, seen: object) -> Callable[[GatewayApp], Awaitabl
 async def _share(app: GatewayApp) -> None:
     while True:
         app.observer.note(app.table.revision, app.refused is not None)
-        app.observer.metrics.share()
+        with suppress(OSError):  # a full disk: the others miss the newest counts until there is space again
+            app.observer.metrics.share()
         await asyncio.sleep(_SHARE_SECONDS)
 
 
