@@ -170,7 +170,7 @@ def running(
             await asyncio.sleep(seconds)
 
     async def start() -> tuple[uvicorn.Server, asyncio.Task[None], asyncio.Server]:
-        behind = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+        behind = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, backlog=2048)
         upstream.base = f"http://127.0.0.1:{behind.sockets[0].getsockname()[1]}/v1"
         server = uvicorn.Server(configure(app, 5))
         return server, asyncio.ensure_future(server._serve([listener])), behind
@@ -179,7 +179,7 @@ def running(
     observer = Observer(Metrics(), EventLog(Lines(writes)))
     app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, observer, keys=keys, limits=limits, sleep=note)
     listener = listen("127.0.0.1", 0)
-    listener.listen(512)
+    listener.listen(2048)
     url, log = url_of(listener), list[dict[str, Any]]()
     server, task, behind = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
     reading = threading.Thread(target=_keep_lines, args=(reads, log), daemon=True)
