@@ -373,14 +373,14 @@ BUG = """
 import httpx
 from policyctl.cli.main import main
 
-send = httpx.Client.send
+send = httpx.HTTPTransport.handle_request
 
-def failing(self, request, **more):
+def failing(self, request):
     if AT in str(request.url):
         raise RuntimeError(f"{request.headers.raw} {request.content!r} {dict(request.headers)}")
-    return send(self, request, **more)
+    return send(self, request)
 
-httpx.Client.send = failing
+httpx.HTTPTransport.handle_request = failing
 main()
 """
 
