@@ -71,7 +71,7 @@ def opening_of_several(fleet: FleetResult, directory: str, *, unseen: bool = Fal
 def why_none_approved(fleet: FleetResult) -> str | None:
     """Why a merge approves none of these plans, whatever a page shows of them; None if it approves all."""
     if not fleet.results:
-        return "there is no plan"
+        return "nothing was planned"
     if fleet.digest == NONE:
         return "not every environment has a plan that may be applied"
     if any(is_git(one.remote) for one in fleet.results):

@@ -116,7 +116,7 @@ def test_a_policy_is_drawn_with_its_shares_and_is_described_to_those_who_do_not_
         ("GRANITE", ["assistant", "summarizer", "support"]),
         ("granite customers", ["support"]),
         ("on_status_codes", ["assistant"]),
-        ("nobody has this", []),
+        ("nothing has this", []),
         (" ", ["assistant", "anygem", "code", "old-router", "summarizer", "chat", "support"]),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_link_to_a_change_opens_it(page_of: PageOf, show: Open) -> None:
 
 
 def test_a_link_to_a_change_that_is_filtered_out_shows_it_again(mixed: Page) -> None:
-    mixed.get_by_role("searchbox").fill("nobody has this")
+    mixed.get_by_role("searchbox").fill("nothing has this")
     mixed.get_by_role("link", name="anygem").click()
     expect(change(mixed, "anygem")).to_be_visible()
     expect(mixed.get_by_role("status")).to_have_text("all 7 changes")
@@ -350,7 +350,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = plans.reviewed({"only-dev": plans.balanced((plans.FLASH, 1))}, {})
     reviews = {"dev": small, "prod-a": plans.mixed(), "prod-b": plans.mixed()}
     results = [replace(planned(review, name, "local"), review=review) for name, review in reviews.items()]
-    failed = EnvironmentResult("prod-c", "failed", 1, "nobody answers")
+    failed = EnvironmentResult("prod-c", "failed", 1, "there was no answer")
     path = tmp_path_factory.mktemp("pages") / "several.html"
     path.write_text(fleet_html(FleetView(FleetResult("plan", (*results, failed)))), "utf-8")
     return path
@@ -363,7 +363,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("prod-a", ["prod-a"], 7),
         ("prod", ["prod-c", "prod-a", "prod-b"], 7),
         ("only-dev", ["dev"], 1),
-        ("nobody", ["prod-c"], 0),
+        ("no answer", ["prod-c"], 0),
         ("nothing like this", [], 0),
     ],
 )

@@ -186,7 +186,7 @@ REFERENCES: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
         ["policies/part"],
         [],
     ),
-    "with errors elsewhere nobody knows": (
+    "with errors elsewhere that is not known": (
         {"x.yaml": policy("x", GPT, "virtual-policy/other"), "y.yaml": policy("other")},
         [],
         ["policies/y.yaml:6:11: P104"],
@@ -232,7 +232,7 @@ REFERENCES: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
         [P451],
     ),
     "a comment": ({"x.yaml": policy("x", GPT, "virtual-policy/other # policyctl: ignore[P451]")}, [], []),
-    "a comment where nobody knows": (
+    "a comment where it is not known": (
         {"x.yaml": policy("x", GPT, "virtual-policy/other # policyctl: ignore[P451]")},
         ["policies/x.yaml"],
         [],

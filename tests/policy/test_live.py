@@ -25,7 +25,7 @@ UNREADABLE = {
     "no name": {**GOOD, "name": None},
     "an empty name": {**GOOD, "name": ""},
     "only the prefix": {**GOOD, "name": "virtual-policy/"},
-    "a name that is no text": {**GOOD, "name": 3},
+    "a name that is not text": {**GOOD, "name": 3},
     "no id": {**GOOD, "id": None},
     "an empty id": {**GOOD, "id": ""},
     "no policy": {**GOOD, "policy": None},

@@ -152,7 +152,7 @@ def test_a_run_with_a_failure_or_against_a_revision_approves_nothing_on_either_p
         "a plan against a git revision cannot be applied": good._replace(
             results=tuple(replace(one, remote="git:main") for one in good.results)
         ),
-        "there is no plan": good._replace(results=()),
+        "nothing was planned": good._replace(results=()),
     }
     for why, fleet in cases.items():
         assert approves(page(fleet)) == NONE

@@ -133,7 +133,7 @@ ODD: dict[str, tuple[bytes, int]] = {
     "a space before the colon": (b"GET /healthz HTTP/1.1\r\nHost : 127.0.0.1\r\n\r\n", 400),
     "a NUL in a header": (HEAD + b"X: a\0b\r\n\r\n", 400),
     "a websocket": (HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n", 200),
-    "a token that is no text": (HEAD + b"Authorization: Bearer \xff\xfe\r\n\r\n", 200),
+    "a token that is not text": (HEAD + b"Authorization: Bearer \xff\xfe\r\n\r\n", 200),
     "a length below nothing": (POST + b"Content-Length: -5\r\n\r\n", 400),
     "a length with a sign": (POST + b"Content-Length: +5\r\n\r\n", 400),
     "two lengths": (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),

@@ -115,7 +115,7 @@ BAD_LOGINS: dict[str, tuple[str, str, bytes]] = {
     "no form": ("/identity/token", FORM, b"\xff\xfe"),
     "broken escapes": ("/identity/token", FORM, b"apikey=%ff"),
     "no key in the JSON": ("/siusermgr/api/1.0/apikeys/token", "application/json", b"{}"),
-    "a key that is no text": ("/api/2.0/apikeys/token", "application/json", b'{"apikey": 1}'),
+    "a key that is not text": ("/api/2.0/apikeys/token", "application/json", b'{"apikey": 1}'),
     "no user": ("/icp4d-api/v1/authorize", "application/json", b'{"password": "x"}'),
 }
 
@@ -140,11 +140,11 @@ AUTHORIZATIONS = {
     "a wrong token": ("Bearer guess", False),
     "the beginning of the secret": (f"Bearer {SECRET[:-1]}", False),
     "an empty token": ("Bearer ", False),
-    "three parts that nobody signed": ("Bearer e30.e30.e30", False),
+    "three parts without a signature": ("Bearer e30.e30.e30", False),
     "a wrong user's key": (zen("user:guess"), False),
     "a user without a key": (zen("user"), False),
     "a key that is no base64": ("ZenApiKey \u00fc", False),
-    "a key that is no text": ("ZenApiKey /w==", False),
+    "a key that is not text": ("ZenApiKey /w==", False),
 }
 
 
