@@ -107,7 +107,7 @@ class Forge(Protocol):
         """The commit at the head of a branch."""
         ...
 
-    def changed(self, until: str) -> list[str] | None:
+    def changed(self, until: str, /) -> list[str] | None:
         """The files that changed from the current commit to a later one; None if not known."""
         ...
 

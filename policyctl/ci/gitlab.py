@@ -81,8 +81,8 @@ class GitLab(ForgeClient):
     def head(self, branch: str) -> str:
         return text_in(self.fields(f"{self._project}/repository/branches/{quote(branch, safe='')}"), "commit", "id") or ""
 
-    def changed(self, until: str) -> list[str] | None:  # noqa: ARG002 - every commit of the branch has a pipeline of its own
-        return None
+    def changed(self, _until: str, /) -> list[str] | None:
+        return None  # not asked for: each commit of the branch has a pipeline of its own, and only the newest one applies
 
     def merges(self, branch: str) -> Iterator[Merge]:
         query = {"state": "merged", "target_branch": branch, "order_by": "updated_at", "sort": "desc"}
