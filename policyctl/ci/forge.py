@@ -131,10 +131,6 @@ class Forge(Protocol):
         """Open an issue, or replace the text of `old`."""
         ...
 
-    def close_issue(self, old: Comment) -> None:
-        """Close an issue."""
-        ...
-
     def requests(self, branch: str) -> list[Comment]:
         """Our open pull requests from a branch of this repository."""
         ...
@@ -147,8 +143,8 @@ class Forge(Protocol):
         """Open a pull request for a proposal, or replace the title and the text of `old`."""
         ...
 
-    def close_request(self, old: Comment) -> None:
-        """Close a pull request without merging it."""
+    def close_thread(self, old: Comment) -> None:
+        """Close an issue, or a pull request without merging it."""
         ...
 
 
@@ -156,6 +152,7 @@ class ForgeClient(ABC):
     """What the clients of both services share: requests as one user, and how that user's own comments are found."""
 
     edits: str  # the HTTP method that changes something
+    closing: tuple[str, str]  # the field that closes an issue or a pull request, and its value
     author: tuple[str, str]  # the key of a row's author, and of the name in it
 
     def __init__(self, api: str, header: str, variable: str, environ: Mapping[str, str]) -> None:
@@ -190,6 +187,9 @@ class ForgeClient(ABC):
 
     def rewrite(self, old: Comment, body: str) -> None:
         self.ask(self.edits, old.path, {"body": body})
+
+    def close_thread(self, old: Comment) -> None:
+        self.ask(self.edits, old.path, dict([self.closing]))
 
     def ours(self, rows: Iterable[dict[str, Any]], path: str, key: str, text: str = "body") -> list[Comment]:
         """The rows that the token's user wrote, whose path ends in their `key`: others may write what looks like ours."""

@@ -38,6 +38,7 @@ class GitHub(ForgeClient):
 
     longest = 65_536
     edits = "PATCH"
+    closing = ("state", "closed")
     author = ("user", "login")
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -114,9 +115,6 @@ class GitHub(ForgeClient):
         else:
             self.rewrite(old, body)
 
-    def close_issue(self, old: Comment) -> None:
-        self.ask("PATCH", old.path, {"state": "closed"})
-
     def requests(self, branch: str) -> list[Comment]:
         owner = self._repository.split("/")[2]
         path = f"{self._repository}/pulls"
@@ -151,9 +149,6 @@ class GitHub(ForgeClient):
             self.ask("POST", f"{self._repository}/pulls", made)
         else:
             self.ask("PATCH", old.path, text)
-
-    def close_request(self, old: Comment) -> None:
-        self.ask("PATCH", old.path, {"state": "closed"})
 
     def discussion(self) -> str:
         return f"{self._repository}/issues/{self._number()}/comments"

@@ -34,6 +34,7 @@ class GitLab(ForgeClient):
 
     longest = 1_000_000
     edits = "PUT"
+    closing = ("state_event", "close")
     author = ("author", "username")
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -103,9 +104,6 @@ class GitLab(ForgeClient):
         else:
             self.ask("PUT", old.path, {"description": body})
 
-    def close_issue(self, old: Comment) -> None:
-        self.ask("PUT", old.path, {"state_event": "close"})
-
     def requests(self, branch: str) -> list[Comment]:
         path = f"{self._project}/merge_requests"
         rows = self.rows(path, {"state": "opened", "source_branch": branch})
@@ -128,9 +126,6 @@ class GitLab(ForgeClient):
             self.ask("POST", f"{self._project}/merge_requests", made)
         else:
             self.ask("PUT", old.path, text)
-
-    def close_request(self, old: Comment) -> None:
-        self.ask("PUT", old.path, {"state_event": "close"})
 
     def discussion(self) -> str:
         return f"{self._pull()}/notes"

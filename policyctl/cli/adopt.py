@@ -84,7 +84,7 @@ def _propose(found: FoundDrift, session: Session, done: Adoption, config: str, n
                 return "no pull request: there is nothing to adopt"
             if done.left:
                 return "the pull request stays as it is: nothing can be adopted now"
-            forge.close_request(old)
+            forge.close_thread(old)
             return "the pull request was closed: there is nothing to adopt any more"
         what = _proposal(found, session, done, config, forge, marker)._replace(branch=branch)
         if what.into == branch:

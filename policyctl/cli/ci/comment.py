@@ -228,5 +228,5 @@ def _keep(forge: Forge, text: str, found: ShownPlans) -> str | None:
     stopped = not found.against_git and (shown_in(text) or (NONE, NONE))[1] == NONE
     if stopped or not found.whole:
         return "the issue stays open: the plan has no changes, but was stopped, or not all could be compared"
-    forge.close_issue(old)
+    forge.close_thread(old)
     return "the issue was closed"
