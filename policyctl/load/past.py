@@ -59,8 +59,9 @@ class PastDirectory:
         Raises PolicyctlError for a file whose content is not in the repository: in Git LFS, or left out of a partial clone.
         """
         folder = self.then.folder or "./"  # what `include` is relative to needs a name
-        entries = {f"{folder}{entry.path.removeprefix(self.then.folder)}": entry for entry in self._entries()}
-        read, prefix = reading_base(self.then, list(entries.values())), f"{self.revision}:"
+        found = policy_entries(self.then, self.config.is_inventory)
+        entries = {f"{folder}{entry.path.removeprefix(self.then.folder)}": entry for entry in found}
+        read, prefix = reading_base(self.then, found), f"{self.revision}:"
 
         def content(file: str) -> bytes:
             try:
@@ -76,9 +77,6 @@ class PastDirectory:
         names = [f"{prefix}{path}" for path in entries]
         return Files(names, root=Path(f"{prefix}{folder}"), whole=True, tests=False, several=several, read=content)
 
-    def _entries(self) -> Sequence[TreeEntry]:
-        return policy_entries(self.then, self.config.is_inventory)
-
     def _placed(self, problems: Sequence[Problem]) -> list[Problem]:
         """Problems of the revision's files, at their places there."""
         return [one._replace(mark=one.mark._replace(file=f"{self.revision}:{one.mark.file}")) for one in problems]
@@ -93,7 +91,7 @@ def read_past(directory: Path, revision: str) -> PastDirectory:
     then = Revision(directory, revision)
     if not then.is_behind_head():
         why = f"{revision} is not in the history of the checked out commit, and going back is only possible within it"
-        raise Refused(f"{why}; this clone is shallow: {WHOLE_HISTORY}" if then.is_shallow else why)
+        raise Refused(f"{why}; this clone is shallow: {WHOLE_HISTORY}" if then.repository.is_shallow else why)
     try:
         config = config_at(then)
     except InvalidInput as error:

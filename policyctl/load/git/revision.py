@@ -135,7 +135,8 @@ class Revision:
     """One commit of the repository around a directory, which need not exist any more.
 
     `folder` is the directory's path from the repository's top as written, with `/` at the end; empty for the top itself.
-    `top` is the top of the working tree. Neither now nor at the commit is the directory, or one above it, a link or submodule.
+    `top` is the top of the working tree of `repository`. Neither now nor at the commit is the directory, or one above it, a
+    link or submodule.
     """
 
     def __init__(self, directory: Path, revision: str) -> None:
@@ -144,7 +145,8 @@ class Revision:
         repository, self.folder = required_repository(directory)
         self.top = repository.top
         self.commit = commit_of(repository, revision)
-        self._homes: dict[str, Repository] = {"": repository}
+        self.repository = repository
+        self._homes = {"": repository}  # and those of submodules, by path
         self._refuse_detours(revision)
 
     def files(self) -> list[TreeEntry]:
@@ -161,7 +163,7 @@ class Revision:
         A directory at a path without a `/` is left out, though git would list its content.
         """
         below, exactly = tuple(path for path in paths if path.endswith("/")), frozenset(paths)
-        listed = _listed(self._homes[""], self.commit, paths)
+        listed = _listed(self.repository, self.commit, paths)
         return sorted(one for one in listed if not paths or one.path in exactly or one.path.startswith(below))
 
     def sizes(self, entries: Sequence[TreeEntry]) -> dict[str, int | None]:
@@ -182,20 +184,15 @@ class Revision:
 
     def at(self, path: str) -> TreeEntry | None:
         """The entry at a path from the top: the file, or the link or submodule at that path or above it."""
-        return _on_the_way(path, lambda paths: _listed(self._homes[""], self.commit, paths, inside=False))
+        return _on_the_way(path, lambda paths: _listed(self.repository, self.commit, paths, inside=False))
 
     def staged(self, path: str) -> TreeEntry | None:
         """The same in the index, which is what is checked out now."""
-        return staged(self._homes[""], path)
-
-    @property
-    def is_shallow(self) -> bool:
-        """Whether the repository is a shallow clone, whose history is incomplete."""
-        return self._homes[""].is_shallow
+        return staged(self.repository, path)
 
     def is_behind_head(self) -> bool:
         """Whether the commit is the checked out one, or in its history. Raises PolicyctlError if git cannot tell."""
-        repository = self._homes[""]
+        repository = self.repository
         ran = repository.run("merge-base", "--is-ancestor", self.commit, commit_of(repository, "HEAD"))
         if ran.returncode > 1:
             repository.fail(ran.stderr)
@@ -204,19 +201,14 @@ class Revision:
     def changes_of(self, paths: Sequence[str], most: int) -> list[str]:
         """The commits up to this one that changed any of these paths (from the top), the oldest first, on all branches of the
         history. Raises PolicyctlError in a shallow clone, or if there are more than `most`."""
-        repository = self._homes[""]
-        if self.is_shallow:
+        repository = self.repository
+        if repository.is_shallow:
             raise PolicyctlError(f"this clone is shallow; {WHOLE_HISTORY}")
         options = ("--full-history", "--topo-order", f"--max-count={most + 1}")
         found = repository.output("rev-list", *options, self.commit, "--", *paths).decode().split()
         if len(found) > most:
             raise PolicyctlError(f"more than {most:,} commits changed {', '.join(paths)}")
         return found[::-1]
-
-    @property
-    def repository(self) -> Repository:
-        """The repository that the commit is in."""
-        return self._homes[""]
 
     def ancestor(self, steps: int) -> str | None:
         """The commit that many first parents back; None if history is shorter."""
