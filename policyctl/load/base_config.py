@@ -14,7 +14,6 @@ from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refuse
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, merge_base
-from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
 from policyctl.load.selector import EnvironmentFilter
@@ -158,27 +157,37 @@ def _base_of(revision: str, then: Revision, where: str) -> BaseConfig:
 
 def config_at(revision: Revision) -> Config:
     """The configuration of a revision for its directory. Raises InvalidInput with every problem."""
-    folders = PurePosixPath(f"{revision.folder}{CONFIG_FILE}").parents
-    found = revision.entries([str(folder / CONFIG_FILE) for folder in folders])
-    if not found:
-        return NO_CONFIG
+    paths = config_paths(revision.folder)
+    found = {entry.path: entry for entry in revision.entries(paths)}
+
+    def content(path: str) -> bytes | None:
+        entries = [found[path]] if path in found else revision.entries([path])
+        return reading_base(revision, entries)(path) if entries else None
+
+    nearest = next((path for path in paths if path in found), None)
+    return NO_CONFIG if nearest is None else config_in(nearest, content)
+
+
+def config_paths(folder: str) -> list[str]:
+    """Where the configuration of a directory may be, the nearest first. All paths are from the repository's top."""
+    return [str(above / CONFIG_FILE) for above in PurePosixPath(f"{folder}{CONFIG_FILE}").parents]
+
+
+def config_in(file: str, content: Callable[[str], bytes | None]) -> Config:
+    """The configuration in a file. `content` returns that of a path from the repository's top; None if there is no such file.
+
+    Raises InvalidInput with every problem.
+    """
     from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
 
-    nearest = max(found, key=lambda entry: entry.path.count("/"))
-    return config_of(source_of(reading_base(revision, [nearest])(nearest.path), nearest.path), _beside(revision, nearest.path))
+    def beside(name: str) -> tuple[bytes, str]:
+        path = str(PurePosixPath(file).parent / name)
+        found = content(path)
+        if found is None:
+            raise InvalidInput([Problem(Mark(path), "P001", "the file does not exist; correct the path")])
+        return found, path
 
-
-def _beside(revision: Revision, config: str) -> ReadBeside:
-    """Reads the files beside a policyctl.yaml of a revision."""
-
-    def read(path: str) -> tuple[bytes, str]:
-        file = str(PurePosixPath(config).parent / path)
-        found = revision.entries([file])
-        if not found:
-            raise InvalidInput([Problem(Mark(file), "P001", "the file does not exist; correct the path")])
-        return reading_base(revision, found)(file), file
-
-    return read
+    return config_of(source_of(content(file) or b"", file), beside)
 
 
 def accesses(directory: Path, now: Config, chosen: str | EnvironmentFilter) -> tuple[str, ...]:
@@ -190,8 +199,7 @@ def accesses(directory: Path, now: Config, chosen: str | EnvironmentFilter) -> t
     found: dict[str, None] = {}
     try:
         head = Revision(directory, "HEAD")
-        paths = [str(above / CONFIG_FILE) for above in PurePosixPath(f"{head.folder}{CONFIG_FILE}").parents]
-        commits = head.changes_of([*paths, *referred_paths(head, now)], _MOST_CHANGES)
+        commits = head.changes_of([*config_paths(head.folder), *referred_paths(head, now)], _MOST_CHANGES)
         for commit in commits:
             if (access := _access_then(Revision(directory, commit), chosen)) is not None:
                 found[access] = None

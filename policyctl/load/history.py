@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, errors_in
-from policyctl.load.base_config import is_policy_file
+from policyctl.errors import InvalidInput, PolicyctlError, errors_in
+from policyctl.load.base_config import config_in, config_paths, is_policy_file
 from policyctl.load.documents import FileResult, read_contents
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import WHOLE_HISTORY
 from policyctl.load.git.revision import PastCommit, Revision, TreeEntry
-from policyctl.load.kinds import CONFIG_FILE, is_templated
+from policyctl.load.kinds import is_templated
 from policyctl.load.source import MAX_BYTES, source_of
 from policyctl.plan.change import Desired
 from policyctl.policy.document import written_text
@@ -69,7 +69,7 @@ class History:
         for a directory that a link or a submodule leads to."""
         self._revision, self._within = Revision(directory, "HEAD"), within
         folder, top = self._revision.folder, self._revision.top
-        self._configs = [str(above / CONFIG_FILE) for above in PurePosixPath(f"{folder}{CONFIG_FILE}").parents]
+        self._configs = config_paths(folder)
         self._inventories = [path for one in config.inventories if (path := _below(one, top)) is not None]
         self._known: dict[tuple[Any, ...], Config | None] = {}
         self._results: dict[tuple[str, str, bool, str], FileResult | None] = {}
@@ -182,7 +182,7 @@ class History:
     def _environment_then(self, state: Mapping[str, TreeEntry], now: Environment) -> tuple[object, _Then]:
         """The environment as it was, by the configuration among these entries (today's if that does not have it), and a key
         that is equal for equal ones."""
-        nearest = max((path for path in self._configs if path in state), key=lambda path: path.count("/"), default=None)
+        nearest = next((path for path in self._configs if path in state), None)
         entries = [entry for path in (nearest, *self._inventories) if path and (entry := state.get(path))]
         key = tuple((entry.path, entry.id) for entry in entries)
         if key not in self._known:
@@ -194,17 +194,8 @@ class History:
         """The configuration at a path, or None if it is not valid, in which case nothing was applied with it."""
         if path is None:
             return NO_CONFIG
-        from policyctl.load.config import config_of  # pydantic and its models cost 0.1 s
-
-        def beside(name: str) -> tuple[bytes, str]:
-            file = str(PurePosixPath(path).parent / name)
-            entry = entries.get(file)
-            if entry is None or entry.id not in self._contents:
-                raise InvalidInput([Problem(Mark(file), "P001", "the file does not exist; correct the path")])
-            return self._contents[entry.id], file
-
         try:
-            return config_of(source_of(self._contents.get(entries[path].id, b""), path), beside)
+            return config_in(path, lambda file: self._contents.get(entries[file].id) if file in entries else None)
         except InvalidInput:
             return None
 
