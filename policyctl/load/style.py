@@ -21,9 +21,10 @@ from policyctl.load.write import is_plain, is_word, key_text, quoted, scalar_tex
 from policyctl.load.yaml import read_yaml, resolve
 from policyctl.load.yaml_source import YamlNode, begin_of, comments_of, events_of, node_of
 
-# Problems that leave it open what the text means. Of a scalar that YAML 1.1 reads differently the spelling stays (P004).
+# Problems that make the meaning of a text unclear. A scalar that YAML 1.1 reads differently (P004) keeps its spelling.
 _UNCLEAR = frozenset({"P002", "P003", "P005", "P012", "P013", "P014"})
 _STEP = 2  # columns
+_BLANKS = " \t"  # the white space of YAML; other spaces are text
 _MARKS = re.compile(r"[&!]\S*(?:[ \t]+[&!]\S*)?")  # an anchor, a tag, or both
 _HEADER = re.compile(r"(?P<style>[|>])[+-]?(?P<step>[1-9])?[+-]?(?=\s|$)")
 
@@ -31,7 +32,7 @@ _HEADER = re.compile(r"(?P<style>[|>])[+-]?(?P<step>[1-9])?[+-]?(?=\s|$)")
 def styled(content: bytes, file: str) -> str:
     """The text of a YAML file in policyctl's style; the same text if it has that already.
 
-    Raises InvalidInput for a file that cannot be read, or of which it is not clear what it means.
+    Raises InvalidInput for a file that cannot be read, or whose meaning is not clear.
     """
     text = source_of(content, file).text.replace("\r\n", "\n")
     before = _meaning(text, file)
@@ -49,7 +50,7 @@ def styled(content: bytes, file: str) -> str:
 
 
 def flow_text(value: Any) -> str:
-    """A value on one line, to stand anywhere in a file: in flow style, with texts in quotes where they might be misread."""
+    """A value on one line that is valid anywhere in a file: in flow style, with texts in quotes where they might be misread."""
     if isinstance(value, dict):
         return f"{{{', '.join(f'{flow_text(key)}: {flow_text(item)}' for key, item in value.items())}}}"
     if isinstance(value, list):
@@ -59,7 +60,7 @@ def flow_text(value: Any) -> str:
 
 
 class _Unusual(Exception):
-    """The text has what no policy needs and this does not print: it stays as it is."""
+    """The text has something that no policy needs and that is not printed here: it stays as it is."""
 
 
 def _meaning(text: str, file: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
@@ -147,8 +148,8 @@ class _Printer:
         """Print an empty line if there is one above the line that begins with this position."""
         line = self.text.rfind("\n", 0, position) + 1
         above = self.text.rfind("\n", 0, max(line - 1, 0)) + 1
-        begins = line > 0 and not self.text[line:position].strip()
-        if begins and not self.text[above : line - 1].strip() and self.lines and self.lines[-1]:
+        begins = line > 0 and not self.text[line:position].strip(_BLANKS)
+        if begins and not self.text[above : line - 1].strip(_BLANKS) and self.lines and self.lines[-1]:
             self.lines.append("")
 
     def _put(self, texts: list[str], indent: int, *, new: bool) -> None:
@@ -288,13 +289,14 @@ class _Printer:
 
 
 def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" \t"))
+    return len(line) - len(line.lstrip(_BLANKS))
 
 
 def _shifted(raw: str, indent: Callable[[str], int]) -> list[str]:
     """The lines of a value, all but the first with another indent; white space at their ends means nothing."""
-    first, *rest = (line.rstrip() if not line.rstrip().endswith("\\") else line for line in raw.split("\n"))
-    return [first, *(" " * indent(line) + line.lstrip(" \t") if line.strip() else "" for line in rest)]
+    stripped = ((line, line.rstrip(_BLANKS)) for line in raw.split("\n"))
+    first, *rest = (line if text.endswith("\\") else text for line, text in stripped)
+    return [first, *(" " * indent(line) + line.lstrip(_BLANKS) if line.strip(_BLANKS) else "" for line in rest)]
 
 
 def _block_scalar(raw: str, level: _Level, *, root: bool) -> list[str]:
