@@ -34,12 +34,12 @@ _COMPARED = 50  # versions to compare with what is live, field by field
 class Past(NamedTuple):
     """What Git has had of one policy or model.
 
-    `stood` is the youngest commit with what is live, `versions` are the commits and normal forms of all different ones that
+    `live_in` is the youngest commit with what is live, `versions` are the commits and normal forms of all different ones that
     were looked at, the youngest first, and `missing` is why not all of them are known. `written` is the one whose digest the
     audit record has.
     """
 
-    stood: str | None = None
+    live_in: str | None = None
     versions: tuple[tuple[str, Document], ...] = ()
     missing: str | None = None
     written: Document | None = None
@@ -139,9 +139,9 @@ def _git_did(change: Change) -> str:
 def _by_history(change: Change, past: Past) -> Drift:
     if change.before is None:
         return Drift(change, "git", "history", "not applied yet, or removed by hand", None, _fields(change, "git"))
-    if past.stood is not None:
+    if past.live_in is not None:
         why = "not applied since, or put back by hand" if change.after is not None else "not applied since"
-        return Drift(change, "git", "history", why, change.before, _fields(change, "git"), past.stood)
+        return Drift(change, "git", "history", why, change.before, _fields(change, "git"), past.live_in)
     if past.missing is not None:
         return Drift(change, "unknown", "nothing", past.missing, None, _fields(change, "unknown"))
     if change.after is None:
@@ -182,10 +182,8 @@ def _distance(one: Any, other: Any) -> int:
 
 def _fields(change: Change, moved: Moved) -> tuple[MovedField, ...]:
     """The fields of an update that one side moved."""
-    was = {"git": 0, "remote": 1}.get(moved)
     return tuple(
-        MovedField(path, None if was is None else (before, after)[was], after, before, moved)
-        for path, before, after in change.fields
+        MovedField(path, {"git": live, "remote": files}.get(moved), files, live, moved) for path, live, files in change.fields
     )
 
 

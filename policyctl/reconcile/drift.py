@@ -38,9 +38,7 @@ class Evidence:
         except PolicyctlError as error:
             self.missing = f"git history cannot be searched: {error}"
 
-    def judge(
-        self, changes: Iterable[Change], environment: Environment, review: Review, spell: Spell = lambda policy: policy
-    ) -> list[Drift]:
+    def judge(self, changes: Iterable[Change], environment: Environment, review: Review, spell: Spell) -> list[Drift]:
         """Who moved each of these changes of a reviewed plan. `spell` writes a policy's models as the remote spells them."""
         wanted = list(changes)
         writes = last_writes(self._entries, review.plan.remote)
@@ -92,7 +90,7 @@ class _HistorySearch:
     write: LastWrite | None
     review: Review
     spell: Spell
-    stood: str | None = None
+    live_in: str | None = None
     missing: str | None = None
     unread: str | None = None
     written: Document | None = None
@@ -112,7 +110,7 @@ class _HistorySearch:
 
     @property
     def past(self) -> Past:
-        return Past(self.stood, tuple(self.versions.values()), self.missing, self.written)
+        return Past(self.live_in, tuple(self.versions.values()), self.missing, self.written)
 
     def look_at(self, commit: str, version: Desired) -> bool:
         """Compare a version with what is searched; whether the search is over."""
@@ -129,7 +127,7 @@ class _HistorySearch:
         else:
             live = self.review.models_before.get(self.name)
             is_live = live is not None and equal(version, live)
-        self.stood = commit if is_live else None
+        self.live_in = commit if is_live else None
         return is_live
 
     def pass_over(self, commit: str, content: bytes) -> None:
