@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from policyctl.ci import open_forge
@@ -13,21 +12,14 @@ from policyctl.ci.forge import Forge, Proposed
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.session import Session
 from policyctl.errors import Incomplete, PolicyctlError
-from policyctl.load.adopt import Adoption
 from policyctl.load.atomic import write_atomically
 from policyctl.load.git import repository_top
 from policyctl.load.git.checkout import default_branch, head
 from policyctl.load.git.revision import Revision
-from policyctl.load.placement import FileLayout
-from policyctl.plan.change import normal_of
-from policyctl.plan.drift import Drift
-from policyctl.plan.plan import make_plan
-from policyctl.plan.safety import Review, review
-from policyctl.plan.settings import Settings
-from policyctl.policy.document import Policy, digest
-from policyctl.policy.live import observe_rows
+from policyctl.load.placement import Adoption, FileLayout
+from policyctl.policy.document import digest
 from policyctl.policy.names import canonical
-from policyctl.reconcile.adopt import Adopter
+from policyctl.reconcile.adopt import Adopter, adoption_review, digest_after
 from policyctl.reconcile.drift import FoundDrift
 from policyctl.report.drift import adoption_markdown, adoption_text, patch_text
 from policyctl.report.format import count
@@ -60,13 +52,13 @@ def adopt_edits(
     for line in lines.splitlines():
         console.say(line, painted=True)
     if request:
-        console.say(_propose(found, session, done, adopter.config_digest, sorted(named)))
+        console.say(_propose(found, session, done, sorted(named)))
     if done.left:
         raise Incomplete(f"{count(len(done.left), 'edit')} not adopted; see above")
     return 0
 
 
-def _propose(found: FoundDrift, session: Session, done: Adoption, config: str, named: list[str]) -> str:
+def _propose(found: FoundDrift, session: Session, done: Adoption, named: list[str]) -> str:
     """Open, update or close the pull request of the environment and directory, and of what is `named`; what was done."""
     directory, environment = repository_path(str(session.options.dir)), session.environment.name
     edits = [[one.change.name, one.change.before_digest()] for one in found.report.drifts if one.moved != "git"]
@@ -86,7 +78,7 @@ def _propose(found: FoundDrift, session: Session, done: Adoption, config: str, n
                 return "the pull request stays as it is: nothing can be adopted now"
             forge.close_thread(old)
             return "the pull request was closed: there is nothing to adopt any more"
-        what = _proposal(found, session, done, config, forge, marker)._replace(branch=branch)
+        what = _proposal(found, session, done, forge, marker)._replace(branch=branch)
         if what.into == branch:
             raise PolicyctlError(f"this run is for {branch}, which is the branch of the pull request; run it for another one")
         if old is None or not old.body.startswith(marker):
@@ -95,7 +87,7 @@ def _propose(found: FoundDrift, session: Session, done: Adoption, config: str, n
     return "a pull request was opened" if old is None else "the pull request was updated"
 
 
-def _proposal(found: FoundDrift, session: Session, done: Adoption, config: str, forge: Forge, marker: str) -> Proposed:
+def _proposal(found: FoundDrift, session: Session, done: Adoption, forge: Forge, marker: str) -> Proposed:
     """The pull request, without its branch. Raises PolicyctlError without a branch to merge into, or for files that are not as
     they were committed."""
     checkout, into = head(session.options.dir), forge.branch or default_branch(session.options.dir)
@@ -103,58 +95,18 @@ def _proposal(found: FoundDrift, session: Session, done: Adoption, config: str, 
         raise PolicyctlError("the files are not as committed, so the pull request would have more than the edits; commit first")
     if into is None:
         raise PolicyctlError("it is not known which branch to merge into; run this for the branch, not for a pull request")
-    judged = _as_plan(found, session, done)
+    judged = adoption_review(found, done, session.environment)
     page = plan_markdown(PlanView(judged, "the files", directory=repository_path(str(session.options.dir))), _PAGE)
     while page.startswith("<!--"):  # the markers of a comment, which is what approves
         page = page.partition("\n")[2]
     with naming((*foreign_texts(judged), *foreign_texts(found.review))):
-        body = marker + adoption_markdown(found.report, done, page, _digest_after(found, done, config))
+        body = marker + adoption_markdown(found.report, done, page, digest_after(found, done))
     if len(body) > forge.longest:
         body = f"{marker}The edits are too many to show here; [the run]({forge.link}) shows them.\n"
     title = f"policyctl: adopt {count(len(done.documents), 'edit')} made on {session.environment.name}"
     files = {repository_path(str(path)): after for path, (_, after) in done.files.items()}
     created = frozenset(repository_path(str(path)) for path, (before, _) in done.files.items() if before is None)
     return Proposed("", checkout.commit, into, title, body, files, created, draft=bool(judged.refusals))
-
-
-def _as_plan(found: FoundDrift, session: Session, done: Adoption) -> Review:
-    """The adoption as a plan from the files as they are to what they become, judged by the environment's guards."""
-    settings, loaded = session.environment.settings, found.loaded
-    now = {policy.name: found.spell(policy) for policy in loaded.policies}
-    then = {**now}
-    for name, document in done.documents.items():
-        if document is None:
-            del then[name]
-        else:
-            then[name] = found.spell(Policy(name, document, now[name].file if name in now else ""))
-    observed = observe_rows({**policy.document, "id": policy.name} for policy in now.values())
-    rules = Settings(guards=settings.guards, guard_exceptions=settings.guard_exceptions, partial=settings.partial)
-    plan = make_plan(
-        environment=session.environment.name,
-        remote=found.report.remote,
-        config=session.environment.digest,
-        desired=list(then.values()),
-        observed=observed,
-        settings=rules,
-        removes=True,
-    )
-    return review(plan, observed, rules, loaded.declared)
-
-
-def _digest_after(found: FoundDrift, done: Adoption, config: str) -> str | None:
-    """The digest of the plan after the merge, if that is empty."""
-    plan = found.review.plan
-    if not all(one.change.name in done.adopted and _is_as_live(one, done, found) for one in found.report.drifts):
-        return None
-    return replace(plan, changes=(), config=config, traffic={}).digest
-
-
-def _is_as_live(drift: Drift, done: Adoption, found: FoundDrift) -> bool:
-    """Whether the files get what is live of a policy, and nothing that only Git moved."""
-    document = done.documents.get(drift.change.name)
-    if document is None or drift.change.before is None:
-        return document is drift.change.before
-    return digest(normal_of(found.spell(Policy(drift.change.name, document, "")).document)) == drift.change.before_digest()
 
 
 def _as_committed(directory: Path, commit: str, done: Adoption) -> bool:

@@ -1,7 +1,7 @@
 """A policy's file with what is live, as the smallest change: each value is edited where it is, comments and order stay.
 
-Positions are those of the parsed nodes. What this writes is not to be trusted: the caller loads and renders the text again, and
-it has to say exactly what it was meant to.
+Positions are those of the parsed nodes. The text is not trusted: the caller loads and renders it again, and compares the result
+with what was intended.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -36,21 +35,6 @@ class Templated(NamedTuple):
     path: str
     template: str
     live: Any
-
-
-@dataclass
-class Adoption:
-    """What was taken over: the files that change, by path, with their texts before (None: new) and after (None: deleted).
-
-    `adopted` are the names of policies that are taken over as a whole, `left` those that are not, or not as a whole, with the
-    reason. `documents` has what the files say then (None: nothing). `whole` are the files that had to be written anew.
-    """
-
-    files: dict[Path, tuple[str | None, str | None]] = field(default_factory=dict)
-    adopted: list[str] = field(default_factory=list)
-    left: list[tuple[str, str]] = field(default_factory=list)
-    documents: dict[str, Document | None] = field(default_factory=dict)
-    whole: list[Path] = field(default_factory=list)
 
 
 class Edited(NamedTuple):
@@ -262,8 +246,9 @@ class _Editor:
         key, old = node.value[place]
         start, end = old.start_mark.index, self._end(old)
         inline = node.flow_style or (getattr(old, "flow_style", False) and not isinstance(old, yaml.ScalarNode))
-        text = self.flow(value) if inline else None
-        if text is None:
+        if inline:
+            text = self.flow(value)
+        else:
             lines = list(lines_of({key.value: value}, " " * key.start_mark.column))
             text = "\n".join(lines).strip().partition(":")[2]
             if len(lines) == 1 and end > key.end_mark.index + 1:

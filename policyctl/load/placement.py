@@ -21,7 +21,7 @@ from policyctl.load.write import file_text, unrepresentable_reasons
 from policyctl.plan.change import Desired, equal
 from policyctl.plan.references import find_cycle
 from policyctl.plan.settings import Settings
-from policyctl.policy.document import Policy, references
+from policyctl.policy.document import Document, Policy, references
 from policyctl.policy.findings import listed
 from policyctl.policy.live import Live, LivePolicy, LiveRows
 from policyctl.policy.names import bare_name, canonical, kind_of, short_model
@@ -141,6 +141,23 @@ class Pull:
         """Do not write a file after all."""
         self.writes = [one for one in self.writes if one[0] != path]
         self.left[self.wrote[path]] = f"{self.wrote[path]}: {why}"
+
+
+@dataclass(slots=True)
+class Adoption:
+    """What was taken over: the files that change, by path, with their texts before (None: new) and after (None: deleted).
+
+    `adopted` are the names of policies that are taken over as a whole, `left` those that are not, or not as a whole, with the
+    reason. `documents` are the policies that the files then have (None: deleted), `whole` the files that were written anew,
+    and `config` is the digest of the environment's settings then.
+    """
+
+    files: dict[Path, tuple[str | None, str | None]] = field(default_factory=dict)
+    adopted: list[str] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+    documents: dict[str, Document | None] = field(default_factory=dict)
+    whole: list[Path] = field(default_factory=list)
+    config: str = ""
 
 
 def leave_contradictions(pulls: Mapping[str, Pull]) -> None:

@@ -9,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from policyctl.errors import InvalidInput, errors_in
-from policyctl.load.adopt import Adoption, Edited, Templated, edit_policy, override_text
+from policyctl.load.adopt import Edited, Templated, edit_policy, override_text
 from policyctl.load.config import beside, config_of
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.documents import read_contents
 from policyctl.load.environment import Config, Environment
-from policyctl.load.placement import FileLayout
+from policyctl.load.placement import Adoption, FileLayout, Placement
 from policyctl.load.source import Source, read_bytes, source_of
 from policyctl.load.write import policy_text, unrepresentable_reasons
+from policyctl.plan.change import normal_of
 from policyctl.plan.diff import fields_between
 from policyctl.plan.drift import Drift, SidesConflict, merged
-from policyctl.policy.document import Document, Policy, canonical_text, normal_form
+from policyctl.plan.plan import make_plan
+from policyctl.plan.safety import Review, review
+from policyctl.plan.settings import Settings
+from policyctl.policy.document import Document, Policy, canonical_text, digest, normal_form
 from policyctl.policy.findings import listed
+from policyctl.policy.live import observe_rows
+from policyctl.reconcile.drift import FoundDrift
 from policyctl.report.format import count, value
 
 _VARIABLE = re.compile(r"\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}")
@@ -28,7 +34,7 @@ _BOM = "\ufeff"
 
 
 class Adopter:
-    """Edits the files of a directory so that they say what one environment's remote has."""
+    """Edits the files of a directory so that they match the remote of one environment."""
 
     def __init__(
         self,
@@ -50,11 +56,6 @@ class Adopter:
         self._named, self._shared = named, shared
         self._desired = {policy.name: policy for policy in loaded.policies}
 
-    @property
-    def config_digest(self) -> str:
-        """The digest of the environment's settings as they will be."""
-        return self._environment.digest
-
     def take(self, drifts: Iterable[Drift]) -> Adoption:
         """Take over what the remote moved; what only Git moved is left to the next apply."""
         for one in drifts:
@@ -72,6 +73,7 @@ class Adopter:
                 self._write_new(one)
             else:
                 self._delete(one)
+        self.done.config = self._environment.digest
         return self.done
 
     def _leave(self, name: str, why: str) -> None:
@@ -101,9 +103,9 @@ class Adopter:
             self.done.adopted.append(name)
 
     def _target(self, drift: Drift) -> Document | None:
-        """What the file should say; None for a conflict that the user did not decide."""
+        """The policy that the file should have; None for a conflict that the user did not decide."""
         live, change = drift.change.before, drift.change
-        assert live is not None  # noqa: S101 - of an update
+        assert live is not None  # noqa: S101 - an update has a live side
         if drift.moved != "both":
             return live
         try:
@@ -114,7 +116,7 @@ class Adopter:
         return live if change.name in self._named else None
 
     def _says(self, source: Source, edited: Edited, policy: Policy) -> bool:
-        """Whether an edited text is valid, says what it should, and changes no other policy of the file."""
+        """Whether an edited text is valid, gives the intended policy, and changes no other policy of the file."""
         before, after = (self._policies(one) for one in (source, source._replace(text=edited.text)))
         if before is None or after is None or before.keys() != after.keys():
             return False
@@ -123,7 +125,7 @@ class Adopter:
         return others and _normal_text(self._spell(after[policy.name])) == _normal_text(expected)
 
     def _policies(self, source: Source) -> dict[str, Policy] | None:
-        """The policies that a text says for the environment; None if it has an error."""
+        """The policies in a text, rendered for the environment; None if it has an error."""
         try:
             found = read_contents(
                 source_of(source.text.encode(), source.file), self._environment.vars, models=self._environment.settings.models
@@ -135,17 +137,24 @@ class Adopter:
     def _write_whole(self, policy: Policy, target: Document) -> bool:
         """Write a file anew, where no smaller change is right."""
         home = self._layout.of(policy.name)
-        text = policy_text(target)
-        if home.complaint is not None:
-            self._leave(policy.name, f"{home.path} {home.complaint}")
-            return False
-        if not isinstance(text, str):
-            self._leave(policy.name, "; ".join(unrepresentable_reasons(text)))
+        text = self._whole_text(policy.name, target, home)
+        if text is None:
             return False
         self.done.whole.append(home.path)
         self.done.documents[policy.name] = target
         self._put(policy.file, text)
         return True
+
+    def _whole_text(self, name: str, document: Document, home: Placement) -> str | None:
+        """The text of a policy's file; None if it cannot be written, and the reason is noted."""
+        text = policy_text(document)
+        if home.complaint is not None:
+            self._leave(name, f"{home.path} {home.complaint}")
+        elif isinstance(text, str):
+            return text
+        else:
+            self._leave(name, "; ".join(unrepresentable_reasons(text)))
+        return None
 
     def _override(self, policy: Policy, target: Document, source: Source, edited: Edited | None, others: int) -> None:
         """In a file for several environments: set the variables of this environment, and leave what is written for all."""
@@ -193,7 +202,7 @@ class Adopter:
         return True
 
     def _besides(self, config: Config) -> tuple[Config, dict[str, str]]:
-        """What a configuration says besides this environment, to compare: without where it says so."""
+        """A configuration without this environment and without its positions in files, and the digests of the others."""
         others = {name: one for name, one in config.environments.items() if name != self._environment.name}
         rest = config._replace(environments=others, source=None, origins={}, broken=dict.fromkeys(config.broken, ()))
         return rest, {name: one.digest for name, one in others.items()}
@@ -212,12 +221,11 @@ class Adopter:
     def _write_new(self, drift: Drift) -> None:
         """A file for a policy that only the remote has."""
         name, document = drift.change.name, drift.change.before or {}
-        home, text = self._layout.of(name), policy_text(document)
-        if home.complaint is not None:
-            self._leave(name, f"{home.path} {home.complaint}")
-        elif not isinstance(text, str):
-            self._leave(name, "; ".join(unrepresentable_reasons(text)))
-        elif (others := self._others(str(home.path))) and not self._shared:
+        home = self._layout.of(name)
+        text = self._whole_text(name, document, home)
+        if text is None:
+            return
+        if (others := self._others(str(home.path))) and not self._shared:
             self._leave(name, f"{home.path} would be for {count(others + 1, 'environment')}: add it for all with --shared")
         else:
             self.done.files[home.path] = (None, text)
@@ -255,6 +263,46 @@ class Adopter:
         after = f"{_BOM}{text}" if before.startswith(_BOM) and not text.startswith(_BOM) else text
         if after != before:
             self.done.files[Path(file)] = (before, after)
+
+
+def adoption_review(found: FoundDrift, done: Adoption, environment: Environment) -> Review:
+    """The adoption as a plan from the files as they are to what they become, judged by the environment's guards."""
+    settings, loaded = environment.settings, found.loaded
+    now = {policy.name: found.spell(policy) for policy in loaded.policies}
+    then = {**now}
+    for name, document in done.documents.items():
+        if document is None:
+            del then[name]
+        else:
+            then[name] = found.spell(Policy(name, document, now[name].file if name in now else ""))
+    observed = observe_rows({**policy.document, "id": policy.name} for policy in now.values())
+    rules = Settings(guards=settings.guards, guard_exceptions=settings.guard_exceptions, partial=settings.partial)
+    plan = make_plan(
+        environment=environment.name,
+        remote=found.report.remote,
+        config=environment.digest,
+        desired=list(then.values()),
+        observed=observed,
+        settings=rules,
+        removes=True,
+    )
+    return review(plan, observed, rules, loaded.declared)
+
+
+def digest_after(found: FoundDrift, done: Adoption) -> str | None:
+    """The digest of the plan after the merge, if that is empty."""
+    plan = found.review.plan
+    if not all(one.change.name in done.adopted and _is_as_live(one, done, found) for one in found.report.drifts):
+        return None
+    return replace(plan, changes=(), config=done.config, traffic={}).digest
+
+
+def _is_as_live(drift: Drift, done: Adoption, found: FoundDrift) -> bool:
+    """Whether the files get what is live of a policy, and nothing that only Git moved."""
+    document = done.documents.get(drift.change.name)
+    if document is None or drift.change.before is None:
+        return document is drift.change.before
+    return digest(normal_of(found.spell(Policy(drift.change.name, document, "")).document)) == drift.change.before_digest()
 
 
 def _normal_text(policy: Policy) -> str:
