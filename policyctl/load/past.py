@@ -30,7 +30,7 @@ class PastDirectory:
 
     @property
     def note(self) -> str:
-        """What a plan that goes back says of itself."""
+        """The note of a plan that goes back."""
         short = self.then.commit[:12]
         named = short if self.then.commit.startswith(self.revision) else f"{self.revision} ({short})"
         return (

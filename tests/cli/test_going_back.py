@@ -131,7 +131,7 @@ def test_variables_and_include_are_those_of_then_and_everything_else_is_as_it_is
 
 
 def test_a_guard_holds_on_the_way_back_too(history: History, policyctl: Policyctl) -> None:
-    """It is no restoration, which would let it pass: whoever may name a revision must not lift a guard by that."""
+    """It does not count as a restoration, which guards let pass: choosing a revision must not lift a guard."""
     history.project.write("policyctl.yaml", "guards: {max_traffic_shift: 10}\nenvironments: {local: {}}\n")
     ran = policyctl("apply", "--to", history.before, "--yes")
     assert ran.code == 3
