@@ -104,10 +104,10 @@ def drift(
 def _check_adoption(adopt: bool, patch: Path | None, shared: bool, request: bool, form: str, chosen: EnvironmentFilter) -> None:
     """Raise UsageError for options of an adoption that do not go together."""
     if adopt and patch is None and not request:
-        raise UsageError("where to? write --adopt --patch FILE, or --adopt --pr")
+        raise UsageError("--adopt needs --patch FILE or --pr")
     given = [option for option, is_given in (("--patch", patch), ("--pr", request), ("--shared", shared)) if is_given]
     if not adopt and given:
-        raise UsageError(f"{given[0]} belongs to --adopt")
+        raise UsageError(f"{given[0]} needs --adopt")
     if adopt and chosen.several:
         raise UsageError("--adopt is for one environment; choose one with --env")
     if adopt and form == "json":

@@ -268,10 +268,10 @@ def test_a_variable_that_an_anchor_shares_with_another_environment_is_left(
 
 
 WRONG = {
-    "nowhere to write to": (["--adopt"], "where to? write --adopt --patch FILE, or --adopt --pr"),
-    "a pull request of nothing": (["--pr"], "--pr belongs to --adopt"),
-    "a patch of nothing": (["--patch", "x"], "--patch belongs to --adopt"),
-    "files of nothing": (["--shared"], "--shared belongs to --adopt"),
+    "nowhere to write to": (["--adopt"], "--adopt needs --patch FILE or --pr"),
+    "a pull request of nothing": (["--pr"], "--pr needs --adopt"),
+    "a patch of nothing": (["--patch", "x"], "--patch needs --adopt"),
+    "files of nothing": (["--shared"], "--shared needs --adopt"),
     "several environments": (["--adopt", "--patch", "x", "--all"], "--adopt is for one environment"),
     "another format": (["--adopt", "--patch", "x", "--format", "json"], "--format json is not for --adopt"),
 }
