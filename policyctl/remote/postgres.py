@@ -258,8 +258,7 @@ class PostgresRows:
 
 def open_postgres_reader(url: str, *, models: bool = False) -> StoreReader:
     """A store in PostgreSQL, to read only. Nothing is connected yet."""
-    database = PostgresDatabase(url, writable=False)
-    return StoreReader(database, database.identity, embedded=False, models=models)
+    return StoreReader(PostgresDatabase(url, writable=False), embedded=False, models=models)
 
 
 class PostgresRemote(Store):
@@ -268,8 +267,7 @@ class PostgresRemote(Store):
     database: PostgresDatabase
 
     def __init__(self, url: str, *, unique_names: bool = True, models: bool = False) -> None:
-        database = PostgresDatabase(url, writable=True, unique_names=unique_names)
-        super().__init__(database, database.identity, embedded=False, models=models)
+        super().__init__(PostgresDatabase(url, writable=True, unique_names=unique_names), embedded=False, models=models)
 
 
 def _one(connection: Connection, query: str) -> Any:

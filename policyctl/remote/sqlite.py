@@ -17,9 +17,7 @@ class SqliteReader(StoreReader):
 
     def __init__(self, path: Path, *, models: bool = False) -> None:
         """With `models` virtual models are rows too, beside policies."""
-        database = SqliteFile(path, writable=False)
-        self.path = database.path
-        super().__init__(database, database.identity, embedded=True, models=models)
+        super().__init__(SqliteFile(path, writable=False), embedded=True, models=models)
 
 
 class SqliteRemote(Store):
@@ -38,4 +36,4 @@ class SqliteRemote(Store):
     ) -> None:
         database = SqliteFile(path, writable=True, unique_names=unique_names, busy_seconds=busy_seconds)
         self.path = database.path
-        super().__init__(database, database.identity, now, embedded=True, models=models)
+        super().__init__(database, now, embedded=True, models=models)

@@ -51,7 +51,6 @@ class StoreReader:
     def __init__(
         self,
         database: Database,
-        identity: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         embedded: bool,
@@ -59,7 +58,7 @@ class StoreReader:
     ) -> None:
         """With `models` virtual models are rows too, beside policies."""
         self.database = database
-        self.identity = identity
+        self.identity = database.identity
         self.embedded = embedded
         self._now = now
         self._with_models = models

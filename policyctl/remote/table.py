@@ -68,7 +68,9 @@ class Rows(Protocol):
 
 
 class Database(Protocol):
-    """A store of rows, used by several threads at once."""
+    """A store of rows, used by several threads at once. `identity` is that of the remote that it is (see `Reader`)."""
+
+    identity: str
 
     def reading(self) -> AbstractContextManager[Rows | None]:
         """The rows, to read; None where nothing was ever written."""
