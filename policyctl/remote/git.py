@@ -9,8 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
@@ -23,9 +22,10 @@ from policyctl.plan.change import Desired
 from policyctl.plan.settings import Settings
 from policyctl.policy.live import UnreadableRow, row_name
 from policyctl.policy.virtual_model import VirtualModel, VirtualModelRow
+from policyctl.remote.protocol import Closing
 
 
-class GitReader:
+class GitReader(Closing):
     """Reads the policy directory at a revision, for one environment.
 
     Variables and `include` come from the same environment in the revision's own policyctl.yaml, so the rows are what an apply
@@ -72,12 +72,6 @@ class GitReader:
 
     def close(self) -> None:
         """There is nothing to close."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _environment_then(self) -> tuple[Environment, Sequence[Problem]]:
         """The environment at the revision, else today's, and the problems of the configuration there."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from types import TracebackType
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Protocol
 from urllib.parse import quote, quote_plus
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
@@ -22,7 +21,7 @@ from policyctl.policy.model_settings import is_placeholder, unknown_settings
 from policyctl.policy.names import KINDS, Kind, both_spellings, canonical_name, kind_of, virtual_model
 from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.http import Request, Response, host_of
-from policyctl.remote.protocol import SECRETS_SHOWN
+from policyctl.remote.protocol import SECRETS_SHOWN, Closing
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.responses import describe, is_quota
 from policyctl.remote.tenant_lists import Connections, every_row, is_envelope, read_sources, total_of
@@ -43,7 +42,7 @@ class Sender(Protocol):
     def close(self) -> None: ...
 
 
-class OrchestrateReader:
+class OrchestrateReader(Closing):
     """Reads the policies of one instance, and its virtual models where asked to. It has no methods for writing."""
 
     embedded = False
@@ -115,12 +114,6 @@ class OrchestrateReader:
 
     def close(self) -> None:
         self._sender.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _rows_of(self, kind: Kind, answer: Response, query: tuple[tuple[str, str], ...] = ()) -> list[Any]:
         if not answer.good:

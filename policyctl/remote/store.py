@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from policyctl.policy.document import Document
 from policyctl.policy.names import Kind, canonical_name, kind_of
+from policyctl.remote.protocol import Closing
 from policyctl.remote.table import Columns, Database, Table, document_of, server_fields
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class PolicyTable(Table):
         return canonical_name(name)
 
 
-class StoreReader:
+class StoreReader(Closing):
     """Reads a store. One that was never written reads as empty, and is not made."""
 
     connections = None
@@ -97,12 +97,6 @@ class StoreReader:
 
     def close(self) -> None:
         self.database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
 
 class Store(StoreReader):
