@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from policyctl.plan.uses import (
-    USES,
     ConsumerKind,
+    Uses,
     agent_uses,
+    control_uses,
+    flow_uses,
+    knowledge_base_uses,
     live_agent_oddities,
     live_flow_oddities,
     name_of,
@@ -220,8 +223,12 @@ def _order(use: ConsumerUse) -> tuple[bool, Consumer]:
     return use.consumer.kind == "policy", use.consumer
 
 
-# The source that a kind of consumer is read from.
-_SOURCES: dict[ConsumerKind, str] = {"flow": "tools", "knowledge base": "knowledge bases", "control": "controls"}
+# The source that a kind of consumer is read from, and what its rows name.
+_SOURCES: dict[ConsumerKind, tuple[str, Callable[[Document, list[str]], Uses]]] = {
+    "flow": ("tools", flow_uses),
+    "knowledge base": ("knowledge bases", knowledge_base_uses),
+    "control": ("controls", control_uses),
+}
 
 
 def consumers_of(sources: Sources, listed: Callable[[], Collection[str]] = frozenset) -> Consumers:
@@ -238,10 +245,10 @@ def consumers_of(sources: Sources, listed: Callable[[], Collection[str]] = froze
         others = [names.get(one, one) for one in texts(row.get("collaborators"), "collaborators", odd)]
         found.add(Consumer("agent", name_of(row), str(row.get("workspace_id") or "")), uses, others)
         found.mark_odd("agents", name_of(row), odd)
-    for kind, source in _SOURCES.items():
+    for kind, (source, uses_of) in _SOURCES.items():
         for row in sources.others.get(kind, ()):
             odd = live_flow_oddities(row) if kind == "flow" else []
-            found.add(Consumer(kind, name_of(row)), tuple(USES[kind](row, odd)))
+            found.add(Consumer(kind, name_of(row)), tuple(uses_of(row, odd)))
             found.mark_odd(source, name_of(row), odd)
     odd = []
     for kind, where, uses in selection_uses(sources.selection, odd):

@@ -1,6 +1,6 @@
 """Where the rows and files of consumers name the models that they use.
 
-What has another form than the known ones is taken down (`odd`, by path): it may name a model that is not found there.
+The path of what has an unknown form is added to `odd`: it may name a model that is not found.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def flow_uses(row: Document, odd: list[str]) -> Uses:
     pending: list[tuple[str, Any]] = [("", model)]
     for path, one in pending:  # which grows
         if not isinstance(one, dict):
-            odd.append(f"{path.removesuffix('.') or 'binding.flow.model'}")
+            odd.append(path.removesuffix(".") or "binding.flow.model")
             continue
         yield from ((f"{path}{where}", name) for where, name in _at(one, odd, "metadata", "llm_model"))
         nodes = one.get("nodes")
@@ -129,11 +129,6 @@ _FILES: dict[str, tuple[ConsumerKind, Callable[[Document, list[str]], Uses]]] = 
     "workflow": ("flow", flow_uses),
     "tool": ("flow", flow_uses),
     "control": ("control", control_uses),
-}
-USES: dict[ConsumerKind, Callable[[Document, list[str]], Uses]] = {
-    "flow": flow_uses,
-    "knowledge base": knowledge_base_uses,
-    "control": control_uses,
 }
 
 
