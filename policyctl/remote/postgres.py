@@ -162,11 +162,11 @@ class PostgresDatabase:
         """The format of the store and whether names are unique in it; None without one."""
         if not _one(connection, _IS_MADE):
             return None
-        found = connection.execute("SELECT version, unique_names FROM policyctl.format").fetchone()
-        assert found is not None  # noqa: S101 - made with its row, in one transaction
-        if found[0] > len(_STEPS):
-            raise RemoteError(f"{self.identity} is from a newer policyctl (format {found[0]}); update policyctl")
-        return found[0], found[1]
+        # One row, since the table is made with it in one transaction.
+        [(version, unique)] = connection.execute("SELECT version, unique_names FROM policyctl.format").fetchall()
+        if version > len(_STEPS):
+            raise RemoteError(f"{self.identity} is from a newer policyctl (format {version}); update policyctl")
+        return version, unique
 
     def _migrate(self, connection: Connection, again: bool) -> None:
         with connection.transaction():
