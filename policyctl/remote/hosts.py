@@ -11,9 +11,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from pathlib import Path
 from typing import Any
 from urllib.request import getproxies
 
@@ -156,24 +154,3 @@ def exchange(client: httpx.Client, request: httpx.Request) -> httpx.Response:
     response = client._transport_for_url(request.url).handle_request(request)
     response.request = request
     return response
-
-
-@cache  # reading the usual authorities takes 0.1 s
-def context_with(content: bytes | None, ca_file: Path | None) -> ssl.SSLContext:
-    """The usual authorities, and those in the `content` of a `ca_file`. Raises RemoteError when they are unusable."""
-    context = usual_authorities()
-    if content is None:
-        return context
-    try:
-        context.load_verify_locations(cadata=content.decode("ascii", "ignore"))  # other characters are comments
-    except (ssl.SSLError, ValueError):
-        raise RemoteError(f"ca_file {ca_file} has no certificate in PEM form") from None
-    return context
-
-
-def usual_authorities() -> ssl.SSLContext:
-    """The authorities that any program trusts here. Raises RemoteError when those of the environment variables are unusable."""
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:
-        raise RemoteError(f"SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: {error.strerror}") from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError
 from policyctl.load.atomic import read_bounded
 from policyctl.load.urls import is_loopback, origin
-from policyctl.remote.hosts import HostPace, Hosts, context_with, exchange, usual_authorities
+from policyctl.remote.hosts import HostPace, Hosts, exchange
 from policyctl.remote.protocol import Backoff, RetryBudget
 from policyctl.remote.redaction import Redactor, hide_proxies
 from policyctl.remote.responses import (
@@ -267,10 +267,31 @@ def _reason(error: Exception) -> str:
 def trusted(ca_file: Path | None, read: Read) -> ssl.SSLContext:
     """The authorities to trust: the usual ones, and those of a `ca_file`. Raises RemoteError when they are unusable."""
     if ca_file is None:
-        return context_with(None, None)
+        return _context_with(None, None)
     try:
         content = read(ca_file, MAX_CERTIFICATES)  # OpenSSL would read a device without end
     except OSError as error:
-        usual_authorities()  # if those are unusable too, that is reported first
+        _usual_authorities()  # if those are unusable too, that is reported first
         raise RemoteError(f"ca_file {ca_file} cannot be read: {error.strerror}") from None
-    return context_with(content, ca_file)
+    return _context_with(content, ca_file)
+
+
+@cache  # reading the usual authorities takes 0.1 s
+def _context_with(content: bytes | None, ca_file: Path | None) -> ssl.SSLContext:
+    """The usual authorities, and those in the `content` of a `ca_file`. Raises RemoteError when they are unusable."""
+    context = _usual_authorities()
+    if content is None:
+        return context
+    try:
+        context.load_verify_locations(cadata=content.decode("ascii", "ignore"))  # other characters are comments
+    except (ssl.SSLError, ValueError):
+        raise RemoteError(f"ca_file {ca_file} has no certificate in PEM form") from None
+    return context
+
+
+def _usual_authorities() -> ssl.SSLContext:
+    """The authorities that any program trusts here. Raises RemoteError when those of the environment variables are unusable."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise RemoteError(f"SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: {error.strerror}") from None
