@@ -26,7 +26,7 @@ from policyctl.remote.store import Store, StoreReader
 from policyctl.remote.table import UNIQUE_KINDS, Columns, QuotaReached, taken
 
 LONGEST_NAME = 2000  # bytes of a name or id, which an index must hold
-# A database that crashed or fails over is tried again for some seconds. `tries` is no limit: `budget` is.
+# A database that crashed or fails over is tried again for some seconds. The limit is `budget`, not `tries`.
 PATIENCE = Backoff(tries=1_000_000, first=0.05, longest=0.2, budget=15.0)
 AT_ONCE = Backoff(tries=1)
 _MIGRATING, _COUNTING = 0x706C6379_0001, 0x706C6379_0002  # advisory locks
@@ -86,11 +86,11 @@ class PostgresDatabase:
     `unique_names` makes a new store refuse a second policy or model of one name; an existing one keeps its rule.
     """
 
-    def __init__(self, url: str, *, writable: bool, unique_names: bool = True, patience: Backoff = PATIENCE) -> None:
+    def __init__(self, url: str, *, writable: bool, unique_names: bool = True) -> None:
         self.identity = postgres_identity(url)
         self._writable = writable
         self._unique_names = unique_names
-        self.patience = patience
+        self.patience = PATIENCE
         self._pool = Pool(url, self.identity, writable=writable)
         self._made = self._current = False  # whether the tables are there, and in this format
 

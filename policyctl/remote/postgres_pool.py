@@ -34,7 +34,7 @@ _NETWORK = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 
 class Pool:
     """Connections that are open and not in use; the one used last is used next.
 
-    They are made by who needs one, so that the reason why that fails is known, and it is tried again soon.
+    The thread that needs one makes it: so it knows why that fails, and tries again soon.
     """
 
     def __init__(self, url: str, identity: str, *, writable: bool) -> None:
@@ -82,13 +82,12 @@ class Pool:
 
 def _connect(url: str, identity: str, *, writable: bool) -> Connection:
     """A connection to `postgresql://…` or `postgresql:?service=…`; what is not in the URL is as libpq finds it."""
-    patience = "" if "connect_timeout=" in url else "3"
     found = psycopg.connect(
         make_conninfo(
             url.replace("postgresql:?", "postgresql://?", 1),
             client_encoding="UTF8",
             fallback_application_name="policyctl",
-            connect_timeout=patience or None,
+            connect_timeout=None if "connect_timeout=" in url else 3,
             **_NETWORK,
         ),
         autocommit=True,
