@@ -21,7 +21,7 @@ import psycopg
 
 _READY = "database system is ready to accept connections"
 _SECONDS = 60
-# Whoever reaches the port is let in, except one role, which needs its password.
+# Every role is let in without a password, except one.
 GUARDED, PASSWORD = "guarded", "correct-horse"
 _ACCESS = f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
 
@@ -137,7 +137,7 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
-    """A server of one's own, whose data is thrown away afterwards."""
+    """A server for one test or more; its data is deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:  # not pytest's, which is closed to other users
         server = PostgresServer(Path(folder), durable=durable)
         server.start()

@@ -112,8 +112,8 @@ def without_secrets(value: Any) -> Any:
 
 
 def shown_free(value: Any, key: str = "", *, unknown: bool = False) -> Any:
-    """A field of free form to show: without secrets, and without texts whose key only suggests one. Of one that the format
-    does not know (`unknown`) what looks as random as a key is left out too; no file has it, and nothing compares it."""
+    """A field of free form to show: without secrets, and without texts whose key only suggests one. In one that the format
+    does not know (`unknown`), anything as random as a key is left out too: no file has it, and nothing compares it."""
     return _without_likely(without_secrets(value), secret=bool(_SUGGESTS.search(key)), unknown=unknown)
 
 
@@ -204,8 +204,8 @@ def masked(value: Any) -> Any:
     """The same plain value with every secret in it replaced by `***`, at any depth.
 
     A secret that is an object keeps its keys, since clients check that it is an object. This is what is stored and answered:
-    it must keep all else, so it hides no part of a URL but a certain user. `model_settings.without_secrets` is for what is
-    compared and shown: only whether a secret is set, and of a URL no part that may be a user or password.
+    it must keep all else, so it hides no part of a URL but a certain user. `without_secrets` is for what is compared and
+    shown: only whether a secret is set, and of a URL no part that may be a user or password.
     """
     if isinstance(value, dict):
         return {key: _hidden(item) if is_secret_key(key) else masked(item) for key, item in value.items()}

@@ -279,7 +279,7 @@ def is_placeholder(value: Any) -> bool:
 
 
 def is_reference(value: Any) -> bool:
-    """Whether a key's value says where the key is, for the gateway: `env:NAME` or `file:PATH`."""
+    """Whether a key's value gives the place of the key, for the gateway: `env:NAME` or `file:PATH`."""
     kind, colon, where = value.partition(":") if isinstance(value, str) else ("", "", "")
     return bool(colon and where) and kind in ("env", "file")
 

@@ -1,4 +1,4 @@
-"""What requests share that go to the same host: open connections, how often it may be asked, and tokens.
+"""What requests to the same host share: open connections, how often it may be asked, and tokens.
 
 All environments of one run share one `Hosts`. So a host that asks for a pause gets it from every environment, a rate holds for
 the host however many environments it has, and environments that log in alike do so once.
@@ -63,7 +63,7 @@ class HostPace:
 
 
 class SharedToken:
-    """The `Authorization` header of a login, and when it ends. Whoever uses it holds `lock`."""
+    """The `Authorization` header of a login, and when it ends. Hold `lock` to use it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -93,7 +93,7 @@ class Hosts:
         return self._paces.get(origin) or self._paces.setdefault(origin, HostPace())
 
     def token(self, login: str) -> SharedToken:
-        """The token of a login; `login` is equal for equal ones only."""
+        """The token of a login; two logins share one if their `login` is equal."""
         return self._tokens.get(login) or self._tokens.setdefault(login, SharedToken())
 
     @contextmanager
@@ -136,7 +136,7 @@ class Hosts:
         return client
 
     def _bind(self, client: httpx.Client) -> None:
-        """Make the client's connections, also those through a proxy, keep to the deadline.
+        """Make the client's connections, also those through a proxy, meet the deadline.
 
         httpx has no option for this, so this sets private attributes of its pools; a release without them fails here, at once.
         """

@@ -1,4 +1,4 @@
-"""One table of a store: rows with ids, times and versions. What is behind it, SQLite or PostgreSQL, is a `Database`."""
+"""One table of a store: rows with ids, times and versions. A `Database`, of SQLite or PostgreSQL, keeps them."""
 
 from __future__ import annotations
 

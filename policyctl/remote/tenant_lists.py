@@ -34,7 +34,7 @@ _ROWS = frozenset(
     "agents applications assistants bindings content connections data entries externalagents items knowledgebases list models "
     "records resources results rows tools values workspaces".split()
 )
-_NAMES = ("id", "name", "workspace_id", "connection_id")  # of which each row of a list has one
+_NAMES = ("id", "name", "workspace_id", "connection_id")  # each row of a list has one of these
 _MORE = ("next", "hasmore", "hasnext", "continuationtoken")
 Query = tuple[tuple[str, str], ...]
 # The content of an answer to a URL and a query; None for 404. Raises RemoteError for any other that is not a success.
@@ -240,7 +240,7 @@ class _Reading:
         return self._pool.submit(every_row, self._get, url, (*one.query, *query))
 
     def taken(self, name: str, future: Future[list[Document] | None], *, optional: bool = False) -> tuple[Document, ...]:
-        """The rows of a list; none where it could not be read, of which note is taken."""
+        """The rows of a list; none where it could not be read, which is recorded."""
         try:
             rows = future.result()
         except RemoteError as error:

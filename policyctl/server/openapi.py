@@ -26,7 +26,7 @@ def healthz(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 
 
 
 def livez(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - every handler takes the same
-    """This process answers. Nothing else is asked: a store that is away is no reason to start the server again."""
+    """This process answers. It does not ask the store: a restart of the server would not bring that back."""
     return ApiResponse(200, {"status": "ok"})
 
 

@@ -173,7 +173,7 @@ def test_what_only_looks_takes_no_lock_and_makes_no_file(project: Project, polic
 
 @pytest.mark.slow
 def test_apply_waits_and_then_holds_its_plan_against_what_is_live_now(project: Project, policyctl: Policyctl) -> None:
-    """Whoever was waited for may have moved what the plan is about: exit 4, and nothing is written."""
+    """The apply that was waited for may have moved what the plan is about: exit 4, and nothing is written."""
     project.policy("one")
     project.policy("two")
     with held(LOCAL) as process:

@@ -115,7 +115,7 @@ def test_connections_that_the_server_ended_are_replaced(postgres: PostgresServer
         assert store.count() == 9
 
 
-def test_the_quota_holds_whoever_adds(database: str) -> None:
+def test_the_quota_holds_for_all_servers_together(database: str) -> None:
     with ExitStack() as stack:
         stores = [stack.enter_context(PostgresRemote(database)) for _ in range(3)]
 

@@ -1,10 +1,10 @@
 """Many clients write through two `policyctl serve` to one PostgreSQL, and something fails. What is lost or doubled, and when
-does every client write again?
+can every client write again?
 
     python -m tests.server.replicas [--seconds 20] [--clients 64] [--policies 10000] [--fault NAME]...
 
 The clients are those of the soak test of one server: each knows what must be stored in the end, since it was answered so, or
-that both is right where no answer came.
+that either may be where no answer came.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def suffer(server: PostgresServer, fault: str, *, seconds: float, clients: int, 
 
 
 def _wait(done: Callable[[], bool]) -> None:
-    """Wait until it is done, which shows in the outcome if it is never."""
+    """Wait until it is done; if it never is, the outcome shows it."""
     until = time.monotonic() + _LONGEST
     while not done() and time.monotonic() < until:
         Event().wait(0.02)

@@ -255,7 +255,7 @@ def mistakes(rows: Sequence[dict[str, Any]], tallies: Iterable[Tally]) -> Iterat
         stored = int(live[name]["description"]) if name in COUNTERS else int(name in live)
         if not done <= stored <= done + cut:
             yield f"{name} is {stored}, but {done} writes were answered and {cut} not"
-    yield from (f"nobody added {name}" for name in live.keys() - allowed.keys() - shared.keys())
+    yield from (f"{name} is stored, but no client added it" for name in live.keys() - allowed.keys() - shared.keys())
 
 
 def main() -> None:

@@ -140,10 +140,10 @@ AUTHORIZATIONS = {
     "a wrong token": ("Bearer guess", False),
     "the beginning of the secret": (f"Bearer {SECRET[:-1]}", False),
     "an empty token": ("Bearer ", False),
-    "three parts without a signature": ("Bearer e30.e30.e30", False),
+    "three parts without a signature of this server": ("Bearer e30.e30.e30", False),
     "a wrong user's key": (zen("user:guess"), False),
     "a user without a key": (zen("user"), False),
-    "a key that is no base64": ("ZenApiKey \u00fc", False),
+    "a key that is not base64": ("ZenApiKey \u00fc", False),
     "a key that is not text": ("ZenApiKey /w==", False),
 }
 

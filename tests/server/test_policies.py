@@ -185,7 +185,7 @@ FILTERS: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "display name": ([("display_name", "Two words & more")], ["we ird&#+%41/ü"]),
     "two filters must both pass": ([("name", "plain"), ("display_name", "Two words & more")], []),
     "a strange name": ([("name", "we ird&#+%41/ü")], ["we ird&#+%41/ü"]),
-    "an unknown filter is no filter": ([("colour", "red")], ["plain", "virtual-policy/a", "we ird&#+%41/ü"]),
+    "an unknown filter is ignored": ([("colour", "red")], ["plain", "virtual-policy/a", "we ird&#+%41/ü"]),
 }
 
 

@@ -117,7 +117,7 @@ def test_a_request_that_cannot_be_read_is_a_400_and_the_end_of_its_connection(se
         connection.sendall(BAD_HEADS[case])
         with connection.makefile("rb") as answer:
             assert answer.readline().startswith(b"HTTP/1.1 400")
-    assert served.events()[-1]["event"] == "library", "what the HTTP library says is a line of JSON too"
+    assert served.events()[-1]["event"] == "library", "messages of the HTTP library are lines of JSON too"
     assert loopback.get(f"{served.url}/healthz").status_code == 200
 
 
