@@ -126,19 +126,20 @@ class Table(ABC):
         """Every row, in order of names."""
         return list(self.each())
 
-    def each(self) -> Iterator[Any]:
-        """The same, each row made when it is asked for: what is stored takes a fraction of the memory of the rows."""
+    def each(self, by: Literal["id", "name"] | None = None, values: Collection[str] = ()) -> Iterator[Any]:
+        """The same, or those with one of these ids or names. Each row is made when it is asked for: what is stored takes a
+        fraction of the memory of the rows."""
         with self._database.reading() as rows:
-            found = [] if rows is None else rows.select(self._kind)
+            found = [] if rows is None else rows.select(self._kind, by, values)
         return map(self.row, found)
 
     def named(self, names: Collection[str]) -> list[Any]:
         """The rows of these names."""
-        return self._where("name", names)
+        return list(self.each("name", names))
 
     def by_id(self, ids: Collection[str]) -> list[Any]:
         """The rows with these ids; unknown ids are left out."""
-        return self._where("id", ids)
+        return list(self.each("id", ids))
 
     def count(self) -> int:
         """How many rows there are."""
@@ -198,11 +199,6 @@ class Table(ABC):
         if version is not None and etag(found[0]) != version:
             raise Moved(f"the {kind} {self.row(found[0])['name']} was changed by another writer meanwhile")
         return found[0]
-
-    def _where(self, by: Literal["id", "name"], values: Collection[str]) -> list[Any]:
-        with self._database.reading() as rows:
-            found = [] if rows is None else rows.select(self._kind, by, values)
-        return [self.row(stored) for stored in found]
 
 
 def taken(kind: str, name: str) -> Conflict:
