@@ -31,7 +31,7 @@ class DocumentTable(Table):
     def new_id(self, document: Document) -> str:
         return str(document.get("id") or uuid.uuid4())
 
-    def text(self, document: Document, stored: Document) -> str:  # noqa: ARG002 - only models depend on it
+    def text(self, document: Document, _: Document) -> str:
         return json.dumps({key: value for key, value in document.items() if key not in _ADDED})
 
 

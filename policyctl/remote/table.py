@@ -115,11 +115,12 @@ class Table(ABC):
         """What look-ups of a document go by, of its name."""
         return name
 
-    def text(self, document: Document, stored: Document) -> str:  # noqa: ARG002 - some kinds of rows depend on it
-        """What is stored of a document that replaces the `stored` row (empty for a new one)."""
+    def text(self, document: Document, _: Document) -> str:
+        """What is stored of a document. Of some kinds it depends on the row that it replaces (empty for a new one)."""
         return stored_text(document)
 
-    def new_id(self, document: Document) -> str:  # noqa: ARG002 - of some kinds of rows, documents bring their ids
+    def new_id(self, _: Document) -> str:
+        """The id of a new row. Documents of some kinds bring theirs."""
         return str(uuid.uuid4())
 
     def rows(self) -> list[Any]:

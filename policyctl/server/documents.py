@@ -103,7 +103,7 @@ COLLECTIONS = (
 )
 
 
-def list_workspaces(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - every handler takes the same
+def list_workspaces(service: Service, _: ApiRequest) -> ApiResponse:
     rows = [{**row, "workspace_id": row["id"]} for row in service.documents(WORKSPACES.kind).rows()]
     there = any(row["workspace_id"] == GLOBAL_WORKSPACE["workspace_id"] for row in rows)
     return ApiResponse(200, rows if there else [GLOBAL_WORKSPACE, *rows])

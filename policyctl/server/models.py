@@ -92,7 +92,7 @@ def validate_model(service: Service, call: ApiRequest) -> ApiResponse:
     return ApiResponse(200, {"overall_status": "skipped", "summary": summary, "tests": []})
 
 
-def get_selection(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - every handler takes the same
+def get_selection(service: Service, _: ApiRequest) -> ApiResponse:
     settings = _settings(_selection(service))
     return ApiResponse(200, {"model_selection_settings": settings, "warnings": _warnings(service, settings)})
 
@@ -121,7 +121,7 @@ def update_selection(service: Service, call: ApiRequest) -> ApiResponse:
     return decided(decide)
 
 
-def reset_selection(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - as above
+def reset_selection(service: Service, _: ApiRequest) -> ApiResponse:
     for row in _selection(service):
         with suppress(NotFound):  # another one was first
             service.documents("setting").remove(row["id"])

@@ -19,18 +19,18 @@ RESOURCES = (*policies.PATHS, *models.PATHS, *connections.PATHS, *documents.PATH
 LOGINS = login.PATHS  # at the root, wherever the client logs in
 
 
-def healthz(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - every handler takes the same
+def healthz(service: Service, _: ApiRequest) -> ApiResponse:
     """Healthy if the store can be read. Otherwise the error that this raises becomes a 503."""
     service.policies.count()
     return ApiResponse(200, {"status": "ok"})
 
 
-def livez(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - every handler takes the same
+def livez(*_: object) -> ApiResponse:
     """This process answers. It does not ask the store: a restart of the server would not bring that back."""
     return ApiResponse(200, {"status": "ok"})
 
 
-def readyz(service: Service, call: ApiRequest) -> ApiResponse:  # noqa: ARG001 - as above
+def readyz(service: Service, _: ApiRequest) -> ApiResponse:
     """Whether the store answers at once, in a format that this server knows. Otherwise the error becomes a 503."""
     service.policies.database.check()
     return ApiResponse(200, {"status": "ok"})
