@@ -199,10 +199,8 @@ class HttpClient:
         status = response.status_code
         if status < 400:
             return Response(response, self._content(response, ask, writes) if response.is_success else None)
-        text, after = (
-            f"{host_of(ask.url)} answered {describe(response, self.scrub.with_more(ask.secrets))}",
-            retry_after(response),
-        )
+        text = f"{host_of(ask.url)} answered {describe(response, self.scrub.with_more(ask.secrets))}"
+        after = retry_after(response)
         refused = status == 429 or (status == 503 and after is not None)
         if refused and not is_quota(response):
             asks = "" if after is None else f" (asks to wait {after:.0f} s)"

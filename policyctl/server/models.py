@@ -45,7 +45,7 @@ _SHOWN_USERS = 10
 def list_models(service: Service, call: ApiRequest) -> ApiResponse:
     wanted = call.query.get("name")
     rows = service.models.rows() if wanted is None else service.models.named(set(wanted))
-    return ApiResponse(200, [_shown(service, row) for row in rows], dict((SECRETS_SHOWN,)))
+    return ApiResponse(200, [_shown(service, row) for row in rows], dict([SECRETS_SHOWN]))
 
 
 def get_model(service: Service, call: ApiRequest) -> ApiResponse:
