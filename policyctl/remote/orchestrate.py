@@ -194,19 +194,14 @@ class OrchestrateRemote(OrchestrateReader):
         is_it = isinstance(name, str) and canonical(name) == canonical(document["name"])
         return identifier if is_it and isinstance(identifier, str) else None
 
-    def update(
-        self,
-        id: str,  # noqa: A002 - the platform's word
-        document: Document,
-        version: str | None = None,
-        kind: Kind = "policy",
-    ) -> None:
-        ask = self._asking("PUT", self._one(id, kind), document, kind)
-        self._write_one(ask._replace(headers=_only_if(version)), id, kind)
+    def update(self, identifier: str, document: Document, version: str | None = None, kind: Kind = "policy") -> None:
+        ask = self._asking("PUT", self._one(identifier, kind), document, kind)
+        self._write_one(ask._replace(headers=_only_if(version)), identifier, kind)
 
-    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
-        secrets = tuple(_secrets(self._models_read.get(id, {})))  # an answer may repeat what it is about
-        self._write_one(Request("DELETE", self._one(id, kind), headers=_only_if(version), secrets=secrets), id, kind)
+    def remove(self, identifier: str, version: str | None = None, kind: Kind = "policy") -> None:
+        secrets = tuple(_secrets(self._models_read.get(identifier, {})))  # an answer may repeat what it is about
+        ask = Request("DELETE", self._one(identifier, kind), headers=_only_if(version), secrets=secrets)
+        self._write_one(ask, identifier, kind)
 
     def test_model(self, name: str) -> Any:
         ask = Request("POST", f"{self._paths['model']}/validate", body={"model": name}, secrets=tuple(self._sent))

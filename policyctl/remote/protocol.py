@@ -92,13 +92,7 @@ class Writer(Reader, Protocol):
         """
         ...
 
-    def update(
-        self,
-        id: str,  # noqa: A002 - the platform's word
-        document: Document,
-        version: str | None = None,
-        kind: Kind = "policy",
-    ) -> None:
+    def update(self, identifier: str, document: Document, version: str | None = None, kind: Kind = "policy") -> None:
         """Replace the one with that id. Raises NotFound when it is gone, Moved when it has changed."""
         ...
 
@@ -109,7 +103,7 @@ class Writer(Reader, Protocol):
         """
         ...
 
-    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
+    def remove(self, identifier: str, version: str | None = None, kind: Kind = "policy") -> None:
         """Remove the one with that id. Raises NotFound when it is gone, Moved when it has changed."""
         ...
 

@@ -105,17 +105,11 @@ class Store(StoreReader):
     def add(self, document: Document, kind: Kind = "policy") -> str:
         return self._models.add(document) if kind == "model" else str(self.insert(document)["id"])
 
-    def update(
-        self,
-        id: str,  # noqa: A002 - the platform's word
-        document: Document,
-        version: str | None = None,
-        kind: Kind = "policy",
-    ) -> None:
+    def update(self, identifier: str, document: Document, version: str | None = None, kind: Kind = "policy") -> None:
         if kind == "model":
-            self._models.update(id, document, version)
+            self._models.update(identifier, document, version)
         else:
-            self.replace(id, document, version)
+            self.replace(identifier, document, version)
 
     def insert(self, document: Document, most: int | None = None) -> Document:
         """Add a policy and return its row as written, which is only known within the write.
@@ -124,12 +118,12 @@ class Store(StoreReader):
         """
         return self._policies.insert(document, most)
 
-    def replace(self, id: str, document: Document, version: str | None = None) -> Document:  # noqa: A002 - as above
+    def replace(self, identifier: str, document: Document, version: str | None = None) -> Document:
         """Replace the policy with that id and return its row as written."""
-        return self._policies.replace(id, document, version)
+        return self._policies.replace(identifier, document, version)
 
     def test_model(self, name: str) -> None:
         """None: this remote calls no model."""
 
-    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
-        (self._models if kind == "model" else self._policies).remove(id, version)
+    def remove(self, identifier: str, version: str | None = None, kind: Kind = "policy") -> None:
+        (self._models if kind == "model" else self._policies).remove(identifier, version)

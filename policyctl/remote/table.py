@@ -155,14 +155,7 @@ class Table(ABC):
             written: Document = self.row(rows.insert(self._kind, row, most))
         return written
 
-    def replace(
-        self,
-        id: str,  # noqa: A002 - the platform's word
-        document: Document,
-        version: str | None = None,
-        *,
-        merge: bool = True,
-    ) -> Document:
+    def replace(self, identifier: str, document: Document, version: str | None = None, *, merge: bool = True) -> Document:
         """Replace the document of the row with that id and return the row as written.
 
         Keys that the document leaves out stay as they are, or are cleared without `merge`; a name always stays.
@@ -178,11 +171,11 @@ class Table(ABC):
             written = rows.update(self._kind, stored, row)
             return None if written is None else self.row(written)
 
-        return self._write(id, version, write)
+        return self._write(identifier, version, write)
 
-    def remove(self, id: str, version: str | None = None) -> None:  # noqa: A002 - the platform's word
+    def remove(self, identifier: str, version: str | None = None) -> None:
         """Remove the row with that id. Raises NotFound when it is gone, Moved when it has another version."""
-        self._write(id, version, lambda rows, stored: {} if rows.delete(self._kind, stored) else None)
+        self._write(identifier, version, lambda rows, stored: {} if rows.delete(self._kind, stored) else None)
 
     def _write(self, identifier: str, version: str | None, write: Callable[[Rows, Columns], Document | None]) -> Document:
         """Write over a row as it is; if another writer was there first (`write` returned None), over what it is by then."""

@@ -38,18 +38,12 @@ class FaultyRemote(SqliteRemote):
     def add(self, document: Document, kind: Kind = "policy") -> str:
         return str(self._write(document["name"], lambda: SqliteRemote.add(self, document, kind)))
 
-    def update(
-        self,
-        id: str,  # noqa: A002 - the platform's word
-        document: Document,
-        version: str | None = None,
-        kind: Kind = "policy",
-    ) -> None:
-        self._write(document["name"], lambda: SqliteRemote.update(self, id, document, version, kind))
+    def update(self, identifier: str, document: Document, version: str | None = None, kind: Kind = "policy") -> None:
+        self._write(document["name"], lambda: SqliteRemote.update(self, identifier, document, version, kind))
 
-    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
-        name = next(row["name"] for row in self.rows() if row["id"] == id)
-        self._write(name, lambda: SqliteRemote.remove(self, id, version, kind))
+    def remove(self, identifier: str, version: str | None = None, kind: Kind = "policy") -> None:
+        name = next(row["name"] for row in self.rows() if row["id"] == identifier)
+        self._write(name, lambda: SqliteRemote.remove(self, identifier, version, kind))
 
     def _write(self, name: str, write: Callable[[], Any]) -> Any:
         match self.fault_of(name):

@@ -191,18 +191,12 @@ def test_what_did_not_take_is_reported_after_a_few_bounded_looks() -> None:
 class Forgetful(SqliteRemote):
     """A remote that stores only the fields it knows, and takes a second policy along with each that is removed."""
 
-    def update(
-        self,
-        id: str,  # noqa: A002 - the platform's word
-        document: dict[str, Any],
-        version: str | None = None,
-        kind: Kind = "policy",
-    ) -> None:
+    def update(self, identifier: str, document: dict[str, Any], version: str | None = None, kind: Kind = "policy") -> None:
         known = {key: document["policy"][key] for key in ("strategy", "targets", "retry") if key in document["policy"]}
-        super().update(id, {"name": document["name"], "policy": known}, version, kind)
+        super().update(identifier, {"name": document["name"], "policy": known}, version, kind)
 
-    def remove(self, id: str, version: str | None = None, kind: Kind = "policy") -> None:  # noqa: A002 - the platform's word
-        super().remove(id, version, kind)
+    def remove(self, identifier: str, version: str | None = None, kind: Kind = "policy") -> None:
+        super().remove(identifier, version, kind)
         for row in self.rows():
             if row["name"] == "virtual-policy/foreign":
                 super().remove(row["id"])
@@ -227,13 +221,7 @@ def test_what_an_update_keeps_and_what_it_leaves_alone_is_read_back(tmp_path: Pa
 class Overwriting(SqliteRemote):
     """A remote that writes an update into two other policies, too."""
 
-    def update(
-        self,
-        id: str,  # noqa: A002 - the platform's word
-        document: dict[str, Any],
-        version: str | None = None,
-        kind: Kind = "policy",
-    ) -> None:
+    def update(self, identifier: str, document: dict[str, Any], version: str | None = None, kind: Kind = "policy") -> None:
         for row in self.rows():
             super().update(row["id"], {"name": row["name"], "policy": document["policy"]})
 
