@@ -25,7 +25,6 @@ Headers = list[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[Message]]
 
 OPERATIONS = {f"/v1{path}": path for path in ("/chat/completions", "/completions", "/embeddings", "/responses")}
-LEFT = "policyctl.left"  # in a request's scope: what to call when its client has left
 BODY_SECONDS = 60  # until a client has sent its body
 _PAGES = ("/v1/models", "/livez", "/readyz", "/metrics")
 _JSON = (b"content-type", b"application/json")
@@ -53,7 +52,10 @@ class Refusal(Exception):
 
 
 class GatewayApp:
-    """Answers requests by the newest table. `table`, `keys` and `refused` may be replaced at any time."""
+    """Answers requests by the newest table. `table`, `keys` and `refused` may be replaced at any time. When a
+    client leaves, the server cancels the task of its request."""
+
+    _upstreams: Upstreams  # made when the loop runs, before the first request
 
     def __init__(
         self,
@@ -76,7 +78,6 @@ class GatewayApp:
         self._limits = limits
         self._follow = follow
         self._sleep = sleep
-        self._upstreams: Upstreams = None  # type: ignore[assignment]  # made before the first request
         self._requests = self._held = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -102,9 +103,6 @@ class GatewayApp:
     async def _post(self, operation: str, scope: Message, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         request = ClientRequest(operation, _request_id(headers.get(b"x-request-id", b"")))
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - it runs in one
-        scope[LEFT] = task.cancel
         self._requests += 1
         self.observer.begin()
         try:
@@ -119,7 +117,6 @@ class GatewayApp:
         finally:
             self._requests -= 1
             self._held -= request.held
-            scope.pop(LEFT, None)
             self.observer.end(request)
 
     async def _answer(self, request: ClientRequest, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
@@ -232,7 +229,7 @@ class GatewayApp:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _about(self, request: ClientRequest) -> Headers:
-        """The headers that say what became of a request."""
+        """The headers that show what became of a request."""
         found = [(b"x-request-id", request.id.encode())]
         if request.route is not None:
             tried = request.relayed.tried

@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from policyctl.errors import PolicyctlError
-from policyctl.gateway.app import LEFT, GatewayApp
+from policyctl.gateway.app import GatewayApp
 from policyctl.gateway.log import LibraryEvents
 
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
@@ -37,26 +37,23 @@ class ServerOptions(NamedTuple):
 
 
 class ClientProtocol(HttpToolsProtocol):
-    """A client's connection: notices when it is gone, and limits how long a head may be and take."""
+    """A client's connection: ends the request under way when it is lost, and limits how long a head may be and take."""
 
     _late: asyncio.TimerHandle | None = None
-    _running: RequestResponseCycle | None = None  # `cycle` is the newest one; with pipelining that is a later one
+    _task: asyncio.Task[None] | None = None  # of the newest request that has begun; with pipelining others wait
     _head = 0  # bytes of a head that is not complete
     _in_head = True
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        cycle = self._running
         if self._late is not None:
             self._late.cancel()
         super().connection_lost(exc)
-        if cycle is not None and not cycle.response_complete:
-            scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # with a key of ours
-            if LEFT in scope:
-                scope[LEFT]()
+        if self._task is not None:
+            self._task.cancel()
 
     def _expect_head(self) -> None:
         """Give a head its time, from the first byte after the last answer on."""
@@ -64,8 +61,10 @@ class ClientProtocol(HttpToolsProtocol):
             self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        """As uvicorn does it, but the task is kept."""
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
 
     def data_received(self, data: bytes) -> None:
         self._head += len(data)
