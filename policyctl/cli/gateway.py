@@ -94,7 +94,7 @@ def gateway(options: Options, **given: Any) -> int:
     if own.keys_from is None and not is_loopback_host(own.host):
         raise Refused(f"{own.host} is reachable from other machines, so keys are needed; add --keys-from file:PATH or env:NAME")
     from policyctl.gateway.pretend import read_pretences
-    from policyctl.gateway.run import ServerOptions, listen, run, url_of
+    from policyctl.gateway.run import listen, run, url_of
 
     pretences = None if own.pretend is None else read_pretences(own.pretend)
     source = PolicySource(options, own, pretend=pretences is not None)
@@ -105,15 +105,11 @@ def gateway(options: Options, **given: Any) -> int:
         listen(own.host, own.port, shared=own.workers > 1) as bound,
         tempfile.TemporaryDirectory(prefix="policyctl-gateway-") as folder,
     ):
+        app = _make_app(source, own, pretences, table, signature, Path(folder) if own.workers > 1 else None)
         where = f"{count(len(table.policies), 'policy')} of {escape(source.identity)}"
         Console(options).result(f"Serving {where} at {url_of(bound)}/v1\n")
         sys.stdout.flush()
-        shared = Path(folder) if own.workers > 1 else None
-        run(
-            lambda: _make_app(source, own, pretences, table, signature, shared),
-            bound,
-            ServerOptions(own.host, own.port, own.workers, own.drain_seconds),
-        )
+        run(app, bound, workers=own.workers, drain_seconds=own.drain_seconds)
     return 0
 
 

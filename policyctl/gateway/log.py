@@ -98,17 +98,23 @@ class Records(Lines):
     def _follow(self) -> None:
         """Rotate the file if it is large, and write to the new one if this or another worker has rotated it."""
         if os.fstat(self.descriptor).st_size >= self.most:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-            if self._is_current():
-                for number in range(KEPT - 1, 0, -1):
-                    with suppress(FileNotFoundError):
-                        os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
-                os.replace(self.path, f"{self.path}.1")
-            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            # Not flock: workers begin with the same open file, whose lock they would hold together.
+            fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
+            try:
+                if self._is_current():
+                    self._rotate()
+            finally:  # the other workers wait for it
+                fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
         if not self._is_current():
             fresh = self._open()  # first: if it fails, the old number must not be left to what is opened next, such as a client
             os.close(self.descriptor)
             self.descriptor = fresh
+
+    def _rotate(self) -> None:
+        for number in range(KEPT - 1, 0, -1):
+            with suppress(FileNotFoundError):
+                os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+        os.replace(self.path, f"{self.path}.1")
 
     def _is_current(self) -> bool:
         try:

@@ -10,9 +10,8 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -25,15 +24,6 @@ HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
 IDLE_SECONDS = 75  # before an idle connection of a client is closed
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _RESTART_SECONDS = 1.0  # between two starts of a worker
-
-
-class ServerOptions(NamedTuple):
-    """Where to listen, with how many processes, and how long requests may go on once the server is to end."""
-
-    host: str
-    port: int
-    workers: int = 1
-    drain_seconds: int = 30
 
 
 class ClientProtocol(HttpToolsProtocol):
@@ -112,14 +102,14 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(make_app: Callable[[], GatewayApp], bound: socket.socket, options: ServerOptions) -> None:
+def run(app: GatewayApp, bound: socket.socket, *, workers: int, drain_seconds: int) -> None:
     """Serve until a signal arrives. Requests under way are finished first, within `drain_seconds`."""
     _open_more_files()
-    if options.workers == 1:
+    if workers == 1:
         bound.listen(2048)
-        _serve(make_app(), bound, options)
+        _serve(app, bound, drain_seconds)
     else:
-        _Supervisor(make_app, bound, options).run()
+        _Supervisor(app, bound, drain_seconds).run(workers)
 
 
 def _open_more_files() -> None:
@@ -145,13 +135,13 @@ def configure(app: GatewayApp, drain_seconds: int) -> uvicorn.Config:
     )
 
 
-def _serve(app: GatewayApp, listener: socket.socket, options: ServerOptions) -> None:
+def _serve(app: GatewayApp, listener: socket.socket, drain_seconds: int) -> None:
     gc.enable()  # the program disables it for short commands; in a server, garbage would accumulate
     for name in ("uvicorn", "asyncio", "aiohttp"):
         library = logging.getLogger(name)
         library.addHandler(LibraryEvents(app.observer.log))
         library.propagate = False
-    server = uvicorn.Server(configure(app, options.drain_seconds))
+    server = uvicorn.Server(configure(app, drain_seconds))
 
     def end(*_: object) -> None:
         server.should_exit = True
@@ -166,19 +156,19 @@ def _serve(app: GatewayApp, listener: socket.socket, options: ServerOptions) -> 
 
 
 class _Supervisor:
-    """Starts workers that share an address, replaces those that end, and ends all of them when it is told to."""
+    """Starts workers that share an address, replaces those that end, and ends all of them at a signal."""
 
-    def __init__(self, make_app: Callable[[], GatewayApp], bound: socket.socket, options: ServerOptions) -> None:
-        self.make_app = make_app
+    def __init__(self, app: GatewayApp, bound: socket.socket, drain_seconds: int) -> None:
+        self.app = app  # each worker begins with a copy
         self.bound = bound  # never listens: it keeps the port while no worker does
-        self.options = options
+        self.drain_seconds = drain_seconds
         self.started: dict[int, float] = {}
         self.ending = False
 
-    def run(self) -> None:
+    def run(self, workers: int) -> None:
         for number in _ENDING:
             signal.signal(number, self._end)
-        for _ in range(self.options.workers):
+        for _ in range(workers):
             self._start()
         while self.started:
             try:
@@ -188,7 +178,6 @@ class _Supervisor:
             began = self.started.pop(pid, 0.0)
             if not self.ending:
                 time.sleep(max(0.0, began + _RESTART_SECONDS - time.monotonic()))
-            if not self.ending:
                 self._start()
 
     def _end(self, *_: object) -> None:
@@ -198,21 +187,23 @@ class _Supervisor:
                 os.kill(pid, signal.SIGTERM)
 
     def _start(self) -> None:
+        """Start a worker, unless all of them are to end."""
         # A worker must not get a signal while it still has the handlers of this process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-        if self.ending:  # since it was looked at
-            return
-        pid = os.fork()
-        if pid:
+        if not self.ending:
+            pid = os.fork()
+            if not pid:
+                self._work()
             self.started[pid] = time.monotonic()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-            return
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+    def _work(self) -> NoReturn:
         code = 1
         try:
             host, port = self.bound.getsockname()[:2]
             listener = listen(host, port, shared=True)
             listener.listen(2048)
-            _serve(self.make_app(), listener, self.options)
+            _serve(self.app, listener, self.drain_seconds)
             code = 0
         finally:
             os._exit(code)

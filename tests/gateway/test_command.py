@@ -214,6 +214,8 @@ REFUSED = {
     "a rate above 1": (("--pretend", "openai=503:1.5"), 64, "is not a rate"),
     "more than all calls": (("--pretend", "openai=503:0.6,openai=429:0.6"), 64, "more than all"),
     "records in no directory": (("--records", "no/where"), 1, "cannot be written"),
+    "records in no directory, of workers": (("--records", "no/where", "--workers", "2"), 1, "cannot be written"),
+    "no file of keys for workers": (("--keys-from", "file:none", "--workers", "2"), 64, "cannot be read"),
 }
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,29 @@ def test_records_whose_directory_vanished_are_written_to_nothing_else(tmp_path: 
     records.write({"n": 3})
     assert (folder / "records.jsonl").read_text() == '{"n":3}\n'
     os.close(records.descriptor)
+
+
+WORKERS = """
+import os, pathlib
+from policyctl.gateway.log import Records
+
+records = Records(pathlib.Path("records.jsonl"), 1300)
+for worker in range(3):
+    if not os.fork():
+        for number in range(200):
+            records.write([worker, number])
+        os._exit(0)
+assert [os.wait()[1] for _ in range(3)] == [0, 0, 0]
+"""
+
+
+def test_workers_that_rotate_the_same_records_lose_none(tmp_path: Path) -> None:
+    """Also workers that begin with the same open file."""
+    subprocess.run([sys.executable, "-c", WORKERS], cwd=tmp_path, check=True, timeout=60)
+    files = sorted(tmp_path.iterdir())
+    lines = [tuple(json.loads(line)) for file in files for line in file.read_text().splitlines()]
+    assert sorted(lines) == [(worker, number) for worker in range(3) for number in range(200)]
+    assert len(files) > 2
 
 
 class Passing:
