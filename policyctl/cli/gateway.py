@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from policyctl.gateway.callers import CallerKeys
     from policyctl.gateway.pretend import Pretence
     from policyctl.gateway.relay import Upstreams
-    from policyctl.gateway.table import RouteTable
-    from policyctl.gateway.upstreams import Upstream
+    from policyctl.gateway.table import RouteTable, Upstream
 
 EPILOG = """\b
 Example:
@@ -124,9 +123,8 @@ def _make_app(
     from policyctl.gateway.app import GatewayApp, GatewayLimits
     from policyctl.gateway.ask import HttpUpstreams
     from policyctl.gateway.follow import following, report_unreachable
-    from policyctl.gateway.log import EventLog, Lines, Records
     from policyctl.gateway.metrics import Metrics
-    from policyctl.gateway.observed import Observer
+    from policyctl.gateway.observed import EventLog, Lines, Observer, Records
     from policyctl.gateway.pretend import PretendedUpstreams
 
     def connect() -> Upstreams:
@@ -225,7 +223,7 @@ class PolicySource:
         self, session: Session, models: Mapping[str, tuple[Document, str | None]]
     ) -> tuple[dict[str, Upstream], dict[str, str]]:
         """The upstreams of models, and of those that have none, why."""
-        from policyctl.gateway.upstreams import NoUpstream, upstream_of
+        from policyctl.gateway.table import NoUpstream, upstream_of
         from policyctl.remote.redaction import resolve_secret
 
         folder = Path() if session.config.path is None else session.config.path.parent

@@ -18,7 +18,7 @@ from yarl import URL
 
 from policyctl import __version__
 from policyctl.effect.gateway import MAX_RETRY_AFTER, Answer, RetryAfter, is_served
-from policyctl.gateway.upstreams import Upstream
+from policyctl.gateway.table import Upstream
 
 HELD = 1 << 20  # bytes of a body that are held until they are all there
 CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection

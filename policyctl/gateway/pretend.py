@@ -13,7 +13,7 @@ import msgspec
 from policyctl.effect.gateway import Answer, RetryAfter, read_answer
 from policyctl.errors import UsageError
 from policyctl.gateway.ask import CONNECT_SECONDS, Asking, Reply, StreamCut, error_body, failure
-from policyctl.gateway.upstreams import Upstream
+from policyctl.gateway.table import Upstream
 from policyctl.policy.names import matching_models
 
 _TEXT = ("This answer ", "is made up: ", "no provider was asked.")

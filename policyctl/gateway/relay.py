@@ -13,8 +13,7 @@ from policyctl.effect.course import Attempt, CourseEnd, Draw, course
 from policyctl.effect.gateway import NO_ANSWER, Answer, status_of
 from policyctl.effect.tree import Balance
 from policyctl.gateway.ask import Asking, Reply, error_body, failure
-from policyctl.gateway.table import Destination, RouteTable
-from policyctl.gateway.upstreams import Upstream
+from policyctl.gateway.table import Destination, RouteTable, Upstream
 
 Chance = Callable[[], float]
 Sleep = Callable[[float], Awaitable[object]]

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from policyctl.errors import PolicyctlError
 from policyctl.gateway.app import GatewayApp
-from policyctl.gateway.log import LibraryEvents
+from policyctl.gateway.observed import LibraryEvents
 
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
 IDLE_SECONDS = 75  # before an idle connection of a client is closed

@@ -17,12 +17,10 @@ import uvicorn
 from policyctl.gateway.app import GatewayApp, GatewayLimits
 from policyctl.gateway.ask import HttpUpstreams
 from policyctl.gateway.callers import CallerKeys
-from policyctl.gateway.log import EventLog, Lines
 from policyctl.gateway.metrics import Metrics
-from policyctl.gateway.observed import Observer
+from policyctl.gateway.observed import EventLog, Lines, Observer
 from policyctl.gateway.run import configure, listen, url_of
-from policyctl.gateway.table import PolicySnapshot, RouteTable
-from policyctl.gateway.upstreams import Upstream
+from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
 
 Writer = asyncio.StreamWriter
 Act = Callable[[Writer, dict[str, Any]], Awaitable[None]]  # writes an answer to a body; what it leaves open is closed

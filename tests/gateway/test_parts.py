@@ -19,11 +19,9 @@ from policyctl.gateway.app import GatewayApp
 from policyctl.gateway.ask import HttpUpstreams
 from policyctl.gateway.callers import CallerKeys
 from policyctl.gateway.follow import following
-from policyctl.gateway.log import EventLog, Lines, Records
 from policyctl.gateway.metrics import Metrics
-from policyctl.gateway.observed import Observer
-from policyctl.gateway.table import PolicySnapshot, RouteTable
-from policyctl.gateway.upstreams import NoUpstream, upstream_of
+from policyctl.gateway.observed import EventLog, Lines, Observer, Records
+from policyctl.gateway.table import NoUpstream, PolicySnapshot, RouteTable, upstream_of
 from policyctl.load.environment import GatewayConnection
 
 
@@ -45,7 +43,7 @@ def test_records_whose_directory_vanished_are_written_to_nothing_else(tmp_path: 
 
 WORKERS = """
 import os, pathlib
-from policyctl.gateway.log import Records
+from policyctl.gateway.observed import Records
 
 records = Records(pathlib.Path("records.jsonl"), 1300)
 for worker in range(3):

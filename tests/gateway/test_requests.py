@@ -14,8 +14,7 @@ import pytest
 
 from policyctl.gateway.app import GatewayLimits
 from policyctl.gateway.callers import read_keys
-from policyctl.gateway.table import PolicySnapshot, RouteTable
-from policyctl.gateway.upstreams import Upstream
+from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
 from tests.gateway.live import DONE, EVENTS, Running, answer_of, chunk, event, running, sends
 
 FALLBACK = {"strategy": {"mode": "fallback"}, "targets": [{"model_name": "a"}, {"model_name": "b"}]}
