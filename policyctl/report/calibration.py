@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from policyctl.effect.calibration import Calibration, Estimate
-from policyctl.policy.names import bare_name, short_model
-from policyctl.report.effect_rows import percent
-from policyctl.report.format import count, escape
+from policyctl.policy.names import bare_name
+from policyctl.report.effect_rows import model, percent
+from policyctl.report.format import columns, count, escape, json_text, padded
+from policyctl.report.markdown import prose, row
 
 Row = tuple[str, str, str, str]
 HEADINGS: Row = ("", "predicted", "observed", "95% interval")
@@ -19,7 +19,7 @@ NOTE = "predicted: what the policy makes of the answers that its models gave"
 def calibration_report(form: str, found: Sequence[Calibration], unread: int) -> str:
     """The report; `unread` is how many lines were not records."""
     if form == "json":
-        return json.dumps({"policies": [_value(one) for one in found], "unread_lines": unread}, indent=2) + "\n"
+        return json_text({"policies": [_value(one) for one in found], "unread_lines": unread})
     parts = [(_title(one), list(_rows(one))) for one in found]
     text = _markdown(parts) if form == "markdown" else _text(parts)
     return text + (f"\n{count(unread, 'line')} could not be read\n" if unread else "")
@@ -34,8 +34,8 @@ def _title(one: Calibration) -> str:
 def _rows(one: Calibration) -> Iterator[Row]:
     if one.served is not None:
         yield _row("served", one.served)
-    for model, estimate in one.shares.items():
-        yield _row(f"by {escape(short_model(model))}", estimate)
+    for name, estimate in one.shares.items():
+        yield _row(f"by {model(name)}", estimate)
     if one.wait is not None:
         yield _row("mean wait", one.wait, seconds=True)
 
@@ -50,11 +50,11 @@ def _row(name: str, estimate: Estimate, *, seconds: bool = False) -> Row:
 
 
 def _text(parts: Sequence[tuple[str, list[Row]]]) -> str:
-    every = [HEADINGS, *(row for _, rows in parts for row in rows)]
-    widths = [max(len(row[place]) for row in every) for place in range(4)]
+    every = [HEADINGS, *(cells for _, rows in parts for cells in rows)]
+    widths = [max(map(columns, column)) for column in zip(*every, strict=True)]
 
-    def line(row: Row) -> str:
-        return "  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+    def line(cells: Row) -> str:
+        return "  " + "  ".join(map(padded, cells, widths)).rstrip()
 
     lines = []
     for title, rows in parts:
@@ -63,13 +63,13 @@ def _text(parts: Sequence[tuple[str, list[Row]]]) -> str:
 
 
 def _markdown(parts: Sequence[tuple[str, list[Row]]]) -> str:
-    lines = []
+    blocks = []
     for title, rows in parts:
-        lines += [f"#### {title}", ""]
+        blocks.append(f"#### {prose(title)}\n")
         if rows:
-            table = [HEADINGS, ("---",) * 4, *rows]
-            lines += [*(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table), ""]
-    return "\n".join([*lines, NOTE, ""])
+            head = row(HEADINGS) + "|---|---|---|---|\n"
+            blocks.append(head + "".join(row((prose(name), *figures)) for name, *figures in rows))
+    return "\n".join([*blocks, f"{NOTE}\n"])
 
 
 def _value(one: Calibration) -> dict[str, Any]:
