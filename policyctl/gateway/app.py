@@ -129,7 +129,7 @@ class GatewayApp:
         request.route, request.stream = route, fields.get("stream") == b"true"
         up = {name.decode(): headers[name].decode("latin-1") for name in SENT_UP if name in headers}
         asking = Asking(request.operation, fields, {**up, "x-request-id": request.id})
-        reply = await relay(table, route, asking, self._upstreams, request.relayed, sleep=self._sleep)
+        reply = await relay(table, route, asking, self._upstreams, request.relayed, self._sleep)
         try:
             await self._pass_on(request, reply, send)
         finally:

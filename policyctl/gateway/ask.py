@@ -10,6 +10,7 @@ import asyncio
 import io
 import math
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -38,33 +39,21 @@ class StreamCut(Exception):
     """An answer ended before it was whole, when a part of it had been passed on already."""
 
 
+@dataclass(slots=True)
 class Reply:
     """What came back from an attempt: the answer for the rules, and what the client gets if it is the last.
 
     `rest` follows `held`, and is None where that is all. `tokens` are those that it reports, in and out.
     """
 
-    __slots__ = ("answer", "headers", "held", "is_stream", "rest", "source", "status", "tokens")
-
-    def __init__(
-        self,
-        status: int,
-        answer: Answer,
-        headers: list[tuple[bytes, bytes]],
-        held: bytes = b"",
-        rest: AsyncIterator[bytes] | None = None,
-        *,
-        source: aiohttp.ClientResponse | None = None,
-        is_stream: bool = False,
-    ) -> None:
-        self.status = status
-        self.answer = answer
-        self.headers = headers
-        self.held = held
-        self.rest = rest
-        self.source = source
-        self.is_stream = is_stream
-        self.tokens: tuple[int, int] | None = None
+    status: int
+    answer: Answer
+    headers: list[tuple[bytes, bytes]]
+    held: bytes = b""
+    rest: AsyncIterator[bytes] | None = None
+    source: aiohttp.ClientResponse | None = None
+    is_stream: bool = False
+    tokens: tuple[int, int] | None = None
 
     def drop(self) -> None:
         """Read no more of it. A connection with more to come is closed."""
@@ -73,23 +62,21 @@ class Reply:
             self.source = None
 
 
+@dataclass(slots=True)
 class Asking:
-    """The payload of one client's request, for one upstream after the other."""
+    """The payload of one client's request, for one upstream after the other: the path below the upstream's base, the fields of
+    the body, and the headers that are sent beside the usual ones."""
 
-    __slots__ = ("bodies", "fields", "headers", "path")
-
-    def __init__(self, path: str, fields: Mapping[str, msgspec.Raw], headers: Mapping[str, str]) -> None:
-        """`path` is below the upstream's base, `fields` are those of the body, `headers` are sent beside the usual ones."""
-        self.path = path
-        self.fields = fields
-        self.headers = headers
-        self.bodies: dict[str, bytes] = {}
+    path: str
+    fields: Mapping[str, msgspec.Raw]
+    headers: Mapping[str, str]
+    _bodies: dict[str, bytes] = field(default_factory=dict)
 
     def body_for(self, model: str) -> bytes:
         """The body with another model; all else is as the client sent it."""
-        if model not in self.bodies:
-            self.bodies[model] = msgspec.json.encode({**self.fields, "model": model})
-        return self.bodies[model]
+        if model not in self._bodies:
+            self._bodies[model] = msgspec.json.encode({**self.fields, "model": model})
+        return self._bodies[model]
 
 
 class HttpUpstreams:
@@ -147,7 +134,7 @@ class HttpUpstreams:
     async def _whole(self, upstream: Upstream, response: aiohttp.ClientResponse) -> Reply:
         """The reply with its body, unless that is a stream or long."""
         status, kind = response.status, response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        headers = passed_down(response.headers)
+        headers = _passed_down(response.headers)
         if is_served(status) and kind == "text/event-stream":
             return Reply(status, status, headers, rest=_rest(response), source=response, is_stream=True)
         held = bytearray()
@@ -180,7 +167,7 @@ def _sent(body: bytes) -> bytes | io.BytesIO:
     return body if len(body) < _LARGE else io.BytesIO(body)
 
 
-def passed_down(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def _passed_down(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """The headers of an answer that the client gets."""
     found = []
     for name, value in headers.items():
@@ -197,7 +184,7 @@ def passed_down(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 _MOST_TOKENS = 10**12  # more than this, or fewer than none, is not a count
 
 
-class TokenUsage(msgspec.Struct):
+class _TokenUsage(msgspec.Struct):
     """The tokens that a model reports, by the names of either interface."""
 
     prompt_tokens: int | None = None
@@ -215,13 +202,13 @@ class TokenUsage(msgspec.Struct):
 
 
 class _Inner(msgspec.Struct):
-    usage: TokenUsage | None = None
+    usage: _TokenUsage | None = None
 
 
 class _Body(msgspec.Struct):
     """An answer, of which msgspec keeps only this and reads over the rest."""
 
-    usage: TokenUsage | None = None
+    usage: _TokenUsage | None = None
     response: _Inner | None = None  # of the last event of a stream of /v1/responses
 
 

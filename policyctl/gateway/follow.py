@@ -18,7 +18,7 @@ _PART = 0.1  # of the time is spent on looking, at most
 
 
 class Followed(Protocol):
-    """Where policies come from. Both methods are called in a thread."""
+    """Where policies come from. The methods are called in a thread."""
 
     every: float  # seconds between two looks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,9 +20,6 @@ _TEXT = ("This answer ", "is made up: ", "no provider was asked.")
 _JSON = [(b"content-type", b"application/json")]
 _EVENTS = [(b"content-type", b"text/event-stream")]
 _USAGE = {"prompt_tokens": 8, "completion_tokens": 9, "total_tokens": 17}
-
-
-_SERVED: Answer = 200
 
 
 class Pretence(NamedTuple):
@@ -62,9 +59,8 @@ def _read_pretence(text: str) -> Pretence:
 class PretendedUpstreams:
     """Answers every attempt by itself."""
 
-    def __init__(self, pretences: Sequence[Pretence], chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, pretences: Sequence[Pretence]) -> None:
         self._pretences = pretences
-        self._chance = chance
         self._of: dict[str, list[Pretence]] = {}
 
     async def close(self) -> None:
@@ -75,7 +71,8 @@ class PretendedUpstreams:
         own = self._of.get(upstream.name)
         if own is None:
             own = self._of[upstream.name] = [one for one in self._pretences if matching_models(one.pattern, [upstream.name])]
-        point, answer = self._chance(), _SERVED
+        point = random.random()  # noqa: S311 - a pretended failure need not be secret
+        answer: Answer = 200
         for one in own:
             if point < one.share:
                 answer = one.answer

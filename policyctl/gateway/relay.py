@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from policyctl.effect.course import Attempt, CourseEnd, Draw, course
+from policyctl.effect.course import Attempt, CourseEnd, course
 from policyctl.effect.gateway import NO_ANSWER, Answer, status_of
 from policyctl.effect.tree import Balance
 from policyctl.gateway.ask import Asking, Reply, error_body, failure
 from policyctl.gateway.table import Destination, RouteTable, Upstream
 
-Chance = Callable[[], float]
 Sleep = Callable[[float], Awaitable[object]]
 
 
@@ -50,16 +48,9 @@ class Relayed:
         return self.tried[-1].model if self.tried else ""
 
 
-def draw_by(chance: Chance) -> Draw:
-    """Draws by weight, from a source of numbers from 0 to less than 1."""
-
-    def draw(node: Balance) -> int | None:
-        return node.draw.position(chance())
-
-    return draw
-
-
-_draw = draw_by(random.random)
+def _draw(node: Balance) -> int | None:
+    """The position of the target that a load balance draws by weight."""
+    return node.draw.position(random.random())  # noqa: S311 - the choice of a load balancer need not be secret
 
 
 async def relay(
@@ -68,12 +59,10 @@ async def relay(
     asking: Asking,
     upstreams: Upstreams,
     relayed: Relayed,
-    *,
-    draw: Draw = _draw,
-    sleep: Sleep = asyncio.sleep,
+    sleep: Sleep,
 ) -> Reply:
     """Ask the models of a policy as its rules have it, and return what the client gets. Attempts are noted in `relayed`."""
-    steps = course(route.tree, draw)
+    steps = course(route.tree, _draw)
     reply: Reply | None = None
     try:
         attempt: Attempt = next(steps)
