@@ -74,6 +74,15 @@ def errors_in(problems: Iterable[Problem]) -> list[Problem]:
     return [problem for problem in problems if problem.severity == "error"]
 
 
+def where_raised(error: BaseException) -> dict[str, str]:
+    """An error's type and the line that raised it, for a log. Its text is left out, since it may contain what a client sent."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return {"error": type(error).__name__, "at": place}
+
+
 class PolicyctlError(Exception):
     """The base of every exception that ends a command with a message instead of a traceback.
 

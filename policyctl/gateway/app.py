@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from policyctl.errors import NotKnown
+from policyctl.errors import NotKnown, where_raised
 from policyctl.gateway.ask import SENT_UP, Asking, Reply, StreamCut, error_body, tokens_at_end
 from policyctl.gateway.callers import CallerKeys, is_local
 from policyctl.gateway.observed import ClientRequest, Observer
@@ -136,12 +136,8 @@ class GatewayApp:
             reply.drop()
 
     async def _failed(self, request: ClientRequest, error: Exception, send: Send) -> None:
-        """Log a bug by its type and place, since its text may have what a client sent, and answer if nothing was sent yet."""
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        self.observer.log("error", "bug", id=request.id, error=type(error).__name__, at=place)
+        """Log a bug, and answer if nothing was sent yet."""
+        self.observer.log("error", "bug", id=request.id, **where_raised(error))
         if request.first_byte is None:
             request.status = 500
             body = error_body("the gateway failed; see its log", "gateway_error", "internal_error")

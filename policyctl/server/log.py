@@ -14,6 +14,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from policyctl.errors import where_raised
+
 
 class Log(Protocol):
     """Writes one event: a level, a name and further fields."""
@@ -71,17 +73,8 @@ class Watch:
             self._log("info", "disconnected", method=scope["method"], path=scope["path"])
             return
         except Exception as error:  # noqa: BLE001 - the boundary
-            self._log("error", "bug", method=scope["method"], path=scope["path"], **_where(error))
+            self._log("error", "bug", method=scope["method"], path=scope["path"], **where_raised(error))
             if not status:
                 await JSONResponse({"detail": "the server failed; see its log"}, 500)(scope, receive, noting)
         milliseconds = round((self._clock() - began) * 1000, 1)
         self._log("info", "request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
-
-
-def _where(error: Exception) -> dict[str, str]:
-    """An error's type and the line that raised it. Its text is left out, since it may contain what a client sent."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    return {"error": type(error).__name__, "at": place}

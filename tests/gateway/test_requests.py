@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -505,3 +505,23 @@ def test_a_client_that_leaves_with_a_request_in_the_pipeline_ends_the_one_under_
     while left not in gateway.client.get("/metrics").text:
         assert time.monotonic() < end
     assert gateway.upstream.calls == ["a"]
+
+
+class BrokenTable(RouteTable):
+    """A table with a bug in it."""
+
+    def route(self, model: str) -> NoReturn:
+        raise KeyError(f"a-secret-of-mine {model}")
+
+
+def test_a_bug_is_a_500_whose_place_is_logged_without_its_text(gateway: Running) -> None:
+    gateway.app.table = BrokenTable(PolicySnapshot({}))
+    answer = gateway.chat()
+    assert (answer.status_code, code_of(answer)) == (500, "internal_error")
+    end = time.monotonic() + 5
+    while not (bugs := [line for line in gateway.log if line["event"] == "bug"]):
+        assert time.monotonic() < end
+        gateway.client.get("/livez")
+    assert (bugs[0]["error"], bugs[0]["id"]) == ("KeyError", answer.headers["x-request-id"])
+    assert __file__ in bugs[0]["at"]
+    assert "a-secret-of-mine" not in answer.text + json.dumps(gateway.log)
