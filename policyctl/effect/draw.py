@@ -20,7 +20,7 @@ from itertools import accumulate
 from math import lcm
 
 
-@dataclass(frozen=True)  # without slots, so that its edges are worked out once
+@dataclass(frozen=True)  # without slots: cached_property needs a __dict__
 class WeightedChoice:
     """The parts of `total` that each target is drawn for; where they sum to less, no target may be drawn."""
 

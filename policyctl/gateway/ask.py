@@ -163,7 +163,7 @@ class HttpUpstreams:
 
 
 def _sent(body: bytes) -> bytes | io.BytesIO:
-    """A body as aiohttp takes it: in parts if it is large, so that others are not kept waiting while it is written."""
+    """A body as aiohttp takes it: in parts if it is large, since others wait while one part is written."""
     return body if len(body) < _LARGE else io.BytesIO(body)
 
 

@@ -23,7 +23,7 @@ class Followed(Protocol):
     every: float  # seconds between two looks
 
     def signature(self) -> object:
-        """Something that is another thing once the policies may have changed; None if only loading shows it."""
+        """A value that differs once the policies may have changed; None if only loading shows it."""
         ...
 
     def load(self) -> RouteTable:

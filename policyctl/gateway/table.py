@@ -41,7 +41,7 @@ _BASES = {
     "together-ai": "https://api.together.xyz/v1",
     "x-ai": "https://api.x.ai/v1",
 }
-# Those whose own interface is another one, with the base that is compatible, where there is one for all accounts.
+# Those whose own interface is another one, with the base that is compatible, where all accounts share one.
 _OTHER_WIRE = {
     "anthropic": "https://api.anthropic.com/v1",
     "google": "https://generativelanguage.googleapis.com/v1beta/openai",

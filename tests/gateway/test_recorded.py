@@ -13,7 +13,7 @@ from tests.effect.recorded import BACKOFF, CASES, SHARES
 from tests.gateway.live import Running
 
 MODELS = ("a", "b", "c", "d", "e", "f")
-# A client of the recorded gateway waits for ever where no target is asked; this one answers.
+# A client of the recorded gateway waits forever where no target is asked; this one answers.
 NO_TARGET = {case for case, one in CASES.items() if one["expect"]["status"] is None}
 
 
