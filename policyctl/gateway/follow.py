@@ -36,10 +36,12 @@ class Followed(Protocol):
 
 
 def following(source: Followed, seen: object) -> Callable[[GatewayApp], Awaitable[None]]:
-    """What keeps a gateway up to date. `seen` is the signature of the table that it begins with."""
+    """What keeps a gateway up to date. `seen` is the signature of the table that it begins with, which was loaded just now: a
+    worker that is started much later looks at once."""
+    due = time.monotonic() + source.every
 
     async def follow(app: GatewayApp) -> None:
-        await asyncio.gather(_follow(app, source, seen), _share(app))
+        await asyncio.gather(_follow(app, source, seen, due), _share(app))
 
     return follow
 
@@ -52,10 +54,9 @@ async def _share(app: GatewayApp) -> None:
         await asyncio.sleep(_SHARE_SECONDS)
 
 
-async def _follow(app: GatewayApp, source: Followed, seen: object) -> None:
-    pause = source.every
+async def _follow(app: GatewayApp, source: Followed, seen: object, due: float) -> None:
     while True:
-        await asyncio.sleep(pause)
+        await asyncio.sleep(due - time.monotonic())
         began = time.monotonic()
         try:
             now = await asyncio.to_thread(source.signature)
@@ -66,7 +67,8 @@ async def _follow(app: GatewayApp, source: Followed, seen: object) -> None:
             _refuse(app, error)
         except Exception as error:  # noqa: BLE001 - whatever a source raises, the requests go on
             _refuse(app, PolicyctlError(f"{type(error).__name__} while reading the policies"))
-        pause = max(source.every, (time.monotonic() - began) / _PART)
+        ended = time.monotonic()
+        due = ended + max(source.every, (ended - began) / _PART)
 
 
 async def _take(app: GatewayApp, source: Followed, signature: object) -> object:

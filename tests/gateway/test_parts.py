@@ -110,6 +110,30 @@ def test_a_fault_that_passes_does_not_stay() -> None:
         os.close(nowhere)
 
 
+def test_a_worker_that_is_started_later_looks_for_changes_at_once() -> None:
+    """Otherwise it would run old policies, and take keys that were withdrawn, until the next look."""
+    source = Passing()
+    source.every = 0.0
+    follow = following(source, "old")
+    source.every = 3600.0
+
+    async def until_looked() -> None:
+        app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
+        beside = asyncio.ensure_future(follow(app))
+        async with asyncio.timeout(10):
+            while not source.loads:
+                await asyncio.sleep(0.001)
+        beside.cancel()
+        with suppress(asyncio.CancelledError):
+            await beside
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        asyncio.run(until_looked())
+    finally:
+        os.close(nowhere)
+
+
 def _resolved(_: str, reference: str) -> str:
     return f"secret of {reference}"
 
