@@ -149,8 +149,6 @@ def _blocked(report: DriftReport) -> str:
 def _several(fleet: Fleet, pace: Pace, audit: Path | None, form: str, *, detailed: bool) -> int:
     """The drift of several environments, in one report."""
     from policyctl.cli.fleet import run_fleet
-    from policyctl.plan.fleet import WaveOf
-    from policyctl.reconcile.fleet import Brakes
 
     evidence, reports = Evidence(fleet.options.dir, fleet.config, audit), dict[str, DriftReport]()
 
@@ -159,10 +157,7 @@ def _several(fleet: Fleet, pace: Pace, audit: Path | None, form: str, *, detaile
         reports[report.environment] = report
         return _result(report, session)
 
-    brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
-    results = run_fleet(fleet, [WaveOf(fleet.names, None)], work, pace, brakes)
-    fleet.messages.print_to(fleet.console)
-    found, console = fleet.in_order(results, "drift"), fleet.console
+    found, console = run_fleet(fleet, "drift", work, pace), fleet.console
     if form == "json":
         console.result(drift_json(found.results, reports, found.left_out))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -229,11 +229,9 @@ def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
             return replace(result, status="failed", code=1, reason=f"{count(len(failed), 'scenario test')} failed")
         return result
 
-    brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
-    results = run_fleet(fleet, [WaveOf(fleet.names, None)], work, pace, brakes)
-    fleet.messages.print_to(fleet.console)
+    result = run_fleet(fleet, "plan", work, pace)
     fleet.raise_if_idle()
-    return fleet.in_order(results, "plan")
+    return result
 
 
 def look_at(fleet: Fleet, command: str, work: Callable[[Session], object]) -> FleetResult:
@@ -243,9 +241,7 @@ def look_at(fleet: Fleet, command: str, work: Callable[[Session], object]) -> Fl
         work(session)
         return EnvironmentResult(session.environment.name, "done", remote=session.remote)
 
-    results = run_fleet(fleet, [WaveOf(fleet.names, None)], done, Pace(), Brakes())
-    fleet.messages.print_to(fleet.console)
-    return fleet.in_order(results, command)
+    return run_fleet(fleet, command, done)
 
 
 def _one_line(text: str) -> str:
@@ -256,13 +252,17 @@ def _one_line(text: str) -> str:
 
 def run_fleet(
     fleet: Fleet,
-    waves: list[WaveOf],
+    command: str,
     work: Callable[[Session], EnvironmentResult],
-    pace: Pace,
-    brakes: Brakes,
+    pace: Pace = Pace(),
+    waves: Sequence[WaveOf] | None = None,
+    brakes: Brakes | None = None,
     record: RunRecord | None = None,
-) -> dict[str, EnvironmentResult]:
-    """Do the work for each environment, wave by wave, and return the results by name. Each is recorded as it comes."""
+) -> FleetResult:
+    """Do a command's work for each environment, wave by wave (None: in one), and print the messages. `brakes` are those of the
+    pace, unless the command keeps its own. Each result is recorded as it comes."""
+    waves = [WaveOf(fleet.names, None)] if waves is None else waves
+    brakes = brakes or brakes_of(fleet, pace)
     results: dict[str, EnvironmentResult] = {}
     with fleet.console.progress.of("Working", "environment", len(fleet.names)) as step:
 
@@ -278,4 +278,10 @@ def run_fleet(
         finally:
             if fleet.hosts is not None:
                 fleet.hosts.close()
-    return results
+    fleet.messages.print_to(fleet.console)
+    return fleet.in_order(results, command)
+
+
+def brakes_of(fleet: Fleet, pace: Pace) -> Brakes:
+    """When to begin no further environment."""
+    return Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.cli.console import first_signal
 from policyctl.cli.environments import Pace
-from policyctl.cli.fleet import Fleet, open_fleet, plan_fleet, run_fleet
+from policyctl.cli.fleet import Fleet, brakes_of, open_fleet, plan_fleet, run_fleet
 from policyctl.cli.github_actions import fleet_view_of, write_fleet_summary, write_outcome_summary, write_stop_summary
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
@@ -138,7 +138,7 @@ def _apply(
     fleet: Fleet, pace: Pace, settings: ApplySettings, resume: Run | None, shown: Mapping[str, str] | None
 ) -> tuple[FleetResult, int | None]:
     """The results, and the signal that ended the run early. `shown` are the digests that may be applied (None: any)."""
-    brakes = Brakes(fail_fast=pace.fail_fast, most=pace.most(fleet.names))
+    brakes = brakes_of(fleet, pace)
     directory = fleet.options.dir
     to = "" if fleet.past is None else fleet.past.then.commit
     files = fleet.files.digest(fleet.config)
@@ -152,11 +152,10 @@ def _apply(
 
     try:
         with first_signal(brakes.interrupt):
-            results = run_fleet(fleet, _waves(fleet), work, pace, brakes, record)
+            result = run_fleet(fleet, "apply", work, pace, _waves(fleet), brakes, record)
     finally:
         record.close()
-    fleet.messages.print_to(fleet.console)
-    return fleet.in_order(results, "apply"), brakes.signal
+    return result, brakes.signal
 
 
 def _apply_one(

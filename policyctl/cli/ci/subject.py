@@ -102,11 +102,8 @@ class _Several(Subject):
 
     def plan(self) -> FleetResult:
         """A plan that a rule refuses counts as one: an override may let it through, and apply judges that."""
-        from policyctl.cli.environments import Pace
         from policyctl.cli.fleet import open_fleet, run_fleet
         from policyctl.cli.session import Session
-        from policyctl.plan.fleet import WaveOf
-        from policyctl.reconcile.fleet import Brakes
 
         fleet = open_fleet(self._options, self._chosen, Selection(), Overrides(consumers=False), marks=True)
 
@@ -115,9 +112,7 @@ class _Several(Subject):
             self._plans[name] = review.plan
             return fleet.keep(review, name, session.remote)
 
-        results = run_fleet(fleet, [WaveOf(fleet.names, None)], work, Pace(), Brakes())
-        fleet.messages.print_to(fleet.console)
-        return fleet.in_order(results, "plan")
+        return run_fleet(fleet, "plan", work)
 
     def overriding(self, plan: Approvable, overrides: tuple[Override, ...]) -> FleetResult:
         from policyctl.plan.fleet import FleetResult
