@@ -162,8 +162,7 @@ def _by_hand(subject: Subject, digest: str, text: str) -> Approval:
     one person gives both at once."""
     by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
     overrides = parse_overrides(text, by)
-    plan = subject.plan()
-    return Approval(subject.overriding(plan, overrides).digest if digest == plan.digest else digest, overrides=overrides)
+    return Approval(subject.overriding(overrides).digest if digest == subject.plan.digest else digest, overrides=overrides)
 
 
 def _merged(subject: Subject, options: Options, console: Console) -> Approval:
@@ -222,20 +221,19 @@ def _left_of(approval: Approval, subject: Subject, console: Console) -> Approval
     parts = approval.parts
     if len(parts) < 2:
         return approval
-    plan = subject.plan()
-    whole = subject.overriding(plan, approval.overrides)
-    if whole.digest in (approval.digest, NONE) or not adds_up(parts, plan):
+    whole = subject.overriding(approval.overrides)
+    if whole.digest in (approval.digest, NONE) or not adds_up(parts, subject.plan):
         return approval
-    done = len(parts) - len(waiting(parts, plan))
+    done = len(parts) - len(waiting(parts, subject.plan))
     console.say(f"already done in {count(done, 'environment')}; the plans of the others are those that it showed")
     return replace(approval, digest=whole.digest)
 
 
 def _summed(found: Sequence[Approval], subject: Subject, console: Console, nothing: Callable[[str], Approval]) -> Approval:
     """What several merges approve together: the plan made now, if it is one of theirs or exactly their sum."""
-    plan = subject.plan()
+    plan = subject.plan
     left = [one for one, _ in waiting(found, plan)]
-    whole = subject.overriding(plan, overrides_of(left))
+    whole = subject.overriding(overrides_of(left))
     names = ", ".join(one.source for one in reversed(left))
     if plan.digest == NONE:
         return nothing("an environment could not be planned, so nothing is approved; correct that, and run this again")

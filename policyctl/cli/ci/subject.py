@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from policyctl.cli.options import Options
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class Subject(ABC):
-    """The environment, or the environments, of a step. `name` is how markers of comments name it."""
+    """The environment, or the environments, of a step. `name` is how markers of comments name it.
+
+    `plan` is what apply would do now, without any override. It is made once, when it is first asked for: that logs in.
+    """
 
     name: str
     logs_in: bool  # whether a remote needs credentials
@@ -36,13 +40,13 @@ class Subject(ABC):
     def history(self) -> Sequence[str]:
         """How they were reached in the history of the branch, the oldest first."""
 
+    @property
     @abstractmethod
-    def plan(self) -> Approvable:
-        """What apply would do now, without any override."""
+    def plan(self) -> Approvable: ...
 
     @abstractmethod
-    def overriding(self, plan: Approvable, overrides: tuple[Override, ...]) -> Approvable:
-        """The same plan with what is overridden for it."""
+    def overriding(self, overrides: tuple[Override, ...]) -> Approvable:
+        """The plan with what is overridden for it."""
 
 
 def subject_of(options: Options, chosen: EnvironmentFilter) -> Subject:
@@ -70,15 +74,15 @@ class _One(Subject):
 
         return accesses(self._options.dir, self._config, self.name)
 
+    @cached_property
     def plan(self) -> Plan:
         from policyctl.cli.review import review_directory
         from policyctl.cli.session import open_session
 
         return review_directory(open_session(self._options), Selection(), Overrides(consumers=False)).plan
 
-    def overriding(self, plan: Approvable, overrides: tuple[Override, ...]) -> Plan:
-        assert isinstance(plan, Plan)  # noqa: S101 - it is what `plan` returned
-        return replace(plan, overrides=overrides)
+    def overriding(self, overrides: tuple[Override, ...]) -> Plan:
+        return replace(self.plan, overrides=overrides)
 
 
 class _Several(Subject):
@@ -100,6 +104,7 @@ class _Several(Subject):
 
         return accesses(self._options.dir, self._config, self._chosen)
 
+    @cached_property
     def plan(self) -> FleetResult:
         """A plan that a rule refuses counts as one: an override may let it through, and apply judges that."""
         from policyctl.cli.fleet import open_fleet, run_fleet
@@ -114,12 +119,9 @@ class _Several(Subject):
 
         return run_fleet(fleet, "plan", work)
 
-    def overriding(self, plan: Approvable, overrides: tuple[Override, ...]) -> FleetResult:
-        from policyctl.plan.fleet import FleetResult
-
-        assert isinstance(plan, FleetResult)  # noqa: S101 - it is what `plan` returned
+    def overriding(self, overrides: tuple[Override, ...]) -> FleetResult:
         results = tuple(
             replace(one, digest=replace(self._plans[one.name], overrides=overrides).digest) if one.digest else one
-            for one in plan.results
+            for one in self.plan.results
         )
-        return plan._replace(results=results, overrides=overrides)
+        return self.plan._replace(results=results, overrides=overrides)
