@@ -85,10 +85,7 @@ def write_plan_summary(view: PlanView, plan_file: Path | None, console: Console)
     if path := os.environ.get("GITHUB_OUTPUT"):
         from policyctl.report.plan_json import step_outputs
 
-        try:
-            _append(path, step_outputs(view.review, None if plan_file is None else str(plan_file)))
-        except OSError as error:
-            raise PolicyctlError(f"GITHUB_OUTPUT: {path} cannot be written: {error.strerror}") from None
+        _write_outputs(path, step_outputs(view.review, None if plan_file is None else str(plan_file)))
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         from policyctl.report.plan_markdown import plan_markdown
 
@@ -100,10 +97,7 @@ def write_fleet_summary(view: FleetView, plan_file: Path | None, console: Consol
     if path := os.environ.get("GITHUB_OUTPUT"):
         from policyctl.report.fleet import fleet_outputs
 
-        try:
-            _append(path, fleet_outputs(view.fleet, None if plan_file is None else str(plan_file)))
-        except OSError as error:
-            raise PolicyctlError(f"GITHUB_OUTPUT: {path} cannot be written: {error.strerror}") from None
+        _write_outputs(path, fleet_outputs(view.fleet, None if plan_file is None else str(plan_file)))
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         from policyctl.report.fleet_markdown import fleet_markdown
 
@@ -131,6 +125,13 @@ def run_page() -> str | None:
     server, repository, run = (os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
     url = f"{server}/{repository}/actions/runs/{run}"
     return url if _RUN.fullmatch(url) else None
+
+
+def _write_outputs(path: str, text: str) -> None:
+    try:
+        _append(path, text)
+    except OSError as error:
+        raise PolicyctlError(f"GITHUB_OUTPUT: {path} cannot be written: {error.strerror}") from None
 
 
 def _summarise(path: str, text_within: Callable[[int], str], console: Console) -> None:
