@@ -70,6 +70,7 @@ def fleet_html(view: FleetView) -> str:
         differences=[(one.policy, one.field, [*map(_sides, one.cells)]) for one in rows],
         more_differences=more,
         nothing="No changes" if fleet.results else NONE_AFFECTED.capitalize(),
+        headline=(),
         kinds=list(kinds_shown(affected=any(item.change is None for item, _ in changes))),
         left_out=len(changes[_CHANGES:]),
         rows=table[:_ROWS],
@@ -90,17 +91,17 @@ def _shown(changes: Sequence[tuple[Item, Review]], kinds: Sequence[PlanKind]) ->
         yield one._replace(where=names_text(item.where), kinds=" ".join(found))
 
 
-def _tiles(fleet: FleetResult, changes: Sequence[tuple[Item, Review]]) -> Iterator[tuple[str, int, str]]:
-    """The counts at the top: a kind, a number and what it counts. A change in many environments counts once."""
+def _tiles(fleet: FleetResult, changes: Sequence[tuple[Item, Review]]) -> Iterator[tuple[str, str, int, str]]:
+    """The counts at the top, as those of one plan but without symbols. A change in many environments counts once."""
     by_action = Counter(item.action for item, _ in changes)
-    yield "update", sum(bool(one.changes) and not one.failed for one in fleet.results), "environments with changes"
-    yield "remove", fleet.count("failed") + fleet.count("not begun"), "failed"
-    yield "rest", sum(one.status == "planned" and not one.changes for one in fleet.results), "without changes"
+    yield "update", "", sum(bool(one.changes) and not one.failed for one in fleet.results), "environments with changes"
+    yield "remove", "", fleet.count("failed") + fleet.count("not begun"), "failed"
+    yield "rest", "", sum(one.status == "planned" and not one.changes for one in fleet.results), "without changes"
     if suspended := fleet.count("suspended"):
-        yield "rest", suspended, "suspended"
+        yield "rest", "", suspended, "suspended"
     for action in ACTIONS:
-        yield action, by_action[action], f"to {action}"
-    yield "worse", sum(item.worse for item, _ in changes), "worse"
+        yield action, "", by_action[action], f"to {action}"
+    yield "worse", "", sum(item.worse for item, _ in changes), "worse"
 
 
 def _notices(fleet: FleetResult, kinds: Sequence[PlanKind]) -> Iterator[Notice]:
