@@ -83,7 +83,7 @@ def drift(
     if chosen.several:
         from policyctl.cli.fleet import open_fleet
 
-        fleet = open_fleet(options, chosen, selection, Overrides())
+        fleet = open_fleet(options, chosen, selection, deep=False)
         return _several(fleet, replace(pace, parallelism=parallelism), audit_file, form, detailed=detailed_exitcode)
     session = open_session(options)
     found = drift_in(session, selection, Evidence(options.dir, session.config, audit_file))
