@@ -95,8 +95,8 @@ def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | 
     "plans_file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Apply several environments only if their plans are those in this report (plan --report json=FILE); names the "
-    "environments that differ.",
+    help="Apply several environments only if their plans are those in this file (of plan --out FILE or --report json=FILE); "
+    "names the environments that differ.",
 )
 @click.option(
     "--lock-timeout",
