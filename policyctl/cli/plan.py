@@ -152,7 +152,7 @@ def plan(
     if chosen.several:
         from policyctl.cli.fleet import open_fleet
 
-        fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests, past=past)
+        fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests, past=past, marks=bool(out))
         return _plan_several(fleet, replace(pace, parallelism=parallelism or pace.parallelism), output)
     _raise_if_for_several(output, parallelism)
     session = open_session(options, base=held, past=past)
@@ -184,7 +184,6 @@ def _plan_several(fleet: Fleet, pace: Pace, output: _Output) -> int:
     """Plan several environments and report them together."""
     from policyctl.cli.fleet import plan_fleet, render_fleet
 
-    fleet.marks = output.out is not None
     result, console = plan_fleet(fleet, pace), fleet.console
     view = fleet_view_of(result, fleet.options.dir)
     if output.out is not None:

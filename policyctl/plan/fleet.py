@@ -208,7 +208,7 @@ def read_approved(text: str, file: str) -> ApprovedPlans:
         stated = data["digest"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise PolicyctlError(f"{file} has no plans of several environments; write it with plan --report json={file}") from None
-    if stated == "none":
+    if stated == NONE:
         raise PolicyctlError(f"{file} approves nothing, because not every environment in it has a plan that may be applied")
     if stated != whole:
         raise PolicyctlError(f"{file} was changed after it was made: its plans do not have the digest that it states")

@@ -165,7 +165,7 @@ def _kind_row(kind: PlanKind) -> str:
 
 
 def _rules(kinds: Sequence[PlanKind]) -> str:
-    """What the rules found, where that is worth a sentence: which they stop is said above."""
+    """What the rules found, where that is worth a sentence: the plans that they stop are shown above."""
     lines = merged_lines(kinds, lambda review: [plan_summary(review).rules])
     everywhere = sum(len(kind.names) for kind in kinds)
     sentences = [prose(located(line[:1].upper() + line[1:], names, everywhere)) for line, names in lines[:_IN_HEAD]]
