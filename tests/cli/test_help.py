@@ -88,7 +88,8 @@ def contexts(command: click.Command, context: click.Context) -> Iterator[click.C
 @pytest.mark.parametrize("width", [80, 200])
 def test_no_help_shows_a_value_that_is_not_set(width: int) -> None:
     """Neither as a default nor as the end of a range, in the help of any command."""
-    root = click.Context(main, info_name="policyctl", terminal_width=width, max_content_width=width)
+    settings = {**main.context_settings, "terminal_width": width, "max_content_width": width}
+    root = click.Context(main, info_name="policyctl", **settings)  # click keeps the first help option that it makes
     helps = {one.command_path: one.command.get_help(one) for one in contexts(main, root)}
     assert {"policyctl", "policyctl policy add", "policyctl ci comment"} <= helps.keys()
     assert "[default: 512; x>=1]" in helps["policyctl serve"]
