@@ -30,7 +30,11 @@ HEAVY = {
     *("pydantic", "yaml", "jinja2", "httpx", "deepdiff", "sqlite3", "starlette", "uvicorn", "multiprocessing", "asyncio"),
     "policyctl.effect.analysis",
     "policyctl.load.config",
+    "policyctl.plan.fleet",
+    "policyctl.plan.saved_plan",
     "policyctl.plan.scenario",
+    "policyctl.reconcile.drift",
+    "policyctl.remote.tenant_lists",
     "policyctl.load.scenarios",
 }
 
@@ -141,7 +145,8 @@ def test_a_remote_without_a_login_needs_no_models_of_one(project: Project, polic
     project.write("a.yaml")
     with standing_in(Tenant()) as server:
         assert policyctl("apply", "--yes", "--remote", server.url).code == 0
-        assert imported("plan", "--remote", server.url) == {"pydantic", "yaml", "httpx", "sqlite3"}
+        needed = {"pydantic", "yaml", "httpx", "sqlite3", "policyctl.remote.tenant_lists"}
+        assert imported("plan", "--remote", server.url) == needed
 
 
 @pytest.mark.no_cover

@@ -19,7 +19,6 @@ from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import write_atomically
 from policyctl.load.selector import EnvironmentFilter
-from policyctl.plan.fleet import write_plans
 from policyctl.plan.plan import Selection
 from policyctl.policy.findings import did_you_mean
 from policyctl.report.format import Style, count
@@ -183,6 +182,7 @@ class _Output(NamedTuple):
 def _plan_several(fleet: Fleet, pace: Pace, output: _Output) -> int:
     """Plan several environments and report them together."""
     from policyctl.cli.fleet import plan_fleet, render_fleet
+    from policyctl.plan.fleet import write_plans
 
     result, console = plan_fleet(fleet, pace), fleet.console
     view = fleet_view_of(result, fleet.options.dir)

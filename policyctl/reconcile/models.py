@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from functools import cached_property
 from shlex import quote
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.effect.context import KnownPolicies
 from policyctl.errors import InvalidInput, PolicyctlError, RemoteError
@@ -27,7 +27,9 @@ from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import matches, virtual_model
 from policyctl.policy.virtual_model import UNNAMED, may_lose_key
 from policyctl.remote.protocol import Reader, Writer
-from policyctl.remote.tenant_lists import Connection, Connections
+
+if TYPE_CHECKING:
+    from policyctl.remote.tenant_lists import Connection, Connections
 
 _SUBJECTS = ("model", "model_name")  # the keys of a report that name what was tested
 _PASSED = frozenset({"passed", "pass", "success", "succeeded", "ok"})

@@ -15,7 +15,6 @@ from policyctl.plan.change import Change, Desired, LiveState, drifted_fields, is
 from policyctl.plan.plan import Counts, Plan, Selection, make_plan
 from policyctl.plan.references import leads_back
 from policyctl.plan.safety import Review, by_traffic, review
-from policyctl.plan.saved_plan import bad_targets, rule_violations, with_recomputed_counts
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, references
 from policyctl.policy.findings import did_you_mean, listed
@@ -259,6 +258,8 @@ def review_saved(
     revision; a change back to one of them is a restoration. What is wrong with the plan is among the refusals, what changed
     since it was made is stale.
     """
+    from policyctl.plan.saved_plan import bad_targets, rule_violations, with_recomputed_counts  # builds models of pydantic's
+
     observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
     plan = with_recomputed_counts(plan, {one.name: one for one in loaded.desired}, observed, settings, removes=removes)

@@ -8,12 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.names import Kind
-from policyctl.remote.tenant_lists import Connections
+
+if TYPE_CHECKING:
+    from policyctl.plan.consumers import Sources
+    from policyctl.remote.tenant_lists import Connections
 
 SECRETS_SHOWN = ("Policyctl-Secrets", "masked")  # the header of a list of models that shows every secret, at least as a mask
 
