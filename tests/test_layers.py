@@ -67,10 +67,27 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
+@cache
+def statements(path: Path) -> list[ast.stmt]:
+    """Every statement of a file, wherever in it. Expressions, which most nodes are, contain none and are not looked at."""
+    found: list[ast.stmt] = [*parsed(path).body]
+    for one in found:  # grows meanwhile
+        found += below(one)
+    return found
+
+
+def below(one: ast.stmt) -> Iterator[ast.stmt]:
+    """The statements directly in another one."""
+    for field in ("body", "orelse", "finalbody"):
+        yield from getattr(one, field, ())
+    for part in (*getattr(one, "handlers", ()), *getattr(one, "cases", ())):
+        yield from part.body
+
+
 def imports_of(path: Path, *, type_checking: bool = True) -> Iterator[str]:
     """Every module name that a file imports, wherever in it; with or without those that only type checking needs."""
-    left_out = set() if type_checking else for_type_checking(parsed(path))
-    for node in ast.walk(parsed(path)):
+    left_out = set() if type_checking else for_type_checking(path)
+    for node in statements(path):
         if node in left_out:
             continue
         if isinstance(node, ast.Import):
@@ -81,10 +98,10 @@ def imports_of(path: Path, *, type_checking: bool = True) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def for_type_checking(tree: ast.AST) -> set[ast.AST]:
+def for_type_checking(path: Path) -> set[ast.stmt]:
     """What a module has under `if TYPE_CHECKING`."""
-    blocks = (node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    return {node for block in blocks for statement in block.body for node in ast.walk(statement)}
+    blocks = (node for node in statements(path) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    return {statement for block in blocks for statement in block.body}
 
 
 @cache
@@ -183,7 +200,7 @@ def test_no_function_is_long() -> None:
     long = {
         f"{module} {node.name}"
         for module in MODULES
-        for node in ast.walk(parsed(ROOT / module))
+        for node in statements(ROOT / module)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES
     }

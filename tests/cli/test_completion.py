@@ -1,4 +1,4 @@
-"""Completion in shells: by the protocol of click's scripts, with the program as a process."""
+"""Completion in shells: by the protocol of click's scripts, and by the scripts in the shells themselves."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from policyctl.cli.main import run
 from policyctl.rules import RULES
 from tests.conftest import Policyctl, Project
 from tests.remote.fake_server import Reply, standing_in
 from tests.terminal import on_terminal
 
+Complete = Callable[..., tuple[set[str], str]]
 PROGRAM = Path(sys.executable).with_name("policyctl")
 CONFIG = """\
 default: dev
@@ -24,12 +27,24 @@ manage: [policies, models]
 MODEL = "{spec_version: v1, kind: model, name: openai/gpt-5, app_id: creds}\n"
 
 
-def complete(line: str, **environ: str) -> tuple[set[str], str]:
+@pytest.fixture
+def complete(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Complete:
     """What bash is given for the last word of a line (empty after a space), and what is on standard error."""
-    words = line.split(" ")
-    asked = {"_POLICYCTL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    ran = subprocess.run([PROGRAM], env={**os.environ, **asked, **environ}, capture_output=True, text=True, check=True)
-    return {one.removeprefix("plain,") for one in ran.stdout.splitlines() if one}, ran.stderr
+
+    def call(line: str, **environ: str) -> tuple[set[str], str]:
+        words = line.split(" ")
+        asked = {"_POLICYCTL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        capfd.readouterr()
+        with monkeypatch.context() as within:
+            for name, value in (asked | environ).items():
+                within.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                run([])
+        assert ended.value.code == 0
+        out, err = capfd.readouterr()
+        return {one.removeprefix("plain,") for one in out.splitlines() if one}, err
+
+    return call
 
 
 @pytest.fixture
@@ -69,17 +84,17 @@ LINES: dict[str, tuple[str, set[str]]] = {
 
 
 @pytest.mark.parametrize("case", LINES)
-def test_values_are_completed(case: str, directory: Project) -> None:
+def test_values_are_completed(case: str, directory: Project, complete: Complete) -> None:
     line, expected = LINES[case]
     found, said = complete(line)
     assert (found, said) == (expected, "")
 
 
-def test_a_rule_is_completed_in_the_case_in_which_it_is_begun(directory: Project) -> None:
+def test_a_rule_is_completed_in_the_case_in_which_it_is_begun(directory: Project, complete: Complete) -> None:
     assert "p401" in complete("policyctl rules p40")[0]
 
 
-def test_the_directory_of_the_line_counts(directory: Project) -> None:
+def test_the_directory_of_the_line_counts(directory: Project, complete: Complete) -> None:
     other = directory.folder / "other"
     shutil.copytree(directory.policies, other)
     (other / "chat.yaml").rename(other / "chit.yaml")
@@ -99,7 +114,7 @@ BROKEN: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("line", ["plan --env ", "plan --only a", "--dir nope plan --env ", "--nope plan --on", "nope x ", "'"])
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_completion_never_shows_an_error(case: str, line: str, directory: Project) -> None:
+def test_a_completion_never_shows_an_error(case: str, line: str, directory: Project, complete: Complete) -> None:
     """`complete` also fails for an exit code other than 0."""
     name, text = BROKEN[case]
     if text:
@@ -110,12 +125,12 @@ def test_a_completion_never_shows_an_error(case: str, line: str, directory: Proj
     assert complete(f"policyctl {line}")[1] == ""
 
 
-def test_a_broken_file_hides_no_other_name(directory: Project) -> None:
+def test_a_broken_file_hides_no_other_name(directory: Project, complete: Complete) -> None:
     directory.write("chat.yaml", "name: [\n")
     assert complete("policyctl diff ") == ({"anygem", "assistant", "openai/gpt-5"}, "")
 
 
-def test_no_remote_is_asked(directory: Project) -> None:
+def test_no_remote_is_asked(directory: Project, complete: Complete) -> None:
     with standing_in(lambda _: Reply(500)) as server:
         directory.write("policyctl.yaml", CONFIG.format(url=server.url))
         for case in LINES:
@@ -123,7 +138,7 @@ def test_no_remote_is_asked(directory: Project) -> None:
         assert server.seen == []
 
 
-def test_a_name_that_a_shell_would_obey_is_not_offered(directory: Project) -> None:
+def test_a_name_that_a_shell_would_obey_is_not_offered(directory: Project, complete: Complete) -> None:
     for number, name in enumerate(("a;reboot", "a$(reboot)", "a b", "a,b", "-a", "a*")):
         body = "policy: {strategy: {mode: single}, targets: [{model_name: x/a}]}"
         text = f"spec_version: v1\nkind: model\nname: '{name}'\n{body}\n"
