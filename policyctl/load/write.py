@@ -34,6 +34,7 @@ _GROUP_ORDER = ("model_name", "weight", "strategy", "retry", "cache", "targets")
 _PART_ORDER = ("mode", "attempts", "on_status_codes", "use_retry_after_header")
 _SETTINGS_ORDER = tuple(SETTINGS)
 _WORD = re.compile(r"[\w./-]{1,40}", re.ASCII)  # what may be an item of a list on one line
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_KEY = 500  # characters; YAML takes 1,024 with escapes
 # The first character and the content of plain scalars; YAML allows more, but every reader understands these.
 _PLAIN = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`](?:[^:#]|:(?=[^\s:])|(?<=\S)#)*")
@@ -239,7 +240,7 @@ def _bad_texts(value: Any, path: FieldPath) -> Iterator[Finding]:
 
 
 def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    return _SURROGATE.search(text) is None
 
 
 def lines_of(mapping: Document, indent: str) -> Iterator[str]:
