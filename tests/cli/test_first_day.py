@@ -109,9 +109,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 @contextmanager
 def serving(command: str) -> Iterator[str]:
-    """`policyctl serve` or `gateway`, on a port of its own choosing; what it printed first."""
+    """`policyctl serve` or `gateway`, on a port of its own choosing; the first line of its output. Its log is not looked at."""
     program = [sys.executable, "-m", "policyctl", command, "--port", "0"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
             yield process.stdout.readline()
