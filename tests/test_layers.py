@@ -17,7 +17,7 @@ ROOT = TESTS.parent / "policyctl"
 # Each room may import itself and every room on a later line.
 ROOMS = (
     ("cli",),
-    ("server", "gateway"),
+    ("server", "gateway", "watch"),
     ("reconcile",),
     ("report",),
     ("ci",),
@@ -58,7 +58,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 233
+MOST_MODULES = 235
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

@@ -1,0 +1,92 @@
+"""What a watch knows of its environments, for those who look at it: metrics, the status page, notifications."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class State(StrEnum):
+    """How an environment is, beside the files."""
+
+    IN_SYNC = "in_sync"
+    PENDING = "pending"  # Git moved, and it is not applied yet
+    DRIFTED = "drifted"  # the remote moved
+    CONFLICT = "conflict"  # both moved
+    FIGHTING = "fighting"  # another tool undoes what is applied
+    REFUSED = "refused"  # by limits, guards, protection, or a test
+    FAILED = "failed"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentStatus:
+    """An environment as it was when it was last looked at. Times are aware, in UTC."""
+
+    name: str
+    state: State
+    since: datetime
+    """When this state began."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    changes: int = 0
+    digest: str = ""
+    """The digest of the plan; empty without changes."""
+    reason: str = ""
+    """Why it is in this state, in one line without secrets."""
+    waits_for: str = ""
+    """What an allowed apply waits for: an approval, a window, a pause after a failure. Empty if nothing waits."""
+    revision: str = ""
+    looked_at: datetime | None = None
+    succeeded_at: datetime | None = None
+    """When a look or an apply last ended without a failure."""
+    next_look_at: datetime | None = None
+
+
+class SourceStatus(NamedTuple):
+    """The files that are watched: which revision is in use, when they were last read, and why they could not be since."""
+
+    revision: str = ""
+    read_at: datetime | None = None
+    error: str = ""
+
+
+class Transition(NamedTuple):
+    """An environment that is in another state, or has another plan in the same one, than when it was looked at before."""
+
+    before: State | None
+    now: EnvironmentStatus
+
+
+class Board:
+    """The states of all environments, written by the watch and read by threads that show them."""
+
+    def __init__(self, on_transition: Callable[[Transition], None] = lambda _: None) -> None:
+        self._lock = threading.Lock()
+        self._environments: dict[str, EnvironmentStatus] = {}
+        self._on_transition = on_transition
+        self.source = SourceStatus()
+        self.stopping = False
+
+    def put(self, status: EnvironmentStatus) -> None:
+        """Note what a look or an apply found. A state that goes on keeps the time of its beginning."""
+        with self._lock:
+            before = self._environments.get(status.name)
+            if before is not None and before.state is status.state:
+                status = replace(status, since=before.since)
+            self._environments[status.name] = status
+        if before is None or (before.state, before.digest) != (status.state, status.digest):
+            self._on_transition(Transition(None if before is None else before.state, status))
+
+    def keep(self, names: frozenset[str]) -> None:
+        """Forget the environments that are not among these any more."""
+        with self._lock:
+            self._environments = {name: one for name, one in self._environments.items() if name in names}
+
+    def environments(self) -> list[EnvironmentStatus]:
+        """All environments, by name."""
+        with self._lock:
+            return [self._environments[name] for name in sorted(self._environments)]
