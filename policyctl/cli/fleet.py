@@ -21,9 +21,9 @@ from policyctl.load.selector import EVERY, EnvironmentFilter
 from policyctl.load.urls import is_git, is_http
 from policyctl.plan.approval import Terms, of_several
 from policyctl.plan.fleet import EnvironmentResult, FleetResult, Marks, WaveOf, marks_of
-from policyctl.plan.memo import Memo
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
+from policyctl.policy.memo import Memo
 from policyctl.reconcile.fleet import Brakes, RunRecord, Task, run_waves
 from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_text, planned
