@@ -12,7 +12,7 @@ from policyctl.effect.routes import Routes
 from policyctl.effect.tree import Leaf, Tree, tree_if_known
 from policyctl.effect.worst_case import Leg, max_calls
 from policyctl.errors import NotKnown
-from policyctl.lint.groups import groups
+from policyctl.lint.targets import groups
 from policyctl.policy.document import Document
 from policyctl.policy.findings import FieldPath, Finding
 from policyctl.policy.names import provider_of, short_model

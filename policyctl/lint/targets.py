@@ -1,16 +1,69 @@
-"""P40x, P43x and P44x: the targets of a group: how many it has, their weights and their names."""
+"""P40x to P44x: the groups of a policy, collected once for all rules, and what each rule finds in one of them.
+
+How many targets a group has, their weights and their names; status codes and retries that do nothing, or not what they seem
+to.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from policyctl.lint.groups import Group, can_trigger
+from policyctl.effect.gateway import NEVER_AN_OUTCOME
+from policyctl.policy.document import Document
 from policyctl.policy.findings import FieldPath, Finding, format_path
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, provider_of
 from policyctl.rules import finding
+
+
+class Group(NamedTuple):
+    """One group of a policy: its path, its content, and the retry that it inherits.
+
+    `codes` and `retry` are the group's own, None when absent; `outer_retry` is the nearest one of the groups around it;
+    `live` are the targets that a request can come to.
+    """
+
+    path: FieldPath
+    mode: str
+    codes: list[int] | None
+    retry: dict[str, Any] | None
+    outer_retry: dict[str, Any] | None
+    targets: list[dict[str, Any]]
+    live: list[dict[str, Any]]
+
+    @property
+    def moves_on(self) -> bool:
+        """Whether this is a fallback with somewhere to go and a reason to."""
+        return self.mode == "fallback" and len(self.live) > 1
+
+
+def can_trigger(codes: list[int] | None) -> bool:
+    """Whether any result can make a fallback with this list move on; None is the default list."""
+    return codes is None or not NEVER_AN_OUTCOME.issuperset(codes)
+
+
+def live_targets(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """The targets of a group that a request can come to."""
+    strategy, mode = group["strategy"], group["strategy"]["mode"]
+    targets: list[dict[str, Any]] = group["targets"]
+    if mode == "loadbalance" or (mode == "fallback" and can_trigger(strategy.get("on_status_codes"))):
+        return targets
+    return targets[:1]
+
+
+def groups(document: Document) -> Iterator[Group]:
+    """Every group that a request can come to, outermost first. What is wrong in a dead group does not matter."""
+    pending: list[tuple[FieldPath, dict[str, Any], dict[str, Any] | None]] = [(("policy",), document["policy"], None)]
+    for path, group, outer in pending:
+        strategy, retry = group["strategy"], group.get("retry")
+        live = live_targets(group)
+        yield Group(path, strategy["mode"], strategy.get("on_status_codes"), retry, outer, group["targets"], live)
+        inherited = outer if retry is None else retry
+        pending += [
+            ((*path, "targets", position), target, inherited) for position, target in enumerate(live) if "targets" in target
+        ]
 
 
 def check_groups(place: Group) -> Iterator[Finding]:
@@ -170,3 +223,103 @@ def _ignored(place: Group, written: list[float | None]) -> Iterator[Finding]:
 
 def _percent(share: float) -> str:
     return f"{share * 100:.4g}%"
+
+
+_USUAL = "[408, 429, 500, 502, 503, 504]"
+_SUCCESS = frozenset(range(200, 300))
+_UNWANTED = _SUCCESS | NEVER_AN_OUTCOME
+
+
+def check_codes(place: Group) -> Iterator[Finding]:
+    """Codes of one group's strategy and retry that are likely a mistake."""
+    if place.mode != "fallback":
+        if place.codes is not None:
+            what = "only the first target is called" if place.mode == "single" else "the target that is drawn gives the answer"
+            message = f"these codes do nothing under {place.mode}, where {what} (remove them, or use fallback)"
+            yield finding((*place.path, "strategy", "on_status_codes"), "P416", message, "key")
+    elif place.codes is not None:
+        yield from _twice((*place.path, "strategy", "on_status_codes"), place.codes)
+        if place.moves_on:
+            yield from _fallback_codes(place, place.codes)
+    elif place.moves_on:
+        message = f"without codes every status outside 200 to 299 moves on, 400 and 401 too (list codes, such as {_USUAL})"
+        yield finding((*place.path, "strategy"), "P415", message, "key")
+    if place.retry is not None and (codes := place.retry.get("on_status_codes")):
+        yield from _retry_codes(place, codes, place.retry["attempts"])
+
+
+def _fallback_codes(place: Group, codes: list[int]) -> Iterator[Finding]:
+    if _UNWANTED.isdisjoint(codes):
+        return
+    for position, code in enumerate(codes):
+        path = (*place.path, "strategy", "on_status_codes", position)
+        if code in NEVER_AN_OUTCOME:
+            why = "reaches it as 500, a broken connection" if code == 407 else "makes the gateway end the request with a 500"
+            yield finding(path, "P413", f"a fallback never moves on after {code}: it {why} (remove it)")
+        elif code in _SUCCESS:
+            message = f"{code} is a success: a good answer is thrown away and the next target is asked (remove it)"
+            yield finding(path, "P411", message)
+
+
+def _retry_codes(place: Group, codes: list[int], attempts: int) -> Iterator[Finding]:
+    path: FieldPath = (*place.path, "retry", "on_status_codes")
+    yield from _twice(path, codes)
+    if not attempts or _SUCCESS.isdisjoint(codes):
+        return
+    for position, code in enumerate(codes):
+        if code in _SUCCESS:
+            message = f"{code} is a success: a good answer is thrown away and asked for again (remove it)"
+            yield finding((*path, position), "P412", message)
+
+
+def _twice(path: FieldPath, codes: list[int]) -> Iterator[Finding]:
+    if len(set(codes)) == len(codes):
+        return
+    for position, code in enumerate(codes):
+        if code in codes[:position]:
+            yield finding((*path, position), "P414", f"{code} is in this list already (remove it, or write the code you mean)")
+
+
+def check_retries(place: Group) -> Iterator[Finding]:
+    """What in one group's own retry does nothing. A retry applies to each target below it without a nearer one."""
+    if place.retry is None:
+        return
+    path, codes = (*place.path, "retry"), place.retry.get("on_status_codes")
+    if not any(map(_inherits, place.live)):
+        message = "this retry is never used: the targets below have their own, and the nearest holds as a whole (remove one)"
+        yield finding(path, "P424", message, "key")
+        return
+    if place.retry.get("use_retry_after_header") and (place.retry["attempts"] == 0 or (codes is not None and 429 not in codes)):
+        message = "a Retry-After counts where a 429 is retried, and this retry does not do that (list 429, or remove this)"
+        yield finding((*path, "use_retry_after_header"), "P425", message, "key")
+    if place.retry["attempts"] == 0:
+        if codes is not None:
+            message = "attempts is 0, so these codes are never looked at (raise attempts, or remove the codes)"
+            yield finding((*path, "on_status_codes"), "P421", message, "key")
+        elif place.outer_retry is None or place.outer_retry["attempts"] == 0:
+            yield finding((*path, "attempts"), "P422", "0 attempts is what holds without a retry too (remove it, or raise it)")
+    elif codes == []:
+        message = "an empty code list retries no status, only broken connections (remove it for 429, 500, 502, 503, 504)"
+        yield finding((*path, "on_status_codes"), "P423", message)
+    names = dict.fromkeys(name for target in place.live for name in _policies(target)) if place.retry["attempts"] else ()
+    if names:
+        message = (
+            f"it is not known whether this retry repeats {', '.join(names)} as a whole; the worst case counts that it does"
+        )
+        yield finding(path, "P426", f"{message} (put the retry into that policy)", "key")
+
+
+def _policies(target: dict[str, Any]) -> Iterator[str]:
+    """The policies among the targets for which a retry around this one holds."""
+    if not _inherits(target):
+        return
+    if "targets" in target:
+        for one in live_targets(target):
+            yield from _policies(one)
+    elif target["model_name"].startswith(POLICY_PREFIX):
+        yield target["model_name"]
+
+
+def _inherits(target: dict[str, Any]) -> bool:
+    """Whether a retry around this target holds for it, or for a target in it that can be called."""
+    return "targets" not in target or ("retry" not in target and any(map(_inherits, live_targets(target))))
