@@ -37,7 +37,7 @@ OWNERS = {
     "yaml": ("load",),
     "httpx": ("remote",),
     "httpcore": ("remote",),
-    "sqlite3": ("remote/database.py",),
+    "sqlite3": ("remote/sqlite.py",),
     "psycopg": ("remote/postgres",),
     "deepdiff": ("plan/diff.py",),
     "jinja2": ("load", "report"),
@@ -58,7 +58,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 231
+MOST_MODULES = 225
 MODULE_LINES, FUNCTION_LINES = 400, 45  # at most
 
 

@@ -136,7 +136,7 @@ def _write_outputs(path: str, text: str) -> None:
 
 def _summarise(path: str, text_within: Callable[[int], str], console: Console) -> None:
     """Add a text to the step summary, given the bytes left. The summary is for people only, so a failure stops nothing."""
-    from policyctl.report.markdown_parts import LEAST_BYTES
+    from policyctl.report.plan_markdown import LEAST_BYTES
 
     try:
         if (room := _room(path)) < LEAST_BYTES:

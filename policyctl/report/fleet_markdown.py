@@ -33,7 +33,8 @@ from policyctl.report.fleet_view import (
 from policyctl.report.format import count
 from policyctl.report.headline import headline, plan_summary
 from policyctl.report.markdown import code, foreign_texts, naming, prose, proses, row
-from policyctl.report.markdown_parts import (
+from policyctl.report.plan_items import NAMED, named
+from policyctl.report.plan_markdown import (
     COMMENT_BYTES,
     FRAME,
     Room,
@@ -41,14 +42,13 @@ from policyctl.report.markdown_parts import (
     fitted,
     folded,
     listed_lines,
+    made_by,
     missing_alert,
     parted,
     settings_rows,
     unseen_alert,
     whole_plan,
 )
-from policyctl.report.plan_items import NAMED, named
-from policyctl.report.plan_markdown import made_by
 from policyctl.report.plan_view import OVERRIDES_TITLE, TESTS_TITLE, WARNINGS_TITLE, basis_of, rest_text
 
 _KINDS = 20  # rows of the table of environments

@@ -7,27 +7,21 @@ marker by which a workflow finds the comment to update.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+
 from policyctl.ci.comments import opening as first_lines
+from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import Review
-from policyctl.report.headline import PlanSummary, headline, plan_summary
+from policyctl.report.format import count, escape, field_values, value
+from policyctl.report.headline import PlanSummary, describe_risks, headline, plan_summary
 from policyctl.report.markdown import code, foreign_texts, naming, prose, proses
-from policyctl.report.markdown_parts import (
-    COMMENT_BYTES,
-    FRAME,
-    Room,
-    cut_note,
-    fitted,
-    folded,
-    listed_lines,
-    missing_alert,
-    parted,
-    settings_rows,
-    unseen_alert,
-)
-from policyctl.report.plan_items import items_of
+from policyctl.report.plan_items import END, Item, effect, graphs, items_of, opened, table_head, table_row
 from policyctl.report.plan_view import (
     NOT_COMPARED,
     OVERRIDES_TITLE,
+    SETTINGS_TITLE,
     TESTS_TITLE,
     WARNINGS_TITLE,
     PlanView,
@@ -41,6 +35,216 @@ from policyctl.report.plan_view import (
     rest_text,
     why_blocked,
 )
+
+COMMENT_BYTES = 64_000  # GitHub accepts 65,536 characters; the rest is for what a workflow adds
+LEAST_BYTES = 8_000  # enough for the headline, whatever the names are
+FRAME = 2_000  # bytes kept for what surrounds the blocks
+_LEAST_BLOCK = 100  # bytes of the smallest row or section
+_FIRST = 25  # changes that are in the first table, and get room before all others
+_ALIKE = 3  # of these may have the same risk
+_LONGEST = 400  # characters of a setting's value, before and after, in one row
+_LONGEST_ROW = 2_000  # characters of a row of settings; a longer one is not shown, and so not approved
+_LONGEST_LINE = 1_000  # characters of a line of a list
+_MOST_LINES = 20  # of refusals and the like
+
+
+class Room:
+    """The bytes that are left. GitHub counts characters, which are never more."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def part(self, share: int) -> Room:
+        """A room of its own, with one part in `share` of this one."""
+        own = self.left // share
+        self.left -= own
+        return Room(own)
+
+    def take(self, texts: Iterable[str | None]) -> Iterator[str | None]:
+        """Each text that fits, in order, and None for one that does not; smaller ones after it may still fit."""
+        full = False
+        for text in texts:
+            size = 0 if full or text is None else len(text.encode())
+            taken = None if full or size > self.left else text
+            if taken is not None:
+                self.left -= size
+            full = full or (text is not None and taken is None and self.left < _LEAST_BLOCK)
+            yield taken
+
+
+class ShownChanges:
+    """What fits of some changes: their rows, then their sections, then effects, then graphs."""
+
+    def __init__(self, items: Sequence[Item], section: Callable[[Item], str], room: Room) -> None:
+        self.items = items
+        self._section = section
+        self.rows = list(room.take(map(table_row, items)))
+        self.opened = self.effects = self.graphs = list[str | None]()
+
+    def open(self, room: Room) -> None:
+        """Add the collapsed sections, with what differs."""
+        self.opened = self._beside(self.rows, self._section, room)
+
+    def explain(self, room: Room) -> None:
+        """Add to them what the differences do."""
+        self.effects = self._beside(self.opened, effect, room)
+        self.graphs = self._beside(self.opened, graphs, room)
+
+    def _beside(self, shown: Sequence[str | None], part: Callable[[Item], str], room: Room) -> list[str | None]:
+        """One part of each change whose enclosing part is shown."""
+        pairs = zip(self.items, shown, strict=True)
+        return list(room.take(part(item) if text is not None else None for item, text in pairs))
+
+    def text(self) -> str:
+        if not self.listed:
+            return ""
+        parts = zip(self.opened, self.effects, self.graphs, strict=True)
+        folded = (f"{first.removesuffix(END)}{does or ''}{looks or ''}{END}" for first, does, looks in parts if first)
+        return f"{table_head(self.items)}{''.join(filter(None, self.rows))}\n{''.join(folded)}"
+
+    @property
+    def listed(self) -> int:
+        """How many of the changes have a row."""
+        return sum(text is not None for text in self.rows)
+
+    @property
+    def missing(self) -> int:
+        """How many are not on the page as far as an approval covers them: what a change replaces and writes is in its section,
+        and which unchanged policy is affected in its row."""
+        pairs = zip(self.items, self.rows, self.opened, strict=True)
+        return sum(row is None or (section is None and item.change is not None) for item, row, section in pairs)
+
+    @property
+    def whole(self) -> int:
+        """How many of the changes are shown completely."""
+        parts = zip(self.rows, self.opened, self.effects, self.graphs, strict=True)
+        return sum(None not in texts for texts in parts)
+
+
+def settings_rows(settings: Sequence[FieldChange], room: Room) -> tuple[str, int]:
+    """What the branch changes in the safety settings, before everything else, and how many rows of it do not fit."""
+    rows = [row for field in settings for row in _setting(field)]
+    if not rows:
+        return "", 0
+    fitting = (f"> - {prose(row, _LONGEST_ROW)}\n" if len(escape(row)) <= _LONGEST_ROW else None for row in rows)
+    taken = list(filter(None, room.take(fitting)))
+    unseen = len(rows) - len(taken)
+    more = f"> - and {unseen:,} more, not shown\n" if unseen else ""
+    return f"> [!IMPORTANT]\n> {SETTINGS_TITLE}\n>\n{''.join(taken)}{more}\n", unseen
+
+
+def _setting(field: FieldChange) -> list[str]:
+    """A setting before and after, never cut; of a long list a row for each added or removed entry."""
+    was, becomes = field_values(field, longest=None)
+    if max(len(was), len(becomes)) <= _LONGEST or not all(
+        one is None or isinstance(one, list) for one in (field.before, field.after)
+    ):
+        return [f"{field.path}: {was} → {becomes}"]
+    before, after = ([value(entry, longest=None) for entry in one or ()] for one in (field.before, field.after))
+    comes, goes = Counter(after) - Counter(before), Counter(before) - Counter(after)
+    rows = [f"{field.path} {word} {entry}" for word, some in (("adds", comes), ("removes", goes)) for entry in some]
+    if field.before is None or field.after is None:
+        rows.insert(0, f"{field.path}: {'absent before' if field.before is None else 'absent after'}")
+    return rows or [f"{field.path}: other order"]
+
+
+def unseen_alert(rows: int, artifacts: str | None) -> str:
+    """A warning that the page lacks settings, before everything else: what it does not show is not approved."""
+    if not rows:
+        return ""
+    missing = f"{count(rows, 'change')} of the safety settings {'is' if rows == 1 else 'are'} not on this page"
+    return (
+        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {whole_plan(artifacts)}, and change the settings "
+        "in smaller steps.\n\n"
+    )
+
+
+def listed_lines(title: str, lines: Sequence[str], room: Room, quoted: str = "") -> str:
+    """A title and a list of these lines; those beyond the limit are counted."""
+    if not lines:
+        return ""
+    taken = list(filter(None, room.take(f"{quoted}- {prose(line, _LONGEST_LINE)}\n" for line in lines[:_MOST_LINES])))
+    more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
+    return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
+
+
+def fitted(first: Sequence[Item], rest: Sequence[Item], left: Room) -> tuple[ShownChanges, ShownChanges]:
+    """What fits of the changes to show first, and of the others.
+
+    If every row and section fits, all of them come before what explains them. Otherwise the first ones are shown as well as
+    half of the room allows, and the page approves nothing.
+    """
+    made: dict[int, str] = {}
+
+    def section(item: Item) -> str:
+        key = id(item)  # a page of several environments has a policy as often as it changes in another way
+        if key not in made:
+            made[key] = opened(item) + END
+        return made[key]
+
+    sizes = (len((table_row(item) + section(item)).encode()) for item in (*first, *rest))
+    if all(total <= left.left for total in accumulate(sizes)):
+        shown = ShownChanges(first, section, left), ShownChanges(rest, section, left)
+        for part in shown:
+            part.open(left)
+        for part in shown:
+            part.explain(left)
+        return shown
+    riskiest = ShownChanges(first, section, left)
+    details = left.part(2)  # the other half is for the rows of all others
+    riskiest.open(details)
+    riskiest.explain(details)
+    left.left += details.left
+    others = ShownChanges(rest, section, left)
+    others.open(left)
+    others.explain(left)
+    return riskiest, others
+
+
+def parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """The changes to show first, and the others. Many changes with one risk do not displace the rest."""
+    if len(items) <= _FIRST:
+        return list(items), []
+    first: list[Item] = []
+    others: list[Item] = []
+    alike = Counter[tuple[str, ...]]()
+    for item in items:
+        words = describe_risks(item.risk) if item.risk else (item.action,)
+        alike[words] += 1
+        (first if len(first) < _FIRST and alike[words] <= _ALIKE else others).append(item)
+    return first, others
+
+
+def folded(others: ShownChanges) -> str:
+    if not others.listed:
+        return ""
+    listed = f", {others.listed:,} of them listed" if others.listed < len(others.items) else ""
+    return f"<details><summary>{count(len(others.items), 'further change')}{listed}</summary>\n\n{others.text()}{END}"
+
+
+def missing_alert(number: int, items: int, artifacts: str | None) -> str:
+    """A warning that the page lacks changes, before everything else: what it does not show is not approved."""
+    if not number:
+        return ""
+    missing = f"Of {count(items, 'change')} {number:,} {'is' if number == 1 else 'are'} not on this page as a whole"
+    return (
+        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {whole_plan(artifacts)}; then propose fewer changes "
+        "at once, or start apply by hand with the plan's digest.\n\n"
+    )
+
+
+def cut_note(parts: Sequence[ShownChanges], artifacts: str | None) -> str:
+    """How many changes were cut, and where the whole plan is."""
+    short = sum(len(part.items) - part.whole for part in parts)
+    return (
+        f"Cut to what GitHub shows: {short:,} lack some detail here; all of it is in {whole_plan(artifacts)}.\n\n"
+        if short
+        else ""
+    )
+
+
+def whole_plan(artifacts: str | None) -> str:
+    return f"[this run's artifacts]({artifacts})" if artifacts else "what `policyctl plan -v` prints"
 
 
 def plan_markdown(subject: PlanView, room: int = COMMENT_BYTES) -> str:

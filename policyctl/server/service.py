@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ValidationError
@@ -16,7 +16,9 @@ from policyctl.policy.document import Document, without_nulls
 from policyctl.remote.documents import DocumentTable, ModelTable
 from policyctl.remote.store import Store
 from policyctl.server.shapes import Shape
-from policyctl.server.tokens import TokenIssuer
+
+if TYPE_CHECKING:
+    from policyctl.server.login import TokenIssuer
 
 
 @dataclass(frozen=True, slots=True)

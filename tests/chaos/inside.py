@@ -29,7 +29,7 @@ from policyctl.remote.redaction import Credentials, Redactor
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.report.format import Style
 from policyctl.report.outcomes import apply_text
-from policyctl.server.tokens import TokenIssuer
+from policyctl.server.login import TokenIssuer
 from tests.chaos.application import running
 from tests.chaos.faults import INJECTED, Chaos, Fault, Play
 from tests.chaos.figures import Figures

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
-from policyctl.remote.database import APPLICATION_ID, VERSION
 from policyctl.remote.documents import DocumentTable, ModelTable
-from policyctl.remote.sqlite import SqliteReader, SqliteRemote
+from policyctl.remote.sqlite import APPLICATION_ID, VERSION, SqliteReader, SqliteRemote
 
 FORMAT_1 = f"""
 CREATE TABLE policy (

@@ -18,7 +18,7 @@ from policyctl.report.fleet import planned
 from policyctl.report.fleet_html import fleet_html
 from policyctl.report.fleet_markdown import fleet_markdown
 from policyctl.report.fleet_view import FleetView, changes_of, differences, kinds_of
-from policyctl.report.markdown_parts import COMMENT_BYTES, LEAST_BYTES
+from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES
 from policyctl.report.plan_view import Provenance
 from tests.builders import policy, row
 from tests.report.github_html import TAGS, Page

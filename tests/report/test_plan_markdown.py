@@ -17,9 +17,8 @@ from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import policy_from_file
-from policyctl.report.markdown_parts import COMMENT_BYTES, LEAST_BYTES, Room
 from policyctl.report.plan_items import shape
-from policyctl.report.plan_markdown import plan_markdown
+from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, Room, plan_markdown
 from policyctl.report.plan_view import PlanView
 from tests import strategies as some
 from tests.builders import body, policy, row

@@ -18,8 +18,8 @@ import httpx
 
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.server.app import make_app
+from policyctl.server.login import TokenIssuer
 from policyctl.server.service import Service, Variant
-from policyctl.server.tokens import TokenIssuer
 
 HOST = "http://127.0.0.1"
 # For requests to servers on this machine: `httpx.get` would read the authorities for TLS from a file again for each of them,

@@ -19,10 +19,9 @@ from policyctl.errors import LostAnswer
 from policyctl.load.urls import is_loopback_host
 from policyctl.policy.document import Document
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.server.app import BODY_BYTES, LOGIN_BYTES, make_app
-from policyctl.server.log import JsonLog
+from policyctl.server.app import BODY_BYTES, LOGIN_BYTES, JsonLog, make_app
+from policyctl.server.login import TokenIssuer
 from policyctl.server.service import Service
-from policyctl.server.tokens import TokenIssuer
 from tests.remote.http_helpers import document
 from tests.server.serving import HOST, Events, Inside, inside
 

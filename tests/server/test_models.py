@@ -16,8 +16,8 @@ from policyctl.remote.documents import ModelTable
 from policyctl.remote.open import open_store
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 from policyctl.server.app import make_app
+from policyctl.server.login import TokenIssuer
 from policyctl.server.service import Service, Variant
-from policyctl.server.tokens import TokenIssuer
 from tests.server.serving import HOST, Events, InProcess, Inside, inside
 
 NAME = "virtual-model/google/gemini"
