@@ -198,7 +198,7 @@ def _lines(files: tuple[Path, ...]) -> Iterator[bytes]:
 def _calibrated(subjects: PolicySet, files: tuple[Path, ...], form: str) -> str:
     """What is predicted of the policies beside what the records show. Raises UsageError when they show nothing of any."""
     from policyctl.effect.calibration import RecordedRequest, calibrate, read_record
-    from policyctl.report.calibration import calibration_report
+    from policyctl.report.effects import calibration_report
 
     records: list[RecordedRequest] = []
     unread = 0

@@ -50,6 +50,15 @@ COMMANDS = {
 }
 
 
+# Command → the module that it is in, where that has another name.
+MODULES = {
+    **dict.fromkeys(("completion", "help", "rules", "schema"), "reference"),
+    "diff": "plan",
+    "env": "environments",
+    "runs": "history",
+    "show": "saved",
+}
+
 EPILOG = """\b
 Example:
   policyctl validate
@@ -66,7 +75,7 @@ Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),
     cls=Commands,
     package="policyctl.cli",
     table=COMMANDS,
-    modules={**dict.fromkeys(("completion", "help", "rules", "schema"), "reference"), "show": "saved"},
+    modules=MODULES,
     epilog=EPILOG,
     context_settings={"auto_envvar_prefix": "POLICYCTL", "help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

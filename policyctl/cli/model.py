@@ -9,8 +9,7 @@ from typing import Any, get_args
 
 import click
 
-from policyctl.cli.options import NAMES, Commands, Options, with_options
-from policyctl.cli.policy.change import (
+from policyctl.cli.change import (
     ChangeOptions,
     read_one,
     remove,
@@ -19,7 +18,8 @@ from policyctl.cli.policy.change import (
     with_removal_options,
     write,
 )
-from policyctl.cli.policy.show import export_live, list_live, show_live, with_form, with_output
+from policyctl.cli.options import NAMES, Commands, Options, with_options
+from policyctl.cli.policy import export_live, list_live, show_live, with_form, with_output
 from policyctl.cli.selection import KEY_LOSS
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import UsageError

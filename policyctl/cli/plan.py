@@ -1,4 +1,4 @@
-"""policyctl plan."""
+"""policyctl plan and diff: what apply would change, with its effect on traffic or as unified YAML."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import click
 
+from policyctl.cli import completion
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import fleet_view_of, view_of, write_fleet_summary, write_plan_summary
-from policyctl.cli.options import ALL, Options, with_options
+from policyctl.cli.options import ALL, NAMES, Options, with_options
 from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
-from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
+from policyctl.cli.selection import Overrides, raise_if_idle, read_to, with_past, with_selection
 from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import write_atomically
 from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.urls import is_git
 from policyctl.plan.plan import Selection
 from policyctl.policy.findings import did_you_mean
+from policyctl.reconcile.models import KnownModels
+from policyctl.reconcile.plan import plan_directory, raise_if_blocked
 from policyctl.report.format import Style, count
 from policyctl.report.plan_text import plan_text
 from policyctl.report.plan_view import PlanView
@@ -227,3 +231,42 @@ def _write_files(out: Path | None, reports: Reports, view: PlanView) -> None:
         write_atomically(out, write_plan(made), private=True)
     for form, path in reports:
         write_atomically(path, render_plan(form, view))
+
+
+DIFF_EPILOG = """\b
+Example:
+  policyctl diff
+  policyctl diff anygem --env prod
+  policyctl diff 'virtual-model/*' --detailed-exitcode
+  policyctl diff --remote git:origin/main | less"""
+
+
+@click.command("diff", epilog=DIFF_EPILOG)
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.names)
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when there are differences.")
+@with_options(*NAMES)
+def diff(options: Options, names: tuple[str, ...], detailed_exitcode: bool) -> int:
+    """Show what is live and what the files want as unified YAML, for each policy that apply would change, and for each virtual
+    model where they are managed. NAME, which may be a glob, selects some of them.
+
+    Both sides are in one normal form, so order and spelling that mean nothing make no difference. Of a secret only that it is
+    set is shown. What the changes do to traffic, and whether they may be applied, is shown by plan.
+    """
+    from policyctl.report.plan_diff import plan_diff  # imports what writes files
+
+    session, selection = open_session(options), Selection(only=names)
+    _, loaded, unread = session.read(as_committed=is_git(session.url))
+    settings, environment = session.environment.settings, session.environment
+    with session.reader() as reader, session.console.progress.of("Comparing", "live policy") as step:
+        models = KnownModels(reader, loaded.models)
+        review = plan_directory(
+            reader, loaded.desired, environment, settings, selection, loaded.declared, step, unread, models=models
+        )
+    raise_if_idle(selection, Overrides(), loaded.names, review.live, only="")
+    session.console.result(plan_diff(review.plan.changes, session.console.out_style))
+    if review.refusals:
+        session.console.say(
+            f"note  plan refuses this by {count(len(review.refusals), 'safety rule')}; policyctl plan shows why"
+        )
+    raise_if_blocked(review)
+    return 2 if detailed_exitcode and review.plan.changes else 0

@@ -1,25 +1,110 @@
-"""The lint rules on what was loaded: policy by policy, and across the files of a directory, without what comments suppress."""
+"""The lint rules on what was loaded: policy by policy, and across the files of a directory, without what comments suppress.
+
+Across files (P45x) these are names that no file declares, and targets that are declared with another type than the others.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from policyctl.errors import Mark, Problem, errors_in
+from policyctl.effect.context import DeclaredModels
+from policyctl.effect.tree import read_tree
+from policyctl.errors import Mark, PolicyctlError, Problem, errors_in
 from policyctl.lint import targets
-from policyctl.lint.references import check as check_references
-from policyctl.lint.references import check_uses
 from policyctl.lint.targets import groups
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.documents import FileResult
 from policyctl.load.environment import Environment
 from policyctl.load.locate import IgnoreComment, ignore_comments, to_problems
 from policyctl.load.source import Source, redact_linked
+from policyctl.plan.references import named_targets
+from policyctl.plan.uses import path_of
 from policyctl.policy.document import Document, Policy
-from policyctl.policy.findings import Finding, format_path
-from policyctl.policy.names import canonical_model, virtual_model
-from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES, guess_rule, severity_of
+from policyctl.policy.findings import Finding, did_you_mean, format_path
+from policyctl.policy.names import (
+    MODEL_PREFIX,
+    POLICY_PREFIX,
+    bare_name,
+    canonical_model,
+    canonical_name,
+    provider_of,
+    short_model,
+    virtual_model,
+)
+from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES, finding, guess_rule, severity_of
+
+_MAX_GUESSED = 500  # looking for a near miss among more names takes longer than it helps
+
+
+def check_references(
+    document: Document, policies: frozenset[str], models: frozenset[str], speaks_for: Callable[[str], bool]
+) -> Iterator[Finding]:
+    """Targets of one policy that are neither among the directory's `policies` nor among its `models` (canonical names).
+
+    `speaks_for` is whether a policy of that name can exist only as a file. A model may well be declared elsewhere, so it
+    is one only when the directory declares models of its provider, or one of nearly that name.
+    """
+    for path, name in named_targets(document):
+        if name.startswith(POLICY_PREFIX):
+            if name not in policies and speaks_for(name):
+                guess = _guess(name, POLICY_PREFIX, policies)
+                yield finding(path, "P451", f"no file here declares the policy {name}{guess}")
+        elif models and provider_of(name) and canonical_model(name) not in models and canonical_name(name) not in policies:
+            guess = _guess(name, MODEL_PREFIX, models)
+            if guess or provider_of(name) in _providers(models):
+                yield finding(path, "P452", f"{name} is none of the virtual models that the files here declare{guess}")
+
+
+def check_uses(
+    uses: Iterable[tuple[str, str]],
+    policies: frozenset[str],
+    models: frozenset[str],
+    speaks_for: Callable[[str], bool],
+    *,
+    managed: bool,
+) -> Iterator[Finding]:
+    """The names that a file of another kind uses, as (place, name), and that nothing here declares. `managed` is whether the
+    directory manages models, so that it may speak for one. Only names with a prefix count: others may be built-in models."""
+    for place, name in uses:
+        if name.startswith(POLICY_PREFIX) and name not in policies and speaks_for(name):
+            message = f"no file here declares the policy {name}{_guess(name, POLICY_PREFIX, policies)}"
+            yield finding(path_of(place), "P454", message)
+        elif name.startswith(MODEL_PREFIX) and name not in models:
+            guess = _guess(name, MODEL_PREFIX, models)
+            if guess or (managed and speaks_for(name)) or provider_of(name) in _providers(models):
+                yield finding(path_of(place), "P454", f"no file here declares the virtual model {name}{guess}")
+
+
+@lru_cache(maxsize=8)
+def _providers(models: frozenset[str]) -> frozenset[str | None]:
+    return frozenset(map(provider_of, models))
+
+
+@lru_cache(maxsize=4096)  # thousands of policies target the same few models
+def _guess(name: str, prefix: str, known: frozenset[str]) -> str:
+    """A near miss among the known names."""
+    return "" if len(known) > _MAX_GUESSED else did_you_mean(name, sorted(known), prefix, cutoff=0.8)
+
+
+def check_types(document: Document, policies: Mapping[str, Document], declared: DeclaredModels) -> Iterator[Finding]:
+    """Every target of one policy that never serves because of its type: a model, or one of `policies`."""
+    try:
+        tree = read_tree(document, policies, declared)
+        for path, name in named_targets(document) if tree.unfit else ():
+            if inner := policies.get(canonical_name(name)):
+                kind = read_tree(inner, policies, declared).takes
+                what = f"{bare_name(name)} takes {kind} requests" if kind not in (None, tree.takes) else ""
+            else:
+                unfit = tree.unfit.get(canonical_model(name))
+                what = f"{short_model(name)} is declared as {unfit}" if unfit else ""
+            if what:
+                fails = f"this policy takes {tree.takes} requests: all of them fail there"
+                yield finding(path, "P453", f"{what}, and {fails} (use a target that takes {tree.takes} requests)")
+    except PolicyctlError:  # by way of other policies, nested too deeply: nothing is known
+        return
 
 
 @dataclass(slots=True)
@@ -202,7 +287,6 @@ class Linter:
         """Targets of a policy whose models are declared to be of different types, whether or not that rule is chosen."""
         if len(set(loaded.declared.types.values())) < 2:
             return
-        from policyctl.lint.references import check_types
 
         documents = {policy.name: policy.document for policy in loaded.policies}
         for policy in loaded.policies:

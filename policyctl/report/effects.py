@@ -1,21 +1,26 @@
-"""What `effect` shows of one environment or of several: what is the same is shown once, with the environments it is for."""
+"""What `effect` shows of one environment or of several: what is the same is shown once, with the environments it is for.
+
+With the gateway's records, it is the predicted and observed figures of policies side by side.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from policyctl.effect.calibration import Calibration, Estimate
 from policyctl.effect.gateway import ASSUMED
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.policy.document import Document, digest
 from policyctl.policy.names import bare_name
 from policyctl.report.effect_json import Users, View, effect_json, users_json
+from policyctl.report.effect_rows import model, percent
 from policyctl.report.effect_text import effect_markdown, effect_text, sections, users_markdown, users_text
 from policyctl.report.fleet import ending, names_of, same_text, side_by_side, side_by_side_markdown
-from policyctl.report.format import Style, cut, escape, json_text
-from policyctl.report.markdown import code
+from policyctl.report.format import Style, columns, count, cut, escape, json_text, padded
+from policyctl.report.markdown import code, prose, row
 
 Part = View | Users | str  # the view of a policy, who uses something, or a drawing
 FORMAT = "policyctl/effects"
@@ -164,3 +169,81 @@ def _cells(views: Sequence[View | None]) -> Iterator[str]:
     for one in found:
         rows = () if differs is None else one.get(differs, ())
         yield cut("; ".join(" ".join(row.split()) for row in rows), _CELL) or "–"
+
+
+CalibrationRow = tuple[str, str, str, str]
+HEADINGS: CalibrationRow = ("", "predicted", "observed", "95% interval")
+CALIBRATION_NOTE = "predicted: what the policy makes of the answers that its models gave"
+
+
+def calibration_report(form: str, found: Sequence[Calibration], unread: int) -> str:
+    """The report; `unread` is how many lines were not records."""
+    if form == "json":
+        return json_text({"policies": [_value(one) for one in found], "unread_lines": unread})
+    parts = [(_calibrated(one), list(_calibration_rows(one))) for one in found]
+    text = _calibration_page(parts) if form == "markdown" else _calibration_text(parts)
+    return text + (f"\n{count(unread, 'line')} could not be read\n" if unread else "")
+
+
+def _calibrated(one: Calibration) -> str:
+    more = [f"{one.left} left early"] if one.left else []
+    more += [f"{one.others} of other versions"] if one.others else []
+    return f"{escape(bare_name(one.policy))}: {count(one.requests, 'request')}{''.join(f', {text}' for text in more)}"
+
+
+def _calibration_rows(one: Calibration) -> Iterator[CalibrationRow]:
+    if one.served is not None:
+        yield _calibration_row("served", one.served)
+    for name, estimate in one.shares.items():
+        yield _calibration_row(f"by {model(name)}", estimate)
+    if one.wait is not None:
+        yield _calibration_row("mean wait", one.wait, seconds=True)
+
+
+def _calibration_row(name: str, estimate: Estimate, *, seconds: bool = False) -> CalibrationRow:
+    def shown(value: float) -> str:
+        return f"{value:.2f} s" if seconds else percent(value)
+
+    differs = "" if estimate.agrees else ", differs"
+    interval = f"{shown(estimate.low)} to {shown(estimate.high)}{differs}"
+    return name, shown(estimate.predicted), shown(estimate.observed), interval
+
+
+def _calibration_text(parts: Sequence[tuple[str, list[CalibrationRow]]]) -> str:
+    every = [HEADINGS, *(cells for _, rows in parts for cells in rows)]
+    widths = [max(map(columns, column)) for column in zip(*every, strict=True)]
+
+    def line(cells: CalibrationRow) -> str:
+        return "  " + "  ".join(map(padded, cells, widths)).rstrip()
+
+    lines = []
+    for title, rows in parts:
+        lines += [title, *map(line, (HEADINGS, *rows) if rows else ()), ""]
+    return "\n".join([*lines, CALIBRATION_NOTE, ""])
+
+
+def _calibration_page(parts: Sequence[tuple[str, list[CalibrationRow]]]) -> str:
+    blocks = []
+    for title, rows in parts:
+        blocks.append(f"#### {prose(title)}\n")
+        if rows:
+            head = row(HEADINGS) + "|---|---|---|---|\n"
+            blocks.append(head + "".join(row((prose(name), *figures)) for name, *figures in rows))
+    return "\n".join([*blocks, f"{CALIBRATION_NOTE}\n"])
+
+
+def _value(one: Calibration) -> dict[str, Any]:
+    return {
+        "policy": one.policy,
+        "version": one.version,
+        "requests": one.requests,
+        "left": one.left,
+        "other_versions": one.others,
+        "served": _estimate(one.served),
+        "served_by": {model: _estimate(estimate) for model, estimate in one.shares.items()},
+        "mean_wait_seconds": _estimate(one.wait),
+    }
+
+
+def _estimate(one: Estimate | None) -> dict[str, Any] | None:
+    return None if one is None else {**one._asdict(), "agrees": one.agrees}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policyctl import __version__
-from policyctl.cli import ci, env, policy
+from policyctl.cli import ci, environments, policy
 from policyctl.cli.main import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project, Ran
 from tests.problem_lines import shows
@@ -23,7 +23,7 @@ POLICYCTL = (sys.executable, "-m", "policyctl")
 SUBCOMMANDS = [
     *(f"policy {name}" for name in policy.COMMANDS),
     *(f"ci {name}" for name in ci.COMMANDS),
-    *(f"env {name}" for name in env.COMMANDS),
+    *(f"env {name}" for name in environments.ENV_COMMANDS),
 ]
 
 

@@ -20,7 +20,7 @@ Example:
   policyctl ci comment plan.md --plan plan.json"""
 
 
-_MODULES = {"applied": "approved", "drift": "comment"}
+_MODULES = {"applied": "approved", "drift": "comment", "overrides": "comment"}
 
 
 @click.group("ci", cls=Commands, package="policyctl.cli.ci", table=COMMANDS, modules=_MODULES, epilog=EPILOG)
