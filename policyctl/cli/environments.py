@@ -155,7 +155,7 @@ def choose(options: Options, config: Config, chosen: EnvironmentFilter) -> tuple
     names = chosen.choose(config.labels, config.unlabelled)
     if chosen.affected is None:
         return names
-    from policyctl.remote.affected import affected_since  # imports subprocess
+    from policyctl.remote.git import affected_since  # imports subprocess
 
     return affected_since(options.dir, config, names, chosen.affected)
 

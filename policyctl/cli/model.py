@@ -23,7 +23,7 @@ from policyctl.cli.policy import export_live, list_live, show_live, with_form, w
 from policyctl.cli.selection import KEY_LOSS
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import UsageError
-from policyctl.lint.virtual_models import check
+from policyctl.lint.directory import check_model
 from policyctl.plan.change import Desired
 from policyctl.plan.settings import Override
 from policyctl.policy.document import Document
@@ -104,7 +104,7 @@ def add(options: Options, how: ChangeOptions, key_loss: tuple[str, ...], **given
     they leave out is removed, but for secrets of its own."""
     model = model_from_options(**given)
     session = _open(options)
-    for finding in check(model.document):
+    for finding in check_model(model.document):
         session.console.say(f"{finding.severity}: {_note(finding)}")
     return _write(model, session, how, key_loss)
 

@@ -1,6 +1,7 @@
 """The lint rules on what was loaded: policy by policy, and across the files of a directory, without what comments suppress.
 
-Across files (P45x) these are names that no file declares, and targets that are declared with another type than the others.
+Across files (P45x) these are names that no file declares, and targets that are declared with another type than the others; of
+a virtual model (P48x) its provider, settings that do nothing, and credentials.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from policyctl.plan.references import named_targets
 from policyctl.plan.uses import path_of
 from policyctl.policy.document import Document, Policy
 from policyctl.policy.findings import Finding, did_you_mean, format_path
+from policyctl.policy.model_settings import PROVIDERS, SERVER_PROVIDERS, SETTINGS, provider_key, required
 from policyctl.policy.names import (
     MODEL_PREFIX,
     POLICY_PREFIX,
@@ -35,6 +37,32 @@ from policyctl.policy.names import (
     virtual_model,
 )
 from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES, finding, guess_rule, severity_of
+
+
+def check_model(document: Document) -> Iterator[Finding]:
+    """P48x: what is worth knowing of a model that can be applied."""
+    provider = provider_key(virtual_model(document["name"]))
+    config = document.get("provider_config") or {}
+    if provider not in PROVIDERS:
+        note = "the platform's server documents it and its own CLI refuses it" if provider in SERVER_PROVIDERS else "unknown"
+        guess = did_you_mean(str(provider), PROVIDERS) if provider not in SERVER_PROVIDERS else ""
+        yield finding(("name",), "P481", f"provider {format_path(provider)}: {note}{guess}")
+    for key in config:
+        used_by = SETTINGS[key].providers if key in SETTINGS else ()
+        if used_by and provider not in used_by:
+            message = f"{key} is used by {' and '.join(used_by)} only, not by {provider} (remove it, or correct the name)"
+            yield finding(("provider_config", key), "P482", message, "key")
+    if not document.get("app_id"):
+        missing = [" or ".join(keys) for keys in required(provider) if not any(config.get(key) for key in keys)]
+        if missing:
+            from policyctl.policy.model_schema import CONNECT  # imports pydantic's models of a provider
+
+            message = f"{provider} needs {' and '.join(missing)}, and no connection is named that may hold it: {CONNECT}"
+            yield finding(("name",), "P483", message)
+    if "anthropic" in document["name"] and "max_tokens" not in (document.get("config") or {}):
+        message = "anthropic models have no default for max_tokens and calls without it fail; write config.max_tokens"
+        yield finding(("name",), "P485", message)
+
 
 _MAX_GUESSED = 500  # looking for a near miss among more names takes longer than it helps
 
@@ -249,8 +277,6 @@ class Linter:
             yield from (self._files.mark_of(policy, complaint) for complaint in found)
 
     def _virtual_models(self, loaded: Loaded) -> Iterator[Problem]:
-        from policyctl.lint.virtual_models import check as check_model  # imports pydantic's models of a provider
-
         for model in loaded.virtual_models:
             yield from (self._files.mark_of(model, complaint) for complaint in check_model(model.document))
 
@@ -319,6 +345,4 @@ def file_warnings(source: Source, contents: FileResult) -> Iterator[Problem]:
     for policy in contents.policies:
         yield from to_problems(source, policy.index, list(findings(policy.document, DEFAULT_CODES)))
     for model in contents.virtual_models:
-        from policyctl.lint.virtual_models import check as check_model
-
         yield from to_problems(source, model.index, list(check_model(model.document)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.lint.virtual_models import check
+from policyctl.lint.directory import check_model
 from policyctl.policy.model_schema import read_model
 from policyctl.rules.lint import MODEL_RULES
 
@@ -35,7 +35,7 @@ RIGHT: list[dict[str, Any]] = [
 def found_in(data: dict[str, Any]) -> list[str]:
     model, findings = read_model({**HEAD, **data}, "x.yaml")
     assert model is not None
-    return [one.code for one in (*findings, *check(model.document))]
+    return [one.code for one in (*findings, *check_model(model.document))]
 
 
 @pytest.mark.parametrize("case", CASES)
