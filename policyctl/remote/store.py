@@ -19,7 +19,7 @@ from policyctl.remote.table import Columns, Database, Table, document_of, server
 
 if TYPE_CHECKING:
     from policyctl.plan.consumers import Sources
-    from policyctl.remote.documents import ModelRows
+    from policyctl.remote.table import ModelRows
 
 
 class PolicyTable(Table):
@@ -66,7 +66,7 @@ class StoreReader(Closing):
 
     @cached_property
     def _models(self) -> ModelRows:
-        from policyctl.remote.documents import ModelRows
+        from policyctl.remote.table import ModelRows
 
         return ModelRows(self.database, self._now)
 
@@ -91,7 +91,7 @@ class StoreReader(Closing):
             return frozenset() if rows is None else frozenset(stored.name for stored in rows.select("model"))
 
     def sources(self) -> Sources:
-        from policyctl.remote.documents import stored_sources
+        from policyctl.remote.table import stored_sources
 
         return stored_sources(self.database)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from policyctl.errors import NotFound
 from policyctl.policy.document import Document
-from policyctl.remote.documents import DocumentTable
+from policyctl.remote.table import DocumentTable
 from policyctl.server.service import ApiRequest, ApiResponse, Operation, PathItem, Service, read_json
 from policyctl.server.shapes import (
     AgentEnvironment,

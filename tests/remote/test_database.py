@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
-from policyctl.remote.documents import DocumentTable, ModelTable
 from policyctl.remote.sqlite import APPLICATION_ID, VERSION, SqliteReader, SqliteRemote
+from policyctl.remote.table import DocumentTable, ModelTable
 
 FORMAT_1 = f"""
 CREATE TABLE policy (

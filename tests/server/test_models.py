@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from policyctl.remote.documents import ModelTable
 from policyctl.remote.open import open_store
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
+from policyctl.remote.table import ModelTable
 from policyctl.server.app import make_app
 from policyctl.server.login import TokenIssuer
 from policyctl.server.service import Service, Variant
