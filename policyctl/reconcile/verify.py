@@ -5,6 +5,7 @@ The next plan is made from the list, so that one counts too.
 
 from __future__ import annotations
 
+import marshal
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -15,7 +16,7 @@ from policyctl.errors import RemoteError
 from policyctl.plan.change import GOOD, Change, LiveState, Outcome, live_state, unapplied_fields
 from policyctl.plan.diff import fields_between
 from policyctl.plan.unknown_fields import lost_extras
-from policyctl.policy.document import Document, canonical_text
+from policyctl.policy.document import Document
 from policyctl.policy.live import Live, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.observe import CONTRADICTS
 from policyctl.remote.protocol import Reader
@@ -177,8 +178,9 @@ class _ReadBack:
 
 
 def _mark(row: Any) -> Any:
-    """What distinguishes a row from others: the hash of a plain one, any other itself."""
-    return sha256(canonical_text(row).encode()).digest() if isinstance(row, dict) else row
+    """What distinguishes a row from others: the hash of a plain one, any other itself. The same row has another mark where its
+    keys come in another order; then it is compared."""
+    return sha256(marshal.dumps(dict(row), 2)).digest() if isinstance(row, dict) else row
 
 
 def _some(names: list[str]) -> str:
