@@ -46,6 +46,14 @@ def imported(*args: str) -> set[str]:
     return HEAVY & set(ran.stderr.splitlines()[-1].split())
 
 
+def test_nothing_looks_for_plugins_of_other_packages(project: Project) -> None:
+    project.write("a.yaml")
+    code = "import atexit, sys; from policyctl.cli.main import main; atexit.register(lambda: print(*sys.modules)); main()"
+    ran = subprocess.run([sys.executable, "-c", code, "validate"], capture_output=True, text=True, check=True)
+    modules = ran.stdout.splitlines()[-1].split()
+    assert ("pydantic.main" in modules, "importlib.metadata" in modules) == (True, False)
+
+
 @pytest.mark.parametrize("command", [("--help",), ("--version",), ("policy", "--help"), ("ci", "--help")], ids=" ".join)
 def test_help_and_version_import_nothing_heavy(command: tuple[str, ...]) -> None:
     assert imported(*command) == set()

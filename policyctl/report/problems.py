@@ -10,14 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from policyctl import __version__
 from policyctl.errors import Mark, Problem, Rule, Severity
-from policyctl.lint.validate import Validation
 from policyctl.report.format import SEVERITIES, Style, columns, count, escape, json_text
 from policyctl.rules import LINT_CODES, RULES
+
+if TYPE_CHECKING:
+    from policyctl.lint.validate import Validation
 
 FORMAT = "policyctl/validate"
 VERSION = 1
