@@ -10,9 +10,11 @@ import json
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from policyctl.errors import PolicyctlError, UsageError
@@ -45,7 +47,7 @@ class EmbeddedRunner:
     def __init__(self, parallelism: int, stopped: Callable[[], bool] = lambda: False) -> None:
         self._parallelism = parallelism
         self._stopped = stopped
-        self._waiting: list[str] = []
+        self._waiting: deque[str] = deque()
         self._submitted = self._done = 0
 
     def submit(self, names: Sequence[str]) -> None:
@@ -54,15 +56,17 @@ class EmbeddedRunner:
 
     def work(self, task: Task) -> Iterator[EnvironmentResult]:
         """Only as many environments as there are threads are in hand, so that a stop takes effect at once."""
-        running: set[Future[EnvironmentResult]] = set()
+        ended, running = SimpleQueue[Future[EnvironmentResult]](), 0
         with ThreadPoolExecutor(self._parallelism) as pool:
-            while running or (self._waiting and not self._stopped()):
-                while self._waiting and len(running) < self._parallelism and not self._stopped():
-                    running.add(pool.submit(task, self._waiting.pop(0)))
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    self._done += 1
-                    yield future.result()
+            while True:
+                while self._waiting and running < self._parallelism and not self._stopped():
+                    pool.submit(task, self._waiting.popleft()).add_done_callback(ended.put)
+                    running += 1
+                if not running:
+                    break
+                future, running = ended.get(), running - 1
+                self._done += 1
+                yield future.result()
         for name in self._waiting:
             yield EnvironmentResult(name, "not begun", reason="the run was stopped before it")
         self._waiting.clear()
