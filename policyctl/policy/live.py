@@ -15,6 +15,7 @@ from policyctl.policy.names import PLURALS, bare_name, canonical_name, kind_of, 
 from policyctl.policy.virtual_model import LiveModel, VirtualModelRow, is_own_key
 
 _TEXTS = Memo[str]()  # of what rows contain, as marshal has it: that takes an eighth of the time of the text
+_NORMAL_FORMS = Memo[Document]()  # of these texts
 MAX_NESTING = 200  # mappings and lists in each other in a row; with more, what walks through a document may not end
 
 
@@ -42,7 +43,7 @@ class LivePolicy:
 
     @cached_property
     def normal(self) -> Document:
-        return normal_form(self.document)
+        return _NORMAL_FORMS.of(lambda: self.known, lambda: normal_form(self.document))
 
     @cached_property
     def text(self) -> str:
