@@ -1,6 +1,7 @@
 """What a plan of many environments costs, beside a plan of one in a process of its own.
 
-Every tenant is answered by one service (see `service`), with the 50 policies of the directory, so that no plan has a change.
+Every tenant is answered by one service (see `service`), with the 50 policies of the directory. For a plan with changes ten
+lists of each tenant are read, for one without changes one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from tests.bench.corpus import write_corpus
 from tests.bench.measure import Cost, measure
 
 POLICIES = 50
+CHANGED = 3
 CONFIG = """
 scope: ["virtual-policy/*"]
 templates:
@@ -31,11 +33,13 @@ def write_fleet(folder: Path, url: str, tenants: int) -> None:
     (policies / "tenants.csv").write_text(f"tenant,ring,lite\n{rows}", "utf-8")
 
 
-def planning(url: str, tenants: int, policyctl: tuple[str, ...]) -> Cost:
-    """What a plan of all tenants costs."""
+def planning(url: str, tenants: int, policyctl: tuple[str, ...], changed: int = 0) -> Cost:
+    """What a plan of all tenants costs, with so many changed policies in each of them."""
     with tempfile.TemporaryDirectory() as folder:
         write_fleet(Path(folder), url, tenants)
         os.chdir(folder)
+        for path in sorted(Path("policies").glob("policy-*.yaml"))[:changed]:
+            path.write_text(path.read_text("utf-8").replace("attempts: 1", "attempts: 2", 1), "utf-8")
         return measure((*policyctl, "plan", "--all"))
 
 
