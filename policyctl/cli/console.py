@@ -149,7 +149,8 @@ class Console:
 
     def problems(self, problems: Iterable[Problem]) -> None:
         """Print problems that do not stop the work."""
-        for line in stream_lines(list(problems), self.err_style, sys.stderr):
+        found = list(problems)
+        for line in stream_lines(found, self.err_style, sys.stderr) if found else ():  # importing what writes them takes 1 ms
             self.say(line, painted=True)
 
     def confirm(self, question: str, *, yes: bool) -> bool:
