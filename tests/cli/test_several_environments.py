@@ -25,6 +25,7 @@ from jsonschema import Draft202012Validator
 from policyctl.effect.analysis import compare
 from policyctl.load.base_config import accesses
 from policyctl.load.discovery import find_config, load_config
+from policyctl.load.git.repository import named_in
 from policyctl.plan.fleet import EnvironmentResult, general
 from policyctl.report import schema_text
 from tests.call_counts import calls
@@ -903,8 +904,9 @@ def test_what_several_environments_have_in_common_is_computed_once(fleet: Projec
     assert policyctl("apply", "--all", "--yes").code == 0
     fleet.write("anygem.yaml", POLICY.replace("2.5-pro", "2.5-flash"))
     for _ in range(2):
-        counted = calls(lambda: policyctl("plan", "--all", "--parallelism", "1"), compare, DeepDiff.__init__, threads=True)
-        assert counted == [2, 2]
+        what = compare, DeepDiff.__init__, named_in
+        counted = calls(lambda: policyctl("plan", "--all", "--parallelism", "1"), *what, threads=True)
+        assert counted == [2, 2, 2]  # the repository is looked for by what reads access and by what reads history
     alone = {name: policyctl("plan", "--env", name).out for name in ("t-a0", "t-a1")}
     together = policyctl("plan", "--all").out
     for text in alone.values():

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.policy.live import MAX_NESTING, LivePolicy, UnreadableRow, observe_rows, read_row
+from policyctl.policy.memo import Memo
 from tests.strategies import json_values, loose_documents
 
 GOOD = {"id": "1", "name": "x", "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}}
@@ -110,3 +111,33 @@ def test_rows_of_which_nothing_is_known_are_one_with_a_count() -> None:
         ("the row has no usable name", 2),
         ("the row has no usable name", 1),
     ]
+
+
+@given(st.lists(st.tuples(loose_documents, st.sampled_from(["1", "2"])), max_size=4))
+def test_what_is_known_of_other_environments_changes_nothing(documents: list[tuple[Any, str]]) -> None:
+    rows = [{**document, "id": identifier} for document, identifier in documents]
+    alone = observe_rows(rows).policies
+    with Memo.remembering():
+        for _ in range(2):
+            found = observe_rows(rows).policies
+            assert {name: (one.known, one.normal) for name, one in found.items()} == {
+                name: (one.known, one.normal) for name, one in alone.items()
+            }
+
+
+def test_equal_policies_of_several_environments_share_text_and_normal_form() -> None:
+    def observed(attempts: Any) -> list[LivePolicy]:
+        policy = {"retry": {"attempts": attempts}, "targets": []}
+        rows = [{"id": identifier, "name": "x", "policy": policy} for identifier in ("1", "2")]
+        return [observe_rows([row]).policies["virtual-policy/x"] for row in rows]
+
+    with Memo.remembering():
+        one, other = observed(1)
+        assert one.known is other.known
+        assert one.normal is other.normal
+        assert {row.known for value in (1, 1.0, True) for row in observed(value)} == {
+            '{"description":null,"display_name":null,"name":"x","policy":{"retry":{"attempts":' + text + '},"targets":[]}}'
+            for text in ("1", "1.0", "true")
+        }
+    one, other = observed(1)
+    assert one.normal is not other.normal
