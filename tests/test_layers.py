@@ -58,7 +58,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 212
+MOST_MODULES = 213
 MODULE_LINES, FUNCTION_LINES = 400, 45  # at most
 
 

@@ -1,7 +1,8 @@
-"""What a policy directory has held: every version of its policies in first-parent history, without a checkout.
+"""What a policy directory has held: every version of its policies in Git, without a checkout.
 
-Each commit is rendered with its own policyctl.yaml, by today's code, so that a new policyctl changes all versions alike. All
-contents are read by one git process, each once, and rendered once for each set of variables that they mention.
+First those along the first parents, then those of all other commits, and of the directory before it was renamed. Each is
+rendered with the policyctl.yaml of its commit, by today's code, so that a new policyctl changes all versions alike. Contents
+are read together, each once, and rendered once for each set of variables that they mention.
 """
 
 from __future__ import annotations
@@ -18,21 +19,24 @@ from typing import Any, NamedTuple
 from policyctl.errors import InvalidInput, PolicyctlError, errors_in
 from policyctl.load.base_config import config_in, config_paths, is_policy_file
 from policyctl.load.documents import FileResult, read_contents
+from policyctl.load.elsewhere import Elsewhere, Files, PastConfig, PastFile, Way, inventories_then, way_text
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import WHOLE_HISTORY
 from policyctl.load.git.revision import PastCommit, Revision, TreeEntry
-from policyctl.load.kinds import is_templated
-from policyctl.load.source import MAX_BYTES, source_of
+from policyctl.load.kinds import CONFIG_FILE, is_templated
+from policyctl.load.source import MAX_BYTES, is_lfs_pointer, source_of
+from policyctl.load.urls import LOCAL
 from policyctl.plan.change import Desired
 from policyctl.policy.document import written_text
 
 MOST_COMMITS = 20_000  # that changed the directory
 _MOST_TOTAL = 64 * 1024 * 1024  # bytes of all versions of all files
+_MOST_CONFIGS = 256 * 1024  # bytes of the configurations of other branches and directories
 _UPSTREAM = "refs/remotes/origin/HEAD"  # the default branch, which may be ahead of what is checked out
 
 
 class PastVersion(NamedTuple):
-    """A version of a policy or model and the youngest commit with it.
+    """A version of a policy or model and the youngest commit with it. `way` is how Git had it, if not along the first parents.
 
     Without `desired` it is a version of a file that could not be read as policies: `content` is its text, empty if that is
     not known either.
@@ -41,20 +45,28 @@ class PastVersion(NamedTuple):
     commit: str
     desired: Desired | None
     content: bytes = b""
+    way: Way | None = None
 
 
 class _Then(NamedTuple):
-    """An environment as it was at a commit, and the configuration there."""
+    """An environment as it was at a commit, the configuration there, and the directory, which may have been another one."""
 
     environment: Environment
     config: Config
+    folder: str
 
-    def reads(self, entry: TreeEntry, folder: str) -> bool:
+    def reads(self, entry: TreeEntry) -> bool:
         """Whether loading the directory for the environment read that entry."""
         path, include = entry.path, self.environment.include
-        if not path.startswith(folder) or not is_policy_file(entry, folder) or self.config.is_inventory(path):
+        if not path.startswith(self.folder) or not is_policy_file(entry, self.folder) or self.config.is_inventory(path):
             return False
-        return include is None or any(fnmatchcase(path.removeprefix(folder), pattern) for pattern in include)
+        return include is None or any(fnmatchcase(path.removeprefix(self.folder), pattern) for pattern in include)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What decides what a file holds then: equal ones need not be tried twice."""
+        one = self.environment
+        return self.folder, one.name, written_text(one.vars), one.include, one.settings.models, self.config.inventories
 
 
 class History:
@@ -71,7 +83,7 @@ class History:
         folder, top = self._revision.folder, self._revision.top
         self._configs = config_paths(folder)
         self._inventories = [path for one in config.inventories if (path := _below(one, top)) is not None]
-        self._known: dict[tuple[Any, ...], Config | None] = {}
+        self._known: dict[Files, Config] = {}
         self._results: dict[tuple[str, str, bool, str], FileResult | None] = {}
         self._lock = threading.Lock()
         self._ends = False  # whether a walk ended before the beginning
@@ -82,8 +94,26 @@ class History:
         return self._revision.commit
 
     @cached_property
+    def _elsewhere(self) -> Elsewhere:
+        """All other commits, and where the directory was before."""
+        return Elsewhere(self._revision.repository, self._revision.folder, [*self._inventories])
+
+    def way(self, version: PastVersion) -> str:
+        """How Git had a version, for a sentence; empty along the first parents."""
+        return "" if version.way is None else way_text(version.way, version.commit, self._elsewhere)
+
+    @cached_property
     def _walks(self) -> list[list[PastCommit]]:
         """The way back from what is checked out, and the commits of the default branch that the checkout lacks."""
+        walks = self._walk()
+        entries = (entry for walk in walks for one in walk for entry in one.entries.values() if entry)
+        then = inventories_then(self._revision.repository, entries, self._configs)
+        if not (more := [name for name in then if name not in self._inventories]):
+            return walks
+        self._inventories += more  # under other names then
+        return self._walk()
+
+    def _walk(self) -> list[list[PastCommit]]:
         revision, folder = self._revision, self._revision.folder
         paths = [folder, *self._configs, *self._inventories] if folder else []
         walks = [revision.walk(paths, MOST_COMMITS, self._ends_of(revision))]
@@ -110,20 +140,23 @@ class History:
             return f"this clone is shallow; {WHOLE_HISTORY}"
         if len(self._walks[0]) >= MOST_COMMITS or self._ends:
             return f"only the last {len(self._walks[0]):,} commits that changed the directory were looked at"
-        return None
+        return self._elsewhere.gap if "_elsewhere" in self.__dict__ else None
 
     @cached_property
     def _contents(self) -> dict[str, bytes]:
         """The contents of all versions of all files, by id; what is too large is left out, and so is what would be too much."""
         steps = [step for walk in self._walks for step in walk]
         entries = (entry for step in steps for entry in step.entries.values() if entry is not None and entry.kind == "file")
-        ids = list(dict.fromkeys(entry.id for entry in entries if self._is_read(entry)))
-        room, taken = _MOST_TOTAL, list[str]()
-        for identifier, size in zip(ids, self._revision.repository.sizes(ids), strict=True):
-            if size is not None and size <= min(MAX_BYTES, room):
-                room -= size
+        self._room = _MOST_TOTAL
+        return self._read(list(dict.fromkeys(entry.id for entry in entries if self._is_read(entry))))
+
+    def _read(self, ids: Sequence[str]) -> dict[str, bytes]:
+        taken, repository = list[str](), self._revision.repository
+        for identifier, size in zip(ids, repository.sizes(ids), strict=True):
+            if size is not None and size <= min(MAX_BYTES, self._room):
+                self._room -= size
                 taken.append(identifier)
-        return dict(zip(taken, self._revision.repository.contents(taken), strict=True))
+        return dict(zip(taken, repository.contents(taken), strict=True))
 
     def _is_read(self, entry: TreeEntry) -> bool:
         path, folder = entry.path, self._revision.folder
@@ -131,7 +164,7 @@ class History:
 
     def versions(self, environment: Environment) -> Iterator[PastVersion]:
         """Each version of each policy, and of each virtual model if they are managed, as it was for an environment; the
-        youngest first. Raises PolicyctlError if git cannot be asked."""
+        youngest first, and those that are not along the first parents last. Raises PolicyctlError if git cannot be asked."""
         seen: set[int] = set()
         for walk in self._walks:
             state: dict[str, TreeEntry] = {}
@@ -144,13 +177,68 @@ class History:
                     found = list(self._of_commit(step.commit, paths, state, then, seen))
                 before = key
                 yield from found
+        if not self._ends:
+            yield from self._versions_elsewhere(environment, seen)
+
+    def _versions_elsewhere(self, now: Environment, seen: set[int]) -> Iterator[PastVersion]:
+        with self._lock:
+            files, states = [*self._elsewhere.files], self._elsewhere.states
+            self._contents.update(self._read([one.entry.id for one in files if one.entry.id not in self._contents]))
+            thens = self._environments_elsewhere(states, now)
+            every = [*{then.key: then for group in thens.values() for then in group}.values()]
+        for one in files:
+            with self._lock:
+                own = thens.get(states[one.commit, one.folder], [])
+                found = list(self._of_file(one, own, every, now, seen))
+            yield from found
+
+    def _of_file(
+        self, one: PastFile, own: Sequence[_Then], every: Sequence[_Then], now: Environment, seen: set[int]
+    ) -> Iterator[PastVersion]:
+        """What a file held with the configuration of its commit, and if that is a template with any other."""
+        content = self._contents.get(one.entry.id, b"")
+        readers = [then for then in (*own, *every) if then.folder == one.folder and then.reads(one.entry)]
+        if readers and not is_known(content):
+            yield PastVersion(one.commit, None)
+        is_template = is_templated(content)
+        for then in readers if is_template else readers[:1]:
+            result = self._result(one.entry, content, then.environment)
+            if result is None or id(result) in seen:
+                continue
+            seen.add(id(result))
+            whom = "" if then.environment.name == now.name else then.environment.name
+            way = Way(one.folder, whom, mixed=is_template and not any(then is known for known in own))
+            desired: list[Desired] = [*result.policies, *result.virtual_models]
+            yield from (PastVersion(one.commit, policy, way=way) for policy in desired)
+
+    def _environments_elsewhere(
+        self, states: Mapping[tuple[str, str], PastConfig], now: Environment
+    ) -> dict[PastConfig, list[_Then]]:
+        """The environment as it was with each state of the configuration: by its name, or by its remote under another one."""
+        found: dict[PastConfig, list[_Then]] = {}
+        room = _MOST_CONFIGS
+        for (commit, folder), state in states.items():
+            if state in found:
+                continue
+            if state.files not in self._known:
+                contents = self._read([identifier for _, identifier in state.files if identifier not in self._contents])
+                self._contents.update(contents)
+                room -= sum(map(len, contents.values()))
+            if room < 0:
+                self._elsewhere.gap = f"the configuration of commit {commit[:12]} and of older ones elsewhere was not read"
+                break
+            config = self._config_of(state.files)
+            named = config.environments.get(now.name)
+            same = [one for one in config.environments.values() if one.remote == now.remote != LOCAL]
+            found[state] = [_Then(one, config, folder) for one in ([named] if named else same or [now])]
+        return found
 
     def _of_commit(
         self, commit: str, paths: Sequence[str], state: Mapping[str, TreeEntry], then: _Then, seen: set[int]
     ) -> Iterator[PastVersion]:
         for path in paths:
             entry = state.get(path)
-            if entry is None or not then.reads(entry, self._revision.folder):
+            if entry is None or not then.reads(entry):
                 continue
             content = self._contents.get(entry.id, b"")
             result = self._result(entry, content, then.environment)
@@ -158,7 +246,7 @@ class History:
                 continue
             seen.add(id(result))
             if result is None or errors_in(result.problems):
-                yield PastVersion(commit, None, content)
+                yield PastVersion(commit, None, content if is_known(content) else b"")
             if result is not None:
                 desired: list[Desired] = [*result.policies, *result.virtual_models]
                 yield from (PastVersion(commit, one) for one in desired)
@@ -185,19 +273,35 @@ class History:
         nearest = next((path for path in self._configs if path in state), None)
         entries = [entry for path in (nearest, *self._inventories) if path and (entry := state.get(path))]
         key = tuple((entry.path, entry.id) for entry in entries)
-        if key not in self._known:
-            self._known[key] = self._config(nearest, {entry.path: entry for entry in entries})
-        config = self._known[key] or NO_CONFIG
-        return key, _Then(config.environments.get(now.name, now), config)
+        config = self._config_of(key)
+        return key, _Then(config.environments.get(now.name, now), config, self._revision.folder)
 
-    def _config(self, path: str | None, entries: Mapping[str, TreeEntry]) -> Config | None:
-        """The configuration at a path, or None if it is not valid, in which case nothing was applied with it."""
-        if path is None:
+    def _config_of(self, files: Files) -> Config:
+        """The configuration in files, of which the first one is policyctl.yaml; the defaults if it is not valid, in which case
+        nothing was applied with it."""
+        if files not in self._known:
+            self._known[files] = self._read_config(dict(files))
+        return self._known[files]
+
+    def _read_config(self, ids: Mapping[str, str]) -> Config:
+        path = next(iter(ids), "")
+        if PurePosixPath(path).name != CONFIG_FILE:
             return NO_CONFIG
         try:
-            return config_in(path, lambda file: self._contents.get(entries[file].id) if file in entries else None)
+            return config_in(path, lambda file: self._contents.get(ids[file]) if file in ids else None)
         except InvalidInput:
-            return None
+            return NO_CONFIG
+
+
+def is_known(content: bytes) -> bool:
+    """Whether the content of a file is known: it was read, and it is not that of a pointer, or encrypted."""
+    if not content or is_lfs_pointer(content):
+        return False
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _go_back(state: dict[str, TreeEntry], entries: Mapping[str, TreeEntry | None]) -> None:

@@ -27,6 +27,7 @@ MOVED: dict[Moved, str] = {
     "unknown": "not known",
 }
 _EDITED = "no commit has what is live: edited by hand or by another tool, or applied uncommitted"
+_FOUND = "not applied since, or put back by hand"
 _SHORT = 12  # digits of a commit
 _COMPARED = 50  # versions to compare with what is live, field by field
 
@@ -34,15 +35,17 @@ _COMPARED = 50  # versions to compare with what is live, field by field
 class Past(NamedTuple):
     """What Git has had of one policy or model.
 
-    `live_in` is the youngest commit with what is live, `versions` are the commits and normal forms of all different ones that
-    were looked at, the youngest first, and `missing` is why not all of them are known. `written` is the one whose digest the
-    audit record has.
+    `live_in` is the youngest commit with what is live, and `way` how Git had it, if not along the first parents. `versions` are
+    the commits and normal forms of all different ones along these, the youngest first; `elsewhere` is whether another commit
+    had one. `missing` is why not all of them are known. `written` is the one whose digest the audit record has.
     """
 
     live_in: str | None = None
     versions: tuple[tuple[str, Document], ...] = ()
     missing: str | None = None
     written: Document | None = None
+    way: str = ""
+    elsewhere: bool = False
 
 
 class LastWrite(NamedTuple):
@@ -140,33 +143,46 @@ def _by_history(change: Change, past: Past) -> Drift:
     if change.before is None:
         return Drift(change, "git", "history", "not applied yet, or removed by hand", None, _fields(change, "git"))
     if past.live_in is not None:
-        why = "not applied since, or put back by hand" if change.after is not None else "not applied since"
+        why = f"{past.way}: {_FOUND}" if past.way else _FOUND
         return Drift(change, "git", "history", why, change.before, _fields(change, "git"), past.live_in)
     if past.missing is not None:
         return Drift(change, "unknown", "nothing", past.missing, None, _fields(change, "unknown"))
     if change.after is None:
-        if not past.versions:
+        if not past.versions and not past.elsewhere:
             why = "no commit has a policy of this name: added by hand or by another tool, or applied uncommitted"
             return Drift(change, "remote", "history", why)
         why = f"{_EDITED}, and removed from the files"
         return Drift(change, "both", "history", why)
     if not past.versions:
         return Drift(change, "unknown", "nothing", "no commit has this policy", None, _fields(change, "unknown"))
-    why, files = _EDITED, normal_of(change.after)
+    files = normal_of(change.after)
     commit, base = _nearest(change.before, files, past.versions)
     if commit is None:
-        return Drift(change, "remote", "history", why, files, _fields(change, "remote"))
-    why += "; it is nearest to an older version, and the files changed since"
+        return Drift(change, "remote", "history", _EDITED, files, _fields(change, "remote"))
+    if base is None:
+        why = f"{_EDITED}; an older version is as near to it as the files, so these may have changed too"
+        fields = tuple(field._replace(was=None) for field in _fields(change, "remote"))
+        return Drift(change, "remote", "history", why, None, fields)
+    why = f"{_EDITED}; it is nearest to an older version, so the files probably changed since"
     return Drift(change, "both", "history", why, base, _three_way(change, base), commit)
 
 
-def _nearest(live: Document, files: Document, versions: Sequence[tuple[str, Document]]) -> tuple[str | None, Document]:
-    """The version that differs least from what is live, with its commit: the files (None), unless an older one is nearer."""
-    found: tuple[str | None, Document] = (None, files)
-    least = _distance(files, live)
+def _nearest(live: Document, files: Document, versions: Sequence[tuple[str, Document]]) -> tuple[str | None, Document | None]:
+    """The version that differs least from what is live, with its commit: the files (None), unless an older one is nearer.
+
+    An older one that is just as near leaves it open what was edited: then neither is known.
+    """
+    nearest = _distance(files, live)
+    found: tuple[str | None, Document | None] = (None, files)
+    least = nearest
     for commit, version in versions[:_COMPARED]:
-        if version != files and (distance := _distance(version, live)) < least:
+        if version == files:
+            continue
+        distance = _distance(version, live)
+        if distance < least:
             found, least = (commit, version), distance
+        elif distance == nearest == least and found[0] is None:
+            found = (commit, None)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from shlex import quote
 from policyctl.errors import PolicyctlError
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.environment import Config, Environment
-from policyctl.load.history import History
+from policyctl.load.history import History, PastVersion
 from policyctl.load.unread import UnreadFiles
 from policyctl.plan.audit import AuditEntry, fold
 from policyctl.plan.change import Change, Desired, equal, normal_of
@@ -22,6 +23,7 @@ from policyctl.policy.names import bare_name, canonical, short_model
 from policyctl.reconcile.audit import read_audit
 
 Spell = Callable[[Policy], Policy]
+_TEMPLATED_NAME = re.compile(rb"""\bname["']?[ \t]*:[^\n]*\{\{""")
 
 
 class Evidence:
@@ -76,7 +78,8 @@ class Evidence:
             if version.desired is None:
                 for one in pending.values():
                     one.pass_over(version.commit, version.content)
-            elif (found := pending.get(version.desired.name)) is not None and found.look_at(version.commit, version.desired):
+            elif (found := pending.get(version.desired.name)) is not None and found.look_at(version.desired, version):
+                found.way = history.way(version)
                 del pending[found.name]
             if not pending:
                 return
@@ -94,6 +97,8 @@ class _HistorySearch:
     missing: str | None = None
     unread: str | None = None
     written: Document | None = None
+    way: str = ""
+    elsewhere: bool = False
     versions: dict[str, tuple[str, Document]] = field(default_factory=dict)
 
     @property
@@ -110,9 +115,9 @@ class _HistorySearch:
 
     @property
     def past(self) -> Past:
-        return Past(self.live_in, tuple(self.versions.values()), self.missing, self.written)
+        return Past(self.live_in, tuple(self.versions.values()), self.missing, self.written, self.way, self.elsewhere)
 
-    def look_at(self, commit: str, version: Desired) -> bool:
+    def look_at(self, version: Desired, found: PastVersion) -> bool:
         """Compare a version with what is searched; whether the search is over."""
         normals = [normal_of(version.document)]
         if isinstance(version, Policy):
@@ -121,19 +126,21 @@ class _HistorySearch:
             self.written = next((one for one in normals if digest(one) in self.write.digests), None)
             return self.written is not None
         texts = [*map(canonical_text, normals)]
-        self.versions.setdefault(texts[-1], (commit, normals[-1]))
+        self.elsewhere = self.elsewhere or found.way is not None
+        if found.way is None:
+            self.versions.setdefault(texts[-1], (found.commit, normals[-1]))
         if isinstance(version, Policy):
             is_live = canonical_text(self.change.before) in texts
         else:
             live = self.review.models_before.get(self.name)
             is_live = live is not None and equal(version, live)
-        self.live_in = commit if is_live else None
+        self.live_in = found.commit if is_live else None
         return is_live
 
     def pass_over(self, commit: str, content: bytes) -> None:
         """Note a file that could not be read, and that may have had this policy."""
         own = short_model(self.name) if self.change.kind == "model" else bare_name(self.name)
-        if not content or own.encode(errors="replace") in content:
+        if not content or own.encode(errors="replace") in content or _TEMPLATED_NAME.search(content):
             self.unread = f"a file of commit {commit[:12]} that may have had it cannot be read"
 
 

@@ -182,6 +182,27 @@ def test_history_finds_what_differs_least_and_so_which_field_was_edited(applied:
     }
 
 
+def test_where_an_older_version_is_as_near_it_is_left_open_what_was_edited(applied: Project, policyctl: Policyctl) -> None:
+    """The one field that both versions have otherwise was edited: it is not known which of them was applied."""
+    edit("chat", describing("by hand"))
+    (one,) = data_of(policyctl)["drifts"]
+    assert (one["moved"], one["fields"]) == (
+        "remote",
+        [{"path": "description", "files": "second", "live": "by hand", "moved": "remote"}],
+    )
+    assert one["why"].endswith("an older version is as near to it as the files, so these may have changed too")
+    edit("chat", describing("second"))
+    edit("chat", retries(5))
+    (one,) = data_of(policyctl)["drifts"]
+    assert (one["why"].endswith("applied uncommitted"), one["fields"][0]["was"]) == (True, 1)
+
+
+def test_what_rests_on_the_nearest_version_is_called_probable(applied: Project, policyctl: Policyctl) -> None:
+    both_edit(applied)
+    (one,) = data_of(policyctl)["drifts"]
+    assert one["why"].endswith("so the files probably changed since")
+
+
 def test_each_commit_is_rendered_with_its_own_configuration(project: Project, policyctl: Policyctl) -> None:
     """A variable that changed is a change in Git, and an inventory's cell too."""
     project.write("anygem.yaml", ANYGEM.replace("0.75", '"{{ share }}"'))
@@ -217,6 +238,140 @@ def test_a_checkout_that_is_behind_takes_a_newer_version_for_what_it_is(applied:
     assert moved(policyctl) == {"chat": ("git", "history")}
 
 
+SHARES = "environments: {{{name}: {{remote: 'sqlite:///x.db', vars: {{share: {share}}}}}}}\n"
+X = Path("policies/x.db")
+
+
+def shared(project: Project, name: str = "prod", share: float = 0.75) -> None:
+    """anygem with a variable, applied to an environment."""
+    project.write("anygem.yaml", ANYGEM.replace("0.75", '"{{ share }}"'))
+    project.write("policyctl.yaml", SHARES.format(name=name, share=share))
+
+
+def merges_what_was_applied(project: Project, policyctl: Policyctl) -> None:
+    """A branch was applied, then went on, and was merged."""
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    git_edits(project)
+    assert policyctl("apply", "--yes").code == 0
+    describe(project, "fourth")
+    commit(project.folder, "policies")
+    git(project.folder, "checkout", "--quiet", "main")
+    git(project.folder, "merge", "--quiet", "--no-ff", "-m", "x", "change")
+
+
+def squashes_what_was_applied(project: Project, policyctl: Policyctl) -> None:
+    """The same, but the branch is still there, beside one commit with its end."""
+    merges_what_was_applied(project, policyctl)
+    git(project.folder, "reset", "--quiet", "--hard", "main^")
+    git(project.folder, "merge", "--quiet", "--squash", "change")
+    commit(project.folder, "policies")
+
+
+def amends_what_was_applied(project: Project, policyctl: Policyctl) -> None:
+    """The commit is on no branch any more."""
+    git_edits(project)
+    assert policyctl("apply", "--yes").code == 0
+    describe(project, "fourth")
+    git(project.folder, "add", "policies")
+    git(project.folder, "commit", "--quiet", "--amend", "-m", "x")
+
+
+def moves_from(project: Project, old: str) -> None:
+    """The directory was elsewhere when what is live was applied, and is edited by the commit that moves it."""
+    (project.folder / old).mkdir(parents=True, exist_ok=True)
+    before, after = project.folder / old / "chat.yaml", project.policies / "chat.yaml"
+    git(project.folder, "mv", "policies/chat.yaml", str(before))
+    commit(project.folder)
+    before.write_text(before.read_text("utf-8").replace("second", "third"), "utf-8")
+    commit(project.folder)
+    edit("chat", describing("third"))
+    project.policies.mkdir(exist_ok=True)
+    git(project.folder, "mv", str(before), "policies/chat.yaml")
+    after.write_text(after.read_text("utf-8").replace("third", "fourth"), "utf-8")
+    commit(project.folder)
+
+
+def renames_the_directory(project: Project, _: Policyctl) -> None:
+    moves_from(project, "old/rules")
+
+
+def moves_the_directory_from_the_top(project: Project, _: Policyctl) -> None:
+    moves_from(project, "")
+
+
+def renames_the_directory_twice(project: Project, _: Policyctl) -> None:
+    moves_from(project, "first")
+    (project.folder / "second").mkdir()
+    git(project.folder, "mv", "policies/chat.yaml", "second/chat.yaml")
+    commit(project.folder)
+    project.policies.mkdir(exist_ok=True)
+    git(project.folder, "mv", "second/chat.yaml", "policies/chat.yaml")
+    commit(project.folder)
+
+
+def renames_an_environment(project: Project, policyctl: Policyctl) -> None:
+    shared(project, "production")
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--yes").code == 0
+    shared(project, "prod", 0.6)
+    commit(project.folder, "policies")
+
+
+def applies_with_variables_of_another_branch(project: Project, policyctl: Policyctl) -> None:
+    shared(project, share=0.9)
+    commit(project.folder, "policies")
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    shared(project, share=0.75)
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--yes").code == 0
+    git(project.folder, "checkout", "--quiet", "main")
+    shared(project, share=0.6)
+    commit(project.folder, "policies")
+
+
+def renames_an_inventory(project: Project, policyctl: Policyctl) -> None:
+    """Which has the variables, and is renamed and changed in one commit."""
+    fleet = "fleet: [{{from: {file}, name: '{{{{ n }}}}', extends: one, vars: [share]}}]\n"
+    template = "templates: {one: {remote: 'sqlite:///x.db'}}\n"
+    shared(project)
+    project.write("rows.csv", "n,share\nprod,0.75\n")
+    project.write("policyctl.yaml", template + fleet.format(file="rows.csv"))
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--yes").code == 0
+    (project.policies / "rows.csv").unlink()
+    project.write("tenants.csv", "n,share\nprod,0.6\n")
+    project.write("policyctl.yaml", template + fleet.format(file="tenants.csv"))
+    commit(project.folder, "policies")
+
+
+ONLY_GIT: dict[str, tuple[Callable[[Project, Policyctl], None], str, str]] = {
+    "what was applied was merged with more": (merges_what_was_applied, "chat", "a commit of a merged branch had it"),
+    "what was applied was squashed with more": (squashes_what_was_applied, "chat", "a commit of another branch had it"),
+    "what was applied was amended": (amends_what_was_applied, "chat", "a commit that is on no branch had it"),
+    "the directory was renamed": (renames_the_directory, "chat", "a commit had it in old/rules/"),
+    "the directory was moved": (moves_the_directory_from_the_top, "chat", "a commit had it in the top directory"),
+    "the directory was renamed twice": (renames_the_directory_twice, "chat", "a commit had it in first/"),
+    "the environment was renamed": (renames_an_environment, "anygem", "a commit had it for environment production"),
+    "variables of another branch": (
+        applies_with_variables_of_another_branch,
+        "anygem",
+        "a commit had it, with the variables of another commit",
+    ),
+    "the inventory was renamed": (renames_an_inventory, "anygem", ""),
+}
+
+
+@pytest.mark.parametrize("case", ONLY_GIT)
+def test_what_git_had_elsewhere_is_not_called_an_edit_of_the_remote(case: str, applied: Project, policyctl: Policyctl) -> None:
+    """And as soon as it is edited by hand, it is."""
+    happens, name, way = ONLY_GIT[case]
+    happens(applied, policyctl)
+    (found,) = [one for one in data_of(policyctl)["drifts"] if one["name"] == f"virtual-policy/{name}"]
+    assert (found["moved"], found["why"]) == ("git", f"{way}{': ' if way else ''}not applied since, or put back by hand")
+    edit(name, retries(5), LOCAL if name == "chat" else X)
+    assert moved(policyctl)[name][0] in ("remote", "both")
+
+
 def shallow(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shallow clone of the project, with what is live beside it, as the working directory."""
     clone = tmp_path / "clone"
@@ -246,6 +401,39 @@ def test_what_git_cannot_show_is_not_called_drift(applied: Project, policyctl: P
     (applied.folder / ".git").rename(applied.folder / "git")
     found = data_of(policyctl)["drifts"][0]
     assert (found["moved"], "is not in a git repository" in found["why"]) == ("unknown", True)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 99\n".format("0" * 64)
+UNREAD: dict[str, bytes | None] = {
+    "a pointer of Git LFS": POINTER.encode(),
+    "an encrypted file": b"\0GITCRYPT\0\xff\xfe\x80",
+    "a template whose name is not known": b'name: "{{ who }}"\npolicy: {}\n',
+    "a submodule": None,
+}
+
+
+@pytest.mark.parametrize("where", ["here", "on a branch"])
+@pytest.mark.parametrize("case", UNREAD)
+def test_a_version_whose_content_is_not_known_may_have_been_it(
+    case: str, where: str, applied: Project, policyctl: Policyctl
+) -> None:
+    """A file that could not be applied as it is now does not count on another branch: it may be work in progress."""
+    path, content = applied.policies / "a.yaml", UNREAD[case]
+    git(applied.folder, "checkout", "--quiet", "-b", "change")
+    if content is None:
+        git(applied.folder, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},policies/a.yaml")
+    else:
+        path.write_bytes(content)
+        git(applied.folder, "add", "policies")
+    git(applied.folder, "commit", "--quiet", "-m", "x")
+    path.unlink(missing_ok=True)
+    if where == "here":
+        commit(applied.folder, "policies")
+    else:
+        git(applied.folder, "checkout", "--quiet", "--force", "main")
+    remote_edits(applied)
+    expected = "remote" if where == "on a branch" and "template" in case else "unknown"
+    assert moved(policyctl)["chat"][0] == expected
 
 
 def test_a_policy_that_no_file_ever_had_was_added_by_hand(applied: Project, policyctl: Policyctl) -> None:

@@ -250,25 +250,41 @@ class Revision:
 
 
 def _steps(repository: Repository, commits: Sequence[str], paths: Sequence[str]) -> Iterator[PastCommit]:
-    """What each commit but the first had that the one before it in the list has otherwise.
+    """What each commit but the first had that the one before it in the list has otherwise."""
+    found = changes_between(repository, [f"{young} {old}" for young, old in pairwise(commits)], paths)
+    for young, old in pairwise(commits):
+        yield PastCommit(old, {path: before for path, (before, _) in found.get(young, {}).items()})
 
-    `git diff-tree` compares ids. It prints each younger commit, then for each path `:mode mode id id status` and the path;
-    the first mode and id are those of the older commit.
+
+Sides = tuple["TreeEntry | None", "TreeEntry | None"]
+
+
+def changes_between(
+    repository: Repository, pairs: Sequence[str], paths: Sequence[str], *more: str
+) -> dict[str, dict[str, Sides]]:
+    """By commit and path what was there before and after. A pair is `COMMIT OLDER`; `COMMIT` alone is compared with its
+    parents. `more` are options.
+
+    `git diff-tree` compares ids. It prints each commit, then for each path `:mode mode id id status` and the path; the first
+    mode and id are those of the older commit.
     """
-    pairs = "".join(f"{young} {old}\n" for young, old in pairwise(commits))
-    options = ("--stdin", "-r", "-z", "--raw", "--no-renames", "--no-ext-diff", "--no-textconv", "--always")
-    fields = iter(os.fsdecode(repository.output("diff-tree", *options, "--", *paths, given=pairs.encode())).split("\0"))
-    found: dict[str, dict[str, TreeEntry | None]] = {}
-    entries: dict[str, TreeEntry | None] = {}
+    options = ("--stdin", "-r", "-z", "--raw", "--no-renames", "--no-ext-diff", "--no-textconv", *more)
+    given = "".join(f"{pair}\n" for pair in pairs).encode()
+    fields = iter(os.fsdecode(repository.output("diff-tree", *options, "--", *paths, given=given)).split("\0"))
+    found: dict[str, dict[str, Sides]] = {}
+    entries: dict[str, Sides] = {}
     for field in filter(None, fields):
         if field.startswith(":"):
-            mode, _, identifier, _, _ = field.removeprefix(":").split()
-            path = next(fields)
-            entries[path] = TreeEntry(path, _KINDS.get(mode, "file"), identifier) if mode.strip("0") else None
+            path, (*modes, before, after, _) = next(fields), field.removeprefix(":").split()
+            old, new = (_entry(path, *one) for one in zip(modes, (before, after), strict=True))
+            entries[path] = (old, new)
         else:
-            entries = found[field] = {}
-    for young, old in pairwise(commits):
-        yield PastCommit(old, found[young])
+            entries = found.setdefault(field, {})
+    return found
+
+
+def _entry(path: str, mode: str, identifier: str) -> TreeEntry | None:
+    return TreeEntry(path, _KINDS.get(mode, "file"), identifier) if mode.strip("0") else None
 
 
 def staged(repository: Repository, path: str) -> TreeEntry | None:

@@ -1,0 +1,219 @@
+"""What the first parents of a commit do not show: all other commits, and a directory before it was renamed or moved.
+
+A branch may have been applied before its squash merge, and a directory is the same one under another path.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import zip_longest
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from policyctl.load.base_config import config_paths, is_policy_file
+from policyctl.load.git.repository import Repository
+from policyctl.load.git.revision import Sides, TreeEntry, changes_between
+from policyctl.load.source import MAX_BYTES
+
+MOST_COMMITS = 20_000  # that changed one of the directories
+_MOST_ADDING = 2_000  # commits that may have moved a directory
+_ROUNDS = 5  # of moves, one before the other
+_FROM = re.compile(rb"""\bfrom: *["']?([^\s"',}]+)""")
+
+Files = tuple[tuple[str, str], ...]  # the paths and ids of the files of a configuration
+
+
+Changes = dict[str, dict[str, Sides]]
+
+
+class PastConfig(NamedTuple):
+    """A configuration as it was for a directory: that, and the files of it."""
+
+    folder: str
+    files: Files
+
+
+class PastFile(NamedTuple):
+    """A file of the directory, which was at `folder`, as a commit of any branch wrote it."""
+
+    commit: str
+    folder: str
+    entry: TreeEntry
+
+
+class Way(NamedTuple):
+    """How a version was in Git, besides in the commits that were merged one by one: in which folder if that is another one,
+    for which environment, and whether the variables are those of another commit."""
+
+    folder: str = ""
+    environment: str = ""
+    mixed: bool = False
+
+
+class Elsewhere:
+    """The commits of all branches, and of what was a branch here, that changed a directory: also where it was before.
+
+    `gap` is why these are not all.
+    """
+
+    def __init__(self, repository: Repository, folder: str, inventories: Sequence[str]) -> None:
+        """`inventories` are the files, besides those of the configuration, that decide how the directory was read."""
+        self.gap: str | None = None
+        self.folder = folder
+        self._repository = repository
+        self._folders, self._inventories = [folder], [*inventories]
+
+    @cached_property
+    def commits(self) -> Changes:
+        """The commits that changed the directory wherever it was, the youngest first: by path the entries on both sides."""
+        for _ in range(_ROUNDS):
+            found = self._changes()
+            folders = [one for one in self._moved_from(found) if one not in self._folders]
+            inventories = [one for one in self._named_then(found) if one not in self._inventories]
+            if not folders and not inventories:
+                return found
+            self._folders += folders
+            self._inventories += inventories
+        return self._changes()
+
+    @property
+    def files(self) -> Iterator[PastFile]:
+        """Every version of every file, once, the youngest first."""
+        seen = set()
+        for commit, entries in self.commits.items():
+            for path, (_, entry) in entries.items():
+                folder = max((one for one in self._folders if path.startswith(one)), key=len, default=None)
+                if entry is None or folder is None or (path, entry.id) in seen or not is_policy_file(entry, folder):
+                    continue
+                seen.add((path, entry.id))
+                yield PastFile(commit, folder, entry)
+
+    @cached_property
+    def states(self) -> dict[tuple[str, str], PastConfig]:
+        """By commit and folder the configuration there: the nearest policyctl.yaml, and the inventories."""
+        commits, folders = [*self.commits], self._folders
+        paths = {folder: [*config_paths(folder), *self._inventories] for folder in folders}
+        wanted = [(commit, folder) for commit in commits for folder in folders]
+        ids = iter(self._ids([f"{commit}:{path}" for commit, folder in wanted for path in paths[folder]]))
+        found = {}
+        for commit, folder in wanted:
+            there = {path: identifier for path in paths[folder] if (identifier := next(ids)) is not None}
+            nearest = next((path for path in config_paths(folder) if path in there), None)
+            names = [path for path in (nearest, *self._inventories) if path is not None and path in there]
+            found[commit, folder] = PastConfig(folder, tuple((path, there[path]) for path in names))
+        return found
+
+    def whose(self, commit: str) -> str:
+        """Where a commit is: ` of a merged branch`, ` of another branch`; empty for one that the checked out one goes back
+        to by first parents."""
+        if commit in self._first_parents:
+            return ""
+        ran = self._repository.run("merge-base", "--is-ancestor", commit, "HEAD")
+        if ran.returncode == 0:
+            return " of a merged branch"
+        held = self._repository.run("for-each-ref", "--count=1", f"--contains={commit}")
+        return " of another branch" if held.stdout.strip() else " that is on no branch"
+
+    @cached_property
+    def _first_parents(self) -> frozenset[str]:
+        return frozenset(self._repository.output("rev-list", "--first-parent", "HEAD").decode().split())
+
+    def _changes(self) -> Changes:
+        configs = (path for one in self._folders for path in config_paths(one))
+        paths = [] if "" in self._folders else list(dict.fromkeys((*self._folders, *configs, *self._inventories)))
+        options = ("--full-history", f"--max-count={MOST_COMMITS}", "HEAD", "--all")
+        ran = self._repository.run("rev-list", *options, "--reflog", "--", *paths)
+        if ran.returncode:  # the reflog may name commits that are gone
+            commits = self._repository.output("rev-list", *options, "--", *paths).decode().split()
+        else:
+            commits = ran.stdout.decode().split()
+        if len(commits) >= MOST_COMMITS:
+            self.gap = f"only the last {MOST_COMMITS:,} commits of all branches were looked at"
+        return changes_between(self._repository, commits, paths, "--root", "-m") if commits else {}
+
+    def _named_then(self, commits: Changes) -> list[str]:
+        """The inventories that the configurations of these commits name."""
+        paths = {path for folder in self._folders for path in config_paths(folder)}
+        entries = (entry for one in commits.values() for _, entry in one.values() if entry)
+        return inventories_then(self._repository, entries, paths)
+
+    def _moved_from(self, commits: Changes) -> list[str]:
+        """The folders that were at the path of one of ours before a commit that moved a file of them."""
+        added: dict[str, list[str]] = {}
+        for commit, entries in commits.items():
+            new = [path for path, (old, entry) in entries.items() if old is None and entry and self._is_ours(entry)]
+            if new:
+                added[commit] = new
+        adding = [*added][-_MOST_ADDING:]
+        if len(added) > len(adding):
+            self.gap = f"only {_MOST_ADDING:,} commits that added files were looked at for where they came from"
+        parents = self._parents(adding)
+        pairs = [f"{commit} {parents[commit]}" for commit in adding if commit in parents]
+        gone = changes_between(self._repository, pairs, (), "--diff-filter=D") if pairs else {}
+        found: dict[str, None] = {}
+        for commit, entries in gone.items():
+            left = [path for path in entries if not path.startswith(tuple(self._folders))]
+            for path in added[commit]:
+                folder = max((one for one in self._folders if path.startswith(one)), key=len)
+                found |= {before: None for old in left if (before := _moved(old, path, folder)) is not None}
+        return [*found]
+
+    def _is_ours(self, entry: TreeEntry) -> bool:
+        return any(entry.path.startswith(folder) and is_policy_file(entry, folder) for folder in self._folders)
+
+    def _parents(self, commits: Sequence[str]) -> dict[str, str]:
+        """The first parents of commits that have one here."""
+        if not commits:
+            return {}
+        lines = self._repository.output("rev-list", "--no-walk=unsorted", "--parents", *commits).decode().splitlines()
+        return {commit: parents[0] for commit, *parents in map(str.split, lines) if parents}
+
+    def _ids(self, names: Sequence[str]) -> list[str | None]:
+        """The ids of `COMMIT:PATH`; None for what is not there."""
+        given = "".join(f"{name}\n" for name in names if "\n" not in name).encode()
+        lines = self._repository.output("cat-file", "--batch-check=%(objectname)", given=given).decode().splitlines()
+        known = iter(lines)
+        return [None if "\n" in name or (line := next(known)).endswith(" missing") else line for name in names]
+
+
+def _moved(old: str, new: str, folder: str) -> str | None:
+    """The folder that is at `folder` after a file moved from `old` to `new`; None if these are not one file."""
+    pairs = zip_longest(reversed(PurePosixPath(old).parts), reversed(PurePosixPath(new).parts))
+    same = 0
+    for one, other in pairs:
+        if one != other:
+            break
+        same += 1
+    if not same:
+        return None
+    was, became = (_above(path, same) for path in (old, new))
+    return was + folder.removeprefix(became) if folder.startswith(became) else was
+
+
+def _above(path: str, parts: int) -> str:
+    """The folder that is so many parts above the end of a path."""
+    return "".join(f"{part}/" for part in PurePosixPath(path).parts[:-parts])
+
+
+def way_text(way: Way, commit: str, elsewhere: Elsewhere) -> str:
+    """`a commit of another branch had it in old/`."""
+    folder = "" if way.folder == elsewhere.folder else f" in {way.folder or 'the top directory'}"
+    whom = f" for environment {way.environment}" if way.environment else ""
+    mixed = ", with the variables of another commit" if way.mixed else ""
+    return f"a commit{elsewhere.whose(commit)} had it{folder}{whom}{mixed}"
+
+
+def inventories_then(repository: Repository, entries: Iterable[TreeEntry], configs: Collection[str]) -> list[str]:
+    """The paths of the inventories that the configurations among these entries may be generated from, valid or not."""
+    paths = {entry.id: entry.path for entry in entries if entry.kind == "file" and entry.path in configs}
+    sizes = zip(paths, repository.sizes([*paths]), strict=True)
+    ids = [identifier for identifier, size in sizes if size is not None and size <= MAX_BYTES]
+    found: dict[str, None] = {}
+    for identifier, text in zip(ids, repository.contents(ids), strict=True):
+        above = PurePosixPath(paths[identifier]).parent
+        found |= {posixpath.normpath(above / os.fsdecode(name)): None for name in _FROM.findall(text)}
+    return [*found]
