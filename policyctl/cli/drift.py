@@ -24,7 +24,7 @@ from policyctl.policy.document import digest
 from policyctl.reconcile.drift import Evidence, FoundDrift, drift_of
 from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.plan import plan_directory
-from policyctl.report.drift import drift_data, drift_json, drift_text, drifts_text
+from policyctl.report.drift import drift_data, drift_json, drift_text, drifts_text, without_writer
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
@@ -135,7 +135,7 @@ def drift_in(session: Session, selection: Selection, evidence: Evidence) -> Foun
 def _result(report: DriftReport, session: Session) -> EnvironmentResult:
     """The result for a run over environments; equal drifts have an equal hash."""
     counts: dict[str, int] = {moved: number for moved, number in report.totals.items() if number}
-    same = digest([drift_data(one) for one in report.drifts])
+    same = digest([drift_data(without_writer(one)) for one in report.drifts])
     found = EnvironmentResult(report.environment, "planned", remote=session.remote, alike=same, counts=counts)
     if report.blocked:
         return replace(found, status="failed", code=Incomplete.exit_code, reason=_blocked(report))

@@ -89,21 +89,23 @@ _RECENT = 2000  # commits of the repository that a plan looks at for who moved; 
 
 def without_edited(review: Review, session: Session, settings: Settings, spell: Spell, audit: Path | None = None) -> Review:
     """The review with who moved what it changes, and a refusal for each policy that it would remove though it was edited on the
-    remote since git had it. Of several environments, and outside a repository, only the latter or nothing is looked for.
+    remote since git had it. Outside a repository nothing is looked for.
 
     The `audit` file wins over git history. It may not exist yet.
     """
     changed = [change for change in review.plan.changes if change.before is not None]
     if not changed or is_git(session.url) or repository_top(session.options.dir.absolute()) is None:
         return review
-    from policyctl.reconcile.drift import Evidence, hold_edited  # with git behind it
+    from policyctl.reconcile.drift import hold_edited  # with git behind it
 
     audit = audit if audit is not None and audit.exists() else None
-    if session.directory is None and session.past is None:
-        quick = Evidence(session.options.dir, session.config, audit, _RECENT)
+    if session.past is None:
+        quick = session.evidence(audit, _RECENT)
         if quick.history is None:
             return review
         found = quick.judge(changed, session.environment, review, spell)
+        if session.directory is not None:  # equal plans are shown once
+            found = [replace(one, written="") for one in found]
         review = replace(review, drifts={one.change.name: one for one in found})
     if review.plan.count("remove"):
         review = hold_edited(review, session.evidence(audit), session.environment, settings, spell)

@@ -78,7 +78,7 @@ class DirectoryFiles:
         self._several = several
         self._lock = threading.Lock()
         self._known: dict[str, Loaded] = {}  # by what decides the content, where no problem names the environment
-        self._evidence: Evidence | None = None
+        self._evidence: dict[int | None, Evidence] = {}
 
     def load(self, environment: Environment, progress: Progress) -> Loaded:
         """What the files contain for one environment, with its problems."""
@@ -101,12 +101,12 @@ class DirectoryFiles:
         contents |= {f"{CONFIG_FILE}:{place}": read_bytes(file) for place, file in enumerate(_files_of(config))}
         return digest({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
 
-    def evidence(self, make: Callable[[], Evidence]) -> Evidence:
-        """What shows who moved a policy, made once."""
+    def evidence(self, within: int | None, make: Callable[[], Evidence]) -> Evidence:
+        """What shows who moved a policy, made once for each extent."""
         with self._lock:
-            if self._evidence is None:
-                self._evidence = make()
-            return self._evidence
+            if within not in self._evidence:
+                self._evidence[within] = make()
+            return self._evidence[within]
 
     def raise_if_broken(self, config: Config, names: Iterable[str]) -> None:
         """Raise InvalidInput for errors that these environments have in common, and that no variables or scope could mend."""
@@ -152,13 +152,15 @@ class Session:
     directory: DirectoryFiles | None = None
     past: PastDirectory | None = None
 
-    def evidence(self, audit: Path | None) -> Evidence:
-        """What shows who moved a policy. Environments that share a directory share it."""
+    def evidence(self, audit: Path | None, within: int | None = None) -> Evidence:
+        """What shows who moved a policy; `within` is how many commits of the repository to look at. Environments that share a
+        directory share it."""
         from policyctl.reconcile.drift import Evidence  # with git behind it
 
-        if self.directory is None:
-            return Evidence(self.options.dir, self.config, audit)
-        return self.directory.evidence(lambda: Evidence(self.options.dir, self.config, audit))
+        def make() -> Evidence:
+            return Evidence(self.options.dir, self.config, audit, within)
+
+        return make() if self.directory is None else self.directory.evidence(within, make)
 
     def reader(self) -> Reader:
         """The environment's remote, to read only."""

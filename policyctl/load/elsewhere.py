@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import PurePosixPath
@@ -80,17 +80,16 @@ class Elsewhere:
             self._inventories += inventories
         return self._changes()
 
-    @property
-    def files(self) -> Iterator[PastFile]:
+    @cached_property
+    def files(self) -> list[PastFile]:
         """Every version of every file, once, the youngest first."""
-        seen = set()
+        found: dict[tuple[str, str], PastFile] = {}
         for commit, entries in self.commits.items():
             for path, (_, entry) in entries.items():
                 folder = max((one for one in self._folders if path.startswith(one)), key=len, default=None)
-                if entry is None or folder is None or (path, entry.id) in seen or not is_policy_file(entry, folder):
-                    continue
-                seen.add((path, entry.id))
-                yield PastFile(commit, folder, entry)
+                if entry is not None and folder is not None and is_policy_file(entry, folder):
+                    found.setdefault((path, entry.id), PastFile(commit, folder, entry))
+        return [*found.values()]
 
     @cached_property
     def states(self) -> dict[tuple[str, str], PastConfig]:

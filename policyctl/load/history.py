@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -49,16 +49,16 @@ class PastVersion(NamedTuple):
 
 
 class _Then(NamedTuple):
-    """An environment as it was at a commit, the configuration there, and the directory, which may have been another one."""
+    """An environment as it was at a commit, its inventories, and the directory, which may have been another one."""
 
     environment: Environment
-    config: Config
+    inventories: frozenset[str]
     folder: str
 
-    def reads(self, entry: TreeEntry) -> bool:
-        """Whether loading the directory for the environment read that entry."""
-        path, include = entry.path, self.environment.include
-        if not path.startswith(self.folder) or not is_policy_file(entry, self.folder) or self.config.is_inventory(path):
+    def includes(self, path: str) -> bool:
+        """Whether loading the directory for the environment read the policy file at a path."""
+        include = self.environment.include
+        if not path.startswith(self.folder) or path in self.inventories:
             return False
         return include is None or any(fnmatchcase(path.removeprefix(self.folder), pattern) for pattern in include)
 
@@ -66,7 +66,17 @@ class _Then(NamedTuple):
     def key(self) -> tuple[Any, ...]:
         """What decides what a file holds then: equal ones need not be tried twice."""
         one = self.environment
-        return self.folder, one.name, written_text(one.vars), one.include, one.settings.models, self.config.inventories
+        return self.folder, one.name, written_text(one.vars), one.include, one.settings.models, self.inventories
+
+
+class _Config(NamedTuple):
+    """A configuration of then, and the paths of its inventories."""
+
+    environments: Mapping[str, Environment]
+    inventories: frozenset[str]
+
+
+_NO_CONFIG = _Config(NO_CONFIG.environments, frozenset())
 
 
 class History:
@@ -83,7 +93,8 @@ class History:
         folder, top = self._revision.folder, self._revision.top
         self._configs = config_paths(folder)
         self._inventories = [path for one in config.inventories if (path := _below(one, top)) is not None]
-        self._known: dict[Files, Config] = {}
+        self._known: dict[Files, _Config] = {}
+        self._is_read = cache(lambda entry: is_policy_file(entry, folder))
         self._results: dict[tuple[str, str, bool, str], FileResult | None] = {}
         self._lock = threading.Lock()
         self._ends = False  # whether a walk ended before the beginning
@@ -148,7 +159,9 @@ class History:
         steps = [step for walk in self._walks for step in walk]
         entries = (entry for step in steps for entry in step.entries.values() if entry is not None and entry.kind == "file")
         self._room = _MOST_TOTAL
-        return self._read(list(dict.fromkeys(entry.id for entry in entries if self._is_read(entry))))
+        others = (*self._configs, *self._inventories)
+        wanted = (entry.id for entry in entries if entry.path in others or self._is_read(entry))
+        return self._read(list(dict.fromkeys(wanted)))
 
     def _read(self, ids: Sequence[str]) -> dict[str, bytes]:
         taken, repository = list[str](), self._revision.repository
@@ -157,10 +170,6 @@ class History:
                 self._room -= size
                 taken.append(identifier)
         return dict(zip(taken, repository.contents(taken), strict=True))
-
-    def _is_read(self, entry: TreeEntry) -> bool:
-        path, folder = entry.path, self._revision.folder
-        return path in self._configs or path in self._inventories or is_policy_file(entry, folder)
 
     def versions(self, environment: Environment) -> Iterator[PastVersion]:
         """Each version of each policy, and of each virtual model if they are managed, as it was for an environment; the
@@ -182,7 +191,7 @@ class History:
 
     def _versions_elsewhere(self, now: Environment, seen: set[int]) -> Iterator[PastVersion]:
         with self._lock:
-            files, states = [*self._elsewhere.files], self._elsewhere.states
+            files, states = self._elsewhere.files, self._elsewhere.states
             self._contents.update(self._read([one.entry.id for one in files if one.entry.id not in self._contents]))
             thens = self._environments_elsewhere(states, now)
             every = [*{then.key: then for group in thens.values() for then in group}.values()]
@@ -197,7 +206,7 @@ class History:
     ) -> Iterator[PastVersion]:
         """What a file held with the configuration of its commit, and if that is a template with any other."""
         content = self._contents.get(one.entry.id, b"")
-        readers = [then for then in (*own, *every) if then.folder == one.folder and then.reads(one.entry)]
+        readers = [then for then in (*own, *every) if then.folder == one.folder and then.includes(one.entry.path)]
         if readers and not is_known(content):
             yield PastVersion(one.commit, None)
         is_template = is_templated(content)
@@ -230,7 +239,7 @@ class History:
             config = self._config_of(state.files)
             named = config.environments.get(now.name)
             same = [one for one in config.environments.values() if one.remote == now.remote != LOCAL]
-            found[state] = [_Then(one, config, folder) for one in ([named] if named else same or [now])]
+            found[state] = [_Then(one, config.inventories, folder) for one in ([named] if named else same or [now])]
         return found
 
     def _of_commit(
@@ -238,7 +247,7 @@ class History:
     ) -> Iterator[PastVersion]:
         for path in paths:
             entry = state.get(path)
-            if entry is None or not then.reads(entry):
+            if entry is None or not self._is_read(entry) or not then.includes(path):
                 continue
             content = self._contents.get(entry.id, b"")
             result = self._result(entry, content, then.environment)
@@ -258,7 +267,7 @@ class History:
         used = {}
         if is_templated(content):
             used = {name: value for name, value in environment.vars.items() if name.encode() in content}
-        key = (entry.id, PurePosixPath(entry.path).name, environment.settings.models, written_text(used))
+        key = (entry.id, entry.path.rpartition("/")[2], environment.settings.models, written_text(used) if used else "")
         if key not in self._results:
             try:
                 source = source_of(content, entry.path)
@@ -274,23 +283,24 @@ class History:
         entries = [entry for path in (nearest, *self._inventories) if path and (entry := state.get(path))]
         key = tuple((entry.path, entry.id) for entry in entries)
         config = self._config_of(key)
-        return key, _Then(config.environments.get(now.name, now), config, self._revision.folder)
+        return key, _Then(config.environments.get(now.name, now), config.inventories, self._revision.folder)
 
-    def _config_of(self, files: Files) -> Config:
+    def _config_of(self, files: Files) -> _Config:
         """The configuration in files, of which the first one is policyctl.yaml; the defaults if it is not valid, in which case
         nothing was applied with it."""
         if files not in self._known:
             self._known[files] = self._read_config(dict(files))
         return self._known[files]
 
-    def _read_config(self, ids: Mapping[str, str]) -> Config:
+    def _read_config(self, ids: Mapping[str, str]) -> _Config:
         path = next(iter(ids), "")
         if PurePosixPath(path).name != CONFIG_FILE:
-            return NO_CONFIG
+            return _NO_CONFIG
         try:
-            return config_in(path, lambda file: self._contents.get(ids[file]) if file in ids else None)
+            config = config_in(path, lambda file: self._contents.get(ids[file]) if file in ids else None)
         except InvalidInput:
-            return NO_CONFIG
+            return _NO_CONFIG
+        return _Config(config.environments, frozenset(os.path.normpath(one) for one in config.inventories))
 
 
 def is_known(content: bytes) -> bool:

@@ -78,7 +78,7 @@ class Drift:
     """One policy or model whose file and live version differ: which side moved, what that rests on, and why in a sentence.
 
     `base` is the normal form of what policyctl wrote last, as far as it is known. `commit` is the youngest one with what is
-    live, or with what is nearest to it.
+    live, or with what is nearest to it. `written` is who wrote it last and when, which differs between environments.
     """
 
     change: Change
@@ -88,11 +88,17 @@ class Drift:
     base: Document | None = None
     fields: tuple[MovedField, ...] = ()
     commit: str | None = None
+    written: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why, with who wrote it last."""
+        return f"{self.why} (written {self.written})" if self.written else self.why
 
     @property
     def words(self) -> str:
         """Who moved and why: `the remote moved: no commit has what is live`."""
-        return f"{MOVED[self.moved]}: {self.why}"
+        return f"{MOVED[self.moved]}: {self.reason}"
 
     @property
     def conflicts(self) -> tuple[str, ...]:
@@ -123,16 +129,18 @@ def judge(change: Change, past: Past, written: LastWrite | None) -> Drift:
 def _by_audit(change: Change, past: Past, written: LastWrite) -> Drift:
     live, files = change.before_digest(), None if change.after is None else digest(normal_of(change.after))
     if live in written.digests:
-        why = f"not applied since policyctl wrote what is live ({written.text})"
-        return Drift(change, "git", "audit", why, change.before, _fields(change, "git"))
-    if files in written.digests:
+        moved: Moved = "git"
+        why, base, fields = "not applied since policyctl wrote what is live", change.before, _fields(change, "git")
+    elif files in written.digests:
+        moved, base = "remote", None if change.after is None else normal_of(change.after)
         what = "removed from the remote" if live is None else "edited on the remote" if files else "added on the remote"
-        base = None if change.after is None else normal_of(change.after)
-        why = f"{what} since policyctl wrote it ({written.text})"
-        return Drift(change, "remote", "audit", why, base, _fields(change, "remote"))
-    what = "removed from" if live is None else "edited on"
-    why = f"{what} the remote since policyctl wrote it ({written.text}), and {_git_did(change)} since"
-    return Drift(change, "both", "audit", why, past.written, _three_way(change, past.written))
+        why, fields = f"{what} since policyctl wrote it", _fields(change, "remote")
+    else:
+        moved, base = "both", past.written
+        what = "removed from" if live is None else "edited on"
+        why = f"{what} the remote since policyctl wrote it, and {_git_did(change)} since"
+        fields = _three_way(change, past.written)
+    return Drift(change, moved, "audit", why, base, fields, written=written.text)
 
 
 def _git_did(change: Change) -> str:

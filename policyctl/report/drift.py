@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,18 @@ def drifts_text(fleet: FleetResult, reports: dict[str, DriftReport], style: Styl
     for group in sorted(groups.values(), key=len, reverse=True):
         report = reports[group[0].name]
         same = f", the same in {count(len(group), 'environment')}" if len(group) > 1 else ""
-        lines = [*_drift_lines(report.drifts, style), *(style.paint(line, "dim") for line in _basis_lines(report))]
+        lines = [
+            *_drift_lines(map(without_writer, report.drifts), style),
+            *(style.paint(line, "dim") for line in _basis_lines(report)),
+        ]
         head = style.paint(f"{escape(names_of(group))}: {_summary(report, Style())}{same}", "bold")
         blocks.append("".join(f"{line}\n" for line in (head, *(f"  {line}" for line in lines))))
     return "\n".join([*blocks, fleet_text(fleet, style, verbose=verbose, plans=False)])
+
+
+def without_writer(one: Drift) -> Drift:
+    """A difference without who wrote it last, which is not the same in every environment."""
+    return replace(one, written="")
 
 
 def drift_json(results: Sequence[EnvironmentResult], reports: dict[str, DriftReport], left_out: int = 0) -> str:
@@ -143,7 +152,7 @@ def drift_data(one: Drift) -> dict[str, Any]:
         **({"file": change.file} if change.file is not None else {}),
         "moved": one.moved,
         "basis": one.basis,
-        "why": one.why,
+        "why": one.reason,
         **({"commit": one.commit} if one.commit is not None else {}),
         "fields": [{key: item for key, item in field._asdict().items() if item is not None} for field in one.fields],
         "conflicts": list(one.conflicts),

@@ -52,7 +52,7 @@ class Shown(NamedTuple):
     """A change on the page, or a policy that one affects. `number` is its place in the plan, `summary` its effect in one line;
     `way` leads from an affected policy to a change.
 
-    `about` is the description of an added or removed policy (for an update the description is an ordinary field).
+    `about` is the description of an added or removed policy (for an update it is an ordinary field), `moved` who moved it.
     """
 
     number: int
@@ -71,6 +71,7 @@ class Shown(NamedTuple):
     pictures: ChangeView | None
     users: str
     lost: str
+    moved: str
     where: str = ""  # the environments that it is for, on a page of several
     kinds: str = ""  # and the kinds of plans that have it, by number
 
@@ -213,6 +214,7 @@ def shown_item(number: int, item: Item, review: Review, *, pictures: bool = True
         pictures=change_view(item, review) if pictures else None,
         users=item.users,
         lost=item.lost,
+        moved=item.moved,
     )
 
 
@@ -344,7 +346,4 @@ def _graphs(before: Document | None, after: Document | None) -> Iterator[tuple[s
     if old and new and (both := as_one(old, new)):
         yield "Before and after", both
         return
-    if old:
-        yield "Before", old
-    if new:
-        yield "After", new
+    yield from ((caption, one) for caption, one in (("Before", old), ("After", new)) if one)

@@ -103,7 +103,7 @@ def _change(change: Change, effect: Effect | None, restored: bool) -> dict[str, 
 
 def _moved(drift: Drift | None) -> dict[str, Any]:
     """Who moved, if that was looked for."""
-    return {} if drift is None else {"moved": {"by": drift.moved, "basis": drift.basis, "why": drift.why}}
+    return {} if drift is None else {"moved": {"by": drift.moved, "basis": drift.basis, "why": drift.reason}}
 
 
 def _consumers(name: str, action: Action, effect: Effect | None, review: Review) -> dict[str, Any]:

@@ -147,7 +147,7 @@ BOTH = """\
 environment local, remote local
 
 ~ virtual-policy/chat  policies/chat.yaml
-    both moved: edited on the remote since policyctl wrote it (WRITTEN), and changed in the files since
+    both moved: edited on the remote since policyctl wrote it, and changed in the files since (written WRITTEN)
     description: was second, files third, live second  (Git moved)
     policy.retry.attempts: was 1, files 1, live 5  (the remote moved)
 
@@ -160,7 +160,7 @@ Drift: 1 moved on both sides, 0 in sync.
 def test_fields_that_each_side_moved_are_distinguished(applied: Project, policyctl: Policyctl) -> None:
     both_edit(applied)
     shown = policyctl("drift", "--audit", AUDIT).out
-    written = shown.partition("(")[2].partition(")")[0]
+    written = shown.partition("(written ")[2].partition(")")[0]
     assert shown == BOTH.replace("WRITTEN", written)
     (one,) = data_of(policyctl, "--audit", AUDIT)["drifts"]
     assert one["conflicts"] == []
@@ -611,6 +611,43 @@ def test_several_environments_are_reported_together(project: Project, policyctl:
         ("t-d", "planned"),
     ]
     assert policyctl("drift", "-l", "ring=1").code == 64
+
+
+def test_a_plan_of_several_environments_has_the_words_too_and_folds_only_what_is_the_same(
+    project: Project, policyctl: Policyctl
+) -> None:
+    """In every format. c was edited by hand until it had what a and b have, which Git moved; the change is the same."""
+    describe(project, "first")
+    project.write("rows.csv", "t\na\nb\nc\n")
+    project.write("policyctl.yaml", FLEET)
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--all", "--yes", "--audit", AUDIT).code == 0
+    describe(project, "second")
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--env", "t-c", "--yes", "--audit", AUDIT).code == 0
+    edit("chat", describing("first"), project.policies / "c.db")
+    describe(project, "third")
+    commit(project.folder, "policies")
+    reports = {"markdown": Path("plans.md"), "html": Path("plans.html")}
+    args = [word for form, path in reports.items() for word in ("--report", f"{form}={path}")]
+    ran = policyctl("plan", "--all", *args)
+    words = "Git moved: not applied since, or put back by hand"
+    assert (ran.code, ran.out.count(words)) == (0, 1), "without the audit record, history takes c for the same"
+    texts = {form: path.read_text("utf-8") for form, path in reports.items()}
+    assert {form: text.count(f"{words}.") for form, text in texts.items()} == {"markdown": 1, "html": 1}
+    (plan,) = json.loads(policyctl("plan", "--all", "--format", "json").out)["plans"]
+    assert [one["moved"]["by"] for one in plan["changes"]] == ["git"]
+    ran = policyctl("apply", "--all", "--audit", AUDIT)
+    assert [line.strip() for line in ran.out.splitlines() if "moved: " in line] == [
+        "Git moved: not applied since policyctl wrote what is live",
+        "both moved: edited on the remote since policyctl wrote it, and changed in the files since",
+    ]
+
+
+def test_the_page_of_a_plan_has_the_words(applied: Project, policyctl: Policyctl) -> None:
+    remote_edits(applied)
+    assert policyctl("plan", "--report", "html=plan.html").code == 0
+    assert "<p>The remote moved: no commit has what is live: edited by hand" in Path("plan.html").read_text("utf-8")
 
 
 def test_of_several_environments_only_the_edited_one_is_refused(project: Project, policyctl: Policyctl) -> None:
