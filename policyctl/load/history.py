@@ -174,7 +174,7 @@ class History:
     def versions(self, environment: Environment) -> Iterator[PastVersion]:
         """Each version of each policy, and of each virtual model if they are managed, as it was for an environment; the
         youngest first, and those that are not along the first parents last. Raises PolicyctlError if git cannot be asked."""
-        seen: set[int] = set()
+        seen: set[object] = set()
         for walk in self._walks:
             state: dict[str, TreeEntry] = {}
             before: Any = None
@@ -189,7 +189,7 @@ class History:
         if not self._ends:
             yield from self._versions_elsewhere(environment, seen)
 
-    def _versions_elsewhere(self, now: Environment, seen: set[int]) -> Iterator[PastVersion]:
+    def _versions_elsewhere(self, now: Environment, seen: set[object]) -> Iterator[PastVersion]:
         with self._lock:
             files, states = self._elsewhere.files, self._elsewhere.states
             self._contents.update(self._read([one.entry.id for one in files if one.entry.id not in self._contents]))
@@ -202,12 +202,13 @@ class History:
             yield from found
 
     def _of_file(
-        self, one: PastFile, own: Sequence[_Then], every: Sequence[_Then], now: Environment, seen: set[int]
+        self, one: PastFile, own: Sequence[_Then], every: Sequence[_Then], now: Environment, seen: set[object]
     ) -> Iterator[PastVersion]:
         """What a file held with the configuration of its commit, and if that is a template with any other."""
         content = self._contents.get(one.entry.id, b"")
         readers = [then for then in (*own, *every) if then.folder == one.folder and then.includes(one.entry.path)]
-        if readers and not is_known(content):
+        if readers and one.entry.id not in seen and not is_known(content):
+            seen.add(one.entry.id)
             yield PastVersion(one.commit, None)
         is_template = is_templated(content)
         for then in readers if is_template else readers[:1]:
@@ -243,7 +244,7 @@ class History:
         return found
 
     def _of_commit(
-        self, commit: str, paths: Sequence[str], state: Mapping[str, TreeEntry], then: _Then, seen: set[int]
+        self, commit: str, paths: Sequence[str], state: Mapping[str, TreeEntry], then: _Then, seen: set[object]
     ) -> Iterator[PastVersion]:
         for path in paths:
             entry = state.get(path)
@@ -255,6 +256,7 @@ class History:
                 continue
             seen.add(id(result))
             if result is None or errors_in(result.problems):
+                seen.add(entry.id)
                 yield PastVersion(commit, None, content if is_known(content) else b"")
             if result is not None:
                 desired: list[Desired] = [*result.policies, *result.virtual_models]

@@ -38,15 +38,15 @@ def test_versions_come_youngest_first_and_each_once(project: Project) -> None:
     assert first != second
 
 
-def test_a_merged_branch_counts_as_its_merge(project: Project) -> None:
-    """What a branch had in between never was on main, and was never applied from there."""
+def test_a_merged_branch_counts_as_its_merge_and_what_it_had_in_between_comes_last(project: Project) -> None:
+    """That never was on main, and was never applied from there, but it may have been from the branch."""
     describe(project, "one")
     git(project.folder, "checkout", "--quiet", "-b", "branch")
     describe(project, "between")
     describe(project, "two")
     git(project.folder, "checkout", "--quiet", "main")
     git(project.folder, "merge", "--quiet", "--no-ff", "--no-edit", "branch")
-    assert [text for _, text in versions(project)] == ["two", "one"]
+    assert [text for _, text in versions(project)] == ["two", "one", "between"]
 
 
 def test_variables_and_include_are_those_of_each_commit(project: Project) -> None:
@@ -124,7 +124,8 @@ def test_git_is_asked_as_often_for_any_number_of_commits(
         asked.append([line.split()[-2:] for line in log.read_text("utf-8").splitlines()])
         log.unlink()
     assert len(asked[0]) == len(asked[1])
-    assert sum("cat-file --batch" in " ".join(words) for words in asked[1]) == 2  # the sizes, then the contents
+    # The sizes, the contents, and once which configuration each commit has.
+    assert sum("cat-file --batch" in " ".join(words) for words in asked[1]) == 3
 
 
 def _git() -> Path:
