@@ -32,8 +32,8 @@ _PAGE = 30_000  # bytes of the plan in a pull request
 
 def adopt_edits(
     found: FoundDrift, session: Session, names: tuple[str, ...], patch: Path | None, *, shared: bool, request: bool
-) -> int:
-    """Take over what the remote moved, as a patch or as a pull request, and return the exit code.
+) -> Adoption:
+    """Take over what the remote moved, as a patch or as a pull request, and return what was taken over.
 
     `names` are what the user asked for. Raises Incomplete if something was left.
     """
@@ -55,7 +55,7 @@ def adopt_edits(
         console.say(_propose(found, session, done, sorted(named)))
     if done.left:
         raise Incomplete(f"{count(len(done.left), 'edit')} not adopted; see above")
-    return 0
+    return done
 
 
 def _propose(found: FoundDrift, session: Session, done: Adoption, named: list[str]) -> str:

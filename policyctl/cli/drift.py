@@ -24,7 +24,7 @@ from policyctl.policy.document import digest
 from policyctl.reconcile.drift import Evidence, FoundDrift, drift_of
 from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.plan import plan_directory
-from policyctl.report.drift import drift_data, drift_json, drift_text, drifts_text, without_writer
+from policyctl.report.drift import drift_data, drift_json, drift_markdown, drift_text, drifts_text, without_writer
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
@@ -33,15 +33,17 @@ EPILOG = """\b
 Example:
   policyctl drift
   policyctl drift anygem --env prod --audit audit.jsonl
-  policyctl drift --all --format json
+  policyctl drift --all --format markdown >> "$GITHUB_STEP_SUMMARY"
   policyctl drift --adopt --patch adopt.patch && git apply adopt.patch"""
 
 
 @click.command("drift", epilog=EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.names)
 @audit_option("The file that apply --audit adds to; what it has is certain, and wins over Git history.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when something differs.")
+@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit with 2 when something differs; with --adopt when an edit is taken over."
+)
 @click.option("--parallelism", type=click.IntRange(1, 64), default=4, show_default=True, help="Environments at once.")
 @click.option("--adopt", is_flag=True, help="Take what the remote moved over into the files, as a patch.")
 @click.option(
@@ -87,18 +89,24 @@ def drift(
         return _several(fleet, replace(pace, parallelism=parallelism), audit_file, form, detailed=detailed_exitcode)
     session = open_session(options)
     found = drift_in(session, selection, Evidence(options.dir, session.config, audit_file))
-    report, console = found.report, session.console
     if adopt:
         from policyctl.cli.adopt import adopt_edits  # with git and pages behind it
 
-        return adopt_edits(found, session, names, patch, shared=shared, request=request)
-    if form == "json":
-        console.result(drift_json([_result(report, session)], {report.environment: report}))
+        done = adopt_edits(found, session, names, patch, shared=shared, request=request)
+        return 2 if detailed_exitcode and done.files else 0
+    _show(found.report, session, form)
+    if found.report.blocked:
+        raise Incomplete(_blocked(found.report))
+    return 2 if detailed_exitcode and found.report.drifts else 0
+
+
+def _show(report: DriftReport, session: Session, form: str) -> None:
+    if form == "text":
+        shown = drift_text(report, session.remote, session.console.out_style)
     else:
-        console.result(drift_text(report, session.remote, console.out_style))
-    if report.blocked:
-        raise Incomplete(_blocked(report))
-    return 2 if detailed_exitcode and report.drifts else 0
+        rendered = drift_json if form == "json" else drift_markdown
+        shown = rendered([_result(report, session)], {report.environment: report})
+    session.console.result(shown)
 
 
 def _check_adoption(adopt: bool, patch: Path | None, shared: bool, request: bool, form: str, chosen: EnvironmentFilter) -> None:
@@ -110,8 +118,8 @@ def _check_adoption(adopt: bool, patch: Path | None, shared: bool, request: bool
         raise UsageError(f"{given[0]} needs --adopt")
     if adopt and chosen.several:
         raise UsageError("--adopt is for one environment; choose one with --env")
-    if adopt and form == "json":
-        raise UsageError("--format json is not for --adopt, which writes a patch")
+    if adopt and form != "text":
+        raise UsageError(f"--format {form} is not for --adopt, which writes a patch")
 
 
 def drift_in(session: Session, selection: Selection, evidence: Evidence) -> FoundDrift:
@@ -160,6 +168,8 @@ def _several(fleet: Fleet, pace: Pace, audit: Path | None, form: str, *, detaile
     found, console = run_fleet(fleet, "drift", work, pace), fleet.console
     if form == "json":
         console.result(drift_json(found.results, reports, found.left_out))
+    elif form == "markdown":
+        console.result(drift_markdown(found.results, reports))
     else:
         console.result(drifts_text(found, reports, console.out_style, verbose=console.verbose))
     return found.exit_code(detailed=detailed)

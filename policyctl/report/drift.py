@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import unified_diff
@@ -17,11 +18,15 @@ from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.policy.names import bare_name
 from policyctl.report.fleet import fleet_text, names_of
 from policyctl.report.format import Style, count, describe_value, escape, field_values, json_text, position_name
-from policyctl.report.markdown import code, prose, row
+from policyctl.report.markdown import SUMMARY_BYTES, code, naming, prose, row, strings_in
+from policyctl.report.markdown_parts import Room
+from policyctl.report.plan_items import named
 from policyctl.report.plan_text import SYMBOLS
 
 FORMAT = "policyctl/drift"
 VERSION = 1
+_FRAME = 64 * 1024  # bytes of a summary for everything but the policies
+_MOST_FAILED = 100
 _LOOKS: dict[Moved, str] = {"git": "cyan", "remote": "yellow", "both": "red", "unknown": "dim"}
 _NOUNS: dict[Moved, str] = {
     "git": "moved in Git",
@@ -93,12 +98,8 @@ def _summary(report: DriftReport, style: Style) -> str:
 
 def drifts_text(fleet: FleetResult, reports: dict[str, DriftReport], style: Style, *, verbose: bool = False) -> str:
     """Several environments: those with the same drift once, then what was left as it is, failures by reason, and a summary."""
-    groups: dict[str, list[EnvironmentResult]] = {}
-    for one in fleet.results:
-        if one.name in reports and reports[one.name].drifts:
-            groups.setdefault(one.alike, []).append(one)
     blocks = []
-    for group in sorted(groups.values(), key=len, reverse=True):
+    for group in _groups(fleet.results, reports):
         report = reports[group[0].name]
         same = f", the same in {count(len(group), 'environment')}" if len(group) > 1 else ""
         lines = [
@@ -108,6 +109,15 @@ def drifts_text(fleet: FleetResult, reports: dict[str, DriftReport], style: Styl
         head = style.paint(f"{escape(names_of(group))}: {_summary(report, Style())}{same}", "bold")
         blocks.append("".join(f"{line}\n" for line in (head, *(f"  {line}" for line in lines))))
     return "\n".join([*blocks, fleet_text(fleet, style, verbose=verbose, plans=False)])
+
+
+def _groups(results: Sequence[EnvironmentResult], reports: Mapping[str, DriftReport]) -> list[list[EnvironmentResult]]:
+    """The environments that differ from the files, those with equal drift together, the most first."""
+    groups: dict[str, list[EnvironmentResult]] = {}
+    for one in results:
+        if one.name in reports and reports[one.name].drifts:
+            groups.setdefault(one.alike, []).append(one)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def without_writer(one: Drift) -> Drift:
@@ -200,6 +210,38 @@ def _three_way_table(one: Drift) -> str:
         rows.append(row((code(position_name(field.path)), known, code(files), code(live), prose(MOVED[field.moved]))))
     table = row(("field", "was", "files", "remote", "who moved")) + row(["---"] * 5) + "".join(rows)
     return f"{head}{table}\n" if rows else head
+
+
+def drift_markdown(results: Sequence[EnvironmentResult], reports: Mapping[str, DriftReport]) -> str:
+    """The drift of one or more environments for a step's summary: what differs on three sides, equal drift once, and failures.
+
+    What does not fit is counted.
+    """
+    room = Room(SUMMARY_BYTES - _FRAME)
+    parts = [(group, one) for group in _groups(results, reports) for one in reports[group[0].name].drifts]
+    shown = [*room.take(_part_markdown(group, one) for group, one in parts)]
+    taken = [text for text in shown if text is not None]
+    more = f"and {len(parts) - len(taken):,} more, which `policyctl drift` prints\n\n" if len(taken) < len(parts) else ""
+    totals = Counter[Moved]()
+    for report in reports.values():
+        totals.update(report.totals)
+    counts = ", ".join(f"{number:,} {_NOUNS[moved]}" for moved, number in totals.items() if number) or "none"
+    where = code(results[0].name) if len(results) == 1 else count(len(results), "environment")
+    failed = [f"- {code(one.name)}: {prose(one.reason)}\n" for one in results if one.failed]
+    some = f"Not compared, or not as a whole:\n\n{''.join(failed[:_MOST_FAILED])}\n" if failed else ""
+    rest = f"and {len(failed) - _MOST_FAILED:,} more\n" if len(failed) > _MOST_FAILED else ""
+    gaps = dict.fromkeys(report.gap for report in reports.values() if report.gap is not None)
+    notes = "".join(f"History is not whole: {prose(gap)}.\n\n" for gap in gaps)
+    return f"### policyctl: drift in {where}: {counts}\n\n{''.join(taken)}{more}{some}{rest}{notes}"
+
+
+def _part_markdown(group: Sequence[EnvironmentResult], one: Drift) -> str:
+    change, where = one.change, named([result.name for result in group])
+    one = without_writer(one) if len(group) > 1 else one
+    documents = [document for document in (change.before, change.after, one.base) if document is not None]
+    with naming((change.name, bare_name(change.name), *strings_in(documents))):
+        value = "" if change.action == "update" else f"{code(describe_value(change.after or change.before or {}))}\n\n"
+        return f"{where}: {change.action} {_three_way_table(one)}{value}"
 
 
 def patch_text(files: Mapping[Path, tuple[str | None, str | None]], top: Path) -> str:

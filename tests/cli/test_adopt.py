@@ -77,6 +77,13 @@ def test_an_edit_becomes_the_smallest_patch(applied: Project, policyctl: Policyc
     assert in_sync(policyctl)
 
 
+def test_the_exit_code_shows_whether_an_edit_was_taken_over_if_asked(applied: Project, policyctl: Policyctl) -> None:
+    assert adopt(policyctl, "--detailed-exitcode").code == 0
+    edit("anygem", weighing(0.6, 0.4))
+    assert adopt(policyctl, "--detailed-exitcode").code == 2
+    assert adopt(policyctl, "--detailed-exitcode").code == 0
+
+
 def edit_text(_: Project) -> None:
     edit("anygem", describing("one: two\n\nthree # four\n"))
 
@@ -273,6 +280,7 @@ WRONG = {
     "a patch of nothing": (["--patch", "x"], "--patch needs --adopt"),
     "files of nothing": (["--shared"], "--shared needs --adopt"),
     "several environments": (["--adopt", "--patch", "x", "--all"], "--adopt is for one environment"),
+    "a table": (["--adopt", "--patch", "x", "--format", "markdown"], "--format markdown is not for --adopt"),
     "another format": (["--adopt", "--patch", "x", "--format", "json"], "--format json is not for --adopt"),
 }
 

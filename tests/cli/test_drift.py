@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -648,6 +649,47 @@ def test_the_page_of_a_plan_has_the_words(applied: Project, policyctl: Policyctl
     remote_edits(applied)
     assert policyctl("plan", "--report", "html=plan.html").code == 0
     assert "<p>The remote moved: no commit has what is live: edited by hand" in Path("plan.html").read_text("utf-8")
+
+
+MARKDOWN = """\
+### policyctl: drift in `local`: 1 moved on both sides
+
+`local`: update `chat`: both moved: edited on the remote since policyctl wrote it, and changed in the files since WRITTEN.
+
+| field | was | files | remote | who moved |
+| --- | --- | --- | --- | --- |
+| `description` | `second` | `third` | `second` | Git moved |
+| `policy.retry.attempts` | `1` | `1` | `5` | the remote moved |
+
+"""
+
+
+def test_a_summary_of_a_step_has_a_table(applied: Project, policyctl: Policyctl) -> None:
+    both_edit(applied)
+    shown = policyctl("drift", "--audit", AUDIT, "--format", "markdown").out
+    written = shown.partition("files since ")[2].partition(".\n")[0]
+    assert written.startswith("(written ")
+    assert shown == MARKDOWN.replace("WRITTEN", written)
+    edit("chat", describing("fixes #1 @team <!-- x --> | a `b` | <b>"))
+    put([row("@team", description="@team")])
+    text = re.sub(r"(`+).+?\1", "", policyctl("drift", "--format", "markdown").out)
+    assert [word for word in ("@team", "<!--", "fixes", "<b>") if word in text] == []
+
+
+def test_a_summary_of_several_environments_has_equal_drift_once(project: Project, policyctl: Policyctl) -> None:
+    describe(project, "first")
+    project.write("rows.csv", "t\na\nb\nc\n")
+    project.write("policyctl.yaml", FLEET)
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--all", "--yes", "--audit", AUDIT).code == 0
+    for name in "ab":
+        edit("chat", retries(5), project.policies / f"{name}.db")
+    (project.policies / "c.db").write_bytes(b"not a database, whatever its name is")
+    ran = policyctl("drift", "--all", "--audit", AUDIT, "--format", "markdown")
+    assert ran.code == 5
+    assert ran.out.startswith("### policyctl: drift in 3 environments: 2 moved on the remote\n\n`t-a`, `t-b`: update `chat`: ")
+    assert (ran.out.count("| `1` | `5` |"), ran.out.count("written")) == (1, 0)
+    assert "Not compared, or not as a whole:\n\n- `t-c`: " in ran.out
 
 
 def test_of_several_environments_only_the_edited_one_is_refused(project: Project, policyctl: Policyctl) -> None:
