@@ -17,6 +17,7 @@ from policyctl.remote.redaction import Redactor, resolve_secret
 from policyctl.remote.responses import describe
 
 LABEL = "policyctl-drift"
+DRAFT = "The safety rules refuse this change, so it is a draft:"  # in the text of a pull request of ours
 PAGE = 100  # rows in one response, the most that both services return
 
 
@@ -139,8 +140,9 @@ class Forge(Protocol):
         """Make the branch of a proposal one commit with its files, whatever the branch was. The branch to merge into stays."""
         ...
 
-    def request(self, what: Proposed, old: Comment | None) -> None:
-        """Open a pull request for a proposal, or replace the title and the text of `old`."""
+    def request(self, what: Proposed, old: Comment | None) -> str | None:
+        """Open a pull request for a proposal, or replace the title and the text of `old`; one that is no draft any more is
+        ready to merge. Returns why it could not be made the one or the other."""
         ...
 
     def close_thread(self, old: Comment) -> None:
@@ -209,8 +211,11 @@ class ForgeClient(ABC):
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] = {}) -> Any:
         """The content of the service's response. Raises NotAllowed, or RemoteError for any other failure."""
-        request = Request(method, f"{self._api}{path}", tuple(query.items()), body, headers=self._headers)
-        answer = self._http.send(request, writes=method != "GET")
+        return self.send(Request(method, f"{self._api}{path}", tuple(query.items()), body, headers=self._headers))
+
+    def send(self, request: Request) -> Any:
+        """The content of the response to a request that has the token. Raises as `ask` does."""
+        answer = self._http.send(request, writes=request.method != "GET")
         if answer.good:
             return answer.content
         kind = NotAllowed if answer.status in (401, 403, 404) else RemoteError

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from policyctl.ci.forge import (
+    DRAFT,
     LABEL,
     PAGE,
     Comment,
@@ -25,6 +26,7 @@ from policyctl.ci.forge import (
 )
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import Proposal
+from policyctl.remote.http import Request
 
 _BOT = "github-actions[bot]"  # the author of what a workflow's own token writes; that token may not ask who it is
 _PULL = re.compile(r"refs/pull/([0-9]+)/(?:merge|head)")
@@ -142,13 +144,32 @@ class GitHub(ForgeClient):
             raise RemoteError("GitHub did not answer with the id of what it was asked to make")
         return found
 
-    def request(self, what: Proposed, old: Comment | None) -> None:
+    def request(self, what: Proposed, old: Comment | None) -> str | None:
         text = {"title": what.title, "body": what.body}
         if old is None:
             made = {**text, "head": what.branch, "base": what.into, "draft": what.draft}
             self.ask("POST", f"{self._repository}/pulls", made)
-        else:
-            self.ask("PATCH", old.path, text)
+            return None
+        self.ask("PATCH", old.path, text)
+        try:
+            self._set_draft(what, old)
+        except RemoteError as error:
+            return str(error)
+        return None
+
+    def _set_draft(self, what: Proposed, old: Comment) -> None:
+        """Make a pull request that is there already a draft, or ready if it was one of ours; only GraphQL can."""
+        now = self.fields(old.path)
+        if bool(now.get("draft")) == what.draft or not (what.draft or DRAFT in old.body):
+            return
+        change = "convertPullRequestToDraft" if what.draft else "markPullRequestReadyForReview"
+        query = f"mutation($id: ID!) {{ {change}(input: {{pullRequestId: $id}}) {{ clientMutationId }} }}"
+        body = {"query": query, "variables": {"id": text_in(now, "node_id")}}
+        answer = self.send(Request("POST", f"{self._api.removesuffix('/v3')}/graphql", (), body, headers=self._headers))
+        errors = answer.get("errors") if isinstance(answer, dict) else None
+        if errors:
+            why = text_in(errors[0], "message") if isinstance(errors, list) else None
+            raise RemoteError(f"GitHub did not carry out {change}: {why or 'no reason given'}")
 
     def discussion(self) -> str:
         return f"{self._repository}/issues/{self._number()}/comments"

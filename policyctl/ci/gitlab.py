@@ -119,7 +119,7 @@ class GitLab(ForgeClient):
         commit = {"branch": what.branch, "start_sha": what.start, "force": True, "commit_message": what.title}
         self.ask("POST", f"{self._project}/repository/commits", {**commit, "actions": actions})
 
-    def request(self, what: Proposed, old: Comment | None) -> None:
+    def request(self, what: Proposed, old: Comment | None) -> None:  # its title decides whether it is a draft
         text = {"title": f"Draft: {what.title}" if what.draft else what.title, "description": what.body}
         if old is None:
             made = {**text, "source_branch": what.branch, "target_branch": what.into}

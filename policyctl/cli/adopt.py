@@ -8,7 +8,7 @@ from pathlib import Path
 
 from policyctl.ci import open_forge
 from policyctl.ci.comments import edits_marker
-from policyctl.ci.forge import Forge, Proposed
+from policyctl.ci.forge import DRAFT, Forge, Proposed
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.session import Session
 from policyctl.errors import Incomplete, PolicyctlError
@@ -24,6 +24,7 @@ from policyctl.reconcile.drift import FoundDrift
 from policyctl.report.drift import adoption_markdown, adoption_text, patch_text
 from policyctl.report.format import count
 from policyctl.report.markdown import foreign_texts, naming
+from policyctl.report.markdown_parts import Room, listed_lines
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_view import PlanView
 
@@ -83,8 +84,11 @@ def _propose(found: FoundDrift, session: Session, done: Adoption, named: list[st
             raise PolicyctlError(f"this run is for {branch}, which is the branch of the pull request; run it for another one")
         if old is None or not old.body.startswith(marker):
             forge.push(what)
-        forge.request(what, old)
-    return "a pull request was opened" if old is None else "the pull request was updated"
+        complaint = forge.request(what, old)
+    done_so = "a pull request was opened" if old is None else "the pull request was updated"
+    if complaint is None:
+        return done_so
+    return f"{done_so}, but it could not be made {'a draft' if what.draft else 'ready to merge'}: {complaint}"
 
 
 def _proposal(found: FoundDrift, session: Session, done: Adoption, forge: Forge, marker: str) -> Proposed:
@@ -100,9 +104,10 @@ def _proposal(found: FoundDrift, session: Session, done: Adoption, forge: Forge,
     while page.startswith("<!--"):  # the markers of a comment, which is what approves
         page = page.partition("\n")[2]
     with naming((*foreign_texts(judged), *foreign_texts(found.review))):
-        body = marker + adoption_markdown(found.report, done, page, digest_after(found, done))
+        opening = marker + listed_lines(f"> [!CAUTION]\n> {DRAFT}", judged.refusals, Room(_PAGE), "> ")
+        body = opening + adoption_markdown(found.report, done, page, digest_after(found, done))
     if len(body) > forge.longest:
-        body = f"{marker}The edits are too many to show here; [the run]({forge.link}) shows them.\n"
+        body = f"{opening}The edits are too many to show here; [the run]({forge.link}) shows them.\n"
     title = f"policyctl: adopt {count(len(done.documents), 'edit')} made on {session.environment.name}"
     files = {repository_path(str(path)): after for path, (_, after) in done.files.items()}
     created = frozenset(repository_path(str(path)) for path, (before, _) in done.files.items() if before is None)

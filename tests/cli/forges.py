@@ -25,6 +25,7 @@ class Forge:
     issues: list[dict[str, Any]] = field(default_factory=list)
     merges: list[dict[str, Any]] = field(default_factory=list)
     read_only: bool = False
+    no_drafts: bool = False  # a token that may not turn a pull request into a draft
     knows_me: bool = False  # a workflow's own token may not ask who it is
     proposals: dict[int, tuple[str, str]] = field(default_factory=dict)  # each pull request's newest commit, and its target
     head: str | None = COMMIT  # what main is at; None where the token may not ask
@@ -205,11 +206,23 @@ class Forge:
     def _request(self, seen: Seen, number: str) -> Reply:
         """A pull request by itself."""
         if seen.method != "GET":
+            assert "draft" not in seen.json, "only GraphQL changes that"
             return self._changed(seen, number, self.requests)
+        if own := [one for one in self.requests if str(one["number"]) == number]:
+            return Reply(200, {"draft": False, **own[0], "node_id": f"node {number}"})
         made = [one for one in self.merges if one["number"] == int(number)]
         opened: dict[str, Any] = {"user": {"login": OPENER}, "author": {"username": OPENER}, "merged_at": None, "state": "open"}
         opened["head"] = {"sha": self.newest}
         return Reply(200, {**opened, **(made[-1] if made else {})})
+
+    def _graphql(self, seen: Seen) -> Reply:
+        """A pull request of GitHub's becomes a draft, or ready."""
+        if self.no_drafts:
+            return Reply(200, {"errors": [{"message": "Resource not accessible by integration"}]})
+        row = next(one for one in self.requests if f"node {one['number']}" == seen.json["variables"]["id"])
+        row["draft"] = "{ convertPullRequestToDraft(" in seen.json["query"]
+        assert row["draft"] or "{ markPullRequestReadyForReview(" in seen.json["query"]
+        return Reply(200, {"data": {}})
 
     def _run(self, _: Seen) -> Reply:
         """The run that a step is of: it was made when the newest commit came."""
@@ -268,6 +281,7 @@ _ROUTES: dict[str, Callable[..., Reply]] = {
     r"/git/(trees|commits)(?:/(\w+))?": Forge._object,
     r"/git/refs(?:/heads/(.+))?": Forge._ref,
     r"/repository/commits": Forge._pushed,
+    r"/graphql": Forge._graphql,
     r"/issues": Forge._issues,
     r"/issues/(\d+)": Forge._one_issue,
 }

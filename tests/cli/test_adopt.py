@@ -398,15 +398,53 @@ def test_what_git_moved_too_is_left_to_apply(step: Forge, policyctl: Policyctl, 
     assert "what only Git moved" in body_of(step.requests[0])
 
 
-def test_an_adoption_that_a_guard_refuses_is_a_draft_with_the_reason(
+REFUSED = "> [!CAUTION]\n> The safety rules refuse this change, so it is a draft:\n>\n> - "
+
+
+def is_draft(request: dict[str, Any]) -> bool:
+    return bool(request.get("draft")) or request["title"].startswith("Draft: ")
+
+
+def test_an_adoption_that_a_guard_refuses_is_a_draft_with_the_reason_first(
     step: Forge, applied: Project, policyctl: Policyctl
 ) -> None:
     applied.write("policyctl.yaml", "guards: {max_traffic_shift: 5}\n")
     commit(applied.folder, "policies")
     assert propose(policyctl).code == 0
     (request,) = step.requests
-    assert request.get("draft") or request["title"].startswith("Draft: ")
-    assert "max_traffic_shift" in body_of(request)
+    assert is_draft(request)
+    _, _, text = body_of(request).split("\n", 2)
+    assert text.startswith(REFUSED)
+    assert "max_traffic_shift" in text.partition("\n\n")[0]
+
+
+def test_a_pull_request_becomes_a_draft_when_a_guard_refuses_the_edits_that_it_has_by_then(
+    step: Forge, applied: Project, policyctl: Policyctl
+) -> None:
+    """And ready again when it refuses them no more, unless a person made it a draft."""
+    applied.write("policyctl.yaml", "guards: {max_traffic_shift: 20}\n")
+    commit(applied.folder, "policies")
+    for weights, refused in (((0.6, 0.4), False), ((0.3, 0.7), True), ((0.3, 0.7), True), ((0.7, 0.3), False)):
+        edit("anygem", weighing(*weights))
+        assert propose(policyctl).code == 0
+        assert (len(step.requests), is_draft(step.requests[0])) == (1, refused)
+        assert (REFUSED in body_of(step.requests[0])) == refused
+    if step.kind == "github":
+        step.requests[0]["draft"] = True
+        assert propose(policyctl).code == 0
+        assert is_draft(step.requests[0])
+
+
+def test_a_draft_that_the_token_may_not_make_is_reported(step: Forge, applied: Project, policyctl: Policyctl) -> None:
+    """The reason is at the top of the text then, too."""
+    assert propose(policyctl).code == 0
+    applied.write("policyctl.yaml", "guards: {max_traffic_shift: 5}\n")
+    commit(applied.folder, "policies")
+    step.no_drafts = True
+    ran = propose(policyctl)
+    complaint = "the pull request was updated, but it could not be made a draft: GitHub did not carry out"
+    assert (ran.code, complaint in ran.err) == (0, step.kind == "github")
+    assert REFUSED in body_of(step.requests[0])
 
 
 def test_new_and_deleted_files_are_in_it(step: Forge, applied: Project, policyctl: Policyctl) -> None:
