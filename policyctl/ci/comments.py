@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -34,10 +34,20 @@ def comment_marker(environment: str, directory: str) -> str:
     return f"<!-- policyctl:plan environment={_marked(environment)} directory={_marked(directory)} -->"
 
 
-def edits_marker(environment: str, directory: str, fingerprint: str = "") -> str:
-    """The first lines of a pull request that adopts the edits of an environment; the second one has their fingerprint."""
+_ADOPTS = re.compile(r"<!-- policyctl:adopts sha256:[0-9a-f]{64}((?: [0-9a-f]+)*) -->")
+
+
+def edits_marker(environment: str, directory: str, fingerprint: str = "", edits: Iterable[str] = ()) -> str:
+    """The first lines of a pull request that adopts the edits of an environment; the second one has their fingerprint, and a
+    hash of each of these `edits`."""
     first = f"<!-- policyctl:edits environment={_marked(environment)} directory={_marked(directory)} -->\n"
-    return f"{first}<!-- policyctl:adopts {fingerprint} -->\n" if fingerprint else first
+    return f"{first}<!-- policyctl:adopts {' '.join([fingerprint, *edits])} -->\n" if fingerprint else first
+
+
+def edits_in(body: str) -> frozenset[str]:
+    """The hashes of the edits that a pull request of ours adopts."""
+    found = _ADOPTS.match("".join(body.splitlines()[1:2]))
+    return frozenset(found[1].split()) if found else frozenset()
 
 
 class ShownPlan(NamedTuple):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from policyctl.ci import open_forge
-from policyctl.ci.comments import edits_marker
+from policyctl.ci.comments import edits_in, edits_marker
 from policyctl.ci.forge import DRAFT, Forge, Proposed
 from policyctl.cli.github_actions import repository_path
 from policyctl.cli.session import Session
@@ -62,9 +62,15 @@ def adopt_edits(
 def _propose(found: FoundDrift, session: Session, done: Adoption, named: list[str]) -> str:
     """Open, update or close the pull request of the environment and directory, and of what is `named`; what was done."""
     directory, environment = repository_path(str(session.options.dir)), session.environment.name
-    edits = [[one.change.name, one.change.before_digest()] for one in found.report.drifts if one.moved != "git"]
+    edits = {
+        one.change.name: digest([one.change.name, one.change.before_digest()]).removeprefix("sha256:")[:12]
+        for one in found.report.drifts
+        if one.moved != "git"
+    }
     files = {repository_path(str(path)): after for path, (_, after) in done.files.items()}
-    marker = edits_marker(environment, directory, digest([edits, files]))  # of what the branch has too: the text describes it
+    taken = [edits[name] for name in done.documents if name in edits]
+    fingerprint = digest([edits, files])  # of what the branch has too: the text describes it
+    marker = edits_marker(environment, directory, fingerprint, taken)
     place = digest([environment, directory, *named]).removeprefix("sha256:")[:8]
     branch = f"policyctl/drift-{re.sub('[^A-Za-z0-9]+', '-', environment)}-{place}"
     with open_forge(os.environ) as forge:
@@ -75,7 +81,7 @@ def _propose(found: FoundDrift, session: Session, done: Adoption, named: list[st
         if not done.files:
             if old is None:
                 return "no pull request: there is nothing to adopt"
-            if done.left:
+            if not edits_in(old.body).isdisjoint(edits.values()):
                 return "the pull request stays as it is: nothing can be adopted now"
             forge.close_thread(old)
             return "the pull request was closed: there is nothing to adopt any more"

@@ -390,6 +390,26 @@ def test_a_pull_request_is_not_closed_for_what_was_not_looked_at(step: Forge, ap
     assert [one["state"] for one in step.requests] == ["open"]
 
 
+def test_a_pull_request_is_closed_when_the_edits_that_it_has_are_gone(step: Forge, policyctl: Policyctl) -> None:
+    """Another edit, which cannot be adopted, does not keep it open: it would be merged for something that is no longer live."""
+    assert propose(policyctl).code == 0
+    put([row("new", policy={"targets": []})])
+    ran = propose(policyctl)
+    assert (ran.code, "the pull request was updated" in ran.err) == (5, True)
+    edit("anygem", weighing(0.75, 0.25))
+    ran = propose(policyctl)
+    assert (ran.code, "the pull request was closed" in ran.err) == (5, True)
+    assert [one["state"] for one in step.requests] == ["closed"]
+
+
+def test_a_new_pull_request_is_opened_after_one_was_closed(step: Forge, policyctl: Policyctl) -> None:
+    """By us, by a person, or by a merge that was reverted."""
+    assert propose(policyctl).code == 0
+    step.requests[0]["state"] = "closed"
+    ran = propose(policyctl)
+    assert (ran.code, "a pull request was opened" in ran.err, len(step.requests)) == (0, True, 2)
+
+
 def test_what_git_moved_too_is_left_to_apply(step: Forge, policyctl: Policyctl, applied: Project) -> None:
     applied.write("anygem.yaml", ANYGEM.replace("Balances", "Spreads"))
     commit(applied.folder, "policies")
