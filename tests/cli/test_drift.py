@@ -527,6 +527,97 @@ def test_what_was_edited_by_hand_is_removed_only_when_it_is_named(case: str, app
     assert policyctl("plan", "--detailed-exitcode").code == 0
 
 
+MODEL = "spec_version: v1\nkind: model\nname: openai/a\ntags: [{}]\n"
+
+
+def renamed_file(project: Project, policyctl: Policyctl) -> None:
+    git(project.folder, "mv", "policies/chat.yaml", "policies/new.yaml")
+    commit(project.folder)
+    describe(project, "other", "other")
+    (project.policies / "new.yaml").unlink()
+
+
+def renamed_directory(project: Project, policyctl: Policyctl) -> None:
+    """The file is not in the new directory any more, and what was applied never was."""
+    moves_from(project, "old")
+    describe(project, "other", "other")
+    (project.policies / "chat.yaml").unlink()
+
+
+def renamed_policy(project: Project, policyctl: Policyctl) -> None:
+    path = project.policies / "chat.yaml"
+    path.write_text(path.read_text("utf-8").replace("name: chat", "name: talk"), "utf-8")
+
+
+def applied_from_a_branch(project: Project, policyctl: Policyctl) -> None:
+    merges_what_was_applied(project, policyctl)
+    describe(project, "other", "other")
+    (project.policies / "chat.yaml").unlink()
+
+
+GONE: dict[str, Callable[[Project, Policyctl], None]] = {
+    "after its file was renamed": renamed_file,
+    "after its directory was renamed": renamed_directory,
+    "by giving it another name": renamed_policy,
+    "after a branch was applied": applied_from_a_branch,
+}
+
+
+@pytest.mark.parametrize("case", GONE)
+def test_a_removal_is_refused_only_if_the_policy_was_edited_by_hand(case: str, applied: Project, policyctl: Policyctl) -> None:
+    GONE[case](applied, policyctl)
+    commit(applied.folder)
+    assert policyctl("plan").code == 0
+    edit("chat", retries(5))
+    ran = policyctl("plan")
+    assert (ran.code, "virtual-policy/chat would be removed, but it was edited since" in ran.out) == (3, True)
+    assert policyctl("apply", "--yes").code == 3
+    assert policyctl("apply", "--yes", "--allow-remove", "chat").code == 0
+    assert "virtual-policy/chat" not in live_documents()
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_model_that_was_edited_by_hand_is_removed_only_when_it_is_named(
+    edited: bool, project: Project, policyctl: Policyctl
+) -> None:
+    project.write("policyctl.yaml", "manage: [policies, models]\n")
+    project.policy("other", "virtual-model/openai/b")
+    project.write("models/a.yaml", MODEL.format("first"))
+    project.write("models/b.yaml", MODEL.format("first").replace("openai/a", "openai/b"))
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--yes").code == 0
+    (project.policies / "models" / "a.yaml").unlink()
+    commit(project.folder, "policies")
+    if edited:
+        with closing(sqlite3.connect(LOCAL)) as connection, connection:
+            connection.execute("UPDATE model SET document = replace(document, 'first', 'by hand') WHERE name LIKE '%/a'")
+    ran = policyctl("plan")
+    assert (ran.code, "virtual-model/openai/a would be removed, but it was edited since" in ran.out) == (3 * edited, edited)
+    assert policyctl("apply", "--yes", *(["--allow-remove", "virtual-model/openai/a"] if edited else [])).code == 0
+
+
+@pytest.mark.parametrize("args", [["--env", "t-a"], ["--env", "t-a", "--env", "t-b"]])
+def test_in_a_generated_environment_too(args: list[str], project: Project, policyctl: Policyctl) -> None:
+    """Its inventory got another name since, and the row another value."""
+    for name in ("chat", "other"):
+        describe(project, "'{{ share }}'", name)
+    project.write("rows.csv", "t,share\na,first\nb,second\n")
+    project.write("policyctl.yaml", FLEET.replace("extends: one", "extends: one, vars: [share]"))
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--all", "--yes").code == 0
+    (project.policies / "rows.csv").unlink()
+    project.write("tenants.csv", "t,share\na,third\nb,second\n")
+    project.write("policyctl.yaml", FLEET.replace("extends: one", "extends: one, vars: [share]").replace("rows", "tenants"))
+    (project.policies / "chat.yaml").unlink()
+    commit(project.folder, "policies")
+    assert policyctl("plan", *args).code == 0
+    edit("chat", retries(5), project.policies / "a.db")
+    ran = policyctl("plan", *args)
+    assert (ran.code, ran.out.count("virtual-policy/chat would be removed, but it was edited since")) == (
+        (3, 1) if len(args) == 2 else (5, 2)
+    )
+
+
 def test_the_audit_record_of_an_apply_wins_over_history(applied: Project, policyctl: Policyctl) -> None:
     """An old version was put back by hand, which history takes for not applied; and what was applied was never committed."""
     git_removes(applied)
