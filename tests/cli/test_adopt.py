@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from tests.cli.forges import Forge
 from tests.conftest import ANYGEM, Policyctl, Project, Ran
+from tests.examples import examples
 from tests.git_repo import commit, git
 from tests.sqlite_rows import drop, edit, live_documents, put, row
 
@@ -250,6 +252,71 @@ def test_a_variable_that_moves_another_policy_too_is_left(fleet: Project, policy
     ran = adopt(policyctl, "--env", "t-a")
     assert (ran.code, PATCH.exists()) == (5, False)
     assert "left  virtual-policy/anygem: setting share in the vars of t-a would change more than this\n" in ran.err
+
+
+CONFIGS = {
+    "generated from rows": "templates: {{one: {{remote: 'sqlite:///{{{{ t }}}}.db', vars: {{{0}}}}}}}\n"
+    "fleet: [{{from: rows.csv, name: 't-{{{{ t }}}}', extends: one}}]\n",
+    "generated, with an entry": "templates: {{one: {{remote: 'sqlite:///{{{{ t }}}}.db', vars: {{{0}}}}}}}\n"
+    "fleet: [{{from: rows.csv, name: 't-{{{{ t }}}}', extends: one}}]\n"
+    "environments:\n  t-a:  # ours\n    limits: {{max_removes: 3}}  # few\n",
+    "with own variables": "environments:\n"
+    "  t-a: {{remote: 'sqlite:///a.db', vars: {{{0}}}}}\n  t-b: {{remote: 'sqlite:///b.db', vars: {{{0}}}}}\n",
+    "in block style": "environments:\n  t-a:\n    remote: sqlite:///a.db\n    vars:  # of a\n      {1}\n"
+    "  t-b:\n    remote: sqlite:///b.db\n    vars:\n      {1}\n",
+    "with variables of a template": "templates: {{one: {{vars: {{{0}}}}}}}\n"
+    "environments:\n  t-a: {{extends: one, remote: 'sqlite:///a.db'}}\n  t-b: {{extends: one, remote: 'sqlite:///b.db'}}\n",
+}
+TEMPLATE = """\
+# for all
+spec_version: v1
+kind: model
+name: anygem
+description: "{{ about }}"  # what it is
+policy:
+  strategy: {mode: loadbalance}
+  retry: {attempts: "{{ tries }}"}
+  targets:
+    - model_name: virtual-model/google/a
+      weight: "{{ share }}"   # most
+    - model_name: virtual-model/google/b
+      weight: "{{ rest }}"
+"""
+ABOUT = ["plain words", "with: colon", "a # hash", "two\nlines", "x" * 90, "yes", "1.0", "é ü", "'q' \"d\"", "{{ x", "", "null"]
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_random_edits_of_variables_are_overrides_of_that_environment_alone(
+    case: str, project: Project, policyctl: Policyctl
+) -> None:
+    random = Random(case)
+    values = ["about: words", "tries: 1", "share: 0.75", "rest: 0.25"]
+    project.write("rows.csv", "t\na\nb\n")
+    config = 'scope: ["virtual-policy/*"]\n' + CONFIGS[case].format(", ".join(values), "\n      ".join(values))
+    project.write("policyctl.yaml", config)
+    project.write("anygem.yaml", TEMPLATE)
+    commit(project.folder, "policies")
+    assert policyctl("apply", "--env", "t-a", "--env", "t-b", "--yes").code == 0
+    adopted = 0
+    for _ in range(examples(10)):
+        for change in random.sample(
+            [
+                describing(random.choice(ABOUT)),
+                weighing(random.choice([0.1, 0.5, 1]), random.choice([0.2, 0.5, 1])),
+                lambda document: document["policy"].update(retry={"attempts": random.randint(1, 5)}),
+                lambda document: document["policy"]["targets"][0].pop("weight", None),
+            ],
+            random.randint(1, 3),
+        ):
+            edit("anygem", change, project.policies / "a.db")
+        ran = adopt(policyctl, "--env", "t-a")
+        assert ran.code in (0, 5), ran
+        adopted += ran.code == 0
+        assert (project.policies / "anygem.yaml").read_text("utf-8") == TEMPLATE
+        assert in_sync(policyctl, "--env", "t-a") == (ran.code == 0), ran
+        assert in_sync(policyctl, "--env", "t-b")
+        git(project.folder, "checkout", "--quiet", "policies")
+    assert adopted
 
 
 ANCHORED = """
