@@ -20,7 +20,7 @@ from policyctl.load.git.revision import Sides, TreeEntry, changes_between
 from policyctl.load.source import MAX_BYTES
 
 MOST_COMMITS = 20_000  # that changed one of the directories
-_MOST_ADDING = 2_000  # commits that may have moved a directory
+_MOST_MOVING = 2_000  # commits that may have moved a directory
 _ROUNDS = 5  # of moves, one before the other
 _FROM = re.compile(rb"""\bfrom: *["']?([^\s"',}]+)""")
 
@@ -72,7 +72,7 @@ class Elsewhere:
         """The commits that changed the directory wherever it was, the youngest first: by path the entries on both sides."""
         for _ in range(_ROUNDS):
             found = self._changes()
-            folders = [one for one in self._moved_from(found) if one not in self._folders]
+            folders = [one for one in self._other_folders(found) if one not in self._folders]
             inventories = [one for one in self._named_then(found) if one not in self._inventories]
             if not folders and not inventories:
                 return found
@@ -140,29 +140,34 @@ class Elsewhere:
         entries = (entry for one in commits.values() for _, entry in one.values() if entry)
         return inventories_then(self._repository, entries, paths)
 
-    def _moved_from(self, commits: Changes) -> list[str]:
-        """The folders that were at the path of one of ours before a commit that moved a file of them."""
-        added: dict[str, list[str]] = {}
+    def _other_folders(self, commits: Changes) -> list[str]:
+        """The folders from which a commit moved a file to one of ours, or to which a branch moved one."""
+        moving: dict[str, list[tuple[str, bool]]] = {}
         for commit, entries in commits.items():
-            new = [path for path, (old, entry) in entries.items() if old is None and entry and self._is_ours(entry)]
-            if new:
-                added[commit] = new
-        adding = [*added][-_MOST_ADDING:]
-        if len(added) > len(adding):
-            self.gap = f"only {_MOST_ADDING:,} commits that added files were looked at for where they came from"
-        parents = self._parents(adding)
-        pairs = [f"{commit} {parents[commit]}" for commit in adding if commit in parents]
-        gone = changes_between(self._repository, pairs, (), "--diff-filter=D") if pairs else {}
+            here = [
+                (path, old is None) for path, (old, new) in entries.items() if not (old and new) and self._is_ours(old or new)
+            ]
+            if here:
+                moving[commit] = here
+        chosen = [*moving][-_MOST_MOVING:]
+        if len(moving) > len(chosen):
+            self.gap = f"only {_MOST_MOVING:,} commits that added or removed files were looked at for where these were besides"
+        parents = self._parents(chosen)
+        pairs = [f"{commit} {parents[commit]}" for commit in chosen if commit in parents]
+        changes = changes_between(self._repository, pairs, (), "--diff-filter=AD") if pairs else {}
         found: dict[str, None] = {}
-        for commit, entries in gone.items():
-            left = [path for path in entries if not path.startswith(tuple(self._folders))]
-            for path in added[commit]:
+        for commit, entries in changes.items():
+            outside = [(path, old is None) for path, (old, _) in entries.items() if not path.startswith(tuple(self._folders))]
+            for path, added in moving[commit]:
                 folder = max((one for one in self._folders if path.startswith(one)), key=len)
-                found |= {before: None for old in left if (before := _moved(old, path, folder)) is not None}
+                others = (other for other, was_added in outside if was_added != added)
+                found |= {one: None for other in others if (one := _moved(other, path, folder)) is not None}
         return [*found]
 
-    def _is_ours(self, entry: TreeEntry) -> bool:
-        return any(entry.path.startswith(folder) and is_policy_file(entry, folder) for folder in self._folders)
+    def _is_ours(self, entry: TreeEntry | None) -> bool:
+        return entry is not None and any(
+            entry.path.startswith(folder) and is_policy_file(entry, folder) for folder in self._folders
+        )
 
     def _parents(self, commits: Sequence[str]) -> dict[str, str]:
         """The first parents of commits that have one here."""
@@ -180,7 +185,7 @@ class Elsewhere:
 
 
 def _moved(old: str, new: str, folder: str) -> str | None:
-    """The folder that is at `folder` after a file moved from `old` to `new`; None if these are not one file."""
+    """The other folder that `folder` is, if the file `new` in it is the file `old`; None if these have not one name."""
     pairs = zip_longest(reversed(PurePosixPath(old).parts), reversed(PurePosixPath(new).parts))
     same = 0
     for one, other in pairs:

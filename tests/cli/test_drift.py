@@ -310,6 +310,18 @@ def renames_the_directory_twice(project: Project, _: Policyctl) -> None:
     commit(project.folder)
 
 
+def renames_the_directory_on_a_branch(project: Project, _: Policyctl) -> None:
+    """The branch was applied, and left."""
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    git(project.folder, "mv", "policies", "new")
+    commit(project.folder, "new")
+    path = project.folder / "new" / "chat.yaml"
+    path.write_text(path.read_text("utf-8").replace("second", "third"), "utf-8")
+    commit(project.folder, "new")
+    edit("chat", describing("third"))
+    git(project.folder, "checkout", "--quiet", "main")
+
+
 def renames_an_environment(project: Project, policyctl: Policyctl) -> None:
     shared(project, "production")
     commit(project.folder, "policies")
@@ -352,6 +364,11 @@ ONLY_GIT: dict[str, tuple[Callable[[Project, Policyctl], None], str, str]] = {
     "the directory was renamed": (renames_the_directory, "chat", "a commit had it in old/rules/"),
     "the directory was moved": (moves_the_directory_from_the_top, "chat", "a commit had it in the top directory"),
     "the directory was renamed twice": (renames_the_directory_twice, "chat", "a commit had it in first/"),
+    "the directory was renamed on a branch": (
+        renames_the_directory_on_a_branch,
+        "chat",
+        "a commit of another branch had it in new/",
+    ),
     "the environment was renamed": (renames_an_environment, "anygem", "a commit had it for environment production"),
     "variables of another branch": (
         applies_with_variables_of_another_branch,

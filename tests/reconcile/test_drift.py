@@ -1,21 +1,31 @@
-"""Random histories of a repository and its remote: the audit record is always right, and history alone raises no alarm."""
+"""Random histories of a repository and its remote: the audit record is always right, and history alone raises no alarm.
+
+Branches are applied, merged, squashed and left; the directory and the environment are renamed, and a variable changes.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from random import Random
+from subprocess import CalledProcessError
 
 import pytest
 
 from tests.conftest import Policyctl, Project
 from tests.examples import examples
-from tests.git_repo import commit
+from tests.git_repo import commit, git
 from tests.sqlite_rows import drop, edit, live_documents, put
 
 NAMES = [f"p{number}" for number in range(7)]
 AUDIT = Path("audit.jsonl")
-SEEDS = 3
+LIVE = Path("live.db")
+SEEDS = 6
+CONFIG = """\
+limits: {{max_removes: 100, max_change_percent: 100}}
+scope: ["virtual-policy/*"]
+environments: {{{name}: {{remote: "sqlite:///../live.db", vars: {{mark: {mark}}}}}}}
+"""
 
 
 class World:
@@ -23,33 +33,91 @@ class World:
 
     def __init__(self, project: Project, policyctl: Policyctl, random: Random) -> None:
         self.project, self.policyctl, self.random = project, policyctl, random
-        self.files: dict[str, str | None] = {}
         self.live: dict[str, str | None] = {}
         self.written: dict[str, str | None] = {}
         self.past: dict[str, list[str]] = {name: [] for name in NAMES}
         self.number = 0
-        project.write("policyctl.yaml", "limits: {max_removes: 100, max_change_percent: 100}\n")
+        self.directory, self.environment, self.mark = "policies", "prod", "x"
+        self.configure()
         project.policy("keep")
+        commit(project.folder, "policies")
+
+    @property
+    def folder(self) -> Path:
+        return self.project.folder / self.directory
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What the files say now, with the variable of now."""
+        texts = {name: path.read_text("utf-8") for name in NAMES if (path := self.folder / f"{name}.yaml").exists()}
+        marks = (self.folder / "policyctl.yaml").read_text("utf-8").partition("mark: ")[2].partition("}")[0]
+        return {name: text.partition("description: ")[2].strip().replace("{{ mark }}", marks) for name, text in texts.items()}
 
     def new(self) -> str:
         self.number += 1
-        return f"version {self.number}"
+        return f"version {self.number}" + self.random.choice(["", " {{ mark }}"])
+
+    def configure(self) -> None:
+        (self.folder / "policyctl.yaml").write_text(CONFIG.format(name=self.environment, mark=self.mark), "utf-8")
 
     def git(self, name: str) -> None:
         """A commit that edits, adds, deletes or brings back a policy."""
-        kind = self.random.random()
-        text = None if kind < 0.25 and self.files.get(name) else self.new()
+        kind, path = self.random.random(), self.folder / f"{name}.yaml"
+        text = None if kind < 0.25 and path.exists() else self.new()
         if kind > 0.85 and self.past[name]:
             text = self.random.choice(self.past[name])
-        path = self.project.policies / f"{name}.yaml"
         if text is None:
             path.unlink()
         else:
-            self.project.policy(name)
-            path.write_text(f"{path.read_text('utf-8')}description: {text}\n", "utf-8")
+            plain = (self.folder / "keep.yaml").read_text("utf-8").replace("name: keep", f"name: {name}")
+            path.write_text(f"{plain}description: {text}\n", "utf-8")
             self.past[name].append(text)
-        self.files[name] = text
-        commit(self.project.folder, "policies")
+        commit(self.project.folder, self.directory)
+
+    def rename(self) -> None:
+        """The directory gets another name, or a policy's file, or the environment, or the variable another value; sometimes
+        with an edit in the same commit."""
+        kind = self.random.randrange(4)
+        if kind == 0:
+            old, self.directory = self.directory, f"rules{self.number}"
+            self.number += 1
+            git(self.project.folder, "mv", old, self.directory)
+        elif kind == 1:
+            self.environment = f"prod{self.number}"
+            self.number += 1
+        else:
+            self.mark = f"x{self.number}"
+            self.number += 1
+        self.configure()
+        if self.random.random() < 0.4:
+            self.git(self.random.choice(NAMES))
+        commit(self.project.folder, self.directory)
+
+    def branch(self) -> None:
+        """A branch with some edits, of which some may be applied, is merged, squashed, or left; and is there, or deleted."""
+        folder, name = self.project.folder, f"branch{self.number}"
+        before = self.directory, self.environment, self.mark
+        git(folder, "checkout", "--quiet", "-b", name)
+        for _ in range(self.random.randint(1, 3)):
+            self.random.choice([lambda: self.git(self.random.choice(NAMES)), self.rename])()
+            if self.random.random() < 0.5:
+                self.apply()
+        after = self.directory, self.environment, self.mark
+        git(folder, "checkout", "--quiet", "main")
+        self.directory, self.environment, self.mark = before
+        if self.random.random() < 0.3:
+            self.git(self.random.choice(NAMES))
+        kind = self.random.randrange(4)
+        if kind:
+            try:
+                git(folder, "merge", "--quiet", *(["--squash"] if kind == 1 else ["--no-ff", "-m", "x"]), name)
+                self.directory, self.environment, self.mark = after
+                commit(folder, self.directory)
+            except CalledProcessError:  # a conflict: the branch is left
+                git(folder, "reset", "--quiet", "--hard", "main")
+                self.directory, self.environment, self.mark = before
+        if self.random.random() < 0.5:
+            git(folder, "branch", "--quiet", "-D", name)
 
     def hand(self, name: str) -> None:
         """An edit, an addition, a removal, or the return of an old version, by hand."""
@@ -59,24 +127,26 @@ class World:
             text = None
         elif kind < 0.6 and self.past[name]:
             text = self.random.choice(self.past[name])
-        document = {**live_documents()["virtual-policy/keep"], "name": f"virtual-policy/{name}", "description": text}
+        text = None if text is None else text.replace("{{ mark }}", self.mark)
+        document = {**live_documents(LIVE)["virtual-policy/keep"], "name": f"virtual-policy/{name}", "description": text}
         if here is not None and text is None:
-            drop(name)
+            drop(name, LIVE)
         elif here is not None:
-            edit(name, lambda found: found.update(description=text))
+            edit(name, lambda found: found.update(description=text), LIVE)
         elif text is not None:
-            put([{**document, "display_name": f"virtual-policy/{name}"}])
+            put([{**document, "display_name": f"virtual-policy/{name}"}], LIVE)
         self.live[name] = text
 
     def apply(self) -> None:
-        removed = [name for name in NAMES if self.live.get(name) is not None and self.files.get(name) is None]
+        files = self.files
+        removed = [name for name in NAMES if self.live.get(name) is not None and files.get(name) is None]
         allowed = [word for name in removed for word in ("--allow-remove", name)]
-        ran = self.policyctl("apply", "--yes", "--audit", AUDIT, *allowed)
+        ran = self.policyctl("apply", "--yes", "--audit", AUDIT, "--dir", self.directory, *allowed)
         assert ran.code == 0, ran
         for name in NAMES:
-            if self.files.get(name) != self.live.get(name):
-                self.written[name] = self.files.get(name)
-            self.live[name] = self.files.get(name)
+            if files.get(name) != self.live.get(name):
+                self.written[name] = files.get(name)
+            self.live[name] = files.get(name)
 
     def truth(self, name: str) -> str | None:
         """Who moved, by what this world remembers."""
@@ -86,15 +156,20 @@ class World:
         return "git" if live == written else "remote" if files == written else "both"
 
     def answers(self, *args: str | Path) -> dict[str, str]:
-        found = json.loads(self.policyctl("drift", "--format", "json", *args).out)["environments"][0]["drifts"]
+        found = json.loads(self.policyctl("drift", "--format", "json", "--dir", self.directory, *args).out)
+        found = found["environments"][0]["drifts"]
         return {one["name"].removeprefix("virtual-policy/"): one["moved"] for one in found}
 
     def step(self) -> None:
         name, kind = self.random.choice(NAMES), self.random.random()
-        if kind < 0.45:
+        if kind < 0.35:
             self.git(name)
-        elif kind < 0.8:
+        elif kind < 0.6:
             self.hand(name)
+        elif kind < 0.7:
+            self.rename()
+        elif kind < 0.8:
+            self.branch()
         else:
             self.apply()
 
