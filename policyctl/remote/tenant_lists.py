@@ -127,7 +127,7 @@ class Connections:
         return found if found is not None and getattr(found, key) == value else None
 
     def _pages(self) -> tuple[Connection, ...] | None:
-        read = _read_pages(self._get, (("include_details", "true"),), lambda content: _rows_on(content, "connections"))
+        read = _read_pages(self._get, (("include_details", "true"),), _connection_rows)
         return None if read is None else tuple(dict.fromkeys(_entries(read[0])))
 
 
@@ -138,7 +138,7 @@ def _single(content: Any, key: str, value: str) -> Connection | None:
         return None
     if (found := _entry(content)) is not None:
         return found
-    rows, total = _rows_on(content, "connections")
+    rows, total = _connection_rows(content)
     if total is not None and len(rows) < total:
         raise RemoteError(f"a look-up of one connection has {total:,} entries and shows {len(rows):,} of them")
     return next((one for one in _entries(rows) if getattr(one, key) == value), None)
@@ -160,6 +160,11 @@ def _envelope(content: Any) -> Iterator[tuple[str, Any]]:
             yield from ((key.replace("_", "").lower(), value) for key, value in part.items())
 
 
+def _connection_rows(content: Any) -> _Page:
+    """The rows on a page of connections: an odd entry is none that a model could use, and the others are as they are."""
+    return _rows_on(content, "connections", some=True)
+
+
 def _entries(rows: list[Any]) -> Iterator[Connection]:
     for row in rows:
         if (entry := _entry(row)) is not None:
@@ -170,11 +175,12 @@ def _entry(row: Any) -> Connection | None:
     if not isinstance(row, dict) or not isinstance(row.get("connection_id"), str) or not isinstance(row.get("app_id"), str):
         return None
     entered = row.get("credentials_entered")
+    environment, scheme = (row.get(key) for key in ("environment", "security_scheme"))
     return Connection(
         row["connection_id"],
         row["app_id"],
-        row.get("environment") or None,
-        row.get("security_scheme") or None,
+        environment if isinstance(environment, str) and environment else None,
+        scheme if isinstance(scheme, str) and scheme else None,
         entered if isinstance(entered, bool) else None,
         row.get("is_configured") is not False,
     )
@@ -305,9 +311,9 @@ def is_envelope(content: Any) -> bool:
     return sum(isinstance(value, list) for value in content.values()) == 1
 
 
-def _rows_on(content: Any, url: str) -> _Page:
+def _rows_on(content: Any, url: str, *, some: bool = False) -> _Page:
     """The objects on one page, and how many there are in all. Raises RemoteError for any other form than the known ones: what
-    looks like an empty list there may be the list of something else."""
+    looks like an empty list there may be the list of something else. With `some` a row that is as expected is enough."""
     rows, total = content if isinstance(content, list) else None, total_of(content)
     if isinstance(content, dict):
         lists = [key for key, value in content.items() if _has_list(value)]
@@ -315,7 +321,8 @@ def _rows_on(content: Any, url: str) -> _Page:
         rows = content[lists[0]] if plain in _ROWS else None
     if not isinstance(rows, list):
         raise RemoteError(f"{url.rpartition('/')[2]} was answered without a list of a known form")
-    if not all(isinstance(row, dict) and not row.keys().isdisjoint(_NAMES) for row in rows):
+    expected = [isinstance(row, dict) and not row.keys().isdisjoint(_NAMES) for row in rows]
+    if not (any(expected) or not rows if some else all(expected)):
         raise RemoteError("its list has entries that are not objects with an id or a name")
     if total is None and any(value and key.startswith(_MORE) for key, value in _envelope(content)):
         raise RemoteError("its list goes on after the first page, and does not show how many entries it has")

@@ -55,6 +55,7 @@ def planned(handler: Handler, *desired: Desired, settings: Settings = SETTINGS) 
 
 
 WHO = "connection creds (of virtual-model/openai/gpt-4o)"
+UNKNOWN = "it is not known whether models can use creds, because connections cannot be read: "
 CASES: dict[str, tuple[Reply, tuple[str, ...], tuple[str, ...]]] = {
     "usable in both": (rows(entry("draft"), entry("live")), (), ()),
     "as a bare list": (Reply(200, [entry("draft"), entry("live")]), (), ()),
@@ -99,6 +100,21 @@ CASES: dict[str, tuple[Reply, tuple[str, ...], tuple[str, ...]]] = {
         rows(entry("draft"), entry("live", entered=False)),
         (),
         (f"{WHO} has no credentials in live yet (orchestrate connections set-credentials -a creds --env live)",),
+    ),
+    "beside entries that are odd": (
+        rows("odd", None, {"x": 1}, {"connection_id": 5, "app_id": "creds"}, entry("draft"), entry("live")),
+        (),
+        (),
+    ),
+    "with fields that are odd": (
+        rows({**entry("draft"), "environment": ["draft"]}, {**entry("draft"), "security_scheme": {"x": 1}}, entry("live")),
+        (),
+        (f"{WHO}: its kind of credentials in draft is not shown, so it is not checked",),
+    ),
+    "only odd entries": (
+        rows("odd", {"x": 1}),
+        (f"{UNKNOWN}its list has entries that are not objects with an id or a name",),
+        (),
     ),
     "no list": (Reply(404), (), ("connections are not checked: this remote has no list of them (creds)",)),
 }
