@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.atomic import make_folder, make_state_folder
+from policyctl.load.atomic import make_folder, make_state_folder, raise_if_led_out
 from policyctl.plan.fleet import EnvironmentResult, WaveOf
 from policyctl.plan.plan import Selection
 from policyctl.reconcile.audit import LineFile
@@ -150,8 +150,9 @@ class RunRecord:
 
     def __init__(self, folder: Path, run: Run) -> None:
         """A new record in the state folder, or if the run has an id already more lines in its record."""
-        make_state_folder(folder)
         runs = folder / RUNS
+        raise_if_led_out(runs)  # before anything is made there
+        make_state_folder(folder)
         make_folder(runs)
         self.id = run.id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         self._file = LineFile(runs / f"{self.id}.jsonl", "the record of this run")

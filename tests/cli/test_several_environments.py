@@ -442,6 +442,18 @@ def test_a_record_without_a_commit_is_not_resumed_in_a_repository(fleet: Project
 
 
 @pytest.mark.slow
+def test_a_link_in_the_repository_leads_no_record_out_of_it(
+    fleet: Project, policyctl: Policyctl, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    commit(fleet.folder, "policies")
+    (fleet.folder / ".policyctl").symlink_to(outside)
+    ran = policyctl("apply", "--all", "--yes")
+    assert (ran.code, "cannot be written: a link leads out of the repository" in ran.err) == (1, True)
+    assert [*outside.iterdir()] == []
+    assert not database(fleet, "a").exists()
+
+
 def test_a_killed_run_is_resumed_and_nothing_is_written_twice(fleet: Project, policyctl: Policyctl) -> None:
     """Every environment has the policy once, whatever moment the process was killed at."""
     rows = "".join(f"b{n},1,\n" for n in range(150))
