@@ -85,12 +85,14 @@ class EnvironmentFilter(NamedTuple):
     def text(self) -> str:
         """The selection as one text, which does not depend on the order of the options; `*` is every environment.
 
-        It identifies the comment with the plans of these environments. A long one is replaced by its hash.
+        It identifies the comment with the plans of these environments, which is not that of one environment of this name alone.
+        A long one is replaced by its hash.
         """
         names = () if "*" in self.names else sorted(set(self.names))
         parts = [*names, *(f"-l {one}" for one in sorted(self.selectors)), *(f"!{one}" for one in sorted(self.excluded))]
         parts += [] if self.affected is None else ["affected"]
         text = " ".join(parts) or "*"
+        text = f"only {text}" if self.several and len(parts) == 1 and names and not is_glob(text) else text
         return text if len(text) <= _LONGEST_TEXT else digest(text)
 
     def choose(self, labels: Mapping[str, Mapping[str, str]], unlabelled: Collection[str] = ()) -> tuple[str, ...]:

@@ -310,6 +310,25 @@ def test_a_selection_has_one_text_whatever_the_order(chosen: EnvironmentFilter, 
     assert chosen.text == text
 
 
+def test_one_name_of_a_list_is_not_the_comment_of_that_environment_alone(
+    project: Project, policyctl: Policyctl, tmp_path: Path
+) -> None:
+    """Which has another digest: each would replace the other one."""
+    project.write("policyctl.yaml", "environments: {one: {remote: local}, two: {remote: 'sqlite:///two.db'}}\n")
+    project.policy("chat")
+    names = tmp_path / "names"
+    names.write_text("one\n", "utf-8")
+    markers = []
+    for option, value in (("--env", "one"), ("--env-from", names)):
+        assert policyctl("plan", option, value, "--report", "markdown=page.md").code == 0
+        markers.append(Path("page.md").read_text("utf-8").partition("\n")[0])
+    assert markers == [
+        "<!-- policyctl:plan environment=one directory=policies -->",
+        "<!-- policyctl:plan environment=only%20one directory=policies -->",
+    ]
+    assert {EnvironmentFilter((one,)).text for one in ("*", "t-*")} == {"*", "t-*"}
+
+
 def test_a_long_selection_is_named_by_its_hash() -> None:
     names = tuple(f"t-{number}" for number in range(100))
     text = EnvironmentFilter(names).text
