@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 from policyctl.load.base_config import config_paths, is_policy_file
 from policyctl.load.git.repository import Repository
-from policyctl.load.git.revision import Sides, TreeEntry, changes_between
+from policyctl.load.git.revision import Sides, TreeEntry, changes_between, entries_at
+from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import MAX_BYTES
 
 MOST_COMMITS = 20_000  # that changed one of the directories
 _MOST_MOVING = 2_000  # commits that may have moved a directory
+_MOST_TREES = 200  # commits of which all files are looked at
 _ROUNDS = 5  # of moves, one before the other
 _FROM = re.compile(rb"""\bfrom: *["']?([^\s"',}]+)""")
 
@@ -46,12 +48,11 @@ class PastFile(NamedTuple):
 
 
 class Way(NamedTuple):
-    """How a version was in Git, besides in the commits that were merged one by one: in which folder if that is another one,
-    for which environment, and whether the variables are those of another commit."""
+    """How a version was in Git, besides in the commits that were merged one by one: in which folder, and for which environment
+    if that has another name."""
 
     folder: str = ""
     environment: str = ""
-    mixed: bool = False
 
 
 class Elsewhere:
@@ -60,9 +61,11 @@ class Elsewhere:
     `gap` is why these are not all.
     """
 
-    def __init__(self, repository: Repository, folder: str, inventories: Sequence[str]) -> None:
-        """`inventories` are the files, besides those of the configuration, that decide how the directory was read."""
+    def __init__(self, repository: Repository, folder: str, inventories: Sequence[str], known: Collection[str]) -> None:
+        """`inventories` are the files, besides those of the configuration, that decide how the directory was read. What is in
+        it at the commits that are `known` is left out."""
         self.gap: str | None = None
+        self._known, self._trees = frozenset(known), _MOST_TREES
         self.folder = folder
         self._repository = repository
         self._folders, self._inventories = [folder], [*inventories]
@@ -82,14 +85,29 @@ class Elsewhere:
 
     @cached_property
     def files(self) -> list[PastFile]:
-        """Every version of every file, once, the youngest first."""
-        found: dict[tuple[str, str], PastFile] = {}
+        """Every version of every file beside each configuration that it was with, once, the youngest first."""
+        found: dict[tuple[str, str, Files], PastFile] = {}
         for commit, entries in self.commits.items():
-            for path, (_, entry) in entries.items():
-                folder = max((one for one in self._folders if path.startswith(one)), key=len, default=None)
-                if entry is not None and folder is not None and is_policy_file(entry, folder):
-                    found.setdefault((path, entry.id), PastFile(commit, folder, entry))
+            there = [entry for _, entry in entries.values() if entry is not None]
+            if any(path in self._inventories or PurePosixPath(path).name == CONFIG_FILE for path in entries):
+                there += self._tree(commit)
+            for entry in there:
+                folder = max((one for one in self._folders if entry.path.startswith(one)), key=len, default=None)
+                if folder is None or (folder == self.folder and commit in self._known) or not is_policy_file(entry, folder):
+                    continue
+                key = entry.path, entry.id, self.states[commit, folder].files
+                found.setdefault(key, PastFile(commit, folder, entry))
         return [*found.values()]
+
+    def _tree(self, commit: str) -> list[TreeEntry]:
+        """Everything in the directories at a commit that changed how they are read."""
+        if commit in self._known and len(self._folders) == 1:
+            return []
+        self._trees -= 1
+        if self._trees < 0:
+            self.gap = f"of commits elsewhere, only {_MOST_TREES} that changed the configuration were looked at as a whole"
+            return []
+        return [*entries_at(self._repository, commit, [] if "" in self._folders else self._folders)]
 
     @cached_property
     def states(self) -> dict[tuple[str, str], PastConfig]:
@@ -207,8 +225,7 @@ def way_text(way: Way, commit: str, elsewhere: Elsewhere) -> str:
     """`a commit of another branch had it in old/`."""
     folder = "" if way.folder == elsewhere.folder else f" in {way.folder or 'the top directory'}"
     whom = f" for environment {way.environment}" if way.environment else ""
-    mixed = ", with the variables of another commit" if way.mixed else ""
-    return f"a commit{elsewhere.whose(commit)} had it{folder}{whom}{mixed}"
+    return f"a commit{elsewhere.whose(commit)} had it{folder}{whom}"
 
 
 def inventories_then(repository: Repository, entries: Iterable[TreeEntry], configs: Collection[str]) -> list[str]:

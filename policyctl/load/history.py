@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from policyctl.errors import InvalidInput, PolicyctlError, errors_in
 from policyctl.load.base_config import config_in, config_paths, is_policy_file
 from policyctl.load.documents import FileResult, read_contents
-from policyctl.load.elsewhere import Elsewhere, Files, PastConfig, PastFile, Way, inventories_then, way_text
+from policyctl.load.elsewhere import Elsewhere, Files, PastConfig, Way, inventories_then, way_text
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import WHOLE_HISTORY
 from policyctl.load.git.revision import PastCommit, Revision, TreeEntry
@@ -62,12 +62,6 @@ class _Then(NamedTuple):
             return False
         return include is None or any(fnmatchcase(path.removeprefix(self.folder), pattern) for pattern in include)
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What decides what a file holds then: equal ones need not be tried twice."""
-        one = self.environment
-        return self.folder, one.name, written_text(one.vars), one.include, one.settings.models, self.inventories
-
 
 class _Config(NamedTuple):
     """A configuration of then, and the paths of its inventories."""
@@ -96,6 +90,7 @@ class History:
         self._known: dict[Files, _Config] = {}
         self._is_read = cache(lambda entry: is_policy_file(entry, folder))
         self._results: dict[tuple[str, str, bool, str], FileResult | None] = {}
+        self._room_for_configs = _MOST_CONFIGS
         self._lock = threading.Lock()
         self._ends = False  # whether a walk ended before the beginning
 
@@ -107,7 +102,7 @@ class History:
     @cached_property
     def _elsewhere(self) -> Elsewhere:
         """All other commits, and where the directory was before."""
-        return Elsewhere(self._revision.repository, self._revision.folder, [*self._inventories])
+        return Elsewhere(self._revision.repository, self._revision.folder, [*self._inventories], self._walked)
 
     def way(self, version: PastVersion) -> str:
         """How Git had a version, for a sentence; empty along the first parents."""
@@ -183,7 +178,7 @@ class History:
                 with self._lock:
                     key, then = self._environment_then(state, environment)
                     paths = list(state if key != before else step.entries)
-                    found = list(self._of_commit(step.commit, paths, state, then, seen))
+                    found = list(self._of_commit(step.commit, paths, state, then, environment, seen))
                 before = key
                 yield from found
         if not self._ends:
@@ -193,74 +188,65 @@ class History:
         with self._lock:
             files, states = self._elsewhere.files, self._elsewhere.states
             self._contents.update(self._read([one.entry.id for one in files if one.entry.id not in self._contents]))
-            thens = self._environments_elsewhere(states, now)
-            every = [*{then.key: then for group in thens.values() for then in group}.values()]
+        thens: dict[PastConfig, _Then | None] = {}
         for one in files:
+            state = states[one.commit, one.folder]
             with self._lock:
-                own = thens.get(states[one.commit, one.folder], [])
-                found = list(self._of_file(one, own, every, now, seen))
-            yield from found
+                if state not in thens:
+                    thens[state] = self._environment_elsewhere(one.commit, state, now)
+                then = thens[state]
+                found = [] if then is None else list(self._of_entry(one.commit, one.entry, then, now, seen))
+            # What could not be applied as it is now does not count here: it may be work in progress.
+            yield from (version for version in found if version.desired is not None or not version.content)
 
-    def _of_file(
-        self, one: PastFile, own: Sequence[_Then], every: Sequence[_Then], now: Environment, seen: set[object]
-    ) -> Iterator[PastVersion]:
-        """What a file held with the configuration of its commit, and if that is a template with any other."""
-        content = self._contents.get(one.entry.id, b"")
-        readers = [then for then in (*own, *every) if then.folder == one.folder and then.includes(one.entry.path)]
-        if readers and one.entry.id not in seen and not is_known(content):
-            seen.add(one.entry.id)
-            yield PastVersion(one.commit, None)
-        is_template = is_templated(content)
-        for then in readers if is_template else readers[:1]:
-            result = self._result(one.entry, content, then.environment)
-            if result is None or id(result) in seen:
-                continue
-            seen.add(id(result))
-            whom = "" if then.environment.name == now.name else then.environment.name
-            way = Way(one.folder, whom, mixed=is_template and not any(then is known for known in own))
-            desired: list[Desired] = [*result.policies, *result.virtual_models]
-            yield from (PastVersion(one.commit, policy, way=way) for policy in desired)
-
-    def _environments_elsewhere(
-        self, states: Mapping[tuple[str, str], PastConfig], now: Environment
-    ) -> dict[PastConfig, list[_Then]]:
-        """The environment as it was with each state of the configuration: by its name, or by its remote under another one."""
-        found: dict[PastConfig, list[_Then]] = {}
-        room = _MOST_CONFIGS
-        for (commit, folder), state in states.items():
-            if state in found:
-                continue
-            if state.files not in self._known:
-                contents = self._read([identifier for _, identifier in state.files if identifier not in self._contents])
-                self._contents.update(contents)
-                room -= sum(map(len, contents.values()))
-            if room < 0:
-                self._elsewhere.gap = f"the configuration of commit {commit[:12]} and of older ones elsewhere was not read"
-                break
-            config = self._config_of(state.files)
-            named = config.environments.get(now.name)
-            same = [one for one in config.environments.values() if one.remote == now.remote != LOCAL]
-            found[state] = [_Then(one, config.inventories, folder) for one in ([named] if named else same or [now])]
-        return found
+    def _environment_elsewhere(self, commit: str, state: PastConfig, now: Environment) -> _Then | None:
+        """The environment as it was with a configuration; None once too many have been read."""
+        if state.files not in self._known:
+            contents = self._read([identifier for _, identifier in state.files if identifier not in self._contents])
+            self._contents.update(contents)
+            self._room_for_configs -= sum(map(len, contents.values()))
+        if self._room_for_configs < 0:
+            self._elsewhere.gap = f"the configuration of commit {commit[:12]} and of older ones elsewhere was not read"
+            return None
+        return self._then(state.files, state.folder, now)
 
     def _of_commit(
-        self, commit: str, paths: Sequence[str], state: Mapping[str, TreeEntry], then: _Then, seen: set[object]
+        self,
+        commit: str,
+        paths: Sequence[str],
+        state: Mapping[str, TreeEntry],
+        then: _Then,
+        now: Environment,
+        seen: set[object],
     ) -> Iterator[PastVersion]:
         for path in paths:
             entry = state.get(path)
-            if entry is None or not self._is_read(entry) or not then.includes(path):
-                continue
-            content = self._contents.get(entry.id, b"")
-            result = self._result(entry, content, then.environment)
-            if id(result) in seen and result is not None:
-                continue
-            seen.add(id(result))
-            if result is None or errors_in(result.problems):
-                seen.add(entry.id)
-                yield PastVersion(commit, None, content if is_known(content) else b"")
-            if result is not None:
-                desired: list[Desired] = [*result.policies, *result.virtual_models]
-                yield from (PastVersion(commit, one) for one in desired)
+            if entry is not None and self._is_read(entry):
+                yield from self._of_entry(commit, entry, then, now, seen)
+
+    def _of_entry(
+        self, commit: str, entry: TreeEntry, then: _Then, now: Environment, seen: set[object]
+    ) -> Iterator[PastVersion]:
+        """What a file held, unless that was `seen`."""
+        if not then.includes(entry.path):
+            return
+        content = self._contents.get(entry.id, b"")
+        result = self._result(entry, content, then.environment)
+        mark = entry.id if result is None else id(result)
+        if mark in seen:
+            return
+        seen.add(mark)
+        if result is None or errors_in(result.problems):
+            yield PastVersion(commit, None, content if is_known(content) else b"")
+        if result is not None:
+            whom = "" if then.environment.name == now.name else then.environment.name
+            way = Way(then.folder, whom) if whom or then.folder != self._revision.folder or commit not in self._walked else None
+            desired: list[Desired] = [*result.policies, *result.virtual_models]
+            yield from (PastVersion(commit, one, way=way) for one in desired)
+
+    @cached_property
+    def _walked(self) -> frozenset[str]:
+        return frozenset(step.commit for walk in self._walks for step in walk)
 
     def _result(self, entry: TreeEntry, content: bytes, environment: Environment) -> FileResult | None:
         """What a file held; None if it cannot be read at all. A content is rendered once for each set of variables in it."""
@@ -278,14 +264,20 @@ class History:
                 self._results[key] = None
         return self._results[key]
 
-    def _environment_then(self, state: Mapping[str, TreeEntry], now: Environment) -> tuple[object, _Then]:
-        """The environment as it was, by the configuration among these entries (today's if that does not have it), and a key
-        that is equal for equal ones."""
+    def _environment_then(self, state: Mapping[str, TreeEntry], now: Environment) -> tuple[Files, _Then]:
+        """The environment as it was, by the configuration among these entries, and a key that is equal for equal ones."""
         nearest = next((path for path in self._configs if path in state), None)
         entries = [entry for path in (nearest, *self._inventories) if path and (entry := state.get(path))]
         key = tuple((entry.path, entry.id) for entry in entries)
-        config = self._config_of(key)
-        return key, _Then(config.environments.get(now.name, now), config.inventories, self._revision.folder)
+        return key, self._then(key, self._revision.folder, now)
+
+    def _then(self, files: Files, folder: str, now: Environment) -> _Then:
+        """The environment in a configuration, by its name or else by its remote; today's if that does not have it."""
+        config = self._config_of(files)
+        found = config.environments.get(now.name)
+        if found is None and now.remote != LOCAL:  # the embedded one is that of each name
+            found = next((one for one in config.environments.values() if one.remote == now.remote), None)
+        return _Then(found or now, config.inventories, folder)
 
     def _config_of(self, files: Files) -> _Config:
         """The configuration in files, of which the first one is policyctl.yaml; the defaults if it is not valid, in which case

@@ -373,7 +373,7 @@ ONLY_GIT: dict[str, tuple[Callable[[Project, Policyctl], None], str, str]] = {
     "variables of another branch": (
         applies_with_variables_of_another_branch,
         "anygem",
-        "a commit had it, with the variables of another commit",
+        "a commit of another branch had it",
     ),
     "the inventory was renamed": (renames_an_inventory, "anygem", ""),
 }

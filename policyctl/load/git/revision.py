@@ -163,7 +163,7 @@ class Revision:
         A directory at a path without a `/` is left out, though git would list its content.
         """
         below, exactly = tuple(path for path in paths if path.endswith("/")), frozenset(paths)
-        listed = _listed(self.repository, self.commit, paths)
+        listed = entries_at(self.repository, self.commit, paths)
         return sorted(one for one in listed if not paths or one.path in exactly or one.path.startswith(below))
 
     def sizes(self, entries: Sequence[TreeEntry]) -> dict[str, int | None]:
@@ -184,7 +184,7 @@ class Revision:
 
     def at(self, path: str) -> TreeEntry | None:
         """The entry at a path from the top: the file, or the link or submodule at that path or above it."""
-        return _on_the_way(path, lambda paths: _listed(self.repository, self.commit, paths, inside=False))
+        return _on_the_way(path, lambda paths: entries_at(self.repository, self.commit, paths, inside=False))
 
     def staged(self, path: str) -> TreeEntry | None:
         """The same in the index, which is what is checked out now."""
@@ -222,7 +222,7 @@ class Revision:
         commits = repository.output("rev-list", "--first-parent", *limit, "--", *paths).decode().split()
         if not commits:
             return []
-        first: dict[str, TreeEntry | None] = {entry.path: entry for entry in _listed(repository, commits[0], paths)}
+        first: dict[str, TreeEntry | None] = {entry.path: entry for entry in entries_at(repository, commits[0], paths)}
         return [PastCommit(commits[0], first), *_steps(repository, commits, paths)]
 
     def _refuse_detours(self, revision: str) -> None:
@@ -245,7 +245,7 @@ class Revision:
                 remedy = f"git -C {home} fetch origin {entry.id}"
                 raise PolicyctlError(f"the submodule {entry.path} does not have the commit {entry.id}; fetch it: {remedy}")
             self._homes[entry.path] = repository
-            inside = _listed(repository, entry.id, ())
+            inside = entries_at(repository, entry.id, ())
             yield from self._with_submodules(one._replace(path=f"{entry.path}/{one.path}", below=entry.path) for one in inside)
 
 
@@ -307,7 +307,7 @@ def required_repository(directory: Path) -> tuple[Repository, str]:
     return found
 
 
-def _listed(repository: Repository, commit: str, paths: Sequence[str], *, inside: bool = True) -> Iterator[TreeEntry]:
+def entries_at(repository: Repository, commit: str, paths: Sequence[str], *, inside: bool = True) -> Iterator[TreeEntry]:
     """The lines of `git ls-tree`, `mode type object<tab>path`, as entries without directories. Their content is listed if
     `inside`, else only the paths themselves."""
     listing = repository.output("ls-tree", *(["-r"] if inside else []), "-z", "--full-tree", commit, "--", *paths)
