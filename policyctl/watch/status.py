@@ -61,6 +61,22 @@ class Transition(NamedTuple):
     now: EnvironmentStatus
 
 
+class Watcher:
+    """What is informed of a watch. Its methods are called from several threads, and must return at once and never raise."""
+
+    def transition(self, transition: Transition) -> None:
+        """An environment is in another state, or has another plan in the same one."""
+
+    def worked(self, action: str, result: str, seconds: float) -> None:
+        """A `look`, an `apply` or a `heal` took so long, and was `done`, `refused` or `failed`."""
+
+    def turned(self, due: int, lag: float) -> None:
+        """The loop turned: so many environments are due, and the one that waits longest has done so for `lag` seconds."""
+
+    def close(self) -> None:
+        """The watch is over: what was begun is finished."""
+
+
 class Board:
     """The states of all environments, written by the watch and read by threads that show them."""
 
@@ -80,6 +96,16 @@ class Board:
             self._environments[status.name] = status
         if before is None or (before.state, before.digest) != (status.state, status.digest):
             self._on_transition(Transition(None if before is None else before.state, status))
+
+    def restore(self, status: EnvironmentStatus) -> None:
+        """Note what was known before a restart; it is not a transition."""
+        with self._lock:
+            self._environments[status.name] = status
+
+    def get(self, name: str) -> EnvironmentStatus | None:
+        """What is known of an environment; None before the first look."""
+        with self._lock:
+            return self._environments.get(name)
 
     def keep(self, names: frozenset[str]) -> None:
         """Forget the environments that are not among these any more."""
