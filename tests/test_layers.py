@@ -35,6 +35,7 @@ ROOMS = (
 OWNERS = {
     "click": ("cli",),
     "yaml": ("load",),
+    "croniter": ("load",),
     "httpx": ("remote",),
     "httpcore": ("remote",),
     "sqlite3": ("remote/database.py",),
@@ -58,7 +59,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 235
+MOST_MODULES = 249
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

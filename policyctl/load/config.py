@@ -27,6 +27,7 @@ from policyctl.load.required import version_error
 from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
 from policyctl.load.source import Source, read_bytes, refuse_link
 from policyctl.load.urls import LOCAL, http_url_error, is_http, is_postgres, is_safe_for_secrets, same_remotes
+from policyctl.load.watch_file import watch_settings
 from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
@@ -281,7 +282,8 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
     suspend = None if file.suspend is None else Suspend(file.suspend.reason, file.suspend.until)
     labels = dict(file.labels or {})
     remote, rate = (file.remote, file.auth, file.ca_file), either("requests_per_second")
-    return Environment(name, *remote, file.vars, either("include"), settings, labels, suspend, rate)
+    watch = watch_settings(file.watch, shared.watch)
+    return Environment(name, *remote, file.vars, either("include"), settings, labels, suspend, rate, watch)
 
 
 def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:

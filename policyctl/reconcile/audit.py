@@ -27,11 +27,13 @@ from policyctl.remote.table import timestamp
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Where to record changes, the command that makes them, and the page of the CI run that it is part of."""
+    """Where to record changes, the command that makes them, and the page of the CI run that it is part of. `commit` is the one
+    that the files are of, where they are not those of a checkout."""
 
     file: Path
     command: str
     run: str | None = None
+    commit: str | None = None
 
 
 @dataclass(slots=True)
@@ -84,6 +86,9 @@ def recording(audit: Audit | None, plan: Plan, directory: Path, warn: Callable[[
 def _origin(audit: Audit, directory: Path) -> AuditOrigin:
     origin = AuditOrigin(_user(), audit.command, audit.run or os.environ.get("CI_JOB_URL"))
     source = head(directory)
+    if audit.commit is not None:
+        subject = source.subject if source is not None and source.commit == audit.commit else None
+        return replace(origin, commit=audit.commit, dirty=False, subject=subject)
     if source is None:
         return replace(origin, no_commit=_why_no_commit(directory))
     return replace(origin, commit=source.commit, dirty=source.dirty, subject=source.subject)

@@ -67,6 +67,9 @@ class Watcher:
     def transition(self, transition: Transition) -> None:
         """An environment is in another state, or has another plan in the same one."""
 
+    def source(self, source: SourceStatus) -> None:
+        """There is another revision, or the source cannot be read, or can be read again."""
+
     def worked(self, action: str, result: str, seconds: float) -> None:
         """A `look`, an `apply` or a `heal` took so long, and was `done`, `refused` or `failed`."""
 
@@ -102,8 +105,8 @@ class Board:
         with self._lock:
             self._environments[status.name] = status
 
-    def get(self, name: str) -> EnvironmentStatus | None:
-        """What is known of an environment; None before the first look."""
+    def of(self, name: str) -> EnvironmentStatus | None:
+        """How an environment was when it was last looked at; None if it was not yet."""
         with self._lock:
             return self._environments.get(name)
 
