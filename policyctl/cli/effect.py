@@ -143,7 +143,7 @@ def _effect_several(options: Options, chosen: EnvironmentFilter, names: tuple[st
     """Answer the question for several environments. What decides the answer is looked at once for those with the same."""
     from policyctl.cli.fleet import look_at, open_fleet
     from policyctl.report.effects import Marked, Part, effects_report, marked
-    from policyctl.report.fleet import NONE_AFFECTED
+    from policyctl.report.environments import NONE_AFFECTED
 
     loose = bool(names) and all(map(is_file, names))
     fleet = open_fleet(options, chosen, deep=False, lenient=loose, suspended=True)

@@ -10,8 +10,13 @@ from policyctl.cli.environments import choose, raise_broken, with_environments
 from policyctl.cli.options import NAMES, Commands, Options, with_options
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.selector import EnvironmentFilter
-from policyctl.report.environments import environment_json, environment_text, environments_json, environments_text
-from policyctl.report.fleet import NONE_AFFECTED
+from policyctl.report.environments import (
+    NONE_AFFECTED,
+    environment_json,
+    environment_text,
+    environments_json,
+    environments_text,
+)
 
 COMMANDS = {"list": "List the environments, or those that a selection has.", "show": "Show the settings of one environment."}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,14 @@ from policyctl.cli.selection import Overrides
 from policyctl.cli.session import DirectoryFiles, Session, open_config, session_of
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError
 from policyctl.lint.settings import variable_warnings
-from policyctl.load.environment import Config
+from policyctl.load.environment import Config, Environment
 from policyctl.load.selector import EVERY, EnvironmentFilter
 from policyctl.load.urls import is_git, is_http
 from policyctl.plan.approval import Terms, of_several
 from policyctl.plan.fleet import EnvironmentResult, FleetResult, Marks, WaveOf, marks_of
-from policyctl.plan.memo import Memo
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
+from policyctl.policy.memo import Memo
 from policyctl.reconcile.fleet import Brakes, RunRecord, Task, run_waves
 from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_text, planned
@@ -100,6 +101,12 @@ class Fleet:
             review = as_merged(review, session, self.held, settings=False)
         return review
 
+    @cached_property
+    def _access(self) -> Callable[[Environment], str]:
+        from policyctl.load.referred import access_now  # with git behind it
+
+        return access_now(self.options.dir, self.config)
+
     def _note_idle(self, idle: Mapping[str, str]) -> None:
         """Keep the options that match no policy in any environment so far: one that matches somewhere has its effect there."""
         with self._lock:
@@ -133,9 +140,7 @@ class Fleet:
 
     def keep(self, review: Review, name: str, remote: str) -> EnvironmentResult:
         """The result of a plan. Of each kind of plan only the first environment's review is kept."""
-        from policyctl.load.referred import access_now  # with git behind it
-
-        access = access_now(self.options.dir, self.config, self.config.environments[name])
+        access = self._access(self.config.environments[name])
         marks = marks_of(review.plan) if self.marks else Marks()
         result, place = replace(planned(review, name, remote), access=access, marks=marks), self._places[name]
         with self._lock:
@@ -176,7 +181,8 @@ def access_and_rules(directory: Path, config: Config, names: Collection[str]) ->
     from policyctl.load.referred import access_now  # with git behind it
 
     found = [config.environments[name] for name in names if name in config.environments]
-    access = of_several({one.name: access_now(directory, config, one) for one in found})
+    access_of = access_now(directory, config)
+    access = of_several({one.name: access_of(one) for one in found})
     return access, of_several({one.name: one.rules for one in found})
 
 

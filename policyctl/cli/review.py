@@ -180,7 +180,7 @@ def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: b
     new = [one for one in merged.settings.guard_exceptions if one not in held]
     notes = [f"the exception from {one.guard} for {one.policy} takes effect after its merge: {one.reason}" for one in new]
     plan = replace(review.plan, config=merged.digest, settings=merged.decides)
-    now = access_now(session.options.dir, session.config, merged)
+    now = access_now(session.options.dir, session.config)(merged)
     terms = Terms(base.access(session.environment), now, merged.rules)
     changed = base.settings(session.config, session.environment.name) if settings else ()
     return replace(

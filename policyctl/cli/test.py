@@ -18,7 +18,7 @@ from policyctl.load.environment import Config
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.scenario import Mismatch, ScenarioResult, Suite, run_suite
 from policyctl.policy.findings import FieldPath, Finding
-from policyctl.report.fleet import NONE_AFFECTED
+from policyctl.report.environments import NONE_AFFECTED
 from policyctl.report.scenarios import Ran, scenarios_json, scenarios_junit, scenarios_text
 
 EPILOG = """\b

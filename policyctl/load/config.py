@@ -318,8 +318,8 @@ def _field_findings(auth: AuthFile, kind: LoginType) -> Iterator[Finding]:
 
 def own_or_shared(key: str, own: FileModel | None, shared: FileModel | None) -> Any:
     """An environment's own value, else the shared one, else None."""
-    values = (getattr(file, key) for file in (own, shared) if file is not None)
-    return next((value for value in values if value is not None), None)
+    value = None if own is None else getattr(own, key)
+    return value if value is not None or shared is None else getattr(shared, key)
 
 
 def guards_of(own: GuardsFile | None, shared: GuardsFile | None) -> Guards:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,7 +40,7 @@ class Wave(NamedTuple):
     max_failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Environment:
     """One environment, resolved: what plan and apply need to know."""
 
@@ -89,7 +90,7 @@ class Environment:
             "guard_exceptions": [exception._asdict() for exception in settings.guard_exceptions],
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash of what `decides`."""
         return digest(self.decides)

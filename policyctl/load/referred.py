@@ -67,13 +67,14 @@ def access_at(then: Revision, config: Config, environment: Environment) -> str:
         content = _content(then, path)
         return f"{entry.kind} {entry.id}" if content is None or isinstance(content, str) else _mark(content)
 
-    return _access(config, environment, mark)
+    return _access(config, mark, environment)
 
 
-def access_now(directory: Path, config: Config, environment: Environment) -> str:
-    """The same for the checkout, with files as they are on the disk: git may convert a file when it writes it."""
+def access_now(directory: Path, config: Config) -> Callable[[Environment], str]:
+    """What gives the same for environments in the checkout, with files as they are on the disk: git may convert a file when it
+    writes it. The repository is looked for once."""
     if (found := named_in(directory)) is None:
-        return _access(config, environment, lambda _: None)
+        return partial(_access, config, lambda _: None)
     repository = found[0]
 
     def mark(path: Path) -> str | None:
@@ -86,7 +87,7 @@ def access_now(directory: Path, config: Config, environment: Environment) -> str
             content = "unreadable"
         return content if entry.kind == "file" else f"{entry.kind} {entry.id} {content}"
 
-    return _access(config, environment, mark)
+    return partial(_access, config, mark)
 
 
 def referred_paths(then: Revision, config: Config) -> list[str]:
@@ -96,7 +97,7 @@ def referred_paths(then: Revision, config: Config) -> list[str]:
     return [below.as_posix() for path in paths for below in _below(then.top, path)]
 
 
-def _access(config: Config, environment: Environment, mark: Callable[[Path], str | None]) -> str:
+def _access(config: Config, mark: Callable[[Path], str | None], environment: Environment) -> str:
     auth = None if environment.auth is None else environment.auth.model_dump(exclude_none=True)
     access: dict[str, Any] = {"remote": environment.remote, "auth": auth, "ca_file": environment.ca_file}
     marks = {key: found for key, where in _references(environment) if (found := mark(_folder(config) / where)) is not None}

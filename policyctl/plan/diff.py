@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
-from policyctl.plan.memo import Memo, content_key
 from policyctl.policy.document import Document, canonical_text, model_names, normal_form, order_matters, target_text
+from policyctl.policy.memo import Memo, content_key
 from policyctl.policy.names import canonical_model, kind_of, short_model
 from policyctl.policy.virtual_model import normal_form as normal_model
 from policyctl.policy.virtual_model import written_form

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, DeclaredModels, KnownPolicies, leads_to_unclear
 from policyctl.plan.diff import differs
-from policyctl.plan.memo import Memo, content_key
 from policyctl.plan.plan import Plan
 from policyctl.plan.references import all_below, leading, mark, marks_of
 from policyctl.plan.settings import PARTIAL
 from policyctl.plan.unknown_fields import uncounted, unknown_fields
 from policyctl.policy.document import Document, normal_form, references
 from policyctl.policy.live import Live, LivePolicy, LiveRows
+from policyctl.policy.memo import Memo, content_key
 from policyctl.policy.model_settings import DESTINATIONS, SECRETS, comparable, snake_case
 from policyctl.policy.names import canonical_name
 

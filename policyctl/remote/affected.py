@@ -62,7 +62,7 @@ class _SameAccess:
     """Whether files that equal settings refer to have the same content: asked once for each way to log in."""
 
     def __init__(self, directory: Path, now: Config, then: Revision, before: Config) -> None:
-        self._own = partial(access_now, directory, now)
+        self._own = access_now(directory, now)
         self._old = partial(access_at, then, before)
         self._known: dict[str, bool] = {}
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.errors import RemoteError
@@ -199,29 +200,35 @@ _LISTS: dict[str, tuple[ConsumerKind, _List]] = {
 }
 
 
+@cache
+def _workers() -> ThreadPoolExecutor:
+    """Threads for the lists of all tenants: starting some for each of many environments takes as long as its requests."""
+    from concurrent.futures import ThreadPoolExecutor  # plans without changes need none
+
+    return ThreadPoolExecutor(_WORKERS)
+
+
 def read_sources(get: Get, api: str, agents_api: str) -> Sources:
     """Read what may use a model. Never raises RemoteError: what could not be read is in the result.
 
     `api` is the base of the API, `agents_api` that of agents and knowledge bases, which differs on a local server.
     """
-    from concurrent.futures import ThreadPoolExecutor  # plans without changes need none
-
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        reading = _Reading(pool, get, api, agents_api)
-        lists = {name: reading.start(one) for name, (_, one) in _LISTS.items()}
-        selection, general = pool.submit(get, f"{api}/model-selection", ()), reading.start(_AGENTS)
-        workspaces = reading.taken("workspaces", reading.start(_WORKSPACES), optional=True)
-        ids = [one["workspace_id"] for one in workspaces if isinstance(one.get("workspace_id"), str)]
-        if unnamed := len(workspaces) - len(ids):
-            reading.unread["workspaces"] = f"{unnamed:,} of {len(workspaces):,} have no workspace_id, by which agents are read"
-        if len(ids) > MAX_WORKSPACES:
-            reading.unread["workspaces"] = f"there are {len(ids):,}, and the agents of {MAX_WORKSPACES} are read"
-        each = {one: reading.start(_AGENTS, ("workspace_id", one)) for one in ids[:MAX_WORKSPACES]}
-        agents = [*reading.taken("agents", general)]
-        for one, future in each.items():
-            agents += reading.taken(f"agents of workspace {one}", future)
-        others = {kind: reading.taken(name, lists[name], optional=one.optional) for name, (kind, one) in _LISTS.items()}
-        settings = reading.selection(selection)
+    pool = _workers()
+    reading = _Reading(pool, get, api, agents_api)
+    lists = {name: reading.start(one) for name, (_, one) in _LISTS.items()}
+    selection, general = pool.submit(get, f"{api}/model-selection", ()), reading.start(_AGENTS)
+    workspaces = reading.taken("workspaces", reading.start(_WORKSPACES), optional=True)
+    ids = [one["workspace_id"] for one in workspaces if isinstance(one.get("workspace_id"), str)]
+    if unnamed := len(workspaces) - len(ids):
+        reading.unread["workspaces"] = f"{unnamed:,} of {len(workspaces):,} have no workspace_id, by which agents are read"
+    if len(ids) > MAX_WORKSPACES:
+        reading.unread["workspaces"] = f"there are {len(ids):,}, and the agents of {MAX_WORKSPACES} are read"
+    each = {one: reading.start(_AGENTS, ("workspace_id", one)) for one in ids[:MAX_WORKSPACES]}
+    agents = [*reading.taken("agents", general)]
+    for one, future in each.items():
+        agents += reading.taken(f"agents of workspace {one}", future)
+    others = {kind: reading.taken(name, lists[name], optional=one.optional) for name, (kind, one) in _LISTS.items()}
+    settings = reading.selection(selection)
     return Sources(tuple(_each_once(agents)), others, settings, reading.unread, tuple(reading.absent))
 
 

@@ -14,9 +14,9 @@ from policyctl.effect.gateway import Answer
 from policyctl.effect.outages import Outages, Row, Together, outages, served
 from policyctl.effect.tree import Unfit, tree_if_known, unfit_models
 from policyctl.errors import NotKnown
-from policyctl.plan.memo import Memo
 from policyctl.plan.risk import weight_of
 from policyctl.policy.document import Document
+from policyctl.policy.memo import Memo
 from policyctl.policy.names import provider_of, short_model
 from policyctl.report.format import escape, name_text, position_name, shortened
 

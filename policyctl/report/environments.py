@@ -9,6 +9,7 @@ from policyctl.load.environment import Config, Environment
 from policyctl.report.format import Style, count, escape, json_text, padded, value
 
 VERSION = 1
+NONE_AFFECTED = "no environment is affected, so there is nothing to do"
 _WIDEST = 60  # columns of a value that decides where origins are
 
 

@@ -14,6 +14,7 @@ from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.plan import Counts
 from policyctl.plan.safety import Review
 from policyctl.policy.document import digest
+from policyctl.report.environments import NONE_AFFECTED
 from policyctl.report.fleet_view import NAMES, differences, names_text
 from policyctl.report.format import Style, columns, count, escape, json_text, padded
 from policyctl.report.markdown import code, prose, row
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
 
 VERSION = 1
-NONE_AFFECTED = "no environment is affected, so there is nothing to do"
 _DONE = {"effect": "shown", "pull": "pulled"}
 
 

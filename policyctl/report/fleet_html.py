@@ -11,7 +11,8 @@ from policyctl.plan.change import ACTIONS
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.safety import Review
 from policyctl.policy.findings import listed
-from policyctl.report.fleet import NONE_AFFECTED, changes_text
+from policyctl.report.environments import NONE_AFFECTED
+from policyctl.report.fleet import changes_text
 from policyctl.report.fleet_view import (
     OVERRIDDEN,
     STOPPING,

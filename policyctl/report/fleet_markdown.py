@@ -13,7 +13,8 @@ from policyctl.plan.approval import NONE
 from policyctl.plan.fleet import FleetResult
 from policyctl.policy.findings import listed
 from policyctl.policy.names import bare_name
-from policyctl.report.fleet import NONE_AFFECTED, changes_text, other_lines
+from policyctl.report.environments import NONE_AFFECTED
+from policyctl.report.fleet import changes_text, other_lines
 from policyctl.report.fleet_view import (
     OVERRIDDEN,
     STOPPING,

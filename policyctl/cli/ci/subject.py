@@ -67,7 +67,7 @@ class _One(Subject):
     def access(self) -> str:
         from policyctl.load.referred import access_now  # with git behind it
 
-        return access_now(self._options.dir, self._config, self._environment)
+        return access_now(self._options.dir, self._config)(self._environment)
 
     def history(self) -> Sequence[str]:
         from policyctl.load.base_config import accesses  # imports subprocess
