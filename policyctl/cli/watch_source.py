@@ -53,7 +53,7 @@ class Opened(NamedTuple):
         fleet = self.fleet
         environment = fleet.config.environments[name]
         if self.then is None:
-            return access_now(fleet.options.dir, fleet.config, environment)
+            return access_now(fleet.options.dir, fleet.config)(environment)
         return access_at(self.then, fleet.config, environment)
 
 

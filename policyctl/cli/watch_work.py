@@ -23,8 +23,8 @@ from policyctl.load.urls import is_http, is_shared, origin
 from policyctl.load.windows import duration
 from policyctl.plan.drift import Moved
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.plan.memo import Memo, content_key
 from policyctl.policy.document import canonical_text, digest
+from policyctl.policy.memo import Memo, content_key
 from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.report.fleet import planned
 from policyctl.report.format import count, cut
