@@ -15,6 +15,7 @@ from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.selection import Overrides, read_to
 from policyctl.cli.session import Session
+from policyctl.cli.windows import outside_windows
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError
 from policyctl.load.atomic import read_bounded, state_folder
 from policyctl.load.environment import listed_names
@@ -172,7 +173,8 @@ def _apply_one(
         return replace(result, status="failed", code=StalePlan.exit_code, reason=why)
     if not review.plan.changes:
         return replace(result, status="applied")
-    own = replace(settings, command="policyctl apply", in_scope=session.environment.settings.in_scope)
+    own = outside_windows(session.environment, settings, fleet.overrides.outside)
+    own = replace(own, command="policyctl apply", in_scope=session.environment.settings.in_scope)
     applied = apply_plan(review, session.url, session.access, own, _FleetEvents(fleet, brakes))
     return with_outcome(result, applied)
 

@@ -106,7 +106,11 @@ def writing_at(windows: Sequence[Window], now: datetime) -> Writing:
         until = again[1]
     else:
         until = None
-    return Writing(False, f"{why}, until {_time(until)}" if until else f"{why}, and none will be soon", until)
+    return Writing(
+        False,
+        f"{why}, and something may be written from {_time(until)} on" if until else f"{why}, and that does not end soon",
+        until,
+    )
 
 
 def writing_by_hand(windows: Sequence[Window], now: datetime) -> Writing:

@@ -14,6 +14,7 @@ from policyctl.policy.findings import listed
 from policyctl.watch.status import State
 
 MOST_HEALS = 3  # in a row, each needed again at the next look: another tool undoes them
+_SOON, _LATER = 1.5, 0.9  # of an interval, since looks are not evenly spread
 Problem = Literal["", "refused", "unreachable", "login", "failed"]
 
 
@@ -23,6 +24,23 @@ class Synced(NamedTuple):
 
     files: str = ""
     rows: str = ""
+
+
+class Heals(NamedTuple):
+    """How often an environment was healed in a row, each time because it drifted within its interval, and when last (in seconds
+    of the day's clock)."""
+
+    times: int = 0
+    at: float = 0.0
+
+    def now(self, now: float, interval: float) -> Heals:
+        """The same for a drift that is seen now: what drifts later is not undone by another tool, as far as is known. Those
+        that fight do so until they are seen in sync."""
+        return Heals() if self.times < MOST_HEALS and now - self.at > _SOON * interval else self
+
+    def in_sync(self, now: float, interval: float) -> Heals:
+        """The same once it is seen in sync: an interval after the last time, nothing undid it."""
+        return Heals() if now - self.at > _LATER * interval else self
 
 
 class Look(NamedTuple):
@@ -120,7 +138,7 @@ def decide(look: Look, settings: WatchSettings, situation: Situation) -> Decisio
     if held := situation.braked or (situation.held if "git" in look.sides else ""):
         return Decision(False, held)
     if not (writing := writing_at(settings.windows, situation.now)).allowed:
-        return Decision(False, writing.why, writing.until)
+        return Decision(False, f"a time to write: {writing.why}", writing.until)
     # What the remote moved is put back to what was approved when it was merged.
     if settings.approved and "git" in look.sides and (why_not := situation.unapproved(look)):
         return Decision(False, why_not)

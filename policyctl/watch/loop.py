@@ -6,13 +6,13 @@ One thread decides; looks and applies run in threads. Nothing here knows how a p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from policyctl.errors import PolicyctlError
-from policyctl.watch.decide import Decision, Situation, Synced, decide, state_of
+from policyctl.watch.decide import Decision, Heals, Situation, Synced, decide, state_of
 from policyctl.watch.holds import Hold, Holds
 from policyctl.watch.memory import Memory
 from policyctl.watch.schedule import LookSchedule
@@ -70,10 +70,9 @@ class WatchLoop:
                     if self._is_seen():
                         break
                     seconds = 0.0
-                self.clock.pause(self._awaited, seconds)
-            while self._running:
-                self.clock.pause([*self._running], _TURN_SECONDS)
-                self._finish()
+                self.clock.pause(self._awaited, seconds, self._stopped)
+            wait(self._running)
+            self._finish()
 
     def _is_seen(self) -> bool:
         """Whether every environment was looked at. If not, those of the next wave are due."""
@@ -92,7 +91,7 @@ class WatchLoop:
     @property
     def _awaited(self) -> list[Future[Any]]:
         fetching = [] if self._fetching is None else [self._fetching]
-        return [self._stopped, *self._running, *fetching]
+        return [*self._running, *fetching]
 
     def _turn(self, *, once: bool) -> float:
         """Do everything that is due. Returns the seconds until something else is."""
@@ -198,7 +197,7 @@ class WatchLoop:
         """What decides beside the plan, as it is when a visit begins."""
         return Situation(
             self.clock.now(),
-            self.memory.heals(name),
+            self.memory.heals(name).now(self.clock.now().timestamp(), self._environments[name].settings.interval).times,
             self._waves.why_not_yet(name),
             self.holds.brake(name, now, self._environments[name].settings.interval, len(self._environments)),
             self.holds.pause(name, now),
@@ -244,20 +243,28 @@ class WatchLoop:
         if self._waves.note(name, status.state):
             names = self._waves.waiting
             self.schedule.hasten(names, now, _SPREAD * len(names))
-        if visit.applied is not None:  # what was found is shown too, before what became of it
+        if visit.applied is not None and not self._fails_as_before(status):  # what was found is shown too, before what became
             found = self._status(name, visit._replace(applied=None))
             self.board.put(replace(found, waits_for="the apply that follows"))
         self.board.put(replace(status, next_look_at=self._time_of(due)))
         self._report(visit)
 
+    def _fails_as_before(self, status: EnvironmentStatus) -> bool:
+        """Whether the same apply failed before."""
+        before = self.board.of(status.name)
+        same = before is not None and (before.state, before.digest) == (status.state, status.digest)
+        return same and status.state is State.FAILED
+
     def _remember(self, name: str, visit: EnvironmentVisit) -> None:
         """Keep count of heals in a row, and note when the remote has what the files want."""
         done = visit.applied is not None and not visit.applied.failed
         in_sync = not visit.look.moved and not visit.failed and visit.look.result.status != "suspended"
+        heals, now = self.memory.heals(name), self.clock.now().timestamp()
+        interval = self._environments[name].settings.interval
         if visit.applied is not None and "remote" in visit.look.sides:
-            self.memory.set_heals(name, self.memory.heals(name) + 1)
-        elif in_sync:
-            self.memory.set_heals(name, 0)
+            self.memory.set_heals(name, Heals(heals.now(now, interval).times + 1, now))
+        elif in_sync and heals.times:
+            self.memory.set_heals(name, heals.in_sync(now, interval))
         if done or in_sync:
             self.memory.set_synced(name, Synced(visit.look.fingerprint, visit.look.rows if in_sync else ""))
 

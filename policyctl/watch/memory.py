@@ -15,7 +15,7 @@ from typing import Any
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
-from policyctl.watch.decide import Synced
+from policyctl.watch.decide import Heals, Synced
 from policyctl.watch.status import EnvironmentStatus, State
 
 FILE = "watch.jsonl"
@@ -66,13 +66,14 @@ class Memory:
         found = {"state": status.state.value, "digest": status.digest, "since": status.since.astimezone(UTC).isoformat()}
         self._add({"environment": status.name, **found, "changes": status.changes, "reason": status.reason})
 
-    def heals(self, name: str) -> int:
-        """How many times in a row an environment was healed and had drifted again by the next look."""
-        return _number(self._known.get(name, {}).get("heals"))
+    def heals(self, name: str) -> Heals:
+        """How often an environment was healed in a row, and when last."""
+        known = self._known.get(name, {})
+        return Heals(int(_number(known.get("heals"))), _number(known.get("healed_at")))
 
-    def set_heals(self, name: str, times: int) -> None:
-        if self.heals(name) != times:
-            self._add({"environment": name, "heals": times})
+    def set_heals(self, name: str, heals: Heals) -> None:
+        if self.heals(name) != heals:
+            self._add({"environment": name, "heals": heals.times, "healed_at": heals.at})
 
     def synced(self, name: str) -> Synced:
         """How an environment was when it was last seen in sync."""
@@ -132,8 +133,8 @@ def _text(line: Mapping[str, Any]) -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) else 0
 
 
 def _lines_of(path: Path) -> Iterator[Mapping[str, Any]]:

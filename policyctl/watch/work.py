@@ -69,9 +69,9 @@ class Clock:
         """Seconds of a clock that is never set back. Phases follow it, so it must not begin anew with a process."""
         return _EPOCH + time.monotonic()
 
-    def pause(self, futures: Collection[Future[Any]], seconds: float) -> None:
-        """Wait until one of these is done, for so many seconds at most."""
-        wait(futures, timeout=seconds, return_when=FIRST_COMPLETED)
+    def pause(self, running: Collection[Future[Any]], seconds: float, stopped: Future[None]) -> None:
+        """Wait until one of what runs is done, or the watch is stopped, for so many seconds at most."""
+        wait([*running, stopped], timeout=seconds, return_when=FIRST_COMPLETED)
 
 
 _EPOCH = time.time() - time.monotonic()
