@@ -78,9 +78,9 @@ def test_heal_alone_leaves_what_git_moved(repository: Project, policyctl: Policy
 
 def test_what_a_rule_refuses_is_never_applied(repository: Project, policyctl: Policyctl) -> None:
     assert policyctl("apply", "--yes").code == 0
-    text = CONFIG.replace("{watch}", "{apply: on-merge}") + "    guards: {deny_providers: [y]}\n"
+    text = CONFIG.replace("{watch}", "{apply: on-merge}") + "    guards: {deny_providers: [other]}\n"
     repository.write("policyctl.yaml", text)
-    repository.policy("chat", "virtual-model/y/a")
+    repository.policy("chat", "virtual-model/other/a")
     ran = policyctl("watch", "--once")
     assert (ran.code, "refused" in ran.out, "policyctl plan --env dev" in ran.out) == (3, True, True)
     assert policyctl("plan", "--detailed-exitcode").code == 3
