@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _LONGEST_REASON = 500
 _FEW = 4
+_MOST_SAID = 10_000  # messages that are remembered
 _SECRETS = ("api_key", "password", "token")
 
 
@@ -49,6 +50,8 @@ class OnceConsole(CollectingConsole):
         self._console, self._said = console, set[str]()
 
     def say(self, line: str, *, painted: bool = False) -> None:
+        if len(self._said) > _MOST_SAID:
+            self._said.clear()
         if line not in self._said:
             self._said.add(line)
             self._console.say(line, painted=painted)

@@ -48,6 +48,8 @@ class WatchLoop:
         self._poll_at = 0.0
         self._stopped: Future[None] = Future()
         self._waves = Waves({})
+        self._once = False
+        self.turned_at = self.clock.seconds()
 
     def stop(self) -> None:
         """End the loop once what was begun is finished. May be called by a signal handler."""
@@ -63,6 +65,7 @@ class WatchLoop:
     def run(self, *, once: bool = False) -> None:
         """Watch until `stop`; with `once` until each environment was looked at once. Raises PolicyctlError with `once` when the
         source cannot be used."""
+        self._once = once
         with ThreadPoolExecutor(self.parallelism + 1) as self._pool:
             while not self.board.stopping:
                 seconds = self._turn(once=once)
@@ -105,15 +108,21 @@ class WatchLoop:
         lag = 0.0 if next_due is None else max(0.0, now - next_due)
         for watcher in self.watchers:
             watcher.turned(self.schedule.waiting(now), lag)
-        if len(self._running) >= self.parallelism or self._opening or next_due is None:
-            next_due = self._poll_at
-        return max(0.0, min(_TURN_SECONDS, min(next_due, self._poll_at) - now)) if self._fetching is None else _TURN_SECONDS
+        self.turned_at = now
+        waits = [_TURN_SECONDS] if self._fetching is not None else [_TURN_SECONDS, self._poll_at - now]
+        if next_due is not None and len(self._running) < self.parallelism and not self._opening:
+            waits.append(next_due - now)
+        return max(0.0, min(waits))
+
+    def hint(self) -> None:
+        """Read the source soon: it may have changed. Called by any thread."""
+        self._poll_at = 0.0
 
     def _read_source(self, now: float, *, once: bool) -> None:
         """Fetch when it is time to, and use a new revision as soon as nothing is running."""
         if self._fetching is not None and self._fetching.done():
             fetching, self._fetching = self._fetching, None
-            self._poll_at = now + self.poll
+            self._poll_at = now + self.schedule.jittered(self.poll)
             try:
                 revision = fetching.result()
                 self._opening = revision if revision != self.revision else ""
@@ -139,7 +148,7 @@ class WatchLoop:
             self._show_source()
 
     def _show_source(self) -> None:
-        for watcher in self.watchers:
+        for watcher in self.watchers if not (self._once and self.board.source.error) else ():  # which is raised
             watcher.source(self.board.source)
 
     def _use(self, revision: str, now: float, *, once: bool) -> None:

@@ -59,6 +59,10 @@ class LookSchedule:
             elif name in self._intervals:
                 self._hastened.add(name)
 
+    def jittered(self, seconds: float) -> float:
+        """A time of about so many seconds, so that many watches do not do the same at once."""
+        return seconds * self._rng.uniform(0.9, 1.1)
+
     def take(self, now: float) -> str | None:
         """An environment that is due, which is then not in the schedule until `again`; None if none is."""
         while self._heap and self._heap[0].due <= now:

@@ -122,7 +122,8 @@ class Watching:
         self.process = subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=self.errors, text=True)
         self.events: list[tuple[float, dict[str, Any]]] = []
         self.changed = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -163,6 +164,9 @@ class Watching:
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         code = self.process.wait(60)
+        self.reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         self.errors.close()
         return code
 
