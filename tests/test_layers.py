@@ -46,6 +46,8 @@ OWNERS = {
     "aiohttp": ("gateway/ask.py",),
     "yarl": ("gateway/ask.py",),
     "msgspec": ("gateway",),
+    "prometheus_client": ("watch/metrics.py", "watch/notify.py"),
+    "opentelemetry": ("watch/trace.py",),
     "pydantic": ("policy", "load", "plan/saved_plan.py", "remote", "server"),
     "subprocess": ("load/git/repository.py",),
 }
@@ -58,7 +60,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 235
+MOST_MODULES = 237
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 
