@@ -46,7 +46,7 @@ OWNERS = {
     "aiohttp": ("gateway/ask.py",),
     "yarl": ("gateway/ask.py",),
     "msgspec": ("gateway",),
-    "prometheus_client": ("watch/metrics.py", "watch/notify.py"),
+    "prometheus_client": ("watch/metrics.py",),
     "opentelemetry": ("watch/trace.py",),
     "pydantic": ("policy", "load", "plan/saved_plan.py", "remote", "server"),
     "subprocess": ("load/git/repository.py",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -140,6 +140,28 @@ class TallyCollector(Collector):
         for origin, seconds in sorted(waits.items()):
             waited.add_metric([origin], seconds)
         yield from (asked, waited)
+
+
+class ReceiverCollector(Collector):
+    """What became of notifications, by receiver."""
+
+    def __init__(
+        self, counts: Callable[[], tuple[Mapping[tuple[str, str], int], Mapping[str, int]]] = lambda: ({}, {})
+    ) -> None:
+        """`counts` returns how many there were, by receiver and result, and how many wait, by receiver."""
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        ended, waiting = self._counts()
+        total = CounterMetricFamily(
+            "policyctl_notifications", "Notifications, by what became of them.", labels=["receiver", "result"]
+        )
+        for (receiver, result), number in sorted(ended.items()):
+            total.add_metric([receiver, result], number)
+        left = _gauge("notifications_waiting", "Notifications that could not be delivered yet.", "receiver")
+        for receiver, number in sorted(waiting.items()):
+            left.add_metric([receiver], number)
+        yield from (total, left)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
