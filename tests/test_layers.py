@@ -47,6 +47,8 @@ OWNERS = {
     "aiohttp": ("gateway/ask.py",),
     "yarl": ("gateway/ask.py",),
     "msgspec": ("gateway",),
+    "prometheus_client": ("watch/metrics.py",),
+    "opentelemetry": ("watch/trace.py",),
     "pydantic": ("policy", "load", "plan/saved_plan.py", "remote", "server"),
     "subprocess": ("load/git/repository.py",),
 }
@@ -59,7 +61,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 250
+MOST_MODULES = 256
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

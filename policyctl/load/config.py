@@ -10,7 +10,17 @@ from pydantic import ValidationError
 
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile
-from policyctl.load.environment import NO_CONFIG, Config, Environment, GatewayConnection, Suspend, Wave, leaves, listed_names
+from policyctl.load.environment import (
+    NO_CONFIG,
+    Config,
+    Environment,
+    GatewayConnection,
+    Receiver,
+    Suspend,
+    Wave,
+    leaves,
+    listed_names,
+)
 from policyctl.load.fleet import (
     ENVIRONMENT_NAME,
     FleetDescription,
@@ -210,7 +220,7 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
         mode="json",
         by_alias=True,
         exclude_none=True,
-        exclude={"environments": {"__all__": {"vars"}}, "templates": True, "fleet": True, "gateway": True},
+        exclude={"environments": {"__all__": {"vars"}}, "templates": True, "fleet": True, "gateway": True, "notify": True},
     )
     return Config(
         Path(source.file),
@@ -232,6 +242,7 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
             name: GatewayConnection(one.api_key, one.custom_host)
             for name, one in (file.gateway.connections if file.gateway else {}).items()
         },
+        receivers=tuple(Receiver(one.name, one.url, one.form, one.secret, one.states) for one in file.notify or ()),
     )
 
 

@@ -108,6 +108,17 @@ class GatewayConnection(NamedTuple):
     custom_host: str | None = None
 
 
+class Receiver(NamedTuple):
+    """Who is notified by a watch: an address or a reference to one, the form of the messages, a reference to the secret that
+    signs them, and the states to notify of."""
+
+    name: str
+    url: str
+    form: str = "json"
+    secret: str | None = None
+    states: tuple[str, ...] = ("drifted", "conflict", "fighting", "refused", "failed", "in_sync")
+
+
 class Config(NamedTuple):
     """A policyctl.yaml that was read, or the defaults without one.
 
@@ -117,7 +128,7 @@ class Config(NamedTuple):
     `broken` are the generated environments that cannot be used, each with its problems, and `unlabelled` those of them whose
     labels are not known. `inventories` are the files that
     environments are generated from, and `origins` has for each generated one where its settings come from, by dotted path.
-    `connections` are those that the gateway knows, by app id.
+    `connections` are those that the gateway knows, by app id; `receivers` are notified by a watch.
     """
 
     path: Path | None
@@ -134,6 +145,7 @@ class Config(NamedTuple):
     inventories: tuple[Path, ...] = ()
     origins: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     connections: Mapping[str, GatewayConnection] = MappingProxyType({})
+    receivers: tuple[Receiver, ...] = ()
 
     @property
     def labels(self) -> dict[str, Mapping[str, str]]:

@@ -158,6 +158,8 @@ class HttpClient:
                 raise RemoteError(f"{host_of(url)} asked to be left alone for longer than {most}; try again later")
             waiting.end += slot - now - pause
             self._patience.sleep(slot - now)
+            if self.hosts.tally is not None:
+                self.hosts.tally.waited(origin(url), slot - now)
             if not pace.pause_left(clock()):
                 return
 
@@ -173,14 +175,19 @@ class HttpClient:
         near = is_loopback(ask.url)
         trust = None if near and ask.url.startswith("http:") else self._trust  # loading certificates takes a while
         self.hosts.deadline.begin()
+        status = "none"
         try:
             with self.hosts.client(trust, near=near) as client:
                 response = read_whole(exchange(client, self._built(ask)))
+            status = str(response.status_code)
         except ResponseTooLarge as error:
             text = f"{host_of(ask.url)} answered with {error}"
             raise (LostAnswer if writes else RemoteError)(f"{text}; check the URL of the remote") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._unanswered(error, ask, writes) from None
+        finally:
+            if self.hosts.tally is not None:
+                self.hosts.tally.asked(origin(ask.url), status)
         return self._judge(response, ask, writes)
 
     def _built(self, ask: Request) -> httpx.Request:

@@ -44,6 +44,8 @@ class EnvironmentStatus:
     succeeded_at: datetime | None = None
     """When a look or an apply last ended without a failure."""
     next_look_at: datetime | None = None
+    interval: float = 0.0
+    """Seconds between two looks; 0 if that is not known."""
 
 
 class SourceStatus(NamedTuple):
