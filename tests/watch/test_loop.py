@@ -211,3 +211,14 @@ def test_in_the_end_everything_is_as_the_files_want_and_nothing_is_written_twice
     fighting = {one.name for one in board.environments() if one.state is State.FIGHTING}
     assert {name for name, one in sim.tenants.items() if one.has != sim.work.wanted} <= fighting
     assert sum(len(one.written) for one in sim.tenants.values()) <= writes
+
+
+@pytest.mark.parametrize(("pushed", "state"), [(False, "drifted"), (True, "pending")])
+def test_what_was_in_sync_before_a_restart_shows_who_moved(tmp_path: Path, *, pushed: bool, state: str) -> None:
+    sim = Simulation(tenants(1), tmp_path)
+    sim.run(100)
+    sim.tenants["e0"].has = ""  # which history takes for something that was not applied yet
+    if pushed:
+        sim.work.push("two")
+    sim.run(200)
+    assert sim.seen.states("e0")[1:] == [state]

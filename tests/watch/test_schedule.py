@@ -131,3 +131,10 @@ def test_too_many_failed_writes_hold_the_others_back_for_an_interval() -> None:
     assert holds.brake("other", 59.0, 60.0, len(NAMES)).startswith("other environments: 11 applies failed")
     assert not holds.brake("other", 60.0, 60.0, len(NAMES))
     assert not holds.brake(NAMES[0], 59.0, 60.0, len(NAMES))  # 10 others are 5 %
+
+
+def test_remotes_without_a_host_are_each_their_own() -> None:
+    holds = Holds()
+    for name in "abcdefgh":
+        holds.reached("", name, 0.0, reached=False)
+    assert holds.before_look("a", "", 1.0, None) is None
