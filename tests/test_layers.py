@@ -35,6 +35,7 @@ ROOMS = (
 OWNERS = {
     "click": ("cli",),
     "yaml": ("load",),
+    "croniter": ("load",),
     "httpx": ("remote",),
     "httpcore": ("remote",),
     "sqlite3": ("remote/sqlite.py",),
@@ -46,6 +47,8 @@ OWNERS = {
     "aiohttp": ("gateway/ask.py",),
     "yarl": ("gateway/ask.py",),
     "msgspec": ("gateway",),
+    "prometheus_client": ("watch/metrics.py",),
+    "opentelemetry": ("watch/trace.py",),
     "pydantic": ("policy", "load", "plan/saved_plan.py", "remote", "server"),
     "subprocess": ("load/git/repository.py",),
 }
@@ -58,7 +61,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 213
+MOST_MODULES = 234
 MODULE_LINES, FUNCTION_LINES = 400, 45  # at most
 
 

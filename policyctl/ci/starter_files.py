@@ -1,4 +1,4 @@
-"""The files that `init` writes: configuration, an example with tests, the hook, and the workflows.
+"""The files that `init` writes: configuration, an example with tests, the hook, the workflows, and what runs policyctl.
 
 This repository's own workflows are made from the same templates, in `workflows/`.
 """
@@ -140,6 +140,33 @@ def workflows(service: ServiceName, folder: Path, package: str | None, branch: s
     return {Path(name): _Text(_read(file)).substitute(values) for name, file in _FILES[service].items()}
 
 
+DeployName = Literal["systemd", "container", "kubernetes", "monitoring"]
+DEPLOYS: tuple[DeployName, ...] = get_args(DeployName)
+
+_DEPLOY_FILES: dict[DeployName, tuple[str, ...]] = {
+    "systemd": ("policyctl-watch.service", "policyctl-gateway.service", "policyctl-pull.service", "policyctl-pull.timer"),
+    "container": ("Containerfile",),
+    "kubernetes": ("repository.yaml", "watch.yaml", "gateway.yaml", "serve.yaml"),
+    "monitoring": ("alerts.yml", "dashboard.json"),
+}
+_EXTRAS = "gateway,otel,postgres,server,watch"
+_SPEC = re.compile(r"policyctl(?= @|==)")
+
+
+def deployment(kind: DeployName, folder: Path, package: str | None, branch: str = "main") -> dict[str, str]:
+    """The files that run `watch`, `gateway` and `serve` there, or watch over them, by name; arguments as for `workflows`."""
+    path = folder.as_posix()
+    values = {
+        "folder": _quoted(path),
+        "path": json.dumps("" if path == "." else path, ensure_ascii=False)[1:-1],
+        "package": f'"{_SPEC.sub(f"policyctl[{_EXTRAS}]", package or PLACEHOLDER)}"',
+        "version": distribution("policyctl").version,
+        "branch": branch,
+    }
+    here = Path(__file__).parent.parent / "deploy"
+    return {name: _Text((here / name).read_text("utf-8")).substitute(values) for name in _DEPLOY_FILES[kind]}
+
+
 def installable(origin: str | None = None) -> str | None:
     """The requirement by which pip installs this policyctl elsewhere: its version on an index, or the commit it came from.
 
@@ -157,6 +184,12 @@ def installable(origin: str | None = None) -> str | None:
 
 def _read(name: str) -> str:
     return (Path(__file__).parent / "workflows" / name).read_text("utf-8")
+
+
+def _quoted(path: str) -> str:
+    """A path as systemd reads it in a command line."""
+    text = path.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$")
+    return text if re.fullmatch(r"[\w./=-]+", text) else json.dumps(text, ensure_ascii=False)
 
 
 def _scalar(text: str) -> str:

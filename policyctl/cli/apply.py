@@ -19,6 +19,7 @@ from policyctl.cli.options import ALL, NumberRange, Options, with_options
 from policyctl.cli.review import raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
+from policyctl.cli.windows import outside_windows, with_windows
 from policyctl.errors import Refused, StalePlan, UsageError
 from policyctl.load.atomic import write_atomically
 from policyctl.load.selector import EnvironmentFilter
@@ -129,6 +130,7 @@ def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | 
 )
 @with_audit
 @with_selection
+@with_windows
 @with_options(*ALL)
 @with_environments
 @with_pace
@@ -174,6 +176,8 @@ def apply(
     _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
     if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
         session.console.say("--validate-models does nothing: the plan adds or updates no model")
+    if review.plan.changes:
+        settings = outside_windows(session.environment, settings, overrides.outside)
     return confirm_and_apply(review, session, settings, output, yes=yes)
 
 

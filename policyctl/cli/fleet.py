@@ -86,8 +86,8 @@ class Fleet:
         access = replace(session.access, hosts=self.hosts)
         return replace(session, console=self.messages, directory=self.files, access=access)
 
-    def review(self, session: Session) -> Review:
-        """The reviewed plan of one environment."""
+    def review(self, session: Session, audit: Path | None = None, *, judged: bool = False) -> Review:
+        """The reviewed plan of one environment; `judged` and `audit` are as for `review_directory`."""
         review = review_directory(
             session,
             self.selection,
@@ -95,7 +95,8 @@ class Fleet:
             base=self.base,
             tests=self.tests,
             on_idle=self._note_idle,
-            audit=self.audit,
+            audit=audit or self.audit,
+            judged=judged,
         )
         if self.held is not None:
             review = as_merged(review, session, self.held, settings=False)

@@ -15,6 +15,7 @@ from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.selection import Overrides, read_to
 from policyctl.cli.session import Session
+from policyctl.cli.windows import outside_windows
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError
 from policyctl.load.atomic import read_bounded, state_folder
 from policyctl.load.environment import listed_names
@@ -154,7 +155,7 @@ def _apply(
 
     try:
         with first_signal(brakes.interrupt):
-            result = run_fleet(fleet, "apply", work, pace, _waves(fleet), brakes, record)
+            result = run_fleet(fleet, "apply", work, pace, fleet_waves(fleet), brakes, record)
     finally:
         record.close()
     return result, brakes.signal
@@ -173,12 +174,13 @@ def _apply_one(
         return replace(result, status="failed", code=StalePlan.exit_code, reason=why)
     if not review.plan.changes:
         return replace(result, status="applied")
-    own = replace(settings, command="policyctl apply", in_scope=session.environment.settings.in_scope)
+    own = outside_windows(session.environment, settings, fleet.overrides.outside)
+    own = replace(own, command="policyctl apply", in_scope=session.environment.settings.in_scope)
     applied = apply_plan(review, session.url, session.access, own, _FleetEvents(fleet, brakes))
-    return _applied(result, applied)
+    return with_outcome(result, applied)
 
 
-def _applied(result: EnvironmentResult, applied: Applied) -> EnvironmentResult:
+def with_outcome(result: EnvironmentResult, applied: Applied) -> EnvironmentResult:
     text = apply_text(applied.outcomes, applied.unverified, Style(), applied.tested).rstrip("\n")
     try:
         applied.raise_if_incomplete()
@@ -221,7 +223,7 @@ def _why_unapproved(before: FleetResult, expected: str | None, plans: ApprovedPl
     )
 
 
-def _waves(fleet: Fleet) -> list[WaveOf]:
+def fleet_waves(fleet: Fleet) -> list[WaveOf]:
     """The environments of this run in the configured waves, or in those by default."""
     labels = fleet.config.labels
 

@@ -8,10 +8,13 @@ import click
 
 from policyctl.ci.starter_files import (
     CONFIG,
+    DEPLOYS,
     EXAMPLE,
     EXAMPLE_TEST,
     SERVICES,
+    DeployName,
     ServiceName,
+    deployment,
     installable,
     pre_commit_config,
     workflows,
@@ -29,6 +32,7 @@ EPILOG = """\b
 Example:
   policyctl init
   policyctl init --ci github
+  policyctl init --deploy container --deploy kubernetes --deploy monitoring
   policyctl init --dir policies && policyctl validate && policyctl plan"""
 
 _PRE_COMMIT = ".pre-commit-config.yaml"
@@ -36,8 +40,14 @@ _PRE_COMMIT = ".pre-commit-config.yaml"
 
 @click.command("init", epilog=EPILOG)
 @click.option("--ci", type=click.Choice(SERVICES), help="Also write workflows for this service: plan, apply on merge, drift.")
+@click.option(
+    "--deploy",
+    type=click.Choice(DEPLOYS),
+    multiple=True,
+    help="Also write files to run watch, gateway and serve there, or to monitor them. Repeatable.",
+)
 @with_options("dir", "verbose")
-def init(options: Options, ci: ServiceName | None) -> int:
+def init(options: Options, ci: ServiceName | None, deploy: tuple[DeployName, ...]) -> int:
     """Make a policy directory to start from: policyctl.yaml with comments, an example policy with tests, and a
     pre-commit hook.
 
@@ -58,6 +68,8 @@ def init(options: Options, ci: ServiceName | None) -> int:
         console.result(f"\nAdd this below repos: in {escape(str(hooks))}, unless it is already there:\n\n{entry}")
     if ci is not None:
         _write_workflows(ci, folder, console)
+    if deploy:
+        _write_deployment(deploy, folder, console)
     where = "" if folder == Options().dir else f" --dir {folder}"
     console.say(f"next: edit the files in {folder}, then run policyctl validate{where} and policyctl plan{where}")
     return 0
@@ -77,6 +89,23 @@ def _write_workflows(service: ServiceName, folder: Path, console: Console) -> No
         console.say(
             "set POLICYCTL_PACKAGE in the workflows to what pip should install: here policyctl was installed from a directory"
         )
+
+
+def _write_deployment(kinds: tuple[DeployName, ...], folder: Path, console: Console) -> None:
+    """The files are in a folder of their own, where they are not read as policies."""
+    top, package, branch = _repository(folder), installable(), default_branch(folder) or "main"
+    below = _below(folder, top)
+    place = top / (".deploy" if below == Path() else "deploy")
+    make_folder(place)
+    for kind in kinds:
+        for name, text in deployment(kind, below, package, branch).items():
+            _write(place / name, text, console)
+    if package is None and "container" in kinds:
+        console.say(
+            f"set POLICYCTL_PACKAGE in {place / 'Containerfile'} to what pip should install: here policyctl was installed from "
+            "a directory"
+        )
+    console.say("policyctl help where-to-run shows what to do with these files")
 
 
 def _write(path: Path, text: str, console: Console) -> bool:

@@ -29,6 +29,7 @@ TOPICS = (
     "guards",
     "big-changes",
     "drift",
+    "watch",
     "github",
     "gitlab",
     "threat-model",

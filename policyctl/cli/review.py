@@ -45,12 +45,14 @@ def review_directory(
     tests: bool = False,
     on_idle: Callable[[Mapping[str, str]], None] | None = None,
     audit: Path | None = None,
+    judged: bool = False,
 ) -> Review:
     """Read the directory and the remote, and compare. Raises InvalidInput with every error, and prints warnings.
 
     A change back to what a policy was at the `base` revision is a restoration. With `tests` the scenario tests are run too.
     Raises UsageError for options that match no policy, unless they go to `on_idle`: see `idle_options`. The `audit` file, as
-    far as there is one, shows what was written last.
+    far as there is one, shows what was written last. `judged` looks for who moved each change also where environments share a
+    directory.
     """
     compared = base is not None or is_git(session.url)
     _, loaded, unread = session.read(deep=True, tests=tests, as_committed=compared)
@@ -66,7 +68,9 @@ def review_directory(
             raise_if_idle(selection, overrides, loaded.names, review.live)
         else:
             on_idle(idle_options(selection, overrides, loaded.names, review.live))
-        review = without_edited(review, session, settings, models.speller(review.live | loaded.names), audit)
+        spell = models.speller(review.live | loaded.names)
+        review = judged_changes(review, session, spell, audit) if judged else review
+        review = without_edited(review, session, settings, spell, audit)
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     review = with_idle_settings(review, session, loaded.names, overrides)
@@ -87,6 +91,14 @@ def gone_back(review: Review, past: PastDirectory) -> Review:
 _RECENT = 2000  # commits of the repository that a plan looks at for who moved; drift looks at all
 
 
+def judged_changes(review: Review, session: Session, spell: Spell, audit: Path | None) -> Review:
+    """The review with who moved each of its changes."""
+    if not review.plan.changes:
+        return review
+    found = session.evidence(audit).judge(review.plan.changes, session.environment, review, spell)
+    return replace(review, drifts={one.change.name: one for one in found})
+
+
 def without_edited(review: Review, session: Session, settings: Settings, spell: Spell, audit: Path | None = None) -> Review:
     """The review with who moved what it changes, and a refusal for each policy that it would remove though it was edited on the
     remote since git had it. Outside a repository nothing is looked for.
@@ -99,7 +111,7 @@ def without_edited(review: Review, session: Session, settings: Settings, spell: 
     from policyctl.reconcile.drift import hold_edited  # with git behind it
 
     audit = audit if audit is not None and audit.exists() else None
-    if session.past is None:
+    if session.past is None and not review.drifts:
         quick = session.evidence(audit, _RECENT)
         if quick.history is None:
             return review

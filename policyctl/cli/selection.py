@@ -33,9 +33,10 @@ class Overrides:
 
     def __init__(self, given: Iterable[Override] = (), partial: float | None = None, *, consumers: bool = True) -> None:
         """`partial` replaces the environment's share of calls that fail in partial failures. `consumers` is whether it is read
-        who uses what."""
+        who uses what. `outside` is why something is written in a deny window; that changes no plan."""
         self.given = tuple(given)
         self.consumers = consumers
+        self.outside = ""
         self._partial = partial
 
     @property

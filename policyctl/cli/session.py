@@ -65,10 +65,13 @@ class DirectoryFiles:
         tests: bool,
         several: bool = False,
         past: PastDirectory | None = None,
+        files: Files | None = None,
     ) -> None:
-        """`several` keeps what was parsed for other environments. With `past` the files are those of then, without tests."""
-        if past is not None:
-            self.found, self.files = Found(), past.files(several=several)
+        """`several` keeps what was parsed for other environments. With `past` the files are those of then, without tests. A
+        caller who does not have the `files` on the disk gives them."""
+        files = past.files(several=several) if past is not None else files
+        if files is not None:
+            self.found, self.files = Found(), files
         else:
             self.found = find_files(options.dir, may_be_empty=lenient)
             self.found.files = [file for file in self.found.files if not config.is_inventory(file)]

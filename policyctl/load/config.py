@@ -11,7 +11,17 @@ from pydantic import ValidationError
 from policyctl import __version__
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile
-from policyctl.load.environment import NO_CONFIG, Config, Environment, GatewayConnection, Suspend, Wave, leaves, listed_names
+from policyctl.load.environment import (
+    NO_CONFIG,
+    Config,
+    Environment,
+    GatewayConnection,
+    Receiver,
+    Suspend,
+    Wave,
+    leaves,
+    listed_names,
+)
 from policyctl.load.fleet import (
     ENVIRONMENT_NAME,
     FleetDescription,
@@ -27,6 +37,7 @@ from policyctl.load.locate import to_problems
 from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
 from policyctl.load.source import Source, read_bytes, refuse_link
 from policyctl.load.urls import LOCAL, http_url_error, is_http, is_postgres, is_safe_for_secrets, same_remotes
+from policyctl.load.watch_file import watch_settings
 from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
@@ -222,7 +233,7 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
         mode="json",
         by_alias=True,
         exclude_none=True,
-        exclude={"environments": {"__all__": {"vars"}}, "templates": True, "fleet": True, "gateway": True},
+        exclude={"environments": {"__all__": {"vars"}}, "templates": True, "fleet": True, "gateway": True, "notify": True},
     )
     return Config(
         Path(source.file),
@@ -244,6 +255,7 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
             name: GatewayConnection(one.api_key, one.custom_host)
             for name, one in (file.gateway.connections if file.gateway else {}).items()
         },
+        receivers=tuple(Receiver(one.name, one.url, one.form, one.secret, one.states) for one in file.notify or ()),
     )
 
 
@@ -294,7 +306,8 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
     suspend = None if file.suspend is None else Suspend(file.suspend.reason, file.suspend.until)
     labels = dict(file.labels or {})
     remote, rate = (file.remote, file.auth, file.ca_file), either("requests_per_second")
-    return Environment(name, *remote, file.vars, either("include"), settings, labels, suspend, rate)
+    watch = watch_settings(file.watch, shared.watch)
+    return Environment(name, *remote, file.vars, either("include"), settings, labels, suspend, rate, watch)
 
 
 def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -183,6 +183,51 @@ class GatewayFile(FileModel):
     ] = Field(default_factory=dict)
 
 
+def _check_address(text: str) -> str:
+    if text.startswith(("env:", "file:")) and text.partition(":")[2]:
+        return text
+    if http_url_error(text):  # without the text, which may have a password
+        raise PydanticCustomError(
+            "address", "must be an https:// URL without a password, or a reference to one, such as env:URL"
+        )
+    return text
+
+
+NotifiedState = Literal["in_sync", "pending", "drifted", "conflict", "fighting", "refused", "failed", "suspended"]
+
+
+class ReceiverFile(FileModel):
+    """Who is notified of environments that `policyctl watch` finds in another state."""
+
+    name: Annotated[str, Field(min_length=1, description="What messages and metrics call it.")]
+    url: Annotated[
+        str,
+        AfterValidator(_check_address),
+        Field(description="Where notifications are posted: an https:// URL, or a reference to one that is secret."),
+    ]
+    form: Annotated[
+        Literal["json", "slack"],
+        Field(description="json: everything, as JSON. slack: a text, as Slack and those like it take it. Default: json."),
+    ] = "json"
+    secret: Annotated[
+        Secret | None, Field(description="A reference to the secret that signs notifications, such as env:HOOK_SECRET.")
+    ] = None
+    states: Annotated[
+        Annotated[tuple[NotifiedState, ...], Field(strict=False, min_length=1)],
+        Field(
+            description="The states to notify of. in_sync is only notified after another one of these. Default: drifted, "
+            "conflict, fighting, refused, failed, in_sync."
+        ),
+    ] = ("drifted", "conflict", "fighting", "refused", "failed", "in_sync")
+
+
+def _check_receivers(receivers: tuple[ReceiverFile, ...]) -> tuple[ReceiverFile, ...]:
+    names = [one.name for one in receivers]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PydanticCustomError("receivers", "has two receivers named {name}; give each its own name", {"name": twice[0]})
+    return receivers
+
+
 class ConfigFile(SafetyFile):
     """policyctl.yaml."""
 
@@ -218,4 +263,8 @@ class ConfigFile(SafetyFile):
     waves: Annotated[
         Annotated[tuple[WaveFile, ...], Field(strict=False, min_length=1)] | None,
         Field(description="The order in which many environments are applied: a wave begins when the one before ended well."),
+    ] = None
+    notify: Annotated[
+        Annotated[tuple[ReceiverFile, ...], Field(strict=False, min_length=1), AfterValidator(_check_receivers)] | None,
+        Field(description="Who is notified of environments that policyctl watch finds in another state."),
     ] = None

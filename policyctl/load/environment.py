@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from policyctl.errors import InvalidInput, Problem, UsageError
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL, is_shared
+from policyctl.load.windows import WatchSettings
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest, written_text
 from policyctl.policy.findings import MOST_LISTED, did_you_mean, listed
@@ -53,6 +54,7 @@ class Environment:
     labels: dict[str, str] = field(default_factory=dict)
     suspend: Suspend | None = None
     requests_per_second: float | None = None
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
     @property
     def suspended(self) -> str | None:
@@ -106,6 +108,17 @@ class GatewayConnection(NamedTuple):
     custom_host: str | None = None
 
 
+class Receiver(NamedTuple):
+    """Who is notified by a watch: an address or a reference to one, the form of the messages, a reference to the secret that
+    signs them, and the states to notify of."""
+
+    name: str
+    url: str
+    form: str = "json"
+    secret: str | None = None
+    states: tuple[str, ...] = ("drifted", "conflict", "fighting", "refused", "failed", "in_sync")
+
+
 class Config(NamedTuple):
     """A policyctl.yaml that was read, or the defaults without one.
 
@@ -115,7 +128,7 @@ class Config(NamedTuple):
     `broken` are the generated environments that cannot be used, each with its problems, and `unlabelled` those of them whose
     labels are not known. `inventories` are the files that
     environments are generated from, and `origins` has for each generated one where its settings come from, by dotted path.
-    `connections` are those that the gateway knows, by app id.
+    `connections` are those that the gateway knows, by app id; `receivers` are notified by a watch.
     """
 
     path: Path | None
@@ -132,6 +145,7 @@ class Config(NamedTuple):
     inventories: tuple[Path, ...] = ()
     origins: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     connections: Mapping[str, GatewayConnection] = MappingProxyType({})
+    receivers: tuple[Receiver, ...] = ()
 
     @property
     def labels(self) -> dict[str, Mapping[str, str]]:

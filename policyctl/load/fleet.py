@@ -21,7 +21,7 @@ from policyctl.load.urls import is_http, is_postgres, origin, postgres_servers
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path, listed
 
 Origin = Mark | FieldPath  # a row of an inventory, or a part of policyctl.yaml
-_MERGED = frozenset(("vars", "labels", "limits", "guards", "auth"))
+_MERGED = frozenset(("vars", "labels", "limits", "guards", "auth", "watch"))
 _RENDERED = frozenset(("remote", "auth", "ca_file", "labels", "vars"))
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _ADDRESSES: tuple[FieldPath, ...] = (("remote",), ("auth", "url"))  # where credentials go

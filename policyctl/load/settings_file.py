@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from policyctl.effect.gateway import ANSWERS, BROKEN_WORDS, Answer, RetryAfter, is_served, read_answer
 from policyctl.load.urls import is_local
+from policyctl.load.watch_file import WatchFile
 from policyctl.plan.settings import Guard, Part
 from policyctl.policy.findings import did_you_mean, format_path
 from policyctl.policy.schema import FileModel
@@ -269,4 +270,8 @@ class SafetyFile(FileModel):
             description="The most requests a second to the host of the remote, evenly spread. The environments of one host "
             "share it, and the lowest of their values holds. Default: as many as the host answers."
         ),
+    ] = None
+    watch: Annotated[
+        WatchFile | None,
+        Field(description="How policyctl watch treats an environment. Each setting of an environment wins for itself."),
     ] = None

@@ -21,17 +21,21 @@ from policyctl.load.git.revision import merge_base
 from policyctl.plan.audit import MAX_LINE, AuditEntry, AuditOrigin, BadAuditEntry, entry_line, entry_of, read_entry
 from policyctl.plan.change import Change, Outcome
 from policyctl.plan.plan import Plan
+from policyctl.plan.settings import Override
 from policyctl.remote.lock import user_name
 from policyctl.remote.table import timestamp
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Where to record changes, the command that makes them, and the page of the CI run that it is part of."""
+    """Where to record changes, the command that makes them, and the page of the CI run that it is part of. `commit` is the one
+    that the files are of, where they are not those of a checkout. `overrides` are those of the apply, besides its plan's."""
 
     file: Path
     command: str
     run: str | None = None
+    commit: str | None = None
+    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(slots=True)
@@ -57,7 +61,8 @@ def recording(audit: Audit | None, plan: Plan, directory: Path, warn: Callable[[
     file, origin, identifier = LineFile(audit.file), _origin(audit, directory), str(uuid.uuid4())
 
     def add(change: Change, outcome: Outcome | None) -> None:
-        file.add(entry_line(entry_of(plan, origin, identifier, timestamp(datetime.now(UTC)), change, outcome)))
+        entry = entry_of(plan, origin, identifier, timestamp(datetime.now(UTC)), change, outcome)
+        file.add(entry_line(replace(entry, overrides=(*entry.overrides, *audit.overrides))))
 
     def begun(change: Change) -> None:
         try:
@@ -84,6 +89,9 @@ def recording(audit: Audit | None, plan: Plan, directory: Path, warn: Callable[[
 def _origin(audit: Audit, directory: Path) -> AuditOrigin:
     origin = AuditOrigin(_user(), audit.command, audit.run or os.environ.get("CI_JOB_URL"))
     source = head(directory)
+    if audit.commit is not None:
+        subject = source.subject if source is not None and source.commit == audit.commit else None
+        return replace(origin, commit=audit.commit, dirty=False, subject=subject)
     if source is None:
         return replace(origin, no_commit=_why_no_commit(directory))
     return replace(origin, commit=source.commit, dirty=source.dirty, subject=source.subject)

@@ -33,16 +33,31 @@ class Evidence:
         """`within` limits how many commits of the repository are looked at. Raises PolicyctlError for an audit record that
         cannot be read. A directory without history is not an error."""
         self.audit = audit
-        self._entries: list[AuditEntry] = [] if audit is None else fold(_entries(audit))
+        self._entries: list[AuditEntry] = []
+        self._read: tuple[int, int] | None = None
+        self._read_audit()
         self.history: History | None = None
         try:
             self.history = History(directory, config, within)
         except PolicyctlError as error:
             self.missing = f"git history cannot be searched: {error}"
 
+    def _read_audit(self) -> None:
+        """Read the audit record, again if it has grown since."""
+        if self.audit is None:
+            return
+        try:
+            status = self.audit.stat()
+            found = (status.st_size, status.st_mtime_ns)
+        except OSError:
+            found = (0, 0)  # reading it raises the reason
+        if found != self._read:
+            self._entries, self._read = fold(_entries(self.audit)), found
+
     def judge(self, changes: Iterable[Change], environment: Environment, review: Review, spell: Spell) -> list[Drift]:
         """Who moved each of these changes of a reviewed plan. `spell` writes a policy's models as the remote spells them."""
         wanted = list(changes)
+        self._read_audit()
         writes = last_writes(self._entries, review.plan.remote)
         searches = {one.name: _HistorySearch(one, writes.get(one.name), review, spell) for one in wanted}
         self._search([one for one in searches.values() if not one.settled], environment)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -62,6 +63,35 @@ class HostPace:
         return max(0.0, self._pause - now)
 
 
+class HostTally:
+    """How often each host was asked, by what it answered, and how long requests waited for their turn. For metrics."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._waits: defaultdict[str, float] = defaultdict(float)
+
+    def asked(self, origin: Origin, status: str) -> None:
+        """Count a request; `status` is that of the response, or `none` without one."""
+        with self._lock:
+            self._requests[_text(origin), status] += 1
+
+    def waited(self, origin: Origin, seconds: float) -> None:
+        """Count a wait before a request."""
+        with self._lock:
+            self._waits[_text(origin)] += seconds
+
+    def counts(self) -> tuple[dict[tuple[str, str], int], dict[str, float]]:
+        """Requests by origin and status, and seconds of waiting by origin, up to now."""
+        with self._lock:
+            return dict(self._requests), dict(self._waits)
+
+
+def _text(origin: Origin) -> str:
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return f"{origin.scheme}://{host}:{origin.port}"
+
+
 class SharedToken:
     """The `Authorization` header of a login, and when it ends. Hold `lock` to use it."""
 
@@ -81,6 +111,7 @@ class Hosts:
         """`network` replaces the system's network."""
         self.patience = patience
         self.proxies = getproxies()
+        self.tally: HostTally | None = None
         self.deadline = Deadline(WHOLE, patience.clock)
         self._network = network
         self._paces: dict[Origin, HostPace] = {}

@@ -24,7 +24,7 @@ import httpcore
 import httpx
 
 from policyctl import __version__
-from policyctl.errors import LostAnswer, RemoteError
+from policyctl.errors import LostAnswer, RemoteError, Unreachable
 from policyctl.load.atomic import read_bounded
 from policyctl.load.urls import Origin, is_loopback, origin
 from policyctl.remote.hosts import HostPace, Hosts, exchange
@@ -165,6 +165,8 @@ class HttpClient:
                 raise RemoteError(f"{host_of(url)} asked to be left alone for longer than {most}; try again later")
             waiting.end += slot - now - pause
             self._patience.sleep(slot - now)
+            if self.hosts.tally is not None:
+                self.hosts.tally.waited(origin(url), slot - now)
             if not pace.pause_left(clock()):
                 return
 
@@ -180,14 +182,19 @@ class HttpClient:
         near = is_loopback(ask.url)
         trust = None if near and ask.url.startswith("http:") else self._trust  # loading certificates takes a while
         self.hosts.deadline.begin()
+        status = "none"
         try:
             with self.hosts.client(trust, near=near) as client:
                 response = read_whole(exchange(client, self._built(ask)))
+            status = str(response.status_code)
         except ResponseTooLarge as error:
             text = f"{host_of(ask.url)} answered with {error}"
             raise (LostAnswer if writes else RemoteError)(f"{text}; check the URL of the remote") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._unanswered(error, ask, writes) from None
+        finally:
+            if self.hosts.tally is not None:
+                self.hosts.tally.asked(origin(ask.url), status)
         return self._judge(response, ask, writes)
 
     def _built(self, ask: Request) -> httpx.Request:
@@ -233,7 +240,7 @@ class HttpClient:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return RemoteError(f"{host} has a certificate that is not trusted ({_reason(error)}); set ca_file to its authority")
         if isinstance(error, _UNSENT):
-            return _Again(RemoteError(f"{host} cannot be reached: {self.scrub(_reason(error))}"))
+            return _Again(Unreachable(f"{host} cannot be reached: {self.scrub(_reason(error))}"))
         if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL | UnicodeError):
             # Without the error's own message, which may quote a header.
             return RemoteError(f"{host} cannot be asked: the request cannot be written as HTTP")

@@ -21,6 +21,7 @@ SCHEMAS = (
     "history",
     "consumers",
     "environments",
+    "status",
     "runs",
     "doctor",
 )

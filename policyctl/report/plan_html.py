@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from hashlib import sha256
 from typing import Any, Literal, NamedTuple
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from markupsafe import escape as html_escape
 
 from policyctl.effect.analysis import Analysis, analyse
 from policyctl.errors import NotKnown
@@ -21,9 +14,10 @@ from policyctl.plan.safety import Review
 from policyctl.policy.document import Document
 from policyctl.policy.names import bare_name, kind_of, short_names
 from policyctl.report.drawings import Drawing, HeatMap, as_one, drawing, heat_map
-from policyctl.report.effect_rows import first_rows, model, percent, seconds
+from policyctl.report.effect_rows import first_rows, model, seconds
 from policyctl.report.format import describe_value, escape, field_values, position_name
 from policyctl.report.headline import describe_risks, headline, plan_summary
+from policyctl.report.page import filled_page
 from policyctl.report.plan_items import Item, fields_of, items_of
 from policyctl.report.plan_view import (
     ALSO,
@@ -43,7 +37,6 @@ from policyctl.report.plan_view import (
 )
 
 _SYMBOLS: dict[Action | Literal["affected"], str] = {"add": "+", "update": "~", "remove": "−", "affected": "≈"}
-_NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"  # no network, no frames, no forms
 _OPEN = 3  # up to this many changes are expanded
 _PRINTED = 50  # up to this many changes are expanded when printing
 
@@ -108,49 +101,16 @@ def plan_html(subject: PlanView) -> str:
 
 
 def filled(template: str, *, shown: Sequence[Shown], **values: Any) -> str:
-    """A page with its own script and style, and these values."""
-    page = _environment()
-    script, style = _asset(page, "plan.js"), _asset(page, "plan.css")
-    return page.get_template(template).render(
+    """A page of changes with these values."""
+    return filled_page(
+        template,
+        styles=["plan.css"],
+        script="plan.js",
         shown=shown,
         all_open=len(shown) <= _OPEN,
         many=len(shown) > _PRINTED,
-        script=script,
-        style=style,
-        allowed=f"{_NOTHING}; script-src {_hash(script)}; style-src {_hash(style)}",
         **values,
     )
-
-
-@cache  # with the templates that it compiled, which takes longer than to fill them in
-def _environment() -> Environment:
-    """The templates. Every value in them is escaped twice, so that it contains neither markup nor invisible characters."""
-    page = Environment(
-        loader=PackageLoader("policyctl.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_visible,
-    )
-    page.filters["share"] = lambda share: None if share is None else percent(share)
-    page.filters["folds"] = lambda name: html_escape(escape(name)).replace("/", Markup("/<wbr>"))
-    page.filters["wide"] = lambda share: f"{share * 100:.4g}"
-    return page
-
-
-def _visible(value: Any) -> Any:
-    return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _asset(page: Environment, name: str) -> Markup:
-    """A script or style of ours, included unchanged."""
-    return Markup(page.get_template(name).render())  # noqa: S704 - it contains no values
-
-
-def _hash(text: str) -> str:
-    """The source expression by which a content security policy allows a script or a style."""
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
 def _notices(review: Review) -> Iterator[Notice]:

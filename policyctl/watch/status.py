@@ -44,6 +44,8 @@ class EnvironmentStatus:
     succeeded_at: datetime | None = None
     """When a look or an apply last ended without a failure."""
     next_look_at: datetime | None = None
+    interval: float = 0.0
+    """Seconds between two looks; 0 if that is not known."""
 
 
 class SourceStatus(NamedTuple):
@@ -59,6 +61,25 @@ class Transition(NamedTuple):
 
     before: State | None
     now: EnvironmentStatus
+
+
+class Watcher:
+    """What is informed of a watch. Its methods are called from several threads, and must return at once and never raise."""
+
+    def transition(self, transition: Transition) -> None:
+        """An environment is in another state, or has another plan in the same one."""
+
+    def source(self, source: SourceStatus) -> None:
+        """There is another revision, or the source cannot be read, or can be read again."""
+
+    def worked(self, action: str, result: str, seconds: float) -> None:
+        """A `look`, an `apply` or a `heal` took so long, and was `done`, `refused` or `failed`."""
+
+    def turned(self, due: int, lag: float) -> None:
+        """The loop turned: so many environments are due, and the one that waits longest has done so for `lag` seconds."""
+
+    def close(self) -> None:
+        """The watch is over: what was begun is finished."""
 
 
 class Board:
@@ -80,6 +101,16 @@ class Board:
             self._environments[status.name] = status
         if before is None or (before.state, before.digest) != (status.state, status.digest):
             self._on_transition(Transition(None if before is None else before.state, status))
+
+    def restore(self, status: EnvironmentStatus) -> None:
+        """Note what was known before a restart; it is not a transition."""
+        with self._lock:
+            self._environments[status.name] = status
+
+    def of(self, name: str) -> EnvironmentStatus | None:
+        """How an environment was when it was last looked at; None if it was not yet."""
+        with self._lock:
+            return self._environments.get(name)
 
     def keep(self, names: frozenset[str]) -> None:
         """Forget the environments that are not among these any more."""

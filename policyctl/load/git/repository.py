@@ -2,7 +2,8 @@
 
 The files of a checkout may be hostile. So the repository is found here, by its `.git` alone, and every call names it. Only
 commands that read objects, refs and the index are run, never one that converts or compares contents: filters, text
-conversions and diff programs of the configuration do not run. Nothing is fetched. See manual/threat-model.md.
+conversions and diff programs of the configuration do not run. Nothing is fetched into a checkout: a mirror, which has none, is
+the one thing that `fetch_mirror` fills. See manual/threat-model.md.
 """
 
 from __future__ import annotations
@@ -227,7 +228,43 @@ def _kept(prefix: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
-def _run(folder: Path, args: Sequence[str], more: dict[str, str], given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+_FETCH_SECONDS = 900
+_MIRRORED = "refs/heads/mirrored"
+# The mirror and its configuration are our own, and what is fetched is not looked at. So the user's configuration holds, with
+# its proxies and the helpers that know credentials.
+_KEPT = ("GIT_SSH", "GIT_ASKPASS", "GIT_PROXY", "GIT_CONFIG", "GIT_SSL_CAINFO")
+_FETCHING = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:ssh:file", "GIT_OPTIONAL_LOCKS": "0"}
+
+
+def fetch_mirror(top: Path, source: str, ref: str) -> str:
+    """Fetch a reference of a repository, with its history, into a mirror, which is created if it does not exist.
+
+    The mirror is a working tree without files at `top`. Its HEAD, whose id is returned, is what was fetched. Raises
+    PolicyctlError with git's message.
+    """
+    if not (top / ".git").exists():
+        _mirror(top.parent, "init", "--quiet", "--bare", "--template=", "--initial-branch=mirrored", str(top / ".git"))
+    name = ref if ref == "HEAD" or ref.startswith("refs/") else f"refs/heads/{ref}"
+    options = ("--quiet", "--force", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance", "--no-write-fetch-head")
+    where = (f"--git-dir={top / '.git'}", "--no-pager")
+    _mirror(top, *where, "fetch", *options, "--", source, f"+{name}:{_MIRRORED}")
+    repository = Repository(top.resolve(), top.resolve() / ".git")
+    return repository.output("rev-parse", "--verify", f"{_MIRRORED}^{{commit}}").decode().strip()
+
+
+def _mirror(folder: Path, *args: str) -> None:
+    """Run a git command that makes or fills a mirror."""
+    kept = {name: value for prefix in _KEPT for name, value in _kept(prefix).items()}
+    ran = _run(folder, (*_OVER, *args), kept | _FETCHING, seconds=_FETCH_SECONDS)
+    if ran.returncode:
+        lines = without_userinfo(ran.stderr.decode(errors="replace").strip()).splitlines()
+        first = next((line for line in lines if line.startswith("fatal: ")), lines[0] if lines else "it failed")
+        raise PolicyctlError(f"the source cannot be fetched: {first.removeprefix('fatal: ')}")
+
+
+def _run(
+    folder: Path, args: Sequence[str], more: dict[str, str], given: bytes = b"", seconds: float = _SECONDS
+) -> subprocess.CompletedProcess[bytes]:
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     # A relative entry could find a program called git in the checkout.
     surroundings["PATH"] = os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
@@ -237,7 +274,7 @@ def _run(folder: Path, args: Sequence[str], more: dict[str, str], given: bytes =
             input=given,
             env={**surroundings, **more, "LC_ALL": "C"},
             capture_output=True,
-            timeout=_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except FileNotFoundError:
@@ -245,4 +282,4 @@ def _run(folder: Path, args: Sequence[str], more: dict[str, str], given: bytes =
     except (OSError, ValueError) as error:
         raise PolicyctlError(f"git cannot be run: {error}") from None
     except subprocess.TimeoutExpired:
-        raise PolicyctlError(f"git did not answer in {_SECONDS} s") from None
+        raise PolicyctlError(f"git did not answer in {seconds:g} s") from None

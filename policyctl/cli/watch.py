@@ -1,0 +1,258 @@
+"""policyctl watch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from policyctl.cli.console import Console, first_signal
+from policyctl.cli.environments import with_environments_or_all
+from policyctl.cli.history import with_audit
+from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.errors import PolicyctlError, Refused, UsageError
+from policyctl.load.atomic import make_state_folder, state_folder
+from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.windows import seconds_of
+from policyctl.remote.lock import LockWait, apply_lock
+from policyctl.report.format import escape
+from policyctl.watch.loop import WatchLoop
+from policyctl.watch.memory import Memory
+from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State, Transition, Watcher
+
+if TYPE_CHECKING:
+    from policyctl.cli.watch_source import WatchSource
+    from policyctl.reconcile.audit import Audit
+
+EPILOG = """\b
+Example:
+  policyctl watch
+  policyctl watch -l ring=canary --audit audit.jsonl
+  policyctl watch --source https://git.example.com/team/policies.git --ref main
+  policyctl watch --once --detailed-exitcode"""
+
+_COLOURS = {
+    State.IN_SYNC: "green",
+    State.PENDING: "yellow",
+    State.DRIFTED: "yellow",
+    State.SUSPENDED: "yellow",
+}
+_WIDTH = max(map(len, State))
+
+
+def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    try:
+        return None if text is None else seconds_of(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text} {error}") from None
+
+
+@click.command("watch", epilog=EPILOG)
+@click.option(
+    "--source",
+    metavar="REPOSITORY",
+    help="Watch a branch of this git repository (a URL or a path) instead of a directory here. It is fetched into a mirror; "
+    "nothing is checked out.",
+)
+@click.option("--ref", default="HEAD", show_default=True, metavar="BRANCH", help="With --source: which branch.")
+@click.option(
+    "--poll",
+    default="30s",
+    show_default=True,
+    callback=_duration,
+    metavar="TIME",
+    help="How often to look for a change of the files.",
+)
+@click.option(
+    "--interval",
+    callback=_duration,
+    metavar="TIME",
+    help="How often to look at each environment, such as 5m, whatever watch.interval in policyctl.yaml is.",
+)
+@click.option("--parallelism", type=click.IntRange(1, 64), default=4, show_default=True, help="Environments at once.")
+@click.option("--once", is_flag=True, help="Look at each environment once, then end.")
+@click.option("--detailed-exitcode", is_flag=True, help="With --once: exit with 2 when something differs.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where to remember what was announced, and keep the mirror. Default: .policyctl beside the policy directory, with "
+    "--source here.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="A line for each change of state, as text or JSON.",
+)
+@with_audit
+@with_options(*(name for name in NAMES if name != "remote"))
+@with_environments_or_all
+def watch(
+    options: Options,
+    source: str | None,
+    ref: str,
+    poll: float,
+    interval: float | None,
+    parallelism: int,
+    once: bool,
+    detailed_exitcode: bool,
+    state: Path | None,
+    form: str,
+    audit: Audit | None,
+    chosen: EnvironmentFilter,
+) -> int:
+    """Look at environments again and again, show what moved, and apply what their settings allow.
+
+    Without settings nothing is ever written. In policyctl.yaml, `watch: {apply: on-merge}` applies what Git moved, and
+    `watch: {heal: always}` puts back what was edited on the remote. What a safety rule refuses, and what both sides moved,
+    waits for a person. See policyctl help watch.
+    """
+    if detailed_exitcode and not once:
+        raise UsageError("--detailed-exitcode is for --once; without it a watch ends with 0 when it is stopped")
+    if ref != "HEAD" and source is None:
+        raise UsageError("--ref is for --source; a directory is watched as it is")
+    from policyctl.cli.watch_work import EnvironmentWork  # imports git and remotes
+
+    console, folder = Console(options), state or (state_folder(options.dir) if source is None else Path(".policyctl"))
+    printer = (JsonLines if form == "json" else TextLines)(console)
+    watchers: list[Watcher] = [printer]
+    with _only_one(folder):
+        memory = Memory(folder)
+        board = Board(_announcing(memory, watchers))
+        for status in memory.statuses():
+            board.restore(status)
+        work = EnvironmentWork(_source(options, chosen, source, ref, folder), options, console, _checked(audit), interval)
+        loop = WatchLoop(work, board, memory, poll, parallelism, watchers=watchers)
+        try:
+            with first_signal(lambda _: loop.stop()):
+                loop.run(once=once)
+        finally:
+            work.close()
+            memory.close()
+            for one in watchers:
+                one.close()
+    return _exit_code(board, detailed=detailed_exitcode) if once else 0
+
+
+def _announcing(memory: Memory, watchers: Sequence[Watcher]) -> Callable[[Transition], None]:
+    """Remembers each transition, and then shows it: so it is not shown again after a restart."""
+
+    def announce(transition: Transition) -> None:
+        memory.announce(transition.now)
+        for watcher in watchers:
+            watcher.transition(transition)
+
+    return announce
+
+
+def _source(options: Options, chosen: EnvironmentFilter, source: str | None, ref: str, folder: Path) -> WatchSource:
+    from policyctl.cli.watch_source import DirectorySource, MirrorSource
+
+    if chosen.affected is not None:
+        raise UsageError("--affected compares with one revision, and a watch sees new ones; choose with --env or -l")
+    return DirectorySource(options, chosen) if source is None else MirrorSource(options, chosen, source, ref, folder)
+
+
+def _checked(audit: Audit | None) -> Audit | None:
+    """The audit, whose file exists from now on. Raises PolicyctlError if it cannot be written."""
+    if audit is not None:
+        from policyctl.reconcile.audit import LineFile
+
+        LineFile(audit.file).close()
+    return audit
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the lock of a state folder. Raises Refused if another watch holds it."""
+    make_state_folder(folder)
+    with ExitStack() as held:
+        try:
+            held.enter_context(apply_lock(folder / "watch", "policyctl watch", LockWait(0), lambda _: None))
+        except Refused as error:
+            who = str(error).partition(" is being written by ")[2].partition("; ")[0]
+            raise Refused(f"{folder} is used by {who}; stop that one, or give this one another folder with --state") from None
+        yield
+
+
+def _exit_code(board: Board, *, detailed: bool) -> int:
+    """1 if an environment failed, 3 if one was refused, 2 if one differs and that is asked for, else 0."""
+    states = {one.state for one in board.environments()}
+    if State.FAILED in states:
+        return PolicyctlError.exit_code
+    if State.REFUSED in states:
+        return Refused.exit_code
+    return 2 if detailed and states - {State.IN_SYNC, State.SUSPENDED} else 0
+
+
+class TextLines(Watcher):
+    """A line for each change of state, and for each revision."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def transition(self, transition: Transition) -> None:
+        now = transition.now
+        if transition.before is None and now.state is State.IN_SYNC and not now.reason:
+            return
+        style = self._console.out_style
+        state = style.paint(f"{now.state:{_WIDTH}}", _COLOURS.get(now.state, "red"))
+        parts = (now.reason, f"waits for {now.waits_for}" if now.waits_for else "", advice(now))
+        about = "; ".join(escape(part) for part in parts if part)
+        self._put(f"{now.since:%Y-%m-%dT%H:%M:%SZ}  {style.paint(escape(now.name), 'bold')}  {state}  {about}".rstrip())
+
+    def source(self, source: SourceStatus) -> None:
+        used = f"; revision {source.revision[:19]} stays in use" if source.revision else ""
+        text = (
+            f"the source cannot be read: {source.error}{used}" if source.error else f"revision {source.revision[:19]} is in use"
+        )
+        self._console.say(text)
+
+    def _put(self, line: str) -> None:
+        self._console.result(f"{line}\n")
+        sys.stdout.flush()
+
+
+class JsonLines(TextLines):
+    """A line of JSON for each change of state."""
+
+    def transition(self, transition: Transition) -> None:
+        now = transition.now
+        data: dict[str, Any] = {
+            "format": "policyctl/watch-event",
+            "version": 1,
+            "time": f"{now.since:%Y-%m-%dT%H:%M:%SZ}",
+            "environment": now.name,
+            "before": transition.before,
+            "state": now.state,
+            "changes": now.changes,
+            "digest": now.digest or None,
+            "reason": now.reason,
+            "waits_for": now.waits_for or None,
+            "advice": advice(now) or None,
+            "revision": now.revision,
+            "labels": dict(now.labels),
+        }
+        self._put(json.dumps(data, ensure_ascii=False))
+
+
+def advice(now: EnvironmentStatus) -> str:
+    """What a person may do, as a command; empty if there is nothing to do."""
+    if now.waits_for and now.state in (State.PENDING, State.DRIFTED):
+        return ""
+    command = {
+        State.PENDING: "apply",
+        State.DRIFTED: "drift",
+        State.CONFLICT: "drift",
+        State.FIGHTING: "drift",
+        State.REFUSED: "plan",
+    }.get(now.state)
+    return "" if command is None else f"policyctl {command} --env {now.name}"

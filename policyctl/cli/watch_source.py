@@ -1,0 +1,163 @@
+"""Where a watch takes files from: a directory as it is, or a git mirror, of which nothing is checked out."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from policyctl.cli.console import Console
+from policyctl.cli.environments import choose
+from policyctl.cli.fleet import Fleet, open_fleet
+from policyctl.cli.options import Options
+from policyctl.cli.selection import Overrides
+from policyctl.cli.session import DirectoryFiles
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.lint.settings import variable_warnings
+from policyctl.load.git import git_folder, repository_top
+from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.stamps import stamp, stamps
+from policyctl.plan.plan import Selection
+from policyctl.policy.findings import without_userinfo
+
+if TYPE_CHECKING:
+    from policyctl.load.git.revision import Revision
+    from policyctl.load.referred import Held
+
+_SUFFIXES = (".yaml", ".yml", ".json", ".csv")
+_TRIES = 3  # to read a directory that does not change meanwhile
+_SHORT = 12
+
+
+class Opened(NamedTuple):
+    """The environments and files of a revision: its commit, if it is known, the directory's path in the repository, and the
+    branch. What is only in a mirror has `then`, and in `held` the content of the files that settings refer to."""
+
+    fleet: Fleet
+    commit: str | None = None
+    place: str = ""
+    branch: str = ""
+    then: Revision | None = None
+    held: Held = MappingProxyType({})
+
+    @property
+    def mirrored(self) -> str | None:
+        """The commit, if its files are only in a mirror."""
+        return None if self.then is None else self.commit
+
+    def access(self, name: str) -> str:
+        """How the remote of an environment is reached, as a hash, as an approval has it."""
+        from policyctl.load.referred import access_at, access_now
+
+        fleet = self.fleet
+        environment = fleet.config.environments[name]
+        if self.then is None:
+            return access_now(fleet.options.dir, fleet.config)(environment)
+        return access_at(self.then, fleet.config, environment)
+
+
+class WatchSource(Protocol):
+    """Files that are watched."""
+
+    def fetch(self) -> str:
+        """The revision that they have now. Raises PolicyctlError."""
+
+    def open(self, revision: str) -> Opened:
+        """The files of that revision. Raises PolicyctlError."""
+
+
+class DirectorySource:
+    """A directory of the disk. Its revision is the checked out commit and a hash of the files' sizes and times."""
+
+    def __init__(self, options: Options, chosen: EnvironmentFilter) -> None:
+        self._options, self._chosen = options, chosen
+        self._mark = self._revision = ""
+
+    def fetch(self) -> str:
+        from policyctl.load.git.checkout import checked_out  # imports subprocess
+
+        found, top = [*stamps(self._options.dir, _SUFFIXES)], repository_top(self._options.dir.absolute())
+        if top is not None:
+            found.append(stamp(str(git_folder(top) / "logs" / "HEAD")))  # which each commit and checkout writes
+        mark = hashlib.sha256(repr(found).encode()).hexdigest()[:_SHORT]
+        if mark != self._mark:
+            commits = checked_out(self._options.dir)
+            self._mark, self._revision = mark, f"{commits[0][:_SHORT]}+{mark}" if commits else mark
+        return self._revision
+
+    def open(self, revision: str) -> Opened:
+        from policyctl.load.git.checkout import checked_out, default_branch
+
+        for _ in range(_TRIES):
+            fleet = open_fleet(self._options, self._chosen, tests=True, marks=True)
+            if (now := self.fetch()) == revision:
+                break
+            revision = now
+        else:
+            raise PolicyctlError(
+                f"{self._options.dir} changes all the time, so it cannot be read as a whole; it is tried again"
+            )
+        commits = checked_out(self._options.dir)
+        branch = (default_branch(self._options.dir) or "") if commits else ""
+        return Opened(fleet, commits[0] if commits else None, _place_of(self._options.dir), branch)
+
+
+def _place_of(directory: Path) -> str:
+    from policyctl.cli.github_actions import repository_path
+
+    return repository_path(str(directory))
+
+
+class MirrorSource:
+    """A branch of a git repository, fetched into a bare mirror in the state folder."""
+
+    def __init__(self, options: Options, chosen: EnvironmentFilter, url: str, ref: str, state: Path) -> None:
+        """Raises UsageError for a source with a password in it, and for a directory that is not a path in the repository."""
+        if without_userinfo(url) != url:
+            raise UsageError("--source has a user or password in it; let git ask a credential helper, or use an SSH key")
+        if url.startswith("-") or "::" in url:
+            raise UsageError(f"--source {url} is not the URL or path of a repository")
+        directory = options.dir if "dir" in options.given else Path("policies")
+        if directory.is_absolute() or ".." in directory.parts:
+            raise UsageError(f"with --source, --dir is a path in the repository, and {directory} is not one")
+        self._url = str(Path(url).absolute()) if Path(url).is_dir() else url
+        name = hashlib.sha256(self._url.encode()).hexdigest()[:8]
+        self._top, self._ref, self._chosen = state.absolute() / f"mirror-{name}", ref, chosen
+        self._place = "" if directory == Path() else directory.as_posix()
+        self._options = options._replace(dir=self._top / directory)
+
+    def fetch(self) -> str:
+        from policyctl.load.atomic import make_folder
+        from policyctl.load.git.repository import fetch_mirror
+
+        make_folder(self._top)
+        return fetch_mirror(self._top, self._url, self._ref)
+
+    def open(self, revision: str) -> Opened:
+        from policyctl.load.base_config import config_at
+        from policyctl.load.git.revision import Revision
+        from policyctl.load.past import files_at
+        from policyctl.load.referred import held_at
+
+        then = Revision(self._options.dir, revision)
+        config = config_at(then)
+        is_inventory = config.is_inventory
+        if config.path is not None:
+            inventories = tuple(then.top / one for one in config.inventories)
+            config = config._replace(path=then.top / config.path, inventories=inventories)
+        names = choose(self._options, config, self._chosen)
+        files = files_at(then, is_inventory=is_inventory, several=True, tests=True)
+        if not files.names:
+            raise PolicyctlError(f"{self._place or 'the repository'} has no policy file at {revision[:_SHORT]}; see --dir")
+        own = DirectoryFiles(
+            self._options, config, config.lint, lenient=False, deep=True, tests=True, several=True, files=files
+        )
+        own.raise_if_broken(config, names)
+        console = Console(self._options)
+        console.problems(variable_warnings(config))
+        fleet = Fleet(self._options, console, config, names, Selection(), Overrides(), own, tests=True, marks=True)
+        fleet.chosen = self._chosen
+        branch = self._ref.removeprefix("refs/heads/")
+        place, branch = self._place or ".", "" if branch == "HEAD" else branch
+        return Opened(fleet, revision, place, branch, then, held_at(then, config))

@@ -1,0 +1,303 @@
+"""What a watch does with environments: plans, and applies of them, in the sessions of a fleet."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from policyctl import __version__
+from policyctl.cli.console import CollectingConsole, Console
+from policyctl.cli.fleet import Fleet
+from policyctl.cli.fleet_apply import fleet_waves, with_outcome
+from policyctl.cli.options import Options
+from policyctl.cli.review import raise_if_unsafe
+from policyctl.cli.session import Session
+from policyctl.cli.watch_source import Opened, WatchSource
+from policyctl.errors import Incomplete, InvalidInput, LoginRefused, PolicyctlError, Refused, Unreachable
+from policyctl.load.environment import Environment
+from policyctl.load.urls import is_http, is_shared, origin
+from policyctl.load.windows import duration
+from policyctl.plan.drift import Moved
+from policyctl.plan.fleet import EnvironmentResult
+from policyctl.policy.document import canonical_text, digest
+from policyctl.policy.memo import Memo, content_key
+from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
+from policyctl.report.fleet import planned
+from policyctl.report.format import count, cut
+from policyctl.watch.decide import Look, Problem, Synced
+from policyctl.watch.work import CredentialsMark, Watched
+
+if TYPE_CHECKING:
+    from policyctl.plan.safety import Review
+    from policyctl.reconcile.audit import Audit
+    from policyctl.remote.protocol import Reader
+
+_LONGEST_REASON = 500
+_FEW = 4
+_MOST_SAID = 10_000  # messages that are remembered
+_SECRETS = ("api_key", "password", "token")
+
+
+class OnceConsole(CollectingConsole):
+    """Prints each message about environments once."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        super().__init__(options)
+        self._console, self._said = console, set[str]()
+
+    def say(self, line: str, *, painted: bool = False) -> None:
+        if len(self._said) > _MOST_SAID:
+            self._said.clear()
+        if line not in self._said:
+            self._said.add(line)
+            self._console.say(line, painted=painted)
+
+
+class EnvironmentWork:
+    """Looks at the environments of a source, and applies their plans; see `policyctl.watch.work.Work`."""
+
+    def __init__(
+        self,
+        source: WatchSource,
+        options: Options,
+        console: Console,
+        audit: Audit | None = None,
+        interval: float | None = None,
+    ) -> None:
+        """`interval` replaces that of every environment."""
+        self._source, self._options, self._console, self._audit = source, options, console, audit
+        self._messages = OnceConsole(options, console)
+        self._opened: Opened | None = None
+        self._remembering = ExitStack()
+        self._watched: dict[str, Watched] = {}
+        self._interval = interval
+        self.stopped = False
+
+    def close(self) -> None:
+        if self._opened is not None and self._opened.fleet.hosts is not None:
+            self._opened.fleet.hosts.close()
+        self._remembering.close()
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.opened.fleet
+
+    @property
+    def opened(self) -> Opened:
+        assert self._opened is not None  # noqa: S101 - the loop opens a revision first
+        return self._opened
+
+    def fetch(self) -> str:
+        return self._source.fetch()
+
+    def open(self, revision: str) -> Mapping[str, Watched]:
+        opened = self._source.open(revision)
+        fleet, before = opened.fleet, self._opened
+        fleet.messages = self._messages
+        watched = dict(_watched(fleet))
+        if (every := self._interval) is not None:
+            watched = {name: one._replace(settings=one.settings._replace(interval=every)) for name, one in watched.items()}
+        self._messages.say(_summary(watched))
+        if before is not None and before.fleet.hosts is not None:  # with its connections and tokens
+            fleet.hosts = before.fleet.hosts
+        self._remembering.close()  # what was computed for the files of before
+        self._remembering.enter_context(Memo.remembering())
+        self._opened, self._watched = opened, watched
+        gc.collect()
+        gc.freeze()  # files and settings stay; what looks leave behind is collected
+        gc.enable()
+        return watched
+
+    def look(self, name: str, *, synced: Synced) -> Look:
+        found = self.fleet.config.environments.get(name)
+        remote = "" if found is None else found.remote
+        if found is not None and (why := found.suspended):
+            return Look(EnvironmentResult(name, "suspended", reason=why, remote=remote))
+        try:
+            return self._look(name, synced)
+        except Exception as error:  # noqa: BLE001 - a boundary: what fails in one environment must not end the others
+            problem = _problem(error)
+            return Look(_failed(EnvironmentResult(name, "failed", remote=remote), error), {}, problem)
+
+    def _look(self, name: str, synced: Synced) -> Look:
+        session, fingerprint = self._session(name), self._watched[name].fingerprint
+        with session.reader() as reader:
+            seen = RowsOnce(reader)
+            rows = seen.key()
+            if rows and synced == (fingerprint, rows):
+                return Look(EnvironmentResult(name, "planned", remote=session.remote), {}, "", fingerprint, rows)
+            side = _side(synced, fingerprint, rows)
+            shared = LookSession(**{one: getattr(session, one) for one in Session.__slots__}, seen=cast("Reader", seen))
+            review = self.fleet.review(shared, None if self._audit is None else self._audit.file, judged=side is None)
+        result = planned(review, name, session.remote)
+        moved: dict[str, Moved] = {
+            one.name: side or review.drifts[one.name].moved for one in review.plan.changes if side or one.name in review.drifts
+        }
+        try:
+            _raise_if_held(review)
+        except (Refused, Incomplete) as error:
+            return Look(_failed(result, error), moved, "refused", fingerprint, rows)
+        return Look(result, moved, "", fingerprint, rows, review)
+
+    def _session(self, name: str) -> Session:
+        session = self.fleet.session(name)
+        return replace(session, access=replace(session.access, held=self.opened.held)) if self.opened.held else session
+
+    def unapproved(self, name: str, look: Look) -> str | None:
+        from policyctl.cli.watch_approvals import why_unapproved  # with a forge behind it
+
+        return why_unapproved(self.opened, name, cast("Review", look.plan).plan)
+
+    def apply(self, name: str, look: Look) -> EnvironmentResult:
+        try:
+            session = self._session(name)
+            audit = None if self._audit is None else replace(self._audit, commit=self.opened.mirrored)
+            in_scope = session.environment.settings.in_scope
+            settings = ApplySettings(command="policyctl watch", audit=audit, in_scope=in_scope)
+            applied = apply_plan(cast("Review", look.plan), session.url, session.access, settings, _Events(self))
+            return with_outcome(look.result, applied)
+        except Exception as error:  # noqa: BLE001 - a boundary, as in `look`
+            return _failed(look.result, error)
+
+    def credentials(self, name: str) -> CredentialsMark:
+        from policyctl.remote.redaction import resolve_secret
+
+        environment = self.fleet.config.environments.get(name)
+        auth = None if environment is None else environment.auth
+        given = {} if auth is None else {key: one for key in _SECRETS if (one := getattr(auth, key)) is not None}
+        texts = []
+        for key, reference in given.items():
+            try:
+                texts.append(resolve_secret(key, reference, self.fleet.session(name).access.base))
+            except PolicyctlError as error:
+                texts.append(str(error))
+        return CredentialsMark(hashlib.sha256("\0".join(texts).encode()).hexdigest(), " or ".join(given.values()))
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def say(self, line: str) -> None:
+        """Print a message once."""
+        self._messages.say(line)
+
+
+class RowsOnce:
+    """A reader whose list is read once, so that what is decided and what is planned rest on the same rows."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._rows: list[Any] | None = None
+
+    def __enter__(self) -> RowsOnce:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The reader's owner closes it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def rows(self) -> list[Any]:
+        if self._rows is None:
+            self._rows = [*self._reader.rows()]
+        return self._rows
+
+    def key(self) -> str:
+        """A hash of all rows; empty if they are not plain values."""
+        try:
+            found = content_key(self.rows())
+        except (TypeError, ValueError):
+            return ""
+        return "" if found is None else found.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class LookSession(Session):
+    """A session whose reader was opened before."""
+
+    seen: Reader | None = None
+
+    def reader(self) -> Reader:
+        return Session.reader(self) if self.seen is None else self.seen
+
+
+class _Events(ApplyEvents):
+    """An apply by a watch: it stops with the watch."""
+
+    def __init__(self, work: EnvironmentWork) -> None:
+        self._work = work
+
+    def message(self, line: str) -> None:
+        self._work.say(line)
+
+    def stopped(self) -> bool:
+        return self._work.stopped
+
+
+def _side(synced: Synced, files: str, rows: str) -> Moved | None:
+    """Who moved, as far as that follows from when the environment was last seen in sync: the side that is as it was did not."""
+    if not rows or (synced.files == files) == (synced.rows == rows):
+        return None
+    return "remote" if synced.files == files else "git"
+
+
+def _watched(fleet: Fleet) -> Iterator[tuple[str, Watched]]:
+    waves = {name: (number, wave.max_failures) for number, wave in enumerate(fleet_waves(fleet), 1) for name in wave.names}
+    contents: dict[str, str] = {}
+    for name in fleet.names:
+        own = fleet.config.environments.get(name)
+        if own is None:
+            yield name, Watched(Environment(name).watch, fleet.config.labels[name], *waves[name])
+            continue
+        key = f"{is_shared(own.remote)} {own.digest}"
+        if key not in contents:
+            desired = fleet.files.load(own, fleet.console.progress).desired
+            contents[key] = digest([key, sorted((one.name, canonical_text(one.document)) for one in desired)])
+        mark = digest([contents[key], own.remote, __version__])
+        yield name, Watched(own.watch, own.labels, *waves[name], _origin_of(own.remote), mark)
+
+
+def _summary(watched: Mapping[str, Watched]) -> str:
+    """`watching 3 environments, every 5m; 1 is applied by itself, none is healed`."""
+    settings = [one.settings for one in watched.values()]
+    intervals = sorted({one.interval for one in settings})
+    every = " or ".join(map(duration, intervals)) if len(intervals) < _FEW else f"{duration(intervals[0])} or less often"
+    applied, healed = sum(one.apply != "never" for one in settings), sum(one.heal != "never" for one in settings)
+    parts = (f"{_how_many(applied)} applied once merged", f"{_how_many(healed)} healed")
+    return f"watching {count(len(settings), 'environment')}, every {every}; {', '.join(parts)}"
+
+
+def _how_many(number: int) -> str:
+    return {0: "none is", 1: "1 is"}.get(number, f"{number:,} are")
+
+
+def _origin_of(remote: str) -> str:
+    if not is_http(remote):
+        return ""
+    found = origin(remote)
+    return f"{found.scheme}://{found.host}:{found.port}"
+
+
+def _raise_if_held(review: Review) -> None:
+    """Raise Refused for a plan that must not be applied, and for files whose scenario tests fail."""
+    raise_if_unsafe(review, listed=False)
+    if failed := review.branch.failed_tests:
+        raise Refused(f"{count(len(failed), 'scenario test')} failed: {failed[0]}")
+
+
+def _failed(result: EnvironmentResult, error: Exception) -> EnvironmentResult:
+    if not isinstance(error, PolicyctlError):
+        return replace(result, status="failed", code=1, reason=f"a bug in policyctl: {type(error).__name__}: {error}")
+    lines = str(error.problems[0] if isinstance(error, InvalidInput) else error).split("\n")
+    reason = cut(" ".join(line.strip() for line in lines), _LONGEST_REASON)
+    return replace(result, status="failed", code=error.exit_code, reason=reason)
+
+
+def _problem(error: Exception) -> Problem:
+    if isinstance(error, Unreachable):
+        return "unreachable"
+    return "login" if isinstance(error, LoginRefused) else "refused" if isinstance(error, Refused) else "failed"

@@ -1,0 +1,223 @@
+"""What a watch answers over HTTP: its status for people and programs, its health, and hints that the files may have moved.
+
+It is read by few and must never hold up the watch, so it is the server of the standard library, with bounds: so many
+connections at once, so long each. A connection ends with its response.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, NamedTuple
+
+from policyctl.errors import PolicyctlError
+from policyctl.watch.page import StatusQuery, status_html, status_json
+from policyctl.watch.status import Board
+
+MOST_CONNECTIONS = 16
+SECONDS = 15.0  # for a whole request and its response
+TURN_SECONDS = 30.0  # a loop that did not turn for so long hangs
+_MAX_BODY = 5 << 20
+_POLL = 0.1  # seconds between two looks at how long connections are open
+_TEXT, _HTML, _JSON = "text/plain; charset=utf-8", "text/html; charset=utf-8", "application/json"
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Connection": "close",
+}
+
+
+class SiteAnswer(NamedTuple):
+    """A response."""
+
+    status: int
+    body: bytes
+    kind: str = _TEXT
+
+
+class WatchSite(NamedTuple):
+    """What is answered. `since_turn` is how many seconds ago the loop turned, `broken` the receivers of notifications that do
+    not take them; `hint` is called when the files may have moved, if a request has `hook_secret` or is signed with it."""
+
+    board: Board
+    since_turn: Callable[[], float]
+    metrics: Callable[[], bytes] = bytes
+    broken: Callable[[], Sequence[str]] = tuple
+    hint: Callable[[], None] = lambda: None
+    hook_secret: Callable[[], str] | None = None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def get(self, path: str, query: str) -> SiteAnswer:
+        """The answer to GET."""
+        match path:
+            case "/":
+                page = status_html(self.board, self.now(), StatusQuery.of(query), self.broken())
+                return SiteAnswer(200, page.encode(), _HTML)
+            case "/status.json":
+                return SiteAnswer(200, status_json(self.board, self.broken()).encode(), _JSON)
+            case "/metrics":
+                return SiteAnswer(200, self.metrics(), _METRICS)
+            case "/livez":
+                return _health([] if self.since_turn() < TURN_SECONDS else [f"the loop did not turn for {TURN_SECONDS:.0f} s"])
+            case "/readyz":
+                return _health(self._not_ready())
+            case "/hook":
+                return _text(405, "POST is needed")
+        return _text(404, "not found")
+
+    def _not_ready(self) -> list[str]:
+        found = [] if self.board.source.revision else ["no revision was read yet"]
+        return [*found, "stopping"] if self.board.stopping else found
+
+    def post(self, path: str, headers: Any, body: bytes) -> SiteAnswer:
+        """The answer to POST. Only a hint can be posted: what it contains is not looked at."""
+        if path != "/hook" or self.hook_secret is None:
+            return _text(404, "not found")
+        try:
+            secret = self.hook_secret()
+        except PolicyctlError:
+            return _text(503, "the secret of the hook cannot be read")
+        if not is_hook_of(secret, headers, body):
+            return _text(403, "the signature or the token is wrong")
+        self.hint()
+        return _text(202, "the files will be read soon")
+
+
+def is_hook_of(secret: str, headers: Any, body: bytes) -> bool:
+    """Whether the sender of a webhook has the secret: it signs, as GitHub and Forgejo do, or sends it as a token, as GitLab."""
+    signed = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    given = ((headers.get("X-Hub-Signature-256"), signed), (headers.get("X-Gitlab-Token"), secret))
+    return any(hmac.compare_digest((one or "").encode(), expected.encode()) for one, expected in given)
+
+
+def _health(problems: list[str]) -> SiteAnswer:
+    return _text(503, "; ".join(problems)) if problems else _text(200, "ok")
+
+
+def _text(status: int, text: str) -> SiteAnswer:
+    return SiteAnswer(status, f"{text}\n".encode())
+
+
+class StatusServer(HTTPServer):
+    """Answers in threads, of which there are few. A client that is slow does not keep others out: when all are taken, the
+    oldest connection is closed."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, host: str, port: int, site: WatchSite, seconds: float = SECONDS) -> None:
+        """Listen; `serving` answers. Raises PolicyctlError when that address cannot be had."""
+        self.site = site
+        self._seconds = seconds
+        self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._open: dict[socket.socket, float] = {}  # when each connection began, the oldest first
+        self._lock = threading.Lock()
+        try:
+            self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+            raise PolicyctlError(f"cannot listen on {host} port {port}: {reason}; choose another --host or --port") from None
+
+    def server_bind(self) -> None:
+        """Listen, without looking up the name of the address, which may take long."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self.socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def __enter__(self) -> StatusServer:
+        """SiteAnswer until the end of the block."""
+        threading.Thread(target=self.serve_forever, args=(_POLL,), name="status server", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+        with self._lock:
+            self._end([*self._open])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """SiteAnswer a connection in a thread."""
+        if not self._slots.acquire(blocking=False):
+            with self._lock:
+                self._end([*self._open][:1])
+            if not self._slots.acquire(timeout=1.0):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._open[request] = time.monotonic()
+        threading.Thread(target=self._answer, args=(request, client_address), name="status request", daemon=True).start()
+
+    def _answer(self, request: socket.socket, client_address: Any) -> None:
+        try:
+            with suppress(OSError):  # the client left
+                self.finish_request(request, client_address)
+        finally:
+            with self._lock:
+                del self._open[request]
+            self.shutdown_request(request)
+            self._slots.release()
+
+    def service_actions(self) -> None:
+        """Close what is open for too long. Called several times a second."""
+        latest = time.monotonic() - self._seconds
+        with self._lock:
+            self._end([one for one, began in self._open.items() if began < latest])
+
+    @staticmethod
+    def _end(requests: Sequence[socket.socket]) -> None:
+        for one in requests:
+            with suppress(OSError):  # it ends by itself
+                one.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: StatusServer
+    server_version, sys_version = "policyctl", ""
+    timeout = SECONDS
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        self._send(self.server.site.get(path, query))
+
+    do_HEAD = do_GET  # noqa: N815 - the name that the library asks for
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length") or ""
+        if not (length.isascii() and length.isdigit()):
+            self._send(_text(411, "Content-Length is needed"))
+        elif len(length) > 10 or int(length) > _MAX_BODY:
+            self._send(_text(413, f"a body may have {_MAX_BODY:,} bytes"))
+        else:
+            body = self.rfile.read(int(length))
+            if len(body) == int(length):
+                self._send(self.server.site.post(self.path.partition("?")[0], self.headers, body))
+
+    def _send(self, answer: SiteAnswer) -> None:
+        self.send_response(answer.status, HTTPStatus(answer.status).phrase)
+        for name, value in (*_HEADERS.items(), ("Content-Type", answer.kind), ("Content-Length", str(len(answer.body)))):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the method that this replaces
+        """Nothing: probes come every few seconds."""

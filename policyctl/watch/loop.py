@@ -1,0 +1,313 @@
+"""The watch itself: reads the source, looks at each environment when it is due, and applies what may be applied.
+
+One thread decides; looks and applies run in threads. Nothing here knows how a plan is made or applied: see `Work`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from policyctl.errors import PolicyctlError
+from policyctl.watch.decide import Decision, Heals, Situation, Synced, decide, state_of
+from policyctl.watch.holds import Hold, Holds
+from policyctl.watch.memory import Memory
+from policyctl.watch.schedule import LookSchedule
+from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State, Watcher
+from policyctl.watch.waves import Waves
+from policyctl.watch.work import Clock, EnvironmentVisit, Watched, Work
+
+_SPREAD = 0.03  # seconds for each environment that is looked at because of a new revision, so that they do not come at once
+_TURN_SECONDS = 5.0  # the longest time between two turns of the loop, which `/livez` looks at
+_DONE = (State.IN_SYNC, State.SUSPENDED)
+
+
+@dataclass
+class WatchLoop:
+    """A running watch. `poll` is how often the source is read, in seconds."""
+
+    work: Work
+    board: Board
+    memory: Memory
+    poll: float = 30.0
+    parallelism: int = 4
+    clock: Clock = field(default_factory=Clock)
+    schedule: LookSchedule = field(default_factory=LookSchedule)
+    holds: Holds = field(default_factory=Holds)
+    watchers: Sequence[Watcher] = ()
+
+    def __post_init__(self) -> None:
+        self._environments: Mapping[str, Watched] = {}
+        self._running: dict[Future[EnvironmentVisit], str] = {}
+        self._seen: set[str] = set()
+        self._fetching: Future[str] | None = None
+        self._opening = ""  # a revision to be used once nothing is running
+        self._poll_at = 0.0
+        self._stopped: Future[None] = Future()
+        self._waves = Waves({})
+        self._once = False
+        self.turned_at = self.clock.seconds()
+
+    def stop(self) -> None:
+        """End the loop once what was begun is finished. May be called by a signal handler."""
+        self.board.stopping = True
+        self.work.stop()
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+
+    @property
+    def revision(self) -> str:
+        return self.board.source.revision
+
+    def run(self, *, once: bool = False) -> None:
+        """Watch until `stop`; with `once` until each environment was looked at once. Raises PolicyctlError with `once` when the
+        source cannot be used."""
+        self._once = once
+        with ThreadPoolExecutor(self.parallelism + 1) as self._pool:
+            while not self.board.stopping:
+                seconds = self._turn(once=once)
+                if once and not self._busy:
+                    if self._is_seen():
+                        break
+                    seconds = 0.0
+                self.clock.pause(self._awaited, seconds, self._stopped)
+            wait(self._running)
+            self._finish()
+
+    def _is_seen(self) -> bool:
+        """Whether every environment was looked at. If not, those of the next wave are due."""
+        if self.board.source.error:
+            raise PolicyctlError(self.board.source.error)
+        left = [name for name in self._environments if name not in self._seen]
+        if left:
+            first = min(self._environments[name].wave for name in left)
+            self.schedule.hasten([one for one in left if self._environments[one].wave == first], self.clock.seconds())
+        return bool(self.revision) and not left
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._running or self._fetching or self._opening)
+
+    @property
+    def _awaited(self) -> list[Future[Any]]:
+        fetching = [] if self._fetching is None else [self._fetching]
+        return [*self._running, *fetching]
+
+    def _turn(self, *, once: bool) -> float:
+        """Do everything that is due. Returns the seconds until something else is."""
+        now = self.clock.seconds()
+        self._finish()
+        self._read_source(now, once=once)
+        if not self._opening:
+            self._begin_due(once=once)
+        now = self.clock.seconds()
+        next_due = self.schedule.next_due()
+        lag = 0.0 if next_due is None else max(0.0, now - next_due)
+        for watcher in self.watchers:
+            watcher.turned(self.schedule.waiting(now), lag)
+        self.turned_at = now
+        waits = [_TURN_SECONDS] if self._fetching is not None else [_TURN_SECONDS, self._poll_at - now]
+        if next_due is not None and len(self._running) < self.parallelism and not self._opening:
+            waits.append(next_due - now)
+        return max(0.0, min(waits))
+
+    def hint(self) -> None:
+        """Read the source soon: it may have changed. Called by any thread."""
+        self._poll_at = 0.0
+
+    def _read_source(self, now: float, *, once: bool) -> None:
+        """Fetch when it is time to, and use a new revision as soon as nothing is running."""
+        if self._fetching is not None and self._fetching.done():
+            fetching, self._fetching = self._fetching, None
+            self._poll_at = now + self.schedule.jittered(self.poll)
+            try:
+                revision = fetching.result()
+                self._opening = revision if revision != self.revision else ""
+                if not self._opening:
+                    self._source_read()
+            except Exception as error:  # noqa: BLE001 - a boundary: the revision in use stays
+                self._source_failed(_text_of(error))
+        elif self._fetching is None and now >= self._poll_at and not self._opening and not (once and self.revision):
+            self._fetching = self._pool.submit(self.work.fetch)
+        if self._opening and not self._running:
+            self._use(self._opening, now, once=once)
+            self._opening = ""
+
+    def _source_read(self) -> None:
+        """Note that the files in use are those of the source."""
+        had, self.board.source = self.board.source, self.board.source._replace(read_at=self.clock.now(), error="")
+        if had.error:
+            self._show_source()
+
+    def _source_failed(self, why: str) -> None:
+        if self.board.source.error != why:
+            self.board.source = self.board.source._replace(error=why)
+            self._show_source()
+
+    def _show_source(self) -> None:
+        for watcher in self.watchers if not (self._once and self.board.source.error) else ():  # which is raised
+            watcher.source(self.board.source)
+
+    def _use(self, revision: str, now: float, *, once: bool) -> None:
+        """Begin to use another revision. The environments that it affects are looked at soon, those of the first wave first."""
+        try:
+            found = self.work.open(revision)
+        except Exception as error:  # noqa: BLE001 - a boundary: the revision in use stays
+            self._source_failed(_text_of(error))
+            return
+        before, self._environments = self._environments, found
+        affected = [name for name, one in found.items() if name not in before or before[name].fingerprint != one.fingerprint]
+        if before or self.memory.revision != revision:
+            for name in affected:
+                self.memory.set_synced(name, Synced("", self.memory.synced(name).rows))
+        self.memory.set_revision(revision)
+        self.memory.keep(found.keys())
+        self.board.source = SourceStatus(revision, self.clock.now())
+        self.board.keep(frozenset(found))
+        self.holds.begin(found)
+        late = {name for name in found if (known := self.board.of(name)) is None or known.state not in _DONE}
+        self._waves = Waves({name: found[name] for name in found if name in late or name in {*affected}})
+        self._show_source()
+        self.schedule.keep({name: one.settings.interval for name, one in found.items()}, now)
+        first = [name for name in affected if not before or not self._waves.why_not_yet(name)]
+        if not once:  # which goes wave by wave
+            self.schedule.hasten(first, now, _SPREAD * len(first))
+
+    def _begin_due(self, *, once: bool) -> None:
+        while len(self._running) < self.parallelism and not self.board.stopping:
+            now = self.clock.seconds()
+            name = self.schedule.take(now)
+            if name is None:
+                return
+            if once and name in self._seen:
+                continue
+            own = self._environments[name]
+            asks = self.holds.asks_for_credentials(name)
+            credentials = self.work.credentials(name).mark if asks else None
+            hold = self.holds.before_look(name, own.origin, now, credentials)
+            if hold is None:
+                situation = self._situation(name, now)
+                self._running[self._pool.submit(self._visit, name, own, situation)] = name
+            else:
+                self._leave(name, hold, self.schedule.again(name, now, hold.seconds))
+
+    def _leave(self, name: str, hold: Hold, due: float) -> None:
+        """Note that an environment was not looked at."""
+        self._seen.add(name)
+        known = self.board.of(name) or EnvironmentStatus(name, State.FAILED, self.clock.now())
+        if hold.reason:
+            known = replace(known, state=State.FAILED, since=self.clock.now(), reason=hold.reason)
+        self.board.put(replace(known, labels=dict(self._environments[name].labels), next_look_at=self._time_of(due)))
+
+    def _situation(self, name: str, now: float) -> Situation:
+        """What decides beside the plan, as it is when a visit begins."""
+        return Situation(
+            self.clock.now(),
+            self.memory.heals(name).now(self.clock.now().timestamp(), self._environments[name].settings.interval).times,
+            self._waves.why_not_yet(name),
+            self.holds.brake(name, now, self._environments[name].settings.interval, len(self._environments)),
+            self.holds.pause(name, now),
+            lambda look: self.work.unapproved(name, look),
+            self.memory.synced(name),
+        )
+
+    def _visit(self, name: str, own: Watched, situation: Situation) -> EnvironmentVisit:
+        """Look at an environment, and apply its plan if that may be done. In a thread."""
+        began = self.clock.seconds()
+        look = self.work.look(name, synced=situation.synced)
+        try:
+            decision = decide(look, own.settings, situation)
+        except PolicyctlError as error:
+            decision = Decision(False, str(error))
+        looked = self.clock.seconds()
+        applied = self.work.apply(name, look) if decision.apply and not self.board.stopping else None
+        return EnvironmentVisit(look, decision, applied, looked - began, self.clock.seconds() - looked)
+
+    def _finish(self) -> None:
+        """Note what came of the visits that are done."""
+        for future in [one for one in self._running if one.done()]:
+            name = self._running.pop(future)
+            self._seen.add(name)
+            if name in self._environments:
+                self._note(name, future.result())
+
+    def _note(self, name: str, visit: EnvironmentVisit) -> None:
+        now, own = self.clock.seconds(), self._environments[name]
+        look, after = visit.look, None
+        self.holds.reached(own.origin, name, now, reached=look.problem != "unreachable")
+        if look.problem == "login":
+            self.holds.refused_login(name, self.work.credentials(name).mark)
+        elif visit.failed and look.problem != "refused":
+            after = self.holds.failed(name, now, own.settings.retry, wrote=visit.applied is not None)
+        elif visit.decision.state is not State.FAILED:
+            self.holds.succeeded(name)
+        if visit.decision.until is not None:
+            after = max(0.0, (visit.decision.until - self.clock.now()).total_seconds())
+        self._remember(name, visit)
+        status = self._status(name, visit)
+        due = self.schedule.again(name, now, after)
+        if self._waves.note(name, status.state):
+            names = self._waves.waiting
+            self.schedule.hasten(names, now, _SPREAD * len(names))
+        if visit.applied is not None and not self._fails_as_before(status):  # what was found is shown too, before what became
+            found = self._status(name, visit._replace(applied=None))
+            self.board.put(replace(found, waits_for="the apply that follows"))
+        self.board.put(replace(status, next_look_at=self._time_of(due)))
+        self._report(visit)
+
+    def _fails_as_before(self, status: EnvironmentStatus) -> bool:
+        """Whether the same apply failed before."""
+        before = self.board.of(status.name)
+        same = before is not None and (before.state, before.digest) == (status.state, status.digest)
+        return same and status.state is State.FAILED
+
+    def _remember(self, name: str, visit: EnvironmentVisit) -> None:
+        """Keep count of heals in a row, and note when the remote has what the files want."""
+        done = visit.applied is not None and not visit.applied.failed
+        in_sync = not visit.look.moved and not visit.failed and visit.look.result.status != "suspended"
+        heals, now = self.memory.heals(name), self.clock.now().timestamp()
+        interval = self._environments[name].settings.interval
+        if visit.applied is not None and "remote" in visit.look.sides:
+            self.memory.set_heals(name, Heals(heals.now(now, interval).times + 1, now))
+        elif in_sync and heals.times:
+            self.memory.set_heals(name, heals.in_sync(now, interval))
+        if done or in_sync:
+            self.memory.set_synced(name, Synced(visit.look.fingerprint, visit.look.rows if in_sync else ""))
+
+    def _status(self, name: str, visit: EnvironmentVisit) -> EnvironmentStatus:
+        look, applied, now = visit.look, visit.applied, self.clock.now()
+        state, reason = state_of(look)
+        changes, digest = look.result.changes, look.result.digest if look.result.changes else ""
+        if applied is not None:
+            done = not applied.failed
+            state, reason = (State.IN_SYNC, f"applied: {reason}") if done else (State.FAILED, applied.reason)
+            changes, digest = (0, "") if done else (changes, digest)
+        if look.problem == "login":
+            where = self.work.credentials(name).where
+            reason += f"; it is tried again when {where or 'auth'} changes, or with a new revision"
+        before = self.board.of(name)
+        if visit.decision.state is State.FAILED and before is not None:  # what failed still holds
+            reason = before.reason
+        succeeded = now if not visit.failed else None if before is None else before.succeeded_at
+        state, labels = visit.decision.state or state, dict(self._environments[name].labels)
+        waits, revision = visit.decision.waits_for, self.revision
+        return EnvironmentStatus(name, state, now, labels, changes, digest, reason, waits, revision, now, succeeded)
+
+    def _report(self, visit: EnvironmentVisit) -> None:
+        look, applied = visit.look, visit.applied
+        result = "refused" if look.problem == "refused" else "failed" if look.problem else "done"
+        for watcher in self.watchers:
+            watcher.worked("look", result, visit.seconds)
+            if applied is not None:
+                action = "heal" if "remote" in look.sides else "apply"
+                watcher.worked(action, "failed" if applied.failed else "done", visit.wrote)
+
+    def _time_of(self, due: float) -> datetime:
+        return datetime.fromtimestamp(self.clock.now().timestamp() + due - self.clock.seconds(), UTC)
+
+
+def _text_of(error: Exception) -> str:
+    return str(error) if isinstance(error, PolicyctlError) else f"a bug in policyctl: {type(error).__name__}: {error}"

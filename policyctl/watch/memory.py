@@ -1,0 +1,157 @@
+"""What a watch must still know after a restart: what was announced of each environment, and what was healed.
+
+A file of lines of JSON in the state folder. Each line adds to what is known of one environment, in one write, before the thing
+that it notes is announced: so nothing is announced twice, wherever the process ends. At the start the file is written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from policyctl.errors import PolicyctlError
+from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
+from policyctl.watch.decide import Heals, Synced
+from policyctl.watch.status import EnvironmentStatus, State
+
+FILE = "watch.jsonl"
+FORMAT = "policyctl/watch"
+VERSION = 1
+_MAX_BYTES = 256 << 20
+_SPARE = 1000  # lines beyond those that are needed, before the file is written anew
+
+
+class Memory:
+    """What is known, and the file that has it; without a folder nothing outlives the process. For one thread."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Read what an earlier watch wrote; lines that are damaged are left out of account. Raises PolicyctlError for a file
+        that cannot be read or written."""
+        self._path = None if folder is None else folder / FILE
+        self._known: dict[str, dict[str, Any]] = {}
+        self._revision = ""
+        self._descriptor = -1
+        self._lines = 0
+        if self._path is not None and folder is not None:
+            make_state_folder(folder)
+            for line in _lines_of(self._path):
+                self._fold(line)
+            self._rewrite()
+
+    @property
+    def revision(self) -> str:
+        """The revision that was in use last."""
+        return self._revision
+
+    def set_revision(self, revision: str) -> None:
+        if revision != self._revision:
+            self._add({"revision": revision})
+
+    def statuses(self) -> Iterator[EnvironmentStatus]:
+        """What was announced last of each environment."""
+        for name, one in self._known.items():
+            try:
+                since = datetime.fromisoformat(one["since"]).astimezone(UTC)
+                digest, changes, reason = str(one["digest"]), int(one["changes"]), str(one["reason"])
+                yield EnvironmentStatus(name, State(one["state"]), since, {}, changes, digest, reason)
+            except (KeyError, TypeError, ValueError):
+                continue
+
+    def announce(self, status: EnvironmentStatus) -> None:
+        """Note a state that is about to be announced."""
+        found = {"state": status.state.value, "digest": status.digest, "since": status.since.astimezone(UTC).isoformat()}
+        self._add({"environment": status.name, **found, "changes": status.changes, "reason": status.reason})
+
+    def heals(self, name: str) -> Heals:
+        """How often an environment was healed in a row, and when last."""
+        known = self._known.get(name, {})
+        return Heals(int(_number(known.get("heals"))), _number(known.get("healed_at")))
+
+    def set_heals(self, name: str, heals: Heals) -> None:
+        if self.heals(name) != heals:
+            self._add({"environment": name, "heals": heals.times, "healed_at": heals.at})
+
+    def synced(self, name: str) -> Synced:
+        """How an environment was when it was last seen in sync."""
+        known = self._known.get(name, {})
+        return Synced(str(known.get("files", "")), str(known.get("rows", "")))
+
+    def set_synced(self, name: str, synced: Synced) -> None:
+        if self.synced(name) != synced:
+            self._add({"environment": name, **synced._asdict()})
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget the environments that are not among these any more."""
+        if self._known.keys() - set(names):
+            self._known = {name: one for name, one in self._known.items() if name in names}
+            self._rewrite()
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _fold(self, line: Mapping[str, Any]) -> None:
+        if isinstance(name := line.get("environment"), str):
+            self._known.setdefault(name, {}).update({key: value for key, value in line.items() if key != "environment"})
+        elif isinstance(revision := line.get("revision"), str):
+            self._revision = revision
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        self._fold(line)
+        if self._path is None:
+            return
+        if self._lines > 2 * len(self._known) + _SPARE:
+            self._rewrite()
+            return
+        self._lines += 1
+        try:
+            os.write(self._descriptor, _text(line))
+        except OSError as error:
+            why = f"{self._path} cannot be written: {error.strerror}"
+            raise PolicyctlError(f"{why}; after a restart the same would be announced again") from None
+
+    def _rewrite(self) -> None:
+        if self._path is None:
+            return
+        lines: list[Mapping[str, Any]] = [{"format": FORMAT, "version": VERSION}, {"revision": self._revision}]
+        lines += ({"environment": name, **one} for name, one in self._known.items())
+        write_atomically(self._path, b"".join(map(_text, lines)).decode(), inside=self._path.parent)
+        self.close()
+        try:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise PolicyctlError(f"{self._path} cannot be written: {error.strerror}") from None
+        self._lines = len(lines)
+
+
+def _text(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) else 0
+
+
+def _lines_of(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines of a file of this version; none if there is no such file."""
+    try:
+        content = read_bounded(path, _MAX_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise PolicyctlError(f"{path} cannot be read: {error.strerror}") from None
+    found = []
+    for line in content.splitlines():
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError):  # a killed process leaves an unfinished line
+            continue
+        if isinstance(data, dict):
+            found.append(data)
+    if found and (found[0].get("format"), found[0].get("version")) == (FORMAT, VERSION):
+        yield from found

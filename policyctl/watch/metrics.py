@@ -1,0 +1,168 @@
+"""The metrics of a watch, as Prometheus reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from policyctl.errors import UsageError
+from policyctl.watch.status import Board
+
+if TYPE_CHECKING:
+    from policyctl.remote.hosts import HostTally
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+_UNUSUAL = re.compile(r"[^a-zA-Z0-9_]")
+
+
+class WatchMetrics:
+    """What a watch counts. What the board knows is read from it when the metrics are.
+
+    No histogram has an environment as a label: thousands of them would be too much for a Prometheus.
+    """
+
+    def __init__(self, board: Board, labels: Sequence[str] = (), tally: HostTally | None = None) -> None:
+        """`labels` are the keys of the labels of environments that `policyctl_environment_info` has.
+
+        Raises UsageError when two of them have one name in Prometheus.
+        """
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each counter would double them
+        self._registry = CollectorRegistry(auto_describe=False)
+        self.add(BoardCollector(board, labels))
+        if tally is not None:
+            self.add(TallyCollector(tally))
+        self._reconciles = Counter(
+            "policyctl_reconcile", "Looks and applies that ended, by result.", ["action", "result"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "policyctl_reconcile_duration_seconds",
+            "Seconds that a look or an apply took.",
+            ["action"],
+            registry=self._registry,
+            buckets=SECONDS,
+        )
+        self._lag = Gauge(
+            "policyctl_schedule_lag_seconds", "How late the look that ended last had begun.", registry=self._registry
+        )
+        self._due = Gauge("policyctl_schedule_due", "Environments that wait for their look.", registry=self._registry)
+
+    def add(self, collector: Collector) -> None:
+        """Add what another part counts."""
+        self._registry.register(collector)
+
+    def reconciled(self, action: str, result: str, seconds: float) -> None:
+        """Count a look or an apply of an environment: `look` or `apply`, its result in a word, and how long it took."""
+        self._reconciles.labels(action, result).inc()
+        self._seconds.labels(action).observe(seconds)
+
+    def late(self, seconds: float) -> None:
+        """Note how late a look began."""
+        self._lag.set(seconds)
+
+    def turned(self, due: int) -> None:
+        """Note how many environments wait for their look."""
+        self._due.set(due)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def names(self) -> frozenset[str]:
+        """The names of all series that there can be."""
+        families = [family for family in self._registry.collect() if family.type != "unknown"]
+        return frozenset(name for family in families for name in _series(family))
+
+
+def _series(family: Metric) -> Iterator[str]:
+    suffixes: Mapping[str, Sequence[str]] = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    return (f"{family.name}{suffix}" for suffix in suffixes.get(family.type, ("",)))
+
+
+class BoardCollector(Collector):
+    """The environments and the source, as they are when the metrics are read."""
+
+    def __init__(self, board: Board, labels: Sequence[str]) -> None:
+        self._board = board
+        self._labels = {key: f"label_{_UNUSUAL.sub('_', key)}" for key in labels}
+        if len({*self._labels.values()}) < len(self._labels):
+            raise UsageError(f"these labels have the same name in Prometheus: {', '.join(sorted(self._labels))}")
+
+    def collect(self) -> Iterator[Metric]:
+        info = _gauge(
+            "environment_info", "1 for each environment, with its state.", "environment", "state", *self._labels.values()
+        )
+        changes = _gauge("environment_changes", "Changes in the newest plan of an environment.", "environment")
+        success = _gauge("environment_last_success_timestamp_seconds", "When a look or an apply last succeeded.", "environment")
+        interval = _gauge("environment_interval_seconds", "Seconds between two looks at an environment.", "environment")
+        for one in self._board.environments():
+            info.add_metric([one.name, one.state, *(one.labels.get(key, "") for key in self._labels)], 1)
+            changes.add_metric([one.name], one.changes)
+            if one.succeeded_at is not None:
+                success.add_metric([one.name], one.succeeded_at.timestamp())
+            if one.interval:
+                interval.add_metric([one.name], one.interval)
+        yield from (info, changes, success, interval)
+        yield from self._source()
+
+    def _source(self) -> Iterator[Metric]:
+        source = self._board.source
+        revision = _gauge("source_info", "1 for the revision that is in use.", "revision")
+        if source.revision:
+            revision.add_metric([source.revision], 1)
+        read = _gauge("source_last_success_timestamp_seconds", "When the files were last read.")
+        if source.read_at is not None:
+            read.add_metric([], source.read_at.timestamp())
+        yield from (revision, read)
+
+
+class TallyCollector(Collector):
+    """What the hosts of the remotes were asked."""
+
+    def __init__(self, tally: HostTally) -> None:
+        self._tally = tally
+
+    def collect(self) -> Iterator[Metric]:
+        requests, waits = self._tally.counts()
+        asked = CounterMetricFamily(
+            "policyctl_host_requests", "Requests to remotes, by status; none is without an answer.", labels=["origin", "status"]
+        )
+        for (origin, status), number in sorted(requests.items()):
+            asked.add_metric([origin, status], number)
+        waited = CounterMetricFamily(
+            "policyctl_host_wait_seconds", "Seconds that requests waited for their turn at a host.", labels=["origin"]
+        )
+        for origin, seconds in sorted(waits.items()):
+            waited.add_metric([origin], seconds)
+        yield from (asked, waited)
+
+
+class ReceiverCollector(Collector):
+    """What became of notifications, by receiver."""
+
+    def __init__(
+        self, counts: Callable[[], tuple[Mapping[tuple[str, str], int], Mapping[str, int]]] = lambda: ({}, {})
+    ) -> None:
+        """`counts` returns how many there were, by receiver and result, and how many wait, by receiver."""
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        ended, waiting = self._counts()
+        total = CounterMetricFamily(
+            "policyctl_notifications", "Notifications, by what became of them.", labels=["receiver", "result"]
+        )
+        for (receiver, result), number in sorted(ended.items()):
+            total.add_metric([receiver, result], number)
+        left = _gauge("notifications_waiting", "Notifications that could not be delivered yet.", "receiver")
+        for receiver, number in sorted(waiting.items()):
+            left.add_metric([receiver], number)
+        yield from (total, left)
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"policyctl_{name}", text, labels=labels)

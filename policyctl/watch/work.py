@@ -1,0 +1,92 @@
+"""What a watch needs of the rest of policyctl: reading a source, looking at environments, applying their plans."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+from policyctl.load.windows import WatchSettings
+from policyctl.plan.fleet import EnvironmentResult
+from policyctl.watch.decide import Decision, Look, Synced
+
+
+class Watched(NamedTuple):
+    """An environment of the revision in use: its settings and labels, the number of its wave and how many of that may fail, the
+    host of its remote, and a hash of its settings and of what the files contain for it."""
+
+    settings: WatchSettings
+    labels: Mapping[str, str] = {}
+    wave: int = 1
+    max_failures: int | None = None
+    origin: str = ""
+    fingerprint: str = ""
+
+
+class CredentialsMark(NamedTuple):
+    """A hash of the credentials of an environment, and where they come from: `file:/run/key`."""
+
+    mark: str
+    where: str
+
+
+class Work(Protocol):
+    """What a watch does with a source and with environments. Only `open`, `credentials` and `stop` are called by the loop
+    itself, the others in threads."""
+
+    def fetch(self) -> str:
+        """Bring the source up to date, and return the revision that it has now. Raises PolicyctlError."""
+
+    def open(self, revision: str, /) -> Mapping[str, Watched]:
+        """Use this revision from now on; its environments. Nothing else is running meanwhile. Raises PolicyctlError when it
+        cannot be used; the one before then stays in use."""
+
+    def look(self, name: str, *, synced: Synced) -> Look:
+        """Plan an environment, which was last seen in sync with these. Never raises."""
+
+    def unapproved(self, name: str, look: Look, /) -> str | None:
+        """Why the plan of a look is not approved; None if it is. Raises PolicyctlError."""
+
+    def apply(self, name: str, look: Look) -> EnvironmentResult:
+        """Apply the plan of a look, or nothing if it is another one by now. Never raises."""
+
+    def credentials(self, name: str) -> CredentialsMark:
+        """The credentials of an environment, as they are now."""
+
+    def stop(self) -> None:
+        """Begin nothing new in what runs now, and finish what was begun."""
+
+
+class Clock:
+    """The time, and waiting; a test has its own."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def seconds(self) -> float:
+        """Seconds of a clock that is never set back. Phases follow it, so it must not begin anew with a process."""
+        return _EPOCH + time.monotonic()
+
+    def pause(self, running: Collection[Future[Any]], seconds: float, stopped: Future[None]) -> None:
+        """Wait until one of what runs is done, or the watch is stopped, for so many seconds at most."""
+        wait([*running, stopped], timeout=seconds, return_when=FIRST_COMPLETED)
+
+
+_EPOCH = time.time() - time.monotonic()
+
+
+class EnvironmentVisit(NamedTuple):
+    """One look at an environment and what came of it: the decision, and the result of an apply, if there was one. `wrote` is
+    how many seconds that took."""
+
+    look: Look
+    decision: Decision
+    applied: EnvironmentResult | None
+    seconds: float
+    wrote: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.look.problem) or (self.applied is not None and self.applied.failed)

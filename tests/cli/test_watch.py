@@ -1,0 +1,204 @@
+"""policyctl watch as people run it: on real remotes, with real git, and ended by signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from policyctl.reconcile.audit import read_audit
+from tests.conftest import Policyctl, Project
+from tests.git_repo import commit
+
+CONFIG = """\
+default: dev
+environments:
+  dev:
+    remote: local
+    watch: {watch}
+"""
+
+
+@pytest.fixture
+def repository(project: Project) -> Project:
+    """A repository with one policy, and an environment that is only looked at."""
+    project.policy("chat", "virtual-model/x/a", "virtual-model/x/b")
+    configure(project, "{}")
+    commit(project.folder, "policies")
+    return project
+
+
+def configure(project: Project, watch: str) -> None:
+    project.write("policyctl.yaml", CONFIG.replace("{watch}", watch))
+
+
+def test_one_look_shows_what_differs_and_writes_nothing(repository: Project, policyctl: Policyctl) -> None:
+    ran = policyctl("watch", "--once", "--detailed-exitcode")
+    assert (ran.code, ran.out.count("\n")) == (2, 1)
+    assert "dev  pending" in ran.out
+    assert "Git moved: virtual-policy/chat; policyctl apply --env dev" in ran.out
+    assert "watching 1 environment, every 5m; none is applied once merged, none is healed" in ran.err
+    assert not policyctl("policy", "list").out.count("virtual-policy")
+    assert policyctl("watch", "--once").out == ""  # it was announced
+
+
+def test_what_is_merged_is_applied_and_what_is_edited_is_put_back(repository: Project, policyctl: Policyctl) -> None:
+    configure(repository, "{apply: on-merge, heal: always}")
+    first = policyctl("watch", "--once", "--format", "json", "--audit", "audit.jsonl")
+    events = [json.loads(line) for line in first.out.splitlines()]
+    assert [(one["before"], one["state"], one["changes"]) for one in events] == [
+        (None, "pending", 1),
+        ("pending", "in_sync", 0),
+    ]
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+    assert policyctl("policy", "remove", "chat", "--yes").code == 0
+    second = policyctl("watch", "--once")
+    assert "drifted" in second.out
+    assert "applied: the remote moved: virtual-policy/chat" in second.out
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+    (begun, done) = [line.entry for line in read_audit(Path("audit.jsonl"))]
+    assert begun is not None
+    assert done is not None
+    assert (begun.origin.command, begun.outcome, done.outcome) == ("watch", "begun", "applied")
+
+
+def test_heal_alone_leaves_what_git_moved(repository: Project, policyctl: Policyctl) -> None:
+    configure(repository, "{heal: always}")
+    assert "pending" in policyctl("watch", "--once").out
+    assert policyctl("apply", "--yes").code == 0
+    policyctl("watch", "--once")
+    repository.policy("chat", "virtual-model/x/b", "virtual-model/x/a")
+    assert policyctl("watch", "--once", "--detailed-exitcode").code == 2
+    assert policyctl("plan", "--detailed-exitcode").code == 2
+
+
+def test_what_a_rule_refuses_is_never_applied(repository: Project, policyctl: Policyctl) -> None:
+    assert policyctl("apply", "--yes").code == 0
+    text = CONFIG.replace("{watch}", "{apply: on-merge}") + "    guards: {deny_providers: [other]}\n"
+    repository.write("policyctl.yaml", text)
+    repository.policy("chat", "virtual-model/other/a")
+    ran = policyctl("watch", "--once")
+    assert (ran.code, "refused" in ran.out, "policyctl plan --env dev" in ran.out) == (3, True, True)
+    assert policyctl("plan", "--detailed-exitcode").code == 3
+
+
+def test_a_suspended_environment_is_shown_and_left(repository: Project, policyctl: Policyctl) -> None:
+    text = CONFIG.replace("{watch}", "{apply: on-merge}") + "    suspend: {reason: migration}\n"
+    repository.write("policyctl.yaml", text)
+    assert "suspended  migration" in policyctl("watch", "--once").out
+    assert "virtual-policy" not in policyctl("policy", "list").out
+
+
+def test_a_branch_is_watched_without_a_checkout(
+    repository: Project, policyctl: Policyctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, state = tmp_path / "elsewhere", tmp_path / "state"
+    elsewhere.mkdir()
+    configure(repository, "{apply: on-merge, heal: always}")
+    text = (repository.policies / "policyctl.yaml").read_text("utf-8")
+    repository.write("policyctl.yaml", text.replace("remote: local", f"remote: sqlite:///{tmp_path}/remote.db"))
+    made = commit(repository.folder, "policies")
+    repository.policy("draft", "virtual-model/x/a")  # not committed
+    source = ("--source", repository.folder, "--ref", "main")
+    monkeypatch.chdir(elsewhere)
+    ran = policyctl("watch", "--once", *source, "--state", state, "--audit", "audit.jsonl")
+    assert (ran.code, f"revision {made[:19]} is in use" in ran.err) == (0, True)
+    assert "applied: Git moved: virtual-policy/chat" in ran.out
+    assert [path.name for path in state.glob("mirror-*/*")] == [".git"]  # no file was checked out
+    (begun, _) = [line.entry for line in read_audit(Path("audit.jsonl"))]
+    assert begun is not None
+    assert (begun.origin.commit, begun.origin.dirty, begun.origin.subject) == (made, False, "x")
+    commit(repository.folder, "policies")
+    assert "virtual-policy/draft" in policyctl("watch", "--once", *source, "--state", state).out
+
+
+@pytest.mark.parametrize(
+    ("args", "what"),
+    [
+        (["--source", "https://me:secret@git.example.com/x.git"], "has a user or password in it"),
+        (["--source", "ext::sh -c true"], "is not the URL or path"),
+        (["--source", "--upload-pack=x"], "is not the URL or path"),
+        (["--ref", "main"], "--ref is for --source"),
+        (["--detailed-exitcode"], "--detailed-exitcode is for --once"),
+        (["--poll", "5"], "must be a duration"),
+        (["--env", "prod"], "prod"),
+    ],
+)
+def test_wrong_command_lines(repository: Project, policyctl: Policyctl, args: list[str], what: str) -> None:
+    once = () if "--detailed-exitcode" in args else ("--once",)
+    ran = policyctl("watch", *once, *args)
+    assert ran.code in (1, 64)
+    assert what in ran.err
+    assert "secret" not in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_source_that_cannot_be_fetched_is_one_line(repository: Project, policyctl: Policyctl, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    ran = policyctl("watch", "--once", "--source", tmp_path / "nothing", "--state", tmp_path / "state")
+    assert ran.code == 1
+    assert "the source cannot be fetched: " in ran.err
+
+
+def window(kind: str, *, manual: bool = False) -> str:
+    """A window that is open now."""
+    more = ", manual: true" if manual else ""
+    return f"{{windows: [{{kind: {kind}, at: 0 0 * * *, for: 1d{more}}}]}}"
+
+
+def test_a_person_applies_in_a_deny_window_only_with_a_reason(repository: Project, policyctl: Policyctl) -> None:
+    configure(repository, window("deny"))
+    for several in ([], ["--all"]):
+        ran = policyctl("apply", "--yes", *several)
+        assert ran.code == 3
+        assert "--outside-window REASON" in ran.err + ran.out
+    assert policyctl("apply", "--yes", "--outside-window", " ").code == 64
+    assert "virtual-policy" not in policyctl("policy", "list").out
+    ran = policyctl("apply", "--yes", "--outside-window", "an incident", "--audit", "audit.jsonl")
+    assert ran.code == 0
+    (begun, _) = [line.entry for line in read_audit(Path("audit.jsonl"))]
+    assert begun is not None
+    assert [(one.option, one.reason) for one in begun.overrides] == [("--outside-window", "an incident")]
+    assert policyctl("apply", "--yes").code == 0  # there is nothing to write
+
+
+@pytest.mark.parametrize("watch", [window("deny", manual=True), "{windows: [{kind: allow, at: 0 0 29 2 *, for: 1s}]}"])
+def test_other_windows_do_not_stop_a_person(repository: Project, policyctl: Policyctl, watch: str) -> None:
+    configure(repository, watch)
+    assert policyctl("apply", "--yes").code == 0
+
+
+def started(*args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "policyctl", "watch", "--poll", "1s", "--interval", "1s", *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def line_with(process: subprocess.Popen[str], text: str) -> str:
+    """The next line of output with a text."""
+    assert process.stdout is not None
+    return next(line for line in process.stdout if text in line)
+
+
+@pytest.mark.slow
+def test_it_sees_new_revisions_and_edits_and_ends_with_a_signal(repository: Project, policyctl: Policyctl) -> None:
+    configure(repository, "{apply: on-merge, heal: always}")
+    with started() as process:
+        try:
+            assert "applied: Git moved" in line_with(process, "in_sync")
+            assert policyctl("watch", "--once").code == 3  # one at a time
+            assert policyctl("policy", "remove", "chat", "--yes").code == 0
+            assert "the remote moved: virtual-policy/chat" in line_with(process, "drifted")
+            line_with(process, "in_sync")
+            repository.policy("draft", "virtual-model/x/a")
+            commit(repository.folder, "policies")
+            assert "virtual-policy/draft" in line_with(process, "pending")
+            line_with(process, "in_sync")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert policyctl("plan", "--detailed-exitcode").code == 0

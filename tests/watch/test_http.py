@@ -1,0 +1,134 @@
+"""The HTTP server of a watch, over sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from policyctl.errors import PolicyctlError, RemoteError
+from policyctl.watch.http import MOST_CONNECTIONS, StatusServer, WatchSite
+from policyctl.watch.status import Board, State
+from tests.watch.boards import NOW, board, status
+
+SECRET = "a secret of the hook"
+
+
+@contextmanager
+def serving(site: WatchSite | None = None, seconds: float = 15) -> Iterator[str]:
+    made = site or WatchSite(board(status("eu", State.DRIFTED)), lambda: 0.0, now=lambda: NOW)
+    with StatusServer("127.0.0.1", 0, made, seconds) as server:
+        yield server.url
+
+
+def connected(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+
+
+def test_pages_are_answered_with_their_kind() -> None:
+    site = WatchSite(board(status("eu", State.DRIFTED)), lambda: 0.0, lambda: b"up 1\n", now=lambda: NOW)
+    with serving(site) as url, httpx.Client(base_url=url) as client:
+        page = client.get("/?state=drifted")
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert "edited on the remote: anygem" in page.text
+        assert page.headers["x-frame-options"] == "DENY"
+        assert client.get("/status.json").json()["environments"][0]["state"] == "drifted"
+        assert client.get("/metrics").text == "up 1\n"
+        assert client.head("/").content == b""
+        assert client.get("/nothing").status_code == 404
+        assert client.get("/hook").status_code == 405
+        assert client.put("/").status_code == 501
+        assert "Python" not in page.headers["server"]
+
+
+def test_health() -> None:
+    shown, since = Board(), [0.0]
+    with serving(WatchSite(shown, lambda: since[0])) as url, httpx.Client(base_url=url) as client:
+        assert client.get("/livez").status_code == 200
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.text) == (503, "no revision was read yet\n")
+        shown.source = board().source
+        assert client.get("/readyz").status_code == 200
+        shown.stopping = True
+        assert client.get("/readyz").text == "stopping\n"
+        since[0] = 31.0
+        assert client.get("/livez").status_code == 503
+
+
+def signature(body: bytes, secret: str = SECRET) -> dict[str, str]:
+    return {"X-Hub-Signature-256": f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 403),
+        (signature(b"{}"), 202),
+        (signature(b"{} "), 403),
+        (signature(b"{}", "another"), 403),
+        ({"X-Hub-Signature-256": "sha256="}, 403),
+        ({"X-Hub-Signature-256": "ü"}, 403),
+        ({"X-Gitlab-Token": SECRET}, 202),
+        ({"X-Gitlab-Token": ""}, 403),
+        ({"X-Gitlab-Token": "another"}, 403),
+    ],
+)
+def test_a_hint_must_be_signed_or_have_the_token(headers: dict[str, str], status: int) -> None:
+    hints: list[int] = []
+    site = WatchSite(Board(), lambda: 0.0, hint=lambda: hints.append(1), hook_secret=lambda: SECRET)
+    with serving(site) as url:
+        encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+        assert httpx.post(f"{url}/hook", content=b"{}", headers=encoded).status_code == status
+    assert hints == [1] * (status == 202)
+
+
+def test_without_a_secret_nothing_can_be_posted() -> None:
+    with serving() as url:
+        assert httpx.post(f"{url}/hook", content=b"{}", headers=signature(b"{}", "")).status_code == 404
+
+
+def test_a_secret_that_cannot_be_read_is_not_an_empty_one() -> None:
+    def fail() -> str:
+        raise RemoteError("env:HOOK is not set")
+
+    with serving(WatchSite(Board(), lambda: 0.0, hook_secret=fail)) as url:
+        assert httpx.post(f"{url}/hook", content=b"{}", headers={"X-Gitlab-Token": ""}).status_code == 503
+
+
+@pytest.mark.parametrize(("length", "status"), [("9999999999", 413), ("99999999999999999999", 413), ("-1", 411), ("x", 411)])
+def test_a_body_is_bounded(length: str, status: int) -> None:
+    with serving() as url:
+        client = HTTPConnection(url.removeprefix("http://"))
+        client.putrequest("POST", "/hook")
+        client.putheader("Content-Length", length)
+        client.endheaders()
+        assert client.getresponse().status == status
+        client.close()
+
+
+def test_slow_clients_do_not_keep_others_out() -> None:
+    with serving() as url, ExitStack() as slow:
+        for _ in range(3 * MOST_CONNECTIONS):
+            slow.enter_context(connected(url)).sendall(b"GET / HTTP/1.1\r\n")
+        assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_a_connection_is_closed_after_its_time() -> None:
+    with serving(seconds=0.0) as url, connected(url) as slow:
+        slow.sendall(b"POST /hook HTTP/1.1\r\nContent-Length: 100\r\n\r\nx")
+        assert slow.recv(1) == b""
+
+
+def test_an_address_that_is_taken_is_reported_in_one_line() -> None:
+    with serving() as url:
+        port = urlsplit(url).port
+        with pytest.raises(PolicyctlError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose"):
+            StatusServer("127.0.0.1", port or 0, WatchSite(Board(), lambda: 0.0))

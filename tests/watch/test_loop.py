@@ -1,0 +1,224 @@
+"""The watch as a whole, by a simulated clock: what it looks at, writes and shows, and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policyctl.load.windows import RetryWaits, WatchSettings, Window
+from policyctl.watch.status import State
+from tests.watch.simulated import Simulation, Tenant
+
+EVERY = WatchSettings(interval=60)
+APPLIES, HEALS = EVERY._replace(apply="on-merge"), EVERY._replace(heal="always")
+HOUR = 3600.0
+
+
+def tenants(number: int, how: WatchSettings = EVERY, has: str = "one") -> dict[str, Tenant]:
+    return {f"e{place}": Tenant(has, how) for place in range(number)}
+
+
+def test_by_default_a_watch_looks_and_never_writes() -> None:
+    sim = Simulation(tenants(20))
+    sim.edit(100, "e3", "edited")
+    sim.at(200, lambda: sim.work.push("two"))
+    board = sim.run(600)
+    assert all(not one.written for one in sim.tenants.values())
+    assert all(9 <= len(one.looked) <= 13 for one in sim.tenants.values())
+    assert sim.seen.states("e3")[:2] == ["in_sync", "drifted"]
+    assert {one.state for one in board.environments()} <= {State.PENDING, State.DRIFTED}
+
+
+def test_a_new_revision_is_applied_at_once_where_that_is_on() -> None:
+    sim = Simulation(tenants(10, APPLIES))
+    sim.at(115, lambda: sim.work.push("two"))
+    sim.run(140)
+    assert all(len(one.written) == 1 and 115 <= one.written[0] <= 130 for one in sim.tenants.values())
+
+
+def test_only_those_whom_a_revision_is_for_are_looked_at_at_once() -> None:
+    sim = Simulation(tenants(40, APPLIES))
+
+    def push() -> None:
+        sim.work.concerns = lambda name: name == "e7"
+        sim.work.push("two")
+
+    sim.at(600, push)
+    sim.run(612)
+    late = {name: sum(601 <= at <= 612 for at in one.looked) for name, one in sim.tenants.items()}
+    assert sim.tenants["e7"].has == "two"
+    assert sum(late.values()) < 20
+
+
+def test_an_edit_is_healed_once_and_shown_once() -> None:
+    sim = Simulation(tenants(5, HEALS))
+    sim.edit(100, "e2", "edited")
+    sim.run(HOUR)
+    assert len(sim.tenants["e2"].written) == 1
+    assert sim.tenants["e2"].written[0] <= 163
+    assert sim.seen.states("e2") == ["in_sync", "drifted", "in_sync"]
+    assert all(sim.seen.states(name) == ["in_sync"] for name in sim.tenants if name != "e2")
+
+
+def test_tools_that_fight_are_noticed_and_left_until_they_stop() -> None:
+    sim = Simulation(tenants(1, HEALS))
+    for at in range(90, 1200, 10):  # another tool writes its own every 10 s
+        sim.edit(at, "e0", "theirs")
+    sim.at(1300, lambda: setattr(sim.tenants["e0"], "has", "one"))
+    sim.edit(1700, "e0", "edited")
+    board = sim.run(2000)
+    assert len([at for at in sim.tenants["e0"].written if at < 1300]) == 3
+    assert sim.seen.states("e0").count("fighting") == 1
+    assert board.environments()[0].state is State.IN_SYNC
+    assert len(sim.tenants["e0"].written) == 4  # healed again once they stopped
+
+
+def test_a_window_that_opens_lets_what_waits_begin_at_once() -> None:
+    closed = Window("deny", "0 6 * * *", HOUR)
+    sim = Simulation(tenants(3, APPLIES._replace(windows=(closed,), interval=1700)))
+    sim.at(300, lambda: sim.work.push("two"))
+    sim.run(HOUR + 60)
+    assert all(HOUR - 0.01 <= one.written[0] <= HOUR + 5 for one in sim.tenants.values())
+    assert all(len(one.looked) >= 2 for one in sim.tenants.values())  # looking goes on
+
+
+def test_a_later_wave_begins_when_the_one_before_is_done() -> None:
+    sim = Simulation(tenants(6, APPLIES))
+    for place in range(1, 6):
+        sim.tenants[f"e{place}"].wave = 2
+    sim.tenants["e0"].broken = ""
+    sim.at(300, lambda: (setattr(sim.tenants["e0"], "broken", "write"), sim.work.push("two")))
+    sim.at(900, lambda: setattr(sim.tenants["e0"], "broken", ""))
+    sim.run(2000)
+    first = sim.tenants["e0"].written[-1]
+    assert first >= 900
+    assert all(first <= sim.tenants[f"e{place}"].written[-1] <= first + 70 for place in range(1, 6))
+
+
+def test_failed_writes_are_tried_again_later_and_later() -> None:
+    retry = RetryWaits(10, 3, 900)
+    sim = Simulation(tenants(1, APPLIES._replace(retry=retry)))
+    tried = list[float]()
+    apply = sim.work.apply
+
+    def noting(name: str, look: object) -> object:
+        tried.append(sim.clock.at)
+        return apply(name, look)  # type: ignore[arg-type]
+
+    sim.work.apply = noting  # type: ignore[assignment, method-assign]
+    sim.at(100, lambda: (setattr(sim.tenants["e0"], "broken", "write"), sim.work.push("two")))
+    sim.run(2 * HOUR)
+    assert 6 <= len(tried) <= 40  # each 60 s would be 118
+    assert sim.seen.states("e0").count("failed") == 1  # it goes on, and is not announced again
+
+
+def test_a_host_that_is_down_is_not_asked_by_everyone() -> None:
+    sim = Simulation(tenants(100))
+    sim.at(300, lambda: [setattr(one, "broken", "unreachable") for one in sim.tenants.values()])
+    sim.at(900, lambda: [setattr(one, "broken", "") for one in sim.tenants.values()])
+    board = sim.run(1100)
+    down = sum(300 < at < 900 for one in sim.tenants.values() for at in one.looked)
+    assert down < 40  # and not 1,000
+    assert {one.state for one in board.environments()} == {State.IN_SYNC}
+
+
+def test_a_refused_login_is_not_tried_until_the_credentials_are_others() -> None:
+    sim = Simulation(tenants(1))
+    sim.at(100, lambda: setattr(sim.tenants["e0"], "broken", "login"))
+    sim.at(1000, lambda: (setattr(sim.tenants["e0"], "key", "new"), setattr(sim.tenants["e0"], "broken", "")))
+    board = sim.run(1100)
+    assert len([at for at in sim.tenants["e0"].looked if 100 < at < 1000]) == 1
+    assert board.environments()[0].state is State.IN_SYNC
+    assert "file:key" in next(one.now.reason for one in sim.seen.transitions if one.now.state is State.FAILED)
+
+
+def test_what_is_refused_is_shown_once_and_never_applied() -> None:
+    sim = Simulation(tenants(1, APPLIES))
+    sim.at(100, lambda: (setattr(sim.tenants["e0"], "refused", True), sim.work.push("two")))
+    sim.run(HOUR)
+    assert sim.tenants["e0"].written == []
+    assert sim.seen.states("e0") == ["in_sync", "refused"]
+
+
+def test_a_source_that_fails_is_shown_once_and_the_revision_stays_in_use() -> None:
+    sim = Simulation(tenants(1, HEALS))
+
+    def broken() -> str:
+        raise OSError("disk")
+
+    sim.at(100, lambda: setattr(sim.work, "fetch", broken))
+    sim.edit(200, "e0", "edited")
+    sim.run(600)
+    assert [bool(one.error) for one in sim.seen.sources] == [False, True]
+    assert sim.tenants["e0"].has == "one"
+
+
+def test_a_restart_announces_nothing_again_and_keeps_since_when(tmp_path: Path) -> None:
+    sim = Simulation(tenants(10), tmp_path)
+    sim.edit(100, "e4", "edited")
+    before = sim.run(400)
+    shown = len(sim.seen.transitions)
+    after = sim.run(800)
+    assert len(sim.seen.transitions) == shown
+    assert [one.since for one in after.environments()] == [one.since for one in before.environments()]
+
+
+def test_a_heal_counts_over_a_restart(tmp_path: Path) -> None:
+    sim = Simulation(tenants(1, HEALS), tmp_path)
+    for at in range(90, 2400, 10):
+        sim.edit(at, "e0", "theirs")
+    for end in (200, 400, 2400):
+        sim.run(end)
+    assert len(sim.tenants["e0"].written) == 3
+    assert sim.seen.states("e0").count("fighting") == 1
+
+
+@pytest.mark.parametrize("number", [1, 25])
+def test_once_looks_at_each_environment_and_ends(number: int) -> None:
+    sim = Simulation(tenants(number, APPLIES, has=""))
+    for place, one in enumerate(sim.tenants.values()):
+        one.wave = 1 + place % 3
+    sim.run(HOUR, once=True)
+    assert sim.clock.at < 60
+    assert all(len(one.looked) == 1 for one in sim.tenants.values())
+    assert all(one.has == "one" for one in sim.tenants.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(10, 3000), st.integers(0, 7), st.sampled_from(["edit", "push", "break", "mend"])), max_size=12
+    )
+)
+def test_in_the_end_everything_is_as_the_files_want_and_nothing_is_written_twice(steps: list[tuple[int, int, str]]) -> None:
+    sim = Simulation(tenants(8, EVERY._replace(apply="on-merge", heal="always", retry=RetryWaits(5, 2, 60))))
+    writes = 8
+    for at, place, step in steps:
+        name = f"e{place}"
+        if step == "edit":
+            sim.edit(at, name, f"edited at {at}")
+            writes += 1
+        elif step == "push":
+            sim.at(at, lambda at=at: sim.work.push(f"pushed at {at}"))  # type: ignore[misc]
+            writes += 8
+        else:
+            sim.at(at, lambda name=name, step=step: setattr(sim.tenants[name], "broken", "write" if step == "break" else ""))  # type: ignore[misc]
+    sim.at(3100, lambda: [setattr(one, "broken", "") for one in sim.tenants.values()])
+    board = sim.run(4500)
+    fighting = {one.name for one in board.environments() if one.state is State.FIGHTING}
+    assert {name for name, one in sim.tenants.items() if one.has != sim.work.wanted} <= fighting
+    assert sum(len(one.written) for one in sim.tenants.values()) <= writes
+
+
+@pytest.mark.parametrize(("pushed", "state"), [(False, "drifted"), (True, "pending")])
+def test_what_was_in_sync_before_a_restart_shows_who_moved(tmp_path: Path, *, pushed: bool, state: str) -> None:
+    sim = Simulation(tenants(1), tmp_path)
+    sim.run(100)
+    sim.tenants["e0"].has = ""  # which history takes for something that was not applied yet
+    if pushed:
+        sim.work.push("two")
+    sim.run(200)
+    assert sim.seen.states("e0")[1:] == [state]

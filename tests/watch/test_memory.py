@@ -1,0 +1,111 @@
+"""What a watch remembers over restarts, wherever it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policyctl.watch.decide import Heals, Synced
+from policyctl.watch.memory import FILE, Memory
+from policyctl.watch.status import EnvironmentStatus, State
+
+SINCE = datetime(2026, 11, 27, 12, 0, 1, 5, tzinfo=UTC)
+DRIFTED = EnvironmentStatus("prod", State.DRIFTED, SINCE, {}, 2, "sha256:1", "the remote moved")
+
+
+def test_everything_is_known_again(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    memory.set_revision("one")
+    memory.announce(DRIFTED)
+    memory.set_heals("prod", Heals(2, 17.5))
+    memory.set_synced("prod", Synced("files", "rows"))
+    memory.close()
+    again = Memory(tmp_path)
+    assert again.revision == "one"
+    assert [*again.statuses()] == [DRIFTED]
+    assert (again.heals("prod"), again.synced("prod")) == (Heals(2, 17.5), Synced("files", "rows"))
+    again.close()
+
+
+def test_environments_that_left_are_forgotten(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    for name in ("prod", "gone"):
+        memory.announce(replace(DRIFTED, name=name))
+    memory.keep(["prod"])
+    memory.close()
+    assert "gone" not in (tmp_path / FILE).read_text("utf-8")
+
+
+def test_the_file_stays_small(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    for number in range(5000):
+        memory.set_heals("prod", Heals(number, 0.0))
+    memory.close()
+    assert len((tmp_path / FILE).read_bytes().splitlines()) < 1100
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 400))
+def test_a_file_that_was_cut_off_or_damaged_is_read_as_far_as_it_goes(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    folder = tmp_path_factory.mktemp("state")
+    memory = Memory(folder)
+    memory.announce(DRIFTED)
+    memory.set_synced("prod", Synced("files", "rows"))
+    memory.close()
+    content = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(content[:cut])
+    again = Memory(folder)
+    assert len([*again.statuses()]) in (0, 1)
+    again.announce(DRIFTED)
+    again.close()
+    lines = [json.loads(line) for line in (folder / FILE).read_bytes().splitlines()]
+    assert lines[0]["format"] == "policyctl/watch"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\xff", b'{"format": "other"}\n{"environment": "prod", "state": "drifted"}\n', b"[]\n"]
+)
+def test_a_file_of_anything_else_is_as_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    memory = Memory(tmp_path)
+    assert [*memory.statuses()] == []
+    memory.close()
+
+
+KILLED = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from policyctl.watch.memory import Memory
+from policyctl.watch.status import EnvironmentStatus, State
+memory = Memory(Path(sys.argv[1]))
+for number in range(1000000):
+    memory.announce(EnvironmentStatus(f"e{number}", State.DRIFTED, datetime.now(UTC)))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_what_was_announced_is_remembered_after_a_kill(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) == 200:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        announced = 201 + len(process.stdout.read().splitlines())
+    memory = Memory(tmp_path)
+    assert len([*memory.statuses()]) >= announced
+    memory.close()
