@@ -25,7 +25,7 @@ from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.plan.plan import Selection
 from policyctl.policy.memo import Memo
-from policyctl.reconcile.apply import LOCK_SECONDS, ApplySettings
+from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
 from policyctl.reconcile.queue import Heartbeat, Interrupted, Order, Queue, Worker, remote_lock
 from policyctl.report.format import count, escape
@@ -35,6 +35,9 @@ Example:
   export POLICYCTL_DATABASE=service=policyctl
   policyctl worker --threads 8
   policyctl apply --all --yes --on queue"""
+
+
+_LOCK_SECONDS = 5.0  # to wait for another worker on the same remote, before its job is put back
 
 
 @click.command("worker", epilog=EPILOG)
@@ -102,19 +105,36 @@ class Hands:
             raise Interrupted("the worker was stopped")
         try:
             with self._fleet(order._replace(run="", shown=None)) as fleet:
-                result = fleet.task(lambda session: self._work(fleet, session, order))(name)
+                result = self._done(fleet, name, order)
+        except Interrupted:
+            raise
         except PolicyctlError as error:
             result = EnvironmentResult(name, "failed", error.exit_code, str(error).partition("\n")[0])
         if self.stopped() and result.failed:
             raise Interrupted("the worker was stopped")
         return replace(result, review=None)
 
+    def _done(self, fleet: Fleet, name: str, order: Order) -> EnvironmentResult:
+        put_back: list[Interrupted] = []
+
+        def work(session: Session) -> EnvironmentResult:
+            try:
+                return self._work(fleet, session, order)
+            except Interrupted as error:
+                put_back.append(error)
+                raise
+
+        result = fleet.task(work)(name)
+        if put_back:
+            raise put_back[0]
+        return result
+
     def _work(self, fleet: Fleet, session: Session, order: Order) -> EnvironmentResult:
         if order.command == "plan":
             return plan_one(fleet, session)
         identity = remote_identity(session.url, session.environment.name)
         settings = ApplySettings(command="policyctl worker", audit=self._audit)
-        with remote_lock(self._queue, identity, LOCK_SECONDS, self.stopped) as lock:
+        with remote_lock(self._queue, identity, _LOCK_SECONDS, self.stopped) as lock:
             return apply_one(fleet, session, settings, FleetEvents(fleet, self.stopped, lock.require), order.shown)
 
     @contextmanager

@@ -42,7 +42,7 @@ _TABLES = f"""
 CREATE TABLE {SCHEMA}.policyctl_format (version integer NOT NULL);
 INSERT INTO {SCHEMA}.policyctl_format VALUES ({FORMAT});
 CREATE TABLE {SCHEMA}.policyctl_result (
-    run text COLLATE "C" NOT NULL, environment text COLLATE "C" NOT NULL, number bigserial, result text NOT NULL,
+    run text COLLATE "C" NOT NULL, environment text COLLATE "C" NOT NULL, result text NOT NULL,
     at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (run, environment)
 );
 """  # noqa: S608 - the schema is named by this module alone
@@ -140,6 +140,11 @@ def lock_key(identity: str) -> int:
     return int.from_bytes(hashlib.sha256(f"policyctl {identity}".encode()).digest()[:8], signed=True)
 
 
+class Interrupted(PolicyctlError):
+    """A job cannot go on here, and is to be done again: its worker is stopped, or another one, perhaps one that hangs, has the
+    lock of the remote."""
+
+
 class RemoteLock:
     """The lock of one remote, on a session of its own. It ends with this process, and stays with one that hangs: so two
     workers never write to one remote at a time. Not for a proxy that shares sessions between clients."""
@@ -150,11 +155,11 @@ class RemoteLock:
         self._identity = identity
 
     def take(self, seconds: float, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Wait for the lock. Raises PolicyctlError if another process still has it after so many seconds."""
+        """Wait for the lock. Raises Interrupted if another process still has it after so many seconds."""
         end = time.monotonic() + seconds
         while not self._ask("SELECT pg_try_advisory_lock(%s)"):
             if stopped() or time.monotonic() >= end:
-                raise PolicyctlError(f"another worker is at work on {self._identity}; nothing was written")
+                raise Interrupted(f"another worker is at work on {self._identity}; nothing was written")
             time.sleep(_POLL)
 
     def require(self) -> None:
@@ -264,18 +269,14 @@ class _Results:
     """The results of a run, as they come."""
 
     def __init__(self, connection: Connection, run: str) -> None:
-        self._connection, self._run, self._last = connection, run, 0
+        self._connection, self._run = connection, run
         self._missing: set[str] = set()
 
     def new(self) -> list[EnvironmentResult]:
-        """The results since the last time."""
-        rows = self._ask(
-            "SELECT number, environment, result FROM policyctl_result WHERE run = %s AND number > %s ORDER BY number",
-            (self._run, self._last),
-        )
-        if rows:
-            self._last = rows[-1][0]
-        return [read_result(name, json.loads(text)) for _, name, text in rows]
+        """The results since the last time. Each is deleted as it is read: a number or a time would not do, since a later one
+        may be there sooner."""
+        taken = "DELETE FROM policyctl_result WHERE run = %s RETURNING environment, result"
+        return [read_result(name, json.loads(text)) for name, text in self._ask(taken, (self._run,))]
 
     def lost(self, jobs: Mapping[str, int]) -> list[EnvironmentResult]:
         """A failure for each of these jobs that is over without a result, by two looks: its result may just have come."""
@@ -331,10 +332,6 @@ class Heartbeat(NamedTuple):
 
 
 Handler = Callable[[str, Order], EnvironmentResult]
-
-
-class Interrupted(PolicyctlError):
-    """A job was stopped with its worker; another worker is to do it."""
 
 
 class Worker:
