@@ -44,6 +44,7 @@ SLOW = (
     "server/test_replicas.py",
     "server/test_serve.py",
     "server/test_soak.py",
+    "server/test_workers.py",
     "test_budget.py",
     "test_code_of_the_checkout.py",
     "test_readme.py",

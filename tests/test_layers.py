@@ -39,7 +39,8 @@ OWNERS = {
     "httpx": ("remote",),
     "httpcore": ("remote",),
     "sqlite3": ("remote/sqlite.py",),
-    "psycopg": ("remote/postgres",),
+    "procrastinate": ("reconcile/queue.py",),
+    "psycopg": ("remote/postgres", "reconcile/queue.py"),
     "deepdiff": ("plan/diff.py",),
     "jinja2": ("load", "report"),
     "starlette": ("server",),
@@ -61,7 +62,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 234
+MOST_MODULES = 237
 MODULE_LINES, FUNCTION_LINES = 400, 45  # at most
 
 

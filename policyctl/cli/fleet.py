@@ -25,7 +25,7 @@ from policyctl.plan.fleet import EnvironmentResult, FleetResult, Marks, WaveOf, 
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
 from policyctl.policy.memo import Memo
-from policyctl.reconcile.fleet import Brakes, RunRecord, Task, run_waves
+from policyctl.reconcile.fleet import Brakes, EmbeddedRunner, Runner, RunRecord, Task, run_waves
 from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_text, planned
 from policyctl.report.fleet_view import FleetView
@@ -71,6 +71,7 @@ class Fleet:
     chosen: EnvironmentFilter = EVERY
     marks: bool = False  # whether the results have the hashes of their changes
     audit: Path | None = None  # the record that apply adds to, which shows who moved what is changed
+    on_queue: bool = False  # whether workers do the work
 
     def __post_init__(self) -> None:
         self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
@@ -232,19 +233,21 @@ def open_fleet(
 def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
     """Plan every environment; nothing is written to any remote."""
 
-    def work(session: Session) -> EnvironmentResult:
-        review = fleet.review(session)
-        result = fleet.keep(review, session.environment.name, session.remote)
-        try:
-            raise_if_unsafe(review, listed=False)
-        except PolicyctlError as error:
-            return replace(result, status="failed", code=error.exit_code, reason=_one_line(str(error)))
-        if failed := review.branch.failed_tests:
-            return replace(result, status="failed", code=1, reason=f"{count(len(failed), 'scenario test')} failed")
-        return result
-
-    result = run_fleet(fleet, "plan", work, pace)
+    result = run_fleet(fleet, "plan", lambda session: plan_one(fleet, session), pace)
     fleet.raise_if_idle()
+    return result
+
+
+def plan_one(fleet: Fleet, session: Session) -> EnvironmentResult:
+    """The result of the plan of one environment: a failure if it must not be applied."""
+    review = fleet.review(session)
+    result = fleet.keep(review, session.environment.name, session.remote)
+    try:
+        raise_if_unsafe(review, listed=False)
+    except PolicyctlError as error:
+        return replace(result, status="failed", code=error.exit_code, reason=_one_line(str(error)))
+    if failed := review.branch.failed_tests:
+        return replace(result, status="failed", code=1, reason=f"{count(len(failed), 'scenario test')} failed")
     return result
 
 
@@ -272,12 +275,22 @@ def run_fleet(
     waves: Sequence[WaveOf] | None = None,
     brakes: Brakes | None = None,
     record: RunRecord | None = None,
+    shown: Mapping[str, str] | None = None,
 ) -> FleetResult:
     """Do a command's work for each environment, wave by wave (None: in one), and print the messages. `brakes` are those of the
-    pace, unless the command keeps its own. Each result is recorded as it comes."""
+    pace, unless the command keeps its own. Each result is recorded as it comes. `shown` are the digests of the plans that
+    workers may apply (None: any)."""
     waves = [WaveOf(fleet.names, None)] if waves is None else waves
     brakes = brakes or brakes_of(fleet, pace)
     results: dict[str, EnvironmentResult] = {}
+
+    def runner_of(stopped: Callable[[], bool]) -> Runner:
+        if not fleet.on_queue:
+            return EmbeddedRunner(pace.parallelism, stopped)
+        from policyctl.cli.queue import queue_runner
+
+        return queue_runner(fleet, command, "" if record is None else record.id, shown, stopped)
+
     with fleet.console.progress.of("Working", "environment", len(fleet.names)) as step:
 
         def done(result: EnvironmentResult) -> None:
@@ -288,7 +301,7 @@ def run_fleet(
 
         try:
             with Memo.remembering():
-                run_waves(waves, fleet.task(work), pace.parallelism, brakes, done)
+                run_waves(waves, fleet.task(work), brakes, done, runner_of)
         finally:
             if fleet.hosts is not None:
                 fleet.hosts.close()

@@ -24,7 +24,7 @@ from policyctl.plan.approval import NONE
 from policyctl.plan.fleet import ApprovedPlans, EnvironmentResult, FleetResult, WaveOf, read_approved, waves_of
 from policyctl.plan.plan import Selection
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
-from policyctl.reconcile.fleet import Brakes, Run, RunRecord, read_run
+from policyctl.reconcile.fleet import Run, RunRecord, read_run
 from policyctl.remote.open import require_writable
 from policyctl.report.environments import NONE_AFFECTED
 from policyctl.report.fleet import fleet_json, fleet_text
@@ -38,17 +38,20 @@ if TYPE_CHECKING:
 _MAX_PLANS = 1 << 28  # bytes of the report of thousands of plans
 
 
-class _FleetEvents(ApplyEvents):
-    """An apply of one environment among many: it stops with the run."""
+class FleetEvents(ApplyEvents):
+    """An apply of one environment among many: it stops with the run. `require` is called before each write, to refuse it."""
 
-    def __init__(self, fleet: Fleet, brakes: Brakes) -> None:
-        self._fleet, self._brakes = fleet, brakes
+    def __init__(self, fleet: Fleet, stopped: Callable[[], bool], require: Callable[[], None] = lambda: None) -> None:
+        self._fleet, self._stopped, self._require = fleet, stopped, require
 
     def message(self, line: str) -> None:
         self._fleet.console.say(line)
 
+    def before_write(self) -> None:
+        self._require()
+
     def stopped(self) -> bool:
-        return self._brakes.signal is not None
+        return self._stopped()
 
 
 class FleetApproval(NamedTuple):
@@ -145,25 +148,27 @@ def _apply(
     directory = fleet.options.dir
     to = "" if fleet.past is None else fleet.past.then.commit
     files = fleet.files.digest(fleet.config)
-    run = resume or Run("", "apply", "", _revision(directory), fleet.names, {}, fleet.selection, shown, to, files)
+    run = resume or Run("", "apply", "", revision_of(directory), fleet.names, {}, fleet.selection, shown, to, files)
     record = RunRecord(state_folder(directory), run)
     if not fleet.console.quiet:
         fleet.console.say(f"run {record.id}; if it is interrupted: policyctl apply --resume {record.id}")
 
     def work(session: Session) -> EnvironmentResult:
-        return _apply_one(fleet, session, settings, brakes, shown)
+        events = FleetEvents(fleet, lambda: brakes.signal is not None)
+        return apply_one(fleet, session, settings, events, shown)
 
     try:
         with first_signal(brakes.interrupt):
-            result = run_fleet(fleet, "apply", work, pace, fleet_waves(fleet), brakes, record)
+            result = run_fleet(fleet, "apply", work, pace, fleet_waves(fleet), brakes, record, shown)
     finally:
         record.close()
     return result, brakes.signal
 
 
-def _apply_one(
-    fleet: Fleet, session: Session, settings: ApplySettings, brakes: Brakes, shown: Mapping[str, str] | None
+def apply_one(
+    fleet: Fleet, session: Session, settings: ApplySettings, events: FleetEvents, shown: Mapping[str, str] | None
 ) -> EnvironmentResult:
+    """Plan and apply one environment, if its plan is one of those that were `shown` (None: whatever it is)."""
     require_writable(session.url)
     review = fleet.review(session)
     name = session.environment.name
@@ -176,7 +181,7 @@ def _apply_one(
         return replace(result, status="applied")
     own = outside_windows(session.environment, settings, fleet.overrides.outside)
     own = replace(own, command="policyctl apply", in_scope=session.environment.settings.in_scope)
-    applied = apply_plan(review, session.url, session.access, own, _FleetEvents(fleet, brakes))
+    applied = apply_plan(review, session.url, session.access, own, events)
     return with_outcome(result, applied)
 
 
@@ -240,7 +245,7 @@ def resumed(options: Options, chosen: EnvironmentFilter, selection: Selection, r
     for a run at another commit."""
     if chosen.several or chosen.names or selection != Selection():
         raise UsageError("--resume does what a run left; leave out the options that choose environments or policies")
-    record, now = read_run(state_folder(options.dir), run), _revision(options.dir)
+    record, now = read_run(state_folder(options.dir), run), revision_of(options.dir)
     if record.revision != now:
         there, here = record.revision[:12] or "no commit", now[:12] or "none"
         raise UsageError(f"run {run} was at {there}, and this is {here}; start a new apply")
@@ -256,7 +261,7 @@ def _raise_if_edited(fleet: Fleet, run: Run) -> None:
         raise UsageError(f"{edited}; undo that (git status shows it), or start a new apply")
 
 
-def _revision(directory: Path) -> str:
+def revision_of(directory: Path) -> str:
     """The commit that is checked out; empty outside a repository."""
     from policyctl.load.git.revision import Revision
 

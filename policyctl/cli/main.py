@@ -42,6 +42,7 @@ COMMANDS = {
     "policy": "Add, import, remove, export, list or show single policies on a remote, without the directory.",
     "model": "Add, import, remove, export, list or show single virtual models on a remote, without the directory.",
     "ci": "Steps of a workflow: comment a plan, find the approved one, keep an issue about drift.",
+    "worker": "Plan and apply environments for runs with --on queue, on any number of machines.",
     "serve": "Serve the embedded remote or PostgreSQL over HTTP, as the platform's control plane.",
     "gateway": "Run the policies on live traffic, as an OpenAI-compatible API.",
     "doctor": "Check what would stop a plan: configuration, secrets, network, login, lists.",

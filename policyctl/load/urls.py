@@ -214,6 +214,11 @@ def same_remotes(remotes: Mapping[str, str], folder: str) -> Iterator[tuple[str,
             yield name, other
 
 
+def remote_identity(url: str, name: str = "") -> str:
+    """A text that is the same for every spelling of a complete remote URL, for a lock of that remote."""
+    return repr(next(_identities(name, url, "", {}), url))
+
+
 def _identities(name: str, remote: str, folder: str, remotes: Mapping[str, str]) -> Iterator[Any]:
     """What two spellings of one remote have in common.
 

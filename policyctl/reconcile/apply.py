@@ -74,6 +74,9 @@ class ApplyEvents:
         """Entered for each step: `Applying` so many changes, then `Verifying`."""
         return nullcontext()
 
+    def before_write(self) -> None:
+        """Called directly before each write; if it raises PolicyctlError, that write is not made."""
+
     def outcome(self, outcome: Outcome) -> None:
         """A change is done."""
 
@@ -135,6 +138,10 @@ def _write_and_verify(
         record.finished(outcome)
         events.outcome(outcome)
 
+    def begin(change: Change) -> None:
+        events.before_write()
+        record.begun(change)
+
     changes = review.plan.changes
     with events.progress("Applying", len(changes)):
         outcomes = apply_changes(
@@ -143,7 +150,7 @@ def _write_and_verify(
             parallelism=settings.parallelism,
             on_outcome=done,
             stopped=events.stopped,
-            on_begin=record.begun,
+            on_begin=begin,
         )
     with events.progress("Verifying", None):
         seen = review.live, settings.in_scope, review.policies_before, review.models_before

@@ -99,9 +99,14 @@ class Brakes:
 
 
 def run_waves(
-    waves: Sequence[WaveOf], task: Task, parallelism: int, brakes: Brakes, on_result: Callable[[EnvironmentResult], None]
+    waves: Sequence[WaveOf],
+    task: Task,
+    brakes: Brakes,
+    on_result: Callable[[EnvironmentResult], None],
+    runner_of: Callable[[Callable[[], bool]], Runner],
 ) -> None:
     """Do the task for every environment, wave by wave. `on_result` gets each result, also of those that were not begun.
+    `runner_of` makes the runner of a wave, which begins nothing more once its argument is true.
 
     A wave begins when the one before ended with at most its `max_failures` failures, counted in this run alone.
     """
@@ -113,7 +118,7 @@ def run_waves(
                 on_result(EnvironmentResult(name, "not begun", reason=why))
             continue
         failures = 0
-        runner = EmbeddedRunner(parallelism, brakes.stopped)
+        runner = runner_of(brakes.stopped)
         runner.submit(wave.names)
         for result in runner.work(task):
             failures += result.failed
