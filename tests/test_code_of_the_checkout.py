@@ -88,7 +88,7 @@ def test_no_step_runs_code_of_the_checkout(service: ServiceName, tmp_path: Path)
         if service == "gitlab":  # whose image has pip
             bin_folder = tmp_path / "image" / "bin"
             venv.create(bin_folder.parent, with_pip=True)
-            installed = replace(runner, programs=bin_folder).install("plan", package)
+            installed = replace(runner, programs=str(bin_folder)).install("plan", package)
         else:
             installed = runner.install("plan", package)
             assert (tmp_path / "path").read_text("utf-8") == f"{bin_folder}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,10 @@ import yaml
 
 from policyctl.ci.starter_files import PLACEHOLDER, SERVICES, ServiceName, installable, workflows
 from policyctl.remote.sqlite import SqliteRemote
+from tests import workflow_runner
 from tests.cli.forges import Forge, forge_of
 from tests.conftest import Policyctl
+from tests.forks import forking
 from tests.git_repo import commit, git
 from tests.sqlite_rows import add_models, live_documents, put, row
 from tests.workflow_runner import Runner, Step
@@ -188,6 +191,14 @@ class Repository:
     @property
     def live(self) -> set[str]:
         return {name.removeprefix("virtual-policy/") for name in live_documents(self.database)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _started_at_once() -> Iterator[None]:
+    """The steps start policyctl a dozen times a test, and what they do is tested, not how it starts."""
+    with forking() as programs, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow_runner, "PROGRAMS", f"{programs}{os.pathsep}{workflow_runner.PROGRAMS}")
+        yield
 
 
 @pytest.fixture

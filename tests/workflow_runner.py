@@ -17,6 +17,7 @@ import yaml
 from tests.cli.forges import TOKEN, Forge
 from tests.git_repo import git
 
+PROGRAMS = str(Path(sys.executable).parent)
 _EXPRESSION = re.compile(r"\$\{\{ (.*?) \}\}")
 
 
@@ -53,7 +54,7 @@ class Runner:
     target: str = "main"  # the branch that the pull request is for
     queue: str = ""  # the base of a merge queue that a run is for
     files: dict[str, Path] = field(default_factory=dict)
-    programs: Path = Path(sys.executable).parent  # where python3, pip and policyctl are found
+    programs: str = field(default_factory=lambda: PROGRAMS)  # where python3, pip and policyctl are found, as in PATH
 
     def github(self, name: str) -> list[Step]:
         """The steps of a workflow of the checkout, but for the actions of others and the installation."""
