@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -78,13 +79,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if config.option.markexpr == INNER_LOOP and _is_slow(collection_path) else None
+    return True if config.option.markexpr == INNER_LOOP and _in(collection_path, SLOW) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collecting makes thousands of tests and no garbage. The garbage collector need not visit them meanwhile, nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _is_slow(item.path):
+        if _in(item.path, SLOW):
             item.add_marker("slow")
         if _is_random(item):
             item.add_marker("no_cover")
@@ -106,15 +118,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         threading.settrace(in_threads)
 
 
-@cache
-def _is_slow(path: Path) -> bool:
-    return any(path.is_relative_to(HERE / place) for place in SLOW)
-
-
 def _is_random(item: pytest.Item) -> bool:
     """Whether a test tries random examples. What they happen to reach should not count, and measuring doubles their time."""
     function = getattr(item, "obj", None)
-    return getattr(function, "is_hypothesis_test", False) or any(item.path.is_relative_to(HERE / place) for place in RANDOM)
+    return getattr(function, "is_hypothesis_test", False) or _in(item.path, RANDOM)
+
+
+@cache
+def _in(path: Path, places: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(HERE / place) for place in places)
 
 
 ANYGEM = """\
