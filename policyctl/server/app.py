@@ -64,13 +64,16 @@ def make_app(service: Service, log: Log) -> Starlette:
 
 
 def _routes(service: Service) -> list[BaseRoute]:
-    described = description(open_to_all=service.keeper.open)
-    itself = Operation("GET", lambda *_: ApiResponse(200, described), "This description.")
+    itself = Operation("GET", _describe, "This description.")
     for_people = Operation("GET", lambda *_: ApiResponse(200, PAGE, PAGE_HEADERS), "What this is, for a person.", public=True)
     pages = (PathItem(path, (for_people,)) for path in ("/", "/docs"))
     root = [_route(place, service) for place in (*LOGINS, *HEALTH, PathItem("/openapi.json", (itself,)), *pages)]
     resources = Router([_route(place, service) for place in RESOURCES], redirect_slashes=False)
     return [*root, *(Mount(prefix, app=resources) for prefix in PREFIXES)]
+
+
+def _describe(service: Service, _: ApiRequest) -> ApiResponse:
+    return ApiResponse(200, description(open_to_all=service.keeper.open))
 
 
 def _route(place: PathItem, service: Service) -> Route:

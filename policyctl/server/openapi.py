@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -69,8 +70,9 @@ _ALWAYS = (400, 403, 431, 503)  # statuses that every operation may return
 _BODIED = (413, 415)  # and those that every operation with a body may return
 
 
+@cache
 def description(*, open_to_all: bool) -> dict[str, Any]:
-    """The whole description, as JSON, of a server that needs a token or of one that needs none."""
+    """The whole description, as JSON, of a server that needs a token or of one that needs none. It is not to be changed."""
     places = [*(PathItem(f"/v1{place.path}", place.operations) for place in RESOURCES), *LOGINS, *HEALTH]
     return {
         "openapi": "3.1.0",
