@@ -196,8 +196,8 @@ class Repository:
 @pytest.fixture(scope="module", autouse=True)
 def _started_at_once() -> Iterator[None]:
     """The steps start policyctl a dozen times a test, and what they do is tested, not how it starts."""
-    with forking() as programs, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workflow_runner, "PROGRAMS", f"{programs}{os.pathsep}{workflow_runner.PROGRAMS}")
+    with forking() as program, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow_runner, "PROGRAMS", f"{program.parent}{os.pathsep}{workflow_runner.PROGRAMS}")
         yield
 
 

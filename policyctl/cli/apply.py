@@ -16,7 +16,7 @@ from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import ALL, NumberRange, Options, with_options
-from policyctl.cli.queue import refuse_on_queue, with_queue
+from policyctl.cli.queue import with_queue
 from policyctl.cli.review import raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
@@ -129,13 +129,13 @@ def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | 
     metavar="FILE",
     help="Write the outcomes as JSON to a file too.",
 )
-@with_queue
 @with_audit
 @with_selection
 @with_windows
 @with_options(*ALL)
 @with_environments
 @with_pace
+@with_queue
 def apply(
     options: Options,
     planfile: Path | None,
@@ -150,7 +150,6 @@ def apply(
     resume: str | None,
     form: str,
     report: Path | None,
-    place: str,
     selection: Selection,
     overrides: Overrides,
     audit: Audit | None,
@@ -166,7 +165,6 @@ def apply(
     the remote match them again.
     """
     _check_expectation(expect_digest, planfile, None if chosen.several else plans_file)
-    refuse_on_queue(place, base=base, to=to, audit=audit, **{"validate-models": validate_models})
     output = OutcomeOutput(form, report)
     past = read_to(options, to, base=base, planfile=planfile, resume=resume)
     settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models)
@@ -175,10 +173,7 @@ def apply(
 
         fleet, run = open_several(options, chosen, planfile, resume, selection, overrides, base, past)
         approval = approval_of(yes, expect_digest, run, plans_file)
-        fleet.on_queue = place == "queue"
         return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
-    if place == "queue":
-        raise UsageError("--on queue is for several environments; choose them with --all, -l or --env")
     session, review = _review_one(options, planfile, selection, overrides, base, past, None if audit is None else audit.file)
     _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
     if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):

@@ -20,6 +20,7 @@ from policyctl.load.discovery import find_config, load_config
 from policyctl.load.selector import EnvironmentFilter, is_glob, lines_of, parse_selector
 
 if TYPE_CHECKING:
+    from policyctl.cli.fleet import RunnerOf
     from policyctl.load.environment import Config
 
 
@@ -103,11 +104,12 @@ with_environments_or_all = partial(with_environments, variable=False)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many environments go at once, and when a run is stopped early."""
+    """How many environments go at once, when a run is stopped early, and what does the work (None: threads of this process)."""
 
     parallelism: int = 4
     fail_fast: bool = False
     max_failures: str | None = None
+    runner_of: RunnerOf | None = None
 
     def most(self, names: Collection[str]) -> int | None:
         """The most failures before nothing more is begun; None for any number."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from policyctl.load.past import PastDirectory
 
 _LONGEST_REASON = 500
+# A fleet, the command, the id of its run, the digests that may be applied, and whether to stop → where the work is done.
+RunnerOf = Callable[["Fleet", str, str, Mapping[str, str] | None, Callable[[], bool]], Runner]
 
 
 def render_fleet(form: str, view: FleetView, style: Style = Style(), *, verbose: bool = False, quiet: bool = False) -> str:
@@ -71,7 +73,6 @@ class Fleet:
     chosen: EnvironmentFilter = EVERY
     marks: bool = False  # whether the results have the hashes of their changes
     audit: Path | None = None  # the record that apply adds to, which shows who moved what is changed
-    on_queue: bool = False  # whether workers do the work
 
     def __post_init__(self) -> None:
         self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
@@ -285,11 +286,9 @@ def run_fleet(
     results: dict[str, EnvironmentResult] = {}
 
     def runner_of(stopped: Callable[[], bool]) -> Runner:
-        if not fleet.on_queue:
+        if pace.runner_of is None:
             return EmbeddedRunner(pace.parallelism, stopped)
-        from policyctl.cli.queue import queue_runner
-
-        return queue_runner(fleet, command, "" if record is None else record.id, shown, stopped)
+        return pace.runner_of(fleet, command, "" if record is None else record.id, shown, stopped)
 
     with fleet.console.progress.of("Working", "environment", len(fleet.names)) as step:
 

@@ -14,7 +14,7 @@ from policyctl.cli import completion
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import fleet_view_of, view_of, write_fleet_summary, write_plan_summary
 from policyctl.cli.options import ALL, NAMES, Options, with_options
-from policyctl.cli.queue import refuse_on_queue, with_queue
+from policyctl.cli.queue import with_queue
 from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, raise_if_idle, read_to, with_past, with_selection
 from policyctl.cli.session import open_session
@@ -125,11 +125,11 @@ def _report(text: str) -> tuple[Form, Path]:
     metavar="N",
     help="Environments at once, if there are several.  [default: 4]",
 )
-@with_queue
 @with_selection
 @with_options(*ALL)
 @with_environments
 @with_pace
+@with_queue
 def plan(
     options: Options,
     form: Form,
@@ -140,7 +140,6 @@ def plan(
     to: str | None,
     tests: bool,
     parallelism: int | None,
-    place: str,
     selection: Selection,
     overrides: Overrides,
     chosen: EnvironmentFilter,
@@ -153,18 +152,14 @@ def plan(
     """
     output = _Output(form, out, reports, detailed_exitcode)
     _raise_if_one_file(output)
-    refuse_on_queue(place, base=base, to=to, test=tests)
     held = None if base is None else _read_base(options, base)
     past = read_to(options, to, base=base, tests=tests)
     if chosen.several:
         from policyctl.cli.fleet import open_fleet
 
         fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests, past=past, marks=bool(out))
-        fleet.on_queue = place == "queue"
         return _plan_several(fleet, replace(pace, parallelism=parallelism or pace.parallelism), output)
     _raise_if_for_several(output, parallelism)
-    if place == "queue":
-        raise UsageError("--on queue is for several environments; choose them with --all, -l or --env")
     session = open_session(options, base=held, past=past)
     review = review_directory(session, selection, overrides, base=base, tests=tests)
     if held is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import wraps
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,26 +17,48 @@ from policyctl.load.urls import POSTGRES, postgres_url_error, remote_identity
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
-    from policyctl.reconcile.queue import Queue, QueueRunner
+    from policyctl.reconcile.queue import JobQueue, QueueRunner
 
 VARIABLE = "POLICYCTL_DATABASE"
 _NEEDS = ("procrastinate", "psycopg")
 
-with_queue = click.option(
-    "--on",
-    "place",
-    type=click.Choice(["here", "queue"]),
-    default="here",
-    help=f"Where several environments are worked on: here, or by workers (see policyctl worker), which the database in "
-    f"{VARIABLE} leads to.  [default: here]",
-)
+_ALONE = ("base", "to", "tests", "audit", "validate_models")  # options that do not go with --on queue
 
 
-def open_queue() -> Queue:
+def with_queue(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --on: what does the work is in its `pace`. Decorate the function itself with it.
+
+    Raises UsageError with --on queue for one environment, and for options that do not go with it.
+    """
+
+    @click.option(
+        "--on",
+        "place",
+        type=click.Choice(["here", "queue"]),
+        default="here",
+        show_default=True,
+        help="Where several environments are worked on: here, or by workers (policyctl worker) of the database that "
+        f"{VARIABLE} names.",
+    )
+    @wraps(function)
+    def wrapper(*args: Any, place: str, **given: Any) -> Any:
+        runner = None if place == "here" else queue_runner
+        if runner is not None and not (given["chosen"].several or given.get("resume")):
+            raise UsageError("--on queue is for several environments; choose them with --all, -l or --env")
+        for option in _ALONE if runner is not None else ():
+            if given.get(option):
+                name = "--test" if option == "tests" else f"--{option.replace('_', '-')}"
+                raise UsageError(f"--on queue and {name} exclude each other; leave out one of them")
+        return function(*args, **{**given, "pace": replace(given["pace"], runner_of=runner)})
+
+    return wrapper
+
+
+def open_queue() -> JobQueue:
     """The queue that the environment variable names. Raises UsageError without one, and for one with a password in it."""
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"the queue needs {' and '.join(missing)}; install it with: pip install 'policyctl[fleet]'")
-    from policyctl.reconcile.queue import Queue
+    from policyctl.reconcile.queue import JobQueue
 
     text = os.environ.get(VARIABLE, "")
     url = f"{POSTGRES}?{text}" if text.startswith("service=") else text
@@ -42,14 +66,7 @@ def open_queue() -> Queue:
         raise UsageError(f"{VARIABLE} must name the database of the queue: postgresql://HOST/DATABASE, or service=NAME")
     if complaint := postgres_url_error(url):
         raise UsageError(f"{VARIABLE} {complaint}")
-    return Queue(url)
-
-
-def refuse_on_queue(place: str, **given: object) -> None:
-    """Raise UsageError for options that do not go with --on queue, which are given unless they are None, False or empty."""
-    for option, value in given.items() if place == "queue" else ():
-        if value:
-            raise UsageError(f"--on queue and --{option} exclude each other: workers have the files that are committed")
+    return JobQueue(url)
 
 
 def queue_runner(

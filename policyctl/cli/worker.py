@@ -27,7 +27,7 @@ from policyctl.plan.plan import Selection
 from policyctl.policy.memo import Memo
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.queue import Heartbeat, Interrupted, Order, Queue, Worker, remote_lock
+from policyctl.reconcile.queue import Heartbeat, Interrupted, JobQueue, Order, Worker, remote_lock
 from policyctl.report.format import count, escape
 
 EPILOG = """\b
@@ -86,7 +86,7 @@ async def _run(worker: Worker, hands: Hands) -> None:
 class Hands:
     """Does the jobs of a worker, in several threads. The files of a run are read once."""
 
-    def __init__(self, options: Options, queue: Queue, audit: Audit | None, console: Console) -> None:
+    def __init__(self, options: Options, queue: JobQueue, audit: Audit | None, console: Console) -> None:
         self._options, self._queue, self._audit, self._console = options, queue, audit, console
         self._fleets: dict[Order, tuple[Fleet, list[None]]] = {}  # with an entry for each thread that uses one
         self._lock = threading.Lock()

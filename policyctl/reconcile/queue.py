@@ -75,7 +75,7 @@ def read_order(data: Mapping[str, Any]) -> Order:
         raise PolicyctlError("this job is from another version of policyctl; update the workers and what submits") from None
 
 
-class Queue:
+class JobQueue:
     """The queue in one database. Raises RemoteError where that cannot be reached, or has another format."""
 
     def __init__(self, url: str) -> None:
@@ -150,7 +150,7 @@ class RemoteLock:
     """The lock of one remote, on a session of its own. It ends with this process, and stays with one that hangs: so two
     workers never write to one remote at a time. Not for a proxy that shares sessions between clients."""
 
-    def __init__(self, queue: Queue, identity: str) -> None:
+    def __init__(self, queue: JobQueue, identity: str) -> None:
         self._connection = queue.connect()
         self._key = lock_key(identity)
         self._identity = identity
@@ -182,7 +182,7 @@ class RemoteLock:
 
 
 @contextmanager
-def remote_lock(queue: Queue, identity: str, seconds: float, stopped: Callable[[], bool]) -> Iterator[RemoteLock]:
+def remote_lock(queue: JobQueue, identity: str, seconds: float, stopped: Callable[[], bool]) -> Iterator[RemoteLock]:
     """The lock of a remote, held until the end of the block."""
     lock = RemoteLock(queue, identity)
     try:
@@ -197,7 +197,7 @@ class QueueRunner:
 
     def __init__(
         self,
-        queue: Queue,
+        queue: JobQueue,
         order: Order,
         identity_of: Callable[[str], str],
         stopped: Callable[[], bool] = lambda: False,
@@ -338,7 +338,7 @@ Handler = Callable[[str, Order], EnvironmentResult]
 class Worker:
     """Takes jobs and does them in threads, until it is stopped."""
 
-    def __init__(self, queue: Queue, handle: Handler, threads: int, heartbeat: Heartbeat = Heartbeat()) -> None:
+    def __init__(self, queue: JobQueue, handle: Handler, threads: int, heartbeat: Heartbeat = Heartbeat()) -> None:
         """`handle` does an environment's part of an order. It may raise Interrupted or RemoteError, after which the job is done
         again; no other exception."""
         self._queue, self._handle, self._threads, self._heartbeat = queue, handle, threads, heartbeat

@@ -55,6 +55,8 @@ USED = {
     "ci drift": {"--dir"},
     "serve": {"--dir", "--env", "--remote"},
     "gateway": {"--dir", "--env", "--remote"},
+    "watch": ALL - {"--remote"},
+    "worker": {"--dir", "--color"},
     "rules": {"--color"},
     "schema": set(),
     "help": set(),

@@ -7,9 +7,13 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from tests.conformance.orchestrate import LogIn, logged_in
 
 LOCK = Path(__file__).parent / "requirements.txt"  # .ci/lock makes it
 MAKING = 900  # seconds at most, on a machine that has much else to do
@@ -19,13 +23,13 @@ CACHE = "POLICYCTL_TEST_CACHE"  # the directory to keep it in; by default .polic
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Allow the test that comes first to wait for the environment too: the time of a test includes its fixtures."""
     for item in items:
-        if "orchestrate_program" in getattr(item, "fixturenames", ()):
+        if "orchestrate_python" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(MAKING + 300))
 
 
 @pytest.fixture(scope="session")
-def orchestrate_program() -> Path:
-    """The program `orchestrate` of the package ibm-watsonx-orchestrate."""
+def orchestrate_python() -> Path:
+    """Python with the package ibm-watsonx-orchestrate."""
     default = Path(__file__).parents[2] / ".policyctl-cache"
     cache = Path(os.environ.get(CACHE, default)).absolute()
     lock = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
@@ -35,7 +39,14 @@ def orchestrate_program() -> Path:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if not (home / "complete").exists():
             _make(home)
-    return home / "bin" / "orchestrate"
+    return home / "bin" / "python"
+
+
+@pytest.fixture
+def log_in(orchestrate_python: Path) -> Iterator[LogIn]:
+    """Makes a user of IBM's CLI in a directory, for a server in a layout."""
+    with ExitStack() as stack:
+        yield lambda home, served, layout: stack.enter_context(logged_in(orchestrate_python, home, served, layout))
 
 
 def _make(home: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from tests.forks import forking
 from tests.server.serving import Served, loopback
 
 SECRET = "the-secret-of-the-conformance-server"
@@ -26,16 +29,29 @@ class Orchestrate:
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
         """Run one command and return what it printed. Every command line must end with the exit code that is expected."""
-        environment = {"HOME": str(self.home), "PATH": os.environ["PATH"], "COLUMNS": "200", "NO_COLOR": "1", "LANG": "C.UTF-8"}
         ended = subprocess.run(
-            [self.program, *arguments], env=environment, cwd=self.home, capture_output=True, text=True, timeout=120, check=False
+            [self.program, *arguments],
+            env=surroundings(self.home),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         output = ended.stdout + ended.stderr
         assert ended.returncode == code, output
         return output
 
 
-def logged_in(program: Path, home: Path, served: Served, layout: str) -> Orchestrate:
+LogIn = Callable[[Path, Served, str], Orchestrate]
+
+
+def surroundings(home: Path) -> dict[str, str]:
+    return {"HOME": str(home), "PATH": os.environ["PATH"], "COLUMNS": "200", "NO_COLOR": "1", "LANG": "C.UTF-8"}
+
+
+@contextmanager
+def logged_in(python: Path, home: Path, served: Served, layout: str) -> Iterator[Orchestrate]:
     """A user whose files say that a login gave a token of the server."""
     url = LAYOUTS[layout].format(port=served.port)
     token = loopback.post(f"{served.url}/identity/token", data={"apikey": SECRET}).json()["access_token"]
@@ -50,7 +66,9 @@ def logged_in(program: Path, home: Path, served: Served, layout: str) -> Orchest
     )
     credentials = {"auth": {"local": None, "e2e": {"wxo_mcsp_token": token}}}
     _write(home / ".cache/orchestrate/credentials.yaml", credentials)
-    return Orchestrate(program, home)
+    entry = "ibm_watsonx_orchestrate.cli.main:app"  # importing it takes more than a second, and a test starts it ten times
+    with forking(entry, python=str(python), environ=surroundings(home)) as program:
+        yield Orchestrate(program, home)
 
 
 def _write(path: Path, data: object) -> None:

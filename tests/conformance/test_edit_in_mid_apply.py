@@ -13,7 +13,7 @@ from tests.chaos.directory import Directory
 from tests.chaos.faults import REAL, Chaos, Play
 from tests.chaos.messages import Request
 from tests.chaos.proxy import proxying, server_at
-from tests.conformance.orchestrate import SECRET, logged_in
+from tests.conformance.orchestrate import SECRET, LogIn
 from tests.remote.http_helpers import document, row
 from tests.server.serving import loopback, serving
 from tests.sqlite_rows import live_documents, put
@@ -23,7 +23,7 @@ NAMES = [f"virtual-policy/p-{number:02}" for number in range(30)]
 EDITED = {NAMES[7], NAMES[19]}
 
 
-def test_an_edit_between_look_and_write_survives(tmp_path: Path, orchestrate_program: Path) -> None:
+def test_an_edit_between_look_and_write_survives(tmp_path: Path, log_in: LogIn) -> None:
     with ExitStack() as stack:
         database = tmp_path / "served.db"
         put([{**row(name, WAS), "id": f"id-{name.rpartition('/')[2]}"} for name in NAMES], database)
@@ -33,7 +33,7 @@ def test_an_edit_between_look_and_write_survives(tmp_path: Path, orchestrate_pro
             body = {"name": model, "display_name": model, "description": model}
             made = loopback.post(f"{served.url}/v1/models", json=body, headers={"Authorization": f"Bearer {SECRET}"})
             assert made.status_code == 201
-        ibm = logged_in(orchestrate_program, tmp_path / "ibm", served, "local")
+        ibm = log_in(tmp_path / "ibm", served, "local")
         chaos = Chaos(0, server_at(served.port), REAL)
         edits = Counter[str]()
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from policyctl.policy.document import is_server_key, normal_form
-from tests.conformance.orchestrate import LAYOUTS, SECRET, Orchestrate, logged_in
+from tests.conformance.orchestrate import LAYOUTS, SECRET, LogIn, Orchestrate
 from tests.server.serving import Served, loopback, serving
 
 FLASH, LITE = "virtual-model/google/gemini-2.0-flash", "virtual-model/google/gemini-2.0-flash-lite"
@@ -109,9 +109,9 @@ def _policyctl(directory: Path, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_both_tools_read_what_the_other_wrote(server: Served, tmp_path: Path, orchestrate_program: Path, layout: str) -> None:
+def test_both_tools_read_what_the_other_wrote(server: Served, tmp_path: Path, log_in: LogIn, layout: str) -> None:
     """IBM's CLI lists, imports, updates and adds; policyctl agrees, then writes; IBM's CLI reads, exports, removes."""
-    ibm = logged_in(orchestrate_program, tmp_path / "ibm", server, layout)
+    ibm = log_in(tmp_path / "ibm", server, layout)
     url = LAYOUTS[layout].format(port=server.port)
     (ibm.home / "anygem.yaml").write_text(ANYGEM.replace("0.25", "0.125"))
     _ibm_writes(ibm, server)
@@ -160,7 +160,7 @@ def _ibm_reads(ibm: Orchestrate, server: Served) -> None:
     }
 
 
-def test_ibms_cli_understands_the_faults(tmp_path: Path, orchestrate_program: Path) -> None:
+def test_ibms_cli_understands_the_faults(tmp_path: Path, log_in: LogIn) -> None:
     """Its own words for a quota, an unknown model, and a name that several policies have."""
     arguments = ["--token-from", "env:SERVE_SECRET", "--max-policies", "2", "--allow-duplicate-names"]
     with serving(tmp_path / "served.db", *arguments, environ={"SERVE_SECRET": SECRET}) as served:
@@ -168,7 +168,7 @@ def test_ibms_cli_understands_the_faults(tmp_path: Path, orchestrate_program: Pa
         for _ in range(2):
             body = {**yaml.safe_load(ANYGEM), "name": "virtual-policy/twin"}
             assert loopback.post(f"{served.url}/v1/model_policy", json=body, headers=_headers()).status_code == 201
-        ibm = logged_in(orchestrate_program, tmp_path / "ibm", served, "local")
+        ibm = log_in(tmp_path / "ibm", served, "local")
         (ibm.home / "anygem.yaml").write_text(ANYGEM)
         assert "keeps at most 2 policies" in ibm("models", "policy", "import", "--file", "anygem.yaml", code=1)
         (ibm.home / "anygem.yaml").write_text(ANYGEM.replace(LITE, "virtual-model/x/unknown"))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conformance.orchestrate import SECRET, Orchestrate, logged_in
+from tests.conformance.orchestrate import SECRET, LogIn, Orchestrate
 from tests.conftest import Policyctl, Project
 from tests.server.serving import Served, loopback, serving
 
@@ -34,9 +34,9 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def ibm(tmp_path: Path, orchestrate_program: Path, served: Served) -> Orchestrate:
+def ibm(tmp_path: Path, log_in: LogIn, served: Served) -> Orchestrate:
     """A user in the layout in which connections are beside everything else, with the recorded files."""
-    user = logged_in(orchestrate_program, tmp_path / "ibm", served, "saas")
+    user = log_in(tmp_path / "ibm", served, "saas")
     for name, text in FILES.items():
         (user.home / name).write_text(text)
     return user

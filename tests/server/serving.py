@@ -24,7 +24,8 @@ from policyctl.server.service import Service, Variant
 HOST = "http://127.0.0.1"
 # For requests to servers on this machine: `httpx.get` would read the authorities for TLS from a file again for each of them,
 # which takes longer than the request. Each is still a connection of its own.
-loopback = httpx.Client(verify=False, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+# A busy machine may take longer than the five seconds that httpx waits; what never answers runs into the time of its test.
+loopback = httpx.Client(verify=False, trust_env=False, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 @dataclass

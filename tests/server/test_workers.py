@@ -10,7 +10,16 @@ import pytest
 
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.fleet import EnvironmentResult, Marks
-from policyctl.reconcile.queue import Order, Queue, QueueRunner, RemoteLock, read_order, read_result, remote_lock, result_data
+from policyctl.reconcile.queue import (
+    JobQueue,
+    Order,
+    QueueRunner,
+    RemoteLock,
+    read_order,
+    read_result,
+    remote_lock,
+    result_data,
+)
 from tests.conftest import Policyctl
 from tests.postgres import PostgresServer
 from tests.server.tenants import serving_tenants
@@ -23,11 +32,11 @@ def test_a_killed_and_a_stopped_worker_lose_and_double_nothing(postgres: Postgre
 
 
 @pytest.fixture
-def queue(database: str) -> Queue:
-    return Queue(database)
+def queue(database: str) -> JobQueue:
+    return JobQueue(database)
 
 
-def test_a_lock_is_for_one_process_and_ends_with_its_session(queue: Queue) -> None:
+def test_a_lock_is_for_one_process_and_ends_with_its_session(queue: JobQueue) -> None:
     with remote_lock(queue, "tenant", 0, lambda: False) as lock:
         lock.require()
         with (
@@ -41,7 +50,7 @@ def test_a_lock_is_for_one_process_and_ends_with_its_session(queue: Queue) -> No
         pass
 
 
-def test_a_session_that_was_ended_lets_nothing_be_written(queue: Queue, postgres: PostgresServer) -> None:
+def test_a_session_that_was_ended_lets_nothing_be_written(queue: JobQueue, postgres: PostgresServer) -> None:
     with remote_lock(queue, "tenant", 0, lambda: False) as lock:
         postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
         with pytest.raises(PolicyctlError, match="the lock of tenant was lost"):
@@ -66,13 +75,13 @@ def test_an_order_of_another_version_is_one_clear_line(data: dict[str, object]) 
         read_order(data)
 
 
-def test_a_queue_of_another_version_is_not_used(queue: Queue, database: str, postgres: PostgresServer) -> None:
+def test_a_queue_of_another_version_is_not_used(queue: JobQueue, database: str, postgres: PostgresServer) -> None:
     postgres.execute("UPDATE policyctl_queue.policyctl_format SET version = 9", database.rpartition("/")[2])
     with pytest.raises(RemoteError, match="another version of policyctl"):
-        Queue(database)
+        JobQueue(database)
 
 
-def test_what_no_worker_began_is_withdrawn_when_the_run_is_stopped(queue: Queue) -> None:
+def test_what_no_worker_began_is_withdrawn_when_the_run_is_stopped(queue: JobQueue) -> None:
     said: list[str] = []
     runner = QueueRunner(queue, Order("run", "apply", "", ""), lambda name: name, lambda: True, said.append)
     runner.submit(["a", "b"])
@@ -128,7 +137,7 @@ def test_a_worker_with_other_files_does_nothing_and_shows_both_commits(
         assert worker.stdout is not None
         assert "Working for" in worker.stdout.readline()
         (tmp_path / "policies" / "p0.yaml").rename(tmp_path / "policies" / "p1.yaml")
-        queue = Queue(database)
+        queue = JobQueue(database)
         runner = QueueRunner(queue, Order("run", "plan", "c0ffee", "sha256:other"), lambda name: name)
         runner.submit(["t-0"])
         (found,) = runner.work(lambda name: EnvironmentResult(name, "done"))
