@@ -133,6 +133,14 @@ class RemoteError(PolicyctlError):
     """The remote refuses, fails or cannot be reached."""
 
 
+class Unreachable(RemoteError):
+    """No connection to the remote's host can be made."""
+
+
+class LoginRefused(RemoteError):
+    """The remote does not accept the credentials."""
+
+
 class Conflict(RemoteError):
     """A policy of that name already exists, or the row changed before the write."""
 

@@ -70,6 +70,8 @@ class Fleet:
     past: PastDirectory | None = None
     chosen: EnvironmentFilter = EVERY
     marks: bool = False  # whether the results have the hashes of their changes
+    judged: bool = False  # whether it is looked for who moved each change
+    audit: Path | None = None  # what shows that, beside git history
 
     def __post_init__(self) -> None:
         self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
@@ -88,7 +90,14 @@ class Fleet:
     def review(self, session: Session) -> Review:
         """The reviewed plan of one environment."""
         review = review_directory(
-            session, self.selection, self.overrides, base=self.base, tests=self.tests, on_idle=self._note_idle
+            session,
+            self.selection,
+            self.overrides,
+            base=self.base,
+            tests=self.tests,
+            on_idle=self._note_idle,
+            audit=self.audit,
+            judged=self.judged,
         )
         if self.held is not None:
             review = as_merged(review, session, self.held, settings=False)

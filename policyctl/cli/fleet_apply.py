@@ -153,7 +153,7 @@ def _apply(
 
     try:
         with first_signal(brakes.interrupt):
-            result = run_fleet(fleet, "apply", work, pace, _waves(fleet), brakes, record)
+            result = run_fleet(fleet, "apply", work, pace, fleet_waves(fleet), brakes, record)
     finally:
         record.close()
     return result, brakes.signal
@@ -174,10 +174,10 @@ def _apply_one(
         return replace(result, status="applied")
     own = replace(settings, command="policyctl apply", in_scope=session.environment.settings.in_scope)
     applied = apply_plan(review, session.url, session.access, own, _FleetEvents(fleet, brakes))
-    return _applied(result, applied)
+    return with_outcome(result, applied)
 
 
-def _applied(result: EnvironmentResult, applied: Applied) -> EnvironmentResult:
+def with_outcome(result: EnvironmentResult, applied: Applied) -> EnvironmentResult:
     text = apply_text(applied.outcomes, applied.unverified, Style(), applied.tested).rstrip("\n")
     try:
         applied.raise_if_incomplete()
@@ -220,7 +220,7 @@ def _why_unapproved(before: FleetResult, expected: str | None, plans: ApprovedPl
     )
 
 
-def _waves(fleet: Fleet) -> list[WaveOf]:
+def fleet_waves(fleet: Fleet) -> list[WaveOf]:
     """The environments of this run in the configured waves, or in those by default."""
     labels = fleet.config.labels
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,8 +18,7 @@ from policyctl.cli.session import Session, open_session
 from policyctl.errors import InvalidInput, PolicyctlError, Refused, UsageError, errors_in
 from policyctl.load.directory import Files
 from policyctl.load.discovery import find_files
-from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import SUFFIXES
+from policyctl.load.stamps import stamp, stamps
 from policyctl.load.urls import SQLITE, is_loopback_host
 from policyctl.policy.document import Document
 from policyctl.policy.virtual_model import VirtualModel
@@ -181,9 +179,9 @@ class PolicySource:
         """The sizes and times of all files that the policies are read from; None for a service."""
         if self.is_remote and self.database is None:
             return None
-        files = [*_stamps(self.options.dir), *map(_stamp, sorted(self.secrets))]
+        files = [*stamps(self.options.dir), *map(stamp, sorted(self.secrets))]
         if self.database is not None:
-            files += [_stamp(f"{self.database}{suffix}") for suffix in ("", "-wal")]
+            files += [stamp(f"{self.database}{suffix}") for suffix in ("", "-wal")]
         return tuple(files)
 
     def load(self) -> RouteTable:
@@ -252,29 +250,3 @@ def _without_key(document: Document) -> Document:
     """A live model's document without the mark that it has a key: the remote does not show it."""
     settings = {key: value for key, value in document.get("provider_config", {}).items() if key != "api_key"}
     return {**document, "provider_config": settings}
-
-
-def _stamps(directory: Path) -> Iterator[tuple[str, int, int, int]]:
-    """The stamps of the files below a directory, and of the configuration above it."""
-    pending = [str(directory)]
-    while pending:
-        folder = pending.pop()
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=True) and not entry.name.startswith("."):
-                pending.append(entry.path)
-            elif entry.name.endswith(SUFFIXES):
-                yield _stamp(entry.path)
-    for above in (directory.absolute(), *directory.absolute().parents):
-        yield _stamp(str(above / CONFIG_FILE))
-
-
-def _stamp(path: str) -> tuple[str, int, int, int]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return path, 0, 0, 0
-    return path, found.st_mtime_ns, found.st_size, found.st_ino

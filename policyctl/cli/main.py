@@ -30,6 +30,7 @@ COMMANDS = {
     "show": "Show a saved plan, offline.",
     "drift": "Show who moved: Git, the remote, or both; take edits of the remote over into the files.",
     "apply": "Make the remote match the files.",
+    "watch": "Look at environments again and again, and apply what their settings allow.",
     "effect": "Show what policies do to traffic.",
     "consumers": "Show who uses policies and models: agents, flows, knowledge bases, policies.",
     "env": "List the environments of policyctl.yaml, or show the settings of one.",

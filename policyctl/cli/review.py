@@ -45,12 +45,14 @@ def review_directory(
     tests: bool = False,
     on_idle: Callable[[Mapping[str, str]], None] | None = None,
     audit: Path | None = None,
+    judged: bool = False,
 ) -> Review:
     """Read the directory and the remote, and compare. Raises InvalidInput with every error, and prints warnings.
 
     A change back to what a policy was at the `base` revision is a restoration. With `tests` the scenario tests are run too.
     Raises UsageError for options that match no policy, unless they go to `on_idle`: see `idle_options`. The `audit` file, as
-    far as there is one, shows what was written last.
+    far as there is one, shows what was written last. `judged` looks for who moved each change also where environments share a
+    directory.
     """
     compared = base is not None or is_git(session.url)
     _, loaded, unread = session.read(deep=True, tests=tests, as_committed=compared)
@@ -66,7 +68,11 @@ def review_directory(
             raise_if_idle(selection, overrides, loaded.names, review.live)
         else:
             on_idle(idle_options(selection, overrides, loaded.names, review.live))
-        review = without_edited(review, session, settings, models.speller(review.live | loaded.names), audit)
+        spell = models.speller(review.live | loaded.names)
+        if judged and review.plan.changes:
+            found = session.evidence(audit).judge(review.plan.changes, session.environment, review, spell)
+            review = replace(review, drifts={one.change.name: one for one in found})
+        review = without_edited(review, session, settings, spell, audit)
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     review = with_idle_settings(review, session, loaded.names, overrides)

@@ -34,9 +34,20 @@ from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
 from policyctl.load.locate import to_problems
 from policyctl.load.required import version_error
-from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
+from policyctl.load.settings_file import (
+    _MAY,
+    _NEEDS,
+    FIELDS,
+    AuthFile,
+    GuardExceptionFile,
+    GuardsFile,
+    LoginType,
+    WatchFile,
+    login_type,
+)
 from policyctl.load.source import Source, read_bytes, refuse_link
 from policyctl.load.urls import LOCAL, http_url_error, is_http, is_postgres, is_safe_for_secrets, same_remotes
+from policyctl.load.windows import Retry, WatchSettings, Window, seconds_of
 from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
@@ -292,7 +303,23 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
     suspend = None if file.suspend is None else Suspend(file.suspend.reason, file.suspend.until)
     labels = dict(file.labels or {})
     remote, rate = (file.remote, file.auth, file.ca_file), either("requests_per_second")
-    return Environment(name, *remote, file.vars, either("include"), settings, labels, suspend, rate)
+    watch = watch_settings_of(file.watch, shared.watch)
+    return Environment(name, *remote, file.vars, either("include"), settings, labels, suspend, rate, watch)
+
+
+def watch_settings_of(own: WatchFile | None, shared: WatchFile | None) -> WatchSettings:
+    """The watch settings of an environment: each its own, else the shared one, else the default."""
+    found = {key: own_or_shared(key, own, shared) for key in WatchSettings._fields}
+    windows, retry, interval = found.pop("windows") or (), found.pop("retry"), found.pop("interval")
+    given = {key: value for key, value in found.items() if value is not None}
+    waits = () if retry is None else retry.model_dump(exclude_none=True).items()
+    return WatchSettings(
+        **given | ({} if interval is None else {"interval": float(seconds_of(interval))}),
+        windows=tuple(
+            Window(one.kind, one.at, seconds_of(one.length), one.zone or "UTC", one.manual or False) for one in windows
+        ),
+        retry=Retry(**{key: float(seconds_of(value)) if isinstance(value, str) else value for key, value in waits}),
+    )
 
 
 def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from policyctl.errors import InvalidInput, Problem, UsageError
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.urls import LOCAL, is_shared
+from policyctl.load.windows import WatchSettings
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest, written_text
 from policyctl.policy.findings import MOST_LISTED, did_you_mean, listed
@@ -53,6 +54,7 @@ class Environment:
     labels: dict[str, str] = field(default_factory=dict)
     suspend: Suspend | None = None
     requests_per_second: float | None = None
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
     @property
     def suspended(self) -> str | None:

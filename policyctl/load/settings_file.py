@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from policyctl.effect.gateway import ANSWERS, BROKEN_WORDS, Answer, RetryAfter, is_served, read_answer
 from policyctl.load.urls import is_local
+from policyctl.load.windows import cron_error, seconds_of, zone_error
 from policyctl.plan.settings import Guard, Part
 from policyctl.policy.findings import did_you_mean, format_path
 from policyctl.policy.schema import FileModel
@@ -203,6 +204,81 @@ class LimitsFile(FileModel):
     ] = None
 
 
+def _check_duration(text: str) -> str:
+    try:
+        seconds_of(text)
+    except ValueError:
+        raise PydanticCustomError("duration", "must be a duration such as 90s, 5m, 9h or 1d12h") from None
+    return text
+
+
+def _check_cron(text: str) -> str:
+    if complaint := cron_error(text):
+        raise PydanticCustomError("cron", "{complaint}", {"complaint": complaint})
+    return text
+
+
+def _check_zone(text: str) -> str:
+    if complaint := zone_error(text):
+        raise PydanticCustomError("zone", "{complaint}", {"complaint": complaint})
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_check_duration)]
+
+
+class WindowFile(FileModel):
+    """A time that comes again, in which `policyctl watch` writes nothing, or only in which it does."""
+
+    kind: Annotated[Literal["deny", "allow"], Field(description="deny: nothing is written; allow: only then something is.")]
+    at: Annotated[
+        Annotated[str, AfterValidator(_check_cron)],
+        Field(description="When it begins, in cron's form: minute hour day month weekday, such as 0 9 * * 1-5."),
+    ]
+    length: Annotated[Duration, Field(alias="for", description="How long it lasts, such as 9h.")]
+    zone: Annotated[
+        Annotated[str, AfterValidator(_check_zone)] | None,
+        Field(description="The time zone, such as Europe/Berlin. Default: UTC."),
+    ] = None
+    manual: Annotated[
+        bool | None, Field(description="Whether policyctl apply by a person writes all the same. Default: false.")
+    ] = None
+
+
+class RetryFile(FileModel):
+    """How long `policyctl watch` waits after failures in a row."""
+
+    first: Annotated[Duration | None, Field(description="The longest wait after the first failure. Default: 10s.")] = None
+    factor: Annotated[
+        Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] | None,
+        Field(description="How much longer it gets with each further failure. Default: 3."),
+    ] = None
+    most: Annotated[Duration | None, Field(description="The longest wait. Default: 15m.")] = None
+
+
+class WatchFile(FileModel):
+    """What `policyctl watch` does with an environment. It always looks; both switches that make it write are off by default."""
+
+    interval: Annotated[Duration | None, Field(description="How often it looks. Default: 5m.")] = None
+    apply: Annotated[
+        Literal["never", "on-merge"] | None,
+        Field(description="Whether it applies what Git moved once it is in the watched branch. Default: never."),
+    ] = None
+    heal: Annotated[
+        Literal["never", "always"] | None,
+        Field(description="Whether it puts back what the remote moved: edits by hand or by another tool. Default: never."),
+    ] = None
+    approved: Annotated[
+        bool | None,
+        Field(description="Whether it applies only plans that a merged pull request approved. Default: true."),
+    ] = None
+    windows: Annotated[
+        Annotated[tuple[WindowFile, ...], Field(strict=False)] | None,
+        Field(description="When it may write. It looks at all times, and policyctl apply keeps to them too."),
+    ] = None
+    retry: Annotated[RetryFile | None, Field(description="How long it waits after failures in a row.")] = None
+
+
 def _check_managed(kinds: tuple[str, ...]) -> tuple[str, ...]:
     if "policies" not in kinds:
         raise PydanticCustomError("manage", "needs policies too: models are managed beside them, never alone")
@@ -270,3 +346,6 @@ class SafetyFile(FileModel):
             "share it, and the lowest of their values holds. Default: as many as the host answers."
         ),
     ] = None
+    watch: Annotated[WatchFile | None, Field(description="What policyctl watch does, and when something may be written.")] = (
+        None
+    )

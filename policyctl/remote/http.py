@@ -20,7 +20,7 @@ import httpcore
 import httpx
 
 from policyctl import __version__
-from policyctl.errors import LostAnswer, RemoteError
+from policyctl.errors import LostAnswer, RemoteError, Unreachable
 from policyctl.load.atomic import read_bounded
 from policyctl.load.urls import is_loopback, origin
 from policyctl.remote.hosts import HostPace, Hosts, exchange
@@ -233,7 +233,7 @@ class HttpClient:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return RemoteError(f"{host} has a certificate that is not trusted ({_reason(error)}); set ca_file to its authority")
         if isinstance(error, _UNSENT):
-            return _Again(RemoteError(f"{host} cannot be reached: {self.scrub(_reason(error))}"))
+            return _Again(Unreachable(f"{host} cannot be reached: {self.scrub(_reason(error))}"))
         if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL | UnicodeError):
             # Without the error's own message, which may quote a header.
             return RemoteError(f"{host} cannot be asked: the request cannot be written as HTTP")

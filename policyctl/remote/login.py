@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from policyctl.errors import Refused, RemoteError
+from policyctl.errors import LoginRefused, Refused, RemoteError
 from policyctl.load.settings_file import AuthFile, LoginType, login_type
 from policyctl.load.urls import is_safe_for_secrets, origin
 from policyctl.remote.hosts import SharedToken
@@ -179,7 +179,7 @@ def _expect_good(answer: Response, credentials: Credentials) -> None:
         if answer.status in (404, 405):
             asked = url.copy_with(query=None)
             raise RemoteError(f"{asked} answered the login with {reason}; check the auth type and auth.url in policyctl.yaml")
-        raise RemoteError(f"{host_of(str(url))} refused the login with {reason}; check auth in policyctl.yaml")
+        raise LoginRefused(f"{host_of(str(url))} refused the login with {reason}; check auth in policyctl.yaml")
 
 
 def _tenant(answer: Response, credentials: Credentials) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NoReturn, Protocol
 from urllib.parse import quote, quote_plus
 
-from policyctl.errors import Conflict, Moved, NotFound, RemoteError
+from policyctl.errors import Conflict, LoginRefused, Moved, NotFound, RemoteError
 from policyctl.load.urls import API, is_local, origin
 from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
@@ -161,7 +161,7 @@ class OrchestrateReader(Closing):
         status, text = answer.status, f"{_host(answer)} answered {describe(answer.response, scrub or self._scrub)}"
         match status:
             case 401:
-                raise RemoteError(f"{text}; {self._login}")
+                raise LoginRefused(f"{text}; {self._login}")
             case 403:
                 raise RemoteError(
                     f"{text}; {'this login is not allowed to do that' if self._login == CHECK_LOGIN else self._login}"

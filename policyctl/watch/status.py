@@ -83,6 +83,11 @@ class Board:
         if before is None or (before.state, before.digest) != (status.state, status.digest):
             self._on_transition(Transition(None if before is None else before.state, status))
 
+    def of(self, name: str) -> EnvironmentStatus | None:
+        """How an environment was when it was last looked at; None if it was not yet."""
+        with self._lock:
+            return self._environments.get(name)
+
     def keep(self, names: frozenset[str]) -> None:
         """Forget the environments that are not among these any more."""
         with self._lock:

@@ -1,0 +1,110 @@
+"""What a look at an environment means, and whether a watch applies its plan by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from policyctl.load.windows import WatchSettings, writing_at
+from policyctl.plan.drift import MOVED, Moved
+from policyctl.plan.fleet import EnvironmentResult
+from policyctl.policy.findings import listed
+from policyctl.watch.status import State
+
+MOST_HEALS = 3  # in a row, each needed again at the next look: another tool undoes them
+Problem = Literal["", "refused", "unreachable", "login", "failed"]
+
+
+class Look(NamedTuple):
+    """What a look at an environment found: the result of its plan, who moved each change, by name, and what kind of problem
+    there is, if any."""
+
+    result: EnvironmentResult
+    moved: Mapping[str, Moved] = {}
+    problem: Problem = ""
+
+    @property
+    def sides(self) -> frozenset[Moved]:
+        """Who moved anything."""
+        return frozenset(self.moved.values())
+
+
+_STATES: dict[Problem, State] = {
+    "refused": State.REFUSED,
+    "unreachable": State.FAILED,
+    "login": State.FAILED,
+    "failed": State.FAILED,
+}
+
+
+def state_of(look: Look) -> tuple[State, str]:
+    """The state of an environment, and why, in one line."""
+    if look.result.status == "suspended":
+        return State.SUSPENDED, look.result.reason
+    if look.problem:
+        return _STATES[look.problem], look.result.reason
+    if not look.moved:
+        return State.IN_SYNC, ""
+    sides = look.sides
+    why = "; ".join(f"{MOVED[side]}: {listed(_names(look, side))}" for side in MOVED if side in sides)
+    if sides == {"git"}:
+        return State.PENDING, why
+    return (State.DRIFTED if sides <= {"git", "remote"} else State.CONFLICT), why
+
+
+def _names(look: Look, side: Moved) -> list[str]:
+    return [name for name, moved in look.moved.items() if moved == side]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What decides beside the plan and the settings.
+
+    `heals` is how many times in a row the environment was healed and drifted again by the next look. `held` is the earlier wave
+    that a new revision waits for, `braked` why nothing is applied anywhere for a while. `unapproved` is asked why a plan is not
+    approved; it may ask a service.
+    """
+
+    now: datetime
+    heals: int = 0
+    held: str = ""
+    braked: str = ""
+    unapproved: Callable[[Look], str | None] = lambda _: None
+
+
+class Decision(NamedTuple):
+    """Whether to apply a plan now; what an apply that is allowed waits for, and until when, if that is known. `state` replaces
+    that of the look."""
+
+    apply: bool
+    waits_for: str = ""
+    until: datetime | None = None
+    state: State | None = None
+
+
+_LEAVE = Decision(False)
+
+
+def decide(look: Look, settings: WatchSettings, situation: Situation) -> Decision:
+    """Whether a watch applies a plan by itself: only if every change is one that its settings let it apply, and never one that
+    was refused, that both sides moved, or of which it is not known who did."""
+    if look.problem or not look.moved or look.result.status == "suspended":
+        return _LEAVE
+    switches: dict[Moved, bool] = {"git": settings.apply != "never", "remote": settings.heal != "never"}
+    on = {side for side, is_on in switches.items() if is_on}
+    if not look.sides <= on:
+        part = look.sides & on
+        return Decision(False, "a person: only a part of it may be applied without one") if part else _LEAVE
+    if "remote" in look.sides and situation.heals >= MOST_HEALS:
+        why = f"a person: it was put back {MOST_HEALS} times, and another tool changed it again each time"
+        return Decision(False, why, state=State.FIGHTING)
+    if held := situation.braked or (situation.held if "git" in look.sides else ""):
+        return Decision(False, held)
+    if not (writing := writing_at(settings.windows, situation.now)).allowed:
+        return Decision(False, writing.why, writing.until)
+    # What the remote moved is put back to what was approved when it was merged.
+    if settings.approved and "git" in look.sides and (why_not := situation.unapproved(look)):
+        return Decision(False, why_not)
+    return Decision(True)
