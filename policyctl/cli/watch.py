@@ -19,6 +19,7 @@ from policyctl.cli.fleet_apply import fleet_waves, with_outcome
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NAMES, NumberRange, Options, with_options
 from policyctl.cli.review import raise_if_unsafe
+from policyctl.cli.watch_outputs import OutputOptions, Outputs, with_outputs
 from policyctl.errors import InvalidInput, LoginRefused, PolicyctlError, Refused, StalePlan, Unreachable
 from policyctl.load.atomic import state_folder
 from policyctl.load.environment import Environment
@@ -26,14 +27,14 @@ from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.stamps import stamps
 from policyctl.load.urls import is_http, origin
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.plan.memo import Memo
+from policyctl.policy.memo import Memo
 from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.report.fleet import planned
 from policyctl.report.format import count, escape
-from policyctl.watch.decide import Look, Problem
+from policyctl.watch.decide import Look, Problem, state_of
 from policyctl.watch.loop import Watch, Watched
 from policyctl.watch.memory import Memory
-from policyctl.watch.status import Board, Transition
+from policyctl.watch.status import Transition
 
 if TYPE_CHECKING:
     from policyctl.plan.safety import Review
@@ -63,6 +64,7 @@ _LONGEST_REASON = 500
 @click.option(
     "--detailed-exitcode", is_flag=True, help="With --once: exit with 2 when something differs, 5 when something failed."
 )
+@with_outputs
 @with_audit
 @with_options(*NAMES)
 @with_environments_or_all
@@ -74,6 +76,7 @@ def watch(
     detailed_exitcode: bool,
     audit: Audit | None,
     chosen: EnvironmentFilter,
+    given: OutputOptions,
 ) -> int:
     """Look at environments again and again, show what moved, and apply what their settings allow: see policyctl help watch.
 
@@ -84,15 +87,19 @@ def watch(
         raise PolicyctlError(f"watch needs {' and '.join(missing)}; install it with: pip install 'policyctl[watch]'")
     console = Console(options)
     memory = Memory(state_folder(options.dir))
-    announce = Announcer(console, memory)
-    board = Board(announce)
-    work = EnvironmentWork(options, chosen, audit, console)
-    found = Watch(work, board, memory, poll=poll, parallelism=parallelism)
-    with work, first_signal(lambda _: found.stop()):
+    outputs = Outputs(given, options, Announcer(console, memory))
+    work = EnvironmentWork(options, chosen, audit, console, outputs)
+    found = Watch(work, outputs.board, memory, poll=poll, parallelism=parallelism, reports=[outputs])
+
+    def stop(_: int) -> None:
+        outputs.stopping()
+        found.stop()
+
+    with work, outputs.around(found, once=once, console=console), first_signal(stop):
         found.run(once=once)
     if not (once and detailed_exitcode):
         return 0
-    states = {one.state for one in board.environments()}
+    states = {one.state for one in outputs.board.environments()}
     return 5 if states & {"failed", "refused"} else 2 if states - {"in_sync", "suspended"} else 0
 
 
@@ -128,8 +135,11 @@ class OnceConsole(CollectingConsole):
 class EnvironmentWork:
     """What a watch does with the environments of a directory; see `policyctl.watch.loop.Work`."""
 
-    def __init__(self, options: Options, chosen: EnvironmentFilter, audit: Audit | None, console: Console) -> None:
+    def __init__(
+        self, options: Options, chosen: EnvironmentFilter, audit: Audit | None, console: Console, outputs: Outputs
+    ) -> None:
         self._options, self._chosen, self._audit, self._console = options, chosen, audit, console
+        self._outputs = outputs
         self._fleet: Fleet | None = None
         self._held = ExitStack()
         self._reviews: dict[str, Review] = {}  # of the visits that are under way
@@ -160,19 +170,28 @@ class EnvironmentWork:
         fleet.messages = OnceConsole(self._options, self._console)
         self._close()
         self._fleet, self._held = fleet, ExitStack()
+        self._outputs.opened(fleet)
         self._held.enter_context(Memo.remembering())
         self._console.say(f"watching {count(len(fleet.names), 'environment')} of {self._options.dir}")
         return dict(_watched(fleet))
 
     def look(self, name: str) -> Look:
+        with self._outputs.span("look", environment=name) as span:
+            found = self._look(name)
+            span.note(result=str(state_of(found)[0]), changes=found.result.changes)
+        return found
+
+    def _look(self, name: str) -> Look:
         fleet = self.fleet
         found = fleet.config.environments.get(name)
         remote = "" if found is None else found.remote
         if found is not None and (why := found.suspended):
             return Look(EnvironmentResult(name, "suspended", reason=why, remote=remote))
         try:
-            session = fleet.session(name)
-            review = fleet.review(session)
+            with self._outputs.span("read"):
+                session = fleet.session(name)
+            with self._outputs.span("plan"):
+                review = fleet.review(session)
             result = planned(review, name, session.remote)
             moved = {one: drift.moved for one, drift in review.drifts.items()}
             try:
@@ -191,6 +210,12 @@ class EnvironmentWork:
         return "an approval, which can only be read in a workflow; write approved: false to apply what is merged"
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:
+        with self._outputs.span("apply", environment=name, changes=look.result.changes) as span:
+            applied = self._apply(name, look)
+            span.note(result="failed" if applied.failed else "applied")
+        return applied
+
+    def _apply(self, name: str, look: Look) -> EnvironmentResult:
         review = self._reviews.pop(name)
         try:
             session = self.fleet.session(name)

@@ -24,6 +24,7 @@ from policyctl.watch.waves import Waves
 
 _SPREAD = 5.0  # seconds within which the environments of a new revision are looked at, for each hundred of them
 _BRAKE = 0.05  # of the environments: when more applies failed within a round, nothing more is applied in it
+_HINT_SECONDS = 5.0  # the shortest time between two reads of the source, however many hints there are
 _TURN_SECONDS = 10.0  # the longest time between two turns of the loop, which `/livez` looks at
 
 
@@ -118,6 +119,7 @@ class Watch:
         self._fetching: Future[str] | None = None
         self._opening = ""  # a revision to be used once nothing is running
         self._poll_at = 0.0
+        self._hinted: Future[None] = Future()
         self._stopped: Future[None] = Future()
         self._refused_logins: dict[str, str] = {}  # the credentials that were refused, by environment
         self._waves = Waves({})
@@ -129,6 +131,11 @@ class Watch:
         self.work.stop()
         if not self._stopped.done():
             self._stopped.set_result(None)
+
+    def hint(self) -> None:
+        """Read the source at once, or soon if it was just read. For one thread besides that of the loop."""
+        if not self._hinted.done():
+            self._hinted.set_result(None)
 
     @property
     def revision(self) -> str:
@@ -146,7 +153,10 @@ class Watch:
                 self.clock.pause(self._awaited, seconds)
             while self._running:
                 self.clock.pause([*self._running], _TURN_SECONDS)
+                self.turned_at = self.clock.seconds()
                 self._finish(seen)
+                for report in self.reports:
+                    report.turned(0)
         self.memory.save()
 
     def _is_seen(self, seen: set[str]) -> bool:
@@ -160,8 +170,8 @@ class Watch:
 
     @property
     def _awaited(self) -> list[Future[Any]]:
-        fetching = [] if self._fetching is None else [self._fetching]
-        return [self._stopped, *self._running, *fetching]
+        others = [self._fetching, None if self._hinted.done() else self._hinted]
+        return [self._stopped, *self._running, *(one for one in others if one is not None)]
 
     def _turn(self, seen: set[str], *, once: bool) -> float:
         """Do everything that is due. Returns the seconds until something else is."""
@@ -173,9 +183,9 @@ class Watch:
         for report in self.reports:
             report.turned(self.schedule.waiting(now))
         self.memory.save()
-        due = [at for at in (self.schedule.next_due(), self._poll_at) if at is not None]
+        due = [at for at in (self.schedule.next_due(), self._next_read) if at is not None]
         full = len(self._running) >= self.parallelism or self._opening
-        return max(0.0, min(_TURN_SECONDS, (self._poll_at if full else min(due)) - self.clock.seconds()))
+        return max(0.0, min(_TURN_SECONDS, (self._next_read if full else min(due)) - self.clock.seconds()))
 
     def _read_source(self, now: float) -> None:
         """Fetch when it is time to, and use a new revision as soon as nothing is running."""
@@ -188,11 +198,16 @@ class Watch:
                 self._opening = revision if revision != self.revision else ""
             except PolicyctlError as error:
                 self._source_failed(str(error))
-        elif self._fetching is None and now >= self._poll_at and not self._opening:
+        elif self._fetching is None and now >= self._next_read and not self._opening:
+            self._hinted = Future()
             self._fetching = self._pool.submit(self.work.fetch)
         if self._opening and not self._running:
             self._use(self._opening, now)
             self._opening = ""
+
+    @property
+    def _next_read(self) -> float:
+        return self._poll_at - max(0.0, self.poll - _HINT_SECONDS) * self._hinted.done()
 
     def _source_failed(self, why: str) -> None:
         self.board.source = self.board.source._replace(error=why)
@@ -331,4 +346,5 @@ class Watch:
             self.revision,
             now,
             succeeded,
+            interval=self._environments[name].settings.interval,
         )
