@@ -173,7 +173,7 @@ def test_other_windows_do_not_stop_a_person(repository: Project, policyctl: Poli
 
 
 def started(*args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "policyctl", "watch", "--poll", "1s", "--interval", "1s", *args]
+    command = [sys.executable, "-m", "policyctl", "watch", "--poll", "1s", "--interval", "1s", "--port", "0", *args]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
