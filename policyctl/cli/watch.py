@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import with_environments_or_all
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.watch_outputs import OutputOptions, Outputs, with_outputs
 from policyctl.errors import PolicyctlError, Refused, UsageError
 from policyctl.load.atomic import make_state_folder, state_folder
 from policyctl.load.selector import EnvironmentFilter
@@ -27,6 +29,7 @@ from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State
 
 if TYPE_CHECKING:
     from policyctl.cli.watch_source import WatchSource
+    from policyctl.cli.watch_work import EnvironmentWork
     from policyctl.reconcile.audit import Audit
 
 EPILOG = """\b
@@ -92,6 +95,7 @@ def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float 
     show_default=True,
     help="A line for each change of state, as text or JSON.",
 )
+@with_outputs
 @with_audit
 @with_options(*(name for name in NAMES if name != "remote"))
 @with_environments_or_all
@@ -108,6 +112,7 @@ def watch(
     form: str,
     audit: Audit | None,
     chosen: EnvironmentFilter,
+    given: OutputOptions,
 ) -> int:
     """Look at environments again and again, show what moved, and apply what their settings allow.
 
@@ -119,27 +124,28 @@ def watch(
         raise UsageError("--detailed-exitcode is for --once; without it a watch ends with 0 when it is stopped")
     if ref != "HEAD" and source is None:
         raise UsageError("--ref is for --source; a directory is watched as it is")
-    from policyctl.cli.watch_work import EnvironmentWork  # imports git and remotes
-
+    if find_spec("prometheus_client") is None:
+        raise PolicyctlError("watch needs prometheus-client; install it with: pip install 'policyctl[watch]'")
     console, folder = Console(options), state or (state_folder(options.dir) if source is None else Path(".policyctl"))
-    printer = (JsonLines if form == "json" else TextLines)(console)
-    watchers: list[Watcher] = [printer]
+    printer, files = (JsonLines if form == "json" else TextLines)(console), _source(options, chosen, source, ref, folder)
     with _only_one(folder):
         memory = Memory(folder)
+        watchers: list[Watcher] = [printer]
         board = Board(_announcing(memory, watchers))
+        watchers.append(outputs := Outputs(given, board, folder))
         for status in memory.statuses():
             board.restore(status)
-        work = EnvironmentWork(_source(options, chosen, source, ref, folder), options, console, _checked(audit), interval)
+        work = _work(files, options, console, outputs, _checked(audit), interval)
         loop = WatchLoop(work, board, memory, poll, parallelism, watchers=watchers)
-        try:
-            with first_signal(lambda _: loop.stop()):
-                loop.run(once=once)
-        finally:
-            work.close()
-            memory.close()
-            for one in watchers:
-                one.close()
+        with closing(memory), closing(work), outputs.around(loop, once=once, console=console), first_signal(loop.stop_by):
+            loop.run(once=once)
     return _exit_code(board, detailed=detailed_exitcode) if once else 0
+
+
+def _work(*args: Any) -> EnvironmentWork:
+    from policyctl.cli.watch_work import EnvironmentWork  # imports git and remotes
+
+    return EnvironmentWork(*args)
 
 
 def _announcing(memory: Memory, watchers: Sequence[Watcher]) -> Callable[[Transition], None]:

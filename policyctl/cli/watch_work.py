@@ -28,10 +28,11 @@ from policyctl.policy.memo import Memo, content_key
 from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.report.fleet import planned
 from policyctl.report.format import count, cut
-from policyctl.watch.decide import Look, Problem, Synced
+from policyctl.watch.decide import Look, Problem, Synced, state_of
 from policyctl.watch.work import CredentialsMark, Watched
 
 if TYPE_CHECKING:
+    from policyctl.cli.watch_outputs import Outputs
     from policyctl.plan.safety import Review
     from policyctl.reconcile.audit import Audit
     from policyctl.remote.protocol import Reader
@@ -65,12 +66,13 @@ class EnvironmentWork:
         source: WatchSource,
         options: Options,
         console: Console,
+        outputs: Outputs,
         audit: Audit | None = None,
         interval: float | None = None,
     ) -> None:
         """`interval` replaces that of every environment."""
         self._source, self._options, self._console, self._audit = source, options, console, audit
-        self._messages = OnceConsole(options, console)
+        self._outputs, self._messages = outputs, OnceConsole(options, console)
         self._opened: Opened | None = None
         self._remembering = ExitStack()
         self._watched: dict[str, Watched] = {}
@@ -102,6 +104,7 @@ class EnvironmentWork:
         if (every := self._interval) is not None:
             watched = {name: one._replace(settings=one.settings._replace(interval=every)) for name, one in watched.items()}
         self._messages.say(_summary(watched))
+        self._outputs.opened(fleet)
         if before is not None and before.fleet.hosts is not None:  # with its connections and tokens
             fleet.hosts = before.fleet.hosts
         self._remembering.close()  # what was computed for the files of before
@@ -113,6 +116,12 @@ class EnvironmentWork:
         return watched
 
     def look(self, name: str, *, synced: Synced) -> Look:
+        with self._outputs.span("look", environment=name) as span:
+            found = self._looked(name, synced)
+            span.note(result=str(state_of(found)[0]), changes=found.result.changes)
+        return found
+
+    def _looked(self, name: str, synced: Synced) -> Look:
         found = self.fleet.config.environments.get(name)
         remote = "" if found is None else found.remote
         if found is not None and (why := found.suspended):
@@ -153,6 +162,12 @@ class EnvironmentWork:
         return why_unapproved(self.opened, name, cast("Review", look.plan).plan)
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:
+        with self._outputs.span("apply", environment=name, changes=look.result.changes) as span:
+            applied = self._applied(name, look)
+            span.note(result="failed" if applied.failed else "applied")
+        return applied
+
+    def _applied(self, name: str, look: Look) -> EnvironmentResult:
         try:
             session = self._session(name)
             audit = None if self._audit is None else replace(self._audit, commit=self.opened.mirrored)

@@ -21,6 +21,7 @@ from policyctl.watch.waves import Waves
 from policyctl.watch.work import Clock, EnvironmentVisit, Watched, Work
 
 _SPREAD = 0.03  # seconds for each environment that is looked at because of a new revision, so that they do not come at once
+_HINT_SECONDS = 5.0  # the shortest time between two reads of the source, however many hints there are
 _TURN_SECONDS = 5.0  # the longest time between two turns of the loop, which `/livez` looks at
 _DONE = (State.IN_SYNC, State.SUSPENDED)
 
@@ -45,15 +46,22 @@ class WatchLoop:
         self._seen: set[str] = set()
         self._fetching: Future[str] | None = None
         self._opening = ""  # a revision to be used once nothing is running
-        self._poll_at = 0.0
+        self._poll_at = self._read_at = 0.0
+        self._hinted: Future[None] = Future()
         self._stopped: Future[None] = Future()
         self._waves = Waves({})
         self._once = False
         self.turned_at = self.clock.seconds()
 
+    def stop_by(self, _signal: int) -> None:
+        """As `stop`, for a signal."""
+        self.stop()
+
     def stop(self) -> None:
         """End the loop once what was begun is finished. May be called by a signal handler."""
         self.board.stopping = True
+        for watcher in self.watchers:
+            watcher.stopping()
         self.work.stop()
         if not self._stopped.done():
             self._stopped.set_result(None)
@@ -73,9 +81,11 @@ class WatchLoop:
                     if self._is_seen():
                         break
                     seconds = 0.0
-                self.clock.pause(self._awaited, seconds, self._stopped)
-            wait(self._running)
-            self._finish()
+                self.clock.pause(self._awaited, seconds, self._stopped, self._hinted)
+            while self._running:
+                wait(self._running, timeout=_TURN_SECONDS)
+                self._finish()
+                self._turned(self.clock.seconds())
 
     def _is_seen(self) -> bool:
         """Whether every environment was looked at. If not, those of the next wave are due."""
@@ -93,8 +103,7 @@ class WatchLoop:
 
     @property
     def _awaited(self) -> list[Future[Any]]:
-        fetching = [] if self._fetching is None else [self._fetching]
-        return [*self._running, *fetching]
+        return [*self._running, *([] if self._fetching is None else [self._fetching])]
 
     def _turn(self, *, once: bool) -> float:
         """Do everything that is due. Returns the seconds until something else is."""
@@ -103,26 +112,34 @@ class WatchLoop:
         self._read_source(now, once=once)
         if not self._opening:
             self._begin_due(once=once)
-        now = self.clock.seconds()
-        next_due = self.schedule.next_due()
-        lag = 0.0 if next_due is None else max(0.0, now - next_due)
-        for watcher in self.watchers:
-            watcher.turned(self.schedule.waiting(now), lag)
-        self.turned_at = now
-        waits = [_TURN_SECONDS] if self._fetching is not None else [_TURN_SECONDS, self._poll_at - now]
+        now, next_due = self.clock.seconds(), self.schedule.next_due()
+        self._turned(now)
+        waits = [_TURN_SECONDS] if self._fetching is not None else [_TURN_SECONDS, self._next_read - now]
         if next_due is not None and len(self._running) < self.parallelism and not self._opening:
             waits.append(next_due - now)
         return max(0.0, min(waits))
 
+    def _turned(self, now: float) -> None:
+        self.turned_at = now
+        next_due = self.schedule.next_due()
+        lag = 0.0 if next_due is None else max(0.0, now - next_due)
+        for watcher in self.watchers:
+            watcher.turned(self.schedule.waiting(now), lag)
+
     def hint(self) -> None:
-        """Read the source soon: it may have changed. Called by any thread."""
-        self._poll_at = 0.0
+        """Read the source at once, or soon if it was just read. For one thread besides that of the loop."""
+        if not self._hinted.done():
+            self._hinted.set_result(None)
+
+    @property
+    def _next_read(self) -> float:
+        return min(self._poll_at, self._read_at + _HINT_SECONDS) if self._hinted.done() else self._poll_at
 
     def _read_source(self, now: float, *, once: bool) -> None:
         """Fetch when it is time to, and use a new revision as soon as nothing is running."""
         if self._fetching is not None and self._fetching.done():
             fetching, self._fetching = self._fetching, None
-            self._poll_at = now + self.schedule.jittered(self.poll)
+            self._read_at, self._poll_at = now, now + self.schedule.jittered(self.poll)
             try:
                 revision = fetching.result()
                 self._opening = revision if revision != self.revision else ""
@@ -130,7 +147,8 @@ class WatchLoop:
                     self._source_read()
             except Exception as error:  # noqa: BLE001 - a boundary: the revision in use stays
                 self._source_failed(_text_of(error))
-        elif self._fetching is None and now >= self._poll_at and not self._opening and not (once and self.revision):
+        elif self._fetching is None and now >= self._next_read and not self._opening and not (once and self.revision):
+            self._hinted = Future()
             self._fetching = self._pool.submit(self.work.fetch)
         if self._opening and not self._running:
             self._use(self._opening, now, once=once)
@@ -294,7 +312,8 @@ class WatchLoop:
         succeeded = now if not visit.failed else None if before is None else before.succeeded_at
         state, labels = visit.decision.state or state, dict(self._environments[name].labels)
         waits, revision = visit.decision.waits_for, self.revision
-        return EnvironmentStatus(name, state, now, labels, changes, digest, reason, waits, revision, now, succeeded)
+        found = EnvironmentStatus(name, state, now, labels, changes, digest, reason, waits, revision, now, succeeded)
+        return replace(found, interval=self._environments[name].settings.interval)
 
     def _report(self, visit: EnvironmentVisit) -> None:
         look, applied = visit.look, visit.applied

@@ -73,11 +73,12 @@ class Notifier:
         # messages; and what is gathered for the next one: by receiver and environment, what happened to it last.
         self._known, self._messages, self._events = _read(folder / FILE)
         self._changed = self._stopping = False
-        self.use(receivers)
+        self._receivers = {one.name: one for one in receivers}
 
-    def use(self, receivers: Sequence[Receiver]) -> None:
-        """From now on these receivers. What waits for others is dropped."""
+    def use(self, receivers: Sequence[Receiver], base: Path) -> None:
+        """From now on these receivers. What waits for others is dropped. References to files are relative to `base`."""
         with self._lock:
+            self._base = base
             self._receivers = {one.name: one for one in receivers}
             self._messages = [one for one in self._messages if one["receiver"] in self._receivers]
             self._events = {name: events for name, events in self._events.items() if name in self._receivers}
@@ -113,7 +114,7 @@ class Notifier:
         with self._lock:
             if self._events and (all_now or now >= self._gathered_at):
                 self._enqueue(now)
-            due = [one for one in self._messages if all_now or one["next_at"] <= now]
+            due = [one for one in self._ready() if all_now or one["next_at"] <= now]
             self._save()
         tried = set[str]()
         for message in due:
@@ -122,8 +123,12 @@ class Notifier:
                 tried.add(message["receiver"])
         with self._lock:
             self._save()
-            times: list[float] = [one["next_at"] for one in self._messages] + [self._gathered_at] * bool(self._events)
+            times: list[float] = [one["next_at"] for one in self._ready()] + [self._gathered_at] * bool(self._events)
         return max(0.0, min([60.0, *(at - self._clock() for at in times)]))
+
+    def _ready(self) -> list[dict[str, Any]]:
+        """The messages whose receivers are known: at the start, those of an earlier watch are there before any receiver."""
+        return [one for one in self._messages if one["receiver"] in self._receivers]
 
     def _enqueue(self, now: float) -> None:
         for receiver, events in self._events.items():
@@ -226,7 +231,7 @@ class Notifier:
         """How many notifications there were, by receiver and result, and how many failed and wait, by receiver."""
         with self._lock:
             waiting = dict.fromkeys(self._receivers, 0)
-            for one in self._messages:
+            for one in self._ready():
                 waiting[one["receiver"]] += one["attempts"] > 0
             return dict(self._counts), waiting
 

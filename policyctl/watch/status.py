@@ -78,8 +78,8 @@ class Watcher:
     def turned(self, due: int, lag: float) -> None:
         """The loop turned: so many environments are due, and the one that waits longest has done so for `lag` seconds."""
 
-    def close(self) -> None:
-        """The watch is over: what was begun is finished."""
+    def stopping(self) -> None:
+        """The watch ends once what was begun is finished. Called by a signal handler."""
 
 
 class Board:

@@ -69,9 +69,10 @@ class Clock:
         """Seconds of a clock that is never set back. Phases follow it, so it must not begin anew with a process."""
         return _EPOCH + time.monotonic()
 
-    def pause(self, running: Collection[Future[Any]], seconds: float, stopped: Future[None]) -> None:
-        """Wait until one of what runs is done, or the watch is stopped, for so many seconds at most."""
-        wait([*running, stopped], timeout=seconds, return_when=FIRST_COMPLETED)
+    def pause(self, running: Collection[Future[Any]], seconds: float, *others: Future[None]) -> None:
+        """Wait until one of what runs is done, or one of the `others`, which come from outside: a stop, or a hint. For so many
+        seconds at most."""
+        wait([*running, *(one for one in others if not one.done())], timeout=seconds, return_when=FIRST_COMPLETED)
 
 
 _EPOCH = time.time() - time.monotonic()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.reconcile.audit import read_audit
+from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
 
@@ -173,7 +174,7 @@ def test_other_windows_do_not_stop_a_person(repository: Project, policyctl: Poli
 
 
 def started(*args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "policyctl", "watch", "--poll", "1s", "--interval", "1s", *args]
+    command = [sys.executable, "-m", "policyctl", "watch", "--poll", "1s", "--interval", "1s", "--port", "0", *args]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -202,3 +203,38 @@ def test_it_sees_new_revisions_and_edits_and_ends_with_a_signal(repository: Proj
         finally:
             process.kill()
     assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
+APPROVED = "environments: {local: {remote: local, watch: {apply: on-merge, approved: true}}}\n"
+
+
+def test_with_approved_only_the_plan_of_a_merged_pull_request_is_applied(work: Work) -> None:
+    work.project.write("policyctl.yaml", APPROVED)
+    work.settle()
+    work.add("web")
+    assert work.comment(5).code == 0
+    work.forge.head = work.commit()
+    assert "no merged plan of a pull request is this one (sha256:" in work.policyctl("watch", "--once").out
+    assert "web" not in work.live
+    work.forge.merge(5, work.forge.head)
+    assert "applied: Git moved: virtual-policy/web" in work.policyctl("watch", "--once").out
+    assert "web" in work.live
+    work.add("other")  # which no pull request showed
+    work.forge.head = work.commit()
+    assert "no merged plan of" in work.policyctl("watch", "--once").out
+    work.forge.head = "d" * 40  # the branch has moved on
+    work.add("third")
+    assert "has moved on" in work.policyctl("watch", "--once").out
+    assert work.live & {"other", "third"} == set()
+
+
+@pytest.mark.parametrize("missing", ["GITHUB_TOKEN", "GITHUB_REPOSITORY"])
+def test_without_a_way_to_read_approvals_it_waits_and_names_what_is_missing(
+    repository: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    repository.write("policyctl.yaml", APPROVED)
+    if missing == "GITHUB_REPOSITORY":
+        monkeypatch.setenv("GITHUB_TOKEN", "token")
+    ran = policyctl("watch", "--once")
+    assert "pending" in ran.out
+    assert missing in ran.out

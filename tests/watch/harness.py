@@ -116,7 +116,8 @@ class Watching:
     """A `policyctl watch` and what it has shown: when each environment was first shown as drifted."""
 
     def __init__(self, folder: Path, parallelism: int) -> None:
-        command = [sys.executable, "-m", "policyctl", "watch", "--format", "json", "--parallelism", str(parallelism)]
+        command = [sys.executable, "-m", "policyctl", "watch", "--format", "json", "--port", "0"]
+        command += ["--parallelism", str(parallelism)]
         environ = {**os.environ, "PYTHONPATH": os.getcwd()}
         self.errors = open(folder / "errors.txt", "ab")  # noqa: SIM115
         self.process = subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=self.errors, text=True)

@@ -41,7 +41,7 @@ class SimulatedClock(Clock):
     def then(self, at: float, what: Callable[[], object]) -> None:
         heapq.heappush(self.events, (at, len(self.events), what))
 
-    def pause(self, running: Collection[Future[Any]], seconds: float, _: Future[None]) -> None:
+    def pause(self, running: Collection[Future[Any]], seconds: float, *_: Future[None]) -> None:
         if running:
             wait(running, return_when=FIRST_COMPLETED)
             return

@@ -1,0 +1,134 @@
+"""What shows a watch: its HTTP server, metrics, notifications, traces, and what systemd is told."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from policyctl.cli.console import Console
+from policyctl.errors import UsageError
+from policyctl.remote.hosts import HostTally
+from policyctl.remote.redaction import resolve_secret
+from policyctl.watch.http import StatusServer, WatchSite
+from policyctl.watch.notify import Notifier
+from policyctl.watch.status import Board, Transition, Watcher
+from policyctl.watch.systemd import notify
+from policyctl.watch.trace import Span, no_span, spans
+
+if TYPE_CHECKING:
+    from policyctl.cli.fleet import Fleet
+    from policyctl.watch.loop import WatchLoop
+
+
+class OutputOptions(NamedTuple):
+    """The options about what shows a watch."""
+
+    host: str
+    port: int
+    hook_secret: str | None
+    metric_label: tuple[str, ...]
+
+
+_OPTIONS = (
+    click.option("--host", default="127.0.0.1", show_default=True, help="The address of the status page, metrics and probes."),
+    click.option(
+        "--port", type=click.IntRange(0, 65535), default=4410, show_default=True, help="Its port; 0 takes a free one."
+    ),
+    click.option(
+        "--hook-secret",
+        metavar="REF",
+        help="Where the secret of webhooks is that a push sends to /hook: env:NAME or file:PATH. Without it there is no /hook.",
+    ),
+    click.option(
+        "--metric-label", multiple=True, metavar="KEY", help="A label of environments that metrics show too. Repeatable."
+    ),
+)
+
+
+def with_outputs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options about what shows a watch, as `given`: an OutputOptions."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **more: Any) -> Any:
+        given = OutputOptions(**{key: more.pop(key) for key in OutputOptions._fields})
+        return function(*args, given=given, **more)
+
+    for option in reversed(_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper
+
+
+class Outputs(Watcher):
+    """All that shows a watch but what it prints."""
+
+    def __init__(self, given: OutputOptions, board: Board, folder: Path) -> None:
+        """`folder` keeps notifications that are not delivered yet. Raises UsageError for options that cannot be used."""
+        from policyctl.watch.metrics import ReceiverCollector, WatchMetrics  # needs the extra
+
+        self._given, self.board = given, board
+        if given.hook_secret is not None and not given.hook_secret.startswith(("env:", "file:")):
+            raise UsageError("--hook-secret must be a reference, env:NAME or file:PATH; never the secret itself")
+        self.span: Span = no_span
+        self._notifier = Notifier((), folder)
+        self._tally = HostTally()
+        self._metrics = WatchMetrics(self.board, given.metric_label, self._tally)
+        self._metrics.add(ReceiverCollector(self._notifier.counts))
+        self._ready, self._hints = False, threading.Lock()
+
+    def opened(self, fleet: Fleet) -> None:
+        """Go on with the environments and receivers of another revision."""
+        if fleet.hosts is not None:
+            fleet.hosts.tally = self._tally
+        path = fleet.config.path
+        self._notifier.use(fleet.config.receivers, Path() if path is None else path.parent)
+        self._notifier.keep(frozenset(fleet.names))
+
+    def transition(self, transition: Transition) -> None:
+        self._notifier(transition)
+
+    def worked(self, action: str, result: str, seconds: float) -> None:
+        self._metrics.reconciled(action, result, seconds)
+
+    def turned(self, due: int, lag: float) -> None:
+        """Note that the loop goes on, also for systemd."""
+        self._metrics.turned(due)
+        self._metrics.late(lag)
+        notify("WATCHDOG=1" if self._ready else "READY=1")
+        self._ready = True
+
+    def stopping(self) -> None:
+        """Note that the watch ends, for systemd."""
+        notify("STOPPING=1")
+
+    @contextmanager
+    def around(self, watch: WatchLoop, *, once: bool, console: Console) -> Iterator[None]:
+        """Show the watch while it runs. One that looks `once` has no HTTP server."""
+        with ExitStack() as stack:
+            self.span = stack.enter_context(spans(os.environ))
+            stack.enter_context(self._notifier)
+            if not once:
+                server = stack.enter_context(StatusServer(self._given.host, self._given.port, self._site(watch)))
+                console.say(f"status at {server.url}")
+            yield
+
+    def _site(self, watch: WatchLoop) -> WatchSite:
+        reference = self._given.hook_secret
+        return WatchSite(
+            self.board,
+            lambda: watch.clock.seconds() - watch.turned_at,
+            self._metrics.text,
+            self._notifier.broken,
+            lambda: self._hint(watch),
+            None if reference is None else lambda: resolve_secret("--hook-secret", reference),
+        )
+
+    def _hint(self, watch: WatchLoop) -> None:
+        with self._hints:
+            watch.hint()
