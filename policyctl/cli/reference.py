@@ -35,6 +35,8 @@ TOPICS = (
     "orchestrate",
     "serve",
     "gateway",
+    "operate",
+    "where-to-run",
     "formats",
     "rules",
     "commands",
