@@ -36,6 +36,8 @@ TOPICS = (
     "orchestrate",
     "serve",
     "gateway",
+    "operate",
+    "where-to-run",
     "formats",
     "rules",
     "commands",

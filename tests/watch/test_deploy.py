@@ -14,6 +14,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from click import Context
 
 from policyctl.ci.starter_files import DEPLOYS, deployment
 from policyctl.cli.main import policyctl as policyctl_commands
@@ -175,7 +176,8 @@ def command_lines() -> list[list[str]]:
     starts = [re.findall(r"^ExecStart=/opt/policyctl/bin/policyctl (.*)$", text, re.MULTILINE) for text in UNITS.values()]
     pods = [document["spec"]["template"]["spec"] for _, document in documents() if document["kind"] == "Deployment"]
     every = [line.split() for found in starts for line in found] + [pod["containers"][0]["args"] for pod in pods]
-    return [line for line in every if line[0] in policyctl_commands.commands]
+    commands = policyctl_commands.list_commands(Context(policyctl_commands))
+    return [line for line in every if line[0] in commands]
 
 
 @pytest.mark.parametrize("line", command_lines(), ids=" ".join)
