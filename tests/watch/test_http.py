@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.watch.http import MOST_CONNECTIONS, StatusServer, WatchSite
+from policyctl.watch.http import MOST_CONNECTIONS, SECONDS, StatusServer, WatchSite
 from policyctl.watch.status import Board, State
 from tests.watch.boards import NOW, board, status
 
@@ -123,6 +123,7 @@ def test_slow_clients_do_not_keep_others_out() -> None:
 
 def test_a_connection_is_closed_after_its_time() -> None:
     with serving(seconds=0.0) as url, connected(url) as slow:
+        slow.settimeout(SECONDS / 2)  # sooner than the server's own limit for a client that sends nothing
         slow.sendall(b"POST /hook HTTP/1.1\r\nContent-Length: 100\r\n\r\nx")
         assert slow.recv(1) == b""
 

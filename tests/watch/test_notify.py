@@ -66,6 +66,12 @@ class HookHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self.server.arrived.set()
 
+    def do_GET(self) -> None:
+        """Where a redirect would lead, if it were followed."""
+        self.server.got.append(Got(dict(self.headers), b"{}"))
+        self.send_response(204)
+        self.end_headers()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 

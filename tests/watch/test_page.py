@@ -34,6 +34,11 @@ def test_problems_come_first_and_each_has_its_reason() -> None:
     assert names(page)[-1] == "calm"
 
 
+def test_of_one_state_what_lasts_longest_comes_first() -> None:
+    shown = board(*(status(name, State.DRIFTED, age=age) for name, age in [("a", 5), ("b", 90), ("c", 5), ("d", 30)]))
+    assert names(status_html(shown, NOW)) == ["b", "d", "a", "c"]
+
+
 def test_every_state_is_on_the_page() -> None:
     assert {*STATES} == {*State}
 
