@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.errors import NotFound, RemoteError
+from policyctl.errors import NotFound, RemoteError, Unreachable
 from policyctl.policy.live import Duplicates, observe_rows
 from policyctl.remote.http import Request, Response
 from policyctl.remote.open import open_reader
@@ -169,7 +169,7 @@ def test_a_failure_of_the_network_knows_its_url_its_proxy_and_every_attempt(
 def test_a_connection_that_is_refused_before_a_write_is_not_a_lost_answer() -> None:
     with reach(f"http://127.0.0.1:{closed_port()}") as remote, pytest.raises(RemoteError, match="Connection refused") as told:
         remote.add(document("a"))
-    assert type(told.value) is RemoteError
+    assert type(told.value) is Unreachable
 
 
 def test_a_certificate_is_trusted_by_ca_file_only() -> None:
