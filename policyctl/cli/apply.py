@@ -13,6 +13,7 @@ import click
 
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
+from policyctl.cli.gateways import with_gateways
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import ALL, NumberRange, Options, with_options
@@ -136,6 +137,7 @@ def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | 
 @with_environments
 @with_pace
 @with_queue
+@with_gateways
 def apply(
     options: Options,
     planfile: Path | None,

@@ -23,7 +23,7 @@ from policyctl.load.urls import SQLITE, is_loopback_host
 from policyctl.policy.document import Document
 from policyctl.policy.virtual_model import VirtualModel
 from policyctl.reconcile.observe import observe
-from policyctl.remote.open import sqlite_path
+from policyctl.remote.open import change_signature, sqlite_path
 from policyctl.report.format import count, escape
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ class GatewayOptions(NamedTuple):
 @click.option("--records", type=click.Path(path_type=Path, dir_okay=False), help="Add a line for each request to this file.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the port.")
 @click.option(
-    "--poll", type=NumberRange(0.05), metavar="SECONDS", help="How often to look for changes.  [default: 0.5, of a service 10]"
+    "--poll",
+    type=NumberRange(0.05),
+    metavar="SECONDS",
+    help="How often to look for changes.  [default: 0.5, in PostgreSQL 1, of a service 10]",
 )
 @click.option("--max-body", type=click.IntRange(1), default=32 << 20, show_default=True, help="Bytes of a request's body.")
 @click.option("--max-requests", type=click.IntRange(1), default=2000, show_default=True, help="More at once get a 503.")
@@ -165,7 +168,9 @@ class PolicySource:
         session = self._session()
         self.identity = session.url if self.is_remote else str(options.dir)
         self.database = sqlite_path(session.url) if self.is_remote and session.url.startswith(SQLITE) else None
-        self.every = own.poll or (0.5 if not self.is_remote or session.url.startswith(SQLITE) else 10.0)
+        self._changed = change_signature(session.url) if self.is_remote else None
+        often = 0.5 if not self.is_remote or session.url.startswith(SQLITE) else 10.0 if self._changed is None else 1.0
+        self.every = own.poll or often
         self.secrets: set[str] = set()  # files with keys of upstreams
 
     def _session(self) -> Session:
@@ -176,12 +181,15 @@ class PolicySource:
         return replace(session, environment=whole, access=replace(session.access, environment=whole))
 
     def signature(self) -> object:
-        """The sizes and times of all files that the policies are read from; None for a service."""
-        if self.is_remote and self.database is None:
+        """The sizes and times of all files that the policies are read from, and what a store in PostgreSQL has; None for a
+        service."""
+        if self.is_remote and self.database is None and self._changed is None:
             return None
-        files = [*stamps(self.options.dir), *map(stamp, sorted(self.secrets))]
+        files: list[object] = [*stamps(self.options.dir), *map(stamp, sorted(self.secrets))]
         if self.database is not None:
             files += [stamp(f"{self.database}{suffix}") for suffix in ("", "-wal")]
+        if self._changed is not None:
+            files.append(self._changed())
         return tuple(files)
 
     def load(self) -> RouteTable:

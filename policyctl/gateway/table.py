@@ -17,7 +17,7 @@ from policyctl.effect.tree import Tree, read_tree
 from policyctl.errors import NotKnown, PolicyctlError, RemoteError
 from policyctl.load.environment import GatewayConnection
 from policyctl.load.urls import http_url_error, is_safe_for_secrets, origin
-from policyctl.policy.document import Document, digest, model_names, version_of
+from policyctl.policy.document import Document, model_names, revision_of_policies, version_of
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, canonical_name, short_model, virtual_model
 
@@ -93,7 +93,7 @@ class RouteTable:
         self.policies = snapshot.policies
         self.without = snapshot.without
         self.left_out = snapshot.left_out
-        self.revision = digest(sorted(snapshot.policies.items()))[len("sha256:") :][:12]
+        self.revision = revision_of_policies(snapshot.policies)
         self._known = KnownPolicies(snapshot.policies, whole=True, unclear=snapshot.left_out)
         self._upstreams = snapshot.upstreams
         self._pretend = pretend

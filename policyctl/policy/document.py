@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -229,3 +229,8 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [without_nulls(item) for item in value]
     return value
+
+
+def revision_of_policies(policies: Mapping[str, Document]) -> str:
+    """A short hash of normal forms by name, which names a set of policies that is in use."""
+    return digest(sorted(policies.items()))[len("sha256:") :][:12]

@@ -82,6 +82,14 @@ def open_reader(url: str, access: Access = Access()) -> Reader:
     return OrchestrateReader(url, *open_sender(url, access), models=access.environment.settings.models)
 
 
+def change_signature(url: str) -> Callable[[], object] | None:
+    """For a store in PostgreSQL a function whose value is another one once something was written; None for other remotes."""
+    if not is_postgres(url):
+        return None
+    signature: Callable[[], object] = _postgres(url).PostgresDatabase(url, writable=False).signature
+    return signature
+
+
 def open_writer(url: str, access: Access = Access()) -> Writer:
     """A remote that can be read and written. Raises UsageError for one that can only be read."""
     require_writable(url)

@@ -48,6 +48,7 @@ _IS_MADE = """
 SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = 'policyctl' AND relname = 'format'
 """
+_SIGNATURE = "SELECT md5(string_agg(id || ' ' || version, ',' ORDER BY id)) FROM policyctl.{}"
 Found = TypeVar("Found")
 
 
@@ -113,6 +114,13 @@ class PostgresDatabase:
         if not self._current and (self.run(self._format) or (0,))[0] < len(_STEPS):
             self.run(self._migrate)
         self._made = self._current = True
+
+    def signature(self) -> object:
+        """A value that is another one once a policy or model was written. Raises RemoteError as reading does."""
+        self._made = self._made or self.run(self._format) is not None
+        if not self._made:
+            return []
+        return self.run(lambda connection, _: [_one(connection, _SIGNATURE.format(kind)) for kind in ("policy", "model")])
 
     def names_are_unique(self) -> bool:
         """Whether this store (or the one that would be made) refuses a second policy of one name."""

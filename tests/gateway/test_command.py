@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from policyctl.cli.gateways import GatewayState
 from tests.conftest import Policyctl, Project
 from tests.gateway.live import Running, running
 
@@ -160,6 +161,55 @@ def test_what_is_applied_to_a_database_is_run(project: Project, policyctl: Polic
         assert gateway.chat().status_code == 503
         assert policyctl("apply", "--yes", "--remote", "sqlite:///live.db").code == 0
         gateway.until(lambda: gateway.chat().status_code == 200)
+
+
+@pytest.mark.slow
+def test_an_apply_to_postgresql_ends_once_every_replica_runs_it(project: Project, policyctl: Policyctl, database: str) -> None:
+    project.policy("p", A)
+    remote, pretend = ("--remote", database), ("--pretend", "openai/a=503")
+    assert policyctl("apply", "--yes", *remote).code == 0
+    with started(project.folder, *remote, *pretend, "--poll", "1") as one, started(project.folder, *remote, *pretend) as other:
+        urls = f"{one.client.base_url},{other.client.base_url}"
+        project.policy("p", A, B)
+        began = time.monotonic()
+        ran = policyctl("apply", "--yes", *remote, "--wait-gateways", urls)
+        assert ran.code == 0, ran.err
+        assert [gateway.chat().status_code for gateway in (one, other)] == [200, 200]
+        assert time.monotonic() - began < 20
+        (project.policies / "p.yaml").unlink()
+        project.policy("q", A)
+        late = policyctl("apply", "--yes", *remote, "--wait-gateways", f"{urls},http://127.0.0.1:9", "--wait-seconds", "0")
+        assert (late.code, "everything is applied, but not every gateway runs" in late.err) == (5, True), late.err
+        assert "http://127.0.0.1:9 cannot be asked: 127.0.0.1:9 cannot be reached" in late.err
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (GatewayState("abc"), ""),
+        (GatewayState("old"), "runs old"),
+        (GatewayState("old", "p.yaml is invalid"), "runs old, because it refused what is newer: p.yaml is invalid"),
+        (GatewayState(problem="cannot be asked"), "cannot be asked"),
+    ],
+)
+def test_why_a_gateway_is_waited_for(state: GatewayState, why: str) -> None:
+    assert state.why_not("abc") == why
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--wait-gateways", ","), "name at least one gateway"),
+        (("--wait-gateways", "gateway-1"), "gateway-1 must be"),
+        (("--wait-gateways", "http://127.0.0.1:9", "--all"), "--wait-gateways is for one environment"),
+    ],
+)
+def test_gateways_that_cannot_be_waited_for_are_one_clear_line(
+    project: Project, policyctl: Policyctl, arguments: tuple[str, ...], why: str
+) -> None:
+    project.policy("p", A)
+    ran = policyctl("apply", "--yes", *arguments)
+    assert (ran.code, why in ran.err) == (64, True), ran.err
 
 
 @pytest.mark.slow
