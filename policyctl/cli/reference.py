@@ -168,7 +168,8 @@ then, as the first line of a policy file, for the YAML language server:
 def show_schema(options: Options, name: str) -> int:
     """Print a JSON Schema (draft 2020-12): of a policy file (policy), of a file of a virtual model (model), of scenario tests
     (test), of policyctl.yaml (config), or of the JSON that plan, apply, several environments (fleet), env list (environments),
-    runs, validate, policy list (policies), model list (models), consumers, effect, history and doctor print."""
+    runs, validate, policy list (policies), model list (models), consumers, effect (with --records: calibration), history,
+    doctor and watch (its page: status) print."""
     Console(options).result(schema_text(name))
     return 0
 

@@ -18,10 +18,12 @@ SCHEMAS = (
     "policies",
     "models",
     "effect",
+    "calibration",
     "history",
     "consumers",
     "environments",
     "status",
+    "watch",
     "runs",
     "doctor",
 )

@@ -179,7 +179,8 @@ CALIBRATION_NOTE = "predicted: what the policy makes of the answers that its mod
 def calibration_report(form: str, found: Sequence[Calibration], unread: int) -> str:
     """The report; `unread` is how many lines were not records."""
     if form == "json":
-        return json_text({"policies": [_value(one) for one in found], "unread_lines": unread})
+        head = {"format": "policyctl/calibration", "version": 1}
+        return json_text({**head, "policies": [_value(one) for one in found], "unread_lines": unread})
     parts = [(_calibrated(one), list(_calibration_rows(one))) for one in found]
     text = _calibration_page(parts) if form == "markdown" else _calibration_text(parts)
     return text + (f"\n{count(unread, 'line')} could not be read\n" if unread else "")

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from policyctl.reconcile.audit import read_audit
+from policyctl.report import schema_text
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
@@ -55,6 +57,9 @@ def test_what_is_merged_is_applied_and_what_is_edited_is_put_back(repository: Pr
         (None, "pending", 1),
         ("pending", "in_sync", 0),
     ]
+    schema = jsonschema.Draft202012Validator(json.loads(schema_text("watch")))
+    for one in events:
+        schema.validate(one)
     assert policyctl("plan", "--detailed-exitcode").code == 0
     assert policyctl("policy", "remove", "chat", "--yes").code == 0
     second = policyctl("watch", "--once")

@@ -6,12 +6,14 @@ import json
 from random import Random
 from typing import Any
 
+import jsonschema
 import pytest
 
 from policyctl.effect.calibration import RecordedRequest, calibrate, read_record
 from policyctl.effect.gateway import Answer
 from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
+from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 
 A, B = "virtual-model/openai/a", "virtual-model/google/b"
@@ -92,6 +94,9 @@ def test_effect_shows_both_side_by_side(project: Project, policyctl: Policyctl) 
     only = json.loads(ran.out)["policies"][0]
     assert (only["requests"], only["other_versions"]) == (0, 1)
     (project.folder / "records").write_text(json.dumps({**LINE, "version": only["version"]}) + "\n")
+    schema = jsonschema.Draft202012Validator(json.loads(schema_text("calibration")))
+    for text in (ran.out, policyctl("effect", "--records", "records", "--format", "json").out):
+        schema.validate(json.loads(text))
     shown = policyctl("effect", "--records", "records").out
     assert shown.startswith("p: 1 request\n")
     assert "mean wait" in shown
