@@ -23,7 +23,8 @@ from policyctl.gateway.observed import LibraryEvents
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
 IDLE_SECONDS = 75  # before an idle connection of a client is closed
 _ENDING = (signal.SIGINT, signal.SIGTERM)
-_RESTART_SECONDS = 1.0  # between two starts of a worker
+_RESTART_SECONDS = 1.0  # between two starts of a worker, and twice as long each time that one ended soon
+_SOON, _LONGEST_PAUSE = 10.0, 30.0
 
 
 class ClientProtocol(HttpToolsProtocol):
@@ -163,6 +164,7 @@ class _Supervisor:
         self.bound = bound  # never listens: it keeps the port while no worker does
         self.drain_seconds = drain_seconds
         self.started: dict[int, float] = {}
+        self.soon = 0  # workers in a row that ended soon after their start
         self.ending = False
 
     def run(self, workers: int) -> None:
@@ -172,13 +174,24 @@ class _Supervisor:
             self._start()
         while self.started:
             try:
-                pid, _ = os.wait()
+                pid, status = os.wait()
             except ChildProcessError:
                 return
-            began = self.started.pop(pid, 0.0)
+            lived = time.monotonic() - self.started.pop(pid, 0.0)
             if not self.ending:
-                time.sleep(max(0.0, began + _RESTART_SECONDS - time.monotonic()))
+                self._pause(pid, status, lived)
                 self._start()
+
+    def _pause(self, pid: int, status: int, lived: float) -> None:
+        """Log how a worker ended, and wait until another is started: longer each time that they end soon after their start."""
+        code = os.waitstatus_to_exitcode(status)
+        self.soon = self.soon + 1 if lived < _SOON else 0
+        pause = max(0.0, min(_RESTART_SECONDS * 2.0 ** max(0, self.soon - 1), _LONGEST_PAUSE) - lived)
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        self.app.observer.log("error", "worker ended", pid=pid, reason=how, lived_seconds=round(lived, 1))
+        end = time.monotonic() + pause
+        while not self.ending and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _RESTART_SECONDS))
 
     def _end(self, *_: object) -> None:
         self.ending = True

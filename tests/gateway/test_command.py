@@ -246,6 +246,8 @@ def test_workers_share_a_port_and_their_counters_and_are_replaced(project: Proje
         assert len(children) == 2
         os.kill(int(children[0]), signal.SIGKILL)
         gateway.until(lambda: [line["event"] for line in gateway.log].count("started") == 3)
+        (ended,) = [line for line in gateway.log if line["event"] == "worker ended"]
+        assert (ended["pid"], ended["reason"]) == (int(children[0]), "signal 9")
     assert [one["answer"] for one in _records(project)[0]["attempts"]] == [503, 200]
 
 
