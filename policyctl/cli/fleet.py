@@ -96,7 +96,7 @@ class Fleet:
             self.overrides,
             base=self.base,
             tests=self.tests,
-            on_idle=self._note_idle,
+            on_idle=self.note_idle,
             audit=audit or self.audit,
             judged=judged,
         )
@@ -110,11 +110,16 @@ class Fleet:
 
         return access_now(self.options.dir, self.config)
 
-    def _note_idle(self, idle: Mapping[str, str]) -> None:
+    def note_idle(self, idle: Mapping[str, str]) -> None:
         """Keep the options that match no policy in any environment so far: one that matches somewhere has its effect there."""
         with self._lock:
             known = self._idle
             self._idle = dict(idle) if known is None else {what: text for what, text in known.items() if what in idle}
+
+    @property
+    def idle(self) -> Mapping[str, str] | None:
+        """The options that match no policy in any environment so far; None before the first one."""
+        return self._idle
 
     def raise_if_idle(self) -> None:
         """Raise UsageError for the options that match no policy in any environment."""

@@ -93,4 +93,4 @@ def queue_runner(
         found = fleet.config.environments.get(name)
         return name if found is None else remote_identity(found.remote, name)
 
-    return QueueRunner(open_queue(), order, identity_of, stopped, fleet.console.say)
+    return QueueRunner(open_queue(), order, identity_of, stopped, fleet.console.say, fleet.note_idle)

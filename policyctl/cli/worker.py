@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -59,19 +59,19 @@ def worker(options: Options, threads: int, heartbeat: float, audit: Audit | None
     never carries any. SIGTERM and SIGINT end it once what was begun is finished, and its other jobs go to other workers.
     """
     queue, console = open_queue(), Console(options)
-    hands = Hands(options, queue, audit, console)
+    jobs = JobHandler(options, queue, audit, console)
     console.result(f"Working for {escape(queue.identity)} with {count(threads, 'thread')}\n")
     with Memo.remembering():
-        asyncio.run(_run(Worker(queue, hands, threads, Heartbeat(heartbeat, 4 * heartbeat)), hands))
+        asyncio.run(_run(Worker(queue, jobs, threads, Heartbeat(heartbeat, 4 * heartbeat)), jobs))
     return 0
 
 
-async def _run(worker: Worker, hands: Hands) -> None:
+async def _run(worker: Worker, jobs: JobHandler) -> None:
     """Work until a signal."""
     work = asyncio.ensure_future(worker.run())
 
     def stop() -> None:
-        hands.stop()
+        jobs.stop()
         work.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -79,11 +79,11 @@ async def _run(worker: Worker, hands: Hands) -> None:
     try:
         await work
     except asyncio.CancelledError:
-        if not hands.stopped():
+        if not jobs.stopped():
             raise
 
 
-class Hands:
+class JobHandler:
     """Does the jobs of a worker, in several threads. The files of a run are read once."""
 
     def __init__(self, options: Options, queue: JobQueue, audit: Audit | None, console: Console) -> None:
@@ -99,20 +99,22 @@ class Hands:
     def stopped(self) -> bool:
         return self._stopping
 
-    def __call__(self, name: str, order: Order) -> EnvironmentResult:
-        """Do an environment's part of an order. Raises Interrupted when it was stopped."""
+    def __call__(self, name: str, order: Order) -> tuple[EnvironmentResult, Mapping[str, str] | None]:
+        """Do an environment's part of an order. Returns the result, and the options that match no policy so far. Raises
+        Interrupted when it was stopped."""
         if self.stopped():
             raise Interrupted("the worker was stopped")
+        idle = None
         try:
             with self._fleet(order._replace(run="", shown=None)) as fleet:
-                result = self._done(fleet, name, order)
+                result, idle = self._done(fleet, name, order), fleet.idle
         except Interrupted:
             raise
         except PolicyctlError as error:
             result = EnvironmentResult(name, "failed", error.exit_code, str(error).partition("\n")[0])
         if self.stopped() and result.failed:
             raise Interrupted("the worker was stopped")
-        return replace(result, review=None)
+        return replace(result, review=None), idle
 
     def _done(self, fleet: Fleet, name: str, order: Order) -> EnvironmentResult:
         put_back: list[Interrupted] = []

@@ -202,11 +202,12 @@ class QueueRunner:
         identity_of: Callable[[str], str],
         stopped: Callable[[], bool] = lambda: False,
         warn: Callable[[str], None] = lambda _: None,
+        on_idle: Callable[[Mapping[str, str]], None] = lambda _: None,
     ) -> None:
         """`identity_of` gives an environment's remote: jobs of one remote are done one after the other. `warn` gets a line when
-        no worker is there."""
+        no worker is there, `on_idle` the options that match no policy where a worker has looked so far."""
         self._queue, self._order, self._identity_of = queue, order, identity_of
-        self._stopped, self._warn = stopped, warn
+        self._stopped, self._warn, self._on_idle = stopped, warn, on_idle
         self._jobs: dict[str, int] = {}
         self._done: set[str] = set()
         self._reported = False
@@ -233,7 +234,7 @@ class QueueRunner:
     def work(self, _: Task) -> Iterator[EnvironmentResult]:
         """Wait for the workers, and yield each result once. After a stop, jobs that no worker has begun are withdrawn."""
         with self._queue.connect() as connection:
-            look = _Results(connection, self._order.run)
+            look = _Results(connection, self._order.run, self._on_idle)
             heard = time.monotonic()
             while self._done < self._jobs.keys():
                 if self._stopped():
@@ -269,15 +270,19 @@ class QueueRunner:
 class _Results:
     """The results of a run, as they come."""
 
-    def __init__(self, connection: Connection, run: str) -> None:
-        self._connection, self._run = connection, run
+    def __init__(self, connection: Connection, run: str, on_idle: Callable[[Mapping[str, str]], None]) -> None:
+        self._connection, self._run, self._on_idle = connection, run, on_idle
         self._missing: set[str] = set()
 
     def new(self) -> list[EnvironmentResult]:
         """The results since the last time. Each is deleted as it is read: a number or a time would not do, since a later one
         may be there sooner."""
         taken = "DELETE FROM policyctl_result WHERE run = %s RETURNING environment, result"
-        return [read_result(name, json.loads(text)) for name, text in self._ask(taken, (self._run,))]
+        found = [(name, json.loads(text)) for name, text in self._ask(taken, (self._run,))]
+        for _, data in found:
+            if data["idle"] is not None:
+                self._on_idle(data["idle"])
+        return [read_result(name, data) for name, data in found]
 
     def lost(self, jobs: Mapping[str, int]) -> list[EnvironmentResult]:
         """A failure for each of these jobs that is over without a result, by two looks: its result may just have come."""
@@ -302,14 +307,15 @@ def _workers(connection: Connection) -> int:
     return 0 if found is None else int(found[0])
 
 
-def result_data(result: EnvironmentResult) -> dict[str, Any]:
-    """A result as plain values, without its review."""
+def result_data(result: EnvironmentResult, idle: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A result as plain values, without its review, and the options that match no policy so far (None: nothing was planned)."""
     kept = {key: getattr(result, key) for key in _TEXTS}
     marks = result.marks
     return {
         **kept,
         "code": result.code,
         "whole": result.whole,
+        "idle": None if idle is None else dict(idle),
         "counts": None if result.counts is None else dict(result.counts),
         "marks": [list(marks.prints), list(marks.changed), dict(marks.traffic)],
     }
@@ -332,15 +338,15 @@ class Heartbeat(NamedTuple):
     stalled: float = 20.0
 
 
-Handler = Callable[[str, Order], EnvironmentResult]
+Handler = Callable[[str, Order], tuple[EnvironmentResult, Mapping[str, str] | None]]
 
 
 class Worker:
     """Takes jobs and does them in threads, until it is stopped."""
 
     def __init__(self, queue: JobQueue, handle: Handler, threads: int, heartbeat: Heartbeat = Heartbeat()) -> None:
-        """`handle` does an environment's part of an order. It may raise Interrupted or RemoteError, after which the job is done
-        again; no other exception."""
+        """`handle` does an environment's part of an order, and returns what `result_data` takes. It may raise Interrupted or
+        RemoteError, after which the job is done again; no other exception."""
         self._queue, self._handle, self._threads, self._heartbeat = queue, handle, threads, heartbeat
 
     async def run(self) -> None:
@@ -376,14 +382,14 @@ class Worker:
     def _do(self, name: str, data: Mapping[str, Any]) -> None:
         try:
             order = read_order(data)
-            result = self._handle(name, order)
-            run = order.run
+            (result, idle), run = self._handle(name, order), order.run
         except (Interrupted, RemoteError):
             raise
         except PolicyctlError as error:
-            result, run = EnvironmentResult(name, "failed", error.exit_code, str(error)), str(data.get("run", ""))
+            result, idle = EnvironmentResult(name, "failed", error.exit_code, str(error)), None
+            run = str(data.get("run", ""))
         with self._queue.connect() as connection:
             connection.execute(
                 "INSERT INTO policyctl_result (run, environment, result) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                (run, name, json.dumps(result_data(result))),
+                (run, name, json.dumps(result_data(result, idle))),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,11 +92,12 @@ def test_what_no_worker_began_is_withdrawn_when_the_run_is_stopped(queue: JobQue
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str) -> None:
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POLICYCTL_DATABASE", database)
     with serving_tenants(1) as (_, url):
         write_repository(tmp_path, url, 3, 1)
+        yield
 
 
 @pytest.mark.usefixtures("fleet")
@@ -127,6 +129,20 @@ def test_a_database_that_cannot_be_one_is_one_clear_line_without_its_password(
     monkeypatch.setenv("POLICYCTL_DATABASE", value)
     ran = policyctl("worker")
     assert (ran.code, why in ran.err, "secret" in ran.err) == (64, True, False), ran.err
+
+
+def test_what_matches_no_policy_anywhere_is_reported_as_without_a_queue(fleet: None, policyctl: Policyctl) -> None:
+    worker = subprocess.Popen([sys.executable, "-m", "policyctl", "worker"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert worker.stdout is not None
+        assert "Working for" in worker.stdout.readline()
+        ran = policyctl("plan", "--all", "--only", "nothing*", "--on", "queue")
+    finally:
+        worker.terminate()
+        worker.communicate()
+    here = policyctl("plan", "--all", "--only", "nothing*")
+    assert (ran.code, ran.err) == (here.code, here.err)
+    assert "in any environment" in ran.err
 
 
 def test_a_worker_with_other_files_does_nothing_and_shows_both_commits(
