@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import click
@@ -60,14 +61,18 @@ def worker(options: Options, threads: int, heartbeat: float, audit: Audit | None
     """
     queue, console = open_queue(), Console(options)
     jobs = JobHandler(options, queue, audit, console)
-    console.result(f"Working for {escape(queue.identity)} with {count(threads, 'thread')}\n")
-    with Memo.remembering():
-        asyncio.run(_run(Worker(queue, jobs, threads, Heartbeat(heartbeat, 4 * heartbeat)), jobs))
+
+    def begun() -> None:
+        console.result(f"Working for {escape(queue.identity)} with {count(threads, 'thread')}\n")
+        sys.stdout.flush()
+
+    with Memo.remembering(), closing(jobs):
+        asyncio.run(_run(Worker(queue, jobs, threads, Heartbeat(heartbeat, 4 * heartbeat)), jobs, begun))
     return 0
 
 
-async def _run(worker: Worker, jobs: JobHandler) -> None:
-    """Work until a signal."""
+async def _run(worker: Worker, jobs: JobHandler, begun: Callable[[], None]) -> None:
+    """Work until a signal. `begun` is called once a signal ends it well."""
     work = asyncio.ensure_future(worker.run())
 
     def stop() -> None:
@@ -76,6 +81,7 @@ async def _run(worker: Worker, jobs: JobHandler) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
+    begun()
     try:
         await work
     except asyncio.CancelledError:
@@ -98,6 +104,11 @@ class JobHandler:
 
     def stopped(self) -> bool:
         return self._stopping
+
+    def close(self) -> None:
+        """Close the connections to remotes, when no job runs any more."""
+        with self._lock:
+            self._drop_unused()
 
     def __call__(self, name: str, order: Order) -> tuple[EnvironmentResult, Mapping[str, str] | None]:
         """Do an environment's part of an order. Returns the result, and the options that match no policy so far. Raises

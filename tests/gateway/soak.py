@@ -154,6 +154,9 @@ def _send(url: str, tally: Tally, over: threading.Event) -> None:
             except (httpx.NetworkError, httpx.RemoteProtocolError):
                 with tally.lock:
                     tally.ended += 1
+            except (httpx.TimeoutException, ValueError) as error:
+                with tally.lock:
+                    tally.wrong[f"{type(error).__name__} instead of an answer"] += 1
 
 
 def _fail(upstream: ScriptedUpstream) -> None:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from policyctl.cli.console import Console
+from policyctl.cli.fleet import open_fleet
+from policyctl.cli.options import Options
+from policyctl.cli.session import open_config
+from policyctl.cli.worker import JobHandler
 from policyctl.errors import PolicyctlError, RemoteError
+from policyctl.load.selector import EVERY
+from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult, Marks
 from policyctl.reconcile.queue import (
+    Heartbeat,
+    Interrupted,
     JobQueue,
     Order,
     QueueRunner,
     RemoteLock,
+    Worker,
     read_order,
     read_result,
     remote_lock,
@@ -131,34 +146,123 @@ def test_a_database_that_cannot_be_one_is_one_clear_line_without_its_password(
     assert (ran.code, why in ran.err, "secret" in ran.err) == (64, True, False), ran.err
 
 
-def test_what_matches_no_policy_anywhere_is_reported_as_without_a_queue(fleet: None, policyctl: Policyctl) -> None:
-    worker = subprocess.Popen([sys.executable, "-m", "policyctl", "worker"], stdout=subprocess.PIPE, text=True)
+@contextmanager
+def working(database: str, options: Options = Options()) -> Iterator[JobHandler]:
+    """A worker in a thread of this process."""
+    queue = JobQueue(database)
+    jobs = JobHandler(options, queue, None, Console(options))
+    loop = asyncio.new_event_loop()
+    work = loop.create_task(Worker(queue, jobs, 2, Heartbeat(0.5, 2.0)).run())
+
+    def run() -> None:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(work)
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
     try:
-        assert worker.stdout is not None
-        assert "Working for" in worker.stdout.readline()
-        ran = policyctl("plan", "--all", "--only", "nothing*", "--on", "queue")
+        yield jobs
     finally:
-        worker.terminate()
-        worker.communicate()
+        jobs.stop()
+        loop.call_soon_threadsafe(work.cancel)
+        thread.join(60)
+        assert not thread.is_alive()
+        jobs.close()
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_run_on_a_queue_reports_what_one_here_reports(policyctl: Policyctl, database: str) -> None:
+    here = policyctl("plan", "--all")
+    with working(database):
+        assert policyctl("plan", "--all", "--on", "queue", "--detailed-exitcode").code == 2
+        assert "3 environments: 3 with changes." in here.out
+        applied = policyctl("apply", "--all", "--yes", "--on", "queue")
+        assert (applied.code, "3 environments: 3 applied." in applied.out) == (0, True), applied.err
+        assert "3 environments: 3 without changes." in policyctl("plan", "--all", "--on", "queue").out
+        again = policyctl("apply", "--all", "--yes", "--on", "queue")
+        assert (again.code, "3 environments: 3 without changes." in again.out) == (0, True), again.out
+    assert "3 environments: 3 without changes." in policyctl("plan", "--all").out
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_remote_that_another_one_writes_to_is_done_later(policyctl: Policyctl, database: str) -> None:
+    queue = JobQueue(database)
+    config = open_config(Options())
+    identity = remote_identity(config.environments["t-1"].remote, "t-1")
+    with working(database) as jobs:
+        files = open_fleet(Options(), EVERY).files.digest(config)
+        order = Order("run", "apply", "c0ffee", files)
+        with remote_lock(queue, identity, 0, lambda: False), pytest.raises(Interrupted, match="another worker is at work"):
+            jobs("t-1", order)
+        result, idle = jobs("t-1", order)
+        assert (result.status, idle) == ("applied", {})
+    with pytest.raises(Interrupted, match="the worker was stopped"):
+        jobs("t-2", order)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_what_was_not_shown_is_not_applied_by_a_worker(policyctl: Policyctl, database: str) -> None:
+    with working(database) as jobs:
+        files = open_fleet(Options(), EVERY).files.digest(open_config(Options()))
+        result, _ = jobs("t-0", Order("run", "apply", "c0ffee", files, shown={"t-0": "sha256:other"}))
+        assert (result.status, "not the one that was shown" in result.reason) == ("failed", True)
+        unknown, _ = jobs("t-9", Order("run", "plan", "c0ffee", files))
+        assert (unknown.status, "unknown environment t-9" in unknown.reason) == ("failed", True)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_job_that_is_over_without_a_result_is_a_failure(database: str) -> None:
+    queue = JobQueue(database)
+    said: list[str] = []
+    runner = QueueRunner(queue, Order("run", "plan", "c0ffee", "sha256:other"), lambda name: name, warn=said.append)
+    runner.submit(["t-0"])
+    with queue.connect() as connection:
+        connection.execute("DELETE FROM procrastinate_jobs")
+    (found,) = runner.work(lambda name: EnvironmentResult(name, "done"))
+    assert (found.status, "ended without a result" in found.reason) == ("failed", True)
+    assert ["no worker is at work" in line for line in said] == [True]
+
+
+@pytest.mark.usefixtures("fleet")
+def test_what_matches_no_policy_anywhere_is_reported_as_without_a_queue(policyctl: Policyctl, database: str) -> None:
+    with working(database):
+        ran = policyctl("plan", "--all", "--only", "nothing*", "--on", "queue")
     here = policyctl("plan", "--all", "--only", "nothing*")
     assert (ran.code, ran.err) == (here.code, here.err)
     assert "in any environment" in ran.err
 
 
-def test_a_worker_with_other_files_does_nothing_and_shows_both_commits(
-    tmp_path: Path, fleet: None, policyctl: Policyctl, database: str
-) -> None:
-    worker = subprocess.Popen([sys.executable, "-m", "policyctl", "worker"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert worker.stdout is not None
-        assert "Working for" in worker.stdout.readline()
-        (tmp_path / "policies" / "p0.yaml").rename(tmp_path / "policies" / "p1.yaml")
-        queue = JobQueue(database)
-        runner = QueueRunner(queue, Order("run", "plan", "c0ffee", "sha256:other"), lambda name: name)
+@pytest.mark.usefixtures("fleet")
+def test_a_worker_with_other_files_does_nothing_and_shows_both_commits(policyctl: Policyctl, database: str) -> None:
+    with working(database):
+        runner = QueueRunner(JobQueue(database), Order("run", "plan", "c0ffee", "sha256:other"), lambda name: name)
         runner.submit(["t-0"])
         (found,) = runner.work(lambda name: EnvironmentResult(name, "done"))
-        assert (found.status, "a worker has other files: its checkout is at" in found.reason) == ("failed", True), found
-    finally:
+    assert (found.status, "a worker has other files: its checkout is at" in found.reason) == ("failed", True), found
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_worker_ends_well_at_sigterm() -> None:
+    with subprocess.Popen([sys.executable, "-m", "policyctl", "worker"], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert "Working for" in worker.stdout.readline()
         worker.terminate()
-        worker.communicate()
     assert worker.returncode == 0
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_worker_shows_what_it_works_for_and_ends_at_a_signal(policyctl: Policyctl, database: str) -> None:
+    queue = JobQueue(database)
+
+    def end() -> None:
+        with queue.connect() as connection:
+            while connection.execute("SELECT count(*) FROM procrastinate_workers").fetchone() == (0,):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    ran = policyctl("worker", "--threads", "2", "--heartbeat", "1")
+    ending.join()
+    assert (ran.code, ran.out) == (0, f"Working for {queue.identity} with 2 threads\n")
