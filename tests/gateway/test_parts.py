@@ -10,11 +10,13 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from policyctl.errors import PolicyctlError
+from policyctl.gateway import run as run_module
 from policyctl.gateway.app import GatewayApp
 from policyctl.gateway.ask import HttpUpstreams
 from policyctl.gateway.callers import CallerKeys
@@ -173,3 +175,22 @@ def test_a_policy_that_leads_back_to_itself_is_not_pretended_to_serve() -> None:
     table = RouteTable(PolicySnapshot({"virtual-policy/p": {"name": "virtual-policy/p", "policy": body}}), pretend=True)
     assert table.upstream("virtual-policy/p") is None
     assert "leads back to itself" in table.why_not("virtual-policy/p")
+
+
+def test_a_worker_that_ended_is_logged_and_waited_for_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[dict[str, Any]] = []
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    app = SimpleNamespace(observer=SimpleNamespace(log=lambda level, event, **fields: logged.append(fields)))
+    supervisor = run_module._Supervisor(app, None, 1)  # type: ignore[arg-type]
+    monkeypatch.setattr(run_module, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    waits = []
+    for status, lived in ((9, 0.0), (256, 0.0), (256, 0.0), (256, 60.0)):
+        began = clock[0]
+        supervisor._pause(1, status, lived)
+        waits.append(clock[0] - began)
+    assert waits == [1.0, 2.0, 4.0, 0.0]
+    assert [one["reason"] for one in logged] == ["signal 9", "exit code 1", "exit code 1", "exit code 1"]

@@ -243,26 +243,25 @@ def test_a_worker_with_other_files_does_nothing_and_shows_both_commits(policyctl
 
 
 @pytest.mark.usefixtures("fleet")
-def test_a_worker_ends_well_at_sigterm() -> None:
+def test_a_worker_ends_well_at_sigterm(database: str) -> None:
     with subprocess.Popen([sys.executable, "-m", "policyctl", "worker"], stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         assert "Working for" in worker.stdout.readline()
+        with JobQueue(database).connect() as connection:
+            while connection.execute("SELECT count(*) FROM procrastinate_workers").fetchone() == (0,):
+                pass
         worker.terminate()
     assert worker.returncode == 0
 
 
 @pytest.mark.usefixtures("fleet")
-def test_a_worker_shows_what_it_works_for_and_ends_at_a_signal(policyctl: Policyctl, database: str) -> None:
-    queue = JobQueue(database)
-
-    def end() -> None:
-        with queue.connect() as connection:
-            while connection.execute("SELECT count(*) FROM procrastinate_workers").fetchone() == (0,):
-                pass
+def test_a_worker_shows_what_it_works_for_and_ends_at_a_signal(
+    policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    async def wait_for_a_signal(_: Worker) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
 
-    ending = threading.Thread(target=end)
-    ending.start()
+    monkeypatch.setattr(Worker, "run", wait_for_a_signal)
     ran = policyctl("worker", "--threads", "2", "--heartbeat", "1")
-    ending.join()
-    assert (ran.code, ran.out) == (0, f"Working for {queue.identity} with 2 threads\n")
+    assert (ran.code, ran.out) == (0, f"Working for {JobQueue(database).identity} with 2 threads\n")
