@@ -72,16 +72,18 @@ def worker(options: Options, threads: int, heartbeat: float, audit: Audit | None
 
 
 async def _run(worker: Worker, jobs: JobHandler, begun: Callable[[], None]) -> None:
-    """Work until a signal. `begun` is called once a signal ends it well."""
-    work = asyncio.ensure_future(worker.run())
+    """Work until a signal. `begun` is called once a signal lets it finish what it began; before that it began nothing."""
+
+    def handle_signals() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        begun()
 
     def stop() -> None:
         jobs.stop()
         work.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    begun()
+    work = asyncio.ensure_future(worker.run(handle_signals))
     try:
         await work
     except asyncio.CancelledError:

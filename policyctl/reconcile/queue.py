@@ -349,11 +349,13 @@ class Worker:
         RemoteError, after which the job is done again; no other exception."""
         self._queue, self._handle, self._threads, self._heartbeat = queue, handle, threads, heartbeat
 
-    async def run(self) -> None:
-        """Work until it is cancelled; what was begun is finished."""
+    async def run(self, begun: Callable[[], None] = lambda: None) -> None:
+        """Work until it is cancelled; what was begun is finished. `begun` is called once it may be: connections that are being
+        opened cannot be given up."""
         app = self._queue.app(asynchronous=True)
         self._add_tasks(app)
         async with app.open_async():
+            begun()
             await app.run_worker_async(
                 queues=[QUEUE, SWEEP_QUEUE],
                 concurrency=self._threads,
