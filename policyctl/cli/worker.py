@@ -8,7 +8,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import click
 
@@ -19,7 +20,6 @@ from policyctl.cli.history import with_audit
 from policyctl.cli.options import NumberRange, Options, with_options
 from policyctl.cli.queue import open_queue
 from policyctl.cli.selection import Overrides
-from policyctl.cli.session import Session
 from policyctl.errors import PolicyctlError
 from policyctl.load.selector import EVERY
 from policyctl.load.urls import remote_identity
@@ -45,7 +45,7 @@ _LOCK_SECONDS = 5.0  # to wait for another worker on the same remote, before its
 @click.option("--threads", type=click.IntRange(1, 64), default=4, show_default=True, help="Environments at once.")
 @click.option(
     "--heartbeat",
-    type=NumberRange(min=0.2),
+    type=NumberRange(0.2, 20),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -91,12 +91,20 @@ async def _run(worker: Worker, jobs: JobHandler, begun: Callable[[], None]) -> N
             raise
 
 
+@dataclass
+class _Opened:
+    """The environments and files of a run, and how many threads use them."""
+
+    fleet: Fleet
+    users: int = 0
+
+
 class JobHandler:
     """Does the jobs of a worker, in several threads. The files of a run are read once."""
 
     def __init__(self, options: Options, queue: JobQueue, audit: Audit | None, console: Console) -> None:
         self._options, self._queue, self._audit, self._console = options, queue, audit, console
-        self._fleets: dict[Order, tuple[Fleet, list[None]]] = {}  # with an entry for each thread that uses one
+        self._opened: dict[Order, _Opened] = {}
         self._lock = threading.Lock()
         self._stopping = False
 
@@ -114,62 +122,46 @@ class JobHandler:
 
     def __call__(self, name: str, order: Order) -> tuple[EnvironmentResult, Mapping[str, str] | None]:
         """Do an environment's part of an order. Returns the result, and the options that match no policy so far. Raises
-        Interrupted when it was stopped."""
+        Interrupted when it was stopped, or another worker has the remote."""
         if self.stopped():
             raise Interrupted("the worker was stopped")
-        idle = None
         try:
             with self._fleet(order._replace(run="", shown=None)) as fleet:
-                result, idle = self._done(fleet, name, order), fleet.idle
+                work = self._apply if order.command == "apply" else _plan
+                found = replace(work(fleet, name, order), review=None), fleet.idle
         except Interrupted:
             raise
         except PolicyctlError as error:
-            result = EnvironmentResult(name, "failed", error.exit_code, str(error).partition("\n")[0])
-        if self.stopped() and result.failed:
+            found = EnvironmentResult(name, "failed", error.exit_code, str(error).partition("\n")[0]), None
+        if self.stopped() and found[0].failed:
             raise Interrupted("the worker was stopped")
-        return replace(result, review=None), idle
+        return found
 
-    def _done(self, fleet: Fleet, name: str, order: Order) -> EnvironmentResult:
-        put_back: list[Interrupted] = []
-
-        def work(session: Session) -> EnvironmentResult:
-            try:
-                return self._work(fleet, session, order)
-            except Interrupted as error:
-                put_back.append(error)
-                raise
-
-        result = fleet.task(work)(name)
-        if put_back:
-            raise put_back[0]
-        return result
-
-    def _work(self, fleet: Fleet, session: Session, order: Order) -> EnvironmentResult:
-        if order.command == "plan":
-            return plan_one(fleet, session)
-        identity = remote_identity(session.url, session.environment.name)
-        settings = ApplySettings(command="policyctl worker", audit=self._audit)
-        with remote_lock(self._queue, identity, _LOCK_SECONDS, self.stopped) as lock:
-            return apply_one(fleet, session, settings, FleetEvents(fleet, self.stopped, lock.require), order.shown)
+    def _apply(self, fleet: Fleet, name: str, order: Order) -> EnvironmentResult:
+        identity = remote_identity(fleet.session(name).url, name)
+        with remote_lock(self._queue, identity, name, _LOCK_SECONDS, self.stopped) as require:
+            events, settings = FleetEvents(fleet, self.stopped, require), ApplySettings(audit=self._audit)
+            return fleet.task(lambda session: apply_one(fleet, session, settings, events, order.shown))(name)
 
     @contextmanager
     def _fleet(self, order: Order) -> Iterator[Fleet]:
         """The environments of an order. Raises PolicyctlError if this worker has other files than the run, or broken ones."""
         with self._lock:
-            if order not in self._fleets:
+            if order not in self._opened:
                 self._drop_unused()
-                self._fleets[order] = self._open(order), []
-            fleet, users = self._fleets[order]
-            users.append(None)
+                self._opened[order] = _Opened(self._open(order))
+            opened = self._opened[order]
+            opened.users += 1
         try:
-            yield fleet
+            yield opened.fleet
         finally:
             with self._lock:
-                users.pop()
+                opened.users -= 1
 
     def _drop_unused(self) -> None:
-        for order in [order for order, (_, users) in self._fleets.items() if not users]:
-            fleet, _ = self._fleets.pop(order)
+        for order in [order for order, opened in self._opened.items() if not opened.users]:
+            fleet = self._opened.pop(order).fleet
+            fleet.messages.print_to(self._console)
             if fleet.hosts is not None:
                 fleet.hosts.close()
 
@@ -185,3 +177,7 @@ class JobHandler:
                 f"a worker has other files: its checkout is at {own}, and the run at {there}; update it, then run again"
             )
         return fleet
+
+
+def _plan(fleet: Fleet, name: str, _: Order) -> EnvironmentResult:
+    return fleet.task(partial(plan_one, fleet))(name)

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -274,6 +274,22 @@ def _saved(one: EnvironmentResult) -> dict[str, Any]:
     return kept | {"changes": counts} | {key: value for key, value in marks.items() if value}
 
 
+_MORE = ("reason", "alike", "users", "outcome")
+
+
+def write_result(one: EnvironmentResult) -> dict[str, Any]:
+    """A result as plain values, without its name and review."""
+    planned = _saved(one) if one.counts is not None else {**_saved(one), "changes": None}
+    return planned | {"code": one.code} | {key: getattr(one, key) for key in _MORE}
+
+
+def read_result(name: str, data: Mapping[str, Any]) -> EnvironmentResult:
+    """The result of plain values that `write_result` made. Raises KeyError, TypeError or ValueError for others."""
+    reason, alike, users, outcome = (str(data[key]) for key in _MORE)
+    found = _result_from(name, data)
+    return replace(found, code=int(data["code"]), reason=reason, alike=alike, users=users, outcome=outcome)
+
+
 def read_plans(text: str, file: str) -> FleetResult | None:
     """The plans of a text that `write_plans` wrote; None for a text of another format. Raises PolicyctlError for one that is
     truncated, edited, or of another version."""
@@ -304,7 +320,8 @@ def _plans_from(data: Mapping[str, Any]) -> FleetResult:
 def _result_from(name: str, one: Mapping[str, Any]) -> EnvironmentResult:
     (status,) = (known for known in get_args(Status) if known == one["status"])
     marks = Marks(tuple(one.get("prints", ())), tuple(one.get("changed", ())), dict(one.get("traffic", {})))
-    counts = {str(action): int(number) for action, number in one["changes"].items()}
+    changes = one["changes"]
+    counts = None if changes is None else {str(action): int(number) for action, number in changes.items()}
     return EnvironmentResult(
         name,
         status,

@@ -20,7 +20,7 @@ from psycopg import errors
 
 from policyctl.errors import Conflict, LostAnswer, RemoteError
 from policyctl.load.urls import postgres_identity
-from policyctl.remote.postgres_pool import Connection, Pool
+from policyctl.remote.postgres_pool import Connection, Pool, explain
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.store import Store, StoreReader
 from policyctl.remote.table import UNIQUE_KINDS, Columns, QuotaReached, taken
@@ -163,7 +163,7 @@ class PostgresDatabase:
                 if wait is not None:
                     patience.sleep(wait)
                     continue
-                text = f"{self.identity}: {_explain(error)}"
+                text = f"{self.identity}: {explain(error)}"
                 raise (LostAnswer(text) if sent and writes and passing else RemoteError(text)) from None
 
     def _format(self, connection: Connection, _: bool) -> tuple[int, bool] | None:
@@ -297,11 +297,3 @@ def _unstorable(text: str) -> str | None:
     except UnicodeEncodeError:
         return "has half a surrogate pair"
     return f"has more than {LONGEST_NAME} bytes" if size > LONGEST_NAME else None
-
-
-def _explain(error: psycopg.Error) -> str:
-    """The first line of an error, which never has a document in it; the others may."""
-    if isinstance(error, errors.QueryCanceled | errors.LockNotAvailable):
-        return "the database did not answer in time; try again later"
-    text = str(error).partition("\n")[0].removeprefix("connection failed: ")
-    return text or f"the connection broke ({type(error).__name__})"

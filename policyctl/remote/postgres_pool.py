@@ -9,6 +9,7 @@ from threading import BoundedSemaphore
 from typing import Any
 
 import psycopg
+from psycopg import errors
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
@@ -80,18 +81,28 @@ class Pool:
         return connection
 
 
-def _connect(url: str, identity: str, *, writable: bool) -> Connection:
-    """A connection to `postgresql://…` or `postgresql:?service=…`; what is not in the URL is as libpq finds it."""
-    found = psycopg.connect(
-        make_conninfo(
-            url.replace("postgresql:?", "postgresql://?", 1),
-            client_encoding="UTF8",
-            fallback_application_name="policyctl",
-            connect_timeout=None if "connect_timeout=" in url else 3,
-            **_NETWORK,
-        ),
-        autocommit=True,
+def conninfo(url: str, **more: str) -> str:
+    """How libpq is to reach `postgresql://…` or `postgresql:?service=…`; what is not in the URL is as libpq finds it."""
+    return make_conninfo(
+        url.replace("postgresql:?", "postgresql://?", 1),
+        client_encoding="UTF8",
+        fallback_application_name="policyctl",
+        connect_timeout=None if "connect_timeout=" in url else 3,
+        **_NETWORK,
+        **more,
     )
+
+
+def explain(error: psycopg.Error) -> str:
+    """The first line of an error, which never has a document in it; the others may."""
+    if isinstance(error, errors.QueryCanceled | errors.LockNotAvailable):
+        return "the database did not answer in time; try again later"
+    text = str(error).partition("\n")[0].removeprefix("connection failed: ")
+    return text or f"the connection broke ({type(error).__name__})"
+
+
+def _connect(url: str, identity: str, *, writable: bool) -> Connection:
+    found = psycopg.connect(conninfo(url), autocommit=True)
     try:
         _set_up(found, identity, writable=writable)
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -22,19 +23,16 @@ from policyctl.cli.worker import JobHandler
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.selector import EVERY
 from policyctl.load.urls import remote_identity
-from policyctl.plan.fleet import EnvironmentResult, Marks
+from policyctl.plan.fleet import EnvironmentResult, Marks, read_result, write_result
 from policyctl.reconcile.queue import (
     Heartbeat,
     Interrupted,
     JobQueue,
     Order,
     QueueRunner,
-    RemoteLock,
     Worker,
     read_order,
-    read_result,
     remote_lock,
-    result_data,
 )
 from tests.conftest import Policyctl
 from tests.postgres import PostgresServer
@@ -53,27 +51,26 @@ def queue(database: str) -> JobQueue:
 
 
 def test_a_lock_is_for_one_process_and_ends_with_its_session(queue: JobQueue) -> None:
-    with remote_lock(queue, "tenant", 0, lambda: False) as lock:
-        lock.require()
+    with remote_lock(queue, "tenant", "prod", 0, lambda: False) as require:
+        require()
         with (
-            pytest.raises(PolicyctlError, match="another worker is at work on tenant; nothing was written"),
-            remote_lock(queue, "tenant", 0, lambda: False),
+            pytest.raises(Interrupted, match="another worker is at work on the remote of dev"),
+            remote_lock(queue, "tenant", "dev", 0, lambda: False),
         ):
             raise AssertionError
-        with remote_lock(queue, "another tenant", 0, lambda: False):
+        with remote_lock(queue, "another tenant", "dev", 0, lambda: False):
             pass
-    with remote_lock(queue, "tenant", 0, lambda: False):
+    with remote_lock(queue, "tenant", "dev", 0, lambda: False):
         pass
 
 
 def test_a_session_that_was_ended_lets_nothing_be_written(queue: JobQueue, postgres: PostgresServer) -> None:
-    with remote_lock(queue, "tenant", 0, lambda: False) as lock:
+    with remote_lock(queue, "tenant", "prod", 0, lambda: False) as require:
         postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
-        with pytest.raises(PolicyctlError, match="the lock of tenant was lost"):
-            lock.require()
-        taken = RemoteLock(queue, "tenant")
-        taken.take(0)
-        taken.close()
+        with pytest.raises(PolicyctlError, match="the lock of the remote of prod was lost, so this was not written"):
+            require()
+        with remote_lock(queue, "tenant", "dev", 0, lambda: False):
+            pass
 
 
 def test_an_order_and_a_result_are_the_same_on_both_sides() -> None:
@@ -82,7 +79,7 @@ def test_an_order_and_a_result_are_the_same_on_both_sides() -> None:
     result = EnvironmentResult(
         "t-1", "failed", 3, "refused", "http://x", "sha256:2", "sha256:3", counts={"add": 2}, marks=Marks(("p",))
     )
-    assert read_result("t-1", result_data(result)) == result
+    assert read_result("t-1", json.loads(json.dumps(write_result(result)))) == result
 
 
 @pytest.mark.parametrize("data", [{}, {"run": "1", "only": 1}, {"unknown": 1, "only": [], "exclude": [], "overrides": []}])
@@ -104,6 +101,24 @@ def test_what_no_worker_began_is_withdrawn_when_the_run_is_stopped(queue: JobQue
     found = list(runner.work(lambda name: EnvironmentResult(name, "done")))
     assert [(one.name, one.status) for one in found] == [("a", "not begun"), ("b", "not begun")]
     assert runner.progress() == (2, 2)
+
+
+def test_a_run_that_goes_on_finds_the_jobs_that_it_left(queue: JobQueue) -> None:
+    """It was killed: its jobs are still in the queue, and a worker may have one in hand."""
+    order = Order("run", "apply", "", "")
+    QueueRunner(queue, order, lambda name: name).submit(["a", "b"])
+    runner = QueueRunner(queue, order, lambda name: name, lambda: True)
+    runner.submit(["b", "c"])
+    with queue.session() as connection:
+        assert connection.execute("SELECT count(*) FROM procrastinate_jobs").fetchone() == (3,)
+    found = [(one.name, one.status) for one in runner.work(lambda name: EnvironmentResult(name, "done"))]
+    assert found == [("b", "not begun"), ("c", "not begun")]
+
+
+def test_a_database_that_is_gone_is_one_clear_line(queue: JobQueue, database: str, postgres: PostgresServer) -> None:
+    postgres.execute(f"DROP DATABASE {database.rpartition('/')[2]} WITH (FORCE)")
+    with pytest.raises(RemoteError, match=r"the queue postgresql://.* cannot be used: .*does not exist"):
+        QueueRunner(queue, Order("run", "apply", "", ""), lambda name: name).submit(["a"])
 
 
 @pytest.fixture
@@ -193,7 +208,10 @@ def test_a_remote_that_another_one_writes_to_is_done_later(policyctl: Policyctl,
     with working(database) as jobs:
         files = open_fleet(Options(), EVERY).files.digest(config)
         order = Order("run", "apply", "c0ffee", files)
-        with remote_lock(queue, identity, 0, lambda: False), pytest.raises(Interrupted, match="another worker is at work"):
+        with (
+            remote_lock(queue, identity, "other", 0, lambda: False),
+            pytest.raises(Interrupted, match="another worker is at work"),
+        ):
             jobs("t-1", order)
         result, idle = jobs("t-1", order)
         assert (result.status, idle) == ("applied", {})
@@ -217,7 +235,7 @@ def test_a_job_that_is_over_without_a_result_is_a_failure(database: str) -> None
     said: list[str] = []
     runner = QueueRunner(queue, Order("run", "plan", "c0ffee", "sha256:other"), lambda name: name, warn=said.append)
     runner.submit(["t-0"])
-    with queue.connect() as connection:
+    with queue.session() as connection:
         connection.execute("DELETE FROM procrastinate_jobs")
     (found,) = runner.work(lambda name: EnvironmentResult(name, "done"))
     assert (found.status, "ended without a result" in found.reason) == ("failed", True)
