@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,12 +156,23 @@ class Fleet:
                 self._reviews[result.alike] = place, review
         return result
 
+    def review_kinds(self, results: Mapping[str, EnvironmentResult]) -> None:
+        """Plan one environment of each kind of plan here too: workers report hashes of plans, not what these change. A plan that
+        is another one by now, or cannot be made here, is left to its counts."""
+        kinds: dict[str, str] = {}
+        for name in self.names:
+            if (one := results.get(name)) is not None and one.alike and (one.changes or one.failed):
+                kinds.setdefault(one.alike, name)
+        for name in kinds.values():
+            self.task(partial(plan_one, self))(name)
+
     def in_order(self, results: Mapping[str, EnvironmentResult], command: str) -> FleetResult:
         """The results in the order of the environments."""
         gone = () if self.held is None else tuple(name for name in self.held.config.labels if name not in self.config.labels)
-        kept = {self.names[place]: review for place, review in self._reviews.values()}
+        kept = {(self.names[place], alike): review for alike, (place, review) in self._reviews.items()}
         self._reviews.clear()
-        found = tuple(replace(results[name], review=kept.get(name)) for name in self.names if name in results)
+        ordered = [results[name] for name in self.names if name in results]
+        found = tuple(replace(one, review=kept.get((one.name, one.alike))) for one in ordered)
         settings = () if self.held is None else self.held.settings(self.config, "")
         return FleetResult(
             command,
@@ -239,7 +250,7 @@ def open_fleet(
 def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
     """Plan every environment; nothing is written to any remote."""
 
-    result = run_fleet(fleet, "plan", lambda session: plan_one(fleet, session), pace)
+    result = run_fleet(fleet, "plan", partial(plan_one, fleet), pace)
     fleet.raise_if_idle()
     return result
 
@@ -306,6 +317,8 @@ def run_fleet(
         try:
             with Memo.remembering():
                 run_waves(waves, fleet.task(work), brakes, done, runner_of)
+                if pace.runner_of is not None and command == "plan":
+                    fleet.review_kinds(results)
         finally:
             if fleet.hosts is not None:
                 fleet.hosts.close()

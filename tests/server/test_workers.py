@@ -191,6 +191,9 @@ def test_a_run_on_a_queue_reports_what_one_here_reports(policyctl: Policyctl, da
     here = policyctl("plan", "--all")
     with working(database):
         assert policyctl("plan", "--all", "--on", "queue", "--detailed-exitcode").code == 2
+        as_json = ("plan", "--all", "--format", "json")
+        assert policyctl(*as_json, "--on", "queue").out == policyctl(*as_json).out
+        assert policyctl("plan", "--all", "--on", "queue").out == here.out
         assert "3 environments: 3 with changes." in here.out
         applied = policyctl("apply", "--all", "--yes", "--on", "queue")
         assert (applied.code, "3 environments: 3 applied." in applied.out) == (0, True), applied.err
