@@ -136,13 +136,8 @@ class Fleet:
             remote = "" if found is None else found.remote
             try:
                 return work(self.session(name))
-            except InvalidInput as error:
-                more = f" (and {len(error.problems) - 1:,} more)" if len(error.problems) > 1 else ""
-                return EnvironmentResult(name, "failed", error.exit_code, f"{error.problems[0]}{more}", remote)
-            except PolicyctlError as error:
-                return EnvironmentResult(name, "failed", error.exit_code, str(error), remote)
             except Exception as error:  # noqa: BLE001 - a boundary, as in main: what fails in one environment must not end the others
-                return EnvironmentResult(name, "failed", 1, f"a bug in policyctl: {type(error).__name__}: {error}", remote)
+                return failed_by(EnvironmentResult(name, "failed", remote=remote), error)
 
         return run
 
@@ -157,8 +152,8 @@ class Fleet:
         return result
 
     def review_kinds(self, results: Mapping[str, EnvironmentResult]) -> None:
-        """Plan one environment of each kind of plan here too: workers report hashes of plans, not what these change. A plan that
-        is another one by now, or cannot be made here, is left to its counts."""
+        """Plan one environment of each kind of plan here too: workers report hashes, not what changes. A plan that is another
+        one by now, or cannot be made here, is left to its counts."""
         kinds: dict[str, str] = {}
         for name in self.names:
             if (one := results.get(name)) is not None and one.alike and (one.changes or one.failed):
@@ -262,7 +257,7 @@ def plan_one(fleet: Fleet, session: Session) -> EnvironmentResult:
     try:
         raise_if_unsafe(review, listed=False)
     except PolicyctlError as error:
-        return replace(result, status="failed", code=error.exit_code, reason=_one_line(str(error)))
+        return replace(result, status="failed", code=error.exit_code, reason=one_line(str(error)))
     if failed := review.branch.failed_tests:
         return replace(result, status="failed", code=1, reason=f"{count(len(failed), 'scenario test')} failed")
     return result
@@ -278,7 +273,19 @@ def look_at(fleet: Fleet, command: str, work: Callable[[Session], object]) -> Fl
     return run_fleet(fleet, command, done)
 
 
-def _one_line(text: str) -> str:
+def failed_by(result: EnvironmentResult, error: Exception) -> EnvironmentResult:
+    """A result as one that failed with an error, with its exit code and reason. What is not a PolicyctlError is a bug."""
+    if isinstance(error, InvalidInput):
+        more = f" (and {len(error.problems) - 1:,} more)" if len(error.problems) > 1 else ""
+        code, reason = error.exit_code, f"{error.problems[0]}{more}"
+    elif isinstance(error, PolicyctlError):
+        code, reason = error.exit_code, str(error)
+    else:
+        code, reason = 1, f"a bug in policyctl: {type(error).__name__}: {error}"
+    return replace(result, status="failed", code=code, reason=reason)
+
+
+def one_line(text: str) -> str:
     """`refused by 2 safety rules: …; …`, of an error with a line for each rule."""
     first, *rest = text.split("\n")
     return cut(" ".join(filter(None, (first, "; ".join(line.strip() for line in rest)))), _LONGEST_REASON)

@@ -141,7 +141,7 @@ class Session:
 
     `remote` is as the user wrote it, `url` is complete, and `access` is how to log in. `lint` are the rules that are checked:
     with a base those of the base. `directory` is shared by the sessions of several environments. `past` is the directory as it
-    was, for going back to it.
+    was, for going back to it. `opened` is the remote, if it is open already.
     """
 
     options: Options
@@ -154,6 +154,7 @@ class Session:
     access: Access
     directory: DirectoryFiles | None = None
     past: PastDirectory | None = None
+    opened: Reader | None = None
 
     def evidence(self, audit: Path | None, within: int | None = None) -> Evidence:
         """What shows who moved a policy; `within` is how many commits of the repository to look at. Environments that share a
@@ -167,7 +168,7 @@ class Session:
 
     def reader(self) -> Reader:
         """The environment's remote, to read only."""
-        return open_reader(self.url, self.access)
+        return open_reader(self.url, self.access) if self.opened is None else self.opened
 
     def read(
         self, *, lenient: bool = False, deep: bool = False, tests: bool = False, as_committed: bool = False

@@ -6,18 +6,18 @@ import gc
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from policyctl import __version__
 from policyctl.cli.console import CollectingConsole, Console
-from policyctl.cli.fleet import Fleet
+from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.session import Session
 from policyctl.cli.watch_source import Opened, WatchSource
-from policyctl.errors import Incomplete, InvalidInput, LoginRefused, PolicyctlError, Refused, Unreachable
+from policyctl.errors import Incomplete, LoginRefused, PolicyctlError, Refused, Unreachable
 from policyctl.load.environment import Environment
 from policyctl.load.urls import is_http, is_shared, origin
 from policyctl.load.windows import duration
@@ -27,7 +27,7 @@ from policyctl.policy.document import canonical_text, digest
 from policyctl.policy.memo import Memo, content_key
 from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.report.fleet import planned
-from policyctl.report.format import count, cut
+from policyctl.report.format import count
 from policyctl.watch.decide import Look, Problem, Synced, state_of
 from policyctl.watch.work import CredentialsMark, Watched
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from policyctl.reconcile.audit import Audit
     from policyctl.remote.protocol import Reader
 
-_LONGEST_REASON = 500
 _FEW = 4
 _MOST_SAID = 10_000  # messages that are remembered
 _SECRETS = ("api_key", "password", "token")
@@ -140,8 +139,9 @@ class EnvironmentWork:
             if rows and synced == (fingerprint, rows):
                 return Look(EnvironmentResult(name, "planned", remote=session.remote), {}, "", fingerprint, rows)
             side = _side(synced, fingerprint, rows)
-            shared = LookSession(**{one: getattr(session, one) for one in Session.__slots__}, seen=cast("Reader", seen))
-            review = self.fleet.review(shared, None if self._audit is None else self._audit.file, judged=side is None)
+            audit = None if self._audit is None else self._audit.file
+            shared = replace(session, opened=cast("Reader", seen))
+            review = self.fleet.review(shared, audit, judged=side is None)
         result = planned(review, name, session.remote)
         moved: dict[str, Moved] = {
             one.name: side or review.drifts[one.name].moved for one in review.plan.changes if side or one.name in review.drifts
@@ -230,16 +230,6 @@ class RowsOnce:
         return "" if found is None else found.hex()
 
 
-@dataclass(frozen=True, slots=True)
-class LookSession(Session):
-    """A session whose reader was opened before."""
-
-    seen: Reader | None = None
-
-    def reader(self) -> Reader:
-        return Session.reader(self) if self.seen is None else self.seen
-
-
 class _Events(ApplyEvents):
     """An apply by a watch: it stops with the watch."""
 
@@ -305,11 +295,8 @@ def _raise_if_held(review: Review) -> None:
 
 
 def _failed(result: EnvironmentResult, error: Exception) -> EnvironmentResult:
-    if not isinstance(error, PolicyctlError):
-        return replace(result, status="failed", code=1, reason=f"a bug in policyctl: {type(error).__name__}: {error}")
-    lines = str(error.problems[0] if isinstance(error, InvalidInput) else error).split("\n")
-    reason = cut(" ".join(line.strip() for line in lines), _LONGEST_REASON)
-    return replace(result, status="failed", code=error.exit_code, reason=reason)
+    found = failed_by(result, error)
+    return replace(found, reason=one_line(found.reason))
 
 
 def _problem(error: Exception) -> Problem:

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from policyctl.cli.gateways import GatewayState
+from policyctl.remote.gateways import GatewayState
 from tests.conftest import Policyctl, Project
 from tests.gateway.live import Running, running
 
