@@ -38,7 +38,7 @@ OWNERS = {
     "croniter": ("load",),
     "httpx": ("remote",),
     "httpcore": ("remote",),
-    "sqlite3": ("remote/sqlite.py",),
+    "sqlite3": ("remote/database.py",),
     "procrastinate": ("reconcile/queue.py",),
     "psycopg": ("remote/postgres", "reconcile/queue.py"),
     "deepdiff": ("plan/diff.py",),
@@ -62,8 +62,8 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 241
-MODULE_LINES, FUNCTION_LINES = 400, 45  # at most
+MOST_MODULES = 247
+MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 
 @cache

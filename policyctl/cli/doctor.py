@@ -204,7 +204,7 @@ def _secrets(visit: Visit) -> CheckResult:
 
 
 def _dns(visit: Visit) -> CheckResult:
-    from policyctl.remote.http import addresses
+    from policyctl.remote.probe import addresses
 
     if visit.proxy:
         return CheckResult("ok", f"left to the proxy {visit.proxy}")
@@ -213,7 +213,7 @@ def _dns(visit: Visit) -> CheckResult:
 
 
 def _connection(visit: Visit) -> CheckResult:
-    from policyctl.remote.http import connect
+    from policyctl.remote.probe import connect
 
     if visit.proxy:
         return CheckResult("ok", f"left to the proxy {visit.proxy}")
@@ -221,7 +221,7 @@ def _connection(visit: Visit) -> CheckResult:
 
 
 def _tls(visit: Visit) -> CheckResult:
-    from policyctl.remote.http import days_of_certificate
+    from policyctl.remote.probe import days_of_certificate
 
     if visit.place.scheme == "http":
         near = is_loopback(visit.session.url)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
+from policyctl.effect.draw import weighted_choice
 from policyctl.effect.evaluate import evaluate, model_shares
 from policyctl.effect.gateway import NEVER_AN_OUTCOME
 from policyctl.effect.routes import Routes
-from policyctl.effect.tree import TargetPath, Tree, read_tree, tree_if_known, weighted_choice
+from policyctl.effect.tree import TargetPath, Tree, read_tree, tree_if_known
 from policyctl.effect.worst_case import reach
 from policyctl.errors import NotKnown
 from policyctl.policy.document import Document, model_names

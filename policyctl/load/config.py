@@ -1,4 +1,4 @@
-"""policyctl.yaml: where it is, which versions of policyctl it is for, and its environments with their safety settings."""
+"""policyctl.yaml: where it is, and its environments with their safety settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from policyctl import __version__
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile
 from policyctl.load.environment import (
@@ -34,6 +33,7 @@ from policyctl.load.fleet import (
 from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
 from policyctl.load.locate import to_problems
+from policyctl.load.required import version_error
 from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
 from policyctl.load.source import Source, read_bytes, refuse_link
 from policyctl.load.urls import LOCAL, http_url_error, is_http, is_postgres, is_safe_for_secrets, same_remotes
@@ -44,19 +44,6 @@ from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_p
 from policyctl.policy.schema import FileModel
 from policyctl.policy.validation_errors import findings_of
 from policyctl.rules import RULES, Chosen, guess_rule, with_prefix
-
-
-def version_error(required: Any) -> str | None:
-    """Why this version may not read a configuration with that `required_version`; None if it may, or if none is required."""
-    if not isinstance(required, str):
-        return None  # absent, or of the wrong form, which is another problem
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
-    try:
-        fits = SpecifierSet(required).contains(__version__, prereleases=True)
-    except InvalidSpecifier:
-        return f"{required!r} is not a range of versions; write it as >=0.1,<1"
-    return None if fits else f"this is policyctl {__version__}, and {required} is required; use a version in that range"
 
 
 def config_of(source: Source, read: ReadBeside | None = None) -> Config:

@@ -3,16 +3,12 @@
 It is safe to repeat a read, a request that was never sent, and one refused with 429, or with 503 and a `Retry-After`. A write
 that was sent but not answered, or answered by a failing gateway, may have happened: that raises LostAnswer, and the caller
 looks before writing again (see manual/architecture.md, safety rule 6).
-
-The way to a service can also be taken step by step (its name, its port, its certificate), to find out where it ends.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import ssl
-import time
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -26,7 +22,7 @@ import httpx
 from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError, Unreachable
 from policyctl.load.atomic import read_bounded
-from policyctl.load.urls import Origin, is_loopback, origin
+from policyctl.load.urls import is_loopback, origin
 from policyctl.remote.hosts import HostPace, Hosts, exchange
 from policyctl.remote.protocol import Backoff, RetryBudget
 from policyctl.remote.redaction import Redactor, hide_proxies
@@ -42,7 +38,7 @@ from policyctl.remote.responses import (
 )
 
 if TYPE_CHECKING:
-    from policyctl.remote.open import Access
+    pass
 
 MAX_CERTIFICATES = 8 * 1024 * 1024  # bytes of a ca_file
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds of each single wait
@@ -307,55 +303,3 @@ def _usual_authorities() -> ssl.SSLContext:
         return httpx.create_ssl_context()
     except OSError as error:
         raise RemoteError(f"SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: {error.strerror}") from None
-
-
-_STEP_SECONDS = 10.0  # of each step
-
-
-def addresses(place: Origin) -> list[str]:
-    """The addresses of a host's name. Raises RemoteError without any."""
-    try:
-        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or "not a name"
-        raise RemoteError(f"{place.host} cannot be found: {why}; check the host of the remote, and the name server") from None
-    return sorted({str(address[0]) for *_, address in found})
-
-
-def connect(place: Origin) -> float:
-    """The seconds that a connection takes. Raises RemoteError when the port does not accept one."""
-    began = time.monotonic()
-    _connected(place).close()
-    return time.monotonic() - began
-
-
-def days_of_certificate(place: Origin, access: Access) -> float:
-    """The days until the service's certificate ends. Raises RemoteError for one that is not trusted."""
-    context = trusted(access.authorities, access.read)
-    with _connected(place) as plain:
-        try:
-            with context.wrap_socket(plain, server_hostname=place.host) as secure:
-                ends = (secure.getpeercert() or {}).get("notAfter")
-        except ssl.SSLCertVerificationError as error:
-            why = error.verify_message
-            raise RemoteError(f"the certificate of {place.host} is not trusted: {why}; set ca_file to its authority") from None
-        except OSError as error:
-            where = f"{place.host}:{place.port}"
-            raise RemoteError(f"{where} does not answer with TLS: {_why_not(error)}; is it an http:// service?") from None
-    return (ssl.cert_time_to_seconds(str(ends)) - time.time()) / 86_400
-
-
-def _connected(place: Origin) -> socket.socket:
-    try:
-        return socket.create_connection((place.host, place.port or 0), _STEP_SECONDS)
-    except OSError as error:
-        where = f"{place.host}:{place.port}"
-        raise RemoteError(
-            f"{where} cannot be reached: {_why_not(error)}; check that it runs, and firewalls in between"
-        ) from None
-
-
-def _why_not(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return getattr(error, "reason", None) or error.strerror or "the connection was closed"

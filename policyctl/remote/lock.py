@@ -23,7 +23,7 @@ from pathlib import Path
 
 from policyctl.errors import Refused, RemoteError
 from policyctl.load.atomic import make_state_folder
-from policyctl.remote.sqlite import settled
+from policyctl.remote.database import settled
 
 POLL = 0.1  # seconds
 _LONGEST = 4096  # bytes of the file to read
