@@ -224,8 +224,8 @@ def _above(path: str, parts: int) -> str:
 def way_text(way: Way, commit: str, elsewhere: Elsewhere) -> str:
     """`a commit of another branch had it in old/`."""
     folder = "" if way.folder == elsewhere.folder else f" in {way.folder or 'the top directory'}"
-    whom = f" for environment {way.environment}" if way.environment else ""
-    return f"a commit{elsewhere.whose(commit)} had it{folder}{whom}"
+    other = f" for environment {way.environment}" if way.environment else ""
+    return f"a commit{elsewhere.whose(commit)} had it{folder}{other}"
 
 
 def inventories_then(repository: Repository, entries: Iterable[TreeEntry], configs: Collection[str]) -> list[str]:

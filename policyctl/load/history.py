@@ -239,8 +239,10 @@ class History:
         if result is None or errors_in(result.problems):
             yield PastVersion(commit, None, content if is_known(content) else b"")
         if result is not None:
-            whom = "" if then.environment.name == now.name else then.environment.name
-            way = Way(then.folder, whom) if whom or then.folder != self._revision.folder or commit not in self._walked else None
+            other = "" if then.environment.name == now.name else then.environment.name
+            way = (
+                Way(then.folder, other) if other or then.folder != self._revision.folder or commit not in self._walked else None
+            )
             desired: list[Desired] = [*result.policies, *result.virtual_models]
             yield from (PastVersion(commit, one, way=way) for one in desired)
 

@@ -138,7 +138,7 @@ def _number(value: object) -> float:
 
 
 def _lines_of(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The lines of a file of this version; none if there is no such file."""
+    """The lines of a file of this version; none without a file."""
     try:
         content = read_bounded(path, _MAX_BYTES)
     except FileNotFoundError:

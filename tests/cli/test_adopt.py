@@ -458,7 +458,7 @@ def test_a_pull_request_is_not_closed_for_what_was_not_looked_at(step: Forge, ap
 
 
 def test_a_pull_request_is_closed_when_the_edits_that_it_has_are_gone(step: Forge, policyctl: Policyctl) -> None:
-    """Another edit, which cannot be adopted, does not keep it open: it would be merged for something that is no longer live."""
+    """Another edit, which cannot be adopted, does not keep it open: what it takes over is not live any more."""
     assert propose(policyctl).code == 0
     put([row("new", policy={"targets": []})])
     ran = propose(policyctl)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
+
+from tests.stub_service import StubHandler, StubServer
 
 PATH = "/v1/model_policy"
 
@@ -110,22 +111,15 @@ def _target(link: Path) -> str:
         return ""
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 1024
-    daemon_threads = True
+class _Server(StubServer):
     tenants: Tenants
 
-    def handle_error(self, *_: Any) -> None:
-        """A client that is killed breaks its connections."""
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(StubHandler, BaseHTTPRequestHandler):
     server: _Server
 
     def setup(self) -> None:
         super().setup()
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.process: int | None = None
 
     def do_GET(self) -> None:
@@ -139,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, list(rows.values()) if asked is None else [rows[name] for name in asked if name in rows])
 
     def do_POST(self) -> None:
-        document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        document = json.loads(self.body())
         if self.process is None:
             self.process = self.server.tenants.process_of(self.client_address[1])
         self._answer(201, {"id": self.server.tenants.add(self._tenant(), document, self.process)["id"]})
@@ -147,14 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _tenant(self) -> str:
         return self.path.removeprefix("/instances/").partition("/")[0]
 
-    def log_message(self, *_: Any) -> None:
-        """Nothing is logged."""
-
     def _answer(self, status: int, data: Any) -> None:
-        body = json.dumps(data).encode()
-        head = f"HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        with suppress(OSError):  # the client was killed
-            self.wfile.write(head.encode() + body)
+        self.answer(status, json.dumps(data).encode())
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class SimulatedWork:
     def __init__(self, clock: SimulatedClock, tenants: Mapping[str, Tenant], wanted: str = "one") -> None:
         self.clock, self.tenants, self.wanted, self.used = clock, tenants, wanted, ""
         self.had = {wanted, ""}
-        self.concerns: Callable[[str], bool] = lambda _: True  # whom the next revision is for
+        self.concerns: Callable[[str], bool] = lambda _: True  # the environments that the next revision is for
         self.stopped = False
 
     def push(self, wanted: str) -> None:

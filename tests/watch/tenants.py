@@ -7,18 +7,18 @@ Each tenant has the same policies at first. `POST /control/seed` gives them, `PO
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
+from tests.stub_service import StubHandler, StubServer
 
-class Tenants(BaseHTTPRequestHandler):
+
+class Tenants(StubHandler, BaseHTTPRequestHandler):
     """Answers one connection."""
 
-    protocol_version = "HTTP/1.1"
     lock: ClassVar = threading.Lock()
     seeded: ClassVar[list[dict[str, Any]]] = []
     changed: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}  # the rows by id, of tenants that are not as they were seeded
@@ -28,28 +28,24 @@ class Tenants(BaseHTTPRequestHandler):
     looks: ClassVar[int] = 0
     slowness: ClassVar[float] = 0.0  # seconds of a write
 
-    def setup(self) -> None:
-        super().setup()
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         if url.path == "/control/journal":
-            self._answer(200, json.dumps({"journal": self.journal, "looks": Tenants.looks}).encode())
+            self.answer(200, json.dumps({"journal": self.journal, "looks": Tenants.looks}).encode())
             return
         tenant, rest = self._tenant(url.path)
         if not rest.endswith("/model_policy"):
-            self._answer(200, b"[]")
+            self.answer(200, b"[]")
         elif asked := parse_qs(url.query).get("name"):
-            self._answer(200, json.dumps([row for row in self._rows(tenant).values() if row["name"] in asked]).encode())
+            self.answer(200, json.dumps([row for row in self._rows(tenant).values() if row["name"] in asked]).encode())
         else:
             Tenants.looks += 1
             if tenant in self.changed and tenant not in self.lists:
                 self.lists[tenant] = json.dumps([*self.changed[tenant].values()]).encode()
-            self._answer(200, self.lists.get(tenant, self.plain))
+            self.answer(200, self.lists.get(tenant, self.plain))
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         if self.path == "/control/seed":
             Tenants.seeded = [{**one, "id": f"id-{place}", "etag": "0"} for place, one in enumerate(body)]
             Tenants.plain = json.dumps(self.seeded).encode()
@@ -59,12 +55,12 @@ class Tenants(BaseHTTPRequestHandler):
                 for identifier in [*self._rows(tenant)][: body["policies"]]:
                     self._put(tenant, identifier, {"description": f"edited by hand at {time.time()}"})
         else:
-            self._answer(400, b'{"detail": "no such thing"}')
+            self.answer(400, b'{"detail": "no such thing"}')
             return
-        self._answer(200, b"{}")
+        self.answer(200, b"{}")
 
     def do_PUT(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         tenant, rest = self._tenant(self.path)
         time.sleep(Tenants.slowness)  # a client that is killed meanwhile does not see the answer
         with self.lock:
@@ -77,7 +73,7 @@ class Tenants(BaseHTTPRequestHandler):
                 self.journal.append((time.time(), tenant, "PUT", row["name"]))
                 row["description"] = None
                 self._put(tenant, row["id"], body)
-        self._answer(status, b"{}")
+        self.answer(status, b"{}")
 
     def _put(self, tenant: str, identifier: str, body: dict[str, Any]) -> None:
         rows = self._rows(tenant)
@@ -92,22 +88,9 @@ class Tenants(BaseHTTPRequestHandler):
         _, _, tenant, *rest = path.split("/")
         return tenant, "/" + "/".join(rest)
 
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-    def _answer(self, status: int, body: bytes) -> None:
-        head = f"HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.wfile.write(head.encode() + body)
-
-
-class Server(ThreadingHTTPServer):
-    def handle_error(self, *_: Any) -> None:
-        """A client that was killed is not worth a traceback."""
-
 
 def main() -> None:
-    server = Server(("127.0.0.1", 0), Tenants)
-    server.daemon_threads = True
+    server = StubServer(("127.0.0.1", 0), Tenants)
     print(server.server_address[1], flush=True)
     server.serve_forever()
 
