@@ -263,7 +263,8 @@ def _watched(fleet: Fleet) -> Iterator[tuple[str, Watched]]:
             desired = fleet.files.load(own, fleet.console.progress).desired
             contents[key] = digest([key, sorted((one.name, canonical_text(one.document)) for one in desired)])
         mark = digest([contents[key], own.remote, __version__])
-        yield name, Watched(own.watch, own.labels, *waves[name], _origin_of(own.remote), mark)
+        host = str(origin(own.remote)) if is_http(own.remote) else ""
+        yield name, Watched(own.watch, own.labels, *waves[name], host, mark)
 
 
 def _summary(watched: Mapping[str, Watched]) -> str:
@@ -278,13 +279,6 @@ def _summary(watched: Mapping[str, Watched]) -> str:
 
 def _how_many(number: int) -> str:
     return {0: "none is", 1: "1 is"}.get(number, f"{number:,} are")
-
-
-def _origin_of(remote: str) -> str:
-    if not is_http(remote):
-        return ""
-    found = origin(remote)
-    return f"{found.scheme}://{found.host}:{found.port}"
 
 
 def _raise_if_held(review: Review) -> None:

@@ -43,7 +43,7 @@ def outside_windows(environment: Environment, settings: ApplySettings, reason: s
     Raises Refused in such a window without a reason, PolicyctlError if windows cannot be judged.
     """
     writing = writing_by_hand(environment.watch.windows, datetime.now(UTC))
-    if writing.allowed or not environment.watch.windows:
+    if writing.allowed:
         return settings
     if not reason:
         remedy = "wait, or give a reason with --outside-window REASON"

@@ -43,6 +43,10 @@ class Origin(NamedTuple):
     host: str
     port: int | None
 
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
 
 def host_in(authority: str) -> str | None:
     """The name or address in `host:port`, without brackets; None for what is not one as a whole, such as `[::1].example`."""

@@ -74,22 +74,17 @@ class HostTally:
     def asked(self, origin: Origin, status: str) -> None:
         """Count a request; `status` is that of the response, or `none` without one."""
         with self._lock:
-            self._requests[_text(origin), status] += 1
+            self._requests[str(origin), status] += 1
 
     def waited(self, origin: Origin, seconds: float) -> None:
         """Count a wait before a request."""
         with self._lock:
-            self._waits[_text(origin)] += seconds
+            self._waits[str(origin)] += seconds
 
     def counts(self) -> tuple[dict[tuple[str, str], int], dict[str, float]]:
         """Requests by origin and status, and seconds of waiting by origin, up to now."""
         with self._lock:
             return dict(self._requests), dict(self._waits)
-
-
-def _text(origin: Origin) -> str:
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    return f"{origin.scheme}://{host}:{origin.port}"
 
 
 class SharedToken:
