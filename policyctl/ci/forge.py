@@ -141,7 +141,7 @@ class Forge(Protocol):
         ...
 
     def request(self, what: Proposed, old: Comment | None) -> str | None:
-        """Open a pull request for a proposal, or replace the title and the text of `old`; one that is no draft any more is
+        """Open a pull request for a proposal, or replace the title and the text of `old`; one that is not a draft any more is
         ready to merge. Returns why it could not be made the one or the other."""
         ...
 

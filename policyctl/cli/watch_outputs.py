@@ -1,4 +1,4 @@
-"""What shows a watch: its HTTP server, metrics, notifications, traces, and what systemd is told."""
+"""What shows a watch: its HTTP server, metrics, notifications, traces, and what it reports to systemd."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class StatusServer(HTTPServer):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def __enter__(self) -> StatusServer:
-        """SiteAnswer until the end of the block."""
+        """Answer until the end of the block."""
         threading.Thread(target=self.serve_forever, args=(_POLL,), name="status server", daemon=True).start()
         return self
 
@@ -155,7 +155,7 @@ class StatusServer(HTTPServer):
             self._end([*self._open])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """SiteAnswer a connection in a thread."""
+        """Answer a connection in a thread."""
         if not self._slots.acquire(blocking=False):
             with self._lock:
                 self._end([*self._open][:1])

@@ -1,4 +1,4 @@
-"""Notifications: who is told of an environment that is in another state, once, and even over a restart.
+"""Notifications: who hears of an environment that is in another state, once, even over a restart.
 
 What is not delivered yet is in a file, and so is what was noted last of each environment. The file is written before anything
 is sent, so a watch that is killed sends again only what it was sending.

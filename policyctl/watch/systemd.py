@@ -1,4 +1,4 @@
-"""What systemd is told by a service of `Type=notify`: a datagram to the socket that it names. Elsewhere nothing is sent."""
+"""What a service of `Type=notify` reports to systemd: a datagram to the socket that it names. Elsewhere nothing is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces of a watch, sent by OTLP to where the usual variables say. Without them nothing is imported and nothing is done."""
+"""Traces of a watch, sent by OTLP to where the usual variables point. Without them nothing is imported and nothing is done."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class World:
 
     @property
     def files(self) -> dict[str, str]:
-        """What the files say now, with the variable of now."""
+        """What the files have now, with the variable of now."""
         texts = {name: path.read_text("utf-8") for name in NAMES if (path := self.folder / f"{name}.yaml").exists()}
         marks = (self.folder / "policyctl.yaml").read_text("utf-8").partition("mark: ")[2].partition("}")[0]
         return {name: text.partition("description: ")[2].strip().replace("{{ mark }}", marks) for name, text in texts.items()}

@@ -28,7 +28,7 @@ class Write(NamedTuple):
 
 
 class Tenants:
-    """The rows of every tenant, and all writes to them. `is_done` says whether a tenant has all its policies."""
+    """The rows of every tenant, and all writes to them. `done` counts those that have all their policies."""
 
     def __init__(self, policies: int) -> None:
         self.policies = policies

@@ -90,7 +90,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Watching:
-    """A board with a notifier whose clock stands still until it is moved."""
+    """A board with a notifier whose clock only moves when it is moved."""
 
     def __init__(self, folder: Path, *receivers: Receiver, now: float = 1_000_000.0) -> None:
         self.now = now

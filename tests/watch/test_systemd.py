@@ -1,4 +1,4 @@
-"""What systemd is told, through its socket."""
+"""What is reported to systemd, through its socket."""
 
 from __future__ import annotations
 
