@@ -204,7 +204,8 @@ def test_a_run_on_a_queue_reports_what_one_here_reports(policyctl: Policyctl, da
 
 
 @pytest.mark.usefixtures("fleet")
-def test_a_remote_that_another_one_writes_to_is_done_later(policyctl: Policyctl, database: str) -> None:
+def test_a_remote_that_another_one_writes_to_is_done_later(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policyctl.cli.worker._LOCK_SECONDS", 0.0)
     queue = JobQueue(database)
     config = open_config(Options())
     identity = remote_identity(config.environments["t-1"].remote, "t-1")
@@ -233,7 +234,8 @@ def test_what_was_not_shown_is_not_applied_by_a_worker(policyctl: Policyctl, dat
 
 
 @pytest.mark.usefixtures("fleet")
-def test_a_job_that_is_over_without_a_result_is_a_failure(database: str) -> None:
+def test_a_job_that_is_over_without_a_result_is_a_failure(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policyctl.reconcile.queue._LONELY", 0.0)
     queue = JobQueue(database)
     said: list[str] = []
     runner = QueueRunner(queue, Order("run", "plan", "c0ffee", "sha256:other"), lambda name: name, warn=said.append)
