@@ -308,8 +308,13 @@ def run(app: Starlette, listener: socket.socket, log: Log, max_connections: int 
         library = logging.getLogger(name)
         library.addHandler(LogHandler(log))
         library.propagate = False
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again once its own handlers are removed
-        signal.signal(number, lambda *_: None)
+    server = uvicorn.Server(configure(app, max_connections))
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # before uvicorn's own handlers are there, and after: it raises it again
+        signal.signal(number, end)
     log("info", "started", url=url_of(listener))
-    uvicorn.Server(configure(app, max_connections)).run(sockets=[listener])
+    server.run(sockets=[listener])
     log("info", "stopped")

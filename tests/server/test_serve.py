@@ -86,6 +86,32 @@ def test_it_serves_on_where_its_log_takes_nothing_more(tmp_path: Path) -> None:
         assert process.wait(30) == 0
 
 
+_SIGNALLED = """
+import signal
+from policyctl.remote.sqlite import SqliteRemote
+from policyctl.server.app import listen, make_app, run
+from policyctl.server.login import TokenIssuer
+from policyctl.server.service import Service, Variant
+from pathlib import Path
+
+def log(level, event, **fields):
+    print(event, flush=True)
+    if event == "started":
+        signal.raise_signal(signal.SIGTERM)
+
+service = Service(SqliteRemote(Path("store.db")), TokenIssuer(), None, Variant())
+with listen("127.0.0.1", 0) as listener:
+    run(make_app(service, log), listener, log)
+"""
+
+
+def test_a_signal_that_comes_while_it_starts_ends_it_too(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", _SIGNALLED], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "started\nstopped\n"), ran.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_what_was_begun_is_done(tmp_path: Path, number: signal.Signals) -> None:
     """A request whose body is still arriving when the signal comes is answered."""
