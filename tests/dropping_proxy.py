@@ -86,3 +86,20 @@ def dropping(port: int, loses: Loses) -> Iterator[DroppingProxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+def through(proxy: DroppingProxy, name: str) -> str:
+    """The URL of a database behind a proxy."""
+    return f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
+
+
+def first(words: bytes) -> Callable[[bytes], bool]:
+    """Whether a piece is the first with these words."""
+    left = [True]
+
+    def loses(piece: bytes) -> bool:
+        found = left[0] and words in piece
+        left[0] = left[0] and not found
+        return found
+
+    return loses

@@ -40,6 +40,7 @@ from policyctl.report.plan_text import plan_text, problems_text
 
 if TYPE_CHECKING:
     from policyctl.load.past import PastDirectory
+    from policyctl.reconcile.audit_record import AuditRecord
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -176,7 +177,7 @@ def apply(
         fleet, run = open_several(options, chosen, planfile, resume, selection, overrides, base, past)
         approval = approval_of(yes, expect_digest, run, plans_file)
         return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
-    session, review = _review_one(options, planfile, selection, overrides, base, past, None if audit is None else audit.file)
+    session, review = _review_one(options, planfile, selection, overrides, base, past, None if audit is None else audit.record)
     _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
     if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
         session.console.say("--validate-models does nothing: the plan adds or updates no model")
@@ -192,7 +193,7 @@ def _review_one(
     overrides: Overrides,
     base: str | None,
     past: PastDirectory | None,
-    audit: Path | None,
+    audit: AuditRecord | None,
 ) -> tuple[Session, Review]:
     """The reviewed plan of one environment: a saved one, or one that is made now."""
     if planfile is not None:

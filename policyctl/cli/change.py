@@ -91,7 +91,7 @@ def with_change_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @with_audit
     @wraps(function)
     def wrapper(*args: Any, dry_run: bool, save: bool, yes: bool, audit: Audit | None, **more: Any) -> Any:
-        given = click.get_current_context().get_parameter_source("audit_file") is ParameterSource.COMMANDLINE
+        given = click.get_current_context().get_parameter_source("record") is ParameterSource.COMMANDLINE
         if given and (save or dry_run):
             raise UsageError(
                 f"--audit records what is written to the remote, and {'--save' if save else '--dry-run'} writes nothing there"

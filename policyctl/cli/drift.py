@@ -28,6 +28,7 @@ from policyctl.report.drift import drift_data, drift_json, drift_markdown, drift
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
+    from policyctl.reconcile.audit_record import AuditRecord
 
 EPILOG = """\b
 Example:
@@ -39,7 +40,7 @@ Example:
 
 @click.command("drift", epilog=EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.names)
-@audit_option("The file that apply --audit adds to; what it has is certain, and wins over Git history.")
+@audit_option("What apply --audit adds to, a file or a PostgreSQL database; what it has is certain, and wins over Git history.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit with 2 when something differs; with --adopt when an edit is taken over."
@@ -60,7 +61,7 @@ Example:
 def drift(
     options: Options,
     names: tuple[str, ...],
-    audit_file: Path | None,
+    record: AuditRecord | None,
     form: str,
     detailed_exitcode: bool,
     parallelism: int,
@@ -86,9 +87,9 @@ def drift(
         from policyctl.cli.fleet import open_fleet
 
         fleet = open_fleet(options, chosen, selection, deep=False)
-        return _several(fleet, replace(pace, parallelism=parallelism), audit_file, form, detailed=detailed_exitcode)
+        return _several(fleet, replace(pace, parallelism=parallelism), record, form, detailed=detailed_exitcode)
     session = open_session(options)
-    found = drift_in(session, selection, Evidence(options.dir, session.config, audit_file))
+    found = drift_in(session, selection, Evidence(options.dir, session.config, record))
     if adopt:
         from policyctl.cli.adopt import adopt_edits  # with git and pages behind it
 
@@ -154,7 +155,7 @@ def _blocked(report: DriftReport) -> str:
     return f"rows on the remote block {', '.join(name for name, _ in report.blocked)}"
 
 
-def _several(fleet: Fleet, pace: Pace, audit: Path | None, form: str, *, detailed: bool) -> int:
+def _several(fleet: Fleet, pace: Pace, audit: AuditRecord | None, form: str, *, detailed: bool) -> int:
     """The drift of several environments, in one report."""
     from policyctl.cli.fleet import run_fleet
 

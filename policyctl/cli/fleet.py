@@ -34,6 +34,7 @@ from policyctl.report.format import Style, count, cut
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.past import PastDirectory
+    from policyctl.reconcile.audit_record import AuditRecord
 
 _LONGEST_REASON = 500
 # A fleet, the command, the id of its run, the digests that may be applied, and whether to stop → where the work is done.
@@ -72,7 +73,7 @@ class Fleet:
     past: PastDirectory | None = None
     chosen: EnvironmentFilter = EVERY
     marks: bool = False  # whether the results have the hashes of their changes
-    audit: Path | None = None  # the record that apply adds to, which shows who moved what is changed
+    audit: AuditRecord | None = None  # the record that apply adds to, which shows who moved what is changed
 
     def __post_init__(self) -> None:
         self._reviews: dict[str, tuple[int, Review]] = {}  # of the first environment with each kind of plan
@@ -88,7 +89,7 @@ class Fleet:
         access = replace(session.access, hosts=self.hosts)
         return replace(session, console=self.messages, directory=self.files, access=access)
 
-    def review(self, session: Session, audit: Path | None = None, *, judged: bool = False) -> Review:
+    def review(self, session: Session, audit: AuditRecord | None = None, *, judged: bool = False) -> Review:
         """The reviewed plan of one environment; `judged` and `audit` are as for `review_directory`."""
         review = review_directory(
             session,

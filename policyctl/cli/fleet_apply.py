@@ -109,7 +109,7 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
     not applied. With `yes` a resumed run does what was approved when it began. Raises StalePlan if the digest of all plans is
     not the expected one, and UsageError for a run that is resumed with other files than it began with.
     """
-    fleet.audit = None if settings.audit is None else settings.audit.file
+    fleet.audit = None if settings.audit is None else settings.audit.record
     if approval.resume is not None:
         _raise_if_edited(fleet, approval.resume)
     if not fleet.names:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,29 +19,37 @@ from policyctl.report.format import Style, count, escape, json_text
 from policyctl.report.outcomes import history_json, history_text
 
 if TYPE_CHECKING:
+    from policyctl.reconcile.audit_record import AuditRecord
     from policyctl.reconcile.fleet import Run
 
 AUDIT_VARIABLE = "POLICYCTL_AUDIT"
 
 
 def audit_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--audit, as `audit_file`; `text` describes it."""
-    path = click.Path(path_type=Path, dir_okay=False)
+    """--audit, as `record`: an AuditRecord, or None; `text` describes it."""
     help_text = f"{text}  [{AUDIT_VARIABLE}]"
-    return click.option("--audit", "audit_file", type=path, envvar=AUDIT_VARIABLE, metavar="FILE", help=help_text)
+    return click.option("--audit", "record", envvar=AUDIT_VARIABLE, callback=_record, metavar="FILE|DATABASE", help=help_text)
+
+
+def _record(_: click.Context, __: click.Parameter, text: str | None) -> AuditRecord | None:
+    if text is None:
+        return None
+    from policyctl.reconcile.audit_record import audit_record
+
+    return audit_record(text)
 
 
 def with_audit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --audit, as `audit`: an Audit, or None."""
 
-    @audit_option("Record each change in this file, in lines of JSON; see history.")
+    @audit_option("Record each change in this file, in lines of JSON, or in this PostgreSQL database; see history.")
     @wraps(function)
-    def wrapper(*args: Any, audit_file: Path | None, **more: Any) -> Any:
+    def wrapper(*args: Any, record: AuditRecord | None, **more: Any) -> Any:
         from policyctl.cli.github_actions import run_page
         from policyctl.reconcile.audit import Audit
 
         command = click.get_current_context().command_path.removeprefix("policyctl ")
-        audit = None if audit_file is None else Audit(audit_file, command, run_page())
+        audit = None if record is None else Audit(record, command, run_page())
         return function(*args, audit=audit, **more)
 
     return wrapper
@@ -53,25 +60,26 @@ Example:
   policyctl apply --audit audit.jsonl
   policyctl history --audit audit.jsonl
   policyctl history --audit audit.jsonl --diff anygem
+  policyctl history --audit service=policyctl --env prod
   policyctl history --audit audit.jsonl anygem 'prod-*' --format json"""
 
 
 @click.command("history", epilog=EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.names)
-@audit_option("The file that apply --audit adds to.")
+@audit_option("The file or the PostgreSQL database that apply --audit adds to.")
 @click.option("--diff", is_flag=True, help="Show what changed too, field by field.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @with_options("env", "color", "verbose")
-def history(options: Options, names: tuple[str, ...], audit_file: Path | None, diff: bool, form: str) -> int:
+def history(options: Options, names: tuple[str, ...], record: AuditRecord | None, diff: bool, form: str) -> int:
     """Show who changed what, when, and from which commit; the newest change comes last.
 
     NAME is a policy, with or without virtual-policy/, or a glob. With --env only that environment's changes are shown.
     """
     console = Console(options)
-    if audit_file is None:
-        raise UsageError(f"which file? name it with --audit or {AUDIT_VARIABLE}; policyctl apply --audit FILE adds to it")
+    if record is None:
+        raise UsageError(f"which record? name it with --audit or {AUDIT_VARIABLE}; policyctl apply --audit FILE adds to it")
     bad: list[int] = []
-    entries = list(_entries(audit_file, bad, console))
+    entries = list(_entries(record, bad, console))
 
     def wanted(entry: AuditEntry) -> bool:
         named = not names or matches(entry.name, names) or entry.name in map(canonical, names)
@@ -82,20 +90,18 @@ def history(options: Options, names: tuple[str, ...], audit_file: Path | None, d
     else:
         console.result(history_text(entries, wanted, console.out_style, diff=diff))
     if bad:
-        raise PolicyctlError(f"{audit_file}: {count(len(bad), 'line')} could not be read, so the history may be incomplete")
+        raise PolicyctlError(f"{record}: {count(len(bad), 'line')} could not be read, so the history may be incomplete")
     return 0
 
 
-def _entries(file: Path, bad: list[int], console: Console) -> Iterator[AuditEntry]:
-    """The entries of the file; unreadable lines are reported. An unfinished last line is what a killed process leaves, and not
-    an error."""
-    from policyctl.reconcile.audit import read_audit
-
-    for line in read_audit(file):
+def _entries(record: AuditRecord, bad: list[int], console: Console) -> Iterator[AuditEntry]:
+    """The entries of the record; unreadable lines are reported. An unfinished last line is what a killed process leaves, and
+    not an error."""
+    for line in record.lines():
         if line.entry is not None:
             yield line.entry
             continue
-        console.say(f"{file}:{line.number}: {line.complaint}; line skipped")
+        console.say(f"{record}:{line.number}: {line.complaint}; line skipped")
         if not line.unfinished:
             bad.append(line.number)
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policyctl.cli.github_actions import is_ci
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.directory import Loaded
     from policyctl.load.past import PastDirectory
+    from policyctl.reconcile.audit_record import AuditRecord
     from policyctl.reconcile.drift import Spell
     from policyctl.remote.protocol import Reader
 
@@ -44,7 +44,7 @@ def review_directory(
     base: str | None = None,
     tests: bool = False,
     on_idle: Callable[[Mapping[str, str]], None] | None = None,
-    audit: Path | None = None,
+    audit: AuditRecord | None = None,
     judged: bool = False,
 ) -> Review:
     """Read the directory and the remote, and compare. Raises InvalidInput with every error, and prints warnings.
@@ -91,7 +91,7 @@ def gone_back(review: Review, past: PastDirectory) -> Review:
 _RECENT = 2000  # commits of the repository that a plan looks at for who moved; drift looks at all
 
 
-def judged_changes(review: Review, session: Session, spell: Spell, audit: Path | None) -> Review:
+def judged_changes(review: Review, session: Session, spell: Spell, audit: AuditRecord | None) -> Review:
     """The review with who moved each of its changes."""
     if not review.plan.changes:
         return review
@@ -99,11 +99,13 @@ def judged_changes(review: Review, session: Session, spell: Spell, audit: Path |
     return replace(review, drifts={one.change.name: one for one in found})
 
 
-def without_edited(review: Review, session: Session, settings: Settings, spell: Spell, audit: Path | None = None) -> Review:
+def without_edited(
+    review: Review, session: Session, settings: Settings, spell: Spell, audit: AuditRecord | None = None
+) -> Review:
     """The review with who moved what it changes, and a refusal for each policy that it would remove though it was edited on the
     remote since git had it. Outside a repository nothing is looked for.
 
-    The `audit` file wins over git history. It may not exist yet.
+    The `audit` record wins over git history. It may not exist yet.
     """
     changed = [change for change in review.plan.changes if change.before is not None]
     if not changed or is_git(session.url) or repository_top(session.options.dir.absolute()) is None:

@@ -32,6 +32,7 @@ from policyctl.rules import Chosen
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.past import PastDirectory
+    from policyctl.reconcile.audit_record import AuditRecord
     from policyctl.reconcile.drift import Evidence
 
 
@@ -156,7 +157,7 @@ class Session:
     past: PastDirectory | None = None
     opened: Reader | None = None
 
-    def evidence(self, audit: Path | None, within: int | None = None) -> Evidence:
+    def evidence(self, audit: AuditRecord | None, within: int | None = None) -> Evidence:
         """What shows who moved a policy; `within` is how many commits of the repository to look at. Environments that share a
         directory share it."""
         from policyctl.reconcile.drift import Evidence  # with git behind it

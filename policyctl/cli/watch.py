@@ -168,11 +168,9 @@ def _source(options: Options, chosen: EnvironmentFilter, source: str | None, ref
 
 
 def _checked(audit: Audit | None) -> Audit | None:
-    """The audit, whose file exists from now on. Raises PolicyctlError if it cannot be written."""
+    """The audit, whose record exists from now on. Raises PolicyctlError if it cannot be written."""
     if audit is not None:
-        from policyctl.reconcile.audit import LineFile
-
-        LineFile(audit.file).close()
+        audit.record.writer().close()
     return audit
 
 

@@ -139,7 +139,7 @@ class EnvironmentWork:
             if rows and synced == (fingerprint, rows):
                 return Look(EnvironmentResult(name, "planned", remote=session.remote), {}, "", fingerprint, rows)
             side = _side(synced, fingerprint, rows)
-            audit = None if self._audit is None else self._audit.file
+            audit = None if self._audit is None else self._audit.record
             shared = replace(session, opened=cast("Reader", seen))
             review = self.fleet.review(shared, audit, judged=side is None)
         result = planned(review, name, session.remote)

@@ -11,6 +11,7 @@ from os.path import abspath, basename, commonpath, dirname, join, realpath, spli
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from policyctl.errors import UsageError
 from policyctl.load.atomic import STATE_FOLDER
 
 LOCAL = "local"  # the embedded remote beside the directory
@@ -146,6 +147,19 @@ def postgres_url_error(url: str) -> str | None:
     if not (named or "service" in dict(asked)) or not place.startswith(("//", "?")) or parts.fragment or not url.isprintable():
         return "must be postgresql://HOST/DATABASE or postgresql:?service=NAME"
     return None
+
+
+def database_url(text: str) -> str | None:
+    """The URL of a PostgreSQL database that is named by it or by `service=NAME`; None for other text.
+
+    Raises UsageError for a URL that cannot be used; the message never repeats the text, which may have a password.
+    """
+    url = f"{POSTGRES}?{text}" if text.startswith("service=") and text != "service=" else text
+    if not url.startswith((POSTGRES, "postgres:", "service=")):
+        return None
+    if complaint := postgres_url_error(url):
+        raise UsageError(f"the URL of the database {complaint}")
+    return url
 
 
 def postgres_servers(url: str) -> tuple[str, ...]:

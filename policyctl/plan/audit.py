@@ -1,4 +1,4 @@
-"""The entries of an audit file: one JSON line before each write, and one with its outcome.
+"""The entries of an audit record: one JSON line before each write, and one with its outcome.
 
 A line is written before the remote is changed, so no change is without a line, whatever happens to this process. A `begun`
 line is followed by one with the outcome; if it is not, the outcome is unknown.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from policyctl.errors import PolicyctlError
 from policyctl.plan.change import ACTIONS, GOOD, Action, Change, Outcome, Status, normal_of
@@ -171,6 +171,23 @@ def _is_field(data: dict[str, Any]) -> bool:
 
 
 _LISTS: dict[str, Callable[[dict[str, Any]], bool]] = {"overrides": _is_override, "fields": _is_field}
+
+
+class AuditLine(NamedTuple):
+    """One line of an audit record: its number, its entry or why it has none, and whether its line feed is missing."""
+
+    number: int
+    entry: AuditEntry | None
+    complaint: str = ""
+    unfinished: bool = False
+
+
+def audit_line(number: int, line: bytes, *, unfinished: bool = False) -> AuditLine:
+    """A line as it was read."""
+    try:
+        return AuditLine(number, read_entry(line))
+    except BadAuditEntry as error:
+        return AuditLine(number, None, str(error), unfinished)
 
 
 def fold(entries: Iterable[AuditEntry]) -> list[AuditEntry]:

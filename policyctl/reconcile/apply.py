@@ -90,7 +90,7 @@ class ApplyEvents:
 
 class Applied(NamedTuple):
     """What an apply did: an outcome for each change, a line for each one that is not on the remote as it should be, the names
-    of those whose outcome the audit file lacks, and what was reported of written models where that was asked for."""
+    of those whose outcome the audit lacks, and what was reported of written models where that was asked for."""
 
     outcomes: list[Outcome]
     unverified: list[str]
@@ -107,7 +107,7 @@ class Applied(NamedTuple):
         if not self.is_verified:
             raise Incomplete("not everything was applied; see above, then plan again")
         if self.unrecorded:
-            raise Incomplete(f"the audit file lacks what became of {count(len(self.unrecorded), 'change')}; see above")
+            raise Incomplete(f"the audit lacks what became of {count(len(self.unrecorded), 'change')}; see above")
 
 
 def apply_plan(

@@ -20,7 +20,7 @@ from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, canonical_text, digest
 from policyctl.policy.names import bare_name, canonical, short_model
-from policyctl.reconcile.audit import read_audit
+from policyctl.reconcile.audit_record import AuditRecord
 
 Spell = Callable[[Policy], Policy]
 _TEMPLATED_NAME = re.compile(rb"""\bname["']?[ \t]*:[^\n]*\{\{""")
@@ -29,36 +29,33 @@ _TEMPLATED_NAME = re.compile(rb"""\bname["']?[ \t]*:[^\n]*\{\{""")
 class Evidence:
     """What can show who moved: git history, and the audit record if one is given. Shared by several environments."""
 
-    def __init__(self, directory: Path, config: Config, audit: Path | None = None, within: int | None = None) -> None:
+    def __init__(self, directory: Path, config: Config, audit: AuditRecord | None = None, within: int | None = None) -> None:
         """`within` limits how many commits of the repository are looked at. Raises PolicyctlError for an audit record that
         cannot be read. A directory without history is not an error."""
         self.audit = audit
         self._entries: list[AuditEntry] = []
-        self._read: tuple[int, int] | None = None
-        self._read_audit()
+        self._read: object = None
+        if audit is not None and audit.mark() is not None:  # what cannot be read is reported at once
+            self._entries_about("")
         self.history: History | None = None
         try:
             self.history = History(directory, config, within)
         except PolicyctlError as error:
             self.missing = f"git history cannot be searched: {error}"
 
-    def _read_audit(self) -> None:
-        """Read the audit record, again if it has grown since."""
+    def _entries_about(self, remote: str) -> list[AuditEntry]:
+        """The entries of the audit record, at least those about a remote; read again if it has grown since."""
         if self.audit is None:
-            return
-        try:
-            status = self.audit.stat()
-            found = (status.st_size, status.st_mtime_ns)
-        except OSError:
-            found = (0, 0)  # reading it raises the reason
-        if found != self._read:
-            self._entries, self._read = fold(_entries(self.audit)), found
+            return []
+        mark = self.audit.mark()
+        if mark is None or mark != self._read:
+            self._entries, self._read = fold(_entries(self.audit, remote)), mark
+        return self._entries
 
     def judge(self, changes: Iterable[Change], environment: Environment, review: Review, spell: Spell) -> list[Drift]:
         """Who moved each of these changes of a reviewed plan. `spell` writes a policy's models as the remote spells them."""
         wanted = list(changes)
-        self._read_audit()
-        writes = last_writes(self._entries, review.plan.remote)
+        writes = last_writes(self._entries_about(review.plan.remote), review.plan.remote)
         searches = {one.name: _HistorySearch(one, writes.get(one.name), review, spell) for one in wanted}
         self._search([one for one in searches.values() if not one.settled], environment)
         return [judge(one, searches[one.name].past, writes.get(one.name)) for one in wanted]
@@ -159,10 +156,11 @@ class _HistorySearch:
             self.unread = f"a file of commit {commit[:12]} that may have had it cannot be read"
 
 
-def _entries(audit: Path) -> list[AuditEntry]:
-    """The entries of an audit record. Raises PolicyctlError for a line that is not one, unless it is an unfinished last one."""
+def _entries(audit: AuditRecord, remote: str) -> list[AuditEntry]:
+    """The entries of an audit record, at least those about a remote. Raises PolicyctlError for a line that is not one, unless
+    it is an unfinished last one."""
     found = []
-    for line in read_audit(audit):
+    for line in audit.lines(remote):
         if line.entry is not None:
             found.append(line.entry)
         elif not line.unfinished:

@@ -12,44 +12,30 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from uuid import uuid4
 
-import psycopg
 from psycopg import errors
 
-from policyctl.errors import Conflict, LostAnswer, RemoteError
+from policyctl.errors import Conflict, RemoteError
 from policyctl.load.urls import postgres_identity
-from policyctl.remote.postgres_pool import Connection, Pool, explain
+from policyctl.remote.postgres_pool import PATIENCE, Connection, Found, Pool
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.store import Store, StoreReader
 from policyctl.remote.table import UNIQUE_KINDS, Columns, QuotaReached, taken
 
 LONGEST_NAME = 2000  # bytes of a name or id, which an index must hold
-# A database that crashed or fails over is tried again for some seconds. The limit is `budget`, not `tries`.
-PATIENCE = Backoff(tries=1_000_000, first=0.05, longest=0.2, budget=15.0)
 AT_ONCE = Backoff(tries=1)
 _MIGRATING, _COUNTING = 0x706C6379_0001, 0x706C6379_0002  # advisory locks
 _PRUNE_EVERY = 1000  # writes
 
 _OTHERS = ("agent", "external_agent", "assistant", "tool", "toolkit", "knowledge_base", "workspace", "binding")
-# Errors after which the same statement may succeed, perhaps at another server.
-_PASSING = (
-    errors.AdminShutdown,
-    errors.CrashShutdown,
-    errors.CannotConnectNow,
-    errors.TooManyConnections,
-    errors.ReadOnlySqlTransaction,
-    errors.SerializationFailure,
-    errors.DeadlockDetected,
-)
 # Not to_regclass: that is answered from a cache, which misses tables made while this connection waited for a lock.
 _IS_MADE = """
 SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = 'policyctl' AND relname = 'format'
 """
 _SIGNATURE = "SELECT md5(string_agg(id || ' ' || version, ',' ORDER BY id)) FROM policyctl.{}"
-Found = TypeVar("Found")
 
 
 def _format_1(unique: bool) -> Iterator[str]:
@@ -146,25 +132,7 @@ class PostgresDatabase:
         It is called again when the connection breaks. Raises RemoteError when that does not help, and for a write (`writes`)
         that may have been carried out LostAnswer.
         """
-        patience, sent = patience or self.patience, False
-        budget = patience.begin()
-        while True:
-            try:
-                with self._pool.connection() as connection:
-                    try:
-                        return work(connection, sent)
-                    except psycopg.Error:
-                        sent = True
-                        raise
-            except psycopg.Error as error:
-                # Until it was reached once, a wrong host or password is reported at once.
-                passing = isinstance(error, _PASSING) or (isinstance(error, psycopg.OperationalError) and not error.sqlstate)
-                wait = budget.next(None) if passing and self._pool.reached else None
-                if wait is not None:
-                    patience.sleep(wait)
-                    continue
-                text = f"{self.identity}: {explain(error)}"
-                raise (LostAnswer(text) if sent and writes and passing else RemoteError(text)) from None
+        return self._pool.run(work, patience or self.patience, writes=writes)
 
     def _format(self, connection: Connection, _: bool) -> tuple[int, bool] | None:
         """The format of the store and whether names are unique in it; None without one."""

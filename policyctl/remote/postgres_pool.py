@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
-from policyctl.errors import RemoteError
+from policyctl.errors import LostAnswer, RemoteError
+from policyctl.remote.protocol import Backoff
 
 CONNECTIONS = 8  # at most, of one server or command
 _WAIT = 10.0  # seconds for one of the connections
 Connection = psycopg.Connection[tuple[Any, ...]]
+Found = TypeVar("Found")
+# A database that crashed or fails over is tried again for some seconds. The limit is `budget`, not `tries`.
+PATIENCE = Backoff(tries=1_000_000, first=0.05, longest=0.2, budget=15.0)
 
+# Errors after which the same statement may succeed, perhaps at another server.
+_PASSING = (
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.TooManyConnections,
+    errors.ReadOnlySqlTransaction,
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+)
 # What must hold whatever the server, the database or the role is configured to do.
 _SETTINGS = """
 SELECT set_config(name, value, false) FROM (VALUES
@@ -63,6 +77,31 @@ class Pool:
                     self.close()
         finally:
             self._free.release()
+
+    def run(self, work: Callable[[Connection, bool], Found], patience: Backoff, *, writes: bool = False) -> Found:
+        """The result of `work`, which is given a connection and whether an earlier try of it may have been carried out.
+
+        It is called again when the connection breaks. Raises RemoteError when that does not help, and for a write (`writes`)
+        that may have been carried out LostAnswer.
+        """
+        sent, budget = False, patience.begin()
+        while True:
+            try:
+                with self.connection() as connection:
+                    try:
+                        return work(connection, sent)
+                    except psycopg.Error:
+                        sent = True
+                        raise
+            except psycopg.Error as error:
+                # Until it was reached once, a wrong host or password is reported at once.
+                passing = isinstance(error, _PASSING) or (isinstance(error, psycopg.OperationalError) and not error.sqlstate)
+                wait = budget.next(None) if passing and self.reached else None
+                if wait is not None:
+                    patience.sleep(wait)
+                    continue
+                text = f"{self._identity}: {explain(error)}"
+                raise (LostAnswer(text) if sent and writes and passing else RemoteError(text)) from None
 
     def close(self) -> None:
         """Close the connections that are not in use."""

@@ -237,7 +237,8 @@ class WatchLoop:
         began = self.clock.seconds()
         look = self.work.look(name, synced=situation.synced)
         try:
-            decision = decide(look, own.settings, situation)
+            # The look may have taken long, and a window have opened or closed meanwhile.
+            decision = decide(look, own.settings, replace(situation, now=self.clock.now()))
         except PolicyctlError as error:
             decision = Decision(False, str(error))
         looked = self.clock.seconds()

@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from policyctl.reconcile.audit import read_audit
+from policyctl.reconcile.audit_record import AuditFile
 from policyctl.report import schema_text
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
@@ -66,7 +66,7 @@ def test_what_is_merged_is_applied_and_what_is_edited_is_put_back(repository: Pr
     assert "drifted" in second.out
     assert "applied: the remote moved: virtual-policy/chat" in second.out
     assert policyctl("plan", "--detailed-exitcode").code == 0
-    (begun, done) = [line.entry for line in read_audit(Path("audit.jsonl"))]
+    (begun, done) = [line.entry for line in AuditFile(Path("audit.jsonl")).lines()]
     assert begun is not None
     assert done is not None
     assert (begun.origin.command, begun.outcome, done.outcome) == ("watch", "begun", "applied")
@@ -115,7 +115,7 @@ def test_a_branch_is_watched_without_a_checkout(
     assert (ran.code, f"revision {made[:19]} is in use" in ran.err) == (0, True)
     assert "applied: Git moved: virtual-policy/chat" in ran.out
     assert [path.name for path in state.glob("mirror-*/*")] == [".git"]  # no file was checked out
-    (begun, _) = [line.entry for line in read_audit(Path("audit.jsonl"))]
+    (begun, _) = [line.entry for line in AuditFile(Path("audit.jsonl")).lines()]
     assert begun is not None
     assert (begun.origin.commit, begun.origin.dirty, begun.origin.subject) == (made, False, "x")
     commit(repository.folder, "policies")
@@ -166,7 +166,7 @@ def test_a_person_applies_in_a_deny_window_only_with_a_reason(repository: Projec
     assert "virtual-policy" not in policyctl("policy", "list").out
     ran = policyctl("apply", "--yes", "--outside-window", "an incident", "--audit", "audit.jsonl")
     assert ran.code == 0
-    (begun, _) = [line.entry for line in read_audit(Path("audit.jsonl"))]
+    (begun, _) = [line.entry for line in AuditFile(Path("audit.jsonl")).lines()]
     assert begun is not None
     assert [(one.option, one.reason) for one in begun.overrides] == [("--outside-window", "an incident")]
     assert policyctl("apply", "--yes").code == 0  # there is nothing to write

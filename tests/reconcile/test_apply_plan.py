@@ -19,6 +19,7 @@ from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.audit import Audit
+from policyctl.reconcile.audit_record import AuditFile
 from policyctl.reconcile.plan import plan_directory
 from policyctl.remote.lock import LockWait, apply_lock
 from policyctl.remote.open import Access, open_reader
@@ -71,7 +72,7 @@ def is_locked(database: Path) -> bool:
 def test_an_apply_locks_writes_verifies_and_reports_in_this_order(tmp_path: Path) -> None:
     database, audit = tmp_path / "a.db", tmp_path / "audit.jsonl"
     events = Recorder(database)
-    settings = ApplySettings(audit=Audit(audit, "apply"))
+    settings = ApplySettings(audit=Audit(AuditFile(audit), "apply"))
     applied = apply_plan(reviewed(database, "one", "two"), f"sqlite:///{database}", Access(), settings, events)
     applied.raise_if_incomplete()
     assert [outcome.status for outcome in applied.outcomes] == ["applied", "applied"]

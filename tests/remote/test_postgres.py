@@ -16,27 +16,9 @@ from policyctl.remote.protocol import Backoff
 from policyctl.remote.table import DocumentTable, ModelTable, QuotaReached
 from policyctl.server.documents import BINDINGS, COLLECTIONS, WORKSPACES
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.dropping_proxy import DroppingProxy, dropping
+from tests.dropping_proxy import dropping, first, through
 from tests.postgres import GUARDED, PASSWORD, PostgresServer
 from tests.remote.http_helpers import document
-
-
-def through(proxy: DroppingProxy, name: str) -> str:
-    """The URL of a database behind a proxy."""
-    return f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
-
-
-def first(words: bytes) -> Callable[[bytes], bool]:
-    """Whether a piece is the first with these words."""
-    left = [True]
-
-    def loses(piece: bytes) -> bool:
-        found = left[0] and words in piece
-        left[0] = left[0] and not found
-        return found
-
-    return loses
-
 
 WRITES: dict[str, tuple[bytes, Callable[[PostgresRemote, str], object], list[str]]] = {
     "an add": (b"INSERT INTO policyctl.policy", lambda store, _: store.add(document("b")), ["a", "b"]),
