@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ from policyctl.report.format import Style, count, cut
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.past import PastDirectory
+    from policyctl.load.referred import Held
     from policyctl.reconcile.audit_record import AuditRecord
 
 _LONGEST_REASON = 500
@@ -73,6 +74,7 @@ class Fleet:
     past: PastDirectory | None = None
     chosen: EnvironmentFilter = EVERY
     marks: bool = False  # whether the results have the hashes of their changes
+    referred: Held = field(default_factory=dict)  # the content of files that settings refer to, where they are not on the disk
     audit: AuditRecord | None = None  # the record that apply adds to, which shows who moved what is changed
 
     def __post_init__(self) -> None:
@@ -87,6 +89,8 @@ class Fleet:
         """The session of one environment, whose messages are collected."""
         session = session_of(self.options, self.config, name, self.held, self.past)
         access = replace(session.access, hosts=self.hosts)
+        if self.referred:
+            access = replace(access, held=self.referred)
         return replace(session, console=self.messages, directory=self.files, access=access)
 
     def review(self, session: Session, audit: AuditRecord | None = None, *, judged: bool = False) -> Review:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.urls import POSTGRES, postgres_url_error, remote_identity
+from policyctl.load.urls import database_url, remote_identity
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
@@ -25,21 +25,19 @@ _NEEDS = ("procrastinate", "psycopg")
 _ALONE = ("base", "to", "tests", "audit", "validate_models")  # options that do not go with --on queue
 
 
+def on_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--on, as `place`; `text` describes it, and names the environment variable where it has {}."""
+    choice = click.Choice(["here", "queue"])
+    return click.option("--on", "place", type=choice, default="here", show_default=True, help=text.format(VARIABLE))
+
+
 def with_queue(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --on: what does the work is in its `pace`. Decorate the function itself with it.
 
     Raises UsageError with --on queue for one environment, and for options that do not go with it.
     """
 
-    @click.option(
-        "--on",
-        "place",
-        type=click.Choice(["here", "queue"]),
-        default="here",
-        show_default=True,
-        help="Where several environments are worked on: here, or by workers (policyctl worker) of the database that "
-        f"{VARIABLE} names.",
-    )
+    @on_option("Where several environments are worked on: here, or by workers of the database that {} names; see worker.")
     @wraps(function)
     def wrapper(*args: Any, place: str, **given: Any) -> Any:
         runner = None if place == "here" else queue_runner
@@ -60,12 +58,8 @@ def open_queue() -> JobQueue:
         raise PolicyctlError(f"the queue needs {' and '.join(missing)}; install it with: pip install 'policyctl[fleet]'")
     from policyctl.reconcile.queue import JobQueue
 
-    text = os.environ.get(VARIABLE, "")
-    url = f"{POSTGRES}?{text}" if text.startswith("service=") else text
-    if not url.startswith(POSTGRES):
+    if (url := database_url(os.environ.get(VARIABLE, ""), VARIABLE)) is None:
         raise UsageError(f"{VARIABLE} must name the database of the queue: postgresql://HOST/DATABASE, or service=NAME")
-    if complaint := postgres_url_error(url):
-        raise UsageError(f"{VARIABLE} {complaint}")
     return JobQueue(url)
 
 
@@ -74,6 +68,8 @@ def queue_runner(
 ) -> QueueRunner:
     """The runner of one wave. The jobs of all waves of a run have its id in common."""
     from policyctl.cli.fleet_apply import revision_of
+    from policyctl.cli.github_actions import run_page
+    from policyctl.reconcile.audit import person
     from policyctl.reconcile.queue import Order, QueueRunner
 
     files = fleet.files.digest(fleet.config)
@@ -87,6 +83,9 @@ def queue_runner(
         fleet.overrides.given,
         shown,
         fleet.overrides.outside,
+        person(),
+        command,
+        run_page(),
     )
 
     def identity_of(name: str) -> str:

@@ -83,6 +83,7 @@ class DirectoryFiles:
         self._lock = threading.Lock()
         self._known: dict[str, Loaded] = {}  # by what decides the content, where no problem names the environment
         self._evidence: dict[int | None, Evidence] = {}
+        self.read: Callable[[Path], bytes] = read_bytes  # what configuration and inventories contain
 
     def load(self, environment: Environment, progress: Progress) -> Loaded:
         """What the files contain for one environment, with its problems."""
@@ -102,7 +103,7 @@ class DirectoryFiles:
     def digest(self, config: Config) -> str:
         """A hash of all files that were read, with those of a configuration, by their paths from the directory."""
         contents = {self.files.relative(file): content for file, content in self.files.contents.items()}
-        contents |= {f"{CONFIG_FILE}:{place}": read_bytes(file) for place, file in enumerate(_files_of(config))}
+        contents |= {f"{CONFIG_FILE}:{place}": self.read(file) for place, file in enumerate(_files_of(config))}
         return digest({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
 
     def evidence(self, within: int | None, make: Callable[[], Evidence]) -> Evidence:

@@ -16,7 +16,9 @@ from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import with_environments_or_all
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.queue import on_option
 from policyctl.cli.watch_outputs import OutputOptions, Outputs, with_outputs
+from policyctl.cli.watch_source import DirectorySource, mirror_of, source_options
 from policyctl.errors import PolicyctlError, Refused, UsageError
 from policyctl.load.atomic import make_state_folder, state_folder
 from policyctl.load.selector import EnvironmentFilter
@@ -24,10 +26,11 @@ from policyctl.load.windows import seconds_of
 from policyctl.remote.lock import LockWait, apply_lock
 from policyctl.report.format import escape
 from policyctl.watch.loop import WatchLoop
-from policyctl.watch.memory import Memory
+from policyctl.watch.memory import Memory, StateFiles, StateFolder
 from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State, Transition, Watcher
 
 if TYPE_CHECKING:
+    from policyctl.cli.watch_queue import Lead
     from policyctl.cli.watch_source import WatchSource
     from policyctl.cli.watch_work import EnvironmentWork
     from policyctl.reconcile.audit import Audit
@@ -56,13 +59,7 @@ def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float 
 
 
 @click.command("watch", epilog=EPILOG)
-@click.option(
-    "--source",
-    metavar="REPOSITORY",
-    help="Watch a branch of this git repository (a URL or a path) instead of a directory here. It is fetched into a mirror; "
-    "nothing is checked out.",
-)
-@click.option("--ref", default="HEAD", show_default=True, metavar="BRANCH", help="With --source: which branch.")
+@source_options
 @click.option(
     "--poll",
     default="30s",
@@ -77,16 +74,10 @@ def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float 
     metavar="TIME",
     help="How often to look at each environment, such as 5m, whatever watch.interval in policyctl.yaml is.",
 )
-@click.option("--parallelism", type=click.IntRange(1, 64), default=4, show_default=True, help="Environments at once.")
+@click.option("--parallelism", type=click.IntRange(1, 64), help="Environments at once. Default: 4, with --on queue 32.")
+@on_option("Where plans are applied: here, or by workers of the database that {} names. Then one of several watches leads.")
 @click.option("--once", is_flag=True, help="Look at each environment once, then end.")
 @click.option("--detailed-exitcode", is_flag=True, help="With --once: exit with 2 when something differs.")
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where to remember what was announced, and keep the mirror. Default: .policyctl beside the policy directory, with "
-    "--source here.",
-)
 @click.option(
     "--format",
     "form",
@@ -105,7 +96,8 @@ def watch(
     ref: str,
     poll: float,
     interval: float | None,
-    parallelism: int,
+    parallelism: int | None,
+    place: str,
     once: bool,
     detailed_exitcode: bool,
     state: Path | None,
@@ -122,30 +114,62 @@ def watch(
     """
     if detailed_exitcode and not once:
         raise UsageError("--detailed-exitcode is for --once; without it a watch ends with 0 when it is stopped")
-    if ref != "HEAD" and source is None:
-        raise UsageError("--ref is for --source; a directory is watched as it is")
     if find_spec("prometheus_client") is None:
         raise PolicyctlError("watch needs prometheus-client; install it with: pip install 'policyctl[watch]'")
     console, folder = Console(options), state or (state_folder(options.dir) if source is None else Path(".policyctl"))
-    printer, files = (JsonLines if form == "json" else TextLines)(console), _source(options, chosen, source, ref, folder)
-    with _only_one(folder):
-        memory = Memory(folder)
-        watchers: list[Watcher] = [printer]
-        board = Board(_announcing(memory, watchers))
-        watchers.append(outputs := Outputs(given, board, folder))
-        for status in memory.statuses():
-            board.restore(status)
-        work = _work(files, options, console, outputs, _checked(audit), interval)
-        loop = WatchLoop(work, board, memory, poll, parallelism, watchers=watchers)
-        with closing(memory), closing(work), outputs.around(loop, once=once, console=console), first_signal(loop.stop_by):
-            loop.run(once=once)
+    files, lead = _source(options, chosen, source, ref, folder), None
+    printer = (JsonLines if form == "json" else TextLines)(console)
+    with ExitStack() as held:
+        held.enter_context(_only_one(folder))
+        if place == "queue":
+            from policyctl.cli.watch_queue import leading  # needs the extra
+
+            watched = " ".join(map(str, (source or "", ref, options.dir, chosen)))
+            if (lead := held.enter_context(leading(watched, given, console, once=once))) is None:
+                return 0
+
+        def work_of(outputs: Outputs) -> EnvironmentWork:
+            return _work(lead, files, options, console, outputs, _checked(audit), interval)
+
+        parallelism = parallelism or (4 if lead is None else 32)
+        board = _run(printer, lead or StateFolder(folder), given, work_of, poll, parallelism, once=once)
     return _exit_code(board, detailed=detailed_exitcode) if once else 0
 
 
-def _work(*args: Any) -> EnvironmentWork:
+def _run(
+    printer: TextLines,
+    state: StateFiles,
+    given: OutputOptions,
+    work_of: Callable[[Outputs], EnvironmentWork],
+    poll: float,
+    parallelism: int,
+    *,
+    once: bool,
+) -> Board:
+    """Watch until a signal, with `once` until each environment was looked at once."""
+    memory = Memory(state)
+    watchers: list[Watcher] = [printer]
+    board = Board(_announcing(memory, watchers))
+    watchers.append(outputs := Outputs(given, board, state))
+    for status in memory.statuses():
+        board.restore(status)
+    work = work_of(outputs)
+    loop = WatchLoop(work, board, memory, poll, parallelism, watchers=watchers)
+    if (keeper := work.keeper(loop.stop)) is not None:
+        watchers.append(keeper)
+    with closing(work), outputs.around(loop, once=once, console=printer.console), first_signal(loop.stop_by):
+        loop.run(once=once)
+    return board
+
+
+def _work(lead: Lead | None, *args: Any) -> EnvironmentWork:
     from policyctl.cli.watch_work import EnvironmentWork  # imports git and remotes
 
-    return EnvironmentWork(*args)
+    if lead is None:
+        return EnvironmentWork(*args)
+    from policyctl.cli.watch_queue import QueueWork
+
+    return QueueWork(lead, *args)
 
 
 def _announcing(memory: Memory, watchers: Sequence[Watcher]) -> Callable[[Transition], None]:
@@ -160,11 +184,9 @@ def _announcing(memory: Memory, watchers: Sequence[Watcher]) -> Callable[[Transi
 
 
 def _source(options: Options, chosen: EnvironmentFilter, source: str | None, ref: str, folder: Path) -> WatchSource:
-    from policyctl.cli.watch_source import DirectorySource, MirrorSource
-
     if chosen.affected is not None:
         raise UsageError("--affected compares with one revision, and a watch sees new ones; choose with --env or -l")
-    return DirectorySource(options, chosen) if source is None else MirrorSource(options, chosen, source, ref, folder)
+    return mirror_of(options, chosen, source, ref, folder) or DirectorySource(options, chosen)
 
 
 def _checked(audit: Audit | None) -> Audit | None:
@@ -201,13 +223,13 @@ class TextLines(Watcher):
     """A line for each change of state, and for each revision."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self.console = console
 
     def transition(self, transition: Transition) -> None:
         now = transition.now
         if transition.before is None and now.state is State.IN_SYNC and not now.reason:
             return
-        style = self._console.out_style
+        style = self.console.out_style
         state = style.paint(f"{now.state:{_WIDTH}}", _COLOURS.get(now.state, "red"))
         parts = (now.reason, f"waits for {now.waits_for}" if now.waits_for else "", advice(now))
         about = "; ".join(escape(part) for part in parts if part)
@@ -218,10 +240,10 @@ class TextLines(Watcher):
         text = (
             f"the source cannot be read: {source.error}{used}" if source.error else f"revision {source.revision[:19]} is in use"
         )
-        self._console.say(text)
+        self.console.say(text)
 
     def _put(self, line: str) -> None:
-        self._console.result(f"{line}\n")
+        self.console.result(f"{line}\n")
         sys.stdout.flush()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
@@ -17,6 +17,7 @@ from policyctl.errors import UsageError
 from policyctl.remote.hosts import HostTally
 from policyctl.remote.redaction import resolve_secret
 from policyctl.watch.http import StatusServer, WatchSite
+from policyctl.watch.memory import StateFiles
 from policyctl.watch.notify import Notifier
 from policyctl.watch.status import Board, Transition, Watcher
 from policyctl.watch.systemd import notify
@@ -68,19 +69,25 @@ def with_outputs(function: Callable[..., Any]) -> Callable[..., Any]:
 class Outputs(Watcher):
     """All that shows a watch but what it prints."""
 
-    def __init__(self, given: OutputOptions, board: Board, folder: Path) -> None:
-        """`folder` keeps notifications that are not delivered yet. Raises UsageError for options that cannot be used."""
+    def __init__(self, given: OutputOptions, board: Board, state: StateFiles) -> None:
+        """`state` keeps notifications that are not delivered yet. Raises UsageError for options that cannot be used."""
         from policyctl.watch.metrics import ReceiverCollector, WatchMetrics  # needs the extra
 
         self._given, self.board = given, board
         if given.hook_secret is not None and not given.hook_secret.startswith(("env:", "file:")):
             raise UsageError("--hook-secret must be a reference, env:NAME or file:PATH; never the secret itself")
         self.span: Span = no_span
-        self._notifier = Notifier((), folder)
+        self._notifier = Notifier((), state)
         self._tally = HostTally()
         self._metrics = WatchMetrics(self.board, given.metric_label, self._tally)
         self._metrics.add(ReceiverCollector(self._notifier.counts))
         self._ready, self._hints = False, threading.Lock()
+
+    def show_queue(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Show the jobs of a queue among the metrics."""
+        from policyctl.watch.metrics import QueueCollector
+
+        self._metrics.add(QueueCollector(counts))
 
     def opened(self, fleet: Fleet) -> None:
         """Go on with the environments and receivers of another revision."""

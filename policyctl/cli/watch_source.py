@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.environments import choose
@@ -23,7 +26,6 @@ from policyctl.policy.findings import without_userinfo
 
 if TYPE_CHECKING:
     from policyctl.load.git.revision import Revision
-    from policyctl.load.referred import Held
 
 _SUFFIXES = (".yaml", ".yml", ".json", ".csv")
 _TRIES = 3  # to read a directory that does not change meanwhile
@@ -32,14 +34,13 @@ _SHORT = 12
 
 class Opened(NamedTuple):
     """The environments and files of a revision: its commit, if it is known, the directory's path in the repository, and the
-    branch. What is only in a mirror has `then`, and in `held` the content of the files that settings refer to."""
+    branch. What is only in a mirror has `then`."""
 
     fleet: Fleet
     commit: str | None = None
     place: str = ""
     branch: str = ""
     then: Revision | None = None
-    held: Held = MappingProxyType({})
 
     @property
     def mirrored(self) -> str | None:
@@ -60,8 +61,8 @@ class Opened(NamedTuple):
 class WatchSource(Protocol):
     """Files that are watched."""
 
-    def fetch(self) -> str:
-        """The revision that they have now. Raises PolicyctlError."""
+    def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:
+        """The revision that they have now. Raises PolicyctlError, also soon after it was `stopped`."""
 
     def open(self, revision: str) -> Opened:
         """The files of that revision. Raises PolicyctlError."""
@@ -74,7 +75,7 @@ class DirectorySource:
         self._options, self._chosen = options, chosen
         self._mark = self._revision = ""
 
-    def fetch(self) -> str:
+    def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:  # noqa: ARG002 - it is quick
         from policyctl.load.git.checkout import checked_out  # imports subprocess
 
         found, top = [*stamps(self._options.dir, _SUFFIXES)], repository_top(self._options.dir.absolute())
@@ -109,6 +110,41 @@ def _place_of(directory: Path) -> str:
     return repository_path(str(directory))
 
 
+def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --source, --ref and --state, where files may come from a git repository."""
+    for option in (
+        click.option(
+            "--state",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            help="Where to keep the mirror of --source, and what a watch remembers. Default: .policyctl beside the policy "
+            "directory, with --source here.",
+        ),
+        click.option("--ref", default="HEAD", show_default=True, metavar="BRANCH", help="With --source: which branch."),
+        click.option(
+            "--source",
+            metavar="REPOSITORY",
+            help="Use a branch of this git repository (a URL or a path) instead of a directory here. It is fetched into a "
+            "mirror; nothing is checked out.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def mirror_of(options: Options, chosen: EnvironmentFilter, source: str | None, ref: str, state: Path) -> MirrorSource | None:
+    """The mirror of a --source; None without one. Raises UsageError for a --ref without one, and as MirrorSource does."""
+    if source is None and ref != "HEAD":
+        raise UsageError("--ref is for --source; a directory is read as it is")
+    return None if source is None else MirrorSource(options, chosen, source, ref, state)
+
+
+def _content(then: Revision, path: Path) -> bytes:
+    """The content of a file in a mirror; empty if it is not there."""
+    entries = then.entries([path.relative_to(then.top).as_posix()])
+    return next(iter(then.contents(entries).values()), b"")
+
+
 class MirrorSource:
     """A branch of a git repository, fetched into a bare mirror in the state folder."""
 
@@ -127,14 +163,15 @@ class MirrorSource:
         self._place = "" if directory == Path() else directory.as_posix()
         self._options = options._replace(dir=self._top / directory)
 
-    def fetch(self) -> str:
+    def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:
         from policyctl.load.atomic import make_folder
         from policyctl.load.git.repository import fetch_mirror
 
         make_folder(self._top)
-        return fetch_mirror(self._top, self._url, self._ref)
+        return fetch_mirror(self._top, self._url, self._ref, stopped)
 
-    def open(self, revision: str) -> Opened:
+    def open(self, revision: str, selection: Selection = Selection(), overrides: Overrides = Overrides()) -> Opened:
+        """As `WatchSource.open`, for some of the policies."""
         from policyctl.load.base_config import config_at
         from policyctl.load.git.revision import Revision
         from policyctl.load.past import files_at
@@ -153,11 +190,13 @@ class MirrorSource:
         own = DirectoryFiles(
             self._options, config, config.lint, lenient=False, deep=True, tests=True, several=True, files=files
         )
+        own.read = partial(_content, then)
         own.raise_if_broken(config, names)
         console = Console(self._options)
         console.problems(variable_warnings(config))
-        fleet = Fleet(self._options, console, config, names, Selection(), Overrides(), own, tests=True, marks=True)
+        fleet = Fleet(self._options, console, config, names, selection, overrides, own, tests=True, marks=True)
         fleet.chosen = self._chosen
         branch = self._ref.removeprefix("refs/heads/")
         place, branch = self._place or ".", "" if branch == "HEAD" else branch
-        return Opened(fleet, revision, place, branch, then, held_at(then, config))
+        fleet.referred = held_at(then, config)
+        return Opened(fleet, revision, place, branch, then)

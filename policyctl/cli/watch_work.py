@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -15,26 +15,28 @@ from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
-from policyctl.cli.session import Session
 from policyctl.cli.watch_source import Opened, WatchSource
 from policyctl.errors import Incomplete, LoginRefused, PolicyctlError, Refused, Unreachable
 from policyctl.load.environment import Environment
-from policyctl.load.urls import is_http, is_shared, origin
+from policyctl.load.urls import Origin, is_http, is_shared, origin
 from policyctl.load.windows import duration
 from policyctl.plan.drift import Moved
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.policy.document import canonical_text, digest
 from policyctl.policy.memo import Memo, content_key
 from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
+from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import planned
 from policyctl.report.format import count
 from policyctl.watch.decide import Look, Problem, Synced, state_of
+from policyctl.watch.status import Watcher
 from policyctl.watch.work import CredentialsMark, Watched
 
 if TYPE_CHECKING:
     from policyctl.cli.watch_outputs import Outputs
     from policyctl.plan.safety import Review
     from policyctl.reconcile.audit import Audit
+    from policyctl.remote.hosts import HostPace
     from policyctl.remote.protocol import Reader
 
 _FEW = 4
@@ -76,6 +78,7 @@ class EnvironmentWork:
         self._remembering = ExitStack()
         self._watched: dict[str, Watched] = {}
         self._interval = interval
+        self._new_pace: Callable[[Origin], HostPace] | None = None
         self.stopped = False
 
     def close(self) -> None:
@@ -92,8 +95,12 @@ class EnvironmentWork:
         assert self._opened is not None  # noqa: S101 - the loop opens a revision first
         return self._opened
 
+    def keeper(self, stop: Callable[[], None]) -> Watcher | None:  # noqa: ARG002 - of a watch among others
+        """What calls `stop` once this watch must not go on."""
+        return None
+
     def fetch(self) -> str:
-        return self._source.fetch()
+        return self._source.fetch(lambda: self.stopped)
 
     def open(self, revision: str) -> Mapping[str, Watched]:
         opened = self._source.open(revision)
@@ -103,6 +110,8 @@ class EnvironmentWork:
         if (every := self._interval) is not None:
             watched = {name: one._replace(settings=one.settings._replace(interval=every)) for name, one in watched.items()}
         self._messages.say(_summary(watched))
+        if fleet.hosts is not None and self._new_pace is not None:
+            fleet.hosts = shared_hosts(self._new_pace)
         self._outputs.opened(fleet)
         if before is not None and before.fleet.hosts is not None:  # with its connections and tokens
             fleet.hosts = before.fleet.hosts
@@ -129,10 +138,10 @@ class EnvironmentWork:
             return self._look(name, synced)
         except Exception as error:  # noqa: BLE001 - a boundary: what fails in one environment must not end the others
             problem = _problem(error)
-            return Look(_failed(EnvironmentResult(name, "failed", remote=remote), error), {}, problem)
+            return Look(failed_look(EnvironmentResult(name, "failed", remote=remote), error), {}, problem)
 
     def _look(self, name: str, synced: Synced) -> Look:
-        session, fingerprint = self._session(name), self._watched[name].fingerprint
+        session, fingerprint = self.fleet.session(name), self._watched[name].fingerprint
         with session.reader() as reader:
             seen = RowsOnce(reader)
             rows = seen.key()
@@ -149,12 +158,8 @@ class EnvironmentWork:
         try:
             _raise_if_held(review)
         except (Refused, Incomplete) as error:
-            return Look(_failed(result, error), moved, "refused", fingerprint, rows)
+            return Look(failed_look(result, error), moved, "refused", fingerprint, rows)
         return Look(result, moved, "", fingerprint, rows, review)
-
-    def _session(self, name: str) -> Session:
-        session = self.fleet.session(name)
-        return replace(session, access=replace(session.access, held=self.opened.held)) if self.opened.held else session
 
     def unapproved(self, name: str, look: Look) -> str | None:
         from policyctl.cli.watch_approvals import why_unapproved  # with a forge behind it
@@ -169,14 +174,14 @@ class EnvironmentWork:
 
     def _applied(self, name: str, look: Look) -> EnvironmentResult:
         try:
-            session = self._session(name)
+            session = self.fleet.session(name)
             audit = None if self._audit is None else replace(self._audit, commit=self.opened.mirrored)
             in_scope = session.environment.settings.in_scope
             settings = ApplySettings(command="policyctl watch", audit=audit, in_scope=in_scope)
             applied = apply_plan(cast("Review", look.plan), session.url, session.access, settings, _Events(self))
             return with_outcome(look.result, applied)
         except Exception as error:  # noqa: BLE001 - a boundary, as in `look`
-            return _failed(look.result, error)
+            return failed_look(look.result, error)
 
     def credentials(self, name: str) -> CredentialsMark:
         from policyctl.remote.redaction import resolve_secret
@@ -288,7 +293,8 @@ def _raise_if_held(review: Review) -> None:
         raise Refused(f"{count(len(failed), 'scenario test')} failed: {failed[0]}")
 
 
-def _failed(result: EnvironmentResult, error: Exception) -> EnvironmentResult:
+def failed_look(result: EnvironmentResult, error: Exception) -> EnvironmentResult:
+    """A result as one that failed with an error, in a line."""
     found = failed_by(result, error)
     return replace(found, reason=one_line(found.reason))
 

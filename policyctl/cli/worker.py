@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import click
 
@@ -20,6 +21,7 @@ from policyctl.cli.history import with_audit
 from policyctl.cli.options import NumberRange, Options, with_options
 from policyctl.cli.queue import open_queue
 from policyctl.cli.selection import Overrides
+from policyctl.cli.watch_source import MirrorSource, mirror_of, source_options
 from policyctl.errors import PolicyctlError
 from policyctl.load.selector import EVERY
 from policyctl.load.urls import remote_identity
@@ -28,13 +30,17 @@ from policyctl.plan.plan import Selection
 from policyctl.policy.memo import Memo
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.queue import Heartbeat, Interrupted, JobQueue, Order, Worker, remote_lock
+from policyctl.reconcile.queue import Heartbeat, JobQueue, Order, Worker
+from policyctl.remote.open import shared_hosts
+from policyctl.remote.postgres_lock import Interrupted, remote_lock
+from policyctl.remote.postgres_pace import PaceTable, SharedHostPace
 from policyctl.report.format import count, escape
 
 EPILOG = """\b
 Example:
   export POLICYCTL_DATABASE=service=policyctl
   policyctl worker --threads 8
+  policyctl worker --source https://git.example.com/team/policies.git --ref main
   policyctl apply --all --yes --on queue"""
 
 
@@ -51,16 +57,21 @@ _LOCK_SECONDS = 5.0  # to wait for another worker on the same remote, before its
     metavar="SECONDS",
     help="How often to show that this worker is alive; after four times that, others take over its jobs.",
 )
+@source_options
 @with_audit
 @with_options("dir", "color", "verbose")
-def worker(options: Options, threads: int, heartbeat: float, audit: Audit | None) -> int:
+def worker(
+    options: Options, threads: int, heartbeat: float, source: str | None, ref: str, state: Path | None, audit: Audit | None
+) -> int:
     """Plan and apply environments for runs with --on queue. Any number of workers may run, on any machines.
 
-    A worker needs the same files as the run: a checkout of the repository at the same commit. It has the credentials; a job
-    never carries any. SIGTERM and SIGINT end it once what was begun is finished, and its other jobs go to other workers.
+    A worker needs the same files as the run: a checkout of the repository at the same commit, or with --source the repository,
+    of which it fetches what a run asks for. It has the credentials; a job never carries any. SIGTERM and SIGINT end it once
+    what was begun is finished, and its other jobs go to other workers.
     """
+    mirror = mirror_of(options, EVERY, source, ref, state or Path(".policyctl"))
     queue, console = open_queue(), Console(options)
-    jobs = JobHandler(options, queue, audit, console)
+    jobs = JobHandler(options, queue, audit, console, mirror)
 
     def begun() -> None:
         console.result(f"Working for {escape(queue.identity)} with {count(threads, 'thread')}\n")
@@ -102,8 +113,17 @@ class _Opened:
 class JobHandler:
     """Does the jobs of a worker, in several threads. The files of a run are read once."""
 
-    def __init__(self, options: Options, queue: JobQueue, audit: Audit | None, console: Console) -> None:
+    def __init__(
+        self,
+        options: Options,
+        queue: JobQueue,
+        audit: Audit | None,
+        console: Console,
+        mirror: MirrorSource | None = None,
+    ) -> None:
+        """With a `mirror` the files of a run are those of its commit there, without it those of the directory."""
         self._options, self._queue, self._audit, self._console = options, queue, audit, console
+        self._mirror, self._paces = mirror, PaceTable(queue.connect)
         self._opened: dict[Order, _Opened] = {}
         self._lock = threading.Lock()
         self._stopping = False
@@ -119,6 +139,7 @@ class JobHandler:
         """Close the connections to remotes, when no job runs any more."""
         with self._lock:
             self._drop_unused()
+        self._paces.close()
 
     def __call__(self, name: str, order: Order) -> tuple[EnvironmentResult, Mapping[str, str] | None]:
         """Do an environment's part of an order. Returns the result, and the options that match no policy so far. Raises
@@ -126,7 +147,7 @@ class JobHandler:
         if self.stopped():
             raise Interrupted("the worker was stopped")
         try:
-            with self._fleet(order._replace(run="", shown=None)) as fleet:
+            with self._fleet(order._replace(run="", shown=None, who="", caller="", page=None)) as fleet:
                 work = self._apply if order.command == "apply" else _plan
                 found = replace(work(fleet, name, order), review=None), fleet.idle
         except Interrupted:
@@ -139,8 +160,12 @@ class JobHandler:
 
     def _apply(self, fleet: Fleet, name: str, order: Order) -> EnvironmentResult:
         identity = remote_identity(fleet.session(name).url, name)
-        with remote_lock(self._queue, identity, name, _LOCK_SECONDS, self.stopped) as require:
-            events, settings = FleetEvents(fleet, self.stopped, require), ApplySettings(audit=self._audit)
+        with remote_lock(self._queue.connect, identity, name, _LOCK_SECONDS, self.stopped) as require:
+            commit = None if self._mirror is None else order.revision
+            audit, command = self._audit, order.caller or "apply"
+            if audit is not None:
+                audit = replace(audit, who=order.who, command=command, run=order.page, commit=commit)
+            events, settings = FleetEvents(fleet, self.stopped, require), ApplySettings(audit=audit)
             return fleet.task(lambda session: apply_one(fleet, session, settings, events, order.shown))(name)
 
     @contextmanager
@@ -169,14 +194,24 @@ class JobHandler:
         selection = Selection(order.only, order.exclude)
         overrides = Overrides(order.overrides)
         overrides.outside = order.outside
-        fleet = open_fleet(self._options, EVERY, selection, overrides, marks=True)
-        here = revision_of(self._options.dir)
+        if self._mirror is None:
+            fleet = open_fleet(self._options, EVERY, selection, overrides, marks=True)
+            where = f"its checkout is at {revision_of(self._options.dir)[:12] or 'no commit'}"
+        else:
+            fleet, where = self._mirrored(self._mirror, order, selection, overrides), "those of its --source"
         if order.files != fleet.files.digest(fleet.config):
-            there, own = order.revision[:12] or "no commit", here[:12] or "no commit"
-            raise PolicyctlError(
-                f"a worker has other files: its checkout is at {own}, and the run at {there}; update it, then run again"
-            )
+            there = order.revision[:12] or "no commit"
+            raise PolicyctlError(f"a worker has other files: {where}, and the run at {there}; update it, then run again")
+        if fleet.hosts is not None:
+            fleet.hosts = shared_hosts(partial(SharedHostPace, self._paces))
         return fleet
+
+    def _mirrored(self, mirror: MirrorSource, order: Order, selection: Selection, overrides: Overrides) -> Fleet:
+        """The environments of an order's commit, which must be in the branch of the mirror."""
+        if not order.revision:
+            raise PolicyctlError("a worker with --source needs the commit of a run, and this one is not in a git repository")
+        mirror.fetch(self.stopped)
+        return mirror.open(order.revision, selection, overrides).fleet
 
 
 def _plan(fleet: Fleet, name: str, _: Order) -> EnvironmentResult:

@@ -149,7 +149,7 @@ def postgres_url_error(url: str) -> str | None:
     return None
 
 
-def database_url(text: str) -> str | None:
+def database_url(text: str, what: str = "the URL of the database") -> str | None:
     """The URL of a PostgreSQL database that is named by it or by `service=NAME`; None for other text.
 
     Raises UsageError for a URL that cannot be used; the message never repeats the text, which may have a password.
@@ -158,7 +158,7 @@ def database_url(text: str) -> str | None:
     if not url.startswith((POSTGRES, "postgres:", "service=")):
         return None
     if complaint := postgres_url_error(url):
-        raise UsageError(f"the URL of the database {complaint}")
+        raise UsageError(f"{what} {complaint}")
     return url
 
 

@@ -7,7 +7,6 @@ before each write: see `RemoteLock`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,33 +22,41 @@ from policyctl.load.urls import postgres_identity
 from policyctl.plan.fleet import EnvironmentResult, read_result, write_result
 from policyctl.plan.settings import Override
 from policyctl.reconcile.fleet import Task
+from policyctl.remote.postgres_lock import Interrupted
+from policyctl.remote.postgres_pace import TABLE as PACES
 from policyctl.remote.postgres_pool import Connection, conninfo, explain
+from policyctl.remote.postgres_state import TABLE as STATES
 
 SCHEMA = "policyctl_queue"
 QUEUE, SWEEP_QUEUE = "environments", "sweep"
-FORMAT = 1
 _TASK, _SWEEP = "policyctl.environment", "policyctl.sweep"
 _MAKING = 0x706C6379_0003  # advisory lock
 _POLL = 0.2  # seconds between two looks for results
 _LONELY = 5.0  # seconds without a worker before that is reported
 _ALIVE = 30.0  # seconds since its last heartbeat for which a worker counts as alive
 _TRIES = 100  # of a job whose worker was stopped, or lost the database
-_TABLES = f"""
-CREATE TABLE {SCHEMA}.policyctl_format (version integer NOT NULL);
-INSERT INTO {SCHEMA}.policyctl_format VALUES ({FORMAT});
-CREATE TABLE {SCHEMA}.policyctl_result (
-    run text COLLATE "C" NOT NULL, environment text COLLATE "C" NOT NULL, result text NOT NULL,
-    at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (run, environment)
-);
-"""  # noqa: S608 - the schema is named by this module alone
+# What each format adds to the one before; with the first one the engine makes its own tables. Each leaves what the release
+# before needs: workers are replaced one by one.
+_STEPS: tuple[LiteralString, ...] = (
+    """
+    CREATE TABLE policyctl_format (version integer NOT NULL);
+    INSERT INTO policyctl_format VALUES (0);
+    CREATE TABLE policyctl_result (
+        run text COLLATE "C" NOT NULL, environment text COLLATE "C" NOT NULL, result text NOT NULL,
+        at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (run, environment)
+    );
+    """,
+    PACES + STATES,
+)
+FORMAT = len(_STEPS)
 # Not to_regclass: that is answered from a cache, which misses tables made while this connection waited for a lock.
 _IS_MADE = """
 SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = %s AND relname = 'policyctl_format'
 """
-_HOLDS_A_LOCK = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted)"
 _UNDONE = "SELECT queueing_lock, id FROM procrastinate_jobs WHERE queueing_lock = ANY(%s) AND status IN ('todo', 'doing')"
 _WORKERS = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - make_interval(secs => %s)"
+_COUNTS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
 _FORGET = "DELETE FROM policyctl_result WHERE at < now() - interval '7 days'"
 
 
@@ -58,6 +65,7 @@ class Order(NamedTuple):
 
     `files` is a hash of the policy files and configuration at `revision`, which a worker must have too. `shown` are the digests
     of the plans that may be applied; None lets it apply any. `outside` is why something is written in a window that denies it.
+    `who` asks for it, by `caller`, on a `page` of a CI service: for the audit.
     """
 
     run: str
@@ -69,6 +77,9 @@ class Order(NamedTuple):
     overrides: tuple[Override, ...] = ()
     shown: Mapping[str, str] | None = None
     outside: str = ""
+    who: str = ""
+    caller: str = ""
+    page: str | None = None
 
 
 def read_order(data: Mapping[str, Any]) -> Order:
@@ -91,8 +102,17 @@ class JobQueue:
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """A connection of one's own, which commits each statement. What the database raises meanwhile is a RemoteError."""
-        with self._explained(), psycopg.connect(self.address, autocommit=True) as connection:
+        with self._explained(), self.connect() as connection:
             yield connection
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are, by status."""
+        with self.session() as connection:
+            return dict(connection.execute(_COUNTS).fetchall())
+
+    def connect(self) -> Connection:
+        """A connection that commits each statement. Raises psycopg.Error."""
+        return psycopg.connect(self.address, autocommit=True)
 
     @contextmanager
     def engine(self) -> Iterator[procrastinate.App]:
@@ -120,61 +140,24 @@ class JobQueue:
         """Make the schema where there is none. Several processes may begin at once."""
         with self.session() as connection:
             connection.execute("SELECT pg_advisory_lock(%s)", (_MAKING,))
-            if not _one(connection, _IS_MADE, SCHEMA):
+            is_made = _one(connection, _IS_MADE, SCHEMA)
+            found = _one(connection, "SELECT version FROM policyctl_format") if is_made else 0
+            if not is_made:
                 connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-                connection.execute(_TABLES)
                 with self.engine() as app:
                     app.schema_manager.apply_schema()
-            found = _one(connection, "SELECT version FROM policyctl_format")
-        if found != FORMAT:
-            raise RemoteError(f"the queue {self.identity} is of another version of policyctl (format {found})")
+            for number, step in enumerate(_STEPS[found:], found + 1):
+                with connection.transaction():
+                    connection.execute(step)
+                    connection.execute("UPDATE policyctl_format SET version = %s", (number,))
+        if found > FORMAT:
+            raise RemoteError(f"the queue {self.identity} is of another version of policyctl (format {found}); update this one")
 
 
 def _one(connection: Connection, statement: LiteralString, *values: object) -> Any:
     """The one value that a statement returns; None without a row."""
     row = connection.execute(statement, values).fetchone()
     return None if row is None else row[0]
-
-
-class Interrupted(PolicyctlError):
-    """A job cannot go on here, and is to be done again: its worker is stopped, or another one, perhaps one that hangs, has the
-    lock of the remote."""
-
-
-@contextmanager
-def remote_lock(
-    queue: JobQueue, identity: str, name: str, seconds: float, stopped: Callable[[], bool]
-) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a remote, on a session of its own. Yields what to call before each write: it raises PolicyctlError once
-    the lock was lost.
-
-    The lock is the same for every directory and environment that leads to that remote; `name` is that of the environment, for
-    messages. It ends with this process, and stays with one that hangs: so two workers never write to one remote at a time. Not
-    for a proxy that shares sessions between clients. Raises Interrupted if it cannot be had within so many seconds.
-    """
-    key = int.from_bytes(hashlib.sha256(f"policyctl {identity}".encode()).digest()[:8], signed=True)
-    end = time.monotonic() + seconds
-
-    def ask(connection: Connection, statement: LiteralString, *values: object) -> bool:
-        try:
-            return bool(_one(connection, statement, *values))
-        except psycopg.Error:
-            return False
-
-    def require() -> None:
-        if not ask(connection, _HOLDS_A_LOCK):
-            raise PolicyctlError(f"the lock of the remote of {name} was lost, so this was not written")
-
-    try:
-        connected = psycopg.connect(queue.address, autocommit=True)
-    except psycopg.Error as error:
-        raise Interrupted(f"the lock of the remote of {name} cannot be taken: {explain(error)}") from None
-    with connected as connection:
-        while not ask(connection, "SELECT pg_try_advisory_lock(%s)", key):
-            if stopped() or time.monotonic() >= end:
-                raise Interrupted(f"another worker is at work on the remote of {name}")
-            time.sleep(_POLL)
-        yield require
 
 
 class QueueRunner:

@@ -10,7 +10,7 @@ import math
 import ssl
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -54,9 +54,12 @@ class HostPace:
     def slot(self, now: float) -> float:
         """The time at which the next request may be sent. No other request gets that slot."""
         with self._lock:
-            slot = max(now, self._next, self._pause)
-            self._next = slot + self._interval
-            return slot
+            return self._own_slot(now)
+
+    def _own_slot(self, now: float) -> float:
+        slot = max(now, self._next, self._pause)
+        self._next = slot + self._interval
+        return slot
 
     def pause_left(self, now: float) -> float:
         """How many seconds are left of a pause."""
@@ -102,13 +105,19 @@ Trust = ssl.SSLContext | None
 class Hosts:
     """The connections, paces and tokens of a run. Several threads may use it at once."""
 
-    def __init__(self, patience: Backoff = Backoff(), network: httpcore.NetworkBackend | None = None) -> None:
-        """`network` replaces the system's network."""
+    def __init__(
+        self,
+        patience: Backoff = Backoff(),
+        network: httpcore.NetworkBackend | None = None,
+        new_pace: Callable[[Origin], HostPace] = lambda _: HostPace(),
+    ) -> None:
+        """`network` replaces the system's network, `new_pace` makes the pace of a host that was not asked before."""
         self.patience = patience
         self.proxies = getproxies()
         self.tally: HostTally | None = None
         self.deadline = Deadline(WHOLE, patience.clock)
         self._network = network
+        self._new_pace = new_pace
         self._paces: dict[Origin, HostPace] = {}
         self._tokens: dict[str, SharedToken] = {}
         self._idle: dict[tuple[bool, Trust], list[httpx.Client]] = {}
@@ -116,7 +125,7 @@ class Hosts:
 
     def pace(self, origin: Origin) -> HostPace:
         """The pace of a host."""
-        return self._paces.get(origin) or self._paces.setdefault(origin, HostPace())
+        return self._paces.get(origin) or self._paces.setdefault(origin, self._new_pace(origin))
 
     def token(self, login: str) -> SharedToken:
         """The token of a login; two logins share one if their `login` is equal."""

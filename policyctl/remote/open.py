@@ -20,7 +20,8 @@ from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 if TYPE_CHECKING:
     from policyctl.load.referred import Held
     from policyctl.load.settings_file import AuthFile
-    from policyctl.remote.hosts import Hosts
+    from policyctl.load.urls import Origin
+    from policyctl.remote.hosts import HostPace, Hosts
     from policyctl.remote.lock import LockWait
     from policyctl.remote.orchestrate import Sender
     from policyctl.remote.redaction import Redactor
@@ -146,11 +147,11 @@ def open_sender(url: str, access: Access, patience: Backoff = Backoff()) -> tupl
     )
 
 
-def shared_hosts() -> Hosts:
-    """What the environments of one run share. Imports httpx, which embedded remotes do not need."""
+def shared_hosts(new_pace: Callable[[Origin], HostPace] | None = None) -> Hosts:
+    """What the environments of one run share; `new_pace` is as for `Hosts`. Imports httpx, which not all remotes need."""
     from policyctl.remote.hosts import Hosts
 
-    return Hosts()
+    return Hosts() if new_pace is None else Hosts(new_pace=new_pace)
 
 
 def open_store(url: str, *, unique_names: bool) -> Store:

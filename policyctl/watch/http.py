@@ -78,7 +78,7 @@ class WatchSite(NamedTuple):
         return _text(404, "not found")
 
     def _not_ready(self) -> list[str]:
-        found = [] if self.board.source.revision else ["no revision was read yet"]
+        found = [] if self.board.source.revision or not self.board.leads else ["no revision was read yet"]
         return [*found, "stopping"] if self.board.stopping else found
 
     def post(self, path: str, headers: Any, body: bytes) -> SiteAnswer:

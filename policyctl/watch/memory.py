@@ -1,7 +1,8 @@
 """What a watch must still know after a restart: what was announced of each environment, and what was healed.
 
-A file of lines of JSON in the state folder. Each line adds to what is known of one environment, in one write, before the thing
-that it notes is announced: so nothing is announced twice, wherever the process ends. At the start the file is written anew.
+Lines of JSON, in a file of the state folder or in a database. Each line adds to what is known of one environment, in one write,
+before the thing that it notes is announced: so nothing is announced twice, wherever the process ends. At the start all of them
+are written anew.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
@@ -25,20 +26,60 @@ _MAX_BYTES = 256 << 20
 _SPARE = 1000  # lines beyond those that are needed, before the file is written anew
 
 
-class Memory:
-    """What is known, and the file that has it; without a folder nothing outlives the process. For one thread."""
+class StateFiles(Protocol):
+    """Where a watch keeps what it remembers, by name. Each method raises PolicyctlError where that cannot be done."""
 
-    def __init__(self, folder: Path | None) -> None:
-        """Read what an earlier watch wrote; lines that are damaged are left out of account. Raises PolicyctlError for a file
+    def read(self, name: str) -> bytes | None:
+        """What was written under a name; None if nothing was."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace what is under a name, all of it or nothing."""
+
+    def append(self, name: str, content: bytes) -> None:
+        """Add to what is under a name, which is there."""
+
+
+class StateFolder:
+    """`StateFiles` in a folder, which is made if it does not exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return read_bounded(self._folder / name, _MAX_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise PolicyctlError(f"{self._folder / name} cannot be read: {error.strerror}") from None
+
+    def write(self, name: str, content: bytes) -> None:
+        make_state_folder(self._folder)
+        write_atomically(self._folder / name, content.decode(), inside=self._folder, private=True)
+
+    def append(self, name: str, content: bytes) -> None:
+        try:
+            descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.write(descriptor, content)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise PolicyctlError(f"{self._folder / name} cannot be written: {error.strerror}") from None
+
+
+class Memory:
+    """What is known, and the lines that have it; without a place for them nothing outlives the process. For one thread."""
+
+    def __init__(self, state: StateFiles | None) -> None:
+        """Read what an earlier watch wrote; lines that are damaged are left out of account. Raises PolicyctlError for a state
         that cannot be read or written."""
-        self._path = None if folder is None else folder / FILE
+        self._state = state
         self._known: dict[str, dict[str, Any]] = {}
         self._revision = ""
-        self._descriptor = -1
         self._lines = 0
-        if self._path is not None and folder is not None:
-            make_state_folder(folder)
-            for line in _lines_of(self._path):
+        if state is not None:
+            for line in _lines_of(state.read(FILE) or b""):
                 self._fold(line)
             self._rewrite()
 
@@ -90,11 +131,6 @@ class Memory:
             self._known = {name: one for name, one in self._known.items() if name in names}
             self._rewrite()
 
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
     def _fold(self, line: Mapping[str, Any]) -> None:
         if isinstance(name := line.get("environment"), str):
             self._known.setdefault(name, {}).update({key: value for key, value in line.items() if key != "environment"})
@@ -103,29 +139,20 @@ class Memory:
 
     def _add(self, line: Mapping[str, Any]) -> None:
         self._fold(line)
-        if self._path is None:
+        if self._state is None:
             return
         if self._lines > 2 * len(self._known) + _SPARE:
             self._rewrite()
             return
         self._lines += 1
-        try:
-            os.write(self._descriptor, _text(line))
-        except OSError as error:
-            why = f"{self._path} cannot be written: {error.strerror}"
-            raise PolicyctlError(f"{why}; after a restart the same would be announced again") from None
+        self._state.append(FILE, _text(line))
 
     def _rewrite(self) -> None:
-        if self._path is None:
+        if self._state is None:
             return
         lines: list[Mapping[str, Any]] = [{"format": FORMAT, "version": VERSION}, {"revision": self._revision}]
         lines += ({"environment": name, **one} for name, one in self._known.items())
-        write_atomically(self._path, b"".join(map(_text, lines)).decode(), inside=self._path.parent)
-        self.close()
-        try:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
-            raise PolicyctlError(f"{self._path} cannot be written: {error.strerror}") from None
+        self._state.write(FILE, b"".join(map(_text, lines)))
         self._lines = len(lines)
 
 
@@ -137,14 +164,8 @@ def _number(value: object) -> float:
     return value if isinstance(value, int | float) else 0
 
 
-def _lines_of(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The lines of a file of this version; none without a file."""
-    try:
-        content = read_bounded(path, _MAX_BYTES)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise PolicyctlError(f"{path} cannot be read: {error.strerror}") from None
+def _lines_of(content: bytes) -> Iterator[Mapping[str, Any]]:
+    """The lines of a state of this version."""
     found = []
     for line in content.splitlines():
         try:

@@ -107,7 +107,9 @@ class BoardCollector(Collector):
                 success.add_metric([one.name], one.succeeded_at.timestamp())
             if one.interval:
                 interval.add_metric([one.name], one.interval)
-        yield from (info, changes, success, interval)
+        leads = _gauge("leader", "1 for the watch that leads, 0 for one that follows.")
+        leads.add_metric([], float(self._board.leads))
+        yield from (info, changes, success, interval, leads)
         yield from self._source()
 
     def _source(self) -> Iterator[Metric]:
@@ -140,6 +142,20 @@ class TallyCollector(Collector):
         for origin, seconds in sorted(waits.items()):
             waited.add_metric([origin], seconds)
         yield from (asked, waited)
+
+
+class QueueCollector(Collector):
+    """The jobs of the queue, as they are when the metrics are read."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, int]] = dict) -> None:
+        """`counts` returns how many there are, by status."""
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        jobs = _gauge("queue_jobs", "Jobs of the queue.", "status")
+        for status, number in sorted(self._counts().items()):
+            jobs.add_metric([status], number)
+        yield jobs
 
 
 class ReceiverCollector(Collector):

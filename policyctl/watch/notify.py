@@ -23,12 +23,12 @@ from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
 from policyctl.load.environment import Receiver
 from policyctl.load.urls import http_url_error
 from policyctl.policy.findings import listed
 from policyctl.remote.redaction import resolve_secret
 from policyctl.report.format import count
+from policyctl.watch.memory import StateFiles
 from policyctl.watch.status import State, Transition
 
 FILE = "notifications.json"
@@ -38,7 +38,6 @@ KEPT_SECONDS = 86_400.0  # a message that could not be delivered for so long is 
 _FIRST, _FACTOR, _LONGEST = 5.0, 3.0, 900.0  # seconds between two attempts
 _TIMEOUT = 10.0
 _MOST_MESSAGES, _MOST_NAMED = 1_000, 1_000
-_MAX_BYTES = 256 << 20
 _WORDS = {
     State.IN_SYNC: "in sync again",
     State.PENDING: "not applied yet",
@@ -57,21 +56,21 @@ class Notifier:
     def __init__(
         self,
         receivers: Sequence[Receiver],
-        folder: Path,
+        state: StateFiles,
         base: Path = Path(),
         *,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`folder` keeps what is not delivered yet; references to files are relative to `base`."""
+        """`state` keeps what is not delivered yet; references to files are relative to `base`."""
         self._lock = threading.Condition()
-        self._folder, self._base, self._clock, self._chance = folder, base, clock, chance
+        self._state, self._base, self._clock, self._chance = state, base, clock, chance
         self._gathered_at = 0.0
         self._why: dict[str, str] = {}  # why the last delivery to each receiver failed
         self._counts: Counter[tuple[str, str]] = Counter()
         # Of each environment its state and the digest of its plan, then the states that it was in since it was in sync;
         # messages; and what is gathered for the next one: by receiver and environment, what happened to it last.
-        self._known, self._messages, self._events = _read(folder / FILE)
+        self._known, self._messages, self._events = _read(state)
         self._changed = self._stopping = False
         self._receivers = {one.name: one for one in receivers}
 
@@ -237,7 +236,6 @@ class Notifier:
 
     def _save(self) -> None:
         if self._changed:
-            make_state_folder(self._folder)
             data = {
                 "format": SPOOL,
                 "version": VERSION,
@@ -245,7 +243,7 @@ class Notifier:
                 "messages": self._messages,
                 "gathered": self._events,
             }
-            write_atomically(self._folder / FILE, json.dumps(data), inside=self._folder, private=True)
+            self._state.write(FILE, json.dumps(data).encode())
             self._changed = False
 
 
@@ -323,15 +321,15 @@ def _slack(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 Events = dict[str, dict[str, dict[str, Any]]]
 
 
-def _read(path: Path) -> tuple[dict[str, list[str]], list[dict[str, Any]], Events]:
+def _read(state: StateFiles) -> tuple[dict[str, list[str]], list[dict[str, Any]], Events]:
     """What an earlier watch knew and did not deliver; nothing from a file that is damaged."""
     try:
-        data = json.loads(read_bounded(path, _MAX_BYTES))
+        data = json.loads(state.read(FILE) or b"")
         if (data["format"], data["version"]) == (SPOOL, VERSION):
             keys = {"id", "receiver", "at", "attempts", "next_at", "events"}
             known = {str(name): [*map(str, one)] for name, one in data["known"].items()}
             messages = [one for one in data["messages"] if keys <= one.keys()]
             return known, messages, {str(name): dict(events) for name, events in data["gathered"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return {}, [], {}

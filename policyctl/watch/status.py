@@ -91,6 +91,7 @@ class Board:
         self._on_transition = on_transition
         self.source = SourceStatus()
         self.stopping = False
+        self.leads = True  # unless another watch of the same does
 
     def put(self, status: EnvironmentStatus) -> None:
         """Note what a look or an apply found. A state that goes on keeps the time of its beginning."""

@@ -26,14 +26,13 @@ from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult, Marks, read_result, write_result
 from policyctl.reconcile.queue import (
     Heartbeat,
-    Interrupted,
     JobQueue,
     Order,
     QueueRunner,
     Worker,
     read_order,
-    remote_lock,
 )
+from policyctl.remote.postgres_lock import Interrupted, remote_lock
 from tests.conftest import Policyctl
 from tests.postgres import PostgresServer
 from tests.server.tenants import serving_tenants
@@ -51,25 +50,25 @@ def queue(database: str) -> JobQueue:
 
 
 def test_a_lock_is_for_one_process_and_ends_with_its_session(queue: JobQueue) -> None:
-    with remote_lock(queue, "tenant", "prod", 0, lambda: False) as require:
+    with remote_lock(queue.connect, "tenant", "prod", 0, lambda: False) as require:
         require()
         with (
             pytest.raises(Interrupted, match="another worker is at work on the remote of dev"),
-            remote_lock(queue, "tenant", "dev", 0, lambda: False),
+            remote_lock(queue.connect, "tenant", "dev", 0, lambda: False),
         ):
             raise AssertionError
-        with remote_lock(queue, "another tenant", "dev", 0, lambda: False):
+        with remote_lock(queue.connect, "another tenant", "dev", 0, lambda: False):
             pass
-    with remote_lock(queue, "tenant", "dev", 0, lambda: False):
+    with remote_lock(queue.connect, "tenant", "dev", 0, lambda: False):
         pass
 
 
 def test_a_session_that_was_ended_lets_nothing_be_written(queue: JobQueue, postgres: PostgresServer) -> None:
-    with remote_lock(queue, "tenant", "prod", 0, lambda: False) as require:
+    with remote_lock(queue.connect, "tenant", "prod", 0, lambda: False) as require:
         postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
         with pytest.raises(PolicyctlError, match="the lock of the remote of prod was lost, so this was not written"):
             require()
-        with remote_lock(queue, "tenant", "dev", 0, lambda: False):
+        with remote_lock(queue.connect, "tenant", "dev", 0, lambda: False):
             pass
 
 
@@ -213,7 +212,7 @@ def test_a_remote_that_another_one_writes_to_is_done_later(database: str, monkey
         files = open_fleet(Options(), EVERY).files.digest(config)
         order = Order("run", "apply", "c0ffee", files)
         with (
-            remote_lock(queue, identity, "other", 0, lambda: False),
+            remote_lock(queue.connect, identity, "other", 0, lambda: False),
             pytest.raises(Interrupted, match="another worker is at work"),
         ):
             jobs("t-1", order)

@@ -17,7 +17,7 @@ from policyctl.plan.fleet import EnvironmentResult
 from policyctl.watch.decide import Look, Synced
 from policyctl.watch.holds import Holds
 from policyctl.watch.loop import WatchLoop
-from policyctl.watch.memory import Memory
+from policyctl.watch.memory import Memory, StateFolder
 from policyctl.watch.schedule import LookSchedule
 from policyctl.watch.status import Board, SourceStatus, Transition, Watcher
 from policyctl.watch.work import Clock, CredentialsMark, Watched
@@ -162,7 +162,7 @@ class Simulation:
         self.at(seconds, lambda: setattr(self.tenants[name], "has", has))
 
     def run(self, until: float, *, once: bool = False) -> Board:
-        memory = Memory(self.folder)
+        memory = Memory(None if self.folder is None else StateFolder(self.folder))
 
         def announce(transition: Transition) -> None:
             memory.announce(transition.now)
@@ -176,5 +176,4 @@ class Simulation:
         loop = WatchLoop(self.work, board, memory, 10.0, 1, self.clock, schedule, holds, [self.seen])
         self.clock.then(until, loop.stop)
         loop.run(once=once)
-        memory.close()
         return board

@@ -20,7 +20,7 @@ from policyctl.ci.starter_files import DEPLOYS, deployment
 from policyctl.cli.main import policyctl as policyctl_commands
 from policyctl.gateway.metrics import FAMILIES
 from policyctl.remote.hosts import HostTally
-from policyctl.watch.metrics import ReceiverCollector, WatchMetrics
+from policyctl.watch.metrics import QueueCollector, ReceiverCollector, WatchMetrics
 from policyctl.watch.status import Board
 from tests.conftest import Policyctl
 
@@ -55,6 +55,7 @@ def written(folder: Path, files: dict[str, str]) -> list[Path]:
 def metric_names() -> set[str]:
     metrics = WatchMetrics(Board(), tally=HostTally())
     metrics.add(ReceiverCollector())
+    metrics.add(QueueCollector())
     names = {*metrics.names()}
     for name, (kind, _) in FAMILIES.items():
         suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)

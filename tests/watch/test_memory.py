@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.watch.decide import Heals, Synced
-from policyctl.watch.memory import FILE, Memory
+from policyctl.watch.memory import FILE, Memory, StateFolder
 from policyctl.watch.status import EnvironmentStatus, State
 
 SINCE = datetime(2026, 11, 27, 12, 0, 1, 5, tzinfo=UTC)
@@ -24,33 +24,29 @@ DRIFTED = EnvironmentStatus("prod", State.DRIFTED, SINCE, {}, 2, "sha256:1", "th
 
 
 def test_everything_is_known_again(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
+    memory = Memory(StateFolder(tmp_path))
     memory.set_revision("one")
     memory.announce(DRIFTED)
     memory.set_heals("prod", Heals(2, 17.5))
     memory.set_synced("prod", Synced("files", "rows"))
-    memory.close()
-    again = Memory(tmp_path)
+    again = Memory(StateFolder(tmp_path))
     assert again.revision == "one"
     assert [*again.statuses()] == [DRIFTED]
     assert (again.heals("prod"), again.synced("prod")) == (Heals(2, 17.5), Synced("files", "rows"))
-    again.close()
 
 
 def test_environments_that_left_are_forgotten(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
+    memory = Memory(StateFolder(tmp_path))
     for name in ("prod", "gone"):
         memory.announce(replace(DRIFTED, name=name))
     memory.keep(["prod"])
-    memory.close()
     assert "gone" not in (tmp_path / FILE).read_text("utf-8")
 
 
 def test_the_file_stays_small(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
+    memory = Memory(StateFolder(tmp_path))
     for number in range(5000):
         memory.set_heals("prod", Heals(number, 0.0))
-    memory.close()
     assert len((tmp_path / FILE).read_bytes().splitlines()) < 1100
 
 
@@ -60,16 +56,14 @@ def test_a_file_that_was_cut_off_or_damaged_is_read_as_far_as_it_goes(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
     folder = tmp_path_factory.mktemp("state")
-    memory = Memory(folder)
+    memory = Memory(StateFolder(folder))
     memory.announce(DRIFTED)
     memory.set_synced("prod", Synced("files", "rows"))
-    memory.close()
     content = (folder / FILE).read_bytes()
     (folder / FILE).write_bytes(content[:cut])
-    again = Memory(folder)
+    again = Memory(StateFolder(folder))
     assert len([*again.statuses()]) in (0, 1)
     again.announce(DRIFTED)
-    again.close()
     lines = [json.loads(line) for line in (folder / FILE).read_bytes().splitlines()]
     assert lines[0]["format"] == "policyctl/watch"
 
@@ -79,18 +73,17 @@ def test_a_file_that_was_cut_off_or_damaged_is_read_as_far_as_it_goes(
 )
 def test_a_file_of_anything_else_is_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
-    memory = Memory(tmp_path)
+    memory = Memory(StateFolder(tmp_path))
     assert [*memory.statuses()] == []
-    memory.close()
 
 
 KILLED = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from policyctl.watch.memory import Memory
+from policyctl.watch.memory import Memory, StateFolder
 from policyctl.watch.status import EnvironmentStatus, State
-memory = Memory(Path(sys.argv[1]))
+memory = Memory(StateFolder(Path(sys.argv[1])))
 for number in range(1000000):
     memory.announce(EnvironmentStatus(f"e{number}", State.DRIFTED, datetime.now(UTC)))
     print(number, flush=True)
@@ -106,6 +99,5 @@ def test_what_was_announced_is_remembered_after_a_kill(tmp_path: Path) -> None:
                 os.kill(process.pid, signal.SIGKILL)
                 break
         announced = 201 + len(process.stdout.read().splitlines())
-    memory = Memory(tmp_path)
+    memory = Memory(StateFolder(tmp_path))
     assert len([*memory.statuses()]) >= announced
-    memory.close()

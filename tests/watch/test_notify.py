@@ -16,6 +16,7 @@ import pytest
 
 from policyctl.load.config_file import NotifiedState, ReceiverFile
 from policyctl.load.environment import Receiver
+from policyctl.watch.memory import StateFolder
 from policyctl.watch.metrics import ReceiverCollector, WatchMetrics
 from policyctl.watch.notify import FILE, GATHER_SECONDS, KEPT_SECONDS, Notifier
 from policyctl.watch.status import Board, State, Transition
@@ -94,7 +95,7 @@ class Watching:
 
     def __init__(self, folder: Path, *receivers: Receiver, now: float = 1_000_000.0) -> None:
         self.now = now
-        self.notifier = Notifier(receivers, folder, folder.parent, clock=lambda: self.now, chance=lambda: 1.0)
+        self.notifier = Notifier(receivers, StateFolder(folder), folder.parent, clock=lambda: self.now, chance=lambda: 1.0)
         self.board = Board(self.notifier)
 
     def put(self, name: str, state: State = State.DRIFTED, digest: str = "sha256:1") -> None:
@@ -247,14 +248,14 @@ def test_a_damaged_file_is_left_out_of_account(hook: Hook, folder: Path, content
 
 
 def test_the_thread_delivers_at_the_end_what_was_gathered(hook: Hook, folder: Path) -> None:
-    with Notifier([Receiver("team", hook.url)], folder) as notifier:
+    with Notifier([Receiver("team", hook.url)], StateFolder(folder)) as notifier:
         notifier(Transition(None, status("eu", State.DRIFTED)))
     assert [one.names for one in hook.got] == [["eu"]]
 
 
 def test_the_thread_delivers_meanwhile(hook: Hook, folder: Path) -> None:
     times = count(0.0, 2 * GATHER_SECONDS)
-    with Notifier([Receiver("team", hook.url)], folder, clock=lambda: next(times)) as notifier:
+    with Notifier([Receiver("team", hook.url)], StateFolder(folder), clock=lambda: next(times)) as notifier:
         notifier(Transition(None, status("eu", State.DRIFTED)))
         assert hook.arrived.wait(30)
     assert [one.names for one in hook.got] == [["eu"]]

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -228,7 +230,7 @@ def _kept(prefix: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
-_FETCH_SECONDS = 900
+_FETCH_SECONDS, _LOOK_SECONDS = 900, 0.2  # at most; between two looks whether to stop
 _MIRRORED = "refs/heads/mirrored"
 # The mirror and its configuration are our own, and what is fetched is not looked at. So the user's configuration holds, with
 # its proxies and the helpers that know credentials.
@@ -236,28 +238,42 @@ _KEPT = ("GIT_SSH", "GIT_ASKPASS", "GIT_PROXY", "GIT_CONFIG", "GIT_SSL_CAINFO")
 _FETCHING = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:ssh:file", "GIT_OPTIONAL_LOCKS": "0"}
 
 
-def fetch_mirror(top: Path, source: str, ref: str) -> str:
+def fetch_mirror(top: Path, source: str, ref: str, stopped: Callable[[], bool] = lambda: False) -> str:
     """Fetch a reference of a repository, with its history, into a mirror, which is created if it does not exist.
 
     The mirror is a working tree without files at `top`. Its HEAD, whose id is returned, is what was fetched. Raises
-    PolicyctlError with git's message.
+    PolicyctlError with git's message, and once it was `stopped`.
     """
     if not (top / ".git").exists():
-        _mirror(top.parent, "init", "--quiet", "--bare", "--template=", "--initial-branch=mirrored", str(top / ".git"))
+        _mirror(stopped, top.parent, "init", "--quiet", "--bare", "--template=", "--initial-branch=mirrored", str(top / ".git"))
     name = ref if ref == "HEAD" or ref.startswith("refs/") else f"refs/heads/{ref}"
     options = ("--quiet", "--force", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance", "--no-write-fetch-head")
     where = (f"--git-dir={top / '.git'}", "--no-pager")
-    _mirror(top, *where, "fetch", *options, "--", source, f"+{name}:{_MIRRORED}")
+    _mirror(stopped, top, *where, "fetch", *options, "--", source, f"+{name}:{_MIRRORED}")
     repository = Repository(top.resolve(), top.resolve() / ".git")
     return repository.output("rev-parse", "--verify", f"{_MIRRORED}^{{commit}}").decode().strip()
 
 
-def _mirror(folder: Path, *args: str) -> None:
-    """Run a git command that makes or fills a mirror."""
+def _mirror(stopped: Callable[[], bool], folder: Path, *args: str) -> None:
+    """Run a git command that makes or fills a mirror; end it, with the programs that it runs, once `stopped`."""
     kept = {name: value for prefix in _KEPT for name, value in _kept(prefix).items()}
-    ran = _run(folder, (*_OVER, *args), kept | _FETCHING, seconds=_FETCH_SECONDS)
-    if ran.returncode:
-        lines = without_userinfo(ran.stderr.decode(errors="replace").strip()).splitlines()
+    command, surroundings = _command(folder, (*_OVER, *args)), _surroundings(kept | _FETCHING)
+    end = time.monotonic() + _FETCH_SECONDS
+    with _explained(), subprocess.Popen(  # noqa: S603 - as in `_run`
+        command, env=surroundings, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        while True:
+            try:
+                _, errors = process.communicate(timeout=_LOOK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if stopped() or time.monotonic() > end:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    why = "it was stopped" if stopped() else f"git did not answer in {_FETCH_SECONDS:g} s"
+                    raise PolicyctlError(f"the source cannot be fetched: {why}") from None
+    if process.returncode:
+        lines = without_userinfo(errors.decode(errors="replace").strip()).splitlines()
         first = next((line for line in lines if line.startswith("fatal: ")), lines[0] if lines else "it failed")
         raise PolicyctlError(f"the source cannot be fetched: {first.removeprefix('fatal: ')}")
 
@@ -265,21 +281,37 @@ def _mirror(folder: Path, *args: str) -> None:
 def _run(
     folder: Path, args: Sequence[str], more: dict[str, str], given: bytes = b"", seconds: float = _SECONDS
 ) -> subprocess.CompletedProcess[bytes]:
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    # A relative entry could find a program called git in the checkout.
-    surroundings["PATH"] = os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
     try:
-        return subprocess.run(  # noqa: S603 - no shell; what users give is a checked revision or a path after --
-            ["git", "-C", str(folder), *args],  # noqa: S607 - the git that the user has on PATH is the one to ask
-            input=given,
-            env={**surroundings, **more, "LC_ALL": "C"},
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
+        with _explained():
+            return subprocess.run(  # noqa: S603 - no shell; what users give is a checked revision or a path after --
+                _command(folder, args),
+                input=given,
+                env=_surroundings(more),
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+    except subprocess.TimeoutExpired:
+        raise PolicyctlError(f"git did not answer in {seconds:g} s") from None
+
+
+def _command(folder: Path, args: Sequence[str]) -> list[str]:
+    return ["git", "-C", str(folder), *args]  # the git that the user has on PATH is the one to ask
+
+
+def _surroundings(more: dict[str, str]) -> dict[str, str]:
+    """The environment variables of a git command."""
+    found = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # A relative entry could find a program called git in the checkout.
+    found["PATH"] = os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
+    return {**found, **more, "LC_ALL": "C"}
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise PolicyctlError("git is not installed, so the repository cannot be read; install git") from None
     except (OSError, ValueError) as error:
         raise PolicyctlError(f"git cannot be run: {error}") from None
-    except subprocess.TimeoutExpired:
-        raise PolicyctlError(f"git did not answer in {seconds:g} s") from None

@@ -1,0 +1,137 @@
+"""policyctl watch --on queue: one watch of several leads, and workers carry out what it applies."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING, Any, cast
+
+from policyctl.cli.console import Console, first_signal
+from policyctl.cli.queue import open_queue
+from policyctl.cli.watch_outputs import OutputOptions
+from policyctl.cli.watch_work import EnvironmentWork, failed_look
+from policyctl.errors import PolicyctlError
+from policyctl.plan.fleet import EnvironmentResult
+from policyctl.reconcile.audit import person
+from policyctl.reconcile.queue import JobQueue, Order, QueueRunner
+from policyctl.remote.postgres_pace import PaceTable, SharedHostPace
+from policyctl.remote.postgres_state import LeaderState
+from policyctl.watch.decide import Look
+from policyctl.watch.http import StatusServer, WatchSite
+from policyctl.watch.metrics import WatchMetrics
+from policyctl.watch.status import Board, Watcher
+from policyctl.watch.work import Watched
+
+if TYPE_CHECKING:
+    from policyctl.plan.safety import Review
+
+_SECONDS = 1.0  # between two tries to take the lead
+
+
+class Lead(LeaderState):
+    """The lead of a watch, and the queue that it hands applies to."""
+
+    def __init__(self, queue: JobQueue, watch: str) -> None:
+        """`watch` is the same for all that watch the same."""
+        self.queue = queue
+        super().__init__(queue.connect, hashlib.sha256(watch.encode()).hexdigest(), f"the queue {queue.identity}")
+
+
+@contextmanager
+def leading(watch: str, given: OutputOptions, console: Console, *, once: bool) -> Iterator[Lead | None]:
+    """Follow until no other watch of the same leads, then yield the lead; None if a signal came first.
+
+    `watch` is the same for all that watch the same. Raises PolicyctlError where the database cannot be used, and with `once`
+    where another watch leads.
+    """
+    queue, stopped = open_queue(), Event()
+    with closing(Lead(queue, watch)) as state:
+        if not state.lead():
+            if once:
+                raise PolicyctlError("another watch of the same leads, and looks; leave out --once, or --on queue")
+            with _following(given, console), first_signal(lambda _: stopped.set()):
+                while not (stopped.wait(_SECONDS) or state.lead()):
+                    pass
+        if stopped.is_set():
+            yield None
+            return
+        console.say(f"this watch leads on {queue.identity}")
+        yield state
+
+
+@contextmanager
+def _following(given: OutputOptions, console: Console) -> Iterator[None]:
+    """Answer over HTTP as a watch that follows: it is alive and ready, and knows of no environment."""
+    board = Board()
+    board.leads = False
+    site = WatchSite(board, lambda: 0.0, WatchMetrics(board, given.metric_label).text)
+    with StatusServer(given.host, given.port, site) as server:
+        console.say(f"another watch leads; this one follows, with its status at {server.url}")
+        yield
+
+
+class LeadKeeper(Watcher):
+    """Ends a watch that does not lead any more."""
+
+    def __init__(self, state: LeaderState, stop: Callable[[], None]) -> None:
+        self._state, self._stop = state, stop
+
+    def turned(self, due: int, lag: float) -> None:  # noqa: ARG002 - of a watcher
+        """Raises PolicyctlError once the lead is lost."""
+        try:
+            self._state.check()
+        except PolicyctlError:
+            self._stop()
+            raise
+
+
+class QueueWork(EnvironmentWork):
+    """Looks here, and has workers apply what was looked at: that plan, and no other one."""
+
+    def __init__(self, lead: Lead, *args: Any) -> None:
+        super().__init__(*args)
+        self._lead, self._queue, self._files = lead, lead.queue, ""
+        self._paces = PaceTable(lead.queue.connect)
+        self._new_pace = partial(SharedHostPace, self._paces)
+        self._outputs.show_queue(self._job_counts)
+
+    def close(self) -> None:
+        super().close()
+        self._paces.close()
+
+    def _job_counts(self) -> Mapping[str, int]:
+        try:
+            return self._queue.counts()
+        except PolicyctlError:  # which the keeper notices too
+            return {}
+
+    def keeper(self, stop: Callable[[], None]) -> LeadKeeper:
+        return LeadKeeper(self._lead, stop)
+
+    def open(self, revision: str) -> Mapping[str, Watched]:
+        found = super().open(revision)
+        self._files = self.fleet.files.digest(self.fleet.config)
+        return found
+
+    def _applied(self, name: str, look: Look) -> EnvironmentResult:
+        shown = {name: cast("Review", look.plan).plan.digest}
+        order = Order(
+            str(uuid.uuid4()), "apply", self.opened.commit or "", self._files, shown=shown, who=person(), caller="watch"
+        )
+        lonely: list[str] = []
+        identity = self.fleet.config.environments[name].remote
+        runner = QueueRunner(self._queue, order, lambda _: identity, lambda: self.stopped or bool(lonely), lonely.append)
+        try:
+            runner.submit([name])
+            [result] = runner.work(lambda _: look.result)
+        except PolicyctlError as error:
+            return failed_look(look.result, error)
+        if result.status == "not begun" and lonely:
+            result = replace(result, reason=lonely[0])
+        failed = result if result.failed else replace(result, status="failed", code=1)
+        return result if result.status == "applied" else replace(failed, remote=look.result.remote)
