@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from policyctl.ci import open_forge
-from policyctl.cli.ci.approved import approvals_of, why_not_head
-from policyctl.plan.approval import adds_up
+from policyctl.ci.comments import applied
+from policyctl.cli.ci.approved import approvals_of, waiting_merges, why_not_head
+from policyctl.plan.approval import Approval, adds_up
 
 if TYPE_CHECKING:
+    from policyctl.ci.forge import Forge
     from policyctl.cli.watch_source import Opened
     from policyctl.plan.plan import Plan
 
@@ -23,21 +26,53 @@ def why_unapproved(opened: Opened, name: str, plan: Plan) -> str | None:
     An approval counts if the plan's digest, or the sum of several, is that of now, and so are the safety settings and the way
     to the remote. Raises RemoteError when the service cannot be asked.
     """
-    environ = environment_of(opened, os.environ)
-    if isinstance(environ, str):
-        return f"{_WHOSE}, which cannot be read: {environ}"
-    with open_forge(environ) as forge:
-        if forge is None:
-            return f"{_WHOSE}, which cannot be read without a token"
+    with _forge(opened) as forge:
+        if isinstance(forge, str):
+            return f"{_WHOSE}, which cannot be read: {forge}"
         found, _ = approvals_of(forge, name, opened.place)
         if why := why_not_head(forge, opened.place):
             return f"{_WHOSE}: {why}"
-    rules, access = opened.fleet.config.environments[name].rules, opened.access(name)
-    valid = [one for one in found if one.terms is not None and (one.terms.rules, one.terms.access) == (rules, access)]
+    valid = [one for one in found if _is_for(one, opened, name)]
     if any(one.digest == plan.digest for one in valid) or (valid and adds_up(valid, plan)):
         return None
     merged = f"of {', '.join(one.source for one in found)}" if found else "of a pull request"
     return f"{_WHOSE}: no merged plan {merged} is this one ({plan.digest}); policyctl apply by hand, or a new pull request"
+
+
+def use_up(opened: Opened, name: str) -> tuple[bool, str]:
+    """Note on the merged pull requests of an environment, which has what they wanted, that their plans were applied: an
+    approval is used once. Returns whether one of them approved the settings of now, and why this was not noted, if so.
+
+    Raises RemoteError when the service cannot be asked.
+    """
+    with _forge(opened) as forge:
+        if isinstance(forge, str):
+            return False, forge
+        waiting, _ = waiting_merges(forge, name, opened.place)
+        if why := why_not_head(forge, opened.place):
+            return False, why
+        found, _ = approvals_of(forge, name, opened.place) if waiting else ([], None)
+        for _, comments in waiting:
+            for one in comments:
+                forge.rewrite(one, applied(one.body, "policyctl watch", opened.access(name)))
+        return any(_is_for(one, opened, name) for one in found), ""
+
+
+def _is_for(approval: Approval, opened: Opened, name: str) -> bool:
+    """Whether an approval shows the safety settings of now, and the way to the remote."""
+    rules, access = opened.fleet.config.environments[name].rules, opened.access(name)
+    return approval.terms is not None and (approval.terms.rules, approval.terms.access) == (rules, access)
+
+
+@contextmanager
+def _forge(opened: Opened) -> Iterator[Forge | str]:
+    """The service that has the approvals, or why it cannot be asked."""
+    environ = environment_of(opened, os.environ)
+    if isinstance(environ, str):
+        yield environ
+        return
+    with open_forge(environ) as forge:
+        yield "there is no token" if forge is None else forge
 
 
 def environment_of(opened: Opened, environ: Mapping[str, str]) -> dict[str, str] | str:

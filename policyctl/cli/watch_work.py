@@ -79,6 +79,7 @@ class EnvironmentWork:
         self._watched: dict[str, Watched] = {}
         self._interval = interval
         self._new_pace: Callable[[Origin], HostPace] | None = None
+        self._unnoted: dict[str, str] = {}  # environments whose used approvals could not be noted, and why
         self.stopped = False
 
     def close(self) -> None:
@@ -164,7 +165,24 @@ class EnvironmentWork:
     def unapproved(self, name: str, look: Look) -> str | None:
         from policyctl.cli.watch_approvals import why_unapproved  # with a forge behind it
 
+        if name in self._unnoted:
+            self.use_up(name)
+        if why := self._unnoted.get(name):
+            return f"an approval: it cannot be noted that the last one was used: {why}"
         return why_unapproved(self.opened, name, cast("Review", look.plan).plan)
+
+    def use_up(self, name: str) -> bool:
+        from policyctl.cli.watch_approvals import use_up
+
+        try:
+            released, why = use_up(self.opened, name)
+        except PolicyctlError as error:
+            released, why = False, str(error)
+        if why:
+            self._unnoted[name] = why
+        else:
+            self._unnoted.pop(name, None)
+        return released
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:
         with self._outputs.span("apply", environment=name, changes=look.result.changes) as span:

@@ -97,8 +97,10 @@ class Environment:
 
     @property
     def rules(self) -> str:
-        """A hash of the safety settings: of `decides` without variables and `include`, whose effect the changes show."""
-        return digest({name: item for name, item in self.decides.items() if name not in ("vars", "include")})
+        """A hash of the safety settings: of `decides` without variables and `include`, whose effect the changes show, and of
+        what a watch may write."""
+        watch = {} if self.watch.writes == WatchSettings().writes else {"watch": [*map(str, self.watch.writes)]}
+        return digest({name: item for name, item in self.decides.items() if name not in ("vars", "include")} | watch)
 
 
 class GatewayConnection(NamedTuple):

@@ -192,3 +192,8 @@ class WatchSettings(NamedTuple):
     approved: bool = False
     windows: tuple[Window, ...] = ()
     retry: RetryWaits = RetryWaits()
+
+    @property
+    def writes(self) -> tuple[object, ...]:
+        """What decides whether it writes."""
+        return self.apply, self.heal, self.approved, self.windows

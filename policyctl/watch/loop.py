@@ -44,6 +44,7 @@ class WatchLoop:
         self._environments: Mapping[str, Watched] = {}
         self._running: dict[Future[EnvironmentVisit], str] = {}
         self._seen: set[str] = set()
+        self._held: set[str] = set()  # environments whose settings are held back until they are approved
         self._fetching: Future[str] | None = None
         self._opening = ""  # a revision to be used once nothing is running
         self._poll_at = self._read_at = 0.0
@@ -176,6 +177,9 @@ class WatchLoop:
         except Exception as error:  # noqa: BLE001 - a boundary: the revision in use stays
             self._source_failed(_text_of(error))
             return
+        as_written = found
+        found = {name: one._replace(settings=self.memory.held(name, one.settings)) for name, one in found.items()}
+        self._held = {name for name, one in found.items() if one.settings != as_written[name].settings}
         before, self._environments = self._environments, found
         affected = [name for name, one in found.items() if name not in before or before[name].fingerprint != one.fingerprint]
         if before or self.memory.revision != revision:
@@ -208,7 +212,9 @@ class WatchLoop:
             hold = self.holds.before_look(name, own.origin, now, credentials)
             if hold is None:
                 situation = self._situation(name, now)
-                self._running[self._pool.submit(self._visit, name, own, situation)] = name
+                known = self.board.of(name)
+                calm = known is not None and known.state is State.IN_SYNC and name not in self._held
+                self._running[self._pool.submit(self._visit, name, own, situation, calm)] = name
             else:
                 self._leave(name, hold, self.schedule.again(name, now, hold.seconds))
 
@@ -232,8 +238,8 @@ class WatchLoop:
             self.memory.synced(name),
         )
 
-    def _visit(self, name: str, own: Watched, situation: Situation) -> EnvironmentVisit:
-        """Look at an environment, and apply its plan if that may be done. In a thread."""
+    def _visit(self, name: str, own: Watched, situation: Situation, calm: bool) -> EnvironmentVisit:
+        """Look at an environment, and apply its plan if that may be done. In a thread. `calm` is whether it was in sync."""
         began = self.clock.seconds()
         look = self.work.look(name, synced=situation.synced)
         try:
@@ -243,7 +249,10 @@ class WatchLoop:
             decision = Decision(False, str(error))
         looked = self.clock.seconds()
         applied = self.work.apply(name, look) if decision.apply and not self.board.stopping else None
-        return EnvironmentVisit(look, decision, applied, looked - began, self.clock.seconds() - looked)
+        visit = EnvironmentVisit(look, decision, applied, looked - began, self.clock.seconds() - looked)
+        if own.settings.approved and visit.in_sync and not (calm and applied is None):
+            visit = visit._replace(released=self.work.use_up(name))
+        return visit
 
     def _finish(self) -> None:
         """Note what came of the visits that are done."""
@@ -286,7 +295,12 @@ class WatchLoop:
     def _remember(self, name: str, visit: EnvironmentVisit) -> None:
         """Keep count of heals in a row, and note when the remote has what the files want."""
         done = visit.applied is not None and not visit.applied.failed
-        in_sync = not visit.look.moved and not visit.failed and visit.look.result.status != "suspended"
+        in_sync = visit.in_sync and not done
+        if visit.released and name in self._held:
+            self._held.discard(name)
+            self.memory.release(name)
+            own = self._environments[name]
+            self._environments = {**self._environments, name: own._replace(settings=own.settings._replace(approved=False))}
         heals, now = self.memory.heals(name), self.clock.now().timestamp()
         interval = self._environments[name].settings.interval
         if visit.applied is not None and "remote" in visit.look.sides:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
+from policyctl.load.windows import WatchSettings
 from policyctl.watch.decide import Heals, Synced
 from policyctl.watch.status import EnvironmentStatus, State
 
@@ -115,6 +116,21 @@ class Memory:
     def set_heals(self, name: str, heals: Heals) -> None:
         if self.heals(name) != heals:
             self._add({"environment": name, "heals": heals.times, "healed_at": heals.at})
+
+    def held(self, name: str, settings: WatchSettings) -> WatchSettings:
+        """The settings of an environment: once its plans need approvals, they do until settings without that are approved. A
+        commit does not decide that by itself."""
+        if settings.approved and not self._approved(name):
+            self._add({"environment": name, "approved": True})
+        return settings._replace(approved=self._approved(name))
+
+    def release(self, name: str) -> None:
+        """Settings without approvals are approved now."""
+        if self._approved(name):
+            self._add({"environment": name, "approved": False})
+
+    def _approved(self, name: str) -> bool:
+        return self._known.get(name, {}).get("approved") is True
 
     def synced(self, name: str) -> Synced:
         """How an environment was when it was last seen in sync."""

@@ -49,6 +49,10 @@ class Work(Protocol):
     def unapproved(self, name: str, look: Look, /) -> str | None:
         """Why the plan of a look is not approved; None if it is. Raises PolicyctlError."""
 
+    def use_up(self, name: str, /) -> bool:
+        """Note that what was approved for an environment is applied. Returns whether the settings of now were approved with it.
+        Never raises; what could not be noted is noted later, and nothing is approved until then."""
+
     def apply(self, name: str, look: Look) -> EnvironmentResult:
         """Apply the plan of a look, or nothing if it is another one by now. Never raises."""
 
@@ -80,13 +84,20 @@ _EPOCH = time.time() - time.monotonic()
 
 class EnvironmentVisit(NamedTuple):
     """One look at an environment and what came of it: the decision, and the result of an apply, if there was one. `wrote` is
-    how many seconds that took."""
+    how many seconds that took. `released` is whether settings that were held back until they are approved were."""
 
     look: Look
     decision: Decision
     applied: EnvironmentResult | None
     seconds: float
     wrote: float = 0.0
+    released: bool = False
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether the remote has what the files want, now or since an apply."""
+        as_wanted = not self.look.moved and self.look.result.status != "suspended"
+        return not self.failed and (as_wanted or self.applied is not None)
 
     @property
     def failed(self) -> bool:

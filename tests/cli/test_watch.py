@@ -233,6 +233,63 @@ def test_with_approved_only_the_plan_of_a_merged_pull_request_is_applied(work: W
     assert work.live & {"other", "third"} == set()
 
 
+def test_an_approval_is_used_once(work: Work) -> None:
+    """What was taken back is not applied again because it was approved before."""
+    work.project.write("policyctl.yaml", APPROVED)
+    work.settle()
+
+    def merged(number: int, **policies: str) -> str:
+        for name, model in policies.items():
+            work.project.policy(name, model)
+        assert work.comment(number).code == 0
+        work.forge.head = work.commit()
+        work.forge.merge(number, work.forge.head)
+        return work.policyctl("watch", "--once").out
+
+    assert "applied: Git moved" in merged(5, web="virtual-model/x/a")
+    assert "Applied by policyctl watch." in work.forge.comments[5][-1]["body"]
+    assert "applied: Git moved" in merged(6, web="virtual-model/x/b")
+    work.project.policy("web", "virtual-model/x/a")  # pushed, without a pull request
+    work.forge.head = work.commit()
+    assert "waits for an approval" in work.policyctl("watch", "--once").out
+    assert "virtual-model/x/b" in work.policyctl("policy", "show", "web").out
+
+
+def test_nothing_is_applied_while_a_used_approval_cannot_be_noted(work: Work) -> None:
+    work.project.write("policyctl.yaml", APPROVED)
+    work.settle()
+    work.add("web")
+    assert work.comment(5).code == 0
+    work.forge.head = work.commit()
+    work.forge.merge(5, work.forge.head)
+    work.forge.read_only = True
+    assert "applied: Git moved" in work.policyctl("watch", "--once").out
+    assert "Applied by" not in work.forge.comments[5][-1]["body"]
+    work.forge.read_only = False
+    assert work.policyctl("policy", "remove", "web", "--yes").code == 0
+    work.policyctl("watch", "--once")
+    assert work.policyctl("apply", "--yes").code == 0
+    assert "in_sync" in work.policyctl("watch", "--once").out  # it is noted then
+    assert "Applied by" in work.forge.comments[5][-1]["body"]
+
+
+def test_a_commit_does_not_decide_that_it_needs_no_approval(work: Work) -> None:
+    work.project.write("policyctl.yaml", APPROVED)
+    work.settle()
+    assert work.policyctl("watch", "--once").code == 0
+    work.project.write("policyctl.yaml", APPROVED.replace("approved: true", "approved: false"))
+    work.add("web")
+    work.forge.head = work.commit()  # pushed, without a pull request
+    assert "waits for an approval" in work.policyctl("watch", "--once").out
+    assert work.comment(5).code == 0
+    work.forge.head = work.commit()
+    work.forge.merge(5, work.forge.head)
+    assert "applied: Git moved" in work.policyctl("watch", "--once").out
+    work.add("other")  # now the settings are approved
+    work.forge.head = work.commit()
+    assert "applied: Git moved: virtual-policy/other" in work.policyctl("watch", "--once").out
+
+
 @pytest.mark.parametrize("missing", ["GITHUB_TOKEN", "GITHUB_REPOSITORY"])
 def test_without_a_way_to_read_approvals_it_waits_and_names_what_is_missing(
     repository: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, missing: str

@@ -110,6 +110,9 @@ class SimulatedWork:
     def unapproved(self, _name: str, _look: Look) -> str | None:
         return None
 
+    def use_up(self, name: str) -> bool:
+        return False
+
     def apply(self, name: str, look: Look) -> EnvironmentResult:
         tenant = self.tenants[name]
         if tenant.broken == "write":
