@@ -104,12 +104,19 @@ with_environments_or_all = partial(with_environments, variable=False)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many environments go at once, when a run is stopped early, and what does the work (None: threads of this process)."""
+    """How many environments go at once, when a run is stopped early, and what does the work (None: threads of this process).
+    `withdraw` takes back what an interrupted run left with it."""
 
     parallelism: int = 4
     fail_fast: bool = False
     max_failures: str | None = None
     runner_of: RunnerOf | None = None
+    withdraw: Callable[[str, Callable[[str], None]], None] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the work is done."""
+        return "here" if self.runner_of is None else "queue"
 
     def most(self, names: Collection[str]) -> int | None:
         """The most failures before nothing more is begun; None for any number."""

@@ -27,7 +27,7 @@ from policyctl.plan.safety import Review
 from policyctl.policy.memo import Memo
 from policyctl.reconcile.fleet import Brakes, EmbeddedRunner, Runner, RunRecord, Task, run_waves
 from policyctl.remote.open import shared_hosts
-from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_text, planned
+from policyctl.report.fleet import changes_text, fleet_csv, fleet_json, fleet_junit, fleet_text, planned
 from policyctl.report.fleet_view import FleetView
 from policyctl.report.format import Style, count, cut
 
@@ -156,15 +156,22 @@ class Fleet:
                 self._reviews[result.alike] = place, review
         return result
 
-    def review_kinds(self, results: Mapping[str, EnvironmentResult]) -> None:
-        """Plan one environment of each kind of plan here too: workers report hashes, not what changes. A plan that is another
-        one by now, or cannot be made here, is left to its counts."""
-        kinds: dict[str, str] = {}
+    def review_kinds(self, results: dict[str, EnvironmentResult]) -> None:
+        """Plan one environment of each kind of plan here too: workers report hashes, not what changes. What cannot be shown so
+        fails: a merge must not approve what no page has."""
+        kinds: dict[str, list[str]] = {}
         for name in self.names:
             if (one := results.get(name)) is not None and one.alike and (one.changes or one.failed):
-                kinds.setdefault(one.alike, name)
-        for name in kinds.values():
-            self.task(partial(plan_one, self))(name)
+                kinds.setdefault(one.alike, []).append(name)
+        for alike, names in kinds.items():
+            here = self.task(partial(plan_one, self))(names[0])
+            if here.alike == alike:
+                continue
+            why = here.reason if here.failed else "it is another one by now; plan again"
+            for one in (results[name] for name in names if not results[name].failed):
+                reason = f"a worker planned {changes_text(one)}, which cannot be shown here: {why}"
+                failed = replace(one, status="failed", code=here.code or 1, reason=reason)
+                results[one.name] = replace(failed, alike="", digest="")
 
     def in_order(self, results: Mapping[str, EnvironmentResult], command: str) -> FleetResult:
         """The results in the order of the environments."""

@@ -112,6 +112,7 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
     fleet.audit = None if settings.audit is None else settings.audit.record
     if approval.resume is not None:
         _raise_if_edited(fleet, approval.resume)
+        _withdraw(fleet, pace, approval.resume)
     if not fleet.names:
         fleet.console.say(NONE_AFFECTED)
         return 0
@@ -148,10 +149,11 @@ def _apply(
     directory = fleet.options.dir
     to = "" if fleet.past is None else fleet.past.then.commit
     files = fleet.files.digest(fleet.config)
-    run = resume or Run("", "apply", "", revision_of(directory), fleet.names, {}, fleet.selection, shown, to, files)
+    run = resume or Run("", "apply", "", revision_of(directory), fleet.names, {}, fleet.selection, shown, to, files, pace.place)
     record = RunRecord(state_folder(directory), run)
     if not fleet.console.quiet:
-        fleet.console.say(f"run {record.id}; if it is interrupted: policyctl apply --resume {record.id}")
+        queue = "" if pace.place == "here" else " --on queue"
+        fleet.console.say(f"run {record.id}; if it is interrupted: policyctl apply --resume {record.id}{queue}")
 
     def work(session: Session) -> EnvironmentResult:
         events = FleetEvents(fleet, lambda: brakes.signal is not None)
@@ -259,6 +261,16 @@ def _raise_if_edited(fleet: Fleet, run: Run) -> None:
     if run.files and run.files != fleet.files.digest(fleet.config):
         edited = f"files in {fleet.options.dir}, or its policyctl.yaml, were edited since run {run.id} began"
         raise UsageError(f"{edited}; undo that (git status shows it), or start a new apply")
+
+
+def _withdraw(fleet: Fleet, pace: Pace, run: Run) -> None:
+    """Withdraw what a run left in a queue. Raises UsageError for a run that is resumed in another place than it began in: what
+    it left there would be applied too."""
+    if run.on != pace.place:
+        how = "with" if run.on == "queue" else "without"
+        raise UsageError(f"run {run.id} began {how} --on queue, so resume it {how} --on queue")
+    if pace.withdraw is not None:
+        pace.withdraw(run.id, fleet.console.say)
 
 
 def revision_of(directory: Path) -> str:

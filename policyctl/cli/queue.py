@@ -47,7 +47,8 @@ def with_queue(function: Callable[..., Any]) -> Callable[..., Any]:
             if given.get(option):
                 name = "--test" if option == "tests" else f"--{option.replace('_', '-')}"
                 raise UsageError(f"--on queue and {name} exclude each other; leave out one of them")
-        return function(*args, **{**given, "pace": replace(given["pace"], runner_of=runner)})
+        withdraw = None if runner is None else lambda run, warn: open_queue().withdraw(run, warn)
+        return function(*args, **{**given, "pace": replace(given["pace"], runner_of=runner, withdraw=withdraw)})
 
     return wrapper
 

@@ -131,7 +131,8 @@ def run_waves(
 class Run(NamedTuple):
     """The record of a run: its id, command and time, the commit and the environments that it is about, which policies of them,
     and the last result of each by name. `shown` are the digests of the plans that were approved, by name; none if any were.
-    `to` is the commit whose files it goes back to, `files` a hash of all files that were read."""
+    `to` is the commit whose files it goes back to, `files` a hash of all files that were read, `on` what does the work: here,
+    or a queue."""
 
     id: str
     command: str
@@ -143,6 +144,7 @@ class Run(NamedTuple):
     shown: Mapping[str, str] | None = None
     to: str = ""
     files: str = ""
+    on: str = "here"
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -165,7 +167,7 @@ class RunRecord:
             head = {"format": "policyctl/run", "version": VERSION, "command": run.command, "revision": run.revision}
             head |= {"began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "environments": list(run.names)}
             what: dict[str, Any] = {key: list(globs) for key, globs in run.selection._asdict().items() if globs}
-            what |= {key: text for key, text in (("to", run.to), ("files", run.files)) if text}
+            what |= {key: text for key, text in (("to", run.to), ("files", run.files), ("on", run.on)) if text}
             self._add(head | what | ({} if run.shown is None else {"shown": dict(run.shown)}))
 
     def add(self, result: EnvironmentResult) -> None:
@@ -202,7 +204,7 @@ def read_run(folder: Path, run: str) -> Run:
     results = {one["environment"]: one for one in found}
     selection = Selection(tuple(head.get("only", ())), tuple(head.get("exclude", ())))
     names = tuple(head["environments"])
-    more = {key: head.get(key, "") for key in ("to", "files")}
+    more = {key: head.get(key, "") for key in ("to", "files")} | {"on": head.get("on", "here")}
     return Run(run, head["command"], head["began"], head["revision"], names, results, selection, head.get("shown"), **more)
 
 
@@ -210,7 +212,10 @@ def _is_head(line: Any) -> bool:
     """Whether this is the first line of a record, as `RunRecord` writes it."""
     if not isinstance(line, dict) or line.get("format") != "policyctl/run" or line.get("version") != VERSION:
         return False
-    texts = (*(line.get(key) for key in ("command", "began", "revision")), line.get("to", ""), line.get("files", ""))
+    texts = (
+        *(line.get(key) for key in ("command", "began", "revision")),
+        *(line.get(key, "") for key in ("to", "files", "on")),
+    )
     lists = (line.get("environments"), line.get("only", []), line.get("exclude", []))
     whole = all(isinstance(one, str) for one in texts) and isinstance(line.get("shown", {}), dict)
     return whole and all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists)

@@ -11,13 +11,14 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, LiteralString, NamedTuple
 
 import procrastinate
 import psycopg
 from procrastinate.exceptions import ConnectorException
 
-from policyctl.errors import PolicyctlError, RemoteError
+from policyctl.errors import Incomplete, PolicyctlError, RemoteError, StalePlan
 from policyctl.load.urls import postgres_identity
 from policyctl.plan.fleet import EnvironmentResult, read_result, write_result
 from policyctl.plan.settings import Override
@@ -26,6 +27,7 @@ from policyctl.remote.postgres_lock import Interrupted
 from policyctl.remote.postgres_pace import TABLE as PACES
 from policyctl.remote.postgres_pool import Connection, conninfo, explain
 from policyctl.remote.postgres_state import TABLE as STATES
+from policyctl.report.format import count
 
 SCHEMA = "policyctl_queue"
 QUEUE, SWEEP_QUEUE = "environments", "sweep"
@@ -54,7 +56,7 @@ _IS_MADE = """
 SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = %s AND relname = 'policyctl_format'
 """
-_UNDONE = "SELECT queueing_lock, id FROM procrastinate_jobs WHERE queueing_lock = ANY(%s) AND status IN ('todo', 'doing')"
+_UNDONE = "SELECT id, status::text FROM procrastinate_jobs WHERE queueing_lock LIKE %s AND status IN ('todo', 'doing')"
 _WORKERS = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - make_interval(secs => %s)"
 _COUNTS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
 _FORGET = "DELETE FROM policyctl_result WHERE at < now() - interval '7 days'"
@@ -109,6 +111,26 @@ class JobQueue:
         """How many jobs there are, by status."""
         with self.session() as connection:
             return dict(connection.execute(_COUNTS).fetchall())
+
+    def withdraw(self, run: str, warn: Callable[[str], None]) -> None:
+        """Withdraw what a run handed over before it was interrupted, wait until what a worker has begun is done, and forget
+        its results: what was asked for then may be another thing than what is shown now. `warn` gets a line when this waits.
+
+        A job whose worker is gone is begun again by another one, and withdrawn before that. Without any worker it is dropped.
+        """
+        said = False
+        with self.session() as connection, self.engine() as app:
+            while found := connection.execute(_UNDONE, (f"{run} %",)).fetchall():
+                waiting = [job for job, status in found if status == "todo"]
+                for job in waiting:
+                    app.job_manager.cancel_job_by_id(job, delete_job=True)
+                if not waiting and not _one(connection, _WORKERS, _ALIVE):
+                    connection.execute("DELETE FROM procrastinate_jobs WHERE id = ANY(%s)", ([job for job, _ in found],))
+                if not waiting and not said:
+                    said = True
+                    warn(f"waiting for {count(len(found), 'environment')} that a worker has begun for this run before")
+                time.sleep(0 if waiting else _POLL)
+            connection.execute("DELETE FROM policyctl_result WHERE run = %s", (run,))
 
     def connect(self) -> Connection:
         """A connection that commits each statement. Raises psycopg.Error."""
@@ -182,13 +204,10 @@ class QueueRunner:
         self._reported = False
 
     def submit(self, names: Sequence[str]) -> None:
-        """Hand over environments. A job that this run handed over before it was interrupted, and that is not done yet, is
-        not handed over again."""
-        marks = {f"{self._order.run} {name}": name for name in names}
+        """Hand over environments."""
         with self._queue.session() as connection, self._queue.engine() as app:
-            for mark, job in connection.execute(_UNDONE, ([*marks],)).fetchall():
-                self._jobs[marks.pop(mark)] = job
-            for mark, name in marks.items():
+            for name in names:
+                mark = f"{self._order.run} {name}"
                 task = app.configure_task(_TASK, queue=QUEUE, lock=self._identity_of(name), queueing_lock=mark)
                 self._jobs[name] = task.defer(environment=name, order=self._order_for(name)._asdict())
             self._left = dict(self._jobs)
@@ -257,6 +276,10 @@ class Heartbeat(NamedTuple):
     stalled: float = 20.0
 
 
+_STOPPED_HALFWAY = (
+    "a worker was stopped while it applied this, so a part of what was shown may be written, and the plan is another one by "
+    "now; plan again"
+)
 Handler = Callable[[str, Order], tuple[EnvironmentResult, Mapping[str, str] | None]]
 
 
@@ -288,9 +311,9 @@ class Worker:
     def _add_tasks(self, app: procrastinate.App) -> None:
         again = procrastinate.RetryStrategy(max_attempts=_TRIES, wait=1, retry_exceptions=(Interrupted, RemoteError))
 
-        @app.task(name=_TASK, queue=QUEUE, retry=again)
-        def environment(environment: str, order: dict[str, Any]) -> None:
-            self._do(environment, order)
+        @app.task(name=_TASK, queue=QUEUE, retry=again, pass_context=True)
+        def environment(context: procrastinate.JobContext, environment: str, order: dict[str, Any]) -> None:
+            self._do(environment, order, again=context.job.attempts > 0)
 
         # Seconds come last in a cron line of six parts. It goes before the environments, however many wait.
         @app.periodic(cron=f"* * * * * */{max(1, round(self._heartbeat.every))}")
@@ -300,10 +323,12 @@ class Worker:
             for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self._heartbeat.stalled):
                 await manager.retry_job(job)
 
-    def _do(self, name: str, data: Mapping[str, Any]) -> None:
+    def _do(self, name: str, data: Mapping[str, Any], *, again: bool) -> None:
         try:
             order = read_order(data)
             (result, idle), run = self._handle(name, order), order.run
+            if again and result.code == StalePlan.exit_code:
+                result = replace(result, code=Incomplete.exit_code, reason=_STOPPED_HALFWAY)
         except Interrupted:
             raise
         except PolicyctlError as error:

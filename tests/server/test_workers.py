@@ -15,15 +15,18 @@ from pathlib import Path
 
 import pytest
 
+from policyctl.cli import fleet as cli_fleet
 from policyctl.cli.console import Console
-from policyctl.cli.fleet import open_fleet
+from policyctl.cli.fleet import Fleet, open_fleet
 from policyctl.cli.options import Options
-from policyctl.cli.session import open_config
+from policyctl.cli.session import Session, open_config
 from policyctl.cli.worker import JobHandler
 from policyctl.errors import PolicyctlError, RemoteError
+from policyctl.load.atomic import state_folder
 from policyctl.load.selector import EVERY
 from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult, Marks, read_result, write_result
+from policyctl.reconcile.fleet import run_ids
 from policyctl.reconcile.queue import (
     Heartbeat,
     JobQueue,
@@ -102,16 +105,23 @@ def test_what_no_worker_began_is_withdrawn_when_the_run_is_stopped(queue: JobQue
     assert runner.progress() == (2, 2)
 
 
-def test_a_run_that_goes_on_finds_the_jobs_that_it_left(queue: JobQueue) -> None:
-    """It was killed: its jobs are still in the queue, and a worker may have one in hand."""
-    order = Order("run", "apply", "", "")
-    QueueRunner(queue, order, lambda name: name).submit(["a", "b"])
-    runner = QueueRunner(queue, order, lambda name: name, lambda: True)
-    runner.submit(["b", "c"])
+def test_what_a_run_left_in_the_queue_is_withdrawn_before_it_goes_on(queue: JobQueue) -> None:
+    """It was killed: what it asked for may be another thing than what is shown when it goes on. Other runs keep their jobs."""
+    for run in ("run", "run-2"):
+        QueueRunner(queue, Order(run, "apply", "", ""), lambda name: name).submit(["a", "b"])
+    said: list[str] = []
     with queue.session() as connection:
-        assert connection.execute("SELECT count(*) FROM procrastinate_jobs").fetchone() == (3,)
-    found = [(one.name, one.status) for one in runner.work(lambda name: EnvironmentResult(name, "done"))]
-    assert found == [("b", "not begun"), ("c", "not begun")]
+        done = "INSERT INTO policyctl_result (run, environment, result) VALUES ('run', 'c', '{}')"
+        connection.execute(done)
+        doing = "UPDATE procrastinate_jobs SET status = 'doing' WHERE queueing_lock = 'run b'"
+        connection.execute(doing)  # by a worker that is gone; there is no other one
+        queue.withdraw("run", said.append)
+        assert [one for (one,) in connection.execute("SELECT queueing_lock FROM procrastinate_jobs ORDER BY id")] == [
+            "run-2 a",
+            "run-2 b",
+        ]
+        assert connection.execute("SELECT count(*) FROM policyctl_result").fetchone() == (0,)
+    assert said == ["waiting for 1 environment that a worker has begun for this run before"]
 
 
 def test_a_database_that_is_gone_is_one_clear_line(queue: JobQueue, database: str, postgres: PostgresServer) -> None:
@@ -200,6 +210,62 @@ def test_a_run_on_a_queue_reports_what_one_here_reports(policyctl: Policyctl, da
         again = policyctl("apply", "--all", "--yes", "--on", "queue")
         assert (again.code, "3 environments: 3 without changes." in again.out) == (0, True), again.out
     assert "3 environments: 3 without changes." in policyctl("plan", "--all").out
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_plan_that_cannot_be_shown_here_approves_nothing(
+    policyctl: Policyctl, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers may have credentials that this process has not: what they planned is not left out of a page unseen."""
+    shown = cli_fleet.plan_one
+
+    def without_credentials(fleet: Fleet, session: Session) -> EnvironmentResult:
+        if threading.current_thread() is threading.main_thread():
+            raise PolicyctlError("auth.token refers to env:TOKEN, which is not set")
+        return shown(fleet, session)
+
+    monkeypatch.setattr(cli_fleet, "plan_one", without_credentials)
+    with working(database):
+        ran = policyctl("plan", "--all", "--on", "queue", "--report", "markdown=plan.md")
+    assert (ran.code, "a worker planned 1 to add, which cannot be shown here: auth.token refers to" in ran.out) == (1, True)
+    page = Path("plan.md").read_text("utf-8")
+    assert ("approves none" in page, "cannot be shown here" in page) == (True, True)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_run_goes_on_where_it_began(policyctl: Policyctl, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it left in the queue would be applied beside what is done here, by an older order."""
+    with monkeypatch.context() as killed, pytest.raises(SystemExit):
+        killed.setattr(QueueRunner, "work", _killed)
+        policyctl("apply", "--all", "--yes", "--on", "queue")
+    (run,) = run_ids(state_folder(Path("policies")))
+    here = policyctl("apply", "--resume", run, "--yes")
+    assert (here.code, "began with --on queue, so resume it with --on queue" in here.err) == (64, True)
+    declined = policyctl("apply", "--resume", run, "--on", "queue")
+    assert declined.code == 1
+    with JobQueue(database).session() as connection:
+        assert connection.execute("SELECT count(*) FROM procrastinate_jobs").fetchone() == (0,)
+    with working(database):
+        assert policyctl("apply", "--resume", run, "--yes", "--on", "queue").code == 0
+    assert "nothing left to do" in policyctl("apply", "--resume", run, "--yes", "--on", "queue").err
+
+
+def _killed(*_: object) -> Iterator[EnvironmentResult]:
+    raise SystemExit(9)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_job_that_is_begun_again_does_not_claim_that_nothing_was_written(database: str) -> None:
+    """Its first worker was stopped halfway, and then the plan is another one than was shown."""
+    queue = JobQueue(database)
+    files = open_fleet(Options(), EVERY).files.digest(open_config(Options()))
+    runner = QueueRunner(queue, Order("run", "apply", "", files, shown={"t-0": "sha256:other"}), lambda name: name)
+    runner.submit(["t-0"])
+    with queue.session() as connection:
+        connection.execute("UPDATE procrastinate_jobs SET attempts = 1")
+    with working(database):
+        (found,) = runner.work(lambda name: EnvironmentResult(name, "done"))
+    assert (found.code, "a part of what was shown may be written" in found.reason) == (5, True), found
 
 
 @pytest.mark.usefixtures("fleet")
