@@ -242,7 +242,7 @@ def test_a_run_goes_on_where_it_began(policyctl: Policyctl, database: str, monke
     here = policyctl("apply", "--resume", run, "--yes")
     assert (here.code, "began with --on queue, so resume it with --on queue" in here.err) == (64, True)
     declined = policyctl("apply", "--resume", run, "--on", "queue")
-    assert declined.code == 1
+    assert declined.code == 64  # it cannot be asked
     with JobQueue(database).session() as connection:
         assert connection.execute("SELECT count(*) FROM procrastinate_jobs").fetchone() == (0,)
     with working(database):
