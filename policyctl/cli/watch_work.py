@@ -20,7 +20,8 @@ from policyctl.errors import Incomplete, LoginRefused, PolicyctlError, Refused, 
 from policyctl.load.environment import Environment
 from policyctl.load.urls import Origin, is_http, is_shared, origin
 from policyctl.load.windows import duration
-from policyctl.plan.drift import Moved
+from policyctl.plan.change import Change, normal_of
+from policyctl.plan.drift import Moved, SyncedPolicies
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.policy.document import canonical_text, digest
 from policyctl.policy.memo import Memo, content_key
@@ -146,21 +147,19 @@ class EnvironmentWork:
         with session.reader() as reader:
             seen = RowsOnce(reader)
             rows = seen.key()
-            if rows and synced == (fingerprint, rows):
-                return Look(EnvironmentResult(name, "planned", remote=session.remote), {}, "", fingerprint, rows)
+            if rows and (synced.files, synced.rows) == (fingerprint, rows):
+                in_sync = EnvironmentResult(name, "planned", remote=session.remote)
+                return Look(in_sync, {}, "", fingerprint, rows, base=synced.base)
             side = _side(synced, fingerprint, rows)
             audit = None if self._audit is None else self._audit.record
-            shared = replace(session, opened=cast("Reader", seen))
-            review = self.fleet.review(shared, audit, judged=side is None)
-        result = planned(review, name, session.remote)
-        moved: dict[str, Moved] = {
-            one.name: side or review.drifts[one.name].moved for one in review.plan.changes if side or one.name in review.drifts
-        }
+            judged = side is None and (audit is not None or not synced.base)
+            review = self.fleet.review(replace(session, opened=cast("Reader", seen)), audit, judged=judged)
+        result, moved = planned(review, name, session.remote), _moved(review, side, synced.base)
         try:
             _raise_if_held(review)
         except (Refused, Incomplete) as error:
             return Look(failed_look(result, error), moved, "refused", fingerprint, rows)
-        return Look(result, moved, "", fingerprint, rows, review)
+        return Look(result, moved, "", fingerprint, rows, review, _base_of(review, session.environment.settings.in_scope))
 
     def unapproved(self, name: str, look: Look) -> str | None:
         from policyctl.cli.watch_approvals import why_unapproved  # with a forge behind it
@@ -271,6 +270,32 @@ def _side(synced: Synced, files: str, rows: str) -> Moved | None:
     if not rows or (synced.files == files) == (synced.rows == rows):
         return None
     return "remote" if synced.files == files else "git"
+
+
+def _moved(review: Review, side: Moved | None, base: str) -> dict[str, Moved]:
+    """Who moved each change: by what each policy was in sync, which is certain, unless an audit record has it; without either
+    by Git history."""
+    synced = SyncedPolicies(base) if base else None
+
+    def moved(change: Change) -> Moved:
+        drift = review.drifts.get(change.name)
+        if synced is not None and (drift is None or drift.basis != "audit"):
+            return synced.side(change)
+        return "unknown" if drift is None else drift.moved
+
+    return {change.name: side or moved(change) for change in review.plan.changes}
+
+
+def _base_of(review: Review, in_scope: Callable[[str], bool]) -> str:
+    """What each policy and model is once the plan is applied."""
+    models = {name: live.text for name, live in review.models_before.items()}
+    found = models | {name: canonical_text(document) for name, document in review.policies.items()}
+    for change in review.plan.changes:
+        if change.kind == "model" and change.after is not None:
+            found[change.name] = canonical_text(normal_of(change.after))
+        elif change.after is None:
+            found.pop(change.name, None)
+    return SyncedPolicies.text_of({name: text for name, text in found.items() if in_scope(name)})
 
 
 def _watched(fleet: Fleet) -> Iterator[tuple[str, Watched]]:

@@ -19,11 +19,12 @@ Problem = Literal["", "refused", "unreachable", "login", "failed"]
 
 
 class Synced(NamedTuple):
-    """Hashes of the files and of the remote's list when an environment was last seen in sync; empty if not known. That of the
-    files is forgotten once others were in use."""
+    """Hashes of the files and of the remote's list when an environment was last seen in sync, and what each policy was then
+    (see `policyctl.plan.drift.SyncedPolicies`); empty if not known. That of the files is forgotten once others were in use."""
 
     files: str = ""
     rows: str = ""
+    base: str = ""
 
 
 class Heals(NamedTuple):
@@ -46,7 +47,7 @@ class Heals(NamedTuple):
 class Look(NamedTuple):
     """What a look at an environment found: the result of its plan, who moved each change, by name, and what kind of problem
     there is, if any. `fingerprint` is that of the files that it was compared with (see `Watched`), `rows` a hash of the
-    remote's list, and `plan` what an apply of it needs."""
+    remote's list, `plan` what an apply of it needs, and `base` what each policy is once that is applied."""
 
     result: EnvironmentResult
     moved: Mapping[str, Moved] = {}
@@ -54,6 +55,7 @@ class Look(NamedTuple):
     fingerprint: str = ""
     rows: str = ""
     plan: object = None
+    base: str = ""
 
     @property
     def sides(self) -> frozenset[Moved]:

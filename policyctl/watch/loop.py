@@ -184,7 +184,7 @@ class WatchLoop:
         affected = [name for name, one in found.items() if name not in before or before[name].fingerprint != one.fingerprint]
         if before or self.memory.revision != revision:
             for name in affected:
-                self.memory.set_synced(name, Synced("", self.memory.synced(name).rows))
+                self.memory.set_synced(name, self.memory.synced(name)._replace(files=""))
         self.memory.set_revision(revision)
         self.memory.keep(found.keys())
         self.board.source = SourceStatus(revision, self.clock.now())
@@ -308,7 +308,8 @@ class WatchLoop:
         elif in_sync and heals.times:
             self.memory.set_heals(name, heals.in_sync(now, interval))
         if done or in_sync:
-            self.memory.set_synced(name, Synced(visit.look.fingerprint, visit.look.rows if in_sync else ""))
+            rows = visit.look.rows if in_sync else ""
+            self.memory.set_synced(name, Synced(visit.look.fingerprint, rows, visit.look.base))
 
     def _status(self, name: str, visit: EnvironmentVisit) -> EnvironmentStatus:
         look, applied, now = visit.look, visit.applied, self.clock.now()

@@ -135,7 +135,7 @@ class Memory:
     def synced(self, name: str) -> Synced:
         """How an environment was when it was last seen in sync."""
         known = self._known.get(name, {})
-        return Synced(str(known.get("files", "")), str(known.get("rows", "")))
+        return Synced(*(str(known.get(key, "")) for key in Synced._fields))
 
     def set_synced(self, name: str, synced: Synced) -> None:
         if self.synced(name) != synced:

@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -16,6 +18,7 @@ from policyctl.report import schema_text
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
+from tests.sqlite_rows import LOCAL, edit, live_documents
 
 CONFIG = """\
 default: dev
@@ -208,6 +211,49 @@ def test_it_sees_new_revisions_and_edits_and_ends_with_a_signal(repository: Proj
         finally:
             process.kill()
     assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
+DEV = LOCAL.with_name("dev.db")
+
+
+def to(model: str) -> Callable[[dict[str, Any]], object]:
+    """An edit by hand of where a policy leads."""
+    return lambda document: document["policy"].update(targets=[{"model_name": model, "weight": 1}], strategy={"mode": "single"})
+
+
+def test_what_was_put_back_by_hand_is_not_overwritten_with_another_commit(repository: Project, policyctl: Policyctl) -> None:
+    """In an emergency a person goes back to an earlier version on the remote. Git history alone would take that for a change
+    that was not applied yet, but the watch saw the environment in sync since."""
+    configure(repository, "{apply: on-merge}")
+    repository.policy("chat", "virtual-model/x/a")
+    commit(repository.folder)
+    assert "in_sync" in policyctl("watch", "--once").out
+    repository.policy("chat", "virtual-model/x/b")
+    commit(repository.folder)
+    assert "applied: Git moved: virtual-policy/chat" in policyctl("watch", "--once").out
+    edit("chat", to("virtual-model/x/a"), DEV)
+    assert "drifted" in policyctl("watch", "--once").out
+    repository.policy("other")
+    commit(repository.folder)
+    found = policyctl("watch", "--once").out
+    assert "Git moved: virtual-policy/other; the remote moved: virtual-policy/chat" in found
+    assert "waits for a person: only a part of it may be applied without one" in found
+    assert "virtual-model/x/a" in json.dumps(live_documents(DEV)["virtual-policy/chat"])
+
+
+def test_what_git_moved_is_not_written_by_healing(repository: Project, policyctl: Policyctl) -> None:
+    """What may not be applied is not, because a person edits the same policy on the remote: both sides moved."""
+    configure(repository, "{heal: always}")
+    repository.policy("chat", "virtual-model/x/a")
+    commit(repository.folder)
+    assert policyctl("apply", "--yes").code == 0
+    assert policyctl("watch", "--once").code == 0
+    repository.policy("chat", "virtual-model/x/b")
+    commit(repository.folder)
+    assert "pending" in policyctl("watch", "--once").out
+    edit("chat", to("virtual-model/x/c"), DEV)
+    assert "conflict" in policyctl("watch", "--once").out
+    assert "virtual-model/x/c" in json.dumps(live_documents(DEV)["virtual-policy/chat"])
 
 
 APPROVED = "environments: {local: {remote: local, watch: {apply: on-merge, approved: true}}}\n"

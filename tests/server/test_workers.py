@@ -235,9 +235,10 @@ def test_a_plan_that_cannot_be_shown_here_approves_nothing(
 @pytest.mark.usefixtures("fleet")
 def test_a_run_goes_on_where_it_began(policyctl: Policyctl, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it left in the queue would be applied beside what is done here, by an older order."""
-    with monkeypatch.context() as killed, pytest.raises(SystemExit):
+    with monkeypatch.context() as killed:
         killed.setattr(QueueRunner, "work", _killed)
-        policyctl("apply", "--all", "--yes", "--on", "queue")
+        with pytest.raises(SystemExit):
+            policyctl("apply", "--all", "--yes", "--on", "queue")
     (run,) = run_ids(state_folder(Path("policies")))
     here = policyctl("apply", "--resume", run, "--yes")
     assert (here.code, "began with --on queue, so resume it with --on queue" in here.err) == (64, True)
