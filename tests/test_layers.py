@@ -39,7 +39,7 @@ OWNERS = {
     "httpx": ("remote",),
     "httpcore": ("remote",),
     "sqlite3": ("remote/database.py",),
-    "procrastinate": ("reconcile/queue.py",),
+    "procrastinate": ("reconcile/queue.py", "reconcile/worker.py"),
     "psycopg": ("remote/postgres", "reconcile/queue.py"),
     "deepdiff": ("plan/diff.py",),
     "jinja2": ("load", "report"),
@@ -62,7 +62,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 253
+MOST_MODULES = 256
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

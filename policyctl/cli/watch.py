@@ -157,7 +157,7 @@ def _run(
     loop = WatchLoop(work, board, memory, poll, parallelism, watchers=watchers)
     if (keeper := work.keeper(loop.stop)) is not None:
         watchers.append(keeper)
-    with closing(work), outputs.around(loop, once=once, console=printer.console), first_signal(loop.stop_by):
+    with closing(work), outputs.around(loop, once=once, console=printer.console), first_signal(loop.stop):
         loop.run(once=once)
     return board
 

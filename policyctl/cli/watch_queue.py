@@ -9,11 +9,13 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.queue import open_queue
+from policyctl.cli.watch_look import looked
 from policyctl.cli.watch_outputs import OutputOptions
+from policyctl.cli.watch_source import Opened
 from policyctl.cli.watch_work import EnvironmentWork, failed_look
 from policyctl.errors import PolicyctlError
 from policyctl.plan.fleet import EnvironmentResult
@@ -25,10 +27,9 @@ from policyctl.watch.decide import Look
 from policyctl.watch.http import StatusServer, WatchSite
 from policyctl.watch.metrics import WatchMetrics
 from policyctl.watch.status import Board, Watcher
-from policyctl.watch.work import Watched
 
 if TYPE_CHECKING:
-    from policyctl.plan.safety import Review
+    pass
 
 _SECONDS = 1.0  # between two tries to take the lead
 
@@ -95,7 +96,8 @@ class QueueWork(EnvironmentWork):
 
     def __init__(self, lead: Lead, *args: Any) -> None:
         super().__init__(*args)
-        self._lead, self._queue, self._files = lead, lead.queue, ""
+        self._lead, self._queue = lead, lead.queue
+        self._files: tuple[Opened, str] | None = None  # a hash of the files of a revision
         self._paces = PaceTable(lead.queue.connect)
         self._new_pace = partial(SharedHostPace, self._paces)
         self._outputs.show_queue(self._job_counts)
@@ -113,18 +115,17 @@ class QueueWork(EnvironmentWork):
     def keeper(self, stop: Callable[[], None]) -> LeadKeeper:
         return LeadKeeper(self._lead, stop)
 
-    def open(self, revision: str) -> Mapping[str, Watched]:
-        found = super().open(revision)
-        self._files = self.fleet.files.digest(self.fleet.config)
-        return found
+    def _files_of(self, opened: Opened) -> str:
+        if self._files is None or self._files[0] is not opened:
+            self._files = (opened, opened.fleet.files.digest(opened.fleet.config))
+        return self._files[1]
 
     def _applied(self, name: str, look: Look) -> EnvironmentResult:
-        shown = {name: cast("Review", look.plan).plan.digest}
-        order = Order(
-            str(uuid.uuid4()), "apply", self.opened.commit or "", self._files, shown=shown, who=person(), caller="watch"
-        )
+        opened, review = looked(look)
+        shown, files = {name: review.plan.digest}, self._files_of(opened)
+        order = Order(str(uuid.uuid4()), "apply", opened.commit or "", files, shown=shown, who=person(), caller="watch")
         lonely: list[str] = []
-        identity = self.fleet.config.environments[name].remote
+        identity = opened.fleet.config.environments[name].remote
         runner = QueueRunner(self._queue, order, lambda _: identity, lambda: self.stopped or bool(lonely), lonely.append)
         try:
             runner.submit([name])

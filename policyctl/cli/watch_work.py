@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from policyctl import __version__
 from policyctl.cli.console import CollectingConsole, Console
@@ -15,16 +15,15 @@ from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
+from policyctl.cli.watch_look import LookedPlan, RowsOnce, base_of, looked, moved_by, side_of
 from policyctl.cli.watch_source import Opened, WatchSource
 from policyctl.errors import Incomplete, LoginRefused, PolicyctlError, Refused, Unreachable
 from policyctl.load.environment import Environment
 from policyctl.load.urls import Origin, is_http, is_shared, origin
 from policyctl.load.windows import duration
-from policyctl.plan.change import Change, normal_of
-from policyctl.plan.drift import Moved, SyncedPolicies
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.policy.document import canonical_text, digest
-from policyctl.policy.memo import Memo, content_key
+from policyctl.policy.memo import Memo
 from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import planned
@@ -75,27 +74,27 @@ class EnvironmentWork:
         """`interval` replaces that of every environment."""
         self._source, self._options, self._console, self._audit = source, options, console, audit
         self._outputs, self._messages = outputs, OnceConsole(options, console)
-        self._opened: Opened | None = None
+        self._current: tuple[Opened, dict[str, Watched]] | None = None
         self._remembering = ExitStack()
-        self._watched: dict[str, Watched] = {}
         self._interval = interval
         self._new_pace: Callable[[Origin], HostPace] | None = None
         self._unnoted: dict[str, str] = {}  # environments whose used approvals could not be noted, and why
         self.stopped = False
 
     def close(self) -> None:
-        if self._opened is not None and self._opened.fleet.hosts is not None:
-            self._opened.fleet.hosts.close()
+        if self._current is not None and self.opened.fleet.hosts is not None:
+            self.opened.fleet.hosts.close()
         self._remembering.close()
 
     @property
-    def fleet(self) -> Fleet:
-        return self.opened.fleet
+    def current(self) -> tuple[Opened, dict[str, Watched]]:
+        """The revision in use, and its environments. Another one may be in use by the next call."""
+        assert self._current is not None  # noqa: S101 - the loop opens a revision first
+        return self._current
 
     @property
     def opened(self) -> Opened:
-        assert self._opened is not None  # noqa: S101 - the loop opens a revision first
-        return self._opened
+        return self.current[0]
 
     def keeper(self, stop: Callable[[], None]) -> Watcher | None:  # noqa: ARG002 - of a watch among others
         """What calls `stop` once this watch must not go on."""
@@ -106,7 +105,7 @@ class EnvironmentWork:
 
     def open(self, revision: str) -> Mapping[str, Watched]:
         opened = self._source.open(revision)
-        fleet, before = opened.fleet, self._opened
+        fleet, before = opened.fleet, None if self._current is None else self.opened
         fleet.messages = self._messages
         watched = dict(_watched(fleet))
         if (every := self._interval) is not None:
@@ -119,7 +118,7 @@ class EnvironmentWork:
             fleet.hosts = before.fleet.hosts
         self._remembering.close()  # what was computed for the files of before
         self._remembering.enter_context(Memo.remembering())
-        self._opened, self._watched = opened, watched
+        self._current = (opened, watched)
         gc.collect()
         gc.freeze()  # files and settings stay; what looks leave behind is collected
         gc.enable()
@@ -132,49 +131,54 @@ class EnvironmentWork:
         return found
 
     def _looked(self, name: str, synced: Synced) -> Look:
-        found = self.fleet.config.environments.get(name)
+        opened, watched = self.current
+        found = opened.fleet.config.environments.get(name)
         remote = "" if found is None else found.remote
         if found is not None and (why := found.suspended):
             return Look(EnvironmentResult(name, "suspended", reason=why, remote=remote))
         try:
-            return self._look(name, synced)
+            return self._look(opened, name, watched[name].fingerprint, synced)
         except Exception as error:  # noqa: BLE001 - a boundary: what fails in one environment must not end the others
             problem = _problem(error)
             return Look(failed_look(EnvironmentResult(name, "failed", remote=remote), error), {}, problem)
 
-    def _look(self, name: str, synced: Synced) -> Look:
-        session, fingerprint = self.fleet.session(name), self._watched[name].fingerprint
-        with session.reader() as reader:
+    def _look(self, opened: Opened, name: str, fingerprint: str, synced: Synced) -> Look:
+        fleet = opened.fleet
+        session, hosts = fleet.session(name), fleet.hosts
+        looking = nullcontext() if hosts is None else hosts.deadline.until(lambda: self.stopped)
+        with looking, session.reader() as reader:
             seen = RowsOnce(reader)
             rows = seen.key()
             if rows and (synced.files, synced.rows) == (fingerprint, rows):
                 in_sync = EnvironmentResult(name, "planned", remote=session.remote)
-                return Look(in_sync, {}, "", fingerprint, rows, base=synced.base)
-            side = _side(synced, fingerprint, rows)
+                return Look(in_sync, {}, "", fingerprint, rows, LookedPlan(opened), synced.base)
+            side = side_of(synced, fingerprint, rows)
             audit = None if self._audit is None else self._audit.record
             judged = side is None and (audit is not None or not synced.base)
-            review = self.fleet.review(replace(session, opened=cast("Reader", seen)), audit, judged=judged)
-        result, moved = planned(review, name, session.remote), _moved(review, side, synced.base)
+            review = fleet.review(replace(session, opened=cast("Reader", seen)), audit, judged=judged)
+        result, moved = planned(review, name, session.remote), moved_by(review, side, synced.base)
         try:
             _raise_if_held(review)
         except (Refused, Incomplete) as error:
             return Look(failed_look(result, error), moved, "refused", fingerprint, rows)
-        return Look(result, moved, "", fingerprint, rows, review, _base_of(review, session.environment.settings.in_scope))
+        base = base_of(review, session.environment.settings.in_scope)
+        return Look(result, moved, "", fingerprint, rows, LookedPlan(opened, review), base)
 
     def unapproved(self, name: str, look: Look) -> str | None:
         from policyctl.cli.watch_approvals import why_unapproved  # with a forge behind it
 
         if name in self._unnoted:
-            self.use_up(name)
+            self.use_up(name, look)
         if why := self._unnoted.get(name):
             return f"an approval: it cannot be noted that the last one was used: {why}"
-        return why_unapproved(self.opened, name, cast("Review", look.plan).plan)
+        opened, review = looked(look)
+        return why_unapproved(opened, name, review.plan)
 
-    def use_up(self, name: str) -> bool:
+    def use_up(self, name: str, look: Look) -> bool:
         from policyctl.cli.watch_approvals import use_up
 
         try:
-            released, why = use_up(self.opened, name)
+            released, why = use_up(cast("LookedPlan", look.plan).opened, name)
         except PolicyctlError as error:
             released, why = False, str(error)
         if why:
@@ -191,11 +195,12 @@ class EnvironmentWork:
 
     def _applied(self, name: str, look: Look) -> EnvironmentResult:
         try:
-            session = self.fleet.session(name)
-            audit = None if self._audit is None else replace(self._audit, commit=self.opened.mirrored)
+            opened, review = looked(look)
+            session = opened.fleet.session(name)
+            audit = None if self._audit is None else replace(self._audit, commit=opened.mirrored)
             in_scope = session.environment.settings.in_scope
             settings = ApplySettings(command="policyctl watch", audit=audit, in_scope=in_scope)
-            applied = apply_plan(cast("Review", look.plan), session.url, session.access, settings, _Events(self))
+            applied = apply_plan(review, session.url, session.access, settings, _Events(self))
             return with_outcome(look.result, applied)
         except Exception as error:  # noqa: BLE001 - a boundary, as in `look`
             return failed_look(look.result, error)
@@ -203,13 +208,14 @@ class EnvironmentWork:
     def credentials(self, name: str) -> CredentialsMark:
         from policyctl.remote.redaction import resolve_secret
 
-        environment = self.fleet.config.environments.get(name)
+        fleet = self.opened.fleet
+        environment = fleet.config.environments.get(name)
         auth = None if environment is None else environment.auth
         given = {} if auth is None else {key: one for key in _SECRETS if (one := getattr(auth, key)) is not None}
         texts = []
         for key, reference in given.items():
             try:
-                texts.append(resolve_secret(key, reference, self.fleet.session(name).access.base))
+                texts.append(resolve_secret(key, reference, fleet.session(name).access.base))
             except PolicyctlError as error:
                 texts.append(str(error))
         return CredentialsMark(hashlib.sha256("\0".join(texts).encode()).hexdigest(), " or ".join(given.values()))
@@ -220,36 +226,6 @@ class EnvironmentWork:
     def say(self, line: str) -> None:
         """Print a message once."""
         self._messages.say(line)
-
-
-class RowsOnce:
-    """A reader whose list is read once, so that what is decided and what is planned rest on the same rows."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._rows: list[Any] | None = None
-
-    def __enter__(self) -> RowsOnce:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """The reader's owner closes it."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
-
-    def rows(self) -> list[Any]:
-        if self._rows is None:
-            self._rows = [*self._reader.rows()]
-        return self._rows
-
-    def key(self) -> str:
-        """A hash of all rows; empty if they are not plain values."""
-        try:
-            found = content_key(self.rows())
-        except (TypeError, ValueError):
-            return ""
-        return "" if found is None else found.hex()
 
 
 class _Events(ApplyEvents):
@@ -265,39 +241,6 @@ class _Events(ApplyEvents):
         return self._work.stopped
 
 
-def _side(synced: Synced, files: str, rows: str) -> Moved | None:
-    """Who moved, as far as that follows from when the environment was last seen in sync: the side that is as it was did not."""
-    if not rows or (synced.files == files) == (synced.rows == rows):
-        return None
-    return "remote" if synced.files == files else "git"
-
-
-def _moved(review: Review, side: Moved | None, base: str) -> dict[str, Moved]:
-    """Who moved each change: by what each policy was in sync, which is certain, unless an audit record has it; without either
-    by Git history."""
-    synced = SyncedPolicies(base) if base else None
-
-    def moved(change: Change) -> Moved:
-        drift = review.drifts.get(change.name)
-        if synced is not None and (drift is None or drift.basis != "audit"):
-            return synced.side(change)
-        return "unknown" if drift is None else drift.moved
-
-    return {change.name: side or moved(change) for change in review.plan.changes}
-
-
-def _base_of(review: Review, in_scope: Callable[[str], bool]) -> str:
-    """What each policy and model is once the plan is applied."""
-    models = {name: live.text for name, live in review.models_before.items()}
-    found = models | {name: canonical_text(document) for name, document in review.policies.items()}
-    for change in review.plan.changes:
-        if change.kind == "model" and change.after is not None:
-            found[change.name] = canonical_text(normal_of(change.after))
-        elif change.after is None:
-            found.pop(change.name, None)
-    return SyncedPolicies.text_of({name: text for name, text in found.items() if in_scope(name)})
-
-
 def _watched(fleet: Fleet) -> Iterator[tuple[str, Watched]]:
     waves = {name: (number, wave.max_failures) for number, wave in enumerate(fleet_waves(fleet), 1) for name in wave.names}
     contents: dict[str, str] = {}
@@ -311,7 +254,8 @@ def _watched(fleet: Fleet) -> Iterator[tuple[str, Watched]]:
             desired = fleet.files.load(own, fleet.console.progress).desired
             contents[key] = digest([key, sorted((one.name, canonical_text(one.document)) for one in desired)])
         mark = digest([contents[key], own.remote, __version__])
-        host = str(origin(own.remote)) if is_http(own.remote) else ""
+        # One that is suspended is not asked anything, so nothing is known of its host, and it does not wait for that.
+        host = str(origin(own.remote)) if is_http(own.remote) and not own.suspended else ""
         yield name, Watched(own.watch, own.labels, *waves[name], host, mark)
 
 

@@ -30,7 +30,8 @@ from policyctl.plan.plan import Selection
 from policyctl.policy.memo import Memo
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.queue import Heartbeat, JobQueue, Order, Worker
+from policyctl.reconcile.queue import JobQueue, Order
+from policyctl.reconcile.worker import Heartbeat, Worker
 from policyctl.remote.open import shared_hosts
 from policyctl.remote.postgres_lock import Interrupted, remote_lock
 from policyctl.remote.postgres_pace import PaceTable, SharedHostPace
@@ -78,7 +79,7 @@ def worker(
         sys.stdout.flush()
 
     with Memo.remembering(), closing(jobs):
-        asyncio.run(_run(Worker(queue, jobs, threads, Heartbeat(heartbeat, 4 * heartbeat)), jobs, begun))
+        asyncio.run(_run(Worker(queue, jobs, threads, Heartbeat(heartbeat, 4 * heartbeat), console.say), jobs, begun))
     return 0
 
 

@@ -11,19 +11,17 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, LiteralString, NamedTuple
 
 import procrastinate
 import psycopg
 from procrastinate.exceptions import ConnectorException
 
-from policyctl.errors import Incomplete, PolicyctlError, RemoteError, StalePlan
+from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.urls import postgres_identity
-from policyctl.plan.fleet import EnvironmentResult, read_result, write_result
+from policyctl.plan.fleet import EnvironmentResult, read_result
 from policyctl.plan.settings import Override
 from policyctl.reconcile.fleet import Task
-from policyctl.remote.postgres_lock import Interrupted
 from policyctl.remote.postgres_pace import TABLE as PACES
 from policyctl.remote.postgres_pool import Connection, conninfo, explain
 from policyctl.remote.postgres_state import TABLE as STATES
@@ -31,12 +29,11 @@ from policyctl.report.format import count
 
 SCHEMA = "policyctl_queue"
 QUEUE, SWEEP_QUEUE = "environments", "sweep"
-_TASK, _SWEEP = "policyctl.environment", "policyctl.sweep"
+TASK = "policyctl.environment"
 _MAKING = 0x706C6379_0003  # advisory lock
 _POLL = 0.2  # seconds between two looks for results
 _LONELY = 5.0  # seconds without a worker before that is reported
 _ALIVE = 30.0  # seconds since its last heartbeat for which a worker counts as alive
-_TRIES = 100  # of a job whose worker was stopped, or lost the database
 # What each format adds to the one before; with the first one the engine makes its own tables. Each leaves what the release
 # before needs: workers are replaced one by one.
 _STEPS: tuple[LiteralString, ...] = (
@@ -104,7 +101,7 @@ class JobQueue:
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """A connection of one's own, which commits each statement. What the database raises meanwhile is a RemoteError."""
-        with self._explained(), self.connect() as connection:
+        with self.explained(), self.connect() as connection:
             yield connection
 
     def counts(self) -> dict[str, int]:
@@ -139,7 +136,7 @@ class JobQueue:
     @contextmanager
     def engine(self) -> Iterator[procrastinate.App]:
         """Procrastinate on this database, to hand over jobs and to withdraw them. Raises RemoteError as `session` does."""
-        with self._explained(), self._app(procrastinate.SyncPsycopgConnector).open() as app:
+        with self.explained(), self._app(procrastinate.SyncPsycopgConnector).open() as app:
             yield app
 
     def worker_engine(self) -> procrastinate.App:
@@ -150,7 +147,8 @@ class JobQueue:
         return procrastinate.App(connector=connector(conninfo=self.address, min_size=1, max_size=8))
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
+        """Raise RemoteError for what the database and the engine raise."""
         try:
             yield
         except (psycopg.Error, ConnectorException) as error:
@@ -208,7 +206,7 @@ class QueueRunner:
         with self._queue.session() as connection, self._queue.engine() as app:
             for name in names:
                 mark = f"{self._order.run} {name}"
-                task = app.configure_task(_TASK, queue=QUEUE, lock=self._identity_of(name), queueing_lock=mark)
+                task = app.configure_task(TASK, queue=QUEUE, lock=self._identity_of(name), queueing_lock=mark)
                 self._jobs[name] = task.defer(environment=name, order=self._order_for(name)._asdict())
             self._left = dict(self._jobs)
             # Without it, the planner goes on to believe that there are few jobs, and sorts all of them for each one.
@@ -267,75 +265,3 @@ class QueueRunner:
 
     def progress(self) -> tuple[int, int]:
         return len(self._jobs) - len(self._left), len(self._jobs)
-
-
-class Heartbeat(NamedTuple):
-    """How often a worker shows that it is alive, and after how many seconds without that its jobs go to others."""
-
-    every: float = 5.0
-    stalled: float = 20.0
-
-
-_STOPPED_HALFWAY = (
-    "a worker was stopped while it applied this, so a part of what was shown may be written, and the plan is another one by "
-    "now; plan again"
-)
-Handler = Callable[[str, Order], tuple[EnvironmentResult, Mapping[str, str] | None]]
-
-
-class Worker:
-    """Takes jobs and does them in threads, until it is stopped."""
-
-    def __init__(self, queue: JobQueue, handle: Handler, threads: int, heartbeat: Heartbeat = Heartbeat()) -> None:
-        """`handle` does an environment's part of an order, and returns its result and the options that match no policy so
-        far (None: nothing was planned). It may raise Interrupted, after which the job is done again; no other exception."""
-        self._queue, self._handle, self._threads, self._heartbeat = queue, handle, threads, heartbeat
-
-    async def run(self, begun: Callable[[], None] = lambda: None) -> None:
-        """Work until it is cancelled; what was begun is finished. `begun` is called once it may be: connections that are being
-        opened cannot be given up."""
-        app = self._queue.worker_engine()
-        self._add_tasks(app)
-        async with app.open_async():
-            begun()
-            await app.run_worker_async(
-                queues=[QUEUE, SWEEP_QUEUE],
-                concurrency=self._threads,
-                update_heartbeat_interval=self._heartbeat.every,
-                stalled_worker_timeout=self._heartbeat.stalled,
-                fetch_job_polling_interval=2.0,
-                delete_jobs="successful",
-                install_signal_handlers=False,
-            )
-
-    def _add_tasks(self, app: procrastinate.App) -> None:
-        again = procrastinate.RetryStrategy(max_attempts=_TRIES, wait=1, retry_exceptions=(Interrupted, RemoteError))
-
-        @app.task(name=_TASK, queue=QUEUE, retry=again, pass_context=True)
-        def environment(context: procrastinate.JobContext, environment: str, order: dict[str, Any]) -> None:
-            self._do(environment, order, again=context.job.attempts > 0)
-
-        # Seconds come last in a cron line of six parts. It goes before the environments, however many wait.
-        @app.periodic(cron=f"* * * * * */{max(1, round(self._heartbeat.every))}")
-        @app.task(name=_SWEEP, queue=SWEEP_QUEUE, priority=100, queueing_lock=_SWEEP)
-        async def sweep(timestamp: int) -> None:  # noqa: ARG001 - the engine gives it
-            manager = app.job_manager
-            for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self._heartbeat.stalled):
-                await manager.retry_job(job)
-
-    def _do(self, name: str, data: Mapping[str, Any], *, again: bool) -> None:
-        try:
-            order = read_order(data)
-            (result, idle), run = self._handle(name, order), order.run
-            if again and result.code == StalePlan.exit_code:
-                result = replace(result, code=Incomplete.exit_code, reason=_STOPPED_HALFWAY)
-        except Interrupted:
-            raise
-        except PolicyctlError as error:
-            result, idle = EnvironmentResult(name, "failed", error.exit_code, str(error)), None
-            run = str(data.get("run", ""))
-        with self._queue.session() as connection:
-            connection.execute(
-                "INSERT INTO policyctl_result (run, environment, result) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                (run, name, json.dumps({"result": write_result(result), "idle": idle})),
-            )

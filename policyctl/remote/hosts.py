@@ -21,8 +21,8 @@ import httpx
 
 from policyctl.errors import RemoteError
 from policyctl.load.urls import Origin
+from policyctl.remote.deadline import Deadline, DeadlineNetwork
 from policyctl.remote.protocol import Backoff
-from policyctl.remote.responses import Deadline, DeadlineNetwork
 
 WHOLE = 120.0  # seconds until a response must be complete
 
@@ -115,7 +115,7 @@ class Hosts:
         self.patience = patience
         self.proxies = getproxies()
         self.tally: HostTally | None = None
-        self.deadline = Deadline(WHOLE, patience.clock)
+        self.deadline = Deadline(WHOLE, patience.clock, patience.sleep)
         self._network = network
         self._new_pace = new_pace
         self._paces: dict[Origin, HostPace] = {}

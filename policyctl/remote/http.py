@@ -125,6 +125,7 @@ class HttpClient:
         start, pace = clock(), self.hosts.pace(origin(ask.url))
         while True:
             began = clock()
+            self.hosts.deadline.raise_if_stopped()
             try:
                 if not pace.is_free:
                     self._wait_for_turn(pace, waiting, ask.url)
@@ -143,7 +144,7 @@ class HttpClient:
             if wait is None:
                 error.details = (f"{ask.method} {ask.url}", _by_way_of(ask.url), *tried)
                 raise error from None
-            self._patience.sleep(wait)
+            self.hosts.deadline.sleep(wait)
 
     def _wait_for_turn(self, pace: HostPace, waiting: RetryBudget, url: str) -> None:
         """Wait until the host may be asked. The time of a pause counts as that of the request, the time of a rate does not.
@@ -157,7 +158,7 @@ class HttpClient:
                 most = f"the {self._patience.budget:.0f} s that a request waits"
                 raise RemoteError(f"{host_of(url)} asked to be left alone for longer than {most}; try again later")
             waiting.end += slot - now - pause
-            self._patience.sleep(slot - now)
+            self.hosts.deadline.sleep(slot - now)
             if self.hosts.tally is not None:
                 self.hosts.tally.waited(origin(url), slot - now)
             if not pace.pause_left(clock()):

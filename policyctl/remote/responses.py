@@ -1,87 +1,16 @@
-"""Responses of a service: read within bounds of time and size, and what they mean.
-
-httpx limits only each single wait, so a server that sends one byte a minute would keep a request open forever. Here every
-wait of a connection (connect, TLS handshake, send, read) ends at the deadline of the whole request.
-"""
+"""Responses of a service: read within bounds of size, and what they mean."""
 
 from __future__ import annotations
 
 import json
-import ssl
-import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import Any
 
-import httpcore
 import httpx
-
-
-class Deadline:
-    """The time at which a thread's current request must end; each thread has its own."""
-
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._clock = clock
-        self._mine = threading.local()
-
-    def begin(self) -> None:
-        """Start the time of this thread's next request."""
-        self._mine.end = self._clock() + self._seconds
-
-    def within(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float:
-        """The seconds that one wait may take, at most `timeout`. Raises `late` when the request's time is over."""
-        left: float = self._mine.end - self._clock()
-        if left <= 0:
-            raise late("the request took too long")
-        return left if timeout is None else min(timeout, left)
-
-
-class DeadlineNetwork(httpcore.NetworkBackend):
-    """Connections that keep to a deadline, over a network backend that has none."""
-
-    def __init__(self, inner: httpcore.NetworkBackend, deadline: Deadline) -> None:
-        self._inner = inner
-        self._deadline = deadline
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        wait = self._deadline.within(timeout, httpcore.ConnectTimeout)
-        return _DeadlineStream(self._inner.connect_tcp(host, port, wait, local_address, socket_options), self._deadline)
-
-
-class _DeadlineStream(httpcore.NetworkStream):
-    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
-        self._inner = inner
-        self._deadline = deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, self._deadline.within(timeout, httpcore.ReadTimeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, self._deadline.within(timeout, httpcore.WriteTimeout))
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        wait = self._deadline.within(timeout, httpcore.ConnectTimeout)
-        return _DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, wait), self._deadline)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
-
 
 MAX_LIST = 64 * 1024 * 1024  # bytes of an answer to a GET, unpacked
 MAX_ROW = 16 * 1024 * 1024  # bytes of any other answer

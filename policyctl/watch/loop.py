@@ -18,7 +18,7 @@ from policyctl.watch.memory import Memory
 from policyctl.watch.schedule import LookSchedule
 from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State, Watcher
 from policyctl.watch.waves import Waves
-from policyctl.watch.work import Clock, EnvironmentVisit, Watched, Work
+from policyctl.watch.work import Clock, EnvironmentVisit, Watched, Work, text_of
 
 _SPREAD = 0.03  # seconds for each environment that is looked at because of a new revision, so that they do not come at once
 _HINT_SECONDS = 5.0  # the shortest time between two reads of the source, however many hints there are
@@ -46,7 +46,6 @@ class WatchLoop:
         self._seen: set[str] = set()
         self._held: set[str] = set()  # environments whose settings are held back until they are approved
         self._fetching: Future[str] | None = None
-        self._opening = ""  # a revision to be used once nothing is running
         self._poll_at = self._read_at = 0.0
         self._hinted: Future[None] = Future()
         self._stopped: Future[None] = Future()
@@ -54,11 +53,7 @@ class WatchLoop:
         self._once = False
         self.turned_at = self.clock.seconds()
 
-    def stop_by(self, _signal: int) -> None:
-        """As `stop`, for a signal."""
-        self.stop()
-
-    def stop(self) -> None:
+    def stop(self, _signal: int = 0) -> None:
         """End the loop once what was begun is finished. May be called by a signal handler."""
         self.board.stopping = True
         for watcher in self.watchers:
@@ -100,7 +95,7 @@ class WatchLoop:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._running or self._fetching or self._opening)
+        return bool(self._running or self._fetching)
 
     @property
     def _awaited(self) -> list[Future[Any]]:
@@ -111,12 +106,11 @@ class WatchLoop:
         now = self.clock.seconds()
         self._finish()
         self._read_source(now, once=once)
-        if not self._opening:
-            self._begin_due(once=once)
+        self._begin_due(once=once)
         now, next_due = self.clock.seconds(), self.schedule.next_due()
         self._turned(now)
         waits = [_TURN_SECONDS] if self._fetching is not None else [_TURN_SECONDS, self._next_read - now]
-        if next_due is not None and len(self._running) < self.parallelism and not self._opening:
+        if next_due is not None and len(self._running) < self.parallelism:
             waits.append(next_due - now)
         return max(0.0, min(waits))
 
@@ -137,23 +131,22 @@ class WatchLoop:
         return min(self._poll_at, self._read_at + _HINT_SECONDS) if self._hinted.done() else self._poll_at
 
     def _read_source(self, now: float, *, once: bool) -> None:
-        """Fetch when it is time to, and use a new revision as soon as nothing is running."""
+        """Fetch when it is time to, and use a new revision for what begins from then on."""
         if self._fetching is not None and self._fetching.done():
             fetching, self._fetching = self._fetching, None
             self._read_at, self._poll_at = now, now + self.schedule.jittered(self.poll)
             try:
                 revision = fetching.result()
-                self._opening = revision if revision != self.revision else ""
-                if not self._opening:
-                    self._source_read()
             except Exception as error:  # noqa: BLE001 - a boundary: the revision in use stays
-                self._source_failed(_text_of(error))
-        elif self._fetching is None and now >= self._next_read and not self._opening and not (once and self.revision):
+                self._source_failed(text_of(error))
+                return
+            if revision != self.revision:
+                self._use(revision, now, once=once)
+            else:
+                self._source_read()
+        elif self._fetching is None and now >= self._next_read and not (once and self.revision):
             self._hinted = Future()
             self._fetching = self._pool.submit(self.work.fetch)
-        if self._opening and not self._running:
-            self._use(self._opening, now, once=once)
-            self._opening = ""
 
     def _source_read(self) -> None:
         """Note that the files in use are those of the source."""
@@ -175,7 +168,7 @@ class WatchLoop:
         try:
             found = self.work.open(revision)
         except Exception as error:  # noqa: BLE001 - a boundary: the revision in use stays
-            self._source_failed(_text_of(error))
+            self._source_failed(text_of(error))
             return
         as_written = found
         found = {name: one._replace(settings=self.memory.held(name, one.settings)) for name, one in found.items()}
@@ -193,7 +186,8 @@ class WatchLoop:
         late = {name for name in found if (known := self.board.of(name)) is None or known.state not in _DONE}
         self._waves = Waves({name: found[name] for name in found if name in late or name in {*affected}})
         self._show_source()
-        self.schedule.keep({name: one.settings.interval for name, one in found.items()}, now)
+        running = frozenset(self._running.values())
+        self.schedule.keep({name: one.settings.interval for name, one in found.items()}, now, running)
         first = [name for name in affected if not before or not self._waves.why_not_yet(name)]
         if not once:  # which goes wave by wave
             self.schedule.hasten(first, now, _SPREAD * len(first))
@@ -245,26 +239,35 @@ class WatchLoop:
         try:
             # The look may have taken long, and a window have opened or closed meanwhile.
             decision = decide(look, own.settings, replace(situation, now=self.clock.now()))
-        except PolicyctlError as error:
-            decision = Decision(False, str(error))
+        except Exception as error:  # noqa: BLE001 - a boundary: a service that answers oddly must not end the others
+            decision = Decision(False, f"an approval, which cannot be read: {text_of(error)}")
         looked = self.clock.seconds()
-        applied = self.work.apply(name, look) if decision.apply and not self.board.stopping else None
+        may_write = decision.apply and not self.board.stopping and self._environments.get(name) == own
+        applied = self.work.apply(name, look) if may_write else None
         visit = EnvironmentVisit(look, decision, applied, looked - began, self.clock.seconds() - looked)
         if own.settings.approved and visit.in_sync and not (calm and applied is None):
-            visit = visit._replace(released=self.work.use_up(name))
+            visit = visit._replace(released=self.work.use_up(name, look))
         return visit
 
     def _finish(self) -> None:
         """Note what came of the visits that are done."""
         for future in [one for one in self._running if one.done()]:
-            name = self._running.pop(future)
+            name, visit = self._running.pop(future), future.result()
             self._seen.add(name)
+            if self.board.stopping and visit.applied is None and visit.look.problem:  # by the stop, most likely
+                continue
             if name in self._environments:
-                self._note(name, future.result())
+                self._note(name, visit)
 
     def _note(self, name: str, visit: EnvironmentVisit) -> None:
         now, own = self.clock.seconds(), self._environments[name]
         look, after = visit.look, None
+        if look.fingerprint not in ("", own.fingerprint):  # of files that are not in use any more
+            if visit.in_sync:
+                self.memory.set_synced(name, Synced("", "", look.base))
+            self.schedule.again(name, now, 0.0)
+            self._report(visit)
+            return
         self.holds.reached(own.origin, name, now, reached=look.problem != "unreachable")
         if look.problem == "login":
             self.holds.refused_login(name, self.work.credentials(name).mark)
@@ -342,7 +345,3 @@ class WatchLoop:
 
     def _time_of(self, due: float) -> datetime:
         return datetime.fromtimestamp(self.clock.now().timestamp() + due - self.clock.seconds(), UTC)
-
-
-def _text_of(error: Exception) -> str:
-    return str(error) if isinstance(error, PolicyctlError) else f"a bug in policyctl: {type(error).__name__}: {error}"

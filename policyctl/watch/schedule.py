@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 _JITTER = 0.02  # of an interval, so that environments of equal phases drift apart
@@ -28,14 +28,15 @@ class LookSchedule:
         self._hastened: set[str] = set()  # while they were taken
         self._number = 0
 
-    def keep(self, intervals: Mapping[str, float], now: float) -> None:
-        """Look at these environments, each once an interval (in seconds), and at no others any more."""
+    def keep(self, intervals: Mapping[str, float], now: float, taken: Collection[str] = ()) -> None:
+        """Look at these environments, each once an interval (in seconds), and at no others any more. Those that were `taken`
+        come back by themselves."""
         for name in self._current.keys() - intervals.keys():
             del self._current[name]
         self._intervals = dict(intervals)
         self._hastened &= intervals.keys()
         for name in intervals:
-            if name not in self._current:
+            if name not in self._current and name not in taken:
                 self.again(name, now)
 
     def again(self, name: str, now: float, after: float | None = None) -> float:

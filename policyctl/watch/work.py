@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
+from policyctl.errors import PolicyctlError
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.watch.decide import Decision, Look, Synced
@@ -34,22 +35,22 @@ class CredentialsMark(NamedTuple):
 
 class Work(Protocol):
     """What a watch does with a source and with environments. Only `open`, `credentials` and `stop` are called by the loop
-    itself, the others in threads."""
+    itself, the others in threads. What follows a look goes on with the revision that it looked at."""
 
     def fetch(self) -> str:
         """Bring the source up to date, and return the revision that it has now. Raises PolicyctlError."""
 
     def open(self, revision: str, /) -> Mapping[str, Watched]:
-        """Use this revision from now on; its environments. Nothing else is running meanwhile. Raises PolicyctlError when it
-        cannot be used; the one before then stays in use."""
+        """Use this revision for what begins from now on; its environments. Raises PolicyctlError when it cannot be used; then
+        the one before stays in use."""
 
     def look(self, name: str, *, synced: Synced) -> Look:
-        """Plan an environment, which was last seen in sync with these. Never raises."""
+        """Plan an environment, which was last seen in sync with these. Never raises; soon after a stop it fails."""
 
     def unapproved(self, name: str, look: Look, /) -> str | None:
         """Why the plan of a look is not approved; None if it is. Raises PolicyctlError."""
 
-    def use_up(self, name: str, /) -> bool:
+    def use_up(self, name: str, look: Look, /) -> bool:
         """Note that what was approved for an environment is applied. Returns whether the settings of now were approved with it.
         Never raises; what could not be noted is noted later, and nothing is approved until then."""
 
@@ -102,3 +103,8 @@ class EnvironmentVisit(NamedTuple):
     @property
     def failed(self) -> bool:
         return bool(self.look.problem) or (self.applied is not None and self.applied.failed)
+
+
+def text_of(error: Exception) -> str:
+    """A failure in words; what is not a PolicyctlError is a bug."""
+    return str(error) if isinstance(error, PolicyctlError) else f"a bug in policyctl: {type(error).__name__}: {error}"

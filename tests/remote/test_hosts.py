@@ -315,3 +315,32 @@ name: one
 description: virtual-policy/one
 policy: {strategy: {mode: single}, targets: [{model_name: virtual-model/x/a}]}
 """
+
+
+def test_what_only_reads_ends_soon_after_it_was_stopped() -> None:
+    """A host that does not answer, or asks for a pause, does not keep a process from ending."""
+    asked, released = threading.Event(), threading.Event()
+
+    def slow(_: Seen) -> Reply:
+        asked.set()
+        released.wait(60)
+        return Reply(200, [])
+
+    for handler in (slow, lambda _: (asked.set(), BUSY)[1]):
+        asked.clear()
+        stopped = threading.Event()
+
+        def look(url: str, stopped: threading.Event = stopped) -> None:
+            hosts = Hosts()
+            try:
+                with hosts.deadline.until(stopped.is_set), pytest.raises(RemoteError, match="it was stopped"):
+                    ask(hosts, url)
+            finally:
+                hosts.close()
+
+        with standing_in(handler) as server, ThreadPoolExecutor(1) as pool:
+            done = pool.submit(look, server.url)
+            assert asked.wait(30)
+            stopped.set()
+            done.result(20)
+            released.set()

@@ -28,16 +28,15 @@ from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult, Marks, read_result, write_result
 from policyctl.reconcile.fleet import run_ids
 from policyctl.reconcile.queue import (
-    Heartbeat,
     JobQueue,
     Order,
     QueueRunner,
-    Worker,
     read_order,
 )
+from policyctl.reconcile.worker import Heartbeat, Worker
 from policyctl.remote.postgres_lock import Interrupted, remote_lock
 from tests.conftest import Policyctl
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, running_postgres
 from tests.server.tenants import serving_tenants
 from tests.server.workers import suffer, write_repository
 
@@ -352,3 +351,26 @@ def test_a_worker_shows_what_it_works_for_and_ends_at_a_signal(
     monkeypatch.setattr(Worker, "run", wait_for_a_signal)
     ran = policyctl("worker", "--threads", "2", "--heartbeat", "1")
     assert (ran.code, ran.out) == (0, f"Working for {JobQueue(database).identity} with 2 threads\n")
+
+
+def test_a_worker_goes_on_once_its_database_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart of the database ends no worker, and one plain line shows that it was away."""
+    monkeypatch.chdir(tmp_path)
+    with running_postgres() as server, serving_tenants(1) as (_, url):
+        write_repository(tmp_path, url, 1, 1)
+        database = server.url(server.new_database())
+        environ = {**os.environ, "POLICYCTL_DATABASE": database}
+        command = [sys.executable, "-m", "policyctl", "worker", "--heartbeat", "0.5"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as worker:
+            assert worker.stdout is not None
+            assert worker.stderr is not None
+            try:
+                assert "Working for" in worker.stdout.readline()
+                server.crash()
+                server.start()
+                assert "cannot be used" in (lost := worker.stderr.readline())
+                assert "it is tried again" in lost
+                assert "Working for" in worker.stdout.readline()
+            finally:
+                worker.terminate()
+        assert (worker.returncode, worker.stderr.read() if not worker.stderr.closed else "") == (0, "")

@@ -63,6 +63,7 @@ class Tenant:
     broken: str = ""
     refused: bool = False
     key: str = "good"
+    suspended: str = ""
     written: list[float] = field(default_factory=list)
     looked: list[float] = field(default_factory=list)
 
@@ -86,7 +87,7 @@ class SimulatedWork:
     def open(self, revision: str) -> Mapping[str, Watched]:
         self.used = revision
         return {
-            name: Watched(one.settings, {}, one.wave, 0, "https://host:443", self.wants(name))
+            name: Watched(one.settings, {}, one.wave, 0, "" if one.suspended else "https://host:443", self.wants(name))
             for name, one in self.tenants.items()
         }
 
@@ -96,6 +97,8 @@ class SimulatedWork:
     def look(self, name: str, *, synced: Synced) -> Look:
         tenant = self.tenants[name]
         tenant.looked.append(self.clock.at)
+        if tenant.suspended:
+            return Look(EnvironmentResult(name, "suspended", reason=tenant.suspended))
         failed = EnvironmentResult(name, "failed", reason=f"{name} is broken")
         if tenant.broken in ("login", "unreachable"):
             return Look(failed, {}, "login" if tenant.broken == "login" else "unreachable")
@@ -110,7 +113,7 @@ class SimulatedWork:
     def unapproved(self, _name: str, _look: Look) -> str | None:
         return None
 
-    def use_up(self, name: str) -> bool:
+    def use_up(self, _name: str, _look: Look) -> bool:
         return False
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.load.windows import RetryWaits, WatchSettings, Window
-from policyctl.watch.status import State
-from tests.watch.simulated import Simulation, Tenant
+from policyctl.plan.fleet import EnvironmentResult
+from policyctl.watch.decide import Look, Synced
+from policyctl.watch.loop import WatchLoop
+from policyctl.watch.memory import Memory
+from policyctl.watch.status import Board, State
+from tests.watch.simulated import SimulatedClock, SimulatedWork, Simulation, Tenant
 
 EVERY = WatchSettings(interval=60)
 APPLIES, HEALS = EVERY._replace(apply="on-merge"), EVERY._replace(heal="always")
@@ -222,3 +228,61 @@ def test_what_was_in_sync_before_a_restart_shows_who_moved(tmp_path: Path, *, pu
         sim.work.push("two")
     sim.run(200)
     assert sim.seen.states("e0")[1:] == [state]
+
+
+class Blocking(SimulatedWork):
+    """One tenant does not answer until it is released."""
+
+    def __init__(self, tenants: dict[str, Tenant]) -> None:
+        super().__init__(SimulatedClock(), tenants)
+        self.blocked, self.released, self.applied = Event(), Event(), Event()
+
+    def look(self, name: str, *, synced: Synced) -> Look:
+        found = super().look(name, synced=synced)
+        if name == "slow":
+            self.blocked.set()
+            assert self.released.wait(60)
+        return found
+
+    def apply(self, name: str, look: Look) -> EnvironmentResult:
+        found = super().apply(name, look)
+        if look.fingerprint == "two":
+            self.applied.set()
+        return found
+
+
+def test_a_tenant_that_does_not_answer_does_not_keep_a_new_revision_from_the_others() -> None:
+    work = Blocking({"quick": Tenant("one", APPLIES), "slow": Tenant("", APPLIES)})
+    loop = WatchLoop(work, Board(), Memory(None), poll=0.05, parallelism=2)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(loop.run)
+        assert work.blocked.wait(60)
+        work.push("two")
+        assert work.applied.wait(60)
+        assert work.tenants["quick"].has == "two"
+        assert work.tenants["slow"].written == []
+        work.blocked.clear()
+        work.released.set()
+        assert work.blocked.wait(60)  # it is looked at again, with the new revision
+        loop.stop()
+        done.result(60)
+    assert work.tenants["slow"].has != "one"  # nothing of the revision before was written
+
+
+def test_a_service_that_answers_oddly_about_approvals_stops_only_what_needs_one() -> None:
+    sim = Simulation(tenants(2, APPLIES) | {"strict": Tenant("", APPLIES._replace(approved=True))})
+    sim.work.unapproved = lambda *_: int("abc")  # type: ignore[method-assign, assignment]
+    sim.work.push("two")
+    board = sim.run(200)
+    assert [sim.tenants[name].has for name in ("e0", "e1", "strict")] == ["two", "two", ""]
+    (strict,) = [one for one in board.environments() if one.name == "strict"]
+    assert "an approval, which cannot be read: a bug in policyctl: ValueError" in strict.waits_for
+
+
+def test_a_suspended_environment_stays_suspended_while_its_host_is_down() -> None:
+    sim = Simulation(tenants(6))
+    sim.tenants["zz"] = Tenant("one", EVERY, suspended="it moves")
+    for one in sim.tenants.values():
+        one.broken = one.broken or "unreachable"
+    sim.run(900)
+    assert sim.seen.states("zz") == ["suspended"]
