@@ -161,7 +161,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # what is started here gets it too
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit("ended by a signal, with all that was started"))
+        signal.signal(number, lambda *_: sys.exit("\nended by a signal, with all that was started"))
     try:
         text = report(measure(peers, given.seconds, given.rounds, given.policies), given.rounds, given.seconds)
     except (RuntimeError, ValueError, subprocess.CalledProcessError) as error:  # something did not start, or has ended
