@@ -224,6 +224,12 @@ def processor(group: int) -> float:
     return sum(int(fields[11]) + int(fields[12]) for _, fields in _of_group(group)) / _TICKS
 
 
+def busy() -> float:
+    """Seconds of processor time that all programs of this machine, and others on the same hardware, have taken."""
+    user, nice, system, _, _, *others = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + sum(others)) / _TICKS
+
+
 def memory(group: int, what: str) -> float:
     """The memory of a group of processes, in MB: `VmRSS` is what they have now, `VmHWM` the most that each has had."""
     found = [re.search(rf"{what}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()) for pid, _ in _of_group(group)]

@@ -46,10 +46,10 @@ def measure(peers: Peers, seconds: float, rounds: int, policies: int) -> Found:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with compared(peers, folder) as (bases, them, idle):
-            figures = in_turns(them, seconds, rounds, folder)
+            figures, others = in_turns(them, seconds, rounds, folder)
             most = {one.name: contenders.memory(one.group, "VmHWM") for one in them if one.group is not None}
             starts = starting(folder, bases, policies, rounds)
-        return Found(figures, most, idle, starts, policies)
+        return Found(figures, most, idle, starts, policies, others)
 
 
 @contextmanager
@@ -73,21 +73,22 @@ def compared(peers: Peers, folder: Path) -> Iterator[tuple[Bases, list[Contender
         yield bases, them, idle
 
 
-def in_turns(them: Sequence[Contender], seconds: float, rounds: int, folder: Path) -> dict[Key, list[Figures]]:
-    """Ask each in every round, in the other order in every second one. What was not asked before is asked once first."""
+def in_turns(them: Sequence[Contender], seconds: float, rounds: int, folder: Path) -> tuple[dict[Key, list[Figures]], float]:
+    """Ask each in every round, in the other order in every second one, and once before. Also the cores that others took."""
     groups = [one.group for one in them if one.group is not None]
     for one in them:
         run_wrk(one.fast, 16, WARM_SECONDS, folder)
     figures: dict[Key, list[Figures]] = {}
+    others = []
     for turn in range(rounds):
         for workload in WORKLOADS:
             for one in list(them)[:: -1 if turn % 2 else 1]:
                 if one.slow or (workload.is_fast and workload is not ONE):
-                    until_calm(groups)
+                    others.append(until_calm(groups))
                     figures.setdefault((one.name, workload), []).append(_ask(one, workload, seconds, folder))
                     print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return figures
+    return figures, statistics.median(others)
 
 
 def _ask(one: Contender, workload: Workload, seconds: float, folder: Path) -> Figures:
@@ -102,15 +103,18 @@ def _ask(one: Contender, workload: Workload, seconds: float, folder: Path) -> Fi
     return found._replace(processor=(contenders.processor(one.group) - before) / found.answers * 1e6)
 
 
-def until_calm(groups: Sequence[int], limit: float = CALM_SECONDS) -> None:
-    """Wait until none of them works on what it was asked before: some go on for seconds when their clients have left."""
+def until_calm(groups: Sequence[int], limit: float = CALM_SECONDS) -> float:
+    """Wait until none of them works on what it was asked before: some go on for seconds when their clients have left.
+
+    The cores that all other programs took at the end of it.
+    """
     end = time.monotonic() + limit
-    taken = sum(map(contenders.processor, groups))
-    while time.monotonic() < end:
+    while True:
+        began, busy, own = time.monotonic(), contenders.busy(), sum(map(contenders.processor, groups))
         time.sleep(0.25)
-        before, taken = taken, sum(map(contenders.processor, groups))
-        if taken - before <= CALM:
-            return
+        taken = sum(map(contenders.processor, groups)) - own
+        if taken <= CALM or time.monotonic() > end:
+            return max(0.0, contenders.busy() - busy - taken) / (time.monotonic() - began)
 
 
 def starting(folder: Path, bases: Bases, policies: int, rounds: int) -> Mapping[str, float]:
@@ -130,8 +134,9 @@ def starting(folder: Path, bases: Bases, policies: int, rounds: int) -> Mapping[
 
 def report(found: Found, rounds: int, seconds: float) -> str:
     """The two tables, with the machine described."""
-    begin = f"Medians of {rounds} {'rounds' if rounds > 1 else 'round'} of {seconds:g} s each on {described(machine())}:"
-    return f"{begin}\n\n{goals.goal_table(found)}\n\n{goals.figure_table(found)}"
+    begin = f"Medians of {rounds} {'rounds' if rounds > 1 else 'round'} of {seconds:g} s each on {described(machine())}."
+    busy = f"Other programs took {found.others:.2f} cores meanwhile."
+    return f"{begin} {busy}\n\n{goals.goal_table(found)}\n\n{goals.figure_table(found)}"
 
 
 def needed(given: Peers) -> str | None:

@@ -30,7 +30,7 @@ class Workload(NamedTuple):
 
 
 ONE, SIXTEEN, MORE = Workload("1 connection", 1), Workload("16 connections", 16), Workload("64 connections", 64)
-WAITING = Workload("200 ms, 1,000 in flight", 1000, is_fast=False, seconds=4)
+WAITING = Workload("200 ms, 1,000 in flight", 1000, is_fast=False, seconds=8)
 STREAM = Workload("1 stream", 1, is_fast=False, stream=True)
 STREAMS = Workload("16 streams", 16, is_fast=False, stream=True)
 SLOW_STREAMS = Workload("64 streams, an event each 20 ms", 64, is_fast=False, stream=True, user=PACED, seconds=6)
@@ -40,13 +40,15 @@ Key = tuple[str, Workload]
 
 class Found(NamedTuple):
     """All that was measured. `figures` has one for each round, `most` the peak memory in MB by name, `idle` the memory of
-    the gateway before its first request, `starts` seconds by where the policies were."""
+    the gateway before its first request, `starts` seconds by where the policies were, `others` the cores that other programs
+    took meanwhile."""
 
     figures: Mapping[Key, Sequence[Figures]]
     most: Mapping[str, float]
     idle: float
     starts: Mapping[str, float]
     policies: int
+    others: float
 
     def peer(self, begins: str) -> str | None:
         """The name, with its version, of one that was measured too."""
@@ -105,10 +107,13 @@ def rows(found: Found) -> list[Row]:
 def _rate(found: Found, workload: Workload, peer: str, least: float) -> Row:
     ratio = found.ratio(OWN, peer, workload)
     own, other = found.median(OWN, workload), found.median(peer, workload)
+    name = "an upstream of 200 ms, 1,000 requests in flight" if workload is WAITING else f"requests on {workload.name}"
+    goal = f"≥ {least:g} × {peer}"
+    if math.isinf(ratio):  # so it may be the machine that is too busy
+        return Row(name, goal, f"{own.rate:,.0f}/s; {peer} answered none", None)
     costs = found.ratio(OWN, peer, workload, _processor)
     measured = f"{ratio:.1f} × ({own.rate:,.0f}/s, {other.rate:,.0f}/s; a request takes {costs:.2f} × the processor time)"
-    name = "an upstream of 200 ms, 1,000 requests in flight" if workload is WAITING else f"requests on {workload.name}"
-    return Row(name, f"≥ {least:g} × {peer}", measured, ratio >= least and not own.failed)
+    return Row(name, goal, measured, ratio >= least and not own.failed)
 
 
 def _latency(found: Found, peer: str) -> Row:

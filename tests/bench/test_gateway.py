@@ -11,7 +11,7 @@ import pytest
 
 from tests.bench.contenders import memory, running
 from tests.bench.gateway import Peers, needed
-from tests.bench.goals import DIRECT, MANY, ONE, OWN, SIXTEEN, TWO, WORKLOADS, Found, figure_table, goal_table, rows
+from tests.bench.goals import DIRECT, MANY, ONE, OWN, SIXTEEN, TWO, WAITING, WORKLOADS, Found, figure_table, goal_table, rows
 from tests.bench.model import EVENT_BYTES, event
 from tests.bench.report import replaced
 from tests.bench.wrk import Figures, read_figures
@@ -77,7 +77,7 @@ def found(**more: float) -> Found:
         if (name not in (MANY, TWO) or (workload.is_fast and workload is not ONE)) and rate
     }
     most = {name: more.get("memory", 79.0) for name in rates if name != DIRECT and rates[name]}
-    return Found(figures, most, 50, {"files": more.get("start", 1.9)}, 10_000)
+    return Found(figures, most, 50, {"files": more.get("start", 1.9)}, 10_000, 0.5)
 
 
 def verdict(result: Found, begins: str) -> list[str]:
@@ -114,11 +114,17 @@ def test_two_workers_are_judged_only_where_there_are_cores_for_them(
     assert verdict(found(two=1100), "two workers") == [verdicts]
 
 
+def test_a_peer_that_answered_none_proves_nothing() -> None:
+    result = found()
+    silent = {**result.figures, (PORTKEY, WAITING): [Figures(0, 0, 0)] * 3}
+    assert verdict(result._replace(figures=silent), "an upstream of 200 ms") == ["cannot be seen here"]
+
+
 def test_a_ratio_is_the_median_of_those_of_each_round() -> None:
     """A machine that is slow in one round is slow for all that are measured in it."""
     rounds = {OWN: [900.0, 90.0, 900.0], PORTKEY: [100.0, 10.0, 150.0]}
     figures = {(name, SIXTEEN): [Figures(rate, 1, 100) for rate in rates] for name, rates in rounds.items()}
-    assert Found(figures, {}, 0, {}, 0).ratio(OWN, PORTKEY, SIXTEEN) == 9
+    assert Found(figures, {}, 0, {}, 0, 0).ratio(OWN, PORTKEY, SIXTEEN) == 9
 
 
 def test_rows_of_what_was_not_measured_are_left_out_and_that_is_said() -> None:
