@@ -15,6 +15,7 @@ from tests.bench.goals import DIRECT, MANY, ONE, OWN, SIXTEEN, TWO, WAITING, WOR
 from tests.bench.model import EVENT_BYTES, event
 from tests.bench.report import replaced
 from tests.bench.wrk import Figures, read_figures
+from tests.readme_blocks import EVIDENCE
 
 PORTKEY, LITELLM = "Portkey 1.2.3", "LiteLLM 4.5.6"
 PRINTED = """\
@@ -154,6 +155,8 @@ def test_a_table_replaces_the_one_between_its_own_marks() -> None:
     assert replaced(page, "two", "new") == page[::-1].replace("dlo", "wen", 1)[::-1]
     with pytest.raises(ValueError, match="unpack"):
         replaced(page, "three", "new")
+    for mark in ("bench", "gateway"):
+        assert f"<!-- {mark} -->\nnew\n<!-- /{mark} -->" in replaced(EVIDENCE.read_text("utf-8"), mark, "new")
 
 
 def test_what_is_missing_is_one_line_that_shows_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
