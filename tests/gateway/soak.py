@@ -83,6 +83,12 @@ class Soak:
             self.loop.call(self.dying.die() if state == "dead" else self.dying.live())
             self.tally.deaths += state == "dead"
 
+    def close(self) -> None:
+        """End the upstreams."""
+        for upstream in (self.dying, self.sound):
+            if upstream.is_alive:
+                self.loop.call(upstream.die())
+
     def kill(self, supervisor: int) -> None:
         """Kill a worker. The time is noted before it ends and after."""
         workers = [int(one) for one in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()]
@@ -98,6 +104,7 @@ def soak(folder: Path, *, seconds: float, clients_at_once: int, gateway: Sequenc
     """Send requests for so many seconds to a gateway that Python runs with these arguments."""
     with ExitStack() as stack:
         run = Soak(folder, stack.enter_context(in_a_loop()), stack.enter_context(forking()))
+        stack.callback(run.close)
         run.apply()
         process, url = stack.enter_context(_running(folder, gateway))
         calls = [run.dying.calls, run.sound.calls]
