@@ -113,6 +113,8 @@ class ClientProtocol(HttpToolsProtocol):
             return
         self._head = 0
         super().on_message_complete()
+        if not self.pipeline:  # after a large part of a body nothing would be read, so not that the client leaves
+            self.flow.resume_reading()
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -32,9 +33,13 @@ def post(more: bytes, body: bytes = BODY, *, chunked: bool = False) -> tuple[byt
     return head % (more, length), b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
 
 
+def connected(gateway: Running) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=10)
+
+
 def answers(gateway: Running, *parts: bytes) -> list[bytes]:
     """The answers to what is sent in these parts, and to one request more that ends the connection."""
-    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=10) as raw:
+    with connected(gateway) as raw:
         for part in (*parts[:-1], parts[-1] + LAST):
             raw.sendall(part)
             gateway.call(_turns())
@@ -82,19 +87,31 @@ def test_a_tunnel_or_another_version_of_http_ends_the_connection(gateway: Runnin
     assert b"connection: close" in found
 
 
+def test_a_client_that_leaves_after_a_large_body_ends_the_request(gateway: Running) -> None:
+    """Though nothing was sent to it yet, so that no write fails."""
+    begun = asyncio.Event()
+
+    async def silent(*_: object) -> None:
+        begun.set()
+        await asyncio.sleep(20)
+
+    gateway.take({"large": SINGLE}, "a")
+    gateway.upstream.play({"a": [silent]})
+    head, body = post(b"", json.dumps({"model": "large", "text": "x" * 3_000_000}).encode())
+    with connected(gateway) as raw:
+        raw.sendall(head + body)
+        gateway.call(asyncio.wait_for(begun.wait(), 10))
+    left = 'requests_total{policy="virtual-policy/large",operation="chat/completions",status="499"} 1'
+    end = time.monotonic() + 5
+    while left not in gateway.client.get("/metrics").text:
+        assert time.monotonic() < end
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_that_offers_http_2_is_answered(gateway: Running) -> None:
     gateway.take({"p": SINGLE}, "a")
     gateway.upstream.play({})
-    args = [
-        "curl",
-        "-sS",
-        "--http2",
-        "-H",
-        "Content-Type: application/json",
-        "-d",
-        BODY.decode(),
-        f"{gateway.url}/v1/chat/completions",
-    ]
+    url, kind = f"{gateway.url}/v1/chat/completions", "Content-Type: application/json"
+    args = ["curl", "-sS", "--http2", "-H", kind, "-d", BODY.decode(), url]
     ran = subprocess.run(args, capture_output=True, check=True, timeout=30, env={"PATH": os.environ["PATH"]})
     assert json.loads(ran.stdout)["model"] == "a"
