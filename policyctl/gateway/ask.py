@@ -23,9 +23,8 @@ from policyctl.gateway.table import Upstream
 
 HELD = 1 << 20  # bytes of a body that are held until they are all there
 CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
-IDLE_SECONDS = 4.0  # before an idle connection is closed: servers commonly close theirs after 5 or more
+IDLE_SECONDS = 1.0  # before an idle connection is closed: servers keep theirs for longer, so that they do not close one in use
 _LARGE = 1 << 18  # bytes of a body that is written in parts
-_STALE = 1.0  # seconds; a server may have closed a connection that was idle for longer, just as it was used again
 
 # Headers that go to the upstream, and those that go back to the client. All others stay here: a client's own Authorization
 # is for the gateway, and cookies of an upstream are not for its clients.
@@ -92,7 +91,6 @@ class HttpUpstreams:
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         )
         self._urls: dict[tuple[str, str], URL] = {}
-        self._used: dict[str, float] = {}  # by base, when a connection was last given back
 
     async def close(self) -> None:
         """Close all connections."""
@@ -117,13 +115,8 @@ class HttpUpstreams:
     async def _head(self, upstream: Upstream, url: URL, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse | Reply:
         try:
             async with asyncio.timeout(upstream.timeout):
-                try:
-                    return await self._session.post(url, data=_sent(body), headers=headers, allow_redirects=False)
-                except aiohttp.ServerDisconnectedError:
-                    idle = asyncio.get_running_loop().time() - self._used.pop(upstream.base, math.inf)
-                    if not _STALE <= idle <= IDLE_SECONDS:
-                        raise
-                    return await self._session.post(url, data=_sent(body), headers=headers, allow_redirects=False)
+                # Sent once, whatever breaks: a provider may have read it, and whether it is sent again is for the policy.
+                return await self._session.post(url, data=_sent(body), headers=headers, allow_redirects=False)
         except aiohttp.ServerTimeoutError:
             return failure("hang", f"{upstream.name}: there was no connection within {CONNECT_SECONDS} s")
         except TimeoutError:
@@ -152,7 +145,6 @@ class HttpUpstreams:
         except BaseException:  # the client has left
             response.close()
             raise
-        self._used[upstream.base] = asyncio.get_running_loop().time()
         reply = Reply(status, _status_answer(response), headers, bytes(held))
         if is_served(status) and kind == "application/json" and "Content-Encoding" not in response.headers:
             try:

@@ -1,4 +1,4 @@
-"""Connections of clients: what a request is, and where the next one begins."""
+"""Connections: where a client's request ends and the next one begins, and how often a provider is sent one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.gateway.live import Running
+from tests.gateway.live import Running, running, sends
 
 SINGLE = {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}
 BODY = b'{"model":"p","messages":[]}'
@@ -115,3 +115,16 @@ def test_curl_that_offers_http_2_is_answered(gateway: Running) -> None:
     args = ["curl", "-sS", "--http2", "-H", kind, "-d", BODY.decode(), url]
     ran = subprocess.run(args, capture_output=True, check=True, timeout=30, env={"PATH": os.environ["PATH"]})
     assert json.loads(ran.stdout)["model"] == "a"
+
+
+def test_a_provider_that_read_a_request_is_not_sent_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt is counted: also over a connection that was idle, and that a server might just have closed."""
+    with running() as live:
+        live.take({"p": SINGLE}, "a")
+        live.upstream.play({"a": [200, sends()]})
+        assert live.chat().status_code == 200
+        now = live.loop.time
+        monkeypatch.setattr(live.loop, "time", lambda: now() + 2)
+        answer = live.chat()
+        assert (answer.status_code, answer.headers["x-policyctl-attempts"]) == (500, "1")
+        assert live.upstream.calls == ["a", "a"]
